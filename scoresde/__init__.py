@@ -1,0 +1,1 @@
+"""scoresde solves the SDEs and ODEs of score-based generative models."""
