@@ -1,0 +1,106 @@
+"""Small helpers for batched tensors. Shapes: states are ``(batch, *event)``, per-sample scalars are ``(batch,)``."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidArgumentError, InvalidTypeError
+
+Scalar = float | Tensor  # a Python float, or one value a sample
+
+
+def expand(value: Scalar, like: Tensor) -> Scalar:
+    """Make per-sample values ``(batch,)`` broadcast against ``like``, in its dtype; floats pass through.
+
+    Example:
+        >>> expand(torch.ones(4, dtype=torch.float64), torch.zeros(4, 2, 3)).shape
+        torch.Size([4, 1, 1])
+    """
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(like.dtype).reshape(value.shape + (1,) * (like.ndim - value.ndim) if value.ndim else ())
+
+
+def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
+    """Apply a function to the tensors of trees of equal structure (tensors, None, and tuples of those).
+
+    Example:
+        >>> tree_map(lambda a, b: a + b, (torch.ones(1), None), (torch.ones(1), None))
+        (tensor([2.]), None)
+    """
+    first = trees[0]
+    if isinstance(first, Tensor):
+        return function(*trees)
+    if isinstance(first, tuple):
+        parts = [tree_map(function, *items) for items in zip(*trees, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    return first
+
+
+def where(mask: Tensor, new: Any, old: Any) -> Any:
+    """Take the rows of ``new`` where ``mask`` is true and those of ``old`` elsewhere, tensor by tensor."""
+    return tree_map(lambda a, b: torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b), new, old)
+
+
+def take(tree: Any, rows: Tensor) -> Any:
+    """Keep the given rows of every tensor of a tree."""
+    return tree_map(lambda a: a[rows], tree)
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that states are computed in: float32 for half precision, else the dtype itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def row_finite(x: Tensor) -> Tensor:
+    """Which samples are finite, ``(batch,)`` bool."""
+    return torch.isfinite(x).flatten(1).all(1)
+
+
+def check_state(name: str, x: Any) -> None:
+    """Refuse what is not a floating-point tensor ``(batch, *event)`` with an event of rank one or more."""
+    if not isinstance(x, Tensor):
+        raise InvalidTypeError(f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name}).")
+    if not x.dtype.is_floating_point:
+        raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {x.dtype}; try {name}.float().")
+    if x.ndim < 2:
+        raise InvalidArgumentError(
+            f"`{name}` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(x.shape)}; "
+            f"scalars are events of shape (1,): try {name}.reshape(-1, 1)."
+        )
+
+
+def check_number(
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False, hint: str = ""
+) -> float:
+    """Return a finite Python float within [low, high] (open ends if ``strict``), or say what is wrong with it."""
+    if isinstance(value, bool) or isinstance(value, str | bytes) or value is None:
+        raise InvalidTypeError(f"`{name}` must be a number, got {value!r}.{hint}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidTypeError(f"`{name}` must be a number, got {type(value).__name__}.{hint}") from None
+    inside = low < number < high if strict else low <= number <= high
+    if not math.isfinite(number) or not inside:
+        signs = ("(", ")") if strict else ("[", "]")
+        raise InvalidArgumentError(f"`{name}` must be in {signs[0]}{low:g}, {high:g}{signs[1]}, got {value!r}.{hint}")
+    return number
+
+
+def check_integer(name: str, value: Any, *, low: int, hint: str = "") -> int:
+    """Return a Python int that is at least ``low``, or say what is wrong with it."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidTypeError(f"`{name}` must be an integer, got {value!r}.{hint}") from None
+    if number < low:
+        raise InvalidArgumentError(f"`{name}` must be at least {low}, got {number}.{hint}")
+    return number

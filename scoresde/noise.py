@@ -1,0 +1,181 @@
+"""Where randomness comes from. A solver draws only through the `Noise` that it is handed.
+
+Three sources share one interface:
+
+- `BatchNoise`: one generator for the whole batch (``seed=``, ``generator=``, or torch's global one);
+- `SampleNoise`: one generator a sample (``seeds=``), so that sample i depends on seed i alone;
+- `CallableNoise`: a function ``(k, like) -> tensor`` that gives the k-th draw, to probe or replay a solve.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ._tensors import check_integer
+from .errors import InvalidArgumentError, InvalidTypeError
+
+
+class Noise(abc.ABC):
+    """A source of standard normal draws.
+
+    Example:
+        >>> BatchNoise.seeded(0, torch.device("cpu")).normal(torch.zeros(2, 3)).shape
+        torch.Size([2, 3])
+    """
+
+    whole_batch = False  # True: the source cannot draw for a part of the batch, so no sample may leave it
+
+    @abc.abstractmethod
+    def normal(self, like: Tensor) -> Tensor:
+        """The next draw, a standard normal tensor of the shape, dtype and device of ``like``."""
+
+    def take(self, rows: Tensor) -> Noise:
+        """The same source for the given samples of the batch only."""
+        return self
+
+
+class BatchNoise(Noise):
+    """One generator for the whole batch; None is torch's global generator.
+
+    Example:
+        >>> a = BatchNoise.seeded(7, torch.device("cpu")).normal(torch.zeros(2, 1))
+        >>> b = BatchNoise.seeded(7, torch.device("cpu")).normal(torch.zeros(2, 1))
+        >>> bool((a == b).all())
+        True
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.generator = generator
+
+    @classmethod
+    def seeded(cls, seed: int, device: torch.device) -> BatchNoise:
+        """A generator of its own on ``device``."""
+        return cls(torch.Generator(device=device).manual_seed(seed))
+
+    def normal(self, like: Tensor) -> Tensor:
+        """See `Noise.normal`. A generator on the CPU serves states on any device."""
+        device = self.generator.device if self.generator is not None else like.device
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=device).to(like.device)
+
+
+class SampleNoise(Noise):
+    """One generator a sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
+
+    Draws are made on the CPU in float64 and then cast and moved, so that neither the batch, the sample's place in it, the
+    dtype nor the device changes them. Small events are drawn in blocks, which hides the cost of many small calls.
+
+    Example:
+        >>> both = SampleNoise([3, 4]).normal(torch.zeros(2, 5))
+        >>> alone = SampleNoise([4]).normal(torch.zeros(1, 5))
+        >>> bool((both[1] == alone[0]).all())
+        True
+    """
+
+    block_elements = 4096
+
+    def __init__(self, seeds: Sequence[int] | Tensor) -> None:
+        values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
+        self._streams = [_Stream(check_seed(f"seeds[{i}]", seed)) for i, seed in enumerate(values)]
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """See `Noise.normal`."""
+        if len(like) != len(self._streams):
+            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {len(like)} samples, {len(self)} seeds.")
+        if not self._streams:
+            return torch.zeros_like(like)
+        event = like.shape[1:]
+        block = max(1, self.block_elements // max(1, event.numel()))
+        return torch.stack([stream.next(event, block) for stream in self._streams]).to(like)
+
+    def take(self, rows: Tensor) -> Noise:
+        """See `Noise.take`; the streams are shared, not copied, and go on where they were."""
+        part = SampleNoise([])
+        part._streams = [self._streams[i] for i in rows.tolist()]
+        return part
+
+
+class _Stream:
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.draws: list[Tensor] = []
+
+    def next(self, event: torch.Size, block: int) -> Tensor:
+        if not self.draws:
+            drawn = torch.randn((block, *event), generator=self.generator, dtype=torch.float64)
+            self.draws = list(drawn.unbind(0))[::-1]
+        return self.draws.pop()
+
+
+class CallableNoise(Noise):
+    """Draws given by a function ``draw(k, like)``, k counting from 0 in order of use.
+
+    Example:
+        >>> CallableNoise(lambda k, like: torch.full_like(like, k)).normal(torch.zeros(1, 2))
+        tensor([[0., 0.]])
+    """
+
+    whole_batch = True
+
+    def __init__(self, draw: Callable[[int, Tensor], Tensor]) -> None:
+        self.draw = draw
+        self.count = 0
+
+    def normal(self, like: Tensor) -> Tensor:
+        """See `Noise.normal`."""
+        z = self.draw(self.count, like)
+        if not isinstance(z, Tensor) or z.shape != like.shape:
+            got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise InvalidArgumentError(f"`noise` must return a tensor of shape {tuple(like.shape)}, got {got}.")
+        self.count += 1
+        return z.to(like)
+
+
+def check_seed(name: str, seed: object) -> int:
+    """Return a seed that torch takes: an integer in [0, 2^64)."""
+    value = check_integer(name, seed, low=0)
+    if value >= 2**64:
+        raise InvalidArgumentError(f"`{name}` must be below 2**64, got {value}.")
+    return value
+
+
+def resolve(
+    *,
+    seed: int | None,
+    seeds: Sequence[int] | Tensor | None,
+    generator: torch.Generator | None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None,
+    device: torch.device,
+    batch: int,
+) -> Noise:
+    """Turn the arguments of `scoresde.solve` into one source; more than one of them is an error."""
+    given = {"seed": seed, "seeds": seeds, "generator": generator, "noise": noise}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise InvalidArgumentError(f"Give at most one of seed, seeds, generator, noise; got {', '.join(named)}.")
+    if seed is not None:
+        return BatchNoise.seeded(check_seed("seed", seed), device)
+    if seeds is not None:
+        if isinstance(seeds, int) or not hasattr(seeds, "__len__"):
+            raise InvalidTypeError(f"`seeds` must be a sequence of integers, one a sample, got {seeds!r}; one seed for all is `seed=`.")
+        source = SampleNoise(seeds)
+        if len(source) != batch:
+            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {batch} samples, {len(source)} seeds.")
+        return source
+    if noise is not None:
+        if isinstance(noise, Noise):
+            return noise
+        if not callable(noise):
+            raise InvalidTypeError(f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}.")
+        return CallableNoise(noise)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {type(generator).__name__}; an integer is `seed=`.")
+    if generator is not None and generator.device.type not in ("cpu", device.type):
+        raise InvalidArgumentError(f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU.")
+    return BatchNoise(generator)

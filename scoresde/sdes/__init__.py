@@ -1,0 +1,29 @@
+"""Forward processes."""
+
+from .base import SDE, AffineSDE
+from .flow import FlowSDE
+from .forms import ReverseSDE
+from .gaussian import GaussianSDE
+from .priors import NormalPrior
+from .records import Estimate, Node
+from .vdm import VDMSDE, LinearGamma
+from .ve import EDMSDE, VESDE
+from .vp import CosineVPSDE, SubVPSDE, VPSDE
+
+__all__ = [
+    "CosineVPSDE",
+    "EDMSDE",
+    "AffineSDE",
+    "Estimate",
+    "FlowSDE",
+    "GaussianSDE",
+    "LinearGamma",
+    "Node",
+    "NormalPrior",
+    "ReverseSDE",
+    "SDE",
+    "SubVPSDE",
+    "VDMSDE",
+    "VESDE",
+    "VPSDE",
+]

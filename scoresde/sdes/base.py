@@ -1,0 +1,294 @@
+r"""Forward processes: what noise does to data as time grows.
+
+Every process here is an SDE :math:`dx = f(x, t)\,dt + g(t)\,dw` with data at the small end of time and noise at the large end. The
+affine ones have :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`, and everything else follows from the two functions:
+
+.. math:: \lambda = \ln\frac{\alpha}{\sigma}, \qquad f = \frac{d\ln\alpha}{dt}, \qquad g^2 = -2\sigma^2\frac{d\lambda}{dt}.
+
+A schedule is written as the logarithms of :math:`\alpha` and :math:`\sigma`, in float64, so that neither end loses digits.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_number, check_state, compute_dtype, expand
+from ..errors import InvalidArgumentError, InvalidTypeError
+from .priors import NormalPrior, draw
+from .records import Node
+
+_CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
+
+
+def as_time(name: str, t: Any) -> Tensor:
+    """A time as a float64 tensor, 0-d or ``(batch,)``."""
+    if isinstance(t, Tensor):
+        if not t.dtype.is_floating_point:
+            raise InvalidTypeError(f"`{name}` must be a float or a floating-point tensor, got {t.dtype}.")
+        if t.ndim > 1:
+            raise InvalidArgumentError(f"`{name}` must be a scalar or (batch,), got shape {tuple(t.shape)}.")
+        return t.to(torch.float64)
+    return torch.tensor(check_number(name, t), dtype=torch.float64)
+
+
+def _like_time(value: Tensor, t: Any) -> Tensor:
+    """float64 for a float; the dtype of a tensor, float32 or wider."""
+    return value.to(compute_dtype(t.dtype)) if isinstance(t, Tensor) else value
+
+
+class SDE(abc.ABC):
+    r"""A forward process :math:`dx = f(x, t)\,dt + g(t)\,dw` of which only drift and diffusion are known.
+
+    Subclass it and give `drift` and `diffusion`. Processes with a Gaussian kernel are `AffineSDE`, which offers much more.
+
+    Args:
+        t_min: the data end of the interval.
+        t_max: the noise end.
+        prior: the law at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and ``log_prob(x)``.
+
+    Example:
+        >>> class DoubleWell(SDE):
+        ...     def drift(self, x, t):
+        ...         return x - x**3
+        ...     def diffusion(self, t):
+        ...         return torch.as_tensor(1.0)
+        >>> DoubleWell(t_min=0.0, t_max=4.0, prior=NormalPrior(1.0)).prior_sample((3, 2)).shape
+        torch.Size([3, 2])
+    """
+
+    affine = False
+
+    def __init__(self, *, t_min: float, t_max: float, prior: NormalPrior) -> None:
+        self.t_min = check_number("t_min", t_min, low=0.0)
+        self.t_max = check_number("t_max", t_max)
+        if not self.t_min < self.t_max:
+            raise InvalidArgumentError(f"The interval is empty: t_min={t_min} must be below t_max={t_max}.")
+        for method in ("from_normal", "log_prob"):
+            if not callable(getattr(prior, method, None)):
+                raise InvalidTypeError(f"`prior` must have the method {method}, as scoresde.NormalPrior(std, mean) has; got {prior!r}.")
+        self.prior = prior
+
+    @abc.abstractmethod
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        """f(x, t), shaped like ``x``."""
+
+    @abc.abstractmethod
+    def diffusion(self, t: Any) -> Tensor:
+        """g(t), a scalar, ``(batch,)``, or anything that broadcasts against the state."""
+
+    def prior_sample(
+        self,
+        shape: tuple[int, ...],
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draw ``(batch, *event)`` from the prior."""
+        where = torch.device(device) if device is not None else torch.get_default_device()
+        return draw(self.prior, tuple(shape), generator, dtype or torch.get_default_dtype(), where)
+
+    def prior_log_prob(self, x: Tensor) -> Tensor:
+        """The prior's log-density in nats, ``(batch,)``."""
+        check_state("x", x)
+        return self.prior.log_prob(x)
+
+    def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> Any:
+        r"""The reverse-time form :math:`dx = [f - \tfrac12(1+\eta^2) g^2 s]\,dt + \eta g\,d\bar w`; see `scoresde.sdes.ReverseSDE`."""
+        from .forms import ReverseSDE
+
+        return ReverseSDE(self, score_fn, stochasticity)
+
+    def probability_flow(self, score_fn: Callable[..., Tensor]) -> Any:
+        """The ODE with the same marginals: the reverse form without noise."""
+        return self.reverse(score_fn, 0.0)
+
+    def node(self, t: float) -> Node:
+        """What a solver needs to know of one time, as Python floats."""
+        return Node(float(t), *([math.nan] * 7))
+
+    def nodes(self, t: Tensor) -> Node:
+        """The same for times ``(n,)``, as float64 tensors."""
+        t = t.to(torch.float64)
+        return Node(t, *([torch.full_like(t, math.nan)] * 7))
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+
+class AffineSDE(SDE):
+    r"""A process with the kernel :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`.
+
+    A subclass gives `_log_alpha`, `_log_sigma`, `_rates` (the time derivatives of both) and `_time` (the inverse of :math:`\lambda`),
+    all as functions of float64 tensors, and calls ``super().__init__`` last, which checks the schedule.
+
+    Shapes:
+        x: ``(batch, *event)``; t: a float, a 0-d tensor or ``(batch,)``.
+
+    Raises:
+        InvalidArgumentError: the interval is empty, the SNR does not fall strictly, or :math:`\alpha` or :math:`\sigma` is negative.
+    """
+
+    affine = True
+
+    def __init__(self, *, t_min: float, t_max: float, prior: NormalPrior | None = None) -> None:
+        super().__init__(t_min=t_min, t_max=t_max, prior=NormalPrior() if prior is None else prior)
+        self._check_schedule()
+
+    # The schedule, float64 tensors in and out.
+    @abc.abstractmethod
+    def _log_alpha(self, t: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _log_sigma(self, t: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    @abc.abstractmethod
+    def _time(self, lam: Tensor) -> Tensor: ...
+
+    def _alpha_rate(self, t: Tensor) -> Tensor:
+        return self._log_alpha(t).exp() * self._rates(t)[0]
+
+    def _check_schedule(self) -> None:
+        t = torch.linspace(self.t_min, self.t_max, _CHECKED_TIMES, dtype=torch.float64)
+        with torch.no_grad():
+            log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
+            lam = log_alpha - log_sigma
+        if bool(torch.isnan(lam[1:-1]).any()):
+            bad = int(torch.isnan(lam[1:-1]).int().argmax()) + 1
+            raise InvalidArgumentError(f"alpha and sigma must be positive and finite: at t={t[bad]:.6g} they are not.")
+        falls = lam[1:] < lam[:-1]
+        if not bool(falls.all()):
+            bad = int((~falls).int().argmax())
+            raise InvalidArgumentError(
+                f"The signal-to-noise ratio must fall strictly with time; log(alpha/sigma) is {lam[bad]:.6g} at t={t[bad]:.6g} "
+                f"and {lam[bad + 1]:.6g} at t={t[bad + 1]:.6g} (index {bad + 1} of {_CHECKED_TIMES} on [{self.t_min}, {self.t_max}])."
+            )
+
+    # The public functions of time.
+    def alpha(self, t: Any) -> Tensor:
+        r""":math:`\alpha(t)`, the signal's scale: float64 for a float, else in the dtype of ``t`` (float32 or wider)."""
+        return _like_time(self._log_alpha(as_time("t", t)).exp(), t)
+
+    def sigma(self, t: Any) -> Tensor:
+        r""":math:`\sigma(t)`, the noise's standard deviation."""
+        return _like_time(self._log_sigma(as_time("t", t)).exp(), t)
+
+    def log_snr(self, t: Any) -> Tensor:
+        r""":math:`\ln(\alpha^2/\sigma^2)` as in the VDM paper; a solver's :math:`\lambda` is half of it."""
+        time = as_time("t", t)
+        return _like_time(2 * (self._log_alpha(time) - self._log_sigma(time)), t)
+
+    def time(self, log_snr: Any) -> Tensor:
+        """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable."""
+        return _like_time(self._time(as_time("log_snr", log_snr) / 2), log_snr)
+
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        """f(t) x, shaped like ``x``."""
+        check_state("x", x)
+        return self._on(x, self._rates(as_time("t", t))[0]) * x
+
+    def diffusion(self, t: Any) -> Tensor:
+        """g(t) >= 0."""
+        return _like_time(self.nodes(as_time("t", t)).g2.sqrt(), t)  # type: ignore[union-attr]
+
+    # The kernels.
+    def marginal(self, x0: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+        r"""Mean :math:`\alpha_t x_0` and standard deviation :math:`\sigma_t` of :math:`q(x_t|x_0)`; the latter broadcasts against ``x0``."""
+        check_state("x0", x0)
+        return self._on(x0, self.alpha(t)) * x0, self._on(x0, self.sigma(t))
+
+    def perturb(self, x0: Tensor, t: Any, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        r"""Draw :math:`x_t = \alpha_t x_0 + \sigma_t\varepsilon`; returns :math:`(x_t, \varepsilon)`."""
+        mean, std = self.marginal(x0, t)
+        z = torch.randn_like(x0) if noise is None else noise
+        return mean + std * z, z
+
+    def transition(self, x_s: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+        r"""Mean and standard deviation of :math:`q(x_t|x_s)` for s < t (s is the cleaner time).
+
+        .. math:: \frac{\alpha_t}{\alpha_s} x_s, \qquad \sigma_t\sqrt{1-e^{2(\lambda_t-\lambda_s)}}.
+        """
+        check_state("x_s", x_s)
+        s, t = self._ordered(s, t)
+        ratio, shrink = self._between(s, t)
+        return self._on(x_s, ratio) * x_s, self._on(x_s, self._log_sigma(t).exp() * shrink.sqrt())
+
+    def posterior(self, x_t: Tensor, x0: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+        r"""Mean and standard deviation of :math:`q(x_s|x_t,x_0)` for s < t (s is the cleaner time).
+
+        .. math:: \frac{\sigma_s}{\sigma_t}e^{\lambda_t-\lambda_s} x_t + \alpha_s(1-e^{2(\lambda_t-\lambda_s)})x_0,
+                  \qquad \sigma_s\sqrt{1-e^{2(\lambda_t-\lambda_s)}}.
+        """
+        check_state("x_t", x_t)
+        check_state("x0", x0)
+        s, t = self._ordered(s, t)
+        ratio, shrink = self._between(s, t)
+        sigma_s = self._log_sigma(s).exp()
+        keep = ratio * (sigma_s / self._log_sigma(t).exp()) ** 2
+        mean = self._on(x_t, keep) * x_t + self._on(x_t, self._log_alpha(s).exp() * shrink) * x0
+        return mean, self._on(x_t, sigma_s * shrink.sqrt())
+
+    def _ordered(self, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+        s, t = as_time("s", s), as_time("t", t)
+        if not bool((s <= t).all()):
+            raise InvalidArgumentError(f"s must be the cleaner time, s <= t; got s={s.tolist()} and t={t.tolist()}; swap them.")
+        return s, t
+
+    def _between(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        r""":math:`\alpha_t/\alpha_s` and :math:`1-e^{2(\lambda_t-\lambda_s)}`, without cancellation."""
+        log_alpha_s, log_alpha_t = self._log_alpha(s), self._log_alpha(t)
+        lam_s, lam_t = log_alpha_s - self._log_sigma(s), log_alpha_t - self._log_sigma(t)
+        same = s == t  # keeps inf - inf out when both ends are the same infinite end
+        shrink = torch.where(same, torch.zeros_like(lam_t - lam_s), -torch.expm1(2 * (lam_t - lam_s)))
+        return torch.where(same, torch.ones_like(shrink), (log_alpha_t - log_alpha_s).exp()), shrink
+
+    @staticmethod
+    def _on(x: Tensor, value: Tensor) -> Tensor:
+        """A schedule value, broadcast against a state, in the state's dtype (float32 or wider)."""
+        moved = value.to(device=x.device, dtype=compute_dtype(x.dtype))
+        return moved.reshape(moved.shape + (1,) * (x.ndim - moved.ndim)) if moved.ndim else moved
+
+    # What solvers read.
+    def nodes(self, t: Tensor) -> Node:
+        """Times ``(n,)`` with all that a solver needs of them, as float64 tensors."""
+        t = t.to(torch.float64)
+        log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
+        f, rate = self._rates(t)
+        sigma = log_sigma.exp()
+        g2 = 2 * sigma * sigma * (rate - f)
+        return Node(t, log_alpha.exp(), sigma, log_alpha - log_sigma, f, g2, self._alpha_rate(t), sigma * rate)
+
+    def node(self, t: float) -> Node:
+        """One time with all that a solver needs of it, as Python floats."""
+        with torch.no_grad():
+            values = self.nodes(torch.tensor([t], dtype=torch.float64))
+        return Node(*(v.item() for v in values))  # type: ignore[union-attr]
+
+    def same_schedule(self, other: SDE) -> bool:
+        """Whether another process has the same :math:`\\alpha` and :math:`\\sigma` (the intervals may differ)."""
+        if self is other:
+            return True
+        if not isinstance(other, AffineSDE):
+            return False
+        low, high = max(self.t_min, other.t_min), min(self.t_max, other.t_max)
+        if not low < high:
+            return False
+        t = torch.linspace(low, high, 7, dtype=torch.float64)[1:-1]
+        with torch.no_grad():
+            pairs = [(a._log_alpha(t), a._log_sigma(t)) for a in (self, other)]
+        return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
+
+
+def broadcast(value: Tensor, x: Tensor) -> Any:
+    """`expand` for schedule values handed to forms and models."""
+    return expand(value.to(x.device), x)

@@ -1,0 +1,48 @@
+"""The straight-line process of flow matching."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_number
+from .base import AffineSDE
+from .priors import NormalPrior
+
+
+class FlowSDE(AffineSDE):
+    r"""Rectified flow / flow matching: :math:`\alpha = 1-t,\ \sigma = t`, prior :math:`N(0, \sigma(t_{max})^2 I)`.
+
+    Args:
+        t_min: the data end.
+        t_max: the noise end, at most 1. At 1 the signal is gone, and only data, v and flow predictions and methods that have the
+            limit can start there; `scoresde.solve` refuses the others.
+        prior: the law at ``t_max``.
+
+    Example:
+        >>> float(FlowSDE().log_snr(0.5))
+        0.0
+
+    References:
+        Liu, Gong, Liu (2023), Flow Straight and Fast. https://arxiv.org/abs/2209.03003
+        Lipman et al. (2023), Flow Matching for Generative Modeling. https://arxiv.org/abs/2210.02747
+    """
+
+    def __init__(self, *, t_min: float = 1e-3, t_max: float = 1 - 1e-3, prior: NormalPrior | None = None) -> None:
+        end = check_number("t_max", t_max, low=0.0, high=1.0)
+        super().__init__(t_min=t_min, t_max=end, prior=prior or NormalPrior(end or 1.0))
+
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        return torch.log1p(-t)
+
+    def _log_sigma(self, t: Tensor) -> Tensor:
+        return t.log()
+
+    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -1 / (1 - t), 1 / t
+
+    def _alpha_rate(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, -1.0)
+
+    def _time(self, lam: Tensor) -> Tensor:
+        return torch.sigmoid(-lam)

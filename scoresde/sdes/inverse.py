@@ -1,0 +1,46 @@
+"""Schedules without a closed form: derivatives by automatic differentiation, the inverse by a bracketed root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+
+Function = Callable[[Tensor], Tensor]
+
+
+def derivative(function: Function, t: Tensor) -> Tensor:
+    """d function / dt of an elementwise function, by forward-mode differentiation (so that parameters keep their gradient)."""
+    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+
+def decreasing_root(function: Function, value: Tensor, low: float, high: float) -> Tensor:
+    r"""Solve ``function(t) = value`` for a strictly decreasing function on [low, high], elementwise, by bisection.
+
+    The last digits and the gradient come from one Newton step :math:`t - (F(t) - v)/F'(t)` whose derivative is frozen: its
+    gradient with respect to v and to the parameters of F is that of the implicit function theorem.
+
+    Raises:
+        InvalidArgumentError: a value is not reached on the interval.
+    """
+    with torch.no_grad():
+        ends = function(value.new_tensor([low, high]))
+        slack = 1e-9 * (1 + ends[torch.isfinite(ends)].abs().max()) if bool(torch.isfinite(ends).any()) else 0.0
+        outside = (value > ends[0] + slack) | (value < ends[1] - slack)
+        if bool(outside.any()):
+            bad = value[outside].flatten()[0] if value.ndim else value
+            raise InvalidArgumentError(
+                f"log(alpha/sigma) = {float(bad):.6g} is not reached on [{low:g}, {high:g}], where it falls from {ends[0]:.6g} to {ends[1]:.6g}."
+            )
+        a, b = torch.full_like(value, low), torch.full_like(value, high)
+        for _ in range(80):
+            middle = 0.5 * (a + b)
+            above = function(middle) > value
+            a, b = torch.where(above, middle, a), torch.where(above, b, middle)
+        t = 0.5 * (a + b)
+        slope = derivative(function, t)
+    step = (function(t) - value) / slope
+    return (t - torch.where(torch.isfinite(step), step, torch.zeros_like(step))).clamp(low, high)

@@ -1,0 +1,49 @@
+"""The law that generation starts from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_number
+
+
+@dataclass(frozen=True)
+class NormalPrior:
+    r"""The prior :math:`N(m, s^2 I)`.
+
+    Args:
+        std: s, a positive number.
+        mean: m, a number or a tensor of the event's shape (a process whose :math:`\alpha(t_{max})` is not 0 has a prior closer
+            to the data's law with :math:`m = \alpha(t_{max}) E[x_0]`).
+
+    Example:
+        >>> NormalPrior(2.0).log_prob(torch.zeros(1, 2))
+        tensor([-3.2242])
+    """
+
+    std: float = 1.0
+    mean: float | Tensor = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("std", self.std, low=0.0, strict=True)
+
+    def from_normal(self, z: Tensor) -> Tensor:
+        """Map a standard normal draw ``(batch, *event)`` to a draw of the prior."""
+        mean = self.mean.to(z) if isinstance(self.mean, Tensor) else self.mean
+        return mean + self.std * z
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log-density in nats, ``(batch,)``."""
+        mean = self.mean.to(x) if isinstance(self.mean, Tensor) else self.mean
+        z = ((x - mean) / self.std).flatten(1)
+        return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
+
+
+def draw(prior: NormalPrior, shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A draw of the prior from a generator (None is torch's global one)."""
+    where = generator.device if generator is not None else device
+    return prior.from_normal(torch.randn(shape, generator=generator, dtype=dtype, device=where).to(device))

@@ -1,0 +1,83 @@
+r"""The variational diffusion model's process: any increasing :math:`\gamma(t)`, fixed or learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .._tensors import check_number
+from ..errors import InvalidArgumentError, InvalidTypeError
+from .base import AffineSDE
+from .inverse import decreasing_root, derivative
+from .priors import NormalPrior
+
+
+@dataclass(frozen=True)
+class LinearGamma:
+    r""":math:`\gamma(t) = \gamma_{min} + (\gamma_{max} - \gamma_{min})\,t`.
+
+    Example:
+        >>> LinearGamma()(torch.tensor(0.5))
+        tensor(-4.1500)
+    """
+
+    gamma_min: float = -13.3
+    gamma_max: float = 5.0
+
+    def __post_init__(self) -> None:
+        low, high = check_number("gamma_min", self.gamma_min), check_number("gamma_max", self.gamma_max)
+        if not low < high:
+            raise InvalidArgumentError(f"`gamma_min` must be below `gamma_max`, got {low} and {high}.")
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * t
+
+
+class VDMSDE(AffineSDE):
+    r"""Variance preserving through :math:`\gamma = -\ln \mathrm{SNR}`: :math:`\alpha^2 = \mathrm{sigmoid}(-\gamma(t)),\ \sigma^2 = \mathrm{sigmoid}(\gamma(t))`.
+
+    Args:
+        gamma: an increasing elementwise function of a tensor of times, or an ``nn.Module``; gradients flow through
+            :math:`\alpha` and :math:`\sigma` to its parameters. Its derivative is taken by automatic differentiation.
+        t_min, t_max: the interval.
+        prior: the law at ``t_max``, :math:`N(0, I)` by default.
+
+    Example:
+        >>> sde = VDMSDE()
+        >>> round(float(sde.log_snr(0.0)), 6), round(float(sde.time(-5.0)), 6)
+        (13.3, 1.0)
+
+    References:
+        Kingma et al. (2021), Variational Diffusion Models, section 3.2. https://arxiv.org/abs/2107.00630
+    """
+
+    def __init__(
+        self, gamma: Callable[[Tensor], Tensor] | None = None, *, t_min: float = 0.0, t_max: float = 1.0, prior: NormalPrior | None = None
+    ) -> None:
+        self.gamma = LinearGamma() if gamma is None else gamma
+        if not callable(self.gamma):
+            raise InvalidTypeError(f"`gamma` must be a function of t or an nn.Module, got {type(gamma).__name__}.")
+        super().__init__(t_min=t_min, t_max=t_max, prior=prior)
+
+    def _gamma(self, t: Tensor) -> Tensor:
+        """γ in float64; a module is called in its own dtype, with times as a flat batch ``(n,)``."""
+        parameter = next(self.gamma.parameters(), None) if isinstance(self.gamma, torch.nn.Module) else None
+        flat = t.reshape(-1).to(parameter) if parameter is not None else t.reshape(-1)
+        return self.gamma(flat).to(t).reshape(t.shape)
+
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        return 0.5 * logsigmoid(-self._gamma(t))
+
+    def _log_sigma(self, t: Tensor) -> Tensor:
+        return 0.5 * logsigmoid(self._gamma(t))
+
+    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        gamma, rate = self._gamma(t), derivative(self._gamma, t)
+        return -0.5 * torch.sigmoid(gamma) * rate, 0.5 * torch.sigmoid(-gamma) * rate
+
+    def _time(self, lam: Tensor) -> Tensor:
+        return decreasing_root(lambda t: -0.5 * self._gamma(t), lam, self.t_min, self.t_max)
