@@ -66,7 +66,9 @@ def row_finite(x: Tensor) -> Tensor:
 def check_state(name: str, x: Any) -> None:
     """Refuse what is not a floating-point tensor ``(batch, *event)`` with an event of rank one or more."""
     if not isinstance(x, Tensor):
-        raise InvalidTypeError(f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name}).")
+        raise InvalidTypeError(
+            f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name})."
+        )
     if not x.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {x.dtype}; try {name}.float().")
     if x.ndim < 2:
@@ -104,3 +106,8 @@ def check_integer(name: str, value: Any, *, low: int, hint: str = "") -> int:
     if number < low:
         raise InvalidArgumentError(f"`{name}` must be at least {low}, got {number}.{hint}")
     return number
+
+
+def expm1(z: Scalar) -> Scalar:
+    """exp(z) - 1 of a float or a tensor."""
+    return torch.expm1(z) if isinstance(z, Tensor) else math.expm1(z)

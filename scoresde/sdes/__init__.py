@@ -8,12 +8,16 @@ from .priors import NormalPrior
 from .records import Estimate, Node
 from .vdm import VDMSDE, LinearGamma
 from .ve import EDMSDE, VESDE
-from .vp import CosineVPSDE, SubVPSDE, VPSDE
+from .vp import VPSDE, CosineVPSDE, SubVPSDE
 
 __all__ = [
-    "CosineVPSDE",
     "EDMSDE",
+    "SDE",
+    "VDMSDE",
+    "VESDE",
+    "VPSDE",
     "AffineSDE",
+    "CosineVPSDE",
     "Estimate",
     "FlowSDE",
     "GaussianSDE",
@@ -21,9 +25,5 @@ __all__ = [
     "Node",
     "NormalPrior",
     "ReverseSDE",
-    "SDE",
     "SubVPSDE",
-    "VDMSDE",
-    "VESDE",
-    "VPSDE",
 ]

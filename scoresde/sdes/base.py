@@ -56,6 +56,7 @@ class SDE(abc.ABC):
         >>> class DoubleWell(SDE):
         ...     def drift(self, x, t):
         ...         return x - x**3
+        ...
         ...     def diffusion(self, t):
         ...         return torch.as_tensor(1.0)
         >>> DoubleWell(t_min=0.0, t_max=4.0, prior=NormalPrior(1.0)).prior_sample((3, 2)).shape
@@ -71,7 +72,9 @@ class SDE(abc.ABC):
             raise InvalidArgumentError(f"The interval is empty: t_min={t_min} must be below t_max={t_max}.")
         for method in ("from_normal", "log_prob"):
             if not callable(getattr(prior, method, None)):
-                raise InvalidTypeError(f"`prior` must have the method {method}, as scoresde.NormalPrior(std, mean) has; got {prior!r}.")
+                raise InvalidTypeError(
+                    f"`prior` must have the method {method}, as scoresde.NormalPrior(std, mean) has; got {prior!r}."
+                )
         self.prior = prior
 
     @abc.abstractmethod
@@ -241,7 +244,9 @@ class AffineSDE(SDE):
     def _ordered(self, s: Any, t: Any) -> tuple[Tensor, Tensor]:
         s, t = as_time("s", s), as_time("t", t)
         if not bool((s <= t).all()):
-            raise InvalidArgumentError(f"s must be the cleaner time, s <= t; got s={s.tolist()} and t={t.tolist()}; swap them.")
+            raise InvalidArgumentError(
+                f"s must be the cleaner time, s <= t; got s={s.tolist()} and t={t.tolist()}; swap them."
+            )
         return s, t
 
     def _between(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,9 @@ class GaussianSDE(AffineSDE):
     ) -> None:
         for name, function in (("alpha", alpha), ("sigma", sigma)):
             if not callable(function):
-                raise InvalidTypeError(f"`{name}` must be a function of a tensor of times, got {type(function).__name__}.")
+                raise InvalidTypeError(
+                    f"`{name}` must be a function of a tensor of times, got {type(function).__name__}."
+                )
         self._functions = {"alpha": alpha, "sigma": sigma}
         if prior is None:
             end = float(self._value("sigma", torch.tensor(float(t_max), dtype=torch.float64)))
@@ -57,7 +59,9 @@ class GaussianSDE(AffineSDE):
         try:
             value: Any = self._functions[name](t)
         except TypeError as error:
-            raise InvalidTypeError(f"`{name}` must take a tensor of times; use torch functions, not math's ({error}).") from error
+            raise InvalidTypeError(
+                f"`{name}` must take a tensor of times; use torch functions, not math's ({error})."
+            ) from error
         return value.to(t).expand_as(t) if isinstance(value, Tensor) else torch.full_like(t, value)
 
     def _log_alpha(self, t: Tensor) -> Tensor:

@@ -43,7 +43,13 @@ class NormalPrior:
         return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
 
 
-def draw(prior: NormalPrior, shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+def draw(
+    prior: NormalPrior,
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     """A draw of the prior from a generator (None is torch's global one)."""
     where = generator.device if generator is not None else device
     return prior.from_normal(torch.randn(shape, generator=generator, dtype=dtype, device=where).to(device))

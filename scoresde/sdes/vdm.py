@@ -56,7 +56,12 @@ class VDMSDE(AffineSDE):
     """
 
     def __init__(
-        self, gamma: Callable[[Tensor], Tensor] | None = None, *, t_min: float = 0.0, t_max: float = 1.0, prior: NormalPrior | None = None
+        self,
+        gamma: Callable[[Tensor], Tensor] | None = None,
+        *,
+        t_min: float = 0.0,
+        t_max: float = 1.0,
+        prior: NormalPrior | None = None,
     ) -> None:
         self.gamma = LinearGamma() if gamma is None else gamma
         if not callable(self.gamma):

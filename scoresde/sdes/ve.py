@@ -31,7 +31,13 @@ class VESDE(AffineSDE):
     """
 
     def __init__(
-        self, sigma_min: float = 0.01, sigma_max: float = 50.0, *, t_min: float = 1e-5, t_max: float = 1.0, prior: NormalPrior | None = None
+        self,
+        sigma_min: float = 0.01,
+        sigma_max: float = 50.0,
+        *,
+        t_min: float = 1e-5,
+        t_max: float = 1.0,
+        prior: NormalPrior | None = None,
     ) -> None:
         self.sigma_min = check_number("sigma_min", sigma_min, low=0.0, strict=True)
         self.sigma_max = check_number("sigma_max", sigma_max, low=0.0, strict=True)

@@ -18,7 +18,13 @@ class _LinearBeta(AffineSDE):
     r""":math:`\beta(t)` linear, :math:`B(t) = \beta_{min} t + \tfrac12(\beta_{max}-\beta_{min})t^2`, :math:`\alpha = e^{-B/2}`."""
 
     def __init__(
-        self, beta_min: float = 0.1, beta_max: float = 20.0, *, t_min: float = 1e-3, t_max: float = 1.0, prior: NormalPrior | None = None
+        self,
+        beta_min: float = 0.1,
+        beta_max: float = 20.0,
+        *,
+        t_min: float = 1e-3,
+        t_max: float = 1.0,
+        prior: NormalPrior | None = None,
     ) -> None:
         self.beta_min = check_number("beta_min", beta_min, low=0.0, strict=True)
         self.beta_max = check_number("beta_max", beta_max, low=0.0, strict=True)
@@ -106,7 +112,7 @@ class CosineVPSDE(AffineSDE):
 
     Args:
         s: the offset that keeps the noise of the first steps visible.
-        t_min, t_max: the interval; at the default ``t_max`` :math:`\lambda` is -5.1, at t = 1 :math:`\alpha` vanishes.
+        t_min, t_max: the interval; at the default ``t_max`` :math:`\lambda` is -4.8, at t = 1 :math:`\alpha` vanishes.
         prior: the law at ``t_max``.
 
     Example:
@@ -117,7 +123,9 @@ class CosineVPSDE(AffineSDE):
         Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, eq. 17. https://arxiv.org/abs/2102.09672
     """
 
-    def __init__(self, s: float = 0.008, *, t_min: float = 1e-3, t_max: float = 0.9946, prior: NormalPrior | None = None) -> None:
+    def __init__(
+        self, s: float = 0.008, *, t_min: float = 1e-3, t_max: float = 0.9946, prior: NormalPrior | None = None
+    ) -> None:
         self.s = check_number("s", s, low=0.0, strict=True)
         self._speed = 0.5 * math.pi / (1 + self.s)
         self._start = self._speed * self.s

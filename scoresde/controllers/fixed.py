@@ -1,0 +1,52 @@
+"""Steps on a grid that is known beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..processes import Process, node_list
+from ..sdes import Node
+from ..solvers.base import Solver, StepResult
+from .base import Controller, Decision
+
+
+@dataclass(frozen=True)
+class FixedGrid(Controller):
+    """The same steps for all samples. All schedule values are computed before the first step, as Python floats.
+
+    Args:
+        times: ``(steps + 1,)`` float64.
+
+    Example:
+        >>> import torch
+        >>> FixedGrid(torch.tensor([1.0, 0.5])).steps
+        1
+    """
+
+    times: Tensor
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.times) - 1
+
+    def start(self, process: Process, x: Tensor) -> Node:
+        """See `Controller.start`."""
+        return node_list(process.sde, self.times[:1])[0]
+
+    def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
+        """See `Controller.first`."""
+        nodes = node_list(process.sde, self.times)
+        if solver.stages:
+            process.prepare(nodes, solver.stages)
+        return nodes[1], (nodes, 2)
+
+    def adapt(
+        self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
+    ) -> Decision:
+        """See `Controller.adapt`."""
+        nodes, following = state
+        return Decision(True, stop, nodes[following] if following < len(nodes) else None, (nodes, following + 1))

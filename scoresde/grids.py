@@ -1,0 +1,157 @@
+r"""Where a fixed-step solver puts its steps: pure functions ``grid(sde, t_start, t_end, steps) -> (steps + 1,)``, float64.
+
+Both ends are hit exactly, and both directions work. A user's own function, a tensor of times or a fitted `Grid` does as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InvalidArgumentError, InvalidTypeError, unknown
+
+GridFunction = Callable[[Any, float, float, int], Tensor]
+
+
+def _pinned(times: Tensor, t_start: float, t_end: float) -> Tensor:
+    times[0], times[-1] = t_start, t_end
+    return times
+
+
+def _line(start: float, end: float, steps: int) -> Tensor:
+    return torch.linspace(start, end, steps + 1, dtype=torch.float64)
+
+
+def time(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    """Uniform in time.
+
+    Example:
+        >>> import scoresde
+        >>> time(scoresde.VPSDE(), 1.0, 0.5, 2).tolist()
+        [1.0, 0.75, 0.5]
+    """
+    return _pinned(_line(t_start, t_end, steps), t_start, t_end)
+
+
+def log_snr(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    """Uniform in the log-SNR, where the first-order exponential methods spread their error evenly.
+
+    Example:
+        >>> import scoresde
+        >>> [round(t, 3) for t in log_snr(scoresde.EDMSDE(), 80.0, 0.002, 2).tolist()]
+        [80.0, 0.4, 0.002]
+    """
+    ends = [float(sde.log_snr(t)) for t in (t_start, t_end)]
+    _finite(ends, t_start, t_end, "log_snr")
+    return _pinned(sde.time(_line(*ends, steps)).clone(), t_start, t_end)
+
+
+def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float = 7.0) -> Tensor:
+    r"""EDM's grid: uniform in :math:`\rho^{1/7}`, :math:`\rho = \sigma/\alpha`.
+
+    Example:
+        >>> import scoresde
+        >>> [round(t, 3) for t in karras(scoresde.EDMSDE(), 80.0, 0.002, 2).tolist()]
+        [80.0, 2.515, 0.002]
+
+    References:
+        Karras et al. (2022), eq. 5. https://arxiv.org/abs/2206.00364
+    """
+    ends = [-float(sde.log_snr(t)) / 2 for t in (t_start, t_end)]
+    _finite(ends, t_start, t_end, "karras")
+    roots = _line(*(torch.tensor(e / exponent, dtype=torch.float64).exp().item() for e in ends), steps)
+    return _pinned(sde.time(-2 * exponent * roots.log()).clone(), t_start, t_end)
+
+
+def quadratic(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    """Uniform in the square root of time, DDIM's grid for CIFAR-10.
+
+    Example:
+        >>> import scoresde
+        >>> quadratic(scoresde.VPSDE(), 1.0, 0.25, 2).tolist()
+        [1.0, 0.5625, 0.25]
+    """
+    return _pinned(_line(t_start**0.5, t_end**0.5, steps) ** 2, t_start, t_end)
+
+
+GRIDS: dict[str, GridFunction] = {"log_snr": log_snr, "time": time, "karras": karras, "quadratic": quadratic}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A list of times for one process, made once and used again.
+
+    Args:
+        times: strictly monotone, from the start to the end of the solve.
+        name: what to call it.
+
+    Example:
+        >>> Grid((1.0, 0.5, 0.1)).steps
+        2
+    """
+
+    times: tuple[float, ...]
+    name: str = "given"
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.times) - 1
+
+
+def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:
+    for end, t in zip(ends, (t_start, t_end), strict=True):
+        if not abs(end) < float("inf"):
+            raise InvalidArgumentError(
+                f'grid={name!r} has no end at t={t:g}, where the log-SNR is infinite; pass grid="time".'
+            )
+
+
+def check_times(times: Tensor, low: float, high: float, name: str = "grid") -> Tensor:
+    """Refuse times that are not finite, strictly monotone and inside [low, high]; names the first bad index."""
+    if times.ndim != 1 or len(times) < 2:
+        raise InvalidArgumentError(f"`{name}` must be a 1-d list of at least 2 times, got shape {tuple(times.shape)}.")
+    bad = ~torch.isfinite(times)
+    if bool(bad.any()):
+        raise InvalidArgumentError(f"`{name}` must be finite; entry {int(bad.int().argmax())} is {times[bad][0]}.")
+    outside = (times < low) | (times > high)
+    if bool(outside.any()):
+        raise InvalidArgumentError(
+            f"`{name}` must lie in [t_min, t_max] = [{low:g}, {high:g}]; entry {int(outside.int().argmax())} is {float(times[outside][0]):.6g}."
+        )
+    gaps = times.diff()
+    wrong = gaps * torch.sign(times[-1] - times[0]) <= 0
+    if bool(wrong.any()):
+        i = int(wrong.int().argmax())
+        raise InvalidArgumentError(
+            f"`{name}` must be strictly monotone; entries {i} and {i + 1} are {float(times[i]):.6g} and {float(times[i + 1]):.6g}."
+        )
+    return times
+
+
+def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    """The times of a name or a function, checked. None is ``"log_snr"`` for an affine process with finite ends, else ``"time"``."""
+    if grid is None:
+        finite = sde.affine and all(abs(float(sde.log_snr(t))) < float("inf") for t in (t_start, t_end))
+        grid = "log_snr" if finite else "time"
+    if isinstance(grid, str):
+        if grid not in GRIDS:
+            raise unknown("grid", grid, GRIDS)
+        if grid in ("log_snr", "karras") and not sde.affine:
+            raise InvalidArgumentError(f'grid={grid!r} needs a process with alpha and sigma; pass grid="time".')
+        grid = GRIDS[grid]
+    if not callable(grid):
+        raise InvalidTypeError(
+            f"`grid` must be a name, a function (sde, t_start, t_end, steps), a Grid or a tensor, got {type(grid).__name__}."
+        )
+    times = torch.as_tensor(grid(sde, t_start, t_end, steps), dtype=torch.float64, device="cpu")
+    check_times(times, min(t_start, t_end), max(t_start, t_end))
+    if len(times) != steps + 1 or float(times[0]) != t_start or float(times[-1]) != t_end:
+        raise InvalidArgumentError(
+            f"`grid` must give steps + 1 = {steps + 1} times from {t_start:g} to {t_end:g}, got {len(times)} from {float(times[0]):g} to {float(times[-1]):g}."
+        )
+    return times

@@ -1,0 +1,401 @@
+"""The loop. Every solve, in either direction, with fixed or adaptive steps, runs through `integrate`.
+
+It asks the controller where to go, lets the solver step, accepts per sample, checks that everything is finite, saves, calls back, and
+drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ._tensors import row_finite, take, where
+from .controllers import Controller, Decision
+from .errors import MaxStepsError, NonFiniteError, StepSizeUnderflowError
+from .noise import Noise
+from .processes import Process
+from .sdes import Node
+from .solvers.base import Solver
+
+_DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
+
+
+class Status(enum.IntEnum):
+    """What became of a sample; a `Solution` has one a sample.
+
+    Example:
+        >>> Status(0).name
+        'SUCCESS'
+    """
+
+    SUCCESS = 0
+    NON_FINITE = 1
+    STEP_UNDERFLOW = 2
+    MAX_STEPS = 3
+    STOPPED = 4
+
+
+_RUNNING = -1
+
+
+class Info(NamedTuple):
+    """What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole batch's state,
+    and the evaluations so far a sample.
+
+    Example:
+        >>> Info(step=1, t=0.5, x=torch.zeros(1, 2), nfe=torch.ones(1)).step
+        1
+    """
+
+    step: int
+    t: float | Tensor
+    x: Tensor
+    nfe: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of a solve.
+
+    Attributes:
+        x: the final state ``(batch, *event)``; samples that failed are NaN.
+        t: the time that each sample reached, ``(batch,)`` float64.
+        nfe: score evaluations a sample, ``(batch,)``.
+        steps: steps of the loop.
+        accepted, rejected: steps a sample, ``(batch,)``.
+        evaluations: calls of the score function.
+        status: one `Status` a sample, ``(batch,)`` integers.
+        ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n, batch, *event)``;
+            None without ``save_at``.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> solution = scoresde.solve(sde, target.score(sde), method="ddim", steps=5, save_at="steps")
+        >>> solution.xs.shape, bool(solution.success.all())
+        (torch.Size([6, 1, 2]), True)
+    """
+
+    x: Tensor
+    t: Tensor
+    nfe: Tensor
+    steps: int
+    accepted: Tensor
+    rejected: Tensor
+    evaluations: int
+    status: Tensor
+    ts: Tensor | None = None
+    xs: Tensor | None = None
+
+    @property
+    def success(self) -> Tensor:
+        """Which samples arrived, ``(batch,)`` bool."""
+        return self.status == Status.SUCCESS
+
+
+class Recorder:
+    """Keeps the states at given times (each hit exactly by the controller), or of every step."""
+
+    def __init__(self, save_at: Sequence[float] | str, batch: int) -> None:
+        self.every = save_at == "steps"
+        self.wanted = [] if self.every else [float(t) for t in save_at]
+        self.batch = batch
+        self.ts: list[Tensor] = []
+        self.xs: list[Tensor | None] = [None] * len(self.wanted)
+
+    def record(self, t: float | Tensor, x: Tensor, fresh: Tensor | None = None) -> None:
+        """See a state at a time, whole batch; ``fresh`` are the samples that have just moved."""
+        if self.every:
+            self.ts.append(torch.as_tensor(t, dtype=torch.float64).detach().cpu().clone())
+            self.xs.append(x)
+            return
+        for j, wanted in enumerate(self.wanted):
+            if not isinstance(t, Tensor):
+                if t == wanted:
+                    self.xs[j] = x
+                continue
+            here = (t == wanted) if fresh is None else (t == wanted) & fresh
+            kept = self.xs[j]
+            self.xs[j] = where(here.to(x.device), x, torch.full_like(x, torch.nan) if kept is None else kept)
+
+    def result(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Times and states; a state that was never reached is NaN."""
+        xs = [torch.full_like(x, torch.nan) if v is None else v for v in self.xs]
+        stacked = torch.stack(xs) if xs else x.new_zeros((0, *x.shape))
+        ts = torch.stack(self.ts) if self.every else torch.tensor(self.wanted, dtype=torch.float64)
+        return ts, stacked
+
+
+class _Ledger:
+    """The whole batch, every sample in its place, while some of it is still under way."""
+
+    def __init__(self, x: Tensor, t: float | Tensor) -> None:
+        batch = len(x)
+        self.x = x
+        self.t = torch.as_tensor(t, dtype=torch.float64).detach().cpu().expand(batch).clone()
+        self.nfe = torch.zeros(batch, dtype=torch.long)
+        self.accepted = torch.zeros(batch, dtype=torch.long)
+        self.rejected = torch.zeros(batch, dtype=torch.long)
+        self.status = torch.full((batch,), _RUNNING, dtype=torch.long)
+        self.rows = torch.arange(batch)  # the samples still in the loop, by their place
+
+    @property
+    def running(self) -> Tensor:
+        """Of the samples in the loop, which are under way."""
+        return self.status[self.rows] == _RUNNING
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The whole batch's state, given that of the samples in the loop."""
+        if len(self.rows) == len(self.x):
+            return x
+        return self.x.index_copy(0, self.rows.to(x.device), x)
+
+    def account(self, used: int, accept: bool | Tensor) -> None:
+        """Add a step: its evaluations, and whether it was taken, for the samples under way."""
+        rows = self.rows[self.running]
+        self.nfe[rows] += used
+        if accept is True:
+            self.accepted[rows] += 1
+        elif isinstance(accept, Tensor):
+            taken = accept.cpu()[self.running]
+            self.accepted[rows[taken]] += 1
+            self.rejected[rows[~taken]] += 1
+
+    def close(self, which: Tensor | None, status: Status) -> None:
+        """Give a status to samples of the loop that are under way."""
+        if which is not None:
+            rows = self.rows[which.cpu() & self.running]
+            self.status[rows] = status
+
+    def at(self, t: float | Tensor) -> None:
+        """Note the time that the samples under way have reached."""
+        mask = self.running
+        self.t[self.rows[mask]] = t.detach().cpu()[mask] if isinstance(t, Tensor) else t
+
+
+def integrate(
+    process: Process,
+    solver: Solver,
+    controller: Controller,
+    x: Tensor,
+    noise: Noise,
+    *,
+    compact: bool = False,
+    recorder: Recorder | None = None,
+    callback: Callable[[Info], Any] | None = None,
+    progress: tqdm | None = None,  # type: ignore[type-arg]
+    max_steps: int | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Run a solver from the controller's first time to its last.
+
+    Args:
+        process: what is stepped.
+        solver, controller: how, and where.
+        x: the state at the start, ``(batch, *event)``, float32 or wider.
+        noise: the only source of randomness.
+        compact: drop finished samples from the batch.
+        recorder: keeps states on the way.
+        callback: called as ``callback(info)`` after each step; True stops the solve.
+        progress: a bar to move, in percent.
+        max_steps: steps of the loop at most.
+        throw: raise at the first failure; otherwise failed samples become NaN and the others go on.
+
+    Returns:
+        A `Solution`.
+
+    Raises:
+        NonFiniteError: a state or a score is not finite.
+        StepSizeUnderflowError: the tolerance asks for steps that the clock cannot resolve.
+        MaxStepsError: ``max_steps`` were used up.
+    """
+    network = process.network
+    start = controller.start(process, x)
+    ledger = _Ledger(x, start.t)
+    first_t = ledger.t.clone()
+    solver_state = solver.init(process, x, start)
+    ledger.account(network.calls, ())  # type: ignore[arg-type]
+    stop: Node | None
+    stop, control = controller.first(process, solver, x, start, solver_state)
+    if recorder is not None:
+        recorder.record(start.t, x)
+    alive: Tensor | None = None  # None: all samples of the loop
+    step = 0
+    finished_all = False
+    look_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
+    while stop is not None and not finished_all:
+        if max_steps is not None and step >= max_steps:
+            ledger.close(torch.ones(len(ledger.rows), dtype=torch.bool), Status.MAX_STEPS)
+            break
+        calls = process.network.calls
+        result = solver.step(process, x, start, stop, solver_state, noise)
+        decision = controller.adapt(process, solver, x, start, stop, result, control)
+        step += 1
+        ledger.account(process.network.calls - calls, decision.accept)
+        old_x = x
+        x, solver_state = _advance(decision, alive, result, x, solver_state)
+        start, stop, control = decision.start, decision.stop, decision.state
+        bad = decision.non_finite
+        if decision.accept is True and (step % look_every == 0 or stop is None) and not bool(torch.isfinite(x.sum())):
+            bad = ~row_finite(x)
+            x = where(bad, old_x, x)
+        newly_bad = None if bad is None else bad.cpu() & ledger.running
+        ledger.close(newly_bad, Status.NON_FINITE)
+        if newly_bad is not None and throw and bool(newly_bad.any()):
+            raise _non_finite(process, ledger, newly_bad, step, start.t, x)
+        ledger.at(start.t)
+        ledger.close(decision.done, Status.SUCCESS)
+        ledger.close(decision.underflow, Status.STEP_UNDERFLOW)
+        if throw and decision.underflow is not None and bool((ledger.status == Status.STEP_UNDERFLOW).any()):
+            break
+        if recorder is not None or callback is not None:
+            whole, times = ledger.whole(x), start.t if not isinstance(start.t, Tensor) else ledger.t.clone()
+            if recorder is not None:
+                recorder.record(times, whole, _moved(ledger, decision))
+            if callback is not None and callback(Info(step, times, whole, ledger.nfe.clone())) is True:
+                ledger.close(torch.ones(len(ledger.rows), dtype=torch.bool), Status.STOPPED)
+                break
+        if progress is not None:
+            _show(progress, ledger, first_t, controller, step)
+        running = ledger.running
+        if not bool(running.all()):
+            finished_all = not bool(running.any())
+            alive = running.to(x.device)
+            if compact and not finished_all:
+                ledger.x = ledger.whole(x)
+                keep = running.nonzero()[:, 0]
+                ledger.rows, keep = ledger.rows[keep], keep.to(x.device)
+                process, noise = process.take(keep), noise.take(keep)
+                x, solver_state, alive = x[keep], take(solver_state, keep), None
+                if isinstance(start.t, Tensor):
+                    start, stop, control = take(start, keep), take(stop, keep), take(control, keep)
+    if stop is None:
+        ledger.close(torch.ones(len(ledger.rows), dtype=torch.bool), Status.SUCCESS)
+    return _finish(process, ledger, x, step, recorder, throw, max_steps)
+
+
+def _advance(decision: Decision, alive: Tensor | None, result: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """The accepted rows of a step's state and memory."""
+    accept = decision.accept
+    if accept is True and alive is None:
+        return result.x, result.state
+    mask = alive if accept is True else accept if alive is None else accept & alive
+    return where(mask, result.x, x), where(mask, result.state, state) if result.state is not None else None  # type: ignore[arg-type]
+
+
+def _moved(ledger: _Ledger, decision: Decision) -> Tensor | None:
+    """Which samples of the whole batch have just moved, or None for all."""
+    if decision.accept is True:
+        return None
+    moved = torch.zeros(len(ledger.x), dtype=torch.bool)
+    moved[ledger.rows] = decision.accept.cpu()  # type: ignore[union-attr]
+    return moved
+
+
+def _show(progress: Any, ledger: _Ledger, first_t: Tensor, controller: Any, step: int) -> None:
+    """Move the bar to the mean share of the way that samples have gone."""
+    if hasattr(controller, "steps"):
+        share = step / controller.steps
+    else:
+        share = float(((ledger.t - first_t) / (controller.targets[-1] - first_t)).mean()) if len(first_t) else 1.0
+    progress.n = round(progress.total * share)
+    progress.refresh()
+
+
+def _non_finite(
+    process: Process, ledger: _Ledger, bad: Tensor, step: int, t: float | Tensor, x: Tensor
+) -> NonFiniteError:
+    rows = ledger.rows[bad].tolist()
+    seen = process.network.last
+    stage = (
+        "score" if any(not bool(row_finite(v)[bad.to(v.device)].all()) for v in seen if len(v) == len(bad)) else "state"
+    )
+    time = float(t.cpu()[bad][0]) if isinstance(t, Tensor) else float(t)
+    what = (
+        "The score function returned NaN or infinity"
+        if stage == "score"
+        else "The state became NaN or infinite, though the score was finite"
+    )
+    hint = (
+        "check the network at this time (scoresde.check_score)"
+        if stage == "score"
+        else "take more steps, or a method with smaller error"
+    )
+    ledger.status[ledger.status == _RUNNING] = Status.STOPPED
+    partial = _solution(process, ledger, x, step, None)
+    return NonFiniteError(
+        f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {step}, t={time:.6g}; {hint}, or pass throw=False "
+        "to let the other samples finish.",
+        stage=stage,
+        step=step,
+        t=time,
+        indices=rows[:5],
+        partial=partial,
+    )
+
+
+_FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
+    Status.MAX_STEPS: MaxStepsError,
+    Status.STEP_UNDERFLOW: StepSizeUnderflowError,
+}
+_ADVICE = {
+    Status.MAX_STEPS: "max_steps={max_steps} were used up; raise it, or loosen rtol and atol",
+    Status.STEP_UNDERFLOW: "the step size fell below what the clock resolves; loosen rtol and atol, or use float64",
+}
+
+
+def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder: Recorder | None) -> Solution:
+    final = ledger.whole(x)
+    failed = (
+        (ledger.status == Status.NON_FINITE)
+        | (ledger.status == Status.STEP_UNDERFLOW)
+        | (ledger.status == Status.MAX_STEPS)
+    )
+    if bool(failed.any()):
+        final = where(failed.to(final.device), torch.full_like(final, torch.nan), final)
+    ts, xs = recorder.result(final) if recorder is not None else (None, None)
+    return Solution(
+        final,
+        ledger.t,
+        ledger.nfe,
+        step,
+        ledger.accepted,
+        ledger.rejected,
+        process.network.calls,
+        ledger.status,
+        ts,
+        xs,
+    )
+
+
+def _finish(
+    process: Process,
+    ledger: _Ledger,
+    x: Tensor,
+    step: int,
+    recorder: Recorder | None,
+    throw: bool,
+    max_steps: int | None,
+) -> Solution:
+    if throw:
+        for status, error in _FAILURES.items():
+            failed = (ledger.status == status).nonzero()[:, 0]
+            if len(failed):
+                ledger.status[ledger.status == _RUNNING] = Status.STOPPED
+                rows = failed.tolist()
+                raise error(
+                    f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at t={float(ledger.t[rows[0]]):.6g} after "
+                    f"{step} steps {_ADVICE[status].format(max_steps=max_steps)}; or pass throw=False to let the others finish.",
+                    partial=_solution(process, ledger, x, step, recorder),
+                )
+    return _solution(process, ledger, x, step, recorder)
+
+
+__all__ = ["Info", "Recorder", "Solution", "Status", "integrate"]

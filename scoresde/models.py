@@ -1,0 +1,247 @@
+r"""Score networks: what a network predicts and how it wants its inputs, turned into one protocol.
+
+A network may predict the score, the noise, the data, v, the velocity of the flow, or EDM's raw output; all of them are the same
+two numbers, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x + \sigma\hat\varepsilon`. `ScoreModel`
+wraps the network once, and every solver, process and loss reads the `Estimate` that it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._tensors import Scalar, check_number, check_state, compute_dtype, expand
+from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
+from .sdes import AffineSDE, Estimate, Node
+
+# The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
+Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
+
+
+def _score(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    return _noise(x, -n.sigma * out, n, sigma_data)
+
+
+def _noise(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    return Estimate(data=(x - n.sigma * out) / n.alpha, noise=out)
+
+
+def _data(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    return Estimate(data=out, noise=(x - n.alpha * out) / n.sigma)
+
+
+def _v(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    norm = n.alpha * n.alpha + n.sigma * n.sigma
+    return Estimate(data=(n.alpha * x - n.sigma * out) / norm, noise=(n.sigma * x + n.alpha * out) / norm)
+
+
+def _flow(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    det = n.alpha * n.dsigma - n.sigma * n.dalpha
+    return Estimate(data=(n.dsigma * x - n.sigma * out) / det, noise=(n.alpha * out - n.dalpha * x) / det)
+
+
+def _edm(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    # EDM's c_skip, c_out at y = x/alpha, rho = sigma/alpha, multiplied out: no division by alpha or sigma is left.
+    q2 = n.sigma * n.sigma + (sigma_data * n.alpha) * (sigma_data * n.alpha)
+    q = q2**0.5
+    return Estimate(
+        data=(sigma_data**2 * n.alpha / q2) * x + (sigma_data * n.sigma / q) * out,
+        noise=(n.sigma / q2) * x - (sigma_data * n.alpha / q) * out,
+    )
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "score": _score,
+    "noise": _noise,
+    "data": _data,
+    "v": _v,
+    "flow": _flow,
+    "edm": _edm,
+}
+HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
+
+# What a network is told of the time: a function of a node with (batch,) tensors.
+TIME_INPUTS: dict[str, Callable[[Node], Tensor]] = {
+    "t": lambda n: n.t,
+    "sigma": lambda n: n.sigma,
+    "rho": lambda n: n.sigma / n.alpha,
+    "log_snr": lambda n: 2 * n.lam,
+    "edm": lambda n: -0.25 * n.lam,  # ln(rho) / 4
+}
+
+
+class ScoreModel:
+    r"""A network as a score function, with its conventions declared.
+
+    With :math:`x_t = \alpha x_0 + \sigma\varepsilon` a network predicts one of
+
+    ============ =======================================================================================
+    prediction   output
+    ============ =======================================================================================
+    ``"score"``  :math:`\nabla\log p_t(x_t) = -\hat\varepsilon/\sigma`
+    ``"noise"``  :math:`\hat\varepsilon`
+    ``"data"``   :math:`\hat x`
+    ``"v"``      :math:`\alpha\hat\varepsilon - \sigma\hat x`
+    ``"flow"``   :math:`\alpha'\hat x + \sigma'\hat\varepsilon` (dx/dt with t growing towards noise)
+    ``"edm"``    F of :math:`\hat x = c_{skip} y + c_{out} F(c_{in} y, \cdot)` at :math:`y = x_t/\alpha,\ \rho = \sigma/\alpha`
+    ============ =======================================================================================
+
+    Args:
+        net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
+        sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
+        prediction: see the table.
+        time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`), ``"log_snr"``
+            (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), or a function of t. Default: ``"t"``, and ``"edm"``
+            for an EDM prediction.
+        input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is ``prediction="data", time_input="rho",
+            input_scale="x/alpha"``). An EDM prediction always gets :math:`c_{in} y`.
+        sigma_data: the data's standard deviation in EDM's preconditioning.
+        context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded to
+            ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
+        event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
+
+    Shapes:
+        x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.VPSDE()
+        >>> model = ScoreModel(lambda x, t: x, sde, prediction="noise")
+        >>> x = torch.ones(1, 2)
+        >>> bool(torch.allclose(model(x, 0.5), -model.noise(x, 0.5) / sde.sigma(0.5)))
+        True
+
+    References:
+        Salimans, Ho (2022), Progressive Distillation, appendix D (v). https://arxiv.org/abs/2202.00512
+        Karras et al. (2022), table 1 (EDM). https://arxiv.org/abs/2206.00364
+    """
+
+    rowwise = True
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        sde: AffineSDE,
+        prediction: str,
+        time_input: str | Callable[[Tensor], Tensor] | None = None,
+        input_scale: str = "x",
+        *,
+        sigma_data: float = 0.5,
+        context: Mapping[str, Any] | None = None,
+        event_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        if not callable(net):
+            raise InvalidTypeError(f"`net` must be callable as net(x, time), got {type(net).__name__}.")
+        if not isinstance(sde, AffineSDE):
+            raise InvalidTypeError(
+                f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
+            )
+        if prediction not in PREDICTIONS:
+            raise unknown("prediction", prediction, PREDICTIONS)
+        if input_scale not in ("x", "x/alpha"):
+            raise unknown("input_scale", input_scale, ("x", "x/alpha"))
+        if prediction == "edm" and input_scale != "x":
+            raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
+        time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input
+        if not callable(time_input) and time_input not in TIME_INPUTS:
+            raise unknown("time_input", time_input, TIME_INPUTS)
+        self.net = net
+        self.sde = sde
+        self.prediction = prediction
+        self.time_input = time_input
+        self.input_scale = input_scale
+        self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
+        self.context = dict(context or {})
+        if event_shape is not None:
+            self.event_shape = tuple(event_shape)
+        self._read_time = (lambda n: time_input(n.t)) if callable(time_input) else TIME_INPUTS[time_input]
+        self._estimate = PREDICTIONS[prediction]
+        self.has_noise_limit = (
+            prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
+        )
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """The network's `Estimate` at a node of the process; what solvers call."""
+        n = Node(*(expand(v, x) for v in node))
+        out = self._call(x, node, n, context)
+        return self._estimate(x, out, n, self.sigma_data)
+
+    def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, Any]) -> Tensor:
+        given: Tensor = x
+        if self.prediction == "edm":
+            given = x * (1 / (n.sigma * n.sigma + (self.sigma_data * n.alpha) * (self.sigma_data * n.alpha)) ** 0.5)
+        elif self.input_scale == "x/alpha":
+            given = x / n.alpha
+        parameter = (
+            next((p for p in self.net.parameters() if p.is_floating_point()), None)
+            if isinstance(self.net, torch.nn.Module)
+            else None
+        )
+        dtype = x.dtype if parameter is None else parameter.dtype
+        batch = Node(*(_per_sample(v, x) for v in node))
+        extra = {k: _per_row(v, x) for k, v in {**self.context, **context}.items()}
+        out = self.net(given.to(dtype), self._read_time(batch).to(dtype), **extra)
+        if not isinstance(out, Tensor) or out.shape != x.shape:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ScoreFnError(
+                f"The network must return a tensor of shape {tuple(x.shape)}, like its input, got {got}."
+            )
+        return out.to(x.dtype)
+
+    def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
+        check_state("x", x)
+        x = x.to(compute_dtype(x.dtype))
+        time = t if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float64)
+        if time.ndim > 1 or (time.ndim == 1 and len(time) not in (1, len(x))):
+            raise InvalidArgumentError(
+                f"`t` must be a scalar or (batch,) = ({len(x)},), got shape {tuple(time.shape)}."
+            )
+        return x, self.sde.nodes(time.to(x.device).expand(len(x)))
+
+    def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The score :math:`-\hat\varepsilon/\sigma`, shaped like ``x``."""
+        state, node = self._at(x, t)
+        return (-self.estimate(state, node, **context).noise / expand(node.sigma, state)).to(x.dtype)
+
+    def noise(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The noise prediction :math:`\hat\varepsilon = -\sigma s`."""
+        state, node = self._at(x, t)
+        return self.estimate(state, node, **context).noise.to(x.dtype)
+
+    def data(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The data prediction :math:`\hat x = E[x_0|x_t]` (Tweedie's formula)."""
+        state, node = self._at(x, t)
+        return self.estimate(state, node, **context).data.to(x.dtype)
+
+    def v(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The v prediction :math:`\alpha\hat\varepsilon - \sigma\hat x`."""
+        state, node = self._at(x, t)
+        estimate = self.estimate(state, node, **context)
+        return (expand(node.alpha, state) * estimate.noise - expand(node.sigma, state) * estimate.data).to(x.dtype)
+
+    def flow(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The velocity of the probability flow, :math:`\alpha'\hat x + \sigma'\hat\varepsilon`, with t growing towards noise."""
+        state, node = self._at(x, t)
+        estimate = self.estimate(state, node, **context)
+        return (expand(node.dalpha, state) * estimate.data + expand(node.dsigma, state) * estimate.noise).to(x.dtype)
+
+    def __repr__(self) -> str:
+        time = self.time_input if isinstance(self.time_input, str) else "a function of t"
+        return (
+            f"ScoreModel({type(self.net).__name__}, {self.sde!r}, prediction={self.prediction!r}, time_input={time!r})"
+        )
+
+
+def _per_sample(value: Scalar, x: Tensor) -> Tensor:
+    """A schedule value as float64 ``(batch,)`` on the state's device."""
+    return value if isinstance(value, Tensor) else torch.full((len(x),), value, dtype=torch.float64, device=x.device)
+
+
+def _per_row(value: Any, x: Tensor) -> Any:
+    """Numbers and 0-d tensors become ``(batch,)`` tensors; everything else is passed on."""
+    if isinstance(value, bool | int | float) or (isinstance(value, Tensor) and value.ndim == 0):
+        return torch.as_tensor(value, device=x.device).expand(len(x))
+    return value

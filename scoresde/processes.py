@@ -1,0 +1,219 @@
+r"""What solvers step: a process in one direction, with a score network behind it.
+
+`ReverseProcess` is the reverse family of an affine process, :math:`\eta = 0` being the probability flow; `GeneralReverse` the same when
+only drift and diffusion are known; `ForwardProcess` the forward SDE. All offer ``drift(x, node)`` and ``diffusion(node)``; the first also
+``estimate(x, node)`` and ``score(x, node)``.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._tensors import Scalar, expand
+from .errors import ScoreFnError
+from .sdes import SDE, AffineSDE, Estimate, Node
+
+
+class Network:
+    """A score function as the loop sees it: checked, counted, and given its context.
+
+    Attributes:
+        calls: evaluations so far.
+        last: the tensors that the last evaluation returned.
+    """
+
+    def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
+        self.score_fn = score_fn
+        self.context = dict(context or {})
+        self.calls = 0
+        self.last: tuple[Tensor, ...] = ()
+        self._gives_estimates = callable(getattr(score_fn, "estimate", None))
+
+    def score(self, x: Tensor, node: Node) -> Tensor:
+        """The score, shaped like ``x``."""
+        if self._gives_estimates:
+            return self.estimate(x, node).noise / expand(-node.sigma, x)
+        return self._evaluate(x, node)
+
+    def estimate(self, x: Tensor, node: Node) -> Estimate:
+        r""":math:`\hat x` and :math:`\hat\varepsilon`, from the network itself where it offers them, else from its score."""
+        if self._gives_estimates:
+            return self._evaluate(x, node)
+        sigma = expand(node.sigma, x)
+        noise = self._evaluate(x, node) * -sigma
+        return Estimate(data=(x - sigma * noise) / expand(node.alpha, x), noise=noise)
+
+    def take(self, rows: Tensor) -> Network:
+        """The same network for some samples; the count goes on."""
+        part = Network(self.score_fn, {k: v[rows] for k, v in self.context.items()})
+        part.calls, part.last = self.calls, self.last
+        return part
+
+    def _evaluate(self, x: Tensor, node: Node) -> Any:
+        version = None if x.is_inference() else x._version
+        if self._gives_estimates:
+            out = self.score_fn.estimate(x, node, **self.context)  # type: ignore[attr-defined]
+        else:
+            t = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
+            out = self._checked(self.score_fn(x, t, **self.context), x, node)
+        self.calls += 1
+        if version is not None and x._version != version:
+            raise ScoreFnError(
+                f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
+            )
+        self.last = tuple(out) if self._gives_estimates else (out,)
+        return out
+
+    def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
+        where = f"call {self.calls + 1}, t={_first(node.t):.6g}"
+        if not isinstance(out, Tensor):
+            raise ScoreFnError(f"The score function must return a tensor like x, got {type(out).__name__} ({where}).")
+        if out.shape != x.shape:
+            raise ScoreFnError(
+                f"The score function must return shape {tuple(x.shape)}, like x, got {tuple(out.shape)} ({where})."
+            )
+        if out.device != x.device:
+            raise ScoreFnError(
+                f"The score function must return a tensor on {x.device}, like x, got {out.device} ({where})."
+            )
+        if out.dtype == x.dtype:
+            return out
+        if not out.dtype.is_floating_point:
+            raise ScoreFnError(f"The score function must return {x.dtype}, like x, got {out.dtype} ({where}).")
+        if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not self.calls:
+            warnings.warn(
+                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype. "
+                f"Pass dtype={out.dtype} to solve in that precision.",
+                stacklevel=6,
+            )
+        return out.to(x.dtype)
+
+
+def _first(value: Scalar) -> float:
+    return (
+        float(value.flatten()[0])
+        if isinstance(value, Tensor) and value.numel()
+        else float(value)
+        if not isinstance(value, Tensor)
+        else math.nan
+    )
+
+
+@dataclass(frozen=True)
+class Process(abc.ABC):
+    """A process that solvers step: drift, diffusion, and the nodes of time."""
+
+    sde: SDE
+    network: Network
+    _inner: dict[tuple[float, float, float], Node] = field(default_factory=dict, repr=False)
+
+    @abc.abstractmethod
+    def drift(self, x: Tensor, node: Node) -> Tensor:
+        """dx/dt without its noise, shaped like ``x``; multiply by a signed dt."""
+
+    @abc.abstractmethod
+    def diffusion(self, node: Node) -> Any:
+        """The noise's amplitude, to be multiplied by the square root of |dt|."""
+
+    def take(self, rows: Tensor) -> Process:
+        """The same process for some samples of the batch."""
+        return replace(self, network=self.network.take(rows))
+
+    def between(self, start: Node, stop: Node, fractions: Sequence[float]) -> list[Node]:
+        """Nodes inside a step, at the given fractions of its time."""
+        if not fractions:
+            return []
+        if isinstance(start.t, Tensor):
+            times = torch.stack([start.t + c * (stop.t - start.t) for c in fractions])
+            rows = self.sde.nodes(times.flatten())
+            return [Node(*parts) for parts in zip(*(v.reshape(times.shape) for v in rows), strict=True)]  # type: ignore[union-attr]
+        if (start.t, stop.t, fractions[0]) not in self._inner:
+            self.prepare([start, stop], fractions)
+        return [self._inner[start.t, stop.t, c] for c in fractions]  # type: ignore[index]
+
+    def prepare(self, nodes: Sequence[Node], fractions: Sequence[float]) -> None:
+        """Compute the inner nodes of a whole grid at once, so that a step only looks them up."""
+        keys = [(a.t, b.t, c) for a, b in zip(nodes[:-1], nodes[1:], strict=True) for c in fractions]
+        times = torch.tensor([a + c * (b - a) for a, b, c in keys], dtype=torch.float64)
+        self._inner.update(zip(keys, node_list(self.sde, times), strict=True))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class ReverseProcess(Process):
+    r"""The reverse family of an affine process, in the form that stays finite at both ends:
+
+    .. math:: dx = \Big[\alpha'\hat x + \Big(\sigma' + \frac{\eta^2 g^2}{2\sigma}\Big)\hat\varepsilon\Big] dt + \eta g\,d\bar w,
+
+    which is :math:`[fx - \tfrac12(1+\eta^2)g^2 s]\,dt + \eta g\,d\bar w`.
+    """
+
+    eta: float = 0.0
+
+    def drift(self, x: Tensor, node: Node) -> Tensor:
+        data, noise = self.network.estimate(x, node)
+        rate = node.dsigma + 0.5 * self.eta**2 * node.g2 / node.sigma if self.eta else node.dsigma
+        return expand(node.dalpha, x) * data + expand(rate, x) * noise
+
+    def diffusion(self, node: Node) -> Scalar:
+        return self.eta * node.g2**0.5
+
+    def estimate(self, x: Tensor, node: Node) -> Estimate:
+        r""":math:`\hat x` and :math:`\hat\varepsilon`."""
+        return self.network.estimate(x, node)
+
+    def score(self, x: Tensor, node: Node) -> Tensor:
+        r""":math:`\nabla\log p_t(x)`."""
+        return self.network.score(x, node)
+
+
+@dataclass(frozen=True)
+class GeneralReverse(Process):
+    r"""The reverse family of a process of which only drift and diffusion are known: :math:`[f(x,t)-\tfrac12(1+\eta^2)g^2s]\,dt + \eta g\,d\bar w`."""
+
+    eta: float = 0.0
+
+    def drift(self, x: Tensor, node: Node) -> Tensor:
+        g = _g(self.sde, x, node)
+        return self.sde.drift(x, _t(x, node)) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
+
+    def diffusion(self, node: Node) -> Any:
+        return self.eta * self.sde.diffusion(node.t)
+
+    def score(self, x: Tensor, node: Node) -> Tensor:
+        r""":math:`\nabla\log p_t(x)`."""
+        return self.network.score(x, node)
+
+
+@dataclass(frozen=True)
+class ForwardProcess(Process):
+    """The forward SDE; it has no network."""
+
+    def drift(self, x: Tensor, node: Node) -> Tensor:
+        return self.sde.drift(x, _t(x, node))
+
+    def diffusion(self, node: Node) -> Any:
+        return self.sde.diffusion(node.t)
+
+
+def _t(x: Tensor, node: Node) -> Tensor:
+    return node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
+
+
+def _g(sde: SDE, x: Tensor, node: Node) -> Any:
+    g = sde.diffusion(node.t)
+    return AffineSDE._on(x, g) if isinstance(g, Tensor) and g.ndim <= 1 else g
+
+
+def node_list(sde: SDE, times: Tensor) -> list[Node]:
+    """The nodes of a grid as Python floats, computed at once."""
+    with torch.no_grad():
+        columns = [v.tolist() for v in sde.nodes(times)]  # type: ignore[union-attr]
+    return [Node(*row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,91 @@
+"""Run a process forward: from data to noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import grids
+from ._tensors import check_integer, check_number, check_state, compute_dtype
+from .controllers import FixedGrid
+from .errors import InvalidArgumentError, InvalidTypeError
+from .integrate import Recorder, Solution, integrate
+from .noise import Noise
+from .noise import resolve as resolve_noise
+from .processes import ForwardProcess, Network
+from .sdes import SDE, AffineSDE
+from .solvers import EulerMaruyama, Solver, Transition
+
+
+def simulate(
+    sde: SDE,
+    x0: Tensor,
+    *,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    steps: int = 100,
+    grid: str | grids.GridFunction | None = "time",
+    seed: int | None = None,
+    seeds: Sequence[int] | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+    save_at: Sequence[float] | str | None = None,
+) -> Solution:
+    r"""Draw a path of the forward process :math:`dx = f\,dt + g\,dw`.
+
+    Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the law is exact whatever the steps; others go by
+    Euler-Maruyama.
+
+    Args:
+        sde: the process.
+        x0: ``(batch, *event)``: clean data if ``t_start`` is None (an affine process then draws the state at t_min from its
+            kernel), else the state at ``t_start``.
+        t_start, t_end: the interval, by default [t_min, t_max].
+        steps: the number of steps.
+        grid: as in `solve`.
+        seed, seeds, generator, noise: as in `solve`.
+        save_at: times to keep, which must be on the grid for a fixed path, or ``"steps"``.
+
+    Returns:
+        A `Solution`, with no evaluations.
+
+    Example:
+        >>> import scoresde
+        >>> path = simulate(scoresde.VPSDE(), torch.ones(4, 2), steps=10, save_at="steps", seed=0)
+        >>> path.xs.shape
+        torch.Size([11, 4, 2])
+    """
+    if not isinstance(sde, SDE):
+        raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
+    check_state("x0", x0)
+    start = sde.t_min if t_start is None else check_number("t_start", t_start, low=sde.t_min, high=sde.t_max)
+    end = sde.t_max if t_end is None else check_number("t_end", t_end, low=sde.t_min, high=sde.t_max)
+    if not start < end:
+        raise InvalidArgumentError(
+            f"simulate runs forward: t_start={start:g} must be below t_end={end:g}; backwards is scoresde.solve."
+        )
+    count = check_integer("steps", steps, low=1)
+    source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x0.device, batch=len(x0))
+    x: Any = x0.to(compute_dtype(x0.dtype))
+    times = grids.resolve(grid, sde, start, end, count)
+    saved: list[float] = []
+    if save_at is not None and not isinstance(save_at, str):
+        saved = [check_number("save_at", t, low=start, high=end) for t in save_at]
+        times = (
+            torch.cat([times, torch.tensor([t for t in saved if t not in set(times.tolist())], dtype=torch.float64)])
+            .sort()
+            .values
+        )
+    solver: Solver = EulerMaruyama()
+    with torch.no_grad():
+        if isinstance(sde, AffineSDE):
+            solver = Transition()
+            if t_start is None:
+                x, _ = sde.perturb(x, start, source.normal(x))
+        recorder = None if save_at is None else Recorder(save_at if isinstance(save_at, str) else saved, len(x))
+        process = ForwardProcess(sde, Network(None))  # type: ignore[arg-type]
+        solution = integrate(process, solver, FixedGrid(times), x, source, recorder=recorder)
+    return solution

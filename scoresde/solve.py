@@ -1,0 +1,443 @@
+"""One call for every sampler: `solve`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from . import grids
+from ._tensors import check_integer, check_number, check_state, compute_dtype, row_finite
+from .controllers import Adaptive, Controller, FixedGrid
+from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .grids import Grid
+from .integrate import Info, Recorder, Solution, Status, integrate
+from .noise import Noise
+from .noise import resolve as resolve_noise
+from .processes import GeneralReverse, Network, ReverseProcess
+from .sdes import SDE, AffineSDE
+from .solvers import Solver, make_solver
+
+DEFAULT_TOLERANCE = 1e-3
+DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
+
+
+def solve(
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    x: Tensor | None = None,
+    *,
+    method: str | Solver = "pc",
+    shape: Sequence[int] | None = None,
+    steps: int | None = None,
+    grid: str | Grid | Tensor | grids.GridFunction | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    stochasticity: float | None = None,
+    context: Mapping[str, Tensor] | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+    denoise: bool = False,
+    save_at: Sequence[float] | Tensor | str | None = None,
+    callback: Callable[[Info], Any] | None = None,
+    progress: bool = False,
+    max_steps: int | None = None,
+    throw: bool = True,
+    differentiable: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    **solver_options: Any,
+) -> Solution:
+    r"""Solve the reverse-time SDE or the probability-flow ODE of a forward process.
+
+    .. math:: dx = [f(x, t) - \tfrac12(1+\eta^2) g(t)^2 s(x, t)]\,dt + \eta\, g(t)\,d\bar w.
+
+    From ``t_start`` to ``t_end``: downwards generates (by default from the prior at ``sde.t_max`` to ``sde.t_min``), upwards encodes
+    (deterministic methods only); equal times return ``x``.
+
+    Args:
+        sde: the forward process.
+        score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as ``(batch,)``; a
+            `ScoreModel`, a target's score, or any callable.
+        x: the state at ``t_start``, ``(batch, *event)``; missing, it is drawn from the prior.
+        method: a name of `methods` or a solver object.
+        shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one sample, or one a seed).
+        steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow from the method.
+        grid: where the steps are: ``"log_snr"`` (default for affine processes), ``"time"`` (default for others), ``"karras"``,
+            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, or a `Grid` or tensor of times, with which steps,
+            t_start and t_end are not given.
+        rtol, atol: tolerances of an adaptive method, 1e-3 by default.
+        t_start, t_end: the interval, inside [t_min, t_max].
+        stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's own.
+        context: ``{name: (batch, …) tensor}`` passed to the score function.
+        seed: one seed for the batch.
+        seeds: one seed a sample: sample i then depends on seed i alone, not on the batch.
+        generator: a torch generator.
+        noise: a `Noise`, or a callable ``(k, like) -> tensor`` giving the k-th standard normal draw (k = 0 is the prior's when x is
+            missing). Without any of the four, torch's global generator.
+        denoise: return :math:`E[x_0|x_{t_{end}}]` instead of the state, at the cost of one evaluation.
+        save_at: times to keep the state at, each hit exactly (a fixed grid gets them as additional nodes), or ``"steps"``.
+        callback: ``callback(info)`` after each step, with ``step, t, x, nfe``; returning True stops the solve.
+        progress: show a progress bar.
+        max_steps: limit of loop steps (default 10,000 for adaptive methods).
+        throw: raise at a failure; False lets the other samples finish and marks failed ones by NaN and ``status``.
+        differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
+        dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
+        device: of the state; default that of ``x``, else torch's default.
+        **solver_options: fields of the method's class, as ``snr=0.16`` of ``"pc"``.
+
+    Returns:
+        A `Solution`: ``x``, and per sample what it took.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit, before the first evaluation.
+        ScoreFnError: the score function returned something that is no score.
+        NonFiniteError: NaN or infinity in the input, a score or a state.
+        MaxStepsError, StepSizeUnderflowError: an adaptive method could not arrive.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.1)
+        >>> sde = scoresde.VPSDE()
+        >>> score_fn = target.score(sde)
+        >>> solution = solve(sde, score_fn, method="pc", shape=(64, 1), seed=0)
+        >>> bool((solution.x.abs() < 2).all()), solution.evaluations
+        (True, 1000)
+
+    References:
+        Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations. https://arxiv.org/abs/2011.13456
+    """
+    if not isinstance(sde, SDE):
+        raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
+    if not callable(score_fn):
+        raise InvalidTypeError(
+            f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; targets and loaded networks give one by .score(sde)."
+        )
+    solver = make_solver(method, solver_options)
+    times, given_grid = _times(sde, grid, steps, t_start, t_end)
+    _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
+    state, source, out_dtype = _initial(sde, score_fn, x, times, shape, dtype, device, seed, seeds, generator, noise)
+    batch = len(state)
+    network = Network(score_fn, _context(context, batch, state.device))
+    saved = _save_at(save_at, times)
+    controller, limit = _controller(sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state)
+    default_eta = 1.0 if solver.stochastic else 0.0
+    eta = default_eta if stochasticity is None else float(stochasticity)
+    process = ReverseProcess(sde, network, eta=eta) if sde.affine else GeneralReverse(sde, network, eta=eta)
+    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, batch)
+    compact = bool(getattr(score_fn, "rowwise", False)) and not source.whole_batch
+    with _grad(differentiable), _bar(progress, solver.name) as bar:
+        if batch == 0 or times[0] == times[-1]:
+            solution = _standing(state, times[0], recorder)
+        else:
+            solution = integrate(
+                process,
+                solver,
+                controller,
+                state,
+                source,
+                compact=compact,
+                recorder=recorder,
+                callback=callback,
+                progress=bar,
+                max_steps=limit,
+                throw=throw,
+            )
+        if denoise and batch:
+            solution = _denoised(sde, process, solution, times[-1])
+    return replace(solution, x=solution.x.to(out_dtype), xs=None if solution.xs is None else solution.xs.to(out_dtype))
+
+
+def _times(
+    sde: SDE, grid: Any, steps: int | None, t_start: float | None, t_end: float | None
+) -> tuple[tuple[float, float], Tensor | None]:
+    """The ends of the solve, and the grid itself if it was given as times."""
+    if isinstance(grid, Grid | Tensor | list | tuple):
+        for name, value in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
+            if value is not None:
+                raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
+        values = torch.as_tensor(grid.times if isinstance(grid, Grid) else grid, dtype=torch.float64).detach().cpu()
+        values = grids.check_times(values, sde.t_min, sde.t_max)
+        return (float(values[0]), float(values[-1])), values
+    ends = []
+    for name, value, default in (("t_start", t_start, sde.t_max), ("t_end", t_end, sde.t_min)):
+        ends.append(
+            default
+            if value is None
+            else check_number(name, value, low=sde.t_min, high=sde.t_max, hint=" (the process's [t_min, t_max])")
+        )
+    return (ends[0], ends[1]), None
+
+
+def _check_fit(
+    sde: SDE,
+    score_fn: Any,
+    solver: Solver,
+    times: tuple[float, float],
+    stochasticity: Any,
+    rtol: Any,
+    atol: Any,
+    steps: Any,
+    grid: Any,
+) -> None:
+    """Refuse combinations that cannot work, in words."""
+    name = solver.name
+    start, end = times
+    if solver.affine and not sde.affine:
+        raise InvalidArgumentError(
+            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} has not; try 'euler_maruyama' or 'heun'."
+        )
+    model_sde = getattr(score_fn, "sde", None)
+    if isinstance(model_sde, AffineSDE) and isinstance(sde, AffineSDE) and not sde.same_schedule(model_sde):
+        raise InvalidArgumentError(
+            f"`score_fn` was made for {model_sde!r}, but `sde` is {sde!r}; make it again with .score(sde) or ScoreModel(net, sde, …)."
+        )
+    if start < end and solver.stochastic:
+        raise InvalidArgumentError(
+            f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. Try method='rk45', or scoresde.simulate."
+        )
+    if stochasticity is not None:
+        check_number("stochasticity", stochasticity, low=0.0)
+        if not solver.takes_stochasticity:
+            raise InvalidArgumentError(
+                f"method={name!r} has no stochasticity; methods that take it: euler_maruyama (alone or as predictor of pc)."
+            )
+    if solver.adaptive:
+        for option, value in (("steps", steps), ("grid", grid)):
+            if value is not None:
+                raise InvalidArgumentError(
+                    f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
+                )
+    else:
+        for option, value in (("rtol", rtol), ("atol", atol)):
+            if value is not None:
+                raise InvalidArgumentError(
+                    f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive method such as 'rk45'."
+                )
+    if isinstance(sde, AffineSDE) and start != end:
+        _check_limits(sde, score_fn, solver, times)
+
+
+def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[float, float]) -> None:
+    noisy, clean = max(times), min(times)
+    if float(sde.alpha(noisy)) == 0.0:
+        if not getattr(score_fn, "has_noise_limit", False):
+            raise InvalidArgumentError(
+                f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data; wrap a network with data, v or flow "
+                f"prediction in ScoreModel, or take t_max below {noisy:g}."
+            )
+        if not solver.noise_limit:
+            raise InvalidArgumentError(
+                f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', 'heun', or t_max below {noisy:g}."
+            )
+    if float(sde.sigma(clean)) == 0.0 and not solver.data_limit:
+        raise InvalidArgumentError(
+            f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above {clean:g} with denoise=True."
+        )
+
+
+def _initial(
+    sde: SDE,
+    score_fn: Any,
+    x: Any,
+    times: tuple[float, float],
+    shape: Any,
+    dtype: Any,
+    device: Any,
+    seed: Any,
+    seeds: Any,
+    generator: Any,
+    noise: Any,
+) -> tuple[Tensor, Noise, torch.dtype]:
+    """The state at the start in its compute dtype, the noise source, and the dtype to return."""
+    event_shape = getattr(score_fn, "event_shape", None)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InvalidTypeError(f"`dtype` must be a floating-point torch dtype, got {dtype!r}.")
+    if x is not None:
+        check_state("x", x)
+        if shape is not None and tuple(shape) != tuple(x.shape):
+            raise InvalidArgumentError(
+                f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
+            )
+        full, out_dtype = tuple(x.shape), dtype or x.dtype
+        where = torch.device(device) if device is not None else x.device
+    else:
+        if times[0] != sde.t_max:
+            raise InvalidArgumentError(
+                f"`x` is missing, but t_start={times[0]:g} is not t_max={sde.t_max:g}, where the prior is; give x at t_start."
+            )
+        full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
+        where = torch.device(device) if device is not None else torch.get_default_device()
+    if event_shape is not None and full[1:] != tuple(event_shape):
+        raise InvalidArgumentError(
+            f"The score function is for events of shape {tuple(event_shape)}, but the state is {full}, with events {full[1:]}."
+        )
+    source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=where, batch=full[0])
+    compute = compute_dtype(out_dtype)
+    if x is None:
+        state = sde.prior.from_normal(source.normal(torch.empty(full, dtype=compute, device=where)))
+    else:
+        state = x.to(device=where, dtype=compute)
+        good = row_finite(state.detach())
+        if not bool(good.all()):
+            rows = (~good).nonzero()[:, 0].tolist()
+            raise NonFiniteError(
+                f"`x` has NaN or infinite values in {len(rows)} samples (first: {rows[:5]}).",
+                stage="input",
+                indices=rows[:5],
+            )
+    return state, source, out_dtype
+
+
+def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
+    if shape is None:
+        if event_shape is None:
+            raise InvalidArgumentError(
+                "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
+            )
+        return (len(seeds) if hasattr(seeds, "__len__") else 1, *event_shape)
+    if isinstance(shape, int) or not hasattr(shape, "__len__") or len(shape) < 2:
+        raise InvalidArgumentError(f"`shape` must be (batch, *event) with an event of rank 1 or more, got {shape!r}.")
+    return tuple(check_integer(f"shape[{i}]", n, low=0) for i, n in enumerate(shape))
+
+
+def _context(context: Mapping[str, Any] | None, batch: int, device: torch.device) -> dict[str, Tensor]:
+    checked = {}
+    for name, value in (context or {}).items():
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != batch:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InvalidArgumentError(
+                f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry a sample, got {got}."
+            )
+        checked[name] = value.to(device)
+    return checked
+
+
+def _save_at(save_at: Any, times: tuple[float, float]) -> list[float]:
+    if save_at is None:
+        return []
+    if isinstance(save_at, str):
+        if save_at != "steps":
+            raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
+        return []
+    values = torch.as_tensor(save_at, dtype=torch.float64).flatten().tolist()
+    for value in values:
+        check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
+    return values
+
+
+def _controller(
+    sde: SDE,
+    solver: Solver,
+    times: tuple[float, float],
+    given: Tensor | None,
+    grid: Any,
+    steps: Any,
+    rtol: Any,
+    atol: Any,
+    saved: list[float],
+    max_steps: Any,
+    state: Tensor,
+) -> tuple[Controller, int | None]:
+    limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1)
+    start, end = times
+    sign = 1.0 if end > start else -1.0
+    inner = sorted({t for t in saved if t not in times}, key=lambda t: sign * t)
+    if solver.adaptive:
+        epsilon = 10 * torch.finfo(state.dtype).eps
+        tolerances = {}
+        for name, value in (("rtol", rtol), ("atol", atol)):
+            tolerances[name] = check_number(name, DEFAULT_TOLERANCE if value is None else value, low=0.0)
+        if (tolerances["rtol"] < epsilon and tolerances["atol"] < epsilon) or 0.0 < tolerances["rtol"] < epsilon:
+            raise InvalidArgumentError(
+                f"rtol={tolerances['rtol']:g}, atol={tolerances['atol']:g} is below 10 x the resolution of {state.dtype} ({epsilon:.1e}); loosen it, or pass dtype=torch.float64."
+            )
+        return Adaptive(start, (*inner, end), **tolerances), DEFAULT_MAX_STEPS if limit is None else limit
+    if given is None:
+        count = check_integer("steps", solver.default_steps if steps is None else steps, low=1)
+        given = (
+            grids.resolve(grid, sde, start, end, count) if start != end else torch.tensor([start], dtype=torch.float64)
+        )
+    missing = [t for t in inner if t not in set(given.tolist())]
+    if missing:
+        merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
+        given = merged.sort(descending=sign < 0).values
+    return FixedGrid(given), limit
+
+
+@contextlib.contextmanager
+def _grad(differentiable: bool) -> Iterator[None]:
+    with contextlib.nullcontext() if differentiable else torch.no_grad():
+        yield
+
+
+@contextlib.contextmanager
+def _bar(progress: bool, name: str) -> Iterator[Any]:
+    if not progress:
+        yield None
+        return
+    with tqdm(
+        total=100,
+        desc=name,
+        unit="%",
+        file=sys.stderr,
+        bar_format="{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]",
+    ) as bar:
+        yield bar
+
+
+def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
+    """The solution of a solve without a step."""
+    zeros = torch.zeros(len(state), dtype=torch.long)
+    x = state.clone()
+    ts, xs = None, None
+    if recorder is not None:
+        recorder.record(t, x)
+        ts, xs = recorder.result(x)
+    return Solution(
+        x,
+        torch.full((len(x),), t, dtype=torch.float64),
+        zeros,
+        0,
+        zeros.clone(),
+        zeros.clone(),
+        0,
+        zeros + Status.SUCCESS,
+        ts,
+        xs,
+    )
+
+
+def _denoised(sde: SDE, process: Any, solution: Solution, t_end: float) -> Solution:
+    """Tweedie's estimate at the end; where sigma is 0 the state is its own estimate."""
+    if not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(
+            f"`denoise` needs alpha and sigma, which {type(sde).__name__} has not; pass denoise=False."
+        )
+    node = sde.node(t_end)
+    if node.sigma == 0.0 or not bool((solution.status == Status.SUCCESS).any()):
+        return solution
+    calls = process.network.calls
+    done = (solution.status == Status.SUCCESS).to(solution.x.device)
+    data = process.estimate(
+        torch.where(done.reshape(-1, *[1] * (solution.x.ndim - 1)), solution.x, torch.zeros_like(solution.x)), node
+    ).data
+    x = torch.where(done.reshape(-1, *[1] * (solution.x.ndim - 1)), data, solution.x)
+    bad = done & ~row_finite(x)
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"The score at t_end is not finite for samples {rows[:5]}.", stage="score", t=t_end, indices=rows[:5]
+        )
+    used = process.network.calls - calls
+    return replace(solution, x=x, nfe=solution.nfe + used * done.cpu().long(), evaluations=solution.evaluations + used)

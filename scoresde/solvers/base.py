@@ -1,0 +1,75 @@
+"""The protocol of a solver: an immutable object that knows how to make one step."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+
+
+class StepResult(NamedTuple):
+    """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods).
+
+    Example:
+        >>> import torch
+        >>> StepResult(torch.zeros(1, 2)).error is None
+        True
+    """
+
+    x: Tensor
+    state: Any = None
+    error: Tensor | None = None
+
+
+class Solver(abc.ABC):
+    """One method. Subclasses are frozen dataclasses whose fields are the method's options.
+
+    A class declares what it is; `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the convergence tests
+    measure the orders.
+
+    Attributes:
+        name: what `solve` calls it; ``aliases``: other names of it.
+        kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
+        stochastic: whether it draws noise.
+        adaptive: whether it chooses its own steps (its steps then carry an error estimate).
+        evaluations: score evaluations a step.
+        ode_order, weak_order, strong_order: orders of convergence, None where there is none.
+        batch_coupled: whether samples depend on their batch mates.
+        reference: where it comes from.
+        affine: whether it needs a process with alpha and sigma.
+        takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
+        noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
+        default_steps: the number of steps that `solve` takes if none is given.
+        stages: the fractions of a step at which it looks inside.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str]
+    stochastic: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
+    evaluations: int = 1
+    ode_order: ClassVar[int | None] = None
+    weak_order: ClassVar[int | None] = None
+    strong_order: ClassVar[float | None] = None
+    batch_coupled: ClassVar[bool] = False
+    reference: ClassVar[str] = ""
+    affine: bool = True
+    takes_stochasticity: bool = False
+    noise_limit: bool = False
+    data_limit: bool = False
+    default_steps: ClassVar[int] = 50
+    stages: tuple[float, ...] = ()
+
+    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+        """The memory before the first step: None, a tensor ``(batch, ...)`` or a NamedTuple of those."""
+        return None
+
+    @abc.abstractmethod
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """One step from ``start`` to ``stop``. Inputs are not changed; randomness comes from ``noise`` only."""

@@ -1,0 +1,55 @@
+"""Euler-Maruyama, on any process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from .._tensors import expand
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+from .base import Solver, StepResult
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Solver):
+    r"""Euler-Maruyama on the reverse family.
+
+    .. math:: x' = x + h\,[fx - \tfrac12(1+\eta^2)g^2 s] + \eta g\sqrt{|h|}\,z, \qquad h = t_{next} - t < 0.
+
+    Facts:
+        Weak order 1 and, the noise being additive, strong order 1; 1 evaluation a step; no state. :math:`\eta` is the ``stochasticity``
+        of `scoresde.solve`.
+
+    Differs from:
+        score_sde's ``EulerMaruyamaPredictor``, whose dt = -1/N is not the spacing of its grid and whose last step ends below zero.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VESDE()
+        >>> scoresde.solve(sde, target.score(sde), method="euler_maruyama", steps=20, shape=(4, 2), seed=0).x.shape
+        torch.Size([4, 2])
+
+    References:
+        Song et al. (2021), appendix E. https://arxiv.org/abs/2011.13456
+    """
+
+    name: ClassVar[str] = "euler_maruyama"
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+    weak_order: ClassVar[int] = 1
+    strong_order: ClassVar[float] = 1.0
+    reference: ClassVar[str] = "Maruyama (1955); Song et al. (2021), appendix E"
+    affine: ClassVar[bool] = False
+    takes_stochasticity: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        h = stop.t - start.t
+        spread = process.diffusion(start) * abs(h) ** 0.5
+        return StepResult(x + expand(h, x) * process.drift(x, start) + expand(spread, x) * noise.normal(x))

@@ -1,0 +1,65 @@
+"""Corrector-only sampling: annealed Langevin dynamics along a grid of levels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..correctors import LangevinCorrector
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+from .base import Solver, StepResult
+
+
+@dataclass(frozen=True)
+class Langevin(Solver):
+    r"""Langevin moves at each level of the grid, without a predictor.
+
+    A step from s to t is ``moves`` Langevin moves at t with :math:`\epsilon = 2(r\sigma_t)^2` (see `scoresde.LangevinCorrector`). Mixing is
+    slow where the data is far wider than the noise: take many levels.
+
+    Facts:
+        No order: it targets the law of each level, and is tested by its fixed point. ``moves`` evaluations a step.
+
+    Differs from:
+        score_sde's corrector-only sampler, whose step takes norms over the batch.
+
+    Args:
+        snr: r.
+        moves: Langevin moves a level.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VESDE()
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="langevin", steps=10, moves=3, shape=(4, 2), seed=0
+        ... ).evaluations
+        30
+
+    References:
+        Song, Ermon (2019), Generative Modeling by Estimating Gradients, algorithm 1. https://arxiv.org/abs/1907.05600
+    """
+
+    snr: float = 0.16
+    moves: int = 1
+
+    name: ClassVar[str] = "langevin"
+    kind: ClassVar[str] = "mcmc"
+    stochastic: ClassVar[bool] = True
+    reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"
+
+    def __post_init__(self) -> None:
+        LangevinCorrector(self.snr, self.moves)  # checks the options
+
+    @property
+    def evaluations(self) -> int:  # type: ignore[override]
+        """One a move."""
+        return self.moves
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        return StepResult(LangevinCorrector(self.snr, self.moves).correct(process, x, stop, noise))

@@ -1,0 +1,127 @@
+"""The one list of methods, and solvers made from it by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..correctors import Corrector, LangevinCorrector
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .ancestral import Ancestral
+from .base import Solver
+from .ddim import DDIM
+from .euler import Euler
+from .euler_maruyama import EulerMaruyama
+from .heun import Heun
+from .langevin import Langevin
+from .midpoint import Midpoint
+from .predictor_corrector import PredictorCorrector
+from .reverse_diffusion import ReverseDiffusion
+from .rk4 import RK4
+from .rk45 import RK45
+
+SOLVERS: tuple[type[Solver], ...] = (
+    PredictorCorrector,
+    EulerMaruyama,
+    ReverseDiffusion,
+    Ancestral,
+    Langevin,
+    Euler,
+    Heun,
+    Midpoint,
+    RK4,
+    DDIM,
+    RK45,
+)
+CORRECTORS: dict[str, type[Corrector]] = {cls.name: cls for cls in (LangevinCorrector,)}
+BY_NAME: dict[str, type[Solver]] = {name: cls for cls in SOLVERS for name in (cls.name, *cls.aliases)}
+
+
+class Method(NamedTuple):
+    """What a method is; one record a method, see `methods`.
+
+    Example:
+        >>> {m.name: m.ode_order for m in methods()}["rk4"]
+        4
+    """
+
+    name: str
+    solver: type[Solver]
+    kind: str
+    stochastic: bool
+    adaptive: bool
+    evaluations: int
+    ode_order: int | None
+    weak_order: int | None
+    strong_order: float | None
+    batch_coupled: bool
+    reference: str
+
+
+def methods() -> tuple[Method, ...]:
+    """All methods that `scoresde.solve` takes by name, with what they declare.
+
+    Example:
+        >>> [m.name for m in methods() if m.kind == "sde"]
+        ['pc', 'euler_maruyama', 'reverse_diffusion', 'ancestral']
+    """
+    fields = [f for f in Method._fields if f not in ("name", "solver")]
+    return tuple(Method(name, cls, **{f: getattr(cls(), f) for f in fields}) for name, cls in BY_NAME.items())
+
+
+def make_solver(method: str | Solver, options: Mapping[str, Any]) -> Solver:
+    """A solver from a name and its options; a solver object is taken as it is.
+
+    ``predictor=`` and ``corrector=`` of ``pc`` may be names; options that ``pc`` itself does not know (``snr``, ``moves``) go to its
+    corrector.
+
+    Example:
+        >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).predictor
+        Ancestral()
+    """
+    if isinstance(method, Solver):
+        if options:
+            raise InvalidArgumentError(
+                f"A solver object carries its own options; pass {', '.join(sorted(options))} to {type(method).__name__}(...), or give its name."
+            )
+        return method
+    if not isinstance(method, str):
+        raise InvalidTypeError(f"`method` must be a name from scoresde.methods() or a solver object, got {method!r}.")
+    if method not in BY_NAME:
+        raise unknown("method", method, BY_NAME)
+    cls = BY_NAME[method]
+    return _build(cls, _parts(cls, dict(options)), method)
+
+
+def _names(cls: type) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls)]
+
+
+def _parts(cls: type[Solver], options: dict[str, Any]) -> dict[str, Any]:
+    """Turn the names of a composite solver's parts into objects."""
+    if "corrector" not in _names(cls):
+        return options
+    if isinstance(options.get("predictor"), str):
+        if options["predictor"] not in BY_NAME:
+            raise unknown("predictor", options["predictor"], BY_NAME)
+        options["predictor"] = BY_NAME[options["predictor"]]()
+    corrector = options.get("corrector", LangevinCorrector.name)
+    if isinstance(corrector, str):
+        if corrector not in CORRECTORS:
+            raise unknown("corrector", corrector, CORRECTORS)
+        of_corrector = {k: options.pop(k) for k in _names(CORRECTORS[corrector]) if k in options}
+        options["corrector"] = CORRECTORS[corrector](**of_corrector)
+    return options
+
+
+def _build(cls: type[Solver], options: dict[str, Any], method: str) -> Solver:
+    allowed = _names(cls)
+    for name in options:
+        if name not in allowed:
+            if "corrector" in allowed:
+                allowed = [*allowed, *_names(LangevinCorrector)]
+            if not allowed:
+                raise InvalidArgumentError(f"Unknown option {name!r}; method {method!r} has none.")
+            raise unknown(f"option of {method}", name, allowed)
+    return cls(**options)

@@ -1,0 +1,36 @@
+"""The forward process itself, step by step, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from .._tensors import expand, expm1
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+from .base import Solver, StepResult
+
+
+@dataclass(frozen=True)
+class Transition(Solver):
+    r"""Draws from :math:`q(x_t|x_s)` for growing times; `scoresde.simulate` uses it. It composes exactly, so steps only set what is seen.
+
+    Example:
+        >>> Transition().evaluations
+        0
+    """
+
+    name: ClassVar[str] = "transition"
+    kind: ClassVar[str] = "forward"
+    stochastic: ClassVar[bool] = True
+    evaluations: ClassVar[int] = 0
+    data_limit: ClassVar[bool] = True
+    noise_limit: ClassVar[bool] = True
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        spread = stop.sigma * (-expm1(2 * (stop.lam - start.lam))) ** 0.5
+        return StepResult(expand(stop.alpha / start.alpha, x) * x + expand(spread, x) * noise.normal(x))

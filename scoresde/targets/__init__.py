@@ -1,0 +1,8 @@
+"""Data laws with exact scores, to measure solvers against."""
+
+from .base import Target
+from .exact import ExactScore
+from .gaussian import Gaussian
+from .mixture import Empirical, GaussianMixture
+
+__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "Target"]

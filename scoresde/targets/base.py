@@ -1,0 +1,64 @@
+"""What every target offers."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_integer, check_state, expand
+from ..errors import InvalidArgumentError
+from ..sdes import AffineSDE, Estimate
+from .exact import ExactScore
+
+
+class Target(abc.ABC):
+    """A data law whose diffused score, density and samples are exact.
+
+    A subclass gives `_estimate`, `_log_prob` and `_draw` as functions of the kernel's :math:`\\alpha` and :math:`\\sigma`.
+    """
+
+    event_shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @abc.abstractmethod
+    def _estimate(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate: ...
+
+    @abc.abstractmethod
+    def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor: ...
+
+    def score(self, sde: AffineSDE) -> ExactScore:
+        """The exact score function of this target diffused by an affine process."""
+        return ExactScore(self._estimate, sde, self.event_shape)
+
+    def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
+        """The log-density in nats, ``(batch,)``: of the data, or of the data diffused to time ``t`` of ``sde``."""
+        check_state("x", x)
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise InvalidArgumentError(
+                f"`x` must be (batch, {', '.join(map(str, self.event_shape))}), got shape {tuple(x.shape)}."
+            )
+        alpha, sigma = _kernel(sde, t)
+        return self._log_prob(x, expand(alpha, x), expand(sigma, x))
+
+    def sample(
+        self, n: int, sde: AffineSDE | None = None, t: Any = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw ``(n, *event_shape)`` from the data's law, or from the law at time ``t`` of ``sde``."""
+        x0 = self._draw(check_integer("n", n, low=0), generator)
+        if sde is None and t is None:
+            return x0
+        alpha, sigma = _kernel(sde, t)
+        z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
+        return expand(alpha, x0) * x0 + expand(sigma, x0) * z
+
+
+def _kernel(sde: AffineSDE | None, t: Any) -> tuple[Any, Any]:
+    if (sde is None) != (t is None):
+        raise InvalidArgumentError("Give both `sde` and `t`, or neither.")
+    return (1.0, 0.0) if sde is None else (sde.alpha(t), sde.sigma(t))
