@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .errors import InvalidArgumentError, InvalidTypeError
 
-Scalar = float | Tensor  # a Python float, or one value a sample
+# A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
+Scalar: TypeAlias = Any
 
 
 def expand(value: Scalar, like: Tensor) -> Scalar:
@@ -82,7 +83,7 @@ def check_number(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False, hint: str = ""
 ) -> float:
     """Return a finite Python float within [low, high] (open ends if ``strict``), or say what is wrong with it."""
-    if isinstance(value, bool) or isinstance(value, str | bytes) or value is None:
+    if value is None or isinstance(value, bool | str | bytes):
         raise InvalidTypeError(f"`{name}` must be a number, got {value!r}.{hint}")
     try:
         number = float(value)

@@ -36,7 +36,8 @@ class LangevinCorrector(Corrector):
         :math:`v / (1 - \epsilon/2v)`; one move contracts the mean by :math:`1 - \epsilon/v`.
 
     Differs from:
-        score_sde's ``LangevinCorrector``, which measures norms of the current batch, and multiplies by :math:`1-\beta_i` for VP.
+        score_sde's ``LangevinCorrector``, which measures norms of the current batch, and multiplies by
+        :math:`1-\beta_i` for VP.
 
     Args:
         snr: r, the size of a move relative to the noise level.

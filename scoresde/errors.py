@@ -1,8 +1,8 @@
 """Every error that scoresde raises on purpose.
 
-All derive from `ScoreSDEError` and from the built-in class that a caller would expect, so that both
-``except scoresde.ScoreSDEError`` and ``except ValueError`` work. A message says what is wrong, the value that was
-received, why it cannot be used, and what to write instead.
+All derive from `ScoreSDEError` and from the built-in class that a caller would expect, so that both ``except
+scoresde.ScoreSDEError`` and ``except ValueError`` work. A message says what is wrong, the value that was received, why
+it cannot be used, and what to write instead.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
-r"""Where a fixed-step solver puts its steps: pure functions ``grid(sde, t_start, t_end, steps) -> (steps + 1,)``, float64.
+r"""Where a fixed-step solver puts its steps: pure functions ``grid(sde, t_start, t_end, steps) -> (steps + 1,)``,
+float64.
 
-Both ends are hit exactly, and both directions work. A user's own function, a tensor of times or a fitted `Grid` does as well.
+Both ends are hit exactly, and both directions work. A user's own function, a tensor of times or a fitted `Grid` does as
+well.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +50,7 @@ def log_snr(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     """
     ends = [float(sde.log_snr(t)) for t in (t_start, t_end)]
     _finite(ends, t_start, t_end, "log_snr")
-    return _pinned(sde.time(_line(*ends, steps)).clone(), t_start, t_end)
+    return _pinned(sde.time(_line(ends[0], ends[1], steps)).clone(), t_start, t_end)
 
 
 def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float = 7.0) -> Tensor:
@@ -61,9 +64,9 @@ def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float =
     References:
         Karras et al. (2022), eq. 5. https://arxiv.org/abs/2206.00364
     """
-    ends = [-float(sde.log_snr(t)) / 2 for t in (t_start, t_end)]
+    ends = [-float(sde.log_snr(t)) / 2 for t in (t_start, t_end)]  # ln(rho)
     _finite(ends, t_start, t_end, "karras")
-    roots = _line(*(torch.tensor(e / exponent, dtype=torch.float64).exp().item() for e in ends), steps)
+    roots = _line(math.exp(ends[0] / exponent), math.exp(ends[1] / exponent), steps)
     return _pinned(sde.time(-2 * exponent * roots.log()).clone(), t_start, t_end)
 
 
@@ -121,20 +124,23 @@ def check_times(times: Tensor, low: float, high: float, name: str = "grid") -> T
     outside = (times < low) | (times > high)
     if bool(outside.any()):
         raise InvalidArgumentError(
-            f"`{name}` must lie in [t_min, t_max] = [{low:g}, {high:g}]; entry {int(outside.int().argmax())} is {float(times[outside][0]):.6g}."
+            f"`{name}` must lie in [t_min, t_max] = [{low:g}, {high:g}]; entry {int(outside.int().argmax())} is "
+            f"{float(times[outside][0]):.6g}."
         )
     gaps = times.diff()
     wrong = gaps * torch.sign(times[-1] - times[0]) <= 0
     if bool(wrong.any()):
         i = int(wrong.int().argmax())
         raise InvalidArgumentError(
-            f"`{name}` must be strictly monotone; entries {i} and {i + 1} are {float(times[i]):.6g} and {float(times[i + 1]):.6g}."
+            f"`{name}` must be strictly monotone; entries {i} and {i + 1} are {float(times[i]):.6g} and "
+            f"{float(times[i + 1]):.6g}."
         )
     return times
 
 
 def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
-    """The times of a name or a function, checked. None is ``"log_snr"`` for an affine process with finite ends, else ``"time"``."""
+    """The times of a name or a function, checked. None is ``"log_snr"`` for an affine process with finite ends, else
+    ``"time"``."""
     if grid is None:
         finite = sde.affine and all(abs(float(sde.log_snr(t))) < float("inf") for t in (t_start, t_end))
         grid = "log_snr" if finite else "time"
@@ -146,12 +152,14 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
         grid = GRIDS[grid]
     if not callable(grid):
         raise InvalidTypeError(
-            f"`grid` must be a name, a function (sde, t_start, t_end, steps), a Grid or a tensor, got {type(grid).__name__}."
+            f"`grid` must be a name, a function (sde, t_start, t_end, steps), a Grid or a tensor, got "
+            f"{type(grid).__name__}."
         )
     times = torch.as_tensor(grid(sde, t_start, t_end, steps), dtype=torch.float64, device="cpu")
     check_times(times, min(t_start, t_end), max(t_start, t_end))
     if len(times) != steps + 1 or float(times[0]) != t_start or float(times[-1]) != t_end:
         raise InvalidArgumentError(
-            f"`grid` must give steps + 1 = {steps + 1} times from {t_start:g} to {t_end:g}, got {len(times)} from {float(times[0]):g} to {float(times[-1]):g}."
+            f"`grid` must give steps + 1 = {steps + 1} times from {t_start:g} to {t_end:g}, got {len(times)} from "
+            f"{float(times[0]):g} to {float(times[-1]):g}."
         )
     return times

@@ -1,7 +1,7 @@
 """The loop. Every solve, in either direction, with fixed or adaptive steps, runs through `integrate`.
 
-It asks the controller where to go, lets the solver step, accepts per sample, checks that everything is finite, saves, calls back, and
-drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
+It asks the controller where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
+calls back, and drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _RUNNING = -1
 
 
 class Info(NamedTuple):
-    """What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole batch's state,
-    and the evaluations so far a sample.
+    """What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole
+    batch's state, and the evaluations so far a sample.
 
     Example:
         >>> Info(step=1, t=0.5, x=torch.zeros(1, 2), nfe=torch.ones(1)).step
@@ -71,8 +71,8 @@ class Solution:
         accepted, rejected: steps a sample, ``(batch,)``.
         evaluations: calls of the score function.
         status: one `Status` a sample, ``(batch,)`` integers.
-        ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n, batch, *event)``;
-            None without ``save_at``.
+        ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
+            batch, *event)``; None without ``save_at``.
 
     Example:
         >>> import scoresde
@@ -190,7 +190,7 @@ def integrate(
     compact: bool = False,
     recorder: Recorder | None = None,
     callback: Callable[[Info], Any] | None = None,
-    progress: tqdm | None = None,  # type: ignore[type-arg]
+    progress: tqdm | None = None,
     max_steps: int | None = None,
     throw: bool = True,
 ) -> Solution:
@@ -331,7 +331,8 @@ def _non_finite(
     ledger.status[ledger.status == _RUNNING] = Status.STOPPED
     partial = _solution(process, ledger, x, step, None)
     return NonFiniteError(
-        f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {step}, t={time:.6g}; {hint}, or pass throw=False "
+        f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {step}, t={time:.6g}; {hint}, "
+        f"or pass throw=False "
         "to let the other samples finish.",
         stage=stage,
         step=step,
@@ -391,8 +392,10 @@ def _finish(
                 ledger.status[ledger.status == _RUNNING] = Status.STOPPED
                 rows = failed.tolist()
                 raise error(
-                    f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at t={float(ledger.t[rows[0]]):.6g} after "
-                    f"{step} steps {_ADVICE[status].format(max_steps=max_steps)}; or pass throw=False to let the others finish.",
+                    f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
+                    f"t={float(ledger.t[rows[0]]):.6g} after "
+                    f"{step} steps {_ADVICE[status].format(max_steps=max_steps)}; or pass throw=False to let the "
+                    f"others finish.",
                     partial=_solution(process, ledger, x, step, recorder),
                 )
     return _solution(process, ledger, x, step, recorder)

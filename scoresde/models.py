@@ -1,8 +1,9 @@
 r"""Score networks: what a network predicts and how it wants its inputs, turned into one protocol.
 
-A network may predict the score, the noise, the data, v, the velocity of the flow, or EDM's raw output; all of them are the same
-two numbers, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x + \sigma\hat\varepsilon`. `ScoreModel`
-wraps the network once, and every solver, process and loss reads the `Estimate` that it needs.
+A network may predict the score, the noise, the data, v, the velocity of the flow, or EDM's raw output; all of them are
+the same two numbers, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+\sigma\hat\varepsilon`. `ScoreModel` wraps the network once, and every solver, process and loss reads the `Estimate`
+that it needs.
 """
 
 from __future__ import annotations
@@ -86,21 +87,23 @@ class ScoreModel:
     ``"data"``   :math:`\hat x`
     ``"v"``      :math:`\alpha\hat\varepsilon - \sigma\hat x`
     ``"flow"``   :math:`\alpha'\hat x + \sigma'\hat\varepsilon` (dx/dt with t growing towards noise)
-    ``"edm"``    F of :math:`\hat x = c_{skip} y + c_{out} F(c_{in} y, \cdot)` at :math:`y = x_t/\alpha,\ \rho = \sigma/\alpha`
+    ``"edm"``    F of :math:`\hat x = c_{skip} y + c_{out} F(c_{in} y, \cdot)` at :math:`y = x_t/\alpha,\ \rho =
+    \sigma/\alpha`
     ============ =======================================================================================
 
     Args:
         net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
         sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
         prediction: see the table.
-        time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`), ``"log_snr"``
-            (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), or a function of t. Default: ``"t"``, and ``"edm"``
-            for an EDM prediction.
+        time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
+            ``"log_snr"``
+            (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), or a function of t. Default: ``"t"``,
+            and ``"edm"`` for an EDM prediction.
         input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is ``prediction="data", time_input="rho",
             input_scale="x/alpha"``). An EDM prediction always gets :math:`c_{in} y`.
         sigma_data: the data's standard deviation in EDM's preconditioning.
-        context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded to
-            ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
+        context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
+            to ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
         event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
 
     Shapes:
@@ -223,7 +226,8 @@ class ScoreModel:
         return (expand(node.alpha, state) * estimate.noise - expand(node.sigma, state) * estimate.data).to(x.dtype)
 
     def flow(self, x: Tensor, t: Any, **context: Any) -> Tensor:
-        r"""The velocity of the probability flow, :math:`\alpha'\hat x + \sigma'\hat\varepsilon`, with t growing towards noise."""
+        r"""The velocity of the probability flow, :math:`\alpha'\hat x + \sigma'\hat\varepsilon`, with t growing
+        towards noise."""
         state, node = self._at(x, t)
         estimate = self.estimate(state, node, **context)
         return (expand(node.dalpha, state) * estimate.data + expand(node.dsigma, state) * estimate.noise).to(x.dtype)

@@ -65,8 +65,8 @@ class BatchNoise(Noise):
 class SampleNoise(Noise):
     """One generator a sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
 
-    Draws are made on the CPU in float64 and then cast and moved, so that neither the batch, the sample's place in it, the
-    dtype nor the device changes them. Small events are drawn in blocks, which hides the cost of many small calls.
+    Draws are made on the CPU in float64 and then cast and moved, so that neither the batch, the sample's place in it,
+    the dtype nor the device changes them. Small events are drawn in blocks, which hides the cost of many small calls.
 
     Example:
         >>> both = SampleNoise([3, 4]).normal(torch.zeros(2, 5))
@@ -163,7 +163,9 @@ def resolve(
         return BatchNoise.seeded(check_seed("seed", seed), device)
     if seeds is not None:
         if isinstance(seeds, int) or not hasattr(seeds, "__len__"):
-            raise InvalidTypeError(f"`seeds` must be a sequence of integers, one a sample, got {seeds!r}; one seed for all is `seed=`.")
+            raise InvalidTypeError(
+                f"`seeds` must be a sequence of integers, one a sample, got {seeds!r}; one seed for all is `seed=`."
+            )
         source = SampleNoise(seeds)
         if len(source) != batch:
             raise InvalidArgumentError(f"`seeds` must have one entry a sample: {batch} samples, {len(source)} seeds.")
@@ -172,10 +174,16 @@ def resolve(
         if isinstance(noise, Noise):
             return noise
         if not callable(noise):
-            raise InvalidTypeError(f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}.")
+            raise InvalidTypeError(
+                f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}."
+            )
         return CallableNoise(noise)
     if generator is not None and not isinstance(generator, torch.Generator):
-        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {type(generator).__name__}; an integer is `seed=`.")
+        raise InvalidTypeError(
+            f"`generator` must be a torch.Generator, got {type(generator).__name__}; an integer is `seed=`."
+        )
     if generator is not None and generator.device.type not in ("cpu", device.type):
-        raise InvalidArgumentError(f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU.")
+        raise InvalidArgumentError(
+            f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU."
+        )
     return BatchNoise(generator)

@@ -1,13 +1,14 @@
 r"""What solvers step: a process in one direction, with a score network behind it.
 
-`ReverseProcess` is the reverse family of an affine process, :math:`\eta = 0` being the probability flow; `GeneralReverse` the same when
-only drift and diffusion are known; `ForwardProcess` the forward SDE. All offer ``drift(x, node)`` and ``diffusion(node)``; the first also
-``estimate(x, node)`` and ``score(x, node)``.
+`ReverseProcess` is the reverse family of an affine process, :math:`\eta = 0` being the probability flow;
+`GeneralReverse` the same when only drift and diffusion are known; `ForwardProcess` the forward SDE. All offer
+``drift(x, node)`` and ``diffusion(node)``; the first also ``estimate(x, node)`` and ``score(x, node)``.
 """
 
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,8 @@ class Network:
         return self._evaluate(x, node)
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
-        r""":math:`\hat x` and :math:`\hat\varepsilon`, from the network itself where it offers them, else from its score."""
+        r""":math:`\hat x` and :math:`\hat\varepsilon`, from the network itself where it offers them, else from its
+        score."""
         if self._gives_estimates:
             return self._evaluate(x, node)
         sigma = expand(node.sigma, x)
@@ -90,7 +92,8 @@ class Network:
             raise ScoreFnError(f"The score function must return {x.dtype}, like x, got {out.dtype} ({where}).")
         if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not self.calls:
             warnings.warn(
-                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype. "
+                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's "
+                f"dtype. "
                 f"Pass dtype={out.dtype} to solve in that precision.",
                 stacklevel=6,
             )
@@ -134,23 +137,25 @@ class Process(abc.ABC):
         if isinstance(start.t, Tensor):
             times = torch.stack([start.t + c * (stop.t - start.t) for c in fractions])
             rows = self.sde.nodes(times.flatten())
-            return [Node(*parts) for parts in zip(*(v.reshape(times.shape) for v in rows), strict=True)]  # type: ignore[union-attr]
+            return [Node(*parts) for parts in zip(*(v.reshape(times.shape) for v in rows), strict=True)]
         if (start.t, stop.t, fractions[0]) not in self._inner:
             self.prepare([start, stop], fractions)
-        return [self._inner[start.t, stop.t, c] for c in fractions]  # type: ignore[index]
+        return [self._inner[start.t, stop.t, c] for c in fractions]
 
     def prepare(self, nodes: Sequence[Node], fractions: Sequence[float]) -> None:
         """Compute the inner nodes of a whole grid at once, so that a step only looks them up."""
-        keys = [(a.t, b.t, c) for a, b in zip(nodes[:-1], nodes[1:], strict=True) for c in fractions]
+        keys = [(a.t, b.t, c) for a, b in itertools.pairwise(nodes) for c in fractions]
         times = torch.tensor([a + c * (b - a) for a, b, c in keys], dtype=torch.float64)
-        self._inner.update(zip(keys, node_list(self.sde, times), strict=True))  # type: ignore[arg-type]
+        self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
 
 
 @dataclass(frozen=True)
 class ReverseProcess(Process):
     r"""The reverse family of an affine process, in the form that stays finite at both ends:
 
-    .. math:: dx = \Big[\alpha'\hat x + \Big(\sigma' + \frac{\eta^2 g^2}{2\sigma}\Big)\hat\varepsilon\Big] dt + \eta g\,d\bar w,
+    .. math::
+        dx = \Big[\alpha'\hat x + \Big(\sigma' + \frac{\eta^2 g^2}{2\sigma}\Big)\hat\varepsilon\Big] dt +
+            \eta g\,d\bar w,
 
     which is :math:`[fx - \tfrac12(1+\eta^2)g^2 s]\,dt + \eta g\,d\bar w`.
     """
@@ -176,7 +181,8 @@ class ReverseProcess(Process):
 
 @dataclass(frozen=True)
 class GeneralReverse(Process):
-    r"""The reverse family of a process of which only drift and diffusion are known: :math:`[f(x,t)-\tfrac12(1+\eta^2)g^2s]\,dt + \eta g\,d\bar w`."""
+    r"""The reverse family of a process of which only drift and diffusion are known:
+    :math:`[f(x,t)-\tfrac12(1+\eta^2)g^2s]\,dt + \eta g\,d\bar w`."""
 
     eta: float = 0.0
 
@@ -215,5 +221,5 @@ def _g(sde: SDE, x: Tensor, node: Node) -> Any:
 def node_list(sde: SDE, times: Tensor) -> list[Node]:
     """The nodes of a grid as Python floats, computed at once."""
     with torch.no_grad():
-        columns = [v.tolist() for v in sde.nodes(times)]  # type: ignore[union-attr]
+        columns = [v.tolist() for v in sde.nodes(times)]
     return [Node(*row) for row in zip(*columns, strict=True)]

@@ -36,12 +36,13 @@ def simulate(
 ) -> Solution:
     r"""Draw a path of the forward process :math:`dx = f\,dt + g\,dw`.
 
-    Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the law is exact whatever the steps; others go by
-    Euler-Maruyama.
+    Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the law is exact whatever the steps;
+    others go by Euler-Maruyama.
 
     Args:
         sde: the process.
-        x0: ``(batch, *event)``: clean data if ``t_start`` is None (an affine process then draws the state at t_min from its
+        x0: ``(batch, *event)``: clean data if ``t_start`` is None (an affine process then draws the state at t_min from
+        its
             kernel), else the state at ``t_start``.
         t_start, t_end: the interval, by default [t_min, t_max].
         steps: the number of steps.

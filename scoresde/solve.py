@@ -62,31 +62,35 @@ def solve(
 
     .. math:: dx = [f(x, t) - \tfrac12(1+\eta^2) g(t)^2 s(x, t)]\,dt + \eta\, g(t)\,d\bar w.
 
-    From ``t_start`` to ``t_end``: downwards generates (by default from the prior at ``sde.t_max`` to ``sde.t_min``), upwards encodes
-    (deterministic methods only); equal times return ``x``.
+    From ``t_start`` to ``t_end``: downwards generates (by default from the prior at ``sde.t_max`` to ``sde.t_min``),
+    upwards encodes (deterministic methods only); equal times return ``x``.
 
     Args:
         sde: the forward process.
-        score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as ``(batch,)``; a
-            `ScoreModel`, a target's score, or any callable.
+        score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as
+            ``(batch,)``; a `ScoreModel`, a target's score, or any callable.
         x: the state at ``t_start``, ``(batch, *event)``; missing, it is drawn from the prior.
         method: a name of `methods` or a solver object.
-        shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one sample, or one a seed).
-        steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow from the method.
-        grid: where the steps are: ``"log_snr"`` (default for affine processes), ``"time"`` (default for others), ``"karras"``,
-            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, or a `Grid` or tensor of times, with which steps,
-            t_start and t_end are not given.
+        shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one
+            sample, or one a seed).
+        steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
+            from the method.
+        grid: where the steps are: ``"log_snr"`` (default for affine processes), ``"time"`` (default for others),
+            ``"karras"``, ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, or a `Grid` or
+            tensor of times, with which steps, t_start and t_end are not given.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
-        stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's own.
+        stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
+            own.
         context: ``{name: (batch, …) tensor}`` passed to the score function.
         seed: one seed for the batch.
         seeds: one seed a sample: sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
-        noise: a `Noise`, or a callable ``(k, like) -> tensor`` giving the k-th standard normal draw (k = 0 is the prior's when x is
-            missing). Without any of the four, torch's global generator.
+        noise: a `Noise`, or a callable ``(k, like) -> tensor`` giving the k-th standard normal draw (k = 0 is the
+            prior's when x is missing). Without any of the four, torch's global generator.
         denoise: return :math:`E[x_0|x_{t_{end}}]` instead of the state, at the cost of one evaluation.
-        save_at: times to keep the state at, each hit exactly (a fixed grid gets them as additional nodes), or ``"steps"``.
+        save_at: times to keep the state at, each hit exactly (a fixed grid gets them as additional nodes), or
+            ``"steps"``.
         callback: ``callback(info)`` after each step, with ``step, t, x, nfe``; returning True stops the solve.
         progress: show a progress bar.
         max_steps: limit of loop steps (default 10,000 for adaptive methods).
@@ -115,13 +119,15 @@ def solve(
         (True, 1000)
 
     References:
-        Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations. https://arxiv.org/abs/2011.13456
+        Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations.
+        https://arxiv.org/abs/2011.13456
     """
     if not isinstance(sde, SDE):
         raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
     if not callable(score_fn):
         raise InvalidTypeError(
-            f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; targets and loaded networks give one by .score(sde)."
+            f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; targets and loaded "
+            f"networks give one by .score(sde)."
         )
     solver = make_solver(method, solver_options)
     times, given_grid = _times(sde, grid, steps, t_start, t_end)
@@ -195,22 +201,26 @@ def _check_fit(
     start, end = times
     if solver.affine and not sde.affine:
         raise InvalidArgumentError(
-            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} has not; try 'euler_maruyama' or 'heun'."
+            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} has not; try 'euler_maruyama' or "
+            f"'heun'."
         )
     model_sde = getattr(score_fn, "sde", None)
     if isinstance(model_sde, AffineSDE) and isinstance(sde, AffineSDE) and not sde.same_schedule(model_sde):
         raise InvalidArgumentError(
-            f"`score_fn` was made for {model_sde!r}, but `sde` is {sde!r}; make it again with .score(sde) or ScoreModel(net, sde, …)."
+            f"`score_fn` was made for {model_sde!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
+            f"ScoreModel(net, sde, …)."
         )
     if start < end and solver.stochastic:
         raise InvalidArgumentError(
-            f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. Try method='rk45', or scoresde.simulate."
+            f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. "
+            f"Try method='rk45', or scoresde.simulate."
         )
     if stochasticity is not None:
         check_number("stochasticity", stochasticity, low=0.0)
         if not solver.takes_stochasticity:
             raise InvalidArgumentError(
-                f"method={name!r} has no stochasticity; methods that take it: euler_maruyama (alone or as predictor of pc)."
+                f"method={name!r} has no stochasticity; methods that take it: euler_maruyama (alone or as predictor "
+                f"of pc)."
             )
     if solver.adaptive:
         for option, value in (("steps", steps), ("grid", grid)):
@@ -222,7 +232,8 @@ def _check_fit(
         for option, value in (("rtol", rtol), ("atol", atol)):
             if value is not None:
                 raise InvalidArgumentError(
-                    f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive method such as 'rk45'."
+                    f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
+                    f"method such as 'rk45'."
                 )
     if isinstance(sde, AffineSDE) and start != end:
         _check_limits(sde, score_fn, solver, times)
@@ -233,16 +244,19 @@ def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[fl
     if float(sde.alpha(noisy)) == 0.0:
         if not getattr(score_fn, "has_noise_limit", False):
             raise InvalidArgumentError(
-                f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data; wrap a network with data, v or flow "
+                f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data; wrap a "
+                f"network with data, v or flow "
                 f"prediction in ScoreModel, or take t_max below {noisy:g}."
             )
         if not solver.noise_limit:
             raise InvalidArgumentError(
-                f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', 'heun', or t_max below {noisy:g}."
+                f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
+                f"'heun', or t_max below {noisy:g}."
             )
     if float(sde.sigma(clean)) == 0.0 and not solver.data_limit:
         raise InvalidArgumentError(
-            f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above {clean:g} with denoise=True."
+            f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
+            f"{clean:g} with denoise=True."
         )
 
 
@@ -274,13 +288,15 @@ def _initial(
     else:
         if times[0] != sde.t_max:
             raise InvalidArgumentError(
-                f"`x` is missing, but t_start={times[0]:g} is not t_max={sde.t_max:g}, where the prior is; give x at t_start."
+                f"`x` is missing, but t_start={times[0]:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
+                f"t_start."
             )
         full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
         where = torch.device(device) if device is not None else torch.get_default_device()
     if event_shape is not None and full[1:] != tuple(event_shape):
         raise InvalidArgumentError(
-            f"The score function is for events of shape {tuple(event_shape)}, but the state is {full}, with events {full[1:]}."
+            f"The score function is for events of shape {tuple(event_shape)}, but the state is {full}, with events "
+            f"{full[1:]}."
         )
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=where, batch=full[0])
     compute = compute_dtype(out_dtype)
@@ -360,9 +376,12 @@ def _controller(
             tolerances[name] = check_number(name, DEFAULT_TOLERANCE if value is None else value, low=0.0)
         if (tolerances["rtol"] < epsilon and tolerances["atol"] < epsilon) or 0.0 < tolerances["rtol"] < epsilon:
             raise InvalidArgumentError(
-                f"rtol={tolerances['rtol']:g}, atol={tolerances['atol']:g} is below 10 x the resolution of {state.dtype} ({epsilon:.1e}); loosen it, or pass dtype=torch.float64."
+                f"rtol={tolerances['rtol']:g}, atol={tolerances['atol']:g} is below 10 x the resolution of "
+                f"{state.dtype} ({epsilon:.1e}); loosen it, or pass dtype=torch.float64."
             )
-        return Adaptive(start, (*inner, end), **tolerances), DEFAULT_MAX_STEPS if limit is None else limit
+        return Adaptive(
+            start, (*inner, end), tolerances["rtol"], tolerances["atol"]
+        ), DEFAULT_MAX_STEPS if limit is None else limit
     if given is None:
         count = check_integer("steps", solver.default_steps if steps is None else steps, low=1)
         given = (

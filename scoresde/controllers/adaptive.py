@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -30,13 +30,13 @@ class AdaptiveState(NamedTuple):
 class Adaptive(Controller):
     r"""A PI controller with one time, step size and acceptance a sample.
 
-    With :math:`e = \mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]` over one sample's event and
-    p the order of the pair, a step is accepted if :math:`e \le 1`, and
+    With :math:`e = \mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]` over one sample's
+    event and p the order of the pair, a step is accepted if :math:`e \le 1`, and
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
 
-    After a rejection the step does not grow. A trial step with a NaN shrinks by five; eight of them in a row are a failure.
-    Steps land exactly on every target time.
+    After a rejection the step does not grow. A trial step with a NaN shrinks by five; eight of them in a row are a
+    failure. Steps land exactly on every target time.
 
     Args:
         targets: times to hit exactly, in order; the last is the end.
@@ -78,7 +78,8 @@ class Adaptive(Controller):
         return process.sde.nodes(self._stop(start.t, state)), state
 
     def _stop(self, t: Tensor, state: AdaptiveState) -> Tensor:
-        """Where a step from t ends: at t + h, at the next target if that is nearer, half-way if two steps would reach it."""
+        """Where a step from t ends: at t + h, at the next target if that is nearer, half-way if two steps would reach
+        it."""
         end = t.new_tensor(self.targets)[state.target]
         left = (end - t).abs()
         step = torch.where(state.h >= 0.5 * left, 0.5 * left, state.h)
@@ -90,7 +91,7 @@ class Adaptive(Controller):
     ) -> Decision:
         """See `Controller.adapt`."""
         scale = self.atol + self.rtol * torch.maximum(x.abs(), result.x.abs())
-        error = _rms(result.error / scale)  # type: ignore[operator]
+        error = _rms(cast(Tensor, result.error) / scale)
         finite = torch.isfinite(error) & torch.isfinite(_rms(result.x))
         accept = finite & (error <= 1)
         h = (stop.t - start.t).abs()
@@ -117,7 +118,7 @@ class Adaptive(Controller):
         ends = self._stop(t, state)
         finished = done | failed | tiny
         nodes = process.sde.nodes(torch.cat([t, torch.where(finished, t, ends)]))
-        begin, end = (Node(*(v[half] for v in nodes)) for half in (slice(None, len(t)), slice(len(t), None)))  # type: ignore[index]
+        begin, end = (Node(*(v[half] for v in nodes)) for half in (slice(None, len(t)), slice(len(t), None)))
         return Decision(accept, begin, end, state, done, failed, tiny)
 
 

@@ -1,11 +1,14 @@
 r"""Forward processes: what noise does to data as time grows.
 
-Every process here is an SDE :math:`dx = f(x, t)\,dt + g(t)\,dw` with data at the small end of time and noise at the large end. The
-affine ones have :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`, and everything else follows from the two functions:
+Every process here is an SDE :math:`dx = f(x, t)\,dt + g(t)\,dw` with data at the small end of time and noise at the
+large end. The affine ones have :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`, and everything else follows from the
+two functions:
 
-.. math:: \lambda = \ln\frac{\alpha}{\sigma}, \qquad f = \frac{d\ln\alpha}{dt}, \qquad g^2 = -2\sigma^2\frac{d\lambda}{dt}.
+.. math::
+    \lambda = \ln\frac{\alpha}{\sigma}, \qquad f = \frac{d\ln\alpha}{dt}, \qquad g^2 = -2\sigma^2\frac{d\lambda}{dt}.
 
-A schedule is written as the logarithms of :math:`\alpha` and :math:`\sigma`, in float64, so that neither end loses digits.
+A schedule is written as the logarithms of :math:`\alpha` and :math:`\sigma`, in float64, so that neither end loses
+digits.
 """
 
 from __future__ import annotations
@@ -45,12 +48,14 @@ def _like_time(value: Tensor, t: Any) -> Tensor:
 class SDE(abc.ABC):
     r"""A forward process :math:`dx = f(x, t)\,dt + g(t)\,dw` of which only drift and diffusion are known.
 
-    Subclass it and give `drift` and `diffusion`. Processes with a Gaussian kernel are `AffineSDE`, which offers much more.
+    Subclass it and give `drift` and `diffusion`. Processes with a Gaussian kernel are `AffineSDE`, which offers much
+    more.
 
     Args:
         t_min: the data end of the interval.
         t_max: the noise end.
-        prior: the law at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and ``log_prob(x)``.
+        prior: the law at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and
+            ``log_prob(x)``.
 
     Example:
         >>> class DoubleWell(SDE):
@@ -103,7 +108,8 @@ class SDE(abc.ABC):
         return self.prior.log_prob(x)
 
     def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> Any:
-        r"""The reverse-time form :math:`dx = [f - \tfrac12(1+\eta^2) g^2 s]\,dt + \eta g\,d\bar w`; see `scoresde.sdes.ReverseSDE`."""
+        r"""The reverse-time form :math:`dx = [f - \tfrac12(1+\eta^2) g^2 s]\,dt + \eta g\,d\bar w`; see
+        `scoresde.sdes.ReverseSDE`."""
         from .forms import ReverseSDE
 
         return ReverseSDE(self, score_fn, stochasticity)
@@ -129,14 +135,16 @@ class SDE(abc.ABC):
 class AffineSDE(SDE):
     r"""A process with the kernel :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`.
 
-    A subclass gives `_log_alpha`, `_log_sigma`, `_rates` (the time derivatives of both) and `_time` (the inverse of :math:`\lambda`),
-    all as functions of float64 tensors, and calls ``super().__init__`` last, which checks the schedule.
+    A subclass gives `_log_alpha`, `_log_sigma`, `_rates` (the time derivatives of both) and `_time` (the inverse of
+    :math:`\lambda`), all as functions of float64 tensors, and calls ``super().__init__`` last, which checks the
+    schedule.
 
     Shapes:
         x: ``(batch, *event)``; t: a float, a 0-d tensor or ``(batch,)``.
 
     Raises:
-        InvalidArgumentError: the interval is empty, the SNR does not fall strictly, or :math:`\alpha` or :math:`\sigma` is negative.
+        InvalidArgumentError: the interval is empty, the SNR does not fall strictly, or :math:`\alpha` or
+            :math:`\sigma` is negative.
     """
 
     affine = True
@@ -173,13 +181,16 @@ class AffineSDE(SDE):
         if not bool(falls.all()):
             bad = int((~falls).int().argmax())
             raise InvalidArgumentError(
-                f"The signal-to-noise ratio must fall strictly with time; log(alpha/sigma) is {lam[bad]:.6g} at t={t[bad]:.6g} "
-                f"and {lam[bad + 1]:.6g} at t={t[bad + 1]:.6g} (index {bad + 1} of {_CHECKED_TIMES} on [{self.t_min}, {self.t_max}])."
+                f"The signal-to-noise ratio must fall strictly with time; log(alpha/sigma) is {lam[bad]:.6g} at "
+                f"t={t[bad]:.6g} "
+                f"and {lam[bad + 1]:.6g} at t={t[bad + 1]:.6g} (index {bad + 1} of {_CHECKED_TIMES} on "
+                f"[{self.t_min}, {self.t_max}])."
             )
 
     # The public functions of time.
     def alpha(self, t: Any) -> Tensor:
-        r""":math:`\alpha(t)`, the signal's scale: float64 for a float, else in the dtype of ``t`` (float32 or wider)."""
+        r""":math:`\alpha(t)`, the signal's scale: float64 for a float, else in the dtype of ``t`` (float32 or
+        wider)."""
         return _like_time(self._log_alpha(as_time("t", t)).exp(), t)
 
     def sigma(self, t: Any) -> Tensor:
@@ -202,11 +213,12 @@ class AffineSDE(SDE):
 
     def diffusion(self, t: Any) -> Tensor:
         """g(t) >= 0."""
-        return _like_time(self.nodes(as_time("t", t)).g2.sqrt(), t)  # type: ignore[union-attr]
+        return _like_time(self.nodes(as_time("t", t)).g2.sqrt(), t)
 
     # The kernels.
     def marginal(self, x0: Tensor, t: Any) -> tuple[Tensor, Tensor]:
-        r"""Mean :math:`\alpha_t x_0` and standard deviation :math:`\sigma_t` of :math:`q(x_t|x_0)`; the latter broadcasts against ``x0``."""
+        r"""Mean :math:`\alpha_t x_0` and standard deviation :math:`\sigma_t` of :math:`q(x_t|x_0)`; the latter
+        broadcasts against ``x0``."""
         check_state("x0", x0)
         return self._on(x0, self.alpha(t)) * x0, self._on(x0, self.sigma(t))
 
@@ -277,7 +289,7 @@ class AffineSDE(SDE):
         """One time with all that a solver needs of it, as Python floats."""
         with torch.no_grad():
             values = self.nodes(torch.tensor([t], dtype=torch.float64))
-        return Node(*(v.item() for v in values))  # type: ignore[union-attr]
+        return Node(*(v.item() for v in values))
 
     def same_schedule(self, other: SDE) -> bool:
         """Whether another process has the same :math:`\\alpha` and :math:`\\sigma` (the intervals may differ)."""

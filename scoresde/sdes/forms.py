@@ -30,7 +30,8 @@ class ReverseSDE:
         (tensor([[0.0009, 0.0009]]), 0.0)
 
     References:
-        Song et al. (2021), Score-Based Generative Modeling through SDEs, eqs. 6 and 13. https://arxiv.org/abs/2011.13456
+        Song et al. (2021), Score-Based Generative Modeling through SDEs, eqs. 6 and 13.
+        https://arxiv.org/abs/2011.13456
     """
 
     def __init__(self, sde: SDE, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> None:

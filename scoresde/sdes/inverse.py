@@ -13,15 +13,18 @@ Function = Callable[[Tensor], Tensor]
 
 
 def derivative(function: Function, t: Tensor) -> Tensor:
-    """d function / dt of an elementwise function, by forward-mode differentiation (so that parameters keep their gradient)."""
-    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+    """d function / dt of an elementwise function; parameters of the function keep their gradient.
+
+    It works under ``torch.no_grad`` and ``torch.inference_mode`` alike.
+    """
+    return torch.func.grad(lambda u: function(u).sum())(t)
 
 
 def decreasing_root(function: Function, value: Tensor, low: float, high: float) -> Tensor:
     r"""Solve ``function(t) = value`` for a strictly decreasing function on [low, high], elementwise, by bisection.
 
-    The last digits and the gradient come from one Newton step :math:`t - (F(t) - v)/F'(t)` whose derivative is frozen: its
-    gradient with respect to v and to the parameters of F is that of the implicit function theorem.
+    The last digits and the gradient come from one Newton step :math:`t - (F(t) - v)/F'(t)` whose derivative is frozen:
+    its gradient with respect to v and to the parameters of F is that of the implicit function theorem.
 
     Raises:
         InvalidArgumentError: a value is not reached on the interval.
@@ -33,7 +36,8 @@ def decreasing_root(function: Function, value: Tensor, low: float, high: float) 
         if bool(outside.any()):
             bad = value[outside].flatten()[0] if value.ndim else value
             raise InvalidArgumentError(
-                f"log(alpha/sigma) = {float(bad):.6g} is not reached on [{low:g}, {high:g}], where it falls from {ends[0]:.6g} to {ends[1]:.6g}."
+                f"log(alpha/sigma) = {float(bad):.6g} is not reached on [{low:g}, {high:g}], where it falls from "
+                f"{ends[0]:.6g} to {ends[1]:.6g}."
             )
         a, b = torch.full_like(value, low), torch.full_like(value, high)
         for _ in range(80):

@@ -17,8 +17,8 @@ class NormalPrior:
 
     Args:
         std: s, a positive number.
-        mean: m, a number or a tensor of the event's shape (a process whose :math:`\alpha(t_{max})` is not 0 has a prior closer
-            to the data's law with :math:`m = \alpha(t_{max}) E[x_0]`).
+        mean: m, a number or a tensor of the event's shape (a process whose :math:`\alpha(t_{max})` is not 0 has a prior
+            closer to the data's law with :math:`m = \alpha(t_{max}) E[x_0]`).
 
     Example:
         >>> NormalPrior(2.0).log_prob(torch.zeros(1, 2))

@@ -38,7 +38,8 @@ class LinearGamma:
 
 
 class VDMSDE(AffineSDE):
-    r"""Variance preserving through :math:`\gamma = -\ln \mathrm{SNR}`: :math:`\alpha^2 = \mathrm{sigmoid}(-\gamma(t)),\ \sigma^2 = \mathrm{sigmoid}(\gamma(t))`.
+    r"""Variance preserving through :math:`\gamma = -\ln \mathrm{SNR}`: :math:`\alpha^2 = \mathrm{sigmoid}(-\gamma(t)),\
+    \sigma^2 = \mathrm{sigmoid}(\gamma(t))`.
 
     Args:
         gamma: an increasing elementwise function of a tensor of times, or an ``nn.Module``; gradients flow through

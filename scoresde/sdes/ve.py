@@ -14,7 +14,8 @@ from .priors import NormalPrior
 
 
 class VESDE(AffineSDE):
-    r"""Variance exploding: :math:`\alpha = 1,\ \sigma(t) = \sigma_{min}(\sigma_{max}/\sigma_{min})^t`, prior :math:`N(0, \sigma(t_{max})^2 I)`.
+    r"""Variance exploding: :math:`\alpha = 1,\ \sigma(t) = \sigma_{min}(\sigma_{max}/\sigma_{min})^t`, prior
+    :math:`N(0, \sigma(t_{max})^2 I)`.
 
     Args:
         sigma_min: noise at t = 0, below what can be seen in the data.
@@ -23,7 +24,7 @@ class VESDE(AffineSDE):
         prior: the law at ``t_max``.
 
     Example:
-        >>> float(VESDE(sigma_max=100.0).sigma(0.5))
+        >>> round(float(VESDE(sigma_max=100.0).sigma(0.5)), 6)
         1.0
 
     References:
@@ -61,7 +62,8 @@ class VESDE(AffineSDE):
 
 
 class EDMSDE(AffineSDE):
-    r"""Variance exploding with the noise level as time: :math:`\alpha = 1,\ \sigma(t) = t`, prior :math:`N(0, \sigma(t_{max})^2 I)`.
+    r"""Variance exploding with the noise level as time: :math:`\alpha = 1,\ \sigma(t) = t`, prior :math:`N(0,
+    \sigma(t_{max})^2 I)`.
 
     Args:
         sigma_min: the data end of the interval.
@@ -74,7 +76,8 @@ class EDMSDE(AffineSDE):
         80.0
 
     References:
-        Karras et al. (2022), Elucidating the Design Space of Diffusion-Based Generative Models. https://arxiv.org/abs/2206.00364
+        Karras et al. (2022), Elucidating the Design Space of Diffusion-Based Generative Models.
+        https://arxiv.org/abs/2206.00364
     """
 
     def __init__(

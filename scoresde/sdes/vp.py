@@ -15,7 +15,8 @@ from .priors import NormalPrior
 
 
 class _LinearBeta(AffineSDE):
-    r""":math:`\beta(t)` linear, :math:`B(t) = \beta_{min} t + \tfrac12(\beta_{max}-\beta_{min})t^2`, :math:`\alpha = e^{-B/2}`."""
+    r""":math:`\beta(t)` linear, :math:`B(t) = \beta_{min} t + \tfrac12(\beta_{max}-\beta_{min})t^2`, :math:`\alpha =
+    e^{-B/2}`."""
 
     def __init__(
         self,
@@ -49,7 +50,8 @@ class _LinearBeta(AffineSDE):
 
 
 class VPSDE(_LinearBeta):
-    r"""Variance preserving with linear :math:`\beta`: :math:`\alpha = e^{-B/2},\ \sigma^2 = 1 - e^{-B}`, prior :math:`N(0, I)`.
+    r"""Variance preserving with linear :math:`\beta`: :math:`\alpha = e^{-B/2},\ \sigma^2 = 1 - e^{-B}`, prior
+    :math:`N(0, I)`.
 
     Args:
         beta_min: :math:`\beta(0)`.
@@ -108,7 +110,9 @@ class SubVPSDE(_LinearBeta):
 class CosineVPSDE(AffineSDE):
     r"""Variance preserving with the cosine schedule of improved DDPM, prior :math:`N(0, I)`.
 
-    .. math:: \alpha(t) = \frac{\cos a(t)}{\cos a(0)}, \qquad a(t) = \frac{t+s}{1+s}\,\frac{\pi}{2}, \qquad \sigma^2 = 1-\alpha^2.
+    .. math::
+        \alpha(t) = \frac{\cos a(t)}{\cos a(0)}, \qquad a(t) = \frac{t+s}{1+s}\,\frac{\pi}{2}, \qquad
+            \sigma^2 = 1-\alpha^2.
 
     Args:
         s: the offset that keeps the noise of the first steps visible.
@@ -120,7 +124,8 @@ class CosineVPSDE(AffineSDE):
         1.0
 
     References:
-        Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, eq. 17. https://arxiv.org/abs/2102.09672
+        Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, eq. 17.
+        https://arxiv.org/abs/2102.09672
     """
 
     def __init__(

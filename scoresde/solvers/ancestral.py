@@ -16,16 +16,18 @@ from .base import Solver, StepResult
 
 @dataclass(frozen=True)
 class Ancestral(Solver):
-    r"""Ancestral sampling for any process: draw from :math:`q(x_t|x_s, x_0=\hat x)` (t cleaner, s noisier, :math:`h=\lambda_t-\lambda_s`).
+    r"""Ancestral sampling for any process: draw from :math:`q(x_t|x_s, x_0=\hat x)` (t cleaner, s noisier,
+    :math:`h=\lambda_t-\lambda_s`).
 
     .. math:: x_t = \frac{\sigma_t}{\sigma_s}e^{-h}x_s + \alpha_t(1-e^{-2h})\hat x + \sigma_t\sqrt{1-e^{-2h}}\,z.
 
     Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state; exact for a point mass. It is DDPM's sampler with the small
-        variance, VDM's ancestral sampler, DDIM with :math:`\eta = 1` and the first-order SDE-DPM-Solver++.
+        Weak order 1, strong order 1; 1 evaluation a step; no state; exact for a point mass. It is DDPM's sampler with
+        the small variance, VDM's ancestral sampler, DDIM with :math:`\eta = 1` and the first-order SDE-DPM-Solver++.
 
     Differs from:
-        DDPM with the large variance :math:`\beta`; score_sde's ``AncestralSamplingPredictor``, which knows VE and VP only.
+        DDPM with the large variance :math:`\beta`; score_sde's ``AncestralSamplingPredictor``, which knows VE and VP
+        only.
 
     Example:
         >>> import torch, scoresde

@@ -29,8 +29,8 @@ class StepResult(NamedTuple):
 class Solver(abc.ABC):
     """One method. Subclasses are frozen dataclasses whose fields are the method's options.
 
-    A class declares what it is; `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the convergence tests
-    measure the orders.
+    A class declares what it is; `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the
+    convergence tests measure the orders.
 
     Attributes:
         name: what `solve` calls it; ``aliases``: other names of it.
@@ -53,18 +53,18 @@ class Solver(abc.ABC):
     kind: ClassVar[str]
     stochastic: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
-    evaluations: int = 1
+    evaluations: ClassVar[int] = 1
     ode_order: ClassVar[int | None] = None
     weak_order: ClassVar[int | None] = None
     strong_order: ClassVar[float | None] = None
     batch_coupled: ClassVar[bool] = False
     reference: ClassVar[str] = ""
-    affine: bool = True
-    takes_stochasticity: bool = False
-    noise_limit: bool = False
-    data_limit: bool = False
+    affine: ClassVar[bool] = True
+    takes_stochasticity: ClassVar[bool] = False
+    noise_limit: ClassVar[bool] = False
+    data_limit: ClassVar[bool] = False
     default_steps: ClassVar[int] = 50
-    stages: tuple[float, ...] = ()
+    stages: ClassVar[tuple[float, ...]] = ()
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The memory before the first step: None, a tensor ``(batch, ...)`` or a NamedTuple of those."""

@@ -22,10 +22,12 @@ class DDIM(Solver):
 
     .. math:: x_s = \alpha_s\,\hat x(x_t, t) + \sigma_s\,\hat\varepsilon(x_t, t).
 
-    The linear part is exact, so only the change of :math:`\hat x` along the path contributes error; a point mass is exact in one step.
+    The linear part is exact, so only the change of :math:`\hat x` along the path contributes error; a point mass is
+    exact in one step.
 
     Facts:
-        Order 1 in the log-SNR; 1 evaluation a step; no state; no noise; finite where :math:`\alpha = 0` or :math:`\sigma = 0`.
+        Order 1 in the log-SNR; 1 evaluation a step; no state; no noise; finite where :math:`\alpha = 0` or
+        :math:`\sigma = 0`.
 
     Differs from:
         diffusers' ``DDIMScheduler``: no clipping, no integer time steps; any process, not only VP.

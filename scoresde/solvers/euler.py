@@ -16,7 +16,8 @@ class Euler(RungeKutta):
         Order 1; 1 evaluation a step; no state; no noise.
 
     Differs from:
-        k-diffusion's ``sample_euler``, which is `DDIM`: Euler in :math:`\sigma/\alpha`. This is Euler in time, linear part included.
+        k-diffusion's ``sample_euler``, which is `DDIM`: Euler in :math:`\sigma/\alpha`. This is Euler in time, linear
+        part included.
 
     Example:
         >>> import torch, scoresde

@@ -21,11 +21,12 @@ class EulerMaruyama(Solver):
     .. math:: x' = x + h\,[fx - \tfrac12(1+\eta^2)g^2 s] + \eta g\sqrt{|h|}\,z, \qquad h = t_{next} - t < 0.
 
     Facts:
-        Weak order 1 and, the noise being additive, strong order 1; 1 evaluation a step; no state. :math:`\eta` is the ``stochasticity``
-        of `scoresde.solve`.
+        Weak order 1 and, the noise being additive, strong order 1; 1 evaluation a step; no state. :math:`\eta` is the
+        ``stochasticity`` of `scoresde.solve`.
 
     Differs from:
-        score_sde's ``EulerMaruyamaPredictor``, whose dt = -1/N is not the spacing of its grid and whose last step ends below zero.
+        score_sde's ``EulerMaruyamaPredictor``, whose dt = -1/N is not the spacing of its grid and whose last step ends
+        below zero.
 
     Example:
         >>> import torch, scoresde

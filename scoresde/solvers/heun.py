@@ -16,8 +16,8 @@ class Heun(RungeKutta):
         Order 2; 2 evaluations a step; no state; no noise.
 
     Differs from:
-        EDM's sampler, which is Heun in :math:`\sigma/\alpha` and ends with one Euler step to zero noise; here the last step is like
-        the others and ends at ``t_end``.
+        EDM's sampler, which is Heun in :math:`\sigma/\alpha` and ends with one Euler step to zero noise; here the last
+        step is like the others and ends at ``t_end``.
 
     Example:
         >>> import torch, scoresde

@@ -10,7 +10,8 @@ from .runge_kutta import RungeKutta, Tableau
 
 @dataclass(frozen=True)
 class Midpoint(RungeKutta):
-    r"""The midpoint method on the probability flow, in time: :math:`x' = x + hF(x + \tfrac h2 F(x, t),\ t + \tfrac h2)`.
+    r"""The midpoint method on the probability flow, in time: :math:`x' = x + hF(x + \tfrac h2 F(x, t),\ t + \tfrac
+    h2)`.
 
     Facts:
         Order 2; 2 evaluations a step, none at its end; no state; no noise.

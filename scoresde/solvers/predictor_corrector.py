@@ -20,18 +20,21 @@ from .reverse_diffusion import ReverseDiffusion
 class PredictorCorrector(Solver):
     r"""A predictor's step to the next level, and a corrector's moves within a level.
 
-    Per level, in the published code's order (``order="cp"``): correct at t, then predict from t to the next level; in the paper's
-    order (``order="pc"``): predict, then correct at the new level.
+    Per level, in the published code's order (``order="cp"``): correct at t, then predict from t to the next level; in
+    the paper's order (``order="pc"``): predict, then correct at the new level.
 
     Facts:
-        It targets a law, not an order. The evaluations of a step are the predictor's plus the corrector's: 2 by default.
+        It targets a law, not an order. The evaluations of a step are the predictor's plus the corrector's: 2 by
+        default.
 
     Differs from:
-        score_sde: the predictor is written through the transition kernel and so serves every process; the corrector's step is
+        score_sde: the predictor is written through the transition kernel and so serves every process; the corrector's
+            step is
         :math:`2(r\sigma_t)^2`, of each sample alone.
 
     Args:
-        predictor: a solver of one step: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …; `scoresde.solve` also takes a name.
+        predictor: a solver of one step: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …; `scoresde.solve`
+            also takes a name.
         corrector: a corrector.
         order: ``"cp"`` or ``"pc"``.
 
@@ -67,7 +70,8 @@ class PredictorCorrector(Solver):
             )
         if not isinstance(self.corrector, Corrector):
             raise InvalidTypeError(
-                f"`corrector` must be a corrector such as scoresde.LangevinCorrector() or its name, got {self.corrector!r}."
+                f"`corrector` must be a corrector such as scoresde.LangevinCorrector() or its name, got "
+                f"{self.corrector!r}."
             )
         if self.order not in ("cp", "pc"):
             raise unknown("order", self.order, ("cp", "pc"))

@@ -73,8 +73,8 @@ def methods() -> tuple[Method, ...]:
 def make_solver(method: str | Solver, options: Mapping[str, Any]) -> Solver:
     """A solver from a name and its options; a solver object is taken as it is.
 
-    ``predictor=`` and ``corrector=`` of ``pc`` may be names; options that ``pc`` itself does not know (``snr``, ``moves``) go to its
-    corrector.
+    ``predictor=`` and ``corrector=`` of ``pc`` may be names; options that ``pc`` itself does not know (``snr``,
+    ``moves``) go to its corrector.
 
     Example:
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).predictor
@@ -83,7 +83,8 @@ def make_solver(method: str | Solver, options: Mapping[str, Any]) -> Solver:
     if isinstance(method, Solver):
         if options:
             raise InvalidArgumentError(
-                f"A solver object carries its own options; pass {', '.join(sorted(options))} to {type(method).__name__}(...), or give its name."
+                f"A solver object carries its own options; pass {', '.join(sorted(options))} to "
+                f"{type(method).__name__}(...), or give its name."
             )
         return method
     if not isinstance(method, str):

@@ -20,10 +20,12 @@ class ReverseDiffusion(Solver):
 
     With :math:`q(x_s|x_t) = N(a x_t, b^2 I)` from the cleaner time t to the noisier s,
 
-    .. math:: x_t = (2-a)\,x_s + b^2 s(x_s, s) + b z, \qquad a = \frac{\alpha_s}{\alpha_t},\quad b^2 = \sigma_s^2 - a^2\sigma_t^2.
+    .. math::
+        x_t = (2-a)\,x_s + b^2 s(x_s, s) + b z, \qquad a = \frac{\alpha_s}{\alpha_t},\quad
+            b^2 = \sigma_s^2 - a^2\sigma_t^2.
 
-    For VE this is :math:`x + (\sigma_s^2-\sigma_t^2)s + \ldots`, for VP :math:`(2-\sqrt{1-\beta})x + \beta s + \ldots`, as published, with
-    :math:`\beta = 1-(\alpha_s/\alpha_t)^2`; every other process gets the same formula.
+    For VE this is :math:`x + (\sigma_s^2-\sigma_t^2)s + \ldots`, for VP :math:`(2-\sqrt{1-\beta})x + \beta s + \ldots`,
+    as published, with :math:`\beta = 1-(\alpha_s/\alpha_t)^2`; every other process gets the same formula.
 
     Facts:
         Weak order 1, strong order 1; 1 evaluation a step; no state.

@@ -16,7 +16,8 @@ from .base import Solver, StepResult
 class Tableau(NamedTuple):
     r"""Butcher's tableau: :math:`k_i = F(x + h\sum_j a_{ij}k_j,\ t + c_i h)`, :math:`x' = x + h\sum_i b_i k_i`.
 
-    Fields: rows ``a`` (the first is empty), nodes ``c``, weights ``b``, and for pairs the weights ``b_error`` of the error estimate.
+    Fields: rows ``a`` (the first is empty), nodes ``c``, weights ``b``, and for pairs the weights ``b_error`` of the
+    error estimate.
 
     Example:
         >>> Tableau(a=((), (1.0,)), c=(0.0, 1.0), b=(0.5, 0.5)).b_error is None
@@ -37,7 +38,7 @@ class RungeKutta(Solver):
 
     tableau: ClassVar[Tableau]
     kind: ClassVar[str] = "ode"
-    affine: bool = False
+    affine: ClassVar[bool] = False
 
     @property
     def evaluations(self) -> int:  # type: ignore[override]

@@ -17,7 +17,8 @@ from .exact import ExactScore
 class Target(abc.ABC):
     """A data law whose diffused score, density and samples are exact.
 
-    A subclass gives `_estimate`, `_log_prob` and `_draw` as functions of the kernel's :math:`\\alpha` and :math:`\\sigma`.
+    A subclass gives `_estimate`, `_log_prob` and `_draw` as functions of the kernel's :math:`\\alpha` and
+    :math:`\\sigma`.
     """
 
     event_shape: tuple[int, ...]

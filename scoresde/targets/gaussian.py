@@ -24,7 +24,8 @@ class Gaussian(Target):
 
     Args:
         mean: m, a tensor of the event's shape.
-        cov: :math:`\Sigma`: a ``(D, D)`` matrix over the flattened event, a tensor of variances of the event's shape, or a number.
+        cov: :math:`\Sigma`: a ``(D, D)`` matrix over the flattened event, a tensor of variances of the event's shape,
+            or a number.
 
     Example:
         >>> target = Gaussian(torch.zeros(2), torch.tensor([1.0, 4.0]))

@@ -70,7 +70,8 @@ class GaussianMixture(Target):
             self.spectrum = Spectrum.of(torch.as_tensor(covs, dtype=torch.float64), self.event_shape, "covs", lead)
 
     def _components(self, x: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor, Spectrum]:
-        """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch, K, *event)``."""
+        """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch,
+        K, *event)``."""
         spectrum = self.spectrum.to(x)
         variance = alpha * alpha * spectrum.values + sigma * sigma
         centred = spectrum.into(x.unsqueeze(1) - alpha * self.means.to(x))
@@ -111,8 +112,8 @@ class GaussianMixture(Target):
 class Empirical(GaussianMixture):
     r"""Data points themselves, each a Gaussian of standard deviation ``bandwidth``.
 
-    With bandwidth 0 the score is that of a network which has learnt the training set by heart: samples collapse on data points as
-    t goes to 0, and the data's own density does not exist.
+    With bandwidth 0 the score is that of a network which has learnt the training set by heart: samples collapse on data
+    points as t goes to 0, and the data's own density does not exist.
 
     Args:
         data: ``(n, *event)``.

@@ -12,9 +12,11 @@ from ..errors import InvalidArgumentError
 
 
 class Spectrum(NamedTuple):
-    r"""A covariance :math:`\Sigma = U\,\mathrm{diag}(\lambda)\,U^T`; ``basis`` None is the identity (a diagonal covariance).
+    r"""A covariance :math:`\Sigma = U\,\mathrm{diag}(\lambda)\,U^T`; ``basis`` None is the identity (a diagonal
+    covariance).
 
-    Fields: ``values``, the eigenvalues in the event's shape (with leading dimensions for a stack); ``basis``, ``(..., D, D)``.
+    Fields: ``values``, the eigenvalues in the event's shape (with leading dimensions for a stack); ``basis``, ``(...,
+    D, D)``.
     """
 
     values: Tensor
@@ -22,7 +24,8 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, cov: Tensor, event_shape: tuple[int, ...], name: str, lead: tuple[int, ...] = ()) -> Spectrum:
-        """From a number, variances of the event's shape, or ``(D, D)`` matrices, each with leading dimensions ``lead``."""
+        """From a number, variances of the event's shape, or ``(D, D)`` matrices, each with leading dimensions
+        ``lead``."""
         size = math.prod(event_shape)
         if not bool(torch.isfinite(cov).all()):
             raise InvalidArgumentError(f"`{name}` must be finite.")
@@ -40,7 +43,8 @@ class Spectrum(NamedTuple):
             cov = cov.reshape(*lead, *([1] * len(event_shape))).expand(*lead, *event_shape)
         if tuple(cov.shape) != (*lead, *event_shape):
             raise InvalidArgumentError(
-                f"`{name}` must have shape {lead}, {(*lead, *event_shape)} or {(*lead, size, size)} for events of shape {event_shape}, "
+                f"`{name}` must have shape {lead}, {(*lead, *event_shape)} or {(*lead, size, size)} for events of "
+                f"shape {event_shape}, "
                 f"got {tuple(cov.shape)}."
             )
         if bool((cov < 0).any()):
