@@ -10,6 +10,7 @@ torch.Size([1, 2])
 """
 
 from . import grids, solvers, targets
+from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector
 from .errors import (
@@ -90,6 +91,7 @@ __all__ = [
     "SampleNoise",
     "ScoreFnError",
     "ScoreModel",
+    "ScoreReport",
     "ScoreSDEError",
     "Solution",
     "SolveFailedError",
@@ -99,6 +101,7 @@ __all__ = [
     "StepSizeUnderflowError",
     "SubVPSDE",
     "UnsafeCheckpointError",
+    "check_score",
     "grids",
     "methods",
     "simulate",
