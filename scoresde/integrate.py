@@ -7,6 +7,7 @@ calls back, and drops finished samples when the network allows it. It alone coun
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -134,7 +135,11 @@ class Recorder:
 
 
 class _Ledger:
-    """The whole batch, every sample in its place, while some of it is still under way."""
+    """The whole batch, every sample in its place, while some of it is still under way.
+
+    While all samples move together (``uniform``), what a step adds is kept in three numbers and spread by `flush`, so
+    that a fixed-grid step costs no bookkeeping.
+    """
 
     def __init__(self, x: Tensor, t: float | Tensor) -> None:
         batch = len(x)
@@ -145,6 +150,8 @@ class _Ledger:
         self.rejected = torch.zeros(batch, dtype=torch.long)
         self.status = torch.full((batch,), _RUNNING, dtype=torch.long)
         self.rows = torch.arange(batch)  # the samples still in the loop, by their place
+        self.uniform = True
+        self._used, self._taken, self._time = 0, 0, t
 
     @property
     def running(self) -> Tensor:
@@ -157,27 +164,41 @@ class _Ledger:
             return x
         return self.x.index_copy(0, self.rows.to(x.device), x)
 
-    def account(self, used: int, accept: bool | Tensor) -> None:
-        """Add a step: its evaluations, and whether it was taken, for the samples under way."""
-        rows = self.rows[self.running]
-        self.nfe[rows] += used
-        if accept is True:
-            self.accepted[rows] += 1
-        elif isinstance(accept, Tensor):
-            taken = accept.cpu()[self.running]
-            self.accepted[rows[taken]] += 1
-            self.rejected[rows[~taken]] += 1
-
-    def close(self, which: Tensor | None, status: Status) -> None:
-        """Give a status to samples of the loop that are under way."""
-        if which is not None:
-            rows = self.rows[which.cpu() & self.running]
-            self.status[rows] = status
-
-    def at(self, t: float | Tensor) -> None:
-        """Note the time that the samples under way have reached."""
+    def account(self, used: int, accept: bool | Tensor, t: float | Tensor) -> None:
+        """Add a step of the samples under way: its evaluations, whether it was taken, and the time reached."""
+        if self.uniform and accept is True and not isinstance(t, Tensor):
+            self._used, self._taken, self._time = self._used + used, self._taken + 1, t
+            return
+        self.flush()
         mask = self.running
-        self.t[self.rows[mask]] = t.detach().cpu()[mask] if isinstance(t, Tensor) else t
+        rows = self.rows[mask]
+        self.nfe[rows] += used
+        taken = accept.cpu()[mask] if isinstance(accept, Tensor) else torch.full((len(rows),), accept)
+        self.accepted[rows[taken]] += 1
+        self.rejected[rows[~taken]] += 1
+        self.t[rows] = t.detach().cpu()[mask] if isinstance(t, Tensor) else t
+
+    def flush(self) -> None:
+        """Spread what was kept in numbers over the samples."""
+        if self._used or self._taken:
+            self.nfe += self._used
+            self.accepted += self._taken
+            self.t[:] = self._time
+        self._used, self._taken = 0, 0
+
+    def close(self, which: Tensor | None, status: Status) -> bool:
+        """Give a status to samples of the loop that are under way (None: to none); says whether there were any."""
+        if which is None:
+            return False
+        self.flush()
+        rows = self.rows[which.cpu() & self.running]
+        self.status[rows] = status
+        self.uniform = self.uniform and not len(rows)
+        return bool(len(rows))
+
+    def close_all(self, status: Status) -> None:
+        """Give a status to all samples under way."""
+        self.close(torch.ones(len(self.rows), dtype=torch.bool), status)
 
 
 def integrate(
@@ -216,59 +237,58 @@ def integrate(
         StepSizeUnderflowError: the tolerance asks for steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
-    network = process.network
     start = controller.start(process, x)
     ledger = _Ledger(x, start.t)
     first_t = ledger.t.clone()
     solver_state = solver.init(process, x, start)
-    ledger.account(network.calls, ())  # type: ignore[arg-type]
+    ledger.nfe += process.network.calls
     stop: Node | None
     stop, control = controller.first(process, solver, x, start, solver_state)
     if recorder is not None:
         recorder.record(start.t, x)
     alive: Tensor | None = None  # None: all samples of the loop
-    step = 0
-    finished_all = False
     look_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
-    while stop is not None and not finished_all:
+    step = 0
+    while stop is not None:
         if max_steps is not None and step >= max_steps:
-            ledger.close(torch.ones(len(ledger.rows), dtype=torch.bool), Status.MAX_STEPS)
+            ledger.close_all(Status.MAX_STEPS)
             break
         calls = process.network.calls
         result = solver.step(process, x, start, stop, solver_state, noise)
         decision = controller.adapt(process, solver, x, start, stop, result, control)
         step += 1
-        ledger.account(process.network.calls - calls, decision.accept)
-        old_x = x
+        before = x
         x, solver_state = _advance(decision, alive, result, x, solver_state)
         start, stop, control = decision.start, decision.stop, decision.state
+        ledger.account(process.network.calls - calls, decision.accept, start.t)
         bad = decision.non_finite
-        if decision.accept is True and (step % look_every == 0 or stop is None) and not bool(torch.isfinite(x.sum())):
+        if decision.accept is True and (step % look_every == 0 or stop is None) and not math.isfinite(float(x.sum())):
             bad = ~row_finite(x)
-            x = where(bad, old_x, x)
-        newly_bad = None if bad is None else bad.cpu() & ledger.running
-        ledger.close(newly_bad, Status.NON_FINITE)
-        if newly_bad is not None and throw and bool(newly_bad.any()):
-            raise _non_finite(process, ledger, newly_bad, step, start.t, x)
-        ledger.at(start.t)
-        ledger.close(decision.done, Status.SUCCESS)
-        ledger.close(decision.underflow, Status.STEP_UNDERFLOW)
-        if throw and decision.underflow is not None and bool((ledger.status == Status.STEP_UNDERFLOW).any()):
+            x = where(bad, before, x)
+        changed = ledger.close(bad, Status.NON_FINITE)
+        if changed and throw:
+            raise _non_finite(process, ledger, step, start.t, x)
+        changed |= ledger.close(decision.done, Status.SUCCESS)
+        underflow = ledger.close(decision.underflow, Status.STEP_UNDERFLOW)
+        if underflow and throw:
             break
         if recorder is not None or callback is not None:
-            whole, times = ledger.whole(x), start.t if not isinstance(start.t, Tensor) else ledger.t.clone()
+            ledger.flush()
+            whole = ledger.whole(x)
+            times = ledger.t.clone() if isinstance(start.t, Tensor) else start.t
             if recorder is not None:
                 recorder.record(times, whole, _moved(ledger, decision))
             if callback is not None and callback(Info(step, times, whole, ledger.nfe.clone())) is True:
-                ledger.close(torch.ones(len(ledger.rows), dtype=torch.bool), Status.STOPPED)
+                ledger.close_all(Status.STOPPED)
                 break
         if progress is not None:
             _show(progress, ledger, first_t, controller, step)
-        running = ledger.running
-        if not bool(running.all()):
-            finished_all = not bool(running.any())
+        if changed or underflow:
+            running = ledger.running
+            if not bool(running.any()):
+                break
             alive = running.to(x.device)
-            if compact and not finished_all:
+            if compact:
                 ledger.x = ledger.whole(x)
                 keep = running.nonzero()[:, 0]
                 ledger.rows, keep = ledger.rows[keep], keep.to(x.device)
@@ -277,7 +297,7 @@ def integrate(
                 if isinstance(start.t, Tensor):
                     start, stop, control = take(start, keep), take(stop, keep), take(control, keep)
     if stop is None:
-        ledger.close(torch.ones(len(ledger.rows), dtype=torch.bool), Status.SUCCESS)
+        ledger.close_all(Status.SUCCESS)
     return _finish(process, ledger, x, step, recorder, throw, max_steps)
 
 
@@ -301,6 +321,7 @@ def _moved(ledger: _Ledger, decision: Decision) -> Tensor | None:
 
 def _show(progress: Any, ledger: _Ledger, first_t: Tensor, controller: Any, step: int) -> None:
     """Move the bar to the mean share of the way that samples have gone."""
+    ledger.flush()
     if hasattr(controller, "steps"):
         share = step / controller.steps
     else:
@@ -309,9 +330,8 @@ def _show(progress: Any, ledger: _Ledger, first_t: Tensor, controller: Any, step
     progress.refresh()
 
 
-def _non_finite(
-    process: Process, ledger: _Ledger, bad: Tensor, step: int, t: float | Tensor, x: Tensor
-) -> NonFiniteError:
+def _non_finite(process: Process, ledger: _Ledger, step: int, t: float | Tensor, x: Tensor) -> NonFiniteError:
+    bad = ledger.status[ledger.rows] == Status.NON_FINITE
     rows = ledger.rows[bad].tolist()
     seen = process.network.last
     stage = (
@@ -353,6 +373,7 @@ _ADVICE = {
 
 
 def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder: Recorder | None) -> Solution:
+    ledger.flush()
     final = ledger.whole(x)
     failed = (
         (ledger.status == Status.NON_FINITE)

@@ -1,0 +1,1 @@
+"""Programs that measure scoresde; ``python -m benchmarks`` lists them, ``benchmarks/results`` has what they printed."""
