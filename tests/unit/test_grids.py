@@ -1,0 +1,226 @@
+"""Grids: ends, direction, spacing, published formulas, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scoresde import (
+    EDMSDE,
+    SDE,
+    VPSDE,
+    CosineVPSDE,
+    FlowSDE,
+    Grid,
+    InvalidArgumentError,
+    InvalidTypeError,
+    NormalPrior,
+    ScoreSDEError,
+    grids,
+)
+from tests.unit.strategies import PROCESSES, schedules
+
+NAMES = ["log_snr", "time", "karras", "quadratic"]
+F64 = torch.float64
+
+
+class Brownian(SDE):
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        return torch.zeros_like(x)
+
+    def diffusion(self, t: Any) -> Tensor:
+        return torch.tensor(1.0)
+
+
+def brownian() -> Brownian:
+    return Brownian(t_min=0.0, t_max=2.0, prior=NormalPrior())
+
+
+def is_grid(times: Tensor, start: float, end: float, steps: int) -> None:
+    assert times.dtype == F64
+    assert times.shape == (steps + 1,)
+    assert float(times[0]) == start
+    assert float(times[-1]) == end
+    assert bool((times.diff() * math.copysign(1, end - start) > 0).all())
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20, 1000])
+def test_grids_end_exactly_and_are_monotone_both_ways(process: str, name: str, steps: int) -> None:
+    sde = PROCESSES[process]()
+    for start, end in ((sde.t_max, sde.t_min), (sde.t_min, sde.t_max)):
+        is_grid(grids.GRIDS[name](sde, start, end, steps), start, end, steps)
+        is_grid(grids.resolve(name, sde, start, end, steps), start, end, steps)
+
+
+@given(
+    schedule=schedules,
+    name=st.sampled_from(NAMES),
+    steps=st.integers(1, 60),
+    a=st.floats(0.0, 1.0),
+    b=st.floats(0.0, 1.0),
+)
+@settings(max_examples=100)
+def test_grids_of_random_processes(schedule: Any, name: str, steps: int, a: float, b: float) -> None:
+    sde = schedule.sde
+    start, end = (sde.t_min + (sde.t_max - sde.t_min) * u for u in (a, b))
+    if abs(start - end) < 1e-3 * (sde.t_max - sde.t_min):
+        end = sde.t_max if start < 0.5 * (sde.t_min + sde.t_max) else sde.t_min
+    times = grids.resolve(name, sde, start, end, steps)
+    is_grid(times, start, end, steps)
+    quantity = {
+        "time": lambda t: t,
+        "quadratic": lambda t: t.sqrt(),
+        "log_snr": sde.log_snr,
+        "karras": lambda t: torch.exp(-sde.log_snr(t) / 14),
+    }[name](times)
+    line = torch.linspace(float(quantity[0]), float(quantity[-1]), steps + 1, dtype=F64)
+    torch.testing.assert_close(quantity, line, rtol=1e-8, atol=1e-8 * float(line.abs().max()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_directions_have_the_same_times(name: str) -> None:
+    sde = VPSDE()
+    down, up = grids.GRIDS[name](sde, 1.0, 1e-3, 17), grids.GRIDS[name](sde, 1e-3, 1.0, 17)
+    torch.testing.assert_close(down.flip(0), up, rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.002, 80.0), (0.02, 50.0)])
+@pytest.mark.parametrize("steps", [1, 17, 39])
+def test_karras_is_the_published_formula(low: float, high: float, steps: int) -> None:
+    times = grids.karras(EDMSDE(low, high), high, low, steps)
+    for i, t in enumerate(times.tolist()):
+        sigma = (high ** (1 / 7) + i / steps * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+        assert t == pytest.approx(sigma, rel=1e-12)
+    other = grids.karras(EDMSDE(low, high), high, low, steps, exponent=3.0)
+    for i, t in enumerate(other.tolist()):
+        sigma = (high ** (1 / 3) + i / steps * (low ** (1 / 3) - high ** (1 / 3))) ** 3
+        assert t == pytest.approx(sigma, rel=1e-12)
+
+
+def test_karras_is_even_in_a_power_of_rho_on_any_process() -> None:
+    sde = FlowSDE()
+    times = grids.karras(sde, 0.9, 0.1, 8)
+    roots = (times / (1 - times)) ** (1 / 7)
+    torch.testing.assert_close(
+        roots, torch.linspace(float(roots[0]), float(roots[-1]), 9, dtype=F64), rtol=1e-12, atol=0
+    )
+
+
+def test_spacings_written_out() -> None:
+    edm = EDMSDE(0.01, 100.0)
+    torch.testing.assert_close(
+        grids.log_snr(edm, 100.0, 0.01, 4), torch.tensor([100.0, 10.0, 1.0, 0.1, 0.01], dtype=F64), rtol=1e-12, atol=0
+    )
+    assert grids.time(edm, 4.0, 1.0, 3).tolist() == [4.0, 3.0, 2.0, 1.0]
+    assert grids.quadratic(edm, 16.0, 1.0, 3).tolist() == [16.0, 9.0, 4.0, 1.0]
+    assert grids.quadratic(brownian(), 1.0, 0.0, 2).tolist() == [1.0, 0.25, 0.0]
+
+
+def test_the_default_is_even_in_log_snr_where_it_has_ends() -> None:
+    vp = VPSDE()
+    assert torch.equal(grids.resolve(None, vp, 1.0, 1e-3, 5), grids.log_snr(vp, 1.0, 1e-3, 5))
+    for sde, start, end in ((brownian(), 2.0, 0.0), (FlowSDE(t_max=1.0), 1.0, 0.1), (FlowSDE(t_min=0.0), 0.9, 0.0)):
+        assert torch.equal(grids.resolve(None, sde, start, end, 5), grids.time(sde, start, end, 5))
+    inside = FlowSDE(t_min=0.0, t_max=1.0)
+    assert torch.equal(grids.resolve(None, inside, 0.9, 0.1, 5), grids.log_snr(inside, 0.9, 0.1, 5))
+
+
+def test_a_function_is_a_grid() -> None:
+    asked: list[Any] = []
+    sde = VPSDE()
+
+    def mine(*arguments: Any) -> list[float]:
+        asked.append(arguments)
+        return [1.0, 0.9, 0.25]
+
+    times = grids.resolve(mine, sde, 1.0, 0.25, 2)
+    assert asked == [(sde, 1.0, 0.25, 2)]
+    assert times.dtype == F64
+    assert times.tolist() == [1.0, 0.9, 0.25]
+
+
+def test_grid_record() -> None:
+    grid = Grid((1.0, 0.5, 0.25))
+    assert (grid.steps, grid.name) == (2, "given")
+    with pytest.raises(AttributeError):
+        grid.name = "other"
+    assert grid == Grid((1.0, 0.5, 0.25))
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("grid", "error", "message"),
+    [
+        ("logsnr", InvalidArgumentError, "`grid`: unknown name 'logsnr'; did you mean 'log_snr'"),
+        ("", InvalidArgumentError, "`grid`: unknown name ''"),
+        (5, InvalidTypeError, "`grid` must be a name, a function .* got int"),
+        (lambda *a: [1.0, 0.5], InvalidArgumentError, r"steps \+ 1 = 4 times from 1 to 0.1, got 2 from 1 to 0.5"),
+        (lambda *a: [1.0, 0.8, 0.5, 0.2], InvalidArgumentError, r"4 times from 1 to 0.1, got 4 from 1 to 0.2"),
+        (lambda *a: [0.1, 0.5, 0.8, 1.0], InvalidArgumentError, r"4 times from 1 to 0.1, got 4 from 0.1 to 1"),
+        (lambda *a: [1.0, 0.5, 0.5, 0.1], InvalidArgumentError, "strictly monotone; entries 1 and 2 are 0.5 and 0.5"),
+        (lambda *a: [1.0, 0.2, 0.5, 0.1], InvalidArgumentError, "strictly monotone; entries 1 and 2 are 0.2 and 0.5"),
+        (lambda *a: [1.0, math.nan, 0.5, 0.1], InvalidArgumentError, "must be finite; entry 1 is nan"),
+        (lambda *a: [1.0, 1.2, 0.5, 0.1], InvalidArgumentError, r"must lie in .* = \[0.1, 1\]; entry 1 is 1.2"),
+        (lambda *a: 1.0, InvalidArgumentError, r"1-d list of at least 2 times, got shape \(\)"),
+        (lambda *a: [[1.0, 0.1]], InvalidArgumentError, r"1-d list of at least 2 times, got shape \(1, 2\)"),
+        (lambda *a: None, InvalidTypeError, "`grid`"),
+        (lambda *a: "abc", InvalidTypeError, "`grid`"),
+    ],
+)
+def test_bad_grids_are_refused(grid: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        grids.resolve(grid, VPSDE(), 1.0, 0.1, 3)
+
+
+@pytest.mark.parametrize("name", ["log_snr", "karras"])
+def test_grids_in_signal_to_noise_need_it(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"grid='{name}' needs a process with alpha and sigma"):
+        grids.resolve(name, brownian(), 2.0, 0.0, 5)
+    with pytest.raises(InvalidArgumentError, match=f"grid='{name}' has no end at t=1, where the log-SNR is infinite"):
+        grids.resolve(name, FlowSDE(t_max=1.0), 1.0, 0.1, 5)
+    with pytest.raises(InvalidArgumentError, match=f"grid='{name}' has no end at t=0, where the log-SNR is infinite"):
+        grids.resolve(name, CosineVPSDE(t_min=0.0), 0.5, 0.0, 5)
+
+
+@given(
+    times=st.lists(
+        st.one_of(st.floats(0.0, 1.0), st.floats(-0.5, 1.5), st.sampled_from([math.nan, math.inf])),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_checked_times_are_inside_finite_and_strictly_monotone(times: list[float]) -> None:
+    tensor = torch.tensor(times, dtype=F64)
+    gaps = [b - a for a, b in itertools.pairwise(times)]
+    good = all(0.0 <= t <= 1.0 for t in times) and (all(g > 0 for g in gaps) or all(g < 0 for g in gaps))
+    if good:
+        assert grids.check_times(tensor, 0.0, 1.0) is tensor
+    else:
+        with pytest.raises(ScoreSDEError, match="`grid` must"):
+            grids.check_times(tensor, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([0.0, 0.5, math.inf, math.nan], "`mine` must be finite; entry 2 is inf"),
+        ([0.0, 0.5, -0.1, -0.2], r"`mine` must lie in .*; entry 2 is -0.1"),
+        ([0.0, 0.5, 0.4, 0.3], "strictly monotone; entries 1 and 2 are 0.5 and 0.4"),
+        ([1.0, 0.5, 0.5, 0.7], "strictly monotone; entries 1 and 2 are 0.5 and 0.5"),
+        ([0.3, 0.5, 0.3], "strictly monotone; entries 0 and 1"),
+    ],
+)
+def test_the_first_bad_entry_is_named(times: list[float], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        grids.check_times(torch.tensor(times, dtype=F64), 0.0, 1.0, "mine")

@@ -1,0 +1,233 @@
+"""Noise sources: what a seed fixes, the order of draws, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scoresde import BatchNoise, CallableNoise, InvalidArgumentError, InvalidTypeError, SampleNoise, ScoreSDEError
+from scoresde.noise import Noise, check_seed, resolve
+
+CPU = torch.device("cpu")
+SEEDS = st.integers(0, 2**64 - 1)
+EVENTS = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
+
+
+def sequence(source: Noise, shape: tuple[int, ...], count: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.stack([source.normal(torch.zeros(shape, dtype=dtype)) for _ in range(count)])
+
+
+# One generator for the batch
+
+
+def test_batch_noise_is_the_stream_of_its_generator() -> None:
+    got = sequence(BatchNoise.seeded(3, CPU), (2, 3), 4)
+    generator = torch.Generator().manual_seed(3)
+    wanted = torch.stack([torch.randn(2, 3, dtype=torch.float64, generator=generator) for _ in range(4)])
+    assert torch.equal(got, wanted)
+    assert not torch.equal(got, sequence(BatchNoise.seeded(4, CPU), (2, 3), 4))
+
+
+def test_batch_noise_without_a_generator_is_torchs_global_one() -> None:
+    torch.manual_seed(5)
+    got = sequence(BatchNoise(), (2, 3), 3)
+    torch.manual_seed(5)
+    assert torch.equal(got, torch.stack([torch.randn(2, 3, dtype=torch.float64) for _ in range(3)]))
+
+
+def test_a_seed_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    sequence(BatchNoise.seeded(3, CPU), (2, 3), 3)
+    sequence(SampleNoise([1, 2]), (2, 3), 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_draws_have_the_shape_and_dtype_asked_for(dtype: torch.dtype) -> None:
+    for source in (BatchNoise.seeded(0, CPU), SampleNoise([1, 2]), CallableNoise(lambda k, like: torch.ones(2, 3, 4))):
+        z = source.normal(torch.zeros(2, 3, 4, dtype=dtype))
+        assert (z.shape, z.dtype) == ((2, 3, 4), dtype)
+
+
+# One generator a sample
+
+
+@given(seeds=st.lists(SEEDS, min_size=1, max_size=6), event=EVENTS, count=st.integers(1, 4), data=st.data())
+@settings(max_examples=30)
+def test_a_sample_depends_on_its_seed_alone(
+    seeds: list[int], event: tuple[int, ...], count: int, data: st.DataObject
+) -> None:
+    together = sequence(SampleNoise(seeds), (len(seeds), *event), count)
+    order = data.draw(st.lists(st.integers(0, len(seeds) - 1), min_size=1, max_size=6))  # permuted, repeated, left out
+    picked = sequence(SampleNoise([seeds[i] for i in order]), (len(order), *event), count)
+    assert torch.equal(picked, together[:, order])
+    for dtype in (torch.float32, torch.bfloat16):
+        narrow = sequence(SampleNoise(seeds), (len(seeds), *event), count, dtype)
+        assert torch.equal(narrow, together.to(dtype))
+
+
+def test_samples_of_different_seeds_differ_and_draws_do_too() -> None:
+    z = sequence(SampleNoise(range(50)), (50, 3), 4).reshape(200, 3)
+    assert len({tuple(row) for row in z.tolist()}) == 200
+
+
+def test_draws_do_not_depend_on_where_blocks_end() -> None:
+    # an event of 1500 numbers comes in blocks of 2, one of 5000 alone: 5 draws cross both
+    for size in (1500, 4096, 5000):
+        one, two = (sequence(SampleNoise(seeds), (len(seeds), size), 5) for seeds in ([7], [6, 7]))
+        assert torch.equal(one[:, 0], two[:, 1])
+        assert len(set(one[:, 0, 0].tolist())) == 5
+
+
+def test_blocks_of_the_stream_are_those_of_the_seed() -> None:
+    z = sequence(SampleNoise([9]), (1, 3), 5)[:, 0]
+    generator = torch.Generator().manual_seed(9)
+    assert torch.equal(z, torch.randn((4096 // 3, 3), dtype=torch.float64, generator=generator)[:5])
+
+
+def test_a_source_serves_events_of_another_shape() -> None:
+    source = SampleNoise([1, 2])
+    source.normal(torch.zeros(2, 5))
+    assert source.normal(torch.zeros(2, 3)).shape == (2, 3)
+    assert source.normal(torch.zeros(2, 2, 2)).shape == (2, 2, 2)
+
+
+def test_samples_may_leave_the_batch() -> None:
+    whole = sequence(SampleNoise([1, 2, 3]), (3, 2), 4)
+    source = SampleNoise([1, 2, 3])
+    first = sequence(source, (3, 2), 2)
+    rest = sequence(source.take(torch.tensor([2, 0])), (2, 2), 2)
+    assert torch.equal(first, whole[:2])
+    assert torch.equal(rest, whole[2:][:, [2, 0]])
+    batch = BatchNoise.seeded(0, CPU)
+    assert batch.take(torch.tensor([0])) is batch
+    assert [s.whole_batch for s in (source, batch, CallableNoise(lambda k, like: like))] == [False, False, True]
+
+
+def test_an_empty_batch_draws_nothing() -> None:
+    assert SampleNoise([]).normal(torch.zeros(0, 3)).shape == (0, 3)
+    assert len(SampleNoise([])) == 0
+    assert len(SampleNoise([1, 2])) == 2
+
+
+def test_draws_are_standard_normal() -> None:
+    # |z| < 4.9 for mean and variance, DKW at 1e-6 for the law: each a false alarm in 1e6; seeded
+    n = 200_000
+    each, batch = sequence(SampleNoise(range(50)), (50, 40), 100), sequence(BatchNoise.seeded(0, CPU), (50, 40), 100)
+    for z in (each, batch):
+        values = z.flatten().sort().values
+        assert len(values) == n
+        assert abs(float(values.mean())) < 4.9 / math.sqrt(n)
+        assert abs(float(values.var()) - 1) < 4.9 * math.sqrt(2 / n)
+        gap = (torch.special.ndtr(values) - torch.arange(1, n + 1) / n).abs().max()
+        assert float(gap) < math.sqrt(math.log(2e6) / (2 * n)) + 1 / n
+        # successive draws, coordinates of a draw, and samples are not correlated
+        for product in (z[1:] * z[:-1], z[..., 1:] * z[..., :-1], z[:, 1:] * z[:, :-1]):
+            assert abs(float(product.mean())) < 4.9 / math.sqrt(product.numel())
+
+
+# Draws that are given
+
+
+def test_given_draws_are_asked_for_in_order() -> None:
+    asked: list[tuple[int, torch.Size, torch.dtype]] = []
+
+    def draw(k: int, like: Tensor) -> Tensor:
+        asked.append((k, like.shape, like.dtype))
+        return torch.full_like(like, float(k))
+
+    source = CallableNoise(draw)
+    values = [float(source.normal(torch.zeros(shape)).mean()) for shape in ((1, 2), (1, 2), (3, 2))]
+    assert values == [0.0, 1.0, 2.0]
+    assert asked == [(0, (1, 2), torch.float32), (1, (1, 2), torch.float32), (2, (3, 2), torch.float32)]
+    assert source.take(torch.tensor([0])) is source
+
+
+@pytest.mark.parametrize(
+    ("value", "got"), [(torch.zeros(1, 2), r"\(1, 2\)"), (torch.zeros(()), r"\(\)"), (None, "NoneType"), (0.0, "float")]
+)
+def test_given_draws_of_another_shape_are_refused(value: Any, got: str) -> None:
+    source = CallableNoise(lambda k, like: value)
+    with pytest.raises(InvalidArgumentError, match=rf"`noise` must return a tensor of shape \(3, 2\), got {got}"):
+        source.normal(torch.zeros(3, 2))
+
+
+# Arguments
+
+
+def choose(**given: Any) -> Noise:
+    return resolve(
+        **{"seed": None, "seeds": None, "generator": None, "noise": None, "device": CPU, "batch": 3, **given}
+    )
+
+
+def test_arguments_give_their_source() -> None:
+    assert isinstance(choose(), BatchNoise)
+    assert choose().generator is None
+    like = torch.zeros(3, 2)
+    assert torch.equal(choose(seed=4).normal(like), BatchNoise.seeded(4, CPU).normal(like))
+    for seeds in ([1, 2, 3], (1, 2, 3), range(1, 4), torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]).numpy()):
+        assert torch.equal(choose(seeds=seeds).normal(like), SampleNoise([1, 2, 3]).normal(like))
+    generator = torch.Generator().manual_seed(4)
+    assert choose(generator=generator).generator is generator
+    mine = SampleNoise([1, 2, 3])
+    assert choose(noise=mine) is mine
+    assert isinstance(choose(noise=lambda k, like: like), CallableNoise)
+    assert isinstance(choose(seed=0), BatchNoise)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"seed": 1, "seeds": [1, 2, 3]}, InvalidArgumentError, "at most one of .* got seed, seeds"),
+        ({"seed": 1, "noise": lambda k, like: like}, InvalidArgumentError, "at most one of .* got seed, noise"),
+        ({"seeds": [1, 2, 3], "generator": torch.Generator()}, InvalidArgumentError, "got seeds, generator"),
+        ({"seed": 0, "generator": torch.Generator()}, InvalidArgumentError, "got seed, generator"),
+        ({"seed": -1}, InvalidArgumentError, "`seed` must be at least 0, got -1"),
+        ({"seed": 2**64}, InvalidArgumentError, r"`seed` must be below 2\*\*64, got 18446744073709551616"),
+        ({"seed": True}, InvalidTypeError, "`seed` must be an integer, got True"),
+        ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer, got 1.0"),
+        ({"seed": "1"}, InvalidTypeError, "`seed` must be an integer, got '1'"),
+        ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one a sample, got 5"),
+        ({"seeds": torch.tensor(5)}, InvalidTypeError, "`seeds` must be a sequence of integers"),
+        ({"seeds": [1, 2]}, InvalidArgumentError, "`seeds` must have one entry a sample: 3 samples, 2 seeds"),
+        ({"seeds": []}, InvalidArgumentError, "`seeds` must have one entry a sample: 3 samples, 0 seeds"),
+        ({"seeds": [1, -2, 3]}, InvalidArgumentError, r"`seeds\[1\]` must be at least 0, got -2"),
+        ({"seeds": [1, 2, 2**64]}, InvalidArgumentError, r"`seeds\[2\]` must be below"),
+        ({"seeds": [1, 2.5, 3]}, InvalidTypeError, r"`seeds\[1\]` must be an integer, got 2.5"),
+        ({"seeds": torch.tensor([1.0, 2.0, 3.0])}, InvalidTypeError, r"`seeds\[0\]` must be an integer, got 1.0"),
+        ({"seeds": torch.tensor([[1], [2], [3]])}, InvalidTypeError, r"`seeds\[0\]` must be an integer"),
+        ({"seeds": "abc"}, InvalidTypeError, "`seeds"),
+        ({"generator": 5}, InvalidTypeError, "`generator` must be a torch.Generator, got int; an integer is `seed=`"),
+        ({"noise": 5}, InvalidTypeError, "`noise` must be a Noise or a callable .* got int"),
+        ({"noise": torch.zeros(3, 2)}, InvalidTypeError, "`noise` must be a Noise or a callable .* got Tensor"),
+    ],
+)
+def test_bad_arguments_are_refused(given: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        choose(**given)
+
+
+@given(SEEDS)
+def test_every_64_bit_seed_is_taken(seed: int) -> None:
+    assert check_seed("seed", seed) == seed
+    assert BatchNoise.seeded(seed, CPU).normal(torch.zeros(1, 1)).shape == (1, 1)
+
+
+@given(st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=2), st.lists(st.integers(), max_size=3)))
+def test_only_errors_of_the_package_are_raised(value: Any) -> None:
+    for name in ("seed", "seeds"):
+        with contextlib.suppress(ScoreSDEError):
+            choose(**{name: value})
+
+
+def test_a_source_knows_its_batch() -> None:
+    with pytest.raises(InvalidArgumentError, match="`seeds` must have one entry a sample: 2 samples, 3 seeds"):
+        SampleNoise([1, 2, 3]).normal(torch.zeros(2, 2))

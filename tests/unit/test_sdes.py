@@ -1,0 +1,1038 @@
+"""Forward processes: schedules, rates, kernels, forms, priors, and what their constructors refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import scoresde
+from scoresde import (
+    EDMSDE,
+    SDE,
+    VDMSDE,
+    VESDE,
+    VPSDE,
+    CosineVPSDE,
+    FlowSDE,
+    GaussianSDE,
+    InvalidArgumentError,
+    InvalidTypeError,
+    LinearGamma,
+    NormalPrior,
+    SubVPSDE,
+)
+from tests.unit import high_precision
+from tests.unit.strategies import PROCESSES, Schedule, monotone, named, schedules, three_times, times
+
+F64 = torch.float64
+
+
+@pytest.fixture(params=PROCESSES)
+def sde(request: pytest.FixtureRequest) -> Any:
+    return PROCESSES[request.param]()
+
+
+def close(actual: Tensor, expected: Tensor, rtol: float, atol: float = 0.0) -> None:
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def rates(sde: Any, t: Tensor) -> tuple[Tensor, Tensor]:
+    """f and g^2 through the public methods."""
+    return sde.drift(torch.ones(len(t), 1, dtype=F64), t)[:, 0], sde.diffusion(t) ** 2
+
+
+def gradient(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    u = t.clone().requires_grad_()
+    out = function(u).sum()
+    if not out.requires_grad:  # a constant
+        return torch.zeros_like(t)
+    return torch.autograd.grad(out, u)[0]
+
+
+def autodiff_agrees(sde: Any, t: Tensor) -> None:
+    f, g2 = rates(sde, t)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    close(f, gradient(sde.alpha, t) / alpha, rtol=1e-10, atol=1e-14)
+    close(g2, gradient(lambda u: sde.sigma(u) ** 2, t) - 2 * f * sigma**2, rtol=1e-10, atol=1e-14)
+    close(g2, -(sigma**2) * gradient(sde.log_snr, t), rtol=1e-10)
+    nodes = sde.nodes(t)
+    close(nodes.dalpha, gradient(sde.alpha, t), rtol=1e-10, atol=1e-14)
+    close(nodes.dsigma, gradient(sde.sigma, t), rtol=1e-10, atol=1e-14)
+
+
+# Rates
+
+
+def test_rates_agree_with_autodiff(sde: Any) -> None:
+    near_ends = torch.tensor([1e-6, 1e-4, 0.01, 0.99, 1 - 1e-4], dtype=F64)
+    t = torch.cat([times(sde, 33), sde.t_min + (sde.t_max - sde.t_min) * near_ends])
+    autodiff_agrees(sde, t)
+
+
+@given(named)
+@settings(max_examples=60)
+def test_rates_of_random_named_processes_agree_with_autodiff(sde: Any) -> None:
+    autodiff_agrees(sde, times(sde, 9))
+
+
+@given(monotone)
+@settings(max_examples=60)
+def test_rates_of_random_functions_agree_with_their_written_derivatives(schedule: Schedule) -> None:
+    t = times(schedule.sde, 9)
+    sde = schedule.sde
+    log_alpha_rate, log_sigma_rate = schedule.rates(t)
+    f, g2 = rates(sde, t)
+    sigma = sde.sigma(t)
+    close(f, log_alpha_rate, rtol=1e-10, atol=1e-12)
+    close(g2, 2 * sigma**2 * (log_sigma_rate - log_alpha_rate), rtol=1e-10)
+    nodes = sde.nodes(t)
+    close(nodes.dalpha, sde.alpha(t) * log_alpha_rate, rtol=1e-10, atol=1e-12)
+    close(nodes.dsigma, sigma * log_sigma_rate, rtol=1e-10, atol=1e-12)
+
+
+def test_node_has_the_values_of_the_public_methods_as_floats(sde: Any) -> None:
+    t = float(times(sde, 3)[1])
+    node = sde.node(t)
+    assert all(type(value) is float for value in node)
+    assert node.t == t
+    assert node.alpha == float(sde.alpha(t))
+    assert node.sigma == float(sde.sigma(t))
+    assert node.lam == pytest.approx(float(sde.log_snr(t)) / 2, rel=1e-15, abs=1e-15)
+    assert node.g2 == pytest.approx(float(sde.diffusion(t)) ** 2, rel=1e-14)
+    many = sde.nodes(torch.tensor([t, t], dtype=F64))
+    assert all(value.tolist() == [one, one] for value, one in zip(many, node, strict=True))
+
+
+def test_log_snr_is_that_of_alpha_and_sigma(sde: Any) -> None:
+    t = times(sde, 33)
+    close(sde.log_snr(t), torch.log(sde.alpha(t) ** 2 / sde.sigma(t) ** 2), rtol=1e-12, atol=1e-12)
+
+
+# Published constants
+
+
+def test_vp_constants() -> None:
+    sde = VPSDE()
+    assert float(sde.alpha(1.0)) ** 2 == pytest.approx(math.exp(-10.05), rel=1e-13)
+    assert float(sde.diffusion(1.0)) == pytest.approx(math.sqrt(20.0), rel=1e-12)
+    assert float(sde.drift(torch.ones(1, 1, dtype=F64), 0.5)) == pytest.approx(-0.5 * 10.05, rel=1e-13)
+    # the log-SNR falls by 23.8645 on [1e-5, 1]: the normaliser of likelihood weighting
+    assert float(sde.log_snr(1e-5) - sde.log_snr(1.0)) == pytest.approx(23.8645, abs=5e-5)
+
+
+@given(t=st.floats(1e-3, 1.0), low=st.floats(0.05, 1.0), high=st.floats(2.0, 30.0))
+def test_vp_and_sub_vp_follow_their_beta(t: float, low: float, high: float) -> None:
+    beta, b = low + (high - low) * t, low * t + 0.5 * (high - low) * t * t
+    vp, sub = VPSDE(low, high), SubVPSDE(low, high)
+    assert float(vp.diffusion(t)) ** 2 == pytest.approx(beta, rel=1e-12)
+    assert float(sub.diffusion(t)) ** 2 == pytest.approx(-beta * math.expm1(-2 * b), rel=1e-12)
+    assert float(vp.alpha(t)) == float(sub.alpha(t)) == pytest.approx(math.exp(-b / 2), rel=1e-13)
+    assert float(vp.sigma(t)) ** 2 == pytest.approx(-math.expm1(-b), rel=1e-13)
+    assert float(sub.sigma(t)) == pytest.approx(-math.expm1(-b), rel=1e-13)
+    x = torch.ones(1, 1, dtype=F64)
+    assert float(vp.drift(x, t)) == float(sub.drift(x, t)) == pytest.approx(-beta / 2, rel=1e-13)
+
+
+def test_sub_vp_log_snr_falls_by_the_published_total() -> None:
+    assert float(SubVPSDE().log_snr(1e-5) - SubVPSDE().log_snr(1.0)) == pytest.approx(37.6789, abs=5e-5)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.01, 50.0), (0.01, 90.0), (0.01, 348.0), (0.002, 80.0)])
+def test_ve_constants(low: float, high: float) -> None:
+    sde = VESDE(low, high)
+    for t in (0.0, 0.25, 1.0):
+        sigma = low * (high / low) ** t
+        assert float(sde.alpha(t)) == 1.0
+        assert float(sde.sigma(t)) == pytest.approx(sigma, rel=1e-13)
+        assert float(sde.diffusion(t)) == pytest.approx(sigma * math.sqrt(2 * math.log(high / low)), rel=1e-13)
+    assert sde.prior.std == pytest.approx(high, rel=1e-13)
+
+
+def test_cosine_constants() -> None:
+    sde = CosineVPSDE(t_max=1.0)
+
+    def alpha_bar(i: int, steps: int) -> float:
+        return float(sde.alpha(i / steps)) ** 2
+
+    # FORMULAS of improved DDPM: first beta and, with beta clipped at 0.999, the last alpha-bar
+    assert 1 - alpha_bar(1, 1000) == pytest.approx(4.13e-5, rel=2e-3)
+    assert 1 - alpha_bar(1, 4000) == pytest.approx(9.9e-6, rel=5e-3)
+    assert 1e-3 * alpha_bar(999, 1000) == pytest.approx(2.43e-9, rel=2e-3)
+    assert 1e-3 * alpha_bar(3999, 4000) == pytest.approx(1.5e-10, rel=2e-2)
+    clipped = [1 - alpha_bar(i, 1000) / alpha_bar(i - 1, 1000) > 0.999 for i in range(1, 1001)]
+    assert clipped == [False] * 999 + [True]
+    for t in (0.1, 0.5, 0.9):
+        angle = (t + 0.008) / 1.008 * math.pi / 2
+        assert float(sde.alpha(t)) == pytest.approx(math.cos(angle) / math.cos(0.008 / 1.008 * math.pi / 2), rel=1e-13)
+        assert float(sde.alpha(t)) ** 2 + float(sde.sigma(t)) ** 2 == pytest.approx(1.0, rel=1e-15)
+    default = CosineVPSDE()
+    assert default.t_max == 0.9946
+    assert float(default.log_snr(0.9946)) / 2 == pytest.approx(-4.8, abs=0.05)
+
+
+def test_vdm_constants() -> None:
+    sde = VDMSDE()
+    for t in (0.0, 0.3, 1.0):
+        gamma = -13.3 + 18.3 * t
+        assert float(sde.log_snr(t)) == pytest.approx(-gamma, rel=1e-13)
+        assert float(sde.alpha(t)) ** 2 == pytest.approx(1 / (1 + math.exp(gamma)), rel=1e-13)
+        assert float(sde.sigma(t)) ** 2 == pytest.approx(1 / (1 + math.exp(-gamma)), rel=1e-13)
+        # g^2 = sigma^2 gamma'
+        assert float(sde.diffusion(t)) ** 2 == pytest.approx(18.3 / (1 + math.exp(-gamma)), rel=1e-13)
+
+
+def test_edm_and_flow_constants() -> None:
+    edm, flow = EDMSDE(), FlowSDE()
+    for t in (0.01, 0.3, 0.9):
+        assert (float(edm.alpha(t)), float(edm.sigma(t))) == (1.0, pytest.approx(t, rel=1e-15))
+        assert float(edm.diffusion(t)) == pytest.approx(math.sqrt(2 * t), rel=1e-14)
+        assert (float(flow.alpha(t)), float(flow.sigma(t))) == pytest.approx((1 - t, t), rel=1e-15)
+        assert float(flow.diffusion(t)) == pytest.approx(math.sqrt(2 * t / (1 - t)), rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("name", "interval", "std"),
+    [
+        ("ve", (1e-5, 1.0), 50.0),
+        ("vp", (1e-3, 1.0), 1.0),
+        ("sub_vp", (1e-3, 1.0), 1.0),
+        ("cosine", (1e-3, 0.9946), 1.0),
+        ("vdm", (0.0, 1.0), 1.0),
+        ("edm", (0.002, 80.0), 80.0),
+        ("flow", (1e-3, 1 - 1e-3), 1 - 1e-3),
+        ("gaussian", (1e-3, 1.5), math.sin(1.5)),
+    ],
+)
+def test_default_interval_and_prior(name: str, interval: tuple[float, float], std: float) -> None:
+    sde = PROCESSES[name]()
+    assert (sde.t_min, sde.t_max) == interval
+    assert sde.prior.std == pytest.approx(std, rel=1e-13)
+    assert sde.prior.mean == 0.0
+
+
+@pytest.mark.parametrize("make", [VESDE, EDMSDE, FlowSDE], ids=["ve", "edm", "flow"])
+def test_prior_follows_t_max(make: Callable[..., Any]) -> None:
+    sde = make(t_max=0.5)
+    assert sde.t_max == 0.5
+    assert sde.prior.std == pytest.approx(float(sde.sigma(0.5)), rel=1e-13)
+    mine = NormalPrior(3.0, 1.0)
+    assert make(t_max=0.5, prior=mine).prior is mine
+
+
+# Precision
+
+CHECKED = {
+    "ve": (VESDE, high_precision.ve, (0.01, 50.0)),
+    "vp": (VPSDE, high_precision.vp, (0.1, 20.0)),
+    "sub_vp": (SubVPSDE, high_precision.sub_vp, (0.1, 20.0)),
+    "cosine": (lambda s: CosineVPSDE(s, t_max=1.0), high_precision.cosine, (0.008,)),
+    "vdm": (lambda low, high: VDMSDE(LinearGamma(low, high)), high_precision.vdm, (-13.3, 5.0)),
+    "edm": (lambda: EDMSDE(1e-7, 80.0), high_precision.edm, ()),
+    "flow": (lambda: FlowSDE(t_min=1e-7, t_max=1.0), high_precision.flow, ()),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize("t", [1e-6, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6])
+def test_twelve_digits(name: str, t: float) -> None:
+    make, exact, parameters = CHECKED[name]
+    sde = make(*parameters)
+    alpha_error, sigma_error = high_precision.relative_errors(
+        float(sde.alpha(t)), float(sde.sigma(t)), exact, t, *parameters
+    )
+    assert sigma_error < 1e-12
+    assert alpha_error < 1e-12
+
+
+@given(
+    name=st.sampled_from(["vp", "sub_vp"]),
+    low=st.floats(1e-3, 2.0),
+    high=st.floats(2.0, 40.0),
+    exponent=st.floats(-8.0, 0.0),
+)
+@settings(max_examples=60)
+def test_twelve_digits_for_any_beta(name: str, low: float, high: float, exponent: float) -> None:
+    make, exact, _ = CHECKED[name]
+    sde, t = make(low, high), 10.0**exponent
+    errors = high_precision.relative_errors(float(sde.alpha(t)), float(sde.sigma(t)), exact, t, low, high)
+    assert max(errors) < 1e-12
+
+
+@given(s=st.floats(1e-4, 0.3), exponent=st.floats(-8.0, -1e-6))
+@settings(max_examples=60)
+def test_twelve_digits_for_any_cosine(s: float, exponent: float) -> None:
+    t = 10.0**exponent
+    sde = CosineVPSDE(s)
+    errors = high_precision.relative_errors(float(sde.alpha(t)), float(sde.sigma(t)), high_precision.cosine, t, s)
+    # alpha is cos of an angle near pi/2 at the noise end, where half an ulp of t is 1e-16 / (1 - t) of alpha
+    assert errors[1] < 1e-12
+    assert errors[0] < 1e-12 + 1e-15 / (1 - t)
+
+
+# The inverse of the log-SNR
+
+
+def test_time_inverts_log_snr(sde: Any) -> None:
+    t = torch.cat([torch.tensor([sde.t_min], dtype=F64), times(sde, 65), torch.tensor([sde.t_max], dtype=F64)])
+    close(sde.time(sde.log_snr(t)), t, rtol=1e-11, atol=1e-13)
+    middle = float(times(sde, 3)[1])
+    assert float(sde.time(float(sde.log_snr(middle)))) == pytest.approx(middle, rel=1e-13)
+
+
+@given(schedules)
+@settings(max_examples=60)
+def test_time_inverts_log_snr_of_random_schedules(schedule: Schedule) -> None:
+    sde = schedule.sde
+    t = torch.cat([torch.tensor([sde.t_min], dtype=F64), times(sde, 9), torch.tensor([sde.t_max], dtype=F64)])
+    close(sde.time(sde.log_snr(t)), t, rtol=1e-10, atol=1e-12)
+
+
+def test_time_is_differentiable(sde: Any) -> None:
+    t = times(sde, 7, margin=0.1)
+    value = sde.log_snr(t).requires_grad_()
+    assert torch.autograd.gradcheck(sde.time, (value,), eps=1e-6 * float(value.detach().abs().max()))
+    close(gradient(sde.time, value.detach()), 1 / gradient(sde.log_snr, t), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["alpha", "sigma", "log_snr", "diffusion"])
+def test_functions_of_time_are_differentiable(sde: Any, name: str) -> None:
+    t = times(sde, 5, margin=0.2).requires_grad_()
+    assert torch.autograd.gradcheck(getattr(sde, name), (t,), eps=1e-6 * sde.t_max)
+
+
+def test_time_refuses_what_the_schedule_does_not_reach() -> None:
+    sde = GaussianSDE(lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=0.1, t_max=1.5)
+    with pytest.raises(InvalidArgumentError, match=r"log\(alpha/sigma\) = 10 is not reached on \[0.1, 1.5\]"):
+        sde.time(20.0)
+    with pytest.raises(InvalidArgumentError, match=r"= -10 is not reached on \[0, 1\]"):
+        VDMSDE().time(torch.tensor([0.0, -20.0], dtype=F64))
+
+
+# Learned schedules
+
+
+class LineGamma(nn.Module):
+    """An increasing line with float32 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(-9.0))
+        self.weight = nn.Parameter(torch.tensor(13.0))
+        self.seen: list[tuple[torch.dtype, int]] = []
+
+    def forward(self, t: Tensor) -> Tensor:
+        self.seen.append((t.dtype, t.ndim))
+        return self.bias + self.weight * t
+
+
+def _exact(name: str, value: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
+    gamma = bias + weight * value
+    return {
+        "alpha": lambda: torch.sigmoid(-gamma) ** 0.5,
+        "sigma": lambda: torch.sigmoid(gamma) ** 0.5,
+        "log_snr": lambda: -gamma,
+        "diffusion": lambda: (torch.sigmoid(gamma) * weight) ** 0.5,
+        "time": lambda: (-value - bias) / weight,
+    }[name]()
+
+
+@pytest.mark.parametrize("value", [0.4, torch.tensor(0.4, dtype=F64), torch.tensor([0.2, 0.7], dtype=F64)])
+@pytest.mark.parametrize("name", ["alpha", "sigma", "log_snr", "diffusion", "time"])
+def test_gradients_flow_to_a_module(name: str, value: Any) -> None:
+    gamma = LineGamma()
+    sde = VDMSDE(gamma)
+    assert not any(p.grad is not None for p in gamma.parameters())
+    out = getattr(sde, name)(value)
+    assert out.dtype == F64
+    assert out.shape == torch.as_tensor(value).shape
+    out.sum().backward()
+    twin = [torch.tensor(p.item(), dtype=F64, requires_grad=True) for p in (gamma.bias, gamma.weight)]
+    _exact(name, torch.as_tensor(value, dtype=F64), *twin).sum().backward()
+    for got, want in zip((gamma.bias, gamma.weight), twin, strict=True):
+        assert got.dtype == torch.float32
+        assert got.grad is not None
+        assert float(got.grad) == pytest.approx(float(want.grad), rel=2e-5, abs=1e-12)
+
+
+def test_module_is_called_in_its_own_dtype_with_a_flat_batch() -> None:
+    gamma = LineGamma()
+    VDMSDE(gamma).sigma(0.5)
+    assert set(gamma.seen) == {(torch.float32, 1)}
+    gamma.double().seen.clear()
+    assert VDMSDE(gamma).sigma(torch.tensor(0.5, dtype=F64)).shape == ()
+    assert {dtype for dtype, _ in gamma.seen} == {F64}
+
+
+def test_gradients_flow_to_the_functions_of_a_gaussian_process() -> None:
+    rate = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    alpha, sigma = lambda t: torch.exp(-rate * t), lambda t: torch.sqrt(-torch.expm1(-2 * rate * t))
+    sde = GaussianSDE(alpha, sigma, 1e-3, 1.0, prior=NormalPrior())
+    t = 0.3
+    # an Ornstein-Uhlenbeck process: f = -rate, g^2 = 2 rate, log-SNR = -ln(e^{2 rate t} - 1)
+    sde.diffusion(t).backward()
+    assert float(rate.grad) == pytest.approx(1 / math.sqrt(2 * 2.0), rel=1e-10)
+    rate.grad = None
+    sde.time(sde.log_snr(t).item()).backward()
+    assert float(rate.grad) == pytest.approx(-t / 2.0, rel=1e-9)
+
+
+def test_a_gaussian_process_with_parameters_finds_its_prior() -> None:
+    width = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # or the warning would come once a process only
+    try:
+        sde = GaussianSDE(lambda t: 1.0, lambda t: width * t, 1e-3, 1.0)
+    finally:
+        torch.set_warn_always(before)
+    assert sde.prior == NormalPrior(2.0)
+
+
+def test_vdm_with_the_gamma_of_vp_is_vp() -> None:
+    beta = VPSDE()
+    sde = VDMSDE(lambda t: torch.log(torch.expm1(0.1 * t + 9.95 * t * t)), t_min=1e-3)
+    t = times(beta, 17)
+    for name in ("alpha", "sigma", "log_snr", "diffusion"):
+        close(getattr(sde, name)(t), getattr(beta, name)(t), rtol=1e-11)
+    assert sde.same_schedule(beta)
+    assert beta.same_schedule(sde)
+    assert not beta.same_schedule(SubVPSDE())
+    assert not beta.same_schedule(VPSDE(beta_max=20.1))
+    assert beta.same_schedule(VPSDE(t_max=0.5))
+    assert not EDMSDE(0.1, 0.2).same_schedule(EDMSDE(1.0, 2.0))
+
+
+# Kernels
+
+
+def one(value: float = 1.0) -> Tensor:
+    return torch.full((1, 1), value, dtype=F64)
+
+
+def kernels_compose(sde: Any, r: float, s: float, t: float) -> None:
+    alpha, sigma = {u: float(sde.alpha(u)) for u in (r, s, t)}, {u: float(sde.sigma(u)) for u in (r, s, t)}
+
+    def step(a: float, b: float) -> tuple[float, float]:
+        mean, std = sde.transition(one(), a, b)
+        return float(mean), float(std) ** 2
+
+    (m_rs, v_rs), (m_st, v_st), (m_rt, v_rt) = step(r, s), step(s, t), step(r, t)
+    # Chapman-Kolmogorov: q(x_t|x_r) is q(x_t|x_s) after q(x_s|x_r), and the same from clean data
+    assert m_st * m_rs == pytest.approx(m_rt, rel=1e-12)
+    assert m_st**2 * v_rs + v_st == pytest.approx(v_rt, rel=1e-12)
+    assert m_st * alpha[s] == pytest.approx(alpha[t], rel=1e-12)
+    assert m_st**2 * sigma[s] ** 2 + v_st == pytest.approx(sigma[t] ** 2, rel=1e-12)
+    # Bayes: precisions and precision-weighted means add
+    of_x, std = sde.posterior(one(), one(0.0), s, t)
+    of_data, _ = sde.posterior(one(0.0), one(), s, t)
+    variance = 1 / (1 / sigma[s] ** 2 + m_st**2 / v_st)
+    assert float(std) ** 2 == pytest.approx(variance, rel=1e-12)
+    assert float(of_x) == pytest.approx(variance * m_st / v_st, rel=1e-12)
+    assert float(of_data) == pytest.approx(variance * alpha[s] / sigma[s] ** 2, rel=1e-12)
+
+
+def test_kernels_compose(sde: Any) -> None:
+    t = times(sde, 5).tolist()
+    for r, s, u in zip(t, t[1:], t[2:], strict=False):
+        kernels_compose(sde, r, s, u)
+    kernels_compose(sde, sde.t_min, t[2], sde.t_max)
+
+
+@given(st.data())
+@settings(max_examples=80)
+def test_kernels_of_random_schedules_compose(data: st.DataObject) -> None:
+    sde = data.draw(schedules).sde
+    kernels_compose(sde, *data.draw(three_times(sde)))
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_bayes_holds_for_densities(data: st.DataObject) -> None:
+    sde = data.draw(schedules).sde
+    _, s, t = data.draw(three_times(sde))
+    torch.manual_seed(data.draw(st.integers(0, 2**32)))
+    x0, z_s, z_t = torch.randn(3, 4, 2, 3, dtype=F64)
+    normal = torch.distributions.Normal
+    x_s, _ = sde.perturb(x0, s, z_s)
+    mean, std = sde.transition(x_s, s, t)
+    x_t = mean + std * z_t
+    left = normal(*sde.posterior(x_t, x0, s, t)).log_prob(x_s) + normal(*sde.marginal(x0, t)).log_prob(x_t)
+    right = normal(mean, std).log_prob(x_t) + normal(*sde.marginal(x0, s)).log_prob(x_s)
+    close(left, right, rtol=1e-12, atol=1e-10)
+
+
+def test_kernels_take_a_time_per_sample_and_any_event_rank(sde: Any) -> None:
+    t = times(sde, 3)
+    s = 0.5 * (t + sde.t_min)
+    for event in ((2,), (2, 3), (1, 2, 2), (1, 2, 1, 2)):
+        x = torch.randn(3, *event, dtype=F64, generator=torch.Generator().manual_seed(0))
+        x0 = x.flip(0).clone()
+        for i in range(3):
+            row = slice(i, i + 1)
+            at = (float(s[i]), float(t[i]))
+            for whole, single in (
+                (sde.marginal(x, t), sde.marginal(x[row], at[1])),
+                (sde.transition(x, s, t), sde.transition(x[row], *at)),
+                (sde.posterior(x, x0, s, t), sde.posterior(x[row], x0[row], *at)),
+            ):
+                close(whole[0][row], single[0], rtol=1e-14)
+                assert whole[1].shape == (3, *[1] * len(event))
+                assert float(whole[1][i].squeeze()) == float(single[1])
+            assert torch.equal(sde.drift(x, t)[row], sde.drift(x[row], at[1]))
+        got, noise = sde.perturb(x, t, x0)
+        assert noise is x0
+        mean, std = sde.marginal(x, t)
+        assert torch.equal(got, mean + std * x0)
+
+
+def test_marginal_is_alpha_x_and_sigma(sde: Any) -> None:
+    x, t = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(1)), float(times(sde, 3)[1])
+    mean, std = sde.marginal(x, t)
+    assert torch.equal(mean, sde.alpha(t) * x)
+    assert float(std) == float(sde.sigma(t))
+
+
+def test_perturb_draws_a_fresh_standard_normal(sde: Any) -> None:
+    torch.manual_seed(3)
+    x, t = torch.zeros(2000, 8, dtype=F64), float(times(sde, 3)[1])
+    x_t, noise = sde.perturb(x, t)
+    close(x_t, sde.sigma(t) * noise, rtol=1e-14)
+    # |z| < 5: a false alarm in 1e6; seeded
+    assert abs(float(noise.mean())) < 5 / math.sqrt(noise.numel())
+    assert abs(float(noise.var()) - 1) < 5 * math.sqrt(2 / noise.numel())
+
+
+def test_equal_times_do_nothing(sde: Any) -> None:
+    x, x0 = torch.randn(2, 3, 2, dtype=F64, generator=torch.Generator().manual_seed(2))
+    t = float(times(sde, 3)[1])
+    mean, std = sde.transition(x, t, t)
+    assert torch.equal(mean, x)
+    assert float(std) == 0.0
+    mean, std = sde.posterior(x, x0, t, t)
+    assert torch.equal(mean, x)
+    assert float(std) == 0.0
+
+
+@pytest.mark.parametrize("make", [lambda: FlowSDE(t_min=0.0, t_max=1.0), lambda: CosineVPSDE(t_min=0.0, t_max=1.0)])
+def test_kernels_have_limits_where_signal_or_noise_is_gone(make: Callable[[], Any]) -> None:
+    sde = make()
+    x, x0 = one(2.0), one(3.0)
+    # t = 1: the state is noise alone and says nothing of x_s
+    mean, std = sde.transition(x, 0.5, 1.0)
+    assert (float(mean), float(std)) == (0.0, pytest.approx(1.0, rel=1e-15))
+    mean, std = sde.posterior(x, x0, 0.5, 1.0)
+    assert float(mean) == pytest.approx(3.0 * float(sde.alpha(0.5)), rel=1e-15)
+    assert float(std) == pytest.approx(float(sde.sigma(0.5)), rel=1e-15)
+    # s = 0: x_s is the data
+    mean, std = sde.transition(x, 0.0, 0.5)
+    assert float(mean) == pytest.approx(2.0 * float(sde.alpha(0.5)), rel=1e-15)
+    assert float(std) == pytest.approx(float(sde.sigma(0.5)), rel=1e-15)
+    mean, std = sde.posterior(x, x0, 0.0, 0.5)
+    assert (float(mean), float(std)) == (3.0, 0.0)
+    mean, std = sde.transition(x, 0.0, 1.0)
+    assert (float(mean), float(std)) == (0.0, pytest.approx(1.0, rel=1e-15))
+
+
+@pytest.mark.parametrize(
+    ("make", "g2"),
+    [
+        (lambda: VPSDE(t_min=0.0), 0.1),  # beta_min
+        (lambda: SubVPSDE(t_min=0.0), 0.0),
+        (lambda: EDMSDE(t_min=0.0), 0.0),
+        (lambda: FlowSDE(t_min=0.0), 0.0),
+        (lambda: CosineVPSDE(t_min=0.0), math.pi / 1.008 * math.tan(0.008 / 1.008 * math.pi / 2)),
+    ],
+    ids=["vp", "sub_vp", "edm", "flow", "cosine"],
+)
+def test_diffusion_has_its_limit_at_time_zero(make: Callable[[], Any], g2: float) -> None:
+    assert float(make().diffusion(0.0)) ** 2 == pytest.approx(g2, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "dsigma"),
+    [
+        (lambda: FlowSDE(t_min=0.0), 1.0),
+        (lambda: EDMSDE(t_min=0.0), 1.0),
+        (lambda: SubVPSDE(t_min=0.0), 0.1),  # sigma = 1 - e^{-B} ~ beta_min t
+    ],
+    ids=["flow", "edm", "sub_vp"],
+)
+def test_rate_of_sigma_has_its_limit_at_time_zero(make: Callable[[], Any], dsigma: float) -> None:
+    assert make().node(0.0).dsigma == pytest.approx(dsigma, rel=1e-12)
+
+
+def test_nothing_is_written_into_the_inputs(sde: Any) -> None:
+    x, x0, t = torch.randn(3, 2, dtype=F64), torch.randn(3, 2, dtype=F64), times(sde, 3)
+    s = 0.5 * (t + sde.t_min)
+    before = [v.clone() for v in (x, x0, t, s)]
+    sde.marginal(x, t), sde.perturb(x, t), sde.transition(x, s, t), sde.posterior(x, x0, s, t), sde.drift(x, t)
+    sde.alpha(t), sde.sigma(t), sde.log_snr(t), sde.diffusion(t), sde.prior_log_prob(x)
+    assert all(torch.equal(a, b) for a, b in zip(before, (x, x0, t, s), strict=True))
+
+
+# Dtypes
+
+FUNCTIONS = ["alpha", "sigma", "log_snr", "diffusion", "time"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_a_float_gives_a_float64_scalar(sde: Any, name: str, default: torch.dtype) -> None:
+    torch.set_default_dtype(default)
+    value = float(sde.log_snr(0.5)) if name == "time" else 0.5
+    out = getattr(sde, name)(value)
+    assert out.dtype == F64
+    assert out.shape == ()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_tensor_gives_its_dtype_or_wider(
+    sde: Any, name: str, dtype: torch.dtype, expected: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    value = torch.full(shape, 0.5, dtype=dtype)
+    out = getattr(sde, name)(value)
+    assert out.dtype == expected
+    assert out.shape == shape
+    # computed in float64 from the value as it is, and rounded once
+    exact = getattr(sde, name)(value.to(F64)).to(expected)
+    assert torch.equal(out, exact)
+
+
+def test_integers_and_numpy_floats_are_times() -> None:
+    assert torch.equal(EDMSDE().sigma(1), EDMSDE().sigma(1.0))
+    assert torch.equal(VPSDE().sigma(torch.tensor(0.5, dtype=F64).numpy()[()]), VPSDE().sigma(0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kernels_keep_the_dtype_of_the_state(sde: Any, dtype: torch.dtype) -> None:
+    x = torch.ones(3, 2, dtype=dtype)
+    for s, t in ((0.2, 0.5), (torch.full((3,), 0.2, dtype=F64), torch.full((3,), 0.5, dtype=F64))):
+        outputs = (*sde.marginal(x, t), *sde.perturb(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t))
+        assert {out.dtype for out in (*outputs, sde.drift(x, t))} == {dtype}
+
+
+@pytest.mark.parametrize("method", ["marginal", "drift", "perturb", "transition", "posterior"])
+def test_half_precision_kernels_have_one_dtype_whatever_the_shape_of_the_time(method: str) -> None:
+    sde, x = VPSDE(), torch.ones(3, 2, dtype=torch.bfloat16)
+
+    def call(s: Any, t: Any) -> Tensor:
+        arguments = {"transition": (x, s, t), "posterior": (x, x, s, t)}.get(method, (x, t))
+        out = getattr(sde, method)(*arguments)
+        return out if isinstance(out, Tensor) else out[0]
+
+    assert call(0.2, 0.5).dtype == call(torch.full((3,), 0.2), torch.full((3,), 0.5)).dtype
+
+
+def test_everything_works_in_inference_mode(sde: Any) -> None:
+    with torch.inference_mode():
+        t = times(sde, 4)
+        s = 0.5 * (t + sde.t_min)
+        x = torch.ones(4, 2, dtype=F64)
+        inside = [getattr(sde, name)(t) for name in FUNCTIONS[:-1]] + [sde.time(sde.log_snr(t)), sde.drift(x, t)]
+        inside += [*sde.marginal(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t)]
+        inside += [sde.reverse(lambda y, u: -y).drift(x, t), sde.prior_log_prob(x), *sde.nodes(t)]
+        sde.perturb(x, t), sde.prior_sample((2, 3)), sde.node(float(t[0]))
+        fresh = VDMSDE(LineGamma())
+        assert fresh.diffusion(t / sde.t_max).shape == (4,)
+    t, x = times(sde, 4), torch.ones(4, 2, dtype=F64)
+    s = 0.5 * (t + sde.t_min)
+    outside = [getattr(sde, name)(t) for name in FUNCTIONS[:-1]] + [sde.time(sde.log_snr(t)), sde.drift(x, t)]
+    outside += [*sde.marginal(x, t), *sde.transition(x, s, t), *sde.posterior(x, x, s, t)]
+    outside += [sde.reverse(lambda y, u: -y).drift(x, t), sde.prior_log_prob(x), *sde.nodes(t)]
+    assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
+
+
+def test_no_grad_gives_the_same_rates_without_a_graph(sde: Any) -> None:
+    t = times(sde, 4)
+    with torch.no_grad():
+        g = sde.diffusion(t)
+    assert not g.requires_grad
+    assert torch.equal(g, sde.diffusion(t))
+
+
+# Forms
+
+
+@pytest.mark.parametrize("stochasticity", [0.0, 0.3, 1.0, 2.0])
+def test_reverse_form_is_the_formula(sde: Any, stochasticity: float) -> None:
+    t = times(sde, 3)
+    x = torch.randn(3, 2, 2, dtype=F64, generator=torch.Generator().manual_seed(4))
+    seen: list[Tensor] = []
+
+    def score(y: Tensor, u: Tensor) -> Tensor:
+        seen.append(u)
+        return torch.sin(y) * (1 + u.reshape(-1, 1, 1))
+
+    form = sde.reverse(score, stochasticity)
+    f, g2 = rates(sde, t)
+    s = torch.sin(x) * (1 + t.reshape(-1, 1, 1))
+    wanted = f.reshape(-1, 1, 1) * x - 0.5 * (1 + stochasticity**2) * g2.reshape(-1, 1, 1) * s
+    close(form.drift(x, t), wanted, rtol=1e-12)
+    close(form.diffusion(t), stochasticity * sde.diffusion(t), rtol=1e-15)
+    for i in range(3):
+        close(form.drift(x[i : i + 1], float(t[i])), wanted[i : i + 1], rtol=1e-12)
+    assert [u.shape for u in seen] == [(3,), (1,), (1,), (1,)]
+    assert {u.dtype for u in seen} == {F64}
+
+
+def test_default_reverse_form_has_full_noise_and_the_flow_none(sde: Any) -> None:
+    x, t = torch.ones(2, 2, dtype=F64), float(times(sde, 3)[1])
+    score = lambda y, u: -2 * y  # noqa: E731
+    f, g2 = (float(v) for v in rates(sde, torch.tensor([t], dtype=F64)))
+    reverse, flow = sde.reverse(score), sde.probability_flow(score)
+    close(reverse.drift(x, t), torch.full_like(x, f + 2 * g2), rtol=1e-12)
+    close(flow.drift(x, t), torch.full_like(x, f + g2), rtol=1e-12)
+    assert float(reverse.diffusion(t)) == pytest.approx(math.sqrt(g2), rel=1e-13)
+    assert float(flow.diffusion(t)) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_score_function_of_a_form_sees_the_time_in_float32_or_wider(dtype: torch.dtype) -> None:
+    seen: list[Tensor] = []
+
+    def score(y: Tensor, u: Tensor) -> Tensor:
+        seen.append(u)
+        return -y
+
+    VPSDE().reverse(score).drift(torch.ones(2, 2, dtype=dtype), 0.3)
+    assert seen[0].dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+    assert seen[0].tolist() == pytest.approx([0.3, 0.3], rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_stochasticity_is_a_number_from_zero(value: float) -> None:
+    with pytest.raises(InvalidArgumentError, match="`stochasticity` must be in"):
+        VPSDE().reverse(lambda x, t: x, value)
+
+
+# Priors
+
+
+def test_prior_is_the_normal_of_torch(sde: Any) -> None:
+    x = torch.randn(5, 2, 3, dtype=F64, generator=torch.Generator().manual_seed(5))
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=F64), torch.tensor(sde.prior.std, dtype=F64))
+    close(sde.prior_log_prob(x), normal.log_prob(x).sum((1, 2)), rtol=1e-13)
+
+
+@pytest.mark.parametrize("mean", [1.5, torch.tensor([1.0, -2.0], dtype=F64)])
+def test_a_prior_with_a_mean(mean: Any) -> None:
+    prior = NormalPrior(0.7, mean)
+    sde = VPSDE(prior=prior)
+    x = torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(6))
+    normal = torch.distributions.Normal(torch.as_tensor(mean, dtype=F64).expand(2), torch.full((2,), 0.7, dtype=F64))
+    close(sde.prior_log_prob(x), normal.log_prob(x).sum(1), rtol=1e-13)
+    draws = sde.prior_sample((40_000, 2), generator=torch.Generator().manual_seed(7), dtype=F64)
+    # each |z| < 5; four of them: a false alarm in 4e5; seeded
+    assert ((draws.mean(0) - torch.as_tensor(mean)).abs() < 5 * 0.7 / 200).all()
+    assert ((draws.var(0) / 0.49 - 1).abs() < 5 * math.sqrt(2 / 40_000)).all()
+
+
+def test_prior_samples_follow_the_generator(sde: Any) -> None:
+    def draw(**options: Any) -> Tensor:
+        return sde.prior_sample((3, 2), generator=torch.Generator().manual_seed(8), **options)
+
+    z = torch.randn((3, 2), generator=torch.Generator().manual_seed(8), dtype=F64)
+    close(draw(dtype=F64), sde.prior.std * z, rtol=1e-15)
+    assert draw().dtype == torch.float32
+    assert draw(dtype=torch.bfloat16).dtype == torch.bfloat16
+    torch.set_default_dtype(F64)
+    assert draw().dtype == F64
+    torch.manual_seed(9)
+    first = sde.prior_sample((3, 2))
+    torch.manual_seed(9)
+    assert torch.equal(first, sde.prior_sample((3, 2)))
+
+
+def test_prior_density_of_half_precision_is_summed_in_float32() -> None:
+    x = torch.ones(1, 3072)
+    exact = float(VPSDE().prior_log_prob(x.double()))
+    got = float(VPSDE().prior_log_prob(x.bfloat16()))
+    assert got == pytest.approx(exact, rel=1e-4)
+
+
+# Refusals
+
+LINE = lambda t: 1 - t  # noqa: E731
+RISE = lambda t: t  # noqa: E731
+
+REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    ("empty", lambda: VPSDE(t_min=0.5, t_max=0.5), InvalidArgumentError, r"t_min=0.5 must be below t_max=0.5"),
+    ("reversed", lambda: VESDE(t_min=0.9, t_max=0.1), InvalidArgumentError, r"t_min=0.9 must be below t_max=0.1"),
+    ("flow empty", lambda: FlowSDE(t_max=0.0), InvalidArgumentError, r"t_min=0.001 must be below t_max=0.0"),
+    ("t_min negative", lambda: VPSDE(t_min=-0.1), InvalidArgumentError, r"`t_min` must be in \[0, inf\], got -0.1"),
+    ("t_min nan", lambda: VPSDE(t_min=math.nan), InvalidArgumentError, r"`t_min` .* got nan"),
+    ("t_max inf", lambda: EDMSDE(t_max=math.inf), InvalidArgumentError, r"`t_max` .* got inf"),
+    ("t_max text", lambda: VPSDE(t_max="1"), InvalidTypeError, r"`t_max` must be a number, got '1'"),
+    ("t_max None", lambda: VPSDE(t_max=None), InvalidTypeError, r"`t_max` must be a number, got None"),
+    ("t_max bool", lambda: VESDE(t_max=True), InvalidTypeError, r"`t_max` must be a number, got True"),
+    ("t_max list", lambda: VPSDE(t_max=[1.0]), InvalidTypeError, r"`t_max` must be a number, got list"),
+    ("flow past 1", lambda: FlowSDE(t_max=1.5), InvalidArgumentError, r"`t_max` must be in \[0, 1\], got 1.5"),
+    ("cosine past 1", lambda: CosineVPSDE(t_max=1.1), InvalidArgumentError, r"`t_max` must be in .*1\], got 1.1"),
+    ("ve low", lambda: VESDE(-0.01), InvalidArgumentError, r"`sigma_min` must be in \(0, inf\), got -0.01"),
+    ("ve zero", lambda: VESDE(0.0), InvalidArgumentError, r"`sigma_min` must be in \(0, inf\), got 0.0"),
+    (
+        "ve order",
+        lambda: VESDE(5.0, 1.0),
+        InvalidArgumentError,
+        r"`sigma_min` must be below `sigma_max`, got 5.0 and 1",
+    ),
+    ("ve nan", lambda: VESDE(0.01, math.nan), InvalidArgumentError, r"`sigma_max` .* got nan"),
+    ("edm low", lambda: EDMSDE(sigma_min=-1.0), InvalidArgumentError, r"`sigma_min` .* got -1.0"),
+    ("edm high", lambda: EDMSDE(sigma_max=0.0), InvalidArgumentError, r"`sigma_max` .* got 0.0"),
+    ("edm order", lambda: EDMSDE(2.0, 1.0), InvalidArgumentError, r"t_min=2.0 must be below t_max=1.0"),
+    ("beta low", lambda: VPSDE(beta_min=-0.1), InvalidArgumentError, r"`beta_min` .* got -0.1"),
+    ("beta high", lambda: VPSDE(beta_max=math.inf), InvalidArgumentError, r"`beta_max` .* got inf"),
+    ("beta order", lambda: SubVPSDE(3.0, 2.0), InvalidArgumentError, r"`beta_min` must not exceed `beta_max`"),
+    ("cosine s", lambda: CosineVPSDE(0.0), InvalidArgumentError, r"`s` must be in \(0, inf\), got 0.0"),
+    ("cosine type", lambda: CosineVPSDE("a"), InvalidTypeError, r"`s` must be a number, got 'a'"),
+    (
+        "gamma type",
+        lambda: VDMSDE(3.0),
+        InvalidTypeError,
+        r"`gamma` must be a function of t or an nn.Module, got float",
+    ),
+    ("gamma order", lambda: LinearGamma(5.0, -13.3), InvalidArgumentError, r"`gamma_min` must be below `gamma_max`"),
+    ("gamma nan", lambda: LinearGamma(math.nan), InvalidArgumentError, r"`gamma_min` .* got nan"),
+    (
+        "gamma falls",
+        lambda: VDMSDE(lambda t: -t),
+        InvalidArgumentError,
+        r"signal-to-noise ratio must fall strictly .* at t=0 and .* at t=0.00390625 \(index 1 of 257 on \[0.0, 1.0\]\)",
+    ),
+    (
+        "gamma turns at a half",
+        lambda: VDMSDE(lambda t: -((t - 0.5) ** 2)),
+        InvalidArgumentError,
+        r"at t=0.5 and .* at t=0.503906 \(index 129 of 257",
+    ),
+    (
+        "gamma stalls",
+        lambda: VDMSDE(lambda t: torch.clamp(t, max=0.5)),
+        InvalidArgumentError,
+        r"is -0.25 at t=0.5 and -0.25 at t=0.503906 \(index 129 of 257",
+    ),
+    (
+        "gamma nan",
+        lambda: VDMSDE(lambda t: torch.where(t < 0.5, t, torch.nan * t)),
+        InvalidArgumentError,
+        r"must be positive and finite: at t=0.5 they are not",
+    ),
+    ("alpha type", lambda: GaussianSDE(1.0, RISE, 0.1, 0.9), InvalidTypeError, r"`alpha` must be a function"),
+    ("sigma type", lambda: GaussianSDE(LINE, None, 0.1, 0.9), InvalidTypeError, r"`sigma` must be a function"),
+    (
+        "alpha of math",
+        lambda: GaussianSDE(lambda t: math.cos(t), RISE, 0.1, 0.9),
+        InvalidTypeError,
+        r"`alpha` must take a tensor of times",
+    ),
+    (
+        "alpha negative",
+        lambda: GaussianSDE(lambda t: 0.5 - t, RISE, 0.1, 0.9),
+        InvalidArgumentError,
+        r"alpha and sigma must be positive and finite: at t=0.5\d* they are not",
+    ),
+    (
+        "sigma negative",
+        lambda: GaussianSDE(LINE, lambda t: t - 0.5, 0.1, 0.9),
+        InvalidArgumentError,
+        r"alpha and sigma must be positive and finite: at t=0.10\d* they are not",
+    ),
+    (
+        "sigma negative at the end",
+        lambda: GaussianSDE(LINE, lambda t: 0.5 - t, 0.1, 0.9),
+        InvalidArgumentError,
+        r"sigma\(t_max\) must be positive, got -0.4 at t_max=0.9",
+    ),
+    (
+        "snr rises",
+        lambda: GaussianSDE(lambda t: torch.ones_like(t), lambda t: 2 - t, 0.1, 0.9),
+        InvalidArgumentError,
+        r"must fall strictly .* at t=0.1 and",
+    ),
+    (
+        "snr constant",
+        lambda: GaussianSDE(lambda t: 1.0, lambda t: 1.0, 0.1, 0.9),
+        InvalidArgumentError,
+        r"must fall strictly",
+    ),
+    ("gaussian empty", lambda: GaussianSDE(LINE, RISE, 0.9, 0.1), InvalidArgumentError, r"t_min=0.9 must be below"),
+    ("gaussian t_max", lambda: GaussianSDE(LINE, RISE, 0.1, None), InvalidTypeError, r"`t_max` must be a number"),
+    ("gaussian text", lambda: GaussianSDE(LINE, RISE, 0.1, "b"), InvalidTypeError, r"`t_max` must be a number"),
+    (
+        "alpha of another shape",
+        lambda: GaussianSDE(lambda t: torch.ones(3), RISE, 0.1, 0.9),
+        InvalidArgumentError,
+        r"`alpha`",
+    ),
+    ("prior type", lambda: VPSDE(prior=1.0), InvalidTypeError, r"`prior` must have the method from_normal"),
+    ("prior std", lambda: NormalPrior(0.0), InvalidArgumentError, r"`std` must be in \(0, inf\), got 0.0"),
+    ("prior nan", lambda: NormalPrior(math.nan), InvalidArgumentError, r"`std` .* got nan"),
+    ("sigma past float64", lambda: VESDE(t_max=1e6), InvalidArgumentError, r"`t_max`"),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
+)
+def test_constructors_refuse(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+GARBAGE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.text(max_size=3),
+    st.floats(),
+    st.floats(-2.0, 2.0),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([[], [1.0], {}, object(), torch.zeros(2), torch.tensor(0.5), 1j]),
+)
+
+
+@pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "cosine", "edm", "flow", "gamma"])
+@given(st.data())
+@settings(max_examples=60)
+def test_constructors_raise_only_errors_of_the_package(name: str, data: st.DataObject) -> None:
+    make, names = {
+        "ve": (VESDE, ["sigma_min", "sigma_max"]),
+        "vp": (VPSDE, ["beta_min", "beta_max"]),
+        "sub_vp": (SubVPSDE, ["beta_min", "beta_max"]),
+        "cosine": (CosineVPSDE, ["s"]),
+        "edm": (EDMSDE, ["sigma_min", "sigma_max"]),
+        "flow": (FlowSDE, []),
+        "gamma": (LinearGamma, ["gamma_min", "gamma_max"]),
+    }[name]
+    names = names if name == "gamma" else [*names, "t_min", "t_max"]
+    chosen = data.draw(st.lists(st.sampled_from(names), unique=True, min_size=1))
+    arguments = {key: data.draw(GARBAGE) for key in chosen}
+    try:
+        made = make(**arguments)
+    except scoresde.ScoreSDEError:
+        return
+    if name != "gamma":
+        assert made.t_min < made.t_max
+        assert made.log_snr(made.t_min) > made.log_snr(made.t_max)
+
+
+@pytest.mark.parametrize("method", ["marginal", "drift", "perturb", "prior_log_prob"])
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([1.0], InvalidTypeError, "must be a tensor .* got list"),
+        (torch.ones(2, 2, dtype=torch.int64), InvalidTypeError, r"must have a floating-point dtype, got torch.int64"),
+        (torch.ones(2, 2, dtype=torch.complex64), InvalidTypeError, r"floating-point dtype, got torch.complex64"),
+        (torch.ones(2), InvalidArgumentError, r"event of rank 1 or more, got shape \(2,\)"),
+        (torch.tensor(1.0), InvalidArgumentError, r"event of rank 1 or more, got shape \(\)"),
+    ],
+)
+def test_states_are_checked(method: str, x: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match="`x0?`.*" + message):
+        getattr(VPSDE(), method)(*((x,) if method == "prior_log_prob" else (x, 0.5)))
+
+
+@pytest.mark.parametrize("method", ["alpha", "sigma", "log_snr", "diffusion", "time"])
+@pytest.mark.parametrize(
+    ("t", "error", "message"),
+    [
+        (None, InvalidTypeError, "must be a number, got None"),
+        ("0.5", InvalidTypeError, "must be a number, got '0.5'"),
+        (True, InvalidTypeError, "must be a number, got True"),
+        (math.nan, InvalidArgumentError, "got nan"),
+        (torch.tensor([1, 2]), InvalidTypeError, "floating-point tensor, got torch.int64"),
+        (torch.ones(2, 2), InvalidArgumentError, r"scalar or \(batch,\), got shape \(2, 2\)"),
+    ],
+)
+def test_times_are_checked(method: str, t: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"`{'log_snr' if method == 'time' else 't'}`.*" + message):
+        getattr(VPSDE(), method)(t)
+
+
+@pytest.mark.parametrize("method", ["transition", "posterior"])
+def test_kernels_refuse_swapped_times(method: str) -> None:
+    x = torch.ones(2, 2)
+    states = (x,) if method == "transition" else (x, x)
+    with pytest.raises(InvalidArgumentError, match=r"s must be the cleaner time, s <= t; got s=0.5 and t=0.2"):
+        getattr(VPSDE(), method)(*states, 0.5, 0.2)
+    one_bad = torch.tensor([0.1, 0.5]), torch.tensor([0.2, 0.2])
+    with pytest.raises(InvalidArgumentError, match=r"s must be the cleaner time"):
+        getattr(VPSDE(), method)(*states, *one_bad)
+    with pytest.raises(InvalidArgumentError):
+        getattr(VPSDE(), method)(*states, 0.1, torch.tensor(math.nan))
+
+
+@pytest.mark.parametrize("method", ["marginal", "drift", "perturb"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_times_of_another_batch_are_refused(method: str, batch: int) -> None:
+    with pytest.raises(InvalidArgumentError, match="`t`"):
+        getattr(VPSDE(), method)(torch.ones(batch, 2), torch.tensor([0.1, 0.2, 0.3]))
+
+
+def test_states_of_another_shape_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="`noise`"):
+        VPSDE().perturb(torch.ones(3, 2), 0.5, torch.ones(1, 2))
+    with pytest.raises(InvalidArgumentError, match="`x0`"):
+        VPSDE().posterior(torch.ones(3, 2), torch.ones(1, 2), 0.2, 0.5)
+
+
+@pytest.mark.parametrize("shape", [3, (3, -1), ("a",)])
+def test_prior_sample_refuses_bad_shapes(shape: Any) -> None:
+    with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`shape`"):
+        VPSDE().prior_sample(shape)
+
+
+# Processes that are not affine
+
+
+class Cubic(SDE):
+    """A drift that is not linear, and a diffusion with a value for each coordinate."""
+
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        return -(x**3)
+
+    def diffusion(self, t: Any) -> Tensor:
+        return torch.tensor([[1.0, 2.0]], dtype=F64)
+
+
+def test_a_process_known_by_drift_and_diffusion_only() -> None:
+    sde = Cubic(t_min=0.0, t_max=2.0, prior=NormalPrior(1.5))
+    x = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(10))
+    form = sde.reverse(lambda y, t: -y, 0.5)
+    g = torch.tensor([[1.0, 2.0]], dtype=F64)
+    close(form.drift(x, 0.5), -(x**3) + 0.5 * 1.25 * g**2 * x, rtol=1e-14)
+    close(form.diffusion(0.5), 0.5 * g, rtol=1e-15)
+    assert sde.affine is False
+    node = sde.node(0.5)
+    assert node.t == 0.5
+    assert all(math.isnan(value) for value in node[1:])
+    assert sde.nodes(torch.ones(2)).t.dtype == F64
+    assert sde.prior_log_prob(x).shape == (3,)
+    with pytest.raises(InvalidArgumentError, match="interval is empty"):
+        Cubic(t_min=1.0, t_max=1.0, prior=NormalPrior())
+    with pytest.raises(InvalidTypeError, match="`prior` must have the method"):
+        Cubic(t_min=0.0, t_max=1.0, prior=None)
+    with pytest.raises(TypeError):
+        SDE(t_min=0.0, t_max=1.0, prior=NormalPrior())
+
+
+def test_repr_shows_the_parameters(sde: Any) -> None:
+    text = repr(sde)
+    assert text.startswith(type(sde).__name__ + "(")
+    assert f"t_max={sde.t_max!r}" in text
+    assert "_rate" not in text

@@ -1,0 +1,349 @@
+"""The forward process as a path: its exact law by probing every draw, save times, dtypes, refusals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scoresde import (
+    EDMSDE,
+    SDE,
+    VDMSDE,
+    VESDE,
+    VPSDE,
+    FlowSDE,
+    InvalidArgumentError,
+    InvalidTypeError,
+    NonFiniteError,
+    NormalPrior,
+    ScoreSDEError,
+    Status,
+    simulate,
+)
+from tests.unit.strategies import PROCESSES, schedules
+
+F64 = torch.float64
+
+
+@pytest.fixture
+def warn_always() -> Iterator[None]:
+    """Some of torch's warnings come once a process, so that a test would depend on those before it."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
+
+
+def probe(sde: Any, draws: int, **options: Any) -> tuple[Tensor, Tensor, Any]:
+    """How a path depends on its start and on each of its draws.
+
+    Every sample of the batch switches one of them on: sample 0 none, sample 1 the start, sample 2 + k draw k. Returns
+    the coefficients of the start ``(times,)`` and of the draws ``(times, draws)``, and the solution.
+    """
+    x0 = torch.zeros(draws + 2, 1, dtype=F64)
+    x0[1] = 1.0
+    used: list[int] = []
+
+    def noise(k: int, like: Tensor) -> Tensor:
+        used.append(k)
+        z = torch.zeros_like(like)
+        z[2 + k] = 1.0
+        return z
+
+    solution = simulate(sde, x0, noise=noise, **options)
+    assert used == list(range(draws))
+    xs = (solution.x[None] if solution.xs is None else solution.xs)[..., 0]
+    assert not bool(xs[:, 0].any())  # nothing in, nothing out
+    return xs[:, 1], xs[:, 2:], solution
+
+
+def has_the_law(sde: Any, ts: Tensor, start: Tensor, draws: Tensor) -> None:
+    """x_t = alpha x_0 + noise of covariance E[x_s x_t | x_0] = (alpha_t / alpha_s) sigma_s^2 for s < t."""
+    alpha, sigma = sde.alpha(ts), sde.sigma(ts)
+    torch.testing.assert_close(start, alpha, rtol=1e-12, atol=1e-14)
+    n = len(ts)
+    first = torch.minimum(torch.arange(n)[:, None], torch.arange(n)[None, :])
+    last = torch.maximum(torch.arange(n)[:, None], torch.arange(n)[None, :])
+    covariance = alpha[last] / alpha[first] * sigma[first] ** 2
+    torch.testing.assert_close(draws @ draws.mT, covariance, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("steps", [1, 2, 25])
+@pytest.mark.parametrize("grid", ["time", "log_snr"])
+def test_the_law_of_a_path_is_exact(process: str, steps: int, grid: str) -> None:
+    sde = PROCESSES[process]()
+    start, draws, solution = probe(sde, steps + 1, steps=steps, grid=grid, save_at="steps")
+    assert float(solution.ts[0]) == sde.t_min
+    assert float(solution.ts[-1]) == sde.t_max
+    has_the_law(sde, solution.ts, start, draws)
+    # the end: mean alpha x0 and variance sigma^2, whatever the steps
+    assert float(start[-1]) == pytest.approx(float(sde.alpha(sde.t_max)), rel=1e-12)
+    assert float(draws[-1].square().sum()) == pytest.approx(float(sde.sigma(sde.t_max)) ** 2, rel=1e-12)
+    assert torch.equal(solution.x, solution.xs[-1])
+
+
+@given(schedule=schedules, steps=st.integers(1, 12))
+@settings(max_examples=40)
+def test_the_law_of_a_path_is_exact_on_random_processes(schedule: Any, steps: int) -> None:
+    start, draws, solution = probe(schedule.sde, steps + 1, steps=steps, save_at="steps")
+    has_the_law(schedule.sde, solution.ts, start, draws)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_path_from_a_state_follows_the_transition(process: str) -> None:
+    sde = PROCESSES[process]()
+    span = sde.t_max - sde.t_min
+    s, t = sde.t_min + 0.2 * span, sde.t_min + 0.7 * span
+    start, draws, solution = probe(sde, 6, steps=6, t_start=s, t_end=t)
+    mean, std = sde.transition(torch.ones(1, 1, dtype=F64), s, t)
+    assert float(start) == pytest.approx(float(mean), rel=1e-12)
+    assert float(draws.square().sum()) == pytest.approx(float(std) ** 2, rel=1e-12)
+    assert solution.t.tolist() == [t] * 8
+
+
+def test_a_path_may_reach_both_ends_of_the_flow() -> None:
+    sde = FlowSDE(t_min=0.0, t_max=1.0)
+    start, draws, solution = probe(sde, 6, steps=5, save_at="steps")
+    torch.testing.assert_close(start, 1 - solution.ts, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(draws.square().sum(1), solution.ts**2, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("grid", ["time", "log_snr", "karras"])
+def test_a_learned_schedule_can_be_simulated(grid: str, warn_always: None) -> None:
+    module = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        module.weight.fill_(10.0)
+        module.bias.fill_(-7.0)
+    gamma = torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 1)), module, torch.nn.Flatten(0))
+    sde = VDMSDE(gamma)
+    start, draws, _ = probe(sde, 4, steps=3, grid=grid)
+    assert float(start) == pytest.approx(sde.alpha(1.0).item(), rel=1e-12)
+    assert float(draws.square().sum()) == pytest.approx(sde.sigma(1.0).item() ** 2, rel=1e-12)
+
+
+# Save times
+
+
+def test_saved_states_are_those_of_the_path_at_their_times() -> None:
+    sde = VPSDE()
+    wanted = [0.123, 0.5, 0.77, 1.0]
+    start, draws, solution = probe(sde, 13, steps=9, save_at=wanted)  # three of them are not on the grid
+    assert solution.ts.tolist() == wanted
+    assert solution.steps == 12
+    has_the_law(sde, solution.ts, start, draws)
+
+
+def test_save_times_may_come_in_any_order_and_twice() -> None:
+    sde = EDMSDE()
+    _, draws, solution = probe(sde, 5, steps=2, save_at=[60.0, 10.0])
+    assert solution.ts.tolist() == [60.0, 10.0]
+    assert (draws.square().sum(1).sqrt() / solution.ts).tolist() == pytest.approx([1.0, 1.0], rel=1e-12)
+    twice = simulate(sde, torch.zeros(2, 1), steps=2, save_at=[10.0, 10.0], seed=0)
+    assert torch.equal(twice.xs[0], twice.xs[1])
+    assert twice.steps == 3  # one time more than the grid has, once
+
+
+def test_saved_ends() -> None:
+    sde = VPSDE()
+    x = torch.ones(2, 3, dtype=F64)
+    solution = simulate(sde, x, t_start=0.1, t_end=0.9, steps=3, save_at=[0.1, 0.9], seed=1)
+    assert torch.equal(solution.xs[0], x)
+    assert torch.equal(solution.xs[1], solution.x)
+    every = simulate(sde, x, t_start=0.1, t_end=0.9, steps=3, save_at="steps", seed=1)
+    assert every.xs.shape == (4, 2, 3)
+    torch.testing.assert_close(every.ts, torch.linspace(0.1, 0.9, 4, dtype=F64), rtol=1e-13, atol=0)
+    assert torch.equal(every.x, solution.x)
+    none = simulate(sde, x, t_start=0.1, t_end=0.9, steps=3, seed=1)
+    assert (none.ts, none.xs) == (None, None)
+    assert torch.equal(none.x, solution.x)
+
+
+def test_a_tensor_of_save_times() -> None:
+    solution = simulate(VPSDE(), torch.zeros(2, 1), steps=4, save_at=torch.tensor([0.2, 0.4], dtype=F64), seed=0)
+    assert solution.ts.tolist() == [0.2, 0.4]
+    assert torch.isfinite(solution.xs).all()
+
+
+# Processes that are not affine
+
+
+class Decay(SDE):
+    """dx = -a x dt + b sqrt(t) dw."""
+
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        return -0.7 * x
+
+    def diffusion(self, t: Any) -> Tensor:
+        return 0.3 * torch.as_tensor(t, dtype=F64).sqrt()
+
+
+def test_other_processes_go_by_euler_maruyama() -> None:
+    sde = Decay(t_min=0.5, t_max=2.5, prior=NormalPrior())
+    start, draws, _ = probe(sde, 8, steps=8)
+    h = 0.25
+    mean, variance = 1.0, 0.0
+    for i in range(8):
+        mean *= 1 - 0.7 * h
+        variance = (1 - 0.7 * h) ** 2 * variance + 0.09 * (0.5 + i * h) * h
+    assert float(start) == pytest.approx(mean, rel=1e-12)
+    assert float(draws.square().sum()) == pytest.approx(variance, rel=1e-12)
+
+
+def test_other_processes_start_from_the_state_itself() -> None:
+    sde = Decay(t_min=0.5, t_max=2.5, prior=NormalPrior())
+    start, draws, solution = probe(sde, 4, steps=4, save_at="steps")
+    assert float(start[0]) == 1.0
+    assert not bool(draws[0].any())
+    assert solution.ts.tolist() == [0.5, 1.0, 1.5, 2.0, 2.5]
+
+
+# The record
+
+
+def test_nothing_is_evaluated() -> None:
+    solution = simulate(VPSDE(), torch.zeros(3, 2), steps=7, seed=0)
+    assert solution.nfe.tolist() == [0, 0, 0]
+    assert solution.evaluations == 0
+    assert solution.steps == 7
+    assert solution.accepted.tolist() == [7, 7, 7]
+    assert solution.rejected.tolist() == [0, 0, 0]
+    assert solution.status.tolist() == [Status.SUCCESS] * 3
+    assert solution.t.tolist() == [1.0] * 3
+    assert simulate(VPSDE(), torch.zeros(3, 2), seed=0).steps == 100
+
+
+def test_seeds_make_a_path_of_each_sample_its_own() -> None:
+    sde = VPSDE()
+    x = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    together = simulate(sde, x, steps=5, seeds=[3, 1, 4, 2], save_at="steps").xs
+    for i, seed in enumerate([3, 1, 4, 2]):
+        assert torch.equal(simulate(sde, x[i : i + 1], steps=5, seeds=[seed], save_at="steps").xs[:, 0], together[:, i])
+
+
+def test_randomness_is_that_of_the_argument() -> None:
+    sde, x = VESDE(), torch.zeros(2, 2)
+    first = simulate(sde, x, steps=3, seed=7).x
+    assert torch.equal(first, simulate(sde, x, steps=3, seed=7).x)
+    assert torch.equal(first, simulate(sde, x, steps=3, generator=torch.Generator().manual_seed(7)).x)
+    assert not torch.equal(first, simulate(sde, x, steps=3, seed=8).x)
+    torch.manual_seed(9)
+    unseeded = simulate(sde, x, steps=3).x
+    torch.manual_seed(9)
+    assert torch.equal(unseeded, simulate(sde, x, steps=3).x)
+
+
+def test_real_draws_have_the_law_of_the_kernel() -> None:
+    # |z| < 4.9 for mean and variance: each a false alarm in 1e6; seeded
+    n = 50_000
+    sde = FlowSDE()
+    x = simulate(sde, torch.full((n, 1), 2.0, dtype=F64), t_end=0.6, steps=3, seed=11).x
+    assert abs(float(x.mean()) - 0.8) < 4.9 * 0.6 / math.sqrt(n)
+    assert abs(float(x.var()) / 0.36 - 1) < 4.9 * math.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_a_path_has_the_dtype_of_its_start(dtype: torch.dtype) -> None:
+    x = torch.ones(2, 3, dtype=dtype)
+    solution = simulate(VPSDE(), x, steps=3, seed=0, save_at="steps")
+    assert solution.x.dtype == dtype
+    assert solution.xs.dtype == dtype
+    assert solution.ts.dtype == F64
+
+
+def test_half_precision_is_not_computed_in_half_precision() -> None:
+    # steps too small for bfloat16 to see: the mean would stay at 1
+    sde = VPSDE()
+    x = simulate(
+        sde, torch.ones(1, 2, dtype=torch.bfloat16), steps=2000, noise=lambda k, like: torch.zeros_like(like)
+    ).x
+    torch.testing.assert_close(x.double(), torch.full((1, 2), math.exp(-5.025), dtype=F64), rtol=5e-3, atol=0)
+
+
+def test_inputs_and_graphs_are_left_alone() -> None:
+    x = torch.ones(2, 3, requires_grad=True)
+    solution = simulate(VPSDE(), x, steps=3, seed=0)
+    assert not solution.x.requires_grad
+    assert x.requires_grad
+    assert x.grad is None
+    assert torch.equal(x.detach(), torch.ones(2, 3))
+    from_state = simulate(VPSDE(), x, t_start=0.1, steps=1, noise=lambda k, like: torch.zeros_like(like))
+    assert torch.equal(x.detach(), torch.ones(2, 3))
+    assert not torch.equal(from_state.x, x)
+
+
+def test_layout_of_the_start_does_not_matter() -> None:
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    wanted = simulate(VPSDE(), x, steps=3, seed=0).x
+    for other in (x.mT.contiguous().mT, torch.stack([x, x], -1)[..., 0]):
+        assert not other.is_contiguous()
+        assert torch.equal(simulate(VPSDE(), other, steps=3, seed=0).x, wanted)
+    row = torch.ones(1, 4).expand(3, 4)
+    assert torch.equal(simulate(VPSDE(), row, steps=3, seed=0).x, simulate(VPSDE(), row.clone(), steps=3, seed=0).x)
+
+
+def test_inference_mode() -> None:
+    outside = simulate(VPSDE(), torch.ones(2, 3), steps=3, seed=0).x
+    with torch.inference_mode():
+        assert torch.equal(simulate(VPSDE(), torch.ones(2, 3), steps=3, seed=0).x, outside)
+
+
+def test_an_empty_batch() -> None:
+    solution = simulate(VPSDE(), torch.zeros(0, 3), steps=3, seed=0, save_at="steps")
+    assert solution.x.shape == (0, 3)
+    assert solution.xs.shape == (4, 0, 3)
+
+
+# Refusals
+
+X = torch.zeros(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (("vp", X), {}, InvalidTypeError, "`sde` must be a process"),
+        ((VPSDE, X), {}, InvalidTypeError, "`sde` must be a process"),
+        ((VPSDE(), [0.0]), {}, InvalidTypeError, "`x0` must be a tensor"),
+        ((VPSDE(), X.long()), {}, InvalidTypeError, "`x0` must have a floating-point dtype"),
+        ((VPSDE(), X[0]), {}, InvalidArgumentError, r"`x0` must be \(batch, \*event\)"),
+        ((VPSDE(), X), {"t_start": 0.9, "t_end": 0.1}, InvalidArgumentError, "simulate runs forward: t_start=0.9"),
+        ((VPSDE(), X), {"t_start": 0.5, "t_end": 0.5}, InvalidArgumentError, "t_start=0.5 must be below t_end=0.5"),
+        ((VPSDE(), X), {"t_start": 0.0}, InvalidArgumentError, r"`t_start` must be in \[0.001, 1\], got 0.0"),
+        ((VPSDE(), X), {"t_end": 1.5}, InvalidArgumentError, r"`t_end` must be in \[0.001, 1\], got 1.5"),
+        ((VPSDE(), X), {"t_end": math.nan}, InvalidArgumentError, "`t_end` must be in .* got nan"),
+        ((VPSDE(), X), {"t_end": "1"}, InvalidTypeError, "`t_end` must be a number"),
+        ((VPSDE(), X), {"steps": 0}, InvalidArgumentError, "`steps` must be at least 1, got 0"),
+        ((VPSDE(), X), {"steps": -3}, InvalidArgumentError, "`steps` must be at least 1, got -3"),
+        ((VPSDE(), X), {"steps": 2.0}, InvalidTypeError, "`steps` must be an integer, got 2.0"),
+        ((VPSDE(), X), {"steps": True}, InvalidTypeError, "`steps` must be an integer, got True"),
+        ((VPSDE(), X), {"grid": "tme"}, InvalidArgumentError, "`grid`: unknown name 'tme'; did you mean 'time'"),
+        ((VPSDE(), X), {"seed": 1, "seeds": [1, 2]}, InvalidArgumentError, "at most one of seed, seeds"),
+        ((VPSDE(), X), {"seeds": [1]}, InvalidArgumentError, "`seeds` must have one entry a sample"),
+        ((VPSDE(), X), {"save_at": [2.0]}, InvalidArgumentError, "`save_at` must be in .* got 2.0"),
+        ((VPSDE(), X), {"save_at": [math.nan]}, InvalidArgumentError, "`save_at` must be in .* got nan"),
+        ((VPSDE(), X), {"save_at": "step"}, ScoreSDEError, "`save_at`"),
+        ((VPSDE(), X), {"save_at": 0.5}, ScoreSDEError, "`save_at`"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        simulate(*arguments, **options)
+
+
+def test_a_start_that_is_not_finite_is_refused_as_input() -> None:
+    x = torch.zeros(3, 2)
+    x[1, 0] = math.nan
+    with pytest.raises(NonFiniteError) as caught:
+        simulate(VPSDE(), x, steps=3, seed=0)
+    assert caught.value.indices == [1]
+    assert caught.value.stage == "input"

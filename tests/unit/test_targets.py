@@ -1,0 +1,589 @@
+"""Targets: exact scores, densities, samples and flow maps, against autodiff, torch.distributions and quadrature."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scoresde import EDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, InvalidArgumentError, InvalidTypeError, targets
+from scoresde.targets import Empirical, Gaussian, GaussianMixture, mixture
+from tests.unit.strategies import PROCESSES, schedules, times
+
+F64 = torch.float64
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+def covariance(size: int, seed: int = 0) -> Tensor:
+    root = draw(size, size, seed=seed)
+    return root @ root.mT / size + 0.05 * torch.eye(size, dtype=F64)
+
+
+def covariances(count: int, size: int) -> Tensor:
+    return torch.stack([covariance(size, seed=10 + k) for k in range(count)])
+
+
+WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=F64)
+TARGETS: dict[str, Callable[[], Any]] = {
+    "gaussian full": lambda: Gaussian(draw(3, seed=1), covariance(3)),
+    "gaussian diagonal": lambda: Gaussian(draw(3, seed=1), draw(3, seed=2).square() + 0.1),
+    "gaussian scalar": lambda: Gaussian(draw(3, seed=1), 0.4),
+    "gaussian full, rank 2": lambda: Gaussian(draw(2, 3, seed=1), covariance(6)),
+    "gaussian diagonal, rank 2": lambda: Gaussian(draw(2, 2, seed=1), draw(2, 2, seed=2).square() + 0.1),
+    "gaussian full, rank 3": lambda: Gaussian(draw(1, 2, 2, seed=1), covariance(4)),
+    "gaussian scalar, rank 3": lambda: Gaussian(draw(2, 1, 2, seed=1), 2.0),
+    "mixture full": lambda: GaussianMixture(WEIGHTS, draw(3, 2, seed=3), covariances(3, 2)),
+    "mixture variances": lambda: GaussianMixture(WEIGHTS, draw(3, 2, seed=3), draw(3, 2, seed=4).square() + 0.1),
+    "mixture variance each": lambda: GaussianMixture(WEIGHTS, draw(3, 2, seed=3), draw(3, seed=4).square() + 0.1),
+    "mixture scale": lambda: GaussianMixture(WEIGHTS, draw(3, 2, seed=3), scales=0.3),
+    "mixture scale each": lambda: GaussianMixture(WEIGHTS, draw(3, 2, seed=3), scales=draw(3, seed=5).abs() + 0.2),
+    "mixture scales": lambda: GaussianMixture(WEIGHTS, draw(3, 2, seed=3), scales=draw(3, 2, seed=5).abs() + 0.2),
+    "mixture full, rank 2": lambda: GaussianMixture(WEIGHTS, draw(3, 2, 2, seed=3), covariances(3, 4)),
+    "mixture scales, rank 3": lambda: GaussianMixture(
+        WEIGHTS, draw(3, 1, 2, 2, seed=3), scales=draw(3, 1, 2, 2, seed=5).abs() + 0.2
+    ),
+    "empirical": lambda: Empirical(draw(5, 2, seed=6)),
+    "empirical, bandwidth": lambda: Empirical(draw(5, 2, seed=6), bandwidth=0.2),
+    "empirical, rank 3": lambda: Empirical(draw(4, 1, 2, 2, seed=6), bandwidth=0.1),
+}
+
+
+@pytest.fixture(params=TARGETS)
+def target(request: pytest.FixtureRequest) -> Any:
+    return TARGETS[request.param]()
+
+
+def matrices(target: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (K,), flat means (K, D) and covariances (K, D, D), from the arguments kept by the target."""
+    size = math.prod(target.event_shape)
+    single = isinstance(target, Gaussian)
+    means = (target.mean[None] if single else target.means).reshape(-1, size)
+    values, basis = target.spectrum
+    values = values.reshape(-1, size)
+    basis = torch.eye(size, dtype=F64).expand(len(values), size, size) if basis is None else basis
+    basis = basis.reshape(-1, size, size)
+    return (
+        torch.ones(1, dtype=F64) if single else target.log_weights.exp(),
+        means,
+        basis @ torch.diag_embed(values) @ basis.mT,
+    )
+
+
+def law(target: Any, alpha: float, sigma: float) -> torch.distributions.Distribution:
+    """The diffused law, by torch.distributions over the flat event."""
+    weights, means, covs = matrices(target)
+    parts = torch.distributions.MultivariateNormal(
+        alpha * means, alpha**2 * covs + sigma**2 * torch.eye(means.shape[1], dtype=F64)
+    )
+    return torch.distributions.MixtureSameFamily(torch.distributions.Categorical(weights), parts)
+
+
+# The spectrum keeps what it is given
+
+
+def test_covariances_are_those_given() -> None:
+    full, diagonal = covariance(3), draw(3, seed=2).square() + 0.1
+    for cov, matrix in ((full, full), (diagonal, diagonal.diag()), (0.4, 0.4 * torch.eye(3, dtype=F64))):
+        torch.testing.assert_close(matrices(Gaussian(draw(3), cov))[2][0], matrix, rtol=1e-13, atol=1e-14)
+    each = covariances(3, 2)
+    eye = torch.eye(2, dtype=F64)
+    v = torch.tensor([0.3, 0.5, 0.7], dtype=F64)
+    grid = v[:, None] * torch.tensor([1.0, 2.0], dtype=F64)
+    for options, matrix in (
+        ({"covs": each}, each),
+        ({"covs": grid}, torch.diag_embed(grid)),
+        ({"covs": v}, v[:, None, None] * eye),
+        ({"scales": 0.5}, (0.25 * eye).expand(3, 2, 2)),
+        ({"scales": v}, (v**2)[:, None, None] * eye),
+        ({"scales": grid}, torch.diag_embed(grid**2)),
+    ):
+        made = GaussianMixture(WEIGHTS, draw(3, 2), **options)
+        torch.testing.assert_close(matrices(made)[2], matrix, rtol=1e-13, atol=1e-14)
+
+
+def test_one_dimensional_events_take_a_matrix_or_a_variance() -> None:
+    x = draw(4, 1)
+    for cov in (0.3, torch.tensor([0.3], dtype=F64), torch.tensor([[0.3]], dtype=F64)):
+        normal = torch.distributions.Normal(torch.tensor(0.0, dtype=F64), math.sqrt(0.3))
+        torch.testing.assert_close(
+            Gaussian(torch.zeros(1, dtype=F64), cov).log_prob(x), normal.log_prob(x)[:, 0], rtol=1e-13, atol=0
+        )
+
+
+def test_weights_are_normalised() -> None:
+    a = GaussianMixture(torch.tensor([2, 5, 3]), draw(3, 2, seed=3), scales=0.3)
+    b = GaussianMixture(WEIGHTS, draw(3, 2, seed=3), scales=0.3)
+    torch.testing.assert_close(a.log_prob(draw(4, 2)), b.log_prob(draw(4, 2)), rtol=1e-13, atol=0)
+
+
+# Densities and scores
+
+
+def test_density_is_that_of_torch(target: Any) -> None:
+    x = draw(6, *target.event_shape, seed=7)
+    if getattr(target, "bandwidth", 1.0) > 0:
+        torch.testing.assert_close(target.log_prob(x), law(target, 1.0, 0.0).log_prob(x.flatten(1)), rtol=1e-11, atol=0)
+    for make in PROCESSES.values():
+        sde = make()
+        for t in times(sde, 3, margin=0.1).tolist():
+            exact = law(target, float(sde.alpha(t)), float(sde.sigma(t)))
+            torch.testing.assert_close(target.log_prob(x, sde, t), exact.log_prob(x.flatten(1)), rtol=1e-11, atol=1e-11)
+
+
+def test_score_is_the_gradient_of_the_density(target: Any) -> None:
+    for make in PROCESSES.values():
+        sde = make()
+        t = times(sde, 6, margin=0.05)
+        x = sde.perturb(draw(6, *target.event_shape, seed=7), t, draw(6, *target.event_shape, seed=8))[0]
+        y = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(target.log_prob(y, sde, t).sum(), y)
+        score = target.score(sde)
+        scale = float(wanted.abs().max())
+        torch.testing.assert_close(score(x, t), wanted, rtol=1e-10, atol=1e-11 * scale)
+        alone = torch.cat([score(x[i : i + 1], float(t[i])) for i in range(6)])
+        torch.testing.assert_close(alone, wanted, rtol=1e-10, atol=1e-11 * scale)
+
+
+@given(schedules, st.integers(0, 2**32), st.floats(0.01, 0.99))
+@settings(max_examples=60)
+def test_score_is_the_gradient_of_the_density_on_random_processes(schedule: Any, seed: int, place: float) -> None:
+    sde = schedule.sde
+    t = sde.t_min + (sde.t_max - sde.t_min) * place
+    target = TARGETS["mixture full"]()
+    x = sde.perturb(draw(4, 2, seed=seed), t, draw(4, 2, seed=seed + 1))[0].requires_grad_()
+    (wanted,) = torch.autograd.grad(target.log_prob(x, sde, t).sum(), x)
+    torch.testing.assert_close(
+        target.score(sde)(x.detach(), t), wanted, rtol=1e-10, atol=1e-10 * float(wanted.abs().max())
+    )
+
+
+def test_estimate_adds_up_to_the_state(target: Any) -> None:
+    for make in PROCESSES.values():
+        sde = make()
+        t = times(sde, 6)
+        x = sde.perturb(draw(6, *target.event_shape, seed=7), t, draw(6, *target.event_shape, seed=8))[0]
+        nodes = sde.nodes(t)
+        estimate = target.score(sde).estimate(x, nodes)
+        alpha, sigma = (v.reshape(-1, *[1] * (x.ndim - 1)) for v in (nodes.alpha, nodes.sigma))
+        scale = float((x.abs() + alpha * estimate.data.abs()).max())
+        torch.testing.assert_close(alpha * estimate.data + sigma * estimate.noise, x, rtol=1e-12, atol=1e-13 * scale)
+        torch.testing.assert_close(target.score(sde)(x, t), -estimate.noise / sigma, rtol=1e-14, atol=0)
+        # a node of Python floats gives the same
+        alone = target.score(sde).estimate(x[:1], sde.node(float(t[0])))
+        torch.testing.assert_close(alone.data, estimate.data[:1], rtol=1e-12, atol=1e-13)
+
+
+def test_gaussian_estimate_is_the_conditional_mean() -> None:
+    mean, cov = draw(3, seed=1), covariance(3)
+    sde, t = VPSDE(), 0.3
+    alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
+    x = draw(5, 3, seed=7)
+    spread = alpha**2 * cov + sigma**2 * torch.eye(3, dtype=F64)
+    gain = torch.linalg.solve(spread, (x - alpha * mean).mT).mT
+    estimate = Gaussian(mean, cov).score(sde).estimate(x, sde.node(t))
+    torch.testing.assert_close(estimate.data, mean + alpha * gain @ cov, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(estimate.noise, sigma * gain, rtol=1e-12, atol=1e-13)
+
+
+def test_empirical_estimate_is_a_weighted_mean_of_the_data() -> None:
+    data = draw(5, 2, seed=6)
+    sde = EDMSDE()
+    x = draw(4, 2, seed=7)
+    for t in (0.05, 0.5, 5.0):
+        weights = (-((x[:, None] - data) ** 2).sum(2) / (2 * t**2)).softmax(1)
+        got = Empirical(data).score(sde).estimate(x, sde.node(t)).data
+        torch.testing.assert_close(got, weights @ data, rtol=1e-11, atol=1e-13)
+    # nearly clean: the nearest point
+    nearest = data[torch.cdist(x, data).argmin(1)]
+    torch.testing.assert_close(Empirical(data).score(sde).estimate(x, sde.node(0.002)).data, nearest)
+
+
+def test_empirical_is_a_mixture_of_its_points() -> None:
+    data = draw(5, 2, seed=6)
+    x = draw(4, 2, seed=7)
+    twin = GaussianMixture(torch.ones(5), data, scales=0.2)
+    torch.testing.assert_close(Empirical(data, 0.2).log_prob(x), twin.log_prob(x), rtol=1e-14, atol=0)
+    with pytest.raises(InvalidArgumentError, match="no density; give `sde` and `t`, or a `bandwidth` above 0"):
+        Empirical(data).log_prob(x)
+    assert torch.isfinite(Empirical(data).log_prob(x, VPSDE(), 0.1)).all()
+
+
+def test_density_integrates_to_one_on_a_line() -> None:
+    grid = torch.linspace(-12, 12, 4001, dtype=F64)
+    one_d = {
+        "gaussian": Gaussian(torch.tensor([0.5], dtype=F64), 0.7),
+        "mixture": GaussianMixture(WEIGHTS, draw(3, 1, seed=3), scales=torch.tensor([0.3, 0.2, 0.4], dtype=F64)),
+        "empirical": Empirical(draw(5, 1, seed=6), 0.1),
+    }
+    for target in one_d.values():
+        for sde, t in ((None, None), (VPSDE(), 0.2), (FlowSDE(), 0.5), (CosineVPSDE(), 0.8)):
+            density = target.log_prob(grid[:, None], sde, t).exp()
+            assert float(torch.trapezoid(density, grid)) == pytest.approx(1.0, abs=1e-9)
+    density = Empirical(draw(5, 1, seed=6)).log_prob(grid[:, None], EDMSDE(), 0.3).exp()
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n in TARGETS if n.startswith(("mixture", "empirical")) and "rank" not in n])
+def test_density_integrates_to_one_on_a_plane(name: str) -> None:
+    target = TARGETS[name]()
+    side = torch.linspace(-15, 15, 401, dtype=F64)
+    points = torch.cartesian_prod(side, side)
+    for sde, t in ((None, None), (VPSDE(), 0.2), (VESDE(), 0.55)):
+        if sde is None and getattr(target, "bandwidth", 1.0) == 0:
+            continue
+        density = target.log_prob(points, sde, t).exp().reshape(401, 401)
+        assert float(torch.trapezoid(torch.trapezoid(density, side), side)) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_singular_covariances_are_points_along_some_directions() -> None:
+    cov = torch.tensor([[1.0, 1.0], [1.0, 1.0]], dtype=F64)
+    target = Gaussian(torch.zeros(2, dtype=F64), cov)
+    x = draw(4, 2)
+    sde = VPSDE()
+    exact = law(target, float(sde.alpha(0.3)), float(sde.sigma(0.3)))
+    torch.testing.assert_close(target.log_prob(x, sde, 0.3), exact.log_prob(x), rtol=1e-11, atol=0)
+    samples = target.sample(100)
+    torch.testing.assert_close(samples[:, 0], samples[:, 1], rtol=0, atol=1e-7)
+    point = Gaussian(torch.ones(2, dtype=F64), 0.0)
+    assert torch.equal(point.sample(3), torch.ones(3, 2, dtype=F64))
+    estimate = point.score(sde).estimate(x, sde.node(0.3))
+    torch.testing.assert_close(estimate.data, torch.ones(4, 2, dtype=F64), rtol=1e-14, atol=0)
+
+
+# Samples. Each check is |z| < 4.9 (two-sided 1e-6) per number compared, or DKW at 1e-6; all are seeded.
+
+
+@pytest.mark.parametrize("at", [None, 0.3])
+def test_moments_of_samples(target: Any, at: float | None) -> None:
+    n = 40_000
+    sde = None if at is None else VPSDE()
+    alpha, sigma = (1.0, 0.0) if sde is None else (float(sde.alpha(at)), float(sde.sigma(at)))
+    x = target.sample(n, sde, at, generator=torch.Generator().manual_seed(11)).flatten(1)
+    assert x.shape == (n, math.prod(target.event_shape))
+    weights, means, covs = matrices(target)
+    mean = weights @ means
+    centred = means - mean
+    cov = (weights[:, None, None] * (covs + centred[:, :, None] * centred[:, None, :])).sum(0)
+    cov = alpha**2 * cov + sigma**2 * torch.eye(len(mean), dtype=F64)
+    assert ((x.mean(0) - alpha * mean).abs() < 4.9 * (cov.diagonal() / n).sqrt()).all()
+    products = (x - alpha * mean)[:, :, None] * (x - alpha * mean)[:, None, :]
+    spread = products.std(0) / math.sqrt(n)
+    assert ((products.mean(0) - cov).abs() < 4.9 * spread).all()
+
+
+@pytest.mark.parametrize("at", [None, 0.1])
+def test_samples_follow_the_density(at: float | None) -> None:
+    n = 40_000
+    target = GaussianMixture(
+        torch.tensor([0.3, 0.5, 0.2]),
+        torch.tensor([[-1.2], [0.4], [1.5]], dtype=F64),
+        scales=torch.tensor([0.3, 0.2, 0.4], dtype=F64),
+    )
+    sde = None if at is None else VPSDE()
+    x = target.sample(n, sde, at, generator=torch.Generator().manual_seed(12))[:, 0].sort().values
+    grid = torch.linspace(-8, 8, 8001, dtype=F64)
+    cdf = torch.cumulative_trapezoid(target.log_prob(grid[:, None], sde, at).exp(), grid)
+    place = torch.searchsorted(grid[1:], x).clamp(max=len(cdf) - 1)
+    gap = (cdf[place] - torch.arange(1, n + 1) / n).abs().max()
+    assert float(gap) < math.sqrt(math.log(2e6) / (2 * n)) + 0.003  # DKW, and the width of a cell of the grid
+
+
+def test_samples_with_a_time_each() -> None:
+    sde = VESDE()
+    t = torch.tensor([1e-5, 1.0], dtype=F64).repeat(2000)
+    x = Gaussian(torch.zeros(2, dtype=F64), 1.0).sample(4000, sde, t, generator=torch.Generator().manual_seed(13))
+    assert float(x[0::2].std()) == pytest.approx(1.0, rel=0.1)
+    assert float(x[1::2].std()) == pytest.approx(50.0, rel=0.1)
+
+
+def test_samples_follow_the_generator_and_the_dtype(target: Any) -> None:
+    first, second = (target.sample(5, VPSDE(), 0.3, torch.Generator().manual_seed(14)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.dtype == F64
+    assert first.shape == (5, *target.event_shape)
+    assert target.sample(0).shape == (0, *target.event_shape)
+    torch.manual_seed(15)
+    third = target.sample(5)
+    torch.manual_seed(15)
+    assert torch.equal(third, target.sample(5))
+
+
+def test_a_target_keeps_the_dtype_of_its_mean() -> None:
+    for made in (
+        Gaussian(torch.zeros(2), torch.eye(2, dtype=F64)),
+        GaussianMixture(torch.ones(2, dtype=F64), torch.zeros(2, 2), scales=1.0),
+        Empirical(torch.zeros(3, 2)),
+    ):
+        assert made.dtype == torch.float32
+        assert made.sample(2).dtype == torch.float32
+        assert made.sample(2, VPSDE(), 0.5).dtype == torch.float32
+
+
+# The exact probability-flow map of a Gaussian
+
+GAUSSIANS = [name for name in TARGETS if name.startswith("gaussian")]
+
+
+@pytest.mark.parametrize("name", GAUSSIANS)
+def test_flow_map_composes_inverts_and_is_identity(name: str) -> None:
+    target = TARGETS[name]()
+    x = draw(4, *target.event_shape, seed=16)
+    for make in PROCESSES.values():
+        sde = make()
+        r, s, t = times(sde, 3).tolist()
+        direct = target.flow_map(x, sde, r, t)
+        composed = target.flow_map(target.flow_map(x, sde, r, s), sde, s, t)
+        torch.testing.assert_close(composed, direct, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(target.flow_map(direct, sde, t, r), x, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(target.flow_map(x, sde, s, s), x, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", GAUSSIANS)
+def test_flow_map_solves_the_probability_flow(name: str) -> None:
+    target = TARGETS[name]()
+    x = draw(4, *target.event_shape, seed=16)
+    for make in PROCESSES.values():
+        sde = make()
+        s, t = times(sde, 2, margin=0.2).tolist()
+        flow = sde.probability_flow(target.score(sde))
+        at = torch.tensor(t, dtype=F64)
+        velocity = torch.autograd.functional.jacobian(lambda u, sde=sde, s=s: target.flow_map(x, sde, s, u), at)
+        wanted = flow.drift(target.flow_map(x, sde, s, t), t)
+        torch.testing.assert_close(velocity, wanted, rtol=1e-9, atol=1e-10 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("name", GAUSSIANS)
+def test_flow_map_changes_volume_as_the_spectrum_says(name: str) -> None:
+    target = TARGETS[name]()
+    size = math.prod(target.event_shape)
+    _, _, covs = matrices(target)
+    eigenvalues = torch.linalg.eigvalsh(covs[0])
+    x = draw(1, *target.event_shape, seed=16)
+    for make in PROCESSES.values():
+        sde = make()
+        s, t = times(sde, 2).tolist()
+        jacobian = torch.autograd.functional.jacobian(
+            lambda y, sde=sde, s=s, t=t: target.flow_map(y, sde, s, t), x
+        ).reshape(size, size)
+        spread = [float(sde.alpha(u)) ** 2 * eigenvalues + float(sde.sigma(u)) ** 2 for u in (s, t)]
+        volume = 0.5 * (spread[1] / spread[0]).log().sum()
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, volume, rtol=1e-10, atol=1e-11)
+        # and so the density is carried along
+        moved = target.flow_map(x, sde, s, t)
+        torch.testing.assert_close(
+            target.log_prob(moved, sde, t) + volume, target.log_prob(x, sde, s), rtol=1e-9, atol=1e-9
+        )
+
+
+def test_flow_map_takes_a_time_per_sample() -> None:
+    target = TARGETS["gaussian full, rank 2"]()
+    sde = VPSDE()
+    x, t = draw(3, 2, 3), torch.tensor([0.2, 0.5, 0.9], dtype=F64)
+    together = target.flow_map(x, sde, 1.0, t)
+    alone = torch.cat([target.flow_map(x[i : i + 1], sde, 1.0, float(t[i])) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-13, atol=1e-13)
+    assert target.flow_map(x.float(), sde, 1.0, 0.5).dtype == torch.float32
+
+
+# Parts of a batch
+
+
+@pytest.mark.parametrize("elements", [1, 13, 60])
+@pytest.mark.parametrize("name", [n for n in TARGETS if n.startswith(("mixture", "empirical"))])
+def test_handling_the_batch_in_parts_changes_nothing(name: str, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = TARGETS[name]()
+    sde = VPSDE()
+    x = draw(7, *target.event_shape, seed=17)
+    nodes = sde.nodes(times(sde, 7))
+    score = target.score(sde)
+    whole, one_time = score.estimate(x, nodes), score.estimate(x, sde.node(0.5))
+    monkeypatch.setattr(mixture, "_CHUNK_ELEMENTS", elements)
+    for wanted, got in ((whole, score.estimate(x, nodes)), (one_time, score.estimate(x, sde.node(0.5)))):
+        torch.testing.assert_close(got.data, wanted.data, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(got.noise, wanted.noise, rtol=1e-12, atol=1e-13)
+    assert score.estimate(x[:0], sde.node(0.5)).data.shape == (0, *target.event_shape)
+
+
+def test_samples_do_not_depend_on_each_other(target: Any) -> None:
+    sde = VPSDE()
+    x, t = draw(6, *target.event_shape, seed=18), times(sde, 6)
+    score = target.score(sde)
+    order = torch.tensor([3, 0, 5])
+    torch.testing.assert_close(score(x, t)[order], score(x[order], t[order]), rtol=1e-12, atol=1e-12)
+    assert score.rowwise is True
+    assert score.event_shape == target.event_shape
+
+
+# Dtypes
+
+
+def test_scores_have_the_dtype_of_the_state(target: Any) -> None:
+    sde = VPSDE()
+    x, t = draw(4, *target.event_shape, seed=19), times(sde, 4)
+    exact = target.score(sde)(x, t)
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.1)):
+        got = target.score(sde)(x.to(dtype), t.to(dtype) if dtype == torch.float32 else t)
+        assert got.dtype == dtype
+        torch.testing.assert_close(got.double(), exact, rtol=tolerance, atol=tolerance * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Gaussian(torch.zeros(3072), 1.0), lambda: Empirical(torch.zeros(1, 3072), 1.0)]
+)
+def test_density_of_half_precision_is_summed_in_float32(make: Callable[[], Any]) -> None:
+    x = torch.ones(1, 3072)
+    exact = float(make().log_prob(x.double()))
+    assert float(make().log_prob(x)) == pytest.approx(exact, rel=1e-5)
+    assert float(make().log_prob(x.bfloat16())) == pytest.approx(exact, rel=1e-4)
+
+
+def test_everything_works_in_inference_mode(target: Any) -> None:
+    sde = VPSDE()
+    x, t = draw(4, *target.event_shape), times(sde, 4)
+    outside = target.score(sde)(x, t), target.log_prob(x, sde, t)
+    with torch.inference_mode():
+        y = draw(4, *target.event_shape)
+        inside = target.score(sde)(y, t), target.log_prob(y, sde, t)
+        target.sample(3, sde, 0.5)
+        if isinstance(target, Gaussian):
+            target.flow_map(y, sde, 0.2, 0.5)
+    assert all(torch.equal(a, b) for a, b in zip(outside, inside, strict=True))
+
+
+# Refusals
+
+Z2, E2 = torch.zeros(2), torch.eye(2)
+NAN = math.nan
+
+REFUSED: list[tuple[str, Callable[[], Any], str]] = [
+    (
+        "integer mean",
+        lambda: Gaussian(torch.zeros(2, dtype=torch.int64), 1.0),
+        "`mean` must be a floating-point tensor",
+    ),
+    ("scalar mean", lambda: Gaussian(torch.tensor(0.0), 1.0), "`mean` must be .* of the event's shape"),
+    ("nan mean", lambda: Gaussian(torch.tensor([0.0, NAN]), 1.0), "`mean`"),
+    ("cov shape", lambda: Gaussian(Z2, torch.eye(3)), r"`cov` must have shape .*got \(3, 3\)"),
+    ("cov negative", lambda: Gaussian(Z2, -1.0), "`cov` must not be negative"),
+    ("cov entry negative", lambda: Gaussian(Z2, torch.tensor([1.0, -1.0])), "`cov` must not be negative"),
+    ("cov nan", lambda: Gaussian(Z2, NAN), "`cov` must be finite"),
+    ("cov not symmetric", lambda: Gaussian(Z2, torch.tensor([[1.0, 0.5], [0.0, 1.0]])), "`cov` must be symmetric"),
+    (
+        "cov indefinite",
+        lambda: Gaussian(Z2, torch.tensor([[1.0, 2.0], [2.0, 1.0]])),
+        "`cov` must be positive semi-definite; its smallest eigenvalue is -1",
+    ),
+    ("weights length", lambda: GaussianMixture(torch.ones(3), E2, scales=1.0), "`weights` must be 2 positive numbers"),
+    ("weights zero", lambda: GaussianMixture(torch.tensor([0.0, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
+    ("weights nan", lambda: GaussianMixture(torch.tensor([NAN, 1.0]), E2, scales=1.0), "`weights` must be 2 positive"),
+    ("means rank", lambda: GaussianMixture(torch.ones(2), Z2, scales=1.0), r"`means` must be .*\(K, \*event\)"),
+    (
+        "integer means",
+        lambda: GaussianMixture(torch.ones(2), E2.long(), scales=1.0),
+        "`means` must be a floating-point",
+    ),
+    ("nan means", lambda: GaussianMixture(torch.ones(2), E2 * NAN, scales=1.0), "`means`"),
+    ("neither", lambda: GaussianMixture(torch.ones(2), E2), "exactly one of `covs` and `scales`"),
+    ("both", lambda: GaussianMixture(torch.ones(2), E2, torch.ones(2), scales=1.0), "exactly one of `covs` and"),
+    ("scales negative", lambda: GaussianMixture(torch.ones(2), E2, scales=-1.0), "`scales` are standard deviations"),
+    ("scales nan", lambda: GaussianMixture(torch.ones(2), E2, scales=NAN), "`scales` must be finite"),
+    ("scales shape", lambda: GaussianMixture(torch.ones(2), E2, scales=torch.ones(3)), r"`scales` must have shape"),
+    (
+        "scales are no matrices",
+        lambda: GaussianMixture(torch.ones(2), E2, scales=torch.tensor([[1.0, 0.5], [0.5, 1.0]]).expand(2, 2, 2)),
+        "`scales`",
+    ),
+    ("covs shape", lambda: GaussianMixture(torch.ones(2), E2, torch.ones(2, 3)), r"`covs` must have shape .*\(2, 3\)"),
+    (
+        "covs indefinite",
+        lambda: GaussianMixture(torch.ones(2), E2, torch.stack([E2, torch.tensor([[1.0, 2.0], [2.0, 1.0]])])),
+        "`covs` must be positive semi-definite",
+    ),
+    ("data rank", lambda: Empirical(Z2), r"`data` must be \(n, \*event\) with n >= 1, got shape \(2,\)"),
+    ("no data", lambda: Empirical(torch.zeros(0, 2)), r"`data` must be .*got shape \(0, 2\)"),
+    ("integer data", lambda: Empirical(E2.long()), "`data`"),
+    ("nan data", lambda: Empirical(E2 * NAN, 0.1), "`data`"),
+    ("bandwidth", lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_constructors_refuse(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        make()
+
+
+def test_bad_states_are_refused(target: Any) -> None:
+    sde = VPSDE()
+    for call in (lambda x: target.log_prob(x, sde, 0.5), lambda x: target.score(sde)(x, 0.5)):
+        refuses_bad_states(call, target.event_shape)
+
+
+def refuses_bad_states(call: Callable[[Any], Any], event_shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidTypeError, match="`x` must be a tensor"):
+        call([1.0])
+    with pytest.raises(InvalidTypeError, match="`x` must have a floating-point dtype"):
+        call(torch.zeros(2, *event_shape, dtype=torch.int64))
+    for shape in ((2, 7), (2, *[1] * len(event_shape)), event_shape):
+        with pytest.raises(InvalidArgumentError, match="`x` must be"):
+            call(torch.zeros(shape))
+
+
+def test_flow_map_refuses_bad_states() -> None:
+    target = TARGETS["gaussian full, rank 2"]()
+    refuses_bad_states(lambda x: target.flow_map(x, VPSDE(), 0.2, 0.5), target.event_shape)
+
+
+@pytest.mark.parametrize(
+    ("t", "error"),
+    [
+        (None, InvalidTypeError),
+        ("half", InvalidTypeError),
+        (torch.ones(2), InvalidArgumentError),
+        (torch.ones(3, 1), InvalidArgumentError),
+    ],
+)
+def test_bad_times_are_refused(t: Any, error: type[Exception]) -> None:
+    target = Gaussian(torch.zeros(2), 1.0)
+    with pytest.raises(error, match="`t`"):
+        target.score(VPSDE())(torch.ones(3, 2), t)
+
+
+def test_a_process_and_a_time_go_together() -> None:
+    target = Gaussian(torch.zeros(2), 1.0)
+    x = torch.ones(3, 2)
+    for call in (
+        lambda: target.log_prob(x, VPSDE()),
+        lambda: target.log_prob(x, None, 0.5),
+        lambda: target.sample(3, VPSDE()),
+        lambda: target.sample(3, t=0.5),
+    ):
+        with pytest.raises(InvalidArgumentError, match="both `sde` and `t`, or neither"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(-1, InvalidArgumentError), (2.5, InvalidTypeError), (True, InvalidTypeError)]
+)
+def test_sample_refuses_bad_counts(n: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="`n` must be"):
+        Gaussian(torch.zeros(2), 1.0).sample(n)
+
+
+def test_score_refuses_what_is_no_affine_process() -> None:
+    with pytest.raises(InvalidTypeError, match="`sde`"):
+        Gaussian(torch.zeros(2), 1.0).score("vp")
+
+
+def test_public_names() -> None:
+    assert targets.Gaussian is Gaussian
+    assert set(targets.__all__) >= {"Gaussian", "GaussianMixture", "Empirical"}
