@@ -1,0 +1,28 @@
+"""Small reference networks. They are meant to be read, and replaced by yours: any callable can be a score network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import unknown
+from .unet import UNet
+
+__all__ = ["ARCHITECTURES", "UNet", "build"]
+
+# The networks that a saved model may name. To save yours, add it here: its arguments must be JSON values.
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet}
+
+
+def build(architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Make a network from its name in `ARCHITECTURES` and its arguments.
+
+    Example:
+        >>> sum(p.numel() for p in build("unet", {"channels": 8, "blocks": 1, "width": 8}).parameters())
+        11169
+    """
+    if architecture not in ARCHITECTURES:
+        raise unknown("architecture", architecture, ARCHITECTURES)
+    return ARCHITECTURES[architecture](**kwargs)
