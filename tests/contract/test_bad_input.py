@@ -757,7 +757,7 @@ def test_a_noise_function_that_returns_none(draw: Any) -> None:
 
 
 def _sick(when: float, value: float, elements: int | None = None) -> Spy:
-    """A score that turns to ``value`` below time ``when``, for samples whose first element is far out; these stand still."""
+    """A score that is ``value`` below time ``when``, for samples whose first element is far out; these stand still."""
 
     def function(x: Tensor, t: Tensor) -> Tensor:
         marked = x.flatten(1)[:, :1].reshape(-1, *[1] * (x.ndim - 1)) > 500

@@ -1,0 +1,437 @@
+"""The loop with stub solvers, controllers and score functions: who is counted, kept, dropped and told. No numerics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde import (
+    VPSDE,
+    CallableNoise,
+    InvalidArgumentError,
+    MaxStepsError,
+    NonFiniteError,
+    SampleNoise,
+    Status,
+    StepSizeUnderflowError,
+)
+from scoresde.controllers import Controller, Decision, FixedGrid
+from scoresde.integrate import Recorder, Solution, integrate
+from scoresde.noise import BatchNoise, Noise
+from scoresde.processes import Network, Process, ReverseProcess
+from scoresde.sdes import Node
+from scoresde.solvers.base import Solver, StepResult
+
+pytestmark = pytest.mark.timeout(20)
+
+SDE = VPSDE(t_min=0.0)
+
+
+class Seen:
+    """A score function that writes down what it is shown. A state's second element is its sample's name."""
+
+    def __init__(self, rowwise: bool = False) -> None:
+        self.rowwise = rowwise
+        self.names: list[list[int]] = []
+        self.times: list[list[float]] = []
+        self.labels: list[list[int]] = []
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        self.names.append(x[:, 1].long().tolist())
+        self.times.append(t.tolist())
+        if label is not None:
+            self.labels.append(label.tolist())
+        return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Stub(Solver):
+    """Adds one to a state's first element at each step; its memory counts the steps that were taken."""
+
+    uses: int = 1
+    at_init: int = 0
+    draws: int = 0
+
+    name: ClassVar[str] = "stub"
+    kind: ClassVar[str] = "ode"
+
+    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+        for _ in range(self.at_init):
+            process.score(x, start)  # type: ignore[attr-defined]
+        return (x[:, 1].clone(), x[:, 0] * 0)  # (name, steps taken)
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        assert torch.equal(state[0], x[:, 1]), "a sample has another sample's memory"
+        for _ in range(self.uses):
+            process.score(x, start)  # type: ignore[attr-defined]
+        add = torch.zeros_like(x)
+        add[:, 0] = 1
+        for _ in range(self.draws):
+            add[:, 0] = add[:, 0] + noise.normal(x)[:, 0]
+        return StepResult(x + add, (state[0], state[1] + 1), torch.zeros_like(x))
+
+
+class Memory(NamedTuple):
+    script: Tensor  # (batch, n) of 1 accept, 0 reject, -1 not finite, -2 underflow
+    place: Tensor  # (batch,)
+    taken: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True)
+class Scripted(Controller):
+    """Follows a script a sample: "+" takes a step, "-" rejects it, "n" fails as not finite, "u" as an underflow."""
+
+    scripts: Sequence[str]
+
+    def start(self, process: Process, x: Tensor) -> Node:
+        return process.sde.nodes(torch.ones(len(x), dtype=torch.float64))
+
+    def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
+        width = max(map(len, self.scripts))
+        codes = {"+": 1, "-": 0, "n": -1, "u": -2}
+        script = torch.tensor([[codes[c] for c in s.ljust(width, "-")] for s in self.scripts])
+        total = torch.tensor([s.count("+") + (s[-1] != "+") for s in self.scripts])
+        memory = Memory(script, torch.zeros_like(total), torch.zeros_like(total), total)
+        return process.sde.nodes(1 - 1 / total.double()), memory
+
+    def adapt(
+        self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
+    ) -> Decision:
+        code = state.script.gather(1, state.place.clamp_max(state.script.shape[1] - 1)[:, None])[:, 0]
+        accept = code == 1
+        taken = state.taken + accept
+        done = taken == state.total
+        memory = Memory(state.script, state.place + 1, taken, state.total)
+        t = torch.where(done, 0.0, 1 - taken.double() / state.total)
+        ends = torch.where(taken + 1 >= state.total, 0.0, 1 - (taken + 1).double() / state.total)
+        nodes = process.sde.nodes
+        return Decision(accept, nodes(t), nodes(ends), memory, done & accept, code == -1, code == -2)
+
+
+def named(rows: int) -> Tensor:
+    x = torch.zeros(rows, 3, dtype=torch.float64)
+    x[:, 1] = torch.arange(rows)
+    return x
+
+
+def run(
+    scripts: Sequence[str] | None = None,
+    *,
+    times: Sequence[float] = (),
+    rows: int | None = None,
+    seen: Seen | None = None,
+    solver: Solver | None = None,
+    context: dict[str, Tensor] | None = None,
+    noise: Noise | None = None,
+    **arguments: Any,
+) -> Solution:
+    controller: Controller = (
+        FixedGrid(torch.tensor(times, dtype=torch.float64)) if scripts is None else Scripted(scripts)
+    )
+    rows = rows or (len(scripts) if scripts else 2)
+    process = ReverseProcess(SDE, Network(seen or Seen(), context))
+    return integrate(process, solver or Stub(), controller, named(rows), noise or BatchNoise(), **arguments)
+
+
+# --- counting -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize(("uses", "at_init"), [(1, 0), (3, 0), (2, 2), (0, 0)])
+def test_evaluations_are_counted_for_each_sample(uses: int, at_init: int, compact: bool) -> None:
+    scripts = ["++", "+-+", "-----+", "+", "-+-+-+-+"]
+    seen = Seen()
+    solution = run(scripts, seen=seen, solver=Stub(uses, at_init), compact=compact)
+    assert solution.nfe.tolist() == [at_init + uses * len(s) for s in scripts]
+    assert solution.accepted.tolist() == [s.count("+") for s in scripts]
+    assert solution.rejected.tolist() == [s.count("-") for s in scripts]
+    assert solution.steps == 8
+    assert solution.evaluations == len(seen.names) == at_init + uses * 8
+    assert solution.status.tolist() == [Status.SUCCESS] * 5
+    assert solution.x[:, 0].tolist() == [s.count("+") for s in scripts]  # each accepted step, once
+    assert solution.x[:, 1].tolist() == [0, 1, 2, 3, 4]  # each sample in its place
+    assert solution.t.tolist() == [0.0] * 5
+
+
+def test_the_network_sees_only_unfinished_samples_if_it_allows_that() -> None:
+    seen = Seen()
+    run(["+++", "+", "++", "-+++-+"], seen=seen, compact=True)
+    assert seen.names == [[0, 1, 2, 3], [0, 2, 3], [0, 3], [3], [3], [3]]
+    seen = Seen()
+    run(["+++", "+", "++", "-+++-+"], seen=seen, compact=False)
+    assert seen.names == [[0, 1, 2, 3]] * 6
+
+
+def test_times_are_each_samples_own() -> None:
+    seen = Seen()
+    run(["++", "-++", "++++"], seen=seen, compact=True)
+    assert seen.times == [[1.0, 1.0, 1.0], [0.5, 1.0, 0.75], [0.5, 0.5], [0.25]]
+
+
+def test_context_goes_with_the_batch() -> None:
+    seen = Seen()
+    run(["+++", "+", "++"], seen=seen, compact=True, context={"label": torch.tensor([7, 8, 9])})
+    assert seen.labels == [[7, 8, 9], [7, 9], [7]]
+    seen = Seen()
+    run(["+++", "+", "++"], seen=seen, compact=False, context={"label": torch.tensor([7, 8, 9])})
+    assert seen.labels == [[7, 8, 9]] * 3
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_noise_goes_with_the_sample(compact: bool) -> None:
+    scripts = ["+++", "+", "++++", "-+-+"]
+    both = run(scripts, solver=Stub(draws=2), compact=compact, noise=SampleNoise([5, 6, 7, 8]))
+    for i, script in enumerate(scripts):
+        alone = run([script], solver=Stub(draws=2), noise=SampleNoise([5 + i]))
+        assert float(alone.x[0, 0]) == float(both.x[i, 0])
+
+
+def test_a_rejected_step_leaves_state_and_memory_as_they_were() -> None:
+    states: list[float] = []
+
+    class Watch(Stub):
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+            states.append((float(x[0, 0]), float(state[1][0])))  # type: ignore[arg-type]
+            return super().step(process, x, start, stop, state, noise)
+
+    run(["+--+-+"], solver=Watch())
+    assert states == [(0, 0), (1, 1), (1, 1), (1, 1), (2, 2), (2, 2)]
+
+
+def test_a_fixed_grid_visits_its_nodes_and_no_others() -> None:
+    times = [1.0, 0.7, 0.3, 0.1, 0.0]
+    seen = Seen()
+    solution = run(times=times, seen=seen, rows=3)
+    assert seen.times == [[t] * 3 for t in times[:-1]]
+    assert solution.t.tolist() == [0.0] * 3 and solution.steps == 4
+    assert solution.nfe.tolist() == solution.accepted.tolist() == [4] * 3 and solution.rejected.tolist() == [0] * 3
+
+
+# --- failures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_failed_samples_leave_and_the_others_finish(compact: bool) -> None:
+    scripts = ["+++", "+n", "-++++", "u", "+-u"]
+    seen = Seen()
+    solution = run(scripts, seen=seen, compact=compact, throw=False)
+    assert solution.status.tolist() == [0, Status.NON_FINITE, 0, Status.STEP_UNDERFLOW, Status.STEP_UNDERFLOW]
+    assert solution.nfe.tolist() == [len(s) for s in scripts]
+    assert solution.x.isnan().all(1).tolist() == [False, True, False, True, True]
+    assert solution.x[[0, 2], 0].tolist() == [3, 4]
+    if compact:
+        assert seen.names == [[0, 1, 2, 3, 4], [0, 1, 2, 4], [0, 2, 4], [2], [2]]
+    assert solution.success.tolist() == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_sample_that_is_not_finite_stops_the_solve(compact: bool) -> None:
+    seen = Seen()
+    with pytest.raises(NonFiniteError) as caught:
+        run(["+", "+++", "+-n"], seen=seen, compact=compact)
+    error = caught.value
+    assert (error.step, error.indices) == (3, [2]) and len(seen.names) == 3
+    assert "step 3" in str(error) and "1 of 3" in str(error)
+    assert error.partial.status.tolist() == [0, 0, 1]
+    assert error.partial.x[0, 0] == 1 and bool(error.partial.x[2].isnan().all())
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_an_underflow_stops_the_solve(compact: bool) -> None:
+    seen = Seen()
+    with pytest.raises(StepSizeUnderflowError, match=r"1 of 3 samples \(first: \[1\]\)") as caught:
+        run(["+", "+-u", "++++++"], seen=seen, compact=compact)
+    assert len(seen.names) == 3
+    assert caught.value.partial.status.tolist() == [Status.SUCCESS, Status.STEP_UNDERFLOW, Status.STOPPED]
+    assert caught.value.partial.nfe.tolist() == [1, 3, 3]
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_max_steps_end_the_loop(compact: bool) -> None:
+    scripts = ["++", "+-+-+-+", "+++"]
+    seen = Seen()
+    solution = run(scripts, seen=seen, compact=compact, max_steps=4, throw=False)
+    assert solution.status.tolist() == [0, Status.MAX_STEPS, 0]
+    assert solution.steps == len(seen.names) == 4 and solution.nfe.tolist() == [2, 4, 3]
+    assert solution.x[[0, 2], 0].tolist() == [2, 3] and bool(solution.x[1].isnan().all())
+    with pytest.raises(MaxStepsError, match=r"\[1\]") as caught:
+        run(scripts, compact=compact, max_steps=4)
+    assert caught.value.partial.status.tolist() == [0, 3, 0]
+    assert bool(run(scripts, compact=compact, max_steps=7).success.all())  # exactly enough
+
+
+def test_a_fixed_grid_checks_every_state() -> None:
+    class Breaks(Stub):
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+            result = super().step(process, x, start, stop, state, noise)
+            if float(start.t) <= 0.5:
+                result.x[1, 2] = torch.inf
+            return result
+
+    with pytest.raises(NonFiniteError) as caught:
+        run(times=[1.0, 0.5, 0.2, 0.0], rows=3, solver=Breaks())
+    error = caught.value
+    assert (error.stage, error.step, error.indices) == ("state", 2, [1]) and error.t == pytest.approx(0.2)
+    solution = run(times=[1.0, 0.5, 0.2, 0.0], rows=3, solver=Breaks(), throw=False)
+    assert solution.status.tolist() == [0, 1, 0] and solution.x[[0, 2], 0].tolist() == [3, 3]
+    assert bool(solution.x[1].isnan().all()) and solution.nfe.tolist() == [3, 2, 3]
+
+
+def test_opposite_infinities_do_not_cancel_and_large_states_are_not_infinite() -> None:
+    class Breaks(Stub):
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+            result = super().step(process, x, start, stop, state, noise)
+            result.x[0, 2], result.x[1, 2] = (torch.inf, -torch.inf) if float(start.t) < 0.5 else (1.7e308, 1.7e308)
+            return result
+
+    with pytest.raises(NonFiniteError) as caught:
+        run(times=[1.0, 0.5, 0.2, 0.0], rows=3, solver=Breaks())
+    assert (caught.value.step, caught.value.indices) == (3, [0, 1])
+
+
+def test_the_last_step_is_checked_too() -> None:
+    class Breaks(Stub):
+        def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+            result = super().step(process, x, start, stop, state, noise)
+            if float(stop.t) == 0.0:
+                result.x[0, 0] = torch.nan
+            return result
+
+    solution = run(times=[1.0, 0.0], rows=2, solver=Breaks(), throw=False)
+    assert solution.status.tolist() == [1, 0]
+
+
+# --- callback, recorder, bar ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_callback_sees_the_whole_batch_in_its_order(compact: bool) -> None:
+    infos: list[Any] = []
+    run(["++", "+-++", "+"], compact=compact, callback=infos.append)
+    assert [i.step for i in infos] == [1, 2, 3, 4]
+    assert [i.x[:, 0].tolist() for i in infos] == [[1, 1, 1], [2, 1, 1], [2, 2, 1], [2, 3, 1]]
+    assert all(i.x[:, 1].tolist() == [0, 1, 2] for i in infos)
+    assert [i.nfe.tolist() for i in infos] == [[1, 1, 1], [2, 2, 1], [2, 3, 1], [2, 4, 1]]
+    assert [[round(t, 6) for t in i.t.tolist()] for i in infos] == [
+        [0.5, 0.666667, 0.0],
+        [0.0, 0.666667, 0.0],
+        [0.0, 0.333333, 0.0],
+        [0.0, 0.0, 0.0],
+    ]
+
+
+def test_a_callback_of_a_fixed_grid_sees_one_time() -> None:
+    infos: list[Any] = []
+    run(times=[1.0, 0.5, 0.0], callback=infos.append)
+    assert [(i.step, i.t) for i in infos] == [(1, 0.5), (2, 0.0)]
+
+
+@pytest.mark.parametrize("true", [True, torch.tensor(True), torch.ones(1, dtype=torch.bool).numpy()[0]])
+def test_a_callback_stops_the_solve_by_returning_true(true: Any) -> None:
+    """Comparisons of tensors and arrays give their own kinds of True."""
+    seen = Seen()
+    solution = run(times=[1.0, 0.5, 0.2, 0.0], seen=seen, callback=lambda info: true if info.step == 2 else None)
+    assert len(seen.names) == 2 and solution.steps == 2
+    assert solution.status.tolist() == [Status.STOPPED] * 2 and solution.t.tolist() == [0.2, 0.2]
+    assert solution.x[:, 0].tolist() == [2, 2]  # a stopped sample is where it is, not NaN
+
+
+@pytest.mark.parametrize("value", [None, False, 0, 1, "stop", [], torch.tensor(False)])
+def test_a_callback_that_returns_anything_else_does_not(value: Any) -> None:
+    assert bool(run(times=[1.0, 0.5, 0.0], callback=lambda info: value).success.all())
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_stopping_leaves_those_that_had_arrived(compact: bool) -> None:
+    solution = run(["+", "+++"], compact=compact, callback=lambda info: info.step == 2)
+    assert solution.status.tolist() == [Status.SUCCESS, Status.STOPPED]
+    assert solution.x[:, 0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("scripted", [False, True])
+def test_stopping_at_the_last_step_is_an_arrival(scripted: bool) -> None:
+    """Whoever is at the end when the callback stops the solve has arrived, with fixed steps as with adaptive ones."""
+    stop = lambda info: info.step == 2  # noqa: E731
+    solution = run(["++", "++"], callback=stop) if scripted else run(times=[1.0, 0.5, 0.0], callback=stop)
+    assert solution.t.tolist() == [0.0, 0.0] and solution.status.tolist() == [Status.SUCCESS] * 2
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_saved_states_are_those_of_the_moment(compact: bool) -> None:
+    scripts = ["++", "++++", "-+-+"]
+    recorder = Recorder([0.5, 1.0, 0.0, 0.9], 3)
+    solution = run(scripts, compact=compact, recorder=recorder)
+    assert solution.ts is not None and solution.ts.tolist() == [0.5, 1.0, 0.0, 0.9]
+    assert solution.xs is not None and solution.xs.shape == (4, 3, 3)
+    assert solution.xs[0, :, 0].tolist() == [1, 2, 1]  # at 0.5
+    assert solution.xs[1, :, 0].tolist() == [0, 0, 0]  # at the start
+    assert torch.equal(solution.xs[2], solution.x)  # at the end
+    assert bool(solution.xs[3].isnan().all())  # never there
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_every_step_is_saved(compact: bool) -> None:
+    solution = run(["++", "+-++"], compact=compact, recorder=Recorder("steps", 2))
+    assert solution.xs is not None and solution.ts is not None
+    assert solution.xs[:, :, 0].tolist() == [[0, 0], [1, 1], [2, 1], [2, 2], [2, 3]]
+    assert solution.ts.shape == (5, 2) and solution.ts[:, 0].tolist() == [1.0, 0.5, 0.0, 0.0, 0.0]
+    fixed = run(times=[1.0, 0.4, 0.0], recorder=Recorder("steps", 2))
+    assert fixed.ts is not None and fixed.ts.tolist() == [1.0, 0.4, 0.0]
+
+
+def test_a_recorder_without_times_keeps_nothing() -> None:
+    solution = run(times=[1.0, 0.0], recorder=Recorder([], 2))
+    assert solution.ts is not None and solution.ts.shape == (0,)
+    assert solution.xs is not None and solution.xs.shape == (0, 2, 3)
+
+
+class Bar:
+    total = 100
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.shown: list[int] = []
+
+    def refresh(self) -> None:
+        self.shown.append(self.n)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_bar_moves_to_its_end_and_never_back(compact: bool) -> None:
+    bar = Bar()
+    run(times=[1.0, 0.9, 0.8, 0.1, 0.0], progress=bar)
+    assert bar.shown == [25, 50, 75, 100]
+
+    class WithTargets(Scripted):
+        targets = (0.0,)
+
+    bar = Bar()
+    process = ReverseProcess(SDE, Network(Seen()))
+    scripts = ["++", "-+-+++", "+"]
+    integrate(process, Stub(), WithTargets(scripts), named(3), BatchNoise(), compact=compact, progress=bar)
+    assert bar.shown == sorted(bar.shown) and bar.shown[-1] == 100 and len(bar.shown) == 6
+
+
+def test_a_function_for_noise_refuses_part_of_a_batch() -> None:
+    """Its draws are for the batch that it knows: the loop of `solve` never compacts with it."""
+    assert CallableNoise.whole_batch and not SampleNoise.whole_batch and not BatchNoise.whole_batch
+    noise = CallableNoise(lambda k, like: torch.zeros(2, 3))
+    with pytest.raises(InvalidArgumentError, match="noise"):
+        noise.normal(torch.zeros(1, 3))
+
+
+def test_nothing_of_a_solve_is_left_for_the_next() -> None:
+    seen = Seen()
+    process = ReverseProcess(SDE, Network(seen))
+    grid = FixedGrid(torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64))
+    solver = Stub(draws=1)
+    a = integrate(process, solver, grid, named(2), BatchNoise.seeded(0, torch.device("cpu")))
+    again = ReverseProcess(SDE, Network(seen))
+    b = integrate(again, solver, grid, named(2), BatchNoise.seeded(0, torch.device("cpu")))
+    assert torch.equal(a.x, b.x) and a.evaluations == b.evaluations == 2
