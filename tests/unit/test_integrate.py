@@ -234,7 +234,7 @@ def test_failed_samples_leave_and_the_others_finish(compact: bool) -> None:
 def test_a_sample_that_is_not_finite_stops_the_solve(compact: bool) -> None:
     seen = Seen()
     with pytest.raises(NonFiniteError) as caught:
-        run(["+", "+++", "+-n"], seen=seen, compact=compact)
+        run(["+", "++", "+-n"], seen=seen, compact=compact)
     error = caught.value
     assert (error.step, error.indices) == (3, [2]) and len(seen.names) == 3
     assert "step 3" in str(error) and "1 of 3" in str(error)
