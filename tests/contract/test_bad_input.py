@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import pickle
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -1387,3 +1388,50 @@ def test_a_batch_that_does_not_fit_in_memory_says_what_to_write_instead() -> Non
     told = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
     assert "10000000000000" in told and "batch" in told
     assert spy.calls == 0
+
+
+@pytest.mark.parametrize("method", ["ddim", "rk45"])
+def test_errors_survive_the_way_between_processes(method: str) -> None:
+    """Workers of a pool send their errors home pickled."""
+    with pytest.raises(NonFiniteError) as caught:
+        solve(SDE_VP, Spy(lambda x, t: x * NAN), states(), method=method)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value) and again.stage == "score" and again.indices == [0, 1, 2]
+    with pytest.raises(MaxStepsError) as late:
+        solve(SDE_VP, lambda x, t: -x / (1 + column(t, x)), states(), method=method, max_steps=1)
+    sent = pickle.loads(pickle.dumps(late.value))
+    assert str(sent) == str(late.value) and sent.partial.status.tolist() == [3, 3, 3]
+
+
+def test_a_solver_of_ones_own_that_forgets_a_part_is_told() -> None:
+    class Solver(solvers.Solver):
+        name = "own"
+        kind = "ode"
+
+        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
+            return scoresde.StepResult(x[:1])
+
+    class Adaptive(Solver):
+        adaptive = True
+
+        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
+            return scoresde.StepResult(x)
+
+    refused(
+        lambda: solve(SDE_VP, Spy(), states(), method=Solver(), steps=2), ScoreSDEError, ("own", "(3, 2)", "(1, 2)")
+    )
+    refused(lambda: solve(SDE_VP, Spy(), states(), method=Adaptive()), ScoreSDEError, ("own", "error"))
+
+
+def test_a_module_may_have_a_method_of_its_own_called_estimate() -> None:
+    """Only a score function that offers the protocol is asked for estimates."""
+
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x
+
+        def estimate(self, batch: Tensor) -> float:
+            return float(batch.mean())
+
+    x = states()
+    assert torch.equal(solve(SDE_VP, Net(), x, method="ddim").x, solve(SDE_VP, Spy(), x, method="ddim").x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -155,6 +156,14 @@ def test_seeds_do_not_depend_on_the_dtype_of_the_list(method: str) -> None:
         for seeds in ([4, 5, 6], (4, 5, 6), range(4, 7), torch.tensor([4, 5, 6]), np.array([4, 5, 6]))
     ]
     assert all(torch.equal(runs[0], r) for r in runs)
+
+
+@pytest.mark.timeout(30)
+def test_many_seeds_of_small_events_are_cheap() -> None:
+    """The work and memory of a draw are those of the numbers drawn, not of a large block a sample."""
+    start = time.process_time()
+    solve(SDE, elementwise, states(1000), method="ancestral", steps=3, seeds=range(1000))
+    assert time.process_time() - start < 2.0
 
 
 @by_method
