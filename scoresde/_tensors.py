@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -64,19 +66,75 @@ def row_finite(x: Tensor) -> Tensor:
     return torch.isfinite(x).flatten(1).all(1)
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_dtype(name: str, dtype: Any) -> None:
+    """Refuse what is not one of the dtypes that states may have."""
+    if dtype not in FLOATS:
+        names = ", ".join(str(d) for d in FLOATS)
+        raise InvalidTypeError(f"`{name}` must have a floating-point dtype ({names}), got {dtype}; try {name}.float().")
+
+
 def check_state(name: str, x: Any) -> None:
     """Refuse what is not a floating-point tensor ``(batch, *event)`` with an event of rank one or more."""
     if not isinstance(x, Tensor):
         raise InvalidTypeError(
             f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name})."
         )
-    if not x.dtype.is_floating_point:
-        raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {x.dtype}; try {name}.float().")
+    check_dtype(name, x.dtype)
+    if x.layout != torch.strided:
+        raise InvalidTypeError(f"`{name}` must be a dense tensor, got layout {x.layout}; try {name}.to_dense().")
     if x.ndim < 2:
         raise InvalidArgumentError(
             f"`{name}` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(x.shape)}; "
             f"scalars are events of shape (1,): try {name}.reshape(-1, 1)."
         )
+
+
+def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
+    """Return a shape of at least the given rank as a tuple of Python ints, or say what is wrong with it."""
+    if isinstance(shape, str | bytes) or not isinstance(shape, Sequence):
+        raise InvalidTypeError(f"`{name}` must be a tuple of integers, got {shape!r}.")
+    if len(shape) < rank:
+        raise InvalidArgumentError(f"`{name}` must have at least {rank} entries, got {tuple(shape)!r}.")
+    return tuple(check_integer(f"{name}[{i}]", n, low=0) for i, n in enumerate(shape))
+
+
+def check_times(name: str, values: Any) -> Tensor:
+    """Return a list of times as float64 ``(n,)`` on the CPU, or say what is wrong with it."""
+    if isinstance(values, str | bytes):
+        raise InvalidTypeError(f"`{name}` must be a list of times, got {values!r}.")
+    try:
+        if isinstance(values, Tensor) and values.is_complex():
+            raise TypeError("complex")
+        times = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InvalidTypeError(f"`{name}` must be a list of real numbers, got {values!r}.") from None
+    if times.ndim != 1:
+        raise InvalidArgumentError(f"`{name}` must be a 1-d list of times, got shape {tuple(times.shape)}.")
+    return times
+
+
+def output_problem(out: Any, x: Tensor) -> str | None:
+    """What is wrong with the output of a network that must be a floating-point tensor like ``x``; None if nothing."""
+    if not isinstance(out, Tensor):
+        return f"must return a tensor like x, got {type(out).__name__}"
+    if out.shape != x.shape:
+        return f"must return shape {tuple(x.shape)}, like x, got {tuple(out.shape)}"
+    if out.device != x.device:
+        return f"must return a tensor on {x.device}, like x, got {out.device}"
+    if not out.dtype.is_floating_point:
+        return f"must return {x.dtype}, like x, got {out.dtype}"
+    return None
+
+
+def warn_caller(message: str) -> None:
+    """Warn with the line outside this package that led here."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level + 1)
 
 
 def check_number(
@@ -86,7 +144,11 @@ def check_number(
     if value is None or isinstance(value, bool | str | bytes):
         raise InvalidTypeError(f"`{name}` must be a number, got {value!r}.{hint}")
     try:
-        number = float(value)
+        number = float(value.detach() if isinstance(value, Tensor) else value)
+    except OverflowError:
+        raise InvalidArgumentError(
+            f"`{name}` must be a finite number, got a larger one than a float holds.{hint}"
+        ) from None
     except (TypeError, ValueError, RuntimeError):
         raise InvalidTypeError(f"`{name}` must be a number, got {type(value).__name__}.{hint}") from None
     inside = low < number < high if strict else low <= number <= high

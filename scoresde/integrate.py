@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._tensors import row_finite, take, where
-from .controllers import Controller, Decision
+from .controllers import Controller, Decision, FixedGrid
 from .errors import MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from .noise import Noise
 from .processes import Process
@@ -275,11 +275,15 @@ def integrate(
         if recorder is not None or callback is not None:
             ledger.flush()
             whole = ledger.whole(x)
+            lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
+            if bool(lost.any()):  # a failed sample has no state at later times
+                whole = where(lost.to(x.device), torch.full_like(whole, torch.nan), whole)
             times = ledger.t.clone() if isinstance(start.t, Tensor) else start.t
             if recorder is not None:
                 recorder.record(times, whole, _moved(ledger, decision))
-            if callback is not None and callback(Info(step, times, whole, ledger.nfe.clone())) is True:
-                ledger.close_all(Status.STOPPED)
+            if callback is not None and _is_true(callback(Info(step, times, whole, ledger.nfe.clone()))):
+                if stop is not None:
+                    ledger.close_all(Status.STOPPED)
                 break
         if progress is not None:
             _show(progress, ledger, first_t, controller, step)
@@ -298,7 +302,15 @@ def integrate(
                     start, stop, control = take(start, keep), take(stop, keep), take(control, keep)
     if stop is None:
         ledger.close_all(Status.SUCCESS)
-    return _finish(process, ledger, x, step, recorder, throw, max_steps)
+    advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
+    return _finish(
+        process, ledger, x, step, recorder, throw, f"max_steps={max_steps} were used up; raise it, or {advice}"
+    )
+
+
+def _is_true(value: Any) -> bool:
+    """Whether a callback returned True, in Python's, NumPy's or torch's form."""
+    return value is True or (str(getattr(value, "dtype", "")).rpartition(".")[2] == "bool" and bool(value))
 
 
 def _advance(decision: Decision, alive: Tensor | None, result: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -366,10 +378,7 @@ _FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepSizeUnderflowError,
 }
-_ADVICE = {
-    Status.MAX_STEPS: "max_steps={max_steps} were used up; raise it, or loosen rtol and atol",
-    Status.STEP_UNDERFLOW: "the step size fell below what the clock resolves; loosen rtol and atol, or use float64",
-}
+_UNDERFLOW = "the step size fell below what the clock resolves; loosen rtol and atol, or use float64"
 
 
 def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder: Recorder | None) -> Solution:
@@ -404,7 +413,7 @@ def _finish(
     step: int,
     recorder: Recorder | None,
     throw: bool,
-    max_steps: int | None,
+    limit: str,
 ) -> Solution:
     if throw:
         for status, error in _FAILURES.items():
@@ -415,8 +424,8 @@ def _finish(
                 raise error(
                     f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
                     f"t={float(ledger.t[rows[0]]):.6g} after "
-                    f"{step} steps {_ADVICE[status].format(max_steps=max_steps)}; or pass throw=False to let the "
-                    f"others finish.",
+                    f"{step} steps {limit if status is Status.MAX_STEPS else _UNDERFLOW}; "
+                    "or pass throw=False to let the others finish.",
                     partial=_solution(process, ledger, x, step, recorder),
                 )
     return _solution(process, ledger, x, step, recorder)

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import Scalar, check_number, check_state, compute_dtype, expand
+from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, output_problem
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from .sdes import AffineSDE, Estimate, Node
+from .sdes.base import as_time
 
 # The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
 Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
@@ -142,6 +143,11 @@ class ScoreModel:
             raise InvalidTypeError(
                 f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
             )
+        for name, value in (("prediction", prediction), ("input_scale", input_scale), ("time_input", time_input)):
+            if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
+                raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
+        if context is not None and not isinstance(context, Mapping):
+            raise InvalidTypeError(f"`context` must be a mapping from names to values, got {type(context).__name__}.")
         if prediction not in PREDICTIONS:
             raise unknown("prediction", prediction, PREDICTIONS)
         if input_scale not in ("x", "x/alpha"):
@@ -159,7 +165,7 @@ class ScoreModel:
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.context = dict(context or {})
         if event_shape is not None:
-            self.event_shape = tuple(event_shape)
+            self.event_shape = check_shape("event_shape", event_shape, rank=1)
         self._read_time = (lambda n: time_input(n.t)) if callable(time_input) else TIME_INPUTS[time_input]
         self._estimate = PREDICTIONS[prediction]
         self.has_noise_limit = (
@@ -187,18 +193,16 @@ class ScoreModel:
         batch = Node(*(_per_sample(v, x) for v in node))
         extra = {k: _per_row(v, x) for k, v in {**self.context, **context}.items()}
         out = self.net(given.to(dtype), self._read_time(batch).to(dtype), **extra)
-        if not isinstance(out, Tensor) or out.shape != x.shape:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ScoreFnError(
-                f"The network must return a tensor of shape {tuple(x.shape)}, like its input, got {got}."
-            )
+        problem = output_problem(out, x)
+        if problem is not None:
+            raise ScoreFnError(f"The network {problem}.")
         return out.to(x.dtype)
 
     def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
         check_state("x", x)
         x = x.to(compute_dtype(x.dtype))
-        time = t if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float64)
-        if time.ndim > 1 or (time.ndim == 1 and len(time) not in (1, len(x))):
+        time = as_time("t", t)
+        if time.ndim == 1 and len(time) not in (1, len(x)):
             raise InvalidArgumentError(
                 f"`t` must be a scalar or (batch,) = ({len(x)},), got shape {tuple(time.shape)}."
             )

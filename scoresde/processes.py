@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import Scalar, expand
+from ._tensors import Scalar, expand, output_problem, warn_caller
 from .errors import ScoreFnError
 from .sdes import SDE, AffineSDE, Estimate, Node
 
@@ -60,12 +59,14 @@ class Network:
         return part
 
     def _evaluate(self, x: Tensor, node: Node) -> Any:
+        given = x.clone() if x.is_inference() else x  # inference tensors do not tell when they are written to
         version = None if x.is_inference() else x._version
+        out: Any
         if self._gives_estimates:
-            out = self.score_fn.estimate(x, node, **self.context)  # type: ignore[attr-defined]
+            out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)  # type: ignore[attr-defined]
         else:
             t = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
-            out = self._checked(self.score_fn(x, t, **self.context), x, node)
+            out = self._checked(self.score_fn(given, t, **self.context), x, node)
         self.calls += 1
         if version is not None and x._version != version:
             raise ScoreFnError(
@@ -75,29 +76,22 @@ class Network:
         return out
 
     def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
-        where = f"call {self.calls + 1}, t={_first(node.t):.6g}"
-        if not isinstance(out, Tensor):
-            raise ScoreFnError(f"The score function must return a tensor like x, got {type(out).__name__} ({where}).")
-        if out.shape != x.shape:
-            raise ScoreFnError(
-                f"The score function must return shape {tuple(x.shape)}, like x, got {tuple(out.shape)} ({where})."
-            )
-        if out.device != x.device:
-            raise ScoreFnError(
-                f"The score function must return a tensor on {x.device}, like x, got {out.device} ({where})."
-            )
+        problem = output_problem(out, x)
+        if problem is not None:
+            raise ScoreFnError(f"The score function {problem} (call {self.calls + 1}, t={_first(node.t):.6g}).")
         if out.dtype == x.dtype:
             return out
-        if not out.dtype.is_floating_point:
-            raise ScoreFnError(f"The score function must return {x.dtype}, like x, got {out.dtype} ({where}).")
         if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not self.calls:
-            warnings.warn(
-                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's "
-                f"dtype. "
-                f"Pass dtype={out.dtype} to solve in that precision.",
-                stacklevel=6,
+            warn_caller(
+                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype."
+                f" Pass dtype={out.dtype} to solve in that precision."
             )
         return out.to(x.dtype)
+
+    def _checked_estimate(self, out: Any, x: Tensor, node: Node) -> Estimate:
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
+        return Estimate(*(self._checked(part, x, node) for part in out))
 
 
 def _first(value: Scalar) -> float:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._tensors import check_integer, check_number, check_state, compute_dtype, row_finite
+from ._tensors import (
+    check_dtype,
+    check_integer,
+    check_number,
+    check_shape,
+    check_state,
+    check_times,
+    compute_dtype,
+    row_finite,
+    where,
+)
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from .grids import Grid
@@ -129,21 +141,28 @@ def solve(
             f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; targets and loaded "
             f"networks give one by .score(sde)."
         )
-    solver = make_solver(method, solver_options)
+    solver = make_solver(method, solver_options, inspect.signature(solve).parameters)
+    if callback is not None and not callable(callback):
+        raise InvalidTypeError(f"`callback` must be callable as callback(info), got {callback!r}.")
+    if denoise and not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(
+            f"`denoise` needs alpha and sigma, which {type(sde).__name__} has not; pass denoise=False."
+        )
     times, given_grid = _times(sde, grid, steps, t_start, t_end)
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
-    state, source, out_dtype = _initial(sde, score_fn, x, times, shape, dtype, device, seed, seeds, generator, noise)
-    batch = len(state)
-    network = Network(score_fn, _context(context, batch, state.device))
-    saved = _save_at(save_at, times)
-    controller, limit = _controller(sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state)
-    default_eta = 1.0 if solver.stochastic else 0.0
-    eta = default_eta if stochasticity is None else float(stochasticity)
-    process = ReverseProcess(sde, network, eta=eta) if sde.affine else GeneralReverse(sde, network, eta=eta)
-    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, batch)
-    compact = bool(getattr(score_fn, "rowwise", False)) and not source.whole_batch
-    with _grad(differentiable), _bar(progress, solver.name) as bar:
-        if batch == 0 or times[0] == times[-1]:
+    with _grad(differentiable), _bar(progress, solver.name) as bar, _memory_note(x, shape):
+        state, source, out_dtype = _initial(
+            sde, score_fn, x, times, shape, dtype, device, seed, seeds, generator, noise
+        )
+        network = Network(score_fn, _context(context, len(state), state.device))
+        saved = _save_at(save_at, times)
+        controller, limit = _controller(
+            sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state
+        )
+        eta = solver.default_stochasticity if stochasticity is None else float(stochasticity)
+        process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
+        recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(state))
+        if len(state) == 0 or times[0] == times[-1]:
             solution = _standing(state, times[0], recorder)
         else:
             solution = integrate(
@@ -152,36 +171,42 @@ def solve(
                 controller,
                 state,
                 source,
-                compact=compact,
+                compact=bool(getattr(score_fn, "rowwise", False)) and not source.whole_batch,
                 recorder=recorder,
                 callback=callback,
                 progress=bar,
                 max_steps=limit,
                 throw=throw,
             )
-        if denoise and batch:
-            solution = _denoised(sde, process, solution, times[-1])
-    return replace(solution, x=solution.x.to(out_dtype), xs=None if solution.xs is None else solution.xs.to(out_dtype))
+        if denoise and len(state):
+            solution = _denoised(process, solution, times[-1], throw)
+        return _rounded(solution, out_dtype, throw)
+
+
+def _snap(value: float, sde: SDE) -> float:
+    """A time that differs from an end of the interval by rounding (of a float32, say) is that end."""
+    slack = 1e-6 * (sde.t_max - sde.t_min)
+    return next((end for end in (sde.t_min, sde.t_max) if abs(value - end) <= min(slack, 1e-6 * abs(end))), value)
 
 
 def _times(
     sde: SDE, grid: Any, steps: int | None, t_start: float | None, t_end: float | None
 ) -> tuple[tuple[float, float], Tensor | None]:
     """The ends of the solve, and the grid itself if it was given as times."""
-    if isinstance(grid, Grid | Tensor | list | tuple):
+    if isinstance(grid, Grid | Tensor | list | tuple | np.ndarray):
         for name, value in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
             if value is not None:
                 raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
-        values = torch.as_tensor(grid.times if isinstance(grid, Grid) else grid, dtype=torch.float64).detach().cpu()
+        values = check_times("grid", grid.times if isinstance(grid, Grid) else grid).clone()
+        if len(values):
+            values[0], values[-1] = _snap(float(values[0]), sde), _snap(float(values[-1]), sde)
         values = grids.check_times(values, sde.t_min, sde.t_max)
         return (float(values[0]), float(values[-1])), values
+    hint = " (the process's [t_min, t_max])"
     ends = []
     for name, value, default in (("t_start", t_start, sde.t_max), ("t_end", t_end, sde.t_min)):
-        ends.append(
-            default
-            if value is None
-            else check_number(name, value, low=sde.t_min, high=sde.t_max, hint=" (the process's [t_min, t_max])")
-        )
+        time = default if value is None else _snap(check_number(name, value), sde)
+        ends.append(check_number(name, time, low=sde.t_min, high=sde.t_max, hint=hint))
     return (ends[0], ends[1]), None
 
 
@@ -253,6 +278,10 @@ def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[fl
                 f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
                 f"'heun', or t_max below {noisy:g}."
             )
+    if float(sde.sigma(clean)) == 0.0 and times[0] == clean:
+        raise InvalidArgumentError(
+            f"sigma is 0 at t={clean:g}, where the score is not defined; start above it, at t_start > {clean:g}."
+        )
     if float(sde.sigma(clean)) == 0.0 and not solver.data_limit:
         raise InvalidArgumentError(
             f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
@@ -275,24 +304,24 @@ def _initial(
 ) -> tuple[Tensor, Noise, torch.dtype]:
     """The state at the start in its compute dtype, the noise source, and the dtype to return."""
     event_shape = getattr(score_fn, "event_shape", None)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InvalidTypeError(f"`dtype` must be a floating-point torch dtype, got {dtype!r}.")
+    if dtype is not None:
+        check_dtype("dtype", dtype)
     if x is not None:
         check_state("x", x)
-        if shape is not None and tuple(shape) != tuple(x.shape):
+        if shape is not None and check_shape("shape", shape, rank=2) != tuple(x.shape):
             raise InvalidArgumentError(
                 f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
             )
         full, out_dtype = tuple(x.shape), dtype or x.dtype
-        where = torch.device(device) if device is not None else x.device
+        where = _device(device, x.device)
     else:
         if times[0] != sde.t_max:
             raise InvalidArgumentError(
                 f"`x` is missing, but t_start={times[0]:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
-                f"t_start."
+                "t_start."
             )
         full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
-        where = torch.device(device) if device is not None else torch.get_default_device()
+        where = _device(device, torch.get_default_device())
     if event_shape is not None and full[1:] != tuple(event_shape):
         raise InvalidArgumentError(
             f"The score function is for events of shape {tuple(event_shape)}, but the state is {full}, with events "
@@ -302,34 +331,50 @@ def _initial(
     compute = compute_dtype(out_dtype)
     if x is None:
         state = sde.prior.from_normal(source.normal(torch.empty(full, dtype=compute, device=where)))
+        if state.shape != full:
+            raise InvalidArgumentError(f"The prior gave shape {tuple(state.shape)} for {full}; see prior.from_normal.")
     else:
-        state = x.to(device=where, dtype=compute)
-        good = row_finite(state.detach())
-        if not bool(good.all()):
-            rows = (~good).nonzero()[:, 0].tolist()
-            raise NonFiniteError(
-                f"`x` has NaN or infinite values in {len(rows)} samples (first: {rows[:5]}).",
-                stage="input",
-                indices=rows[:5],
-            )
+        state = x.to(device=where, dtype=compute, copy=True)  # whoever writes to it does not write to the caller's
+    good = row_finite(state.detach())
+    if not bool(good.all()):
+        rows = (~good).nonzero()[:, 0].tolist()
+        what = "The draw of the prior" if x is None else "`x`"
+        raise NonFiniteError(
+            f"{what} has NaN or infinite values in {len(rows)} of {len(state)} samples (first: {rows[:5]}).",
+            stage="input",
+            indices=rows[:5],
+        )
     return state, source, out_dtype
 
 
+def _device(device: Any, default: torch.device) -> torch.device:
+    try:
+        return default if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(
+            f"`device` must be a torch device such as 'cpu' or 'cuda', got {device!r}."
+        ) from error
+
+
 def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
-    if shape is None:
-        if event_shape is None:
-            raise InvalidArgumentError(
-                "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
-            )
-        return (len(seeds) if hasattr(seeds, "__len__") else 1, *event_shape)
-    if isinstance(shape, int) or not hasattr(shape, "__len__") or len(shape) < 2:
-        raise InvalidArgumentError(f"`shape` must be (batch, *event) with an event of rank 1 or more, got {shape!r}.")
-    return tuple(check_integer(f"shape[{i}]", n, low=0) for i, n in enumerate(shape))
+    if shape is not None:
+        return check_shape("shape", shape, rank=2)
+    if event_shape is None:
+        raise InvalidArgumentError(
+            "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
+        )
+    return (len(seeds) if hasattr(seeds, "__len__") else 1, *event_shape)
 
 
-def _context(context: Mapping[str, Any] | None, batch: int, device: torch.device) -> dict[str, Tensor]:
+def _context(context: Any, batch: int, device: torch.device) -> dict[str, Tensor]:
+    if context is not None and not isinstance(context, Mapping):
+        raise InvalidTypeError(f"`context` must be a mapping from names to tensors, got {type(context).__name__}.")
     checked = {}
     for name, value in (context or {}).items():
+        if not isinstance(name, str) or name in ("x", "t", "node"):
+            raise InvalidArgumentError(
+                f"`context` must have names of the score function's own arguments, got {name!r}."
+            )
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != batch:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidArgumentError(
@@ -340,13 +385,11 @@ def _context(context: Mapping[str, Any] | None, batch: int, device: torch.device
 
 
 def _save_at(save_at: Any, times: tuple[float, float]) -> list[float]:
-    if save_at is None:
+    if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
         return []
     if isinstance(save_at, str):
-        if save_at != "steps":
-            raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
-        return []
-    values = torch.as_tensor(save_at, dtype=torch.float64).flatten().tolist()
+        raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
+    values = check_times("save_at", save_at).tolist()
     for value in values:
         check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
     return values
@@ -437,26 +480,61 @@ def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
     )
 
 
-def _denoised(sde: SDE, process: Any, solution: Solution, t_end: float) -> Solution:
+def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> Solution:
     """Tweedie's estimate at the end; where sigma is 0 the state is its own estimate."""
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(
-            f"`denoise` needs alpha and sigma, which {type(sde).__name__} has not; pass denoise=False."
-        )
-    node = sde.node(t_end)
-    if node.sigma == 0.0 or not bool((solution.status == Status.SUCCESS).any()):
+    node = process.sde.node(t_end)
+    done = solution.success
+    if node.sigma == 0.0 or not bool(done.any()):
         return solution
     calls = process.network.calls
-    done = (solution.status == Status.SUCCESS).to(solution.x.device)
-    data = process.estimate(
-        torch.where(done.reshape(-1, *[1] * (solution.x.ndim - 1)), solution.x, torch.zeros_like(solution.x)), node
-    ).data
-    x = torch.where(done.reshape(-1, *[1] * (solution.x.ndim - 1)), data, solution.x)
-    bad = done & ~row_finite(x)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"The score at t_end is not finite for samples {rows[:5]}.", stage="score", t=t_end, indices=rows[:5]
-        )
+    mask = done.to(solution.x.device)
+    data = process.estimate(where(mask, solution.x, torch.zeros_like(solution.x)), node).data
     used = process.network.calls - calls
-    return replace(solution, x=x, nfe=solution.nfe + used * done.cpu().long(), evaluations=solution.evaluations + used)
+    solution = replace(
+        solution,
+        x=where(mask, data, solution.x),
+        nfe=solution.nfe + used * done.long(),
+        evaluations=solution.evaluations + used,
+    )
+    return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
+
+
+def _rounded(solution: Solution, dtype: torch.dtype, throw: bool) -> Solution:
+    """The solution in the dtype to return."""
+    if dtype == solution.x.dtype:
+        return solution
+    xs = None if solution.xs is None else solution.xs.to(dtype)
+    solution = replace(solution, x=solution.x.to(dtype), xs=xs)
+    return _finite_or_marked(solution, throw, "state", f"The result does not fit into {dtype}", None)
+
+
+def _finite_or_marked(solution: Solution, throw: bool, stage: str, what: str, t: float | None) -> Solution:
+    """Raise, or mark samples that were fine and are not finite any more."""
+    bad = solution.success & ~row_finite(solution.x.detach()).cpu()
+    if not bool(bad.any()):
+        return solution
+    marked = replace(
+        solution,
+        x=where(bad.to(solution.x.device), torch.full_like(solution.x, torch.nan), solution.x),
+        status=torch.where(bad, torch.full_like(solution.status, Status.NON_FINITE), solution.status),
+    )
+    if throw:
+        rows = bad.nonzero()[:, 0].tolist()
+        message = (
+            f"{what} in {len(rows)} of {len(bad)} samples (first: {rows[:5]}); pass throw=False to keep the others."
+        )
+        raise NonFiniteError(message, stage=stage, t=t, indices=rows[:5], partial=marked)
+    return marked
+
+
+@contextlib.contextmanager
+def _memory_note(x: Any, shape: Any) -> Iterator[None]:
+    """torch's own error when memory runs out, with a note of what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if exhausted and hasattr(error, "add_note"):
+            full = tuple(x.shape) if isinstance(x, Tensor) else shape
+            error.add_note(f"solve ran out of memory with shape {full}; use a smaller batch.")
+        raise

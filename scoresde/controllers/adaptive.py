@@ -18,7 +18,7 @@ _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
 class AdaptiveState(NamedTuple):
-    """Per sample: step size, last accepted error norm, rejections in a row, and which target time comes next."""
+    """Per sample: step size, last accepted error norm, trial steps with a NaN, and which target time comes next."""
 
     h: Tensor
     last_error: Tensor
@@ -35,7 +35,7 @@ class Adaptive(Controller):
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
 
-    After a rejection the step does not grow. A trial step with a NaN shrinks by five; eight of them in a row are a
+    After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the twelfth is a
     failure. Steps land exactly on every target time.
 
     Args:
@@ -58,7 +58,7 @@ class Adaptive(Controller):
     safety: float = 0.9
     shrink: float = 0.2
     grow: float = 10.0
-    attempts: int = 8
+    attempts: int = 12
 
     def start(self, process: Process, x: Tensor) -> Node:
         """See `Controller.start`."""
@@ -110,7 +110,7 @@ class Adaptive(Controller):
         state = AdaptiveState(
             h=h_next,
             last_error=torch.where(accept, bounded.clamp_min(1e-4), state.last_error),
-            non_finite=torch.where(finite, torch.zeros_like(state.non_finite), state.non_finite + 1),
+            non_finite=state.non_finite + (~finite).long(),
             target=torch.where(hit & ~done, state.target + 1, state.target),
         )
         failed = state.non_finite >= self.attempts

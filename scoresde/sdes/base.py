@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, check_state, compute_dtype, expand
+from .._tensors import check_dtype, check_number, check_shape, check_state, compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
 
 _CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
+_LARGEST = 300.0  # of ln(alpha) and ln(sigma), so that squares do not overflow
 
 
 def as_time(name: str, t: Any) -> Tensor:
@@ -100,7 +101,9 @@ class SDE(abc.ABC):
     ) -> Tensor:
         """Draw ``(batch, *event)`` from the prior."""
         where = torch.device(device) if device is not None else torch.get_default_device()
-        return draw(self.prior, tuple(shape), generator, dtype or torch.get_default_dtype(), where)
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        check_dtype("dtype", dtype)
+        return draw(self.prior, check_shape("shape", shape, rank=2), generator, dtype, where)
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """The prior's log-density in nats, ``(batch,)``."""
@@ -166,14 +169,23 @@ class AffineSDE(SDE):
     @abc.abstractmethod
     def _time(self, lam: Tensor) -> Tensor: ...
 
+    # Products of the above that have limits of their own where alpha or sigma vanish; subclasses give those.
     def _alpha_rate(self, t: Tensor) -> Tensor:
         return self._log_alpha(t).exp() * self._rates(t)[0]
+
+    def _sigma_rate(self, t: Tensor) -> Tensor:
+        return self._log_sigma(t).exp() * self._rates(t)[1]
+
+    def _g2(self, t: Tensor) -> Tensor:
+        f, rate = self._rates(t)
+        return 2 * (2 * self._log_sigma(t)).exp() * (rate - f)
 
     def _check_schedule(self) -> None:
         t = torch.linspace(self.t_min, self.t_max, _CHECKED_TIMES, dtype=torch.float64)
         with torch.no_grad():
             log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
             lam = log_alpha - log_sigma
+            lam = torch.where(torch.maximum(log_alpha, log_sigma) < _LARGEST, lam, torch.nan)
         if bool(torch.isnan(lam[1:-1]).any()):
             bad = int(torch.isnan(lam[1:-1]).int().argmax()) + 1
             raise InvalidArgumentError(f"alpha and sigma must be positive and finite: at t={t[bad]:.6g} they are not.")
@@ -209,23 +221,26 @@ class AffineSDE(SDE):
     def drift(self, x: Tensor, t: Any) -> Tensor:
         """f(t) x, shaped like ``x``."""
         check_state("x", x)
-        return self._on(x, self._rates(as_time("t", t))[0]) * x
+        return (self._on(x, self._rates(as_time("t", t))[0]) * x).to(x.dtype)
 
     def diffusion(self, t: Any) -> Tensor:
         """g(t) >= 0."""
-        return _like_time(self.nodes(as_time("t", t)).g2.sqrt(), t)
+        return _like_time(self._g2(as_time("t", t)).sqrt(), t)
 
     # The kernels.
     def marginal(self, x0: Tensor, t: Any) -> tuple[Tensor, Tensor]:
         r"""Mean :math:`\alpha_t x_0` and standard deviation :math:`\sigma_t` of :math:`q(x_t|x_0)`; the latter
         broadcasts against ``x0``."""
         check_state("x0", x0)
-        return self._on(x0, self.alpha(t)) * x0, self._on(x0, self.sigma(t))
+        time = as_time("t", t)
+        mean = self._on(x0, self._log_alpha(time).exp()) * x0
+        return mean.to(x0.dtype), self._on(x0, self._log_sigma(time).exp()).to(x0.dtype)
 
     def perturb(self, x0: Tensor, t: Any, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha_t x_0 + \sigma_t\varepsilon`; returns :math:`(x_t, \varepsilon)`."""
         mean, std = self.marginal(x0, t)
         z = torch.randn_like(x0) if noise is None else noise
+        _same_shape("noise", z, "x0", x0)
         return mean + std * z, z
 
     def transition(self, x_s: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
@@ -236,7 +251,8 @@ class AffineSDE(SDE):
         check_state("x_s", x_s)
         s, t = self._ordered(s, t)
         ratio, shrink = self._between(s, t)
-        return self._on(x_s, ratio) * x_s, self._on(x_s, self._log_sigma(t).exp() * shrink.sqrt())
+        std = self._on(x_s, self._log_sigma(t).exp() * shrink.sqrt())
+        return (self._on(x_s, ratio) * x_s).to(x_s.dtype), std.to(x_s.dtype)
 
     def posterior(self, x_t: Tensor, x0: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
         r"""Mean and standard deviation of :math:`q(x_s|x_t,x_0)` for s < t (s is the cleaner time).
@@ -246,12 +262,13 @@ class AffineSDE(SDE):
         """
         check_state("x_t", x_t)
         check_state("x0", x0)
+        _same_shape("x0", x0, "x_t", x_t)
         s, t = self._ordered(s, t)
         ratio, shrink = self._between(s, t)
         sigma_s = self._log_sigma(s).exp()
         keep = ratio * (sigma_s / self._log_sigma(t).exp()) ** 2
         mean = self._on(x_t, keep) * x_t + self._on(x_t, self._log_alpha(s).exp() * shrink) * x0
-        return mean, self._on(x_t, sigma_s * shrink.sqrt())
+        return mean.to(x_t.dtype), self._on(x_t, sigma_s * shrink.sqrt()).to(x_t.dtype)
 
     def _ordered(self, s: Any, t: Any) -> tuple[Tensor, Tensor]:
         s, t = as_time("s", s), as_time("t", t)
@@ -272,6 +289,8 @@ class AffineSDE(SDE):
     @staticmethod
     def _on(x: Tensor, value: Tensor) -> Tensor:
         """A schedule value, broadcast against a state, in the state's dtype (float32 or wider)."""
+        if value.ndim and len(value) not in (1, len(x)):
+            raise InvalidArgumentError(f"`t` must be a scalar or (batch,) = ({len(x)},), got {len(value)} times.")
         moved = value.to(device=x.device, dtype=compute_dtype(x.dtype))
         return moved.reshape(moved.shape + (1,) * (x.ndim - moved.ndim)) if moved.ndim else moved
 
@@ -280,10 +299,16 @@ class AffineSDE(SDE):
         """Times ``(n,)`` with all that a solver needs of them, as float64 tensors."""
         t = t.to(torch.float64)
         log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
-        f, rate = self._rates(t)
-        sigma = log_sigma.exp()
-        g2 = 2 * sigma * sigma * (rate - f)
-        return Node(t, log_alpha.exp(), sigma, log_alpha - log_sigma, f, g2, self._alpha_rate(t), sigma * rate)
+        return Node(
+            t,
+            log_alpha.exp(),
+            log_sigma.exp(),
+            log_alpha - log_sigma,
+            self._rates(t)[0],
+            self._g2(t),
+            self._alpha_rate(t),
+            self._sigma_rate(t),
+        )
 
     def node(self, t: float) -> Node:
         """One time with all that a solver needs of it, as Python floats."""
@@ -306,6 +331,8 @@ class AffineSDE(SDE):
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
 
 
-def broadcast(value: Tensor, x: Tensor) -> Any:
-    """`expand` for schedule values handed to forms and models."""
-    return expand(value.to(x.device), x)
+def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:
+    if value.shape != like.shape:
+        raise InvalidArgumentError(
+            f"`{name}` must have the shape of `{of}`, {tuple(like.shape)}, got {tuple(value.shape)}."
+        )

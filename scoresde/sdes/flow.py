@@ -44,5 +44,11 @@ class FlowSDE(AffineSDE):
     def _alpha_rate(self, t: Tensor) -> Tensor:
         return torch.full_like(t, -1.0)
 
+    def _sigma_rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def _g2(self, t: Tensor) -> Tensor:
+        return 2 * t / (1 - t)
+
     def _time(self, lam: Tensor) -> Tensor:
         return torch.sigmoid(-lam)

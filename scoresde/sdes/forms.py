@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import check_number, check_state
+from .._tensors import check_number, check_state, compute_dtype
 from .base import SDE, AffineSDE, as_time
 
 
@@ -42,11 +42,11 @@ class ReverseSDE:
     def drift(self, x: Tensor, t: Any) -> Tensor:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
-        times = as_time("t", t).to(x)
-        score = self.score_fn(x, times.expand(len(x)))
+        time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
+        score = self.score_fn(x, time.expand(len(x)))
         g = self.sde.diffusion(t)
         g = AffineSDE._on(x, g) if isinstance(g, Tensor) and g.ndim <= 1 else g
-        return self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score
+        return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 
     def diffusion(self, t: Any) -> Tensor:
         r""":math:`\eta\, g(t)`."""

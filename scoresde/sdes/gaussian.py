@@ -3,14 +3,14 @@ r"""Any Gaussian process, given by two functions of time."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._tensors import check_number
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE
-from .inverse import decreasing_root, derivative
+from .inverse import decreasing_root, derivative, evaluate
 from .priors import NormalPrior
 
 
@@ -48,21 +48,17 @@ class GaussianSDE(AffineSDE):
                     f"`{name}` must be a function of a tensor of times, got {type(function).__name__}."
                 )
         self._functions = {"alpha": alpha, "sigma": sigma}
+        t_max = check_number("t_max", t_max)
         if prior is None:
-            end = float(self._value("sigma", torch.tensor(float(t_max), dtype=torch.float64)))
+            end = self._value("sigma", torch.tensor(t_max, dtype=torch.float64)).detach().item()
             if not end > 0:
                 raise InvalidArgumentError(f"sigma(t_max) must be positive, got {end} at t_max={t_max}.")
             prior = NormalPrior(end)
         super().__init__(t_min=t_min, t_max=t_max, prior=prior)
 
     def _value(self, name: str, t: Tensor) -> Tensor:
-        try:
-            value: Any = self._functions[name](t)
-        except TypeError as error:
-            raise InvalidTypeError(
-                f"`{name}` must take a tensor of times; use torch functions, not math's ({error})."
-            ) from error
-        return value.to(t).expand_as(t) if isinstance(value, Tensor) else torch.full_like(t, value)
+        value = evaluate(name, self._functions[name], t)
+        return value if isinstance(value, Tensor) else torch.full_like(t, value)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return self._value("alpha", t).log()

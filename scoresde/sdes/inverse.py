@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidTypeError
 
 Function = Callable[[Tensor], Tensor]
+
+
+def evaluate(name: str, function: Callable[..., Any], t: Tensor) -> Any:
+    """Call a user's function of time; returns a tensor like ``t`` or a number, or says what is wrong with it."""
+    try:
+        value = function(t)
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(
+            f"`{name}` must take a tensor of times; use torch functions, not math's ({error})."
+        ) from error
+    if isinstance(value, Tensor):
+        if value.ndim and value.shape != t.shape:
+            raise InvalidArgumentError(
+                f"`{name}` must be elementwise: for times of shape {tuple(t.shape)} it returned {tuple(value.shape)}."
+            )
+        return value.to(t).expand_as(t)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidTypeError(f"`{name}` must return a tensor like its input, got {type(value).__name__}.")
+    return value
 
 
 def derivative(function: Function, t: Tensor) -> Tensor:

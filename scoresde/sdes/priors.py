@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
+from .._tensors import check_number, compute_dtype
+from ..errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,30 @@ class NormalPrior:
 
     def __post_init__(self) -> None:
         check_number("std", self.std, low=0.0, strict=True)
+        if not isinstance(self.mean, Tensor):
+            check_number("mean", self.mean)
+        elif not self.mean.dtype.is_floating_point or not bool(torch.isfinite(self.mean).all()):
+            raise InvalidArgumentError(f"`mean` must be a finite floating-point tensor, got {self.mean!r}.")
 
     def from_normal(self, z: Tensor) -> Tensor:
         """Map a standard normal draw ``(batch, *event)`` to a draw of the prior."""
-        mean = self.mean.to(z) if isinstance(self.mean, Tensor) else self.mean
-        return mean + self.std * z
+        return self._mean(z) + self.std * z
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log-density in nats, ``(batch,)``."""
-        mean = self.mean.to(x) if isinstance(self.mean, Tensor) else self.mean
-        z = ((x - mean) / self.std).flatten(1)
+        """The log-density in nats, ``(batch,)``, summed in float32 or wider."""
+        x = x.to(compute_dtype(x.dtype))
+        z = ((x - self._mean(x)) / self.std).flatten(1)
         return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
+
+    def _mean(self, x: Tensor) -> Any:
+        if not isinstance(self.mean, Tensor):
+            return self.mean
+        if self.mean.ndim and self.mean.shape not in (x.shape[1:], (1, *x.shape[1:])):
+            raise InvalidArgumentError(
+                f"The prior's `mean` has shape {tuple(self.mean.shape)}, the events have {tuple(x.shape[1:])}; give a "
+                "number or a tensor of the event's shape."
+            )
+        return self.mean.to(x)
 
 
 def draw(

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from .._tensors import check_number
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE
-from .inverse import decreasing_root, derivative
+from .inverse import decreasing_root, derivative, evaluate
 from .priors import NormalPrior
 
 
@@ -73,7 +73,10 @@ class VDMSDE(AffineSDE):
         """γ in float64; a module is called in its own dtype, with times as a flat batch ``(n,)``."""
         parameter = next(self.gamma.parameters(), None) if isinstance(self.gamma, torch.nn.Module) else None
         flat = t.reshape(-1).to(parameter) if parameter is not None else t.reshape(-1)
-        return self.gamma(flat).to(t).reshape(t.shape)
+        value = evaluate("gamma", self.gamma, flat)
+        if not isinstance(value, Tensor):
+            raise InvalidTypeError(f"`gamma` must return a tensor like its input, got {type(value).__name__}.")
+        return value.to(t).reshape(t.shape)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return 0.5 * logsigmoid(-self._gamma(t))

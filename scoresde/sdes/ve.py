@@ -44,8 +44,11 @@ class VESDE(AffineSDE):
         self.sigma_max = check_number("sigma_max", sigma_max, low=0.0, strict=True)
         if not self.sigma_min < self.sigma_max:
             raise InvalidArgumentError(f"`sigma_min` must be below `sigma_max`, got {sigma_min} and {sigma_max}.")
-        self._rate = math.log(self.sigma_max / self.sigma_min)
-        at_end = self.sigma_min * math.exp(self._rate * check_number("t_max", t_max))
+        self._rate = math.log(self.sigma_max) - math.log(self.sigma_min)
+        log_end = math.log(self.sigma_min) + self._rate * check_number("t_max", t_max)
+        if log_end > 300:
+            raise InvalidArgumentError(f"sigma(t_max) = exp({log_end:.4g}) is too large at t_max={t_max}.")
+        at_end = math.exp(log_end)
         super().__init__(t_min=t_min, t_max=t_max, prior=prior or NormalPrior(at_end))
 
     def _log_alpha(self, t: Tensor) -> Tensor:
@@ -102,6 +105,12 @@ class EDMSDE(AffineSDE):
 
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), 1 / t
+
+    def _sigma_rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def _g2(self, t: Tensor) -> Tensor:
+        return 2 * t
 
     def _time(self, lam: Tensor) -> Tensor:
         return (-lam).exp()

@@ -75,6 +75,9 @@ class VPSDE(_LinearBeta):
         beta = self._beta(t)
         return -0.5 * beta, 0.5 * beta / torch.expm1(self._integral(t))
 
+    def _g2(self, t: Tensor) -> Tensor:
+        return self._beta(t)
+
     def _time(self, lam: Tensor) -> Tensor:
         return self._inverse_integral(torch.logaddexp(-2 * lam, torch.zeros_like(lam)))
 
@@ -102,6 +105,12 @@ class SubVPSDE(_LinearBeta):
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         beta = self._beta(t)
         return -0.5 * beta, beta / torch.expm1(self._integral(t))
+
+    def _sigma_rate(self, t: Tensor) -> Tensor:
+        return self._beta(t) * torch.exp(-self._integral(t))
+
+    def _g2(self, t: Tensor) -> Tensor:
+        return -self._beta(t) * torch.expm1(-2 * self._integral(t))
 
     def _time(self, lam: Tensor) -> Tensor:
         return self._inverse_integral(2 * torch.asinh(0.5 * torch.exp(-lam)))  # alpha/sigma = 1/(2 sinh(B/2))
@@ -156,6 +165,9 @@ class CosineVPSDE(AffineSDE):
         d = self._speed * t
         f = -self._speed / torch.tan(self._speed * (1 - t))
         return f, 0.5 * self._speed * (1 / torch.tan(d + 2 * self._start) + 1 / torch.tan(d))
+
+    def _g2(self, t: Tensor) -> Tensor:
+        return -2 * self._rates(t)[0]
 
     def _alpha_rate(self, t: Tensor) -> Tensor:
         return -self._speed * torch.cos(self._speed * (1 - t)) / math.cos(self._start)

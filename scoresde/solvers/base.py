@@ -66,6 +66,11 @@ class Solver(abc.ABC):
     default_steps: ClassVar[int] = 50
     stages: ClassVar[tuple[float, ...]] = ()
 
+    @property
+    def default_stochasticity(self) -> float:
+        """The eta of the process that the method steps unless told otherwise: 0 for the probability flow, else 1."""
+        return 1.0 if self.stochastic else 0.0
+
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The memory before the first step: None, a tensor ``(batch, ...)`` or a NamedTuple of those."""
         return None

@@ -82,6 +82,11 @@ class PredictorCorrector(Solver):
         return self.predictor.evaluations + self.corrector.moves
 
     @property
+    def default_stochasticity(self) -> float:
+        """As the predictor: a deterministic one steps the probability flow."""
+        return self.predictor.default_stochasticity
+
+    @property
     def affine(self) -> bool:  # type: ignore[override]
         """The corrector's step needs sigma."""
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..correctors import Corrector, LangevinCorrector
@@ -70,11 +70,11 @@ def methods() -> tuple[Method, ...]:
     return tuple(Method(name, cls, **{f: getattr(cls(), f) for f in fields}) for name, cls in BY_NAME.items())
 
 
-def make_solver(method: str | Solver, options: Mapping[str, Any]) -> Solver:
+def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterable[str] = ()) -> Solver:
     """A solver from a name and its options; a solver object is taken as it is.
 
-    ``predictor=`` and ``corrector=`` of ``pc`` may be names; options that ``pc`` itself does not know (``snr``,
-    ``moves``) go to its corrector.
+    ``predictor=`` and ``corrector=`` of ``pc`` may be names; the options of its corrector (``snr``, ``moves``) may be
+    given beside them. ``others`` are names that a misspelt option may have meant as well.
 
     Example:
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).predictor
@@ -92,17 +92,22 @@ def make_solver(method: str | Solver, options: Mapping[str, Any]) -> Solver:
     if method not in BY_NAME:
         raise unknown("method", method, BY_NAME)
     cls = BY_NAME[method]
-    return _build(cls, _parts(cls, dict(options)), method)
+    given = dict(options)
+    if "corrector" in _names(cls):
+        given = _parts(given)
+    for name in given:
+        if name not in _names(cls):
+            known = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ()), *others]
+            raise unknown(f"option of {method}", name, known)
+    return cls(**given)
 
 
 def _names(cls: type) -> list[str]:
     return [f.name for f in dataclasses.fields(cls)]
 
 
-def _parts(cls: type[Solver], options: dict[str, Any]) -> dict[str, Any]:
-    """Turn the names of a composite solver's parts into objects."""
-    if "corrector" not in _names(cls):
-        return options
+def _parts(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn the names of a predictor and a corrector into objects."""
     if isinstance(options.get("predictor"), str):
         if options["predictor"] not in BY_NAME:
             raise unknown("predictor", options["predictor"], BY_NAME)
@@ -111,18 +116,13 @@ def _parts(cls: type[Solver], options: dict[str, Any]) -> dict[str, Any]:
     if isinstance(corrector, str):
         if corrector not in CORRECTORS:
             raise unknown("corrector", corrector, CORRECTORS)
-        of_corrector = {k: options.pop(k) for k in _names(CORRECTORS[corrector]) if k in options}
-        options["corrector"] = CORRECTORS[corrector](**of_corrector)
+        own = {k: options.pop(k) for k in _names(CORRECTORS[corrector]) if k in options}
+        options["corrector"] = CORRECTORS[corrector](**own)
+    elif isinstance(corrector, Corrector):
+        double = [k for k in _names(type(corrector)) if k in options]
+        if double:
+            raise InvalidArgumentError(
+                f"A corrector object carries its own options; pass {', '.join(double)} to "
+                f"{type(corrector).__name__}(...), or give `corrector` by its name."
+            )
     return options
-
-
-def _build(cls: type[Solver], options: dict[str, Any], method: str) -> Solver:
-    allowed = _names(cls)
-    for name in options:
-        if name not in allowed:
-            if "corrector" in allowed:
-                allowed = [*allowed, *_names(LangevinCorrector)]
-            if not allowed:
-                raise InvalidArgumentError(f"Unknown option {name!r}; method {method!r} has none.")
-            raise unknown(f"option of {method}", name, allowed)
-    return cls(**options)

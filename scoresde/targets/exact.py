@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._tensors import check_state, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.base import as_time
 
 # (x, alpha, sigma) -> Estimate, with alpha and sigma floats or already broadcast against x
 Denoiser = Callable[[Tensor, Any, Any], Estimate]
@@ -53,6 +53,8 @@ class ExactScore:
                 f"`x` must be (batch, {', '.join(map(str, self.event_shape))}), got shape {tuple(x.shape)}."
             )
         state = x.to(compute_dtype(x.dtype))
-        time = t if isinstance(t, Tensor) else torch.tensor(float(t), dtype=torch.float64)
+        time = as_time("t", t)
+        if time.ndim and len(time) not in (1, len(x)):
+            raise InvalidArgumentError(f"`t` must be a scalar or (batch,) = ({len(x)},), got {len(time)} times.")
         node = self.sde.nodes(time.to(x.device).expand(len(x)))
         return (-self.estimate(state, node).noise / expand(node.sigma, state)).to(x.dtype)
