@@ -539,6 +539,14 @@ def test_kernels_have_limits_where_signal_or_noise_is_gone(make: Callable[[], An
     assert (float(mean), float(std)) == (0.0, pytest.approx(1.0, rel=1e-15))
 
 
+@pytest.mark.parametrize("end", [0.0, 1.0])
+@pytest.mark.parametrize("kernel", ["transition", "posterior"])
+def test_equal_times_do_nothing_where_the_log_snr_is_infinite(kernel: str, end: float) -> None:
+    states = (one(2.0),) if kernel == "transition" else (one(2.0), one(2.0))
+    mean, std = getattr(FlowSDE(t_min=0.0, t_max=1.0), kernel)(*states, end, end)
+    assert (float(mean), float(std)) == (2.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("make", "g2"),
     [
