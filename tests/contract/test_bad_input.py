@@ -116,7 +116,7 @@ BAD_STATES = [
     pytest.param([[1.0, 2.0]], InvalidTypeError, ("`x`", "list", "as_tensor"), id="list"),
     pytest.param("noise", InvalidTypeError, ("`x`", "str"), id="str"),
     pytest.param(torch.ones(3, 2).to_sparse(), InvalidTypeError, ("`x`", "sparse"), id="sparse"),
-    pytest.param(torch.ones(3, 2, device="meta"), InvalidArgumentError, ("`x`", "meta"), id="meta"),
+    pytest.param(torch.ones(3, 2, device="meta"), InvalidTypeError, ("`x`", "meta"), id="meta"),
     pytest.param(torch.ones(3, 2).to(torch.float8_e4m3fn), InvalidTypeError, ("`x`", "float8_e4m3fn"), id="float8"),
 ]
 
@@ -135,7 +135,7 @@ def test_a_state_with_one_bad_element(value: float, method: str) -> None:
     x = states(7)
     x[4, 1] = value
     spy = Spy()
-    error = refused(lambda: solve(SDE_VP, spy, x, method=method), NonFiniteError, ("`x`", "1 sample", "[4]"))
+    error = refused(lambda: solve(SDE_VP, spy, x, method=method), NonFiniteError, ("`x`", "1 of 7 samples", "[4]"))
     assert isinstance(error, NonFiniteError) and error.stage == "input" and error.indices == [4]
     assert isinstance(error, ArithmeticError)
     assert spy.calls == 0
@@ -159,7 +159,7 @@ def test_only_the_first_five_bad_samples_are_listed() -> None:
 V, T = InvalidArgumentError, InvalidTypeError
 # name, value, class, words that the message must have
 FIXED: list[tuple[str, Any, type[ScoreSDEError], tuple[str, ...]]] = [
-    ("shape", 5, V, ("`shape`", "5", "(batch, *event)")),
+    ("shape", 5, T, ("`shape`", "5", "tuple")),
     ("shape", (3,), V, ("`shape`", "(3,)")),
     ("shape", (3, 4), V, ("`shape`", "(3, 4)", "(3, 2)")),
     ("device", "gpu", V, ("`device`", "gpu")),
@@ -253,7 +253,7 @@ FIXED: list[tuple[str, Any, type[ScoreSDEError], tuple[str, ...]]] = [
     ("seeds", [1, 2, -3], V, ("`seeds[2]`", "-3")),
     ("seeds", [1, 2.0, 3], T, ("`seeds[1]`", "2.0")),
     ("seeds", torch.ones(3), T, ("`seeds[0]`", "1.0")),
-    ("seeds", "abc", T, ("`seeds", "'a'")),
+    ("seeds", "abc", T, ("`seeds", "'a")),
     ("seeds", [1, 2, 2**64], V, ("`seeds[2]`",)),
     ("generator", 5, T, ("`generator`", "int", "`seed=`")),
     ("noise", 5, T, ("`noise`", "int", "callable")),
@@ -807,7 +807,9 @@ def test_one_bad_element_of_one_sample_is_found(method: str, when: float, value:
     assert error.stage == "score" and error.indices == [4]
     assert error.t is not None and VE.t_min <= error.t <= VE.t_max
     assert "1 of 6" in str(error) and "[4]" in str(error)
-    assert error.partial.status.tolist() == [4, 4, 4, 4, 1, 4]
+    # The others were under way, or had arrived (each with steps of its own).
+    assert error.partial.status[4] == Status.NON_FINITE
+    assert set(error.partial.status[[0, 1, 2, 3, 5]].tolist()) <= {Status.STOPPED, Status.SUCCESS}
     assert bool(error.partial.x[4].isnan().all()) and bool(error.partial.x[[0, 1, 2, 3, 5]].isfinite().all())
 
 

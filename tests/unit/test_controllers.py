@@ -146,8 +146,8 @@ def test_steps_that_are_not_finite_shrink_by_five_and_end() -> None:
     decision = adapt(CONTROLLER, [math.nan], h=0.1)
     assert float(decision.state.h) == pytest.approx(0.02) and not bool(decision.non_finite)
     assert int(decision.state.non_finite) == 1 and not bool(decision.accept)
-    assert bool(adapt(CONTROLLER, [math.nan], non_finite=7).non_finite)
-    assert not bool(adapt(CONTROLLER, [math.nan], non_finite=6).non_finite)
+    assert bool(adapt(CONTROLLER, [math.nan], non_finite=CONTROLLER.attempts - 1).non_finite)
+    assert not bool(adapt(CONTROLLER, [math.nan], non_finite=CONTROLLER.attempts - 2).non_finite)
 
 
 def test_an_infinite_state_is_not_accepted_whatever_its_error() -> None:
