@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def check_dtype(name: str, dtype: Any) -> None:
     """Refuse what is not one of the dtypes that states may have."""
     if dtype not in FLOATS:
         names = ", ".join(str(d) for d in FLOATS)
-        raise InvalidTypeError(f"`{name}` must have a floating-point dtype ({names}), got {dtype}; try {name}.float().")
+        raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}.")
 
 
 def check_state(name: str, x: Any) -> None:
@@ -83,8 +84,8 @@ def check_state(name: str, x: Any) -> None:
             f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name})."
         )
     check_dtype(name, x.dtype)
-    if x.layout != torch.strided:
-        raise InvalidTypeError(f"`{name}` must be a dense tensor, got layout {x.layout}; try {name}.to_dense().")
+    if x.layout != torch.strided or x.device.type == "meta":
+        raise InvalidTypeError(f"`{name}` must be a dense tensor with data, got layout {x.layout} on {x.device}.")
     if x.ndim < 2:
         raise InvalidArgumentError(
             f"`{name}` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(x.shape)}; "
@@ -105,12 +106,22 @@ def check_times(name: str, values: Any) -> Tensor:
     """Return a list of times as float64 ``(n,)`` on the CPU, or say what is wrong with it."""
     if isinstance(values, str | bytes):
         raise InvalidTypeError(f"`{name}` must be a list of times, got {values!r}.")
-    try:
-        if isinstance(values, Tensor) and values.is_complex():
-            raise TypeError("complex")
-        times = torch.as_tensor(values).detach().to("cpu", torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise InvalidTypeError(f"`{name}` must be a list of real numbers, got {values!r}.") from None
+    if isinstance(values, Tensor):
+        times, real = (
+            values.detach().cpu(),
+            values.dtype.is_floating_point or values.dtype in (torch.int32, torch.int64),
+        )
+    else:
+        try:
+            array = np.asarray(values)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            array = np.asarray(None)
+        real = array.dtype.kind in "fiu" or array.size == 0
+        times = torch.as_tensor(array.astype(np.float64) if real else np.zeros(0))
+    if not real:
+        got = values.dtype if isinstance(values, Tensor) else repr(values)
+        raise InvalidTypeError(f"`{name}` must be a list of real numbers, got {got}.")
+    times = times.to(torch.float64)
     if times.ndim != 1:
         raise InvalidArgumentError(f"`{name}` must be a 1-d list of times, got shape {tuple(times.shape)}.")
     return times
@@ -119,9 +130,9 @@ def check_times(name: str, values: Any) -> Tensor:
 def output_problem(out: Any, x: Tensor) -> str | None:
     """What is wrong with the output of a network that must be a floating-point tensor like ``x``; None if nothing."""
     if not isinstance(out, Tensor):
-        return f"must return a tensor like x, got {type(out).__name__}"
+        return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}"
     if out.shape != x.shape:
-        return f"must return shape {tuple(x.shape)}, like x, got {tuple(out.shape)}"
+        return f"must return a tensor of shape {tuple(x.shape)}, like x, got shape {tuple(out.shape)}"
     if out.device != x.device:
         return f"must return a tensor on {x.device}, like x, got {out.device}"
     if not out.dtype.is_floating_point:
@@ -158,8 +169,8 @@ def check_number(
     return number
 
 
-def check_integer(name: str, value: Any, *, low: int, hint: str = "") -> int:
-    """Return a Python int that is at least ``low``, or say what is wrong with it."""
+def check_integer(name: str, value: Any, *, low: int, high: int | None = None, hint: str = "") -> int:
+    """Return a Python int in [low, high], or say what is wrong with it."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -168,6 +179,8 @@ def check_integer(name: str, value: Any, *, low: int, hint: str = "") -> int:
         raise InvalidTypeError(f"`{name}` must be an integer, got {value!r}.{hint}") from None
     if number < low:
         raise InvalidArgumentError(f"`{name}` must be at least {low}, got {number}.{hint}")
+    if high is not None and number > high:
+        raise InvalidArgumentError(f"`{name}` must be at most {high}, got {number}.{hint}")
     return number
 
 

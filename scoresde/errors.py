@@ -70,7 +70,7 @@ class NonFiniteError(ScoreSDEError, ArithmeticError):
         self,
         message: str,
         *,
-        stage: str,
+        stage: str = "state",
         step: int | None = None,
         t: float | None = None,
         indices: Iterable[int] = (),

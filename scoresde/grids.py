@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._tensors import check_times as real_times
 from .errors import InvalidArgumentError, InvalidTypeError, unknown
 
 GridFunction = Callable[[Any, float, float, int], Tensor]
@@ -142,7 +143,8 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
     """The times of a name or a function, checked. None is ``"log_snr"`` for an affine process with finite ends, else
     ``"time"``."""
     if grid is None:
-        finite = sde.affine and all(abs(float(sde.log_snr(t))) < float("inf") for t in (t_start, t_end))
+        with torch.no_grad():
+            finite = sde.affine and all(abs(float(sde.log_snr(t))) < float("inf") for t in (t_start, t_end))
         grid = "log_snr" if finite else "time"
     if isinstance(grid, str):
         if grid not in GRIDS:
@@ -155,7 +157,8 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
             f"`grid` must be a name, a function (sde, t_start, t_end, steps), a Grid or a tensor, got "
             f"{type(grid).__name__}."
         )
-    times = torch.as_tensor(grid(sde, t_start, t_end, steps), dtype=torch.float64, device="cpu")
+    with torch.no_grad():
+        times = real_times("grid", grid(sde, t_start, t_end, steps)).clone()
     check_times(times, min(t_start, t_end), max(t_start, t_end))
     if len(times) != steps + 1 or float(times[0]) != t_start or float(times[-1]) != t_end:
         raise InvalidArgumentError(

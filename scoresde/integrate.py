@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ._tensors import row_finite, take, where
 from .controllers import Controller, Decision, FixedGrid
-from .errors import MaxStepsError, NonFiniteError, StepSizeUnderflowError
+from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from .noise import Noise
 from .processes import Process
 from .sdes import Node
@@ -255,6 +255,10 @@ def integrate(
             break
         calls = process.network.calls
         result = solver.step(process, x, start, stop, solver_state, noise)
+        if result.x.shape != x.shape:
+            raise InvalidArgumentError(
+                f"The solver {solver.name!r} must return shape {tuple(x.shape)}, got {tuple(result.x.shape)}."
+            )
         decision = controller.adapt(process, solver, x, start, stop, result, control)
         step += 1
         before = x

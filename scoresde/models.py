@@ -192,7 +192,7 @@ class ScoreModel:
         dtype = x.dtype if parameter is None else parameter.dtype
         batch = Node(*(_per_sample(v, x) for v in node))
         extra = {k: _per_row(v, x) for k, v in {**self.context, **context}.items()}
-        out = self.net(given.to(dtype), self._read_time(batch).to(dtype), **extra)
+        out = self.net(given.to(dtype), self._read_time(batch).to(dtype, copy=True), **extra)
         problem = output_problem(out, x)
         if problem is not None:
             raise ScoreFnError(f"The network {problem}.")

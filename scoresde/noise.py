@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,7 +108,7 @@ class _Stream:
         self.draws: list[Tensor] = []
 
     def next(self, event: torch.Size, block: int) -> Tensor:
-        if not self.draws:
+        if not self.draws or self.draws[-1].shape != event:
             drawn = torch.randn((block, *event), generator=self.generator, dtype=torch.float64)
             self.draws = list(drawn.unbind(0))[::-1]
         return self.draws.pop()
@@ -162,7 +163,11 @@ def resolve(
     if seed is not None:
         return BatchNoise.seeded(check_seed("seed", seed), device)
     if seeds is not None:
-        if isinstance(seeds, int) or not hasattr(seeds, "__len__"):
+        if (
+            not isinstance(seeds, Sequence | np.ndarray | Tensor)
+            or isinstance(seeds, str | bytes)
+            or np.ndim(seeds) != 1
+        ):
             raise InvalidTypeError(
                 f"`seeds` must be a sequence of integers, one a sample, got {seeds!r}; one seed for all is `seed=`."
             )

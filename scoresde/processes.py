@@ -8,6 +8,7 @@ r"""What solvers step: a process in one direction, with a score network behind i
 from __future__ import annotations
 
 import abc
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ class Network:
         self.context = dict(context or {})
         self.calls = 0
         self.last: tuple[Tensor, ...] = ()
-        self._gives_estimates = callable(getattr(score_fn, "estimate", None))
+        self._gives_estimates = _offers_estimates(score_fn)
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
@@ -65,7 +66,7 @@ class Network:
         if self._gives_estimates:
             out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)  # type: ignore[attr-defined]
         else:
-            t = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
+            t = node.t.to(x.dtype, copy=True) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
             out = self._checked(self.score_fn(given, t, **self.context), x, node)
         self.calls += 1
         if version is not None and x._version != version:
@@ -92,6 +93,15 @@ class Network:
         if not isinstance(out, tuple) or len(out) != 2:
             raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
         return Estimate(*(self._checked(part, x, node) for part in out))
+
+
+def _offers_estimates(score_fn: Any) -> bool:
+    """Whether a score function has the method ``estimate(x, node, **context)``; another one of that name is its own."""
+    method = getattr(score_fn, "estimate", None)
+    try:
+        return callable(method) and "node" in inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _first(value: Scalar) -> float:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import grids
-from ._tensors import check_integer, check_number, check_state, compute_dtype
+from ._tensors import check_integer, check_number, check_state, check_times, compute_dtype, row_finite
 from .controllers import FixedGrid
-from .errors import InvalidArgumentError, InvalidTypeError
+from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from .integrate import Recorder, Solution, integrate
 from .noise import Noise
 from .noise import resolve as resolve_noise
@@ -48,7 +49,7 @@ def simulate(
         steps: the number of steps.
         grid: as in `solve`.
         seed, seeds, generator, noise: as in `solve`.
-        save_at: times to keep, which must be on the grid for a fixed path, or ``"steps"``.
+        save_at: times to keep (the grid gets them as additional nodes), or ``"steps"``.
 
     Returns:
         A `Solution`, with no evaluations.
@@ -71,22 +72,23 @@ def simulate(
     count = check_integer("steps", steps, low=1)
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x0.device, batch=len(x0))
     x: Any = x0.to(compute_dtype(x0.dtype))
+    if not bool(row_finite(x).all()):
+        rows = (~row_finite(x)).nonzero()[:, 0].tolist()
+        raise NonFiniteError(f"`x0` has NaN or infinite values in samples {rows[:5]}.", stage="input", indices=rows[:5])
     times = grids.resolve(grid, sde, start, end, count)
     saved: list[float] = []
-    if save_at is not None and not isinstance(save_at, str):
-        saved = [check_number("save_at", t, low=start, high=end) for t in save_at]
-        times = (
-            torch.cat([times, torch.tensor([t for t in saved if t not in set(times.tolist())], dtype=torch.float64)])
-            .sort()
-            .values
-        )
-    solver: Solver = EulerMaruyama()
+    if isinstance(save_at, str):
+        if save_at != "steps":
+            raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
+    elif save_at is not None:
+        saved = [check_number("save_at", t, low=start, high=end) for t in check_times("save_at", save_at).tolist()]
+        times = torch.tensor(sorted({*times.tolist(), *saved}), dtype=torch.float64)
+    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(x))
+    solver: Solver = Transition() if isinstance(sde, AffineSDE) else EulerMaruyama()
     with torch.no_grad():
-        if isinstance(sde, AffineSDE):
-            solver = Transition()
-            if t_start is None:
-                x, _ = sde.perturb(x, start, source.normal(x))
-        recorder = None if save_at is None else Recorder(save_at if isinstance(save_at, str) else saved, len(x))
+        if isinstance(sde, AffineSDE) and t_start is None:
+            x, _ = sde.perturb(x, start, source.normal(x))
         process = ForwardProcess(sde, Network(None))  # type: ignore[arg-type]
         solution = integrate(process, solver, FixedGrid(times), x, source, recorder=recorder)
-    return solution
+    xs = None if solution.xs is None else solution.xs.to(x0.dtype)
+    return replace(solution, x=solution.x.to(x0.dtype), xs=xs)

@@ -38,6 +38,7 @@ from .solvers import Solver, make_solver
 
 DEFAULT_TOLERANCE = 1e-3
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
+MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
 
 
 def solve(
@@ -155,7 +156,7 @@ def solve(
             sde, score_fn, x, times, shape, dtype, device, seed, seeds, generator, noise
         )
         network = Network(score_fn, _context(context, len(state), state.device))
-        saved = _save_at(save_at, times)
+        saved = _save_at(save_at, sde, times)
         controller, limit = _controller(
             sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state
         )
@@ -266,7 +267,8 @@ def _check_fit(
 
 def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[float, float]) -> None:
     noisy, clean = max(times), min(times)
-    if float(sde.alpha(noisy)) == 0.0:
+    alpha, sigma = sde.node(noisy).alpha, sde.node(clean).sigma
+    if alpha == 0.0:
         if not getattr(score_fn, "has_noise_limit", False):
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data; wrap a "
@@ -278,11 +280,11 @@ def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[fl
                 f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
                 f"'heun', or t_max below {noisy:g}."
             )
-    if float(sde.sigma(clean)) == 0.0 and times[0] == clean:
+    if sigma == 0.0 and times[0] == clean:
         raise InvalidArgumentError(
             f"sigma is 0 at t={clean:g}, where the score is not defined; start above it, at t_start > {clean:g}."
         )
-    if float(sde.sigma(clean)) == 0.0 and not solver.data_limit:
+    if sigma == 0.0 and not solver.data_limit:
         raise InvalidArgumentError(
             f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
             f"{clean:g} with denoise=True."
@@ -349,11 +351,14 @@ def _initial(
 
 def _device(device: Any, default: torch.device) -> torch.device:
     try:
-        return default if device is None else torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InvalidArgumentError(
-            f"`device` must be a torch device such as 'cpu' or 'cuda', got {device!r}."
-        ) from error
+        where = default if device is None else torch.device(device)
+    except TypeError as error:
+        raise InvalidTypeError(f"`device` must be a torch device or its name, got {device!r}.") from error
+    except RuntimeError as error:
+        raise InvalidArgumentError(f"`device` must be a device such as 'cpu' or 'cuda', got {device!r}.") from error
+    if where.type == "meta":
+        raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")
+    return where
 
 
 def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
@@ -371,7 +376,9 @@ def _context(context: Any, batch: int, device: torch.device) -> dict[str, Tensor
         raise InvalidTypeError(f"`context` must be a mapping from names to tensors, got {type(context).__name__}.")
     checked = {}
     for name, value in (context or {}).items():
-        if not isinstance(name, str) or name in ("x", "t", "node"):
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"`context` must have strings as names, got {name!r}.")
+        if name in ("x", "t", "node"):
             raise InvalidArgumentError(
                 f"`context` must have names of the score function's own arguments, got {name!r}."
             )
@@ -384,12 +391,12 @@ def _context(context: Any, batch: int, device: torch.device) -> dict[str, Tensor
     return checked
 
 
-def _save_at(save_at: Any, times: tuple[float, float]) -> list[float]:
+def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
     if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
         return []
     if isinstance(save_at, str):
         raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
-    values = check_times("save_at", save_at).tolist()
+    values = [_snap(t, sde) for t in check_times("save_at", save_at).tolist()]
     for value in values:
         check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
     return values
@@ -426,7 +433,7 @@ def _controller(
             start, (*inner, end), tolerances["rtol"], tolerances["atol"]
         ), DEFAULT_MAX_STEPS if limit is None else limit
     if given is None:
-        count = check_integer("steps", solver.default_steps if steps is None else steps, low=1)
+        count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
         given = (
             grids.resolve(grid, sde, start, end, count) if start != end else torch.tensor([start], dtype=torch.float64)
         )

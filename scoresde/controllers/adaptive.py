@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..errors import InvalidArgumentError
 from ..processes import Process
 from ..sdes import Node
 from ..solvers.base import Solver, StepResult
@@ -35,7 +36,7 @@ class Adaptive(Controller):
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
 
-    After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the twelfth is a
+    After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
     failure. Steps land exactly on every target time.
 
     Args:
@@ -58,7 +59,7 @@ class Adaptive(Controller):
     safety: float = 0.9
     shrink: float = 0.2
     grow: float = 10.0
-    attempts: int = 12
+    attempts: int = 8
 
     def start(self, process: Process, x: Tensor) -> Node:
         """See `Controller.start`."""
@@ -91,7 +92,11 @@ class Adaptive(Controller):
     ) -> Decision:
         """See `Controller.adapt`."""
         scale = self.atol + self.rtol * torch.maximum(x.abs(), result.x.abs())
-        error = _rms(cast(Tensor, result.error) / scale)
+        if result.error is None:
+            raise InvalidArgumentError(
+                f"The solver {solver.name!r} is adaptive, but its step returned no error estimate."
+            )
+        error = _rms(torch.where(result.error == 0, result.error, result.error / scale))
         finite = torch.isfinite(error) & torch.isfinite(_rms(result.x))
         accept = finite & (error <= 1)
         h = (stop.t - start.t).abs()
@@ -123,5 +128,6 @@ class Adaptive(Controller):
 
 
 def _rms(x: Tensor) -> Tensor:
-    """Root mean square over each sample's event, float64 ``(batch,)``."""
-    return x.flatten(1).to(torch.float64).square().mean(1).sqrt()
+    """Root mean square over each sample's event, float64 ``(batch,)``; 0 for an empty event."""
+    flat = x.flatten(1).to(torch.float64)
+    return flat.square().sum(1).div(max(1, flat.shape[1])).sqrt()

@@ -30,7 +30,7 @@ class FlowSDE(AffineSDE):
 
     def __init__(self, *, t_min: float = 1e-3, t_max: float = 1 - 1e-3, prior: NormalPrior | None = None) -> None:
         end = check_number("t_max", t_max, low=0.0, high=1.0)
-        super().__init__(t_min=t_min, t_max=end, prior=prior or NormalPrior(end or 1.0))
+        super().__init__(t_min=t_min, t_max=end, prior=NormalPrior(end or 1.0) if prior is None else prior)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return torch.log1p(-t)

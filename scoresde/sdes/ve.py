@@ -47,9 +47,9 @@ class VESDE(AffineSDE):
         self._rate = math.log(self.sigma_max) - math.log(self.sigma_min)
         log_end = math.log(self.sigma_min) + self._rate * check_number("t_max", t_max)
         if log_end > 300:
-            raise InvalidArgumentError(f"sigma(t_max) = exp({log_end:.4g}) is too large at t_max={t_max}.")
+            raise InvalidArgumentError(f"`t_max`={t_max} makes sigma(t_max) = exp({log_end:.4g}), which is too large.")
         at_end = math.exp(log_end)
-        super().__init__(t_min=t_min, t_max=t_max, prior=prior or NormalPrior(at_end))
+        super().__init__(t_min=t_min, t_max=t_max, prior=NormalPrior(at_end) if prior is None else prior)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
@@ -95,7 +95,11 @@ class EDMSDE(AffineSDE):
         self.sigma_min = check_number("sigma_min", sigma_min, low=0.0, strict=True)
         self.sigma_max = check_number("sigma_max", sigma_max, low=0.0, strict=True)
         end = self.sigma_max if t_max is None else check_number("t_max", t_max, low=0.0, strict=True)
-        super().__init__(t_min=self.sigma_min if t_min is None else t_min, t_max=end, prior=prior or NormalPrior(end))
+        super().__init__(
+            t_min=self.sigma_min if t_min is None else t_min,
+            t_max=end,
+            prior=NormalPrior(end) if prior is None else prior,
+        )
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -97,8 +98,11 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
         given = _parts(given)
     for name in given:
         if name not in _names(cls):
-            known = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ()), *others]
-            raise unknown(f"option of {method}", name, known)
+            own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
+            close = difflib.get_close_matches(name, [*own, *others], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            options_text = f"its options are {', '.join(sorted(own))}" if own else "it has none"
+            raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} ({options_text})")
     return cls(**given)
 
 

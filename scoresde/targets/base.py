@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_state, expand
-from ..errors import InvalidArgumentError
+from .._tensors import check_integer, check_state, compute_dtype, expand
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate
 from .exact import ExactScore
 
@@ -33,17 +33,22 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor: ...
 
+    def _check(self, x: Tensor) -> None:
+        check_state("x", x)
+        if tuple(x.shape[1:]) != self.event_shape:
+            event = ", ".join(map(str, self.event_shape))
+            raise InvalidArgumentError(f"`x` must be (batch, {event}), got shape {tuple(x.shape)}.")
+
     def score(self, sde: AffineSDE) -> ExactScore:
         """The exact score function of this target diffused by an affine process."""
+        if not isinstance(sde, AffineSDE):
+            raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
         return ExactScore(self._estimate, sde, self.event_shape)
 
     def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
         """The log-density in nats, ``(batch,)``: of the data, or of the data diffused to time ``t`` of ``sde``."""
-        check_state("x", x)
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise InvalidArgumentError(
-                f"`x` must be (batch, {', '.join(map(str, self.event_shape))}), got shape {tuple(x.shape)}."
-            )
+        self._check(x)
+        x = x.to(compute_dtype(x.dtype))
         alpha, sigma = _kernel(sde, t)
         return self._log_prob(x, expand(alpha, x), expand(sigma, x))
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_state
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target, _kernel
@@ -39,6 +38,8 @@ class Gaussian(Target):
             raise InvalidArgumentError(
                 f"`mean` must be a floating-point tensor of the event's shape, got {mean.dtype} {tuple(mean.shape)}."
             )
+        if not bool(torch.isfinite(mean).all()):
+            raise InvalidArgumentError("`mean` must be finite.")
         self.dtype = mean.dtype
         self.event_shape = tuple(mean.shape)
         self.mean = mean.to(torch.float64)
@@ -64,7 +65,7 @@ class Gaussian(Target):
     def flow_map(self, x: Tensor, sde: AffineSDE, s: Any, t: Any) -> Tensor:
         r"""The exact probability-flow map from time s to time t, in either direction:
         :math:`x_t = \alpha_t m + S_t^{1/2}S_s^{-1/2}(x_s - \alpha_s m)`."""
-        check_state("x", x)
+        self._check(x)
         (alpha_s, sigma_s), (alpha_t, sigma_t) = ([AffineSDE._on(x, v) for v in _kernel(sde, u)] for u in (s, t))
         m, spectrum = self.mean.to(x), self.spectrum.to(x)
         ratio = (alpha_t**2 * spectrum.values + sigma_t**2) / (alpha_s**2 * spectrum.values + sigma_s**2)

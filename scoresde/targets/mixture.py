@@ -54,6 +54,8 @@ class GaussianMixture(Target):
             raise InvalidArgumentError(f"`weights` must be {len(means)} positive numbers, got {weights.tolist()}.")
         if (covs is None) == (scales is None):
             raise InvalidArgumentError("Give exactly one of `covs` and `scales`.")
+        if not bool(torch.isfinite(means).all()):
+            raise InvalidArgumentError("`means` must be finite.")
         self.dtype = means.dtype
         self.event_shape = tuple(means.shape[1:])
         self.means = means.to(torch.float64)
@@ -61,6 +63,11 @@ class GaussianMixture(Target):
         lead = (len(means),)
         if scales is not None:
             std = torch.as_tensor(scales, dtype=torch.float64)
+            if std.ndim > 1 and std.shape != means.shape:
+                raise InvalidArgumentError(
+                    f"`scales` must have shape {lead} or {tuple(means.shape)}, or be a number, got {tuple(std.shape)}; "
+                    "covariance matrices are `covs`."
+                )
             if bool((std < 0).any()):
                 raise InvalidArgumentError("`scales` are standard deviations and must not be negative.")
             self.spectrum = Spectrum.of(
@@ -129,6 +136,8 @@ class Empirical(GaussianMixture):
         data = torch.as_tensor(data)
         if data.ndim < 2 or len(data) == 0:
             raise InvalidArgumentError(f"`data` must be (n, *event) with n >= 1, got shape {tuple(data.shape)}.")
+        if not data.dtype.is_floating_point or not bool(torch.isfinite(data).all()):
+            raise InvalidArgumentError(f"`data` must be a finite floating-point tensor, got {data.dtype}.")
         super().__init__(torch.ones(len(data)), data, scales=self.bandwidth)
 
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:

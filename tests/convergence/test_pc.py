@@ -24,15 +24,13 @@ F64 = torch.float64
 SNR = 0.16
 BIAS = SNR**2 / (1 - SNR**2)  # 2.6 %
 ORDERS = ("cp", "pc")
+PREDICTORS = ("reverse_diffusion", "ancestral", "euler_maruyama", "ddim", "euler", "heun")
 
 
 def both_orders(names: list[str]) -> list[Any]:
     """Every process in the default order and VP in both; the others in the second order are left to slow runs."""
-    slow = [pytest.param(name, "pc", marks=pytest.mark.slow) for name in names if name != "vp"]
-    return [*((name, "cp") for name in names), ("vp", "pc"), *slow]
-
-
-PREDICTORS = ("reverse_diffusion", "ancestral", "euler_maruyama", "ddim", "euler", "heun")
+    quick = [pytest.param(*case) for case in (*((name, "cp") for name in names), ("vp", "pc"))]
+    return quick + [pytest.param(name, "pc", marks=pytest.mark.slow) for name in names if name != "vp"]
 
 
 def gaussian(size: int, seed: int) -> scoresde.targets.Gaussian:
@@ -133,12 +131,7 @@ ALLOWED = 0.08  # bias: of the mean in standard deviations, of covariances relat
 
 @pytest.mark.parametrize(
     ("name", "order", "predictor"),
-    [
-        pytest.param(*p.values, "reverse_diffusion", marks=p.marks)
-        if hasattr(p, "marks")
-        else (*p, "reverse_diffusion")
-        for p in both_orders([*PROCESSES])
-    ]
+    [pytest.param(*p.values, "reverse_diffusion", marks=p.marks) for p in both_orders([*PROCESSES])]
     + [("vp", ORDERS[i % 2], p) for i, p in enumerate(PREDICTORS) if p != "reverse_diffusion"],
 )
 def test_moments_on_a_mixture_in_three_dimensions(name: str, order: str, predictor: str) -> None:

@@ -4,9 +4,9 @@ The null hypothesis needs no bias to be tuned: on Gaussian data the law of a fix
 probing reads off, on a mixture the expectations of the backward recursion. Seeds are fixed, so a run is deterministic;
 the stated rates say how surprising the fixed seeds would have to be for a right program to fail.
 
-False alarms: every verdict splits `ALPHA` evenly over its comparisons (Bonferroni); with the 24 verdicts below on right
-programs that is 2.4e-5 in all. Power: a deviation that a comparison sees with probability 0.999 is about 8 standard errors; with the
-320,000 numbers of a solve, 1.4 % of a standard deviation in the mean, 2 % of the variance.
+False alarms: every verdict splits `ALPHA` evenly over its comparisons (Bonferroni); with the 26 verdicts below on right
+programs that is 2.6e-5 in all. Power: a deviation that a comparison sees with probability 0.999 is about 8 standard
+errors; with the 320,000 numbers of a solve, 1.4 % of a standard deviation in the mean, 2 % of the variance.
 """
 
 from __future__ import annotations
