@@ -1,0 +1,138 @@
+"""Values of options: processes by name, solver options, devices, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidArgumentError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..sdes import AffineSDE
+
+SDES = {
+    "vp": "VPSDE",
+    "ve": "VESDE",
+    "subvp": "SubVPSDE",
+    "cosine": "CosineVPSDE",
+    "vdm": "VDMSDE",
+    "edm": "EDMSDE",
+    "flow": "FlowSDE",
+}
+_WORDS = {"true": True, "false": False, "none": None}
+_MASK = 0xFFFFFFFF
+_SMALL = 65_536  # values a batch below which more than one thread costs more than it gains
+
+
+def make_sde(name: str) -> AffineSDE:
+    """A forward process with its defaults, by its short name.
+
+    Example:
+        >>> make_sde("ve").t_max
+        1.0
+        >>> make_sde("vpp")
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `sde`: unknown name 'vpp'; did you mean 'vp'? Known: cosine, ...
+    """
+    if name not in SDES:
+        raise unknown("sde", name, SDES)
+    from .. import sdes
+
+    return getattr(sdes, SDES[name])()
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` options; a value is a number, true, false, none, or else a word.
+
+    Example:
+        >>> parse_options(["snr=0.1", "moves=2", "predictor=ancestral"])
+        {'snr': 0.1, 'moves': 2, 'predictor': 'ancestral'}
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.isidentifier() and value):
+            raise InvalidArgumentError(f"`option` must be key=value such as snr=0.1, got {text!r}.")
+        if key in options:
+            raise InvalidArgumentError(f"`option` {key!r} is given twice.")
+        options[key] = _value(value)
+    return options
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def make_device(name: str) -> torch.device:
+    """A device that is there; ``auto`` is a CUDA device if there is one, else the CPU.
+
+    Example:
+        >>> make_device("cpu")
+        device(type='cpu')
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type == "meta":
+            raise NotImplementedError("It holds no numbers")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidArgumentError(f"`device` {name!r} cannot be used; try auto or cpu. ({reason})") from None
+    return device
+
+
+def sample_seeds(seed: int, start: int, count: int) -> list[int]:
+    r"""Seeds of samples ``start`` to ``start + count - 1``: each a function of ``seed`` and the sample's index alone.
+
+    The low 32 bits are :math:`m(m(i + k_0) \oplus k_1) + k_2 \bmod 2^{32}`, with keys k that numpy's ``SeedSequence``
+    derives from ``seed``, and m the finaliser of MurmurHash3. All of these are one to one, so no two samples of a run
+    share a seed, not even in the low 32 bits that torch's CPU generator uses. The high 32 bits are :math:`k_3`.
+
+    Example:
+        >>> sample_seeds(0, 0, 8)[5:] == sample_seeds(0, 5, 3)
+        True
+    """
+    import numpy as np
+
+    keys = [int(k) for k in np.random.SeedSequence(seed).generate_state(4)]
+    return [
+        keys[3] << 32 | (_mix(_mix(i + keys[0] & _MASK) ^ keys[1]) + keys[2]) & _MASK
+        for i in range(start, start + count)
+    ]
+
+
+def _mix(h: int) -> int:
+    h = (h ^ h >> 16) * 0x85EBCA6B & _MASK
+    h = (h ^ h >> 13) * 0xC2B2AE35 & _MASK
+    return h ^ h >> 16
+
+
+@contextlib.contextmanager
+def threads(device: torch.device, values: int) -> Iterator[None]:
+    """One thread for small batches on the CPU, unless the environment says how many.
+
+    Threads that meet after every small operation gain little, and lose much where the cores are shared.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if device.type == "cpu" and values <= _SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,232 @@
+"""Pictures of samples, and files that are there completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scoresde._files import check_target, write_bytes
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError
+from scoresde.plot import image_grid
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+# Pictures
+
+
+def test_values_become_grey_levels() -> None:
+    x = torch.tensor([-1.0, 0.0, 1.0, -0.5]).reshape(1, 1, 2, 2)
+    assert pixels(image_grid(x, scale=1)).tolist() == [[0, 128], [255, 64]]
+    assert pixels(image_grid(x, scale=1, data_range=(0, 1))).tolist() == [[0, 0], [255, 0]]
+    assert pixels(image_grid(x, scale=1, data_range=(-2, 2))).tolist() == [[64, 128], [191, 96]]
+
+
+def test_values_outside_are_clipped() -> None:
+    x = torch.tensor([-1e30, 1e30, -1.0001, 1.0001]).reshape(1, 1, 2, 2)
+    assert pixels(image_grid(x, scale=1)).tolist() == [[0, 255], [0, 255]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_stand_row_by_row_and_are_magnified_exactly(channels: int) -> None:
+    x = torch.rand((5, channels, 3, 4), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    picture = pixels(image_grid(x, columns=2, scale=3))
+    assert picture.shape[:2] == (3 * 9 + 2 * 2, 2 * 12 + 2)
+    picture = picture.reshape(*picture.shape[:2], channels)
+    expected = ((x + 1) / 2 * 255).round().long().numpy().transpose(0, 2, 3, 1)
+    covered = np.zeros(picture.shape[:2], dtype=bool)
+    for i in range(5):
+        area = (slice(i // 2 * 11, i // 2 * 11 + 9), slice(i % 2 * 14, i % 2 * 14 + 12))
+        assert np.array_equal(picture[area], expected[i].repeat(3, 0).repeat(3, 1))
+        covered[area] = True
+    assert len(np.unique(picture[~covered])) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "event", "size"),
+    [
+        (64, (1, 8, 8), (270, 270)),
+        (1, (1, 8, 8), (32, 32)),
+        (3, (1, 8, 8), (66, 66)),
+        (2, (1, 40, 64), (130, 40)),
+        (1, (3, 5, 9), (63, 35)),
+    ],
+)
+def test_default_size(count: int, event: tuple[int, ...], size: tuple[int, int]) -> None:
+    assert image_grid(torch.zeros(count, *event)).size == size
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    x = torch.zeros(4, 1, 8, 8)
+    x[2, 0, 1, 1] = value
+    with pytest.raises(NonFiniteError, match="1 of 4 images") as caught:
+        image_grid(x, tmp_path / "a.png")
+    assert caught.value.indices == [2] and caught.value.stage == "input"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "arguments", "error"),
+    [
+        (torch.zeros(4, 8, 8), {}, InvalidArgumentError),
+        (torch.zeros(4, 2, 8, 8), {}, InvalidArgumentError),
+        (torch.zeros(0, 1, 8, 8), {}, InvalidArgumentError),
+        (torch.zeros(4, 1, 0, 8), {}, InvalidArgumentError),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), {}, InvalidTypeError),
+        (np.zeros((4, 1, 8, 8)), {}, InvalidTypeError),
+        (torch.zeros(4, 1, 8, 8), {"data_range": (1, -1)}, InvalidArgumentError),
+        (torch.zeros(4, 1, 8, 8), {"data_range": (0, 0)}, InvalidArgumentError),
+        (torch.zeros(4, 1, 8, 8), {"data_range": (0, float("nan"))}, InvalidArgumentError),
+        (torch.zeros(4, 1, 8, 8), {"data_range": 1}, InvalidTypeError),
+        (torch.zeros(4, 1, 8, 8), {"columns": 0}, InvalidArgumentError),
+        (torch.zeros(4, 1, 8, 8), {"scale": 0}, InvalidArgumentError),
+        (torch.zeros(4, 1, 8, 8), {"scale": 1.5}, InvalidTypeError),
+    ],
+)
+def test_bad_arguments(x: Any, arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        image_grid(x, **arguments)
+
+
+def test_dtypes_layouts_and_gradients_make_no_difference() -> None:
+    x = torch.rand((4, 3, 8, 8), generator=torch.Generator().manual_seed(0)).mul(64).round() / 32 - 1
+    plain = pixels(image_grid(x))
+    kept = x.clone()
+    for other in (
+        x.double(),
+        x.half(),
+        x.bfloat16(),
+        x.to(memory_format=torch.channels_last),
+        x.clone().requires_grad_(),
+    ):
+        assert np.array_equal(pixels(image_grid(other)), plain)
+    assert torch.equal(x, kept)
+    expanded = torch.zeros(1, 1, 1, 1).expand(4, 1, 8, 8)
+    assert np.array_equal(pixels(image_grid(expanded)), pixels(image_grid(torch.zeros(4, 1, 8, 8))))
+
+
+def test_the_file_is_the_picture(tmp_path: Path) -> None:
+    picture = image_grid(torch.zeros(4, 1, 8, 8), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as read:
+        assert read.format == "PNG" and np.array_equal(pixels(read), pixels(picture))
+    with pytest.raises(OutputError):
+        image_grid(torch.zeros(4, 1, 8, 8), tmp_path / "missing" / "a.png")
+
+
+# Files
+
+
+def test_write_replaces_completely(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for content in (b"first", b"2", b""):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"")
+    (tmp_path / "b").write_bytes(b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"}
+    assert len(modes) == 1
+
+
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(Path("folder", "file"))
+    write_bytes(check_target(tmp_path / "link"), b"a")
+    write_bytes(tmp_path / "link", b"b")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "file").read_bytes() == b"b"
+    (tmp_path / "folder" / "file").unlink()
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(OutputError):
+        check_target(tmp_path / "link")
+
+
+def test_check_leaves_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    assert check_target(tmp_path / "new") == (tmp_path / "new").resolve()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").write_bytes(b"old")
+    check_target(tmp_path / "old")
+    assert (tmp_path / "old").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("missing/a", errno.ENOENT), ("file/a", errno.ENOTDIR), ("folder", errno.EISDIR), ("device", errno.EINVAL)],
+)
+def test_targets_that_cannot_be_written(tmp_path: Path, name: str, number: int) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/full")
+    with pytest.raises(OutputError) as caught:
+        check_target(tmp_path / name)
+    assert caught.value.errno == number and isinstance(caught.value, OSError)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_names_that_no_system_takes(tmp_path: Path) -> None:
+    for name in ("a\0b", "n" * 300):
+        with pytest.raises(OutputError):
+            check_target(tmp_path / name)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the administrator may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError) as caught:
+            check_target(tmp_path / "a")
+    finally:
+        tmp_path.chmod(0o700)
+    assert caught.value.errno == errno.EACCES
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_whatever_fails_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, error: BaseException
+) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+
+    class Broken:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Any:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *exc: Any) -> None:
+            self.file.__exit__(*exc)
+
+        def write(self, content: bytes) -> None:
+            self.file.write(content[:1])
+            raise error
+
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    if broken == "write":
+        fdopen = os.fdopen
+        monkeypatch.setattr(os, "fdopen", lambda *arguments: Broken(fdopen(*arguments)))
+    else:
+        monkeypatch.setattr(os, broken, fail)
+    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected) as caught:
+        write_bytes(tmp_path / "a", b"new")
+    if isinstance(caught.value, OutputError):
+        assert caught.value.errno == errno.ENOSPC and "3 bytes are needed" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
