@@ -74,7 +74,9 @@ def check_dtype(name: str, dtype: Any) -> None:
     """Refuse what is not one of the dtypes that states may have."""
     if dtype not in FLOATS:
         names = ", ".join(str(d) for d in FLOATS)
-        raise InvalidTypeError(f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}.")
+        raise InvalidTypeError(
+            f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}. Try {name}.float()."
+        )
 
 
 def check_state(name: str, x: Any) -> None:
@@ -132,7 +134,7 @@ def output_problem(out: Any, x: Tensor) -> str | None:
     if not isinstance(out, Tensor):
         return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}"
     if out.shape != x.shape:
-        return f"must return a tensor of shape {tuple(x.shape)}, like x, got shape {tuple(out.shape)}"
+        return f"must return a tensor of shape {tuple(x.shape)}, like x, got {tuple(out.shape)}"
     if out.device != x.device:
         return f"must return a tensor on {x.device}, like x, got {out.device}"
     if not out.dtype.is_floating_point:

@@ -117,14 +117,15 @@ class Recorder:
             self.ts.append(torch.as_tensor(t, dtype=torch.float64).detach().cpu().clone())
             self.xs.append(x)
             return
-        for j, wanted in enumerate(self.wanted):
-            if not isinstance(t, Tensor):
-                if t == wanted:
-                    self.xs[j] = x
-                continue
-            here = (t == wanted) if fresh is None else (t == wanted) & fresh
+        if not isinstance(t, Tensor):
+            for j in [j for j, wanted in enumerate(self.wanted) if wanted == t]:
+                self.xs[j] = x
+            return
+        here = t[:, None] == torch.tensor(self.wanted, dtype=torch.float64)  # (batch, times)
+        here = here if fresh is None else here & fresh[:, None]
+        for j in here.any(0).nonzero()[:, 0].tolist():
             kept = self.xs[j]
-            self.xs[j] = where(here.to(x.device), x, torch.full_like(x, torch.nan) if kept is None else kept)
+            self.xs[j] = where(here[:, j].to(x.device), x, torch.full_like(x, torch.nan) if kept is None else kept)
 
     def result(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Times and states; a state that was never reached is NaN."""
@@ -261,15 +262,21 @@ def integrate(
             )
         decision = controller.adapt(process, solver, x, start, stop, result, control)
         step += 1
-        before = x
+        before, left = x, start.t
         x, solver_state = _advance(decision, alive, result, x, solver_state)
         start, stop, control = decision.start, decision.stop, decision.state
         ledger.account(process.network.calls - calls, decision.accept, start.t)
         bad = decision.non_finite
-        if decision.accept is True and (step % look_every == 0 or stop is None) and not math.isfinite(float(x.sum())):
+        if (
+            decision.accept is True
+            and (step % look_every == 0 or stop is None)
+            and not math.isfinite(float(x.detach().sum()))
+        ):
             bad = ~row_finite(x)
             x = where(bad, before, x)
         changed = ledger.close(bad, Status.NON_FINITE)
+        if changed and not isinstance(left, Tensor):  # what failed now has stayed where the step began
+            ledger.t[ledger.rows[bad.cpu() & (ledger.t[ledger.rows] == start.t)]] = left  # type: ignore[union-attr]
         if changed and throw:
             raise _non_finite(process, ledger, step, start.t, x)
         changed |= ledger.close(decision.done, Status.SUCCESS)
@@ -342,8 +349,7 @@ def _show(progress: Any, ledger: _Ledger, first_t: Tensor, controller: Any, step
         share = step / controller.steps
     else:
         share = float(((ledger.t - first_t) / (controller.targets[-1] - first_t)).mean()) if len(first_t) else 1.0
-    progress.n = round(progress.total * share)
-    progress.refresh()
+    progress.update(progress.total * share - progress.n)
 
 
 def _non_finite(process: Process, ledger: _Ledger, step: int, t: float | Tensor, x: Tensor) -> NonFiniteError:

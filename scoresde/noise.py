@@ -76,42 +76,40 @@ class SampleNoise(Noise):
         True
     """
 
-    block_elements = 4096
+    block_elements = 1024
 
     def __init__(self, seeds: Sequence[int] | Tensor) -> None:
         values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
-        self._streams = [_Stream(check_seed(f"seeds[{i}]", seed)) for i, seed in enumerate(values)]
+        self._generators = [
+            torch.Generator().manual_seed(check_seed(f"seeds[{i}]", seed)) for i, seed in enumerate(values)
+        ]
+        self._block = torch.zeros((len(values), 0))  # (batch, draws, *event): what is drawn and not yet used
+        self._used = 0
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._generators)
 
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
-        if len(like) != len(self._streams):
+        if len(like) != len(self):
             raise InvalidArgumentError(f"`seeds` must have one entry a sample: {len(like)} samples, {len(self)} seeds.")
-        if not self._streams:
+        if not len(self):
             return torch.zeros_like(like)
         event = like.shape[1:]
-        block = max(1, self.block_elements // max(1, event.numel()))
-        return torch.stack([stream.next(event, block) for stream in self._streams]).to(like)
+        if self._used == self._block.shape[1] or self._block.shape[2:] != event:
+            shape = (max(1, self.block_elements // max(1, event.numel())), *event)
+            draws = [torch.randn(shape, generator=g, dtype=torch.float64) for g in self._generators]
+            self._block, self._used = torch.stack(draws), 0
+        self._used += 1
+        return self._block[:, self._used - 1].to(like)
 
     def take(self, rows: Tensor) -> Noise:
-        """See `Noise.take`; the streams are shared, not copied, and go on where they were."""
+        """See `Noise.take`; the streams go on where they were."""
         part = SampleNoise([])
-        part._streams = [self._streams[i] for i in rows.tolist()]
+        keep = rows.cpu()
+        part._generators = [self._generators[i] for i in keep.tolist()]
+        part._block, part._used = self._block[keep], self._used
         return part
-
-
-class _Stream:
-    def __init__(self, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.draws: list[Tensor] = []
-
-    def next(self, event: torch.Size, block: int) -> Tensor:
-        if not self.draws or self.draws[-1].shape != event:
-            drawn = torch.randn((block, *event), generator=self.generator, dtype=torch.float64)
-            self.draws = list(drawn.unbind(0))[::-1]
-        return self.draws.pop()
 
 
 class CallableNoise(Noise):

@@ -70,8 +70,9 @@ class Adaptive(Controller):
         span = abs(self.targets[-1] - self.t_start)
         h = torch.full_like(start.t, 0.01 * span)
         if isinstance(solver_state, Tensor):  # the first derivative
-            scale = self.atol + self.rtol * x.abs()
-            size, speed = _rms(x / scale), _rms(solver_state / scale)
+            at, slope = x.detach(), solver_state.detach()
+            scale = self.atol + self.rtol * at.abs()
+            size, speed = _rms(at / scale), _rms(slope / scale)
             h = torch.nan_to_num(0.01 * size / speed, nan=0.01 * span, posinf=span).clamp(1e-6 * span, span)
         state = AdaptiveState(
             h, torch.ones_like(h), torch.zeros_like(h, dtype=torch.long), torch.zeros_like(h, dtype=torch.long)
@@ -90,14 +91,15 @@ class Adaptive(Controller):
     def adapt(
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
     ) -> Decision:
-        """See `Controller.adapt`."""
-        scale = self.atol + self.rtol * torch.maximum(x.abs(), result.x.abs())
+        """See `Controller.adapt`. Steps are constants to differentiation."""
         if result.error is None:
             raise InvalidArgumentError(
                 f"The solver {solver.name!r} is adaptive, but its step returned no error estimate."
             )
-        error = _rms(torch.where(result.error == 0, result.error, result.error / scale))
-        finite = torch.isfinite(error) & torch.isfinite(_rms(result.x))
+        new, raw = result.x.detach(), result.error.detach()
+        scale = self.atol + self.rtol * torch.maximum(x.detach().abs(), new.abs())
+        error = _rms(torch.where(raw == 0, raw, raw / scale))
+        finite = torch.isfinite(error) & torch.isfinite(_rms(new))
         accept = finite & (error <= 1)
         h = (stop.t - start.t).abs()
         p = float(solver.ode_order or 1)

@@ -265,8 +265,10 @@ class AffineSDE(SDE):
         _same_shape("x0", x0, "x_t", x_t)
         s, t = self._ordered(s, t)
         ratio, shrink = self._between(s, t)
-        sigma_s = self._log_sigma(s).exp()
-        keep = ratio * (sigma_s / self._log_sigma(t).exp()) ** 2
+        log_sigma_s = self._log_sigma(s)
+        sigma_s = log_sigma_s.exp()
+        narrowing = torch.where(s == t, torch.zeros_like(shrink), log_sigma_s - self._log_sigma(t))
+        keep = ratio * (2 * narrowing).exp()
         mean = self._on(x_t, keep) * x_t + self._on(x_t, self._log_alpha(s).exp() * shrink) * x0
         return mean.to(x_t.dtype), self._on(x_t, sigma_s * shrink.sqrt()).to(x_t.dtype)
 

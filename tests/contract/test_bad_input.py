@@ -253,7 +253,7 @@ FIXED: list[tuple[str, Any, type[ScoreSDEError], tuple[str, ...]]] = [
     ("seeds", [1, 2, -3], V, ("`seeds[2]`", "-3")),
     ("seeds", [1, 2.0, 3], T, ("`seeds[1]`", "2.0")),
     ("seeds", torch.ones(3), T, ("`seeds[0]`", "1.0")),
-    ("seeds", "abc", T, ("`seeds", "'a")),
+    ("seeds", "abc", T, ("`seeds`", "'abc'")),
     ("seeds", [1, 2, 2**64], V, ("`seeds[2]`",)),
     ("generator", 5, T, ("`generator`", "int", "`seed=`")),
     ("noise", 5, T, ("`noise`", "int", "callable")),

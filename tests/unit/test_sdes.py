@@ -1001,7 +1001,7 @@ def test_states_of_another_shape_are_refused() -> None:
 
 @pytest.mark.parametrize("shape", [3, (3, -1), ("a",)])
 def test_prior_sample_refuses_bad_shapes(shape: Any) -> None:
-    with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`shape`"):
+    with pytest.raises((InvalidArgumentError, InvalidTypeError), match="`shape"):
         VPSDE().prior_sample(shape)
 
 
