@@ -197,6 +197,13 @@ class _Ledger:
         self.uniform = self.uniform and not len(rows)
         return bool(len(rows))
 
+    def undo(self, reached: float | Tensor, t: float | Tensor) -> None:
+        """Samples that have just failed in a step of the whole batch did not take it: they are where it began."""
+        failed = (self.status == Status.NON_FINITE) & (self.t == reached)
+        self.accepted[failed] -= 1
+        self.rejected[failed] += 1
+        self.t[failed] = t
+
     def close_all(self, status: Status) -> None:
         """Give a status to all samples under way."""
         self.close(torch.ones(len(self.rows), dtype=torch.bool), status)
@@ -275,8 +282,8 @@ def integrate(
             bad = ~row_finite(x)
             x = where(bad, before, x)
         changed = ledger.close(bad, Status.NON_FINITE)
-        if changed and not isinstance(left, Tensor):  # what failed now has stayed where the step began
-            ledger.t[ledger.rows[bad.cpu() & (ledger.t[ledger.rows] == start.t)]] = left  # type: ignore[union-attr]
+        if changed and decision.accept is True:
+            ledger.undo(start.t, left)
         if changed and throw:
             raise _non_finite(process, ledger, step, start.t, x)
         changed |= ledger.close(decision.done, Status.SUCCESS)
@@ -292,7 +299,7 @@ def integrate(
             times = ledger.t.clone() if isinstance(start.t, Tensor) else start.t
             if recorder is not None:
                 recorder.record(times, whole, _moved(ledger, decision))
-            if callback is not None and _is_true(callback(Info(step, times, whole, ledger.nfe.clone()))):
+            if callback is not None and _is_true(callback(Info(step, times, whole.clone(), ledger.nfe.clone()))):
                 if stop is not None:
                     ledger.close_all(Status.STOPPED)
                 break

@@ -123,8 +123,6 @@ class ScoreModel:
         Karras et al. (2022), table 1 (EDM). https://arxiv.org/abs/2206.00364
     """
 
-    rowwise = True
-
     def __init__(
         self,
         net: Callable[..., Tensor],
@@ -164,6 +162,8 @@ class ScoreModel:
         self.input_scale = input_scale
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.context = dict(context or {})
+        # samples may leave the batch, unless a bound tensor has an entry for each
+        self.rowwise = not any(isinstance(v, Tensor) and v.ndim for v in self.context.values())
         if event_shape is not None:
             self.event_shape = check_shape("event_shape", event_shape, rank=1)
         self._read_time = (lambda n: time_input(n.t)) if callable(time_input) else TIME_INPUTS[time_input]

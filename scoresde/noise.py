@@ -55,6 +55,8 @@ class BatchNoise(Noise):
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> BatchNoise:
         """A generator of its own on ``device``."""
+        if seed >= 2**32 and device.type == "cpu":  # torch's generator on the CPU takes 32 bits; keep the others
+            seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         return cls(torch.Generator(device=device).manual_seed(seed))
 
     def normal(self, like: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ class SampleNoise(Noise):
     def __init__(self, seeds: Sequence[int] | Tensor) -> None:
         values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
         self._generators = [
-            torch.Generator().manual_seed(check_seed(f"seeds[{i}]", seed)) for i, seed in enumerate(values)
+            np.random.Generator(np.random.Philox(check_seed(f"seeds[{i}]", seed))) for i, seed in enumerate(values)
         ]
         self._block = torch.zeros((len(values), 0))  # (batch, draws, *event): what is drawn and not yet used
         self._used = 0
@@ -98,8 +100,8 @@ class SampleNoise(Noise):
         event = like.shape[1:]
         if self._used == self._block.shape[1] or self._block.shape[2:] != event:
             shape = (max(1, self.block_elements // max(1, event.numel())), *event)
-            draws = [torch.randn(shape, generator=g, dtype=torch.float64) for g in self._generators]
-            self._block, self._used = torch.stack(draws), 0
+            draws = np.stack([g.standard_normal(shape) for g in self._generators])
+            self._block, self._used = torch.from_numpy(draws), 0
         self._used += 1
         return self._block[:, self._used - 1].to(like)
 

@@ -268,7 +268,7 @@ def _check_fit(
 def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[float, float]) -> None:
     noisy, clean = max(times), min(times)
     alpha, sigma = sde.node(noisy).alpha, sde.node(clean).sigma
-    if alpha == 0.0:
+    if alpha < torch.finfo(torch.float32).tiny:
         if not getattr(score_fn, "has_noise_limit", False):
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data; wrap a "

@@ -398,8 +398,9 @@ class Bar:
         self.n = 0
         self.shown: list[int] = []
 
-    def refresh(self) -> None:
-        self.shown.append(self.n)
+    def update(self, n: float) -> None:
+        self.n += n
+        self.shown.append(round(self.n))
 
 
 @pytest.mark.parametrize("compact", [False, True])
