@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import grids, solvers, targets
+from . import grids, plot, solvers, targets
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector
@@ -52,6 +52,7 @@ from .sdes import (
 from .simulate import simulate
 from .solve import solve
 from .solvers import Method, Solver, StepResult, methods
+from .zoo import Pretrained, load, save
 
 __version__ = "0.1.0"
 
@@ -87,6 +88,7 @@ __all__ = [
     "NonFiniteError",
     "NormalPrior",
     "OutputError",
+    "Pretrained",
     "ReverseSDE",
     "SampleNoise",
     "ScoreFnError",
@@ -103,7 +105,10 @@ __all__ = [
     "UnsafeCheckpointError",
     "check_score",
     "grids",
+    "load",
     "methods",
+    "plot",
+    "save",
     "simulate",
     "solve",
     "solvers",

@@ -178,8 +178,8 @@ class UNet(nn.Module):
         self.norm = nn.GroupNorm(8, channels)
         self.head = nn.Conv2d(channels, shape[0], 3, padding=1)
         nn.init.normal_(self.label.weight, std=0.3)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | int | None = None) -> Tensor:
         embedding = F.silu(self.noise(c_noise.expand(len(x))) + self._embed_label(label, x))

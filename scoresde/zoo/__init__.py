@@ -1,0 +1,11 @@
+"""Saved networks: ``save(model, path)`` and ``load(path_or_name)``.
+
+A saved model is a directory with ``config.json`` (what the network is, and what made it) and ``model.safetensors`` (its
+weights). Neither can run code. `load` checks the digests of both before it uses them.
+"""
+
+from .config import Config, Labels
+from .pretrained import Pretrained
+from .store import load, names, save
+
+__all__ = ["Config", "Labels", "Pretrained", "load", "names", "save"]

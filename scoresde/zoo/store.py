@@ -1,0 +1,272 @@
+"""Reading and writing saved models. Nothing in a saved model is trusted before it is checked."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    CorruptCheckpointError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    OutputError,
+    ScoreSDEError,
+    UnsafeCheckpointError,
+)
+from ..nets import ARCHITECTURES, build
+from .config import MAX_BYTES, Config
+from .pretrained import Pretrained
+
+__all__ = ["load", "names", "save"]
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SHIPPED = Path(__file__).parent / "weights"
+PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
+
+
+def names() -> list[str]:
+    """The names of the networks that come with the package.
+
+    Example:
+        >>> names()
+        ['digits']
+    """
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
+
+
+def load(
+    path_or_name: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    allow_nonfinite: bool = False,
+    device: torch.device | str | None = None,
+) -> Pretrained:
+    """Load a network that comes with the package, or one that `save` wrote.
+
+    Args:
+        path_or_name: a name in `names`, or a directory. A name wins: write ``"./digits"`` for a directory called so.
+        verify: check the digests of config and weights before they are used.
+        allow_nonfinite: accept weights that are NaN or infinite.
+        device: where to put the network.
+
+    Returns:
+        The network, in evaluation mode and without gradients of its weights, with its `Config`.
+
+    Raises:
+        CheckpointError: there is no such model; or one of its subclasses: `CorruptCheckpointError` for what is altered,
+            truncated or incomplete, `CheckpointMismatchError` for weights of another network, `UnsafeCheckpointError`
+            for a pickle.
+
+    Example:
+        >>> load("digit")
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean 'digits'?
+        Shipped: digits.
+    """
+    directory = _find(path_or_name)
+    config, weights = _located(directory, lambda: Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify))
+    raw = _read(directory / WEIGHTS, weights["bytes"])
+    _refuse_pickle(raw, directory / WEIGHTS)
+    if verify:
+        if len(raw) != weights["bytes"]:
+            raise CorruptCheckpointError(
+                f"{directory / WEIGHTS} has {len(raw):,} bytes, its config says {weights['bytes']:,}: get it again."
+            )
+        found = hashlib.sha256(raw).hexdigest()
+        if found != weights["sha256"]:
+            raise CorruptCheckpointError(
+                f"{directory / WEIGHTS} was altered: its sha256 is {found}, its config says {weights['sha256']}; get "
+                "it again (verify=False skips this check)."
+            )
+    try:
+        state = safetensors.torch.load(raw)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise CorruptCheckpointError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from None
+    _check_state(config, state, str(directory), allow_nonfinite=allow_nonfinite)
+    with torch.random.fork_rng(devices=[]):  # the initial values, drawn and replaced, leave no trace
+        net = build(config.architecture, config.kwargs).float()
+    net.load_state_dict(state)
+    return Pretrained(net.to(device).eval().requires_grad_(False), config)
+
+
+def save(model: Pretrained, path: str | os.PathLike[str]) -> None:
+    """Write a network to a directory, so that `load` reads it back.
+
+    Both files are first written completely under temporary names in that directory, then renamed, the config last: a
+    failure leaves what was there before. A crash between the two renames leaves a mismatch that `load` detects.
+
+    Args:
+        model: the network with its config.
+        path: the directory; made if missing.
+
+    Raises:
+        OutputError: the directory cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     save(load("digits"), directory)
+        ...     load(directory).config.data[:19]
+        'scikit-learn digits'
+    """
+    if not isinstance(model, Pretrained):
+        raise InvalidTypeError(
+            f"`model` must be a scoresde.zoo.Pretrained, got {type(model).__name__}; write "
+            "Pretrained(net, Config(...))."
+        )
+    config = model.config
+    if ARCHITECTURES.get(config.architecture) is not type(model.net):
+        raise InvalidArgumentError(
+            f"`model`: its config names the architecture {config.architecture!r}, its network is a "
+            f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
+        )
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.net.state_dict().items()}
+    _check_state(config, state, "The network to save")
+    raw = safetensors.torch.save(state)
+    description = config.to_json({"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)})
+    Config.from_json(description)  # what cannot be read is not written
+    directory = Path(path)
+    temporary: list[Path] = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for content in (raw, description):
+            temporary.append(_write_temporary(directory, content))
+        for source, name in zip(list(temporary), (WEIGHTS, CONFIG), strict=True):
+            os.replace(source, directory / name)
+            temporary.remove(source)
+        _sync_directory(directory)
+    except OSError as error:
+        raise OutputError(error.errno, f"The model could not be saved: {error.strerror}", str(directory)) from error
+    finally:
+        for leftover in temporary:
+            leftover.unlink(missing_ok=True)
+
+
+def _find(path_or_name: str | os.PathLike[str]) -> Path:
+    if not isinstance(path_or_name, str | os.PathLike):
+        raise InvalidTypeError(f"`path_or_name` must be a name or a path, got {type(path_or_name).__name__}.")
+    name = os.fspath(path_or_name)
+    if isinstance(path_or_name, str) and name in names():
+        return SHIPPED / name
+    path = Path(name)
+    try:
+        if not name:
+            raise FileNotFoundError
+        kind = path.stat().st_mode
+    except (OSError, ValueError):
+        shipped = names()
+        close = difflib.get_close_matches(name, shipped, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise CheckpointError(
+            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(shipped)}."
+        ) from None
+    if stat.S_ISDIR(kind):
+        missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES) if missing else []
+        if pickles:
+            raise UnsafeCheckpointError(_pickle_message(path / pickles[0]))
+        if missing:
+            raise CorruptCheckpointError(f"{path} has no {' and no '.join(missing)}: it is no complete saved model.")
+        return path
+    if path.suffix in PICKLES:
+        raise UnsafeCheckpointError(_pickle_message(path))
+    _refuse_pickle(_read(path, 1 << 10), path)
+    raise CheckpointError(f"{path} is a file; a saved model is a directory with {CONFIG} and {WEIGHTS}: give that.")
+
+
+def _read(path: Path, expected: int) -> bytes:
+    """Read a regular file, one byte more than expected at most."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CorruptCheckpointError(f"{path} is not a regular file.")
+        with path.open("rb") as file:
+            return file.read(min(max(expected, 0), path.stat().st_size) + 1)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _pickle_message(path: Path) -> str:
+    return (
+        f"{path} is a pickle, which can run code when it is read: refused. Read the weights where you trust them, with "
+        "torch.load(..., weights_only=True), and write them with scoresde.save."
+    )
+
+
+def _refuse_pickle(raw: bytes, path: Path) -> None:
+    # A pickle starts with 0x80, its protocol, and an opcode, torch's zip with PK. Safetensors starts with the length of
+    # its header, 8 bytes: 0x80 0x02 0x00 … is a header of 640 bytes.
+    pickle = len(raw) > 2 and raw[0] == 0x80 and raw[1] <= 5 and raw[2] != 0
+    if pickle or raw[:4] == b"PK\x03\x04":
+        raise UnsafeCheckpointError(_pickle_message(path))
+
+
+def _located(directory: Path, read: Any) -> tuple[Config, dict[str, Any]]:
+    try:
+        return read()
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(f"{directory}: {error}") from None
+
+
+def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, allow_nonfinite: bool = False) -> None:
+    """Compare tensors with what the config's network has, without allocating it."""
+    try:
+        with torch.device("meta"):
+            expected: Mapping[str, Tensor] = build(config.architecture, config.kwargs).float().state_dict()
+    except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise CorruptCheckpointError(
+            f"{where}: the architecture {config.architecture!r} does not take the arguments of the config: {error}"
+        ) from None
+    lines = [f"  missing {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
+    lines += [f"  unexpected {key} {tuple(state[key].shape)}" for key in state if key not in expected]
+    for key in expected.keys() & state.keys():
+        want, got = expected[key], state[key]
+        if want.shape != got.shape:
+            lines.append(f"  {key} has shape {tuple(got.shape)}, expected {tuple(want.shape)}")
+        if want.dtype != got.dtype:
+            lines.append(f"  {key} has dtype {got.dtype}, expected {want.dtype}")
+    if lines:
+        listing = "\n".join(sorted(lines))
+        raise CheckpointMismatchError(f"{where}: the weights are not those of {config.architecture!r}:\n{listing}")
+    bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
+    if bad and not allow_nonfinite:
+        raise CorruptCheckpointError(
+            f"{where}: weights are NaN or infinite in {', '.join(bad)} (allow_nonfinite=True loads them)."
+        )
+
+
+def _write_temporary(directory: Path, content: bytes) -> Path:
+    descriptor, name = tempfile.mkstemp(dir=directory, prefix=".tmp-")
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        path.chmod(0o644)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

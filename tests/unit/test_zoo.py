@@ -1,0 +1,515 @@
+"""Saved models: what `save` writes `load` reads, and nothing else is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import scoresde
+from scoresde.errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    CorruptCheckpointError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    OutputError,
+    UnsafeCheckpointError,
+)
+from scoresde.nets import UNet
+from scoresde.zoo import Config, Labels, Pretrained, load, names, save
+
+KWARGS = {"event_shape": [1, 2, 2], "channels": 8, "blocks": 1, "width": 1, "labels": 2}
+
+
+@pytest.fixture
+def model() -> Pretrained:
+    """A network of 9,000 parameters, none of whose branches is zero, as they are at the start."""
+    torch.manual_seed(0)
+    net = UNet(**KWARGS)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    config = Config(
+        architecture="unet",
+        kwargs=KWARGS,
+        sigma_data=0.7,
+        event_shape=(1, 2, 2),
+        labels=Labels("label", 2, 2),
+        data="none",
+        command="none",
+    )
+    return Pretrained(net, config)
+
+
+@pytest.fixture
+def saved(model: Pretrained, tmp_path: Path) -> Path:
+    save(model, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rewrite(saved: Path, change) -> None:
+    """Change the config and put its own digest right again: an attacker, not an accident."""
+    content = json.loads((saved / "config.json").read_text())
+    change(content)
+    content.pop("sha256", None)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (saved / "config.json").write_text(json.dumps(content))
+
+
+def rewrite_weights(saved: Path, raw: bytes) -> None:
+    (saved / "model.safetensors").write_bytes(raw)
+
+    def change(content: dict) -> None:
+        content["weights"] = {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)}
+
+    rewrite(saved, change)
+
+
+# ---- what works ------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(model: Pretrained, saved: Path) -> None:
+    back = load(saved)
+    assert back.config == model.config
+    assert back.event_shape == (1, 2, 2) and back.labels == Labels("label", 2, 2)
+    state, expected = back.net.state_dict(), model.net.state_dict()
+    assert state.keys() == expected.keys() and all(torch.equal(state[key], expected[key]) for key in state)
+    assert not back.net.training and not any(p.requires_grad for p in back.net.parameters())
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_saving_twice_gives_the_same_bytes(model: Pretrained, saved: Path, tmp_path: Path) -> None:
+    save(load(str(saved)), tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_loading_leaves_no_trace(saved: Path) -> None:
+    state = torch.random.get_rng_state()
+    torch.set_default_dtype(torch.float64)
+    assert next(load(saved).net.parameters()).dtype == torch.float32
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_noncontiguous_weights_are_saved(model: Pretrained, tmp_path: Path) -> None:
+    weight = model.net.noise.layers[0].weight
+    weight.data = weight.data.t().contiguous().t()
+    save(model, tmp_path / "model")
+    assert torch.equal(load(tmp_path / "model").net.noise.layers[0].weight, weight)
+
+
+def test_the_shipped_network() -> None:
+    assert names() == ["digits"]
+    model = load("digits")
+    assert model.event_shape == (1, 8, 8) and model.labels == Labels("label", 10, 10)
+    assert sum(p.numel() for p in model.net.parameters()) < 400_000
+    assert model.config.command.startswith("python -m scoresde.training digits")
+
+
+def test_the_shipped_network_denoises() -> None:
+    """It removes a good part of the noise of held-out digits."""
+    from scoresde.training import digits_split, grey_to_x
+
+    generator = torch.Generator().manual_seed(0)
+    x0 = grey_to_x(digits_split().test_images[:100], generator)
+    sde = scoresde.EDMSDE()
+    score = load("digits").score(sde)
+    for rho, bound in ((0.2, 0.5), (0.5, 0.25)):  # the share of the noise's variance that may be left
+        xt, _ = sde.perturb(x0, rho, torch.randn(x0.shape, generator=generator))
+        with torch.no_grad():
+            error = (score.data(xt, rho) - x0).square().mean()
+        assert error < bound * rho**2
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+def test_labels_reach_the_network(model: Pretrained) -> None:
+    sde, x = scoresde.VPSDE(), torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    null, one = model.score(sde)(x, 0.5), model.score(sde, label=1)(x, 0.5)
+    assert torch.equal(null, model.score(sde, label=None)(x, 0.5))
+    assert not torch.equal(null, one)
+    assert torch.equal(one, model.score(sde, label=torch.tensor(1))(x, 0.5))
+    each = model.score(sde, label=torch.tensor([1, 2, 1]))(x, 0.5)
+    torch.testing.assert_close(each[[0, 2]], one[[0, 2]])
+    torch.testing.assert_close(each[1], null[1])
+    torch.testing.assert_close(each, model.score(sde)(x, 0.5, label=torch.tensor([1, 2, 1])))
+
+
+def test_a_label_per_sample_keeps_the_batch_whole(model: Pretrained) -> None:
+    assert model.score(scoresde.VPSDE(), label=1).rowwise
+    assert not model.score(scoresde.VPSDE(), label=torch.tensor([0, 1])).rowwise
+
+
+@pytest.mark.parametrize("label", [2, -1, torch.tensor(2), torch.tensor([0, 3]), torch.tensor([[0]])])
+def test_labels_out_of_range(model: Pretrained, label) -> None:
+    with pytest.raises(InvalidArgumentError, match="label"):
+        model.score(scoresde.VPSDE(), label=label)
+
+
+@pytest.mark.parametrize("label", [1.0, "1", True, [1], torch.tensor([1.0]), torch.tensor([True])])
+def test_labels_of_another_type(model: Pretrained, label) -> None:
+    with pytest.raises(InvalidTypeError, match="label"):
+        model.score(scoresde.VPSDE(), label=label)
+
+
+def test_unknown_context(model: Pretrained) -> None:
+    with pytest.raises(InvalidArgumentError, match="did you mean 'label'"):
+        model.score(scoresde.VPSDE(), labels=1)
+    plain = Pretrained(model.net, Config("unet", KWARGS, 0.7, (1, 2, 2)))
+    with pytest.raises(InvalidArgumentError, match="no context"):
+        plain.score(scoresde.VPSDE(), label=1)
+
+
+# ---- what is not there, or not a model -------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_answered_with_the_names() -> None:
+    with pytest.raises(CheckpointError, match=r"did you mean 'digits'\? Shipped: digits"):
+        load("digit")
+    for name in ("", "\0", "x" * 5000, "no/such/place"):
+        with pytest.raises(CheckpointError, match="Shipped: digits"):
+            load(name)
+    with pytest.raises(InvalidTypeError, match="path_or_name"):
+        load(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_missing_or_irregular_files(saved: Path, name: str) -> None:
+    (saved / name).unlink()
+    with pytest.raises(CorruptCheckpointError, match=f"no {name}"):
+        load(saved)
+    (saved / name).mkdir()
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load(saved)
+    (saved / name).rmdir()
+    os.mkfifo(saved / name)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        load(saved)
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return (Path.touch, (self.sentinel,))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", ["model.pt", "model.pkl", "model.safetensors"])
+def test_pickles_are_refused_unread(saved: Path, tmp_path: Path, name: str, protocol: int) -> None:
+    sentinel = tmp_path / "sentinel"
+    raw = pickle.dumps(Bomb(sentinel), protocol=protocol)
+    path = tmp_path / name
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    assert isinstance(caught.value, UnsafeCheckpointError) or (protocol < 2 and name == "model.safetensors")
+    rewrite_weights(saved, raw)  # inside a directory, with digests that fit
+    for verify in (True, False):
+        with pytest.raises(CheckpointError) as caught:
+            load(saved, verify=verify)
+        assert isinstance(caught.value, UnsafeCheckpointError) or protocol < 2
+    assert not sentinel.exists()
+
+
+def test_torch_save_is_refused(saved: Path, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "renamed.safetensors")
+    with pytest.raises(UnsafeCheckpointError, match="pickle"):
+        load(tmp_path / "renamed.safetensors")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    torch.save({"weight": torch.zeros(2)}, folder / "pytorch_model.bin")
+    with pytest.raises(UnsafeCheckpointError, match=r"pytorch_model\.bin"):
+        load(folder)
+    with pytest.raises(CheckpointError, match="give that"):
+        load(saved / "model.safetensors")
+
+
+# ---- accidents: every one is noticed ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exhaustive", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_every_truncation_is_rejected(saved: Path, name: str, exhaustive: bool) -> None:
+    raw = (saved / name).read_bytes()
+    step = 1 if name == "config.json" or exhaustive else 97
+    for length in [*range(0, len(raw), step), 7, 8, 9, len(raw) - 2, len(raw) - 1]:
+        if name == "config.json" and raw[length:] == b"\n":
+            continue  # the last newline means nothing
+        (saved / name).write_bytes(raw[:length])
+        with pytest.raises(CorruptCheckpointError):
+            load(saved)
+    (saved / name).write_bytes(raw + b"x")
+    with pytest.raises(CorruptCheckpointError):
+        load(saved)
+
+
+@pytest.mark.parametrize("exhaustive", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_flipped_bit_of_the_weights_is_rejected(saved: Path, exhaustive: bool) -> None:
+    raw = bytearray((saved / "model.safetensors").read_bytes())
+    for position in range(len(raw)) if exhaustive else [*range(200), *range(200, len(raw), 97), len(raw) - 1]:
+        for bit in range(8) if position < 16 else [position % 8]:
+            raw[position] ^= 1 << bit
+            (saved / "model.safetensors").write_bytes(raw)
+            with pytest.raises(CheckpointError):
+                load(saved)
+            raw[position] ^= 1 << bit
+    (saved / "model.safetensors").write_bytes(raw)
+    load(saved)
+
+
+def test_every_flipped_bit_of_the_config_is_rejected_or_harmless(model: Pretrained, saved: Path) -> None:
+    raw = bytearray((saved / "config.json").read_bytes())
+    harmless = 0
+    for position in range(len(raw)):
+        for bit in range(8):
+            raw[position] ^= 1 << bit
+            (saved / "config.json").write_bytes(raw)
+            try:
+                assert load(saved).config == model.config  # white space, or the case of an exponent or an escape
+                harmless += 1
+            except CheckpointError:
+                pass
+            raw[position] ^= 1 << bit
+    assert harmless < len(raw) / 4
+
+
+def test_without_verification_only_the_digest_is_not_checked(saved: Path) -> None:
+    raw = bytearray((saved / "model.safetensors").read_bytes())
+    raw[-1] ^= 1  # a mantissa bit
+    (saved / "model.safetensors").write_bytes(raw)
+    with pytest.raises(CorruptCheckpointError, match="was altered"):
+        load(saved)
+    load(saved, verify=False)
+    (saved / "model.safetensors").write_bytes(raw[:-1])
+    with pytest.raises(CorruptCheckpointError, match="not a safetensors file"):
+        load(saved, verify=False)
+
+
+# ---- attacks: the digests fit ----------------------------------------------------------------------------------------
+
+
+def test_a_mismatch_lists_every_key(model: Pretrained, saved: Path) -> None:
+    state = model.net.state_dict()
+    del state["head.bias"], state["stem.bias"]
+    state["extra"] = torch.zeros(3)
+    state["head.weight"] = torch.zeros(1, 8, 5, 5)
+    state["norm.bias"] = state["norm.bias"].double()
+    rewrite_weights(saved, safetensors.torch.save(state))
+    with pytest.raises(CheckpointMismatchError) as caught:
+        load(saved)
+    for line in (
+        "missing head.bias (1,)",
+        "missing stem.bias (8,)",
+        "unexpected extra (3,)",
+        "head.weight has shape (1, 8, 5, 5), expected (1, 8, 3, 3)",
+        "norm.bias has dtype torch.float64, expected torch.float32",
+    ):
+        assert line in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(model: Pretrained, saved: Path, value: float, tmp_path: Path) -> None:
+    state = model.net.state_dict()
+    state["head.bias"] = torch.tensor([value])
+    rewrite_weights(saved, safetensors.torch.save(state))
+    with pytest.raises(CorruptCheckpointError, match=r"head\.bias"):
+        load(saved)
+    back = load(saved, allow_nonfinite=True)
+    assert not torch.isfinite(back.net.head.bias).any()
+    with pytest.raises(CorruptCheckpointError, match=r"head\.bias"):
+        save(back, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\0" * 8,
+        b"\xff" * 8,
+        (1 << 63).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"{}",
+        (10**8).to_bytes(8, "little") + b"{}",
+        (66).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4]}}' + b"\0" * 4,
+    ],
+)
+def test_hostile_weights(saved: Path, raw: bytes) -> None:
+    rewrite_weights(saved, raw)
+    with pytest.raises(CheckpointError):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        '{"format": NaN}',
+        '{"format": Infinity}',
+        '{"format": -Infinity}',
+        '{"format": 1e999}',
+        '{"format": 1, "format": 1}',
+        '{"a": {"b": 1, "b": 2}}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "[" * 100_000 + "]" * 100_000,
+        '{"format": ' + "9" * 100_000 + "}",
+        '{"a": "' + "x" * (2 << 20) + '"}',
+    ],
+    ids=lambda text: text[:12] or "empty",
+)
+def test_hostile_json(saved: Path, text: str) -> None:
+    (saved / "config.json").write_text(text)
+    start = time.monotonic()
+    for verify in (True, False):
+        with pytest.raises(CorruptCheckpointError, match=r"config\.json"):
+            load(saved, verify=verify)
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('"data": "none"', '"data": "none", "data": "none"', "twice"),
+        ('"count": 2', '"count": 2, "count": 2', "twice"),
+        ('"sigma_data": 0.7', '"sigma_data": NaN', "NaN"),
+        ('"sigma_data": 0.7', '"sigma_data": 1e999', "too large"),
+    ],
+)
+def test_one_thing_wrong_with_the_json(saved: Path, old: str, new: str, word: str) -> None:
+    text = (saved / "config.json").read_text()
+    assert text.count(old) == 1
+    (saved / "config.json").write_text(text.replace(old, new))
+    for verify in (True, False):
+        with pytest.raises(CorruptCheckpointError, match=word):
+            load(saved, verify=verify)
+
+
+def test_bytes_that_are_no_text(saved: Path) -> None:
+    (saved / "config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(CorruptCheckpointError, match="not valid"):
+        load(saved)
+
+
+def set_at(*path):
+    """A change of the config: the value at the end of a path of keys."""
+    *keys, last, value = path
+
+    def change(content: dict) -> None:
+        for key in keys:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (set_at("format", 2), "format"),
+        (set_at("format", True), "format"),
+        (set_at("extra", 1), "unknown keys"),
+        (lambda c: c.pop("data"), "missing keys"),
+        (set_at("weights", "path", "../../secret"), "unknown keys"),
+        (set_at("weights", "bytes", "many"), "bytes"),
+        (set_at("weights", []), "weights"),
+        (set_at("architecture", "name", "unt"), "unet"),
+        (set_at("architecture", "name", "../unet"), "unet"),
+        (set_at("architecture", "kwargs", "channels", 10**30), "channels"),
+        (set_at("architecture", "kwargs", "blocks", 10**9), "blocks"),
+        (set_at("architecture", "kwargs", "channels", "8"), "channels"),
+        (set_at("architecture", "kwargs", "event_shape", None), "event_shape"),
+        (set_at("architecture", "kwargs", "event_shape", [[1], 2, 2]), "event_shape"),
+        (set_at("architecture", "kwargs", "depth", 3), "depth"),
+        (set_at("prediction", "score"), "prediction"),
+        (set_at("sigma_data", 0.0), "sigma_data"),
+        (set_at("sigma_data", "0.5"), "sigma_data"),
+        (set_at("event_shape", []), "event_shape"),
+        (set_at("event_shape", [1, -2, 2]), "event_shape"),
+        (set_at("event_shape", [1, True, 2]), "event_shape"),
+        (set_at("event_shape", [1, 4, 4]), "event_shape"),
+        (set_at("labels", {}), "missing keys"),
+        (set_at("labels", "count", 0), "labels"),
+        (set_at("labels", "count", 5), "labels"),
+        (set_at("labels", "name", "not a name"), "labels"),
+    ],
+)
+def test_a_config_that_says_something_else(saved: Path, change, word: str) -> None:
+    rewrite(saved, change)
+    with pytest.raises(CorruptCheckpointError, match=word):
+        load(saved)
+
+
+def test_a_config_of_another_size_does_not_fit(saved: Path) -> None:
+    rewrite(saved, set_at("architecture", "kwargs", "channels", 1024))
+    with pytest.raises(
+        CheckpointMismatchError, match=r"head\.weight has shape \(1, 8, 3, 3\), expected \(1, 1024, 3, 3\)"
+    ):
+        load(saved)
+
+
+# ---- saving ----------------------------------------------------------------------------------------------------------
+
+
+def test_save_refuses_what_load_could_not_read(model: Pretrained, tmp_path: Path) -> None:
+    with pytest.raises(InvalidTypeError, match="Pretrained"):
+        save(model.net, tmp_path / "out")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="Linear"):
+        save(Pretrained(torch.nn.Linear(2, 2), model.config), tmp_path / "out")
+    with pytest.raises(CheckpointMismatchError, match="shape"):
+        save(Pretrained(UNet(**{**KWARGS, "channels": 16}), model.config), tmp_path / "out")
+    with pytest.raises(CheckpointMismatchError, match="float64"):
+        save(Pretrained(UNet(**KWARGS).double(), model.config), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_save_to_a_file_or_a_full_disk(model: Pretrained, saved: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError) as caught:
+        save(model, tmp_path / "file")
+    assert caught.value.errno is not None and (tmp_path / "file").read_text() == "mine"
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    torch.nn.init.normal_(model.net.head.weight)
+    for call in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+
+            def fail(*arguments) -> None:
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(os, call, fail)
+            with pytest.raises(OutputError, match="No space left"):
+                save(model, saved)
+        assert {path.name: path.read_bytes() for path in saved.iterdir()} == before  # and no temporary file
+
+
+def test_a_crash_between_the_two_files_is_noticed(model: Pretrained, saved: Path, monkeypatch) -> None:
+    torch.nn.init.normal_(model.net.head.weight)
+    replace, calls = os.replace, []
+
+    def crash(source, target) -> None:
+        calls.append(Path(target).name)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OutputError):
+        save(model, saved)
+    assert calls == ["model.safetensors", "config.json"]
+    with pytest.raises(CorruptCheckpointError, match="was altered"):
+        load(saved)
