@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ _CHUNK = 1024
 _CLEAR = 6.0  # standard errors by which another reading must be better
 _GAIN = 0.02  # and by this share of the error
 _FLOOR = 0.02  # errors below this are equally good
+_SETTLED = 0.9  # below this multiple the time labels and the data are right: a wrong one does not denoise
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -62,6 +64,10 @@ class ScoreReport:
         return "\n".join([self.message, f"{'t':>8}{'error':>8}{'baseline':>10}", *table])
 
 
+def _as_given(t: Tensor, sde: AffineSDE) -> Tensor:
+    return t
+
+
 @dataclass(frozen=True)
 class _Reading:
     """One way to read a score function: what to feed it, and what noise its output then means."""
@@ -69,7 +75,7 @@ class _Reading:
     name: str
     meaning: str
     noise: Callable[[Tensor, Tensor, Node], Tensor] = lambda out, x, n: -n.sigma * out
-    time: Callable[[Tensor, AffineSDE], Tensor] = lambda t, sde: t
+    time: Callable[[Tensor, AffineSDE], Tensor] = _as_given
     data: Callable[[Tensor], Tensor] | None = None
 
 
@@ -187,9 +193,11 @@ def check_score(
     with torch.no_grad():
         own, own_base = probe.errors(_SCORE, strict=True)
         found = {}
+        settled = _relative(own, own_base) <= _SETTLED
         for reading in _READINGS:
-            errors, base = probe.errors(reading, strict=False)
-            found[reading] = (errors, base)
+            if settled and (reading.data is not None or reading.time is not _as_given):
+                continue
+            found[reading] = probe.errors(reading, strict=False)
     return _judge(probe, own, own_base, found)
 
 
@@ -210,6 +218,7 @@ class _Probe:
         rows = torch.randint(len(data), (count,), generator=generator)
         self.data = data.to(compute_dtype(data.dtype))
         self.rows = rows.to(data.device)
+        self.outputs: dict[Any, Tensor] = {}
         self.context = {k: v[self.rows.to(v.device)] for k, v in context.items()}
         self.z = torch.randn((levels, count, *data.shape[1:]), generator=generator, dtype=self.data.dtype).to(
             data.device
@@ -226,13 +235,14 @@ class _Probe:
         data = self.data if reading.data is None else reading.data(self.data)
         variance = float(data.var(0, correction=0).mean())
         errors, base = [], []
-        for t, z in zip(self.t, self.z, strict=True):
+        for level, (t, z) in enumerate(zip(self.t, self.z, strict=True)):
             node = self.sde.node(t)
             x = node.alpha * data[self.rows] + node.sigma * z
-            out = self._call(
-                x, reading.time(torch.full((len(x),), t, dtype=x.dtype, device=x.device), self.sde), strict
-            )
-            noise = reading.noise(out, x, node)
+            key = (level, reading.time, reading.data)
+            if key not in self.outputs:  # readings of the same output share it
+                label = reading.time(torch.full((len(x),), t, dtype=x.dtype, device=x.device), self.sde)
+                self.outputs[key] = self._call(x, label, strict)
+            noise = reading.noise(self.outputs[key], x, node)
             errors.append((noise - z).flatten(1).to(torch.float64).square().mean(1))
             base.append(node.alpha**2 * variance / (node.alpha**2 * variance + node.sigma**2))
         stacked = torch.stack(errors).cpu()
