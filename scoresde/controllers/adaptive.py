@@ -66,14 +66,14 @@ class Adaptive(Controller):
         return process.sde.nodes(torch.full((len(x),), self.t_start, dtype=torch.float64, device=x.device))
 
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
-        """The first step moves the state by about a hundredth of itself."""
+        """The first step moves the state by about a hundredth of itself, and is at most a tenth of the way."""
         span = abs(self.targets[-1] - self.t_start)
         h = torch.full_like(start.t, 0.01 * span)
         if isinstance(solver_state, Tensor):  # the first derivative
             at, slope = x.detach(), solver_state.detach()
             scale = self.atol + self.rtol * at.abs()
             size, speed = _rms(at / scale), _rms(slope / scale)
-            h = torch.nan_to_num(0.01 * size / speed, nan=0.01 * span, posinf=span).clamp(1e-6 * span, span)
+            h = torch.nan_to_num(0.01 * size / speed, nan=0.01 * span, posinf=span).clamp(1e-6 * span, 0.1 * span)
         state = AdaptiveState(
             h, torch.ones_like(h), torch.zeros_like(h, dtype=torch.long), torch.zeros_like(h, dtype=torch.long)
         )
