@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import grids, plot, solvers, targets
+from . import grids, plot, solvers, targets, testing
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector
@@ -113,4 +113,5 @@ __all__ = [
     "solve",
     "solvers",
     "targets",
+    "testing",
 ]

@@ -103,6 +103,17 @@ _READINGS = (
         noise=lambda out, x, n: (n.sigma * x + n.alpha * out) / (n.alpha * n.alpha + n.sigma * n.sigma),
     ),
     _Reading(
+        "flow",
+        "it returns the velocity of the flow; wrap the network in ScoreModel(net, sde, prediction='flow')",
+        noise=lambda out, x, n: (n.alpha * out - n.dalpha * x) / (n.alpha * n.dsigma - n.dalpha * n.sigma),
+    ),
+    _Reading(
+        "minus flow",
+        "it returns minus the velocity of the flow (data minus noise); change the sign and wrap the network in "
+        "ScoreModel(net, sde, prediction='flow')",
+        noise=lambda out, x, n: (-n.alpha * out - n.dalpha * x) / (n.alpha * n.dsigma - n.dalpha * n.sigma),
+    ),
+    _Reading(
         "time x 1000",
         "the time label is scaled: it works when it is called with t / 1000, so somewhere t is multiplied by 1000 "
         "once too often",

@@ -15,10 +15,10 @@ from .sdes import Node
 
 
 class Corrector(abc.ABC):
-    """Moves a state towards the law at one time; frozen and without memory."""
+    """Moves a state towards the law at one time; a frozen dataclass without memory."""
 
-    name: ClassVar[str]
-    moves: int
+    name: ClassVar[str] = "own"
+    moves: int = 1  # evaluations a call
 
     @abc.abstractmethod
     def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:

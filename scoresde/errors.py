@@ -58,7 +58,7 @@ class NonFiniteError(ScoreSDEError, ArithmeticError):
         step: the step at which it was seen, or None before the first.
         t: the time at which it was seen, or None.
         indices: the first few samples concerned.
-        partial: the last finite state, with the samples concerned set to NaN, or None.
+        partial: the `Solution` so far, with the samples concerned set to NaN, or None.
 
     Example:
         >>> error = NonFiniteError("the score is NaN", stage="score", step=3, t=0.5, indices=[0, 2])
@@ -88,7 +88,7 @@ class SolveFailedError(ScoreSDEError, RuntimeError):
     """The solver could not reach the end time.
 
     Attributes:
-        partial: the `Solution` so far; samples that did not finish are NaN and marked in its ``status``.
+        partial: the `Solution` so far; samples that failed are NaN, those that were under way are marked STOPPED.
 
     Example:
         >>> issubclass(MaxStepsError, SolveFailedError)

@@ -139,6 +139,11 @@ def check_times(times: Tensor, low: float, high: float, name: str = "grid") -> T
     return times
 
 
+def snap(value: float, sde: Any) -> float:
+    """A time that differs from an end of the process's interval by rounding only (of a float32, say) is that end."""
+    return next((end for end in (sde.t_min, sde.t_max) if abs(value - end) <= 1e-6 * abs(end)), value)
+
+
 def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     """The times of a name or a function, checked. None is ``"log_snr"`` for an affine process with finite ends, else
     ``"time"``."""
@@ -154,11 +159,13 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
         grid = GRIDS[grid]
     if not callable(grid):
         raise InvalidTypeError(
-            f"`grid` must be a name, a function (sde, t_start, t_end, steps), a Grid or a tensor, got "
-            f"{type(grid).__name__}."
+            f"`grid` must be a name or a function (sde, t_start, t_end, steps), got {type(grid).__name__}."
         )
     with torch.no_grad():
         times = real_times("grid", grid(sde, t_start, t_end, steps)).clone()
+    for place, end in ((0, t_start), (-1, t_end)):  # ends that were rounded on the way
+        if len(times) and abs(float(times[place]) - end) <= 1e-6 * abs(end):
+            times[place] = end
     check_times(times, min(t_start, t_end), max(t_start, t_end))
     if len(times) != steps + 1 or float(times[0]) != t_start or float(times[-1]) != t_end:
         raise InvalidArgumentError(

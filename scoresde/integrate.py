@@ -22,7 +22,7 @@ from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSiz
 from .noise import Noise
 from .processes import Process
 from .sdes import Node
-from .solvers.base import Solver
+from .solvers.base import Solver, StepResult
 
 _DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
 
@@ -60,7 +60,7 @@ class Info(NamedTuple):
     nfe: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """The result of a solve.
 
@@ -263,9 +263,10 @@ def integrate(
             break
         calls = process.network.calls
         result = solver.step(process, x, start, stop, solver_state, noise)
-        if result.x.shape != x.shape:
+        if not isinstance(result, StepResult) or result.x.shape != x.shape:
             raise InvalidArgumentError(
-                f"The solver {solver.name!r} must return shape {tuple(x.shape)}, got {tuple(result.x.shape)}."
+                f"The solver {solver.name!r} must return a StepResult with x of shape {tuple(x.shape)}, got "
+                f"{tuple(result.x.shape) if isinstance(result, StepResult) else type(result).__name__}."
             )
         decision = controller.adapt(process, solver, x, start, stop, result, control)
         step += 1
@@ -285,7 +286,7 @@ def integrate(
         if changed and decision.accept is True:
             ledger.undo(start.t, left)
         if changed and throw:
-            raise _non_finite(process, ledger, step, start.t, x)
+            raise _non_finite(process, ledger, step, start.t, x, recorder)
         changed |= ledger.close(decision.done, Status.SUCCESS)
         underflow = ledger.close(decision.underflow, Status.STEP_UNDERFLOW)
         if underflow and throw:
@@ -321,9 +322,7 @@ def integrate(
     if stop is None:
         ledger.close_all(Status.SUCCESS)
     advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
-    return _finish(
-        process, ledger, x, step, recorder, throw, f"max_steps={max_steps} were used up; raise it, or {advice}"
-    )
+    return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up. Raise it, {advice}")
 
 
 def _is_true(value: Any) -> bool:
@@ -337,6 +336,8 @@ def _advance(decision: Decision, alive: Tensor | None, result: Any, x: Tensor, s
     if accept is True and alive is None:
         return result.x, result.state
     mask = alive if accept is True else accept if alive is None else accept & alive
+    if isinstance(mask, Tensor) and not bool(mask.any()):  # a rejected trial leaves no trace, not in a gradient either
+        return x, state
     return where(mask, result.x, x), where(mask, result.state, state) if result.state is not None else None  # type: ignore[arg-type]
 
 
@@ -359,7 +360,9 @@ def _show(progress: Any, ledger: _Ledger, first_t: Tensor, controller: Any, step
     progress.update(progress.total * share - progress.n)
 
 
-def _non_finite(process: Process, ledger: _Ledger, step: int, t: float | Tensor, x: Tensor) -> NonFiniteError:
+def _non_finite(
+    process: Process, ledger: _Ledger, step: int, t: float | Tensor, x: Tensor, recorder: Recorder | None
+) -> NonFiniteError:
     bad = ledger.status[ledger.rows] == Status.NON_FINITE
     rows = ledger.rows[bad].tolist()
     seen = process.network.last
@@ -378,7 +381,7 @@ def _non_finite(process: Process, ledger: _Ledger, step: int, t: float | Tensor,
         else "take more steps, or a method with smaller error"
     )
     ledger.status[ledger.status == _RUNNING] = Status.STOPPED
-    partial = _solution(process, ledger, x, step, None)
+    partial = _solution(process, ledger, x, step, recorder)
     return NonFiniteError(
         f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {step}, t={time:.6g}; {hint}, "
         f"or pass throw=False "
@@ -395,7 +398,7 @@ _FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepSizeUnderflowError,
 }
-_UNDERFLOW = "the step size fell below what the clock resolves; loosen rtol and atol, or use float64"
+_UNDERFLOW = "the step size fell below what the clock resolves. Loosen rtol and atol, use float64"
 
 
 def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder: Recorder | None) -> Solution:
@@ -441,7 +444,7 @@ def _finish(
                 raise error(
                     f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
                     f"t={float(ledger.t[rows[0]]):.6g} after "
-                    f"{step} steps {limit if status is Status.MAX_STEPS else _UNDERFLOW}; "
+                    f"{step} steps: {limit if status is Status.MAX_STEPS else _UNDERFLOW}, "
                     "or pass throw=False to let the others finish.",
                     partial=_solution(process, ledger, x, step, recorder),
                 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,8 +89,7 @@ class ScoreModel:
     ``"data"``   :math:`\hat x`
     ``"v"``      :math:`\alpha\hat\varepsilon - \sigma\hat x`
     ``"flow"``   :math:`\alpha'\hat x + \sigma'\hat\varepsilon` (dx/dt with t growing towards noise)
-    ``"edm"``    F of :math:`\hat x = c_{skip} y + c_{out} F(c_{in} y, \cdot)` at :math:`y = x_t/\alpha,\ \rho =
-    \sigma/\alpha`
+    ``"edm"``    F of :math:`\hat x = c_{skip} y + c_{out} F(c_{in} y)`, :math:`y = x_t/\alpha`
     ============ =======================================================================================
 
     Args:
@@ -97,9 +97,8 @@ class ScoreModel:
         sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
         prediction: see the table.
         time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
-            ``"log_snr"``
-            (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), or a function of t. Default: ``"t"``,
-            and ``"edm"`` for an EDM prediction.
+            ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), or a function of t.
+            Default: ``"t"``, and ``"edm"`` for an EDM prediction.
         input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is ``prediction="data", time_input="rho",
             input_scale="x/alpha"``). An EDM prediction always gets :math:`c_{in} y`.
         sigma_data: the data's standard deviation in EDM's preconditioning.
@@ -245,11 +244,13 @@ class ScoreModel:
 
 def _per_sample(value: Scalar, x: Tensor) -> Tensor:
     """A schedule value as float64 ``(batch,)`` on the state's device."""
-    return value if isinstance(value, Tensor) else torch.full((len(x),), value, dtype=torch.float64, device=x.device)
+    if isinstance(value, Tensor):
+        return value if value.ndim else value.to(x.device).expand(len(x))
+    return torch.full((len(x),), value, dtype=torch.float64, device=x.device)
 
 
 def _per_row(value: Any, x: Tensor) -> Any:
     """Numbers and 0-d tensors become ``(batch,)`` tensors; everything else is passed on."""
-    if isinstance(value, bool | int | float) or (isinstance(value, Tensor) and value.ndim == 0):
+    if isinstance(value, bool | int | float | np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
         return torch.as_tensor(value, device=x.device).expand(len(x))
     return value

@@ -51,6 +51,8 @@ class BatchNoise(Noise):
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
+        self._batch = 0
+        self._rows: Tensor | None = None  # the samples of the batch that are still drawn for, None for all
 
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> BatchNoise:
@@ -62,7 +64,17 @@ class BatchNoise(Noise):
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`. A generator on the CPU serves states on any device."""
         device = self.generator.device if self.generator is not None else like.device
-        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=device).to(like.device)
+        shape = like.shape if self._rows is None else (self._batch, *like.shape[1:])
+        z = torch.randn(shape, generator=self.generator, dtype=like.dtype, device=device).to(like.device)
+        self._batch = len(z)
+        return z if self._rows is None else z[self._rows]
+
+    def take(self, rows: Tensor) -> Noise:
+        """See `Noise.take`. The whole batch goes on to be drawn, so that the draws of those who stay do not change."""
+        part = BatchNoise(self.generator)
+        part._batch = self._batch
+        part._rows = rows if self._rows is None else self._rows[rows]
+        return part
 
 
 class SampleNoise(Noise):

@@ -2,7 +2,7 @@ r"""What solvers step: a process in one direction, with a score network behind i
 
 `ReverseProcess` is the reverse family of an affine process, :math:`\eta = 0` being the probability flow;
 `GeneralReverse` the same when only drift and diffusion are known; `ForwardProcess` the forward SDE. All offer
-``drift(x, node)`` and ``diffusion(node)``; the first also ``estimate(x, node)`` and ``score(x, node)``.
+``drift(x, node)`` and ``diffusion(x, node)``; the first also ``estimate(x, node)`` and ``score(x, node)``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ._tensors import Scalar, expand, output_problem, warn_caller
-from .errors import ScoreFnError
-from .sdes import SDE, AffineSDE, Estimate, Node
+from .errors import InvalidArgumentError, ScoreFnError
+from .sdes import SDE, Estimate, Node
+from .sdes.base import spread_over
 
 
 class Network:
@@ -127,8 +128,8 @@ class Process(abc.ABC):
         """dx/dt without its noise, shaped like ``x``; multiply by a signed dt."""
 
     @abc.abstractmethod
-    def diffusion(self, node: Node) -> Any:
-        """The noise's amplitude, to be multiplied by the square root of |dt|."""
+    def diffusion(self, x: Tensor, node: Node) -> Any:
+        """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
 
     def take(self, rows: Tensor) -> Process:
         """The same process for some samples of the batch."""
@@ -171,8 +172,8 @@ class ReverseProcess(Process):
         rate = node.dsigma + 0.5 * self.eta**2 * node.g2 / node.sigma if self.eta else node.dsigma
         return expand(node.dalpha, x) * data + expand(rate, x) * noise
 
-    def diffusion(self, node: Node) -> Scalar:
-        return self.eta * node.g2**0.5
+    def diffusion(self, x: Tensor, node: Node) -> Scalar:
+        return expand(self.eta * node.g2**0.5, x)
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
         r""":math:`\hat x` and :math:`\hat\varepsilon`."""
@@ -192,10 +193,10 @@ class GeneralReverse(Process):
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
         g = _g(self.sde, x, node)
-        return self.sde.drift(x, _t(x, node)) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
+        return _drift(self.sde, x, node) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
 
-    def diffusion(self, node: Node) -> Any:
-        return self.eta * self.sde.diffusion(node.t)
+    def diffusion(self, x: Tensor, node: Node) -> Any:
+        return self.eta * _g(self.sde, x, node)
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         r""":math:`\nabla\log p_t(x)`."""
@@ -207,23 +208,32 @@ class ForwardProcess(Process):
     """The forward SDE; it has no network."""
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        return self.sde.drift(x, _t(x, node))
+        return _drift(self.sde, x, node)
 
-    def diffusion(self, node: Node) -> Any:
-        return self.sde.diffusion(node.t)
+    def diffusion(self, x: Tensor, node: Node) -> Any:
+        return _g(self.sde, x, node)
 
 
-def _t(x: Tensor, node: Node) -> Tensor:
-    return node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
+def _drift(sde: SDE, x: Tensor, node: Node) -> Tensor:
+    """The forward drift, checked."""
+    t = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
+    out = sde.drift(x, t)
+    problem = output_problem(out, x)
+    if problem is not None:
+        raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
+    return out.to(x.dtype)
 
 
 def _g(sde: SDE, x: Tensor, node: Node) -> Any:
-    g = sde.diffusion(node.t)
-    return AffineSDE._on(x, g) if isinstance(g, Tensor) and g.ndim <= 1 else g
+    """The diffusion, broadcast against the state."""
+    t = node.t if isinstance(node.t, Tensor) else torch.tensor(node.t, dtype=torch.float64)
+    return spread_over(x, sde.diffusion(t))
 
 
 def node_list(sde: SDE, times: Tensor) -> list[Node]:
-    """The nodes of a grid as Python floats, computed at once."""
-    with torch.no_grad():
-        columns = [v.tolist() for v in sde.nodes(times)]
-    return [Node(*row) for row in zip(*columns, strict=True)]
+    """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule has a gradient."""
+    nodes = sde.nodes(times)
+    clock = times.tolist()
+    if torch.is_grad_enabled() and any(v.requires_grad for v in nodes):
+        return [Node(t, *(v[i] for v in nodes[1:])) for i, t in enumerate(clock)]
+    return [Node(*row) for row in zip(clock, *(v.tolist() for v in nodes[1:]), strict=True)]

@@ -43,11 +43,10 @@ def simulate(
     Args:
         sde: the process.
         x0: ``(batch, *event)``: clean data if ``t_start`` is None (an affine process then draws the state at t_min from
-        its
-            kernel), else the state at ``t_start``.
+            its kernel), else the state at ``t_start``.
         t_start, t_end: the interval, by default [t_min, t_max].
         steps: the number of steps.
-        grid: as in `solve`.
+        grid: a name or a function, as in `solve`.
         seed, seeds, generator, noise: as in `solve`.
         save_at: times to keep (the grid gets them as additional nodes), or ``"steps"``.
 
@@ -63,8 +62,16 @@ def simulate(
     if not isinstance(sde, SDE):
         raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
     check_state("x0", x0)
-    start = sde.t_min if t_start is None else check_number("t_start", t_start, low=sde.t_min, high=sde.t_max)
-    end = sde.t_max if t_end is None else check_number("t_end", t_end, low=sde.t_min, high=sde.t_max)
+    start = (
+        sde.t_min
+        if t_start is None
+        else check_number("t_start", grids.snap(check_number("t_start", t_start), sde), low=sde.t_min, high=sde.t_max)
+    )
+    end = (
+        sde.t_max
+        if t_end is None
+        else check_number("t_end", grids.snap(check_number("t_end", t_end), sde), low=sde.t_min, high=sde.t_max)
+    )
     if not start < end:
         raise InvalidArgumentError(
             f"simulate runs forward: t_start={start:g} must be below t_end={end:g}; backwards is scoresde.solve."
@@ -81,7 +88,10 @@ def simulate(
         if save_at != "steps":
             raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
     elif save_at is not None:
-        saved = [check_number("save_at", t, low=start, high=end) for t in check_times("save_at", save_at).tolist()]
+        saved = [
+            check_number("save_at", grids.snap(t, sde), low=start, high=end)
+            for t in check_times("save_at", save_at).tolist()
+        ]
         times = torch.tensor(sorted({*times.tolist(), *saved}), dtype=torch.float64)
     recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(x))
     solver: Solver = Transition() if isinstance(sde, AffineSDE) else EulerMaruyama()

@@ -88,7 +88,8 @@ def solve(
             sample, or one a seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
             from the method.
-        grid: where the steps are: ``"log_snr"`` (default for affine processes), ``"time"`` (default for others),
+        grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"time"``
+            (default else),
             ``"karras"``, ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, or a `Grid` or
             tensor of times, with which steps, t_start and t_end are not given.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
@@ -147,7 +148,7 @@ def solve(
         raise InvalidTypeError(f"`callback` must be callable as callback(info), got {callback!r}.")
     if denoise and not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(
-            f"`denoise` needs alpha and sigma, which {type(sde).__name__} has not; pass denoise=False."
+            f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
         )
     times, given_grid = _times(sde, grid, steps, t_start, t_end)
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
@@ -184,12 +185,6 @@ def solve(
         return _rounded(solution, out_dtype, throw)
 
 
-def _snap(value: float, sde: SDE) -> float:
-    """A time that differs from an end of the interval by rounding (of a float32, say) is that end."""
-    slack = 1e-6 * (sde.t_max - sde.t_min)
-    return next((end for end in (sde.t_min, sde.t_max) if abs(value - end) <= min(slack, 1e-6 * abs(end))), value)
-
-
 def _times(
     sde: SDE, grid: Any, steps: int | None, t_start: float | None, t_end: float | None
 ) -> tuple[tuple[float, float], Tensor | None]:
@@ -200,13 +195,13 @@ def _times(
                 raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
         values = check_times("grid", grid.times if isinstance(grid, Grid) else grid).clone()
         if len(values):
-            values[0], values[-1] = _snap(float(values[0]), sde), _snap(float(values[-1]), sde)
+            values[0], values[-1] = grids.snap(float(values[0]), sde), grids.snap(float(values[-1]), sde)
         values = grids.check_times(values, sde.t_min, sde.t_max)
         return (float(values[0]), float(values[-1])), values
     hint = " (the process's [t_min, t_max])"
     ends = []
     for name, value, default in (("t_start", t_start, sde.t_max), ("t_end", t_end, sde.t_min)):
-        time = default if value is None else _snap(check_number(name, value), sde)
+        time = default if value is None else grids.snap(check_number(name, value), sde)
         ends.append(check_number(name, time, low=sde.t_min, high=sde.t_max, hint=hint))
     return (ends[0], ends[1]), None
 
@@ -227,11 +222,11 @@ def _check_fit(
     start, end = times
     if solver.affine and not sde.affine:
         raise InvalidArgumentError(
-            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} has not; try 'euler_maruyama' or "
+            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try 'euler_maruyama' or "
             f"'heun'."
         )
     model_sde = getattr(score_fn, "sde", None)
-    if isinstance(model_sde, AffineSDE) and isinstance(sde, AffineSDE) and not sde.same_schedule(model_sde):
+    if isinstance(model_sde, AffineSDE) and not (isinstance(sde, AffineSDE) and sde.same_schedule(model_sde)):
         raise InvalidArgumentError(
             f"`score_fn` was made for {model_sde!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
             f"ScoreModel(net, sde, …)."
@@ -358,6 +353,10 @@ def _device(device: Any, default: torch.device) -> torch.device:
         raise InvalidArgumentError(f"`device` must be a device such as 'cpu' or 'cuda', got {device!r}.") from error
     if where.type == "meta":
         raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgumentError(f"`device` {device!r} is not available here: {error}") from error
     return where
 
 
@@ -368,7 +367,7 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
         raise InvalidArgumentError(
             "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
         )
-    return (len(seeds) if hasattr(seeds, "__len__") else 1, *event_shape)
+    return (len(seeds) if np.ndim(seeds) == 1 else 1, *event_shape)
 
 
 def _context(context: Any, batch: int, device: torch.device) -> dict[str, Tensor]:
@@ -396,7 +395,7 @@ def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
         return []
     if isinstance(save_at, str):
         raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
-    values = [_snap(t, sde) for t in check_times("save_at", save_at).tolist()]
+    values = [grids.snap(t, sde) for t in check_times("save_at", save_at).tolist()]
     for value in values:
         check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
     return values

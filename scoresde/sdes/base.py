@@ -85,11 +85,14 @@ class SDE(abc.ABC):
 
     @abc.abstractmethod
     def drift(self, x: Tensor, t: Any) -> Tensor:
-        """f(x, t), shaped like ``x``."""
+        """f(x, t), shaped like ``x``; a solver gives t as ``(batch,)`` in the state's dtype."""
 
     @abc.abstractmethod
     def diffusion(self, t: Any) -> Tensor:
-        """g(t), a scalar, ``(batch,)``, or anything that broadcasts against the state."""
+        """g(t): a scalar, ``(batch,)``, or a tensor of the state's rank that broadcasts against it.
+
+        A solver gives t as a float64 tensor, 0-d when all samples share the time, else ``(batch,)``.
+        """
 
     def prior_sample(
         self,
@@ -331,6 +334,13 @@ class AffineSDE(SDE):
         with torch.no_grad():
             pairs = [(a._log_alpha(t), a._log_sigma(t)) for a in (self, other)]
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
+
+
+def spread_over(x: Tensor, g: Any) -> Any:
+    """A diffusion coefficient, broadcast against a state: a scalar, one value a sample, or what broadcasts already."""
+    if not isinstance(g, Tensor):
+        return g
+    return AffineSDE._on(x, g) if g.ndim <= 1 else g.to(x)
 
 
 def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:

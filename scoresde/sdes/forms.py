@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .._tensors import check_number, check_state, compute_dtype
-from .base import SDE, AffineSDE, as_time
+from .base import SDE, as_time, spread_over
 
 
 class ReverseSDE:
@@ -44,8 +44,7 @@ class ReverseSDE:
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
         score = self.score_fn(x, time.expand(len(x)))
-        g = self.sde.diffusion(t)
-        g = AffineSDE._on(x, g) if isinstance(g, Tensor) and g.ndim <= 1 else g
+        g = spread_over(x, self.sde.diffusion(as_time("t", t)))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 
     def diffusion(self, t: Any) -> Tensor:

@@ -69,6 +69,13 @@ class GaussianSDE(AffineSDE):
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return derivative(self._log_alpha, t), derivative(self._log_sigma, t)
 
+    def _sigma_rate(self, t: Tensor) -> Tensor:
+        return derivative(lambda u: self._value("sigma", u), t)
+
+    def _g2(self, t: Tensor) -> Tensor:
+        sigma = self._value("sigma", t)
+        return 2 * sigma * (self._sigma_rate(t) - sigma * self._rates(t)[0])
+
     def _alpha_rate(self, t: Tensor) -> Tensor:
         return derivative(lambda u: self._value("alpha", u), t)
 

@@ -48,9 +48,9 @@ class Solver(abc.ABC):
         stages: the fractions of a step at which it looks inside.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "own"
     aliases: ClassVar[tuple[str, ...]] = ()
-    kind: ClassVar[str]
+    kind: ClassVar[str] = "ode"
     stochastic: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
     evaluations: ClassVar[int] = 1

@@ -52,5 +52,5 @@ class EulerMaruyama(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         h = stop.t - start.t
-        spread = process.diffusion(start) * abs(h) ** 0.5
-        return StepResult(x + expand(h, x) * process.drift(x, start) + expand(spread, x) * noise.normal(x))
+        spread = process.diffusion(x, start) * expand(abs(h) ** 0.5, x)
+        return StepResult(x + expand(h, x) * process.drift(x, start) + spread * noise.normal(x))

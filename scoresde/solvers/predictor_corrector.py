@@ -29,8 +29,7 @@ class PredictorCorrector(Solver):
 
     Differs from:
         score_sde: the predictor is written through the transition kernel and so serves every process; the corrector's
-            step is
-        :math:`2(r\sigma_t)^2`, of each sample alone.
+        step is :math:`2(r\sigma_t)^2`, of each sample alone.
 
     Args:
         predictor: a solver of one step: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …; `scoresde.solve`
@@ -62,7 +61,8 @@ class PredictorCorrector(Solver):
     def __post_init__(self) -> None:
         if not isinstance(self.predictor, Solver):
             raise InvalidTypeError(
-                f"`predictor` must be a solver such as scoresde.Ancestral() or its name, got {self.predictor!r}."
+                f"`predictor` must be a solver such as scoresde.solvers.Ancestral() or its name, got "
+                f"{self.predictor!r}."
             )
         if self.predictor.adaptive or isinstance(self.predictor, PredictorCorrector):
             raise InvalidArgumentError(
@@ -85,11 +85,6 @@ class PredictorCorrector(Solver):
     def default_stochasticity(self) -> float:
         """As the predictor: a deterministic one steps the probability flow."""
         return self.predictor.default_stochasticity
-
-    @property
-    def affine(self) -> bool:  # type: ignore[override]
-        """The corrector's step needs sigma."""
-        return True
 
     @property
     def takes_stochasticity(self) -> bool:  # type: ignore[override]

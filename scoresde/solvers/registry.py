@@ -101,13 +101,13 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
             own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
             close = difflib.get_close_matches(name, [*own, *others], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            options_text = f"its options are {', '.join(sorted(own))}" if own else "it has none"
-            raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} ({options_text})")
+            options_text = f"Its options are {', '.join(sorted(own))}." if own else "It has no options."
+            raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} {options_text}")
     return cls(**given)
 
 
 def _names(cls: type) -> list[str]:
-    return [f.name for f in dataclasses.fields(cls)]
+    return [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 
 def _parts(options: dict[str, Any]) -> dict[str, Any]:

@@ -39,16 +39,12 @@ class RungeKutta(Solver):
     tableau: ClassVar[Tableau]
     kind: ClassVar[str] = "ode"
     affine: ClassVar[bool] = False
+    noise_limit: ClassVar[bool] = True  # the drift of the probability flow has the limit
 
     @property
     def evaluations(self) -> int:  # type: ignore[override]
         """One a stage; a pair that keeps its last derivative saves one."""
         return len(self.tableau.c) - (1 if self.adaptive else 0)
-
-    @property
-    def noise_limit(self) -> bool:  # type: ignore[override]
-        """The drift of the probability flow has the limit."""
-        return True
 
     @property
     def data_limit(self) -> bool:  # type: ignore[override]
