@@ -322,7 +322,7 @@ def integrate(
     if stop is None:
         ledger.close_all(Status.SUCCESS)
     advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
-    return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up. Raise it, {advice}")
+    return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up; raise it, {advice}")
 
 
 def _is_true(value: Any) -> bool:
@@ -398,7 +398,7 @@ _FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepSizeUnderflowError,
 }
-_UNDERFLOW = "the step size fell below what the clock resolves. Loosen rtol and atol, use float64"
+_UNDERFLOW = "the step size fell below what the clock resolves; loosen rtol and atol, use float64"
 
 
 def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder: Recorder | None) -> Solution:

@@ -71,6 +71,8 @@ class BatchNoise(Noise):
 
     def take(self, rows: Tensor) -> Noise:
         """See `Noise.take`. The whole batch goes on to be drawn, so that the draws of those who stay do not change."""
+        if not self._batch:  # nothing was drawn for the whole batch
+            return self
         part = BatchNoise(self.generator)
         part._batch = self._batch
         part._rows = rows if self._rows is None else self._rows[rows]

@@ -108,7 +108,9 @@ class Adaptive(Controller):
         factor = torch.where(accept, factor, factor.clamp_max(1.0))
         factor = torch.where(finite, factor, torch.full_like(factor, self.shrink))
         h_next = h * factor
-        cut_short = accept & (h < state.h)  # a step that was cut to land on a target does not shrink the next one
+        cut_short = accept & (
+            h < state.h * (1 - 1e-6)
+        )  # a step that was cut to land on a target does not shrink the next one
         h_next = torch.where(cut_short, torch.maximum(h_next, state.h), h_next)
         t = torch.where(accept, stop.t, start.t)
         targets = t.new_tensor(self.targets)

@@ -164,7 +164,7 @@ def test_grid_record() -> None:
     [
         ("logsnr", InvalidArgumentError, "`grid`: unknown name 'logsnr'; did you mean 'log_snr'"),
         ("", InvalidArgumentError, "`grid`: unknown name ''"),
-        (5, InvalidTypeError, "`grid` must be a name, a function .* got int"),
+        (5, InvalidTypeError, "`grid` must be a name or a function .* got int"),
         (lambda *a: [1.0, 0.5], InvalidArgumentError, r"steps \+ 1 = 4 times from 1 to 0.1, got 2 from 1 to 0.5"),
         (lambda *a: [1.0, 0.8, 0.5, 0.2], InvalidArgumentError, r"4 times from 1 to 0.1, got 4 from 1 to 0.2"),
         (lambda *a: [0.1, 0.5, 0.8, 1.0], InvalidArgumentError, r"4 times from 1 to 0.1, got 4 from 0.1 to 1"),

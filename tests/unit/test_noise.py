@@ -107,8 +107,12 @@ def test_samples_may_leave_the_batch() -> None:
     rest = sequence(source.take(torch.tensor([2, 0])), (2, 2), 2)
     assert torch.equal(first, whole[:2])
     assert torch.equal(rest, whole[2:][:, [2, 0]])
+    whole = sequence(BatchNoise.seeded(0, CPU), (3, 2), 4)
     batch = BatchNoise.seeded(0, CPU)
-    assert batch.take(torch.tensor([0])) is batch
+    first = sequence(batch, (3, 2), 2)
+    rest = sequence(batch.take(torch.tensor([2, 1])).take(torch.tensor([0])), (1, 2), 2)
+    assert torch.equal(first, whole[:2])
+    assert torch.equal(rest, whole[2:][:, [2]])
     assert [s.whole_batch for s in (source, batch, CallableNoise(lambda k, like: like))] == [False, False, True]
 
 
