@@ -45,7 +45,9 @@ napoleon_custom_sections = ["Facts", "References", "Differs from", ("Shapes", "p
 
 
 def _directive(kind: str, name: str, *options: str) -> str:
-    return "\n".join([f".. {kind}:: {name}", *(f"   :{option}:" for option in options), ""])
+    return "\n".join(
+        [f".. {kind}:: {name}", *(f"   :{option}" if ": " in option else f"   :{option}:" for option in options), ""]
+    )
 
 
 def api_reference() -> str:
@@ -55,7 +57,9 @@ def api_reference() -> str:
         value = getattr(scoresde, name)
         full = f"scoresde.{name}"
         if isinstance(value, ModuleType):
-            groups["Modules"].append(f"### {full}\n\n" + _eval(_directive("automodule", full, "members")))
+            shared = sorted(set(getattr(value, "__all__", ())) & set(scoresde.__all__))  # described above
+            options = ["members", *([f"exclude-members: {', '.join(shared)}"] if shared else [])]
+            groups["Modules"].append(f"### {full}\n\n" + _eval(_directive("automodule", full, *options)))
         elif inspect.isclass(value) and issubclass(value, BaseException):
             groups["Errors"].append(_eval(_directive("autoexception", full, "show-inheritance")))
         elif inspect.isclass(value):
