@@ -349,7 +349,7 @@ def _device(device: Any, default: torch.device) -> torch.device:
         where = default if device is None else torch.device(device)
     except TypeError as error:
         raise InvalidTypeError(f"`device` must be a torch device or its name, got {device!r}.") from error
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InvalidArgumentError(f"`device` must be a device such as 'cpu' or 'cuda', got {device!r}.") from error
     if where.type == "meta":
         raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")

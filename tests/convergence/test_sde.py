@@ -324,7 +324,7 @@ class _Wrong(EulerMaruyama):
             drift = drift + 0.5 * start.g2 * process.score(x, start)
         root = abs(h) if self.mistake == "h for its root" else abs(h) ** 0.5
         scale = 1.02 if self.mistake == "noise times 1.02" else 1.0
-        return StepResult(x + h * drift + scale * process.diffusion(start) * root * noise.normal(x))
+        return StepResult(x + h * drift + scale * process.diffusion(x, start) * root * noise.normal(x))
 
 
 MISTAKES = ["score at the next time", "half the score", "h for its root", "noise times 1.02"]

@@ -172,7 +172,7 @@ class _Wrong(EulerMaruyama):
             drift = drift + 0.5 * start.g2 * process.score(x, start)
         node = stop if self.mistake == "diffusion of the next time" else start
         root = abs(h) if self.mistake == "h for its root" else abs(h) ** 0.5
-        return StepResult(x + h * drift + process.diffusion(node) * root * noise.normal(x))
+        return StepResult(x + h * drift + process.diffusion(x, node) * root * noise.normal(x))
 
 
 @dataclass
