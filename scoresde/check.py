@@ -199,6 +199,12 @@ def check_score(
     check_integer("levels", levels, low=1)
     if len(data) < 2 or not bool(torch.isfinite(data).all()):
         raise InvalidArgumentError("`data` must have at least 2 samples, all finite.")
+    for name, value in (context or {}).items():
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(data):
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InvalidArgumentError(
+                f"`context[{name!r}]` must be a tensor ({len(data)}, ...) like `data`, got {got}."
+            )
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     probe = _Probe(sde, score_fn, data.detach(), levels, dict(context or {}), generator)
     with torch.no_grad():

@@ -266,9 +266,9 @@ def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[fl
     if alpha < torch.finfo(torch.float32).tiny:
         if not getattr(score_fn, "has_noise_limit", False):
             raise InvalidArgumentError(
-                f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data; wrap a "
-                f"network with data, v or flow "
-                f"prediction in ScoreModel, or take t_max below {noisy:g}."
+                f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data, and rho, "
+                f"log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction told t or "
+                f"sigma, or t_max below {noisy:g}."
             )
         if not solver.noise_limit:
             raise InvalidArgumentError(

@@ -218,7 +218,10 @@ class AffineSDE(SDE):
         return _like_time(2 * (self._log_alpha(time) - self._log_sigma(time)), t)
 
     def time(self, log_snr: Any) -> Tensor:
-        """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable."""
+        """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable.
+
+        Processes without a closed form (`VDMSDE`, `GaussianSDE`) look for it on [t_min, t_max] only.
+        """
         return _like_time(self._time(as_time("log_snr", log_snr) / 2), log_snr)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:

@@ -152,5 +152,7 @@ def test_refuses_bad_input():
         check_score(sde, lambda x, t: x, torch.full((4, 2), torch.nan))
     with pytest.raises(scoresde.InvalidTypeError, match="score_fn"):
         check_score(sde, 3, torch.zeros(4, 2))
+    with pytest.raises(scoresde.InvalidArgumentError, match="context"):
+        check_score(sde, lambda x, t, label: x, torch.zeros(4, 2), context={"label": torch.zeros(3)})
     with pytest.raises(scoresde.ScoreFnError, match="shape"):
         check_score(sde, lambda x, t: x[:, :1], torch.randn(4, 2, generator=generator()))
