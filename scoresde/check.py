@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._signatures import accepts
 from ._tensors import check_integer, check_state, compute_dtype
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from .noise import check_seed
@@ -23,6 +24,7 @@ _MAX_SAMPLES = 2048
 _CHUNK = 1024
 _CLEAR = 6.0  # standard errors by which another reading must be better
 _GAIN = 0.02  # and by this share of the error
+_INFORMATIVE = 0.1  # the share of the error by which the outputs must help a reading, against zeros in their place
 _FLOOR = 0.02  # errors below this are equally good
 _SETTLED = 0.9  # below this multiple the time labels and the data are right: a wrong one does not denoise
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
@@ -162,8 +164,9 @@ def check_score(
     :math:`\hat\varepsilon = -\sigma s(x_t, t)` is compared with that of a Gaussian denoiser that knows only the data's
     mean and variance: a trained network is better. The same outputs are then read in other ways: as noise, as data,
     with another sign, with other time labels, on rescaled data. If one reading is clearly better (by 6 standard errors
-    of the paired difference and 2 % of the error), it is named. Where two readings mean the same for the given data, as
-    all time labels do for a score that does not change with time, nothing is wrong.
+    of the paired difference and 2 % of the error), and its outputs help (by 10 % of the error, against zeros in their
+    place), it is named. Where two readings mean the same for the given data, as all time labels do for a score that
+    does not change with time, nothing is wrong.
 
     Args:
         sde: the affine process that the score function is meant for.
@@ -200,6 +203,8 @@ def check_score(
     if len(data) < 2 or not bool(torch.isfinite(data).all()):
         raise InvalidArgumentError("`data` must have at least 2 samples, all finite.")
     for name, value in (context or {}).items():
+        if not accepts(score_fn, name):
+            raise InvalidArgumentError(f"The score function takes no context {name!r}.")
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(data):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidArgumentError(
@@ -247,8 +252,11 @@ class _Probe:
             low, high = max(ends[1], -30.0), min(ends[0], 30.0)
         self.t = sde.time(torch.linspace(high, low, levels + 2, dtype=torch.float64)[1:-1]).tolist()
 
-    def errors(self, reading: _Reading, *, strict: bool) -> tuple[Tensor, Tensor]:
-        """Per-sample errors ``(levels, n)`` and the Gaussian denoiser's expected error ``(levels,)``."""
+    def errors(self, reading: _Reading, *, strict: bool, silent: bool = False) -> tuple[Tensor, Tensor]:
+        """Per-sample errors ``(levels, n)`` and the Gaussian denoiser's expected error ``(levels,)``.
+
+        ``silent`` puts zeros in place of the outputs: what the reading knows by itself.
+        """
         data = self.data if reading.data is None else reading.data(self.data)
         variance = float(data.var(0, correction=0).mean())
         errors, base = [], []
@@ -259,7 +267,8 @@ class _Probe:
             if key not in self.outputs:  # readings of the same output share it
                 label = reading.time(torch.full((len(x),), t, dtype=x.dtype, device=x.device), self.sde)
                 self.outputs[key] = self._call(x, label, strict)
-            noise = reading.noise(self.outputs[key], x, node)
+            out = self.outputs[key]
+            noise = reading.noise(torch.zeros_like(out) if silent else out, x, node)
             errors.append((noise - z).flatten(1).to(torch.float64).square().mean(1))
             base.append(node.alpha**2 * variance / (node.alpha**2 * variance + node.sigma**2))
         stacked = torch.stack(errors).cpu()
@@ -288,7 +297,7 @@ def _relative(errors: Tensor, base: Tensor) -> float:
     return float(((errors.mean(1) + _FLOOR) / (base + _FLOOR)).log().mean().exp())
 
 
-def _clearly_better(other: Tensor, other_base: Tensor, own: Tensor, own_base: Tensor) -> bool:
+def _clearly_better(other: Tensor, other_base: Tensor, own: Tensor, own_base: Tensor, share: float = _GAIN) -> bool:
     """Whether the other reading's relative error is lower by far more than chance."""
     scale = (own_base + _FLOOR)[:, None], (other_base + _FLOOR)[:, None]
     gain = (own.clamp_max(1e6) / scale[0] - other / scale[1]).mean(0)
@@ -296,7 +305,7 @@ def _clearly_better(other: Tensor, other_base: Tensor, own: Tensor, own_base: Te
         return False
     level = (own.clamp_max(1e6) / scale[0]).mean()
     error = gain.std() / math.sqrt(len(gain))
-    return bool(gain.mean() > _CLEAR * error) and bool(gain.mean() > _GAIN * level)
+    return bool(gain.mean() > _CLEAR * error) and bool(gain.mean() > share * level)
 
 
 def _judge(probe: _Probe, own: Tensor, own_base: Tensor, found: dict[_Reading, tuple[Tensor, Tensor]]) -> ScoreReport:
@@ -309,7 +318,8 @@ def _judge(probe: _Probe, own: Tensor, own_base: Tensor, found: dict[_Reading, t
         alternatives[reading.name] = min(value, alternatives.get(reading.name, math.inf))
     ok, convention = relative <= _LIMIT, "score"
     message = f"The score function denoises the data as a score should (error {relative:.2f} x a Gaussian denoiser's)."
-    if scores[best] <= _LIMIT and scores[best] < relative and _clearly_better(*found[best], own, own_base):
+    helps = scores[best] <= min(_LIMIT, relative) and _clearly_better(*found[best], own, own_base)
+    if helps and _clearly_better(*found[best], *probe.errors(best, strict=False, silent=True), _INFORMATIVE):
         ok, convention = False, best.name
         message = (
             f"Likely wrong convention ({best.name}): {best.meaning}. The error falls from {relative:.3g} to "

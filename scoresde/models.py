@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._signatures import accepts
 from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, output_problem
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from .sdes import AffineSDE, Estimate, Node
-from .sdes.base import as_time
+from .sdes.base import times_of
 
 # The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
 Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
@@ -171,6 +172,10 @@ class ScoreModel:
             prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
         )
 
+    def accepts(self, name: str) -> bool:
+        """Whether the network has an argument of this name, for the ``context`` of a solve."""
+        return accepts(self.net, name)
+
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         """The network's `Estimate` at a node of the process; what solvers call."""
         n = Node(*(expand(v, x) for v in node))
@@ -200,12 +205,7 @@ class ScoreModel:
     def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
         check_state("x", x)
         x = x.to(compute_dtype(x.dtype))
-        time = as_time("t", t)
-        if time.ndim == 1 and len(time) not in (1, len(x)):
-            raise InvalidArgumentError(
-                f"`t` must be a scalar or (batch,) = ({len(x)},), got shape {tuple(time.shape)}."
-            )
-        return x, self.sde.nodes(time.to(x.device).expand(len(x)))
+        return x, self.sde.nodes(times_of(x, t))
 
     def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The score :math:`-\hat\varepsilon/\sigma`, shaped like ``x``."""

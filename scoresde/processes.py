@@ -8,7 +8,6 @@ r"""What solvers step: a process in one direction, with a score network behind i
 from __future__ import annotations
 
 import abc
-import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._signatures import parameters
 from ._tensors import Scalar, expand, output_problem, warn_caller
 from .errors import InvalidArgumentError, ScoreFnError
 from .sdes import SDE, Estimate, Node
@@ -99,10 +99,7 @@ class Network:
 def _offers_estimates(score_fn: Any) -> bool:
     """Whether a score function has the method ``estimate(x, node, **context)``; another one of that name is its own."""
     method = getattr(score_fn, "estimate", None)
-    try:
-        return callable(method) and "node" in inspect.signature(method).parameters
-    except (TypeError, ValueError):
-        return False
+    return callable(method) and "node" in (parameters(method) or {})
 
 
 def _first(value: Scalar) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
+from ._signatures import accepts
 from ._tensors import (
     check_dtype,
     check_integer,
@@ -156,7 +157,7 @@ def solve(
         state, source, out_dtype = _initial(
             sde, score_fn, x, times, shape, dtype, device, seed, seeds, generator, noise
         )
-        network = Network(score_fn, _context(context, len(state), state.device))
+        network = Network(score_fn, _context(context, score_fn, len(state), state.device))
         saved = _save_at(save_at, sde, times)
         controller, limit = _controller(
             sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state
@@ -370,16 +371,16 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
     return (len(seeds) if np.ndim(seeds) == 1 else 1, *event_shape)
 
 
-def _context(context: Any, batch: int, device: torch.device) -> dict[str, Tensor]:
+def _context(context: Any, score_fn: Any, batch: int, device: torch.device) -> dict[str, Tensor]:
     if context is not None and not isinstance(context, Mapping):
         raise InvalidTypeError(f"`context` must be a mapping from names to tensors, got {type(context).__name__}.")
     checked = {}
     for name, value in (context or {}).items():
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {name!r}.")
-        if name in ("x", "t", "node"):
+        if name in ("x", "t", "node") or not accepts(score_fn, name):
             raise InvalidArgumentError(
-                f"`context` must have names of the score function's own arguments, got {name!r}."
+                f"`context` must have names that the score function takes besides x and t, got {name!r}."
             )
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != batch:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

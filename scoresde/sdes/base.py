@@ -41,6 +41,14 @@ def as_time(name: str, t: Any) -> Tensor:
     return torch.tensor(check_number(name, t), dtype=torch.float64)
 
 
+def times_of(x: Tensor, t: Any) -> Tensor:
+    """The time of each sample of a batch, float64 ``(batch,)`` on the batch's device."""
+    time = as_time("t", t)
+    if time.ndim and len(time) not in (1, len(x)):
+        raise InvalidArgumentError(f"`t` must be a scalar or (batch,) = ({len(x)},), got shape {tuple(time.shape)}.")
+    return time.to(x.device).expand(len(x))
+
+
 def _like_time(value: Tensor, t: Any) -> Tensor:
     """float64 for a float; the dtype of a tensor, float32 or wider."""
     return value.to(compute_dtype(t.dtype)) if isinstance(t, Tensor) else value

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._tensors import check_state, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.base import as_time
+from ..sdes.base import times_of
 
 # (x, alpha, sigma) -> Estimate, with alpha and sigma floats or already broadcast against x
 Denoiser = Callable[[Tensor, Any, Any], Estimate]
@@ -41,6 +41,10 @@ class ExactScore:
         self.sde = sde
         self.event_shape = event_shape
 
+    def accepts(self, name: str) -> bool:
+        """False: a law of data takes no context."""
+        return False
+
     def estimate(self, x: Tensor, node: Node) -> Estimate:
         """The exact `Estimate` at a node of the process."""
         return self.denoise(x, expand(node.alpha, x), expand(node.sigma, x))
@@ -53,8 +57,5 @@ class ExactScore:
                 f"`x` must be (batch, {', '.join(map(str, self.event_shape))}), got shape {tuple(x.shape)}."
             )
         state = x.to(compute_dtype(x.dtype))
-        time = as_time("t", t)
-        if time.ndim and len(time) not in (1, len(x)):
-            raise InvalidArgumentError(f"`t` must be a scalar or (batch,) = ({len(x)},), got {len(time)} times.")
-        node = self.sde.nodes(time.to(x.device).expand(len(x)))
+        node = self.sde.nodes(times_of(x, t))
         return (-self.estimate(state, node).noise / expand(node.sigma, state)).to(x.dtype)

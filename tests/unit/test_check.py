@@ -129,16 +129,25 @@ def test_no_false_alarm_on_right_wrappings(right_wrappings, name):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("mistake", ["noise", "time x 1000"])
+@pytest.mark.parametrize("mistake", ["noise", "missing sigma", "time x 1000", "reversed time"])
 def test_names_mistakes_with_the_shipped_network(mistake):
     sde = SDES["vp"]
     report = check_score(sde, WRONG[mistake](scoresde.load("digits").score(sde), sde), digits_data())
     assert report.convention == mistake, str(report)
 
 
-def test_a_network_of_other_data_is_unknown():
-    sde, law = SDES["vp"], TARGETS["modes"]
-    report = check_score(sde, lambda x, t: 5 * torch.sin(7 * x), law.sample(300, generator=generator()))
+def test_names_the_data_range_with_the_shipped_network():
+    report = check_score(SDES["vp"], scoresde.load("digits").score(SDES["vp"]), (digits_data() + 1) / 2)
+    assert report.convention == "data range", str(report)
+
+
+@pytest.mark.parametrize("process", ["ve", "vp", "flow"])
+@pytest.mark.parametrize("size", [0.0, 0.1, 1.0, 5.0])
+def test_a_meaningless_score_is_unknown(size, process):
+    """Some reading always comes close to the Gaussian denoiser without the network's help; it must not be named."""
+    law = TARGETS["modes"]
+    data = law.sample(300, generator=generator())
+    report = check_score(SDES[process], lambda x, t: size * torch.sin(7 * x), data)
     assert (report.ok, report.convention) == (False, "unknown")
 
 

@@ -1,0 +1,33 @@
+"""What a callable of the user's takes, asked before it is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters of a callable, of ``forward`` for a module; None where Python does not know them."""
+    try:
+        return inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def accepts(function: Any, name: str) -> bool:
+    """Whether ``function(..., name=value)`` is possible, as far as can be seen; True if it cannot be seen.
+
+    A callable may have a method ``accepts(name)`` of its own that answers for what it wraps.
+    """
+    own = getattr(function, "accepts", None)
+    if callable(own):
+        return bool(own(name))
+    known = parameters(function)
+    if known is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return True
+    return name in known and known[name].kind in _BY_NAME
