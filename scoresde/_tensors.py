@@ -189,3 +189,37 @@ def check_integer(name: str, value: Any, *, low: int, high: int | None = None, h
 def expm1(z: Scalar) -> Scalar:
     """exp(z) - 1 of a float or a tensor."""
     return torch.expm1(z) if isinstance(z, Tensor) else math.expm1(z)
+
+
+def exp(z: Scalar) -> Scalar:
+    """exp(z) of a float or a tensor."""
+    return torch.exp(z) if isinstance(z, Tensor) else math.exp(z)
+
+
+def log(z: Scalar) -> Scalar:
+    """The natural logarithm of a float or a tensor."""
+    return torch.log(z) if isinstance(z, Tensor) else math.log(z)
+
+
+def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:
+    r"""A step in most methods: :math:`keep\,x + gain\sum_j w_j v_j`, in as few operations as it takes.
+
+    Weights that are the number 0 cost nothing.
+
+    Example:
+        >>> combine(1.0, torch.ones(1, 2), 2.0, (0.5, 0.0), (torch.ones(1, 2), torch.zeros(1, 2)))
+        tensor([[2., 2.]])
+    """
+    pairs = [(w, v) for w, v in zip(weights, values, strict=True) if isinstance(w, Tensor) or w]
+    if isinstance(gain, Tensor) and pairs:
+        return combine(keep, x, 1.0, (gain,), (weighted(pairs),))
+    out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
+    for w, v in pairs:
+        out = out + expand(gain * w, v) * v if isinstance(w, Tensor) else out.add(v, alpha=gain * w)
+    return out
+
+
+def weighted(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
+    r""":math:`\sum_j w_j v_j`."""
+    w, v = pairs[0]
+    return combine(expand(w, v), v, 1.0, *zip(*pairs[1:], strict=True)) if len(pairs) > 1 else v * expand(w, v)

@@ -65,5 +65,5 @@ class LangevinCorrector(Corrector):
         epsilon = 2 * (self.snr * node.sigma) * (self.snr * node.sigma)
         drift, spread = expand(epsilon, x), expand((2 * epsilon) ** 0.5, x)
         for _ in range(self.moves):
-            x = x + drift * process.score(x, node) + spread * noise.normal(x)  # type: ignore[attr-defined]
+            x = x + drift * process.score(x, node) + spread * noise.normal(x)
         return x

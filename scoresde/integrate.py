@@ -331,14 +331,15 @@ def _is_true(value: Any) -> bool:
 
 
 def _advance(decision: Decision, alive: Tensor | None, result: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """The accepted rows of a step's state and memory."""
+    """The accepted rows of a step's state and memory (that of samples that have left does not matter)."""
     accept = decision.accept
     if accept is True and alive is None:
         return result.x, result.state
     mask = alive if accept is True else accept if alive is None else accept & alive
     if isinstance(mask, Tensor) and not bool(mask.any()):  # a rejected trial leaves no trace, not in a gradient either
         return x, state
-    return where(mask, result.x, x), where(mask, result.state, state) if result.state is not None else None  # type: ignore[arg-type]
+    every = result.state is None or not isinstance(accept, Tensor)
+    return where(mask, result.x, x), result.state if every else where(accept, result.state, state)  # type: ignore[arg-type]
 
 
 def _moved(ledger: _Ledger, decision: Decision) -> Tensor | None:

@@ -40,8 +40,9 @@ class FixedGrid(Controller):
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
         """See `Controller.first`."""
         nodes = node_list(process.sde, self.times)
+        process.count_steps(nodes)
         if solver.stages:
-            process.prepare(nodes, solver.stages)
+            process.look_inside(nodes, solver.stages, solver.coordinate)
         return nodes[1], (nodes, 2)
 
     def adapt(

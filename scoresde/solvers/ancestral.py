@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._tensors import expand, expm1
 from ..noise import Noise
-from ..processes import ReverseProcess
+from ..processes import Process
 from ..sdes import Node
 from .base import Solver, StepResult
 
@@ -50,7 +50,7 @@ class Ancestral(Solver):
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: ReverseProcess, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:  # type: ignore[override]
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         shrink = -expm1(2 * (start.lam - stop.lam))  # 1 - exp(-2h)
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)

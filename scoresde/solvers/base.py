@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from ..noise import Noise
-from ..processes import Process
+from ..processes import TIME, Coordinate, Process
 from ..sdes import Node
 
 
@@ -29,15 +29,16 @@ class StepResult(NamedTuple):
 class Solver(abc.ABC):
     """One method. Subclasses are frozen dataclasses whose fields are the method's options.
 
-    A class declares what it is; `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the
-    convergence tests measure the orders.
+    A class declares what it is, by class variables or, where it depends on the options, by properties;
+    `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the convergence tests measure the
+    orders.
 
     Attributes:
         name: what `solve` calls it; ``aliases``: other names of it.
         kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
         stochastic: whether it draws noise.
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
-        evaluations: score evaluations a step.
+        evaluations: score evaluations a step; ``extra_evaluations``: those of the first steps beyond that.
         ode_order, weak_order, strong_order: orders of convergence, None where there is none.
         batch_coupled: whether samples depend on their batch mates.
         reference: where it comes from.
@@ -45,26 +46,79 @@ class Solver(abc.ABC):
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         default_steps: the number of steps that `solve` takes if none is given.
-        stages: the fractions of a step at which it looks inside.
+        stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``.
     """
 
     name: ClassVar[str] = "own"
     aliases: ClassVar[tuple[str, ...]] = ()
-    kind: ClassVar[str] = "ode"
-    stochastic: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = False
-    evaluations: ClassVar[int] = 1
-    ode_order: ClassVar[int | None] = None
-    weak_order: ClassVar[int | None] = None
-    strong_order: ClassVar[float | None] = None
-    batch_coupled: ClassVar[bool] = False
-    reference: ClassVar[str] = ""
-    affine: ClassVar[bool] = True
-    takes_stochasticity: ClassVar[bool] = False
-    noise_limit: ClassVar[bool] = False
-    data_limit: ClassVar[bool] = False
-    default_steps: ClassVar[int] = 50
-    stages: ClassVar[tuple[float, ...]] = ()
+
+    @property
+    def kind(self) -> str:
+        return "ode"
+
+    @property
+    def stochastic(self) -> bool:
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        return False
+
+    @property
+    def evaluations(self) -> int:
+        return 1
+
+    @property
+    def extra_evaluations(self) -> int:
+        return 0
+
+    @property
+    def ode_order(self) -> int | None:
+        return None
+
+    @property
+    def weak_order(self) -> int | None:
+        return None
+
+    @property
+    def strong_order(self) -> float | None:
+        return None
+
+    @property
+    def batch_coupled(self) -> bool:
+        return False
+
+    @property
+    def reference(self) -> str:
+        return ""
+
+    @property
+    def affine(self) -> bool:
+        return True
+
+    @property
+    def takes_stochasticity(self) -> bool:
+        return False
+
+    @property
+    def noise_limit(self) -> bool:
+        return False
+
+    @property
+    def data_limit(self) -> bool:
+        return False
+
+    @property
+    def default_steps(self) -> int:
+        return 50
+
+    @property
+    def stages(self) -> tuple[float, ...]:
+        return ()
+
+    @property
+    def coordinate(self) -> Coordinate:
+        return TIME
 
     @property
     def default_stochasticity(self) -> float:

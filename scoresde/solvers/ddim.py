@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._tensors import expand
 from ..noise import Noise
-from ..processes import ReverseProcess
+from ..processes import Process
 from ..sdes import Node
 from .base import Solver, StepResult
 
@@ -50,7 +50,7 @@ class DDIM(Solver):
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: ReverseProcess, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:  # type: ignore[override]
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         data, direction = process.estimate(x, start)
         return StepResult(expand(stop.alpha, x) * data + expand(stop.sigma, x) * direction)

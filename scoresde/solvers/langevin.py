@@ -56,7 +56,7 @@ class Langevin(Solver):
         LangevinCorrector(self.snr, self.moves)  # checks the options
 
     @property
-    def evaluations(self) -> int:  # type: ignore[override]
+    def evaluations(self) -> int:
         """One a move."""
         return self.moves
 

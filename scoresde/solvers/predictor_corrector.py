@@ -77,7 +77,7 @@ class PredictorCorrector(Solver):
             raise unknown("order", self.order, ("cp", "pc"))
 
     @property
-    def evaluations(self) -> int:  # type: ignore[override]
+    def evaluations(self) -> int:
         """The predictor's and the corrector's."""
         return self.predictor.evaluations + self.corrector.moves
 
@@ -87,17 +87,17 @@ class PredictorCorrector(Solver):
         return self.predictor.default_stochasticity
 
     @property
-    def takes_stochasticity(self) -> bool:  # type: ignore[override]
+    def takes_stochasticity(self) -> bool:
         """As the predictor."""
         return self.predictor.takes_stochasticity
 
     @property
-    def data_limit(self) -> bool:  # type: ignore[override]
+    def data_limit(self) -> bool:
         """As the predictor, if nothing is corrected at the end."""
         return self.predictor.data_limit and self.order == "cp"
 
     @property
-    def stages(self) -> tuple[float, ...]:  # type: ignore[override]
+    def stages(self) -> tuple[float, ...]:
         """As the predictor."""
         return self.predictor.stages
 

@@ -12,15 +12,22 @@ from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from .ancestral import Ancestral
 from .base import Solver
 from .ddim import DDIM
+from .deis import TAB2, TAB3, TAB4, RhoAB2, RhoAB3, RhoAB4
+from .dpm_multistep import DPM2M, DPM3M, DPMpp2M, DPMpp3M
+from .dpm_singlestep import DPM2S, DPM3S, DPMpp2S, DPMpp3S
 from .euler import Euler
 from .euler_maruyama import EulerMaruyama
 from .heun import Heun
+from .ipndm import IPNDM, PLMS
 from .langevin import Langevin
 from .midpoint import Midpoint
 from .predictor_corrector import PredictorCorrector
+from .res import RES2S, RES3S
 from .reverse_diffusion import ReverseDiffusion
+from .rho_runge_kutta import RhoHeun, RhoKutta3, RhoMidpoint, RhoRalston, RhoRK4
 from .rk4 import RK4
 from .rk45 import RK45
+from .unipc import UniP2, UniP3, UniPC1, UniPC2, UniPC3
 
 SOLVERS: tuple[type[Solver], ...] = (
     PredictorCorrector,
@@ -33,6 +40,34 @@ SOLVERS: tuple[type[Solver], ...] = (
     Midpoint,
     RK4,
     DDIM,
+    DPM2S,
+    DPM3S,
+    DPM2M,
+    DPM3M,
+    DPMpp2S,
+    DPMpp3S,
+    DPMpp2M,
+    DPMpp3M,
+    UniP2,
+    UniP3,
+    UniPC1,
+    UniPC2,
+    UniPC3,
+    TAB2,
+    TAB3,
+    TAB4,
+    RhoAB2,
+    RhoAB3,
+    RhoAB4,
+    IPNDM,
+    PLMS,
+    RhoHeun,
+    RhoMidpoint,
+    RhoRalston,
+    RhoKutta3,
+    RhoRK4,
+    RES2S,
+    RES3S,
     RK45,
 )
 CORRECTORS: dict[str, type[Corrector]] = {cls.name: cls for cls in (LangevinCorrector,)}

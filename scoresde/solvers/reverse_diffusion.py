@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._tensors import expand, expm1
 from ..noise import Noise
-from ..processes import ReverseProcess
+from ..processes import Process
 from ..sdes import Node
 from .base import Solver, StepResult
 
@@ -52,7 +52,7 @@ class ReverseDiffusion(Solver):
     reference: ClassVar[str] = "Song et al. (2021), appendix E"
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: ReverseProcess, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:  # type: ignore[override]
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         a = start.alpha / stop.alpha
         b2 = start.sigma * start.sigma * -expm1(2 * (start.lam - stop.lam))

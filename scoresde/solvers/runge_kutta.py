@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from .._tensors import expand
+from .._tensors import combine, expand, weighted
 from ..noise import Noise
-from ..processes import Process
+from ..processes import TIME, Coordinate, Process
 from ..sdes import Node
 from .base import Solver, StepResult
+from .exponential import endless, transfer
 
 
 class Tableau(NamedTuple):
@@ -31,57 +33,70 @@ class Tableau(NamedTuple):
 
 
 class RungeKutta(Solver):
-    """An explicit Runge-Kutta method of the drift, in time. Subclasses give a ``tableau`` and declare their order.
+    """An explicit Runge-Kutta method on the clock of a coordinate, time by default.
 
-    A pair (``b_error`` given) is adaptive and keeps its last derivative as the first of the next step.
+    Subclasses give a ``tableau`` and declare their order. A pair (``b_error`` given) is adaptive and keeps its last
+    derivative as the first of the next step. A step that begins where alpha = 0 or ends where sigma = 0 is one of DDIM
+    on any clock but time.
     """
 
-    tableau: ClassVar[Tableau]
+    coordinate: ClassVar[Coordinate] = TIME
     kind: ClassVar[str] = "ode"
-    affine: ClassVar[bool] = False
     noise_limit: ClassVar[bool] = True  # the drift of the probability flow has the limit
 
     @property
-    def evaluations(self) -> int:  # type: ignore[override]
+    @abc.abstractmethod
+    def tableau(self) -> Tableau:
+        """The method's coefficients."""
+
+    @property
+    def affine(self) -> bool:
+        """On any clock but time."""
+        return self.coordinate is not TIME
+
+    @property
+    def evaluations(self) -> int:
         """One a stage; a pair that keeps its last derivative saves one."""
         return len(self.tableau.c) - (1 if self.adaptive else 0)
 
     @property
-    def data_limit(self) -> bool:  # type: ignore[override]
-        """Only methods that never evaluate at the end of a step can end at sigma = 0."""
-        return self.tableau.c[-1] < 1.0
+    def data_limit(self) -> bool:
+        """In time only methods that never evaluate at the end of a step can end at sigma = 0."""
+        return self.coordinate is not TIME or self.tableau.c[-1] < 1.0
 
     @property
-    def stages(self) -> tuple[float, ...]:  # type: ignore[override]
+    def stages(self) -> tuple[float, ...]:
         """The fractions of a step strictly inside it."""
         return tuple(sorted({c for c in self.tableau.c if 0 < c < 1}))
 
     def init(self, process: Process, x: Tensor, start: Node) -> Tensor | None:
         """The first derivative, which a pair keeps."""
-        return process.drift(x, start) if self.adaptive else None
+        return self.coordinate.slope(process, x, start) if self.adaptive else None
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        h = stop.t - start.t
-        nodes = dict(zip(self.stages, process.between(start, stop, self.stages), strict=True))
-        nodes[0.0], nodes[1.0] = start, stop
-        ks: list[Tensor] = []
-        for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
-            if not row:
-                ks.append(process.drift(x, start) if state is None else state)
-            else:
-                ks.append(process.drift(_combine(x, h, row, ks), nodes[c]))
-        if not self.adaptive:
-            return StepResult(_combine(x, h, self.tableau.b, ks))
-        error = _combine(None, h, self.tableau.b_error or (), ks)
-        return StepResult(_combine(x, h, self.tableau.b, ks), ks[-1], error)
+        if self.coordinate is not TIME and endless(start, stop):
+            return StepResult(transfer(process.estimate(x, start), stop))
+        first = self.coordinate.slope(process, x, start) if state is None else state
+        moved, ks = runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
+        if self.tableau.b_error is None:
+            return StepResult(moved)
+        error = weighted([(w, k) for w, k in zip(self.tableau.b_error, ks, strict=True) if w])
+        h = self.coordinate.clock(stop) - self.coordinate.clock(start)
+        return StepResult(moved, ks[-1], error * expand(self.coordinate.scale(stop) * h, x))
 
 
-def _combine(x: Tensor | None, h: Any, weights: tuple[float, ...], ks: list[Tensor]) -> Tensor:
-    """x + h sum(w k); without x, the increment alone."""
-    terms = [(w, k) for w, k in zip(weights, ks, strict=False) if w]
-    total = terms[0][0] * terms[0][1]
-    for w, k in terms[1:]:
-        total = total.add(k, alpha=w)
-    increment = expand(h, total) * total
-    return increment if x is None else x + increment
+def runge_kutta_step(
+    tableau: Tableau, coordinate: Coordinate, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """A step and the derivatives at all stages, given the first of them."""
+    scale, h = coordinate.scale(start), coordinate.clock(stop) - coordinate.clock(start)
+    inner = sorted({c for c in tableau.c if 0 < c < 1})
+    nodes = dict(zip(inner, process.between(start, stop, inner, coordinate), strict=True))
+    nodes[1.0] = stop
+    ks = [first]
+    for row, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
+        here = coordinate.scale(nodes[c])
+        ks.append(coordinate.slope(process, combine(here / scale, x, here * h, row, ks), nodes[c]))
+    end = coordinate.scale(stop)
+    return combine(end / scale, x, end * h, tableau.b, ks), ks

@@ -15,7 +15,7 @@ import scoresde
 from scoresde import EDMSDE, VESDE, VPSDE, SubVPSDE, solve
 from scoresde.controllers import Adaptive, FixedGrid
 from scoresde.controllers.adaptive import AdaptiveState
-from scoresde.processes import Network, ReverseProcess
+from scoresde.processes import TIME, Network, ReverseProcess
 from scoresde.sdes import Node
 from scoresde.solvers import RK45, Heun, StepResult
 
@@ -62,7 +62,7 @@ def test_a_fixed_grid_prepares_the_stages() -> None:
     nodes = SDE.nodes
     try:
         SDE.nodes = lambda t: calls.append(t) or nodes(t)  # type: ignore[method-assign]
-        (middle,) = process.between(SDE.node(1.0), SDE.node(0.5), (0.5,))
+        (middle,) = process.between(SDE.node(1.0), SDE.node(0.5), (0.5,), TIME)
         assert middle.t == 0.75 and len(calls) == 2  # the two calls of node() above: nothing inside the step
     finally:
         del SDE.nodes  # type: ignore[method-assign]

@@ -1,0 +1,105 @@
+"""What every process offers to solvers, and the nodes of time."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from ..sdes import SDE, AffineSDE, Estimate, Node
+from .network import Network
+
+if TYPE_CHECKING:
+    from .coordinates import Coordinate
+
+
+@dataclass(frozen=True)
+class Process(abc.ABC):
+    """A process that solvers step: drift, diffusion, and the nodes of time."""
+
+    sde: SDE
+    network: Network
+    _inner: dict[tuple[str, float, float, float], Node] = field(default_factory=dict, repr=False)
+    _left: dict[float, int] = field(default_factory=dict, repr=False)
+
+    @abc.abstractmethod
+    def drift(self, x: Tensor, node: Node) -> Tensor:
+        """dx/dt without its noise, shaped like ``x``; multiply by a signed dt."""
+
+    @abc.abstractmethod
+    def diffusion(self, x: Tensor, node: Node) -> Any:
+        """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
+
+    def estimate(self, x: Tensor, node: Node) -> Estimate:
+        r""":math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
+        raise InvalidArgumentError(f"{type(self).__name__} has no estimate of the data; take a method of its drift.")
+
+    def score(self, x: Tensor, node: Node) -> Tensor:
+        r""":math:`\nabla\log p_t(x)`, where there is a network."""
+        raise InvalidArgumentError(f"{type(self).__name__} has no score.")
+
+    def take(self, rows: Tensor) -> Process:
+        """The same process for some samples of the batch."""
+        return replace(self, network=self.network.take(rows))
+
+    def between(self, start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Node]:
+        """Nodes inside a step, at the given fractions of its way on a clock."""
+        if not fractions:
+            return []
+        if isinstance(start.t, Tensor):
+            times = self._times(torch.stack(_clocks(start, stop, fractions, coordinate)), coordinate)
+            rows = self.sde.nodes(times.flatten())
+            return [Node(*parts) for parts in zip(*(v.reshape(times.shape) for v in rows), strict=True)]
+        keys = [(coordinate.name, start.t, stop.t, c) for c in fractions]
+        if keys[0] not in self._inner:
+            self.look_inside([start, stop], fractions, coordinate)
+        return [self._inner[key] for key in keys]
+
+    def look_inside(self, nodes: Sequence[Node], fractions: Sequence[float], coordinate: Coordinate) -> None:
+        """Compute the inner nodes of a whole grid at once, so that a step only looks them up."""
+        keys: list[tuple[str, float, float, float]] = []
+        clocks: list[float] = []
+        for a, b in itertools.pairwise(nodes):
+            if coordinate.lam is None or (math.isfinite(a.lam) and math.isfinite(b.lam)):
+                keys += [(coordinate.name, a.t, b.t, c) for c in fractions]
+                clocks += [float(clock) for clock in _clocks(a, b, fractions, coordinate)]
+        times = self._times(torch.tensor(clocks, dtype=torch.float64), coordinate)
+        self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
+
+    def _times(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:
+        """The times at which a clock shows the given values."""
+        if coordinate.lam is None or not len(clocks):
+            return clocks
+        if not isinstance(self.sde, AffineSDE):
+            raise InvalidArgumentError(f"The clock {coordinate.name!r} needs alpha and sigma.")
+        return self.sde.time(2 * coordinate.lam(clocks.flatten())).reshape(clocks.shape)
+
+    def count_steps(self, nodes: Sequence[Node]) -> None:
+        """Keep how many steps follow each node of a grid."""
+        self._left.update({node.t: len(nodes) - 1 - i for i, node in enumerate(nodes)})
+
+    def steps_left(self, node: Node) -> int | None:
+        """How many steps of the grid follow a node; None where steps are chosen on the way."""
+        return None if isinstance(node.t, Tensor) else self._left.get(node.t)
+
+
+def _clocks(start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Any]:
+    """What a clock shows at fractions of a step."""
+    u, v = coordinate.clock(start), coordinate.clock(stop)
+    return [u + c * (v - u) for c in fractions]
+
+
+def node_list(sde: SDE, times: Tensor) -> list[Node]:
+    """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule has a gradient."""
+    nodes = sde.nodes(times)
+    clock = times.tolist()
+    if torch.is_grad_enabled() and any(v.requires_grad for v in nodes):
+        return [Node(t, *(v[i] for v in nodes[1:])) for i, t in enumerate(clock)]
+    return [Node(*row) for row in zip(clock, *(v.tolist() for v in nodes[1:]), strict=True)]

@@ -1,0 +1,68 @@
+r"""Other clocks for the same path.
+
+The probability flow is one curve; what a method makes of it depends on the variable that it steps in. A `Coordinate`
+names a clock u and a scale S with :math:`y = x/S`, and gives :math:`dy/du`. In :math:`u = \sigma/\alpha` the linear
+part is gone, :math:`dy/du = \hat\varepsilon`: there Euler's method is DDIM and Heun's is EDM's sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .._tensors import Scalar, exp, expand, log
+from ..sdes import Node
+from .base import Process
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    r"""A clock u, a scale S of the state, and the derivative of :math:`y = x/S`.
+
+    Args:
+        name: of the clock.
+        clock: u at a node.
+        lam: :math:`\lambda = \ln(\alpha/\sigma)` as a function of u; None if u is the time itself.
+        scale: S at a node.
+        slope: ``(process, x, node) -> dy/du``, shaped like ``x``.
+
+    Example:
+        >>> import scoresde
+        >>> node = scoresde.VESDE().node(1.0)
+        >>> round(RHO.clock(node), 6), round(-RHO.lam(50.0), 6) == round(-node.lam, 6)
+        (50.0, True)
+    """
+
+    name: str
+    clock: Callable[[Node], Scalar]
+    lam: Callable[[Scalar], Scalar] | None
+    scale: Callable[[Node], Scalar]
+    slope: Callable[[Process, Tensor, Node], Tensor]
+
+
+def _one(node: Node) -> float:
+    return 1.0
+
+
+def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Tensor:
+    return process.drift(x, node) * expand(-2 * node.sigma * node.sigma / node.g2, x)  # dt/dlambda
+
+
+TIME = Coordinate("time", lambda n: n.t, None, _one, lambda p, x, n: p.drift(x, n))
+LOG_SNR = Coordinate("log_snr", lambda n: n.lam, lambda u: u, _one, _log_snr_slope)
+RHO = Coordinate(
+    "rho",
+    lambda n: n.sigma / n.alpha,
+    lambda u: -log(u),
+    lambda n: n.alpha,
+    lambda p, x, n: p.estimate(x, n).noise,
+)
+SNR = Coordinate(
+    "snr",
+    lambda n: exp(n.lam),
+    log,
+    lambda n: n.sigma,
+    lambda p, x, n: p.estimate(x, n).data,
+)

@@ -1,0 +1,103 @@
+"""A score function as the loop sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._signatures import parameters
+from .._tensors import Scalar, expand, output_problem, warn_caller
+from ..errors import ScoreFnError
+from ..sdes import Estimate, Node
+
+
+class Network:
+    """A score function as the loop sees it: checked, counted, and given its context.
+
+    Attributes:
+        calls: evaluations so far.
+        last: the tensors that the last evaluation returned.
+    """
+
+    def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
+        self.score_fn = score_fn
+        self.context = dict(context or {})
+        self.calls = 0
+        self.last: tuple[Tensor, ...] = ()
+        self._gives_estimates = _offers_estimates(score_fn)
+
+    def score(self, x: Tensor, node: Node) -> Tensor:
+        """The score, shaped like ``x``."""
+        if self._gives_estimates:
+            return self.estimate(x, node).noise / expand(-node.sigma, x)
+        return self._evaluate(x, node)
+
+    def estimate(self, x: Tensor, node: Node) -> Estimate:
+        r""":math:`\hat x` and :math:`\hat\varepsilon`, from the network itself where it offers them, else from its
+        score."""
+        if self._gives_estimates:
+            return self._evaluate(x, node)
+        sigma = expand(node.sigma, x)
+        noise = self._evaluate(x, node) * -sigma
+        return Estimate(data=(x - sigma * noise) / expand(node.alpha, x), noise=noise)
+
+    def take(self, rows: Tensor) -> Network:
+        """The same network for some samples; the count goes on."""
+        part = Network(self.score_fn, {k: v[rows] for k, v in self.context.items()})
+        part.calls, part.last = self.calls, self.last
+        return part
+
+    def _evaluate(self, x: Tensor, node: Node) -> Any:
+        given = x.clone() if x.is_inference() else x  # inference tensors do not tell when they are written to
+        version = None if x.is_inference() else x._version
+        out: Any
+        if self._gives_estimates:
+            out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)  # type: ignore[attr-defined]
+        else:
+            t = node.t.to(x.dtype, copy=True) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
+            out = self._checked(self.score_fn(given, t, **self.context), x, node)
+        self.calls += 1
+        if version is not None and x._version != version:
+            raise ScoreFnError(
+                f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
+            )
+        self.last = tuple(out) if self._gives_estimates else (out,)
+        return out
+
+    def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
+        problem = output_problem(out, x)
+        if problem is not None:
+            raise ScoreFnError(f"The score function {problem} (call {self.calls + 1}, t={_first(node.t):.6g}).")
+        if out.dtype == x.dtype:
+            return out
+        if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not self.calls:
+            warn_caller(
+                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype."
+                f" Pass dtype={out.dtype} to solve in that precision."
+            )
+        return out.to(x.dtype)
+
+    def _checked_estimate(self, out: Any, x: Tensor, node: Node) -> Estimate:
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
+        return Estimate(*(self._checked(part, x, node) for part in out))
+
+
+def _offers_estimates(score_fn: Any) -> bool:
+    """Whether a score function has the method ``estimate(x, node, **context)``; another one of that name is its own."""
+    method = getattr(score_fn, "estimate", None)
+    return callable(method) and "node" in (parameters(method) or {})
+
+
+def _first(value: Scalar) -> float:
+    return (
+        float(value.flatten()[0])
+        if isinstance(value, Tensor) and value.numel()
+        else float(value)
+        if not isinstance(value, Tensor)
+        else math.nan
+    )

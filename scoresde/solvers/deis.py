@@ -1,0 +1,273 @@
+"""DEIS: Adams-Bashforth for the noise estimate, interpolated in time or in sigma/alpha."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from .._tensors import check_integer, combine
+from ..processes import RHO, TIME, Coordinate, Process
+from ..sdes import Node
+from .exponential import History, adams_weights, interpolation_weights, positions
+from .multistep import Multistep
+
+_GAUSS = np.polynomial.legendre.leggauss(16)
+_AT = tuple(float(0.5 * (c + 1)) for c in _GAUSS[0])
+_WEIGHT = tuple(float(0.5 * w) for w in _GAUSS[1])
+
+
+@dataclass(frozen=True)
+class TAB(Multistep):
+    r"""tAB-DEIS: a polynomial in time through the last estimates of the noise.
+
+    .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t\sum_{j<p} C_j\,\hat\varepsilon_{-j},\qquad
+        C_j = \int_s^t \frac{d(\sigma/\alpha)}{d\tau} L_j(\tau)\,d\tau,
+
+    with L the Lagrange basis in time and the integrals by 16 Gauss nodes, computed before the first step.
+
+    Facts:
+        Order p on grids that are even in time; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1
+        estimates; no noise.
+
+    Differs from:
+        the official code, which counts from r = p - 1 and starts with lower orders; diffusers' ``DEISMultistep``, which
+        interpolates in :math:`\ln(\sigma/\alpha)`.
+
+    Args:
+        order: p = r + 1, 1 to 4; p = 1 is DDIM.
+        start_up: ``"single"`` steps of order p - 1, or ``"published"``, with lower orders.
+        lower_order_final: use lower orders in the last p - 1 steps.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> method = scoresde.solvers.TAB(order=2)
+        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), grid="time").evaluations
+        10
+
+    References:
+        Zhang, Chen (2023), Fast Sampling of Diffusion Models with Exponential Integrator, eq. 14-16.
+        https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 4
+    start_up: str = "single"
+    lower_order_final: bool = False
+
+    name: ClassVar[str] = "tab"
+    prediction: ClassVar[str] = "noise"
+    coordinate: ClassVar[Coordinate] = TIME
+    stages: ClassVar[tuple[float, ...]] = _AT
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("order", self.order, low=1, high=4)
+
+    @property
+    def ode_order(self) -> int:
+        """p."""
+        return self.order
+
+    @property
+    def memory(self) -> int:
+        """p."""
+        return self.order
+
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+        """See `Multistep.advance`."""
+        start = history.nodes[0]
+        h = stop.t - start.t
+        inside = zip(process.between(start, stop, _AT, TIME), _WEIGHT, strict=True)
+        rates = [0.5 * h * w * n.g2 / (n.sigma * n.alpha) for n, w in inside]
+        moments = [sum(rate * c**k for rate, c in zip(rates, _AT, strict=True)) for k in range(len(history.nodes))]
+        weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)
+        return combine(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
+
+
+@dataclass(frozen=True)
+class RhoAB(Multistep):
+    r"""ρAB-DEIS: Adams-Bashforth in :math:`\rho = \sigma/\alpha`, where :math:`d(x/\alpha)/d\rho = \hat\varepsilon`.
+
+    .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t(\rho_t-\rho_s)\sum_{j<p}\omega_j\hat\varepsilon_{-j},
+
+    with the weights of Adams-Bashforth for uneven steps.
+
+    Facts:
+        Order p; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. It is
+        k-diffusion's ``sample_lms``.
+
+    Differs from:
+        the official code and k-diffusion, which start with lower orders.
+
+    Args:
+        order: p = r + 1, 1 to 4; p = 1 is DDIM.
+        start_up: ``"single"`` steps of order p - 1, or ``"published"``, with lower orders.
+        lower_order_final: use lower orders in the last p - 1 steps.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.EDMSDE()
+        >>> method = scoresde.solvers.RhoAB(order=2)
+        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), grid="karras").evaluations
+        10
+
+    References:
+        Zhang, Chen (2023), DEIS, section 3.3. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 4
+    start_up: str = "single"
+    lower_order_final: bool = False
+
+    name: ClassVar[str] = "rho_ab"
+    prediction: ClassVar[str] = "noise"
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("order", self.order, low=1, high=4)
+
+    @property
+    def ode_order(self) -> int:
+        """p."""
+        return self.order
+
+    @property
+    def memory(self) -> int:
+        """p."""
+        return self.order
+
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+        """See `Multistep.advance`."""
+        start = history.nodes[0]
+        now = RHO.clock(start)
+        h = RHO.clock(stop) - now
+        weights = adams_weights(positions([RHO.clock(n) for n in history.nodes], now, h), 0.0)
+        return combine(stop.alpha / start.alpha, x, stop.alpha * h, weights, history.values)
+
+
+@dataclass(frozen=True)
+class TAB2(TAB):
+    """tAB-DEIS of order 2 (r = 1), see `TAB`.
+
+    Facts:
+        Order 2; 1 evaluation a step.
+
+    Example:
+        >>> TAB2().ode_order
+        2
+
+    References:
+        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 2
+
+    name: ClassVar[str] = "tab2"
+
+
+@dataclass(frozen=True)
+class TAB3(TAB):
+    """tAB-DEIS of order 3 (r = 2), see `TAB`.
+
+    Facts:
+        Order 3; 1 evaluation a step (1 more in the first).
+
+    Example:
+        >>> TAB3().ode_order
+        3
+
+    References:
+        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 3
+
+    name: ClassVar[str] = "tab3"
+
+
+@dataclass(frozen=True)
+class TAB4(TAB):
+    """tAB-DEIS of order 4 (r = 3), see `TAB`.
+
+    Facts:
+        Order 4; 1 evaluation a step (2 more in each of the first two).
+
+    Example:
+        >>> TAB4().ode_order
+        4
+
+    References:
+        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 4
+
+    name: ClassVar[str] = "tab4"
+
+
+@dataclass(frozen=True)
+class RhoAB2(RhoAB):
+    """ρAB-DEIS of order 2 (r = 1), see `RhoAB`.
+
+    Facts:
+        Order 2; 1 evaluation a step.
+
+    Example:
+        >>> RhoAB2().ode_order
+        2
+
+    References:
+        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 2
+
+    name: ClassVar[str] = "rho_ab2"
+
+
+@dataclass(frozen=True)
+class RhoAB3(RhoAB):
+    """ρAB-DEIS of order 3 (r = 2), see `RhoAB`.
+
+    Facts:
+        Order 3; 1 evaluation a step (1 more in the first).
+
+    Example:
+        >>> RhoAB3().ode_order
+        3
+
+    References:
+        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 3
+
+    name: ClassVar[str] = "rho_ab3"
+
+
+@dataclass(frozen=True)
+class RhoAB4(RhoAB):
+    """ρAB-DEIS of order 4 (r = 3), see `RhoAB`: k-diffusion's LMS.
+
+    Facts:
+        Order 4; 1 evaluation a step (2 more in each of the first two).
+
+    Example:
+        >>> RhoAB4().ode_order
+        4
+
+    References:
+        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
+    """
+
+    order: int = 4
+
+    name: ClassVar[str] = "rho_ab4"
+    aliases: ClassVar[tuple[str, ...]] = ("lms",)

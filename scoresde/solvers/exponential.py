@@ -1,0 +1,131 @@
+r"""What exponential integrators share: the exact linear part, :math:`\varphi`-weights, and the memory of multistep
+methods.
+
+Between two nodes, with :math:`h = \lambda_t - \lambda_s` and m the data or noise estimate of the network along the
+path,
+
+.. math:: x_t = K x_s + G h\int_0^1 e^{(1-\tau)z}\,m(\lambda_s+\tau h)\,d\tau + S z_0,
+
+where for the data estimate, with stochasticity :math:`\eta`, :math:`K = \frac{\sigma_t}{\sigma_s}e^{-\eta^2h}`,
+:math:`G = (1+\eta^2)\alpha_t`, :math:`z = -(1+\eta^2)h`, :math:`S = \sigma_t\sqrt{1-e^{-2\eta^2h}}`; and for the noise
+estimate :math:`K = \frac{\alpha_t}{\alpha_s}`, :math:`G = -(1+\eta^2)\sigma_t`, :math:`z = h`, :math:`S =
+\eta\sigma_t\sqrt{e^{2h}-1}`. Methods differ in how they approximate m inside the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .._phi import phi
+from .._tensors import Scalar, exp, expm1, weighted
+from ..errors import unknown
+from ..processes import Process
+from ..sdes import Estimate, Node
+
+PREDICTIONS = ("data", "noise")
+
+
+class Frame(NamedTuple):
+    """The coefficients K, G, z, S of the formula above, and h."""
+
+    keep: Scalar
+    gain: Scalar
+    z: Scalar
+    spread: Scalar
+    h: Scalar
+
+
+def frame(prediction: str, start: Node, stop: Node, eta: float = 0.0) -> Frame:
+    """The frame of a step for the data or the noise estimate.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.VESDE()
+        >>> frame("noise", sde.node(1.0), sde.node(0.5)).keep
+        1.0
+    """
+    h = stop.lam - start.lam
+    double = 1 + eta * eta
+    if prediction == "data":
+        keep = stop.sigma / start.sigma * (exp(-eta * eta * h) if eta else 1.0)
+        spread = stop.sigma * (-expm1(-2 * eta * eta * h)) ** 0.5 if eta else 0.0
+        return Frame(keep, double * stop.alpha, -double * h, spread, h)
+    spread = eta * stop.sigma * expm1(2 * h) ** 0.5 if eta else 0.0
+    return Frame(stop.alpha / start.alpha, -double * stop.sigma, h, spread, h)
+
+
+def endless(start: Node, stop: Node) -> bool:
+    """Whether a step begins at alpha = 0 or ends at sigma = 0, where its h is infinite."""
+    return isinstance(start.lam, float) and not (math.isfinite(start.lam) and math.isfinite(stop.lam))
+
+
+def transfer(estimate: Estimate, stop: Node) -> Tensor:
+    r""":math:`\alpha_t\hat x + \sigma_t\hat\varepsilon`: the step of order 1 in either frame, finite at both ends."""
+    return weighted([(stop.alpha, estimate.data), (stop.sigma, estimate.noise)])
+
+
+def adams_weights(nodes: Sequence[Scalar], z: Scalar) -> list[Scalar]:
+    r"""Weights :math:`\omega_j = \int_0^1 e^{(1-\tau)z} L_j(\tau)\,d\tau`, with L the Lagrange basis on the nodes.
+
+    They solve :math:`\sum_j \omega_j r_j^k = k!\,\varphi_{k+1}(z)`. Nodes are in units of the step: 0 is its start, 1
+    its end, history is negative. With z = 0 they are the classical weights of Adams' methods.
+
+    Example:
+        >>> adams_weights((0.0, -1.0), 0.0)  # Adams-Bashforth
+        [1.5, -0.5]
+    """
+    return interpolation_weights(nodes, moments(len(nodes), z))
+
+
+def moments(count: int, z: Scalar) -> list[Scalar]:
+    r""":math:`\int_0^1 e^{(1-\tau)z}\tau^k\,d\tau = k!\,\varphi_{k+1}(z)` for k = 0, …, count - 1."""
+    return [math.factorial(k) * value for k, value in enumerate(phi(count, z)[1:])]
+
+
+def interpolation_weights(nodes: Sequence[Scalar], moments: Sequence[Scalar]) -> list[Scalar]:
+    r"""The weights :math:`\omega_j` of a rule on the nodes with :math:`\sum_j\omega_j r_j^k` = ``moments[k]``."""
+    weights = []
+    for j, own in enumerate(nodes):
+        coefficients: list[Scalar] = [1.0]  # of L_j, lowest power first
+        for k, other in enumerate(nodes):
+            if k != j:
+                scale = 1 / (own - other)
+                shifted = [0.0, *coefficients]
+                coefficients = [scale * (a - other * b) for a, b in zip(shifted, [*coefficients, 0.0], strict=True)]
+        weights.append(sum(c * m for c, m in zip(coefficients, moments, strict=True)))
+    return weights
+
+
+class History(NamedTuple):
+    """The memory of a multistep method: nodes passed, newest first, and what the network said at each."""
+
+    nodes: tuple[Node, ...] = ()
+    values: tuple[Tensor, ...] = ()
+
+    def push(self, node: Node, value: Tensor, keep: int) -> History:
+        """With one more, and no more than ``keep``; nodes with an infinite log-SNR cannot be interpolated."""
+        nodes = (node, *self.nodes)[:keep]
+        if isinstance(nodes[-1].lam, float) and not math.isfinite(nodes[-1].lam):
+            nodes = nodes[:-1]
+        return History(nodes, (value, *self.values)[: len(nodes)])
+
+
+def positions(clock: Sequence[Scalar], now: Scalar, h: Scalar) -> list[Scalar]:
+    """Values of a clock in units of a step h that starts at ``now``."""
+    return [(u - now) / h for u in clock]
+
+
+def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
+    """The estimate that a frame integrates."""
+    value: Tensor = getattr(process.estimate(x, node), prediction)
+    return value
+
+
+def check_prediction(prediction: Any) -> None:
+    """Refuse anything but the two."""
+    if prediction not in PREDICTIONS:
+        raise unknown("prediction", prediction, PREDICTIONS)

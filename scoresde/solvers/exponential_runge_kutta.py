@@ -1,0 +1,111 @@
+r"""Single-step exponential methods: a tableau of :math:`\varphi`-functions is all there is to one."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from .._phi import phi
+from .._tensors import Scalar, combine
+from ..noise import Noise
+from ..processes import LOG_SNR, Coordinate, Process
+from ..sdes import Node
+from .base import Solver, StepResult
+from .exponential import check_prediction, endless, frame, read, transfer
+
+Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)
+
+
+_MOST = 3  # the highest function that a tableau here has
+
+
+class PhiTableau(NamedTuple):
+    r"""Stages at fractions c of the step in :math:`\lambda`, and the weights of what the network said before.
+
+    .. math:: u_i = K_i x + G_i h \sum_{j<i} a_{ij}(z)\,m_j,\qquad x' = K x + G h\sum_j b_j(z)\,m_j.
+
+    Fields: nodes ``c`` (the first is 0), rows ``a`` (the first is empty) and ``b`` of weights, each a sum of
+    :math:`w\varphi_k(cz)`, written ``((k, w, c), ...)``.
+
+    Example:
+        >>> PhiTableau(c=(0.0,), a=((),), b=(((1, 1.0, 1.0),),)).c  # DDIM
+        (0.0,)
+    """
+
+    c: tuple[float, ...]
+    a: tuple[tuple[Weight, ...], ...]
+    b: tuple[Weight, ...]
+
+
+class ExponentialRungeKutta(Solver):
+    """An explicit exponential Runge-Kutta method of the probability flow. Subclasses give a ``tableau`` and declare
+    their order. A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM."""
+
+    prediction: str
+
+    kind: ClassVar[str] = "ode"
+    coordinate: ClassVar[Coordinate] = LOG_SNR
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_prediction(self.prediction)
+
+    @property
+    @abc.abstractmethod
+    def tableau(self) -> PhiTableau:
+        """The method's coefficients."""
+
+    @property
+    def evaluations(self) -> int:
+        """One a stage."""
+        return len(self.tableau.c)
+
+    @property
+    def stages(self) -> tuple[float, ...]:
+        """The fractions of a step inside it."""
+        return tuple(sorted({c for c in self.tableau.c if 0 < c < 1}))
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        estimate = process.estimate(x, start)
+        if endless(start, stop):
+            return StepResult(transfer(estimate, stop))
+        first = getattr(estimate, self.prediction)
+        return StepResult(exponential_step(self.tableau, self.prediction, process, x, start, stop, first))
+
+
+def exponential_step(
+    tableau: PhiTableau, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
+) -> Tensor:
+    """One step of a tableau, given what the network says at its start."""
+    whole = frame(prediction, start, stop)
+    inner = sorted({c for c in tableau.c if 0 < c < 1})
+    nodes = dict(zip(inner, process.between(start, stop, inner, LOG_SNR), strict=True))
+    nodes[1.0] = stop
+    phis = _Phis(whole.z)
+    ms = [first]
+    for row, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
+        node = nodes[c]
+        part = frame(prediction, start, node)
+        stage = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
+        ms.append(read(process, stage, node, prediction))
+    return combine(whole.keep, x, whole.gain * whole.h, [phis.sum(weight) for weight in tableau.b], ms)
+
+
+class _Phis:
+    """The functions of one step, each computed once."""
+
+    def __init__(self, z: Scalar) -> None:
+        self.z = z
+        self.known: dict[float, list[Scalar]] = {}
+
+    def sum(self, weight: Weight) -> Scalar:
+        total: Scalar = 0.0
+        for k, w, c in weight:
+            if c not in self.known:
+                self.known[c] = phi(_MOST, c * self.z)
+            total = total + w * self.known[c][k]
+        return total

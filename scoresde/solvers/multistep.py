@@ -1,0 +1,100 @@
+"""What multistep methods share: their memory, and a start that keeps their order."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..errors import unknown
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Estimate, Node
+from .base import Solver, StepResult
+from .exponential import History, endless, transfer
+from .start_up import start_evaluations, start_step
+
+START_UPS = ("single", "published")
+
+
+class Multistep(Solver):
+    """A method that remembers what the network said at the nodes before.
+
+    With k nodes known, `advance` makes a step of order k. The error of a single step of order q is of order q + 1, so
+    a method of order p keeps its order if its first steps have order p - 1: with ``start_up="single"`` these are single
+    steps, until all nodes but one are known (then `advance` has order p - 1 itself). ``start_up="published"`` takes
+    what is known, of order 1, 2, …, as the published codes do, which limits the order of the whole.
+
+    A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM.
+
+    Subclasses give `memory`, `prediction` and `advance`.
+    """
+
+    kind: ClassVar[str] = "ode"
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.start_up not in START_UPS:
+            raise unknown("start_up", self.start_up, START_UPS)
+
+    @property
+    @abc.abstractmethod
+    def prediction(self) -> str:
+        """The estimate that is kept, ``"data"`` or ``"noise"``."""
+
+    @property
+    @abc.abstractmethod
+    def start_up(self) -> str:
+        """``"single"`` or ``"published"``."""
+
+    @property
+    @abc.abstractmethod
+    def lower_order_final(self) -> bool:
+        """Whether the last steps use only as many nodes as there are steps left."""
+
+    @property
+    @abc.abstractmethod
+    def memory(self) -> int:
+        """How many nodes a step uses, its own start included."""
+
+    @abc.abstractmethod
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+        """The step to ``stop`` from the newest node of the history, with all that it holds."""
+
+    @property
+    def start_order(self) -> int:
+        """The order of the single steps at the start; 1 means that there are none."""
+        return (self.ode_order or 1) - 1 if self.start_up == "single" else 1
+
+    @property
+    def extra_evaluations(self) -> int:
+        """Of the single steps at the start."""
+        each = start_evaluations(self.start_order)
+        return max(0, self.memory - 2) * (each - 1)
+
+    def init(self, process: Process, x: Tensor, start: Node) -> History:
+        """No history."""
+        return History()
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        estimate = process.estimate(x, start)
+        history = state.push(start, getattr(estimate, self.prediction), self.memory)
+        return StepResult(self.predict(process, x, start, stop, history, estimate)[0], history)
+
+    def predict(
+        self, process: Process, x: Tensor, start: Node, stop: Node, history: History, estimate: Estimate
+    ) -> tuple[Tensor, bool]:
+        """The step by DDIM at an infinite end, by a single step at the start, else by `advance`; and whether by the
+        last."""
+        if endless(start, stop):
+            return transfer(estimate, stop), False
+        known = len(history.nodes)
+        if known < self.memory - 1 and self.start_order > 1:
+            return start_step(self.start_order, self.prediction, process, x, start, stop, estimate), False
+        left = process.steps_left(stop)
+        if self.lower_order_final and left is not None and known > left + 1:
+            history = History(history.nodes[: left + 1], history.values[: left + 1])
+        return self.advance(process, x, stop, history), True

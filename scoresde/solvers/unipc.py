@@ -1,0 +1,274 @@
+"""UniP and UniPC: a predictor of any order, and a corrector that costs no evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from .._phi import phi
+from .._tensors import Scalar, check_integer, combine
+from ..errors import unknown
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+from .base import StepResult
+from .exponential import History, check_prediction, frame, interpolation_weights, moments, positions
+from .multistep import Multistep
+from .start_up import HIGHEST
+
+VARIANTS = ("bh2", "bh1", "full")
+
+
+class Predicted(NamedTuple):
+    """The memory of a predictor-corrector pair: the history, and the state that the last step began from (None if the
+    step may not be corrected)."""
+
+    history: History
+    began: Tensor | None
+
+
+@dataclass(frozen=True)
+class UniP(Multistep):
+    r"""UniP-p: interpolate the last p estimates in :math:`\lambda`, and integrate exactly.
+
+    .. math:: x_t = K x_s + G h\sum_{j<p}\omega_j m_{-j},\qquad \sum_j \omega_j r_j^k = k!\,\varphi_{k+1}(z).
+
+    With two nodes the published methods replace :math:`\varphi_2` by :math:`\frac12 B(z)/z`, with :math:`B = z` ("bh1")
+    or :math:`B = e^z - 1` ("bh2"); with more nodes B drops out of the system.
+
+    Facts:
+        Order p; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. UniP-1 is
+        DDIM, UniP-2 with "bh2" DPM-Solver(++) 2M, UniP-3 DPM-Solver(++) 3M.
+
+    Args:
+        order: p, 1 to 6.
+        prediction: ``"data"`` or ``"noise"``, what is integrated.
+        variant: ``"bh2"``, ``"bh1"`` or ``"full"`` (:math:`\varphi_2` itself).
+        start_up: ``"single"`` steps of order p - 1, or ``"published"``, with lower orders.
+        lower_order_final: use lower orders in the last p - 1 steps, as the published code does.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> method = scoresde.solvers.UniP(order=4)
+        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), seed=0).evaluations
+        14
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 2. https://arxiv.org/abs/2302.04867
+    """
+
+    order: int = 3
+    prediction: str = "data"
+    variant: str = "bh2"
+    start_up: str = "single"
+    lower_order_final: bool = False
+
+    name: ClassVar[str] = "unip"
+    reference: ClassVar[str] = "Zhao et al. (2023), UniPC"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("order", self.order, low=1, high=self.highest)
+        check_prediction(self.prediction)
+        if self.variant not in VARIANTS:
+            raise unknown("variant", self.variant, VARIANTS)
+
+    @property
+    def highest(self) -> int:
+        """The highest order for which there is a start-up."""
+        return HIGHEST + 1
+
+    @property
+    def ode_order(self) -> int:
+        """p."""
+        return self.order
+
+    @property
+    def memory(self) -> int:
+        """p."""
+        return self.order
+
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+        """See `Multistep.advance`."""
+        return self._integrate(x, history.nodes[0], stop, history.nodes, history.values)
+
+    def _integrate(
+        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The step from start to stop with the estimates at some nodes."""
+        part = frame(self.prediction, start, stop)
+        r = positions([n.lam for n in nodes], start.lam, part.h)
+        weights = interpolation_weights(r, self._moments(len(r), part.z))
+        return combine(part.keep, x, part.gain * part.h, weights, values)
+
+    def _moments(self, count: int, z: Scalar) -> list[Scalar]:
+        exact = moments(count, z)
+        if count == 2 and self.variant != "full":
+            exact[1] = 0.5 * (phi(1, z)[1] if self.variant == "bh2" else 1.0)
+        return exact
+
+
+@dataclass(frozen=True)
+class UniPC(UniP):
+    r"""UniPC-p: UniP-p, corrected with the estimate that the next step needs anyway.
+
+    At the start of a step the network looks at the predicted state; before it is used, the step before is made again
+    with this estimate as one more node (:math:`r = 1`). The estimate itself is kept (PEC).
+
+    Facts:
+        Order p + 1; 1 evaluation a step (2 more at the start of UniPC-3); remembers p - 1 estimates and a state; no
+        noise. The last step is not corrected, since that would cost an evaluation; the order is not touched.
+
+    Differs from:
+        the official code and diffusers, whose first steps have lower orders: that limits UniPC-3 to order 3.
+
+    Args:
+        order: p, 1 to 5.
+        prediction: ``"data"`` or ``"noise"``, what is integrated.
+        variant: ``"bh2"``, ``"bh1"`` or ``"full"``, see `UniP`.
+        start_up: ``"single"`` steps of order p, or ``"published"``, with lower orders.
+        lower_order_final: use lower orders in the last p - 1 steps, as the published code does.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> method = scoresde.solvers.UniPC(order=2)
+        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), seed=0).evaluations
+        10
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
+    """
+
+    name: ClassVar[str] = "unipc"
+
+    @property
+    def highest(self) -> int:
+        """The highest order for which there is a start-up."""
+        return HIGHEST
+
+    @property
+    def ode_order(self) -> int:
+        """p + 1."""
+        return self.order + 1
+
+    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+        """No history, and nothing to correct."""
+        return Predicted(History(), None)
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        estimate = process.estimate(x, start)
+        value = getattr(estimate, self.prediction)
+        if state.began is not None:
+            nodes, values = (start, *state.history.nodes), (value, *state.history.values)
+            x = self._integrate(state.began, nodes[1], start, nodes, values)
+        history = state.history.push(start, value, self.memory)
+        moved, correctable = self.predict(process, x, start, stop, history, estimate)
+        return StepResult(moved, Predicted(history, x if correctable else None))
+
+
+@dataclass(frozen=True)
+class UniP2(UniP):
+    """UniP-2, see `UniP`: DPM-Solver(++) 2M.
+
+    Facts:
+        Order 2; 1 evaluation a step.
+
+    Example:
+        >>> UniP2().ode_order
+        2
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 2. https://arxiv.org/abs/2302.04867
+    """
+
+    order: int = 2
+
+    name: ClassVar[str] = "unip2"
+
+
+@dataclass(frozen=True)
+class UniP3(UniP):
+    """UniP-3, see `UniP`: DPM-Solver(++) 3M with the right second derivative.
+
+    Facts:
+        Order 3; 1 evaluation a step, 1 more at the start.
+
+    Example:
+        >>> UniP3().ode_order, UniP3().extra_evaluations
+        (3, 1)
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 2. https://arxiv.org/abs/2302.04867
+    """
+
+    order: int = 3
+
+    name: ClassVar[str] = "unip3"
+
+
+@dataclass(frozen=True)
+class UniPC1(UniPC):
+    """UniPC-1, see `UniPC`: DDIM, corrected.
+
+    Facts:
+        Order 2; 1 evaluation a step.
+
+    Example:
+        >>> UniPC1().ode_order
+        2
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
+    """
+
+    order: int = 1
+
+    name: ClassVar[str] = "unipc1"
+
+
+@dataclass(frozen=True)
+class UniPC2(UniPC):
+    """UniPC-2, see `UniPC`: the published default for guided sampling.
+
+    Facts:
+        Order 3; 1 evaluation a step.
+
+    Example:
+        >>> UniPC2().ode_order
+        3
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
+    """
+
+    order: int = 2
+
+    name: ClassVar[str] = "unipc2"
+    aliases: ClassVar[tuple[str, ...]] = ("unipc",)
+
+
+@dataclass(frozen=True)
+class UniPC3(UniPC):
+    """UniPC-3, see `UniPC`: the published default for unconditional sampling.
+
+    Facts:
+        Order 4; 1 evaluation a step, 2 more at the start.
+
+    Example:
+        >>> UniPC3().ode_order, UniPC3().extra_evaluations
+        (4, 2)
+
+    References:
+        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
+    """
+
+    order: int = 3
+
+    name: ClassVar[str] = "unipc3"
