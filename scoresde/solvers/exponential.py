@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .._phi import phi
-from .._tensors import Scalar, exp, expm1, weighted
+from .._tensors import Scalar, combine, exp, expm1, weighted
 from ..errors import unknown
 from ..processes import Process
 from ..sdes import Estimate, Node
 
 PREDICTIONS = ("data", "noise")
+_APART = 1e-3
 
 
 class Frame(NamedTuple):
@@ -61,6 +62,13 @@ def frame(prediction: str, start: Node, stop: Node, eta: float = 0.0) -> Frame:
 def endless(start: Node, stop: Node) -> bool:
     """Whether a step begins at alpha = 0 or ends at sigma = 0, where its h is infinite."""
     return isinstance(start.lam, float) and not (math.isfinite(start.lam) and math.isfinite(stop.lam))
+
+
+def complete(x: Tensor, node: Node, prediction: str, value: Tensor) -> Estimate:
+    """Both estimates at a state, from one of them."""
+    if prediction == "data":
+        return Estimate(value, combine(1 / node.sigma, x, -node.alpha / node.sigma, (1.0,), (value,)))
+    return Estimate(combine(1 / node.alpha, x, -node.sigma / node.alpha, (1.0,), (value,)), value)
 
 
 def transfer(estimate: Estimate, stop: Node) -> Tensor:
@@ -112,6 +120,24 @@ class History(NamedTuple):
         if isinstance(nodes[-1].lam, float) and not math.isfinite(nodes[-1].lam):
             nodes = nodes[:-1]
         return History(nodes, (value, *self.values)[: len(nodes)])
+
+    def ends_at(self, node: Node) -> bool:
+        """Whether the newest node is this one."""
+        return bool(self.nodes) and (self.nodes[0] is node or (isinstance(node.t, float) and self.nodes[0].t == node.t))
+
+    def apart(self, stop: Node) -> History:
+        """Without nodes that lie within a thousandth of the coming step of a newer one: such pairs (from times to save
+        at) tell no slope, and would turn a small error of an estimate into a large one."""
+        if len(self.nodes) < 2 or not isinstance(stop.lam, float):
+            return self
+        least = _APART * abs(stop.lam - self.nodes[0].lam)
+        kept = [0]
+        for i in range(1, len(self.nodes)):
+            if abs(self.nodes[i].lam - self.nodes[kept[-1]].lam) > least:
+                kept.append(i)
+        if len(kept) == len(self.nodes):
+            return self
+        return History(tuple(self.nodes[i] for i in kept), tuple(self.values[i] for i in kept))
 
 
 def positions(clock: Sequence[Scalar], now: Scalar, h: Scalar) -> list[Scalar]:

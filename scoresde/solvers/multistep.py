@@ -12,7 +12,7 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Estimate, Node
 from .base import Solver, StepResult
-from .exponential import History, endless, transfer
+from .exponential import History, complete, endless, transfer
 from .start_up import start_evaluations, start_step
 
 START_UPS = ("single", "published")
@@ -80,20 +80,30 @@ class Multistep(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        estimate = process.estimate(x, start)
-        history = state.push(start, getattr(estimate, self.prediction), self.memory)
+        history, estimate = self.look(process, x, start, state)
         return StepResult(self.predict(process, x, start, stop, history, estimate)[0], history)
 
+    def look(self, process: Process, x: Tensor, start: Node, history: History) -> tuple[History, Estimate | None]:
+        """The history up to the start of a step, and the estimate there (None if a correction has made it before)."""
+        if history.ends_at(start):
+            return history, None
+        estimate = process.estimate(x, start)
+        return history.push(start, getattr(estimate, self.prediction), self.memory), estimate
+
     def predict(
-        self, process: Process, x: Tensor, start: Node, stop: Node, history: History, estimate: Estimate
+        self, process: Process, x: Tensor, start: Node, stop: Node, history: History, estimate: Estimate | None
     ) -> tuple[Tensor, bool]:
         """The step by DDIM at an infinite end, by a single step at the start, else by `advance`; and whether by the
         last."""
         if endless(start, stop):
-            return transfer(estimate, stop), False
-        known = len(history.nodes)
+            value = history.values[0]
+            return transfer(estimate or complete(x, start, self.prediction, value), stop), False
+        known = len(history.nodes)  # a node dropped below costs one step an order, not a single step
         if known < self.memory - 1 and self.start_order > 1:
-            return start_step(self.start_order, self.prediction, process, x, start, stop, estimate), False
+            first = estimate or complete(x, start, self.prediction, history.values[0])
+            return start_step(self.start_order, self.prediction, process, x, start, stop, first), False
+        history = history.apart(stop)
+        known = len(history.nodes)
         left = process.steps_left(stop)
         if self.lower_order_final and left is not None and known > left + 1:
             history = History(history.nodes[: left + 1], history.values[: left + 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,19 +14,11 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import StepResult
-from .exponential import History, check_prediction, frame, interpolation_weights, moments, positions
+from .exponential import History, check_prediction, frame, interpolation_weights, moments, positions, read
 from .multistep import Multistep
 from .start_up import HIGHEST
 
 VARIANTS = ("bh2", "bh1", "full")
-
-
-class Predicted(NamedTuple):
-    """The memory of a predictor-corrector pair: the history, and the state that the last step began from (None if the
-    step may not be corrected)."""
-
-    history: History
-    began: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -116,12 +108,13 @@ class UniP(Multistep):
 class UniPC(UniP):
     r"""UniPC-p: UniP-p, corrected with the estimate that the next step needs anyway.
 
-    At the start of a step the network looks at the predicted state; before it is used, the step before is made again
-    with this estimate as one more node (:math:`r = 1`). The estimate itself is kept (PEC).
+    The network looks at the predicted state, and the step is made again with this estimate as one more node
+    (:math:`r = 1`). The estimate is not renewed at the corrected state (PEC) and serves the next step, so that the
+    correction costs nothing.
 
     Facts:
         Order p + 1; 1 evaluation a step (2 more at the start of UniPC-3); remembers p - 1 estimates and a state; no
-        noise. The last step is not corrected, since that would cost an evaluation; the order is not touched.
+        noise. The last step is not corrected, since that costs an evaluation; the order is not touched.
 
     Differs from:
         the official code and diffusers, whose first steps have lower orders: that limits UniPC-3 to order 3.
@@ -132,6 +125,7 @@ class UniPC(UniP):
         variant: ``"bh2"``, ``"bh1"`` or ``"full"``, see `UniP`.
         start_up: ``"single"`` steps of order p, or ``"published"``, with lower orders.
         lower_order_final: use lower orders in the last p - 1 steps, as the published code does.
+        correct_last: correct the last step too, for one more evaluation.
 
     Example:
         >>> import torch, scoresde
@@ -145,7 +139,14 @@ class UniPC(UniP):
         Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
     """
 
+    correct_last: bool = False
+
     name: ClassVar[str] = "unipc"
+
+    @property
+    def extra_evaluations(self) -> int:
+        """Of the single steps at the start, and of the correction at the end."""
+        return super().extra_evaluations + self.correct_last
 
     @property
     def highest(self) -> int:
@@ -157,20 +158,17 @@ class UniPC(UniP):
         """p + 1."""
         return self.order + 1
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """No history, and nothing to correct."""
-        return Predicted(History(), None)
-
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        estimate = process.estimate(x, start)
-        value = getattr(estimate, self.prediction)
-        if state.began is not None:
-            nodes, values = (start, *state.history.nodes), (value, *state.history.values)
-            x = self._integrate(state.began, nodes[1], start, nodes, values)
-        history = state.history.push(start, value, self.memory)
+        history, estimate = self.look(process, x, start, state)
         moved, correctable = self.predict(process, x, start, stop, history, estimate)
-        return StepResult(moved, Predicted(history, x if correctable else None))
+        last = process.steps_left(stop) == 0
+        if not correctable or (last and not self.correct_last):
+            return StepResult(moved, history)
+        value = read(process, moved, stop, self.prediction)
+        near = history.apart(stop)
+        corrected = self._integrate(x, start, stop, (stop, *near.nodes), (value, *near.values))
+        return StepResult(corrected, history.push(stop, value, self.memory))
 
 
 @dataclass(frozen=True)

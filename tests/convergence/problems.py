@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 import scoresde
 from scoresde import testing
+from scoresde.solvers.exponential import History
 
 PROCESSES: dict[str, scoresde.AffineSDE] = {
     "ve": scoresde.VESDE(),
@@ -37,6 +42,19 @@ def ode_error(method: str | scoresde.Solver, name: str, t_end: float, grid: str,
     exact = testing.mixture_flow_map(MIXTURE, x, sde, sde.t_max, t_end)
     got = scoresde.solve(sde, MIXTURE.score(sde), x, method=method, steps=steps, grid=grid, t_end=t_end)
     return float((got.x - exact).abs().max())
+
+
+def started(solver: scoresde.Solver, nodes: Sequence[Any], estimates: Sequence[Any]) -> scoresde.Solver:
+    """The same multistep method with a memory of earlier nodes (oldest first) from the beginning."""
+    history = History()
+    for node, estimate in zip(nodes, estimates, strict=True):
+        history = history.push(node, getattr(estimate, solver.prediction), solver.memory)
+
+    class Started(type(solver)):
+        def init(self, process: Any, x: Tensor, start: Any) -> Any:
+            return history
+
+    return Started(**{f.name: getattr(solver, f.name) for f in dataclasses.fields(solver)})
 
 
 def affine_from(

@@ -31,6 +31,7 @@ from scoresde import (
     SubVPSDE,
     solve,
 )
+from scoresde.solvers import make_solver
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,6 +49,7 @@ PROCESSES = [
 METHODS = [m.name for m in scoresde.methods()]
 FIXED = [m.name for m in scoresde.methods() if not m.adaptive]
 ODE = [m.name for m in scoresde.methods() if not m.stochastic]
+ORDER = {m.name: m.ode_order for m in scoresde.methods()}
 STOCHASTIC = [m.name for m in scoresde.methods() if m.stochastic]
 by_process = pytest.mark.parametrize("sde", PROCESSES, ids=lambda s: type(s).__name__)
 by_method = pytest.mark.parametrize("method", METHODS)
@@ -377,8 +379,8 @@ def test_saved_states_are_those_of_separate_solves(method: str) -> None:
     assert saved.xs is not None
     for t, state in zip(wanted, saved.xs, strict=True):
         separate = solve(SDE, elementwise, x, method=method, t_end=t, **tight)
-        order_one = method in ("ddim", "euler")
-        torch.testing.assert_close(state, separate.x, rtol=0, atol=0.1 if order_one else 1e-4)
+        atol = {1: 0.1, 2: 5e-3}.get(ORDER[method], 1e-4)  # the two grids differ
+        torch.testing.assert_close(state, separate.x, rtol=0, atol=atol)
 
 
 def test_saving_does_not_change_an_adaptive_result_beyond_its_tolerance() -> None:
@@ -446,7 +448,7 @@ def test_a_bar_on_stderr(method: str, capfd: pytest.CaptureFixture[str]) -> None
     assert (out, err) == ("", "")  # off by default
     shown = solve(SDE, elementwise, states(), seeds=range(4), progress=True, **few(method, 6))
     out, err = capfd.readouterr()
-    assert out == "" and method in err and "100%" in err
+    assert out == "" and make_solver(method, {}).name in err and "100%" in err
     assert torch.equal(shown.x, quiet.x)
 
 
