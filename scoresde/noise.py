@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._tensors import check_integer
+from ._tensors import Scalar, check_integer
 from .errors import InvalidArgumentError, InvalidTypeError
 
 
@@ -33,6 +33,14 @@ class Noise(abc.ABC):
     @abc.abstractmethod
     def normal(self, like: Tensor) -> Tensor:
         """The next draw, a standard normal tensor of the shape, dtype and device of ``like``."""
+
+    def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
+        """The Brownian increment over an interval of time, divided by the root of its length: standard normal.
+
+        A step asks for intervals that do not overlap, in order, so independent draws will do; a source that keeps a
+        path, as `BrownianPath`, answers from it.
+        """
+        return self.normal(like)
 
     def take(self, rows: Tensor) -> Noise:
         """The same source for the given samples of the batch only."""

@@ -441,7 +441,7 @@ def _controller(
     if missing:
         merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
         given = merged.sort(descending=sign < 0).values
-    return FixedGrid(given), limit
+    return FixedGrid(solver.visit(sde, given)), limit
 
 
 @contextlib.contextmanager

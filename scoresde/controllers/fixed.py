@@ -41,8 +41,7 @@ class FixedGrid(Controller):
         """See `Controller.first`."""
         nodes = node_list(process.sde, self.times)
         process.count_steps(nodes)
-        if solver.stages:
-            process.look_inside(nodes, solver.stages, solver.coordinate)
+        solver.prepare(process, nodes)
         return nodes[1], (nodes, 2)
 
     def adapt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from .network import Network
@@ -27,6 +29,7 @@ class Process(abc.ABC):
     sde: SDE
     network: Network
     _inner: dict[tuple[str, float, float, float], Node] = field(default_factory=dict, repr=False)
+    _at: dict[float, Node] = field(default_factory=dict, repr=False)
     _left: dict[float, int] = field(default_factory=dict, repr=False)
 
     @abc.abstractmethod
@@ -73,17 +76,43 @@ class Process(abc.ABC):
         times = self._times(torch.tensor(clocks, dtype=torch.float64), coordinate)
         self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
 
+    def at(self, lam: Scalar) -> Node:
+        r"""The node with a given :math:`\lambda`, for stages whose place depends on the step."""
+        if isinstance(lam, Tensor):
+            return self.sde.nodes(self._time_of(lam))
+        if lam not in self._at:
+            self.look_at([lam])
+        return self._at[lam]
+
+    def look_at(self, lams: Sequence[float]) -> None:
+        """Compute such nodes for a whole grid at once."""
+        finite = [lam for lam in lams if math.isfinite(lam)]
+        times = self._time_of(torch.tensor(finite, dtype=torch.float64))
+        self._at.update(zip(finite, node_list(self.sde, times), strict=True))
+
     def _times(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:
         """The times at which a clock shows the given values."""
-        if coordinate.lam is None or not len(clocks):
-            return clocks
+        return clocks if coordinate.lam is None else self._time_of(coordinate.lam(clocks))
+
+    def _time_of(self, lam: Tensor) -> Tensor:
+        """The times with the given lambda."""
         if not isinstance(self.sde, AffineSDE):
-            raise InvalidArgumentError(f"The clock {coordinate.name!r} needs alpha and sigma.")
-        return self.sde.time(2 * coordinate.lam(clocks.flatten())).reshape(clocks.shape)
+            raise InvalidArgumentError("A clock other than time needs alpha and sigma.")
+        return self.sde.time(2 * lam.flatten()).reshape(lam.shape)
 
     def count_steps(self, nodes: Sequence[Node]) -> None:
         """Keep how many steps follow each node of a grid."""
         self._left.update({node.t: len(nodes) - 1 - i for i, node in enumerate(nodes)})
+
+    @functools.cached_property
+    def lowest_lam(self) -> float:
+        r""":math:`\lambda` at ``t_max``: nothing noisier is evaluated."""
+        return float(node_list(self.sde, torch.tensor([self.sde.t_max], dtype=torch.float64))[0].lam)
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole grid; 0 where steps are chosen on the way."""
+        return max(self._left.values(), default=0)
 
     def steps_left(self, node: Node) -> int | None:
         """How many steps of the grid follow a node; None where steps are chosen on the way."""

@@ -55,4 +55,4 @@ class Ancestral(Solver):
         shrink = -expm1(2 * (start.lam - stop.lam))  # 1 - exp(-2h)
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
         mean = expand(keep, x) * x + expand(stop.alpha * shrink, x) * process.estimate(x, start).data
-        return StepResult(mean + expand(stop.sigma * shrink**0.5, x) * noise.normal(x))
+        return StepResult(mean + expand(stop.sigma * shrink**0.5, x) * noise.increment(start.t, stop.t, x))

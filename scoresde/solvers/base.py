@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
-from ..sdes import Node
+from ..sdes import SDE, Node
 
 
 class StepResult(NamedTuple):
@@ -124,6 +125,15 @@ class Solver(abc.ABC):
     def default_stochasticity(self) -> float:
         """The eta of the process that the method steps unless told otherwise: 0 for the probability flow, else 1."""
         return 1.0 if self.stochastic else 0.0
+
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
+        if self.stages:
+            process.look_inside(nodes, self.stages, self.coordinate)
+
+    def visit(self, sde: SDE, times: Tensor) -> Tensor:
+        """The times that the method goes through, given those of the grid; most go straight."""
+        return times
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The memory before the first step: None, a tensor ``(batch, ...)`` or a NamedTuple of those."""

@@ -69,7 +69,7 @@ class DPM2M(Multistep):
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
         start = history.nodes[0]
-        part = frame(self.prediction, start, stop)
+        part = frame(self.prediction, start, stop, self.stochasticity(start))
         r = positions([n.lam for n in history.nodes], start.lam, part.h)
         if self.form == "taylor":
             weights = adams_weights(r, part.z)
@@ -136,7 +136,7 @@ class DPM3M(Multistep):
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
         start = history.nodes[0]
-        part = frame(self.prediction, start, stop)
+        part = frame(self.prediction, start, stop, self.stochasticity(start))
         r = positions([n.lam for n in history.nodes], start.lam, part.h)
         weights = adams_weights(r, part.z)
         if self.variant == "published" and len(r) == 3:  # half of D2 taken away: m = r (r - r1) / 2 has D2 = 1 alone

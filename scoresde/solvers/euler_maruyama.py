@@ -53,4 +53,4 @@ class EulerMaruyama(Solver):
         """See `Solver.step`."""
         h = stop.t - start.t
         spread = process.diffusion(x, start) * expand(abs(h) ** 0.5, x)
-        return StepResult(x + expand(h, x) * process.drift(x, start) + spread * noise.normal(x))
+        return StepResult(x + expand(h, x) * process.drift(x, start) + spread * noise.increment(start.t, stop.t, x))

@@ -71,9 +71,11 @@ def complete(x: Tensor, node: Node, prediction: str, value: Tensor) -> Estimate:
     return Estimate(combine(1 / node.alpha, x, -node.sigma / node.alpha, (1.0,), (value,)), value)
 
 
-def transfer(estimate: Estimate, stop: Node) -> Tensor:
-    r""":math:`\alpha_t\hat x + \sigma_t\hat\varepsilon`: the step of order 1 in either frame, finite at both ends."""
-    return weighted([(stop.alpha, estimate.data), (stop.sigma, estimate.noise)])
+def transfer(estimate: Estimate, start: Node, stop: Node, eta: float = 0.0) -> Tensor:
+    r"""The step of order 1 in the data's frame, without its noise: :math:`\alpha_t\hat x + \sigma_t
+    e^{-\eta^2h}\hat\varepsilon`. It is finite at both ends."""
+    fade = exp(eta * eta * (start.lam - stop.lam)) if eta else 1.0
+    return weighted([(stop.alpha, estimate.data), (stop.sigma * fade, estimate.noise)])
 
 
 def adams_weights(nodes: Sequence[Scalar], z: Scalar) -> list[Scalar]:

@@ -72,7 +72,7 @@ class ExponentialRungeKutta(Solver):
         """See `Solver.step`."""
         estimate = process.estimate(x, start)
         if endless(start, stop):
-            return StepResult(transfer(estimate, stop))
+            return StepResult(transfer(estimate, start, stop))
         first = getattr(estimate, self.prediction)
         return StepResult(exponential_step(self.tableau, self.prediction, process, x, start, stop, first))
 

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .._tensors import combine
 from ..errors import unknown
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Estimate, Node
 from .base import Solver, StepResult
-from .exponential import History, complete, endless, transfer
+from .exponential import History, complete, endless, frame, transfer
 from .start_up import start_evaluations, start_step
 
 START_UPS = ("single", "published")
@@ -81,7 +82,15 @@ class Multistep(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
-        return StepResult(self.predict(process, x, start, stop, history, estimate)[0], history)
+        moved, _ = self.predict(process, x, start, stop, history, estimate)
+        if self.stochastic:
+            spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread
+            moved = combine(1.0, moved, spread, (1.0,), (noise.increment(start.t, stop.t, x),))
+        return StepResult(moved, history)
+
+    def stochasticity(self, node: Node) -> float:
+        r""":math:`\eta` of the step from a node; a stochastic method adds the noise of its frame."""
+        return 0.0
 
     def look(self, process: Process, x: Tensor, start: Node, history: History) -> tuple[History, Estimate | None]:
         """The history up to the start of a step, and the estimate there (None if a correction has made it before)."""
@@ -97,7 +106,9 @@ class Multistep(Solver):
         last."""
         if endless(start, stop):
             value = history.values[0]
-            return transfer(estimate or complete(x, start, self.prediction, value), stop), False
+            return transfer(
+                estimate or complete(x, start, self.prediction, value), start, stop, self.stochasticity(start)
+            ), False
         known = len(history.nodes)  # a node dropped below costs one step an order, not a single step
         if known < self.memory - 1 and self.start_order > 1:
             first = estimate or complete(x, start, self.prediction, history.values[0])

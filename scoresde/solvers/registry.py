@@ -11,22 +11,33 @@ from ..correctors import Corrector, LangevinCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from .ancestral import Ancestral
 from .base import Solver
+from .cas import CAS
 from .ddim import DDIM
+from .ddim_eta import DDIMEta
 from .deis import TAB2, TAB3, TAB4, RhoAB2, RhoAB3, RhoAB4
 from .dpm_multistep import DPM2M, DPM3M, DPMpp2M, DPMpp3M
+from .dpm_multistep_sde import DPMpp2MSDE, DPMpp3MSDE
 from .dpm_singlestep import DPM2S, DPM3S, DPMpp2S, DPMpp3S
+from .dpmpp_sde import DPMpp2SAncestral, DPMppSDE
+from .edm import EDM
+from .er_sde import ERSDE1, ERSDE2, ERSDE3
 from .euler import Euler
 from .euler_maruyama import EulerMaruyama
 from .heun import Heun
+from .heun_sde import HeunSDE
 from .ipndm import IPNDM, PLMS
 from .langevin import Langevin
 from .midpoint import Midpoint
 from .predictor_corrector import PredictorCorrector
 from .res import RES2S, RES3S
+from .restart import Restart
 from .reverse_diffusion import ReverseDiffusion
 from .rho_runge_kutta import RhoHeun, RhoKutta3, RhoMidpoint, RhoRalston, RhoRK4
 from .rk4 import RK4
 from .rk45 import RK45
+from .sa_solver import SASolver
+from .seeds import SEEDS1, SEEDS2, SEEDS3
+from .sra import SRA1, ShARK
 from .unipc import UniP2, UniP3, UniPC1, UniPC2, UniPC3
 
 SOLVERS: tuple[type[Solver], ...] = (
@@ -34,6 +45,24 @@ SOLVERS: tuple[type[Solver], ...] = (
     EulerMaruyama,
     ReverseDiffusion,
     Ancestral,
+    DDIMEta,
+    DPMpp2MSDE,
+    DPMpp3MSDE,
+    DPMppSDE,
+    DPMpp2SAncestral,
+    SEEDS1,
+    SEEDS2,
+    SEEDS3,
+    SASolver,
+    ERSDE1,
+    ERSDE2,
+    ERSDE3,
+    HeunSDE,
+    SRA1,
+    ShARK,
+    EDM,
+    Restart,
+    CAS,
     Langevin,
     Euler,
     Heun,

@@ -57,4 +57,4 @@ class ReverseDiffusion(Solver):
         a = start.alpha / stop.alpha
         b2 = start.sigma * start.sigma * -expm1(2 * (start.lam - stop.lam))
         drift = expand(2 - a, x) * x + expand(b2, x) * process.score(x, start)
-        return StepResult(drift + expand(b2**0.5, x) * noise.normal(x))
+        return StepResult(drift + expand(b2**0.5, x) * noise.increment(start.t, stop.t, x))

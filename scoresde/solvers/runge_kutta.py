@@ -76,7 +76,7 @@ class RungeKutta(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if self.coordinate is not TIME and endless(start, stop):
-            return StepResult(transfer(process.estimate(x, start), stop))
+            return StepResult(transfer(process.estimate(x, start), start, stop))
         first = self.coordinate.slope(process, x, start) if state is None else state
         moved, ks = runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
         if self.tableau.b_error is None:

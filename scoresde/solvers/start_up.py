@@ -41,4 +41,4 @@ def start_step(
         return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)
     if order in _CLASSICAL:
         return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.noise)[0]
-    return transfer(estimate, stop)
+    return transfer(estimate, start, stop)

@@ -34,4 +34,6 @@ class Transition(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         spread = stop.sigma * (-expm1(2 * (stop.lam - start.lam))) ** 0.5
-        return StepResult(expand(stop.alpha / start.alpha, x) * x + expand(spread, x) * noise.normal(x))
+        return StepResult(
+            expand(stop.alpha / start.alpha, x) * x + expand(spread, x) * noise.increment(start.t, stop.t, x)
+        )

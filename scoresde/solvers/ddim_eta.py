@@ -1,0 +1,66 @@
+r"""DDIM with noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from .._tensors import check_number, expm1, weighted
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+from .base import Solver, StepResult
+
+
+@dataclass(frozen=True)
+class DDIMEta(Solver):
+    r"""DDIM(:math:`\eta`), for any process.
+
+    .. math::
+        x_t = \alpha_t\hat x + \sqrt{\sigma_t^2-c^2}\,\hat\varepsilon + c z,\qquad
+            c^2 = \eta^2\sigma_t^2(1-e^{-2h}).
+
+    Facts:
+        Weak order 1, strong order 1; 1 evaluation a step; no state. :math:`\eta = 0` is `DDIM`, :math:`\eta = 1` is
+        `Ancestral`. In between it is another scheme than the exponential integrator of the reverse SDE with the same
+        :math:`\eta`; both have the right law in the limit. In :math:`x/\alpha` it is k-diffusion's
+        ``sample_euler_ancestral``.
+
+    Args:
+        eta: the share of noise, 0 to 1.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> scoresde.solve(sde, target.score(sde), method="ddim_eta", eta=0.5, steps=20, shape=(4, 2), seed=0).x.shape
+        torch.Size([4, 2])
+
+    References:
+        Song, Meng, Ermon (2021), Denoising Diffusion Implicit Models, eq. 12 and 16. https://arxiv.org/abs/2010.02502
+    """
+
+    eta: float = 1.0
+
+    name: ClassVar[str] = "ddim_eta"
+    aliases: ClassVar[tuple[str, ...]] = ("euler_ancestral",)
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+    weak_order: ClassVar[int] = 1
+    strong_order: ClassVar[float] = 1.0
+    reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12 and 16"
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, low=0.0, high=1.0)
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        share = -self.eta * self.eta * expm1(2 * (start.lam - stop.lam))  # c^2 / sigma_t^2
+        estimate = process.estimate(x, start)
+        kept, drawn = stop.sigma * (1 - share) ** 0.5, stop.sigma * share**0.5
+        terms = ((stop.alpha, estimate.data), (kept, estimate.noise), (drawn, noise.increment(start.t, stop.t, x)))
+        return StepResult(weighted(terms))

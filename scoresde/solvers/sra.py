@@ -1,0 +1,120 @@
+r"""Methods of strong order 1.5 for additive noise: SRA1 and ShARK.
+
+The diffusion of a score-based SDE depends on time alone, which is what they need. A step takes two draws: the increment
+of the path, and its mean over the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from .._tensors import combine, expand
+from ..noise import Noise
+from ..processes import TIME, Process
+from ..sdes import Node
+from .base import Solver, StepResult
+
+
+class _StrongOrder(Solver):
+    """What the two share."""
+
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+    weak_order: ClassVar[int] = 2
+    strong_order: ClassVar[float] = 1.5
+    evaluations: ClassVar[int] = 2
+    affine: ClassVar[bool] = False
+    takes_stochasticity: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class SRA1(_StrongOrder):
+    r"""Roessler's SRA1, with :math:`\Delta W` and :math:`I_{10} = \int\!\!\int dW\,ds = \frac12|h|(\Delta W + \Delta
+    Z/\sqrt3)`.
+
+    .. math::
+        f_1 = F(x, s),\quad f_2 = F(x + \tfrac34 h f_1 + \tfrac32 g_t I_{10}/|h|,\ s + \tfrac34h),\quad
+        x' = x + h(\tfrac13 f_1 + \tfrac23 f_2) + g_t\Delta W + (g_s-g_t) I_{10}/|h|.
+
+    Facts:
+        Strong order 1.5, weak order 2; 2 evaluations and 2 draws a step; no state. :math:`\eta` is the
+        ``stochasticity`` of `scoresde.solve`.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> scoresde.solve(sde, target.score(sde), method="sra1", steps=20, shape=(4, 2), seed=0).evaluations
+        40
+
+    References:
+        Roessler (2010), Runge-Kutta methods for the strong approximation of solutions of stochastic differential
+        equations, table 6.3.
+    """
+
+    name: ClassVar[str] = "sra1"
+    reference: ClassVar[str] = "Roessler (2010), SRA1"
+    stages: ClassVar[tuple[float, ...]] = (0.75,)
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        h = stop.t - start.t
+        (inner,) = process.between(start, stop, self.stages, TIME)
+        root = expand(abs(h) ** 0.5, x)
+        w = root * noise.increment(start.t, stop.t, x)
+        mean = 0.5 * (w + 3**-0.5 * root * noise.normal(x))  # I_10 / |h|
+        g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)
+        f1 = process.drift(x, start)
+        f2 = process.drift(combine(1.0, x, h, (0.75,), (f1,)) + 1.5 * g_t * mean, inner)
+        return StepResult(combine(1.0, x, h, (1 / 3, 2 / 3), (f1, f2)) + g_t * w + (g_s - g_t) * mean)
+
+
+@dataclass(frozen=True)
+class ShARK(_StrongOrder):
+    r"""ShARK, the shifted additive-noise Runge-Kutta method, with :math:`W` and the space-time Lévy area :math:`H =
+    \frac1{|h|}\int(W_u - \frac{u}{|h|}W)\,du \sim N(0, |h|/12)`.
+
+    .. math::
+        \tilde x = x + g H,\quad f_1 = F(\tilde x, s),\quad
+        f_2 = F(\tilde x + \tfrac56(h f_1 + g W),\ s+\tfrac56h),\quad
+        x' = x + h(\tfrac25 f_1 + \tfrac35 f_2) + \tfrac12(g_s+g_t) W - (g_t-g_s)H,
+
+    the last two terms being :math:`\int g\,dW` for a diffusion that is a line over the step, and g its value in the
+    middle of the line.
+
+    Facts:
+        Strong order 1.5, weak order 2; 2 evaluations and 2 draws a step; no state.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> scoresde.solve(sde, target.score(sde), method="shark", steps=20, shape=(4, 2), seed=0).evaluations
+        40
+
+    References:
+        Foster, dos Reis, Strange (2024), High order splitting methods for SDEs satisfying a commutativity condition,
+        section 6. https://arxiv.org/abs/2210.17543
+    """
+
+    name: ClassVar[str] = "shark"
+    reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
+    stages: ClassVar[tuple[float, ...]] = (5 / 6,)
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`."""
+        h = stop.t - start.t
+        (inner,) = process.between(start, stop, self.stages, TIME)
+        root = expand(abs(h) ** 0.5, x)
+        w = root * noise.increment(start.t, stop.t, x)
+        area = 12**-0.5 * root * noise.normal(x)
+        g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)
+        g = 0.5 * (g_s + g_t)
+        shifted = x + g * area
+        f1 = process.drift(shifted, start)
+        f2 = process.drift(combine(1.0, shifted, h, (5 / 6,), (f1,)) + 5 / 6 * g * w, inner)
+        return StepResult(combine(1.0, x, h, (0.4, 0.6), (f1, f2)) + g * w - (g_t - g_s) * area)
