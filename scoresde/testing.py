@@ -338,13 +338,18 @@ def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Ten
 # --- strong errors ----------------------------------------------------------------------------------------------------
 
 
+# An increment of the path and sqrt(3) times its mean over the step less half of it, for methods with both: the second
+# draw of the mean is what runs ahead, so its weight falls along the step.
+AREA_WEIGHTS: tuple[Weight, Weight] = (torch.ones_like, lambda u: 1 - 2 * u)
+
+
 def strong_error(
     affine: AffineMap,
     target: Gaussian,
     sde: AffineSDE,
     times: Tensor,
     *,
-    weight: Weight | None = None,
+    weight: Weight | Sequence[Weight] | None = None,
     stochasticity: float = 1.0,
     points: int = 16,
 ) -> float:
@@ -361,13 +366,15 @@ def strong_error(
     no path is drawn.
 
     Args:
-        affine: the scheme's map (`probe`), started at `gaussian_state` of draw 0, with one draw a step after it.
+        affine: the scheme's map (`probe`), started at `gaussian_state` of draw 0, with its draws step by step after it.
         target: the data law.
         sde: the process.
-        times: the grid, ``(steps + 1,)``.
+        times: the grid, ``(steps + 1,)``; of a method that draws for parts of a step, the ends of those parts.
         weight: w(u), which increment of the path a step's draw stands for. None is the plain increment (w = 1) of
             Euler-Maruyama. Schemes built on a transition kernel weight the path as the kernel does: the forward
-            transition by :math:`g/\alpha`, the posterior by :math:`g\alpha/\sigma^2`.
+            transition by :math:`g/\alpha`, the posterior by :math:`g\alpha/\sigma^2`. Of a method with several draws
+            for the whole of a step, one weight each, as functions of the fraction of the step; they must be orthogonal
+            on [0, 1] (`AREA_WEIGHTS` for an increment and the path's mean).
         stochasticity: :math:`\eta`.
         points: quadrature nodes a step.
 
@@ -392,9 +399,10 @@ def strong_error(
         Kloeden, Platen (1992), Numerical Solution of Stochastic Differential Equations, section 10.2.
     """
     times = times.to(torch.float64)
-    if len(affine.response) != len(times):
+    each = 1 if weight is None or callable(weight) else len(weight)
+    if len(affine.response) != 1 + each * (len(times) - 1):
         raise InvalidArgumentError(
-            f"`affine` must have a draw for the start and one for each of the {len(times) - 1} steps, got "
+            f"`affine` must have a draw for the start and {each} for each of the {len(times) - 1} steps, got "
             f"{len(affine.response)} draws."
         )
     values = target.spectrum.values.reshape(-1)
@@ -413,10 +421,17 @@ def strong_error(
     nodes, lengths = _quadrature(times, points)
     level = _levels(sde, nodes.reshape(-1), values)
     exact = (carried(level) * stochasticity * level.g).reshape(*nodes.shape, -1)  # (steps, points, D)
-    shape = torch.ones_like(nodes) if weight is None else weight(nodes.reshape(-1)).reshape(nodes.shape)
-    unit = shape / (lengths * shape**2).sum(1, keepdim=True).sqrt()
+    if weight is None or callable(weight):
+        shapes = [torch.ones_like(nodes) if weight is None else weight(nodes.reshape(-1)).reshape(nodes.shape)]
+    else:
+        fraction = (nodes - times[:-1, None]) / times.diff()[:, None]
+        shapes = [each_weight(fraction) for each_weight in weight]
     gains = turned[1:].diagonal(dim1=1, dim2=2)
-    along = ((gains[:, None] * unit[..., None] - exact) ** 2 * lengths[..., None]).sum()
+    used = torch.zeros_like(exact)
+    for j, shape in enumerate(shapes):
+        unit = shape / (lengths * shape**2).sum(1, keepdim=True).sqrt()
+        used = used + gains[j::each, None] * unit[..., None]
+    along = ((used - exact) ** 2 * lengths[..., None]).sum()
     across = (turned[1:] ** 2).sum() - (gains**2).sum()
     total = (offset**2).sum() + (first**2).sum() + along + across
     return math.sqrt(max(float(total), 0.0) / len(mean))

@@ -79,7 +79,7 @@ class Process(abc.ABC):
     def at(self, lam: Scalar) -> Node:
         r"""The node with a given :math:`\lambda`, for stages whose place depends on the step."""
         if isinstance(lam, Tensor):
-            return self.sde.nodes(self._time_of(lam))
+            return self.sde.nodes(self._time_of(lam).clamp(self.sde.t_min, self.sde.t_max))
         if lam not in self._at:
             self.look_at([lam])
         return self._at[lam]
@@ -87,7 +87,7 @@ class Process(abc.ABC):
     def look_at(self, lams: Sequence[float]) -> None:
         """Compute such nodes for a whole grid at once."""
         finite = [lam for lam in lams if math.isfinite(lam)]
-        times = self._time_of(torch.tensor(finite, dtype=torch.float64))
+        times = self._time_of(torch.tensor(finite, dtype=torch.float64)).clamp(self.sde.t_min, self.sde.t_max)
         self._at.update(zip(finite, node_list(self.sde, times), strict=True))
 
     def _times(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:

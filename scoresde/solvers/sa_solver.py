@@ -38,10 +38,11 @@ class SASolver(Multistep):
         the official code, which interpolates with lower orders near the end and is written for VP.
 
     Args:
-        predictor: p, 1 to 4.
-        corrector: c, 0 (none) to 4.
+        predictor_order: p, 1 to 4.
+        corrector_order: c, 0 (none) to 4.
         tau: the stochasticity, a number or a function of t.
         lower_order_final: use fewer nodes in the last steps.
+        correct_last: correct the last step too, for one more evaluation.
 
     Example:
         >>> import torch, scoresde
@@ -54,10 +55,11 @@ class SASolver(Multistep):
         Xue et al. (2023), SA-Solver, algorithm 1. https://arxiv.org/abs/2309.05019
     """
 
-    predictor: int = 2
-    corrector: int = 2
+    predictor_order: int = 2
+    corrector_order: int = 2
     tau: float | Callable[[float], float] = 1.0
     lower_order_final: bool = False
+    correct_last: bool = False
 
     name: ClassVar[str] = "sa_solver"
     kind: ClassVar[str] = "sde"
@@ -69,8 +71,8 @@ class SASolver(Multistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integer("predictor", self.predictor, low=1, high=4)
-        check_integer("corrector", self.corrector, low=0, high=4)
+        check_integer("predictor_order", self.predictor_order, low=1, high=4)
+        check_integer("corrector_order", self.corrector_order, low=0, high=4)
         if not callable(self.tau):
             if isinstance(self.tau, str):
                 raise InvalidTypeError(f"`tau` must be a number or a function of t, got {self.tau!r}.")
@@ -79,12 +81,17 @@ class SASolver(Multistep):
     @property
     def weak_order(self) -> int:
         """2, or 1 with one node."""
-        return 2 if max(self.predictor, self.corrector) > 1 else 1
+        return 2 if max(self.predictor_order, self.corrector_order) > 1 else 1
+
+    @property
+    def extra_evaluations(self) -> int:
+        """Of the correction at the end."""
+        return int(self.correct_last and self.corrector_order > 0)
 
     @property
     def memory(self) -> int:
         """The nodes that predictor and corrector look back at."""
-        return max(self.predictor, self.corrector - 1)
+        return max(self.predictor_order, self.corrector_order - 1)
 
     def stochasticity(self, node: Node) -> float:
         r""":math:`\tau` of the step from a node."""
@@ -93,7 +100,7 @@ class SASolver(Multistep):
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
         start = history.nodes[0]
-        nodes, values = history.nodes[: self.predictor], history.values[: self.predictor]
+        nodes, values = history.nodes[: self.predictor_order], history.values[: self.predictor_order]
         return self._integrate(x, start, stop, nodes, values)
 
     def _integrate(
@@ -110,10 +117,11 @@ class SASolver(Multistep):
         spread = frame("data", start, stop, self.stochasticity(start)).spread
         draw = (noise.increment(start.t, stop.t, x),)
         predicted = combine(1.0, moved, spread, (1.0,), draw)
-        if not self.corrector or not correctable or process.steps_left(stop) == 0:
+        last = process.steps_left(stop) == 0
+        if not self.corrector_order or not correctable or (last and not self.correct_last):
             return StepResult(predicted, history)
         value = read(process, predicted, stop, "data")
         near = history.apart(stop)
-        nodes, values = (stop, *near.nodes)[: self.corrector], (value, *near.values)[: self.corrector]
+        nodes, values = (stop, *near.nodes)[: self.corrector_order], (value, *near.values)[: self.corrector_order]
         corrected = combine(1.0, self._integrate(x, start, stop, nodes, values), spread, (1.0,), draw)
         return StepResult(corrected, history.push(stop, value, self.memory))

@@ -47,6 +47,7 @@ from scoresde import (
     solve,
     solvers,
 )
+from scoresde.solvers import make_solver
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -420,7 +421,7 @@ def test_encoding_needs_a_deterministic_method(method: str) -> None:
     refused(
         lambda: solve(SDE_VP, spy, states(), method=method, steps=3, t_start=0.1, t_end=0.9, seed=0),
         InvalidArgumentError,
-        ("t_start=0.1", "t_end=0.9", repr(method), "rk45"),
+        ("t_start=0.1", "t_end=0.9", repr(make_solver(method, {}).name), "rk45"),
     )
     assert spy.calls == 0
 

@@ -50,6 +50,7 @@ METHODS = [m.name for m in scoresde.methods()]
 FIXED = [m.name for m in scoresde.methods() if not m.adaptive]
 ODE = [m.name for m in scoresde.methods() if not m.stochastic]
 ORDER = {m.name: m.ode_order for m in scoresde.methods()}
+DETOUR = {"restart": 4}  # steps besides the grid's
 STOCHASTIC = [m.name for m in scoresde.methods() if m.stochastic]
 by_process = pytest.mark.parametrize("sde", PROCESSES, ids=lambda s: type(s).__name__)
 by_method = pytest.mark.parametrize("method", METHODS)
@@ -363,11 +364,12 @@ def test_saved_times_of_fixed_steps_are_additional_nodes(method: str) -> None:
     solution = solve(SDE, elementwise, states(), seeds=range(4), save_at=wanted, **few(method, 5))
     assert solution.ts is not None and solution.xs is not None
     assert solution.ts.tolist() == wanted and solution.xs.shape == (6, 4, 2)
-    assert solution.steps == 5 + 3
+    assert solution.steps == 5 + 3 + DETOUR.get(method, 0)
     assert torch.equal(solution.xs[2], states()) and torch.equal(solution.xs[4], solution.x)
     assert torch.equal(solution.xs[3], solution.xs[5])
     steps = solve(SDE, elementwise, states(), seeds=range(4), save_at="steps", **few(method, 5))
-    assert steps.xs is not None and steps.xs.shape == (6, 4, 2) and torch.equal(steps.xs[-1], steps.x)
+    assert steps.xs is not None and torch.equal(steps.xs[-1], steps.x)
+    assert steps.xs.shape == (6 + DETOUR.get(method, 0), 4, 2)
 
 
 @pytest.mark.parametrize("method", ODE)
@@ -399,7 +401,7 @@ def test_saved_times_next_to_a_node_or_to_each_other(method: str) -> None:
     wanted = [near, 0.5, math.nextafter(SDE.t_max, 0.0), math.nextafter(SDE.t_min, 1.0)]
     solution = solve(SDE, elementwise, states(), seeds=range(4), save_at=wanted, grid=None, **few(method, 4))
     assert solution.xs is not None and bool(solution.xs.isfinite().all()) and bool(solution.success.all())
-    if method not in ("pc", "langevin"):  # a Langevin move is as large at the end of a sliver as anywhere
+    if method not in ("pc", "langevin", "edm", "cas"):  # their noise is as large at the end of a sliver as anywhere
         torch.testing.assert_close(solution.xs[0], solution.xs[1], rtol=1e-5, atol=1e-5)
 
 
@@ -663,7 +665,7 @@ def test_few_steps_work(sde: Any, method: str, steps: int) -> None:
     target = scoresde.targets.Gaussian(torch.tensor([0.3, -0.2]), torch.tensor([1.0, 0.25]))
     for grid in ("log_snr", "time", "karras", "quadratic"):
         solution = solve(sde, target.score(sde), method=method, steps=steps, grid=grid, shape=(5, 2), seed=0)
-        assert solution.steps == steps and bool(torch.isfinite(solution.x).all())
+        assert solution.steps == steps + DETOUR.get(method, 0) and bool(torch.isfinite(solution.x).all())
 
 
 @by_process
