@@ -12,7 +12,7 @@ torch.Size([1, 2])
 from . import grids, plot, solvers, targets, testing
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
-from .correctors import Corrector, LangevinCorrector
+from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from .errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -81,6 +81,7 @@ __all__ = [
     "InvalidTypeError",
     "LangevinCorrector",
     "LinearGamma",
+    "MALACorrector",
     "MaxStepsError",
     "Method",
     "Node",
@@ -102,6 +103,7 @@ __all__ = [
     "StepResult",
     "StepSizeUnderflowError",
     "SubVPSDE",
+    "UnderdampedCorrector",
     "UnsafeCheckpointError",
     "check_score",
     "grids",

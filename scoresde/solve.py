@@ -174,7 +174,9 @@ def solve(
                 controller,
                 state,
                 source,
-                compact=bool(getattr(score_fn, "rowwise", False)) and not source.whole_batch,
+                compact=bool(getattr(score_fn, "rowwise", False))
+                and not source.whole_batch
+                and not solver.batch_coupled,
                 recorder=recorder,
                 callback=callback,
                 progress=bar,

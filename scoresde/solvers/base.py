@@ -46,6 +46,8 @@ class Solver(abc.ABC):
         affine: whether it needs a process with alpha and sigma.
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
+        looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
+            move the state in between; such a method cannot be a predictor.
         default_steps: the number of steps that `solve` takes if none is given.
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``.
     """
@@ -107,6 +109,10 @@ class Solver(abc.ABC):
 
     @property
     def data_limit(self) -> bool:
+        return False
+
+    @property
+    def looks_ahead(self) -> bool:
         return False
 
     @property

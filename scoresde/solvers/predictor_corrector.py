@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -68,6 +69,11 @@ class PredictorCorrector(Solver):
             raise InvalidArgumentError(
                 f"`predictor` must make fixed steps of its own, got {self.predictor.name!r}; try 'ancestral'."
             )
+        if self.predictor.looks_ahead:
+            raise InvalidArgumentError(
+                f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "
+                f"'dpmpp_2m' or 'ancestral'."
+            )
         if not isinstance(self.corrector, Corrector):
             raise InvalidTypeError(
                 f"`corrector` must be a corrector such as scoresde.LangevinCorrector() or its name, got "
@@ -79,7 +85,12 @@ class PredictorCorrector(Solver):
     @property
     def evaluations(self) -> int:
         """The predictor's and the corrector's."""
-        return self.predictor.evaluations + self.corrector.moves
+        return self.predictor.evaluations + self.corrector.evaluations
+
+    @property
+    def batch_coupled(self) -> bool:
+        """As the corrector."""
+        return bool(getattr(self.corrector, "batch_coupled", False))
 
     @property
     def default_stochasticity(self) -> float:
@@ -97,9 +108,13 @@ class PredictorCorrector(Solver):
         return self.predictor.data_limit and self.order == "cp"
 
     @property
-    def stages(self) -> tuple[float, ...]:
+    def extra_evaluations(self) -> int:
         """As the predictor."""
-        return self.predictor.stages
+        return self.predictor.extra_evaluations
+
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """As the predictor."""
+        self.predictor.prepare(process, nodes)
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The predictor's memory."""

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..correctors import Corrector, LangevinCorrector
+from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from .ancestral import Ancestral
 from .base import Solver
@@ -99,7 +99,9 @@ SOLVERS: tuple[type[Solver], ...] = (
     RES3S,
     RK45,
 )
-CORRECTORS: dict[str, type[Corrector]] = {cls.name: cls for cls in (LangevinCorrector,)}
+CORRECTORS: dict[str, type[Corrector]] = {
+    cls.name: cls for cls in (LangevinCorrector, UnderdampedCorrector, MALACorrector)
+}
 BY_NAME: dict[str, type[Solver]] = {name: cls for cls in SOLVERS for name in (cls.name, *cls.aliases)}
 
 
@@ -128,8 +130,8 @@ def methods() -> tuple[Method, ...]:
     """All methods that `scoresde.solve` takes by name, with what they declare.
 
     Example:
-        >>> [m.name for m in methods() if m.kind == "sde"]
-        ['pc', 'euler_maruyama', 'reverse_diffusion', 'ancestral']
+        >>> [m.name for m in methods() if m.weak_order == 2 and m.evaluations == 1]
+        ['dpmpp_2m_sde', 'dpmpp_3m_sde', 'sa_solver', 'er_sde2', 'er_sde3']
     """
     fields = [f for f in Method._fields if f not in ("name", "solver")]
     return tuple(Method(name, cls, **{f: getattr(cls(), f) for f in fields}) for name, cls in BY_NAME.items())
@@ -185,6 +187,13 @@ def _parts(options: dict[str, Any]) -> dict[str, Any]:
         if corrector not in CORRECTORS:
             raise unknown("corrector", corrector, CORRECTORS)
         own = {k: options.pop(k) for k in _names(CORRECTORS[corrector]) if k in options}
+        missing = [
+            f.name
+            for f in dataclasses.fields(CORRECTORS[corrector])  # type: ignore[arg-type]
+            if f.default is dataclasses.MISSING and f.name not in own
+        ]
+        if missing:
+            raise InvalidArgumentError(f"corrector={corrector!r} needs the option {missing[0]!r}.")
         options["corrector"] = CORRECTORS[corrector](**own)
     elif isinstance(corrector, Corrector):
         double = [k for k in _names(type(corrector)) if k in options]

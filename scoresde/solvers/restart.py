@@ -73,6 +73,7 @@ class Restart(Solver):
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     evaluations: ClassVar[int] = 2
+    looks_ahead: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Xu et al. (2023), Restart, algorithm 1"

@@ -89,6 +89,11 @@ class SASolver(Multistep):
         return int(self.correct_last and self.corrector_order > 0)
 
     @property
+    def looks_ahead(self) -> bool:
+        """With a corrector."""
+        return self.corrector_order > 0
+
+    @property
     def memory(self) -> int:
         """The nodes that predictor and corrector look back at."""
         return max(self.predictor_order, self.corrector_order - 1)

@@ -142,6 +142,7 @@ class UniPC(UniP):
     correct_last: bool = False
 
     name: ClassVar[str] = "unipc"
+    looks_ahead: ClassVar[bool] = True
 
     @property
     def extra_evaluations(self) -> int:

@@ -1,0 +1,8 @@
+"""Correctors: Markov chains that leave the law at one time as it is, and so repair the law of a state there."""
+
+from .base import Corrector
+from .langevin import LangevinCorrector
+from .mala import MALACorrector
+from .underdamped import UnderdampedCorrector
+
+__all__ = ["Corrector", "LangevinCorrector", "MALACorrector", "UnderdampedCorrector"]

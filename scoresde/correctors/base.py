@@ -1,0 +1,33 @@
+"""The protocol of a corrector."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..noise import Noise
+from ..processes import Process
+from ..sdes import Node
+
+
+class Corrector(abc.ABC):
+    """Moves a state towards the law at one time; a frozen dataclass without memory.
+
+    Attributes:
+        name: what ``corrector=`` of ``pc`` calls it.
+        moves: moves a call; ``evaluations``: score evaluations a call.
+    """
+
+    name: ClassVar[str] = "own"
+    moves: int = 1
+
+    @property
+    def evaluations(self) -> int:
+        """One a move, unless a corrector says otherwise."""
+        return self.moves
+
+    @abc.abstractmethod
+    def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
+        """The corrected state."""
