@@ -1,11 +1,4 @@
-"""Where randomness comes from. A solver draws only through the `Noise` that it is handed.
-
-Three sources share one interface:
-
-- `BatchNoise`: one generator for the whole batch (``seed=``, ``generator=``, or torch's global one);
-- `SampleNoise`: one generator a sample (``seeds=``), so that sample i depends on seed i alone;
-- `CallableNoise`: a function ``(k, like) -> tensor`` that gives the k-th draw, to probe or replay a solve.
-"""
+"""Independent draws: for the batch, for each sample, or given by a function."""
 
 from __future__ import annotations
 
@@ -16,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._tensors import Scalar, check_integer
-from .errors import InvalidArgumentError, InvalidTypeError
+from .._tensors import Scalar, check_integer
+from ..errors import InvalidArgumentError, InvalidTypeError
 
 
 class Noise(abc.ABC):

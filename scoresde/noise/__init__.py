@@ -1,0 +1,14 @@
+"""Where randomness comes from. A solver draws only through the `Noise` that it is handed.
+
+Four sources share one interface:
+
+- `BatchNoise`: one generator for the whole batch (``seed=``, ``generator=``, or torch's global one);
+- `SampleNoise`: one generator a sample (``seeds=``), so that sample i depends on seed i alone;
+- `CallableNoise`: a function ``(k, like) -> tensor`` that gives the k-th draw, to probe or replay a solve;
+- `BrownianPath`: a path that gives the same increments whatever the grid (``noise=BrownianPath(...)``).
+"""
+
+from .brownian import BrownianPath
+from .sources import BatchNoise, CallableNoise, Noise, SampleNoise, check_seed, resolve
+
+__all__ = ["BatchNoise", "BrownianPath", "CallableNoise", "Noise", "SampleNoise", "check_seed", "resolve"]
