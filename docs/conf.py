@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import scoresde
+from benchmarks._tables import load, markdown, methods
 
 project = "scoresde"
 author = "The scoresde authors"
@@ -75,21 +74,9 @@ def _eval(text: str) -> str:
     return f"```{{eval-rst}}\n{text}```\n"
 
 
-def _results(name: str) -> dict[str, Any]:
-    path = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / f"{name}.json"
-    return json.loads(path.read_text())
-
-
-def _table(head: list[str], rows: list[list[str]], record: dict[str, Any]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    where = record["machine"]
-    note = f"(`{record['command']}`; {where['device']}, {where['threads']} threads, torch {where['torch']})"
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
-
-
 def digits_table() -> str:
     """The figures of ``benchmarks/results/digits.json``."""
-    record = _results("digits")
+    record = load("digits")
     results = record["results"]
     rows = [["held-out digits", "", f"{results['held-out']['recognised']:.3f}", "", "", "1", ""]]
     rows.append(["training digits", "", f"{results['training']['recognised']:.3f}", "1", "1", "", ""])
@@ -98,12 +85,12 @@ def digits_table() -> str:
             numbers = [row["recognised"], row["energy / training's"], row["sw2 / training's"], row["nearest"]]
             rows.append([f"`{method}`", process, f"{numbers[0]:.3f}", *(f"{v:.2f}" for v in numbers[1:])])
             rows[-1].append(f"{row['evaluations']:.0f}")
-    return _table(["method", "process", "recognised", "energy", "SW2", "nearest", "evaluations"], rows, record)
+    return markdown(["method", "process", "recognised", "energy", "SW2", "nearest", "evaluations"], rows, record)
 
 
 def speed_table() -> str:
     """The figures of ``benchmarks/results/speed.json``."""
-    record = _results("speed")
+    record = load("speed")
     digits = record["results"]["digits"]
     table = record["results"]["microseconds a step, null network, 1 thread"]
     shapes = list(next(iter(table.values())))
@@ -112,19 +99,19 @@ def speed_table() -> str:
         f"The digits network takes {digits['ms a call on 64']:.1f} ms for 64 digits with {digits['threads']} threads; "
         f"64 digits by `pc` with 500 steps take {digits['seconds for 64 digits by pc, 500 steps']:.1f} s.\n\n"
     )
-    return first + _table(["µs a step, 1 thread", *shapes], rows, record)
+    return first + markdown(["µs a step, 1 thread", *shapes], rows, record)
 
 
 def orders_table() -> str:
     """The figures of ``benchmarks/results/orders.json``."""
-    record = _results("orders")
+    record = load("orders")
     rows = []
     for method, by_grid in record["results"].items():
         for grid, row in by_grid.items():
             errors = [f"{e:.1e}" for e in row["errors"].values()]
             rows.append([f"`{method}`", f"`{grid}`", *errors, f"{row['slope']:.2f}", str(row["order"])])
     steps = [f"N = {n}" for n in next(iter(next(iter(record["results"].values())).values()))["errors"]]
-    return _table(["method", "grid", *steps, "slope", "declared"], rows, record)
+    return markdown(["method", "grid", *steps, "slope", "declared"], rows, record)
 
 
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
@@ -134,6 +121,8 @@ FILLED = {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,
         "<!-- orders -->": orders_table,
+        "<!-- deterministic methods -->": lambda: methods("ode"),
+        "<!-- stochastic methods -->": lambda: methods("sde"),
     },
 }
 

@@ -7,14 +7,17 @@ well.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ._tensors import check_number
 from ._tensors import check_times as real_times
 from .errors import InvalidArgumentError, InvalidTypeError, unknown
 
@@ -82,7 +85,141 @@ def quadratic(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     return _pinned(_line(t_start**0.5, t_end**0.5, steps) ** 2, t_start, t_end)
 
 
-GRIDS: dict[str, GridFunction] = {"log_snr": log_snr, "time": time, "karras": karras, "quadratic": quadratic}
+def angle(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    r"""Uniform in the angle :math:`\arctan(\sigma/\alpha)`, nearly the time of the cosine schedule, for any process.
+
+    Example:
+        >>> import scoresde
+        >>> [round(t, 3) for t in angle(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 2).tolist()]
+        [1.0, 0.5, 0.0]
+    """
+    ends = [math.atan(math.exp(-0.5 * float(sde.log_snr(t)))) for t in (t_start, t_end)]
+    inner = _line(ends[0], ends[1], steps)[1:-1]
+    times = sde.time(-2 * inner.tan().log())
+    return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
+
+
+@dataclass(frozen=True)
+class Beta:
+    r"""Times at the quantiles of a Beta distribution, both ends denser than the middle for a, b < 1.
+
+    With even u from 1 to 0, :math:`t = t_{end} + (t_{start}-t_{end})F^{-1}_{a,b}(u)`.
+
+    Args:
+        a, b: the parameters of the distribution.
+
+    Example:
+        >>> import scoresde
+        >>> [round(t, 3) for t in Beta(0.6, 0.6)(scoresde.VPSDE(), 1.0, 0.0, 4).tolist()]
+        [1.0, 0.824, 0.5, 0.176, 0.0]
+
+    References:
+        Lee et al. (2024), Beta Sampling is All You Need. https://arxiv.org/abs/2407.12173
+    """
+
+    a: float = 0.6
+    b: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name, value in (("a", self.a), ("b", self.b)):
+            check_number(name, value, low=0.0, strict=True)
+
+    def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+        """The grid."""
+        from scipy.stats import beta  # takes long to import
+
+        quantiles = torch.from_numpy(beta.ppf(_line(1.0, 0.0, steps).numpy(), self.a, self.b))
+        return _pinned(t_end + (t_start - t_end) * quantiles, t_start, t_end)
+
+
+@dataclass(frozen=True)
+class Levels:
+    r"""A published list of noise levels :math:`\rho = \sigma/\alpha`, as those of Align Your Steps, stretched to any
+    number of steps and any interval.
+
+    The levels are interpolated log-linearly in their position, as their authors do for other numbers of steps, and then
+    scaled log-linearly so that both ends are those of the solve.
+
+    Args:
+        rho: decreasing levels, all positive (a final 0 is the business of ``denoise=True``).
+
+    Example:
+        >>> import scoresde
+        >>> levels = Levels((80.0, 4.0, 0.5, 0.002))
+        >>> [round(t, 3) for t in levels(scoresde.EDMSDE(), 80.0, 0.002, 3).tolist()]
+        [80.0, 4.0, 0.5, 0.002]
+
+    References:
+        Sabour, Fidler, Kreis (2024), Align Your Steps. https://arxiv.org/abs/2404.14507
+    """
+
+    rho: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        values = tuple(float(v) for v in self.rho)
+        if len(values) < 2 or not all(a > b for a, b in itertools.pairwise(values)) or not 0 < values[-1] < values[0]:
+            raise InvalidArgumentError(f"`rho` must be at least 2 decreasing positive levels, got {values}.")
+        if not math.isfinite(values[0]):
+            raise InvalidArgumentError(f"`rho` must be finite, got {values}.")
+        object.__setattr__(self, "rho", values)
+
+    def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+        """The grid."""
+        ends = [-float(sde.log_snr(t)) / 2 for t in (t_start, t_end)]
+        _finite(ends, t_start, t_end, "Levels")
+        known = np.log(self.rho) if t_start > t_end else np.log(self.rho)[::-1]
+        at = np.interp(np.linspace(0, 1, steps + 1), np.linspace(0, 1, len(known)), known)
+        scaled = ends[0] + (at - at[0]) / (at[-1] - at[0]) * (ends[1] - ends[0])
+        return _pinned(sde.time(-2 * torch.from_numpy(scaled)).clone(), t_start, t_end)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    r"""Another grid with its steps moved towards the noise, as for larger images.
+
+    With the flow's time :math:`w = \rho/(1+\rho)`, made to run from 0 to 1 over the solve, :math:`w' = \frac{s w}{1 +
+    (s-1)w}`: over the whole of the flow this multiplies :math:`\rho` by s, that is, lowers the log-SNR by
+    :math:`2\ln s`.
+
+    Args:
+        factor: s, the square root of the ratio of the numbers of pixels in the published rule; 1 changes nothing.
+        grid: the grid to shift.
+
+    Example:
+        >>> import scoresde
+        >>> flow = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
+        >>> Shifted(3.0)(flow, 1.0, 0.0, 2).tolist()
+        [1.0, 0.75, 0.0]
+
+    References:
+        Esser et al. (2024), Scaling Rectified Flow Transformers, eq. 23. https://arxiv.org/abs/2403.03206
+    """
+
+    factor: float
+    grid: GridFunction = time
+
+    def __post_init__(self) -> None:
+        check_number("factor", self.factor, low=0.0, strict=True)
+        if not callable(self.grid):
+            raise InvalidTypeError(f"`grid` must be a grid function such as grids.time, got {self.grid!r}.")
+
+    def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+        """The grid."""
+        w = torch.sigmoid(-0.5 * sde.log_snr(self.grid(sde, t_start, t_end, steps)))
+        low, high = (w[-1], w[0]) if t_start > t_end else (w[0], w[-1])
+        share = (w[1:-1] - low) / (high - low)
+        moved = low + (high - low) * self.factor * share / (1 + (self.factor - 1) * share)
+        ends = torch.tensor([t_start, t_end], dtype=torch.float64)
+        return torch.cat([ends[:1], sde.time(-2 * torch.logit(moved)), ends[1:]])
+
+
+GRIDS: dict[str, GridFunction] = {
+    "log_snr": log_snr,
+    "time": time,
+    "karras": karras,
+    "quadratic": quadratic,
+    "cosine": angle,
+}
 
 
 @dataclass(frozen=True)
@@ -154,7 +291,7 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
     if isinstance(grid, str):
         if grid not in GRIDS:
             raise unknown("grid", grid, GRIDS)
-        if grid in ("log_snr", "karras") and not sde.affine:
+        if grid in ("log_snr", "karras", "cosine") and not sde.affine:
             raise InvalidArgumentError(f'grid={grid!r} needs a process with alpha and sigma; pass grid="time".')
         grid = GRIDS[grid]
     if not callable(grid):

@@ -27,7 +27,14 @@ from scoresde import (
 )
 from tests.unit.strategies import PROCESSES, schedules
 
-NAMES = ["log_snr", "time", "karras", "quadratic"]
+NAMES = ["log_snr", "time", "karras", "quadratic", "cosine"]
+MADE = {
+    "beta": grids.Beta(),
+    "beta, dense at the data": grids.Beta(1.0, 0.5),
+    "levels": grids.Levels((30.0, 5.0, 1.0, 0.2, 0.01)),
+    "shifted": grids.Shifted(3.0),
+    "shifted back, in the log-SNR": grids.Shifted(0.5, grids.log_snr),
+}
 F64 = torch.float64
 
 
@@ -80,6 +87,7 @@ def test_grids_of_random_processes(schedule: Any, name: str, steps: int, a: floa
         "time": lambda t: t,
         "quadratic": lambda t: t.sqrt(),
         "log_snr": sde.log_snr,
+        "cosine": lambda t: torch.atan(torch.exp(-sde.log_snr(t) / 2)),
         "karras": lambda t: torch.exp(-sde.log_snr(t) / 14),
     }[name](times)
     line = torch.linspace(float(quantity[0]), float(quantity[-1]), steps + 1, dtype=F64)
@@ -224,3 +232,59 @@ def test_checked_times_are_inside_finite_and_strictly_monotone(times: list[float
 def test_the_first_bad_entry_is_named(times: list[float], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         grids.check_times(torch.tensor(times, dtype=F64), 0.0, 1.0, "mine")
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_made_grids_end_exactly_and_are_monotone_both_ways(process: str, name: str, steps: int) -> None:
+    sde = PROCESSES[process]()
+    for start, end in ((sde.t_max, sde.t_min), (sde.t_min, sde.t_max)):
+        is_grid(grids.resolve(MADE[name], sde, start, end, steps), start, end, steps)
+
+
+def test_cosine_is_even_in_the_angle_and_nearly_the_cosine_schedules_time() -> None:
+    sde = CosineVPSDE()
+    times = grids.angle(sde, sde.t_max, sde.t_min, 10)
+    torch.testing.assert_close(times, grids.time(sde, sde.t_max, sde.t_min, 10), rtol=0, atol=0.005)
+    angles = torch.atan2(sde.sigma(times), sde.alpha(times))
+    torch.testing.assert_close(angles.diff(), angles.diff().mean().expand(10))
+
+
+def test_a_shift_multiplies_rho_on_the_whole_flow() -> None:
+    flow = FlowSDE(t_min=0.0, t_max=1.0)
+    plain, shifted = grids.time(flow, 1.0, 0.0, 8), grids.Shifted(3.0)(flow, 1.0, 0.0, 8)
+    rho = plain[1:-1] / (1 - plain[1:-1])
+    torch.testing.assert_close(shifted[1:-1] / (1 - shifted[1:-1]), 3 * rho)
+    torch.testing.assert_close(grids.Shifted(1.0)(flow, 1.0, 0.0, 8), plain)
+
+
+def test_levels_are_met_and_stretched() -> None:
+    sde = EDMSDE()
+    levels = grids.Levels((80.0, 10.0, 1.0, 0.1, 0.002))
+    torch.testing.assert_close(levels(sde, 80.0, 0.002, 4), torch.tensor(levels.rho, dtype=F64))
+    finer = levels(sde, 80.0, 0.002, 8)
+    torch.testing.assert_close(finer[::2], torch.tensor(levels.rho, dtype=F64))
+    torch.testing.assert_close(finer[1], (finer[0] * finer[2]).sqrt())
+
+
+def test_beta_with_parameters_one_is_even_in_time() -> None:
+    sde = VPSDE()
+    torch.testing.assert_close(grids.Beta(1.0, 1.0)(sde, 1.0, 0.1, 9), grids.time(sde, 1.0, 0.1, 9))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: grids.Beta(0.0, 1.0),
+        lambda: grids.Levels((1.0,)),
+        lambda: grids.Levels((1.0, 2.0)),
+        lambda: grids.Levels((1.0, 0.0)),
+        lambda: grids.Levels((math.inf, 1.0)),
+        lambda: grids.Shifted(-1.0),
+        lambda: grids.Shifted(2.0, "time"),
+    ],
+)
+def test_made_grids_refuse_nonsense(make: Any) -> None:
+    with pytest.raises(ScoreSDEError):
+        make()
