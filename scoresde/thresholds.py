@@ -1,7 +1,7 @@
 r"""Limits for the data estimate: score functions made from score functions.
 
 Data that lie in a known range, as images, have estimates in that range; a network at high noise, or under strong
-guidance, leaves it. Both wrappers change :math:`\hat x` alone and keep :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
+guidance, leaves it. Both wrappers limit :math:`\hat x` and keep :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
 """
 
 from __future__ import annotations

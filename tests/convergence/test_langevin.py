@@ -14,8 +14,8 @@ import torch
 
 import scoresde
 from scoresde import testing
+from scoresde.testing.kolmogorov import components
 
-from .kolmogorov import components
 from .problems import MIXTURE, PROCESSES, SHIFTED
 
 F64 = torch.float64

@@ -16,8 +16,9 @@ import torch
 
 import scoresde
 from scoresde import testing
+from scoresde.testing.kolmogorov import OBSERVABLES, expectations
+from scoresde.testing.kolmogorov import expectations_of_law as exact
 
-from .kolmogorov import OBSERVABLES, exact, expectations
 from .problems import MIXTURE, PROCESSES, affine_from
 
 F64 = torch.float64

@@ -18,8 +18,9 @@ import torch
 import scoresde
 from scoresde import solvers, testing
 from scoresde.solvers import EulerMaruyama, StepResult
+from scoresde.testing.kolmogorov import OBSERVABLES, expectations
+from scoresde.testing.kolmogorov import expectations_of_law as exact
 
-from .kolmogorov import OBSERVABLES, exact, expectations
 from .problems import MIXTURE, PROCESSES, SHIFTED, affine_from
 
 F64 = torch.float64

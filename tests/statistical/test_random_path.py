@@ -25,7 +25,7 @@ import scoresde
 from scoresde import testing
 from scoresde.noise import BatchNoise, Noise
 from scoresde.solvers import EulerMaruyama, Solver, StepResult
-from tests.convergence.kolmogorov import OBSERVABLES, expectations, observe
+from scoresde.testing.kolmogorov import OBSERVABLES, expectations, observe
 from tests.convergence.problems import MIXTURE, PROCESSES
 
 F64 = torch.float64

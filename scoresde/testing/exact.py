@@ -24,10 +24,10 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from ._tensors import check_integer, check_state
-from .errors import InvalidArgumentError
-from .sdes import AffineSDE
-from .targets import Gaussian, GaussianMixture
+from .._tensors import check_integer, check_state
+from ..errors import InvalidArgumentError
+from ..sdes import AffineSDE
+from ..targets import Gaussian, GaussianMixture
 
 Draw = Callable[[int, Tensor], Tensor]  # (k, like) -> the k-th standard normal draw of a solve
 Run = Callable[[tuple[int, ...], Draw], Tensor]  # (shape, draw) -> the final state, of that shape

@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-import scoresde
+from ..sdes import AffineSDE
+from ..solvers import Solver, make_solver
+from ..targets import GaussianMixture
+from .run import end_of
 
 OBSERVABLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "square": lambda x: x**2,
@@ -27,7 +30,7 @@ def observe(x: np.ndarray) -> np.ndarray:
     return np.stack([f(x) for f in OBSERVABLES.values()], axis=1)
 
 
-def components(target: scoresde.targets.GaussianMixture, sde: scoresde.AffineSDE, t: float) -> tuple[np.ndarray, ...]:
+def components(target: GaussianMixture, sde: AffineSDE, t: float) -> tuple[np.ndarray, ...]:
     """Weights, means and standard deviations of the law at time t."""
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     means = alpha * target.means.reshape(-1).numpy()
@@ -35,9 +38,9 @@ def components(target: scoresde.targets.GaussianMixture, sde: scoresde.AffineSDE
     return target.log_weights.exp().numpy(), means, stds
 
 
-def exact(
-    target: scoresde.targets.GaussianMixture,
-    sde: scoresde.AffineSDE,
+def expectations_of_law(
+    target: GaussianMixture,
+    sde: AffineSDE,
     t: float,
     function: Callable[[np.ndarray], np.ndarray] = observe,
 ) -> np.ndarray:
@@ -48,10 +51,10 @@ def exact(
 
 
 def expectations(
-    target: scoresde.targets.GaussianMixture,
-    sde: scoresde.AffineSDE,
+    target: GaussianMixture,
+    sde: AffineSDE,
     times: torch.Tensor,
-    method: scoresde.Solver | str,
+    method: Solver | str,
     *,
     draws: int = 1,
     points: int = 401,
@@ -66,7 +69,7 @@ def expectations(
         points: knots of the spline.
         nodes: Gauss-Hermite nodes a draw.
     """
-    score = target.score(sde)
+    score, solver = target.score(sde), make_solver(method, options)
     z1, w1 = np.polynomial.hermite_e.hermegauss(nodes)
     zs = np.stack([g.ravel() for g in np.meshgrid(*[z1] * draws, indexing="ij")])  # (draws, nodes^draws)
     w = np.prod(np.stack([g.ravel() for g in np.meshgrid(*[w1 / w1.sum()] * draws, indexing="ij")]), axis=0)
@@ -85,9 +88,7 @@ def expectations(
         x = knots(start)
         states = torch.as_tensor(np.repeat(x, len(w)))[:, None]
         grid = torch.tensor([start, stop], dtype=torch.float64)
-        moved = scoresde.solve(
-            sde, score, states, method=method, grid=grid, noise=lambda k, like: tiled[k], **options
-        ).x
+        moved = end_of(solver, sde, score, states, grid, lambda k, like: tiled[k])
         values = later(moved[:, 0].numpy().clip(low, high)).reshape(points, len(w), -1)
         later = CubicSpline(x, np.einsum("pqo,q->po", values, w))
-    return exact(target, sde, ends[0], later)
+    return expectations_of_law(target, sde, ends[0], later)

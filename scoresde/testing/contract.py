@@ -1,0 +1,146 @@
+"""What every method keeps, as checks that a solver of one's own can run too."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import grids
+from ..integrate import Solution
+from ..noise import CallableNoise, Noise, SampleNoise
+from ..sdes import VPSDE
+from ..solvers import Solver, make_solver
+from .run import run
+
+_SDE = VPSDE()
+
+
+def _score(x: Tensor, t: Tensor) -> Tensor:
+    """Elementwise and smooth, so that results do not depend on how a batch is cut, to the last digit."""
+    time = t.reshape(-1, *[1] * (x.ndim - 1))
+    return -x / (0.3 + time) + 0.1 * x / (1 + x * x)
+
+
+def _states(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+def _solve(
+    solver: Solver, x: Tensor, steps: int = 6, seeds: range | list[int] | None = None, noise: Noise | None = None
+) -> Solution:
+    times = grids.resolve("log_snr", _SDE, _SDE.t_max, _SDE.t_min, steps)
+    return run(solver, _SDE, _score, x, times, noise or SampleNoise(range(len(x)) if seeds is None else seeds))
+
+
+def dtype_is_kept(solver: Solver) -> None:
+    """float32 and float64 states stay what they are, on their device, and agree to float32's precision."""
+    single, double = (_solve(solver, _states(4, 3, dtype=d)).x for d in (torch.float32, torch.float64))
+    assert single.dtype == torch.float32 and double.dtype == torch.float64
+    assert single.device == double.device == torch.device("cpu")
+    scale = float(double.abs().max())
+    assert float((single.double() - double).abs().max()) <= 1e-3 * scale
+
+
+def input_is_untouched(solver: Solver) -> None:
+    """The state that is handed in does not change, and no step writes into the one before."""
+    x = _states(3, 2)
+    before = x.clone()
+    _solve(solver, x)
+    assert torch.equal(x, before)
+
+
+def samples_do_not_feel_their_batch_mates(solver: Solver) -> None:
+    """A permuted batch gives permuted results, and a part of a batch the same as the whole, bitwise."""
+    if solver.batch_coupled:
+        return
+    x = _states(5, 2)
+    whole = _solve(solver, x).x
+    order = [3, 0, 4, 1, 2]
+    assert torch.equal(_solve(solver, x[order], seeds=order).x, whole[order])
+    assert torch.equal(_solve(solver, x[1:3], seeds=[1, 2]).x, whole[1:3])
+
+
+def event_ranks(solver: Solver) -> None:
+    """Events of rank 1 to 4 with the same numbers give the same numbers."""
+    x = _states(3, 16)
+    draws = {k: _states(3, 16) * (k % 3 - 1.1) for k in range(400)}
+    flat = _solve(solver, x, noise=CallableNoise(lambda k, like: _given(draws, k, like))).x
+    for event in ((4, 4), (2, 2, 4), (2, 2, 2, 2)):
+        shaped = _solve(solver, x.reshape(3, *event), noise=CallableNoise(lambda k, like: _given(draws, k, like))).x
+        assert shaped.shape == (3, *event)
+        assert torch.allclose(shaped.reshape(3, 16), flat, rtol=1e-12, atol=1e-12)
+
+
+def _given(draws: dict[int, Tensor], k: int, like: Tensor) -> Tensor:
+    return draws[k].reshape(like.shape) if like.numel() == draws[k].numel() else draws[k][:, 0].reshape(like.shape)
+
+
+def one_step(solver: Solver) -> None:
+    """A grid of one step works."""
+    assert bool(torch.isfinite(_solve(solver, _states(2, 2), steps=1).x).all())
+
+
+def same_seed_same_result(solver: Solver) -> None:
+    """Twice the same, and with other seeds another result if the method draws noise."""
+    x = _states(3, 2)
+    first = _solve(solver, x, steps=60).x
+    _solve(solver, _states(7, 4))  # nothing is kept from one solve to the next
+    assert torch.equal(_solve(solver, x, steps=60).x, first)
+    assert torch.equal(_solve(solver, x, steps=60, seeds=[10, 11, 12]).x, first) != solver.stochastic
+
+
+def value_semantics(solver: Solver) -> None:
+    """It is equal to its copies, hashable, pickles, and its repr names its class."""
+    copy = pickle.loads(pickle.dumps(solver))
+    assert copy == solver and hash(copy) == hash(solver)
+    assert type(solver).__name__ in repr(solver)
+    x = _states(2, 2)
+    assert torch.equal(_solve(copy, x).x, _solve(solver, x).x)
+
+
+def evaluations_are_as_declared(solver: Solver) -> None:
+    """Steps times ``evaluations``, and ``extra_evaluations``; no evaluation is outside the interval."""
+    solution = _solve(solver, _states(2, 2))
+    detours = solution.steps - 6  # a method may visit more than the grid
+    used = solution.evaluations - solver.extra_evaluations
+    least, most = 6 * solver.evaluations, (6 + detours) * solver.evaluations
+    assert least <= used <= most, (used, least, most)
+
+
+CHECKS: dict[str, Callable[[Solver], None]] = {
+    check.__name__: check
+    for check in (
+        dtype_is_kept,
+        input_is_untouched,
+        samples_do_not_feel_their_batch_mates,
+        event_ranks,
+        one_step,
+        same_seed_same_result,
+        value_semantics,
+        evaluations_are_as_declared,
+    )
+}
+
+
+def check_solver(method: Solver | str) -> None:
+    """Run the contract of a fixed-step method: every check of `CHECKS`.
+
+    Dtype and device are kept, the input is untouched, samples do not depend on batch mates, all event ranks work, so
+    does a grid of one step, the same seed gives the same result, the solver is a value that pickles, and it evaluates
+    what it declares.
+
+    Raises:
+        AssertionError: a check failed; its name is in the message.
+
+    Example:
+        >>> check_solver("dpmpp_2m")
+    """
+    solver = make_solver(method, {})
+    for name, check in CHECKS.items():
+        try:
+            check(solver)
+        except AssertionError as error:
+            raise AssertionError(f"{solver!r} does not keep the contract: {name}: {check.__doc__} {error}") from error

@@ -1,0 +1,251 @@
+"""Orders of a solver, and its error for a number of evaluations, on problems with exact answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import grids
+from .._tensors import check_integer
+from ..errors import InvalidArgumentError, unknown
+from ..sdes import VPSDE, AffineSDE
+from ..solvers import Solver, make_solver
+from ..targets import Gaussian, GaussianMixture
+from .exact import (
+    Convergence,
+    Draw,
+    Weight,
+    affine_law,
+    converge,
+    gaussian_state,
+    mixture_flow_map,
+    probe,
+    strong_error,
+)
+from .kolmogorov import expectations, expectations_of_law
+from .run import end_of, run
+
+_F64 = torch.float64
+
+
+def _mixture() -> GaussianMixture:
+    """Unequal weights, a gap and three widths; its probability flow is strongly non-linear."""
+    means = torch.tensor([[-1.2], [0.4], [1.5]], dtype=_F64)
+    return GaussianMixture(torch.tensor([0.3, 0.5, 0.2]), means, scales=torch.tensor([0.3, 0.2, 0.4]))
+
+
+def _gaussian() -> Gaussian:
+    return Gaussian(torch.tensor([0.7], dtype=_F64), 0.3)
+
+
+def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
+    return sde.t_max if t_start is None else t_start, sde.t_min if t_end is None else t_end
+
+
+def _times(sde: AffineSDE, grid: str, interval: tuple[float, float], steps: int) -> Tensor:
+    return grids.resolve(grid, sde, *interval, steps)
+
+
+def estimate_order(
+    method: Solver | str,
+    sde: AffineSDE | None = None,
+    *,
+    steps: Sequence[int] = (40, 80, 160, 320),
+    grid: str = "log_snr",
+    t_start: float | None = None,
+    t_end: float | None = None,
+    **options: Any,
+) -> Convergence:
+    r"""The order of a deterministic method, on the probability flow of a one-dimensional mixture.
+
+    The error is the largest over six starts, against the quantile map.
+
+    Args:
+        method: a solver or a name; ``options`` are the name's.
+        sde: the process, `VPSDE` by default.
+        steps: numbers of steps, growing.
+        grid: where the steps are.
+        t_start, t_end: the interval; start away from ``t_max`` to see the errors of a multistep method's first steps.
+
+    Returns:
+        A `Convergence`: errors, slopes, ``order()``.
+
+    Example:
+        >>> round(estimate_order("dpmpp_2m", steps=(80, 160)).order(), 1)
+        2.0
+    """
+    process = VPSDE() if sde is None else sde
+    interval = _interval(process, t_start, t_end)
+    target, solver = _mixture(), make_solver(method, options)
+    starts = process.prior.std * torch.tensor([-1.7, -0.9, -0.2, 0.35, 0.8, 1.6], dtype=_F64)[:, None]
+    x = mixture_flow_map(target, starts, process, process.t_max, interval[0])
+    exact = mixture_flow_map(target, x, process, *interval)
+
+    def error(n: int) -> float:
+        got = end_of(solver, process, target.score(process), x, _times(process, grid, interval, n))
+        return float((got - exact).abs().max())
+
+    return converge(error, steps)
+
+
+def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float | None) -> tuple[Gaussian, Any]:
+    """A Gaussian problem, and its solve from the exact law at the first time."""
+    target = _gaussian()
+
+    def solve(shape: tuple[int, ...], draw: Draw) -> Tensor:
+        x = gaussian_state(target, sde, float(times[0]), draw(0, torch.empty(shape, dtype=_F64)))
+        later: Draw = lambda k, like: draw(k + 1, like)  # noqa: E731
+        return end_of(solver, sde, target.score(sde), x, times, later, stochasticity)
+
+    return target, solve
+
+
+def weak_order(
+    method: Solver | str,
+    sde: AffineSDE | None = None,
+    *,
+    problem: str = "gaussian",
+    steps: Sequence[int] = (64, 128, 256),
+    grid: str = "log_snr",
+    t_start: float | None = None,
+    t_end: float = 0.01,
+    draws: int = 1,
+    stochasticity: float | None = None,
+    **options: Any,
+) -> Convergence:
+    r"""The order of the law of a method, without Monte Carlo error.
+
+    On ``"gaussian"``, N(0.7, 0.3), the error is :math:`|V/S - 1|` of the variance, exact by probing. On ``"mixture"``
+    it is the root of the summed squares of the errors of :math:`E x^2, E\cos 2x, E\,\mathrm{sigmoid}(4x)`, by the backward
+    recursion: for methods without a memory, whose step does not depend on the number of steps.
+
+    Args:
+        method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.
+        problem: ``"gaussian"`` or ``"mixture"``.
+        draws: of the mixture: how many draws a step makes.
+        stochasticity: eta, of methods that take it.
+
+    Example:
+        >>> round(weak_order("dpmpp_2m_sde").order(), 1)
+        2.0
+    """
+    process = VPSDE() if sde is None else sde
+    interval = _interval(process, t_start, t_end)
+    solver = make_solver(method, options)
+
+    def gaussian_error(n: int) -> float:
+        target, solve = _started(solver, process, _times(process, grid, interval, n), stochasticity)
+        _, covariance = affine_law(solve, (1,))
+        exact = float(process.alpha(t_end)) ** 2 * float(target.spectrum.values) + float(process.sigma(t_end)) ** 2
+        return abs(float(covariance) / exact - 1)
+
+    def mixture_error(n: int) -> float:
+        times = _times(process, grid, interval, n)
+        got = expectations(_mixture(), process, times, solver, draws=draws, nodes=20 if draws == 1 else 10)
+        return float(((got - expectations_of_law(_mixture(), process, t_end)) ** 2).sum() ** 0.5)
+
+    problems = {"gaussian": gaussian_error, "mixture": mixture_error}
+    if problem not in problems:
+        raise unknown("problem", problem, problems)
+    return converge(problems[problem], steps)
+
+
+def strong_order(
+    method: Solver | str,
+    sde: AffineSDE | None = None,
+    *,
+    steps: Sequence[int] = (64, 128, 256),
+    grid: str = "log_snr",
+    t_start: float | None = None,
+    t_end: float = 0.01,
+    weight: Weight | Sequence[Weight] | None = None,
+    cells: Sequence[float] = (),
+    stochasticity: float | None = None,
+    **options: Any,
+) -> Convergence:
+    r"""The order of a method's distance from the exact solution on the same Brownian path, on N(0.7, 0.3).
+
+    Args:
+        method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.
+        weight: which increment of the path a draw stands for, see `strong_error`.
+        cells: of a method that draws for parts of a step, where the parts end, as fractions of the step in
+            :math:`\lambda`.
+        stochasticity: eta, of methods that take it.
+
+    Example:
+        >>> round(strong_order("euler_maruyama", grid="time", steps=(128, 256)).order(), 1)
+        1.0
+    """
+    process = VPSDE() if sde is None else sde
+    interval = _interval(process, t_start, t_end)
+    solver = make_solver(method, options)
+
+    def error(n: int) -> float:
+        times = _times(process, grid, interval, n)
+        target, solve = _started(solver, process, times, stochasticity)
+        affine = probe(solve, (1,))
+        ends = times
+        if cells:
+            lam = process.log_snr(times)
+            parts = [process.time(lam[:-1] + c * lam.diff()) for c in cells]
+            ends = torch.cat([torch.stack([times[:-1], *parts], dim=1).flatten(), times[-1:]])
+        centre = float(process.alpha(t_end)) * target.mean
+        eta = 1.0 if stochasticity is None else stochasticity
+        options = {"weight": weight, "stochasticity": eta}
+        return strong_error(affine._replace(constant=centre), target, process, ends, **options)  # type: ignore[arg-type]
+
+    return converge(error, steps)
+
+
+def work_precision(
+    method: Solver | str,
+    target: Gaussian | GaussianMixture,
+    sde: AffineSDE,
+    *,
+    x: Tensor | None = None,
+    exact: Tensor | None = None,
+    budgets: Sequence[int] = (5, 10, 20, 50),
+    grid: str = "log_snr",
+    **options: Any,
+) -> Mapping[int, float]:
+    r"""The error of a deterministic method for numbers of evaluations: RMS over samples and dimensions of the distance
+    of the end points from the exact ones.
+
+    Args:
+        method, options: a solver or a name, with fixed steps.
+        target: the data law.
+        sde: the process, from t_max to t_min.
+        x: states at t_max; 64 draws of the prior, of seed 0, by default.
+        exact: where the flow takes them; of a `Gaussian` it is known.
+        budgets: numbers of evaluations; a budget too small for one step is left out.
+        grid: where the steps are.
+
+    Example:
+        >>> import scoresde
+        >>> target = Gaussian(torch.zeros(4, dtype=torch.float64), 0.3)
+        >>> errors = work_precision("dpmpp_2m", target, scoresde.VPSDE(), budgets=(10, 20))
+        >>> errors[10] > errors[20]
+        True
+    """
+    solver = make_solver(method, options)
+    if solver.adaptive:
+        raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; it has no error for a budget.")
+    if x is None:
+        generator = torch.Generator().manual_seed(0)
+        x = sde.prior_sample((64, *target.event_shape), generator=generator, dtype=_F64)
+    if exact is None:
+        if not isinstance(target, Gaussian):
+            raise InvalidArgumentError("`exact` is missing: only a Gaussian target knows where its flow ends.")
+        exact = target.flow_map(x, sde, sde.t_max, sde.t_min)
+    errors = {}
+    for budget in budgets:
+        steps = (check_integer("budgets", budget, low=1) - solver.extra_evaluations) // max(1, solver.evaluations)
+        if steps < 1:
+            continue
+        got = run(solver, sde, target.score(sde), x, _times(sde, grid, (sde.t_max, sde.t_min), steps))
+        errors[budget] = math.sqrt(float((got.x - exact).square().mean()))
+    return errors

@@ -1,0 +1,66 @@
+"""A solve without the arguments of `scoresde.solve`: given times, given draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..controllers import FixedGrid
+from ..integrate import Solution, integrate
+from ..noise import CallableNoise, Noise
+from ..processes import GeneralReverse, Network, ReverseProcess
+from ..sdes import SDE
+from ..solvers import Solver, make_solver
+
+
+def run(
+    method: Solver | str,
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    x: Tensor,
+    times: Tensor,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+    stochasticity: float | None = None,
+) -> Solution:
+    """Step a method over given times, from ``x`` at the first."""
+    solver = make_solver(method, {})
+    eta = solver.default_stochasticity if stochasticity is None else stochasticity
+    process = (ReverseProcess if sde.affine else GeneralReverse)(sde, Network(score_fn), eta=eta)
+    source = noise if isinstance(noise, Noise) else CallableNoise(noise or _none)
+    with torch.no_grad():
+        return integrate(process, solver, FixedGrid(solver.visit(sde, times)), x, source)
+
+
+def end_of(
+    method: Solver | str,
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    x: Tensor,
+    times: Tensor,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+    stochasticity: float | None = None,
+) -> Tensor:
+    """The final state of a method that is stepped over given times.
+
+    Args:
+        method: a name of `scoresde.methods` or a solver, with fixed steps.
+        sde, score_fn: the problem.
+        x: the state at ``times[0]``, ``(batch, *event)``.
+        times: ``(steps + 1,)`` float64, falling to generate.
+        noise: a `scoresde.Noise` or a function ``(k, like)``; a deterministic method needs none.
+        stochasticity: eta, of methods that take it.
+
+    Example:
+        >>> import scoresde
+        >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), torch.ones(1))
+        >>> end_of("ddim", sde, target.score(sde), torch.ones(1, 1), torch.tensor([1.0, 0.5, 0.1])).shape
+        torch.Size([1, 1])
+    """
+    return run(method, sde, score_fn, x, times, noise, stochasticity).x
+
+
+def _none(k: int, like: Tensor) -> Tensor:
+    raise AssertionError("a deterministic method drew noise")

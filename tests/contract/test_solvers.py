@@ -1,0 +1,112 @@
+"""The contract of a method, over every method; and that the checks catch a solver that breaks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import StepResult, solvers, testing
+
+METHODS = [m for m in scoresde.methods() if m.name == m.solver.name and not m.adaptive]
+VARIANTS: list[scoresde.Solver] = [
+    solvers.UniPC(order=4),
+    solvers.UniP(order=5, prediction="noise"),
+    solvers.UniPC3(correct_last=True, variant="full"),
+    solvers.DPMpp3M(start_up="published", lower_order_final=True),
+    solvers.DPM3M(variant="published"),
+    solvers.SASolver(3, 4, tau=lambda t: 1.0 if t > 0.2 else 0.0),
+    solvers.EDM(s_churn=3.0, a=0.5, s_noise=1.01),
+    solvers.Restart(((0.2, 1.0, 2, 2), (0.05, 0.1))),
+    solvers.PredictorCorrector(solvers.DPMpp2M(), scoresde.UnderdampedCorrector(), order="pc"),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("check", testing.CHECKS)
+def test_every_method_keeps_the_contract(method: scoresde.Method, check: str) -> None:
+    testing.CHECKS[check](method.solver())
+
+
+@pytest.mark.parametrize("solver", VARIANTS, ids=repr)
+def test_so_do_their_variants(solver: scoresde.Solver) -> None:
+    for name, check in testing.CHECKS.items():
+        if name != "value_semantics" or "lambda" not in repr(solver):  # a lambda does not pickle
+            check(solver)
+
+
+@dataclass(frozen=True)
+class Broken(solvers.DDIM):
+    mistake: str = ""
+
+    name: ClassVar[str] = "broken"
+    seen: ClassVar[list[int]] = []
+
+    def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
+        if self.mistake == "writes into the state":
+            x.mul_(1.0 + 1e-9)
+        if self.mistake == "evaluates twice":
+            process.estimate(x, start)
+        out = super().step(process, x, start, stop, state, noise).x
+        if self.mistake == "mixes the batch":
+            out = out + 1e-9 * out.mean(0)
+        if self.mistake == "changes the dtype":
+            out = out.double()
+        if self.mistake == "remembers":
+            self.seen.append(1)
+            out = out + 1e-9 * len(self.seen)
+        if self.mistake == "knows one rank":
+            out = out + 1e-9 * x.shape[1]
+        if self.mistake == "draws in secret":
+            out = out + 1e-9 * torch.randn_like(out)
+        return StepResult(out)
+
+
+MISTAKES = [
+    "writes into the state",
+    "evaluates twice",
+    "mixes the batch",
+    "changes the dtype",
+    "remembers",
+    "knows one rank",
+    "draws in secret",
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_checks_catch_what_they_are_for(mistake: str) -> None:
+    testing.check_solver(Broken())
+    with pytest.raises(AssertionError, match="does not keep the contract"):
+        testing.check_solver(Broken(mistake))
+
+
+def test_orders_by_the_public_functions() -> None:
+    assert testing.estimate_order("unipc3", t_start=0.5, steps=(80, 160)).order() == pytest.approx(4, abs=0.3)
+    assert testing.estimate_order("heun", scoresde.FlowSDE(), grid="time", steps=(80, 160)).order() > 1.8
+    assert testing.weak_order("heun_sde", grid="time").order() == pytest.approx(2, abs=0.2)
+    assert testing.weak_order("ancestral", problem="mixture", steps=(32, 64)).order() == pytest.approx(1, abs=0.2)
+    strong = testing.strong_order("sra1", grid="time", weight=testing.AREA_WEIGHTS)
+    assert strong.order() > 1.4
+    cells = testing.strong_order("seeds3", weight=_transition, cells=(1 / 3, 2 / 3))
+    assert cells.order() == pytest.approx(1, abs=0.15)
+    with pytest.raises(scoresde.InvalidArgumentError, match="problem"):
+        testing.weak_order("ancestral", problem="other")
+
+
+def _transition(u: torch.Tensor) -> torch.Tensor:
+    node = scoresde.VPSDE().nodes(u)
+    return node.g2.sqrt() / node.alpha
+
+
+def test_work_precision() -> None:
+    target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.5)
+    with pytest.raises(scoresde.InvalidArgumentError, match="exact"):
+        testing.work_precision("ddim", target, scoresde.VPSDE())
+    with pytest.raises(scoresde.InvalidArgumentError, match="budget"):
+        testing.work_precision("rk45", target, scoresde.VPSDE())
+    gaussian = scoresde.targets.Gaussian(torch.zeros(3, dtype=torch.float64), 0.5)
+    errors = testing.work_precision("rk4", gaussian, scoresde.VPSDE(), budgets=(3, 8, 80))
+    assert list(errors) == [8, 80] and errors[80] < errors[8]
