@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import grids, plot, solvers, targets, testing
+from . import discrete, grids, losses, models, plot, solvers, targets, testing
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
@@ -31,7 +31,7 @@ from .errors import (
 from .grids import Grid
 from .integrate import Info, Solution, Status
 from .models import ScoreModel
-from .noise import BatchNoise, CallableNoise, Noise, SampleNoise
+from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
 from .sdes import (
     EDMSDE,
     SDE,
@@ -65,6 +65,7 @@ __all__ = [
     "Adaptive",
     "AffineSDE",
     "BatchNoise",
+    "BrownianPath",
     "CallableNoise",
     "CheckpointError",
     "CheckpointMismatchError",
@@ -106,9 +107,12 @@ __all__ = [
     "UnderdampedCorrector",
     "UnsafeCheckpointError",
     "check_score",
+    "discrete",
     "grids",
     "load",
+    "losses",
     "methods",
+    "models",
     "plot",
     "save",
     "simulate",

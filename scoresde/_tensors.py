@@ -31,6 +31,28 @@ def expand(value: Scalar, like: Tensor) -> Scalar:
     return value.to(like.dtype).reshape(value.shape + (1,) * (like.ndim - value.ndim) if value.ndim else ())
 
 
+def number(value: Scalar) -> Scalar:
+    """A 0-d tensor, of a grid with a gradient, as a float; values ``(batch,)`` and floats pass through.
+
+    Example:
+        >>> number(torch.tensor(0.5)), number(0.5)
+        (0.5, 0.5)
+    """
+    return value.detach().item() if isinstance(value, Tensor) and not value.ndim else value
+
+
+def row_times(t: Scalar, x: Tensor) -> Tensor:
+    """A time as ``(batch,)`` in the dtype of a state, the callee's to keep.
+
+    Example:
+        >>> row_times(0.5, torch.zeros(2, 3))
+        tensor([0.5000, 0.5000])
+    """
+    if isinstance(t, Tensor):
+        return t.expand(len(x)).to(device=x.device, dtype=x.dtype, copy=True)
+    return x.new_full((len(x),), t)
+
+
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     """Apply a function to the tensors of trees of equal structure (tensors, None, and tuples of those).
 
@@ -54,7 +76,7 @@ def where(mask: Tensor, new: Any, old: Any) -> Any:
 
 def take(tree: Any, rows: Tensor) -> Any:
     """Keep the given rows of every tensor of a tree."""
-    return tree_map(lambda a: a[rows], tree)
+    return tree_map(lambda a: a[rows] if a.ndim else a, tree)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -104,10 +126,10 @@ def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
     return tuple(check_integer(f"{name}[{i}]", n, low=0) for i, n in enumerate(shape))
 
 
-def check_times(name: str, values: Any) -> Tensor:
-    """Return a list of times as float64 ``(n,)`` on the CPU, or say what is wrong with it."""
+def check_times(name: str, values: Any, what: str = "times") -> Tensor:
+    """Return a list of times (or of ``what`` it is) as float64 ``(n,)`` on the CPU, or say what is wrong with it."""
     if isinstance(values, str | bytes):
-        raise InvalidTypeError(f"`{name}` must be a list of times, got {values!r}.")
+        raise InvalidTypeError(f"`{name}` must be a list of {what}, got {values!r}.")
     if isinstance(values, Tensor):
         times, real = (
             values.detach().cpu(),
@@ -125,7 +147,7 @@ def check_times(name: str, values: Any) -> Tensor:
         raise InvalidTypeError(f"`{name}` must be a list of real numbers, got {got}.")
     times = times.to(torch.float64)
     if times.ndim != 1:
-        raise InvalidArgumentError(f"`{name}` must be a 1-d list of times, got shape {tuple(times.shape)}.")
+        raise InvalidArgumentError(f"`{name}` must be a 1-d list of {what}, got shape {tuple(times.shape)}.")
     return times
 
 
@@ -199,6 +221,11 @@ def exp(z: Scalar) -> Scalar:
 def log(z: Scalar) -> Scalar:
     """The natural logarithm of a float or a tensor."""
     return torch.log(z) if isinstance(z, Tensor) else math.log(z)
+
+
+def at_most(value: Scalar, bound: float) -> Scalar:
+    """The smaller of both."""
+    return value.clamp_max(bound) if isinstance(value, Tensor) else min(value, bound)
 
 
 def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:

@@ -17,9 +17,14 @@ from torch import Tensor
 
 from ._signatures import accepts
 from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, output_problem
+from .discrete import Chain
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from .sdes import AffineSDE, Estimate, Node
 from .sdes.base import times_of
+from .sdes.records import LearnedEstimate
+from .thresholds import Clip, DynamicThreshold
+
+__all__ = ["PREDICTIONS", "TIME_INPUTS", "Clip", "DynamicThreshold", "ScoreModel"]
 
 # The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
 Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
@@ -76,6 +81,9 @@ TIME_INPUTS: dict[str, Callable[[Node], Tensor]] = {
     "edm": lambda n: -0.25 * n.lam,  # ln(rho) / 4
 }
 
+# How the second half of the channels is read: as the share of the way from the smallest variance to the largest.
+VARIANCES: dict[str, Callable[[Tensor], Tensor]] = {"learned_range": lambda v: 0.5 * (v + 1)}
+
 
 class ScoreModel:
     r"""A network as a score function, with its conventions declared.
@@ -98,10 +106,17 @@ class ScoreModel:
         sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
         prediction: see the table.
         time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
-            ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), or a function of t.
-            Default: ``"t"``, and ``"edm"`` for an EDM prediction.
+            ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), ``"index"`` (the int64
+            label of the level of ``chain`` that is nearest in log-SNR), or a function of t. Integers are passed as
+            they are, the rest in the network's dtype. Default: ``"t"``, and ``"edm"`` for an EDM prediction.
         input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is ``prediction="data", time_input="rho",
             input_scale="x/alpha"``). An EDM prediction always gets :math:`c_{in} y`.
+        chain: the discrete chain that the network was trained on, for ``time_input="index"``: a
+            `scoresde.discrete.BetaChain` (DDPM) or `scoresde.discrete.NoiseScales` (NCSN). On a grid of the chain's own
+            times labels are exact; elsewhere they are rounded.
+        variance: None, or ``"learned_range"`` for a network whose output has twice the channels (axis 1): first the
+            prediction, then improved DDPM's :math:`2v - 1`, which interpolates the variance of a reverse step; see
+            `variance` and `scoresde.solvers.Ancestral`.
         sigma_data: the data's standard deviation in EDM's preconditioning.
         context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
             to ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
@@ -109,6 +124,12 @@ class ScoreModel:
 
     Shapes:
         x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
+
+    Raises:
+        InvalidArgumentError: a name is unknown, the ``chain`` is missing or not used, or its networks expect the data
+            scaled otherwise than ``sde`` and ``input_scale`` do.
+        InvalidTypeError: an argument has the wrong type.
+        ScoreFnError: in a call, the network returned something that is no prediction.
 
     Example:
         >>> import scoresde
@@ -121,6 +142,7 @@ class ScoreModel:
     References:
         Salimans, Ho (2022), Progressive Distillation, appendix D (v). https://arxiv.org/abs/2202.00512
         Karras et al. (2022), table 1 (EDM). https://arxiv.org/abs/2206.00364
+        Nichol, Dhariwal (2021), eq. 15 (learned range). https://arxiv.org/abs/2102.09672
     """
 
     def __init__(
@@ -131,6 +153,8 @@ class ScoreModel:
         time_input: str | Callable[[Tensor], Tensor] | None = None,
         input_scale: str = "x",
         *,
+        chain: Chain | None = None,
+        variance: str | None = None,
         sigma_data: float = 0.5,
         context: Mapping[str, Any] | None = None,
         event_shape: tuple[int, ...] | None = None,
@@ -141,7 +165,8 @@ class ScoreModel:
             raise InvalidTypeError(
                 f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
             )
-        for name, value in (("prediction", prediction), ("input_scale", input_scale), ("time_input", time_input)):
+        names = {"prediction": prediction, "input_scale": input_scale, "time_input": time_input, "variance": variance}
+        for name, value in names.items():
             if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
         if context is not None and not isinstance(context, Mapping):
@@ -153,21 +178,26 @@ class ScoreModel:
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
         time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input
-        if not callable(time_input) and time_input not in TIME_INPUTS:
-            raise unknown("time_input", time_input, TIME_INPUTS)
+        if variance is not None and variance not in VARIANCES:
+            raise unknown("variance", variance, VARIANCES)
         self.net = net
         self.sde = sde
         self.prediction = prediction
         self.time_input = time_input
         self.input_scale = input_scale
+        self.chain = chain
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.context = dict(context or {})
         # samples may leave the batch, unless a bound tensor has an entry for each
         self.rowwise = not any(isinstance(v, Tensor) and v.ndim for v in self.context.values())
         if event_shape is not None:
             self.event_shape = check_shape("event_shape", event_shape, rank=1)
-        self._read_time = (lambda n: time_input(n.t)) if callable(time_input) else TIME_INPUTS[time_input]
+        self._read_time = _reader(time_input, chain)
         self._estimate = PREDICTIONS[prediction]
+        self._share = None if variance is None else VARIANCES[variance]
+        self.has_variance = variance is not None
+        if chain is not None and prediction != "edm":
+            _check_scale(sde, input_scale, chain)
         self.has_noise_limit = (
             prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
         )
@@ -180,7 +210,11 @@ class ScoreModel:
         """The network's `Estimate` at a node of the process; what solvers call."""
         n = Node(*(expand(v, x) for v in node))
         out = self._call(x, node, n, context)
-        return self._estimate(x, out, n, self.sigma_data)
+        if self._share is None:
+            return self._estimate(x, out, n, self.sigma_data)
+        channels = x.shape[1]
+        estimate = self._estimate(x, out[:, :channels], n, self.sigma_data)
+        return LearnedEstimate(*estimate, variance=self._share(out[:, channels:]))
 
     def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, Any]) -> Tensor:
         given: Tensor = x
@@ -196,10 +230,12 @@ class ScoreModel:
         dtype = x.dtype if parameter is None else parameter.dtype
         batch = Node(*(_per_sample(v, x) for v in node))
         extra = {k: _per_row(v, x) for k, v in {**self.context, **context}.items()}
-        out = self.net(given.to(dtype), self._read_time(batch).to(dtype, copy=True), **extra)
-        problem = output_problem(out, x)
+        time = self._read_time(batch)
+        out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
+        problem = output_problem(out, x if self._share is None else _doubled(x))
         if problem is not None:
-            raise ScoreFnError(f"The network {problem}.")
+            hint = " with the channels doubled for the variance" if self.has_variance else ""
+            raise ScoreFnError(f"The network {problem}{hint}.")
         return out.to(x.dtype)
 
     def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
@@ -235,11 +271,69 @@ class ScoreModel:
         estimate = self.estimate(state, node, **context)
         return (expand(node.dalpha, state) * estimate.data + expand(node.dsigma, state) * estimate.noise).to(x.dtype)
 
+    def variance(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the
+        logarithm, elementwise: the network's output o is read as :math:`v = (o+1)/2`, not clipped.
+
+        A step to level t from level s has the variance :math:`\sigma_{large}^{2v}\,\sigma_{small}^{2(1-v)}`
+        (`scoresde.solvers.Ancestral`), so v belongs to the state and the step's length does not.
+
+        Raises:
+            InvalidArgumentError: the model was made without ``variance``.
+        """
+        if self._share is None:
+            raise InvalidArgumentError(
+                "This model has no learned variance; if the network's output has twice the channels, make it with "
+                "ScoreModel(..., variance='learned_range')."
+            )
+        state, node = self._at(x, t)
+        out = self._call(state, node, Node(*(expand(v, state) for v in node)), context)
+        return self._share(out[:, state.shape[1] :]).to(x.dtype)
+
     def __repr__(self) -> str:
         time = self.time_input if isinstance(self.time_input, str) else "a function of t"
         return (
             f"ScoreModel({type(self.net).__name__}, {self.sde!r}, prediction={self.prediction!r}, time_input={time!r})"
         )
+
+
+def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node], Tensor]:
+    """What the network is told of the time, as a function of a node."""
+    if chain is not None and not isinstance(chain, Chain):
+        raise InvalidTypeError(
+            f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
+        )
+    if (time_input == "index") != (chain is not None):
+        raise InvalidArgumentError(
+            'time_input="index" and `chain` go together, as in ScoreModel(net, chain.sde(), "noise", '
+            'time_input="index", chain=chain).'
+        )
+    if callable(time_input):
+        return lambda n: time_input(n.t)
+    if chain is not None:
+        return lambda n: chain.label(2 * n.lam)
+    if time_input not in TIME_INPUTS:
+        raise unknown("time_input", time_input, (*TIME_INPUTS, "index"))
+    return TIME_INPUTS[time_input]
+
+
+def _check_scale(sde: AffineSDE, input_scale: str, chain: Chain) -> None:
+    """Refuse a process that scales the data otherwise than the chain does at the same log-SNR."""
+    with torch.no_grad():
+        nodes = sde.nodes(torch.linspace(sde.t_min, sde.t_max, 5, dtype=torch.float64)[1:-1])
+    wanted = chain.scale(2 * nodes.lam)
+    got = nodes.alpha if input_scale == "x" else torch.ones_like(wanted)
+    if not torch.allclose(got, wanted, rtol=1e-6):
+        raise InvalidArgumentError(
+            f"The networks of {chain!r} expect data scaled by {float(wanted[-1]):.4g} where the log-SNR is "
+            f"{2 * float(nodes.lam[-1]):.4g}, but {sde!r} with input_scale={input_scale!r} scales it by "
+            f"{float(got[-1]):.4g}; take chain.sde()."
+        )
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """A tensor like ``x`` with twice the channels (axis 1), without storage."""
+    return x.new_empty(()).expand(x.shape[0], 2 * x.shape[1], *x.shape[2:])
 
 
 def _per_sample(value: Scalar, x: Tensor) -> Tensor:

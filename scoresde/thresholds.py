@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ._signatures import accepts
-from ._tensors import check_number, check_state, compute_dtype, expand
+from ._tensors import check_number, check_state, compute_dtype, expand, row_times
 from .errors import InvalidArgumentError, InvalidTypeError
 from .sdes import AffineSDE, Estimate, Node
 from .sdes.base import times_of
@@ -35,6 +35,7 @@ class Limited(abc.ABC):
         self.score_fn, self.sde = score_fn, process
         self.rowwise = bool(getattr(score_fn, "rowwise", False))
         self.has_noise_limit = bool(getattr(score_fn, "has_noise_limit", False))
+        self.has_variance = bool(getattr(score_fn, "has_variance", False))
         if hasattr(score_fn, "event_shape"):
             self.event_shape = score_fn.event_shape
 
@@ -52,8 +53,7 @@ class Limited(abc.ABC):
         if hasattr(self.score_fn, "estimate"):
             given = self.score_fn.estimate(x, node, **context)
         else:
-            t = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
-            noise = -sigma * self.score_fn(x, t, **context)
+            noise = -sigma * self.score_fn(x, row_times(node.t, x), **context)
             given = Estimate(data=(x - sigma * noise) / alpha, noise=noise)
         data = self.limit(given.data)
         return given._replace(data=data, noise=given.noise + (given.data - data) * (alpha / sigma))

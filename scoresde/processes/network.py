@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .._signatures import parameters
-from .._tensors import Scalar, expand, output_problem, warn_caller
+from .._tensors import Scalar, expand, output_problem, row_times, warn_caller
 from ..errors import ScoreFnError
 from ..sdes import Estimate, Node
+from ..sdes.records import LearnedEstimate
 
 
 class Network:
@@ -21,6 +22,8 @@ class Network:
     Attributes:
         calls: evaluations so far.
         last: the tensors that the last evaluation returned.
+        has_variance: whether the estimates have the variance of a reverse step; a score function says so by an
+            attribute of this name.
     """
 
     def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
@@ -29,6 +32,7 @@ class Network:
         self.calls = 0
         self.last: tuple[Tensor, ...] = ()
         self._gives_estimates = _offers_estimates(score_fn)
+        self.has_variance = self._gives_estimates and bool(getattr(score_fn, "has_variance", False))
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
@@ -58,14 +62,13 @@ class Network:
         if self._gives_estimates:
             out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)  # type: ignore[attr-defined]
         else:
-            t = node.t.to(x.dtype, copy=True) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
-            out = self._checked(self.score_fn(given, t, **self.context), x, node)
+            out = self._checked(self.score_fn(given, row_times(node.t, x), **self.context), x, node)
         self.calls += 1
         if version is not None and x._version != version:
             raise ScoreFnError(
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
-        self.last = tuple(out) if self._gives_estimates else (out,)
+        self.last = _parts(out) if self._gives_estimates else (out,)
         return out
 
     def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
@@ -84,7 +87,13 @@ class Network:
     def _checked_estimate(self, out: Any, x: Tensor, node: Node) -> Estimate:
         if not isinstance(out, tuple) or len(out) != 2:
             raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
-        return Estimate(*(self._checked(part, x, node) for part in out))
+        parts = [self._checked(part, x, node) for part in _parts(out)]
+        return LearnedEstimate(*parts) if isinstance(out, LearnedEstimate) else Estimate(*parts)
+
+
+def _parts(estimate: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """The tensors of an estimate, a learned variance included."""
+    return (*estimate, estimate.variance) if isinstance(estimate, LearnedEstimate) else tuple(estimate)
 
 
 def _offers_estimates(score_fn: Any) -> bool:

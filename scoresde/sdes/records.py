@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -48,3 +48,31 @@ class Estimate(NamedTuple):
 
     data: Tensor
     noise: Tensor
+
+
+class LearnedEstimate(Estimate):
+    r"""The `Estimate` of a network that has learned the variance of reverse steps too; it unpacks as any other.
+
+    Attributes:
+        variance: v, shaped like ``data``: elementwise, how far the logarithm of a step's variance is from that of the
+            smallest (0) to that of the largest (1); see `scoresde.solvers.Ancestral`.
+
+    Example:
+        >>> import torch
+        >>> estimate = LearnedEstimate(torch.zeros(1, 2), torch.ones(1, 2), variance=torch.full((1, 2), 0.5))
+        >>> len(estimate), estimate.variance
+        (2, tensor([[0.5000, 0.5000]]))
+    """
+
+    variance: Tensor
+
+    def __new__(cls, data: Tensor, noise: Tensor, variance: Tensor) -> LearnedEstimate:
+        estimate = super().__new__(cls, data, noise)
+        estimate.variance = variance
+        return estimate
+
+    def _replace(self, **changes: Any) -> LearnedEstimate:
+        return LearnedEstimate(**{**self._asdict(), "variance": self.variance, **changes})
+
+    def __getnewargs__(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.data, self.noise, self.variance  # for copies and pickles

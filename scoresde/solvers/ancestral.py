@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import expand, expm1
+from .._tensors import Scalar, expand, expm1
+from ..errors import InvalidArgumentError, unknown
 from ..noise import Noise
 from ..processes import Process
-from ..sdes import Node
+from ..sdes import Estimate, Node
+from ..sdes.records import LearnedEstimate
 from .base import Solver, StepResult
+
+
+def _small(start: Node, stop: Node, estimate: Estimate) -> Scalar:
+    return stop.sigma
+
+
+def _large(start: Node, stop: Node, estimate: Estimate) -> Scalar:
+    return start.sigma
+
+
+def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:
+    if not isinstance(estimate, LearnedEstimate):
+        raise InvalidArgumentError(_NONE_LEARNED)
+    v = estimate.variance
+    return expand(start.sigma, v) ** v * expand(stop.sigma, v) ** (1 - v)
+
+
+_NONE_LEARNED = (
+    "variance='learned' needs a network that gives one, ScoreModel(..., variance='learned_range'); with others take "
+    "variance='small' or 'large'."
+)
+# The standard deviation of a step's noise, without the factor sqrt(1 - exp(-2h)) that they share.
+AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Any]] = {"small": _small, "large": _large, "learned": _learned}
 
 
 @dataclass(frozen=True)
@@ -19,15 +45,30 @@ class Ancestral(Solver):
     r"""Ancestral sampling for any process: draw from :math:`q(x_t|x_s, x_0=\hat x)` (t cleaner, s noisier,
     :math:`h=\lambda_t-\lambda_s`).
 
-    .. math:: x_t = \frac{\sigma_t}{\sigma_s}e^{-h}x_s + \alpha_t(1-e^{-2h})\hat x + \sigma_t\sqrt{1-e^{-2h}}\,z.
+    .. math::
+        x_t = \frac{\sigma_t}{\sigma_s}e^{-h}x_s + \alpha_t(1-e^{-2h})\hat x + \tilde\sigma\sqrt{1-e^{-2h}}\,z, \qquad
+        \tilde\sigma = \begin{cases} \sigma_t & \text{small} \\ \sigma_s & \text{large} \\
+                       \sigma_s^{v}\sigma_t^{1-v} & \text{learned} \end{cases}
+
+    The small variance is the posterior's, :math:`\tilde\beta` of DDPM. The large one is that of the forward transition,
+    :math:`\sigma_s^2 - (\alpha_s/\alpha_t)^2\sigma_t^2 = \sigma_s^2(1-e^{-2h})`, DDPM's :math:`\beta`. A step onto
+    :math:`\sigma = 0` adds no noise, as DDPM's last one.
 
     Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state; exact for a point mass. It is DDPM's sampler with
-        the small variance, VDM's ancestral sampler, DDIM with :math:`\eta = 1` and the first-order SDE-DPM-Solver++.
+        Weak order 1, strong order 1; 1 evaluation a step; no state. The small variance is exact for a point mass, the
+        large one for standard normal data under a variance preserving process. With the small one it is VDM's ancestral
+        sampler, DDIM with :math:`\eta = 1` and the first-order SDE-DPM-Solver++.
+
+    Args:
+        variance: ``"small"``, ``"large"``, or ``"learned"`` for a network with improved DDPM's variance v (one number
+            an element, `ScoreModel.variance`).
 
     Differs from:
-        DDPM with the large variance :math:`\beta`; score_sde's ``AncestralSamplingPredictor``, which knows VE and VP
-        only.
+        DDPM and improved DDPM, which clip :math:`\hat x`; score_sde's ``AncestralSamplingPredictor``, which knows VE
+        and VP only.
+
+    Raises:
+        InvalidArgumentError: the variance is unknown, or ``"learned"`` and the network has none.
 
     Example:
         >>> import torch, scoresde
@@ -37,9 +78,14 @@ class Ancestral(Solver):
         torch.Size([4, 2])
 
     References:
-        Ho, Jain, Abbeel (2020), Denoising Diffusion Probabilistic Models, eq. 7. https://arxiv.org/abs/2006.11239
+        Ho, Jain, Abbeel (2020), Denoising Diffusion Probabilistic Models, eq. 7 and section 3.2.
+        https://arxiv.org/abs/2006.11239
+        Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, eq. 15.
+        https://arxiv.org/abs/2102.09672
         Kingma et al. (2021), Variational Diffusion Models, appendix A. https://arxiv.org/abs/2107.00630
     """
+
+    variance: str = "small"
 
     name: ClassVar[str] = "ancestral"
     kind: ClassVar[str] = "sde"
@@ -50,9 +96,23 @@ class Ancestral(Solver):
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.variance, str) or self.variance not in AMPLITUDES:
+            raise unknown("variance", self.variance, AMPLITUDES)
+
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """See `Solver.prepare`."""
+        super().prepare(process, nodes)
+        if self.variance == "learned" and not process.network.has_variance:
+            raise InvalidArgumentError(_NONE_LEARNED)
+
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         shrink = -expm1(2 * (start.lam - stop.lam))  # 1 - exp(-2h)
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
-        mean = expand(keep, x) * x + expand(stop.alpha * shrink, x) * process.estimate(x, start).data
-        return StepResult(mean + expand(stop.sigma * shrink**0.5, x) * noise.increment(start.t, stop.t, x))
+        estimate = process.estimate(x, start)
+        mean = expand(keep, x) * x + expand(stop.alpha * shrink, x) * estimate.data
+        clean = not isinstance(stop.sigma, Tensor) and stop.sigma == 0.0
+        amplitude = 0.0 if clean else AMPLITUDES[self.variance](start, stop, estimate)
+        std = expand(amplitude, x) * expand(shrink**0.5, x)
+        return StepResult(mean + std * noise.increment(start.t, stop.t, x))

@@ -1,0 +1,933 @@
+"""Discrete chains: their levels, spacings and labels, and published samplers written out from the betas alone."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scoresde
+from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, ScoreModel, solve, targets
+from scoresde.discrete import BetaChain, NoiseScales
+from scoresde.sdes.records import LearnedEstimate
+from scoresde.thresholds import Clip
+
+F64 = torch.float64
+V, T = InvalidArgumentError, InvalidTypeError
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# The levels
+
+
+def linear_betas(n=1000):
+    return np.linspace(1e-4, 0.02, n)
+
+
+def cosine_betas(n=1000):
+    """As improved DDPM's code has them."""
+
+    def f(t):
+        return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return np.array([min(1 - f((i + 1) / n) / f(i / n), 0.999) for i in range(n)])
+
+
+def scaled_linear_betas(n=1000):
+    """Latent diffusion's."""
+    return np.linspace(0.00085**0.5, 0.012**0.5, n) ** 2
+
+
+BETAS = {"linear": linear_betas(), "cosine": cosine_betas(), "scaled linear": scaled_linear_betas()}
+
+
+def close(got, wanted, rtol):
+    torch.testing.assert_close(
+        torch.as_tensor(got, dtype=F64), torch.as_tensor(np.asarray(wanted, dtype=float)), rtol=rtol, atol=0
+    )
+
+
+@pytest.mark.parametrize("name", BETAS)
+def test_the_process_has_the_levels_of_the_chain(name):
+    betas = BETAS[name]
+    chain = BetaChain(betas)
+    sde = chain.sde()
+    log_alphas_bar = np.log1p(-betas.astype(np.longdouble)).cumsum()
+    alphas_bar = np.exp(log_alphas_bar)
+    assert float((chain.alphas_bar - torch.from_numpy(np.cumprod(1 - betas))).abs().max()) < 1e-12
+    close(chain.alphas_bar, alphas_bar, 1e-12)
+    close(sde.alpha(chain.times) ** 2, alphas_bar, 1e-12)
+    close(sde.sigma(chain.times) ** 2, -np.expm1(log_alphas_bar), 1e-12)
+    close(chain.betas, betas, 1e-10)
+    before = np.concatenate([[1.0], alphas_bar[:-1]])
+    close(chain.posterior_variances[1:], (betas * (1 - before) / -np.expm1(log_alphas_bar))[1:], 1e-10)
+    assert chain.posterior_variances[0] == 0.0
+    assert chain.times.tolist() == chain.labels.tolist() == list(range(1000))
+    assert (chain.times.dtype, chain.labels.dtype, len(chain)) == (F64, torch.int64, 1000)
+    assert (sde.t_min, sde.t_max, sde.prior) == (0.0, 999.0, scoresde.NormalPrior())
+    assert float((sde.time(chain.log_snrs) - chain.times).abs().max()) < 1e-9
+
+
+def test_the_published_chains():
+    close(BetaChain.linear().betas, linear_betas(), 1e-12)
+    close(BetaChain.linear().alphas_bar[-1], 4.036e-5, 1e-3)
+    close(BetaChain.linear(20, 0.01, 0.3).betas, np.linspace(0.01, 0.3, 20), 1e-12)
+    for n, first, last in ((1000, 4.13e-5, 2.43e-9), (4000, 9.9e-6, 1.5e-10)):
+        chain = BetaChain.cosine(n)
+        close(chain.betas[:-1], cosine_betas(n)[:-1], 1e-9)  # the published form cancels digits
+        close(chain.betas[-1], 0.999, 1e-12)
+        close(chain.betas[0], first, 5e-3)
+        close(chain.alphas_bar[-1], last, 2e-2)
+        assert int((chain.betas > 0.9985).sum()) == 1
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_noise_scales_keep_the_labels_of_the_list_that_is_given(rising):
+    decreasing = [1.0, 0.5, 0.2, 0.01]  # NCSN's order: label 0 is the noisiest level
+    chain = NoiseScales(decreasing[::-1] if rising else decreasing)
+    sde = chain.sde()
+    close(chain.sigmas, decreasing[::-1], 1e-14)
+    close(sde.sigma(chain.times), decreasing[::-1], 1e-14)
+    assert chain.labels.tolist() == ([0, 1, 2, 3] if rising else [3, 2, 1, 0])
+    assert sde.alpha(torch.linspace(0, 3, 7, dtype=F64)).tolist() == [1.0] * 7
+    assert chain.label(sde.log_snr(0.0)) == (0 if rising else 3)
+    assert chain.grid().tolist() == [3.0, 2.0, 1.0, 0.0]
+    assert (sde.t_min, sde.t_max, sde.prior.std) == (0.0, 3.0, pytest.approx(1.0, rel=1e-14))
+
+
+def test_ncsn_levels():
+    chain = NoiseScales.geometric()
+    assert (len(chain), chain.labels.tolist()) == (10, list(range(9, -1, -1)))
+    close(chain.sigmas, np.geomspace(0.01, 1.0, 10), 1e-13)
+    close(chain.sigmas[:-1] / chain.sigmas[1:], np.full(9, 0.5995), 1e-4)
+
+
+def test_the_interval_of_the_process():
+    chain = BetaChain.linear(100)
+    sde = chain.sde(t_min=3.0, t_max=50, prior=scoresde.NormalPrior(2.0))
+    assert (sde.t_min, sde.t_max, sde.prior.std) == (3.0, 50.0, 2.0)
+    assert sde.same_schedule(chain.sde())
+    close(NoiseScales.geometric().sde(t_max=4.0).prior.std, NoiseScales.geometric().sigmas[4], 1e-14)
+
+
+# Spacings
+
+SPACED = [
+    (1000, 4, "leading", [0, 250, 500, 750]),
+    (1000, 4, "trailing", [249, 499, 749, 999]),
+    (1000, 4, "linspace", [0, 333, 666, 999]),
+    (1000, 7, "leading", [0, 142, 284, 426, 568, 710, 852]),
+    (1000, 7, "trailing", [142, 285, 428, 570, 713, 856, 999]),
+    (1000, 7, "linspace", [0, 166, 333, 500, 666, 832, 999]),  # 499.5 and 832.5: halves to the even integer
+    (10, 10, "leading", list(range(10))),
+    (10, 10, "trailing", list(range(10))),
+    (10, 10, "linspace", list(range(10))),
+    (10, 4, "trailing", [1, 4, 7, 9]),  # 2.5 and 7.5 are rounded to 2 and 8
+    (10, 3, "linspace", [0, 4, 9]),
+    (10, 6, "leading", [0, 1, 2, 3, 4, 5]),
+    (2, 2, "trailing", [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("size", "n", "spacing", "wanted"), SPACED)
+def test_spacings(size, n, spacing, wanted):
+    chain = BetaChain.linear(size)
+    grid = chain.grid(n, spacing)
+    assert (grid.tolist(), grid.dtype) == ([float(i) for i in wanted[::-1]], F64)
+    assert chain.respace(n, spacing).labels.tolist() == wanted
+
+
+def test_defaults_of_grid_and_respace():
+    chain = BetaChain.linear()
+    assert torch.equal(chain.grid(), chain.times.flip(0))
+    assert torch.equal(chain.grid(7), chain.grid(7, "trailing"))
+    assert torch.equal(chain.respace(7).times, chain.respace(7, "linspace").times)
+
+
+def published_spacings(size, n):
+    """diffusers' ``set_timesteps``, and improved DDPM's ``space_timesteps``, cleanest first.
+
+    For some n the former's ``arange`` gives one level too many, -1, which is cut here.
+    """
+    fractional, at = [], 0.0
+    for _ in range(n):
+        fractional.append(round(at))
+        at += (size - 1) / (n - 1)
+    return {
+        "leading": [("diffusers", (np.arange(0, n) * (size // n)).round().astype(int))],
+        "trailing": [("diffusers", np.round(np.arange(size, 0, -size / n)).astype(int)[n - 1 :: -1] - 1)],
+        "linspace": [("diffusers", np.linspace(0, size - 1, n).round().astype(int)), ("improved DDPM", fractional)],
+    }
+
+
+@pytest.mark.parametrize("size", [1000, 4000])
+def test_spacings_are_the_published_ones(size):
+    """At the usual counts; at others they break some ties by their rounding errors, and differ by one level there."""
+    chain = BetaChain.linear(size, 1e-4, 0.01)
+    usual = {2, 4, 5, 8, 10, 15, 20, 25, 30, 40, 50, 100, 200, 250, 400, 500, size}
+    for n in sorted(usual | {48, 61, 96, 103, 121, 397, 402, 999}):
+        for spacing, lists in published_spacings(size, n).items():
+            got = chain.grid(n, spacing).flip(0).numpy()
+            step, shift, first = {
+                "leading": (size // n, 0, 0),
+                "trailing": (size / n, -1, 1),
+                "linspace": ((size - 1) / (n - 1), 0, 0),
+            }[spacing]
+            tie = np.abs(np.modf(np.arange(first, first + n) * step)[0] - 0.5) < 1e-6
+            for name, wanted in lists:
+                off = got != np.asarray(wanted)
+                assert not (off & ~tie).any(), (n, spacing, name)
+                assert np.abs(got - wanted).max() <= 1
+                assert n not in usual or not off.any(), (n, spacing, name)
+            assert (np.diff(got) > 0).all()
+            assert abs(got[-1] - (first + n - 1) * step - shift) < 0.51
+
+
+def test_every_count_gives_distinct_levels():
+    chain = BetaChain.linear(37)
+    for n, spacing in itertools.product(range(2, 38), ("leading", "trailing", "linspace")):
+        grid = chain.grid(n, spacing)
+        assert len(grid) == n
+        assert bool((grid.diff() < 0).all())
+        assert {float(grid[0]), float(grid[-1])} <= set(range(37))
+
+
+@pytest.mark.parametrize(
+    "places", [[7, 0, 3], (0, 3, 7), torch.tensor([3, 7, 0]), np.array([0, 7, 3]), np.array([0, 7, 3], dtype=np.uint8)]
+)
+def test_places_may_be_given(places):
+    chain = BetaChain.linear(10)
+    assert chain.grid(places).tolist() == [7.0, 3.0, 0.0]
+    assert chain.respace(places).labels.tolist() == [0, 3, 7]
+    assert chain.grid(range(0, 10, 5)).tolist() == [5.0, 0.0]
+    assert chain.grid(torch.tensor(2)).tolist() == [9.0, 4.0]
+
+
+# Respacing
+
+
+def spaced_diffusion(betas, keep):
+    """Improved DDPM's ``SpacedDiffusion``: the betas of a part of the chain."""
+    last, new = 1.0, []
+    for i, alpha_bar in enumerate(np.cumprod(1 - betas)):
+        if i in keep:
+            new.append(1 - alpha_bar / last)
+            last = alpha_bar
+    return np.array(new)
+
+
+@pytest.mark.parametrize("name", BETAS)
+@pytest.mark.parametrize("n", [5, 50, 250])
+def test_a_respaced_chain_keeps_its_levels(name, n):
+    chain = BetaChain(BETAS[name])
+    part = chain.respace(n)
+    keep = part.labels
+    assert len(part) == n
+    assert torch.equal(part.times, keep.to(F64))
+    assert torch.equal(part.log_snrs, chain.log_snrs[keep])
+    close(part.alphas_bar, chain.alphas_bar[keep], 1e-14)
+    sde = part.sde()
+    assert (sde.t_min, sde.t_max) == (0.0, 999.0)
+    close(sde.alpha(part.times) ** 2, np.cumprod(1 - BETAS[name])[keep.numpy()], 1e-12)
+    assert sde.same_schedule(chain.sde())
+    assert torch.equal(sde.log_snr(torch.tensor([3.3, 700.7])), chain.sde().log_snr(torch.tensor([3.3, 700.7])))
+    # improved DDPM, eq. 19
+    betas = spaced_diffusion(BETAS[name], set(keep.tolist()))
+    alphas_bar = np.cumprod(1 - betas)
+    close(part.betas, betas, 1e-9)
+    close(part.alphas_bar, alphas_bar, 1e-8)
+    close(part.posterior_variances[1:], betas[1:] * (1 - alphas_bar[:-1]) / (1 - alphas_bar[1:]), 1e-9)
+
+
+def test_respacing_again_counts_places_in_the_part():
+    chain = BetaChain.linear(100)
+    part = chain.respace(range(0, 100, 10))
+    again = part.respace([1, 4, 9])
+    assert part.labels.tolist() == list(range(0, 100, 10))
+    assert again.labels.tolist() == [10, 40, 90] == again.times.long().tolist()
+    assert (again.sde().t_min, again.sde().t_max) == (10.0, 90.0)
+    assert len(chain) == 100
+    ncsn = NoiseScales.geometric(10).respace([0, 4, 9])
+    assert (ncsn.times.tolist(), ncsn.labels.tolist()) == ([0.0, 4.0, 9.0], [9, 5, 0])
+    close(ncsn.sigmas, np.geomspace(0.01, 1.0, 10)[[0, 4, 9]], 1e-13)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        BetaChain.linear(),
+        BetaChain.cosine(),
+        BetaChain.linear().respace(7),
+        NoiseScales.geometric(12),
+        NoiseScales.geometric(12).respace([1, 5, 6, 11]),
+    ],
+    ids=repr,
+)
+def test_labels_off_the_chain_are_those_of_the_nearest_level(chain):
+    levels, labels = chain.log_snrs, chain.labels
+    assert torch.equal(chain.label(levels), labels)
+    middle = 0.5 * (levels[1:] + levels[:-1])
+    assert torch.equal(chain.label(middle), labels[:-1])  # ties go to the cleaner level
+    assert torch.equal(chain.label(torch.nextafter(middle, torch.full_like(middle, math.inf))), labels[:-1])
+    assert torch.equal(chain.label(torch.nextafter(middle, torch.full_like(middle, -math.inf))), labels[1:])
+    ends = torch.tensor([math.inf, 1e3, -1e3, -math.inf], dtype=F64)
+    assert chain.label(ends).tolist() == [int(labels[0])] * 2 + [int(labels[-1])] * 2
+    low, high = float(levels[-1]) - 1, float(levels[0]) + 1
+    somewhere = low + (high - low) * torch.rand(500, dtype=F64, generator=generator())
+    nearest = (somewhere[:, None] - levels).abs().argmin(1)
+    assert torch.equal(chain.label(somewhere), labels[nearest])
+    scalar = chain.label(float(levels[1]))
+    assert (scalar.dtype, scalar.ndim, int(scalar)) == (torch.int64, 0, int(labels[1]))
+
+
+class Recorder(torch.nn.Module):
+    """A network that keeps what it is told."""
+
+    def __init__(self, channels=1, dtype=torch.float32):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.full((), 0.1, dtype=dtype))
+        self.channels, self.told = channels, []
+
+    def forward(self, x, label):
+        assert label.dtype == torch.int64
+        assert label.shape == (len(x),)
+        assert bool((label == label[0]).all())
+        self.told.append(int(label[0]))
+        label += 1000  # is the network's own copy
+        return torch.cat([torch.tanh(self.weight * x)] * self.channels, 1)
+
+
+CHAINS = {
+    "beta": BetaChain.linear(),
+    "respaced": BetaChain.cosine().respace(60),
+    "ncsn": NoiseScales.geometric(40, 0.01, 20.0),
+    "ncsn respaced": NoiseScales.geometric(40, 0.01, 20.0).respace(12),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, F64])
+@pytest.mark.parametrize(
+    ("method", "evaluations"), [("ancestral", 1), ("ddim", 1), ("dpmpp_2m", 1), ("unipc2", 1), ("pc", 2), ("heun", 2)]
+)
+def test_labels_reach_the_network_exactly(chain, dtype, method, evaluations):
+    chain = CHAINS[chain]
+    sde, net = chain.sde(), Recorder(dtype=dtype)
+    model = ScoreModel(net, sde, "noise", time_input="index", chain=chain)
+    grid = chain.grid(10)
+    wanted = [int(chain.labels[chain.times == t]) for t in grid]  # the original ones
+    solve(sde, model, torch.ones(2, 3), method=method, grid=grid, denoise=True, seed=0)
+    if method == "heun":  # looks at the end of its step too
+        assert net.told == [label for pair in itertools.pairwise(wanted) for label in pair] + wanted[-1:]
+    else:
+        steps = [label for label in wanted[:-1] for _ in range(evaluations)]
+        assert net.told == [*steps, wanted[-1]]
+
+
+def test_the_grid_of_the_whole_chain_tells_every_label_once():
+    for chain in CHAINS.values():
+        net = Recorder(dtype=F64)
+        model = ScoreModel(net, chain.sde(), "noise", "index", chain=chain)
+        solution = solve(
+            chain.sde(), model, torch.ones(1, 1), method="ddim", grid=chain.grid(), denoise=True, dtype=F64
+        )
+        assert net.told == chain.labels.flip(0).tolist()
+        assert solution.evaluations == len(chain)
+
+
+def test_labels_on_another_process_go_by_the_log_snr():
+    chain, vp = BetaChain.linear(), scoresde.VPSDE()
+    net = Recorder()
+    model = ScoreModel(net, vp, "noise", "index", chain=chain)
+    for i in (0, 1, 400, 999):
+        model(torch.ones(2, 3), torch.full((2,), (i + 1) / 1000, dtype=F64))  # near DDPM's level i
+    assert np.abs(np.array(net.told) - [0, 1, 400, 999]).max() <= 3
+    # a network of x_0 + rho z serves any process, if it is fed x / alpha
+    ncsn = NoiseScales.geometric(10, 0.01, 10.0)
+    net = Recorder()
+    model = ScoreModel(net, vp, "noise", "index", "x/alpha", chain=ncsn)
+    time = vp.time(-2 * math.log(float(ncsn.sigmas[3])))
+    model(torch.ones(2, 3), time)
+    assert net.told == [6]
+
+
+# Published samplers, written out
+
+
+def predict(x, label):
+    """A made-up noise prediction."""
+    return torch.tanh(0.7 * x + 0.002 * label - 0.4)
+
+
+def network(x, label):
+    assert label.dtype == torch.int64
+    return predict(x, label.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1)))
+
+
+def widths(x, label):
+    """A made-up second half of the channels, also beyond [-1, 1]."""
+    return 1.3 * torch.sin(3 * x + 0.01 * label)
+
+
+def learned_network(x, label):
+    label = label.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.cat([predict(x, label), widths(x, label)], 1)
+
+
+def draws(count, like, seed=1):
+    z = torch.randn(count, *like.shape, dtype=F64, generator=generator(seed))
+    used = []
+
+    def noise(k, like):
+        used.append(k)
+        return z[k]
+
+    return z, noise, used
+
+
+def ddpm_loop(betas, labels, x, z, log_variance):
+    """Ho et al. (2020), algorithm 2: no noise in the last step."""
+    alphas = 1 - betas
+    alphas_bar = np.cumprod(alphas)
+    for k, i in enumerate(range(len(betas) - 1, -1, -1)):
+        eps = predict(x, labels[i])
+        mean = (x - betas[i] / math.sqrt(1 - alphas_bar[i]) * eps) / math.sqrt(alphas[i])
+        x = mean + torch.as_tensor(0.5 * log_variance(i, x)).exp() * z[k] if i > 0 else mean
+    return x
+
+
+def posterior_log_variance_clipped(betas):
+    """Improved DDPM's: the first, ln 0, is replaced by the second."""
+    alphas_bar = np.cumprod(1 - betas)
+    variance = betas * (1 - np.append(1.0, alphas_bar[:-1])) / (1 - alphas_bar)
+    return np.log(np.append(variance[1], variance[1:]))
+
+
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
+@pytest.mark.parametrize(
+    ("name", "n", "event"),
+    [("linear", None, (3,)), ("linear", 50, (2, 4, 4)), ("cosine", None, (3,)), ("cosine", 25, (2,))],
+)
+def test_ancestral_is_the_published_loop(name, n, event, variance):
+    """DDPM with both variances, and improved DDPM with its learned one (eq. 15), whole and respaced."""
+    whole = BetaChain(BETAS[name])
+    chain = whole if n is None else whole.respace(n)
+    labels = chain.labels.tolist()
+    betas = spaced_diffusion(BETAS[name], set(labels))
+    x = torch.randn(2, *event, dtype=F64, generator=generator())
+    z, noise, used = draws(len(betas) - 1, x)
+    small, large = posterior_log_variance_clipped(betas), np.log(betas)
+
+    def log_variance(i, x):
+        if variance == "learned":
+            share = (widths(x, labels[i]) + 1) / 2
+            return share * large[i] + (1 - share) * small[i]
+        return small[i] if variance == "small" else large[i]
+
+    sde = chain.sde()
+    model = ScoreModel(
+        learned_network if variance == "learned" else network,
+        sde,
+        "noise",
+        time_input="index",
+        chain=chain,
+        variance="learned_range" if variance == "learned" else None,
+    )
+    got = solve(sde, model, x, method="ancestral", variance=variance, grid=chain.grid(), noise=noise, denoise=True)
+    wanted = ddpm_loop(betas, labels, x, z, log_variance)
+    assert got.evaluations == len(betas)
+    assert used == list(range(len(betas) - 1))  # none for the last step
+    assert float((got.x - wanted).abs().max()) < 1e-10 * float(wanted.abs().max())
+
+
+def test_the_first_posterior_variance_is_zero_where_improved_ddpm_clips_it():
+    """It belongs to the step from the first level to the data, in which no sampler draws noise."""
+    chain = BetaChain.cosine().respace(50)
+    clipped = posterior_log_variance_clipped(spaced_diffusion(cosine_betas(), set(chain.labels.tolist())))
+    close(chain.posterior_variances[1:].log(), clipped[1:], 1e-9)
+    assert chain.posterior_variances[0] == 0.0
+    assert clipped[0] == clipped[1]
+
+
+@pytest.mark.parametrize(("share", "variance"), [(0.0, "small"), (1.0, "large")])
+def test_the_ends_of_the_learned_range_are_the_fixed_variances(share, variance):
+    chain = BetaChain.linear().respace(20)
+    sde = chain.sde()
+    x = torch.randn(2, 3, dtype=F64, generator=generator())
+    fixed = ScoreModel(network, sde, "noise", "index", chain=chain)
+    learned = ScoreModel(
+        lambda x, i: torch.cat([network(x, i), torch.full_like(x, 2 * share - 1)], 1),
+        sde,
+        "noise",
+        "index",
+        chain=chain,
+        variance="learned_range",
+    )
+    _, noise, _ = draws(19, x)
+    run = {"grid": chain.grid(), "noise": noise, "method": "ancestral"}
+    a = solve(sde, learned, x, variance="learned", **run).x
+    b = solve(sde, fixed, x, variance=variance, **run).x
+    assert float((a - b).abs().max()) < 1e-13
+    assert torch.equal(learned.variance(x, 500.0), torch.full_like(x, share))
+    # other methods leave the variance aside
+    run["method"] = "ddim_eta"
+    assert torch.equal(solve(sde, learned, x, **run).x, solve(sde, fixed, x, **run).x)
+
+
+def test_the_variance_of_a_model():
+    chain = BetaChain.linear()
+    model = ScoreModel(learned_network, chain.sde(), "noise", "index", chain=chain, variance="learned_range")
+    x = torch.randn(2, 3, 4, 4, generator=generator())
+    wanted = (widths(x, torch.tensor([7, 900]).reshape(-1, 1, 1, 1)) + 1) / 2
+    got = model.variance(x, torch.tensor([7.0, 900.0]))
+    torch.testing.assert_close(got, wanted)
+    estimate = model.estimate(x, chain.sde().node(900.0))
+    assert isinstance(estimate, LearnedEstimate)
+    torch.testing.assert_close(estimate.variance[1], wanted[1])
+    torch.testing.assert_close(estimate.noise, predict(x, 900))
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_ddim_is_the_published_update(eta, spacing):
+    """Song, Meng, Ermon (2021), eq. 12 and 16; the last step goes onto alpha_bar = 1."""
+    chain = BetaChain.linear()
+    sde = chain.sde()
+    grid = chain.grid(20, spacing)
+    alphas_bar = [*np.cumprod(1 - linear_betas())[grid.long().numpy()], 1.0]
+    x = torch.randn(2, 3, dtype=F64, generator=generator())
+    z, noise, _ = draws(20, x)
+    wanted = x
+    for k, label in enumerate(grid.tolist()):
+        now, after = alphas_bar[k], alphas_bar[k + 1]
+        eps = predict(wanted, label)
+        sigma = eta * math.sqrt((1 - after) / (1 - now)) * math.sqrt(1 - now / after)
+        data = (wanted - math.sqrt(1 - now) * eps) / math.sqrt(now)
+        wanted = math.sqrt(after) * data + math.sqrt(1 - after - sigma**2) * eps + sigma * z[k]
+    model = ScoreModel(network, sde, "noise", "index", chain=chain)
+    for options in [{"method": "ddim_eta", "eta": eta}, *([] if eta else [{"method": "ddim"}])]:
+        got = solve(sde, model, x, grid=grid, noise=noise, denoise=True, **options).x
+        assert float((got - wanted).abs().max()) < 1e-10 * float(wanted.abs().max())
+
+
+def test_annealed_langevin_is_the_published_loop():
+    """Song, Ermon (2019), algorithm 1 as its code has it: epsilon = 2 (snr sigma)^2 at each level but the first."""
+    chain = NoiseScales.geometric(10)
+    sde = chain.sde()
+    x = torch.rand(2, 3, dtype=F64, generator=generator())
+    z, noise, _ = draws(9 * 5, x)
+    step_lr = 2e-5
+    snr = math.sqrt(step_lr / 2) / 0.01
+    sigmas = np.geomspace(1.0, 0.01, 10)
+    wanted, k = x, 0
+    for label in range(1, 10):
+        step = step_lr * (sigmas[label] / sigmas[-1]) ** 2
+        for _ in range(5):
+            score = -predict(wanted, label) / sigmas[label]
+            wanted = wanted + step * score + math.sqrt(2 * step) * z[k]
+            k += 1
+    wanted = wanted - sigmas[-1] * predict(wanted, 9)
+    model = ScoreModel(
+        lambda x, i: -network(x, i) / torch.as_tensor(sigmas)[i][:, None], sde, "score", "index", chain=chain
+    )
+    got = solve(sde, model, x, method="langevin", snr=snr, moves=5, grid=chain.grid(), noise=noise, denoise=True).x
+    assert float((got - wanted).abs().max()) < 1e-10
+
+
+# The laws that the two variances are exact for, without Monte Carlo
+
+
+def law(sde, model, grid, mean, std, **options):
+    """Mean and variance of the result for N(mean, std^2) at the start, of one dimension: the solver is an affine map.
+
+    Row 0 has all draws zero, row 1 the start one higher, row 2 + k the k-th draw one.
+    """
+    count = options.pop("draws")
+    x = torch.full((count + 2, 1), mean, dtype=F64)
+    x[1] += 1
+
+    def noise(k, like):
+        z = torch.zeros_like(like)
+        z[2 + k] = 1
+        return z
+
+    out = solve(sde, model, x, grid=grid, noise=noise, **options).x[:, 0]
+    effect = out[1:] - out[0]
+    return float(out[0]), float(std**2 * effect[0] ** 2 + (effect[1:] ** 2).sum())
+
+
+def of_gaussian(chain, mean, variance):
+    """The noise of N(mean, variance) data, told labels: a table of one row a level."""
+    alpha, sigma = (chain.scale(chain.log_snrs), chain.sde().sigma(chain.times))
+    alpha, sigma = (torch.zeros_like(v).index_copy(0, _order(chain), v) for v in (alpha, sigma))
+
+    def net(x, label):
+        a, s = alpha[label][:, None], sigma[label][:, None]
+        return s * (x - a * mean) / (a**2 * variance + s**2)
+
+    return ScoreModel(net, chain.sde(), "noise", "index", chain=chain)
+
+
+def _order(chain):
+    assert sorted(chain.labels.tolist()) == list(range(len(chain)))
+    return chain.labels
+
+
+@pytest.mark.parametrize("chain", [BetaChain.linear(), BetaChain.cosine()], ids=["linear", "cosine"])
+@pytest.mark.parametrize("n", [2, 10, 100])
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_the_fixed_variances_are_exact_for_their_data(chain, n, variance):
+    """Small for a point, large for N(0, I); respaced in any way."""
+    sde = chain.sde()
+    grid = chain.grid(n)
+    mean, data = (0.7, 0.0) if variance == "small" else (0.0, 1.0)
+    ends = [(float(sde.alpha(t)), float(sde.sigma(t))) for t in (float(grid[0]), float(grid[-1]))]
+    start, stop = ((a * mean, a * a * data + s * s) for a, s in ends)
+    got = law(
+        sde,
+        of_gaussian(chain, mean, data),
+        grid,
+        start[0],
+        math.sqrt(start[1]),
+        draws=n - 1,
+        method="ancestral",
+        variance=variance,
+    )
+    assert got == pytest.approx(stop, abs=1e-10)
+
+
+# Other solvers on a chain's process
+
+TARGET = targets.Gaussian(torch.tensor([0.5, -1.0], dtype=F64), torch.tensor([[0.3, 0.1], [0.1, 0.6]], dtype=F64))
+PROCESSES = {
+    "linear": BetaChain.linear(),
+    "cosine": BetaChain.cosine(),  # its last step, clipped, multiplies the SNR by 1000
+    "cosine respaced": BetaChain.cosine().respace(100),
+    "ncsn": NoiseScales.geometric(50, 0.01, 20.0),
+}
+ERRORS = [
+    ("ddim", {"steps": 100}, 6e-2),
+    ("dpmpp_2m", {"steps": 100}, 2e-3),
+    ("unipc2", {"steps": 100}, 5e-4),
+    ("rk45", {"rtol": 1e-7, "atol": 1e-7}, 3e-5),
+]
+
+
+@pytest.mark.parametrize("chain", PROCESSES)
+@pytest.mark.parametrize(("method", "options", "bound"), ERRORS)
+def test_deterministic_solvers_on_the_process_of_a_chain(chain, method, options, bound):
+    sde = PROCESSES[chain].sde()
+    x = sde.sigma(sde.t_max) * torch.randn(3, 2, dtype=F64, generator=generator())
+    got = solve(sde, TARGET.score(sde), x, method=method, **options).x
+    wanted = TARGET.flow_map(x, sde, sde.t_max, sde.t_min)
+    assert float((got - wanted).abs().max()) < bound
+
+
+@pytest.mark.parametrize("chain", PROCESSES)
+def test_predictor_corrector_on_the_process_of_a_chain(chain):
+    """The law of its result for one-dimensional data, exactly, beside that of the process."""
+    sde = PROCESSES[chain].sde()
+    target = targets.Gaussian(torch.tensor([0.5], dtype=F64), torch.tensor([[0.3]], dtype=F64))
+    grid = scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, 200)
+    start, stop = (target_law(sde, t, 0.5, 0.3) for t in (sde.t_max, sde.t_min))
+    mean, variance = law(sde, target.score(sde), grid, start[0], math.sqrt(start[1]), draws=400, method="pc")
+    assert mean == pytest.approx(stop[0], abs=0.01)
+    assert variance == pytest.approx(stop[1], rel=0.1)
+
+
+def target_law(sde, t, mean, variance):
+    alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
+    return alpha * mean, alpha**2 * variance + sigma**2
+
+
+@pytest.mark.parametrize("method", ["ddim", "dpmpp_2m", "unipc2", "ancestral", "pc"])
+@pytest.mark.parametrize("chain", ["linear", "cosine", "ncsn"])
+def test_a_network_of_labels_is_the_network_of_times_on_the_grid_of_its_chain(chain, method):
+    chain = PROCESSES[chain]
+    sde = chain.sde()
+    x = torch.randn(3, 1, dtype=F64, generator=generator())
+    told_times = targets.Gaussian(torch.tensor([0.5], dtype=F64), torch.tensor([[0.3]], dtype=F64)).score(sde)
+    run = {"method": method, "grid": chain.grid(25), "denoise": True, "seed": 3}
+    a, b = (solve(sde, f, x, **run).x for f in (of_gaussian(chain, 0.5, 0.3), told_times))
+    assert float((a - b).abs().max()) < 1e-10
+
+
+def test_the_published_cosine_chain_from_end_to_end():
+    """All 1000 levels, the clipped one included: DDIM comes nearer to the exact map the more of them it uses."""
+    chain = BetaChain.cosine()
+    sde = chain.sde()
+    x = torch.linspace(-2, 2, 5, dtype=F64)[:, None]
+    model = of_gaussian(chain, 0.5, 0.3)
+    target = targets.Gaussian(torch.tensor([0.5], dtype=F64), torch.tensor([[0.3]], dtype=F64))
+    exact = target.flow_map(x, sde, 999.0, 0.0)
+    errors = [
+        float((solve(sde, model, x, method="ddim", grid=chain.grid(n, "linspace")).x - exact).abs().max())
+        for n in (50, 200, 1000)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 5e-3
+    assert scoresde.check_score(sde, model, target.sample(400, generator=generator())).ok
+
+
+# The curve through the levels
+
+CURVES = {
+    "linear": BetaChain.linear(),
+    "cosine": BetaChain.cosine(),
+    "two levels": BetaChain([0.1, 0.5]),
+    "three levels": BetaChain([1e-6, 0.9, 1e-3]),
+    "uneven": NoiseScales([100.0, 99.0, 1.0, 0.1, 0.0999, 1e-6]),
+    "ncsn": NoiseScales.geometric(10),
+}
+
+
+@pytest.mark.parametrize("chain", CURVES)
+def test_the_curve_rises_and_is_smooth(chain):
+    chain = CURVES[chain]
+    sde = chain.sde()
+    levels, last = chain.log_snrs, len(chain) - 1
+    inside = torch.linspace(0, last, 20 * last + 1, dtype=F64)
+    log_snr = sde.log_snr(inside)
+    assert bool((log_snr.diff() < 0).all())
+    assert float((log_snr[::20] - levels).abs().max()) < 1e-12
+    # the slope is the same from both sides of a level, and is a derivative: of f and g^2 as well
+    t = torch.cat([chain.times[1:-1], torch.linspace(0.013, last - 0.013, 333, dtype=F64)])
+    u = t.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(sde.log_snr(u).sum(), u)
+    assert bool((slope < 0).all())
+    h = 1e-6
+    scale = slope.abs() + 10 * float(levels.diff().abs().max())  # of the second derivative, within a cell's width
+    for a, b in ((h, 0.0), (0.0, -h)):
+        side = (sde.log_snr(t + a) - sde.log_snr(t + b)) / h
+        assert float(((side - slope).abs() / scale).max()) < 1e-5
+    # linear beyond the ends
+    beyond = torch.tensor([-2.0, -1.0, 0.0], dtype=F64)
+    for t in (beyond, last - beyond.flip(0)):
+        assert float(sde.log_snr(t).diff().diff().abs()) < 1e-9
+
+
+@pytest.mark.parametrize("chain", CURVES)
+def test_drift_and_diffusion_are_those_of_the_curve(chain):
+    chain = CURVES[chain]
+    sde = chain.sde()
+    t = torch.linspace(0, len(chain) - 1, 4 * len(chain) + 1, dtype=F64, requires_grad=True)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    exploding = isinstance(chain, NoiseScales)
+    f = torch.zeros_like(t) if exploding else torch.autograd.grad(alpha.log().sum(), t, retain_graph=True)[0]
+    (dsigma2,) = torch.autograd.grad((sigma**2).sum(), t)
+    g2 = dsigma2 - 2 * f * sigma.detach() ** 2
+    at = t.detach()
+    drift = sde.drift(torch.ones(len(at), 1, dtype=F64), at)[:, 0]
+    torch.testing.assert_close(drift, f, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(sde.diffusion(at) ** 2, g2, rtol=1e-9, atol=1e-15)
+
+
+@given(betas=st.lists(st.floats(1e-6, 0.999), min_size=2, max_size=30), places=st.data())
+def test_any_chain(betas, places):
+    chain = BetaChain(betas)
+    sde = chain.sde()
+    assert torch.equal(chain.label(sde.log_snr(chain.times)), chain.labels)
+    torch.testing.assert_close(sde.log_snr(chain.times), chain.log_snrs, rtol=1e-12, atol=1e-12)
+    assert bool((sde.log_snr(torch.linspace(0, len(betas) - 1, 301, dtype=F64)).diff() < 0).all())
+    keep = places.draw(st.sets(st.integers(0, len(betas) - 1), min_size=2))
+    part = chain.respace(sorted(keep))
+    assert part.labels.tolist() == sorted(keep)
+    assert torch.equal(part.label(sde.log_snr(part.times)), part.labels)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_chains_and_their_processes_can_be_copied(chain, duplicate):
+    chain = CHAINS[chain]
+    other, sde = duplicate((chain, chain.sde()))
+    t = torch.linspace(sde.t_min, sde.t_max, 50, dtype=F64)
+    assert repr(other) == repr(chain)
+    assert torch.equal(other.labels, chain.labels)
+    for process in (sde, other.sde()):
+        assert torch.equal(process.sigma(t), chain.sde().sigma(t))
+        assert torch.equal(other.label(process.log_snr(t)), chain.label(chain.sde().log_snr(t)))
+
+
+def test_a_learned_estimate_keeps_its_variance_in_copies():
+    estimate = LearnedEstimate(torch.zeros(1, 2), torch.ones(1, 2), torch.full((1, 2), 0.3))
+    for other in (copy.copy(estimate), copy.deepcopy(estimate), pickle.loads(pickle.dumps(estimate))):
+        assert isinstance(other, LearnedEstimate)
+        assert all(
+            torch.equal(a, b) for a, b in zip((*estimate, estimate.variance), (*other, other.variance), strict=True)
+        )
+
+
+def test_a_learned_estimate_keeps_its_variance_when_its_data_is_limited():
+    chain = BetaChain.linear()
+    model = ScoreModel(learned_network, chain.sde(), "noise", "index", chain=chain, variance="learned_range")
+    x, node = torch.ones(2, 3), chain.sde().node(900.0)
+    limited, free = Clip(model).estimate(x, node), model.estimate(x, node)
+    assert isinstance(limited, LearnedEstimate)
+    assert torch.equal(limited.variance, free.variance)
+    assert torch.equal(limited.data, free.data.clamp(-1, 1))
+    assert not torch.equal(limited.data, free.data)
+
+
+def test_a_chain_keeps_its_levels_when_the_callers_list_changes():
+    sigmas, betas = torch.tensor([0.1, 1.0], dtype=F64), torch.tensor([0.1, 0.2], dtype=F64)
+    chains = NoiseScales(sigmas), BetaChain(betas)
+    before = [c.log_snrs.clone() for c in chains]
+    sigmas.mul_(2), betas.mul_(2)
+    assert all(torch.equal(c.log_snrs, b) for c, b in zip(chains, before, strict=True))
+
+
+# Refusals
+
+CHAIN = BetaChain.linear(100)
+BAD = [
+    (lambda: BetaChain([]), V, ("`betas`", "two", "0")),
+    (lambda: BetaChain([0.1]), V, ("`betas`", "two", "1")),
+    (lambda: BetaChain([0.1, 1.0]), V, ("`betas`", "(0, 1)", "entry 1")),
+    (lambda: BetaChain([0.0, 0.1]), V, ("`betas`", "(0, 1)", "entry 0")),
+    (lambda: BetaChain([0.1, -0.1]), V, ("`betas`", "(0, 1)", "-0.1")),
+    (lambda: BetaChain([0.1, math.nan]), V, ("`betas`", "(0, 1)", "nan")),
+    (lambda: BetaChain([0.1, math.inf]), V, ("`betas`", "(0, 1)", "inf")),
+    (lambda: BetaChain([0.1, 1e-18]), V, ("`betas`", "noisier", "levels 0 and 1")),
+    (lambda: BetaChain([[0.1, 0.2]]), V, ("`betas`", "1-d", "(1, 2)")),
+    (lambda: BetaChain(None), T, ("`betas`", "None")),
+    (lambda: BetaChain("linear"), T, ("`betas`", "'linear'")),
+    (lambda: BetaChain([True, False]), T, ("`betas`", "real")),
+    (lambda: BetaChain(torch.tensor([1j, 0.2])), T, ("`betas`", "complex")),
+    (lambda: BetaChain.linear(1), V, ("`n`", "at least 2", "1")),
+    (lambda: BetaChain.linear(10.0), T, ("`n`", "integer", "10.0")),
+    (lambda: BetaChain.linear(True), T, ("`n`", "integer", "True")),
+    (lambda: BetaChain.linear(10, 0.0), V, ("`beta_min`", "(0, 1)", "0.0")),
+    (lambda: BetaChain.linear(10, beta_max=20.0), V, ("`beta_max`", "(0, 1)", "20")),
+    (lambda: BetaChain.linear(10, "a"), T, ("`beta_min`", "'a'")),
+    (lambda: BetaChain.cosine(10, s=-0.1), V, ("`s`", "-0.1")),
+    (lambda: BetaChain.cosine(10, max_beta=1.0), V, ("`max_beta`", "(0, 1)", "1.0")),
+    (lambda: NoiseScales([1.0]), V, ("`sigmas`", "two")),
+    (lambda: NoiseScales([1.0, 0.0]), V, ("`sigmas`", "(0, inf)", "entry 1")),
+    (lambda: NoiseScales([1.0, math.inf]), V, ("`sigmas`", "(0, inf)", "inf")),
+    (lambda: NoiseScales([2.0, math.nan, 1.0]), V, ("`sigmas`", "(0, inf)", "nan")),
+    (lambda: NoiseScales([1.0, 1.0]), V, ("`sigmas`", "monotone", "entries 0 and 1")),
+    (lambda: NoiseScales([1.0, 2.0, 1.5]), V, ("`sigmas`", "monotone", "entries 1 and 2", "1.5")),
+    (lambda: NoiseScales([2.0, 1.0, 1.5]), V, ("`sigmas`", "monotone", "entries 1 and 2", "1.5")),
+    (lambda: NoiseScales(3.0), V, ("`sigmas`", "1-d")),
+    (lambda: NoiseScales.geometric(10, 1.0, 0.1), V, ("`sigma_min`", "below", "0.1")),
+    (lambda: NoiseScales.geometric(10, 0.0, 0.1), V, ("`sigma_min`", "0.0")),
+    (lambda: CHAIN.grid(1), V, ("`n`", "at least 2", "1", "denoise=True")),
+    (lambda: CHAIN.grid(0), V, ("`n`", "at least 2", "0")),
+    (lambda: CHAIN.grid(101), V, ("`n`", "at most 100", "101")),
+    (lambda: CHAIN.grid(10.0), T, ("`n`", "integer", "10.0")),
+    (lambda: CHAIN.grid(True), T, ("`n`", "integer", "True")),
+    (lambda: CHAIN.grid("10"), T, ("`n`", "integer", "'10'")),
+    (lambda: CHAIN.grid(b"10"), T, ("`n`", "integer")),
+    (lambda: CHAIN.grid({1, 2}), T, ("`n`", "list")),
+    (lambda: CHAIN.grid([]), V, ("`len(n)`", "at least 2")),
+    (lambda: CHAIN.grid([5]), V, ("`len(n)`", "at least 2")),
+    (lambda: CHAIN.grid([5, 3, 5]), V, ("`n`", "once", "5")),
+    (lambda: CHAIN.grid([5, 100]), V, ("`n[1]`", "at most 99", "100")),
+    (lambda: CHAIN.grid([-1, 5]), V, ("`n[0]`", "at least 0", "-1")),
+    (lambda: CHAIN.grid([1.0, 2.0]), T, ("`n[0]`", "integer", "1.0")),
+    (lambda: CHAIN.grid([None, 2]), T, ("`n[0]`", "integer", "None")),
+    (lambda: CHAIN.grid(torch.tensor([1.0, 2.0])), T, ("`n[0]`", "integer", "1.0")),
+    (lambda: CHAIN.grid(torch.tensor([[1], [2]])), T, ("`n[0]`", "integer", "[1]")),
+    (lambda: CHAIN.grid(torch.ones(100, dtype=torch.bool)), T, ("`n[0]`", "integer", "True")),
+    (lambda: CHAIN.grid(np.ones(100, dtype=bool)), T, ("`n[0]`", "integer", "True")),
+    (lambda: CHAIN.grid(4, "trailling"), V, ("`spacing`", "did you mean 'trailing'")),
+    (lambda: CHAIN.grid([1, 2], "trailling"), V, ("`spacing`", "did you mean 'trailing'")),
+    (lambda: CHAIN.grid(4, None), V, ("`spacing`", "None")),
+    (lambda: CHAIN.grid(4, ["trailing"]), V, ("`spacing`", "['trailing']")),
+    (lambda: CHAIN.respace(None), T, ("`n`", "integer", "None")),
+    (lambda: CHAIN.respace(1), V, ("`n`", "at least 2")),
+    (lambda: CHAIN.respace(50).respace(51), V, ("`n`", "at most 50", "51")),
+    (lambda: CHAIN.sde(t_min=-1.0), V, ("`t_min`", "[0, 99]", "-1")),
+    (lambda: CHAIN.sde(t_max=100.0), V, ("`t_max`", "[0, 99]", "100")),
+    (lambda: CHAIN.respace([5, 9]).sde(t_max=10.0), V, ("`t_max`", "[5, 9]", "10")),
+    (lambda: CHAIN.sde(t_min=5.0, t_max=5.0), V, ("empty", "5.0")),
+    (lambda: CHAIN.sde(t_min="0"), T, ("`t_min`", "'0'")),
+    (lambda: CHAIN.sde(prior=1.0), T, ("`prior`", "from_normal")),
+    (lambda: CHAIN.label("0"), T, ("`log_snr`", "'0'")),
+    (lambda: CHAIN.label(math.nan), V, ("`log_snr`", "nan")),
+    (lambda: CHAIN.label(torch.tensor([1])), T, ("`log_snr`", "int64")),
+    (lambda: CHAIN.label(torch.zeros(2, 2)), V, ("`log_snr`", "(2, 2)")),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), BAD)
+def test_refuses_bad_input(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
+
+
+def wrapped(sde=None, time_input="index", chain=CHAIN, **options):
+    return ScoreModel(Recorder(), CHAIN.sde() if sde is None else sde, "noise", time_input, chain=chain, **options)
+
+
+BAD_MODELS = [
+    (lambda: wrapped(chain=None), V, ("index", "chain.sde()")),
+    (lambda: wrapped(time_input="t"), V, ("index", "`chain`")),
+    (lambda: wrapped(time_input=None), V, ("index", "`chain`")),
+    (lambda: wrapped(time_input=lambda t: t), V, ("index", "`chain`")),
+    (lambda: wrapped(chain=100), T, ("`chain`", "int", "BetaChain")),
+    (lambda: wrapped(chain=BetaChain), T, ("`chain`", "BetaChain")),
+    (lambda: wrapped(time_input="indx"), V, ("`chain`",)),
+    (lambda: wrapped(time_input="indx", chain=None), V, ("`time_input`", "did you mean 'index'")),
+    (lambda: wrapped(sde=scoresde.VESDE()), V, ("scaled by", "VESDE", "chain.sde()")),
+    (lambda: wrapped(sde=scoresde.SubVPSDE()), V, ("scaled by", "SubVPSDE")),
+    (lambda: wrapped(input_scale="x/alpha"), V, ("scaled by", "x/alpha")),
+    (lambda: wrapped(chain=NoiseScales.geometric()), V, ("scaled by 1", "NoiseScales")),
+    (lambda: wrapped(variance="learned"), V, ("`variance`", "did you mean 'learned_range'")),
+    (lambda: wrapped(variance=True), T, ("`variance`", "True")),
+    (lambda: wrapped().variance(torch.ones(1, 2), 3.0), V, ("learned_range",)),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), BAD_MODELS)
+def test_a_model_refuses_what_does_not_fit_its_chain(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"variance": "lrge"}, ("`variance`", "did you mean 'large'")),
+        ({"variance": None}, ("`variance`", "None")),
+        ({"variance": ["large"]}, ("`variance`", "large")),
+        ({"variance": "learned"}, ("learned_range",)),
+    ],
+)
+def test_ancestral_refuses_a_variance_before_the_first_evaluation(options, words):
+    sde, net = CHAIN.sde(), Recorder()
+    model = ScoreModel(net, sde, "noise", "index", chain=CHAIN)
+    for score_fn in (model, TARGET.score(sde), lambda x, t: -x):
+        with pytest.raises(V) as caught:
+            solve(sde, score_fn, torch.ones(1, 2), method="ancestral", grid=CHAIN.grid(5), **options)
+        assert all(word in str(caught.value) for word in words)
+    assert net.told == []
+
+
+def test_a_network_without_the_second_half_of_the_channels_is_named():
+    model = wrapped(variance="learned_range")
+    with pytest.raises(ScoreFnError, match=r"\(2, 6\).*got \(2, 3\).*doubled"):
+        model(torch.ones(2, 3), 3.0)
+    two = ScoreModel(Recorder(channels=2), CHAIN.sde(), "noise", "index", chain=CHAIN)
+    with pytest.raises(ScoreFnError, match=r"\(2, 3\).*got \(2, 6\)"):
+        two(torch.ones(2, 3), 3.0)
