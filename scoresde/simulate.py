@@ -18,7 +18,7 @@ from .noise import Noise
 from .noise import resolve as resolve_noise
 from .processes import ForwardProcess, Network
 from .sdes import SDE, AffineSDE
-from .solvers import EulerMaruyama, Solver, Transition
+from .solvers import EulerMaruyama, Solver, Transition, drift_methods, make_solver
 
 
 def simulate(
@@ -29,6 +29,7 @@ def simulate(
     t_end: float | None = None,
     steps: int = 100,
     grid: str | grids.GridFunction | None = "time",
+    method: str | Solver | None = None,
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -38,7 +39,7 @@ def simulate(
     r"""Draw a path of the forward process :math:`dx = f\,dt + g\,dw`.
 
     Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the law is exact whatever the steps;
-    others go by Euler-Maruyama.
+    others go by a method of drift and diffusion.
 
     Args:
         sde: the process.
@@ -47,11 +48,17 @@ def simulate(
         t_start, t_end: the interval, by default [t_min, t_max].
         steps: the number of steps.
         grid: a name or a function, as in `solve`.
+        method: ``"euler_maruyama"``, ``"heun_sde"``, ``"sra1"`` or ``"shark"`` (the last two of strong order 1.5), for
+            any process; None is the exact kernel of an affine process, and ``"euler_maruyama"`` for others.
         seed, seeds, generator, noise: as in `solve`.
         save_at: times to keep (the grid gets them as additional nodes), or ``"steps"``.
 
     Returns:
         A `Solution`, with no evaluations.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit.
+        NonFiniteError: NaN or infinity in ``x0`` or a state.
 
     Example:
         >>> import scoresde
@@ -94,7 +101,7 @@ def simulate(
         ]
         times = torch.tensor(sorted({*times.tolist(), *saved}), dtype=torch.float64)
     recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(x))
-    solver: Solver = Transition() if isinstance(sde, AffineSDE) else EulerMaruyama()
+    solver = _solver(sde, method)
     with torch.no_grad():
         if isinstance(sde, AffineSDE) and t_start is None:
             x, _ = sde.perturb(x, start, source.normal(x))
@@ -102,3 +109,16 @@ def simulate(
         solution = integrate(process, solver, FixedGrid(times), x, source, recorder=recorder)
     xs = None if solution.xs is None else solution.xs.to(x0.dtype)
     return replace(solution, x=solution.x.to(x0.dtype), xs=xs)
+
+
+def _solver(sde: SDE, method: str | Solver | None) -> Solver:
+    """The method that steps the process forward."""
+    if method is None:
+        return Transition() if isinstance(sde, AffineSDE) else EulerMaruyama()
+    solver = make_solver(method, {})
+    if type(solver).name not in drift_methods():
+        raise InvalidArgumentError(
+            f"method={solver.name!r} does not step a drift and a diffusion; simulate takes "
+            f"{', '.join(drift_methods())}."
+        )
+    return solver

@@ -35,7 +35,7 @@ from .noise import Noise
 from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
 from .sdes import SDE, AffineSDE
-from .solvers import Solver, make_solver
+from .solvers import Solver, drift_methods, make_solver
 
 DEFAULT_TOLERANCE = 1e-3
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
@@ -92,7 +92,8 @@ def solve(
         grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"time"``
             (default else),
             ``"karras"``, ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, or a `Grid` or
-            tensor of times, with which steps, t_start and t_end are not given.
+            tensor of times, with which steps, t_start and t_end are not given. With ``differentiable=True`` a tensor
+            that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
         stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
@@ -152,6 +153,8 @@ def solve(
             f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
         )
     times, given_grid = _times(sde, grid, steps, t_start, t_end)
+    if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
+        given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, _memory_note(x, shape):
         state, source, out_dtype = _initial(
@@ -196,7 +199,7 @@ def _times(
         for name, value in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
             if value is not None:
                 raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
-        values = check_times("grid", grid.times if isinstance(grid, Grid) else grid).clone()
+        values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
         if len(values):
             values[0], values[-1] = grids.snap(float(values[0]), sde), grids.snap(float(values[-1]), sde)
         values = grids.check_times(values, sde.t_min, sde.t_max)
@@ -243,8 +246,8 @@ def _check_fit(
         check_number("stochasticity", stochasticity, low=0.0)
         if not solver.takes_stochasticity:
             raise InvalidArgumentError(
-                f"method={name!r} has no stochasticity; methods that take it: euler_maruyama (alone or as predictor "
-                f"of pc)."
+                f"method={name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
+                f"{', '.join(drift_methods())}."
             )
     if solver.adaptive:
         for option, value in (("steps", steps), ("grid", grid)):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar
+from .._tensors import Scalar, number
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from .network import Network
@@ -31,6 +31,7 @@ class Process(abc.ABC):
     _inner: dict[tuple[str, float, float, float], Node] = field(default_factory=dict, repr=False)
     _at: dict[float, Node] = field(default_factory=dict, repr=False)
     _left: dict[float, int] = field(default_factory=dict, repr=False)
+    _grid: list[Node] = field(default_factory=list, repr=False)
 
     @abc.abstractmethod
     def drift(self, x: Tensor, node: Node) -> Tensor:
@@ -101,8 +102,9 @@ class Process(abc.ABC):
         return self.sde.time(2 * lam.flatten()).reshape(lam.shape)
 
     def count_steps(self, nodes: Sequence[Node]) -> None:
-        """Keep how many steps follow each node of a grid."""
-        self._left.update({node.t: len(nodes) - 1 - i for i, node in enumerate(nodes)})
+        """Keep the nodes of a grid, and how many steps follow each."""
+        self._left.update({number(node.t): len(nodes) - 1 - i for i, node in enumerate(nodes)})
+        self._grid[:] = nodes
 
     @functools.cached_property
     def lowest_lam(self) -> float:
@@ -112,11 +114,17 @@ class Process(abc.ABC):
     @property
     def steps(self) -> int:
         """The steps of the whole grid; 0 where steps are chosen on the way."""
-        return max(self._left.values(), default=0)
+        return max(len(self._grid) - 1, 0)
+
+    @property
+    def end(self) -> Node:
+        """The last node of the grid."""
+        return self._grid[-1]
 
     def steps_left(self, node: Node) -> int | None:
         """How many steps of the grid follow a node; None where steps are chosen on the way."""
-        return None if isinstance(node.t, Tensor) else self._left.get(node.t)
+        t = number(node.t)
+        return None if isinstance(t, Tensor) else self._left.get(t)
 
 
 def _clocks(start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Any]:
@@ -126,9 +134,10 @@ def _clocks(start: Node, stop: Node, fractions: Sequence[float], coordinate: Coo
 
 
 def node_list(sde: SDE, times: Tensor) -> list[Node]:
-    """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule has a gradient."""
+    """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule or the grid itself
+    (then t, too) has a gradient."""
     nodes = sde.nodes(times)
-    clock = times.tolist()
     if torch.is_grad_enabled() and any(v.requires_grad for v in nodes):
-        return [Node(t, *(v[i] for v in nodes[1:])) for i, t in enumerate(clock)]
-    return [Node(*row) for row in zip(clock, *(v.tolist() for v in nodes[1:]), strict=True)]
+        clock = times.unbind() if times.requires_grad else times.tolist()
+        return [Node(*row) for row in zip(clock, *(v.unbind() for v in nodes[1:]), strict=True)]
+    return [Node(*row) for row in zip(times.tolist(), *(v.tolist() for v in nodes[1:]), strict=True)]

@@ -1,6 +1,7 @@
 """Solvers: one method, one small file. `registry` holds the list that `scoresde.solve` reads."""
 
 from .ancestral import Ancestral
+from .annealed_langevin import AnnealedLangevin
 from .base import Solver, StepResult
 from .cas import CAS
 from .ddim import DDIM
@@ -22,7 +23,7 @@ from .langevin import Langevin
 from .midpoint import Midpoint
 from .multistep import Multistep
 from .predictor_corrector import PredictorCorrector
-from .registry import Method, make_solver, methods
+from .registry import Method, drift_methods, make_solver, methods
 from .res import RES2S, RES3S
 from .restart import Interval, Restart
 from .reverse_diffusion import ReverseDiffusion
@@ -63,6 +64,7 @@ __all__ = [
     "TAB3",
     "TAB4",
     "Ancestral",
+    "AnnealedLangevin",
     "DDIMEta",
     "DPMpp2M",
     "DPMpp2MSDE",
@@ -109,6 +111,7 @@ __all__ = [
     "UniPC1",
     "UniPC2",
     "UniPC3",
+    "drift_methods",
     "make_solver",
     "methods",
 ]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_number, exp, weighted
+from .._tensors import at_most, check_number, exp, weighted
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -58,7 +58,7 @@ class CAS(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         left = (1 - self.epsilon) * exp(stop.lam - start.lam)  # (1 - epsilon) rho_s / rho_t
-        kept = left.clamp_max(1.0) if isinstance(left, Tensor) else min(1.0, left)
+        kept = at_most(left, 1.0)
         estimate = process.estimate(x, start)
         drawn = stop.sigma * (1 - kept * kept) ** 0.5
         terms = (

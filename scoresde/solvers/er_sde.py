@@ -2,15 +2,16 @@ r"""ER-SDE: exponential methods for reverse SDEs with a noise scale of one's own
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer, combine, exp, log
-from ..errors import InvalidTypeError
+from .._tensors import Scalar, at_most, check_integer, combine, exp, log
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..noise import Noise
 from ..processes import RHO, Process
 from ..sdes import Node
@@ -59,6 +60,9 @@ class ERSDE(Multistep):
         scale: :math:`\phi`, an increasing function with :math:`\phi(\rho)/\rho` not decreasing.
         lower_order_final: use lower orders in the last p - 1 steps.
 
+    Raises:
+        InvalidArgumentError: :math:`\phi(\rho)/\rho` decreases.
+
     Example:
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
@@ -103,13 +107,27 @@ class ERSDE(Multistep):
         r""":math:`\phi_t/\phi_s`."""
         return self.scale(RHO.clock(stop)) / self.scale(RHO.clock(start))
 
+    def _share(self, start: Node, stop: Node) -> Scalar:
+        r"""Of the noise :math:`\rho_t`, what is left of that before; 1 for the probability flow."""
+        return self._kept(start, stop) * exp(stop.lam - start.lam)
+
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """See `Solver.prepare`."""
+        super().prepare(process, nodes)
+        for a, b in itertools.pairwise(nodes):
+            if not endless(a, b) and not float(self._share(a, b)) <= 1 + 1e-9:
+                raise InvalidArgumentError(
+                    f"`scale` must rise at least as fast as rho; from rho = {float(RHO.clock(a)):.4g} to "
+                    f"{float(RHO.clock(b)):.4g} scale(rho)/rho grows by {float(self._share(a, b)):.4g}."
+                )
+
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if endless(start, stop):
             return Ancestral().step(process, x, start, stop, state, noise)._replace(state=state)
         history, estimate = self.look(process, x, start, state)
         moved, _ = self.predict(process, x, start, stop, history, estimate)
-        ratio = self._kept(start, stop) * exp(stop.lam - start.lam)
+        ratio = at_most(self._share(start, stop), 1.0)
         spread = stop.sigma * (1 - ratio * ratio) ** 0.5
         return StepResult(combine(1.0, moved, spread, (1.0,), (noise.increment(start.t, stop.t, x),)), history)
 

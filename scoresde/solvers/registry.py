@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from .ancestral import Ancestral
+from .annealed_langevin import AnnealedLangevin
 from .base import Solver
 from .cas import CAS
 from .ddim import DDIM
@@ -64,6 +65,7 @@ SOLVERS: tuple[type[Solver], ...] = (
     Restart,
     CAS,
     Langevin,
+    AnnealedLangevin,
     Euler,
     Heun,
     Midpoint,
@@ -137,6 +139,16 @@ def methods() -> tuple[Method, ...]:
     return tuple(Method(name, cls, **{f: getattr(cls(), f) for f in fields}) for name, cls in BY_NAME.items())
 
 
+def drift_methods() -> list[str]:
+    """The stochastic methods that step any drift and diffusion, forward too.
+
+    Example:
+        >>> drift_methods()
+        ['euler_maruyama', 'heun_sde', 'sra1', 'shark']
+    """
+    return [name for name, cls in BY_NAME.items() if cls().takes_stochasticity]
+
+
 def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterable[str] = ()) -> Solver:
     """A solver from a name and its options; a solver object is taken as it is.
 
@@ -145,7 +157,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
 
     Example:
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).predictor
-        Ancestral()
+        Ancestral(variance='small')
     """
     if isinstance(method, Solver):
         if options:

@@ -120,8 +120,8 @@ def weak_order(
     r"""The order of the law of a method, without Monte Carlo error.
 
     On ``"gaussian"``, N(0.7, 0.3), the error is :math:`|V/S - 1|` of the variance, exact by probing. On ``"mixture"``
-    it is the root of the summed squares of the errors of :math:`E x^2, E\cos 2x, E\,\mathrm{sigmoid}(4x)`, by the backward
-    recursion: for methods without a memory, whose step does not depend on the number of steps.
+    it is the root of the summed squares of the errors of :math:`E x^2, E\cos 2x, E\,\mathrm{sigmoid}(4x)`, by the
+    backward recursion: for methods without a memory, whose step does not depend on the number of steps.
 
     Args:
         method, sde, steps, grid, t_start, t_end, options: as in `estimate_order`.

@@ -112,7 +112,7 @@ ORDERS: dict[str, tuple[int | None, float | None]] = {
     **dict.fromkeys(["sa_solver", "er_sde2", "er_sde3", "heun_sde"], (2, 1.0)),
     **dict.fromkeys(["sra1", "shark"], (2, 1.5)),
     "edm": (2, None),
-    **dict.fromkeys(["pc", "restart", "cas", "langevin"], (None, None)),
+    **dict.fromkeys(["pc", "restart", "cas", "langevin", "annealed_langevin"], (None, None)),
 }
 
 

@@ -1,0 +1,185 @@
+"""Methods that are the same step under different names, and steps that do not depend on the process's clock or scale.
+
+Equal means to rounding: both sides are solved on the same grid with the same noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import solvers
+
+from .problems import MIXTURE, PROCESSES, STARTS
+
+F64 = torch.float64
+LEVELS = torch.tensor([-4.0, -2.2, -0.6, 0.1, 1.7, 3.0, 4.4], dtype=F64)  # log-SNR, uneven
+
+
+def draws(k: int, like: Tensor) -> Tensor:
+    """The k-th draw, the same for every method."""
+    return torch.randn(like.shape, dtype=F64, generator=torch.Generator().manual_seed(k))
+
+
+def end(method: str | scoresde.Solver, sde: scoresde.AffineSDE, levels: Tensor = LEVELS, **options: Any) -> Tensor:
+    times = sde.time(levels)
+    x = STARTS * float((sde.alpha(times[0]) ** 2 + sde.sigma(times[0]) ** 2) ** 0.5)
+    return scoresde.solve(sde, MIXTURE.score(sde), x, method=method, grid=times, noise=draws, **options).x
+
+
+def same(got: Tensor, wanted: Tensor, rtol: float = 1e-10) -> None:
+    torch.testing.assert_close(got, wanted, rtol=rtol, atol=rtol)
+
+
+ONE_STEP = LEVELS[[1, 3]]
+OFF = {"start_up": "published"}  # a multistep method's first step is then of first order
+
+FIRST_ORDER = {
+    "DPM-Solver-1": solvers.DPM2M(**OFF),
+    "DPM-Solver++(1)": solvers.DPMpp2M(**OFF),
+    "UniP-1": solvers.UniP2(order=1),
+    "tAB-1": solvers.TAB2(**OFF),
+    "rhoAB-1": solvers.RhoAB2(**OFF),
+    "DDIM(0)": solvers.DDIMEta(eta=0.0),
+}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", FIRST_ORDER)
+def test_one_step_is_ddim(name: str, process: str) -> None:
+    sde = PROCESSES[process]
+    same(end(FIRST_ORDER[name], sde, ONE_STEP), end("ddim", sde, ONE_STEP))
+
+
+FIRST_ORDER_SDE = {
+    "DDIM(1)": solvers.DDIMEta(eta=1.0),
+    "SDE-DPM-Solver++(1)": solvers.DPMpp2MSDE(**OFF),
+}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", FIRST_ORDER_SDE)
+def test_one_stochastic_step_is_ancestral(name: str, process: str) -> None:
+    sde = PROCESSES[process]
+    same(end(FIRST_ORDER_SDE[name], sde, ONE_STEP), end("ancestral", sde, ONE_STEP))
+
+
+FULL = {"variant": "full", **OFF}
+PAIRS = {
+    "UniP-1 is DDIM": (solvers.UniP2(order=1), solvers.DDIM()),
+    "UniP-3 is the corrected DPM-Solver++(3M)": (solvers.UniP3(**FULL), solvers.DPMpp3M(**OFF)),
+    "UniP-3 of the noise is the corrected DPM-Solver(3M)": (
+        solvers.UniP3(prediction="noise", **FULL),
+        solvers.DPM3M(**OFF),
+    ),
+    "UniP-2 with B2 is DPM-Solver++(2M)": (solvers.UniP2(variant="bh2", **OFF), solvers.DPMpp2M(**OFF)),
+    "UniP-2 of the noise with B2 is DPM-Solver(2M)": (solvers.UniP2(prediction="noise", **OFF), solvers.DPM2M(**OFF)),
+    "UniP-2 in full is DPM-Solver++(2M), taylor": (solvers.UniP2(**FULL), solvers.DPMpp2M(form="taylor", **OFF)),
+    "rhoAB-2 is the Adams-Bashforth method LMS(2)": (solvers.RhoAB2(**OFF), solvers.RhoAB4(order=2, **OFF)),
+    "RES-2S is DPM-Solver++(2S), taylor": (solvers.RES2S(c2=0.3), solvers.DPMpp2S(r=0.3, form="taylor")),
+    "RES-3S is DPM-Solver++(3S), dpmsolver": (
+        solvers.RES3S(c2=1 / 3, c3=2 / 3),
+        solvers.DPMpp3S(r1=1 / 3, form="dpmsolver"),
+    ),
+    "DDIM(0) is DDIM": (solvers.DDIMEta(eta=0.0), solvers.DDIM()),
+    "DPM-Solver++(2M) SDE without noise": (solvers.DPMpp2MSDE(eta=0.0), solvers.DPMpp2M()),
+    "DPM-Solver++(3M) SDE without noise": (solvers.DPMpp3MSDE(eta=0.0), solvers.DPMpp3M(**OFF)),
+    "DPM-Solver++ SDE without noise": (solvers.DPMppSDE(eta=0.0), solvers.DPMpp2S(form="dpmsolver")),
+    "DPM-Solver++(2S) ancestral without noise": (solvers.DPMpp2SAncestral(eta=0.0), solvers.DPMpp2S(form="dpmsolver")),
+    "SA-Solver's predictor without noise": (
+        solvers.SASolver(tau=0.0, predictor_order=3, corrector_order=0),
+        solvers.DPMpp3M(**OFF),
+    ),
+    "EDM without churn is Heun in sigma/alpha": (solvers.EDM(s_churn=0.0), solvers.RhoHeun()),
+    "Restart nowhere is Heun in sigma/alpha": (solvers.Restart(intervals=()), solvers.RhoHeun()),
+    "CAS that removes less than a step is DDIM": (solvers.CAS(epsilon=1e-9), solvers.DDIM()),
+    "DDIM(1) is ancestral": (solvers.DDIMEta(eta=1.0), solvers.Ancestral()),
+    "The prediction does not matter to DDIM's noise": (solvers.DPMpp2MSDE(**OFF), solvers.DPMpp2MSDE()),
+}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_two_names_of_one_method(name: str, process: str) -> None:
+    sde = PROCESSES[process]
+    one, other = PAIRS[name]
+    same(end(one, sde), end(other, sde))
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize(("order", "method"), [(1, "ddim"), (2, "dpmpp_2m"), (3, "dpmpp_3m")])
+def test_er_sde_with_the_scale_of_the_flow_draws_nothing(order: int, method: str, process: str) -> None:
+    """And with scale rho^2 it has ancestral's noise; the amplitude is the root of a difference of equals."""
+    sde = PROCESSES[process]
+    flow = solvers.ERSDE3(order=order, scale=lambda rho: rho)
+    if order == 1:
+        same(end(flow, sde), end(method, sde), 1e-6)
+        same(end(solvers.ERSDE1(scale=lambda rho: rho**2), sde), end("ancestral", sde))
+    else:
+        difference = (end(flow, sde) - end(method, sde)).abs().max()
+        assert 1e-6 < difference < 0.2  # interpolates in rho, not in lambda
+
+
+def test_er_sde_refuses_a_scale_that_is_no_process() -> None:
+    with pytest.raises(scoresde.InvalidArgumentError, match="rise at least as fast"):
+        end(solvers.ERSDE1(scale=lambda rho: rho**0.5), PROCESSES["vp"])
+
+
+DRIFTS = {"euler_maruyama": "euler", "heun_sde": "heun"}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("stochastic", [m.name for m in scoresde.methods() if m.solver().takes_stochasticity])
+def test_stochasticity_zero_is_the_probability_flow(stochastic: str, process: str) -> None:
+    """The same step as the deterministic method's where there is one; otherwise no draw reaches the result."""
+    sde = PROCESSES[process]
+    got = end(stochastic, sde, stochasticity=0.0)
+    if stochastic in DRIFTS:
+        same(got, end(DRIFTS[stochastic], sde))
+
+
+# What depends on the clock or on alpha: steps of drift and diffusion in t, x kept between levels, polynomials in t.
+CLOCKED = {"euler_maruyama", "heun_sde", "sra1", "shark", "euler", "heun", "midpoint", "rk4", "rk45"}
+CLOCKED |= {"reverse_diffusion", "pc", "langevin", "annealed_langevin", "ncsn", "tab2", "tab3", "tab4"}
+FREE: dict[str, dict[str, Any]] = {m.name: {"method": m.name} for m in scoresde.methods() if m.name not in CLOCKED}
+FREE["pc with ancestral"] = {"method": "pc", "predictor": "ancestral"}
+FREE["pc with ddim, then corrected"] = {"method": "pc", "predictor": "ddim", "order": "pc", "moves": 2}
+
+
+def rescaled(sde: scoresde.AffineSDE, **options: Any) -> Tensor:
+    """The end in y = x / alpha, from the same y, on the same levels."""
+    times = sde.time(LEVELS)
+    x = STARTS * float(torch.exp(-LEVELS[0] / 2)) * float(sde.alpha(times[0]))
+    return scoresde.solve(sde, MIXTURE.score(sde), x, grid=times, noise=draws, **options).x / sde.alpha(times[-1])
+
+
+@pytest.mark.parametrize("process", [name for name in PROCESSES if name != "ve"])
+@pytest.mark.parametrize("name", FREE)
+def test_a_step_in_log_snr_is_the_same_on_every_process(name: str, process: str) -> None:
+    """x / alpha on the same levels of log-SNR does not depend on alpha or on the clock."""
+    same(rescaled(PROCESSES[process], **FREE[name]), rescaled(PROCESSES["ve"], **FREE[name]), 1e-8)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_edm_heun_is_its_published_loop(process: str) -> None:
+    """Karras et al. (2022), algorithm 1 with their s(t) = alpha: Heun's method for dy/d rho = (y - D)/rho."""
+    sde = PROCESSES[process]
+    score = MIXTURE.score(sde)
+    times = sde.time(LEVELS)
+    rhos = torch.exp(-LEVELS / 2)
+
+    def slope(y: Tensor, i: int) -> Tensor:
+        alpha, sigma = float(sde.alpha(times[i])), float(sde.sigma(times[i]))
+        denoised = (alpha * y + sigma**2 * score(alpha * y, float(times[i]))) / alpha
+        return (y - denoised) / rhos[i]
+
+    y = STARTS * rhos[0]
+    for i in range(len(times) - 1):
+        h = rhos[i + 1] - rhos[i]
+        d = slope(y, i)
+        y = y + 0.5 * h * (d + slope(y + h * d, i + 1))
+    same(rescaled(sde, method="edm_heun"), y, 1e-9)
