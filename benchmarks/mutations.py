@@ -1,0 +1,346 @@
+"""Plants defects one at a time in a copy of the package, and shows which test catches each.
+
+A defect is a piece of a source file and what it becomes. For each, the tests named in `TESTS` run until the first
+failure. A defect that no test notices is a survivor, and the program fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks._record import write
+
+ROOT = Path(__file__).resolve().parent.parent
+# Quick ones first. They take no figures from the defective package: all compare with formulas or exact laws.
+TESTS = (
+    "tests/convergence/test_equivalences.py",
+    "tests/convergence/test_sde.py",
+    "tests/convergence/test_ode.py",
+    "tests/convergence/test_correctors.py",
+    "tests/convergence/test_langevin.py",
+    "tests/convergence/test_pc.py",
+    "tests/unit",
+    "tests/statistical",
+    "tests/contract/test_solvers.py",
+    "tests/integration",
+)
+
+
+class Defect(NamedTuple):
+    """What goes wrong, in which file of the package, and the text before and after."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+
+
+NONE = Defect("none", "__init__.py", "", "")
+S = "solvers/"
+DEFECTS = (
+    # noise of the wrong size
+    Defect(
+        "noise x 1.02: the batch's source",
+        "noise/sources.py",
+        "dtype=like.dtype, device=device).to(like.device)",
+        "dtype=like.dtype, device=device).to(like.device) * 1.02",
+    ),
+    Defect(
+        "noise x 1.02: each sample's source",
+        "noise/sources.py",
+        "return self._block[:, self._used - 1].to(like)",
+        "return self._block[:, self._used - 1].to(like) * 1.02",
+    ),
+    Defect("noise x 1.02: Brownian bridge", "noise/brownian.py", "alpha=spread)", "alpha=1.02 * spread)"),
+    Defect("noise x 1.02: Euler-Maruyama", S + "euler_maruyama.py", "+ spread * noise", "+ 1.02 * spread * noise"),
+    Defect(
+        "noise x 1.02: ancestral",
+        S + "ancestral.py",
+        "return StepResult(mean + std * noise",
+        "return StepResult(mean + 1.02 * std * noise",
+    ),
+    Defect(
+        "noise x 1.02: exponential, data",
+        S + "exponential.py",
+        "spread = stop.sigma * (-expm1",
+        "spread = 1.02 * stop.sigma * (-expm1",
+    ),
+    Defect(
+        "noise x 1.02: exponential, noise",
+        S + "exponential.py",
+        "spread = eta * stop.sigma",
+        "spread = 1.02 * eta * stop.sigma",
+    ),
+    Defect("noise x 1.02: churn", S + "edm.py", "added = hat.sigma", "added = 1.02 * hat.sigma"),
+    Defect(
+        "noise x 1.02: forward transition", S + "transition.py", "spread = stop.sigma", "spread = 1.02 * stop.sigma"
+    ),
+    Defect(
+        "noise x 1.02: Langevin",
+        "correctors/langevin.py",
+        "expand((2 * epsilon) ** 0.5, x)",
+        "expand(1.02 * (2 * epsilon) ** 0.5, x)",
+    ),
+    Defect("h for its root: Euler-Maruyama", S + "euler_maruyama.py", "abs(h) ** 0.5", "abs(h)"),
+    Defect("h for its root: stochastic Heun", S + "heun_sde.py", "abs(h) ** 0.5", "abs(h)"),
+    Defect("h for its root: reverse diffusion", S + "reverse_diffusion.py", "b2**0.5", "b2"),
+    Defect(
+        "no noise in the last cell: SEEDS",
+        S + "seeds.py",
+        "for a, b in itertools.pairwise(nodes[: to + 1])",
+        "for a, b in itertools.pairwise(nodes[:to])",
+    ),
+    Defect(
+        "the large variance for the small one",
+        S + "ancestral.py",
+        "    return stop.sigma\n",
+        "    return start.sigma\n",
+    ),
+    # the wrong time
+    Defect(
+        "beta at the other end: Euler-Maruyama",
+        S + "euler_maruyama.py",
+        "process.diffusion(x, start)",
+        "process.diffusion(x, stop)",
+    ),
+    Defect(
+        "the score at the next time: DDIM", S + "ddim.py", "process.estimate(x, start)", "process.estimate(x, stop)"
+    ),
+    Defect(
+        "the score at the next time: multistep",
+        S + "multistep.py",
+        "estimate = process.estimate(x, start)",
+        "estimate = process.estimate(x, stop)",
+    ),
+    Defect(
+        "swapped nodes: exponential, data",
+        S + "exponential.py",
+        "keep = stop.sigma / start.sigma *",
+        "keep = start.sigma / stop.sigma *",
+    ),
+    Defect(
+        "swapped nodes: transition",
+        S + "transition.py",
+        "expand(stop.alpha / start.alpha, x)",
+        "expand(start.alpha / stop.alpha, x)",
+    ),
+    Defect(
+        "swapped ends of the interval",
+        "controllers/fixed.py",
+        "nodes = node_list(process.sde, self.times)\n        process",
+        "nodes = node_list(process.sde, self.times.flip(0))\n        process",
+    ),
+    Defect(
+        "the last step left out",
+        "controllers/fixed.py",
+        "if following < len(nodes) else None",
+        "if following < len(nodes) - 1 else None",
+    ),
+    Defect(
+        "h for its root: Brownian path",
+        "noise/brownian.py",
+        "div_(math.sqrt(abs(stop - start)))",
+        "div_(abs(stop - start))",
+    ),
+    Defect("the stage at the wrong node", "processes/base.py", "u + c * (v - u)", "u + c * c * (v - u)"),
+    # factors of the equations
+    Defect(
+        "no 1/2 in the probability flow: general",
+        "processes/general.py",
+        "0.5 * (1 + self.eta**2)",
+        "(1 + self.eta**2)",
+    ),
+    Defect(
+        "no 1/2 in the probability flow: affine",
+        "processes/reverse.py",
+        "rate = node.dsigma +",
+        "rate = 2 * node.dsigma +",
+    ),
+    Defect("no 1/2 in the reverse drift", "processes/reverse.py", "0.5 * self.eta**2", "self.eta**2"),
+    Defect(
+        "alpha and sigma swapped: DDIM",
+        S + "ddim.py",
+        "expand(stop.alpha, x) * data + expand(stop.sigma, x) * direction",
+        "expand(stop.sigma, x) * data + expand(stop.alpha, x) * direction",
+    ),
+    Defect(
+        "alpha and sigma swapped: v-prediction",
+        "models.py",
+        "data=(n.alpha * x - n.sigma * out) / norm",
+        "data=(n.sigma * x - n.alpha * out) / norm",
+    ),
+    Defect(
+        "the other sign of a noise prediction",
+        "models.py",
+        "return Estimate(data=(x - n.sigma * out) / n.alpha, noise=out)",
+        "return Estimate(data=(x + n.sigma * out) / n.alpha, noise=-out)",
+    ),
+    Defect("log-SNR for its half: EDM's time", "models.py", "-0.25 * n.lam", "-0.5 * n.lam"),
+    Defect(
+        "g^2 without alpha's part: Gaussian",
+        "sdes/gaussian.py",
+        "self._sigma_rate(t) - sigma * self._rates(t)[0]",
+        "self._sigma_rate(t)",
+    ),
+    Defect(
+        "no 1/2 in beta's integral", "sdes/vp.py", "return t * (self.beta_min + 0.5 *", "return t * (self.beta_min +"
+    ),
+    Defect(
+        "sub-VP's sigma squared: a root too many",
+        "sdes/vp.py",
+        "return torch.log(-torch.expm1(-self._integral(t)))",
+        "return 0.5 * torch.log(-torch.expm1(-self._integral(t)))",
+    ),
+    Defect(
+        "standard deviation for variance: prior",
+        "sdes/priors.py",
+        "return self._mean(z) + self.std * z",
+        "return self._mean(z) + self.std**2 * z",
+    ),
+    Defect(
+        "the prior without its mean", "sdes/priors.py", "return self._mean(z) + self.std * z", "return self.std * z"
+    ),
+    Defect("Langevin: noise of half the variance", "correctors/langevin.py", "(2 * epsilon) ** 0.5", "epsilon**0.5"),
+    Defect("underdamped: whole steps for halves", "correctors/underdamped.py", "half = 0.5 *", "half = 1.0 *"),
+    Defect(
+        "MALA accepts everything", "correctors/mala.py", "uniform.log() < log_ratio", "uniform.log() < log_ratio + 1e9"
+    ),
+    # coefficients of methods
+    Defect(
+        "phi: 1/k! left out",
+        "_phi.py",
+        "(first if k == 0 else values[-1] - 1 / math.factorial(k))",
+        "(first if k == 0 else values[-1] - 1)",
+    ),
+    Defect("the factorial of the moments", S + "exponential.py", "math.factorial(k) * value", "value"),
+    Defect(
+        "DPM-Solver-3M: half the second derivative", S + "dpm_multistep.py", 'if self.variant == "published" and', "if"
+    ),
+    Defect("UniPC: corrected at the wrong place", S + "unipc.py", "(stop, *near.nodes)", "(start, *near.nodes)"),
+    Defect(
+        "UniPC: the estimate is not kept",
+        S + "unipc.py",
+        "StepResult(corrected, history.push(stop, value, self.memory))",
+        "StepResult(corrected, history.push(stop, 1.001 * value, self.memory))",
+    ),
+    Defect("DEIS: no 1/2", S + "deis.py", "0.5 * h * w", "h * w"),
+    Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(1 / 3, 2 / 3)", "(2 / 3, 1 / 3)"),
+    Defect("ShARK: the area's variance", S + "sra.py", "12**-0.5", "6**-0.5"),
+    Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
+    Defect(
+        "the start-up a degree lower",
+        S + "multistep.py",
+        "(self.ode_order or 1) - 1 if",
+        "(self.ode_order or 1) - 2 if",
+    ),
+    # batches, seeds, labels, limits
+    Defect(
+        "one sample takes another's seed",
+        "noise/sources.py",
+        'check_seed(f"seeds[{i}]", seed)',
+        'check_seed(f"seeds[{i}]", values[0])',
+    ),
+    Defect(
+        "the samples that stay change places",
+        "noise/sources.py",
+        "part._rows = rows if",
+        "part._rows = rows.flip(0) if",
+    ),
+    Defect(
+        "the error norm of the batch",
+        "controllers/adaptive.py",
+        "return flat.square().sum(1)",
+        "return flat.square().sum(1).mean().expand(len(flat))",
+    ),
+    Defect(
+        "a rejected step is taken",
+        "controllers/adaptive.py",
+        "accept = finite & (error <= 1)",
+        "accept = finite & (error <= 100)",
+    ),
+    Defect(
+        "the label of the next level",
+        "discrete.py",
+        "return labels[torch.bucketize(-log_snr.detach(), edges)]",
+        "return labels[torch.bucketize(-log_snr.detach(), edges).clamp_min(1) - 1]",
+    ),
+    Defect(
+        "respacing renumbers the labels",
+        "discrete.py",
+        "self.times[places], self.labels[places]",
+        "self.times[places], torch.arange(len(places))",
+    ),
+    Defect(
+        "the clipped estimate without its noise",
+        "thresholds.py",
+        "noise=given.noise + (given.data - data) * (alpha / sigma)",
+        "noise=given.noise",
+    ),
+    Defect(
+        "the loss: noise and data swapped",
+        "losses.py",
+        "target = (rho * x0 / sigma_data - sigma_data * noise) / total",
+        "target = (rho * noise / sigma_data - sigma_data * x0) / total",
+    ),
+)
+
+
+def plant(defect: Defect, folder: Path) -> None:
+    """Copy the package and its tests, with the defect."""
+    for name in ("scoresde", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    path = folder / "scoresde" / defect.path
+    source = path.read_text()
+    if defect.old not in source:
+        raise SystemExit(f"{defect.name}: {defect.path} does not have {defect.old!r}")
+    path.write_text(source.replace(defect.old, defect.new))
+
+
+def run(folder: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether the tests pass, and the first that does not."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode not in (0, 1, 2) or (done.returncode and not found):
+        raise SystemExit(done.stdout[-3000:] + done.stderr[-3000:])
+    return done.returncode == 0, found[1] if found else ""
+
+
+def main(arguments: list[str]) -> None:
+    """Plant every defect, or those whose name contains a text."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks mutations", description=__doc__)
+    parser.add_argument("--only", default="", help="defects whose name contains this text")
+    chosen = parser.parse_args(arguments).only
+    with tempfile.TemporaryDirectory() as folder:
+        plant(NONE, Path(folder))
+        passed, test = run(Path(folder), TESTS)
+    if not passed:
+        sys.exit(f"without any defect {test} fails")
+    results: dict[str, str] = {}
+    for defect in (d for d in DEFECTS if chosen in d.name):
+        begin = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            plant(defect, Path(folder))
+            survived, test = run(Path(folder), TESTS)
+        results[defect.name] = "survived" if survived else test
+        print(f"{time.monotonic() - begin:6.1f} s  {defect.name}: {results[defect.name]}", flush=True)
+    survivors = [name for name, test in results.items() if test == "survived"]
+    print(f"{len(results) - len(survivors)} of {len(results)} defects caught")
+    if not chosen:
+        write("mutations", {"caught_by": results}, "python -m benchmarks mutations")
+    if survivors:
+        sys.exit(f"no test notices: {'; '.join(survivors)}")
