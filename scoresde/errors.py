@@ -171,6 +171,6 @@ def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentE
         `method`: unknown name 'eulr'; did you mean 'euler'? Known: euler, heun.
     """
     names = sorted(allowed)
-    close = difflib.get_close_matches(str(got), names, n=1)
+    close = [name for name in names if name.endswith(f":{got}")] or difflib.get_close_matches(str(got), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return InvalidArgumentError(f"`{argument}`: unknown name {got!r}{hint} Known: {', '.join(names)}.")

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ._tensors import row_finite, take, where
+from ._tensors import number, row_finite, take, where
 from .controllers import Controller, Decision, FixedGrid
-from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
+from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
 from .noise import Noise
 from .processes import Process
 from .sdes import Node
-from .solvers.base import Solver, StepResult
+from .solvers.base import Solver, StepFailed, StepResult
 
 _DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
 
@@ -246,14 +246,15 @@ def integrate(
         MaxStepsError: ``max_steps`` were used up.
     """
     start = controller.start(process, x)
-    ledger = _Ledger(x, start.t)
+    t = number(start.t)
+    ledger = _Ledger(x, t)
     first_t = ledger.t.clone()
     solver_state = solver.init(process, x, start)
     ledger.nfe += process.network.calls
     stop: Node | None
     stop, control = controller.first(process, solver, x, start, solver_state)
     if recorder is not None:
-        recorder.record(start.t, x)
+        recorder.record(t, x)
     alive: Tensor | None = None  # None: all samples of the loop
     look_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
     step = 0
@@ -262,7 +263,16 @@ def integrate(
             ledger.close_all(Status.MAX_STEPS)
             break
         calls = process.network.calls
-        result = solver.step(process, x, start, stop, solver_state, noise)
+        try:
+            result = solver.step(process, x, start, stop, solver_state, noise)
+        except StepFailed as failure:  # a library gave up, and with it the whole batch
+            ledger.account(process.network.calls - calls, False, t)
+            ledger.close(failure.samples, _STATUS[type(failure.error)])
+            ledger.close_all(Status.STOPPED)
+            if throw:
+                failure.error.partial = _solution(process, ledger, x, step, recorder)
+                raise failure.error from failure.__cause__
+            break
         if not isinstance(result, StepResult) or result.x.shape != x.shape:
             raise InvalidArgumentError(
                 f"The solver {solver.name!r} must return a StepResult with x of shape {tuple(x.shape)}, got "
@@ -270,10 +280,11 @@ def integrate(
             )
         decision = controller.adapt(process, solver, x, start, stop, result, control)
         step += 1
-        before, left = x, start.t
+        before, left = x, t
         x, solver_state = _advance(decision, alive, result, x, solver_state)
         start, stop, control = decision.start, decision.stop, decision.state
-        ledger.account(process.network.calls - calls, decision.accept, start.t)
+        t = number(start.t)
+        ledger.account(process.network.calls - calls, decision.accept, t)
         bad = decision.non_finite
         if (
             decision.accept is True
@@ -284,9 +295,9 @@ def integrate(
             x = where(bad, before, x)
         changed = ledger.close(bad, Status.NON_FINITE)
         if changed and decision.accept is True:
-            ledger.undo(start.t, left)
+            ledger.undo(t, left)
         if changed and throw:
-            raise _non_finite(process, ledger, step, start.t, x, recorder)
+            raise _non_finite(process, ledger, step, t, x, recorder)
         changed |= ledger.close(decision.done, Status.SUCCESS)
         underflow = ledger.close(decision.underflow, Status.STEP_UNDERFLOW)
         if underflow and throw:
@@ -297,7 +308,7 @@ def integrate(
             lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
             if bool(lost.any()):  # a failed sample has no state at later times
                 whole = where(lost.to(x.device), torch.full_like(whole, torch.nan), whole)
-            times = ledger.t.clone() if isinstance(start.t, Tensor) else start.t
+            times = ledger.t.clone() if isinstance(t, Tensor) else t
             if recorder is not None:
                 recorder.record(times, whole, _moved(ledger, decision))
             if callback is not None and _is_true(callback(Info(step, times, whole.clone(), ledger.nfe.clone()))):
@@ -317,7 +328,7 @@ def integrate(
                 ledger.rows, keep = ledger.rows[keep], keep.to(x.device)
                 process, noise = process.take(keep), noise.take(keep)
                 x, solver_state, alive = x[keep], take(solver_state, keep), None
-                if isinstance(start.t, Tensor):
+                if isinstance(t, Tensor):
                     start, stop, control = take(start, keep), take(stop, keep), take(control, keep)
     if stop is None:
         ledger.close_all(Status.SUCCESS)
@@ -336,10 +347,11 @@ def _advance(decision: Decision, alive: Tensor | None, result: Any, x: Tensor, s
     if accept is True and alive is None:
         return result.x, result.state
     mask = alive if accept is True else accept if alive is None else accept & alive
-    if isinstance(mask, Tensor) and not bool(mask.any()):  # a rejected trial leaves no trace, not in a gradient either
-        return x, state
+    if isinstance(mask, Tensor) and not bool(mask.any()):  # a rejected trial leaves no trace in a gradient
+        return x, state if result.rejected is None else result.rejected
     every = result.state is None or not isinstance(accept, Tensor)
-    return where(mask, result.x, x), result.state if every else where(accept, result.state, state)  # type: ignore[arg-type]
+    before = state if result.rejected is None else result.rejected
+    return where(mask, result.x, x), result.state if every else where(accept, result.state, before)  # type: ignore[arg-type]
 
 
 def _moved(ledger: _Ledger, decision: Decision) -> Tensor | None:
@@ -395,6 +407,11 @@ def _non_finite(
     )
 
 
+_STATUS: dict[type[ScoreSDEError], Status] = {
+    NonFiniteError: Status.NON_FINITE,
+    MaxStepsError: Status.MAX_STEPS,
+    StepSizeUnderflowError: Status.STEP_UNDERFLOW,
+}
 _FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepSizeUnderflowError,

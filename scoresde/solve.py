@@ -31,7 +31,7 @@ from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from .grids import Grid
 from .integrate import Info, Recorder, Solution, Status, integrate
-from .noise import Noise
+from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
 from .sdes import SDE, AffineSDE
@@ -165,6 +165,10 @@ def solve(
         controller, limit = _controller(
             sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state
         )
+        if solver.own_steps:
+            solver, limit = _told(solver, steps, rtol, atol, limit, throw, state.dtype), None
+        if solver.needs_path:
+            source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
         eta = solver.default_stochasticity if stochasticity is None else float(stochasticity)
         process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
         recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(state))
@@ -256,6 +260,10 @@ def _check_fit(
                     f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
                 )
     else:
+        if solver.own_steps and grid is not None:
+            raise InvalidArgumentError(
+                f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
+            )
         for option, value in (("rtol", rtol), ("atol", atol)):
             if value is not None:
                 raise InvalidArgumentError(
@@ -407,6 +415,34 @@ def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
     return values
 
 
+def _tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:
+    """Relative and absolute, checked."""
+    epsilon = 10 * torch.finfo(dtype).eps
+    rtol, atol = (
+        check_number(name, DEFAULT_TOLERANCE if value is None else value, low=0.0)
+        for name, value in (("rtol", rtol), ("atol", atol))
+    )
+    if (rtol < epsilon and atol < epsilon) or 0.0 < rtol < epsilon:
+        raise InvalidArgumentError(
+            f"rtol={rtol:g}, atol={atol:g} is below 10 x the resolution of {dtype} ({epsilon:.1e}); loosen it, or pass "
+            f"dtype=torch.float64."
+        )
+    return rtol, atol
+
+
+def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:
+    """A solver that makes its own steps, with what it has to know of the solve; what is not given it has itself."""
+    told: dict[str, Any] = {"lenient": not throw}
+    if limit is not None:
+        told["max_steps"] = limit
+    if solver.adaptive:
+        given = _tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, dtype)
+        told["rtol"], told["atol"] = given
+    elif steps is not None:
+        told["steps"] = check_integer("steps", steps, low=1, high=MOST_STEPS)
+    return replace(solver, **told)
+
+
 def _controller(
     sde: SDE,
     solver: Solver,
@@ -424,19 +460,11 @@ def _controller(
     start, end = times
     sign = 1.0 if end > start else -1.0
     inner = sorted({t for t in saved if t not in times}, key=lambda t: sign * t)
+    if solver.own_steps:
+        return FixedGrid(torch.tensor([start, *inner, end], dtype=torch.float64)), limit
     if solver.adaptive:
-        epsilon = 10 * torch.finfo(state.dtype).eps
-        tolerances = {}
-        for name, value in (("rtol", rtol), ("atol", atol)):
-            tolerances[name] = check_number(name, DEFAULT_TOLERANCE if value is None else value, low=0.0)
-        if (tolerances["rtol"] < epsilon and tolerances["atol"] < epsilon) or 0.0 < tolerances["rtol"] < epsilon:
-            raise InvalidArgumentError(
-                f"rtol={tolerances['rtol']:g}, atol={tolerances['atol']:g} is below 10 x the resolution of "
-                f"{state.dtype} ({epsilon:.1e}); loosen it, or pass dtype=torch.float64."
-            )
-        return Adaptive(
-            start, (*inner, end), tolerances["rtol"], tolerances["atol"]
-        ), DEFAULT_MAX_STEPS if limit is None else limit
+        tolerances = _tolerances(rtol, atol, state.dtype)
+        return Adaptive(start, (*inner, end), *tolerances), DEFAULT_MAX_STEPS if limit is None else limit
     if given is None:
         count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
         given = (

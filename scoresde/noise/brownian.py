@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer, check_number
+from .._tensors import Scalar, check_integer, check_number, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_seed
 
@@ -26,7 +26,12 @@ class BrownianPath(Noise):
     again sees the path that it saw. Between neighbouring dyadic points values are drawn by bridges from what is known
     of the path there, and kept: they are consistent with everything asked for before.
 
-    In a solve, `increment` gives :math:`(W_t - W_s)/\sqrt{|t-s|}`, which methods take for their draws.
+    In a solve, `increment` gives :math:`(W_t - W_s)/\sqrt{|t-s|}`, which methods take for their draws. Times may be
+    those of the samples, ``(batch,)``: each sample then asks its own path, and its answers depend on its own questions
+    only.
+
+    With a clock v it is the path :math:`W(v(t))`, with increments of the variance :math:`|v_t-v_s|`, from the same
+    draws.
 
     Values between dyadic points are kept, so that memory grows with the number of different times asked for.
 
@@ -35,6 +40,7 @@ class BrownianPath(Noise):
         t0, t1: the ends of the interval, such as ``sde.t_min, sde.t_max``.
         depth: the interval has :math:`2^{depth}` dyadic cells; a grid finer than these sees a path that depends on the
             order of its queries.
+        clock: the variance v as a function of times ``(n,)`` float64, rising or falling; None is the time itself.
 
     Shapes:
         like: ``(batch, *event)``; with one seed the batch is drawn as a whole.
@@ -54,7 +60,15 @@ class BrownianPath(Noise):
 
     whole_batch = False
 
-    def __init__(self, seeds: int | Sequence[int] | Tensor, t0: float, t1: float, *, depth: int = 5) -> None:
+    def __init__(
+        self,
+        seeds: int | Sequence[int] | Tensor,
+        t0: float,
+        t1: float,
+        *,
+        depth: int = 5,
+        clock: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.t0, self.t1 = check_number("t0", t0), check_number("t1", t1)
         if not self.t0 < self.t1:
             raise InvalidArgumentError(f"`t0` must be below t1={t1}, got {t0}.")
@@ -66,6 +80,9 @@ class BrownianPath(Noise):
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
         self._extra = 0  # draws that belong to no interval
+        self._rows: list[BrownianPath] = []  # the paths of the samples, once they ask for times of their own
+        self.clock = clock
+        self._variances: dict[float, float] = {}  # what the clock shows at places that were asked for
         self._kind: tuple[torch.Size, torch.dtype] | None = None  # of the states
 
     def __len__(self) -> int:
@@ -78,18 +95,24 @@ class BrownianPath(Noise):
 
     def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """See `Noise.increment`."""
-        if isinstance(start, Tensor) and start.ndim:
-            raise InvalidArgumentError("A BrownianPath serves steps that all samples make together.")
+        if any(isinstance(t, Tensor) and t.ndim for t in (start, stop)):
+            self._check(like)
+            ends = [torch.as_tensor(t, dtype=torch.float64).detach().cpu().expand(len(like)) for t in (start, stop)]
+            length = (ends[1] - ends[0] if self.clock is None else self.clock(ends[1]) - self.clock(ends[0])).abs()
+            scale = torch.where(length > 0, length, 1.0).rsqrt()  # a step that has no length gets zeros
+            return self.between(ends[0], ends[1], like).mul_(expand(scale.to(like.device), like))
         if start == stop:
             return self.normal(like)
-        return self.between(start, stop, like).div_(math.sqrt(abs(stop - start)))
+        return self.between(start, stop, like).div_(math.sqrt(abs(self._clock(stop) - self._clock(start))))
 
-    def between(self, start: float, stop: float, like: Tensor) -> Tensor:
+    def between(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """:math:`W_{stop} - W_{start}`, shaped like ``like``."""
         return (self.value(stop, like) - self.value(start, like)).to(like)
 
-    def value(self, t: float, like: Tensor) -> Tensor:
-        """:math:`W_t` with :math:`W_{t_0} = 0`, shaped like ``like``, on the CPU."""
+    def value(self, t: Scalar, like: Tensor) -> Tensor:
+        """:math:`W_t` with :math:`W_{t_0} = 0`, shaped like ``like``, on the CPU; t may be ``(batch,)``."""
+        if self._rows or (isinstance(t, Tensor) and t.ndim):
+            return self._of_rows(t, like)
         if not self.t0 <= t <= self.t1:
             raise InvalidArgumentError(f"The path is on [{self.t0}, {self.t1}], got t={t}.")
         self._check(like)
@@ -110,6 +133,12 @@ class BrownianPath(Noise):
         known.append((place, value))
         return value
 
+    def on(self, clock: Callable[[Tensor], Tensor]) -> BrownianPath:
+        """A path on another clock, from the same seeds; nothing is known of it."""
+        part = BrownianPath(self.seeds, self.t0, self.t1, depth=self.depth, clock=clock)
+        part._batched, part._extra = self._batched, self._extra
+        return part
+
     def take(self, rows: Tensor) -> Noise:
         """See `Noise.take`."""
         if self._batched:
@@ -117,11 +146,33 @@ class BrownianPath(Noise):
                 "A path with one seed for the batch cannot leave samples out; give one a sample."
             )
         keep = rows.cpu()
-        part = BrownianPath([self.seeds[i] for i in keep.tolist()], self.t0, self.t1, depth=self.depth)
+        seeds = [self.seeds[i] for i in keep.tolist()]
+        part = BrownianPath(seeds, self.t0, self.t1, depth=self.depth, clock=self.clock)
         part._tree = OrderedDict((k, v[keep]) for k, v in self._tree.items())
         part._cells = {k: [(p, v[keep]) for p, v in cell] for k, cell in self._cells.items()}
         part._extra = self._extra
+        part._rows = [self._rows[i] for i in keep.tolist()] if self._rows else []
         return part
+
+    def _of_rows(self, t: Scalar, like: Tensor) -> Tensor:
+        """The value at a time of each sample, from paths of their own that begin with what is known."""
+        self._check(like)
+        if self._batched:
+            raise InvalidArgumentError("A path with one seed for the batch has no times a sample; give one a sample.")
+        if not self._rows:
+            self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
+        times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
+        values = [path.value(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
+        return torch.cat(values) if values else torch.zeros(like.shape, dtype=like.dtype)
+
+    def _clock(self, t: float) -> float:
+        return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)))
+
+    def _variance(self, place: float) -> float:
+        """What the clock shows at a place of the tree."""
+        if place not in self._variances:
+            self._variances[place] = self._clock(self.t0 + place * ((self.t1 - self.t0) / 2**self.depth))
+        return self._variances[place]
 
     def _check(self, like: Tensor) -> None:
         if not self._batched and len(like) != len(self):
@@ -140,7 +191,7 @@ class BrownianPath(Noise):
         if index == 0:
             value = torch.zeros(like.shape, dtype=like.dtype)
         elif index == top:
-            value = self._draw(0, like) * math.sqrt(self.t1 - self.t0)
+            value = self._draw(0, like) * math.sqrt(abs(self._variance(top) - self._variance(0)))
         else:
             step = index & -index  # the largest power of two that divides it
             ends = [(float(i), self._dyadic(i, like)) for i in (index - step, index + step)]
@@ -154,9 +205,9 @@ class BrownianPath(Noise):
         self, low: tuple[float, Tensor], high: tuple[float, Tensor], place: float, counter: int, like: Tensor
     ) -> Tensor:
         """A point of the path between two known ones."""
-        share = (place - low[0]) / (high[0] - low[0])
-        unit = (self.t1 - self.t0) / 2**self.depth
-        spread = math.sqrt(unit * (place - low[0]) * (high[0] - place) / (high[0] - low[0]))
+        before, after = (abs(self._variance(place) - self._variance(end)) for end in (low[0], high[0]))
+        share = before / (before + after)
+        spread = math.sqrt(share * after)
         return torch.lerp(low[1], high[1], share).add_(self._draw(counter, like), alpha=spread)
 
     def _hashed(self, place: float) -> int:

@@ -58,7 +58,8 @@ class Process(abc.ABC):
         if not fractions:
             return []
         if isinstance(start.t, Tensor):
-            times = self._times(torch.stack(_clocks(start, stop, fractions, coordinate)), coordinate)
+            low, high = torch.minimum(start.t, stop.t), torch.maximum(start.t, stop.t)
+            times = self.times_at(torch.stack(_clocks(start, stop, fractions, coordinate)), coordinate).clamp(low, high)
             rows = self.sde.nodes(times.flatten())
             return [Node(*parts) for parts in zip(*(v.reshape(times.shape) for v in rows), strict=True)]
         keys = [(coordinate.name, start.t, stop.t, c) for c in fractions]
@@ -74,7 +75,7 @@ class Process(abc.ABC):
             if coordinate.lam is None or (math.isfinite(a.lam) and math.isfinite(b.lam)):
                 keys += [(coordinate.name, a.t, b.t, c) for c in fractions]
                 clocks += [float(clock) for clock in _clocks(a, b, fractions, coordinate)]
-        times = self._times(torch.tensor(clocks, dtype=torch.float64), coordinate)
+        times = self.times_at(torch.tensor(clocks, dtype=torch.float64), coordinate)
         self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
 
     def at(self, lam: Scalar) -> Node:
@@ -91,7 +92,7 @@ class Process(abc.ABC):
         times = self._time_of(torch.tensor(finite, dtype=torch.float64)).clamp(self.sde.t_min, self.sde.t_max)
         self._at.update(zip(finite, node_list(self.sde, times), strict=True))
 
-    def _times(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:
+    def times_at(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:
         """The times at which a clock shows the given values."""
         return clocks if coordinate.lam is None else self._time_of(coordinate.lam(clocks))
 
@@ -115,6 +116,11 @@ class Process(abc.ABC):
     def steps(self) -> int:
         """The steps of the whole grid; 0 where steps are chosen on the way."""
         return max(len(self._grid) - 1, 0)
+
+    @property
+    def begin(self) -> Node:
+        """The first node of the grid."""
+        return self._grid[0]
 
     @property
     def end(self) -> Node:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import output_problem
+from .._tensors import output_problem, row_times
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, Node
 from ..sdes.base import spread_over
@@ -47,8 +47,7 @@ class ForwardProcess(Process):
 
 def _drift(sde: SDE, x: Tensor, node: Node) -> Tensor:
     """The forward drift, checked."""
-    t = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
-    out = sde.drift(x, t)
+    out = sde.drift(x, row_times(node.t, x))
     problem = output_problem(out, x)
     if problem is not None:
         raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")

@@ -21,6 +21,7 @@ class Network:
 
     Attributes:
         calls: evaluations so far.
+        gives_estimates: whether the score function has `estimate`, which is asked then.
         last: the tensors that the last evaluation returned.
         has_variance: whether the estimates have the variance of a reverse step; a score function says so by an
             attribute of this name.
@@ -31,19 +32,19 @@ class Network:
         self.context = dict(context or {})
         self.calls = 0
         self.last: tuple[Tensor, ...] = ()
-        self._gives_estimates = _offers_estimates(score_fn)
-        self.has_variance = self._gives_estimates and bool(getattr(score_fn, "has_variance", False))
+        self.gives_estimates = _offers_estimates(score_fn)
+        self.has_variance = self.gives_estimates and bool(getattr(score_fn, "has_variance", False))
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
-        if self._gives_estimates:
+        if self.gives_estimates:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
         return self._evaluate(x, node)
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
         r""":math:`\hat x` and :math:`\hat\varepsilon`, from the network itself where it offers them, else from its
         score."""
-        if self._gives_estimates:
+        if self.gives_estimates:
             return self._evaluate(x, node)
         sigma = expand(node.sigma, x)
         noise = self._evaluate(x, node) * -sigma
@@ -59,7 +60,7 @@ class Network:
         given = x.clone() if x.is_inference() else x  # inference tensors do not tell when they are written to
         version = None if x.is_inference() else x._version
         out: Any
-        if self._gives_estimates:
+        if self.gives_estimates:
             out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)  # type: ignore[attr-defined]
         else:
             out = self._checked(self.score_fn(given, row_times(node.t, x), **self.context), x, node)
@@ -68,7 +69,7 @@ class Network:
             raise ScoreFnError(
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
-        self.last = _parts(out) if self._gives_estimates else (out,)
+        self.last = _parts(out) if self.gives_estimates else (out,)
         return out
 
     def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:

@@ -1,7 +1,19 @@
 """Solvers: one method, one small file. `registry` holds the list that `scoresde.solve` reads."""
 
+from .adams import Adams
 from .ancestral import Ancestral
 from .annealed_langevin import AnnealedLangevin
+from .backends import (
+    BACKENDS,
+    Backend,
+    ODEBackend,
+    OwnSteps,
+    SciPy,
+    TorchDiffEqAdams,
+    TorchDiffEqAdaptive,
+    TorchDiffEqFixed,
+    TorchSDE,
+)
 from .base import Solver, StepResult
 from .cas import CAS
 from .ddim import DDIM
@@ -15,6 +27,7 @@ from .edm import EDM
 from .er_sde import ERSDE, ERSDE1, ERSDE2, ERSDE3
 from .euler import Euler
 from .euler_maruyama import EulerMaruyama
+from .exponential_pairs import DPM12, DPM23, ERK32, ERK43
 from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau
 from .heun import Heun
 from .heun_sde import HeunSDE
@@ -22,6 +35,7 @@ from .ipndm import IPNDM, PLMS
 from .langevin import Langevin
 from .midpoint import Midpoint
 from .multistep import Multistep
+from .pairs import DOP853, RK23, Pair, Tsit5
 from .predictor_corrector import PredictorCorrector
 from .registry import Method, drift_methods, make_solver, methods
 from .res import RES2S, RES3S
@@ -38,13 +52,19 @@ from .transition import Transition
 from .unipc import UniP, UniP2, UniP3, UniPC, UniPC1, UniPC2, UniPC3
 
 __all__ = [
+    "BACKENDS",
     "CAS",
     "DDIM",
+    "DOP853",
     "DPM2M",
     "DPM2S",
     "DPM3M",
     "DPM3S",
+    "DPM12",
+    "DPM23",
     "EDM",
+    "ERK32",
+    "ERK43",
     "ERSDE",
     "ERSDE1",
     "ERSDE2",
@@ -54,6 +74,7 @@ __all__ = [
     "RES2S",
     "RES3S",
     "RK4",
+    "RK23",
     "RK45",
     "SEEDS1",
     "SEEDS2",
@@ -63,8 +84,10 @@ __all__ = [
     "TAB2",
     "TAB3",
     "TAB4",
+    "Adams",
     "Ancestral",
     "AnnealedLangevin",
+    "Backend",
     "DDIMEta",
     "DPMpp2M",
     "DPMpp2MSDE",
@@ -84,6 +107,9 @@ __all__ = [
     "Method",
     "Midpoint",
     "Multistep",
+    "ODEBackend",
+    "OwnSteps",
+    "Pair",
     "PhiTableau",
     "PredictorCorrector",
     "Restart",
@@ -99,11 +125,17 @@ __all__ = [
     "RhoRalston",
     "RungeKutta",
     "SASolver",
+    "SciPy",
     "ShARK",
     "Solver",
     "StepResult",
     "Tableau",
+    "TorchDiffEqAdams",
+    "TorchDiffEqAdaptive",
+    "TorchDiffEqFixed",
+    "TorchSDE",
     "Transition",
+    "Tsit5",
     "UniP",
     "UniP2",
     "UniP3",

@@ -6,15 +6,39 @@ import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..errors import NonFiniteError, SolveFailedError
 from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
 from ..sdes import SDE, Node
 
 
+class Estimates(NamedTuple):
+    """Error estimates of one step at several orders, for methods that choose theirs.
+
+    Attributes:
+        values: ``(batch, m, *event)``.
+        powers: p of each, ``(m,)``: the error is proportional to :math:`h^p`.
+        used: which of them is that of the step, ``(batch,)``.
+        usable: which of them the next step may use, ``(batch, m)`` bool.
+
+    Example:
+        >>> import torch
+        >>> Estimates(torch.ones(1, 1, 2), torch.tensor([2.0]), torch.tensor([0]), torch.tensor([[True]])).values.shape
+        torch.Size([1, 1, 2])
+    """
+
+    values: Tensor
+    powers: Tensor
+    used: Tensor
+    usable: Tensor
+
+
 class StepResult(NamedTuple):
-    """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods).
+    """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods; see
+    `Estimates` for several). ``rejected`` is the memory of a sample whose step is rejected; None leaves it as it was.
 
     Example:
         >>> import torch
@@ -24,11 +48,30 @@ class StepResult(NamedTuple):
 
     x: Tensor
     state: Any = None
-    error: Tensor | None = None
+    error: Tensor | Estimates | None = None
+    rejected: Any = None
+
+
+class StepFailed(Exception):
+    """A step that cannot be made: `integrate` raises the error, or with ``throw=False`` marks the samples.
+
+    Attributes:
+        error: what there is to say to the user.
+        samples: which samples it is about, ``(batch,)`` bool; the others cannot go on without them.
+
+    Example:
+        >>> import torch
+        >>> str(StepFailed(SolveFailedError("max_steps=3 is used up"), torch.ones(2, dtype=torch.bool)))
+        'max_steps=3 is used up'
+    """
+
+    def __init__(self, error: NonFiniteError | SolveFailedError, samples: Tensor) -> None:
+        super().__init__(str(error))
+        self.error, self.samples = error, samples
 
 
 class Solver(abc.ABC):
-    """One method. Subclasses are frozen dataclasses whose fields are the method's options.
+    r"""One method. Subclasses are frozen dataclasses whose fields are the method's options.
 
     A class declares what it is, by class variables or, where it depends on the options, by properties;
     `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the convergence tests measure the
@@ -39,6 +82,8 @@ class Solver(abc.ABC):
         kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
         stochastic: whether it draws noise.
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
+        own_steps: whether a step is a whole stretch, inside which a library makes its own steps: `solve` then tells it
+            the tolerances or the number of steps, which are fields of it.
         evaluations: score evaluations a step; ``extra_evaluations``: those of the first steps beyond that.
         ode_order, weak_order, strong_order: orders of convergence, None where there is none.
         batch_coupled: whether samples depend on their batch mates.
@@ -49,7 +94,13 @@ class Solver(abc.ABC):
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.
         default_steps: the number of steps that `solve` takes if none is given.
-        stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``.
+        stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
+            chooses its steps on this clock.
+        growth, safety: of an adaptive method, the largest ratio of a step to the one before, and the share that is
+            taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's factor
+            :math:`e^{-a/p}\,e_{last}^{b/p}`.
+        needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
+            depend on them; else independent draws will do.
     """
 
     name: ClassVar[str] = "own"
@@ -65,6 +116,10 @@ class Solver(abc.ABC):
 
     @property
     def adaptive(self) -> bool:
+        return False
+
+    @property
+    def own_steps(self) -> bool:
         return False
 
     @property
@@ -124,6 +179,22 @@ class Solver(abc.ABC):
         return ()
 
     @property
+    def growth(self) -> float:
+        return 10.0
+
+    @property
+    def safety(self) -> float:
+        return 0.9
+
+    @property
+    def gains(self) -> tuple[float, float]:
+        return (0.7, 0.4)
+
+    @property
+    def needs_path(self) -> bool:
+        return False
+
+    @property
     def coordinate(self) -> Coordinate:
         return TIME
 
@@ -136,6 +207,14 @@ class Solver(abc.ABC):
         """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
         if self.stages:
             process.look_inside(nodes, self.stages, self.coordinate)
+
+    def noise_clock(self, sde: SDE, times: Tensor) -> Tensor:
+        """The clock of its Brownian motion: the increment over a step has the variance of the clock's difference."""
+        return times
+
+    def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
+        """The size of an error that just meets the tolerance, of each element."""
+        return atol + rtol * torch.maximum(x.detach().abs(), result.x.detach().abs())
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The times that the method goes through, given those of the grid; most go straight."""

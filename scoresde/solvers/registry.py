@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .adams import Adams
 from .ancestral import Ancestral
 from .annealed_langevin import AnnealedLangevin
+from .backends import BACKENDS
 from .base import Solver
 from .cas import CAS
 from .ddim import DDIM
@@ -24,11 +26,13 @@ from .edm import EDM
 from .er_sde import ERSDE1, ERSDE2, ERSDE3
 from .euler import Euler
 from .euler_maruyama import EulerMaruyama
+from .exponential_pairs import DPM12, DPM23, ERK32, ERK43
 from .heun import Heun
 from .heun_sde import HeunSDE
 from .ipndm import IPNDM, PLMS
 from .langevin import Langevin
 from .midpoint import Midpoint
+from .pairs import DOP853, RK23, Tsit5
 from .predictor_corrector import PredictorCorrector
 from .res import RES2S, RES3S
 from .restart import Restart
@@ -100,6 +104,15 @@ SOLVERS: tuple[type[Solver], ...] = (
     RES2S,
     RES3S,
     RK45,
+    RK23,
+    Tsit5,
+    DOP853,
+    DPM12,
+    DPM23,
+    ERK32,
+    ERK43,
+    Adams,
+    *BACKENDS,
 )
 CORRECTORS: dict[str, type[Corrector]] = {
     cls.name: cls for cls in (LangevinCorrector, UnderdampedCorrector, MALACorrector)
@@ -143,7 +156,7 @@ def drift_methods() -> list[str]:
     """The stochastic methods that step any drift and diffusion, forward too.
 
     Example:
-        >>> drift_methods()
+        >>> drift_methods()[:4]
         ['euler_maruyama', 'heun_sde', 'sra1', 'shark']
     """
     return [name for name, cls in BY_NAME.items() if cls().takes_stochasticity]

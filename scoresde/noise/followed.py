@@ -1,0 +1,156 @@
+"""Brownian paths of a solve with steps of its own for every sample, drawn as the solve asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .._tensors import Scalar, expand
+from ..errors import InvalidArgumentError
+from .brownian import BrownianPath
+from .sources import CallableNoise, Noise
+
+Clock = Callable[[Tensor], Tensor]
+
+
+class FollowedPath(Noise):
+    r"""One Brownian path a sample, drawn as a solve goes along it: what a rejected step has seen is remembered.
+
+    The path is :math:`B(v(t))`, a Brownian motion on a clock v (the time itself by default), so that its increment over
+    :math:`[s, t]` is Gaussian with the variance :math:`|v_t - v_s|`. A time beyond all those known takes one draw z,
+
+    .. math:: B_t = B_s + \sqrt{|v_t-v_s|}\,z,
+
+    and one between two known times, as after a rejection, the Brownian bridge between its neighbours,
+
+    .. math::
+        B_t = B_s + \frac{v_t-v_s}{v_u-v_s}(B_u-B_s) + \sqrt{\frac{(v_t-v_s)(v_u-v_t)}{v_u-v_s}}\,z.
+
+    By the Markov property that is the law of the path given everything that the sample has seen of it, the steps that
+    were rejected for what they saw included: however its steps are chosen, a sample is driven by a Brownian motion.
+    With a new draw for every trial it would not be: a step is rejected when its noise is large, and the next draw is
+    another one, so that large noise is thrown away.
+
+    Facts:
+        `increment` takes one draw of the source a call, whatever becomes of the step; a sample's path depends on its
+        own draws and its own times. Times before the step are forgotten, so that memory holds the few values ahead.
+        The path is one of the source and the queries: with other tolerances it is another one. A `BrownianPath` is the
+        same path at all tolerances.
+
+    Args:
+        source: of the draws.
+        clock: the variance v as a function of times ``(n,)`` float64, rising or falling.
+
+    Example:
+        >>> from scoresde.noise import SampleNoise
+        >>> path = FollowedPath(SampleNoise([1, 2]))
+        >>> like, start = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+        >>> whole = path.increment(start, 0.5 * start, like)
+        >>> first = path.increment(start, start * torch.tensor([0.9, 0.7]), like)  # both rejected, shorter steps
+        >>> part = torch.tensor([[0.1], [0.3]], dtype=torch.float64)  # of the time
+        >>> rest = path.increment(start * torch.tensor([0.9, 0.7]), 0.5 * start, like)
+        >>> joined = first * part.sqrt() + rest * (0.5 - part).sqrt()
+        >>> bool((joined - whole * 0.5**0.5).abs().max() < 1e-7)
+        True
+
+    References:
+        Rackauckas, Nie (2017), Adaptive methods for stochastic differential equations via natural embeddings and
+        rejection sampling with memory. https://doi.org/10.3934/dcdsb.2017133
+    """
+
+    def __init__(self, source: Noise, clock: Clock | None = None) -> None:
+        self.source, self.clock = source, clock
+        # The known times, NaN where there is none, the clock, and the values: (batch, knots), twice, and (…, *event).
+        self._t = self._v = self._w = torch.zeros(0)
+
+    @property
+    def whole_batch(self) -> bool:  # type: ignore[override]
+        """As of the source."""
+        return self.source.whole_batch
+
+    def normal(self, like: Tensor) -> Tensor:
+        """A draw of the source, which belongs to no interval."""
+        return self.source.normal(like)
+
+    def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
+        """See `Noise.increment`; the times may be those of the samples, ``(batch,)``. A step that has no length gets
+        zeros."""
+        batch = len(like)
+        begin, end = (torch.as_tensor(t, dtype=torch.float64, device=like.device).expand(batch) for t in (start, stop))
+        z = self.source.normal(like).to(torch.float64)
+        if not batch:
+            return z.to(like)
+        if not self._t.numel():
+            self._t, self._v = begin[:, None].clone(), self._variance(begin)[:, None]
+            self._w = torch.zeros_like(z)[:, None]
+        passed = (self._t - begin[:, None]) * torch.sign(end - begin)[:, None] < 0
+        self._t = torch.where(passed, torch.nan, self._t)
+        v, w, known = self._value(end, z)
+        begins = self._t == begin[:, None]
+        if not bool(begins.any(1).all()):
+            raise InvalidArgumentError("A step must begin where a step before it began or ended; take a BrownianPath.")
+        here, rows = begins.to(torch.int8).argmax(1), torch.arange(batch, device=like.device)
+        moved, length = w - self._w[rows, here], (v - self._v[rows, here]).abs()
+        self._keep(end, v, w, known)
+        return (moved / expand(torch.where(length > 0, length, 1.0).sqrt(), moved)).to(like)
+
+    def take(self, rows: Tensor) -> Noise:
+        """See `Noise.take`."""
+        part = FollowedPath(self.source.take(rows), self.clock)
+        if self._t.numel():
+            part._t, part._v, part._w = self._t[rows], self._v[rows], self._w[rows]
+        return part
+
+    def _variance(self, t: Tensor) -> Tensor:
+        return t.clone() if self.clock is None else self.clock(t)
+
+    def _value(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The clock and the path at a time of each sample, drawn with z where it is not known, and where it is."""
+        gap = self._t - t[:, None]  # NaN counts as far away on both sides
+        before, after = (torch.where(g >= 0, g, torch.inf).min(1) for g in (gap, -gap))
+        rows = torch.arange(len(t), device=t.device)
+        v_a, v_b = self._v[rows, before.indices], self._v[rows, after.indices]
+        w_a, w_b = self._w[rows, before.indices], self._w[rows, after.indices]
+        known = before.values == 0
+        v = torch.where(known, v_a, self._variance(t))
+        has_a, has_b = torch.isfinite(before.values), torch.isfinite(after.values)
+        from_a, from_b, whole = (v - v_a).abs(), (v_b - v).abs(), (v_b - v_a).abs()
+        inside = has_a & has_b & (whole > 0)
+        share = torch.where(inside, from_a / torch.where(inside, whole, 1.0), torch.where(has_a, 0.0, 1.0))
+        spread = torch.where(inside, from_b * share, torch.where(has_a, from_a, from_b)).sqrt()
+        return v, torch.lerp(w_a, w_b, expand(share, w_a)) + expand(torch.where(known, 0.0, spread), z) * z, known
+
+    def _keep(self, t: Tensor, v: Tensor, w: Tensor, known: Tensor) -> None:
+        """Put what is new in a free place of each sample."""
+        free = torch.isnan(self._t)
+        if not bool((free.any(1) | known).all()):
+            self._t = torch.cat([self._t, torch.full_like(t, torch.nan)[:, None]], dim=1)
+            self._v, self._w = (torch.cat([a, b[:, None]], dim=1) for a, b in ((self._v, v), (self._w, w)))
+            free = torch.isnan(self._t)
+        rows, place = (~known).nonzero()[:, 0], free.to(torch.int8).argmax(1)
+        place = place[rows]
+        self._t, self._v, self._w = self._t.clone(), self._v.clone(), self._w.clone()
+        self._t[rows, place], self._v[rows, place], self._w[rows, place] = t[rows], v[rows], w[rows]
+
+
+def path_on(clock: Clock | None, noise: Noise, method: str) -> Noise:
+    """The source that a method draws from which needs a path on a clock: the source itself if it is such a path, one
+    with the same seeds, or one that follows the solve; without a clock the source.
+
+    Example:
+        >>> from scoresde.noise import SampleNoise
+        >>> type(path_on(lambda t: t, SampleNoise([1]), "ggf")).__name__
+        'FollowedPath'
+    """
+    if clock is None or isinstance(noise, FollowedPath):
+        return noise
+    if isinstance(noise, BrownianPath):
+        return noise.on(clock)
+    if isinstance(noise, CallableNoise):
+        raise InvalidArgumentError(
+            f"method={method!r} chooses its steps by what it has drawn, so that a draw belongs to no step, and a "
+            f"function `noise` cannot give the k-th; pass seed, seeds, or noise=BrownianPath(seeds, t_min, t_max)."
+        )
+    return FollowedPath(noise, clock)

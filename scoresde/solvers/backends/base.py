@@ -1,0 +1,266 @@
+r"""What the solvers of other libraries share.
+
+A library integrates :math:`dy/du = F(y, u)` on a `Coordinate`'s clock u. `Slope` is F as a library may ask for it, with
+what the library leaves open put right: u is brought back into the step, evaluations are limited, and a score that is
+not finite is an error, so that no library steps on with it or turns in circles.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..._tensors import row_finite, where
+from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError, unknown
+from ...noise import Noise
+from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
+from ...sdes import Node
+from ..base import Solver, StepFailed, StepResult
+
+CLOCKS = {clock.name: clock for clock in (TIME, LOG_SNR, RHO)}
+
+
+class Backend(Solver):
+    """A method of another library: ``scheme`` is its name there."""
+
+    library: ClassVar[str]
+    scheme: ClassVar[str]
+    prefix: ClassVar[str]  # of the names of classes
+    source: ClassVar[str]  # where the library comes from
+    kind: ClassVar[str] = "backend"
+
+    def load(self, module: str) -> Any:
+        """Import the library, which is not done before it is used."""
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            raise InvalidArgumentError(
+                f"method={self.name!r} needs the library {self.library}, which cannot be imported ({error}); pip "
+                f"install {self.library}, or take a method of scoresde's own, such as 'rk45' or 'euler_maruyama'."
+            ) from error
+
+
+@dataclass(frozen=True)
+class ODEBackend(Backend):
+    """A library's method for ODEs, on the probability flow.
+
+    Args:
+        clock: what the library integrates over: ``"time"``, ``"log_snr"`` (half of it), or ``"rho"``, which is
+            sigma/alpha and goes with y = x/alpha.
+    """
+
+    clock: str = "time"
+
+    open_end: ClassVar[bool] = False  # nothing is evaluated at the end of a step
+
+    def __post_init__(self) -> None:
+        if self.clock not in CLOCKS:
+            raise unknown("clock", self.clock, CLOCKS)
+
+    @property
+    def affine(self) -> bool:
+        """On any clock but time."""
+        return self.clock != TIME.name
+
+    @property
+    def coordinate(self) -> Coordinate:
+        """The clock that is integrated over."""
+        return CLOCKS[self.clock]
+
+    @property
+    def noise_limit(self) -> bool:
+        """In time the drift of the probability flow has the limit."""
+        return self.clock == TIME.name
+
+    @property
+    def data_limit(self) -> bool:
+        """In time, if nothing is evaluated at the end of a step."""
+        return self.open_end and self.clock == TIME.name
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """See `Solver.step`. The library computes in float64, the score in the dtype of the state."""
+        ends = [self.coordinate.clock(node) for node in (start, stop)]
+        if any(isinstance(u, Tensor) for u in ends):
+            raise InvalidArgumentError(
+                f"{self.name!r} gives no gradient of its {self.clock}, which the grid or the schedule has; take a "
+                f"method of scoresde's own."
+            )
+        slope = self.slope(process, x, start, stop)
+        first = x.to(torch.float64) / self.coordinate.scale(start)
+        last = self.integrate(slope, first, *ends) if ends[0] != ends[1] else first
+        return StepResult(slope.marked((last * self.coordinate.scale(stop)).to(x.dtype)))
+
+    def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
+        """The right-hand side for a step."""
+        return Slope(self, process, x, start, stop)
+
+    @abc.abstractmethod
+    def integrate(self, slope: Slope, y: Tensor, u_start: float, u_stop: float) -> Tensor:
+        """Hand over to the library: y at ``u_stop``, given that at ``u_start``."""
+
+
+@dataclass(frozen=True)
+class OwnSteps(ODEBackend):
+    """A method that makes its own steps: `scoresde.solve` hands it the interval, cut only at the times to save.
+
+    Args:
+        max_steps: evaluations are limited to those of so many steps; ``max_steps`` of `scoresde.solve`.
+        lenient: leave a sample whose score is not finite where it is and go on with the others, which is what
+            ``throw=False`` of `scoresde.solve` asks for; otherwise it is an error.
+    """
+
+    max_steps: int = 10_000
+    lenient: bool = False
+
+    own_steps: ClassVar[bool] = True
+
+    def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
+        """With a limit of evaluations, and an eye on what is finite."""
+        budget = self.max_steps * self.most(x) + 3 * process.steps  # up to three before the first step of a stretch
+        return Slope(self, process, x, start, stop, budget, self.lenient)
+
+    def most(self, x: Tensor) -> int:
+        """Evaluations of a step at most."""
+        return self.evaluations
+
+
+class Slope:
+    """dy/du as a library asks for it.
+
+    Args:
+        solver: whose.
+        process: what is stepped.
+        x: the state at the start, for its shape, dtype and device.
+        start, stop: the ends; what is asked for beyond them is answered at them.
+        budget: evaluations of the whole solve at most; None leaves them, and what is not finite, to the loop.
+        lenient: see `OwnSteps`.
+    """
+
+    def __init__(
+        self,
+        solver: ODEBackend,
+        process: Process,
+        x: Tensor,
+        start: Node,
+        stop: Node,
+        budget: int | None = None,
+        lenient: bool = False,
+    ) -> None:
+        self.solver, self.process, self.coordinate = solver, process, solver.coordinate
+        self.dtype, self.batch = x.dtype, len(x)
+        self.nodes = {float(self.coordinate.clock(node)): node for node in (start, stop)}
+        self.low, self.high = sorted((start.t, stop.t))
+        self.budget, self.lenient = budget, lenient
+        self.t = start.t
+        self.lost: Tensor | None = None  # samples whose score was not finite
+
+    def __call__(self, u: float, y: Tensor) -> Tensor:
+        """The derivative at the clock's u and the scaled state y ``(batch, *event)`` float64."""
+        node = self._node(u)
+        self.t = node.t
+        if self.budget is not None and self.process.network.calls >= self.budget:
+            self.fail(MaxStepsError, f"max_steps={self.solver.max_steps} is used up; raise it, loosen rtol and atol")  # type: ignore[attr-defined]
+        x = (y * self.coordinate.scale(node)).to(self.dtype)
+        out = self.coordinate.slope(self.process, x, node).to(y.dtype)
+        return out if self.budget is None else self._finite(out, x)
+
+    def fail(self, error: type[MaxStepsError] | type[StepSizeUnderflowError], why: str) -> NoReturn:
+        """Give up, in words."""
+        calls = self.process.network.calls
+        raise StepFailed(
+            error(
+                f"{self.solver.name} did not arrive with its {self.batch} samples: at t={self.t:.6g} after {calls} "
+                f"evaluations: {why}, or take 'rk45', whose samples have steps of their own."
+            ),
+            torch.ones(self.batch, dtype=torch.bool),
+        )
+
+    def marked(self, x: Tensor) -> Tensor:
+        """The result, NaN in the samples that were lost on the way."""
+        return x if self.lost is None else where(self.lost, torch.full_like(x, torch.nan), x)
+
+    def _node(self, u: float) -> Node:
+        """The node at u, or at the end that u is beyond."""
+        if u not in self.nodes:
+            t = self.process.times_at(torch.tensor([u], dtype=torch.float64), self.coordinate)
+            return node_list(self.process.sde, t.clamp(self.low, self.high))[0]
+        return self.nodes[u]
+
+    def _finite(self, out: Tensor, x: Tensor) -> Tensor:
+        """The slope, with 0 for samples that are lost."""
+        bad = ~row_finite(out.detach())
+        if bool(bad.any()):
+            fresh = bad if self.lost is None else bad & ~self.lost
+            self.lost = bad if self.lost is None else bad | self.lost
+            if not self.lenient or bool(self.lost.all()):
+                rows = fresh.nonzero()[:, 0].tolist()
+                stage = "score" if bool(row_finite(x.detach())[bad].all()) else "state"
+                what = "The score function returned NaN or infinity" if stage == "score" else "The state overflowed"
+                raise StepFailed(
+                    NonFiniteError(
+                        f"{what} in {len(rows)} of {self.batch} samples (first: {rows[:5]}) in a step of "
+                        f"{self.solver.name}, t={self.t:.6g}; check the network at this time (scoresde.check_score), "
+                        f"or pass throw=False to let the other samples finish.",
+                        stage=stage,
+                        t=self.t,
+                        indices=rows[:5],
+                    ),
+                    self.lost,
+                )
+        return out if self.lost is None else where(self.lost, torch.zeros_like(out), out)
+
+
+_B = TypeVar("_B", bound=Backend)
+
+_DOC = r"""{library}'s ``{scheme}``{title}
+
+    {about}
+
+    Facts:
+        {facts}
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> solution = scoresde.solve(sde, target.score(sde), method="{library}:{scheme}", shape=(3, 2), seed=0)
+        >>> solution.x.shape, bool(solution.success.all())
+        (torch.Size([3, 2]), True)
+
+    References:
+        {reference}
+    """
+
+
+def family(base: type[_B], rows: Mapping[str, Mapping[str, Any]]) -> tuple[type[_B], ...]:
+    """One class a row of a library's table: its method's name there, and what a method declares."""
+    made: list[type[_B]] = []
+    for scheme, facts in rows.items():
+        name = base.prefix + "".join(part[:1].upper() + part[1:] for part in scheme.split("_"))
+        about = " ".join((base.__doc__ or "").partition("Args:")[0].split())
+        body = {"scheme": scheme, "name": f"{base.library}:{scheme}", **facts}
+        cls = type(name, (base,), {"__module__": base.__module__, "__qualname__": name, **body})
+        cls.__doc__ = _DOC.format(
+            library=base.library,
+            scheme=scheme,
+            title=f": {facts['reference']}.",
+            about=about,
+            facts=_facts(cls),
+            reference=f"{facts['reference']}. {base.source}",
+        )
+        made.append(dataclass(frozen=True)(cls))
+        setattr(sys.modules[base.__module__], name, made[-1])  # where pickle looks for it
+    return tuple(made)
+
+
+def _facts(cls: type[Backend]) -> str:
+    """What a method declares, in words."""
+    orders = {"Order": cls.ode_order, "Weak order": cls.weak_order, "strong order": cls.strong_order}
+    known = ", ".join(f"{name} {value}" for name, value in orders.items() if isinstance(value, int | float))
+    return f"{known or 'There is no order: it changes on the way'}; {cls.evaluations} evaluations a step."
