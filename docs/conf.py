@@ -114,9 +114,27 @@ def orders_table() -> str:
     return markdown(["method", "grid", *steps, "slope", "declared"], rows, record)
 
 
+def fitted_table() -> str:
+    """The figures of ``benchmarks/results/fitted_grids.json``."""
+    record = load("fitted_grids")
+    results = record["results"]
+    rows = []
+    for problem, budgets in results["problems"].items():
+        for budget, row in budgets.items():
+            errors = [f"{row[k]['rms']:.1e} / {row[k]['median']:.1e}" for k in ("peers", "default", "fitted")]
+            took = [f"{row['calls on the pilot']:.0f}", f"{row['seconds']:.0f}"]
+            rows.append([problem, budget, f"`{row['method']}`", *errors, *took])
+    for budget, row in results["ratios"].items():
+        ratios = [f"{row[f'rms / {over}']:.2f} / {row[f'median / {over}']:.2f}" for over in ("peers", "default")]
+        rows.append(["fitted over it, geometric mean", budget, "", *ratios, "", "", ""])
+    head = ["problem", "evaluations", "method", "peers", "default", "fitted", "calls on the pilot", "seconds"]
+    return markdown(head, rows, record)
+
+
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
     "api": {"<!-- api -->": api_reference},
+    "fitted_grids": {"<!-- fitted grids -->": fitted_table},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,

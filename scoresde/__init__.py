@@ -28,6 +28,7 @@ from .errors import (
     StepSizeUnderflowError,
     UnsafeCheckpointError,
 )
+from .fit import FittedGrid, fit_grid
 from .grids import Grid
 from .integrate import Info, Solution, Status
 from .models import ScoreModel
@@ -73,6 +74,7 @@ __all__ = [
     "CorruptCheckpointError",
     "CosineVPSDE",
     "Estimate",
+    "FittedGrid",
     "FixedGrid",
     "FlowSDE",
     "GaussianSDE",
@@ -108,6 +110,7 @@ __all__ = [
     "UnsafeCheckpointError",
     "check_score",
     "discrete",
+    "fit_grid",
     "grids",
     "load",
     "losses",

@@ -7,6 +7,7 @@ r"""The functions :math:`\varphi_k` of exponential integrators.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +25,34 @@ def phi(count: int, z: Scalar) -> list[Scalar]:
         >>> [round(v, 6) for v in phi(2, 1.0)]
         [2.718282, 1.718282, 0.718282]
     """
+    if isinstance(z, Tensor) and not z.ndim:
+        return list(_Phi.apply(z, count))
     if isinstance(z, Tensor):
         near = z.abs() < _NEAR
         far = torch.where(near, torch.ones_like(z), z)  # keeps the branch not taken finite, for gradients
         pairs = zip(_series(count, torch.where(near, z, torch.zeros_like(z))), _recursion(count, far), strict=True)
         return [torch.where(near, a, b) for a, b in pairs]
     return _series(count, z) if abs(z) < _NEAR else _recursion(count, z)
+
+
+class _Phi(torch.autograd.Function):
+    r"""The functions of a 0-d tensor, by numbers: a graph of the series would cost more than the rest of a step.
+
+    .. math:: \varphi_k' = \varphi_k - k\,\varphi_{k+1}.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, count: int) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(z)
+        ctx.count = count
+        return z.new_tensor(phi(count, z.item())).unbind()
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        values = phi(ctx.count + 1, z)
+        terms = [slope * (values[k] - k * values[k + 1]) for k, slope in enumerate(slopes)]
+        return torch.stack(terms).sum(), None
 
 
 def _series(count: int, z: Scalar) -> list[Scalar]:

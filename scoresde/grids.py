@@ -243,6 +243,10 @@ class Grid:
         """The number of steps."""
         return len(self.times) - 1
 
+    def times_for(self, sde: Any) -> tuple[float, ...]:
+        """The times, for a solve of this process; a grid that belongs to another one refuses."""
+        return self.times
+
 
 def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:
     for end, t in zip(ends, (t_start, t_end), strict=True):

@@ -18,7 +18,7 @@ class FixedGrid(Controller):
     """The same steps for all samples. All schedule values are computed before the first step, as Python floats.
 
     Args:
-        times: ``(steps + 1,)`` float64.
+        times: ``(steps + 1,)`` float64; if it has a gradient, the nodes are 0-d tensors, and the result has one, too.
 
     Example:
         >>> import torch
@@ -41,7 +41,8 @@ class FixedGrid(Controller):
         """See `Controller.first`."""
         nodes = node_list(process.sde, self.times)
         process.count_steps(nodes)
-        solver.prepare(process, nodes)
+        if not isinstance(nodes[0].t, Tensor):  # with a gradient, nodes inside a step are computed in the step
+            solver.prepare(process, nodes)
         return nodes[1], (nodes, 2)
 
     def adapt(

@@ -43,3 +43,18 @@ def test_derivatives(z: float) -> None:
         step = 1e-6
         difference = (exact(k, z + step) - exact(k, z - step)) / (2 * step)
         assert float(slope) == pytest.approx(difference, rel=1e-7, abs=1e-9)
+
+
+class TestOneTensor:
+    """0-d tensors: the same values, and derivatives of any order."""
+
+    @pytest.mark.parametrize("z", [-7.0, -1.0, -0.3, 0.0, 0.4, 1.5, 6.0])
+    def test_equals_the_numbers(self, z):
+        got = phi(4, torch.tensor(z, dtype=torch.float64))
+        assert [float(v) for v in got] == phi(4, z)
+
+    @pytest.mark.parametrize("z", [-7.0, -0.99, -0.3, 0.0, 0.4, 1.5])
+    def test_derivatives(self, z):
+        at = torch.tensor(z, dtype=torch.float64, requires_grad=True)
+        function = lambda z: torch.stack(phi(3, z))  # noqa: E731
+        assert torch.autograd.gradcheck(function, at) and torch.autograd.gradgradcheck(function, at)

@@ -1,0 +1,289 @@
+r"""Grids fitted to a score, on noise that the fit has not seen, beside the default grid and the best of the peers.
+
+Problems, all on the VP process from t = 1 to 1e-3, in float64, with exact scores: *ring* and *gaussian* of
+`benchmarks.work_precision`, and *digits*, scikit-learn's 1,797 digits scaled to [-1, 1], each a Gaussian of standard
+deviation 0.05. The errors are distances of end points (RMS over dimensions) from a solve with 800 steps (ring, digits)
+or the exact flow (gaussian), RMS and median over 512 test samples. For each budget of evaluations the methods below are
+fitted, and the one that ends nearest on the held-out half of the pilot is taken; the test samples are others.
+
+The peers were measured at 5, 10, 20 and 50 evaluations, each with its best method and grid; what lies between is
+interpolated in the logarithms.
+
+``network`` fits grids for the shipped network of handwritten digits, in float32, against its own reference; the peers
+there are their published methods, run here, on the grids that they offer.
+
+``python -m benchmarks fitted_grids`` writes ``results/fitted_grids.json``; ``--quick`` fits a part and checks that the
+gains are there; ``--network`` measures the network only and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import scoresde
+from benchmarks._record import RESULTS, write
+from benchmarks._tables import load
+from benchmarks.work_precision import distances, gaussian, ring
+from scoresde import Estimate, Solver
+from scoresde.solvers import IPNDM, DPMpp2M, RhoAB, UniP, UniPC
+
+F64 = torch.float64
+BUDGETS = (5, 8, 10, 15, 20, 30)
+SDE = scoresde.VPSDE()
+# The best of all peers at 5, 10, 20 and 50 evaluations, each by its own code on its best grid.
+PEERS = {
+    "ring": {"rms": (0.12, 0.058, 0.019, 6.5e-4), "median": (0.07, 0.015, 1.1e-3, 2.7e-5)},
+    "gaussian": {"rms": (2.9e-2, 1.3e-2, 3.2e-4, 2.8e-5), "median": (2.9e-2, 1.3e-2, 3.2e-4, 2.8e-5)},
+    "digits": {"rms": (0.18, 0.063, 0.027, 2.5e-4), "median": (0.098, 3.8e-3, 9.4e-4, 7.3e-5)},
+}
+METHODS: tuple[Solver, ...] = (
+    UniPC(order=2),
+    UniPC(order=3, start_up="published"),
+    IPNDM(),
+)
+PILOT = {"ring": 256, "gaussian": 64, "digits": 96}
+ITERATIONS = 120
+
+
+class Points:
+    """Data points with a bandwidth, as `scoresde.targets.Empirical`, by matrix products: a few times faster."""
+
+    rowwise = True
+
+    def __init__(self, points: Tensor, bandwidth: float, sde: scoresde.AffineSDE) -> None:
+        self.points, self.variance, self.sde = points, bandwidth**2, sde
+        self.squares = points.square().sum(1)
+        self.event_shape = tuple(points.shape[1:])
+
+    def estimate(self, x: Tensor, node: scoresde.Node) -> Estimate:
+        """The exact estimate."""
+        alpha, sigma = node.alpha, node.sigma
+        if isinstance(alpha, Tensor) and alpha.ndim:
+            alpha, sigma = alpha[:, None], sigma[:, None]
+        width = alpha * alpha * self.variance + sigma * sigma
+        logits = (alpha * (x @ self.points.mT) - 0.5 * alpha * alpha * self.squares) / width
+        mean = logits.softmax(1) @ self.points
+        away = x - alpha * mean
+        return Estimate(mean + alpha * self.variance / width * away, sigma / width * away)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The score."""
+        node = scoresde.Node(*(v[:, None] if v.ndim else v for v in self.sde.nodes(t)))
+        return -self.estimate(x, node._replace(alpha=node.alpha[:, 0], sigma=node.sigma[:, 0])).noise / node.sigma
+
+
+def points() -> Points:
+    """The empirical law of the digits."""
+    from sklearn.datasets import load_digits
+
+    return Points(torch.as_tensor(load_digits().data, dtype=F64) / 8 - 1, 0.05, SDE)
+
+
+class Problem:
+    """A score with pilot and test states and their ends."""
+
+    def __init__(self, name: str, tests: int = 512) -> None:
+        target = {"ring": ring, "gaussian": gaussian}.get(name)
+        self.name = name
+        self.score: Any = points() if target is None else target().score(SDE)
+        generator = torch.Generator().manual_seed(2)
+        pilot = PILOT[name]
+        x = torch.randn(pilot + tests, *self.score.event_shape, generator=generator, dtype=F64)
+        if name == "gaussian":
+            ends = gaussian().flow_map(x, SDE, SDE.t_max, SDE.t_min)
+        else:
+            ends = scoresde.solve(SDE, self.score, x, method=UniPC(order=3), steps=800).x
+        self.pilot, self.pilot_ends, self.x, self.ends = x[:pilot], ends[:pilot], x[pilot:], ends[pilot:]
+
+    def errors(self, method: Solver, grid: Any) -> dict[str, float]:
+        """On the test states."""
+        options = {"steps": grid, "grid": None} if isinstance(grid, int) else {"grid": grid}
+        got = scoresde.solve(SDE, self.score, self.x, method=method, **options).x
+        return summary(distances(got, self.ends))
+
+
+def summary(each: Tensor) -> dict[str, float]:
+    """RMS and median over samples."""
+    return {"rms": float(each.square().mean().sqrt()), "median": float(each.median())}
+
+
+def peer(problem: str, kind: str, budget: int) -> float:
+    """The peers' error, between the measured budgets along lines in the logarithms."""
+    known = dict(zip((5, 10, 20, 50), PEERS[problem][kind], strict=True))
+    low, high = max(n for n in known if n <= budget), min(n for n in known if n >= budget)
+    share = 0.0 if low == high else math.log(budget / low) / math.log(high / low)
+    return math.exp((1 - share) * math.log(known[low]) + share * math.log(known[high]))
+
+
+def steps_of(method: Solver, budget: int) -> int:
+    """The steps with so many evaluations."""
+    return (budget - method.extra_evaluations) // method.evaluations
+
+
+def measure(problem: Problem, budget: int, methods: tuple[Solver, ...], iterations: int) -> dict[str, Any]:
+    """The best fit for a budget."""
+    best, row = math.inf, {}
+    for method in methods:
+        began = time.perf_counter()
+        grid = scoresde.fit_grid(
+            SDE,
+            problem.score,
+            steps_of(method, budget),
+            method,
+            x=problem.pilot,
+            reference=problem.pilot_ends,
+            iterations=iterations,
+            checkpoint=False,
+        )
+        seconds = time.perf_counter() - began
+        value = grid.fitted.median * grid.fitted.rms
+        if value < best:
+            best = value
+            row = {
+                "method": grid.method,
+                "default": problem.errors(method, steps_of(method, budget)),
+                "fitted": problem.errors(method, grid),
+                "peers": {kind: peer(problem.name, kind, budget) for kind in ("rms", "median")},
+                "calls on the pilot": grid.cost.pilots,
+                "seconds": seconds,
+                "times": grid.times,
+            }
+        if "-v" in sys.argv:
+            print("   ", grid.method, grid.fitted, f"{grid.cost.pilots:.0f} {seconds:.0f} s", flush=True)
+    return row
+
+
+def ratio(rows: list[dict[str, Any]], kind: str, over: str) -> float:
+    """The geometric mean of the fitted errors, divided by others."""
+    logs = [math.log(row["fitted"][kind] / row[over][kind]) for row in rows]
+    return math.exp(sum(logs) / len(logs))
+
+
+# The published methods as the peers run them, on the grids that they offer.
+PUBLISHED: tuple[Solver, ...] = (
+    DPMpp2M(),
+    DPMpp2M(lower_order_final=True),
+    UniPC(order=2, start_up="published", lower_order_final=True),
+    UniPC(order=3, start_up="published", lower_order_final=True),
+    UniP(order=3, start_up="published"),
+    RhoAB(order=3, start_up="published"),
+    IPNDM(order=3),
+    IPNDM(order=4),
+)
+
+
+def network(
+    model: Any,
+    sde: scoresde.AffineSDE,
+    budgets: tuple[int, ...] = (5, 8, 10, 20),
+    *,
+    pilot: int = 64,
+    iterations: int | None = None,
+    tests: int = 256,
+    methods: tuple[Solver, ...] = (UniPC(order=1), UniPC(order=2)),
+    say: Callable[[str], Any] = print,
+) -> dict[str, tuple[scoresde.FittedGrid, dict[str, Any]]]:
+    """Fitted grids of a network for some budgets, with their errors on other noise beside those of the peers' methods.
+
+    The network runs in its float32; the state is float64, so that what is measured is the network's own path.
+    """
+    score = model.score(sde)
+    generator = torch.Generator().manual_seed(3)
+    x = sde.prior_sample((pilot + tests, *model.event_shape), generator=generator, dtype=F64)
+    ends = scoresde.solve(sde, score, x, method=UniPC(order=2), steps=300).x
+    half = scoresde.solve(sde, score, x, method=UniPC(order=2), steps=200).x
+    say(f"reference: {summary(distances(half, ends))} between 200 and 300 steps")
+    out = {}
+    for budget in budgets:
+        rivals = {}
+        for method in PUBLISHED:
+            for grid in ("log_snr", "karras", "time"):
+                got = scoresde.solve(sde, score, x[pilot:], method=method, steps=budget, grid=grid).x
+                rivals[f"{short(method)} on {grid}"] = summary(distances(got, ends[pilot:]))
+        best, kept = math.inf, None
+        for method in methods:
+            count = steps_of(method, budget)
+            fitted = scoresde.fit_grid(
+                sde, score, count, method, x=x[:pilot], reference=ends[:pilot], iterations=iterations
+            )
+            got = scoresde.solve(sde, score, x[pilot:], method=method, grid=fitted).x
+            if fitted.fitted.median < best:
+                best = fitted.fitted.median
+                kept = (
+                    fitted,
+                    {
+                        "method": fitted.method,
+                        "fitted": summary(distances(got, ends[pilot:])),
+                        "peers": {
+                            kind: min((row[kind], name) for name, row in rivals.items()) for kind in ("rms", "median")
+                        },
+                        "calls on the pilot": fitted.cost.pilots,
+                    },
+                )
+        assert kept is not None
+        out[str(budget)] = kept
+        say(f"{budget} evaluations: {kept[1]}")
+    return out
+
+
+def short(method: Solver) -> str:
+    """A method with the options that matter here."""
+    return f"{method.name} {getattr(method, 'order', '')}".strip()
+
+
+def main(arguments: list[str]) -> None:
+    """Fit, print, write or check."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks fitted_grids", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="10 evaluations with one method, checked for the gain")
+    parser.add_argument("--network", action="store_true", help="the shipped network, printed only")
+    parser.add_argument("--no-write", action="store_true")
+    parser.add_argument("-v", action="store_true", help="print every fit")
+    parser.add_argument("--problems", default=",".join(PILOT), help="the others are kept as in the file")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    if options.network:
+        for sde in (scoresde.VPSDE(), scoresde.VESDE()):
+            print(sde)
+            network(scoresde.load("digits"), sde)
+        return
+    budgets = (10,) if options.quick else BUDGETS
+    results: dict[str, Any] = {}
+    names = options.problems.split(",")
+    for name in names:
+        problem = Problem(name, tests=128 if options.quick else 512)
+        for budget in budgets:
+            methods, iterations = (METHODS[:1], 60) if options.quick else (METHODS, ITERATIONS)
+            row = measure(problem, budget, methods, iterations)
+            results.setdefault(name, {})[str(budget)] = row
+            print(
+                f"{name:9}{budget:3}  "
+                + "  ".join(
+                    f"{k}: {row[k]['rms']:.1e} / {row[k]['median']:.1e}" for k in ("peers", "default", "fitted")
+                )
+                + f"  {row['method']}, {row['calls on the pilot']:.0f} calls, {row['seconds']:.0f} s",
+                flush=True,
+            )
+    if not options.quick and set(names) != set(PILOT) and (RESULTS / "fitted_grids.json").exists():
+        results = {**load("fitted_grids")["results"]["problems"], **results}
+    summary_rows = {
+        str(budget): {
+            f"{kind} / {over}": ratio([by[str(budget)] for by in results.values()], kind, over)
+            for kind in ("rms", "median")
+            for over in ("peers", "default")
+        }
+        for budget in budgets
+    }
+    print(summary_rows)
+    if options.quick:
+        if summary_rows["10"]["median / peers"] > 0.3:
+            sys.exit("the median is not below 0.3 of the peers'")
+    elif not options.no_write:
+        write("fitted_grids", {"problems": results, "ratios": summary_rows}, "python -m benchmarks fitted_grids")

@@ -1,0 +1,372 @@
+"""Fitted grids: gradients in the nodes, what a fit promises, its two modes, its file, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import fit_grid
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, OutputError
+from scoresde.solvers import UniPC
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+TARGET = scoresde.targets.GaussianMixture(
+    torch.ones(2), torch.tensor([[-1.0, 0.3], [1.0, 0.0]], dtype=F64), scales=torch.tensor([0.2, 0.3], dtype=F64)
+)
+SCORE = TARGET.score(SDE)
+X = torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+EXACT = scoresde.solve(SDE, SCORE, X, method="unipc3", steps=200).x
+GRID = scoresde.grids.log_snr(SDE, 1.0, 1e-3, 6)
+FIXED = sorted({m.solver.name for m in scoresde.methods() if m.kind == "ode" and not m.adaptive and not m.stochastic})
+OTHERS = {
+    "ve": scoresde.VESDE(),
+    "cosine": scoresde.CosineVPSDE(),
+    "flow": scoresde.FlowSDE(t_min=1e-3, t_max=0.999),
+}
+
+
+def score_only(x, t):
+    """The same score without `estimate`, so that the time reaches it as a tensor."""
+    return SCORE(x, t)
+
+
+def end(grid, method, score=SCORE, sde=SDE, x=X, differentiable=False, **options):
+    return scoresde.solve(sde, score, x, method=method, grid=grid, differentiable=differentiable, **options).x
+
+
+def slope(grid, *args, **options):
+    grid = grid.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(end(grid, *args, differentiable=True, **options).square().sum(), grid)
+    return gradient
+
+
+def difference(i, step, grid, *args, **options):
+    value = lambda g: float(end(g, *args, **options).square().sum())  # noqa: E731
+    up, down = grid.clone(), grid.clone()
+    up[i] += step
+    down[i] -= step
+    return (value(up) - value(down)) / (2 * step)
+
+
+class Loud:
+    """A score that counts its calls and what of them is kept for a gradient."""
+
+    rowwise = True
+    event_shape = (2,)
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, t):
+        self.calls += 1
+        return SCORE(x, t)
+
+
+class TestGradient:
+    @pytest.mark.parametrize("method", FIXED)
+    def test_equals_the_difference_for_every_method(self, method):
+        moving = GRID.clone().requires_grad_(True)
+        reached = end(moving, method, differentiable=True)
+        assert torch.allclose(reached.detach(), end(GRID, method), rtol=1e-10, atol=1e-12)
+        (got,) = torch.autograd.grad(reached.square().sum(), moving)
+        assert float(got[3]) == pytest.approx(difference(3, 1e-6, GRID, method), rel=1e-4, abs=1e-5)
+
+    @pytest.mark.parametrize("method", ["euler", "ddim", "unipc3", "tab2", "dpm_2s"])
+    def test_of_a_score_that_is_told_the_time(self, method):
+        assert torch.allclose(slope(GRID, method, score_only), slope(GRID, method), rtol=1e-8)
+
+    @pytest.mark.parametrize("method", ["unipc2", "tab3"])
+    @pytest.mark.parametrize("process", OTHERS)
+    def test_on_other_processes(self, process, method):
+        sde = OTHERS[process]
+        grid = scoresde.grids.time(sde, 0.9, 0.1, 5)
+        score = TARGET.score(sde)
+        got = slope(grid, method, score, sde=sde)
+        assert float(got[2]) == pytest.approx(difference(2, 1e-6, grid, method, score, sde=sde), rel=1e-4, abs=1e-4)
+
+    def test_of_the_last_node(self):
+        grid = scoresde.grids.log_snr(SDE, 1.0, 0.05, 6)
+        assert float(slope(grid, "unipc2")[-1]) == pytest.approx(difference(6, 1e-6, grid, "unipc2"), rel=1e-4)
+
+    def test_none_without_differentiable(self):
+        assert not end(GRID.clone().requires_grad_(True), "unipc2").requires_grad
+
+    def test_float32_grid(self):
+        assert slope(GRID.float(), "ddim").dtype == torch.float32
+
+    def test_start_at_alpha_zero_is_the_ddim_step(self):
+        sde = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
+        grid = torch.tensor([1.0, 0.7, 0.4, 0.1], dtype=F64)
+        score = TARGET.score(sde)
+        assert torch.isfinite(slope(grid, "unipc2", score, sde=sde)[1:]).all()
+        moving = end(grid.clone().requires_grad_(True), "unipc2", score, sde=sde, differentiable=True)
+        assert torch.allclose(moving.detach(), end(grid, "unipc2", score, sde=sde), atol=1e-12)
+
+    def test_close_nodes_are_treated_alike(self):
+        grid = torch.tensor([1.0, 0.6, 0.6 - 1e-7, 0.3, 0.001], dtype=F64)
+        moving = end(grid.clone().requires_grad_(True), "unipc2", differentiable=True)
+        assert torch.allclose(moving.detach(), end(grid, "unipc2"), atol=1e-10)
+
+    def test_saved_states_callback_and_failure(self):
+        grid = GRID.clone().requires_grad_(True)
+        seen = []
+        solution = scoresde.solve(
+            SDE, SCORE, X, method="unipc2", grid=grid, differentiable=True, save_at=[0.5], callback=seen.append
+        )
+        assert [type(info.t) for info in seen] == [float] * 7
+        assert solution.xs.shape == (1, *X.shape) and solution.t.tolist() == [1e-3] * len(X)
+        broken = lambda x, t: torch.where((t < 0.5)[:, None] & (x[:, :1] > 0), math.nan, SCORE(x, t))  # noqa: E731
+        with pytest.raises(scoresde.NonFiniteError, match="t=0"):
+            scoresde.solve(SDE, broken, X, method="unipc2", grid=grid, differentiable=True)
+        left = scoresde.solve(SDE, broken, X, method="unipc2", grid=grid, differentiable=True, throw=False)
+        assert 0 < int(left.success.sum()) < len(X)
+
+
+class TestFit:
+    def test_gains_on_the_held_out_half_and_on_other_noise(self):
+        target = scoresde.targets.Gaussian(torch.zeros(4, dtype=F64), torch.logspace(-3, 0, 4, dtype=F64))
+        score = target.score(SDE)
+        x = torch.randn(48, 4, generator=torch.Generator().manual_seed(1), dtype=F64)
+        exact = target.flow_map(x, SDE, 1.0, 1e-3)
+        grid = fit_grid(SDE, score, 6, x=x[:16], reference=exact[:16], iterations=24, starts="quadratic")
+        assert grid.times[0] == 1.0 and grid.times[-1] == 1e-3 and grid.steps == 6
+        error = lambda g, rows: (end(g, "unipc2", score, x=x[rows]) - exact[rows]).square().mean(1).sqrt()  # noqa: E731
+        held, other = slice(8, 16), slice(16, None)
+        assert grid.fitted.median == pytest.approx(float(error(grid, held).median()))
+        assert grid.default.rms == pytest.approx(float(error(GRID, held).square().mean().sqrt()))
+        for rows in (held, other):
+            assert error(grid, rows).median() < 0.2 * error(GRID, rows).median()
+
+    @pytest.mark.parametrize("start", ["karras", "quick", "perturbed", GRID, scoresde.Grid(tuple(GRID.tolist()))])
+    def test_is_no_worse_than_its_start(self, start):
+        objective = lambda x, exact: (x - exact).square().mean(1).log()  # noqa: E731
+        before = fit_grid(SDE, SCORE, 6, x=X, reference=EXACT, starts=[start], iterations=0, objective=objective)
+        after = fit_grid(SDE, SCORE, 6, x=X, reference=EXACT, starts=[start], iterations=15, objective=objective)
+        loss = lambda g: float(objective(end(g, "unipc2", x=X[8:]), EXACT[8:]).mean())  # noqa: E731
+        assert loss(after) <= loss(before)
+
+    def test_a_start_is_kept_without_iterations(self):
+        grid = fit_grid(SDE, SCORE, 6, x=X, reference=EXACT, starts="log_snr", iterations=0)
+        assert torch.allclose(torch.tensor(grid.times, dtype=F64), GRID, rtol=1e-9)
+        assert grid.cost.gradients == 0 and grid.fitted.rms == pytest.approx(grid.default.rms)
+
+    def test_quick_grid_spends_steps_where_the_adaptive_method_does(self):
+        narrow = scoresde.targets.Gaussian(torch.zeros(1, dtype=F64), 1e-2).score(SDE)
+        wide = scoresde.targets.Gaussian(torch.zeros(1, dtype=F64), 1.0 + 1e-9).score(SDE)
+        options = {"shape": (8, 1), "starts": "quick", "iterations": 0, "dtype": F64}
+        first, second = (fit_grid(SDE, score, 8, **options) for score in (narrow, wide))
+        gaps = torch.tensor(first.log_snr).diff()
+        turn = math.log(float(SDE.alpha(0.2)) ** 2 / 1e-2)  # near the log-SNR where the data's scale is
+        middle = int((torch.tensor(first.log_snr) < turn).sum()) - 1
+        assert gaps[min(middle, 7)] < gaps.max()
+        assert first.times != second.times
+
+    def test_is_the_same_for_a_seed(self):
+        options = {"pilot": 8, "starts": "cosine", "iterations": 6, "reference": 20, "dtype": F64}
+        first, again, other = (fit_grid(SDE, SCORE, 4, seed=s, **options) for s in (1, 1, 2))
+        assert first == again != other
+
+    def test_leaves_the_global_generator_and_the_parameters_alone(self):
+        net = torch.nn.Linear(2, 2).double()
+        before = torch.get_rng_state()
+        fit_grid(SDE, lambda x, t: -x + 0.1 * net(x), 4, "ddim", x=X, reference=EXACT, iterations=6)
+        assert torch.equal(torch.get_rng_state(), before) and net.weight.grad is None
+
+    def test_without_gradient_it_gains_too(self):
+        blind = lambda x, t: SCORE(x.detach(), t.detach()).detach()  # noqa: E731
+        grid = fit_grid(SDE, blind, 4, x=X, reference=EXACT, iterations=15, gradient=False, starts="cosine")
+        same = fit_grid(SDE, SCORE, 4, x=X, reference=EXACT, iterations=15, starts="cosine")
+        assert grid.cost.gradients == 0
+        assert grid.fitted.median < 0.5 * grid.default.median
+        assert grid.fitted.median < 1.5 * same.fitted.median
+
+    def test_objectives(self):
+        rms = fit_grid(SDE, SCORE, 5, x=X, reference=EXACT, iterations=12, objective="rms", starts="cosine")
+        assert rms.fitted.rms < rms.default.rms
+        first = fit_grid(
+            SDE,
+            SCORE,
+            5,
+            x=X,
+            reference=EXACT,
+            iterations=12,
+            objective=lambda x, e: (x - e)[:, 0].square(),
+            starts="cosine",
+        )
+        assert first.fitted != rms.fitted
+
+    @pytest.mark.parametrize("method", ["ddim", "ipndm", "dpm_2s", UniPC(order=3, start_up="published")])
+    def test_other_methods(self, method):
+        grid = fit_grid(SDE, SCORE, 5, method, x=X, reference=EXACT, iterations=9, starts="cosine")
+        assert grid.fitted.median < grid.default.median
+
+    @pytest.mark.parametrize("process", OTHERS)
+    def test_other_processes(self, process):
+        sde = OTHERS[process]
+        grid = fit_grid(sde, TARGET.score(sde), 5, pilot=16, iterations=6, starts="time", dtype=F64)
+        assert grid.fitted.median <= grid.default.median or grid.fitted.rms <= grid.default.rms
+        assert (grid.times[0], grid.times[-1]) == (sde.t_max, sde.t_min)
+
+    def test_infinite_log_snr_is_fitted_in_time(self):
+        sde = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
+        grid = fit_grid(sde, TARGET.score(sde), 5, pilot=16, iterations=15, starts="time", dtype=F64)
+        assert (grid.times[0], grid.times[-1]) == (1.0, 0.0) and grid.fitted.median < grid.default.median
+
+    def test_encoding(self):
+        data = TARGET.sample(16, SDE, 1e-3, torch.Generator().manual_seed(0))
+        grid = fit_grid(SDE, SCORE, 5, x=data, t_start=1e-3, t_end=1.0, iterations=6)
+        assert grid.times[0] == 1e-3 and grid.times[-1] == 1.0 and grid.fitted.median < grid.default.median
+
+    def test_context_goes_with_its_rows(self):
+        shift = torch.linspace(-1, 1, 16, dtype=F64)[:, None]
+
+        def score(x, t, shift):
+            return SCORE(x - shift, t)
+
+        grid = fit_grid(SDE, score, 4, x=X, reference=EXACT, context={"shift": shift}, iterations=6)
+        assert grid.fitted.rms <= 1.01 * grid.default.rms
+
+
+class TestCost:
+    def test_every_call_is_counted(self):
+        for options in ({"checkpoint": True}, {"checkpoint": False}, {"gradient": False}):
+            score = Loud()
+            grid = fit_grid(SDE, score, 4, x=X, reference=EXACT, iterations=6, starts="quick", **options)
+            assert grid.cost.calls == score.calls
+            assert grid.cost.pilots <= 3 * score.calls
+
+    def test_checkpointing_calls_again_instead_of_keeping(self):
+        kept = {}
+        for again in (True, False):
+            score = Loud()
+            stored = 0
+
+            def pack(tensor):
+                nonlocal stored
+                stored += tensor.numel()
+                return tensor
+
+            net = torch.nn.Sequential(torch.nn.Linear(2, 256), torch.nn.Tanh(), torch.nn.Linear(256, 2)).double()
+            net.requires_grad_(False)
+
+            def deep(x, t, net=net, score=score):
+                score.calls += 1
+                return -x + 0.1 * net(x)
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                grid = fit_grid(
+                    SDE, deep, 4, "ddim", x=X, reference=EXACT, iterations=3, starts="log_snr", checkpoint=again
+                )
+            kept[again] = stored, grid.cost
+            assert score.calls == grid.cost.calls
+        assert kept[True][1].gradients == kept[False][1].gradients > 0
+        assert kept[True][0] < 0.25 * kept[False][0]  # not the network's 256 hidden values a sample
+        assert kept[True][1].calls == kept[False][1].calls + kept[True][1].gradients
+
+    def test_gradient_is_the_same_with_and_without(self):
+        first, second = (
+            fit_grid(SDE, SCORE, 4, x=X, reference=EXACT, iterations=9, checkpoint=c) for c in (True, False)
+        )
+        assert first.times == pytest.approx(second.times, rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return fit_grid(SDE, SCORE, 4, x=X, reference=EXACT, iterations=3)
+
+
+class TestFile:
+    def test_round_trip(self, grid, tmp_path):
+        grid.save(tmp_path / "grid.json")
+        again = scoresde.FittedGrid.load(tmp_path / "grid.json")
+        assert again == grid
+        assert torch.equal(end(again, "unipc2"), end(grid, "unipc2"))
+
+    def test_says_what_it_is(self, grid):
+        assert "4 steps of UniPC2() for VPSDE" in repr(grid) and "default grid" in repr(grid)
+        assert grid.process == repr(SDE)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("format", 2), ("times", [1.0]), ("times", "abc"), ("log_snr", [0.0]), ("fitted", {}), ("other", 1)],
+    )
+    def test_refuses_what_is_no_grid(self, grid, tmp_path, key, value):
+        path = tmp_path / "grid.json"
+        grid.save(path)
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+        with pytest.raises(CorruptCheckpointError, match="no fitted grid"):
+            scoresde.FittedGrid.load(path)
+        for content in (b"", b"[]", b"\x80\x02", b"{"):
+            path.write_bytes(content)
+            with pytest.raises(CorruptCheckpointError, match="no fitted grid"):
+                scoresde.FittedGrid.load(path)
+
+    def test_missing_folder(self, grid, tmp_path):
+        with pytest.raises(OutputError):
+            grid.save(tmp_path / "no" / "grid.json")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("sde", [scoresde.VESDE(), scoresde.VPSDE(beta_max=10.0), scoresde.VPSDE(t_min=0.01)])
+    def test_another_process(self, grid, sde):
+        with pytest.raises(InvalidArgumentError, match="was fitted for VPSDE"):
+            scoresde.solve(sde, TARGET.score(sde), X, method="unipc2", grid=grid)
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"steps": 1}, "steps"),
+            ({"method": "rk45"}, "chooses its own steps"),
+            ({"method": "ancestral"}, "draws noise"),
+            ({"method": "nothing"}, "nothing"),
+            ({"objective": "best"}, "best"),
+            ({"pilot": 1, "x": None, "shape": None}, "pilot"),
+            ({"x": X[:1]}, "at least 2"),
+            ({"starts": ["none"]}, "none"),
+            ({"starts": [torch.tensor([1.0, 0.5, 0.001])]}, "5 times"),
+            ({"reference": X[:3]}, "shape of the pilot"),
+            ({"t_end": 2.0}, "t_end"),
+            ({"t_end": 1.0}, "nothing to fit"),
+            ({"x": None, "t_start": 0.5}, "`x` is missing"),
+            ({"objective": lambda x, e: x.mean()}, "one loss a sample"),
+            ({"iterations": -1}, "iterations"),
+        ],
+    )
+    def test_bad_arguments(self, options, match):
+        options = {"steps": 4, "x": X, "reference": EXACT, "iterations": 3, "starts": "time", **options}
+        with pytest.raises(InvalidArgumentError, match=match):
+            fit_grid(SDE, SCORE, **options)
+
+    def test_bad_types(self):
+        for options in ({"objective": 3}, {"starts": 3}, {"starts": []}):
+            with pytest.raises(InvalidTypeError):
+                fit_grid(SDE, SCORE, 4, x=X, reference=EXACT, **options)
+        with pytest.raises(InvalidTypeError, match="score_fn"):
+            fit_grid(SDE, 3, 4, x=X)
+
+    def test_not_affine(self):
+        class Well(scoresde.SDE):
+            def drift(self, x, t):
+                return x - x**3
+
+            def diffusion(self, t):
+                return torch.as_tensor(1.0)
+
+        sde = Well(t_min=0.0, t_max=1.0, prior=scoresde.NormalPrior())
+        with pytest.raises(InvalidArgumentError, match="affine"):
+            fit_grid(sde, lambda x, t: -x, 4, "euler", x=X)
+
+    def test_score_without_gradient_is_found(self):
+        blind = lambda x, t: SCORE(x.detach(), t.detach()).detach()  # noqa: E731
+        with pytest.raises(InvalidArgumentError, match="gradient=False"):
+            fit_grid(SDE, blind, 4, x=X, reference=EXACT, iterations=6)
+
+    def test_shape_is_needed_where_nobody_knows_it(self):
+        with pytest.raises(InvalidArgumentError, match="shape"):
+            fit_grid(SDE, score_only, 4)
+        assert fit_grid(SDE, score_only, 4, shape=(8, 2), iterations=0, dtype=F64).steps == 4
