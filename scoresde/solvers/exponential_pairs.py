@@ -1,0 +1,161 @@
+"""Adaptive exponential Runge-Kutta pairs, with a step size of its own for every sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .dpm_singlestep import minus, second_order, third_order
+from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau
+from .res import RES3S
+
+
+class ExponentialPair(ExponentialRungeKutta):
+    """An exponential method with an error estimate: its difference to one of a lower order with the same stages."""
+
+    adaptive: ClassVar[bool] = True
+    noise_limit: ClassVar[bool] = False
+    data_limit: ClassVar[bool] = False
+
+
+def paired(tableau: PhiTableau, other: PhiTableau) -> PhiTableau:
+    """A tableau whose error estimate is the difference to another with the same first stages."""
+    lower = (*other.b, *((),) * (len(tableau.b) - len(other.b)))
+    return tableau._replace(b_error=tuple((*w, *minus(v)) for w, v in zip(tableau.b, lower, strict=True)))
+
+
+@dataclass(frozen=True)
+class DPM12(ExponentialPair):
+    r"""DPM-Solver-12: `DPM2S` with DDIM inside it.
+
+    Facts:
+        Order 2, error estimate of order 1; 2 evaluations a trial step.
+
+    Differs from:
+        the official code and k-diffusion's ``dpm_adaptive``, where one step size serves the batch, and a step is
+        accepted for all or for none.
+
+    Args:
+        prediction: ``"noise"`` or ``"data"``, what is integrated.
+
+    Example:
+        >>> import torch, scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> bool(scoresde.solve(sde, target.score(sde), method="dpm12", shape=(4, 2), seed=0).success.all())
+        True
+
+    References:
+        Lu et al. (2022), DPM-Solver, appendix C. https://arxiv.org/abs/2206.00927
+    """
+
+    prediction: str = "noise"
+
+    name: ClassVar[str] = "dpm12"
+    ode_order: ClassVar[int] = 2
+    reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver, appendix C"
+    tableau: ClassVar[PhiTableau] = paired(second_order(0.5), PhiTableau((0.0,), ((),), (((1, 1.0, 1.0),),)))
+
+
+@dataclass(frozen=True)
+class DPM23(ExponentialPair):
+    r"""DPM-Solver-23: `DPM3S` with `DPM2S` inside it, nodes at a third and two thirds.
+
+    Facts:
+        Order 3, error estimate of order 2; 3 evaluations a trial step.
+
+    Differs from:
+        the official code and k-diffusion's ``dpm_adaptive``, where one step size serves the batch.
+
+    Args:
+        prediction: ``"noise"`` or ``"data"``, what is integrated.
+
+    Example:
+        >>> DPM23().evaluations
+        3
+
+    References:
+        Lu et al. (2022), DPM-Solver, appendix C. https://arxiv.org/abs/2206.00927
+    """
+
+    prediction: str = "noise"
+
+    name: ClassVar[str] = "dpm23"
+    ode_order: ClassVar[int] = 3
+    reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver, appendix C"
+    tableau: ClassVar[PhiTableau] = paired(third_order(1 / 3, 2 / 3), second_order(1 / 3))
+
+
+@dataclass(frozen=True)
+class ERK32(ExponentialPair):
+    r"""The exponential pair 3(2): `RES3S` with nodes 1/2 and 1, and its method of order 2 on the first of them.
+
+    Facts:
+        Order 3, error estimate of order 2 (both stiff); 3 evaluations a trial step.
+
+    Args:
+        prediction: ``"data"`` or ``"noise"``, what is integrated.
+
+    Example:
+        >>> ERK32().evaluations
+        3
+
+    References:
+        Hochbruck, Ostermann (2005), Explicit exponential Runge-Kutta methods for semilinear parabolic problems, 5.2.
+    """
+
+    prediction: str = "data"
+
+    name: ClassVar[str] = "erk32"
+    ode_order: ClassVar[int] = 3
+    reference: ClassVar[str] = "Hochbruck, Ostermann (2005), section 5.2"
+    tableau: ClassVar[PhiTableau] = paired(RES3S(c2=0.5, c3=1.0).tableau, second_order(0.5))
+
+
+def _fourth_order() -> PhiTableau:
+    """Hochbruck and Ostermann's five stages, and Krogstad's weights for the estimate."""
+    a52 = ((2, 0.5, 0.5), (3, -1.0, 1.0), (2, 0.25, 1.0), (3, -0.5, 0.5))
+    a54 = ((2, 0.25, 0.5), *minus(a52))
+    a51 = ((1, 0.5, 0.5), *minus(a52), *minus(a52), *minus(a54))
+    b1 = ((1, 1.0, 1.0), (2, -3.0, 1.0), (3, 4.0, 1.0))
+    b4 = ((2, -1.0, 1.0), (3, 4.0, 1.0))
+    middle = ((2, 2.0, 1.0), (3, -4.0, 1.0))
+    return PhiTableau(
+        c=(0.0, 0.5, 0.5, 1.0, 0.5),
+        a=(
+            (),
+            (((1, 0.5, 0.5),),),
+            (((1, 0.5, 0.5), (2, -1.0, 0.5)), ((2, 1.0, 0.5),)),
+            (((1, 1.0, 1.0), (2, -2.0, 1.0)), ((2, 1.0, 1.0),), ((2, 1.0, 1.0),)),
+            (a51, a52, a52, a54),
+        ),
+        b=(b1, (), (), b4, (*middle, *middle)),
+        b_error=((), minus(middle), minus(middle), (), (*middle, *middle)),
+    )
+
+
+@dataclass(frozen=True)
+class ERK43(ExponentialPair):
+    r"""The exponential pair 4(3): Hochbruck and Ostermann's method of five stages, and Krogstad's weights.
+
+    Facts:
+        Order 4 (stiff), error estimate of order 3; 5 evaluations a trial step.
+
+    Args:
+        prediction: ``"data"`` or ``"noise"``, what is integrated.
+
+    Example:
+        >>> ERK43().evaluations
+        5
+
+    References:
+        Hochbruck, Ostermann (2005), eq. 5.19.
+        Krogstad (2005), Generalized integrating factor methods for stiff PDEs, eq. 51.
+    """
+
+    prediction: str = "data"
+
+    name: ClassVar[str] = "erk43"
+    ode_order: ClassVar[int] = 4
+    reference: ClassVar[str] = "Hochbruck, Ostermann (2005), eq. 5.19"
+    tableau: ClassVar[PhiTableau] = _fourth_order()
