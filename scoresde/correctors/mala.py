@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, expand, where
+from .._tensors import check_integer, check_number, expand, row_times, where
 from ..errors import InvalidTypeError, ScoreFnError
 from ..noise import Noise
 from ..processes import Process
@@ -81,8 +81,7 @@ class MALACorrector(Corrector):
         return x
 
     def _density(self, x: Tensor, node: Node) -> Tensor:
-        t: Any = node.t.to(x.dtype) if isinstance(node.t, Tensor) else x.new_full((len(x),), node.t)
-        value = self.log_prob(x, t)
+        value = self.log_prob(x, row_times(node.t, x))
         if not isinstance(value, Tensor) or value.shape != (len(x),):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ScoreFnError(f"`log_prob` must return ({len(x)},), one value a sample, got {got}.")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .._phi import phi
-from .._tensors import Scalar, combine, exp, expm1, weighted
+from .._tensors import Scalar, combine, exp, expm1, number, weighted
 from ..errors import unknown
 from ..processes import Process
 from ..sdes import Estimate, Node
@@ -61,7 +61,8 @@ def frame(prediction: str, start: Node, stop: Node, eta: float = 0.0) -> Frame:
 
 def endless(start: Node, stop: Node) -> bool:
     """Whether a step begins at alpha = 0 or ends at sigma = 0, where its h is infinite."""
-    return isinstance(start.lam, float) and not (math.isfinite(start.lam) and math.isfinite(stop.lam))
+    first, last = number(start.lam), number(stop.lam)
+    return isinstance(first, float) and not (math.isfinite(first) and math.isfinite(last))
 
 
 def complete(x: Tensor, node: Node, prediction: str, value: Tensor) -> Estimate:
@@ -119,7 +120,8 @@ class History(NamedTuple):
     def push(self, node: Node, value: Tensor, keep: int) -> History:
         """With one more, and no more than ``keep``; nodes with an infinite log-SNR cannot be interpolated."""
         nodes = (node, *self.nodes)[:keep]
-        if isinstance(nodes[-1].lam, float) and not math.isfinite(nodes[-1].lam):
+        lam = number(nodes[-1].lam)
+        if isinstance(lam, float) and not math.isfinite(lam):
             nodes = nodes[:-1]
         return History(nodes, (value, *self.values)[: len(nodes)])
 
@@ -130,12 +132,13 @@ class History(NamedTuple):
     def apart(self, stop: Node) -> History:
         """Without nodes that lie within a thousandth of the coming step of a newer one: such pairs (from times to save
         at) tell no slope, and would turn a small error of an estimate into a large one."""
-        if len(self.nodes) < 2 or not isinstance(stop.lam, float):
+        end, lams = number(stop.lam), [number(node.lam) for node in self.nodes]
+        if len(self.nodes) < 2 or not isinstance(end, float):
             return self
-        least = _APART * abs(stop.lam - self.nodes[0].lam)
+        least = _APART * abs(end - lams[0])
         kept = [0]
         for i in range(1, len(self.nodes)):
-            if abs(self.nodes[i].lam - self.nodes[kept[-1]].lam) > least:
+            if abs(lams[i] - lams[kept[-1]]) > least:
                 kept.append(i)
         if len(kept) == len(self.nodes):
             return self

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from .._phi import phi
-from .._tensors import Scalar, combine
+from .._tensors import Scalar, combine, weighted
 from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import Node
@@ -27,7 +27,7 @@ class PhiTableau(NamedTuple):
     .. math:: u_i = K_i x + G_i h \sum_{j<i} a_{ij}(z)\,m_j,\qquad x' = K x + G h\sum_j b_j(z)\,m_j.
 
     Fields: nodes ``c`` (the first is 0), rows ``a`` (the first is empty) and ``b`` of weights, each a sum of
-    :math:`w\varphi_k(cz)`, written ``((k, w, c), ...)``.
+    :math:`w\varphi_k(cz)`, written ``((k, w, c), ...)``; for pairs also ``b_error``, those of the error estimate.
 
     Example:
         >>> PhiTableau(c=(0.0,), a=((),), b=(((1, 1.0, 1.0),),)).c  # DDIM
@@ -37,6 +37,7 @@ class PhiTableau(NamedTuple):
     c: tuple[float, ...]
     a: tuple[tuple[Weight, ...], ...]
     b: tuple[Weight, ...]
+    b_error: tuple[Weight, ...] | None = None
 
 
 class ExponentialRungeKutta(Solver):
@@ -74,13 +75,14 @@ class ExponentialRungeKutta(Solver):
         if endless(start, stop):
             return StepResult(transfer(estimate, start, stop))
         first = getattr(estimate, self.prediction)
-        return StepResult(exponential_step(self.tableau, self.prediction, process, x, start, stop, first))
+        moved, error = exponential_step(self.tableau, self.prediction, process, x, start, stop, first)
+        return StepResult(moved, error=error)
 
 
 def exponential_step(
     tableau: PhiTableau, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
-) -> Tensor:
-    """One step of a tableau, given what the network says at its start."""
+) -> tuple[Tensor, Tensor | None]:
+    """One step of a tableau, given what the network says at its start; and the error estimate of a pair."""
     whole = frame(prediction, start, stop)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
     nodes = dict(zip(inner, process.between(start, stop, inner, LOG_SNR), strict=True))
@@ -92,7 +94,11 @@ def exponential_step(
         part = frame(prediction, start, node)
         stage = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
         ms.append(read(process, stage, node, prediction))
-    return combine(whole.keep, x, whole.gain * whole.h, [phis.sum(weight) for weight in tableau.b], ms)
+    length = whole.gain * whole.h
+    moved = combine(whole.keep, x, length, [phis.sum(weight) for weight in tableau.b], ms)
+    if tableau.b_error is None:
+        return moved, None
+    return moved, weighted([(length * phis.sum(w), m) for w, m in zip(tableau.b_error, ms, strict=True) if w])
 
 
 class _Phis:

@@ -105,10 +105,8 @@ class Multistep(Solver):
         """The step by DDIM at an infinite end, by a single step at the start, else by `advance`; and whether by the
         last."""
         if endless(start, stop):
-            value = history.values[0]
-            return transfer(
-                estimate or complete(x, start, self.prediction, value), start, stop, self.stochasticity(start)
-            ), False
+            given = estimate or complete(x, start, self.prediction, history.values[0])
+            return transfer(given, start, stop, self.stochasticity(start)), False
         known = len(history.nodes)  # a node dropped below costs one step an order, not a single step
         if known < self.memory - 1 and self.start_order > 1:
             first = estimate or complete(x, start, self.prediction, history.values[0])

@@ -65,7 +65,8 @@ class PredictorCorrector(Solver):
                 f"`predictor` must be a solver such as scoresde.solvers.Ancestral() or its name, got "
                 f"{self.predictor!r}."
             )
-        if self.predictor.adaptive or isinstance(self.predictor, PredictorCorrector):
+        own = self.predictor.adaptive or self.predictor.own_steps
+        if own or isinstance(self.predictor, PredictorCorrector):
             raise InvalidArgumentError(
                 f"`predictor` must make fixed steps of its own, got {self.predictor.name!r}; try 'ancestral'."
             )

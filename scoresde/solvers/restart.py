@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -100,10 +101,13 @@ class Restart(Solver):
         for i in range(1, len(times)):
             path.append(times[i : i + 1])
             for each in self.intervals:
-                low = -torch.tensor(each.low, dtype=torch.float64).log()
-                if lam[i - 1] < low <= lam[i]:
-                    top = float(sde.time(-2 * torch.tensor(each.high, dtype=torch.float64).log()))
-                    top = min(top, float(times[0]))
+                low = -math.log(each.low) if each.low else math.inf
+                # at the first node below the interval, and before a node without noise, where no grid ends
+                here = lam[i - 1] < low <= lam[i] and lam[i] < math.inf
+                if here or (i + 1 < len(times) and lam[i] < low <= lam[i + 1] == math.inf):
+                    top = min(
+                        float(sde.time(torch.tensor(-2 * math.log(each.high), dtype=torch.float64))), float(times[0])
+                    )
                     if top > float(times[i]):
                         path += [karras(sde, top, float(times[i]), each.steps)] * each.times
         return torch.cat(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .runge_kutta import RungeKutta, Tableau
+from .pairs import Pair
+from .runge_kutta import Tableau
 
 _A = (
     (),
@@ -21,8 +22,8 @@ _B5 = (*_A[-1], 0.0)
 
 
 @dataclass(frozen=True)
-class RK45(RungeKutta):
-    r"""The adaptive Dormand-Prince 5(4) pair on the probability flow, in time.
+class RK45(Pair):
+    r"""The adaptive Dormand-Prince 5(4) pair on the probability flow.
 
     Every sample has its own time, step and acceptance: batch mates never change a result, and finished samples are not
     evaluated again.
@@ -33,6 +34,9 @@ class RK45(RungeKutta):
     Differs from:
         SciPy's ``RK45`` and torchdiffeq's ``dopri5``, whose error norm spans the batch (an easy batch mate loosens the
         tolerance of a hard one); nothing is evaluated beyond the end of the interval.
+
+    Args:
+        form: ``"x"`` in time, or ``"noise"`` or ``"data"``, where the linear part has vanished; see `Pair`.
 
     Example:
         >>> import torch, scoresde
@@ -47,7 +51,6 @@ class RK45(RungeKutta):
     """
 
     name: ClassVar[str] = "rk45"
-    adaptive: ClassVar[bool] = True
     ode_order: ClassVar[int] = 5
     reference: ClassVar[str] = "Dormand, Prince (1980)"
     tableau: ClassVar[Tableau] = Tableau(

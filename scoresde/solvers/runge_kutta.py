@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -81,9 +82,13 @@ class RungeKutta(Solver):
         moved, ks = runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
         if self.tableau.b_error is None:
             return StepResult(moved)
-        error = weighted([(w, k) for w, k in zip(self.tableau.b_error, ks, strict=True) if w])
         h = self.coordinate.clock(stop) - self.coordinate.clock(start)
-        return StepResult(moved, ks[-1], error * expand(self.coordinate.scale(stop) * h, x))
+        return StepResult(moved, ks[-1], self.error(ks) * expand(self.coordinate.scale(stop) * h, x))
+
+    def error(self, ks: Sequence[Tensor]) -> Tensor:
+        """The error estimate of a pair, for a step of length 1."""
+        weights: Any = self.tableau.b_error
+        return weighted([(w, k) for w, k in zip(weights, ks, strict=True) if w])
 
 
 def runge_kutta_step(

@@ -41,7 +41,7 @@ class SASolver(Multistep):
         predictor_order: p, 1 to 4.
         corrector_order: c, 0 (none) to 4.
         tau: the stochasticity, a number or a function of t.
-        lower_order_final: use fewer nodes in the last steps.
+        lower_order_final: predict with fewer nodes in the last steps.
         correct_last: correct the last step too, for one more evaluation.
 
     Example:

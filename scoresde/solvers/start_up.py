@@ -38,7 +38,7 @@ def start_step(
     sigma/alpha."""
     if order in _EXPONENTIAL:
         first = getattr(estimate, prediction)
-        return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)
+        return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)[0]
     if order in _CLASSICAL:
         return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.noise)[0]
     return transfer(estimate, start, stop)

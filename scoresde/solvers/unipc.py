@@ -39,7 +39,7 @@ class UniP(Multistep):
         prediction: ``"data"`` or ``"noise"``, what is integrated.
         variant: ``"bh2"``, ``"bh1"`` or ``"full"`` (:math:`\varphi_2` itself).
         start_up: ``"single"`` steps of order p - 1, or ``"published"``, with lower orders.
-        lower_order_final: use lower orders in the last p - 1 steps, as the published code does.
+        lower_order_final: predict with lower orders in the last p - 1 steps.
 
     Example:
         >>> import torch, scoresde
@@ -124,7 +124,7 @@ class UniPC(UniP):
         prediction: ``"data"`` or ``"noise"``, what is integrated.
         variant: ``"bh2"``, ``"bh1"`` or ``"full"``, see `UniP`.
         start_up: ``"single"`` steps of order p, or ``"published"``, with lower orders.
-        lower_order_final: use lower orders in the last p - 1 steps, as the published code does.
+        lower_order_final: predict with lower orders in the last p - 1 steps.
         correct_last: correct the last step too, for one more evaluation.
 
     Example:

@@ -11,8 +11,9 @@ from torch import Tensor
 from .. import grids
 from ..integrate import Solution
 from ..noise import CallableNoise, Noise, SampleNoise
-from ..sdes import VPSDE
+from ..sdes import VPSDE, FlowSDE
 from ..solvers import Solver, make_solver
+from ..targets import Gaussian
 from .run import run
 
 _SDE = VPSDE()
@@ -110,6 +111,16 @@ def evaluations_are_as_declared(solver: Solver) -> None:
     assert least <= used <= most, (used, least, most)
 
 
+def the_ends(solver: Solver) -> None:
+    """It starts where there is no signal, and ends where there is no noise, if it declares that it can."""
+    sde = FlowSDE(t_min=0.0, t_max=1.0)
+    score = Gaussian(torch.ones(2, dtype=torch.float64), 0.5).score(sde)
+    for possible, times in ((solver.noise_limit, [1.0, 0.7, 0.4, 0.2]), (solver.data_limit, [0.8, 0.5, 0.2, 0.0])):
+        if possible:
+            grid = torch.tensor(times, dtype=torch.float64)
+            assert bool(torch.isfinite(run(solver, sde, score, _states(3, 2), grid, SampleNoise(range(3))).x).all())
+
+
 CHECKS: dict[str, Callable[[Solver], None]] = {
     check.__name__: check
     for check in (
@@ -121,6 +132,7 @@ CHECKS: dict[str, Callable[[Solver], None]] = {
         same_seed_same_result,
         value_semantics,
         evaluations_are_as_declared,
+        the_ends,
     )
 }
 
@@ -129,8 +141,8 @@ def check_solver(method: Solver | str) -> None:
     """Run the contract of a fixed-step method: every check of `CHECKS`.
 
     Dtype and device are kept, the input is untouched, samples do not depend on batch mates, all event ranks work, so
-    does a grid of one step, the same seed gives the same result, the solver is a value that pickles, and it evaluates
-    what it declares.
+    does a grid of one step, the same seed gives the same result, the solver is a value that can be copied and hashed,
+    it evaluates what it declares, and reaches the ends that it declares.
 
     Raises:
         AssertionError: a check failed; its name is in the message.

@@ -130,7 +130,7 @@ def test_a_state_that_is_none(x: Any, kind: type[ScoreSDEError], words: tuple[st
     assert spy.calls == 0
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_a_state_with_one_bad_element(value: float, method: str) -> None:
     x = states(7)
@@ -432,7 +432,7 @@ def test_deterministic_methods_encode(method: str) -> None:
     assert solution.t.tolist() == [0.9] * 3 and bool(solution.success.all())
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_equal_times_return_the_state(method: str) -> None:
     spy, x = Spy(), states()
     solution = solve(SDE_VP, spy, x, method=method, t_start=0.4, t_end=0.4)
@@ -626,7 +626,7 @@ BAD_SCORES: list[tuple[str, Callable[[Tensor, Tensor], Any], tuple[str, ...]]] =
 ]
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "heun", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "heun", "rk45", "adams"])
 @pytest.mark.parametrize(("function", "words"), [pytest.param(f, w, id=name) for name, f, w in BAD_SCORES])
 def test_a_score_that_is_none(function: Callable[[Tensor, Tensor], Any], words: tuple[str, ...], method: str) -> None:
     spy = Spy(function)
@@ -682,7 +682,7 @@ def test_a_narrower_score_is_cast_quietly() -> None:
     assert solution.x.dtype == torch.float32
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_an_input_changed_in_place_is_not_the_callers(method: str) -> None:
     x = states()
     before = x.clone()
@@ -705,7 +705,7 @@ def test_an_input_changed_in_place_in_inference_mode() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("method", ["ddim", "heun", "rk45"])
+@pytest.mark.parametrize("method", ["ddim", "heun", "rk45", "adams"])
 def test_a_time_changed_in_place_does_not_move_the_clock(method: str, dtype: torch.dtype) -> None:
     """Networks scale their times, some in place."""
 
@@ -718,7 +718,7 @@ def test_a_time_changed_in_place_does_not_move_the_clock(method: str, dtype: tor
     assert torch.equal(solve(SDE_VP, scaled, x, method=method).x, expected)
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_what_a_score_function_raises_comes_through(method: str) -> None:
     class Broken(Exception):
         pass
@@ -735,7 +735,7 @@ def test_what_a_score_function_raises_comes_through(method: str) -> None:
         solve(SDE_VP, Spy(lambda x, t: (_ for _ in ()).throw(KeyboardInterrupt())), states(), method=method)
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_what_a_callback_raises_comes_through(method: str) -> None:
     def callback(info: Any) -> None:
         raise ZeroDivisionError(f"at step {info.step}")
@@ -781,7 +781,7 @@ def _with_sick(rows: int, sick: tuple[int, ...]) -> Tensor:
 
 
 VE = VESDE(sigma_max=10.0)  # its drift is the score alone, so a sample whose score is 0 stands still
-FAIL_METHODS = ["pc", "ancestral", "euler_maruyama", "ddim", "heun", "rk4", "rk45"]
+FAIL_METHODS = ["pc", "ancestral", "euler_maruyama", "ddim", "heun", "rk4", "rk45", "adams"]
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
@@ -834,7 +834,7 @@ def test_without_throw_the_others_finish_as_if_alone(method: str, when: float, r
     assert torch.equal(solution.xs[:, well], alone.xs)
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_a_time_that_a_sample_never_reached_has_no_state(method: str) -> None:
     """Its last finite state, under a later time, would be a wrong result that looks fine."""
     x = _with_sick(3, (1,))
@@ -969,7 +969,7 @@ def test_an_adaptive_method_ends_by_itself() -> None:
 
 
 @pytest.mark.parametrize("save_at", [None, [0.5], "steps"])
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_an_empty_batch(method: str, save_at: Any) -> None:
     spy = Spy()
     solution = solve(SDE_VP, spy, torch.zeros(0, 2, 3), method=method, save_at=save_at, denoise=True, seeds=[])
@@ -980,13 +980,13 @@ def test_an_empty_batch(method: str, save_at: Any) -> None:
     assert solve(SDE_VP, spy, shape=(0, 2), method=method).x.shape == (0, 2)
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_an_empty_event(method: str) -> None:
     solution = solve(SDE_VP, Spy(), torch.zeros(3, 0), method=method, seed=0)
     assert solution.x.shape == (3, 0) and bool(solution.success.all())
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_one_sample_one_element(method: str) -> None:
     assert solve(SDE_VP, Spy(), torch.zeros(1, 1), method=method, seed=0).x.shape == (1, 1)
 
@@ -1000,7 +1000,7 @@ def test_no_absolute_tolerance_at_the_origin() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("method", ["pc", "ddim", "heun", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "heun", "rk45", "adams"])
 def test_half_precision_is_computed_in_single(method: str, dtype: torch.dtype) -> None:
     x = states(dtype=dtype)
     seen: list[tuple[torch.dtype, torch.dtype]] = []
@@ -1057,7 +1057,7 @@ def test_a_layout_changes_nothing(layout: str, method: str) -> None:
     assert torch.equal(x, before) and x.stride() == stride and x._version == version
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_inputs_that_require_grad_are_left_alone(method: str) -> None:
     leaf = states().requires_grad_()
     inner = leaf * 2
@@ -1083,7 +1083,7 @@ def test_a_score_function_that_turns_gradients_on_does_not_reach_the_caller() ->
         assert not x.requires_grad and x.is_leaf and not solution.x.requires_grad
 
 
-@pytest.mark.parametrize("method", ["pc", "ddim", "rk45"])
+@pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_inference_mode(method: str) -> None:
     expected = solve(SDE_VP, Spy(), states(), method=method, seed=0)
     with torch.inference_mode():
@@ -1334,14 +1334,19 @@ NAMES = [
 
 
 @settings(max_examples=400)
-@given(name=st.sampled_from(NAMES), value=JUNK, method=st.sampled_from(["pc", "ddim", "rk45"]), given_x=st.booleans())
+@given(
+    name=st.sampled_from(NAMES),
+    value=JUNK,
+    method=st.sampled_from(["pc", "ddim", "rk45", "adams"]),
+    given_x=st.booleans(),
+)
 def test_any_garbage_is_refused_in_words_or_works(name: str, value: Any, method: str, given_x: bool) -> None:
     arguments: dict[str, Any] = {"sde": SDE_VP, "score_fn": Spy(), "method": method}
     if given_x:
         arguments["x"] = states(dtype=torch.float32)
     else:
         arguments["shape"] = (3, 2)
-    if method != "rk45" and not (name == "grid" and not isinstance(value, str)):
+    if method not in ("rk45", "adams") and not (name == "grid" and not isinstance(value, str)):
         arguments["steps"] = 2
     arguments[name] = value
     with warnings.catch_warnings():

@@ -145,6 +145,7 @@ def test_stochasticity_zero_is_the_probability_flow(stochastic: str, process: st
 # What depends on the clock or on alpha: steps of drift and diffusion in t, x kept between levels, polynomials in t.
 CLOCKED = {"euler_maruyama", "heun_sde", "sra1", "shark", "euler", "heun", "midpoint", "rk4", "rk45"}
 CLOCKED |= {"reverse_diffusion", "pc", "langevin", "annealed_langevin", "ncsn", "tab2", "tab3", "tab4"}
+CLOCKED |= {m.name for m in scoresde.methods() if m.kind == "backend"}  # other libraries step in time
 FREE: dict[str, dict[str, Any]] = {m.name: {"method": m.name} for m in scoresde.methods() if m.name not in CLOCKED}
 FREE["pc with ancestral"] = {"method": "pc", "predictor": "ancestral"}
 FREE["pc with ddim, then corrected"] = {"method": "pc", "predictor": "ddim", "order": "pc", "moves": 2}

@@ -100,7 +100,8 @@ CASES = [
     Case(solvers.ERSDE2(), "log_snr"),
     Case(solvers.ERSDE3(), "log_snr", irregular=True),
 ]
-METHODS = {m.name: m for m in scoresde.methods() if m.name == m.solver.name}
+# The orders of other libraries' methods are measured in tests/integration/test_backends.py.
+METHODS = {m.name: m for m in scoresde.methods() if m.name == m.solver.name and m.kind != "backend"}
 OF_METHOD = {case.solver.name: case for case in reversed(CASES) if case.solver == METHODS[case.solver.name].solver()}
 OF_METHOD |= {case.solver.name: case for case in reversed(CASES) if case.solver.name in ("sa_solver", "edm")}
 ON_PROCESSES = ["ve", "subvp", "vdm", "flow", "cosine", "edm"]

@@ -177,7 +177,9 @@ def test_a_step_never_passes_a_target(t: float, h: float, targets: list[float]) 
     time = torch.tensor([t], dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.long)
     state = AdaptiveState(torch.tensor([h], dtype=torch.float64), torch.ones(1), zero, zero)
-    stop = float(controller._stop(time, state))
+    process, solver = process_of(), RK45()
+    ends = controller._ends(process, solver, time.device)
+    stop = float(controller._stop(process, solver, process.sde.nodes(time), time, ends, state))
     end = controller.targets[0]
     left = t - end
     assert end <= stop < t or h < 1e-15
@@ -209,8 +211,9 @@ def test_the_first_step_is_positive_finite_and_within_the_interval() -> None:
     assert bool(((stop.t < 1.0) & (stop.t >= 0.001)).all())
 
 
+@pytest.mark.parametrize("method", ["rk45", "adams"])
 @pytest.mark.parametrize("scale", [1e-3, 1e3, 1e6])
-def test_the_steps_do_not_depend_on_the_unit_of_time(scale: float) -> None:
+def test_the_steps_do_not_depend_on_the_unit_of_time(scale: float, method: str) -> None:
     """The same process with a clock that runs at another speed takes the same steps."""
 
     def sde_of(c: float) -> Any:
@@ -220,13 +223,16 @@ def test_the_steps_do_not_depend_on_the_unit_of_time(scale: float) -> None:
     target = scoresde.targets.GaussianMixture(
         torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).double(), scales=0.2
     )
-    one, other = (solve(s, target.score(s), x, method="rk45") for s in (sde_of(1.0), sde_of(scale)))
+    one, other = (solve(s, target.score(s), x, method=method) for s in (sde_of(1.0), sde_of(scale)))
     assert torch.equal(one.accepted, other.accepted) and torch.equal(one.rejected, other.rejected)
     torch.testing.assert_close(one.x, other.x, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["rk45", "adams"])
 @pytest.mark.parametrize(("t_start", "t_end"), [(1.0, 0.001), (0.001, 1.0), (0.3, 0.7)])
-def test_nothing_is_evaluated_outside_the_interval_and_the_end_is_exact(t_start: float, t_end: float) -> None:
+def test_nothing_is_evaluated_outside_the_interval_and_the_end_is_exact(
+    t_start: float, t_end: float, method: str
+) -> None:
     times: list[float] = []
 
     def score_fn(x: Tensor, t: Tensor) -> Tensor:
@@ -235,19 +241,20 @@ def test_nothing_is_evaluated_outside_the_interval_and_the_end_is_exact(t_start:
 
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     inner = [0.35, 0.6] if t_start < t_end else [0.6, 0.35]
-    solution = solve(SDE, score_fn, x, method="rk45", t_start=t_start, t_end=t_end, save_at=[*inner, t_end])
+    solution = solve(SDE, score_fn, x, method=method, t_start=t_start, t_end=t_end, save_at=[*inner, t_end])
     assert min(times) >= min(t_start, t_end) and max(times) <= max(t_start, t_end)
     assert solution.t.tolist() == [t_end] * 5
     assert set(inner) <= set(times)  # the targets are nodes of every sample
 
 
-def test_the_error_follows_the_tolerance() -> None:
+@pytest.mark.parametrize("method", ["rk45", "adams"])
+def test_the_error_follows_the_tolerance(method: str) -> None:
     target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 4.0]).double())
     x = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = target.flow_map(x, SDE, SDE.t_max, SDE.t_min)
     errors = []
     for tolerance in (1e-3, 1e-5, 1e-7, 1e-9):
-        solution = solve(SDE, target.score(SDE), x, method="rk45", rtol=tolerance, atol=tolerance)
+        solution = solve(SDE, target.score(SDE), x, method=method, rtol=tolerance, atol=tolerance)
         errors.append(float((solution.x - exact).abs().max()))
         assert errors[-1] < 100 * tolerance
     assert errors == sorted(errors, reverse=True)
