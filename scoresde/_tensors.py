@@ -213,6 +213,27 @@ def expm1(z: Scalar) -> Scalar:
     return torch.expm1(z) if isinstance(z, Tensor) else math.expm1(z)
 
 
+def sigmoid(z: Tensor) -> Tensor:
+    """1/(1 + exp(-z)), the same for a value wherever it stands. The last digit of `torch.sigmoid`, `logaddexp`,
+    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on its batch mates.
+
+    Example:
+        >>> sigmoid(torch.zeros(1))
+        tensor([0.5000])
+    """
+    return 1 / (1 + torch.exp(-z))
+
+
+def power(base: Tensor, exponent: Tensor | float) -> Tensor:
+    """base ** exponent of positive numbers, the same for a value wherever it stands.
+
+    Example:
+        >>> power(torch.full((1,), 4.0), 0.5)
+        tensor([2.])
+    """
+    return torch.exp(exponent * torch.log(base))
+
+
 def exp(z: Scalar) -> Scalar:
     """exp(z) of a float or a tensor."""
     return torch.exp(z) if isinstance(z, Tensor) else math.exp(z)

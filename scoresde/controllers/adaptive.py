@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._tensors import power
 from ..errors import InvalidArgumentError
 from ..processes import Process
 from ..sdes import Node
@@ -115,9 +116,9 @@ class Adaptive(Controller):
         h = (_clock(solver, stop) - _clock(solver, start)).abs()
         bounded = torch.where(finite, error, torch.ones_like(error)).clamp_min(_TINY)
         now_gain, last_gain = solver.gains
-        factor = solver.safety * bounded ** (-now_gain / p) * state.last_error ** (last_gain / p)
+        factor = solver.safety * power(bounded, -now_gain / p) * power(state.last_error, last_gain / p)
         if errors.shape[1] > 1:  # another order may allow a longer step
-            others = solver.safety * norms.clamp_min(_TINY) ** (-1 / powers)
+            others = solver.safety * power(norms.clamp_min(_TINY), -1 / powers)
             factor = torch.where(accept, torch.maximum(factor, torch.where(usable, others, 0.0).amax(1)), factor)
         factor = torch.where(accept, factor.clamp(self.shrink, solver.growth), factor.clamp(self.shrink, 0.9))
         factor = torch.where(finite, factor, torch.full_like(factor, self.shrink))

@@ -96,7 +96,7 @@ class BrownianPath(Noise):
     def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """See `Noise.increment`."""
         if any(isinstance(t, Tensor) and t.ndim for t in (start, stop)):
-            self._check(like)
+            self._check_rows(like)
             ends = [torch.as_tensor(t, dtype=torch.float64).detach().cpu().expand(len(like)) for t in (start, stop)]
             length = (ends[1] - ends[0] if self.clock is None else self.clock(ends[1]) - self.clock(ends[0])).abs()
             scale = torch.where(length > 0, length, 1.0).rsqrt()  # a step that has no length gets zeros
@@ -156,9 +156,7 @@ class BrownianPath(Noise):
 
     def _of_rows(self, t: Scalar, like: Tensor) -> Tensor:
         """The value at a time of each sample, from paths of their own that begin with what is known."""
-        self._check(like)
-        if self._batched:
-            raise InvalidArgumentError("A path with one seed for the batch has no times a sample; give one a sample.")
+        self._check_rows(like)
         if not self._rows:
             self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
         times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
@@ -173,6 +171,11 @@ class BrownianPath(Noise):
         if place not in self._variances:
             self._variances[place] = self._clock(self.t0 + place * ((self.t1 - self.t0) / 2**self.depth))
         return self._variances[place]
+
+    def _check_rows(self, like: Tensor) -> None:
+        self._check(like)
+        if self._batched:
+            raise InvalidArgumentError("A path with one seed for the batch has no times a sample; give one a sample.")
 
     def _check(self, like: Tensor) -> None:
         if not self._batched and len(like) != len(self):

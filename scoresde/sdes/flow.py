@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
+from .._tensors import check_number, sigmoid
 from .base import AffineSDE
 from .priors import NormalPrior
 
@@ -51,4 +51,4 @@ class FlowSDE(AffineSDE):
         return 2 * t / (1 - t)
 
     def _time(self, lam: Tensor) -> Tensor:
-        return torch.sigmoid(-lam)
+        return sigmoid(-lam)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._tensors import check_number
+from .._tensors import check_number, sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE
 from .inverse import decreasing_root, derivative, evaluate
@@ -86,7 +86,7 @@ class VDMSDE(AffineSDE):
 
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         gamma, rate = self._gamma(t), derivative(self._gamma, t)
-        return -0.5 * torch.sigmoid(gamma) * rate, 0.5 * torch.sigmoid(-gamma) * rate
+        return -0.5 * sigmoid(gamma) * rate, 0.5 * sigmoid(-gamma) * rate
 
     def _time(self, lam: Tensor) -> Tensor:
         return decreasing_root(lambda t: -0.5 * self._gamma(t), lam, self.t_min, self.t_max)

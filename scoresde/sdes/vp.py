@@ -7,8 +7,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from .._tensors import check_number
+from .._tensors import check_number, sigmoid
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .priors import NormalPrior
@@ -79,7 +80,7 @@ class VPSDE(_LinearBeta):
         return self._beta(t)
 
     def _time(self, lam: Tensor) -> Tensor:
-        return self._inverse_integral(torch.logaddexp(-2 * lam, torch.zeros_like(lam)))
+        return self._inverse_integral(-logsigmoid(2 * lam))
 
 
 class SubVPSDE(_LinearBeta):
@@ -174,7 +175,7 @@ class CosineVPSDE(AffineSDE):
 
     def _time(self, lam: Tensor) -> Tensor:
         cos0, sin0 = math.cos(self._start), math.sin(self._start)
-        alpha, sigma2 = torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam)
+        alpha, sigma2 = sigmoid(2 * lam).sqrt(), sigmoid(-2 * lam)
         cos_a, sin_a = alpha * cos0, torch.sqrt(sin0**2 + sigma2 * cos0**2)
         sin_d = cos0 * sigma2 / (sin_a + alpha * sin0)
-        return torch.atan2(sin_d, cos_a * cos0 + sin_a * sin0) / self._speed
+        return torch.atan(sin_d / (cos_a * cos0 + sin_a * sin0)) / self._speed

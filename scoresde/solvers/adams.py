@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, expand
+from .._tensors import check_integer, expand, power
 from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import Node
@@ -121,7 +121,7 @@ class Adams(Solver):
         newton = _newton(r, part.z)
         length = (part.gain * part.h)[:, None]
         # the order less 1 whose error, seen from the last step, is the smallest for this one
-        used = (state.norms * (part.h / state.h).abs()[:, None] ** (orders + 1)).argmin(1)
+        used = (state.norms * power((part.h / state.h).abs()[:, None], orders + 1)).argmin(1)
         degree = torch.where(orders <= used[:, None] + 1, newton.integrals[:, :-1], 0.0)
         weights = (degree[:, None] @ newton.differences)[:, 0]
         predicted = expand(part.keep, x) * x + _times((length * weights)[:, None], state.values)[:, 0]

@@ -20,6 +20,7 @@ from .base import Solver, StepResult
 
 # The step of a move, as a share of epsilon sigma^2 / sigma_L^2 (paper: x + a s / 2 + sqrt(a) z).
 CONVENTIONS: dict[str, float] = {"code": 1.0, "paper": 0.5}
+PUBLISHED = 0.2  # epsilon / sigma_L^2
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class AnnealedLangevin(Solver):
         `LangevinCorrector` with :math:`r^2 = \epsilon/2\sigma_L^2`.
 
     Args:
-        epsilon: :math:`\epsilon`, in units of the data squared; the published one is :math:`0.2\,\sigma_L^2`.
+        epsilon: :math:`\epsilon`, in units of the data squared; None is the published :math:`0.2\,\sigma_L^2` (2e-5 at
+            :math:`\sigma_L` = 0.01).
         moves: T, moves a level. NCSNv2 takes 3 to 5, of many levels.
         convention: ``"code"`` or ``"paper"``.
 
@@ -65,7 +67,7 @@ class AnnealedLangevin(Solver):
         https://arxiv.org/abs/2006.09011
     """
 
-    epsilon: float = 2e-5
+    epsilon: float | None = None
     moves: int = 100
     convention: str = "code"
 
@@ -76,7 +78,8 @@ class AnnealedLangevin(Solver):
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"
 
     def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon, low=0.0, strict=True)
+        if self.epsilon is not None:
+            check_number("epsilon", self.epsilon, low=0.0, strict=True)
         check_integer("moves", self.moves, low=1)
         if not isinstance(self.convention, str) or self.convention not in CONVENTIONS:
             raise unknown("convention", self.convention, CONVENTIONS)
@@ -94,12 +97,17 @@ class AnnealedLangevin(Solver):
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
-        limit = 2 * nodes[-1].sigma ** 2 / CONVENTIONS[self.convention]
-        if not self.epsilon < limit:
+        limit = 2 / CONVENTIONS[self.convention]
+        if not self._share(nodes[-1]) < limit:
+            scale = nodes[-1].sigma ** 2
             raise InvalidArgumentError(
-                f"Moves of this size diverge: `epsilon` must be below {limit:.3g} with this grid's last level, got "
-                f"{self.epsilon:g}; the published one is {0.1 * limit * CONVENTIONS[self.convention]:.3g}."
+                f"Moves of this size diverge: `epsilon` must be below {limit * scale:.3g} with this grid's last level, "
+                f"got {self.epsilon:g}; the published one is {PUBLISHED * scale:.3g}."
             )
+
+    def _share(self, last: Node) -> float:
+        """Epsilon in units of the last level's variance."""
+        return PUBLISHED if self.epsilon is None else self.epsilon / last.sigma**2
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The first level twice: a step moves at its end, so the first one stays where it is."""
@@ -107,5 +115,5 @@ class AnnealedLangevin(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        snr = math.sqrt(0.5 * CONVENTIONS[self.convention] * self.epsilon) / process.end.sigma
+        snr = math.sqrt(0.5 * CONVENTIONS[self.convention] * self._share(process.end))
         return StepResult(LangevinCorrector(snr, self.moves).correct(process, x, stop, noise))

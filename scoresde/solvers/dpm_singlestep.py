@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .._tensors import check_number
 from ..errors import unknown
-from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight
+from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
 
 FORMS = ("taylor", "dpmsolver")
 
@@ -37,11 +37,6 @@ def third_order(r1: float, r2: float, form: str = "taylor") -> PhiTableau:
         a=((), (((1, r1, r1),),), (((1, r2, r2), *minus(lift)), lift)),
         b=(((1, 1.0, 1.0), *minus(first), *minus(second)), first, second),
     )
-
-
-def minus(weight: Weight) -> Weight:
-    """The negative of a weight."""
-    return tuple((k, -w, c) for k, w, c in weight)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,17 @@ from .exponential import check_prediction, endless, frame, read, transfer
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)
 
-
 _MOST = 3  # the highest function that a tableau here has
+
+
+def times(factor: float, weight: Weight) -> Weight:
+    """A multiple of a weight."""
+    return tuple((k, factor * w, c) for k, w, c in weight)
+
+
+def minus(weight: Weight) -> Weight:
+    """The negative of a weight."""
+    return times(-1.0, weight)
 
 
 class PhiTableau(NamedTuple):

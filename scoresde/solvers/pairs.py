@@ -186,5 +186,5 @@ class DOP853(Pair):
         """Of both estimates."""
         fifth = super().error(ks)
         third = weighted([(w, k) for w, k in zip(_dop853()[1], ks, strict=True) if w])
-        size = torch.hypot(fifth, 0.1 * third)
+        size = (fifth.square() + (0.1 * third).square()).sqrt()
         return torch.where(size > 0, fifth * fifth.abs() / size, fifth)

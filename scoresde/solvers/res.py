@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from .._tensors import check_number
 from ..errors import InvalidArgumentError
-from .dpm_singlestep import minus, second_order
-from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau
+from .dpm_singlestep import second_order
+from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus
 
 
 @dataclass(frozen=True)

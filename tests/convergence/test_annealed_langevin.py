@@ -102,12 +102,16 @@ def test_every_process_and_every_level(process: scoresde.AffineSDE) -> None:
 def test_moves_that_diverge_are_refused() -> None:
     chain = NoiseScales.geometric(5, 0.002, 1.0)
     sde = chain.sde()
-    with pytest.raises(scoresde.InvalidArgumentError, match=r"diverge.*below 8e-06"):
-        scoresde.solve(sde, lambda x, t: -x, torch.zeros(1, 2), method="ncsn", grid=chain.grid(), moves=1)
+    options = {"method": "ncsn", "grid": chain.grid(), "moves": 1, "epsilon": 2e-5}
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"diverge.*below 8e-06.*published one is 8e-07"):
+        scoresde.solve(sde, lambda x, t: -x, torch.zeros(1, 2), **options)
     with pytest.raises(scoresde.InvalidArgumentError, match=r"below 1\.6e-05"):
-        scoresde.solve(
-            sde, lambda x, t: -x, torch.zeros(1, 2), method="ncsn", convention="paper", grid=chain.grid(), moves=1
-        )
+        scoresde.solve(sde, lambda x, t: -x, torch.zeros(1, 2), convention="paper", **options)
+    x = torch.ones(2, 2)
+    given, left = (
+        scoresde.solve(sde, lambda x, t: -x, x, **{**options, "epsilon": value}, seed=0).x for value in (8e-7, None)
+    )
+    torch.testing.assert_close(given, left)
     for options in ({"epsilon": 0.0}, {"moves": 0}, {"convention": "Code"}, {"epsilon": math.nan}):
         with pytest.raises(scoresde.InvalidArgumentError):
             scoresde.solvers.AnnealedLangevin(**options)

@@ -1044,3 +1044,15 @@ def test_repr_shows_the_parameters(sde: Any) -> None:
     assert text.startswith(type(sde).__name__ + "(")
     assert f"t_max={sde.t_max!r}" in text
     assert "_rate" not in text
+
+
+def test_a_row_does_not_depend_on_its_place(sde: Any) -> None:
+    """Bitwise: nodes, and times of log-SNRs, in parts of any size."""
+    t = torch.linspace(sde.t_min, sde.t_max, 501, dtype=F64)[1:-1]
+    nodes = sde.nodes(t)
+    back = sde.time(2 * nodes.lam)
+    for size in (1, 3, 17):
+        parts = [sde.nodes(part) for part in t.split(size)]
+        for whole, column in zip(nodes, zip(*parts, strict=True), strict=True):
+            assert torch.equal(torch.cat(column), whole)
+        assert torch.equal(torch.cat([sde.time(2 * part.lam) for part in parts]), back)
