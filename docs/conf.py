@@ -131,8 +131,67 @@ def fitted_table() -> str:
     return markdown(head, rows, record)
 
 
+def adaptive_tables() -> str:
+    """The figures of ``benchmarks/results/adaptive.json``."""
+    record = load("adaptive")
+    results = record["results"]
+    cases, over = results["cases"], results["ratios"]["adams"]
+
+    def count(value: float | None) -> str:
+        return "–" if value is None else f"{value:.0f}"
+
+    here = {label: case for label, case in cases.items() if label.endswith(", VP")}
+    head = ["VP: evaluations at an error of 1e-3 / 1e-5", *(f"{k[:-4]}, {v['kind']}" for k, v in here.items())]
+    rows = []
+    for name in next(iter(cases.values()))["counts"]:
+        counts = [case["counts"][name][case["kind"]] for case in here.values()]
+        at = [" / ".join(count(c[e]) for e in ("1e-3", "1e-5") if e in c) for c in counts]
+        rows.append([f"`{name}`" if name in results["ratios"] else name, *at])
+    first = markdown(head, rows, record)
+
+    rows = []
+    for label, case in cases.items():
+        kind, counts = case["kind"], case["counts"]
+        errors = list(counts["adams"][kind])
+        peers = {name: row[kind] for name, row in counts.items() if name not in results["ratios"]}
+        dopri5 = {name: row for name, row in peers.items() if "torchdiffeq dopri5" in name}
+        ours = " / ".join(count(counts["adams"][kind][e]) for e in errors)
+        best = [
+            " / ".join(count(min((row[e] for row in rivals.values() if row[e]), default=None)) for e in errors)
+            for rivals in (dopri5, peers)
+        ]
+        ratios = [f"{over[rival]['cases'][label]:.2f}" for rival in ("dopri5", "best peer")]
+        rows.append([f"{label}, {kind}", ours, *best, *ratios])
+    means = [f"{over[rival]['mean']:.2f}" for rival in ("dopri5", "best peer")]
+    rows.append(["geometric mean", "", "", "", *means])
+    title = "evaluations at 1e-2 / 1e-3 / 1e-4 / 1e-5"
+    head = [title, "`adams`", "torchdiffeq dopri5", "best peer", "`adams` / dopri5", "`adams` / best peer"]
+    second = markdown(head, rows, record)
+
+    rows = []
+    for name in next(iter(cases.values()))["tolerance"]:
+        row = [f"`{name}`" if name in results["ratios"] else name]
+        for network in (False, True):
+            found = [c["tolerance"][name] for label, c in cases.items() if label.startswith("network") == network]
+            shares = [share for by in found for share in by["error / tolerance"].values()]
+            slopes = [by["slope"] for by in found if by["slope"] is not None]
+            row += [f"{min(shares):.2g} … {max(shares):.2g}", f"{min(slopes):.2f} … {max(slopes):.2f}"]
+        rows.append(row)
+    head = ["method", "exact scores: error / tolerance", "slope", "network: error / tolerance", "slope"]
+    third = markdown(head, rows, record)
+
+    columns = list(next(iter(results["loop"].values())))
+    rows = [
+        [f"`{name}`" if name in results["ratios"] else name, *(f"{row[c]:.0f}" for c in columns)]
+        for name, row in results["loop"].items()
+    ]
+    fourth = markdown(["µs outside the score", *columns], rows, record)
+    return "\n".join([first, second, third, fourth])
+
+
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
+    "adaptive": {"<!-- adaptive -->": adaptive_tables},
     "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table},
     "measured": {

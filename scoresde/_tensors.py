@@ -244,6 +244,16 @@ def log(z: Scalar) -> Scalar:
     return torch.log(z) if isinstance(z, Tensor) else math.log(z)
 
 
+def tan(z: Scalar) -> Scalar:
+    """The tangent of a float or a tensor."""
+    return torch.tan(z) if isinstance(z, Tensor) else math.tan(z)
+
+
+def arctan(z: Scalar) -> Scalar:
+    """The angle with a tangent of a float or a tensor."""
+    return torch.atan(z) if isinstance(z, Tensor) else math.atan(z)
+
+
 def at_most(value: Scalar, bound: float) -> Scalar:
     """The smaller of both."""
     return value.clamp_max(bound) if isinstance(value, Tensor) else min(value, bound)

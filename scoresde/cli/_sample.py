@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def sample(
     model: Annotated[str, typer.Option(help="Name of a shipped model, or the directory of a saved one.")] = "digits",
     sde: Annotated[str, typer.Option(help=f"Forward process: {', '.join(SDES)}.")] = "vp",
-    method: Annotated[str, typer.Option(help="Solver; see `scoresde methods`.")] = "pc",
+    method: Annotated[str, typer.Option(help="Solver; see `scoresde methods`, or auto.")] = "pc",
     steps: Annotated[
         int | None, typer.Option(help="Steps of a fixed-step method; default 500 for pc, 50 for others.")
     ] = None,
@@ -72,10 +72,13 @@ def sample(
     options = parse_options(option or [])
     process = make_sde(sde)
     target = check_target(out)
-    from ..solvers import make_solver
+    from ..solvers import choose, make_solver
     from ..zoo import load
 
-    solver = make_solver(method, options)
+    if method == "auto":
+        solver, steps = choose(process.affine, steps, options)
+    else:
+        solver = make_solver(method, options)
     where = make_device(device)
     network = load(model, device=where)
     event = tuple(network.event_shape)

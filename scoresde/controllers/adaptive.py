@@ -120,7 +120,8 @@ class Adaptive(Controller):
         if errors.shape[1] > 1:  # another order may allow a longer step
             others = solver.safety * power(norms.clamp_min(_TINY), -1 / powers)
             factor = torch.where(accept, torch.maximum(factor, torch.where(usable, others, 0.0).amax(1)), factor)
-        factor = torch.where(accept, factor.clamp(self.shrink, solver.growth), factor.clamp(self.shrink, 0.9))
+        alone = (solver.safety * power(bounded, -1 / p)).clamp(self.shrink, 0.9)  # a rejection looks at this error only
+        factor = torch.where(accept, factor.clamp(self.shrink, solver.growth), alone)
         factor = torch.where(finite, factor, torch.full_like(factor, self.shrink))
         h_next = h * factor
         cut_short = accept & (

@@ -7,7 +7,7 @@ A `Coordinate` is another clock and scale for the same path.
 """
 
 from .base import Process, node_list
-from .coordinates import LOG_SNR, RHO, SNR, TIME, Coordinate
+from .coordinates import LOG_SNR, RHO, SNR, TIME, Coordinate, angle
 from .general import ForwardProcess, GeneralReverse
 from .network import Network
 from .reverse import ReverseProcess
@@ -23,5 +23,6 @@ __all__ = [
     "Network",
     "Process",
     "ReverseProcess",
+    "angle",
     "node_list",
 ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .._tensors import Scalar, exp, expand, log
+from .._tensors import Scalar, arctan, exp, expand, log, tan, weighted
 from ..sdes import Node
 from .base import Process
 
@@ -48,6 +48,43 @@ def _one(node: Node) -> float:
 
 def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Tensor:
     return process.drift(x, node) * expand(-2 * node.sigma * node.sigma / node.g2, x)  # dt/dlambda
+
+
+def angle(spread: float) -> Coordinate:
+    r"""The angle between signal and noise, :math:`\tan\varphi = \sigma/(s\alpha)`, from 0 at the data to
+    :math:`\pi/2` at the noise, and :math:`y = x/\sqrt{\sigma^2 + s^2\alpha^2}`, which has the variance 1 for data of
+    the variance :math:`s^2`,
+
+    .. math:: \frac{dy}{d\varphi} = \cos\varphi\,\hat\varepsilon - \sin\varphi\,\hat x/s.
+
+    It is EDM's scaling by :math:`\sigma_{data} = s`, with the output of its network for the derivative. For small s it
+    is the data estimate that is integrated, for large s the noise estimate.
+
+    Example:
+        >>> import scoresde
+        >>> flow = scoresde.FlowSDE(t_max=1.0)
+        >>> round(angle(0.5).clock(flow.node(1.0)), 6), round(angle(0.5).clock(flow.node(1 / 3)), 6)
+        (1.570796, 0.785398)
+
+    References:
+        Karras et al. (2022), EDM, appendix B.6. https://arxiv.org/abs/2206.00364
+    """
+
+    def size(node: Node) -> Scalar:
+        return (node.sigma * node.sigma + (spread * node.alpha) ** 2) ** 0.5
+
+    def slope(process: Process, x: Tensor, node: Node) -> Tensor:
+        estimate, unit = process.estimate(x, node), size(node)
+        cos, sin = spread * node.alpha / unit, node.sigma / unit
+        return weighted([(cos, estimate.noise), (-sin / spread, estimate.data)])
+
+    return Coordinate(
+        f"angle of {spread:g}",
+        lambda n: arctan(exp(-n.lam) / spread),
+        lambda u: -log(spread * tan(u)),
+        size,
+        slope,
+    )
 
 
 TIME = Coordinate("time", lambda n: n.t, None, _one, lambda p, x, n: p.drift(x, n))

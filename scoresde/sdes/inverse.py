@@ -40,6 +40,19 @@ def derivative(function: Function, t: Tensor) -> Tensor:
     return torch.func.grad(lambda u: function(u).sum())(t)
 
 
+def check_reached(function: Function, value: Tensor, low: float, high: float) -> None:
+    """Refuse values that the log(alpha/sigma) of the times does not take on [low, high]."""
+    ends = function(value.new_tensor([low, high]))
+    slack = 1e-9 * (1 + ends[torch.isfinite(ends)].abs().max()) if bool(torch.isfinite(ends).any()) else 0.0
+    outside = (value > ends[0] + slack) | (value < ends[1] - slack)
+    if bool(outside.any()):
+        bad = value[outside].flatten()[0] if value.ndim else value
+        raise InvalidArgumentError(
+            f"log(alpha/sigma) = {float(bad):.6g} is not reached on [{low:g}, {high:g}], where it falls from "
+            f"{ends[0]:.6g} to {ends[1]:.6g}."
+        )
+
+
 def decreasing_root(function: Function, value: Tensor, low: float, high: float) -> Tensor:
     r"""Solve ``function(t) = value`` for a strictly decreasing function on [low, high], elementwise, by bisection.
 
@@ -50,15 +63,7 @@ def decreasing_root(function: Function, value: Tensor, low: float, high: float) 
         InvalidArgumentError: a value is not reached on the interval.
     """
     with torch.no_grad():
-        ends = function(value.new_tensor([low, high]))
-        slack = 1e-9 * (1 + ends[torch.isfinite(ends)].abs().max()) if bool(torch.isfinite(ends).any()) else 0.0
-        outside = (value > ends[0] + slack) | (value < ends[1] - slack)
-        if bool(outside.any()):
-            bad = value[outside].flatten()[0] if value.ndim else value
-            raise InvalidArgumentError(
-                f"log(alpha/sigma) = {float(bad):.6g} is not reached on [{low:g}, {high:g}], where it falls from "
-                f"{ends[0]:.6g} to {ends[1]:.6g}."
-            )
+        check_reached(function, value, low, high)
         a, b = torch.full_like(value, low), torch.full_like(value, high)
         for _ in range(80):
             middle = 0.5 * (a + b)

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from .._tensors import check_number, sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE
-from .inverse import decreasing_root, derivative, evaluate
+from .inverse import check_reached, decreasing_root, derivative, evaluate
 from .priors import NormalPrior
 
 
@@ -36,6 +36,10 @@ class LinearGamma:
     def __call__(self, t: Tensor) -> Tensor:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t
 
+    def inverse(self, gamma: Tensor) -> Tensor:
+        """The t of a value."""
+        return (gamma - self.gamma_min) / (self.gamma_max - self.gamma_min)
+
 
 class VDMSDE(AffineSDE):
     r"""Variance preserving through :math:`\gamma = -\ln \mathrm{SNR}`: :math:`\alpha^2 = \mathrm{sigmoid}(-\gamma(t)),\
@@ -43,7 +47,8 @@ class VDMSDE(AffineSDE):
 
     Args:
         gamma: an increasing elementwise function of a tensor of times, or an ``nn.Module``; gradients flow through
-            :math:`\alpha` and :math:`\sigma` to its parameters. Its derivative is taken by automatic differentiation.
+            :math:`\alpha` and :math:`\sigma` to its parameters. Its derivative is taken by automatic differentiation,
+            its inverse by bisection, unless it has a method ``inverse(gamma) -> t``.
         t_min, t_max: the interval.
         prior: the law at ``t_max``, :math:`N(0, I)` by default.
 
@@ -89,4 +94,8 @@ class VDMSDE(AffineSDE):
         return -0.5 * sigmoid(gamma) * rate, 0.5 * sigmoid(-gamma) * rate
 
     def _time(self, lam: Tensor) -> Tensor:
-        return decreasing_root(lambda t: -0.5 * self._gamma(t), lam, self.t_min, self.t_max)
+        known, inverse = lambda t: -0.5 * self._gamma(t), getattr(self.gamma, "inverse", None)
+        if not callable(inverse):
+            return decreasing_root(known, lam, self.t_min, self.t_max)
+        check_reached(known, lam.detach(), self.t_min, self.t_max)
+        return inverse(-2 * lam).clamp(self.t_min, self.t_max)

@@ -3,6 +3,7 @@
 from .adams import Adams
 from .ancestral import Ancestral
 from .annealed_langevin import AnnealedLangevin
+from .auto import choose
 from .backends import (
     BACKENDS,
     Backend,
@@ -23,12 +24,14 @@ from .dpm_multistep import DPM2M, DPM3M, DPMpp2M, DPMpp3M
 from .dpm_multistep_sde import DPMpp2MSDE, DPMpp3MSDE
 from .dpm_singlestep import DPM2S, DPM3S, DPMpp2S, DPMpp3S
 from .dpmpp_sde import DPMpp2SAncestral, DPMppSDE
+from .dpmpp_sde12 import DPMppSDE12
 from .edm import EDM
 from .er_sde import ERSDE, ERSDE1, ERSDE2, ERSDE3
 from .euler import Euler
 from .euler_maruyama import EulerMaruyama
 from .exponential_pairs import DPM12, DPM23, ERK32, ERK43
 from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau
+from .ggf import GGF
 from .heun import Heun
 from .heun_sde import HeunSDE
 from .ipndm import IPNDM, PLMS
@@ -69,6 +72,7 @@ __all__ = [
     "ERSDE1",
     "ERSDE2",
     "ERSDE3",
+    "GGF",
     "IPNDM",
     "PLMS",
     "RES2S",
@@ -97,6 +101,7 @@ __all__ = [
     "DPMpp3MSDE",
     "DPMpp3S",
     "DPMppSDE",
+    "DPMppSDE12",
     "Euler",
     "EulerMaruyama",
     "ExponentialRungeKutta",
@@ -143,6 +148,7 @@ __all__ = [
     "UniPC1",
     "UniPC2",
     "UniPC3",
+    "choose",
     "drift_methods",
     "make_solver",
     "methods",

@@ -1,4 +1,4 @@
-"""Adaptive exponential Adams methods: the step and the order of every sample follow its error."""
+"""Adaptive Adams methods: the step and the order of every sample follow its error."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, expand, power
+from .._tensors import check_integer, check_number, expand, power, where
 from ..noise import Noise
-from ..processes import LOG_SNR, Coordinate, Process
+from ..processes import Coordinate, Process, angle
 from ..sdes import Node
 from .base import Estimates, Solver, StepResult
-from .exponential import check_prediction, frame, moments, read
 
-_CAUTION = 4.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
-_FAR = 12.0  # stands for an infinite log-SNR
+_CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
+_FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
 
 
 class AdamsState(NamedTuple):
-    """Per sample, newest first: where the estimates in memory were made, the estimates, how many there are; and of the
-    last step its size and the error norms of all orders."""
+    """Per sample, newest first: the angles at which the derivatives in memory were made, the derivatives, how many
+    there are; and of the last step its size and the error norms of all orders."""
 
-    lams: Tensor
+    clocks: Tensor
     values: Tensor
     known: Tensor
     h: Tensor
@@ -32,16 +31,18 @@ class AdamsState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adams(Solver):
-    r"""An adaptive exponential Adams predictor-corrector for the probability flow, of variable step and order.
+    r"""An adaptive Adams predictor-corrector for the probability flow, of variable step and order.
 
-    Between nodes of :math:`\lambda = \ln(\alpha/\sigma)` the linear part is exact, and the data estimate is a
-    polynomial through the last q estimates (predictor), and through the new one as well (corrector),
+    It steps :math:`y = x/\sqrt{\sigma^2 + s^2\alpha^2}` in the angle :math:`\varphi`, :math:`\tan\varphi =
+    \sigma/(s\alpha)`, where :math:`dy/d\varphi = \cos\varphi\,\hat\varepsilon - \sin\varphi\,\hat x/s` has no linear
+    part and is tame at both ends. It is a polynomial through the last q values (predictor), and through the new one as
+    well (corrector); for a step from :math:`\tau` = 0 to 1,
 
     .. math::
-        x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t h\int_0^1 e^{-(1-\tau)h}P(\tau)\,d\tau, \qquad
-        P_{q+1}(\tau) = P_q(\tau) + \frac{m_t - P_q(1)}{\prod_{i<q}(1-r_i)}\prod_{i<q}(\tau-r_i),
+        y_t = y_s + h\int_0^1 P(\tau)\,d\tau, \qquad
+        P_{q+1}(\tau) = P_q(\tau) + \frac{f_t - P_q(1)}{\prod_{i<q}(1-r_i)}\prod_{i<q}(\tau-r_i),
 
-    with :math:`m_t` evaluated once at the predicted state, at which it stays in the memory (PEC): a step, accepted or
+    with :math:`f_t` evaluated once at the predicted state, at which it stays in the memory (PEC): a step, accepted or
     not, costs one evaluation. The difference to the corrector of one order less estimates the error. From the same
     evaluation come the errors that other orders would have had; the next step takes the order with the smallest, so
     that a rough network, for which they do not fall, is stepped with a low order.
@@ -51,11 +52,12 @@ class Adams(Solver):
         own time, step, order and memory. Starts with order 1.
 
     Differs from:
-        Adams codes as torchdiffeq's, which step the whole drift of a batch; deis and UniPC, whose steps are given.
+        Adams codes as torchdiffeq's, which step the whole drift of a batch in time; deis and UniPC, whose steps are
+        given, and which integrate the noise or the data estimate (s large or small).
 
     Args:
         max_order: of the predictor, 1 to 8.
-        prediction: ``"data"`` or ``"noise"``, what is integrated.
+        spread: s, in units of the data; a size between that of their finest details and their standard deviation.
 
     Example:
         >>> import torch, scoresde
@@ -72,20 +74,22 @@ class Adams(Solver):
         Hochbruck, Ostermann (2010), Exponential integrators, section 2.5.
     """
 
-    max_order: int = 5
-    prediction: str = "data"
+    max_order: int = 6
+    spread: float = 0.2
 
     name: ClassVar[str] = "adams"
     kind: ClassVar[str] = "ode"
     adaptive: ClassVar[bool] = True
-    coordinate: ClassVar[Coordinate] = LOG_SNR
-    growth: ClassVar[float] = 2.5
-    safety: ClassVar[float] = 0.75
-    reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), III.7; Hochbruck, Ostermann (2010)"
+    extra_evaluations: ClassVar[int] = 1
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+    growth: ClassVar[float] = 4.0
+    safety: ClassVar[float] = 0.65
+    reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), III.7"
 
     def __post_init__(self) -> None:
         check_integer("max_order", self.max_order, low=1, high=8)
-        check_prediction(self.prediction)
+        check_number("spread", self.spread, low=0.0, strict=True)
 
     @property
     def ode_order(self) -> int:
@@ -93,65 +97,68 @@ class Adams(Solver):
         return self.max_order + 1
 
     @property
-    def noise_limit(self) -> bool:
-        """In the data's frame."""
-        return self.prediction == "data"
-
-    @property
-    def data_limit(self) -> bool:
-        """In the noise's frame."""
-        return self.prediction == "noise"
+    def coordinate(self) -> Coordinate:
+        """The angle."""
+        return angle(self.spread)
 
     def init(self, process: Process, x: Tensor, start: Node) -> AdamsState:
-        """The estimate at the start."""
-        value = read(process, x, start, self.prediction)
+        """The derivative at the start."""
+        value = self.coordinate.slope(process, x, start)
         unknown = value.new_zeros((len(x), self.max_order - 1, *x.shape[1:]))
-        lams = _lam(start)[:, None] - torch.arange(self.max_order, dtype=torch.float64, device=x.device)
-        one = torch.ones_like(lams[:, 0])
-        norms = torch.full_like(lams, torch.inf)
+        clocks = torch.full((len(x), self.max_order), torch.nan, dtype=torch.float64, device=x.device)
+        clocks[:, 0] = self.coordinate.clock(start)
+        one = torch.ones_like(clocks[:, 0])
+        norms = torch.full_like(clocks, torch.inf)
         norms[:, 0] = 1.0
-        return AdamsState(lams, torch.cat([value[:, None], unknown], dim=1), one.long(), one, norms)
+        return AdamsState(clocks, torch.cat([value[:, None], unknown], dim=1), one.long(), one, norms)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-        """See `Solver.step`."""
-        part = frame(self.prediction, start._replace(lam=_lam(start)), stop._replace(lam=_lam(stop)))
+        """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
+        ended, end = stop.sigma == 0, stop
+        if bool(ended.any()):
+            near = process.at((start.lam + 1).clamp_min(_FAR))
+            stop = Node(*(torch.where(ended, a, b) for a, b in zip(near, stop, strict=True)))
+        now, then = self.coordinate.clock(start), self.coordinate.clock(stop)
+        size, h = self.coordinate.scale(stop), then - now
         orders = torch.arange(1, self.max_order + 1, device=x.device)
         known = orders <= state.known[:, None]
-        r = torch.where(known, (state.lams - _lam(start)[:, None]) / part.h[:, None], -1.0 - orders)
-        newton = _newton(r, part.z)
-        length = (part.gain * part.h)[:, None]
+        newton = _newton(torch.where(known, (state.clocks - now[:, None]) / h[:, None], -1.0 - orders))
+        length = (size * h)[:, None]
         # the order less 1 whose error, seen from the last step, is the smallest for this one
-        used = (state.norms * power((part.h / state.h).abs()[:, None], orders + 1)).argmin(1)
+        used = (state.norms * power((h / state.h).abs()[:, None], orders + 1)).argmin(1)
         degree = torch.where(orders <= used[:, None] + 1, newton.integrals[:, :-1], 0.0)
         weights = (degree[:, None] @ newton.differences)[:, 0]
-        predicted = expand(part.keep, x) * x + _times((length * weights)[:, None], state.values)[:, 0]
+        kept = expand(size / self.coordinate.scale(start), x)
+        predicted = kept * x + _times((length * weights)[:, None], state.values)[:, 0]
 
-        value = read(process, predicted, stop, self.prediction)
+        value = self.coordinate.slope(process, predicted, stop)
         continued = (newton.reach[:, :-1, None] * newton.differences).cumsum(1)  # P_q(1) for all q
         missed = value[:, None] - _times(continued, state.values)
         share = length / newton.reach[:, 1:]
         rows = torch.arange(len(x), device=x.device)
         gain = (share * newton.integrals[:, 1:])[rows, used]
         moved = predicted + expand(gain, x) * missed[rows, used]
+        if bool(ended.any()):  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
+            cos, sin = (expand(v, x) for v in (torch.cos(then), torch.sin(then)))
+            clean = self.spread * (cos * (predicted / expand(size, x)) - sin * value)
+            moved = where(ended, expand(end.alpha, x) * clean, moved)
 
         errors = missed * _against(_CAUTION * share * newton.backward, missed)
         usable = known & (orders <= used[:, None] + 2)
-        size = errors.detach().flatten(2).to(torch.float64).square().mean(2).sqrt()
-        norms = torch.where(usable, size, torch.inf)
-        lams = torch.cat([_lam(stop)[:, None], state.lams[:, :-1]], dim=1)
+        norms = errors.detach().flatten(2).to(torch.float64).square().mean(2).sqrt()
+        norms = torch.where(usable, norms, torch.inf)
+        clocks = torch.cat([then[:, None], state.clocks[:, :-1]], dim=1)
         values = torch.cat([value[:, None], state.values[:, :-1]], dim=1)
-        after = AdamsState(lams, values, (state.known + 1).clamp_max(self.max_order), part.h, norms)
-        return StepResult(
-            moved, after, Estimates(errors, orders + 1.0, used, usable), state._replace(h=part.h, norms=norms)
-        )
+        after = AdamsState(clocks, values, (state.known + 1).clamp_max(self.max_order), h, norms)
+        return StepResult(moved, after, Estimates(errors, orders + 1.0, used, usable), state._replace(h=h, norms=norms))
 
 
 class Newton(NamedTuple):
     r"""Newton's form of interpolation at nodes :math:`r_0, \ldots, r_{k-1}` in units of the step.
 
     Fields: the matrix of divided differences ``(batch, k, k)``; ``reach`` :math:`N_m = \prod_{i<m}(1-r_i)` and
-    ``integrals`` :math:`\int_0^1 e^{(1-\tau)z}\prod_{i<m}(\tau-r_i)\,d\tau`, m = 0 … k; ``backward``
-    :math:`\int_0^1 e^{(1-\tau)z}(\tau-1)\prod_{i<m-1}(\tau-r_i)\,d\tau`, m = 1 … k.
+    ``integrals`` :math:`\int_0^1 \prod_{i<m}(\tau-r_i)\,d\tau`, m = 0 … k; ``backward``
+    :math:`\int_0^1 (\tau-1)\prod_{i<m-1}(\tau-r_i)\,d\tau`, m = 1 … k.
     """
 
     differences: Tensor
@@ -160,13 +167,12 @@ class Newton(NamedTuple):
     backward: Tensor
 
 
-def _newton(r: Tensor, z: Tensor) -> Newton:
+def _newton(r: Tensor) -> Newton:
     k = r.shape[1]
     gaps = r[:, :, None] - r[:, None, :] + torch.eye(k, dtype=r.dtype, device=r.device)
     differences = (1 / gaps).cumprod(2).mT.tril()
     one = torch.ones_like(r[:, :1])
     reach = torch.cat([one, (1 - r).cumprod(1)], dim=1)
-    powers = torch.stack(moments(k + 1, z), dim=1)
     basis = torch.nn.functional.pad(one, (0, k))  # coefficients of the product, lowest power first
     integrals, backward = [basis], []
     for i in range(k):
@@ -174,13 +180,8 @@ def _newton(r: Tensor, z: Tensor) -> Newton:
         backward.append(shifted - basis)
         basis = shifted - r[:, i : i + 1] * basis
         integrals.append(basis)
-    integrate = lambda polynomials: (torch.stack(polynomials, 1) @ powers[:, :, None])[:, :, 0]  # noqa: E731
-    return Newton(differences, reach, integrate(integrals), integrate(backward))
-
-
-def _lam(node: Node) -> Tensor:
-    """The node's log-SNR (its half), finite."""
-    return torch.nan_to_num(node.lam, nan=torch.nan, posinf=_FAR, neginf=-_FAR)
+    powers = 1 / torch.arange(1, k + 2, dtype=r.dtype, device=r.device)  # the integrals of 1, tau, ...
+    return Newton(differences, reach, *((torch.stack(p, 1) * powers).sum(2) for p in (integrals, backward)))
 
 
 def _times(matrix: Tensor, values: Tensor) -> Tensor:

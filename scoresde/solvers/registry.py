@@ -22,11 +22,13 @@ from .dpm_multistep import DPM2M, DPM3M, DPMpp2M, DPMpp3M
 from .dpm_multistep_sde import DPMpp2MSDE, DPMpp3MSDE
 from .dpm_singlestep import DPM2S, DPM3S, DPMpp2S, DPMpp3S
 from .dpmpp_sde import DPMpp2SAncestral, DPMppSDE
+from .dpmpp_sde12 import DPMppSDE12
 from .edm import EDM
 from .er_sde import ERSDE1, ERSDE2, ERSDE3
 from .euler import Euler
 from .euler_maruyama import EulerMaruyama
 from .exponential_pairs import DPM12, DPM23, ERK32, ERK43
+from .ggf import GGF
 from .heun import Heun
 from .heun_sde import HeunSDE
 from .ipndm import IPNDM, PLMS
@@ -65,6 +67,8 @@ SOLVERS: tuple[type[Solver], ...] = (
     HeunSDE,
     SRA1,
     ShARK,
+    GGF,
+    DPMppSDE12,
     EDM,
     Restart,
     CAS,
@@ -146,20 +150,20 @@ def methods() -> tuple[Method, ...]:
 
     Example:
         >>> [m.name for m in methods() if m.weak_order == 2 and m.evaluations == 1]
-        ['dpmpp_2m_sde', 'dpmpp_3m_sde', 'sa_solver', 'er_sde2', 'er_sde3']
+        ['dpmpp_2m_sde', 'dpmpp_3m_sde', 'sa_solver', 'er_sde2', 'er_sde3', 'dpmpp_sde12']
     """
     fields = [f for f in Method._fields if f not in ("name", "solver")]
     return tuple(Method(name, cls, **{f: getattr(cls(), f) for f in fields}) for name, cls in BY_NAME.items())
 
 
 def drift_methods() -> list[str]:
-    """The stochastic methods that step any drift and diffusion, forward too.
+    """The stochastic methods that step any drift and diffusion on given steps, forward too.
 
     Example:
         >>> drift_methods()[:4]
         ['euler_maruyama', 'heun_sde', 'sra1', 'shark']
     """
-    return [name for name, cls in BY_NAME.items() if cls().takes_stochasticity]
+    return [name for name, cls in BY_NAME.items() if cls().takes_stochasticity and not cls().adaptive]
 
 
 def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterable[str] = ()) -> Solver:
@@ -182,7 +186,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
     if not isinstance(method, str):
         raise InvalidTypeError(f"`method` must be a name from scoresde.methods() or a solver object, got {method!r}.")
     if method not in BY_NAME:
-        raise unknown("method", method, BY_NAME)
+        raise unknown("method", method, [*BY_NAME, "auto"])
     cls = BY_NAME[method]
     given = dict(options)
     if "corrector" in _names(cls):

@@ -61,6 +61,11 @@ class RungeKutta(Solver):
         return len(self.tableau.c) - (1 if self.adaptive else 0)
 
     @property
+    def extra_evaluations(self) -> int:
+        """A pair's first derivative."""
+        return int(self.adaptive)
+
+    @property
     def data_limit(self) -> bool:
         """In time only methods that never evaluate at the end of a step can end at sigma = 0."""
         return self.coordinate is not TIME or self.tableau.c[-1] < 1.0

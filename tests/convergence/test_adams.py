@@ -44,36 +44,36 @@ def run(sde: scoresde.AffineSDE, tolerance: float, **options: Any) -> tuple[floa
 def test_newton_s_form_gives_the_weights_of_adams(count: int) -> None:
     """The same weights as by Lagrange's basis, for uneven nodes of two samples at once."""
     nodes = torch.tensor([[0.0, -1.0, -2.5, -2.9, -4.0, -7.0], [0.0, -0.3, -0.5, -1.5, -1.6, -2.0]], dtype=F64)
-    z = torch.tensor([-0.7, 2.0], dtype=F64)
-    newton = _newton(nodes[:, :count], z)
+    newton = _newton(nodes[:, :count])
     weights = (newton.integrals[:, None, :-1] @ newton.differences)[:, 0]
     for i in range(2):
-        known = adams_weights(nodes[i, :count].tolist(), float(z[i]))
+        known = adams_weights(nodes[i, :count].tolist(), 0.0)
         assert weights[i].tolist() == pytest.approx(known, rel=1e-9)
-        corrected = adams_weights([1.0, *nodes[i, :count].tolist()], float(z[i]))
+        corrected = adams_weights([1.0, *nodes[i, :count].tolist()], 0.0)
         assert float(newton.integrals[i, -1] / newton.reach[i, -1]) == pytest.approx(corrected[0], rel=1e-9)
 
 
-@pytest.mark.parametrize("prediction", ["data", "noise"])
+@pytest.mark.parametrize("spread", [0.1, 0.2, 0.5])
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_error_is_the_tolerance(name: str, prediction: str) -> None:
-    """Within a factor of 10 from 1e-3 to 1e-8, and proportional to it."""
-    tolerances = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8]
-    errors = [run(PROCESSES[name], tolerance, prediction=prediction)[0] for tolerance in tolerances]
+def test_the_error_is_the_tolerance(name: str, spread: float) -> None:
+    """Within a factor of 10 from 1e-2 to 1e-8, and proportional to it."""
+    tolerances = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8]
+    errors = [run(PROCESSES[name], tolerance, spread=spread)[0] for tolerance in tolerances]
     for tolerance, error in zip(tolerances, errors, strict=True):
         assert 0.1 * tolerance < error < 10 * tolerance, (tolerance, error)
-    assert math.log10(errors[0] / errors[-1]) / 5 == pytest.approx(1.0, abs=0.2)
+    assert math.log10(errors[0] / errors[-1]) / 6 == pytest.approx(1.0, abs=0.2)
 
 
-@pytest.mark.parametrize(("tolerance", "error", "most"), [(3e-4, 1e-3, 28), (1e-5, 1e-5, 75)])
+@pytest.mark.parametrize(("tolerance", "error", "most"), [(1e-3, 1e-3, 18), (1e-5, 1e-5, 40)])
 def test_evaluations_for_an_error(tolerance: float, error: float, most: int) -> None:
-    """General-purpose solvers take 40 to 61 evaluations for 1e-3, and 83 to 155 for 1e-5."""
+    """General-purpose solvers take 40 to 61 evaluations for 1e-3, and 83 to 155 for 1e-5. Fourteen and 28 when this was
+    written."""
     reached, evaluations = run(scoresde.VPSDE(), tolerance)
     assert reached < error and evaluations < most
 
 
 def test_higher_orders_pay() -> None:
-    evaluations = [run(scoresde.VPSDE(), 1e-6, max_order=order)[1] for order in (2, 3, 4, 5)]
+    evaluations = [run(scoresde.VPSDE(), 1e-6, max_order=order)[1] for order in (2, 3, 4, 6)]
     assert evaluations == sorted(evaluations, reverse=True)
     assert evaluations[-1] < 0.3 * evaluations[0]
 
@@ -120,10 +120,10 @@ def test_a_rough_network_lowers_the_order(size: float) -> None:
     assert used[1] < 1.3 * used[0]
 
 
-@pytest.mark.parametrize("prediction", ["data", "noise"])
-def test_there_and_back(prediction: str) -> None:
+@pytest.mark.parametrize("spread", [0.05, 0.2, 2.0])
+def test_there_and_back(spread: float) -> None:
     sde = scoresde.VPSDE()
-    method = solvers.Adams(prediction=prediction)
+    method = solvers.Adams(spread=spread)
     x = GAUSSIAN.sample(4, generator=torch.Generator().manual_seed(0)).to(F64)
     there = scoresde.solve(sde, GAUSSIAN.score(sde), x, method=method, t_start=0.01, t_end=1.0, rtol=1e-8, atol=1e-8)
     exact = GAUSSIAN.flow_map(x, sde, 0.01, 1.0)

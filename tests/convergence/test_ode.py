@@ -101,7 +101,7 @@ ORDERS = {
     **dict.fromkeys(["tab3", "rho_ab3"], 3),
     **dict.fromkeys(["rk4", "rho_rk4", "unipc3", "tab4", "rho_ab4"], 4),
     # Adaptive methods, whose orders are measured in test_pairs.py and test_adams.py.
-    **{"dpm12": 2, "rk23": 3, "dpm23": 3, "erk32": 3, "erk43": 4, "rk45": 5, "tsit5": 5, "dop853": 8, "adams": 6},
+    **{"dpm12": 2, "rk23": 3, "dpm23": 3, "erk32": 3, "erk43": 4, "rk45": 5, "tsit5": 5, "dop853": 8, "adams": 7},
 }
 
 

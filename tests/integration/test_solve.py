@@ -54,9 +54,12 @@ FIXED = [m.name for m in OWN if not m.adaptive]
 ODE = [m.name for m in OWN if not m.stochastic]
 ORDER = {m.name: m.ode_order for m in scoresde.methods()}
 DETOUR = {"restart": 4, "annealed_langevin": 1, "ncsn": 1}  # steps besides the grid's
-STRAIGHT = [name for name in FIXED if name not in ("annealed_langevin", "ncsn")]  # the others move at the first time
 SOLVER = {m.name: m.solver for m in OWN}
 STOCHASTIC = [m.name for m in OWN if m.stochastic]
+# These move by a share of sigma^2 at each level, and so need a score of the size of 1/sigma.
+SCALED = ("annealed_langevin", "ncsn")
+STRAIGHT = [name for name in FIXED if name not in SCALED]  # the others move at the first time, too
+by_any_score = pytest.mark.parametrize("method", [name for name in METHODS if name not in SCALED])
 by_process = pytest.mark.parametrize("sde", PROCESSES, ids=lambda s: type(s).__name__)
 by_method = pytest.mark.parametrize("method", METHODS)
 
@@ -203,7 +206,7 @@ def test_seeds_set_the_batch_where_the_event_is_known() -> None:
     assert solve(SDE, target.score(SDE), method="ddim", steps=2).x.shape == (1, 2)
 
 
-@by_method
+@by_any_score
 def test_a_bare_function_always_sees_the_whole_batch(method: str) -> None:
     """It may be a closure over labels, one a sample."""
     labels = torch.linspace(0.5, 40.0, 5, dtype=torch.float64)[:, None]
@@ -219,7 +222,7 @@ def test_a_bare_function_always_sees_the_whole_batch(method: str) -> None:
         assert len(set(solution.nfe.tolist())) > 1  # so there was something to drop
 
 
-@by_method
+@by_any_score
 def test_context_reaches_the_network_with_its_samples(method: str) -> None:
     """The same as labels in the state's own place, whether or not finished samples leave."""
     strength = torch.linspace(0.5, 40.0, 5, dtype=torch.float64)[:, None]
@@ -307,7 +310,7 @@ def test_denoising_costs_one_evaluation_and_is_tweedies_formula() -> None:
 
 
 @by_process
-@by_method
+@by_any_score
 def test_nothing_is_evaluated_outside_the_interval(sde: Any, method: str) -> None:
     times: list[float] = []
 
@@ -412,7 +415,14 @@ def test_saved_times_next_to_a_node_or_to_each_other(method: str) -> None:
     wanted = [near, 0.5, math.nextafter(SDE.t_max, 0.0), math.nextafter(SDE.t_min, 1.0)]
     solution = solve(SDE, elementwise, states(), seeds=range(4), save_at=wanted, grid=None, **few(method, 4))
     assert solution.xs is not None and bool(solution.xs.isfinite().all()) and bool(solution.success.all())
-    if method not in ("pc", "langevin", "annealed_langevin", "ncsn", "edm", "cas"):  # their noise is as large at the end of a sliver as anywhere
+    if method not in (
+        "pc",
+        "langevin",
+        "annealed_langevin",
+        "ncsn",
+        "edm",
+        "cas",
+    ):  # their noise is as large at the end of a sliver as anywhere
         torch.testing.assert_close(solution.xs[0], solution.xs[1], rtol=1e-5, atol=1e-5)
 
 

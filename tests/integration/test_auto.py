@@ -1,0 +1,95 @@
+"""``method="auto"``: the rule, and that it is what the measured table says."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import solve
+from scoresde.solvers import choose
+
+F64 = torch.float64
+TABLE = Path(__file__).parents[2] / "benchmarks" / "results" / "work_precision.json"
+SDE = scoresde.VPSDE()
+TARGET = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([1.0, 0.1], dtype=F64))
+X = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+
+@pytest.mark.parametrize("budget", ["5", "10", "20", "50", "100"])
+def test_the_rule_is_that_of_the_table(budget: str) -> None:
+    """Within a quarter of the smallest geometric mean of the three errors of a deterministic method."""
+    methods = json.loads(TABLE.read_text())["results"]["methods"]
+    means = {}
+    for name, record in methods.items():
+        errors = [record["errors"].get(problem, {}).get(budget) for problem in ("gaussian", "ring", "ring, median")]
+        if all(errors):
+            means[name] = math.exp(sum(map(math.log, errors)) / 3)
+    solver, steps = choose(True, int(budget), ())
+    assert len(means) > 20 and steps is not None
+    assert means[solver.name] < 1.25 * min(means.values()), sorted(means.items(), key=lambda pair: pair[1])[:4]
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7, 8, 10, 29, 30, 50])
+def test_steps_are_evaluations(steps: int) -> None:
+    solution = solve(SDE, TARGET.score(SDE), X, method="auto", steps=steps)
+    assert solution.evaluations == steps
+    exact = TARGET.flow_map(X, SDE, SDE.t_max, SDE.t_min)
+    assert float((solution.x - exact).abs().max()) < (1.0 if steps < 5 else 0.5 if steps < 10 else 0.1)
+
+
+@pytest.mark.parametrize("tolerances", [{}, {"rtol": 1e-5, "atol": 1e-6}])
+def test_tolerances_take_adams(tolerances: dict[str, float]) -> None:
+    auto, adams = (solve(SDE, TARGET.score(SDE), X, method=method, **tolerances) for method in ("auto", "adams"))
+    assert torch.equal(auto.x, adams.x) and torch.equal(auto.nfe, adams.nfe)
+    up = solve(SDE, TARGET.score(SDE), auto.x, method="auto", t_start=SDE.t_min, t_end=SDE.t_max, **tolerances)
+    torch.testing.assert_close(up.x, X, rtol=0, atol=0.05)
+
+
+def test_grids() -> None:
+    times = [1.0, 0.7, 0.4, 0.2, 0.1, 0.01]
+    by_grid = solve(SDE, TARGET.score(SDE), X, method="auto", grid=times)
+    assert torch.equal(by_grid.x, solve(SDE, TARGET.score(SDE), X, method="ipndm", grid=times).x)
+    by_name = solve(SDE, TARGET.score(SDE), X, method="auto", grid="karras", steps=6)
+    assert torch.equal(by_name.x, solve(SDE, TARGET.score(SDE), X, method="ipndm", grid="karras", steps=6).x)
+
+
+def test_ends_without_noise_and_without_signal() -> None:
+    sde = scoresde.FlowSDE(t_min=0.0)
+    model = scoresde.ScoreModel(lambda x, t: 0.3 * x, sde, "data")
+    for arguments in ({}, {"steps": 5}, {"steps": 20}, {"steps": 40}):
+        solution = solve(sde, model, X, method="auto", **arguments)
+        assert bool(torch.isfinite(solution.x).all()) and bool((solution.t == 0).all())
+
+
+def test_a_process_with_a_drift_only() -> None:
+    class Decay(scoresde.SDE):
+        def drift(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return -x
+
+        def diffusion(self, t: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(t)
+
+    sde = Decay(t_min=0.1, t_max=1.0, prior=scoresde.NormalPrior(1.0))
+    tight = solve(sde, lambda x, t: -x, X, method="auto", rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(solve(sde, lambda x, t: -x, X, method="auto", steps=400).x, tight.x, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": 5, "rtol": 1e-3}, "rtol"),
+        ({"snr": 0.1}, "auto.*snr"),
+        ({"grid": "karras"}, "grid"),
+        ({"stochasticity": 1.0}, "stochasticity"),
+    ],
+)
+def test_refusals(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(scoresde.InvalidArgumentError, match=message):
+        solve(SDE, TARGET.score(SDE), X, method="auto", **arguments)

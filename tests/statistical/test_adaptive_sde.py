@@ -1,0 +1,210 @@
+r"""Adaptive methods of the reverse SDE: rejections leave the law of the noise as it is, and results converge with the
+tolerance, along a path and in law.
+
+Seeds are fixed. False alarms: 1e-6 for each of the four verdicts of `compare` on right programs, and z-tests at 4.9
+standard errors (1e-6 each, 16 of them): 2e-5 in all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import VESDE, VPSDE, StepResult
+from scoresde.noise import BatchNoise, BrownianPath, FollowedPath
+from scoresde.processes import LOG_SNR, Coordinate
+from scoresde.solvers import DPMppSDE12, SASolver, Solver
+from tests.statistical.test_random_path import compare
+
+F64 = torch.float64
+SIGMAS = 4.9
+SEED = 11
+METHODS = ["ggf", "dpmpp_sde12"]
+SDE = VPSDE()
+
+
+# --- rejections -----------------------------------------------------------------------------------------------------
+
+
+class Redrawn(FollowedPath):
+    """A defect: every trial has a new draw, as in the published code of Gotta Go Fast."""
+
+    def increment(self, start: Any, stop: Any, like: Tensor) -> Tensor:
+        return self.source.normal(like)
+
+
+@dataclass(frozen=True)
+class Walk(Solver):
+    """The noise alone, on its clock; the error is the step's own noise, so that large noise is rejected."""
+
+    name: ClassVar[str] = "walk"
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = True
+    needs_path: ClassVar[bool] = True
+    coordinate: ClassVar[Coordinate] = LOG_SNR
+
+    def noise_clock(self, sde: scoresde.SDE, times: Tensor) -> Tensor:
+        return sde.nodes(times).lam
+
+    def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
+        moved = (stop.lam - start.lam).sqrt()[:, None] * noise.increment(start.t, stop.t, x)
+        return StepResult(x + moved, None, moved)
+
+    def allowed(self, x: Tensor, result: StepResult, rtol: float, atol: float) -> Tensor:
+        return torch.full_like(x, atol)
+
+
+def walk(kind: type[FollowedPath]) -> tuple[Tensor, float]:
+    """Where walks end, and the share of trials that was rejected."""
+    path = kind(BatchNoise.seeded(SEED, torch.device("cpu")), lambda t: SDE.nodes(t).lam)
+    solution = scoresde.solve(
+        SDE, lambda x, t: x, torch.zeros(40_000, 2, dtype=F64), method=Walk(), noise=path, rtol=0.0, atol=0.7
+    )
+    return solution.x, float((solution.rejected / (solution.rejected + solution.accepted)).mean())
+
+
+def test_rejections_leave_the_law_of_the_noise() -> None:
+    ends, rejected = walk(FollowedPath)
+    lam = SDE.nodes(torch.tensor([SDE.t_max, SDE.t_min], dtype=F64)).lam
+    assert rejected > 0.1
+    verdict = compare(ends, 0.0, float(lam[1] - lam[0]))
+    assert not verdict.rejected, verdict
+
+
+def test_a_new_draw_for_every_trial_does_not() -> None:
+    """It throws large noise away: the variance comes out by more than a tenth too small."""
+    ends, rejected = walk(Redrawn)
+    lam = SDE.nodes(torch.tensor([SDE.t_max, SDE.t_min], dtype=F64)).lam
+    assert rejected > 0.1
+    assert compare(ends, 0.0, float(lam[1] - lam[0])).rejected
+    assert float(ends.square().mean() / (lam[1] - lam[0])) < 0.9
+
+
+# --- along a path ---------------------------------------------------------------------------------------------------
+
+SHORT = VPSDE(t_min=0.0625, t_max=0.5625)
+MIXTURE = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-0.6], [0.6]], dtype=F64), scales=0.5)
+ROWS = 16
+
+
+def path() -> BrownianPath:
+    return BrownianPath(range(ROWS), SHORT.t_min, SHORT.t_max, depth=16)
+
+
+def ends(noise: Any, **options: Any) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    x = MIXTURE.sample(ROWS, SHORT, SHORT.t_max, generator=generator)
+    return scoresde.solve(SHORT, MIXTURE.score(SHORT), x, noise=noise, **options).x
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_they_converge_along_a_path(method: str) -> None:
+    """To what another method with given steps makes of the same Brownian motion."""
+    if method == "ggf":
+        exact = ends(path(), method="heun_sde", steps=1024, grid="time")
+    else:
+        clock = lambda t: DPMppSDE12().noise_clock(SHORT, t)  # noqa: E731
+        exact = ends(path().on(clock), method=SASolver(), steps=1024, grid="time")
+    errors = []
+    tolerances = (0.3, 0.1, 0.03, 0.01)
+    for tol in tolerances:
+        got = ends(path(), method=method, rtol=tol, atol=tol)
+        errors.append(float((got - exact).square().mean().sqrt()))
+    slope = math.log(errors[0] / errors[-1]) / math.log(tolerances[0] / tolerances[-1])
+    assert all(b < a for a, b in itertools.pairwise(errors)), errors
+    assert 0.5 < slope < 1.3, (slope, errors)
+    assert errors[-1] < 0.03, errors
+
+
+# --- in law ---------------------------------------------------------------------------------------------------------
+
+COUNT, SIZE = 5_000, 8
+TARGET = scoresde.targets.Gaussian(torch.full((SIZE,), 0.7, dtype=F64), 0.3)
+# Relative errors of the variance by tolerance, 1.3 times what was measured with 160,000 numbers.
+BIAS = {"ggf": {0.1: 0.045, 0.03: 0.015}, "dpmpp_sde12": {0.1: 0.075, 0.03: 0.007}}
+
+
+def errors_of_the_law(method: str, sde: scoresde.AffineSDE, tol: float) -> tuple[float, float]:
+    """Of the mean, in standard deviations, and of the variance, relative."""
+    options = {"method": method, "rtol": tol, "atol": tol, "seed": SEED, "dtype": F64}
+    x = scoresde.solve(sde, TARGET.score(sde), shape=(COUNT, SIZE), **options).x
+    alpha, sigma = float(sde.alpha(sde.t_min)), float(sde.sigma(sde.t_min))
+    away, variance = x - alpha * 0.7, alpha**2 * 0.3 + sigma**2
+    return abs(float(away.mean())) / math.sqrt(variance), abs(float(away.square().mean()) / variance - 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE()], ids=["vp", "ve"])
+def test_the_law_converges_to_the_target_s(method: str, sde: scoresde.AffineSDE) -> None:
+    """Mean and variance of a Gaussian, within a bias that falls with the tolerance, and the sampling error."""
+    n = COUNT * SIZE
+    loose = errors_of_the_law(method, sde, 0.3)[1]
+    for tol, bias in BIAS[method].items():
+        mean, variance = errors_of_the_law(method, sde, tol)
+        assert mean < 0.02 + SIGMAS / math.sqrt(n), (tol, mean)
+        assert variance < bias + SIGMAS * math.sqrt(2 / n), (tol, variance)
+    slope = math.log(loose / errors_of_the_law(method, sde, 0.1)[1]) / math.log(3)
+    assert 0.5 < slope < 2.0, slope
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_samples_do_not_depend_on_their_mates(method: str) -> None:
+    """Bitwise, in a batch whose other samples take other steps, with finished samples dropped and without."""
+
+    def score_fn(x: Tensor, t: Tensor) -> Tensor:
+        u = t[:, None]
+        return -x / (1 + u * u) - 0.1 * x * x * x / (1 + x * x)
+
+    class Rowwise:
+        rowwise = True
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            return score_fn(x, t)
+
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=F64) * torch.logspace(-1, 1, 6)[:, None]
+    for score in (score_fn, Rowwise()):
+        options: dict[str, Any] = {"method": method, "rtol": 0.05, "atol": 0.02, "save_at": [0.5, 0.1]}
+        whole = scoresde.solve(SDE, score, x, seeds=range(6), **options)
+        assert len(set(whole.nfe.tolist())) > 1 and int(whole.rejected.sum()) > 0
+        assert whole.xs is not None
+        for i in (0, 3, 5):
+            alone = scoresde.solve(SDE, score, x[i : i + 1], seeds=[i], **options)
+            assert alone.xs is not None
+            assert torch.equal(alone.x[0], whole.x[i]) and torch.equal(alone.xs[:, 0], whole.xs[:, i])
+            assert int(alone.nfe) == int(whole.nfe[i])
+
+
+def test_without_stochasticity_they_are_deterministic() -> None:
+    """And agree with the probability flow."""
+    x = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(1), dtype=F64)
+    exact = TARGET.flow_map(x, SDE, SDE.t_max, SDE.t_min)
+    for options in ({"method": "ggf", "stochasticity": 0.0}, {"method": DPMppSDE12(eta=0.0)}):
+        runs = [
+            scoresde.solve(SDE, TARGET.score(SDE), x, seed=seed, rtol=1e-3, atol=1e-3, **options).x for seed in (0, 1)
+        ]
+        assert torch.equal(runs[0], runs[1])
+        assert float((runs[0] - exact).abs().max()) < 0.02
+
+
+def test_refusals() -> None:
+    score_fn, x = TARGET.score(SDE), torch.zeros(2, SIZE, dtype=F64)
+    for method in METHODS:
+        with pytest.raises(scoresde.InvalidArgumentError, match="BrownianPath"):
+            scoresde.solve(SDE, score_fn, x, method=method, noise=lambda k, like: torch.zeros_like(like))
+        with pytest.raises(scoresde.InvalidArgumentError, match="steps"):
+            scoresde.solve(SDE, score_fn, x, method=method, steps=10)
+        with pytest.raises(scoresde.InvalidArgumentError, match="encodes"):
+            scoresde.solve(SDE, score_fn, x, method=method, t_start=0.1, t_end=0.9)
+    for eta in (-1.0, 5.0, math.nan):
+        with pytest.raises(scoresde.InvalidArgumentError, match="eta"):
+            DPMppSDE12(eta=eta)
+    with pytest.raises(scoresde.InvalidArgumentError, match="drift and a diffusion"):
+        scoresde.simulate(SDE, x, method="ggf")
