@@ -15,6 +15,8 @@ from ..sdes import Node
 from .base import Estimates, Solver, StepResult
 
 _CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
+_STILL = 1e-14  # a step of this length has none
+_CLOSE = 1e-6  # in units of the last step, a sliver, as at times to save at
 _FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
 
 
@@ -122,7 +124,10 @@ class Adams(Solver):
         size, h = self.coordinate.scale(stop), then - now
         orders = torch.arange(1, self.max_order + 1, device=x.device)
         known = orders <= state.known[:, None]
-        newton = _newton(torch.where(known, (state.clocks - now[:, None]) / h[:, None], -1.0 - orders))
+        still = h.abs() < _STILL
+        close = still | ((state.known > 1) & (h.abs() < _CLOSE * state.h.abs()))
+        unit = torch.where(still, _STILL, h)[:, None]
+        newton = _newton(torch.where(known, (state.clocks - now[:, None]) / unit, -1.0 - orders))
         length = (size * h)[:, None]
         # the order less 1 whose error, seen from the last step, is the smallest for this one
         used = (state.norms * power((h / state.h).abs()[:, None], orders + 1)).argmin(1)
@@ -150,6 +155,11 @@ class Adams(Solver):
         clocks = torch.cat([then[:, None], state.clocks[:, :-1]], dim=1)
         values = torch.cat([value[:, None], state.values[:, :-1]], dim=1)
         after = AdamsState(clocks, values, (state.known + 1).clamp_max(self.max_order), h, norms)
+        instead = state._replace(
+            clocks=torch.cat([then[:, None], state.clocks[:, 1:]], dim=1),
+            values=torch.cat([value[:, None], state.values[:, 1:]], dim=1),
+        )
+        after = where(close, instead, after)  # divided differences need nodes apart
         return StepResult(moved, after, Estimates(errors, orders + 1.0, used, usable), state._replace(h=h, norms=norms))
 
 

@@ -118,6 +118,7 @@ class DPMppSDE12(Solver):
         _, first, second = phi(2, part.z)
         value = state.value
         ratio = torch.where(state.passed > 0, part.h / torch.where(state.passed > 0, state.passed, 1.0), 0.0)
+        ratio = ratio.clamp_max(self.growth)  # after a sliver of a step, to a time to save at, the noise is no slope
         slope = expand(ratio, x) * (value - state.before)
         base = expand(part.keep, x) * x + expand(length * first, x) * value
         base = base + expand(part.spread, x) * noise.increment(start.t, stop.t, x)

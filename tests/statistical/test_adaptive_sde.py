@@ -182,6 +182,18 @@ def test_samples_do_not_depend_on_their_mates(method: str) -> None:
             assert int(alone.nfe) == int(whole.nfe[i])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_times_to_save_cost_little(method: str) -> None:
+    """Slivers of steps between them are no slopes to go on with."""
+    options: dict[str, Any] = {"method": method, "rtol": 0.1, "atol": 0.03, "seeds": range(20), "dtype": F64}
+    plain = scoresde.solve(SDE, TARGET.score(SDE), shape=(20, SIZE), **options)
+    times = [t - d for t in (0.6, 0.3, 0.1) for d in (0.0, 1e-9, 1e-6)]
+    saved = scoresde.solve(SDE, TARGET.score(SDE), shape=(20, SIZE), save_at=times, **options)
+    each = 2 if method == "ggf" else 1
+    assert saved.xs is not None and bool(saved.xs.isfinite().all())
+    assert float((saved.nfe - plain.nfe).to(F64).mean()) < 2 * each * len(times)
+
+
 def test_without_stochasticity_they_are_deterministic() -> None:
     """And agree with the probability flow."""
     x = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(1), dtype=F64)
