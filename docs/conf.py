@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -189,9 +190,27 @@ def adaptive_tables() -> str:
     return "\n".join([first, second, third, fourth])
 
 
+def adaptive_sde_table() -> str:
+    """The figures of ``benchmarks/results/adaptive_sde.json``."""
+    record = load("adaptive_sde")
+    names = ["euler_maruyama", "dpmpp_2m_sde", "ggf", "dpmpp_sde12"]
+    rows, logs = [], {name: [] for name in names[:2]}
+    for problem, by_process in record["results"].items():
+        for process, result in by_process.items():
+            for error, row in result["at"].items():
+                counts = [row[name] and row[name]["evaluations"] for name in names]
+                rows.append([f"{problem}, {process}", error, *("–" if c is None else f"{c:.0f}" for c in counts)])
+                for name, count in zip(names[:2], counts[:2], strict=True):
+                    if count and counts[-1]:
+                        logs[name].append(math.log(counts[-1] / count))
+    means = [f"{math.exp(sum(v) / len(v)):.2f}" for v in logs.values()]
+    rows.append(["`dpmpp_sde12` over it, geometric mean", "", *means, "", ""])
+    return markdown(["problem", "error of the law", *(f"`{name}`" for name in names)], rows, record)
+
+
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
-    "adaptive": {"<!-- adaptive -->": adaptive_tables},
+    "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
     "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table},
     "measured": {

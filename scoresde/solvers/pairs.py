@@ -12,12 +12,12 @@ from torch import Tensor
 
 from .._tensors import weighted
 from ..errors import unknown
-from ..processes import RHO, SNR, TIME, Coordinate
+from ..processes import RHO, SNR, TIME, Coordinate, angle
 from .runge_kutta import RungeKutta, Tableau
 
 # The forms of the probability flow that a pair steps: dx/dt; d(x/alpha)/d(sigma/alpha), the noise estimate;
-# d(x/sigma)/d(alpha/sigma), the data estimate.
-FORMS: dict[str, Coordinate] = {"x": TIME, "noise": RHO, "data": SNR}
+# d(x/sigma)/d(alpha/sigma), the data estimate; and both, in the angle between signal and noise.
+FORMS: dict[str, Coordinate] = {"x": TIME, "noise": RHO, "data": SNR, "angle": angle(0.2)}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Pair(RungeKutta):
     Args:
         form: what is stepped: ``"x"`` in time; or ``"noise"``, :math:`d(x/\alpha) = \hat\varepsilon\,d\rho` with
             :math:`\rho = \sigma/\alpha`, or ``"data"``, :math:`d(x/\sigma) = \hat x\,d\rho^{-1}`, where the linear part
-            has vanished.
+            has vanished; or ``"angle"``, the coordinate of `Adams` with its default spread.
     """
 
     form: str = "x"
@@ -48,8 +48,8 @@ class Pair(RungeKutta):
 
     @property
     def noise_limit(self) -> bool:  # type: ignore[override]
-        """In time."""
-        return self.form == "x"
+        """Where the clock is finite at the noise."""
+        return self.form in ("x", "angle")
 
     @property
     def data_limit(self) -> bool:
@@ -68,7 +68,7 @@ class RK23(Pair):
         SciPy's ``RK23`` and torchdiffeq's ``bosh3``, whose error norm spans the batch.
 
     Args:
-        form: ``"x"``, ``"noise"`` or ``"data"``, see `Pair`.
+        form: ``"x"``, ``"noise"``, ``"data"`` or ``"angle"``, see `Pair`.
 
     Example:
         >>> RK23(form="noise").evaluations
@@ -108,7 +108,7 @@ class Tsit5(Pair):
         Order 5, error estimate of order 4; 6 evaluations a trial step and one before the first.
 
     Args:
-        form: ``"x"``, ``"noise"`` or ``"data"``, see `Pair`.
+        form: ``"x"``, ``"noise"``, ``"data"`` or ``"angle"``, see `Pair`.
 
     Example:
         >>> Tsit5().evaluations
@@ -163,7 +163,7 @@ class DOP853(Pair):
         SciPy's ``DOP853``, which combines the norms of the two estimates over the batch.
 
     Args:
-        form: ``"x"``, ``"noise"`` or ``"data"``, see `Pair`.
+        form: ``"x"``, ``"noise"``, ``"data"`` or ``"angle"``, see `Pair`.
 
     Example:
         >>> DOP853().evaluations
