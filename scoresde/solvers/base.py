@@ -85,8 +85,8 @@ class Solver(abc.ABC):
         own_steps: whether a step is a whole stretch, inside which a library makes its own steps: `solve` then tells it
             the tolerances or the number of steps, which are fields of it.
         evaluations: score evaluations a step; ``extra_evaluations``: those of the first steps beyond that.
-        ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``, those
-            in the law and along the path.
+        ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``,
+            those in the law and along the path.
         batch_coupled: whether samples depend on their batch mates.
         reference: where it comes from.
         affine: whether it needs a process with alpha and sigma.
@@ -98,8 +98,8 @@ class Solver(abc.ABC):
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         growth: of an adaptive method, the largest ratio of a step to the one before; ``safety``: the share
-            that is taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's factor
-            :math:`e^{-a/p}\,e_{last}^{b/p}`.
+            that is taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's
+            factor :math:`e^{-a/p}\,e_{last}^{b/p}`.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; else independent draws will do.
     """
