@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 import scoresde
 from scoresde import solvers, testing
-from scoresde.solvers import EulerMaruyama, StepResult
+from scoresde.solvers import EulerMaruyama, Solver, StepResult
 from scoresde.testing.kolmogorov import OBSERVABLES, expectations
 from scoresde.testing.kolmogorov import expectations_of_law as exact
 
@@ -65,6 +65,24 @@ def area_weight(sde: scoresde.AffineSDE) -> Sequence[testing.Weight]:
     return testing.AREA_WEIGHTS
 
 
+def stepped(method: type[Solver]) -> Solver:
+    """An adaptive method on given steps, where a draw belongs to one; its nodes are those of samples."""
+
+    def rows(node: scoresde.Node, x: torch.Tensor) -> scoresde.Node:
+        return scoresde.Node(*(torch.full((len(x),), v, dtype=torch.float64) for v in node))
+
+    class Stepped(method):  # type: ignore[misc, valid-type]
+        adaptive = needs_path = False
+
+        def init(self, process: Any, x: torch.Tensor, start: Any) -> Any:
+            return super().init(process, x, rows(start, x))
+
+        def step(self, process: Any, x: torch.Tensor, start: Any, stop: Any, *rest: Any) -> StepResult:
+            return super().step(process, x, rows(start, x), rows(stop, x), *rest)
+
+    return Stepped()
+
+
 CASES = [
     Case(solvers.EulerMaruyama(), "time", plain_weight, (1.4e-1, 6.5e-3), (1.3e-1, 7.9e-3)),
     # The known strong error of reverse diffusion is for beta(s) h in place of the transition's beta: none is compared.
@@ -99,6 +117,8 @@ CASES = [
     Case(solvers.ERSDE1(), "log_snr"),
     Case(solvers.ERSDE2(), "log_snr"),
     Case(solvers.ERSDE3(), "log_snr", irregular=True),
+    Case(stepped(solvers.GGF), "time", plain_weight),
+    Case(stepped(solvers.DPMppSDE12), "log_snr", posterior_weight, irregular=True),
 ]
 # The orders of other libraries' methods are measured in tests/integration/test_backends.py.
 METHODS = {m.name: m for m in scoresde.methods() if m.name == m.solver.name and m.kind != "backend"}
@@ -110,7 +130,7 @@ ON_PROCESSES = ["ve", "subvp", "vdm", "flow", "cosine", "edm"]
 ORDERS: dict[str, tuple[int | None, float | None]] = {
     **dict.fromkeys(["euler_maruyama", "reverse_diffusion", "ancestral", "ddim_eta", "seeds1", "er_sde1"], (1, 1.0)),
     **dict.fromkeys(["dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "dpmpp_2s_ancestral", "seeds2", "seeds3"], (2, 1.0)),
-    **dict.fromkeys(["sa_solver", "er_sde2", "er_sde3", "heun_sde"], (2, 1.0)),
+    **dict.fromkeys(["sa_solver", "er_sde2", "er_sde3", "heun_sde", "ggf", "dpmpp_sde12"], (2, 1.0)),
     **dict.fromkeys(["sra1", "shark"], (2, 1.5)),
     "edm": (2, None),
     **dict.fromkeys(["pc", "restart", "cas", "langevin", "annealed_langevin"], (None, None)),

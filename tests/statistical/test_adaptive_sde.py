@@ -18,9 +18,10 @@ from torch import Tensor
 
 import scoresde
 from scoresde import VESDE, VPSDE, StepResult
-from scoresde.noise import BatchNoise, BrownianPath, FollowedPath
-from scoresde.processes import LOG_SNR, Coordinate
+from scoresde.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
+from scoresde.processes import LOG_SNR, Coordinate, Network, ReverseProcess
 from scoresde.solvers import DPMppSDE12, SASolver, Solver
+from scoresde.solvers.exponential import adams_weights, frame
 from tests.statistical.test_random_path import compare
 
 F64 = torch.float64
@@ -28,6 +29,7 @@ SIGMAS = 4.9
 SEED = 11
 METHODS = ["ggf", "dpmpp_sde12"]
 SDE = VPSDE()
+MIXTURE = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-0.6], [0.6]], dtype=F64), scales=0.5)
 
 
 # --- rejections -----------------------------------------------------------------------------------------------------
@@ -88,10 +90,78 @@ def test_a_new_draw_for_every_trial_does_not() -> None:
     assert float(ends.square().mean() / (lam[1] - lam[0])) < 0.9
 
 
+# --- single steps of the pair ---------------------------------------------------------------------------------------
+
+
+class Drifting:
+    """The data estimate is a function of the time alone."""
+
+    def estimate(self, x: Tensor, node: scoresde.Node) -> scoresde.Estimate:
+        data = torch.sin(5 * node.t)[:, None] * torch.ones_like(x)
+        return scoresde.Estimate(data, (x - node.alpha[:, None] * data) / node.sigma[:, None])
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        node = SDE.nodes(t)
+        return -self.estimate(x, node).noise / node.sigma[:, None]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_a_step_integrates_a_line_through_both_estimates(eta: float) -> None:
+    """Exactly in the frame of the data estimate, with the noise of its clock."""
+    solver, process = DPMppSDE12(eta=eta), ReverseProcess(SDE, Network(Drifting()), eta=eta)
+    times = torch.tensor([[0.9, 0.8, 0.6], [0.5, 0.3, 0.05]], dtype=F64)
+    nodes = [SDE.nodes(t) for t in times.unbind(1)]
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(2), dtype=F64)
+    state = solver.init(process, x, nodes[0])
+    for start, stop in itertools.pairwise(nodes):
+        source, again = (FollowedPath(SampleNoise([5, 6]), lambda t: solver.noise_clock(SDE, t)) for _ in range(2))
+        result = solver.step(process, x, start, stop, state, source)
+        part = frame("data", start, stop, eta)
+        weights = adams_weights((0.0, 1.0), part.z)
+        values = [process.estimate(x, node).data for node in (start, stop)]
+        line = sum((part.gain * part.h * w)[:, None] * v for w, v in zip(weights, values, strict=True))
+        clock = [solver.noise_clock(SDE, t) for t in (start.t, stop.t)]
+        spread = stop.sigma * torch.exp(-(eta**2) * stop.lam) * (clock[1] - clock[0]).abs().sqrt() * (eta > 0)
+        noise = again.increment(start.t, stop.t, x)
+        exact = part.keep[:, None] * x + line + spread[:, None] * noise
+        torch.testing.assert_close(result.x, exact, rtol=1e-12, atol=1e-12)
+        x, state = result.x, result.state
+
+
+def test_with_a_fixed_estimate_the_steps_do_not_matter() -> None:
+    """A step in two has the noise of the whole: the end is a function of the path's ends."""
+    point = torch.tensor([0.7, -0.4], dtype=F64)
+    model = scoresde.ScoreModel(lambda x, t: point.expand_as(x), SDE, "data")
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(4), dtype=F64)
+
+    def run(save_at: list[float]) -> Tensor:
+        noise = BrownianPath([1, 2, 3], SDE.t_min, SDE.t_max)
+        options: dict[str, Any] = {"method": "dpmpp_sde12", "rtol": 1.0, "atol": 1.0, "noise": noise}
+        return scoresde.solve(SDE, model, x, save_at=save_at, **options).x
+
+    whole = run([])
+    for times in ([0.5], [0.9, 0.31, 0.3, 0.003]):
+        torch.testing.assert_close(run(times), whole, rtol=0, atol=1e-12)
+
+
+def test_a_rejected_step_leaves_the_memory_of_its_start() -> None:
+    class Watched(DPMppSDE12):
+        def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
+            assert torch.equal(state.sigma, start.sigma)
+            result = super().step(process, x, start, stop, state, noise)
+            assert torch.equal(result.state.sigma, stop.sigma) and torch.equal(result.state.before, state.value)
+            return result
+
+    score = MIXTURE.score(SDE)
+    solution = scoresde.solve(
+        SDE, score, shape=(50, 1), method=Watched(), rtol=0.1, atol=0.01, seeds=range(50), dtype=F64
+    )
+    assert int(solution.rejected.sum()) > 20
+
+
 # --- along a path ---------------------------------------------------------------------------------------------------
 
 SHORT = VPSDE(t_min=0.0625, t_max=0.5625)
-MIXTURE = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-0.6], [0.6]], dtype=F64), scales=0.5)
 ROWS = 16
 
 
