@@ -111,5 +111,6 @@ def _save(picture: Image, target: os.PathLike[str] | None) -> Image:
     if target is not None:
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
-        write_bytes(target, buffer.getbuffer())
+        with buffer.getbuffer() as data:
+            write_bytes(target, data)
     return picture

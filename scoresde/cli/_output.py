@@ -80,5 +80,6 @@ def write(path: Path, extension: str, samples: Samples) -> str:
             from safetensors.numpy import save
 
             buffer.write(save(arrays, metadata={"scoresde": description}))
-    write_bytes(path, buffer.getbuffer())
+    with buffer.getbuffer() as data:
+        write_bytes(path, data)
     return what

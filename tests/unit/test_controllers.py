@@ -114,8 +114,8 @@ def test_a_step_is_accepted_if_its_error_is_at_most_one() -> None:
 def test_the_next_step_follows_the_rule(error: float, last: float) -> None:
     decision = adapt(CONTROLLER, [error], last=last, h=1e-3)
     factor = min(10.0, max(0.2, 0.9 * error ** (-0.7 / 5) * last ** (0.4 / 5)))
-    if error > 1:
-        factor = min(1.0, factor)
+    if error > 1:  # by this error alone
+        factor = min(0.9, max(0.2, 0.9 * error ** (-1 / 5)))
     assert float(decision.state.h) == pytest.approx(1e-3 * factor, rel=1e-9)
     assert bool(decision.accept) == (error <= 1)
     # A rejected step is tried again from the same place, smaller.
