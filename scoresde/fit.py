@@ -239,7 +239,7 @@ def fit_grid(
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
         >>> sde = scoresde.VPSDE()
-        >>> grid = fit_grid(sde, target.score(sde), 5, pilot=16, iterations=40)
+        >>> grid = fit_grid(sde, target.score(sde), 5, pilot=16, iterations=80)
         >>> grid.fitted.rms < 0.2 * grid.default.rms
         True
         >>> scoresde.solve(sde, target.score(sde), method="unipc2", grid=grid, shape=(3, 2)).evaluations
