@@ -8,12 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import combine, expand
+from .._tensors import combine
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import Solver, StepResult
 from .estimates import of_power
+from .heun_sde import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9
 
@@ -84,10 +85,6 @@ class GGF(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        h = stop.t - start.t
-        z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
-        first = combine(1.0, process.diffusion(x, start) * z, h, (1.0,), (process.drift(x, start),))
-        low = x + first
-        second = combine(1.0, process.diffusion(low, stop) * z, h, (1.0,), (process.drift(low, stop),))
+        first, second = increments(process, x, start, stop, noise)
         moved = combine(1.0, x, 1.0, (0.5, 0.5), (first, second))
-        return StepResult(moved, GGFState(low), of_power(0.5 * (second - first), _POWER), state)
+        return StepResult(moved, GGFState(x + first), of_power(0.5 * (second - first), _POWER), state)

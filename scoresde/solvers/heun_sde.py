@@ -52,9 +52,13 @@ class HeunSDE(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        h = stop.t - start.t
-        z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
-        first = combine(1.0, process.diffusion(x, start) * z, h, (1.0,), (process.drift(x, start),))
-        there = x + first
-        second = combine(1.0, process.diffusion(there, stop) * z, h, (1.0,), (process.drift(there, stop),))
-        return StepResult(combine(1.0, x, 1.0, (0.5, 0.5), (first, second)))
+        return StepResult(combine(1.0, x, 1.0, (0.5, 0.5), increments(process, x, start, stop, noise)))
+
+
+def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Those of Euler-Maruyama at the start, and with the same noise at the end that they lead to."""
+    h = stop.t - start.t
+    z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
+    first = combine(1.0, process.diffusion(x, start) * z, h, (1.0,), (process.drift(x, start),))
+    there = x + first
+    return first, combine(1.0, process.diffusion(there, stop) * z, h, (1.0,), (process.drift(there, stop),))

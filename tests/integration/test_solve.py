@@ -611,14 +611,12 @@ def differentiable(method: str) -> tuple[dict[str, Any], float]:
     if issubclass(SOLVER[method], Pair):  # the steps change with the parameters: within the tolerance
         tight = 1e-9 if method == "rk23" else 1e-11
         return {"rtol": tight, "atol": tight}, 1e-4
-    return {"rtol": 1e6, "atol": 1e6}, 1e-6  # the first step and the growth of steps are fixed
+    return {"rtol": 1e12, "atol": 1e12}, 1e-6  # the first step and the growth of steps are fixed
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), VESDE(sigma_max=5.0), FlowSDE()], ids=lambda s: type(s).__name__)
 @by_method
 def test_gradients_match_finite_differences(method: str, sde: Any) -> None:
-    if method == "dpmpp_sde12" and isinstance(sde, VESDE):
-        pytest.skip("with unlimited steps it leaves every scale here")
     x = states(3)
     strength = torch.tensor(1.3, dtype=torch.float64)
     weight = states(3, 2)[:, [1, 0]]

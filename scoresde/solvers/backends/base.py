@@ -30,7 +30,7 @@ CLOCKS = {clock.name: clock for clock in (TIME, LOG_SNR, RHO)}
 class Backend(Solver):
     """A method of another library: ``scheme`` is its name there."""
 
-    library: ClassVar[str]
+    package: ClassVar[str]
     scheme: ClassVar[str]
     prefix: ClassVar[str]  # of the names of classes
     source: ClassVar[str]  # where the library comes from
@@ -42,8 +42,8 @@ class Backend(Solver):
             return importlib.import_module(module)
         except ImportError as error:
             raise InvalidArgumentError(
-                f"method={self.name!r} needs the library {self.library}, which cannot be imported ({error}); pip "
-                f"install {self.library}, or take a method of scoresde's own, such as 'rk45' or 'euler_maruyama'."
+                f"method={self.name!r} needs the library {self.package}, which cannot be imported ({error}); pip "
+                f"install {self.package}, or take a method of scoresde's own, such as 'rk45' or 'euler_maruyama'."
             ) from error
 
 
@@ -244,10 +244,10 @@ def family(base: type[_B], rows: Mapping[str, Mapping[str, Any]]) -> tuple[type[
     for scheme, facts in rows.items():
         name = base.prefix + "".join(part[:1].upper() + part[1:] for part in scheme.split("_"))
         about = " ".join((base.__doc__ or "").partition("Args:")[0].split())
-        body = {"scheme": scheme, "name": f"{base.library}:{scheme}", **facts}
+        body = {"scheme": scheme, "name": f"{base.package}:{scheme}", **facts}
         cls = type(name, (base,), {"__module__": base.__module__, "__qualname__": name, **body})
         cls.__doc__ = _DOC.format(
-            library=base.library,
+            library=base.package,
             scheme=scheme,
             title=f": {facts['reference']}.",
             about=about,

@@ -29,7 +29,7 @@ class SciPy(OwnSteps):
     rtol: float = 1e-3
     atol: float = 1e-3
 
-    library: ClassVar[str] = "scipy"
+    package: ClassVar[str] = "scipy"
     prefix: ClassVar[str] = "SciPy"
     source: ClassVar[str] = (
         "Virtanen et al. (2020), SciPy 1.0. https://docs.scipy.org/doc/scipy/reference/integrate.html"

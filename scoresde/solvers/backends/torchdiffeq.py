@@ -24,7 +24,7 @@ _SOURCE = "Chen (2018), torchdiffeq. https://github.com/rtqichen/torchdiffeq"
 class _TorchDiffEq(ODEBackend):
     """What its methods share."""
 
-    library: ClassVar[str] = "torchdiffeq"
+    package: ClassVar[str] = "torchdiffeq"
     prefix: ClassVar[str] = "TorchDiffEq"
     source: ClassVar[str] = _SOURCE
 

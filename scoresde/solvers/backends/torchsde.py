@@ -27,7 +27,7 @@ class TorchSDE(Backend):
     of the solve's own noise; samples do not feel each other.
     """
 
-    library: ClassVar[str] = "torchsde"
+    package: ClassVar[str] = "torchsde"
     prefix: ClassVar[str] = "TorchSDE"
     source: ClassVar[str] = "Li et al. (2020), torchsde. https://arxiv.org/abs/2001.01328"
     stochastic: ClassVar[bool] = True
