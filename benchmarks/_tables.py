@@ -48,7 +48,7 @@ def methods(kind: str) -> str:
     deterministic = kind == "ode"
     columns = {"ring, median": ("10", "20", "50"), "ring": ("10", "20", "50"), "gaussian": ("10", "20", "50")}
     if not deterministic:
-        columns = {"gaussian, variance": ("20", "50", "100")}
+        columns = {"gaussian, variance": ("10", "20", "50", "100")}
     for name, row in results["methods"].items():
         if (row["kind"] == "ode") != deterministic:
             continue

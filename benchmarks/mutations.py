@@ -25,6 +25,8 @@ TESTS = (
     "tests/convergence/test_equivalences.py",
     "tests/convergence/test_sde.py",
     "tests/convergence/test_ode.py",
+    "tests/convergence/test_pairs.py",
+    "tests/convergence/test_adams.py",
     "tests/convergence/test_correctors.py",
     "tests/convergence/test_langevin.py",
     "tests/convergence/test_pc.py",
@@ -148,8 +150,8 @@ DEFECTS = (
     Defect(
         "h for its root: Brownian path",
         "noise/brownian.py",
-        "div_(math.sqrt(abs(stop - start)))",
-        "div_(abs(stop - start))",
+        "div_(math.sqrt(abs(self._clock(stop) - self._clock(start))))",
+        "div_(abs(self._clock(stop) - self._clock(start)))",
     ),
     Defect("the stage at the wrong node", "processes/base.py", "u + c * (v - u)", "u + c * c * (v - u)"),
     # factors of the equations
@@ -258,8 +260,8 @@ DEFECTS = (
     Defect(
         "the error norm of the batch",
         "controllers/adaptive.py",
-        "return flat.square().sum(1)",
-        "return flat.square().sum(1).mean().expand(len(flat))",
+        "return flat.square().sum(start).div(max(1, flat.shape[start])).sqrt()",
+        "return flat.square().sum(start).div(max(1, flat.shape[start])).mean().sqrt().expand(flat.shape[:start])",
     ),
     Defect(
         "a rejected step is taken",
