@@ -297,8 +297,8 @@ DEFECTS = (
 
 
 def plant(defect: Defect, folder: Path) -> None:
-    """Copy the package and its tests, with the defect."""
-    for name in ("scoresde", "tests"):
+    """Copy the package, its tests and the results that they read, with the defect."""
+    for name in ("scoresde", "tests", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
