@@ -188,9 +188,27 @@ def check_number(
         raise InvalidTypeError(f"`{name}` must be a number, got {type(value).__name__}.{hint}") from None
     inside = low < number < high if strict else low <= number <= high
     if not math.isfinite(number) or not inside:
-        signs = ("(", ")") if strict else ("[", "]")
-        raise InvalidArgumentError(f"`{name}` must be in {signs[0]}{low:g}, {high:g}{signs[1]}, got {value!r}.{hint}")
+        left, right = ("(", ")") if strict else ("[", "]")
+        if not math.isfinite(low):
+            left = "("
+        if not math.isfinite(high):
+            right = ")"
+        raise InvalidArgumentError(f"`{name}` must be in {left}{low:g}, {high:g}{right}, got {value!r}.{hint}")
     return number
+
+
+def check_positive(name: str, value: Any, *, high: float) -> float:
+    """Return a number in (0, high], or say what is wrong with it."""
+    number = check_number(name, value)
+    if not 0.0 < number <= high:
+        raise InvalidArgumentError(f"`{name}` must be in (0, {high:g}], got {value!r}.")
+    return number
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"`{name}` must be True or False, got {value!r}.")
 
 
 def check_integer(name: str, value: Any, *, low: int, high: int | None = None, hint: str = "") -> int:

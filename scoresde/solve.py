@@ -39,6 +39,8 @@ from .solvers import Solver, choose, drift_methods, make_solver
 
 DEFAULT_TOLERANCE = 1e-3
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
+_ROUNDING = 1e-12
+MOST_STOCHASTICITY = 1e6
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
 
 
@@ -167,9 +169,10 @@ def solve(
         )
         network = Network(score_fn, _context(context, score_fn, len(state), state.device))
         saved = _save_at(save_at, sde, times)
-        controller, limit = _controller(
-            sde, solver, times, given_grid, grid, steps, rtol, atol, saved, max_steps, state
-        )
+        if not solver.adaptive and not solver.own_steps:
+            given_grid = _nodes(sde, solver, times, given_grid, grid, steps)
+            saved = [_on_node(t, given_grid) for t in saved]
+        controller, limit = _controller(sde, solver, times, given_grid, rtol, atol, saved, max_steps, state)
         if solver.own_steps:
             solver, limit = _told(solver, steps, rtol, atol, limit, throw, state.dtype), None
         if solver.needs_path:
@@ -243,6 +246,8 @@ def _check_fit(
     """Refuse combinations that cannot work, in words."""
     name = solver.name
     start, end = times
+    if solver.kind == "forward":
+        raise InvalidArgumentError(f"method={name!r} runs the process forwards; scoresde.simulate takes it.")
     if solver.affine and not sde.affine:
         raise InvalidArgumentError(
             f"method={name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try 'euler_maruyama' or "
@@ -260,7 +265,7 @@ def _check_fit(
             f"Try method='rk45', or scoresde.simulate."
         )
     if stochasticity is not None:
-        check_number("stochasticity", stochasticity, low=0.0)
+        check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
         if not solver.takes_stochasticity:
             raise InvalidArgumentError(
                 f"method={name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
@@ -456,13 +461,35 @@ def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, thro
     return replace(solver, **told)
 
 
+def _nodes(sde: SDE, solver: Solver, times: tuple[float, float], given: Tensor | None, grid: Any, steps: Any) -> Tensor:
+    """The times of a fixed grid."""
+    if given is None:
+        count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
+        if times[0] == times[1]:
+            return torch.tensor(times[:1], dtype=torch.float64)
+        given = grids.resolve(grid, sde, *times, count)
+    if isinstance(sde, AffineSDE):
+        still = sde.log_snr(given.detach()).diff() == 0
+        if bool(still.any()):
+            i = int(still.int().argmax())
+            raise InvalidArgumentError(
+                f"`grid` must have times with different log-SNRs; entries {i} and {i + 1}, {float(given[i]):.17g} and "
+                f"{float(given[i + 1]):.17g}, have the same."
+            )
+    return given
+
+
+def _on_node(t: float, nodes: Tensor) -> float:
+    """A time that differs from a node by rounding is the node."""
+    near = float(nodes[(nodes.detach() - t).abs().argmin()])
+    return near if abs(near - t) <= _ROUNDING * max(abs(t), abs(near)) else t
+
+
 def _controller(
     sde: SDE,
     solver: Solver,
     times: tuple[float, float],
     given: Tensor | None,
-    grid: Any,
-    steps: Any,
     rtol: Any,
     atol: Any,
     saved: list[float],
@@ -478,12 +505,8 @@ def _controller(
     if solver.adaptive:
         tolerances = _tolerances(rtol, atol, state.dtype)
         return Adaptive(start, (*inner, end), *tolerances), DEFAULT_MAX_STEPS if limit is None else limit
-    if given is None:
-        count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
-        given = (
-            grids.resolve(grid, sde, start, end, count) if start != end else torch.tensor([start], dtype=torch.float64)
-        )
-    missing = [t for t in inner if t not in set(given.tolist())]
+    assert given is not None
+    missing = [t for t in inner if not bool((given == t).any())]
     if missing:
         merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
         given = merged.sort(descending=sign < 0).values

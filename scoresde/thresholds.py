@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._signatures import accepts
-from ._tensors import check_number, check_state, compute_dtype, expand, row_times
-from .errors import InvalidArgumentError, InvalidTypeError
+from ._signatures import accepts, offers_estimates
+from ._tensors import check_number, check_positive, check_state, compute_dtype, expand, output_problem, row_times
+from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from .sdes import AffineSDE, Estimate, Node
 from .sdes.base import times_of
 
@@ -32,6 +32,8 @@ class Limited(abc.ABC):
             raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
         if not isinstance(process, AffineSDE):
             raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
+        if isinstance(own, AffineSDE) and not process.same_schedule(own):
+            raise InvalidArgumentError(f"`score_fn` was made for {own!r}, but `sde` is {process!r}; leave `sde` out.")
         self.score_fn, self.sde = score_fn, process
         self.rowwise = bool(getattr(score_fn, "rowwise", False))
         self.has_noise_limit = bool(getattr(score_fn, "has_noise_limit", False))
@@ -50,10 +52,10 @@ class Limited(abc.ABC):
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         """The limited `Estimate` at a node; what solvers call."""
         alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
-        if hasattr(self.score_fn, "estimate"):
-            given = self.score_fn.estimate(x, node, **context)
+        if offers_estimates(self.score_fn):
+            given = self.score_fn.estimate(x, node, **context)  # type: ignore[attr-defined]
         else:
-            noise = -sigma * self.score_fn(x, row_times(node.t, x), **context)
+            noise = -sigma * _checked(self.score_fn(x, row_times(node.t, x), **context), x)
             given = Estimate(data=(x - sigma * noise) / alpha, noise=noise)
         data = self.limit(given.data)
         return given._replace(data=data, noise=given.noise + (given.data - data) * (alpha / sigma))
@@ -64,6 +66,14 @@ class Limited(abc.ABC):
         state = x.to(compute_dtype(x.dtype))
         node = self.sde.nodes(times_of(state, t))
         return (-self.estimate(state, node, **context).noise / expand(node.sigma, state)).to(x.dtype)
+
+
+def _checked(score: Any, x: Tensor) -> Tensor:
+    """A score, if it is one of the state: what comes after would broadcast it."""
+    problem = output_problem(score, x)
+    if problem is not None:
+        raise ScoreFnError(f"The score function {problem}.")
+    return score
 
 
 class Clip(Limited):
@@ -130,7 +140,7 @@ class DynamicThreshold(Limited):
         sde: AffineSDE | None = None,
     ) -> None:
         super().__init__(score_fn, sde)
-        self.quantile = check_number("quantile", quantile, low=0.0, high=1.0)
+        self.quantile = check_positive("quantile", quantile, high=1.0)
         self.bound = check_number("bound", bound, low=0.0, strict=True)
 
     def limit(self, data: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -27,6 +28,10 @@ class Corrector(abc.ABC):
     def evaluations(self) -> int:
         """One a move, unless a corrector says otherwise."""
         return self.moves
+
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """Called once before the first step, with the nodes where it will be asked: refuse what cannot work there."""
+        return None
 
     @abc.abstractmethod
     def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:

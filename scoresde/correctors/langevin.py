@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from .._tensors import Scalar, check_integer, check_number, expand
-from ..errors import unknown
+from ..errors import InvalidArgumentError, unknown
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -49,7 +49,8 @@ class LangevinCorrector(Corrector):
         score_sde's ``LangevinCorrector``, which is ``rule="batch", chain=1000``.
 
     Args:
-        snr: r, the size of a move relative to the noise level.
+        snr: r, the size of a move relative to the noise level, in (0, 1): no law has less variance than
+            :math:`\sigma_t^2`, and moves on one that has no more diverge from 1 on.
         moves: moves per call.
         rule: ``"sigma"`` or a published one: ``"batch"``, ``"sample"``, ``"dimension"``.
         chain: N of the published factor; None leaves it out.
@@ -70,9 +71,11 @@ class LangevinCorrector(Corrector):
     name: ClassVar[str] = "langevin"
 
     def __post_init__(self) -> None:
-        check_number("snr", self.snr, low=0.0, strict=True)
+        check_number(
+            "snr", self.snr, low=0.0, high=1.0, strict=True, hint=" From 1 on the moves diverge where noise rules."
+        )
         check_integer("moves", self.moves, low=1)
-        if self.rule != "sigma" and self.rule not in RATIOS:
+        if not isinstance(self.rule, str) or (self.rule != "sigma" and self.rule not in RATIOS):
             raise unknown("rule", self.rule, ("sigma", *RATIOS))
         if self.chain is not None:
             check_integer("chain", self.chain, low=1)
@@ -82,9 +85,22 @@ class LangevinCorrector(Corrector):
         """Whether samples depend on their batch mates."""
         return self.rule == "batch"
 
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """See `Corrector.prepare`."""
+        for node in nodes:
+            if not self._factor(node) > 0.0:
+                raise InvalidArgumentError(
+                    f"`chain`={self.chain} is too short for the process: 1 + 2 f / chain, the 1 - beta of a chain, is "
+                    f"{self._factor(node):.3g} at t={node.t:.4g}; leave `chain` out, or take one of "
+                    f"{math.floor(-2 * node.f) + 1} steps or more."
+                )
+
+    def _factor(self, node: Node) -> Scalar:
+        return 1.0 if self.chain is None else 1 + 2 * node.f / self.chain
+
     def correct(self, process: Process, x: Tensor, node: Node, noise: Noise) -> Tensor:
         """See `Corrector.correct`."""
-        factor = 1.0 if self.chain is None else 1 + 2 * node.f / self.chain
+        factor = self._factor(node)
         for _ in range(self.moves):
             score, z = process.score(x, node), noise.normal(x)
             size = node.sigma if self.rule == "sigma" else RATIOS[self.rule](z, score)

@@ -30,6 +30,9 @@ class MALACorrector(Corrector):
         The law :math:`p_t` is its fixed point exactly, whatever the step. ``moves + 1`` evaluations a call, besides
         those of the log-density.
 
+    Raises:
+        ScoreFnError: the log-density is not finite (minus infinity, outside the support, is).
+
     Args:
         log_prob: ``log_prob(x, t) -> (batch,)``, the log-density at time t (``(batch,)``) up to a constant; an energy
             with its sign changed.
@@ -85,6 +88,13 @@ class MALACorrector(Corrector):
         if not isinstance(value, Tensor) or value.shape != (len(x),):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ScoreFnError(f"`log_prob` must return ({len(x)},), one value a sample, got {got}.")
+        bad = torch.isnan(value) | (value == torch.inf)  # -inf is a place outside the support
+        if bool(bad.any()):
+            rows = bad.nonzero()[:, 0].tolist()
+            raise ScoreFnError(
+                f"`log_prob` returned NaN or infinity for {len(rows)} of {len(x)} samples (first: {rows[:5]}) at "
+                f"t={float(row_times(node.t, x)[rows[0]]):.6g}."
+            )
         return value.to(torch.float64)
 
 

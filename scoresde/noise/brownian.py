@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer, check_number, expand
+from .._tensors import Scalar, check_flag, check_integer, check_number, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_seed
 
@@ -30,6 +30,9 @@ class BrownianPath(Noise):
     those of the samples, ``(batch,)``: each sample then asks its own path, and its answers depend on its own questions
     only.
 
+    With ``areas`` the tree holds the integral of the path too, in bridges of both, so that `increment_and_mean` (what
+    methods of strong order 1.5 draw) is consistent in the same way; the path is another one than without.
+
     With a clock v it is the path :math:`W(v(t))`, with increments of the variance :math:`|v_t-v_s|`, from the same
     draws.
 
@@ -40,6 +43,7 @@ class BrownianPath(Noise):
         t0, t1: the ends of the interval, such as ``sde.t_min, sde.t_max``.
         depth: the interval has :math:`2^{depth}` dyadic cells; a grid finer than these sees a path that depends on the
             order of its queries.
+        areas: keep the integral too; twice the draws, in float64.
         clock: the variance v as a function of times ``(n,)`` float64, rising or falling; None is the time itself.
 
     Shapes:
@@ -67,15 +71,20 @@ class BrownianPath(Noise):
         t1: float,
         *,
         depth: int = 5,
+        areas: bool = False,
         clock: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.t0, self.t1 = check_number("t0", t0), check_number("t1", t1)
         if not self.t0 < self.t1:
             raise InvalidArgumentError(f"`t0` must be below t1={t1}, got {t0}.")
         self.depth = check_integer("depth", depth, low=0, high=30)
-        given = seeds.tolist() if isinstance(seeds, Tensor) else seeds
-        self._batched = isinstance(given, int)
-        rows = [given] if isinstance(given, int) else list(given)
+        check_flag("areas", areas)
+        if areas and clock is not None:
+            raise InvalidArgumentError("`areas` are those of a path on the time itself; leave `clock` out.")
+        self.areas = areas
+        given = seeds.tolist() if isinstance(seeds, Tensor | np.ndarray) else seeds
+        self._batched = not isinstance(given, Sequence | range)
+        rows = [given] if self._batched else list(given)  # type: ignore[arg-type]
         self.seeds = [check_seed(f"seeds[{i}]", seed) for i, seed in enumerate(rows)]
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
@@ -92,6 +101,24 @@ class BrownianPath(Noise):
         """A draw that belongs to no interval: the prior's, a corrector's, the second of a method with an area."""
         self._extra += 1
         return self._draw(2**96 + self._extra, like).to(like)
+
+    def begin(self) -> Noise:
+        """The path from its first draw: what belongs to no interval is counted within a solve."""
+        self._extra = 0
+        return self
+
+    def increment_and_mean(self, start: Scalar, stop: Scalar, like: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Noise.increment_and_mean`."""
+        if not self.areas:
+            raise InvalidArgumentError(
+                "This method draws the mean of the path over a step, too; pass BrownianPath(..., areas=True)."
+            )
+        if any(isinstance(t, Tensor) and t.ndim for t in (start, stop)):
+            raise InvalidArgumentError("Means are those of the steps of a fixed grid, with one time for the batch.")
+        first, last = self._at(start, like), self._at(stop, like)
+        (w, integral), length = (last - first).unbind(-1), float(stop - start)
+        z, mean = (v / math.sqrt(abs(length)) for v in (w, integral / length - first[..., 0]))
+        return z.to(like), mean.to(like)
 
     def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """See `Noise.increment`."""
@@ -111,6 +138,11 @@ class BrownianPath(Noise):
 
     def value(self, t: Scalar, like: Tensor) -> Tensor:
         """:math:`W_t` with :math:`W_{t_0} = 0`, shaped like ``like``, on the CPU; t may be ``(batch,)``."""
+        value = self._at(t, like)
+        return value[..., 0].to(like.dtype) if self.areas else value
+
+    def _at(self, t: Scalar, like: Tensor) -> Tensor:
+        """The value, and with areas the integral since t0 beside it, float64 ``(..., 2)``."""
         if self._rows or (isinstance(t, Tensor) and t.ndim):
             return self._of_rows(t, like)
         if not self.t0 <= t <= self.t1:
@@ -135,6 +167,8 @@ class BrownianPath(Noise):
 
     def on(self, clock: Callable[[Tensor], Tensor]) -> BrownianPath:
         """A path on another clock, from the same seeds; nothing is known of it."""
+        if self.areas:
+            raise InvalidArgumentError("A path with areas is one on the time itself; this method needs areas=False.")
         part = BrownianPath(self.seeds, self.t0, self.t1, depth=self.depth, clock=clock)
         part._batched, part._extra = self._batched, self._extra
         return part
@@ -147,7 +181,7 @@ class BrownianPath(Noise):
             )
         keep = rows.cpu()
         seeds = [self.seeds[i] for i in keep.tolist()]
-        part = BrownianPath(seeds, self.t0, self.t1, depth=self.depth, clock=self.clock)
+        part = BrownianPath(seeds, self.t0, self.t1, depth=self.depth, areas=self.areas, clock=self.clock)
         part._tree = OrderedDict((k, v[keep]) for k, v in self._tree.items())
         part._cells = {k: [(p, v[keep]) for p, v in cell] for k, cell in self._cells.items()}
         part._extra = self._extra
@@ -160,7 +194,7 @@ class BrownianPath(Noise):
         if not self._rows:
             self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
         times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
-        values = [path.value(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
+        values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
         return torch.cat(values) if values else torch.zeros(like.shape, dtype=like.dtype)
 
     def _clock(self, t: float) -> float:
@@ -192,9 +226,11 @@ class BrownianPath(Noise):
             return self._tree[index]
         top = 2**self.depth
         if index == 0:
-            value = torch.zeros(like.shape, dtype=like.dtype)
+            value = torch.zeros_like(self._draw(0, like))
         elif index == top:
             value = self._draw(0, like) * math.sqrt(abs(self._variance(top) - self._variance(0)))
+            if self.areas:  # the integral over a length L, given W: N(L W / 2, L^3 / 12)
+                value[..., 1] = (self.t1 - self.t0) * (0.5 * value[..., 0] + 12**-0.5 * value[..., 1])
         else:
             step = index & -index  # the largest power of two that divides it
             ends = [(float(i), self._dyadic(i, like)) for i in (index - step, index + step)]
@@ -209,21 +245,45 @@ class BrownianPath(Noise):
     ) -> Tensor:
         """A point of the path between two known ones."""
         before, after = (abs(self._variance(place) - self._variance(end)) for end in (low[0], high[0]))
-        share = before / (before + after)
-        spread = math.sqrt(share * after)
-        return torch.lerp(low[1], high[1], share).add_(self._draw(counter, like), alpha=spread)
+        share = before / (before + after) if before + after else 0.5
+        draw = self._draw(counter, like)
+        if self.areas:
+            return _joint_bridge(low[1], high[1], share, before + after, draw)
+        return torch.lerp(low[1], high[1], share).add_(draw, alpha=math.sqrt(share * after))
 
     def _hashed(self, place: float) -> int:
         """A counter beyond the tree's for a place between dyadic points."""
         return 2**64 + int(np.float64(place).view(np.uint64))
 
     def _draw(self, counter: int, like: Tensor) -> Tensor:
-        """Standard normal numbers that depend on the seed and the counter only; float32 ones, which are enough."""
-        event = tuple(like.shape if self._batched else like.shape[1:])
+        """Standard normal numbers that depend on the seed and the counter only; float32 ones, which are enough. With
+        areas two for each element."""
+        event = tuple(like.shape if self._batched else like.shape[1:]) + (2,) * self.areas
         draws = [
             np.random.Generator(np.random.Philox(key=seed, counter=counter << 96)).standard_normal(
                 event, dtype=np.float32
             )
             for seed in self.seeds
         ]
-        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(like.dtype)
+        dtype = torch.float64 if self.areas else like.dtype  # an integral is seen in its differences
+        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(dtype)
+
+
+def _joint_bridge(low: Tensor, high: Tensor, p: float, length: float, z: Tensor) -> Tensor:
+    r"""A path and its integral, ``(..., 2)``, at the fraction p of an interval whose ends are known.
+
+    With W and J the differences from the lower end, J less :math:`W_{low}` times the time, in units of the length L = 1
+    and q = 1 - p: the mean is :math:`(p(3p-2)W + 6pqJ,\ -p^2q\,W + p^2(3-2p)J)`, the covariance :math:`pq(1-3pq)`,
+    :math:`	frac12p^2q^2(q-p)`, :math:`	frac13p^3q^3`.
+    """
+    q, root = 1 - p, math.sqrt(length)
+    w_low = low[..., 0]
+    w = (high[..., 0] - w_low) / root
+    j = ((high[..., 1] - low[..., 1]) / length - w_low) / root
+    left = 1 - 3 * p * q  # at least a quarter
+    deviation = math.sqrt(p * q * left)
+    shared = 0.5 * (p * q) ** 2 * (q - p) / deviation if deviation else 0.0
+    own = math.sqrt((p * q) ** 3 / (12 * left))
+    at = root * (p * (3 * p - 2) * w + 6 * p * q * j + deviation * z[..., 0])
+    area = root * (p * p * (3 - 2 * p) * j - p * p * q * w + shared * z[..., 0] + own * z[..., 1])
+    return torch.stack([w_low + at, low[..., 1] + length * (p * w_low + area)], dim=-1)

@@ -35,6 +35,16 @@ class Noise(abc.ABC):
         """
         return self.normal(like)
 
+    def increment_and_mean(self, start: Scalar, stop: Scalar, like: Tensor) -> tuple[Tensor, Tensor]:
+        r"""`increment`, and the mean over the interval of the path since its start, divided likewise:
+        :math:`\frac1{|h|}\int(W_u-W_s)\,du/\sqrt{|h|} \sim N(\frac12 z, \frac1{12})` given the increment z."""
+        z = self.increment(start, stop, like)
+        return z, 0.5 * z + 12**-0.5 * self.normal(like)
+
+    def begin(self) -> Noise:
+        """The source as a solve begins with it; a stream goes on where it was."""
+        return self
+
     def take(self, rows: Tensor) -> Noise:
         """The same source for the given samples of the batch only."""
         return self
@@ -154,7 +164,12 @@ class CallableNoise(Noise):
 
 
 def check_seed(name: str, seed: object) -> int:
-    """Return a seed that torch takes: an integer in [0, 2^64)."""
+    """Return a seed that torch takes: an integer in [0, 2^64).
+
+    Example:
+        >>> check_seed("seed", 7)
+        7
+    """
     value = check_integer(name, seed, low=0)
     if value >= 2**64:
         raise InvalidArgumentError(f"`{name}` must be below 2**64, got {value}.")
@@ -170,7 +185,13 @@ def resolve(
     device: torch.device,
     batch: int,
 ) -> Noise:
-    """Turn the arguments of `scoresde.solve` into one source; more than one of them is an error."""
+    """Turn the arguments of `scoresde.solve` into one source; more than one of them is an error.
+
+    Example:
+        >>> options = {"seeds": None, "generator": None, "noise": None, "device": torch.device("cpu"), "batch": 2}
+        >>> type(resolve(seed=0, **options)).__name__
+        'BatchNoise'
+    """
     given = {"seed": seed, "seeds": seeds, "generator": generator, "noise": noise}
     named = [name for name, value in given.items() if value is not None]
     if len(named) > 1:
@@ -192,7 +213,7 @@ def resolve(
         return source
     if noise is not None:
         if isinstance(noise, Noise):
-            return noise
+            return noise.begin()
         if not callable(noise):
             raise InvalidTypeError(
                 f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}."

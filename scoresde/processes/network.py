@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._signatures import parameters
+from .._signatures import offers_estimates
 from .._tensors import Scalar, expand, output_problem, row_times, warn_caller
 from ..errors import ScoreFnError
 from ..sdes import Estimate, Node
@@ -32,7 +32,7 @@ class Network:
         self.context = dict(context or {})
         self.calls = 0
         self.last: tuple[Tensor, ...] = ()
-        self.gives_estimates = _offers_estimates(score_fn)
+        self.gives_estimates = offers_estimates(score_fn)
         self.has_variance = self.gives_estimates and bool(getattr(score_fn, "has_variance", False))
 
     def score(self, x: Tensor, node: Node) -> Tensor:
@@ -95,12 +95,6 @@ class Network:
 def _parts(estimate: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """The tensors of an estimate, a learned variance included."""
     return (*estimate, estimate.variance) if isinstance(estimate, LearnedEstimate) else tuple(estimate)
-
-
-def _offers_estimates(score_fn: Any) -> bool:
-    """Whether a score function has the method ``estimate(x, node, **context)``; another one of that name is its own."""
-    method = getattr(score_fn, "estimate", None)
-    return callable(method) and "node" in (parameters(method) or {})
 
 
 def _first(value: Scalar) -> float:

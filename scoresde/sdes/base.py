@@ -351,7 +351,19 @@ def spread_over(x: Tensor, g: Any) -> Any:
     """A diffusion coefficient, broadcast against a state: a scalar, one value a sample, or what broadcasts already."""
     if not isinstance(g, Tensor):
         return g
-    return AffineSDE._on(x, g) if g.ndim <= 1 else g.to(x)
+    spread = g if g.ndim > 1 else g.reshape(g.shape + (1,) * (x.ndim - g.ndim)) if g.ndim else g
+    if not _broadcasts(spread.shape, x.shape) or g.dtype.is_complex:
+        raise InvalidArgumentError(
+            f"A diffusion must be real, and a scalar, one value a sample {(len(x),)}, or broadcast against the state "
+            f"{tuple(x.shape)}; got {g.dtype} {tuple(g.shape)}."
+        )
+    return spread.to(x)
+
+
+def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:
+    """Whether values of a shape fit a state's without making it larger."""
+    pairs = zip(reversed(shape), reversed(onto), strict=False)
+    return len(shape) <= len(onto) and all(a in (1, b) for a, b in pairs)
 
 
 def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._tensors import Scalar, expm1, log
+from .._tensors import Scalar, exp, expm1, log
 from ..sdes import Node
 
 
@@ -30,5 +30,8 @@ def split(start: Node, stop: Node, eta: float) -> Split:
         >>> round(up**2, 12), round(lam, 6)  # 1 - 1/4, and rho_dn = 1/2
         (0.75, 0.693147)
     """
-    share = -eta * eta * expm1(2 * (start.lam - stop.lam))  # rho_up^2 / rho_t^2
-    return Split(stop.sigma * share**0.5, stop.lam - 0.5 * log(1 - share))
+    back = 2 * (start.lam - stop.lam)
+    added = -eta * eta * expm1(back)  # rho_up^2 / rho_t^2
+    # ln(1 - added), which for eta = 1 is the exponent itself
+    left = back if eta == 1.0 else log((1 - eta) * (1 + eta) + eta * eta * exp(back))
+    return Split(stop.sigma * added**0.5, stop.lam - 0.5 * left)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import at_most, check_number, exp, weighted
+from .._tensors import at_most, check_positive, exp, weighted
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -53,7 +53,7 @@ class CAS(Solver):
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), algorithm 2"
 
     def __post_init__(self) -> None:
-        check_number("epsilon", self.epsilon, low=0.0, high=1.0, strict=False)
+        check_positive("epsilon", self.epsilon, high=1.0)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""

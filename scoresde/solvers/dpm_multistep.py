@@ -89,8 +89,8 @@ class DPM3M(Multistep):
     derivative, which makes its order 2.
 
     Facts:
-        Order 3, the same method as `UniP3`; 1 evaluation a step (1 more at the start); remembers two estimates; no
-        noise. ``variant="published"`` has order 2.
+        Order 3, the same method as `UniP3` with ``variant="full"``; 1 evaluation a step (1 more at the start);
+        remembers two estimates; no noise. ``variant="published"`` has order 2.
 
     Differs from:
         the official code and diffusers, where the factor 2 of :math:`D_2` is missing and the first two steps have

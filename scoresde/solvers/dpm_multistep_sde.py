@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._tensors import check_number
+from ..errors import InvalidArgumentError
 from ..sdes import Node
 from .dpm_multistep import DPMpp2M, DPMpp3M
 
@@ -66,13 +67,15 @@ class DPMpp3MSDE(DPMpp3M):
 
     Facts:
         Weak order 2 (one increment a step allows no more for :math:`\eta > 0`; the third node lowers the constant),
-        strong order 1; 1 evaluation a step; remembers two estimates.
+        strong order 1; 1 evaluation a step; remembers two estimates. With :math:`\eta = 0` it is `DPMpp3M` with the
+        published start-up.
 
     Differs from:
         k-diffusion, where the factor 2 of the second derivative is missing: ``variant="published"``.
 
     Args:
         variant: ``"corrected"`` or ``"published"``.
+        start_up: ``"published"``, steps of orders 1 and 2; the single steps of `DPMpp3M` have no noise.
         lower_order_final: use orders 2 and 1 in the last two steps.
         eta: the stochasticity, 0 or more.
 
@@ -85,6 +88,7 @@ class DPMpp3MSDE(DPMpp3M):
         Crowson, k-diffusion. https://github.com/crowsonkb/k-diffusion
     """
 
+    start_up: str = "published"
     eta: float = 1.0
 
     name: ClassVar[str] = "dpmpp_3m_sde"
@@ -97,6 +101,10 @@ class DPMpp3MSDE(DPMpp3M):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("eta", self.eta, low=0.0)
+        if self.start_up != "published":
+            raise InvalidArgumentError(
+                "`start_up` must be 'published' here: single steps of a higher order have no noise."
+            )
 
     def stochasticity(self, node: Node) -> float:
         """Eta."""

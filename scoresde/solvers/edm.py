@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_number, combine, exp
+from .._tensors import check_number, check_positive, combine, exp
 from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import RHO, Process
@@ -74,10 +74,9 @@ class EDM(Solver):
     def __post_init__(self) -> None:
         for name in ("s_churn", "s_min", "s_noise"):
             check_number(name, getattr(self, name), low=0.0)
-        if not self.s_max > self.s_min:
+        if self.s_max != math.inf and not check_number("s_max", self.s_max) > self.s_min:
             raise InvalidArgumentError(f"`s_max` must be greater than s_min={self.s_min}, got {self.s_max}.")
-        if check_number("a", self.a, low=0.0, high=1.0) == 0.0:
-            raise InvalidArgumentError("`a` must be in (0, 1], got 0.")
+        object.__setattr__(self, "a", check_positive("a", self.a, high=1.0))
 
     @property
     def tableau(self) -> Tableau:

@@ -3,6 +3,7 @@ r"""ER-SDE: exponential methods for reverse SDEs with a noise scale of one's own
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,9 +21,13 @@ from .base import StepResult
 from .exponential import History, endless, interpolation_weights, positions
 from .multistep import Multistep
 
+_ROUNDING = 1e-12
 _GAUSS = np.polynomial.legendre.leggauss(16)
 _AT = [float(0.5 * (c + 1)) for c in _GAUSS[0]]
 _WEIGHT = [float(0.5 * w) for w in _GAUSS[1]]
+
+
+_LARGEST = 600.0  # exp of it is finite; there, rho is 1.8e9, and nothing is left of the data or of the noise before
 
 
 def published_scale(rho: Scalar) -> Scalar:
@@ -32,7 +37,7 @@ def published_scale(rho: Scalar) -> Scalar:
         >>> round(published_scale(1.0), 4)
         12.7183
     """
-    return rho * (exp(rho**0.3) + 10)
+    return rho * (exp(at_most(rho**0.3, _LARGEST)) + 10)
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,21 @@ class ERSDE(Multistep):
         r"""Of the noise :math:`\rho_t`, what is left of that before; 1 for the probability flow."""
         return self._kept(start, stop) * exp(stop.lam - start.lam)
 
+    def _drawn(self, start: Node, stop: Node) -> Scalar:
+        """Of the variance of the noise, what is drawn; none where only rounding says so."""
+        share = self._share(start, stop)
+        return (1 - share) * (1 + share) * (share < 1 - _ROUNDING)
+
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
+        for rho in [float(RHO.clock(node)) for node in nodes if not endless(node, node)]:
+            try:
+                value = float(self.scale(rho))
+            except (ArithmeticError, TypeError, ValueError) as error:
+                raise InvalidArgumentError(f"`scale` has no value at rho = {rho:.4g}: {error}") from error
+            if not 0.0 < value < math.inf:
+                raise InvalidArgumentError(f"`scale` must be positive and finite, got {value:g} at rho = {rho:.4g}.")
         for a, b in itertools.pairwise(nodes):
             if not endless(a, b) and not float(self._share(a, b)) <= 1 + 1e-9:
                 raise InvalidArgumentError(
@@ -127,8 +144,7 @@ class ERSDE(Multistep):
             return Ancestral().step(process, x, start, stop, state, noise)._replace(state=state)
         history, estimate = self.look(process, x, start, state)
         moved, _ = self.predict(process, x, start, stop, history, estimate)
-        ratio = at_most(self._share(start, stop), 1.0)
-        spread = stop.sigma * (1 - ratio * ratio) ** 0.5
+        spread = stop.sigma * self._drawn(start, stop) ** 0.5
         return StepResult(combine(1.0, moved, spread, (1.0,), (noise.increment(start.t, stop.t, x),)), history)
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:

@@ -27,7 +27,7 @@ from ..processes import Process
 from ..sdes import Estimate, Node
 
 PREDICTIONS = ("data", "noise")
-_APART = 1e-3
+_APART = 0.05
 
 
 class Frame(NamedTuple):
@@ -118,7 +118,10 @@ class History(NamedTuple):
     values: tuple[Tensor, ...] = ()
 
     def push(self, node: Node, value: Tensor, keep: int) -> History:
-        """With one more, and no more than ``keep``; nodes with an infinite log-SNR cannot be interpolated."""
+        """With one more, and no more than ``keep``; in place of the newest, if it lies beside that. Nodes with an
+        infinite log-SNR cannot be interpolated."""
+        if self._beside(node):
+            return History(self.nodes[1:], self.values[1:]).push(node, value, keep)
         nodes = (node, *self.nodes)[:keep]
         lam = number(nodes[-1].lam)
         if isinstance(lam, float) and not math.isfinite(lam):
@@ -129,9 +132,17 @@ class History(NamedTuple):
         """Whether the newest node is this one."""
         return bool(self.nodes) and (self.nodes[0] is node or (isinstance(node.t, float) and self.nodes[0].t == node.t))
 
+    def _beside(self, node: Node) -> bool:
+        """Whether a coming node lies within a twentieth of the last step of the newest one: such pairs (from times to
+        save at) tell no slope, and would turn the error of an estimate, of the size of a correction in a method that
+        corrects, into a large one."""
+        if len(self.nodes) < 2:
+            return False
+        lam, newest, older = (number(n.lam) for n in (node, *self.nodes[:2]))
+        return isinstance(lam, float) and abs(lam - newest) <= _APART * abs(newest - older)
+
     def apart(self, stop: Node) -> History:
-        """Without nodes that lie within a thousandth of the coming step of a newer one: such pairs (from times to save
-        at) tell no slope, and would turn a small error of an estimate into a large one."""
+        """Without nodes that lie within a twentieth of the coming step of a newer one, likewise."""
         end, lams = number(stop.lam), [number(node.lam) for node in self.nodes]
         if len(self.nodes) < 2 or not isinstance(end, float):
             return self

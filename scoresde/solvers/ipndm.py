@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .._tensors import check_integer, combine, weighted
 from ..processes import Process
-from ..sdes import Node
-from .exponential import History, read
+from ..sdes import Estimate, Node
+from .exponential import History, endless, read
 from .multistep import Multistep
 
 _WEIGHTS = (
@@ -105,13 +105,19 @@ class PLMS(IPNDM):
     """
 
     name: ClassVar[str] = "plms"
-    extra_evaluations: ClassVar[int] = 1
     reference: ClassVar[str] = "Liu et al. (2022), Pseudo Numerical Methods"
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
-        """See `Multistep.advance`."""
-        if len(history.values) > 1 or self.order == 1:
-            return super().advance(process, x, stop, history)
+    @property
+    def extra_evaluations(self) -> int:
+        """Of the first step."""
+        return int(self.order > 1)
+
+    def predict(
+        self, process: Process, x: Tensor, start: Node, stop: Node, history: History, estimate: Estimate | None
+    ) -> tuple[Tensor, bool]:
+        """See `Multistep.predict`."""
+        if self.order == 1 or len(history.nodes) > 1 or endless(start, stop):
+            return super().predict(process, x, start, stop, history, estimate)
         first = history.values[0]
-        second = read(process, replace_noise(x, history.nodes[0], stop, first), stop, self.prediction)
-        return replace_noise(x, history.nodes[0], stop, 0.5 * (first + second))
+        second = read(process, replace_noise(x, start, stop, first), stop, self.prediction)
+        return replace_noise(x, start, stop, 0.5 * (first + second)), True

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import combine
+from .._tensors import check_flag, combine
 from ..errors import unknown
 from ..noise import Noise
 from ..processes import Process
@@ -39,6 +39,7 @@ class Multistep(Solver):
     def __post_init__(self) -> None:
         if self.start_up not in START_UPS:
             raise unknown("start_up", self.start_up, START_UPS)
+        check_flag("lower_order_final", self.lower_order_final)
 
     @property
     @abc.abstractmethod

@@ -70,6 +70,10 @@ class PredictorCorrector(Solver):
             raise InvalidArgumentError(
                 f"`predictor` must make fixed steps of its own, got {self.predictor.name!r}; try 'ancestral'."
             )
+        if self.predictor.kind in ("mcmc", "forward"):
+            raise InvalidArgumentError(
+                f"`predictor` must step from level to level, got {self.predictor.name!r}; try 'ancestral'."
+            )
         if self.predictor.looks_ahead:
             raise InvalidArgumentError(
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "
@@ -114,8 +118,9 @@ class PredictorCorrector(Solver):
         return self.predictor.extra_evaluations
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """As the predictor."""
+        """As the predictor and the corrector."""
         self.predictor.prepare(process, nodes)
+        self.corrector.prepare(process, nodes[:-1] if self.order == "cp" else nodes[1:])
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The predictor's memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._tensors import check_number
+from .._tensors import check_positive
 from ..errors import InvalidArgumentError
 from .dpm_singlestep import second_order
 from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus
@@ -48,7 +48,7 @@ class RES2S(ExponentialRungeKutta):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("c2", self.c2, low=0.0, high=1.0, strict=True)
+        check_positive("c2", self.c2, high=1.0)
 
     @property
     def tableau(self) -> PhiTableau:
@@ -99,8 +99,7 @@ class RES3S(ExponentialRungeKutta):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in (("c2", self.c2), ("c3", self.c3)):
-            if check_number(name, value, low=0.0, high=1.0) == 0.0:
-                raise InvalidArgumentError(f"`{name}` must be in (0, 1], got {value}.")
+            check_positive(name, value, high=1.0)
         if not self.c2 < self.c3 or (abs(self.c2 - 2 / 3) < 1e-6):
             raise InvalidArgumentError(f"`c2` must be less than c3 and not 2/3, got c2={self.c2}, c3={self.c3}.")
 

@@ -17,7 +17,7 @@ from ..processes import Process
 from ..sdes import SDE, AffineSDE, Node
 from .base import Solver, StepResult
 from .rho_runge_kutta import RhoHeun
-from .transition import Transition
+from .transition import leap
 
 
 class Interval(NamedTuple):
@@ -86,7 +86,7 @@ class Restart(Solver):
             raise InvalidTypeError(f"`intervals` must be a tuple of Interval, got {self.intervals!r}.") from error
         for each in found:
             check_number("low", each.low, low=0.0, strict=False)
-            if not each.low < each.high:
+            if not each.low < check_number("high", each.high, low=0.0):
                 raise InvalidArgumentError(f"An interval must have low < high, got {each}.")
             check_integer("times", each.times, low=1)
             check_integer("steps", each.steps, low=1)
@@ -96,23 +96,27 @@ class Restart(Solver):
         """The grid with its detours: up in one leap, down again in steps."""
         if not isinstance(sde, AffineSDE) or len(times) < 2:
             return times
-        lam = sde.log_snr(times) / 2
+        lam = (sde.log_snr(times) / 2).tolist()
         path = [times[:1]]
         for i in range(1, len(times)):
             path.append(times[i : i + 1])
             for each in self.intervals:
-                low = -math.log(each.low) if each.low else math.inf
-                # at the first node below the interval, and before a node without noise, where no grid ends
-                here = lam[i - 1] < low <= lam[i] and lam[i] < math.inf
-                if here or (i + 1 < len(times) and lam[i] < low <= lam[i + 1] == math.inf):
-                    top = min(
-                        float(sde.time(torch.tensor(-2 * math.log(each.high), dtype=torch.float64))), float(times[0])
-                    )
+                # at the first node below the interval, or at the last; before a node without noise, where no grid ends
+                bottom = min(-math.log(each.low) if each.low else math.inf, lam[-1])
+                here = lam[i - 1] < bottom <= lam[i] and lam[i] < math.inf
+                if here or (i + 1 < len(times) and lam[i] < bottom <= lam[i + 1] == math.inf):
+                    top = _level(sde, -math.log(each.high), lam[0], float(times[0]))
                     if top > float(times[i]):
                         path += [karras(sde, top, float(times[i]), each.steps)] * each.times
         return torch.cat(path)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        part: Solver = Transition() if stop.lam < start.lam else RhoHeun()
-        return part.step(process, x, start, stop, state, noise)
+        if stop.lam < start.lam:  # the noise of each leap is new, also where a path would answer twice
+            return StepResult(leap(x, start, stop, noise.normal(x)))
+        return RhoHeun().step(process, x, start, stop, state, noise)
+
+
+def _level(sde: AffineSDE, lam: float, first: float, start: float) -> float:
+    """The time with a log-SNR of 2 lam, but not before the start, where lam is ``first``."""
+    return start if lam <= first else float(sde.time(torch.tensor(2 * lam, dtype=torch.float64)))

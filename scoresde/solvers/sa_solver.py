@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, combine
+from .._tensors import check_flag, check_integer, check_number, combine
 from ..errors import InvalidTypeError
 from ..noise import Noise
 from ..processes import Process
@@ -31,8 +31,9 @@ class SASolver(Multistep):
     :math:`\xi`. The estimate at the predicted state serves the next step (PEC), so a step costs one evaluation.
 
     Facts:
-        For :math:`\tau > 0`: weak order 2 (1 for p = 1 without a corrector), strong order 1; more nodes lower the
-        constant. For :math:`\tau = 0` its order is min(p + 1, c), once the history is full. 1 evaluation a step.
+        With q = min(p + 1, c), or p without a corrector (a corrector of one node has order 1, whatever the predictor):
+        for :math:`\tau > 0` weak order min(q, 2), strong order 1, more nodes lowering the constant; for
+        :math:`\tau = 0` order q, once the history is full. 1 evaluation a step.
 
     Differs from:
         the official code, which interpolates with lower orders near the end and is written for VP.
@@ -71,6 +72,7 @@ class SASolver(Multistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_flag("correct_last", self.correct_last)
         check_integer("predictor_order", self.predictor_order, low=1, high=4)
         check_integer("corrector_order", self.corrector_order, low=0, high=4)
         if not callable(self.tau):
@@ -80,8 +82,9 @@ class SASolver(Multistep):
 
     @property
     def weak_order(self) -> int:
-        """2, or 1 with one node."""
-        return 2 if max(self.predictor_order, self.corrector_order) > 1 else 1
+        """2, or 1 where one node rules."""
+        c = self.corrector_order
+        return min(2, min(self.predictor_order + 1, c) if c else self.predictor_order)
 
     @property
     def extra_evaluations(self) -> int:
@@ -100,7 +103,7 @@ class SASolver(Multistep):
 
     def stochasticity(self, node: Node) -> float:
         r""":math:`\tau` of the step from a node."""
-        return self.tau(node.t) if callable(self.tau) else self.tau
+        return check_number("tau(t)", self.tau(node.t), low=0.0) if callable(self.tau) else self.tau
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""

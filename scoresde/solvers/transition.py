@@ -33,7 +33,18 @@ class Transition(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        spread = stop.sigma * (-expm1(2 * (stop.lam - start.lam))) ** 0.5
-        return StepResult(
-            expand(stop.alpha / start.alpha, x) * x + expand(spread, x) * noise.increment(start.t, stop.t, x)
-        )
+        return StepResult(leap(x, start, stop, noise.increment(start.t, stop.t, x)))
+
+
+def leap(x: Tensor, start: Node, stop: Node, z: Tensor) -> Tensor:
+    r"""The state at a noisier node,
+    :math:`\frac{\alpha_t}{\alpha_s}x_s + \sigma_t\sqrt{1-e^{2(\lambda_t-\lambda_s)}}\,z`.
+
+    Example:
+        >>> import torch, scoresde
+        >>> sde = scoresde.EDMSDE()
+        >>> leap(torch.zeros(1, 1), sde.node(3.0), sde.node(5.0), torch.ones(1, 1))  # 5^2 = 3^2 + 4^2
+        tensor([[4.]])
+    """
+    spread = stop.sigma * (-expm1(2 * (stop.lam - start.lam))) ** 0.5
+    return expand(stop.alpha / start.alpha, x) * x + expand(spread, x) * z

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from .._phi import phi
-from .._tensors import Scalar, check_integer, combine
+from .._tensors import Scalar, check_flag, check_integer, combine
 from ..errors import unknown
 from ..noise import Noise
 from ..processes import Process
@@ -32,7 +32,8 @@ class UniP(Multistep):
 
     Facts:
         Order p; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. UniP-1 is
-        DDIM, UniP-2 with "bh2" DPM-Solver(++) 2M, UniP-3 DPM-Solver(++) 3M.
+        DDIM, UniP-2 with "bh2" DPM-Solver(++) 2M, UniP-3 with "full" DPM-Solver(++) 3M ("bh2" differs in the
+        second step, which has two nodes).
 
     Args:
         order: p, 1 to 6.
@@ -144,6 +145,10 @@ class UniPC(UniP):
     name: ClassVar[str] = "unipc"
     looks_ahead: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("correct_last", self.correct_last)
+
     @property
     def extra_evaluations(self) -> int:
         """Of the single steps at the start, and of the correction at the end."""
@@ -194,7 +199,7 @@ class UniP2(UniP):
 
 @dataclass(frozen=True)
 class UniP3(UniP):
-    """UniP-3, see `UniP`: DPM-Solver(++) 3M with the right second derivative.
+    """UniP-3, see `UniP`; with ``variant="full"`` it is DPM-Solver(++) 3M with the right second derivative.
 
     Facts:
         Order 3; 1 evaluation a step, 1 more at the start.

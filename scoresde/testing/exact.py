@@ -15,6 +15,7 @@ Nothing here calls `scoresde.solve`: a measurement takes a function that does, s
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -152,7 +153,10 @@ def converge(error: Callable[[int], float], steps: Sequence[int]) -> Convergence
         >>> converge(lambda n: n**-2.0, [8, 16, 32]).slopes
         [2.0, 2.0]
     """
-    return Convergence(tuple(steps), tuple(float(error(n)) for n in steps))
+    counts = tuple(check_integer(f"steps[{i}]", n, low=1) for i, n in enumerate(steps))
+    if len(counts) < 2 or any(a >= b for a, b in itertools.pairwise(counts)):
+        raise InvalidArgumentError(f"`steps` must be two growing numbers of steps or more, got {list(steps)}.")
+    return Convergence(counts, tuple(float(error(n)) for n in counts))
 
 
 def slopes(errors: Sequence[float], steps: Sequence[int]) -> list[float]:

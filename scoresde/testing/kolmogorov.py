@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
+from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE
-from ..solvers import Solver, make_solver
+from ..solvers import Multistep, Solver, make_solver
 from ..targets import GaussianMixture
 from .run import end_of
 
@@ -44,10 +45,26 @@ def expectations_of_law(
     t: float,
     function: Callable[[np.ndarray], np.ndarray] = observe,
 ) -> np.ndarray:
-    """The expectations of ``function`` under the law at time t."""
+    """The expectations of ``function``, by default of the three observables, under the law at time t.
+
+    Example:
+        >>> import scoresde
+        >>> target = GaussianMixture(torch.ones(1), torch.zeros(1, 1), scales=1.0)
+        >>> expectations_of_law(target, scoresde.VPSDE(), 0.5)[0].round(6)  # E x^2
+        1.0
+    """
     z, w = np.polynomial.hermite_e.hermegauss(100)
     weights, means, stds = components(target, sde, t)
     return sum(p * (w / w.sum()) @ function(m + s * z) for p, m, s in zip(weights, means, stds, strict=True))
+
+
+def _draws(values: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
+    def draw(k: int, like: torch.Tensor) -> torch.Tensor:
+        if k >= len(values):
+            raise InvalidArgumentError(f"The method makes more than {len(values)} draws a step; pass draws={k + 1}.")
+        return values[k]
+
+    return draw
 
 
 def expectations(
@@ -68,8 +85,20 @@ def expectations(
         draws: standard normal draws a step.
         points: knots of the spline.
         nodes: Gauss-Hermite nodes a draw.
+
+    Example:
+        >>> import scoresde
+        >>> sde, target = scoresde.VPSDE(), GaussianMixture(torch.ones(1), torch.zeros(1, 1), scales=1.0)
+        >>> times = torch.linspace(1.0, 0.01, 41, dtype=torch.float64)
+        >>> expectations(target, sde, times, "ancestral", points=101)[0].round(1)  # E x^2, of N(0, 1)
+        1.0
     """
     score, solver = target.score(sde), make_solver(method, options)
+    if isinstance(solver, Multistep):
+        raise InvalidArgumentError(
+            f"method={solver.name!r} remembers steps, and the recursion makes each from the start; see weak_order on a "
+            f"Gaussian."
+        )
     z1, w1 = np.polynomial.hermite_e.hermegauss(nodes)
     zs = np.stack([g.ravel() for g in np.meshgrid(*[z1] * draws, indexing="ij")])  # (draws, nodes^draws)
     w = np.prod(np.stack([g.ravel() for g in np.meshgrid(*[w1 / w1.sum()] * draws, indexing="ij")]), axis=0)
@@ -88,7 +117,7 @@ def expectations(
         x = knots(start)
         states = torch.as_tensor(np.repeat(x, len(w)))[:, None]
         grid = torch.tensor([start, stop], dtype=torch.float64)
-        moved = end_of(solver, sde, score, states, grid, lambda k, like: tiled[k])
+        moved = end_of(solver, sde, score, states, grid, _draws(tiled))
         values = later(moved[:, 0].numpy().clip(low, high)).reshape(points, len(w), -1)
         later = CubicSpline(x, np.einsum("pqo,q->po", values, w))
     return expectations_of_law(target, sde, ends[0], later)

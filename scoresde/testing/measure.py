@@ -81,6 +81,8 @@ def estimate_order(
     process = VPSDE() if sde is None else sde
     interval = _interval(process, t_start, t_end)
     target, solver = _mixture(), make_solver(method, options)
+    if solver.stochastic:
+        raise InvalidArgumentError(f"method={solver.name!r} draws noise; see weak_order and strong_order.")
     starts = process.prior.std * torch.tensor([-1.7, -0.9, -0.2, 0.35, 0.8, 1.6], dtype=_F64)[:, None]
     x = mixture_flow_map(target, starts, process, process.t_max, interval[0])
     exact = mixture_flow_map(target, x, process, *interval)
@@ -102,6 +104,16 @@ def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float
         return end_of(solver, sde, target.score(sde), x, times, later, stochasticity)
 
     return target, solve
+
+
+def _stochasticity(solver: Solver, given: float | None) -> float:
+    """Eta of the SDE that a solver solves: that of the solve, or an option of its own."""
+    if given is not None and not solver.takes_stochasticity:
+        raise InvalidArgumentError(f"method={solver.name!r} has no stochasticity; it may have an option such as eta.")
+    own = getattr(solver, "eta", getattr(solver, "tau", solver.default_stochasticity))
+    if callable(own):
+        raise InvalidArgumentError("`tau` must be a number: the exact solution is known for those.")
+    return float(own if given is None else given)
 
 
 def weak_order(
@@ -136,6 +148,7 @@ def weak_order(
     process = VPSDE() if sde is None else sde
     interval = _interval(process, t_start, t_end)
     solver = make_solver(method, options)
+    _stochasticity(solver, stochasticity)
 
     def gaussian_error(n: int) -> float:
         target, solve = _started(solver, process, _times(process, grid, interval, n), stochasticity)
@@ -183,6 +196,7 @@ def strong_order(
     process = VPSDE() if sde is None else sde
     interval = _interval(process, t_start, t_end)
     solver = make_solver(method, options)
+    eta = _stochasticity(solver, stochasticity)
 
     def error(n: int) -> float:
         times = _times(process, grid, interval, n)
@@ -194,7 +208,6 @@ def strong_order(
             parts = [process.time(lam[:-1] + c * lam.diff()) for c in cells]
             ends = torch.cat([torch.stack([times[:-1], *parts], dim=1).flatten(), times[-1:]])
         centre = float(process.alpha(t_end)) * target.mean
-        eta = 1.0 if stochasticity is None else stochasticity
         options = {"weight": weight, "stochasticity": eta}
         return strong_error(affine._replace(constant=centre), target, process, ends, **options)  # type: ignore[arg-type]
 
@@ -234,6 +247,8 @@ def work_precision(
     solver = make_solver(method, options)
     if solver.adaptive:
         raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; it has no error for a budget.")
+    if solver.stochastic:
+        raise InvalidArgumentError(f"method={solver.name!r} draws noise; it has no distance from an end point.")
     if x is None:
         generator = torch.Generator().manual_seed(0)
         x = sde.prior_sample((64, *target.event_shape), generator=generator, dtype=_F64)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import grids
+from .._tensors import check_state, check_times, compute_dtype
 from ..controllers import FixedGrid
+from ..errors import InvalidArgumentError
 from ..integrate import Solution, integrate
 from ..noise import CallableNoise, Noise
 from ..processes import GeneralReverse, Network, ReverseProcess
@@ -25,13 +29,20 @@ def run(
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
     stochasticity: float | None = None,
 ) -> Solution:
-    """Step a method over given times, from ``x`` at the first."""
+    """Step a method over given times, from ``x`` at the first; half precision is computed in float32."""
     solver = make_solver(method, {})
+    if solver.adaptive or solver.own_steps:
+        raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; given times are for fixed steps.")
+    if solver.stochastic and noise is None:
+        raise InvalidArgumentError(f"method={solver.name!r} draws noise; pass `noise`.")
+    check_state("x", x)
+    times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, Network(score_fn), eta=eta)
     source = noise if isinstance(noise, Noise) else CallableNoise(noise or _none)
     with torch.no_grad():
-        return integrate(process, solver, FixedGrid(solver.visit(sde, times)), x, source)
+        solution = integrate(process, solver, FixedGrid(solver.visit(sde, times)), x.to(compute_dtype(x.dtype)), source)
+    return replace(solution, x=solution.x.to(x.dtype))
 
 
 def end_of(

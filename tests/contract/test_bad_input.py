@@ -337,6 +337,9 @@ OPTIONS: list[tuple[dict[str, Any], type[ScoreSDEError], tuple[str, ...]]] = [
     ({"predictor": solvers.Ancestral}, T, ("`predictor`", "Ancestral")),
     ({"corrector": "langvin"}, V, ("`corrector`", "'langvin'", "did you mean 'langevin'")),
     ({"corrector": None}, T, ("`corrector`", "None", "LangevinCorrector()")),
+    ({"predictor": "annealed_langevin"}, V, ("`predictor`", "'annealed_langevin'", "ancestral")),
+    ({"rule": ["batch"]}, V, ("`rule`", "batch")),
+    ({"snr": 1.5}, V, ("`snr`", "(0, 1)", "diverge")),
     ({"stochasticity": 1.0}, V, ("stochasticity", "euler_maruyama")),
     ({"predictor": "ancestral", "stochasticity": 1.0}, V, ("stochasticity", "euler_maruyama")),
 ]
@@ -1443,3 +1446,63 @@ def test_a_module_may_have_a_method_of_its_own_called_estimate() -> None:
 
     x = states()
     assert torch.equal(solve(SDE_VP, Net(), x, method="ddim").x, solve(SDE_VP, Spy(), x, method="ddim").x)
+
+
+METHOD_OPTIONS: list[tuple[str, dict[str, Any], type[ScoreSDEError], tuple[str, ...]]] = [
+    ("cas", {"epsilon": 0.0}, V, ("`epsilon`", "(0, 1]")),
+    ("edm", {"a": 0.0}, V, ("`a`", "(0, 1]")),
+    ("edm", {"s_max": "a"}, T, ("`s_max`", "'a'")),
+    ("edm", {"s_churn": math.inf}, V, ("`s_churn`", "[0, inf)")),
+    ("res_2s", {"c2": 0.0}, V, ("`c2`", "(0, 1]")),
+    ("res_2s", {"c2": 1.1}, V, ("`c2`", "(0, 1]")),
+    ("unipc", {"lower_order_final": "no"}, T, ("`lower_order_final`", "'no'")),
+    ("unipc", {"correct_last": 1}, T, ("`correct_last`", "1")),
+    ("sa_solver", {"correct_last": None}, T, ("`correct_last`", "None")),
+    ("sa_solver", {"tau": lambda t: None}, T, ("`tau(t)`", "None")),
+    ("sa_solver", {"tau": lambda t: math.nan}, V, ("`tau(t)`", "nan")),
+    ("restart", {"intervals": ((0.1, "a"),)}, T, ("`high`", "'a'")),
+    ("euler_maruyama", {"stochasticity": 1e200}, V, ("`stochasticity`", "1e+200")),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "kind", "words"), [pytest.param(*c, id=f"{c[0]}-{'-'.join(c[1])}") for c in METHOD_OPTIONS]
+)
+def test_an_option_of_a_method(
+    method: str, options: dict[str, Any], kind: type[ScoreSDEError], words: tuple[str, ...]
+) -> None:
+    refused(lambda: solve(SDE_VP, Spy(), states(), method=method, steps=3, seed=0, **options), kind, words)
+
+
+def test_the_ends_of_ranges_are_allowed() -> None:
+    x = states()
+    for method, options in (("res_2s", {"c2": 1.0}), ("cas", {"epsilon": 1.0}), ("edm", {"a": torch.tensor(0.5)})):
+        assert bool(solve(SDE_VP, Spy(), x, method=method, steps=3, seed=0, **options).success.all())
+
+
+def test_the_forward_process_is_no_method() -> None:
+    refused(lambda: solve(SDE_VP, Spy(), states(), method=solvers.Transition()), V, ("forwards", "simulate"))
+
+
+def test_a_grid_with_times_that_are_one_to_the_schedule() -> None:
+    before = torch.linspace(0.2, 0.4, 1000, dtype=torch.float64)
+    after = torch.nextafter(before, torch.zeros_like(before))
+    flat = SDE_VP.log_snr(before) == SDE_VP.log_snr(after)
+    i = int(flat.int().argmax())
+    times = [1.0, float(before[i]), float(after[i]), 0.1]
+    refused(lambda: solve(SDE_VP, Spy(), states(), method="dpm_2m", grid=times), V, ("log-SNR", "entries 1 and 2"))
+
+
+@pytest.mark.parametrize(
+    "g", [torch.ones(5), torch.ones(3, 2, 1), torch.ones(1, 1, 1, 1), torch.ones((), dtype=torch.complex64)]
+)
+def test_a_diffusion_that_does_not_fit_the_state(g: Tensor) -> None:
+    class Own(SDE):
+        def drift(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x
+
+        def diffusion(self, t: Tensor) -> Tensor:
+            return g
+
+    sde = Own(t_min=0.0, t_max=1.0, prior=NormalPrior(1.0))
+    refused(lambda: solve(sde, lambda x, t: -x, torch.ones(4, 2), method="euler_maruyama", steps=2), V, ("diffusion",))

@@ -198,3 +198,35 @@ def test_refusals() -> None:
     wrong, noise = MALACorrector(lambda x, t: x), scoresde.noise.BatchNoise()
     with pytest.raises(scoresde.ScoreFnError, match="log_prob"):
         wrong.correct(process, torch.zeros(3, 1), node, noise)
+
+
+def test_a_density_that_is_not_finite_is_no_silent_rejection() -> None:
+    for value in (math.nan, math.inf):
+        corrector = scoresde.MALACorrector(lambda x, t, value=value: torch.full((len(x),), value))
+        with pytest.raises(scoresde.ScoreFnError, match=r"log_prob.*4 of 4"):
+            scoresde.solve(scoresde.VPSDE(), lambda x, t: -x, method="pc", corrector=corrector, steps=3, shape=(4, 1))
+
+
+def test_outside_the_support_every_proposal_is_rejected() -> None:
+    corrector = scoresde.MALACorrector(lambda x, t: torch.full((len(x),), -math.inf))
+    options = {"predictor": "ddim", "steps": 3, "shape": (4, 1), "seed": 0}
+    got = scoresde.solve(scoresde.VPSDE(), lambda x, t: -x, method="pc", corrector=corrector, **options).x
+    assert bool(torch.isfinite(got).all())
+
+
+@pytest.mark.parametrize("rule", ["sigma", "batch", "sample", "dimension"])
+def test_a_chain_too_short_for_the_process_is_refused_before_the_first_evaluation(rule: str) -> None:
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+    for sde, chain in ((scoresde.VPSDE(), 10), (scoresde.FlowSDE(), 1000)):
+        with pytest.raises(scoresde.InvalidArgumentError, match="chain"):
+            scoresde.solve(sde, score, torch.ones(2, 3), method="pc", steps=20, chain=chain, rule=rule)
+
+
+def test_moves_that_diverge_are_refused() -> None:
+    for make in (scoresde.LangevinCorrector, scoresde.solvers.Langevin):
+        with pytest.raises(scoresde.InvalidArgumentError, match="diverge"):
+            make(snr=1.0)
+    with pytest.raises(scoresde.InvalidArgumentError, match="rule"):
+        scoresde.LangevinCorrector(rule=["batch"])  # type: ignore[arg-type]

@@ -175,3 +175,47 @@ def test_slopes_and_orders() -> None:
     for bad in (lambda: testing.slopes([1.0], [1]), lambda: testing.order([1.0, 2.0], [1, 2], last=2)):
         with pytest.raises(scoresde.InvalidArgumentError):
             bad()
+
+
+def test_the_strong_order_of_a_method_with_a_stochasticity_of_its_own() -> None:
+    for options in ({"eta": 0.5}, {"eta": 1.0}):
+        assert testing.strong_order("dpmpp_2m_sde", steps=(128, 256), **options).order() == pytest.approx(1, abs=0.1)
+    assert testing.strong_order("sa_solver", tau=0.7, steps=(128, 256)).order() == pytest.approx(1, abs=0.15)
+    with pytest.raises(scoresde.InvalidArgumentError, match="stochasticity"):
+        testing.strong_order("dpmpp_2m_sde", stochasticity=0.5)
+
+
+REFUSED = {
+    "an order of an end point, of a stochastic method": lambda: testing.estimate_order("euler_maruyama"),
+    "an order of an adaptive method": lambda: testing.estimate_order("adams"),
+    "the contract of an adaptive method": lambda: testing.check_solver("adams"),
+    "a budget of a stochastic method": lambda: testing.work_precision("ancestral", GAUSSIAN, PROCESSES["vp"]),
+    "a recursion with memory": lambda: testing.weak_order("dpmpp_2m_sde", problem="mixture", steps=(8, 16)),
+    "too few draws": lambda: testing.weak_order("sra1", problem="mixture", steps=(4, 8)),
+    "one number of steps": lambda: testing.estimate_order("ddim", steps=(40,)),
+    "steps that do not grow": lambda: testing.estimate_order("ddim", steps=(40, 40)),
+    "steps that fall": lambda: testing.estimate_order("ddim", steps=(80, 40)),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_measured_is_refused(case: str) -> None:
+    with pytest.raises(scoresde.InvalidArgumentError):
+        REFUSED[case]()
+
+
+@pytest.mark.parametrize(
+    "times", [[1.0, 0.5, 0.5], [1.0, 0.2, 0.4], [3.0, 0.5], [1.0], ["a", 0.1], [1.0, math.nan], 0.5]
+)
+def test_times_that_are_no_grid_are_refused(times: object) -> None:
+    sde = scoresde.VPSDE()
+    with pytest.raises(scoresde.ScoreSDEError):
+        testing.end_of("ddim", sde, GAUSSIAN.score(sde), torch.ones(1, 1, dtype=F64), times)  # type: ignore[arg-type]
+
+
+def test_times_as_a_list_and_half_precision() -> None:
+    sde = scoresde.VPSDE()
+    x, score = torch.ones(1, 1, dtype=torch.bfloat16), lambda x, t: -x
+    got = testing.end_of("ddim", sde, score, x, [1.0, 0.5, 0.1])  # type: ignore[arg-type]
+    wide = testing.end_of("ddim", sde, score, x.float(), torch.tensor([1.0, 0.5, 0.1]))
+    assert got.dtype == torch.bfloat16 and torch.equal(got, wide.to(torch.bfloat16))

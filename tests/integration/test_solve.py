@@ -354,7 +354,8 @@ def test_a_given_grid_is_visited(kind: str, method: str) -> None:
         "record": Grid(tuple(times)),
         "function": lambda sde, a, b, n: torch.tensor(times, dtype=torch.float64),
     }[kind]
-    ends = {"t_start": 0.9, "t_end": 0.05, "steps": 3} if kind == "function" else {}
+    ends: dict[str, Any] = {"t_start": 0.9, "t_end": 0.05, "steps": 3} if kind == "function" else {}
+    ends |= {"intervals": ()} if method == "restart" else {}  # without detours
     solution = solve(SDE, elementwise, states(), method=method, grid=grid, save_at="steps", seed=0, **ends)
     assert solution.ts is not None and solution.ts.tolist() == times and solution.t.tolist() == [0.05] * 4
 
@@ -880,3 +881,27 @@ def test_a_general_process_solves_with_its_own_drift() -> None:
     noisy = solve(sde, bare, x, method="euler_maruyama", steps=200, seed=0)
     same = solve(affine, bare, x, method="euler_maruyama", steps=200, grid="time", seed=0)
     torch.testing.assert_close(noisy.x, same.x, rtol=1e-9, atol=1e-9)
+
+
+MULTISTEP = [m for m in scoresde.methods() if issubclass(m.solver, scoresde.solvers.Multistep)]
+
+
+@pytest.mark.parametrize("method", MULTISTEP, ids=[m.name for m in MULTISTEP])
+def test_saved_times_near_nodes_do_not_spoil_a_result(method: scoresde.Method) -> None:
+    """Rounded nodes among the times to save, as users write them, cost no order: the error of a sample does not grow,
+    and a stochastic method stays where the data are."""
+    target = scoresde.targets.GaussianMixture(
+        torch.tensor([0.3, 0.7]), torch.tensor([[-1.0, 0.2], [1.0, -0.4]]), scales=torch.tensor([0.3, 0.1])
+    )
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = solve(SDE, target.score(SDE), x, method="dop853", rtol=1e-9, atol=1e-9).x
+    times = scoresde.grids.log_snr(SDE, 1.0, 1e-3, 20)
+    ends = []
+    for digits in (None, 16, 5, 4, 3):
+        near = digits and [round(float(t), digits) for t in times[3:17]]
+        ends.append(solve(SDE, target.score(SDE), x, method=method.name, steps=20, seed=0, save_at=near).x)
+    if method.solver().stochastic:
+        assert max(float(end.abs().max()) for end in ends) < 2.2
+    else:
+        errors = [float((end - exact).square().mean(1).sqrt().median()) for end in ends]
+        assert max(errors[1:]) < 1.3 * errors[0], errors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,7 +88,7 @@ def test_solves_see_the_same_path(method: str) -> None:
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
 
     def run(rows: list[int]) -> torch.Tensor:
-        path = BrownianPath([10 + i for i in rows], sde.t_min, sde.t_max)
+        path = BrownianPath([10 + i for i in rows], sde.t_min, sde.t_max, areas=method == "sra1")
         return scoresde.solve(sde, target.score(sde), x[rows], method=method, steps=12, noise=path).x
 
     whole = run([0, 1, 2])
@@ -95,7 +96,9 @@ def test_solves_see_the_same_path(method: str) -> None:
     assert torch.equal(whole[[2, 0]], run([2, 0]))
 
 
-@pytest.mark.parametrize(("method", "order"), [("euler_maruyama", 1.0), ("heun_sde", 1.0)])
+@pytest.mark.parametrize(
+    ("method", "order"), [("euler_maruyama", 1.0), ("heun_sde", 1.0), ("sra1", 1.5), ("shark", 1.5)]
+)
 def test_finer_grids_follow_the_same_path(method: str, order: float) -> None:
     """Strong convergence on a mixture, time after time halved: the errors on one path fall, as they would not with
     independent draws. The grids are dyadic, so the path is the same to the last digit."""
@@ -104,7 +107,7 @@ def test_finer_grids_follow_the_same_path(method: str, order: float) -> None:
     x = target.sample(400, sde, sde.t_max, generator=torch.Generator().manual_seed(3))
 
     def run(steps: int) -> torch.Tensor:
-        path = BrownianPath(range(400), sde.t_min, sde.t_max, depth=11)
+        path = BrownianPath(range(400), sde.t_min, sde.t_max, depth=11, areas=order > 1)
         return scoresde.solve(sde, target.score(sde), x, method=method, steps=steps, grid="time", noise=path).x
 
     reference = run(2048)
@@ -124,3 +127,80 @@ def test_refusals() -> None:
         BrownianPath([1, 2], 0.0, 1.0).value(0.5, LIKE)
     with pytest.raises(scoresde.InvalidArgumentError, match="times a sample"):
         path.increment(torch.zeros(2), torch.ones(2), LIKE)
+
+
+@pytest.mark.parametrize("depth", [0, 4])
+def test_the_joint_law_of_increments_and_means(depth: int) -> None:
+    """Of a fine partition, asked for in a mixed order: unit increments z, means N(z/2, 1/12), intervals independent."""
+    ends = [0.0, 0.05, 0.25, 0.26, 0.7, 0.7001, 1.0]
+    path = BrownianPath(range(4000), 0.0, 1.0, depth=depth, areas=True)
+    for i in (3, 0, 5):
+        path.increment_and_mean(ends[i], ends[i + 1], LIKE)
+    pairs = [path.increment_and_mean(a, b, LIKE) for a, b in itertools.pairwise(ends)]
+    values = torch.cat([v for pair in pairs for v in pair], dim=1)
+    exact = torch.block_diag(*[torch.tensor([[1.0, 0.5], [0.5, 1 / 3]], dtype=F64)] * len(pairs))
+    scale = (exact.diag()[:, None] * exact.diag() + exact**2).sqrt() / len(values) ** 0.5
+    assert float(((covariance_of(values) - exact) / scale).abs().max()) < SIGMAS
+
+
+def test_means_add_up_in_both_directions() -> None:
+    path = BrownianPath([1, 2, 3], 0.0, 1.0, areas=True)
+    like = torch.zeros(3, 2, dtype=F64)
+
+    def unscaled(a: float, b: float) -> tuple[torch.Tensor, torch.Tensor]:
+        z, mean = path.increment_and_mean(a, b, like)
+        return z * abs(b - a) ** 0.5, mean * abs(b - a) ** 0.5
+
+    (w, mean), (w_1, mean_1), (w_2, mean_2) = unscaled(0.3, 0.62), unscaled(0.3, 0.41), unscaled(0.41, 0.62)
+    torch.testing.assert_close(w_1 + w_2, w, rtol=0, atol=1e-14)
+    torch.testing.assert_close(0.11 * mean_1 + 0.21 * (w_1 + mean_2), 0.32 * mean, rtol=0, atol=1e-14)
+    back, mean_back = unscaled(0.62, 0.3)
+    torch.testing.assert_close(back, -w, rtol=0, atol=0)
+    torch.testing.assert_close(mean_back, mean - w, rtol=0, atol=1e-14)  # the same integral, from the other end
+    torch.testing.assert_close(path.between(0.3, 0.62, like), w, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", ["sra1", "shark"])
+def test_methods_of_strong_order_one_and_a_half_keep_it_on_one_path(method: str) -> None:
+    """Solves with doubled steps come closer by a factor of 2^1.5 or more; with areas of their own by 2 only."""
+    sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.tensor([0.7], dtype=F64), 0.3)
+    x = torch.randn(100, 1, generator=torch.Generator().manual_seed(0), dtype=F64)
+    path = BrownianPath(range(100), sde.t_min, sde.t_max, depth=9, areas=True)
+    ends = [
+        scoresde.solve(sde, target.score(sde), x, method=method, steps=n, grid="time", t_end=0.1, noise=path).x
+        for n in (32, 64, 128, 256)
+    ]
+    errors = [float((a - b).square().mean().sqrt()) for a, b in itertools.pairwise(ends)]
+    assert min(testing.slopes(errors, (32, 64, 128))) > 1.5
+    with pytest.raises(scoresde.InvalidArgumentError, match="areas=True"):
+        scoresde.solve(
+            sde, target.score(sde), x, method=method, steps=4, noise=BrownianPath(range(100), sde.t_min, sde.t_max)
+        )
+
+
+def test_a_path_is_the_same_in_every_solve() -> None:
+    sde = scoresde.VPSDE()
+    path = BrownianPath([1, 2], sde.t_min, sde.t_max)
+    for method in ("ddim", "pc"):
+        first, second = (
+            scoresde.solve(sde, lambda x, t: -x, shape=(2, 1), method=method, steps=5, noise=path).x for _ in range(2)
+        )
+        assert torch.equal(first, second)
+
+
+def test_refusals_of_areas_and_seeds() -> None:
+    with pytest.raises(scoresde.InvalidArgumentError, match="clock"):
+        BrownianPath([1], 0.0, 1.0, areas=True, clock=lambda t: t)
+    with pytest.raises(scoresde.InvalidTypeError, match="areas"):
+        BrownianPath([1], 0.0, 1.0, areas=1)  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidArgumentError, match="areas=False"):
+        BrownianPath([1], 0.0, 1.0, areas=True).on(lambda t: t)
+    with pytest.raises(scoresde.InvalidTypeError, match="seeds"):
+        BrownianPath(None, 0.0, 1.0)  # type: ignore[arg-type]
+    assert BrownianPath(np.int64(3), 0.0, 1.0).seeds == [3]  # type: ignore[arg-type]
+
+
+def test_a_clock_that_stands_still_between_two_times() -> None:
+    path = BrownianPath([1], 0.0, 1.0, depth=2, clock=lambda t: torch.where(t < 0.5, t, 0.5))
+    like = torch.zeros(1, 1, dtype=F64)
+    assert float(path.between(0.6, 0.65, like).abs()) == 0.0

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import VPSDE, InvalidArgumentError, InvalidTypeError, LangevinCorrector, Method, Noise, methods, solve
+from scoresde import (
+    VPSDE,
+    InvalidArgumentError,
+    InvalidTypeError,
+    LangevinCorrector,
+    Method,
+    Noise,
+    methods,
+    solve,
+    solvers,
+    testing,
+)
 from scoresde.solvers import Ancestral, Solver, make_solver
 
 pytestmark = pytest.mark.timeout(20)
@@ -177,3 +188,37 @@ def test_a_solver_of_ones_own_is_a_method() -> None:
 
     x = states()
     assert torch.equal(solve(SDE, lambda x, t: -x, x, method=Halve(), steps=3).x, x / 8)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        solvers.PLMS(lower_order_final=True),
+        solvers.PLMS(order=1),
+        solvers.PLMS(order=2),
+        solvers.UniPC3(lower_order_final=True, correct_last=True),
+        solvers.SASolver(correct_last=True, lower_order_final=True),
+        solvers.PredictorCorrector(predictor=solvers.DPMpp2M()),
+    ],
+)
+@pytest.mark.parametrize("steps", [2, 3, 10])
+def test_evaluations_are_as_declared_with_options(method: Solver, steps: int) -> None:
+    solution = solve(SDE, lambda x, t: -x, states(), method=method, steps=steps, seed=0)
+    # single steps at the start are no more than the steps that there are
+    declared = steps * method.evaluations + (
+        method.extra_evaluations if steps > 2 else min(method.extra_evaluations, 3)
+    )
+    assert solution.evaluations == declared
+
+
+def declared_order(p: int, c: int) -> int:
+    return solvers.SASolver(predictor_order=p, corrector_order=c).weak_order
+
+
+def test_one_node_rules_the_order_of_sa_solver() -> None:
+    for p, c in ((1, 0), (1, 1), (2, 1), (3, 1)):
+        assert declared_order(p, c) == 1
+        method = solvers.SASolver(predictor_order=p, corrector_order=c)
+        assert testing.weak_order(method, steps=(128, 256)).order() == pytest.approx(1, abs=0.15)
+    for p, c in ((2, 0), (1, 2), (2, 2), (3, 4)):
+        assert declared_order(p, c) == 2

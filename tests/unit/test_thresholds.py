@@ -78,3 +78,45 @@ def test_a_bare_callable_needs_the_process():
 def test_nonsense_is_refused(make):
     with pytest.raises(scoresde.ScoreSDEError):
         make()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda x: x[:, :1],
+        lambda x: x[0],
+        lambda x: x.sum(),
+        lambda x: x.long(),
+        lambda x: x.tolist(),
+        lambda x: None,
+    ],
+)
+@pytest.mark.parametrize("make", [Clip, DynamicThreshold])
+def test_a_wrong_output_is_refused_as_without_limits(make, output):
+    x = torch.randn(4, 3)
+    with pytest.raises(scoresde.ScoreFnError, match="must return"):
+        scoresde.solve(SDE, make(lambda x, t: output(x), sde=SDE), x, method="ddim", steps=5)
+
+
+def test_a_model_of_another_process_is_refused():
+    with pytest.raises(scoresde.InvalidArgumentError, match="was made for"):
+        Clip(model(), sde=scoresde.VESDE())
+    assert Clip(model(), sde=scoresde.VPSDE()).sde.same_schedule(SDE)
+
+
+def test_another_method_of_the_name_is_the_score_functions_own():
+    class Fitted:
+        def estimate(self, data):
+            raise AssertionError
+
+        def __call__(self, x, t):
+            return -x
+
+    x = torch.ones(2, 2)
+    wide = scoresde.solve(SDE, Clip(Fitted(), -50.0, 50.0, sde=SDE), x, method="ddim", steps=5).x
+    torch.testing.assert_close(wide, scoresde.solve(SDE, Fitted(), x, method="ddim", steps=5).x)
+
+
+def test_the_quantile_is_in_its_range():
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"\(0, 1\]"):
+        DynamicThreshold(model(), quantile=0.0)
