@@ -4,5 +4,6 @@ from .base import Target
 from .exact import ExactScore
 from .gaussian import Gaussian
 from .mixture import Empirical, GaussianMixture
+from .spectrum import LowRank
 
-__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "Target"]
+__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "LowRank", "Target"]

@@ -2,16 +2,16 @@ r"""A Gaussian target: every formula of a linear score is closed."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
+from .._tensors import check_integer, check_state
+from ..errors import InvalidArgumentError, unknown
 from ..sdes import AffineSDE, Estimate
 from .base import Target, _kernel
-from .spectrum import Spectrum
+from .spectrum import LowRank, LowRankSpectrum, Spectrum
 
 
 class Gaussian(Target):
@@ -24,7 +24,7 @@ class Gaussian(Target):
     Args:
         mean: m, a tensor of the event's shape.
         cov: :math:`\Sigma`: a ``(D, D)`` matrix over the flattened event, a tensor of variances of the event's shape,
-            or a number.
+            a number, or a `LowRank`.
 
     Example:
         >>> target = Gaussian(torch.zeros(2), torch.tensor([1.0, 4.0]))
@@ -32,7 +32,7 @@ class Gaussian(Target):
         tensor([-2.5310])
     """
 
-    def __init__(self, mean: Tensor, cov: Tensor | float) -> None:
+    def __init__(self, mean: Tensor, cov: Tensor | float | LowRank) -> None:
         mean = torch.as_tensor(mean)
         if mean.ndim < 1 or not mean.dtype.is_floating_point:
             raise InvalidArgumentError(
@@ -43,24 +43,66 @@ class Gaussian(Target):
         self.dtype = mean.dtype
         self.event_shape = tuple(mean.shape)
         self.mean = mean.to(torch.float64)
-        self.spectrum = Spectrum.of(torch.as_tensor(cov, dtype=torch.float64), self.event_shape, "cov")
+        self.spectrum: Spectrum | LowRankSpectrum
+        if isinstance(cov, LowRank):
+            self.spectrum = LowRankSpectrum.of(cov, self.event_shape, "cov")
+        else:
+            self.spectrum = Spectrum.of(torch.as_tensor(cov, dtype=torch.float64), self.event_shape, "cov")
+
+    @classmethod
+    def fit(cls, data: Tensor, covariance: str | int = "dense") -> Gaussian:
+        r"""The Gaussian of the greatest likelihood: mean and covariance of data.
+
+        Args:
+            data: ``(n, *event)``, n > 1.
+            covariance: ``"dense"``, ``"diagonal"``, or a rank r below the event's size: the r largest eigenvalues, and
+                the mean of the others in all other directions (probabilistic principal components), for events whose
+                covariance would not fit into memory.
+
+        Example:
+            >>> data = torch.tensor([[1.0, 2.0], [3.0, 2.0], [2.0, 5.0]])
+            >>> Gaussian.fit(data, "diagonal").spectrum.values.float()
+            tensor([0.6667, 2.0000])
+
+        References:
+            Tipping, Bishop (1999), Probabilistic principal component analysis, equations 7-8.
+        """
+        check_state("data", data)
+        if len(data) < 2:
+            raise InvalidArgumentError(f"`data` must have 2 samples or more, got {len(data)}.")
+        flat = data.detach().flatten(1).to(torch.float64)
+        mean = flat.mean(0)
+        centred = flat - mean
+        place = mean.reshape(data.shape[1:]).to(data.dtype)
+        if isinstance(covariance, str):
+            if covariance not in ("dense", "diagonal"):
+                raise unknown("covariance", covariance, ("dense", "diagonal"))
+            if covariance == "diagonal":
+                return cls(place, centred.square().mean(0).reshape(data.shape[1:]))
+            return cls(place, centred.mT @ centred / len(flat))
+        size = flat.shape[1]
+        rank = check_integer("covariance", covariance, low=0, high=size - 1)
+        values, axes = _principal(centred, min(rank, len(flat) - 1))
+        rest = max(0.0, float(centred.square().sum()) / len(flat) - float(values.sum())) / (size - len(values))
+        return cls(place, LowRank(axes * (values - rest).clamp_min(0).sqrt(), rest))
 
     def _estimate(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
         m, spectrum = self.mean.to(x), self.spectrum.to(x)
-        centred = spectrum.into(x - alpha * m)
-        scaled = centred / (alpha * alpha * spectrum.values + sigma * sigma)
-        return Estimate(data=m + spectrum.back(alpha * spectrum.values * scaled), noise=spectrum.back(sigma * scaled))
+        centred = x - alpha * m
+
+        def variance(values: Tensor) -> Tensor:
+            return alpha * alpha * values + sigma * sigma
+
+        data = m + spectrum.map(centred, lambda v: alpha * v / variance(v))
+        return Estimate(data=data, noise=spectrum.map(centred, lambda v: sigma / variance(v)))
 
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
-        spectrum = self.spectrum.to(x)
-        variance = (alpha * alpha * spectrum.values + sigma * sigma).expand(x.shape)
-        centred = spectrum.into(x - alpha * self.mean.to(x))
-        return -0.5 * (centred**2 / variance + variance.log() + math.log(2 * math.pi)).flatten(1).sum(1)
+        centred = x - alpha * self.mean.to(x)
+        return self.spectrum.to(x).log_density(centred, lambda v: alpha * alpha * v + sigma * sigma)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=self.dtype)
-        spectrum = self.spectrum.to(z)
-        return self.mean.to(z) + spectrum.back(spectrum.values.sqrt() * z)
+        return self.mean.to(z) + self.spectrum.to(z).map(z, torch.sqrt)
 
     def flow_map(self, x: Tensor, sde: AffineSDE, s: Any, t: Any) -> Tensor:
         r"""The exact probability-flow map from time s to time t, in either direction:
@@ -68,5 +110,20 @@ class Gaussian(Target):
         self._check(x)
         (alpha_s, sigma_s), (alpha_t, sigma_t) = ([AffineSDE._on(x, v) for v in _kernel(sde, u)] for u in (s, t))
         m, spectrum = self.mean.to(x), self.spectrum.to(x)
-        ratio = (alpha_t**2 * spectrum.values + sigma_t**2) / (alpha_s**2 * spectrum.values + sigma_s**2)
-        return alpha_t * m + spectrum.back(ratio.sqrt() * spectrum.into(x - alpha_s * m))
+
+        def stretch(values: Tensor) -> Tensor:
+            return ((alpha_t**2 * values + sigma_t**2) / (alpha_s**2 * values + sigma_s**2)).sqrt()
+
+        return alpha_t * m + spectrum.map(x - alpha_s * m, stretch)
+
+
+def _principal(centred: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues ``(rank,)`` and their axes ``(D, rank)`` of the covariance of ``(n, D)`` data, by the
+    smaller of its two Gram matrices."""
+    count, size = centred.shape
+    if size <= count:
+        values, axes = torch.linalg.eigh(centred.mT @ centred / count)
+        return values[size - rank :], axes[:, size - rank :]
+    values, mixtures = torch.linalg.eigh(centred @ centred.mT / count)
+    values = values[count - rank :]
+    return values, centred.mT @ mixtures[:, count - rank :] / (values * count).clamp_min(1e-300).sqrt()

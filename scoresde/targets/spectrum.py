@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .._tensors import check_number
 from ..errors import InvalidArgumentError
+
+# Of eigenvalues, broadcasting against states.
+Function = Callable[[Tensor], Tensor]
 
 
 class Spectrum(NamedTuple):
@@ -51,6 +56,26 @@ class Spectrum(NamedTuple):
             raise InvalidArgumentError(f"`{name}` must not be negative.")
         return cls(cov, None)
 
+    @property
+    def mean(self) -> float:
+        """Of the eigenvalues."""
+        return float(self.values.mean())
+
+    @property
+    def largest(self) -> float:
+        """Eigenvalue."""
+        return float(self.values.max())
+
+    def map(self, x: Tensor, function: Function) -> Tensor:
+        r""":math:`f(\Sigma)\,x`."""
+        return self.back(function(self.values) * self.into(x))
+
+    def log_density(self, centred: Tensor, variance: Function) -> Tensor:
+        """Of N(0, variance(cov)), ``(batch,)``."""
+        turned = self.into(centred)
+        values = variance(self.values).expand(turned.shape)
+        return -0.5 * (turned**2 / values + values.log() + math.log(2 * math.pi)).flatten(1).sum(1)
+
     def to(self, like: Tensor) -> Spectrum:
         """In the dtype and on the device of a tensor."""
         return Spectrum(self.values.to(like), None if self.basis is None else self.basis.to(like))
@@ -70,3 +95,74 @@ class Spectrum(NamedTuple):
         flat = x.flatten(1 + lead)  # (batch, *lead, D)
         turned = (flat.unsqueeze(-2) @ matrix).squeeze(-2) if lead else flat @ matrix
         return turned.reshape(x.shape)
+
+
+class LowRank(NamedTuple):
+    r"""A covariance :math:`\Sigma = F F^T + v I` of few directions and the same variance v in all others.
+
+    Fields: ``factor``, F, ``(D, r)`` over the flattened event; ``variance``, v.
+
+    Example:
+        >>> LowRank(torch.ones(4, 1), 0.1).variance
+        0.1
+    """
+
+    factor: Tensor
+    variance: float
+
+
+class LowRankSpectrum(NamedTuple):
+    r"""The eigenvectors of a `LowRank` covariance that are known, ``(D, r)``, their eigenvalues ``(r,)``, and that of
+    all the others. A product costs 2 D r multiplications, and nothing has the size D x D."""
+
+    values: Tensor
+    basis: Tensor
+    rest: Tensor
+    event_shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, cov: LowRank, event_shape: tuple[int, ...], name: str) -> LowRankSpectrum:
+        """From the factor."""
+        factor = torch.as_tensor(cov.factor, dtype=torch.float64)
+        size = math.prod(event_shape)
+        if factor.ndim != 2 or len(factor) != size or factor.shape[1] > size or not bool(factor.isfinite().all()):
+            raise InvalidArgumentError(
+                f"The factor of `{name}` must be finite, (D, r) with D = {size} and r <= D, got {tuple(factor.shape)}."
+            )
+        rest = check_number(f"{name}.variance", cov.variance, low=0.0)
+        basis, scales, _ = torch.linalg.svd(factor, full_matrices=False)
+        return cls(scales**2 + rest, basis, torch.tensor(rest, dtype=torch.float64), event_shape)
+
+    @property
+    def mean(self) -> float:
+        """Of the eigenvalues."""
+        size, known = self.basis.shape
+        return float((self.values.sum() + (size - known) * self.rest) / size)
+
+    @property
+    def largest(self) -> float:
+        """Eigenvalue."""
+        return float(torch.cat([self.values, self.rest[None]]).max())
+
+    def to(self, like: Tensor) -> LowRankSpectrum:
+        """In the dtype and on the device of a tensor."""
+        return LowRankSpectrum(self.values.to(like), self.basis.to(like), self.rest.to(like), self.event_shape)
+
+    def map(self, x: Tensor, function: Function) -> Tensor:
+        r""":math:`f(\Sigma)\,x = f(v)x + U(f(\lambda) - f(v))U^Tx`."""
+        own, rest = self._functions(function)
+        return rest * x + (((own - rest.flatten(1)) * (x.flatten(1) @ self.basis)) @ self.basis.mT).reshape(x.shape)
+
+    def log_density(self, centred: Tensor, variance: Function) -> Tensor:
+        """Of N(0, variance(cov)), ``(batch,)``."""
+        size, known = self.basis.shape
+        own, rest = (v.flatten(1) for v in self._functions(variance))
+        squares, turned = centred.flatten(1).square().sum(1), (centred.flatten(1) @ self.basis).square()
+        others = (squares[:, None] - turned.sum(1, keepdim=True)).clamp_min(0) / rest if known < size else 0 * rest
+        logs = own.log().sum(1) + (size - known) * (rest.log()[:, 0] if known < size else 0.0)
+        return -0.5 * ((turned / own).sum(1) + others[:, 0] + logs + size * math.log(2 * math.pi))
+
+    def _functions(self, function: Function) -> tuple[Tensor, Tensor]:
+        """At the known eigenvalues ``(1 or batch, r)``, and at the other one ``(1 or batch, 1, ...)``."""
+        ones = (1,) * len(self.event_shape)
+        return function(self.values.reshape(*ones, -1)).flatten(1), function(self.rest.reshape(1, *ones))

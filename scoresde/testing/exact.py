@@ -29,6 +29,7 @@ from .._tensors import check_integer, check_state
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE
 from ..targets import Gaussian, GaussianMixture
+from ..targets.spectrum import Spectrum
 
 Draw = Callable[[int, Tensor], Tensor]  # (k, like) -> the k-th standard normal draw of a solve
 Run = Callable[[tuple[int, ...], Draw], Tensor]  # (shape, draw) -> the final state, of that shape
@@ -334,9 +335,7 @@ def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Ten
         tensor([[3.6056]])
     """
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
-    spectrum = target.spectrum.to(z)
-    std = (alpha**2 * spectrum.values + sigma**2).sqrt()
-    return alpha * target.mean.to(z) + spectrum.back(std * spectrum.into(z))
+    return alpha * target.mean.to(z) + target.spectrum.to(z).map(z, lambda v: (alpha**2 * v + sigma**2).sqrt())
 
 
 # --- strong errors ----------------------------------------------------------------------------------------------------
@@ -409,6 +408,8 @@ def strong_error(
             f"`affine` must have a draw for the start and {each} for each of the {len(times) - 1} steps, got "
             f"{len(affine.response)} draws."
         )
+    if not isinstance(target.spectrum, Spectrum):
+        raise InvalidArgumentError("`target` must have a covariance in full, not a LowRank one.")
     values = target.spectrum.values.reshape(-1)
     basis = target.spectrum.basis
     turned = affine.response if basis is None else basis.mT @ affine.response @ basis

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scoresde import EDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, InvalidArgumentError, InvalidTypeError, targets
-from scoresde.targets import Empirical, Gaussian, GaussianMixture, mixture
+from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, mixture
 from tests.unit.strategies import PROCESSES, schedules, times
 
 F64 = torch.float64
@@ -587,3 +587,92 @@ def test_score_refuses_what_is_no_affine_process() -> None:
 def test_public_names() -> None:
     assert targets.Gaussian is Gaussian
     assert set(targets.__all__) >= {"Gaussian", "GaussianMixture", "Empirical"}
+
+
+# A covariance of few directions
+
+
+def low_rank(event: tuple[int, ...] = (3, 4), rank: int = 2, variance: float = 0.3) -> tuple[Gaussian, Gaussian]:
+    """The same Gaussian by its factor and in full."""
+    generator = torch.Generator().manual_seed(3)
+    size = math.prod(event)
+    factor = torch.randn(size, rank, generator=generator, dtype=F64)
+    mean = torch.randn(event, generator=generator, dtype=F64)
+    full = factor @ factor.mT + variance * torch.eye(size, dtype=F64)
+    return Gaussian(mean, LowRank(factor, variance)), Gaussian(mean, full)
+
+
+@pytest.mark.parametrize("event", [(1,), (7,), (3, 4), (2, 2, 3)])
+@pytest.mark.parametrize("rank", [0, 1, 2, "all"])
+def test_a_low_rank_covariance_is_the_same_one_in_full(event: tuple[int, ...], rank: Any) -> None:
+    size = math.prod(event)
+    short, full = low_rank(event, size if rank == "all" else min(rank, size))
+    sde = VPSDE()
+    x = torch.randn(5, *event, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for t in (0.3, torch.tensor([0.01, 0.2, 0.5, 0.9, 1.0], dtype=F64)):
+        torch.testing.assert_close(short.score(sde)(x, t), full.score(sde)(x, t), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(short.log_prob(x, sde, t), full.log_prob(x, sde, t), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(short.flow_map(x, sde, 1.0, t), full.flow_map(x, sde, 1.0, t), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(short.log_prob(x), full.log_prob(x), rtol=1e-9, atol=1e-9)
+    assert short.spectrum.mean == pytest.approx(full.spectrum.mean)
+    assert short.spectrum.largest == pytest.approx(full.spectrum.largest)
+    draws = [g.sample(6, generator=torch.Generator().manual_seed(1)) for g in (short, full)]
+    torch.testing.assert_close(*draws, rtol=1e-9, atol=1e-9)
+
+
+def test_a_plane_in_space_has_no_density_but_a_score() -> None:
+    short, full = low_rank(variance=0.0)
+    sde, x = VPSDE(), torch.ones(2, 3, 4, dtype=F64)
+    torch.testing.assert_close(short.score(sde)(x, 0.1), full.score(sde)(x, 0.1), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(50, 6), (5, 20), (40, 2, 3)])
+def test_fitted_moments(shape: tuple[int, ...]) -> None:
+    data = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=F64) @ torch.diag(
+        torch.linspace(0.5, 2, shape[-1], dtype=F64)
+    )
+    flat = data.flatten(1)
+    cov = torch.cov(flat.mT, correction=0)
+    dense, diagonal = Gaussian.fit(data), Gaussian.fit(data, "diagonal")
+    values, basis = dense.spectrum
+    torch.testing.assert_close((basis * values.reshape(-1)) @ basis.mT, cov, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(dense.mean, data.mean(0))
+    torch.testing.assert_close(diagonal.spectrum.values.reshape(-1), cov.diagonal())
+    for rank in (0, 1, 3):
+        found = Gaussian.fit(data, rank).spectrum
+        exact = torch.linalg.eigvalsh(cov).flip(0)
+        torch.testing.assert_close(found.values.sort(descending=True).values, exact[:rank], rtol=1e-9, atol=1e-9)
+        assert float(found.rest) == pytest.approx(float(exact[rank:].mean()))
+        torch.testing.assert_close(found.basis.mT @ found.basis, torch.eye(rank, dtype=F64), rtol=0, atol=1e-9)
+        torch.testing.assert_close(cov @ found.basis, found.basis * found.values, rtol=1e-8, atol=1e-9)
+
+
+def test_the_fit_of_a_rank_is_the_most_likely_one() -> None:
+    """Moving the variance or the factor lowers the likelihood of the data."""
+    data = torch.randn(60, 5, generator=torch.Generator().manual_seed(0), dtype=F64) * torch.tensor(
+        [3.0, 1, 1, 0.5, 0.2]
+    )
+    best = Gaussian.fit(data, 2)
+    spectrum = best.spectrum
+    factor = spectrum.basis * (spectrum.values - spectrum.rest).sqrt()
+    for scale, variance in ((1.02, 1.0), (0.98, 1.0), (1.0, 1.02), (1.0, 0.98)):
+        other = Gaussian(best.mean, LowRank(scale * factor, variance * float(spectrum.rest)))
+        assert float(other.log_prob(data).sum()) < float(best.log_prob(data).sum())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(2, 1), 0.1)), "D = 3"),
+        (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 4), 0.1)), "r <= D"),
+        (lambda: Gaussian(torch.zeros(3), LowRank(torch.full((3, 1), math.nan), 0.1)), "finite"),
+        (lambda: Gaussian(torch.zeros(3), LowRank(torch.ones(3, 1), -0.1)), "variance"),
+        (lambda: Gaussian.fit(torch.ones(1, 3)), "2 samples"),
+        (lambda: Gaussian.fit(torch.ones(4, 3), 3), "covariance"),
+        (lambda: Gaussian.fit(torch.ones(4, 3), "denes"), "did you mean 'dense'"),
+        (lambda: Gaussian.fit(torch.tensor([[1.0, math.nan], [0.0, 1.0]])), "finite"),
+    ],
+)
+def test_refused_covariances(make: Any, words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        make()
