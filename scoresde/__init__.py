@@ -28,7 +28,7 @@ from .errors import (
     StepSizeUnderflowError,
     UnsafeCheckpointError,
 )
-from .fit import FittedGrid, fit_grid
+from .fit import FittedGrid, fit_grid, fit_start
 from .grids import Grid
 from .integrate import Info, Solution, Status
 from .models import ScoreModel
@@ -53,6 +53,7 @@ from .sdes import (
 from .simulate import simulate
 from .solve import solve
 from .solvers import Method, Solver, StepResult, methods
+from .targets import GaussianStart
 from .zoo import Pretrained, load, save
 
 __version__ = "0.1.0"
@@ -78,6 +79,7 @@ __all__ = [
     "FixedGrid",
     "FlowSDE",
     "GaussianSDE",
+    "GaussianStart",
     "Grid",
     "Info",
     "InvalidArgumentError",
@@ -111,6 +113,7 @@ __all__ = [
     "check_score",
     "discrete",
     "fit_grid",
+    "fit_start",
     "grids",
     "load",
     "losses",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +37,7 @@ from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
 from .sdes import SDE, AffineSDE
 from .solvers import Solver, choose, drift_methods, make_solver
+from .targets import GaussianStart
 
 DEFAULT_TOLERANCE = 1e-3
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
@@ -57,6 +59,7 @@ def solve(
     atol: float | None = None,
     t_start: float | None = None,
     t_end: float | None = None,
+    start: GaussianStart | None = None,
     stochasticity: float | None = None,
     context: Mapping[str, Tensor] | None = None,
     seed: int | None = None,
@@ -100,6 +103,8 @@ def solve(
             that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
+        start: a warm start, such as `fit_start` finds: ``x``, or the prior's draw, is the state at ``t_max``, a
+            Gaussian's flow takes it to ``start.t``, and the method goes on there. It sets ``t_start``.
         stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
             own.
         context: ``{name: (batch, …) tensor}`` passed to the score function.
@@ -155,7 +160,7 @@ def solve(
         raise InvalidArgumentError(
             f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
         )
-    times, given_grid = _times(sde, grid, steps, t_start, t_end)
+    times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
     if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
     if isinstance(method, str) and method == "auto":
@@ -164,9 +169,12 @@ def solve(
         solver = make_solver(method, solver_options, inspect.signature(solve).parameters)
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, _memory_note(x, shape):
+        first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
-            sde, score_fn, x, times, shape, dtype, device, seed, seeds, generator, noise
+            sde, score_fn, x, first, shape, dtype, device, seed, seeds, generator, noise
         )
+        if start is not None and start.t != sde.t_max:
+            state = start.state(state)
         network = Network(score_fn, _context(context, score_fn, len(state), state.device))
         saved = _save_at(save_at, sde, times)
         if not solver.adaptive and not solver.own_steps:
@@ -203,18 +211,41 @@ def solve(
         return _rounded(solution, out_dtype, throw)
 
 
+def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> float | None:
+    """Where the method begins."""
+    if start is None:
+        return t_start
+    if not isinstance(start, GaussianStart):
+        raise InvalidTypeError(f"`start` must be a GaussianStart, such as fit_start gives, got {start!r}.")
+    if not (isinstance(sde, AffineSDE) and sde.same_schedule(start.sde)):
+        raise InvalidArgumentError(f"`start` was made for {start.sde!r}, but `sde` is {sde!r}.")
+    if t_start is not None:
+        raise InvalidArgumentError("`t_start` is set by the given start; leave it out.")
+    return start.t
+
+
 def _times(
-    sde: SDE, grid: Any, steps: int | None, t_start: float | None, t_end: float | None
+    sde: SDE,
+    grid: Any,
+    steps: int | None,
+    t_start: float | None,
+    t_end: float | None,
+    start: GaussianStart | None,
 ) -> tuple[tuple[float, float], Tensor | None]:
     """The ends of the solve, and the grid itself if it was given as times."""
     if isinstance(grid, Grid | Tensor | list | tuple | np.ndarray):
-        for name, value in (("steps", steps), ("t_start", t_start), ("t_end", t_end)):
+        own = None if start else t_start
+        for name, value in (("steps", steps), ("t_start", own), ("t_end", t_end)):
             if value is not None:
                 raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
         values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
         if len(values):
             values[0], values[-1] = grids.snap(float(values[0]), sde), grids.snap(float(values[-1]), sde)
         values = grids.check_times(values, sde.t_min, sde.t_max)
+        if start is not None and not math.isclose(float(values[0]), start.t, rel_tol=1e-6):
+            raise InvalidArgumentError(
+                f"`grid` must begin where the start ends, at t={start.t:g}, got {float(values[0]):g}."
+            )
         return (float(values[0]), float(values[-1])), values
     hint = " (the process's [t_min, t_max])"
     ends = []
@@ -322,7 +353,7 @@ def _initial(
     sde: SDE,
     score_fn: Any,
     x: Any,
-    times: tuple[float, float],
+    first: float,
     shape: Any,
     dtype: Any,
     device: Any,
@@ -344,9 +375,9 @@ def _initial(
         full, out_dtype = tuple(x.shape), dtype or x.dtype
         where = _device(device, x.device)
     else:
-        if times[0] != sde.t_max:
+        if first != sde.t_max:
             raise InvalidArgumentError(
-                f"`x` is missing, but t_start={times[0]:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
+                f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
                 "t_start."
             )
         full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
@@ -481,7 +512,7 @@ def _nodes(sde: SDE, solver: Solver, times: tuple[float, float], given: Tensor |
 
 def _on_node(t: float, nodes: Tensor) -> float:
     """A time that differs from a node by rounding is the node."""
-    near = float(nodes[(nodes.detach() - t).abs().argmin()])
+    near = float(nodes.detach()[(nodes.detach() - t).abs().argmin()])
     return near if abs(near - t) <= _ROUNDING * max(abs(t), abs(near)) else t
 
 

@@ -5,5 +5,6 @@ from .exact import ExactScore
 from .gaussian import Gaussian
 from .mixture import Empirical, GaussianMixture
 from .spectrum import LowRank
+from .start import GaussianStart
 
-__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "LowRank", "Target"]
+__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "GaussianStart", "LowRank", "Target"]

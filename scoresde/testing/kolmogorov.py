@@ -94,7 +94,7 @@ def expectations(
         0.95
     """
     score, solver = target.score(sde), make_solver(method, options)
-    if isinstance(solver, Multistep):
+    if isinstance(solver, Multistep) and solver.memory > 1:
         raise InvalidArgumentError(
             f"method={solver.name!r} remembers steps, and the recursion makes each from the start; see weak_order on a "
             f"Gaussian."

@@ -40,9 +40,10 @@ def run(
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, Network(score_fn), eta=eta)
     source = noise if isinstance(noise, Noise) else CallableNoise(noise or _none)
+    state = x.to(compute_dtype(x.dtype))
     with torch.no_grad():
-        solution = integrate(process, solver, FixedGrid(solver.visit(sde, times)), x.to(compute_dtype(x.dtype)), source)
-    return replace(solution, x=solution.x.to(x.dtype))
+        solution = integrate(process, solver, FixedGrid(solver.visit(sde, times)), state, source)
+    return solution if state.dtype == x.dtype else replace(solution, x=solution.x.to(x.dtype))
 
 
 def end_of(

@@ -180,7 +180,7 @@ def test_the_same_path_gives_the_same_state(method: str, own: str, source: str) 
         def end(name: str, sde: Any = sde, x: Tensor = x) -> Tensor:
             noise = {"seeds": [5, 6, 7, 8]} if source != "path" else {}
             if source == "path":
-                noise["noise"] = scoresde.BrownianPath([5, 6, 7, 8], sde.t_min, sde.t_max)
+                noise["noise"] = scoresde.BrownianPath([5, 6, 7, 8], sde.t_min, sde.t_max, areas=own == "sra1")
             eta = {"stochasticity": 0.6} if source == "stochasticity" else {}
             return solve(sde, GAUSSIAN.score(sde), x, method=name, steps=12, save_at=[0.5], **noise, **eta).x
 

@@ -783,7 +783,7 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("empty", lambda: VPSDE(t_min=0.5, t_max=0.5), InvalidArgumentError, r"t_min=0.5 must be below t_max=0.5"),
     ("reversed", lambda: VESDE(t_min=0.9, t_max=0.1), InvalidArgumentError, r"t_min=0.9 must be below t_max=0.1"),
     ("flow empty", lambda: FlowSDE(t_max=0.0), InvalidArgumentError, r"t_min=0.001 must be below t_max=0.0"),
-    ("t_min negative", lambda: VPSDE(t_min=-0.1), InvalidArgumentError, r"`t_min` must be in \[0, inf\], got -0.1"),
+    ("t_min negative", lambda: VPSDE(t_min=-0.1), InvalidArgumentError, r"`t_min` must be in \[0, inf\), got -0.1"),
     ("t_min nan", lambda: VPSDE(t_min=math.nan), InvalidArgumentError, r"`t_min` .* got nan"),
     ("t_max inf", lambda: EDMSDE(t_max=math.inf), InvalidArgumentError, r"`t_max` .* got inf"),
     ("t_max text", lambda: VPSDE(t_max="1"), InvalidTypeError, r"`t_max` must be a number, got '1'"),

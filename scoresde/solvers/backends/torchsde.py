@@ -105,11 +105,11 @@ class _Path:
         like, sign = self.problem.like, self.problem.sign
         start, stop = sign * float(s0), sign * float(s1)
         h = abs(stop - start)
-        w = h**0.5 * self.noise.increment(start, stop, like)
-        out = [w.reshape(self.shape)]
         if return_U:  # the integral of W - W(s0)
-            mean = 0.5 * (w + 3**-0.5 * h**0.5 * self.noise.normal(like))
-            out.append((h * mean).reshape(self.shape))
+            w, mean = self.noise.increment_and_mean(start, stop, like)
+            out = [(h**0.5 * w).reshape(self.shape), (h * (h**0.5 * mean)).reshape(self.shape)]
+        else:
+            out = [(h**0.5 * self.noise.increment(start, stop, like)).reshape(self.shape)]
         if return_A:
             out.append(torch.zeros_like(out[0]))
         return out if len(out) > 1 else out[0]

@@ -25,22 +25,22 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from . import grids
-from ._files import write_bytes
-from ._signatures import accepts
-from ._tensors import check_integer, check_shape
-from .errors import (
+from .. import grids
+from .._files import write_bytes
+from .._signatures import accepts
+from .._tensors import check_integer, check_shape
+from ..errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
     NonFiniteError,
     unknown,
 )
-from .grids import Grid
-from .processes.network import Network
-from .sdes import SDE, AffineSDE
-from .solve import solve
-from .solvers import Solver, UniPC, make_solver
+from ..grids import Grid
+from ..processes.network import Network
+from ..sdes import SDE, AffineSDE
+from ..solve import solve
+from ..solvers import Solver, UniPC, make_solver
 
 __all__ = ["Cost", "Errors", "FittedGrid", "fit_grid"]
 
