@@ -122,16 +122,20 @@ class FittedGrid(Grid):
 
     def times_for(self, sde: Any) -> tuple[float, ...]:
         """The times, if the process is the one that the grid was fitted for."""
-        if isinstance(sde, AffineSDE) and sde.t_min <= min(self.times) and max(self.times) <= sde.t_max:
-            with torch.no_grad():
-                here = sde.log_snr(torch.tensor(self.times, dtype=torch.float64))
-            there = torch.tensor(self.log_snr, dtype=torch.float64)
-            if torch.allclose(here, there, rtol=1e-6, atol=1e-6):
-                return self.times
+        if self.fits(sde):
+            return self.times
         raise InvalidArgumentError(
             f"`grid` was fitted for {self.process}, but `sde` is {sde!r}; fit one with fit_grid(sde, score_fn, "
             f"{self.steps})."
         )
+
+    def fits(self, sde: Any) -> bool:
+        """Whether a process is the one that the grid was fitted for: it has the grid's log-SNRs at its times."""
+        if not (isinstance(sde, AffineSDE) and sde.t_min <= min(self.times) and max(self.times) <= sde.t_max):
+            return False
+        with torch.no_grad():
+            here = sde.log_snr(torch.tensor(self.times, dtype=torch.float64))
+        return torch.allclose(here, torch.tensor(self.log_snr, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the grid as JSON.
@@ -143,31 +147,45 @@ class FittedGrid(Grid):
         write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
+    def of(cls, content: Mapping[str, Any], where: str) -> FittedGrid:
+        """A grid from its fields, as `dataclasses.asdict` and JSON give them.
+
+        Raises:
+            CorruptCheckpointError: they are none of a grid; ``where`` says whose.
+        """
+        try:
+            given = dict(content)
+            grid = cls(
+                times=tuple(float(t) for t in given.pop("times")),
+                log_snr=tuple(float(v) for v in given.pop("log_snr")),
+                fitted=Errors(**given.pop("fitted")),
+                default=Errors(**given.pop("default")),
+                cost=Cost(**given.pop("cost")),
+                **given,
+            )
+            if len(grid.log_snr) != len(grid.times):
+                raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
+            grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
+        return grid
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FittedGrid:
         """Read what `save` wrote.
 
         Raises:
             CorruptCheckpointError: the file is no such grid.
         """
+        where = os.fspath(path)
         try:
             content = json.loads(Path(path).read_bytes())
             found = content.pop("format")
             if found != FORMAT:
                 raise ValueError(f"its format is {found!r}, this version of scoresde reads {FORMAT}")
-            grid = cls(
-                times=tuple(float(t) for t in content.pop("times")),
-                log_snr=tuple(float(v) for v in content.pop("log_snr")),
-                fitted=Errors(**content.pop("fitted")),
-                default=Errors(**content.pop("default")),
-                cost=Cost(**content.pop("cost")),
-                **content,
-            )
-            if len(grid.log_snr) != len(grid.times):
-                raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
-            grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CorruptCheckpointError(f"{os.fspath(path)} is no fitted grid: {error}") from None
-        return grid
+            raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
+        return cls.of(content, where)
 
     def __repr__(self) -> str:
         gain = f"{self.fitted.median:.2g} (default grid {self.default.median:.2g})"

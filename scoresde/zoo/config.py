@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from ..errors import CorruptCheckpointError
+from ..fit import FittedGrid
 from ..nets import ARCHITECTURES
 
 __all__ = ["Config", "Labels"]
 
 FORMAT = 1
-MAX_BYTES = 1 << 20  # a config is a few hundred bytes
+MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Config:
         data: what it was trained on, and in which units.
         command: the command that made it.
         prediction: what it predicts, as in `scoresde.ScoreModel`; only ``"edm"`` so far.
+        grids: fitted to the network, see `scoresde.fit_grid`.
 
     Example:
         >>> config = Config("unet", {"channels": 8}, sigma_data=0.5, event_shape=(1, 8, 8))
@@ -54,6 +56,7 @@ class Config:
     data: str = ""
     command: str = ""
     prediction: str = field(default="edm", kw_only=True)
+    grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
 
     def to_json(self, weights: dict[str, Any]) -> bytes:
         """The bytes of ``config.json``, with the digest and size of the weights, and a digest of the config itself."""
@@ -68,6 +71,8 @@ class Config:
             "command": self.command,
             "weights": weights,
         }
+        if self.grids:
+            content["grids"] = [asdict(grid) for grid in self.grids]
         content["sha256"] = _digest(content)
         return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
@@ -79,7 +84,7 @@ class Config:
             CorruptCheckpointError: the bytes are no such config.
         """
         content = _parse(raw)
-        _check("", content, _SCHEMA)
+        _check("", content, _SCHEMA | {"grids": list} if "grids" in content else _SCHEMA)
         if content["format"] != FORMAT:
             _fail("format", f"is {content['format']}, this version of scoresde reads {FORMAT}")
         digest = content.pop("sha256")
@@ -112,6 +117,9 @@ class Config:
             labels=None if labels is None else Labels(**labels),
             data=content["data"],
             command=content["command"],
+            grids=tuple(
+                FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in enumerate(content.get("grids", ()))
+            ),
         ), content["weights"]
 
 

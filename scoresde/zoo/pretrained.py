@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._tensors import check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..fit import FittedGrid
 from ..models import ScoreModel
 from ..sdes import AffineSDE
 from .config import Config, Labels
@@ -47,6 +48,29 @@ class Pretrained:
     def labels(self) -> Labels | None:
         """The class labels that the network takes, or None."""
         return self.config.labels
+
+    def grid(self, sde: AffineSDE, steps: int) -> FittedGrid:
+        """The grid that was fitted to the network for a process and a number of steps, for ``grid=`` of a solve by
+        its ``method``.
+
+        Raises:
+            InvalidArgumentError: there is none; `scoresde.fit_grid` makes one.
+
+        Example:
+            >>> from scoresde.zoo import load
+            >>> model = load("digits")
+            >>> grid = model.grid(scoresde.VPSDE(), 10)
+            >>> grid.steps, grid.fitted.median < grid.default.median
+            (10, True)
+        """
+        for grid in self.config.grids:
+            if grid.steps == steps and grid.fits(sde):
+                return grid
+        there = sorted({f"{grid.steps} steps of {grid.process}" for grid in self.config.grids})
+        raise InvalidArgumentError(
+            f"No grid was fitted for {steps} steps of {sde!r}; there are {'; '.join(there) or 'none'}. Fit one with "
+            f"fit_grid(sde, score_fn, {steps})."
+        )
 
     def score(self, sde: AffineSDE, **context: Any) -> ScoreModel:
         """The score function of the network for an affine process.
