@@ -13,7 +13,7 @@ interpolated in the logarithms.
 there are their published methods, run here, on the grids that they offer.
 
 ``python -m benchmarks fitted_grids`` writes ``results/fitted_grids.json``; ``--quick`` fits a part and checks that the
-gains are there; ``--network`` measures the network only and writes nothing.
+gains are there; ``--network`` measures the network only and writes ``results/fitted_network.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,6 +52,9 @@ METHODS: tuple[Solver, ...] = (
 )
 PILOT = {"ring": 256, "gaussian": 64, "digits": 96}
 ITERATIONS = 120
+NETWORK_BUDGETS = (5, 8, 10, 20)
+NETWORK_PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
+NETWORK_METHODS: tuple[Solver, ...] = (UniPC(order=1), UniPC(order=2), IPNDM())
 
 
 class Points:
@@ -180,16 +184,27 @@ PUBLISHED: tuple[Solver, ...] = (
 )
 
 
+# The grids that the peers offer; Align Your Steps and the like are lists for networks of their own.
+OFFERED = ("log_snr", "karras", "time", "quadratic", "cosine", scoresde.grids.Beta(0.6, 0.6))
+
+
+def rivals_of(
+    sde: scoresde.AffineSDE, score: Any, x: Tensor, ends: Tensor, budget: int
+) -> dict[str, tuple[float, str]]:
+    """The least error of the peers' methods on their grids, and whose it is."""
+    rows = {}
+    for method in PUBLISHED:
+        for grid in OFFERED:
+            got = scoresde.solve(sde, score, x, method=method, steps=budget, grid=grid).x
+            name = grid if isinstance(grid, str) else "beta"
+            rows[f"{method.name} {getattr(method, 'order', '')} on {name}".replace("  ", " ")] = summary(
+                distances(got, ends)
+            )
+    return {kind: min((row[kind], name) for name, row in rows.items()) for kind in ("rms", "median")}
+
+
 def network(
-    model: Any,
-    sde: scoresde.AffineSDE,
-    budgets: tuple[int, ...] = (5, 8, 10, 20),
-    *,
-    pilot: int = 64,
-    iterations: int | None = None,
-    tests: int = 256,
-    methods: tuple[Solver, ...] = (UniPC(order=1), UniPC(order=2)),
-    say: Callable[[str], Any] = print,
+    model: Any, sde: scoresde.AffineSDE, budgets: tuple[int, ...], pilot: int = 128, tests: int = 256
 ) -> dict[str, tuple[scoresde.FittedGrid, dict[str, Any]]]:
     """Fitted grids of a network for some budgets, with their errors on other noise beside those of the peers' methods.
 
@@ -199,60 +214,53 @@ def network(
     generator = torch.Generator().manual_seed(3)
     x = sde.prior_sample((pilot + tests, *model.event_shape), generator=generator, dtype=F64)
     ends = scoresde.solve(sde, score, x, method=UniPC(order=2), steps=300).x
-    half = scoresde.solve(sde, score, x, method=UniPC(order=2), steps=200).x
-    say(f"reference: {summary(distances(half, ends))} between 200 and 300 steps")
+    test, test_ends = x[pilot:], ends[pilot:]
     out = {}
     for budget in budgets:
-        rivals = {}
-        for method in PUBLISHED:
-            for grid in ("log_snr", "karras", "time"):
-                got = scoresde.solve(sde, score, x[pilot:], method=method, steps=budget, grid=grid).x
-                rivals[f"{short(method)} on {grid}"] = summary(distances(got, ends[pilot:]))
-        best, kept = math.inf, None
-        for method in methods:
-            count = steps_of(method, budget)
-            fitted = scoresde.fit_grid(
-                sde, score, count, method, x=x[:pilot], reference=ends[:pilot], iterations=iterations
-            )
-            got = scoresde.solve(sde, score, x[pilot:], method=method, grid=fitted).x
-            if fitted.fitted.median < best:
-                best = fitted.fitted.median
-                kept = (
-                    fitted,
-                    {
-                        "method": fitted.method,
-                        "fitted": summary(distances(got, ends[pilot:])),
-                        "peers": {
-                            kind: min((row[kind], name) for name, row in rivals.items()) for kind in ("rms", "median")
-                        },
-                        "calls on the pilot": fitted.cost.pilots,
-                    },
-                )
-        assert kept is not None
-        out[str(budget)] = kept
-        say(f"{budget} evaluations: {kept[1]}")
+        peers, best = rivals_of(sde, score, test, test_ends, budget), math.inf
+        for method in NETWORK_METHODS:
+            began = time.perf_counter()
+            grid = scoresde.fit_grid(sde, score, steps_of(method, budget), method, x=x[:pilot], reference=ends[:pilot])
+            seconds = time.perf_counter() - began
+            if grid.fitted.median < best:
+                best = grid.fitted.median
+                solved = {
+                    key: summary(distances(scoresde.solve(sde, score, test, method=method, **options).x, test_ends))
+                    for key, options in (("fitted", {"grid": grid}), ("default", {"steps": grid.steps}))
+                }
+                took = {"calls on the pilot": grid.cost.pilots, "seconds": seconds}
+                out[str(budget)] = (grid, {"method": grid.method, **solved, "peers": peers, **took})
+        print(f"{budget} evaluations: {out[str(budget)][1]}", flush=True)
     return out
 
 
-def short(method: Solver) -> str:
-    """A method with the options that matter here."""
-    return f"{method.name} {getattr(method, 'order', '')}".strip()
+def measure_network(ship: bool) -> None:
+    """The shipped network: results, and with ``ship`` the grids in its config."""
+    model = scoresde.load("digits")
+    rows, fitted = {}, []
+    for name, sde in NETWORK_PROCESSES.items():
+        found = network(model, sde, NETWORK_BUDGETS)
+        rows[name] = {budget: row for budget, (_, row) in found.items()}
+        fitted += [grid for grid, _ in found.values()]
+    write("fitted_network", rows, "python -m benchmarks fitted_grids --network")
+    if ship:
+        directory = Path(scoresde.__file__).parent / "zoo" / "weights" / "digits"
+        scoresde.save(replace(model, config=replace(model.config, grids=tuple(fitted))), directory)
 
 
 def main(arguments: list[str]) -> None:
     """Fit, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks fitted_grids", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 evaluations with one method, checked for the gain")
-    parser.add_argument("--network", action="store_true", help="the shipped network, printed only")
+    parser.add_argument("--network", action="store_true", help="the shipped network, to a file of its own")
+    parser.add_argument("--ship", action="store_true", help="with --network: put the grids into the network's config")
     parser.add_argument("--no-write", action="store_true")
     parser.add_argument("-v", action="store_true", help="print every fit")
     parser.add_argument("--problems", default=",".join(PILOT), help="the others are kept as in the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.network:
-        for sde in (scoresde.VPSDE(), scoresde.VESDE()):
-            print(sde)
-            network(scoresde.load("digits"), sde)
+        measure_network(options.ship)
         return
     budgets = (10,) if options.quick else BUDGETS
     results: dict[str, Any] = {}
