@@ -237,6 +237,7 @@ class Grid:
 
     times: tuple[float, ...]
     name: str = "given"
+    method = ""  # the method that it belongs to, if any: a solver as text
 
     @property
     def steps(self) -> int:

@@ -36,7 +36,7 @@ from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
 from .sdes import SDE, AffineSDE
-from .solvers import Solver, choose, drift_methods, make_solver
+from .solvers import Solver, choose, described, drift_methods, make_solver
 from .targets import GaussianStart
 
 DEFAULT_TOLERANCE = 1e-3
@@ -91,7 +91,8 @@ def solve(
         x: the state at ``t_start``, ``(batch, *event)``; missing, it is drawn from the prior.
         method: a name of `methods`, a solver object, or ``"auto"``: with ``steps`` as the number of evaluations, the
             method that the measured table of all methods recommends for it (up to 7 ``"ipndm"``, up to 29
-            ``"dpm_3m"``, else ``"unipc3"``); else, with tolerances or none, ``"adams"``.
+            ``"dpm_3m"``, else ``"unipc3"``), with a fitted grid the method that it was fitted for; else, with
+            tolerances or none, ``"adams"``.
         shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one
             sample, or one a seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
@@ -164,7 +165,7 @@ def solve(
     if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
     if isinstance(method, str) and method == "auto":
-        solver, steps = _chosen(sde, steps, given_grid, solver_options)
+        solver, steps = _chosen(sde, steps, grid, given_grid, solver_options)
     else:
         solver = make_solver(method, solver_options, inspect.signature(solve).parameters)
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
@@ -255,8 +256,12 @@ def _times(
     return (ends[0], ends[1]), None
 
 
-def _chosen(sde: SDE, steps: Any, given_grid: Tensor | None, options: Mapping[str, Any]) -> tuple[Solver, int | None]:
+def _chosen(
+    sde: SDE, steps: Any, grid: Any, given_grid: Tensor | None, options: Mapping[str, Any]
+) -> tuple[Solver, int | None]:
     """The method for ``method="auto"``, and its number of steps unless a grid sets it."""
+    if isinstance(grid, Grid) and grid.method and not options:
+        return described(grid.method), None
     budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     if given_grid is None:
         return choose(sde.affine, budget, options)

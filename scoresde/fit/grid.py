@@ -94,7 +94,8 @@ class FittedGrid(Grid):
     Args:
         times: from the start to the end of the solve.
         name: what to call it.
-        method: the method that it was fitted for; others run on it too, for what it is worth to them.
+        method: the method that it was fitted for, as text, which ``method="auto"`` takes; others run on it too, for
+            what it is worth to them.
         process: the process, as text.
         log_snr: of the process at the times; what tells it from others.
         fitted, default: the held-out `Errors` on this grid and on the default one.

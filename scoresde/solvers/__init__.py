@@ -40,7 +40,7 @@ from .midpoint import Midpoint
 from .multistep import Multistep
 from .pairs import DOP853, RK23, Pair, Tsit5
 from .predictor_corrector import PredictorCorrector
-from .registry import Method, drift_methods, make_solver, methods
+from .registry import Method, described, drift_methods, make_solver, methods
 from .res import RES2S, RES3S
 from .restart import Interval, Restart
 from .reverse_diffusion import ReverseDiffusion
@@ -149,6 +149,7 @@ __all__ = [
     "UniPC2",
     "UniPC3",
     "choose",
+    "described",
     "drift_methods",
     "make_solver",
     "methods",

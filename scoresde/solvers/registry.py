@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
@@ -232,3 +233,23 @@ def _parts(options: dict[str, Any]) -> dict[str, Any]:
                 f"{type(corrector).__name__}(...), or give `corrector` by its name."
             )
     return options
+
+
+def described(text: str) -> Solver:
+    """A solver from its class and options as Python writes them.
+
+    Raises:
+        InvalidArgumentError: the text is none of a solver with plain options.
+
+    Example:
+        >>> described("IPNDM(order=3)").name
+        'ipndm'
+    """
+    classes = {cls.__name__: cls for solver in SOLVERS for cls in solver.__mro__ if issubclass(cls, Solver)}
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError("it is no call with options by name")
+        return classes[call.func.id](**{str(k.arg): ast.literal_eval(k.value) for k in call.keywords})
+    except (SyntaxError, KeyError, ValueError, TypeError) as error:
+        raise InvalidArgumentError(f"{text!r} is no solver of this package with its options: {error}.") from error

@@ -93,3 +93,23 @@ def test_a_process_with_a_drift_only() -> None:
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(scoresde.InvalidArgumentError, match=message):
         solve(SDE, TARGET.score(SDE), X, method="auto", **arguments)
+
+
+def test_a_fitted_grid_brings_its_method() -> None:
+    method = scoresde.solvers.UniP(order=2, variant="full")
+    grid = scoresde.fit_grid(SDE, TARGET.score(SDE), 4, method, pilot=4, iterations=0, starts="quadratic")
+    auto = solve(SDE, TARGET.score(SDE), X, method="auto", grid=grid)
+    assert torch.equal(auto.x, solve(SDE, TARGET.score(SDE), X, method=method, grid=grid).x)
+
+
+@pytest.mark.parametrize(
+    "text", ["unipc", "UniPC(2)", "UniPC(order=0)", "Solver()", "print()", "UniPC(order=print)", "("]
+)
+def test_text_that_is_no_solver(text: str) -> None:
+    with pytest.raises(scoresde.InvalidArgumentError):
+        scoresde.solvers.described(text)
+
+
+def test_every_solver_comes_back_from_its_text() -> None:
+    for solver in (scoresde.solvers.UniPC(order=3, start_up="published"), scoresde.solvers.IPNDM(order=2)):
+        assert scoresde.solvers.described(repr(solver)) == solver

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -513,3 +515,43 @@ def test_a_crash_between_the_two_files_is_noticed(model: Pretrained, saved: Path
     assert calls == ["model.safetensors", "config.json"]
     with pytest.raises(CorruptCheckpointError, match="was altered"):
         load(saved)
+
+
+def test_fitted_grids_travel_with_the_network(model: Pretrained, tmp_path: Path) -> None:
+    grids = tuple(
+        scoresde.fit_grid(sde, model.score(sde), 2, "ddim", pilot=2, iterations=0, starts="quadratic", reference=3)
+        for sde in (scoresde.VPSDE(), scoresde.EDMSDE())
+    )
+    with_grids = replace(model, config=replace(model.config, grids=grids))
+    save(with_grids, tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    assert loaded.config.grids == grids
+    assert loaded.grid(scoresde.EDMSDE(), 2) == grids[1] != loaded.grid(scoresde.VPSDE(), 2)
+    for sde, steps in ((scoresde.VPSDE(), 3), (scoresde.VESDE(), 2)):
+        with pytest.raises(InvalidArgumentError, match="2 steps of VPSDE"):
+            loaded.grid(sde, steps)
+    with pytest.raises(InvalidArgumentError, match="none"):
+        model.grid(scoresde.VPSDE(), 2)
+    config = json.loads((tmp_path / "m" / "config.json").read_bytes())
+    for broken in ([{"times": [1.0, 0.5]}], [3], [{**config["grids"][0], "times": [1.0, 1.0, 0.5]}]):
+        (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "grids": broken}))
+        with pytest.raises(CorruptCheckpointError, match=r"grids\[0\]"):
+            load(tmp_path / "m", verify=False)
+
+
+@pytest.mark.parametrize("steps", [5, 8, 10, 20])
+@pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.EDMSDE()], ids=["vp", "edm"])
+def test_the_grids_of_the_shipped_network_are_better_than_the_default(sde: Any, steps: int) -> None:
+    model = load("digits")
+    grid = model.grid(sde, steps)
+    score, x = model.score(sde), sde.prior_sample((24, 1, 8, 8), generator=torch.Generator().manual_seed(77))
+    exact = scoresde.solve(sde, score, x, method="unipc2", steps=100).x
+
+    def median(**options: Any) -> float:
+        end = scoresde.solve(sde, score, x, **options).x
+        return float((end - exact).flatten(1).square().mean(1).sqrt().median())
+
+    method = scoresde.solvers.described(grid.method)
+    assert (
+        median(method="auto", grid=grid) == median(method=method, grid=grid) < 0.7 * median(method=method, steps=steps)
+    )
