@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._tensors import power
+from .._tensors import where
 from ..errors import InvalidArgumentError
 from ..processes import Process
 from ..sdes import Node
@@ -21,12 +22,15 @@ _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
 class AdaptiveState(NamedTuple):
-    """Per sample: step size, last accepted error norm, trial steps with a NaN, and which target time comes next."""
+    """Per sample: step size, last accepted error norm, trial steps with a NaN, which target time comes next; and what
+    the clock shows at the start of the step and at all target times."""
 
     h: Tensor
     last_error: Tensor
     non_finite: Tensor
     target: Tensor
+    now: Tensor
+    ends: Tensor
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class Adaptive(Controller):
 
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
         """The first step moves the state by about a hundredth of itself, and is at most a tenth of the way."""
-        now, ends = _clock(solver, start), self._ends(process, solver, x.device)
-        span = (ends[-1] - now).abs()
+        now, ends = _clock(solver, start), self._ends(process, solver, x)
+        span = (ends[:, -1] - now).abs()
         h = 0.01 * span
         if isinstance(solver_state, Tensor):  # the first derivative
             at, slope = x.detach(), solver_state.detach()
@@ -76,27 +80,29 @@ class Adaptive(Controller):
             size, speed = _rms(at / scale), _rms(slope / scale)
             h = torch.nan_to_num(0.01 * size / speed, nan=0.0, posinf=torch.inf)
             h = torch.where(h > 0, h, 0.01 * span).clamp(1e-6 * span, 0.1 * span)
-        state = AdaptiveState(
-            h, torch.ones_like(h), torch.zeros_like(h, dtype=torch.long), torch.zeros_like(h, dtype=torch.long)
-        )
-        return process.sde.nodes(self._stop(process, solver, start, now, ends, state)), state
+        none = torch.zeros_like(h, dtype=torch.long)
+        state = AdaptiveState(h, torch.ones_like(h), none, none, now, ends)
+        return process.sde.nodes(self._stop(process, solver, start.t, state)), state
 
-    def _ends(self, process: Process, solver: Solver, device: torch.device) -> Tensor:
-        """The target times on the solver's clock."""
-        return _clock(solver, process.sde.nodes(torch.tensor(self.targets, dtype=torch.float64, device=device)))
+    def _ends(self, process: Process, solver: Solver, x: Tensor) -> Tensor:
+        """The target times on the solver's clock, ``(batch, targets)``."""
+        times = torch.tensor(self.targets, dtype=torch.float64, device=x.device)
+        return _clock(solver, process.sde.nodes(times)).expand(len(x), -1)
 
-    def _stop(
-        self, process: Process, solver: Solver, start: Node, now: Tensor, ends: Tensor, state: AdaptiveState
-    ) -> Tensor:
-        """The time at which a step ends: h later on the clock, at the next target if that is nearer, half-way if two
-        steps would reach it."""
-        end = ends[state.target]
-        left = (end - now).abs()
-        step = torch.where(state.h >= 0.5 * left, 0.5 * left, state.h)
-        moved = process.times_at(now + step * torch.sign(end - now), solver.coordinate)
-        target = moved.new_tensor(self.targets)[state.target]
-        low, high = torch.minimum(start.t, target), torch.maximum(start.t, target)
-        return torch.where(state.h >= left * (1 - 1e-6), target, torch.minimum(torch.maximum(moved, low), high))
+    def _target(self, state: AdaptiveState) -> Tensor:
+        """The target time that comes next."""
+        if len(self.targets) == 1:
+            return state.h.new_full((1,), self.targets[0])
+        return state.h.new_tensor(self.targets)[state.target]
+
+    def _stop(self, process: Process, solver: Solver, t: Tensor, state: AdaptiveState) -> Tensor:
+        """The time at which a step from t ends: h later on the clock, at the next target if that is nearer, half-way if
+        two steps would reach it."""
+        way = state.ends.gather(1, state.target[:, None])[:, 0] - state.now
+        left, target = way.abs(), self._target(state)
+        moved = process.times_at(state.now + torch.sign(way) * torch.minimum(state.h, 0.5 * left), solver.coordinate)
+        moved = torch.minimum(torch.maximum(moved, torch.minimum(t, target)), torch.maximum(t, target))
+        return torch.where(state.h >= left * (1 - 1e-6), target, moved)
 
     def adapt(
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
@@ -111,37 +117,38 @@ class Adaptive(Controller):
         errors, powers, used, usable = _estimates(result.error, solver)
         norms = _rms((errors / scale[:, None]).masked_fill(errors == 0, 0.0), 2)
         error, p = norms.gather(1, used[:, None])[:, 0], powers[used]
-        finite = torch.isfinite(error) & torch.isfinite(_rms(new))
+        finite = torch.isfinite(error) & torch.isfinite(new.flatten(1).sum(1))
         accept = finite & (error <= 1)
-        h = (_clock(solver, stop) - _clock(solver, start)).abs()
-        bounded = torch.where(finite, error, torch.ones_like(error)).clamp_min(_TINY)
+        then = _clock(solver, stop)
+        h = (then - state.now).abs()
+        bounded = torch.where(finite, error, 1.0).clamp_min(_TINY)
+        size, caution = torch.log(bounded), math.log(solver.safety)
         now_gain, last_gain = solver.gains
-        factor = solver.safety * power(bounded, -now_gain / p) * power(state.last_error, last_gain / p)
+        factor = caution + (last_gain * torch.log(state.last_error) - now_gain * size) / p  # its logarithm
         if errors.shape[1] > 1:  # another order may allow a longer step
-            others = solver.safety * power(norms.clamp_min(_TINY), -1 / powers)
-            factor = torch.where(accept, torch.maximum(factor, torch.where(usable, others, 0.0).amax(1)), factor)
-        alone = (solver.safety * power(bounded, -1 / p)).clamp(self.shrink, 0.9)  # a rejection looks at this error only
-        factor = torch.where(accept, factor.clamp(self.shrink, solver.growth), alone)
-        factor = torch.where(finite, factor, torch.full_like(factor, self.shrink))
-        h_next = h * factor
-        cut_short = accept & (
-            h < state.h * (1 - 1e-6)
-        )  # a step that was cut to land on a target does not shrink the next one
+            others = caution - torch.log(norms.clamp_min(_TINY)) / powers
+            factor = torch.maximum(factor, torch.where(usable, others, -torch.inf).amax(1))
+        factor = factor.clamp(math.log(self.shrink), math.log(solver.growth))
+        alone = (caution - size / p).clamp(math.log(self.shrink), math.log(0.9))  # a rejection looks at this error only
+        h_next = h * torch.where(finite, torch.exp(torch.where(accept, factor, alone)), self.shrink)
+        # a step that was cut to land on a target does not shrink the next one
+        cut_short = accept & (h < state.h * (1 - 1e-6))
         h_next = torch.where(cut_short, torch.maximum(h_next, state.h), h_next)
-        begin = Node(*(torch.where(accept, b, a) for a, b in zip(start, stop, strict=True)))
-        hit = accept & (begin.t == begin.t.new_tensor(self.targets)[state.target])
+        begin, now = where(accept, (stop, then), (start, state.now))
+        hit = accept & (begin.t == self._target(state))
         done = hit & (state.target == len(self.targets) - 1)
         state = AdaptiveState(
             h=h_next,
             last_error=torch.where(accept, bounded.clamp_min(1e-4), state.last_error),
-            non_finite=state.non_finite + (~finite).long(),
-            target=torch.where(hit & ~done, state.target + 1, state.target),
+            non_finite=state.non_finite + ~finite,
+            target=state.target + (hit & ~done) if len(self.targets) > 1 else state.target,
+            now=now,
+            ends=state.ends,
         )
         failed = state.non_finite >= self.attempts
-        now = _clock(solver, begin)
-        ends = self._stop(process, solver, begin, now, self._ends(process, solver, x.device), state)
-        resolution = torch.finfo(torch.float64).eps * now.abs().clamp_min(1e-300)
-        tiny = ~done & ~failed & ~accept & ((h_next < _ULPS * resolution) | (ends == begin.t))
+        ends = self._stop(process, solver, begin.t, state)
+        still = (h_next < _ULPS * torch.finfo(torch.float64).eps * now.abs()) | (ends == begin.t)
+        tiny = ~(done | failed | accept) & still
         end = process.sde.nodes(torch.where(done | failed | tiny, begin.t, ends))
         return Decision(accept, begin, end, state, done, failed, tiny)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,16 @@ from .._tensors import check_number, sigmoid
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .priors import NormalPrior
+from .records import Node
+
+
+class _Schedule(NamedTuple):
+    r""":math:`\ln\sigma`, its derivative, :math:`g^2` and :math:`\sigma'`."""
+
+    log_sigma: Tensor
+    rate: Tensor
+    g2: Tensor
+    dsigma: Tensor
 
 
 class _LinearBeta(AffineSDE):
@@ -46,8 +57,30 @@ class _LinearBeta(AffineSDE):
     def _log_alpha(self, t: Tensor) -> Tensor:
         return -0.5 * self._integral(t)
 
+    def _log_sigma(self, t: Tensor) -> Tensor:
+        return self._of_integral(self._integral(t), self._beta(t)).log_sigma
+
+    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        beta = self._beta(t)
+        return -0.5 * beta, self._of_integral(self._integral(t), beta).rate
+
+    def _sigma_rate(self, t: Tensor) -> Tensor:
+        return self._of_integral(self._integral(t), self._beta(t)).dsigma
+
+    def _g2(self, t: Tensor) -> Tensor:
+        return self._of_integral(self._integral(t), self._beta(t)).g2
+
     @abc.abstractmethod
-    def _log_sigma(self, t: Tensor) -> Tensor: ...
+    def _of_integral(self, b: Tensor, beta: Tensor) -> _Schedule:
+        """What depends on how sigma follows from B."""
+
+    def nodes(self, t: Tensor) -> Node:
+        """See `AffineSDE.nodes`; beta and its integral are computed once."""
+        t = t.to(torch.float64)
+        beta, b = self._beta(t), self._integral(t)
+        log_alpha, f, own = -0.5 * b, -0.5 * beta, self._of_integral(b, beta)
+        alpha = log_alpha.exp()
+        return Node(t, alpha, own.log_sigma.exp(), log_alpha - own.log_sigma, f, own.g2, alpha * f, own.dsigma)
 
 
 class VPSDE(_LinearBeta):
@@ -69,15 +102,9 @@ class VPSDE(_LinearBeta):
         Song et al. (2021), eq. 11 and appendix C. https://arxiv.org/abs/2011.13456
     """
 
-    def _log_sigma(self, t: Tensor) -> Tensor:
-        return 0.5 * torch.log(-torch.expm1(-self._integral(t)))
-
-    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        beta = self._beta(t)
-        return -0.5 * beta, 0.5 * beta / torch.expm1(self._integral(t))
-
-    def _g2(self, t: Tensor) -> Tensor:
-        return self._beta(t)
+    def _of_integral(self, b: Tensor, beta: Tensor) -> _Schedule:
+        log_sigma, rate = 0.5 * torch.log(-torch.expm1(-b)), 0.5 * beta / torch.expm1(b)
+        return _Schedule(log_sigma, rate, beta, log_sigma.exp() * rate)
 
     def _time(self, lam: Tensor) -> Tensor:
         return self._inverse_integral(-logsigmoid(2 * lam))
@@ -100,18 +127,10 @@ class SubVPSDE(_LinearBeta):
         Song et al. (2021), eq. 12 and appendix C. https://arxiv.org/abs/2011.13456
     """
 
-    def _log_sigma(self, t: Tensor) -> Tensor:
-        return torch.log(-torch.expm1(-self._integral(t)))
-
-    def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        beta = self._beta(t)
-        return -0.5 * beta, beta / torch.expm1(self._integral(t))
-
-    def _sigma_rate(self, t: Tensor) -> Tensor:
-        return self._beta(t) * torch.exp(-self._integral(t))
-
-    def _g2(self, t: Tensor) -> Tensor:
-        return -self._beta(t) * torch.expm1(-2 * self._integral(t))
+    def _of_integral(self, b: Tensor, beta: Tensor) -> _Schedule:
+        return _Schedule(
+            torch.log(-torch.expm1(-b)), beta / torch.expm1(b), -beta * torch.expm1(-2 * b), beta * torch.exp(-b)
+        )
 
     def _time(self, lam: Tensor) -> Tensor:
         return self._inverse_integral(2 * torch.asinh(0.5 * torch.exp(-lam)))  # alpha/sigma = 1/(2 sinh(B/2))

@@ -94,6 +94,8 @@ def adapt(
         full(last),
         torch.full((n,), non_finite, dtype=torch.long),
         torch.full((n,), target, dtype=torch.long),
+        full(t),
+        controller._ends(process_of(), RK45(), torch.zeros(n, 1)),
     )
     x = torch.zeros(n, 4, dtype=torch.float64) if x is None else x
     result = StepResult(x, None, torch.tensor(error, dtype=torch.float64)[:, None].expand(n, 4))
@@ -176,10 +178,10 @@ def test_a_step_never_passes_a_target(t: float, h: float, targets: list[float]) 
     controller = Adaptive(1.0, tuple(sorted(targets, reverse=True)), rtol=1e-3, atol=1e-3)
     time = torch.tensor([t], dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.long)
-    state = AdaptiveState(torch.tensor([h], dtype=torch.float64), torch.ones(1), zero, zero)
     process, solver = process_of(), RK45()
-    ends = controller._ends(process, solver, time.device)
-    stop = float(controller._stop(process, solver, process.sde.nodes(time), time, ends, state))
+    ends = controller._ends(process, solver, time[:, None])
+    state = AdaptiveState(torch.tensor([h], dtype=torch.float64), torch.ones(1), zero, zero, time, ends)
+    stop = float(controller._stop(process, solver, time, state))
     end = controller.targets[0]
     left = t - end
     assert end <= stop < t or h < 1e-15
