@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, expand, power, where
+from .._tensors import check_integer, check_number, expand, where
 from ..noise import Noise
 from ..processes import Coordinate, Process, angle
 from ..sdes import Node
@@ -22,13 +24,14 @@ _FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
 
 class AdamsState(NamedTuple):
     """Per sample, newest first: the angles at which the derivatives in memory were made, the derivatives, how many
-    there are; and of the last step its size and the error norms of all orders."""
+    there are; of the last step its size and the error norms of all orders; and the scale of the state at its end."""
 
     clocks: Tensor
     values: Tensor
     known: Tensor
     h: Tensor
     norms: Tensor
+    scale: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,29 +115,31 @@ class Adams(Solver):
         one = torch.ones_like(clocks[:, 0])
         norms = torch.full_like(clocks, torch.inf)
         norms[:, 0] = 1.0
-        return AdamsState(clocks, torch.cat([value[:, None], unknown], dim=1), one.long(), one, norms)
+        values = torch.cat([value[:, None], unknown], dim=1)
+        return AdamsState(clocks, values, one.long(), one, norms, self.coordinate.scale(start))
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
         ended, end = stop.sigma == 0, stop
-        if bool(ended.any()):
+        some = bool(ended.any())
+        if some:
             near = process.at((start.lam + 1).clamp_min(_FAR))
             stop = Node(*(torch.where(ended, a, b) for a, b in zip(near, stop, strict=True)))
-        now, then = self.coordinate.clock(start), self.coordinate.clock(stop)
-        size, h = self.coordinate.scale(stop), then - now
+        now, then = state.clocks[:, :1], self.coordinate.clock(stop)
+        size, h = self.coordinate.scale(stop), then - now[:, 0]
         orders = torch.arange(1, self.max_order + 1, device=x.device)
         known = orders <= state.known[:, None]
+        shrunk = (h / state.h).abs()
         still = h.abs() < _STILL
-        close = still | ((state.known > 1) & (h.abs() < _CLOSE * state.h.abs()))
+        close = still | ((state.known > 1) & (shrunk < _CLOSE))
         unit = torch.where(still, _STILL, h)[:, None]
-        newton = _newton(torch.where(known, (state.clocks - now[:, None]) / unit, -1.0 - orders))
+        newton = _newton(torch.where(known, (state.clocks - now) / unit, -1.0 - orders))
         length = (size * h)[:, None]
         # the order less 1 whose error, seen from the last step, is the smallest for this one
-        used = (state.norms * power((h / state.h).abs()[:, None], orders + 1)).argmin(1)
+        used = (torch.log(state.norms) + (orders + 1) * torch.log(shrunk)[:, None]).argmin(1)
         degree = torch.where(orders <= used[:, None] + 1, newton.integrals[:, :-1], 0.0)
-        weights = (degree[:, None] @ newton.differences)[:, 0]
-        kept = expand(size / self.coordinate.scale(start), x)
-        predicted = kept * x + _times((length * weights)[:, None], state.values)[:, 0]
+        weights = length[:, None] * (degree[:, None] @ newton.differences)
+        predicted = expand(size / state.scale, x) * x + _times(weights, state.values)[:, 0]
 
         value = self.coordinate.slope(process, predicted, stop)
         continued = (newton.reach[:, :-1, None] * newton.differences).cumsum(1)  # P_q(1) for all q
@@ -143,7 +148,7 @@ class Adams(Solver):
         rows = torch.arange(len(x), device=x.device)
         gain = (share * newton.integrals[:, 1:])[rows, used]
         moved = predicted + expand(gain, x) * missed[rows, used]
-        if bool(ended.any()):  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
+        if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
             cos, sin = (expand(v, x) for v in (torch.cos(then), torch.sin(then)))
             clean = self.spread * (cos * (predicted / expand(size, x)) - sin * value)
             moved = where(ended, expand(end.alpha, x) * clean, moved)
@@ -154,12 +159,14 @@ class Adams(Solver):
         norms = torch.where(usable, norms, torch.inf)
         clocks = torch.cat([then[:, None], state.clocks[:, :-1]], dim=1)
         values = torch.cat([value[:, None], state.values[:, :-1]], dim=1)
-        after = AdamsState(clocks, values, (state.known + 1).clamp_max(self.max_order), h, norms)
-        instead = state._replace(
-            clocks=torch.cat([then[:, None], state.clocks[:, 1:]], dim=1),
-            values=torch.cat([value[:, None], state.values[:, 1:]], dim=1),
-        )
-        after = where(close, instead, after)  # divided differences need nodes apart
+        after = AdamsState(clocks, values, (state.known + 1).clamp_max(self.max_order), h, norms, size)
+        if bool(close.any()):  # divided differences need nodes apart
+            instead = state._replace(
+                clocks=torch.cat([then[:, None], state.clocks[:, 1:]], dim=1),
+                values=torch.cat([value[:, None], state.values[:, 1:]], dim=1),
+                scale=size,
+            )
+            after = where(close, instead, after)
         return StepResult(moved, after, Estimates(errors, orders + 1.0, used, usable), state._replace(h=h, norms=norms))
 
 
@@ -183,15 +190,17 @@ def _newton(r: Tensor) -> Newton:
     differences = (1 / gaps).cumprod(2).mT.tril()
     one = torch.ones_like(r[:, :1])
     reach = torch.cat([one, (1 - r).cumprod(1)], dim=1)
-    basis = torch.nn.functional.pad(one, (0, k))  # coefficients of the product, lowest power first
-    integrals, backward = [basis], []
-    for i in range(k):
-        shifted = torch.nn.functional.pad(basis[:, :-1], (1, 0))
-        backward.append(shifted - basis)
-        basis = shifted - r[:, i : i + 1] * basis
-        integrals.append(basis)
-    powers = 1 / torch.arange(1, k + 2, dtype=r.dtype, device=r.device)  # the integrals of 1, tau, ...
-    return Newton(differences, reach, *((torch.stack(p, 1) * powers).sum(2) for p in (integrals, backward)))
+    at, weights = _gauss(k, r.device)
+    products = (at - r[:, None, :]).cumprod(2)  # (batch, points, k)
+    products = weights * torch.cat([torch.ones_like(products[:, :, :1]), products], dim=2)
+    return Newton(differences, reach, products.sum(1), ((at - 1) * products[:, :, :-1]).sum(1))
+
+
+@functools.cache
+def _gauss(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss on [0, 1], ``(points, 1)``, exact for polynomials of degree k + 1."""
+    at, weights = np.polynomial.legendre.leggauss(k // 2 + 1)
+    return tuple(torch.tensor(v, device=device)[:, None] for v in (0.5 * (at + 1), 0.5 * weights))  # type: ignore[return-value]
 
 
 def _times(matrix: Tensor, values: Tensor) -> Tensor:
