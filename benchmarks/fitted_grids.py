@@ -54,7 +54,7 @@ PILOT = {"ring": 256, "gaussian": 64, "digits": 96}
 ITERATIONS = 120
 NETWORK_BUDGETS = (5, 8, 10, 20)
 NETWORK_PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
-NETWORK_METHODS: tuple[Solver, ...] = (UniPC(order=1), UniPC(order=2), IPNDM())
+NETWORK_METHODS: tuple[Solver, ...] = (UniPC(order=2), IPNDM(order=3), IPNDM())
 
 
 class Points:
