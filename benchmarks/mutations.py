@@ -30,11 +30,35 @@ TESTS = (
     "tests/convergence/test_correctors.py",
     "tests/convergence/test_langevin.py",
     "tests/convergence/test_pc.py",
-    "tests/unit",
+    "tests/convergence/test_general.py",
     "tests/statistical",
     "tests/contract/test_solvers.py",
+    "tests/unit",
     "tests/integration",
 )
+
+
+# Those that a defect in a file is most likely to be noticed by, before all the others.
+FIRST: dict[str, tuple[str, ...]] = {
+    "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
+    "noise/brownian.py": ("tests/statistical/test_brownian.py",),
+    "solvers/transition.py": ("tests/unit/test_simulate.py",),
+    "solvers/sra.py": ("tests/convergence/test_general.py", "tests/convergence/test_sde.py"),
+    "correctors/langevin.py": ("tests/convergence/test_langevin.py",),
+    "correctors/underdamped.py": ("tests/convergence/test_correctors.py",),
+    "correctors/mala.py": ("tests/convergence/test_correctors.py",),
+    "controllers/adaptive.py": ("tests/unit/test_controllers.py",),
+    "controllers/fixed.py": ("tests/unit/test_controllers.py",),
+    "processes/general.py": ("tests/convergence/test_general.py",),
+    "models.py": ("tests/unit/test_models.py",),
+    "sdes/gaussian.py": ("tests/unit/test_sdes.py",),
+    "sdes/vp.py": ("tests/unit/test_sdes.py",),
+    "sdes/priors.py": ("tests/unit/test_sdes.py",),
+    "_phi.py": ("tests/unit/test_phi.py",),
+    "discrete.py": ("tests/unit/test_discrete.py",),
+    "thresholds.py": ("tests/unit/test_thresholds.py",),
+    "losses.py": ("tests/unit/test_training.py",),
+}
 
 
 class Defect(NamedTuple):
@@ -62,7 +86,16 @@ DEFECTS = (
         "return self._block[:, self._used - 1].to(like)",
         "return self._block[:, self._used - 1].to(like) * 1.02",
     ),
-    Defect("noise x 1.02: Brownian bridge", "noise/brownian.py", "alpha=spread)", "alpha=1.02 * spread)"),
+    Defect(
+        "noise x 1.02: Brownian bridge", "noise/brownian.py", "alpha=math.sqrt(share", "alpha=1.02 * math.sqrt(share"
+    ),
+    Defect(
+        "noise x 1.02: bridge with areas",
+        "noise/brownian.py",
+        "deviation * z[..., 0])",
+        "1.02 * deviation * z[..., 0])",
+    ),
+    Defect("the variance of a bridge's area", "noise/brownian.py", "(12 * left)", "(6 * left)"),
     Defect("noise x 1.02: Euler-Maruyama", S + "euler_maruyama.py", "+ spread * noise", "+ 1.02 * spread * noise"),
     Defect(
         "noise x 1.02: ancestral",
@@ -199,8 +232,8 @@ DEFECTS = (
     Defect(
         "sub-VP's sigma squared: a root too many",
         "sdes/vp.py",
-        "return torch.log(-torch.expm1(-self._integral(t)))",
-        "return 0.5 * torch.log(-torch.expm1(-self._integral(t)))",
+        "torch.log(-torch.expm1(-b)), beta / torch.expm1(b)",
+        "0.5 * torch.log(-torch.expm1(-b)), beta / torch.expm1(b)",
     ),
     Defect(
         "standard deviation for variance: prior",
@@ -236,7 +269,8 @@ DEFECTS = (
     ),
     Defect("DEIS: no 1/2", S + "deis.py", "0.5 * h * w", "h * w"),
     Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(1 / 3, 2 / 3)", "(2 / 3, 1 / 3)"),
-    Defect("ShARK: the area's variance", S + "sra.py", "12**-0.5", "6**-0.5"),
+    Defect("ShARK: the mean for the area", S + "sra.py", "area = mean - 0.5 * w", "area = mean"),
+    Defect("the variance of a mean of the path", "noise/sources.py", "12**-0.5", "6**-0.5"),
     Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
     Defect(
         "the start-up a degree lower",
@@ -337,7 +371,9 @@ def main(arguments: list[str]) -> None:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             plant(defect, Path(folder))
-            survived, test = run(Path(folder), TESTS)
+            survived, test = run(Path(folder), FIRST.get(defect.path, ()) or TESTS[:1])
+            if survived:
+                survived, test = run(Path(folder), TESTS)
         results[defect.name] = "survived" if survived else test
         print(f"{time.monotonic() - begin:6.1f} s  {defect.name}: {results[defect.name]}", flush=True)
     survivors = [name for name, test in results.items() if test == "survived"]

@@ -204,3 +204,50 @@ def test_a_clock_that_stands_still_between_two_times() -> None:
     path = BrownianPath([1], 0.0, 1.0, depth=2, clock=lambda t: torch.where(t < 0.5, t, 0.5))
     like = torch.zeros(1, 1, dtype=F64)
     assert float(path.between(0.6, 0.65, like).abs()) == 0.0
+
+
+class Probe(BrownianPath):
+    """Unit draws in place of random ones: each moves one sample, so that values are the weights of the draws."""
+
+    def __init__(self, draws: int, **options: object) -> None:
+        super().__init__(0, 0.0, 1.0, **options)  # type: ignore[arg-type]
+        self.like = torch.zeros(draws, 1, dtype=F64)
+        self.places: dict[int, int] = {}
+
+    def _draw(self, counter: int, like: torch.Tensor) -> torch.Tensor:
+        parts = 1 + self.areas
+        first = self.places.setdefault(counter, parts * len(self.places))
+        unit = torch.zeros(*like.shape, parts, dtype=F64)
+        for i in range(parts):
+            unit[first + i, 0, i] = 1.0
+        return unit if self.areas else unit[..., 0]
+
+
+@pytest.mark.parametrize("areas", [False, True])
+@pytest.mark.parametrize("depth", [0, 1, 3, 6])
+@pytest.mark.parametrize("order", [1, -1, 5, 7])
+def test_the_law_exactly(areas: bool, depth: int, order: int) -> None:
+    """The covariance of values (and integrals) at many times, asked for in several orders, to rounding:
+    Cov(W_s, W_t) = s, Cov(W_s, I_t) = s t - s^2/2 for s <= t and t^2/2 else, Cov(I_s, I_t) = s^2 t/2 - s^3/6."""
+    times = [0.0, 0.03, 0.125, 0.126, 0.5, 0.61, 0.62, 0.9, 0.97, 1.0, 0.3]  # 11, a prime
+    path = Probe(400, depth=depth, areas=areas)
+    for i in range(len(times)):
+        path._at(times[i * order % len(times)], path.like)
+    columns = [path._at(t, path.like).reshape(400, -1) for t in times]
+    w = torch.stack([c[:, 0] for c in columns])
+    t = torch.tensor(times, dtype=F64)
+    low, high = torch.minimum(t[:, None], t), torch.maximum(t[:, None], t)
+    torch.testing.assert_close(w @ w.mT, low, rtol=0, atol=1e-13)
+    if areas:
+        integral = torch.stack([c[:, 1] for c in columns])
+        cross = torch.where(t[:, None] <= t, t[:, None] * t - t[:, None] ** 2 / 2, t**2 / 2)
+        torch.testing.assert_close(w @ integral.mT, cross, rtol=0, atol=1e-13)
+        torch.testing.assert_close(integral @ integral.mT, low**2 * high / 2 - low**3 / 6, rtol=0, atol=1e-13)
+
+
+def test_the_law_on_a_clock_exactly() -> None:
+    path = Probe(100, depth=3, clock=lambda t: torch.exp(2 * t))
+    times = [0.9, 0.11, 0.5, 0.0, 1.0, 0.35]
+    w = torch.stack([path.value(t, path.like)[:, 0] for t in times])
+    v = torch.exp(2 * torch.tensor(times, dtype=F64)) - 1
+    torch.testing.assert_close(w @ w.mT, torch.minimum(v[:, None], v), rtol=0, atol=1e-12)
