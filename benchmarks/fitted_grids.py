@@ -51,7 +51,7 @@ METHODS: tuple[Solver, ...] = (
     IPNDM(),
 )
 PILOT = {"ring": 256, "gaussian": 64, "digits": 96}
-ITERATIONS = 120
+ITERATIONS: int | None = None  # as many as `fit_grid` takes by itself
 NETWORK_BUDGETS = (5, 8, 10, 20)
 NETWORK_PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
 NETWORK_METHODS: tuple[Solver, ...] = (UniPC(order=2), IPNDM(order=3), IPNDM())

@@ -70,10 +70,11 @@ class Adaptive(Controller):
         return process.sde.nodes(torch.full((len(x),), self.t_start, dtype=torch.float64, device=x.device))
 
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
-        """The first step moves the state by about a hundredth of itself, and is at most a tenth of the way."""
+        """The first step is the solver's share of the way; where the derivative is known, it moves the state by about a
+        hundredth of itself, and is at most a tenth of the way."""
         now, ends = _clock(solver, start), self._ends(process, solver, x)
         span = (ends[:, -1] - now).abs()
-        h = 0.01 * span
+        h = solver.first_step * span
         if isinstance(solver_state, Tensor):  # the first derivative
             at, slope = x.detach(), solver_state.detach()
             scale = self.atol + self.rtol * at.abs()
