@@ -98,8 +98,9 @@ class Solver(abc.ABC):
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         first_step: of an adaptive method, the length of the first step in units of the whole way; ``growth``: the
-            largest ratio of a step to the one before; ``safety``: the share that is taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's
-            factor :math:`e^{-a/p}\,e_{last}^{b/p}`.
+            largest ratio of a step to the one before; ``safety``: the share that is taken of a step that would meet
+            the tolerance; ``gains``: the exponents a and b of the next step's factor
+            :math:`e^{-a/p}\,e_{last}^{b/p}`.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; else independent draws will do.
     """
