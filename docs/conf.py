@@ -132,6 +132,33 @@ def fitted_table() -> str:
     return markdown(head, rows, record)
 
 
+def network_table() -> str:
+    """The figures of ``benchmarks/results/fitted_network.json``."""
+    record = load("fitted_network")
+    rows = []
+    for process, budgets in record["results"].items():
+        for budget, row in budgets.items():
+            best, whose = row["peers"]["median"]
+            errors = [f"{row[k]['rms']:.1e} / {row[k]['median']:.1e}" for k in ("default", "fitted")]
+            ratio, took = f"{row['fitted']['median'] / best:.2f}", f"{row['calls on the pilot']:.0f}"
+            rows.append([f"{process}, {budget}", f"`{row['method']}`", *errors, f"{best:.1e}, {whose}", ratio, took])
+    head = ["process, evaluations", "method", "default", "fitted", "best peer, median", "fitted over it", "calls"]
+    return markdown(head, rows, record)
+
+
+def warm_table() -> str:
+    """The figures of ``benchmarks/results/warm_start.json``."""
+    record = load("warm_start")
+    rows = []
+    for problem, by_tolerance in record["results"].items():
+        for rtol, row in by_tolerance.items():
+            counts = [f"{row['adams'][k]['evaluations']:.1f}" for k in ("full", "warm")]
+            errors = [f"{row['unipc2'][k]['median']:.1e}" for k in ("full", "warm")]
+            rows.append([problem, rtol, f"{row['sigma / alpha']:.2g}", *counts, *errors])
+    head = ["problem", "rtol", "ends at sigma / alpha", "`adams` without", "with", "`unipc2`, 8, without", "with"]
+    return markdown(head, rows, record)
+
+
 def adaptive_tables() -> str:
     """The figures of ``benchmarks/results/adaptive.json``."""
     record = load("adaptive")
@@ -212,7 +239,7 @@ def adaptive_sde_table() -> str:
 FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
     "api": {"<!-- api -->": api_reference},
-    "fitted_grids": {"<!-- fitted grids -->": fitted_table},
+    "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,
@@ -220,6 +247,7 @@ FILLED = {
         "<!-- deterministic methods -->": lambda: methods("ode"),
         "<!-- stochastic methods -->": lambda: methods("sde"),
     },
+    "warm_start": {"<!-- warm starts -->": warm_table},
 }
 
 

@@ -70,17 +70,18 @@ class Adaptive(Controller):
         return process.sde.nodes(torch.full((len(x),), self.t_start, dtype=torch.float64, device=x.device))
 
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
-        """The first step is the solver's share of the way; where the derivative is known, it moves the state by about a
-        hundredth of itself, and is at most a tenth of the way."""
+        """The first step is the solver's share of the way, or less: where the derivative is known, one that moves the
+        state by a hundredth of itself. A small derivative is no reason for a long one, at whose end an error estimate
+        may be small by chance."""
         now, ends = _clock(solver, start), self._ends(process, solver, x)
         span = (ends[:, -1] - now).abs()
-        h = solver.first_step * span
+        h = most = solver.first_step * span
         if isinstance(solver_state, Tensor):  # the first derivative
             at, slope = x.detach(), solver_state.detach()
             scale = self.atol + self.rtol * at.abs()
             size, speed = _rms(at / scale), _rms(slope / scale)
             h = torch.nan_to_num(0.01 * size / speed, nan=0.0, posinf=torch.inf)
-            h = torch.where(h > 0, h, 0.01 * span).clamp(1e-6 * span, 0.1 * span)
+            h = torch.minimum(torch.where(h > 0, h, most).clamp_min(1e-6 * span), most)
         none = torch.zeros_like(h, dtype=torch.long)
         state = AdaptiveState(h, torch.ones_like(h), none, none, now, ends)
         return process.sde.nodes(self._stop(process, solver, start.t, state)), state

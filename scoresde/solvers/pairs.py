@@ -174,6 +174,7 @@ class DOP853(Pair):
     """
 
     name: ClassVar[str] = "dop853"
+    first_step: ClassVar[float] = 1e-3  # a step of order 8 is fooled more easily
     ode_order: ClassVar[int] = 8
     reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), II.10"
 

@@ -102,7 +102,7 @@ class Gaussian(Target):
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=self.dtype)
-        return self.mean.to(z) + self.spectrum.to(z).map(z, torch.sqrt)
+        return self.mean.to(z) + self.spectrum.to(z).draw(z)
 
     def flow_map(self, x: Tensor, sde: AffineSDE, s: Any, t: Any) -> Tensor:
         r"""The exact probability-flow map from time s to time t, in either direction:

@@ -70,6 +70,10 @@ class Spectrum(NamedTuple):
         r""":math:`f(\Sigma)\,x`."""
         return self.back(function(self.values) * self.into(x))
 
+    def draw(self, z: Tensor) -> Tensor:
+        """A draw of N(0, cov), given one of N(0, I)."""
+        return self.back(self.values.sqrt() * z)
+
     def log_density(self, centred: Tensor, variance: Function) -> Tensor:
         """Of N(0, variance(cov)), ``(batch,)``."""
         turned = self.into(centred)
@@ -152,6 +156,10 @@ class LowRankSpectrum(NamedTuple):
         r""":math:`f(\Sigma)\,x = f(v)x + U(f(\lambda) - f(v))U^Tx`."""
         own, rest = self._functions(function)
         return rest * x + (((own - rest.flatten(1)) * (x.flatten(1) @ self.basis)) @ self.basis.mT).reshape(x.shape)
+
+    def draw(self, z: Tensor) -> Tensor:
+        """A draw of N(0, cov), given one of N(0, I)."""
+        return self.map(z, torch.sqrt)
 
     def log_density(self, centred: Tensor, variance: Function) -> Tensor:
         """Of N(0, variance(cov)), ``(batch,)``."""

@@ -214,3 +214,19 @@ def test_correlated_gaussians(method: str, name: str) -> None:
     assert float((up.x - x_min).abs().max()) < 1e-6 * sde.prior.std
     down = scoresde.solve(sde, target.score(sde), x_min, **options)
     assert float((down.x - x).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("method", ["dop853", "rk45"])
+def test_no_sample_is_far_off_at_a_flat_start(method: str) -> None:
+    """Where the flow begins flat, an error estimate can be small by chance at the end of a long first step: of 1,000
+    encodings none is 10 times further off than 99 % of them."""
+    sde = PROCESSES["edm"]
+    generator = torch.Generator().manual_seed(5)
+    root = torch.randn(4, 4, generator=generator, dtype=F64)
+    target = scoresde.targets.Gaussian(torch.zeros(4, dtype=F64), root @ root.mT)
+    x = target.sample(1000, generator=generator)
+    exact = target.flow_map(x, sde, sde.t_min, sde.t_max)
+    options: dict[str, Any] = {"method": method, "rtol": 1e-6, "atol": 1e-6}
+    up = scoresde.solve(sde, target.score(sde), x, t_start=sde.t_min, t_end=sde.t_max, **options)
+    off = (up.x - exact).square().mean(1).sqrt()
+    assert float(off.max()) < 10 * float(off.quantile(0.99)) < 1e-3 * sde.prior.std
