@@ -236,7 +236,7 @@ def fit_grid(
         seed: of the pilot.
         starts: names of grids, ``"quick"`` (the steps of an adaptive method), ``"perturbed"`` (the default grid with
             random gaps), grids, or tensors of times.
-        iterations: steps of the optimiser in all, by default 800 / ``steps`` (24 to 150), so that a fit takes about
+        iterations: steps of the optimiser in all, by default 720 / ``steps`` (20 to 150), so that a fit takes about
             2,000 calls on the pilot; 0 takes the best of the starts. ``starts="quick", iterations=0`` needs only one
             adaptive solve: as many steps fall in an interval as the adaptive pair took there.
         gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves an iteration.
@@ -279,7 +279,7 @@ def fit_grid(
         )
     steps = check_integer("steps", steps, low=2)
     iterations = (
-        min(max(800 // steps, 24), 150) if iterations is None else check_integer("iterations", iterations, low=0)
+        min(max(720 // steps, 20), 150) if iterations is None else check_integer("iterations", iterations, low=0)
     )
     check_integer("pilot", pilot, low=2)
     if isinstance(objective, str) and objective not in ("log", "rms"):
