@@ -51,6 +51,7 @@ _SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
 _STEP = 0.02  # of a finite difference in theta
 _PATIENCE = 8  # looks at the held-out half without progress
 _LOOK_EVERY = 3  # iterations
+_STARTING = 4.0  # a first step so much smaller than the next one is none that the error asked for
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -571,6 +572,8 @@ def equidistribute(sde: AffineSDE, paths: Tensor, steps: int, clock: _Clock) -> 
     for path in paths:
         times = torch.unique_consecutive(path[torch.isfinite(path)])  # rejected steps do not move
         u = (times if clock.in_time else sde.log_snr(times)).sub(clock.low).div(clock.high - clock.low)
+        while len(u) > 3 and _STARTING * (u[1] - u[0]) < u[2] - u[1]:  # steps that had not found their size
+            u = torch.cat([u[:1], u[2:]])
         shares += _interpolate(at, u, torch.linspace(0.0, 1.0, len(u), dtype=torch.float64)) / len(paths)
     inner = _interpolate(torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64), shares, at)
     return clock.times(clock.theta_of_gaps(inner.diff()))
