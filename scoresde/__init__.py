@@ -31,6 +31,7 @@ from .errors import (
 from .fit import FittedGrid, fit_grid, fit_start
 from .grids import Grid
 from .integrate import Info, Solution, Status
+from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
 from .models import ScoreModel
 from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
 from .sdes import (
@@ -85,6 +86,7 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidTypeError",
     "LangevinCorrector",
+    "Likelihood",
     "LinearGamma",
     "MALACorrector",
     "MaxStepsError",
@@ -110,12 +112,15 @@ __all__ = [
     "SubVPSDE",
     "UnderdampedCorrector",
     "UnsafeCheckpointError",
+    "bits_per_dim",
     "check_score",
+    "dequantize",
     "discrete",
     "fit_grid",
     "fit_start",
     "grids",
     "load",
+    "log_likelihood",
     "losses",
     "methods",
     "models",

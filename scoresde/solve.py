@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._signatures import accepts
+from ._arguments import check_limits, context_of, memory_note, tolerances
 from ._tensors import (
     check_dtype,
     check_integer,
@@ -39,7 +39,6 @@ from .sdes import SDE, AffineSDE
 from .solvers import Solver, choose, described, drift_methods, make_solver
 from .targets import GaussianStart
 
-DEFAULT_TOLERANCE = 1e-3
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
 MOST_STOCHASTICITY = 1e6
@@ -169,14 +168,14 @@ def solve(
     else:
         solver = make_solver(method, solver_options, inspect.signature(solve).parameters)
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
-    with _grad(differentiable), _bar(progress, solver.name) as bar, _memory_note(x, shape):
+    with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
             sde, score_fn, x, first, shape, dtype, device, seed, seeds, generator, noise
         )
         if start is not None and start.t != sde.t_max:
             state = start.state(state)
-        network = Network(score_fn, _context(context, score_fn, len(state), state.device))
+        network = Network(score_fn, context_of(context, score_fn, len(state), state.device))
         saved = _save_at(save_at, sde, times)
         if not solver.adaptive and not solver.own_steps:
             given_grid = _nodes(sde, solver, times, given_grid, grid, steps)
@@ -325,33 +324,7 @@ def _check_fit(
                     f"method such as 'rk45'."
                 )
     if isinstance(sde, AffineSDE) and start != end:
-        _check_limits(sde, score_fn, solver, times)
-
-
-def _check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[float, float]) -> None:
-    noisy, clean = max(times), min(times)
-    alpha, sigma = sde.node(noisy).alpha, sde.node(clean).sigma
-    if alpha < torch.finfo(torch.float32).tiny:
-        if not getattr(score_fn, "has_noise_limit", False):
-            raise InvalidArgumentError(
-                f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data, and rho, "
-                f"log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction told t or "
-                f"sigma, or t_max below {noisy:g}."
-            )
-        if not solver.noise_limit:
-            raise InvalidArgumentError(
-                f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
-                f"'heun', or t_max below {noisy:g}."
-            )
-    if sigma == 0.0 and times[0] == clean:
-        raise InvalidArgumentError(
-            f"sigma is 0 at t={clean:g}, where the score is not defined; start above it, at t_start > {clean:g}."
-        )
-    if sigma == 0.0 and not solver.data_limit:
-        raise InvalidArgumentError(
-            f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
-            f"{clean:g} with denoise=True."
-        )
+        check_limits(sde, score_fn, solver, times)
 
 
 def _initial(
@@ -438,26 +411,6 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
     return (len(seeds) if np.ndim(seeds) == 1 else 1, *event_shape)
 
 
-def _context(context: Any, score_fn: Any, batch: int, device: torch.device) -> dict[str, Tensor]:
-    if context is not None and not isinstance(context, Mapping):
-        raise InvalidTypeError(f"`context` must be a mapping from names to tensors, got {type(context).__name__}.")
-    checked = {}
-    for name, value in (context or {}).items():
-        if not isinstance(name, str):
-            raise InvalidTypeError(f"`context` must have strings as names, got {name!r}.")
-        if name in ("x", "t", "node") or not accepts(score_fn, name):
-            raise InvalidArgumentError(
-                f"`context` must have names that the score function takes besides x and t, got {name!r}."
-            )
-        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != batch:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InvalidArgumentError(
-                f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry a sample, got {got}."
-            )
-        checked[name] = value.to(device)
-    return checked
-
-
 def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
     if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
         return []
@@ -469,28 +422,13 @@ def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
     return values
 
 
-def _tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:
-    """Relative and absolute, checked."""
-    epsilon = 10 * torch.finfo(dtype).eps
-    rtol, atol = (
-        check_number(name, DEFAULT_TOLERANCE if value is None else value, low=0.0)
-        for name, value in (("rtol", rtol), ("atol", atol))
-    )
-    if (rtol < epsilon and atol < epsilon) or 0.0 < rtol < epsilon:
-        raise InvalidArgumentError(
-            f"rtol={rtol:g}, atol={atol:g} is below 10 x the resolution of {dtype} ({epsilon:.1e}); loosen it, or pass "
-            f"dtype=torch.float64."
-        )
-    return rtol, atol
-
-
 def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:
     """A solver that makes its own steps, with what it has to know of the solve; what is not given it has itself."""
     told: dict[str, Any] = {"lenient": not throw}
     if limit is not None:
         told["max_steps"] = limit
     if solver.adaptive:
-        given = _tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, dtype)
+        given = tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, dtype)
         told["rtol"], told["atol"] = given
     elif steps is not None:
         told["steps"] = check_integer("steps", steps, low=1, high=MOST_STEPS)
@@ -539,8 +477,8 @@ def _controller(
     if solver.own_steps:
         return FixedGrid(torch.tensor([start, *inner, end], dtype=torch.float64)), limit
     if solver.adaptive:
-        tolerances = _tolerances(rtol, atol, state.dtype)
-        return Adaptive(start, (*inner, end), *tolerances), DEFAULT_MAX_STEPS if limit is None else limit
+        allowed = tolerances(rtol, atol, state.dtype)
+        return Adaptive(start, (*inner, end), *allowed), DEFAULT_MAX_STEPS if limit is None else limit
     assert given is not None
     missing = [t for t in inner if not bool((given == t).any())]
     if missing:
@@ -637,16 +575,3 @@ def _finite_or_marked(solution: Solution, throw: bool, stage: str, what: str, t:
         )
         raise NonFiniteError(message, stage=stage, t=t, indices=rows[:5], partial=marked)
     return marked
-
-
-@contextlib.contextmanager
-def _memory_note(x: Any, shape: Any) -> Iterator[None]:
-    """torch's own error when memory runs out, with a note of what to do."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if exhausted and hasattr(error, "add_note"):
-            full = tuple(x.shape) if isinstance(x, Tensor) else shape
-            error.add_note(f"solve ran out of memory with shape {full}; use a smaller batch.")
-        raise

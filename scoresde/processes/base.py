@@ -49,6 +49,10 @@ class Process(abc.ABC):
         r""":math:`\nabla\log p_t(x)`, where there is a network."""
         raise InvalidArgumentError(f"{type(self).__name__} has no score.")
 
+    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+        """The derivative of x over the coordinate's scale, on its clock."""
+        return coordinate.slope(self, x, node)
+
     def take(self, rows: Tensor) -> Process:
         """The same process for some samples of the batch."""
         return replace(self, network=self.network.take(rows))

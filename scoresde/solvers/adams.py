@@ -108,7 +108,7 @@ class Adams(Solver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> AdamsState:
         """The derivative at the start."""
-        value = self.coordinate.slope(process, x, start)
+        value = process.slope(self.coordinate, x, start)
         unknown = value.new_zeros((len(x), self.max_order - 1, *x.shape[1:]))
         clocks = torch.full((len(x), self.max_order), torch.nan, dtype=torch.float64, device=x.device)
         clocks[:, 0] = self.coordinate.clock(start)
@@ -141,7 +141,7 @@ class Adams(Solver):
         weights = length[:, None] * (degree[:, None] @ newton.differences)
         predicted = expand(size / state.scale, x) * x + _times(weights, state.values)[:, 0]
 
-        value = self.coordinate.slope(process, predicted, stop)
+        value = process.slope(self.coordinate, predicted, stop)
         continued = (newton.reach[:, :-1, None] * newton.differences).cumsum(1)  # P_q(1) for all q
         missed = value[:, None] - _times(continued, state.values)
         share = length / newton.reach[:, 1:]

@@ -77,13 +77,13 @@ class RungeKutta(Solver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> Tensor | None:
         """The first derivative, which a pair keeps."""
-        return self.coordinate.slope(process, x, start) if self.adaptive else None
+        return process.slope(self.coordinate, x, start) if self.adaptive else None
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if self.coordinate is not TIME and endless(start, stop):
             return StepResult(transfer(process.estimate(x, start), start, stop))
-        first = self.coordinate.slope(process, x, start) if state is None else state
+        first = process.slope(self.coordinate, x, start) if state is None else state
         moved, ks = runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
         if self.tableau.b_error is None:
             return StepResult(moved)
@@ -107,6 +107,6 @@ def runge_kutta_step(
     ks = [first]
     for row, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
         here = coordinate.scale(nodes[c])
-        ks.append(coordinate.slope(process, combine(here / scale, x, here * h, row, ks), nodes[c]))
+        ks.append(process.slope(coordinate, combine(here / scale, x, here * h, row, ks), nodes[c]))
     end = coordinate.scale(stop)
     return combine(end / scale, x, end * h, tableau.b, ks), ks

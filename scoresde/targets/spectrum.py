@@ -70,6 +70,11 @@ class Spectrum(NamedTuple):
         r""":math:`f(\Sigma)\,x`."""
         return self.back(function(self.values) * self.into(x))
 
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
+        """All of them ``(n,)``, and how often each is there."""
+        values = self.values.reshape(-1)
+        return values, torch.ones_like(values)
+
     def draw(self, z: Tensor) -> Tensor:
         """A draw of N(0, cov), given one of N(0, I)."""
         return self.back(self.values.sqrt() * z)
@@ -156,6 +161,12 @@ class LowRankSpectrum(NamedTuple):
         r""":math:`f(\Sigma)\,x = f(v)x + U(f(\lambda) - f(v))U^Tx`."""
         own, rest = self._functions(function)
         return rest * x + (((own - rest.flatten(1)) * (x.flatten(1) @ self.basis)) @ self.basis.mT).reshape(x.shape)
+
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
+        """All of them ``(n,)``, and how often each is there."""
+        size, known = self.basis.shape
+        values = torch.cat([self.values, self.rest[None]])
+        return values, torch.cat([torch.ones_like(self.values), torch.full_like(self.rest[None], size - known)])
 
     def draw(self, z: Tensor) -> Tensor:
         """A draw of N(0, cov), given one of N(0, I)."""

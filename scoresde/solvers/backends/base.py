@@ -168,7 +168,7 @@ class Slope:
         if self.budget is not None and self.process.network.calls >= self.budget:
             self.fail(MaxStepsError, f"max_steps={self.solver.max_steps} is used up; raise it, loosen rtol and atol")  # type: ignore[attr-defined]
         x = (y * self.coordinate.scale(node)).to(self.dtype)
-        out = self.coordinate.slope(self.process, x, node).to(y.dtype)
+        out = self.process.slope(self.coordinate, x, node).to(y.dtype)
         return out if self.budget is None else self._finite(out, x)
 
     def fail(self, error: type[MaxStepsError] | type[StepSizeUnderflowError], why: str) -> NoReturn:

@@ -1,0 +1,329 @@
+"""The log-likelihood of the probability flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor
+
+from .. import grids
+from .._arguments import check_limits, context_of, memory_note, tolerances
+from .._tensors import check_integer, check_number, check_state, row_finite, where
+from ..controllers import Adaptive
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
+from ..integrate import Solution, Status, integrate
+from ..noise import Noise, resolve
+from ..processes import Network, ReverseProcess
+from ..processes.density import LogDensityFlow, mismatch
+from ..processes.divergence import DIVERGENCES, PROBES, Divergence, Exact, HutchPlusPlus
+from ..sdes import SDE, AffineSDE
+from ..solvers import Adams, Solver, make_solver
+from ..solvers.pairs import Pair
+from ..targets import Gaussian
+
+_BLOCKED = 0.5  # of a mismatch between products and differences; rounding and curvature make hundredths
+MAX_STEPS = 10_000
+_SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """Log-likelihoods with what is known of their errors; all fields have one entry a sample.
+
+    Attributes:
+        log_prob: nats, float64, ``(batch,)``.
+        std_error: the standard error of ``log_prob`` from the trace estimate: 0 for an exact trace, NaN for a single
+            estimate, which has no spread.
+        paths: the independent estimates whose mean ``log_prob`` is, ``(batch, paths)``.
+        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless asked for;
+            the error of this one is about a tenth of it.
+        latent: the states at the noise end, shaped like ``x``.
+        prior_log_prob: of the latents, nats.
+        nfe: score evaluations, ``(batch,)``; each comes with ``products`` products with the Jacobian.
+        products: see nfe.
+        status: one `Status` a sample.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
+        >>> sde = scoresde.VPSDE()
+        >>> likelihood = log_likelihood(sde, target.score(sde), torch.zeros(1, 2), probes=4, seed=0)
+        >>> low, high = likelihood.interval()
+        >>> bool(low <= likelihood.log_prob <= high)
+        True
+    """
+
+    log_prob: Tensor
+    std_error: Tensor
+    paths: Tensor
+    solver_error: Tensor
+    latent: Tensor
+    prior_log_prob: Tensor
+    nfe: Tensor
+    products: int
+    status: Tensor
+
+    @property
+    def success(self) -> Tensor:
+        """Which samples arrived."""
+        return self.status == Status.SUCCESS
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Bounds of ``log_prob`` that hold with this probability, by Student's t; NaN where the standard error is.
+
+        They tell the error of the trace estimate, not that of the solver.
+        """
+        check_number("level", level, low=0.0, high=1.0, strict=True)
+        count = self.paths.shape[1]
+        quantile = float(special.stdtrit(count - 1, 0.5 * (1 + level))) if count > 1 else 0.0
+        return self.log_prob - quantile * self.std_error, self.log_prob + quantile * self.std_error
+
+
+def log_likelihood(
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    x: Tensor,
+    *,
+    divergence: str = "hutchinson",
+    probes: int = 1,
+    probe: str = "rademacher",
+    control: Gaussian | None = None,
+    method: str | Solver = "adams",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    prior: Any = None,
+    solver_error: bool = False,
+    context: Mapping[str, Tensor] | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    max_steps: int | None = None,
+    throw: bool = True,
+    differentiable: bool = False,
+    **solver_options: Any,
+) -> Likelihood:
+    r"""The log-likelihood of the probability flow, by the change of variables along it:
+
+    .. math:: \ln p_{t_0}(x) = \ln\pi(x_T) + \ln\Big|\frac{\partial x_T}{\partial x}\Big|,\qquad
+        \ln\Big|\frac{\partial x_T}{\partial x}\Big| = D\ln\frac{S_T}{S_0} + \int S\,\nabla_x\cdot G\,du,
+
+    with :math:`x = Sy`, :math:`dy/du = G` the flow in the solver's coordinate: the divergence of its linear part is
+    exact, only the network's is estimated. The integral is solved beside the state, in float64, with steps of each
+    sample.
+
+    Args:
+        sde: an affine process.
+        score_fn: as for `scoresde.solve`.
+        x: data, ``(batch, *event)``, float32 or float64.
+        divergence: ``"hutchinson"``, ``"exact"`` (D products with the Jacobian), or ``"hutch++"`` (a third of the
+            probes for the range of the Jacobian).
+        probes: products with the Jacobian an evaluation; of ``"hutch++"`` a multiple of 3.
+        probe: ``"rademacher"`` or ``"gaussian"``.
+        control: a Gaussian with the data's mean and covariance: its Jacobian is known, and only the difference from it
+            is estimated.
+        method: ``"adams"`` or a pair, such as ``"rk45"``.
+        rtol, atol: tolerances, of x and of D times as much in the log-density.
+        t_start: the data end, ``sde.t_min`` by default, where the density is told.
+        t_end: the noise end, ``sde.t_max`` by default.
+        prior: the law at ``t_end``, with ``log_prob(x)``; that of the process by default.
+        solver_error: solve again with ten times the tolerance, and tell the distance.
+        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
+            drawn once, for each sample its own.
+        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters.
+        **solver_options: fields of the method's class.
+
+    Returns:
+        A `Likelihood`.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit.
+        ScoreFnError: gradients do not reach the input of the score function.
+        NonFiniteError: NaN or infinity in the input, a score or a divergence.
+        MaxStepsError, StepSizeUnderflowError: the method could not arrive.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
+        >>> sde = scoresde.VPSDE()
+        >>> x = torch.tensor([[0.1, -0.2]], dtype=torch.float64)
+        >>> got = log_likelihood(sde, target.score(sde), x, divergence="exact")
+        >>> exact = target.log_prob(x, sde, sde.t_min)
+        >>> bool((got.log_prob - exact).abs() < 1e-3)
+        True
+
+    References:
+        Song et al. (2021), appendix D.2. https://arxiv.org/abs/2011.13456
+        Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
+    """
+    solver = _solver(method, solver_options)
+    if not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    if not callable(score_fn):
+        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    own = getattr(score_fn, "sde", None)
+    if isinstance(own, AffineSDE) and not sde.same_schedule(own):
+        raise InvalidArgumentError(f"`score_fn` was made for {own!r}, but `sde` is {sde!r}.")
+    start, end = _interval(sde, t_start, t_end)
+    check_state("x", x)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
+    event = getattr(score_fn, "event_shape", None)
+    if event is not None and tuple(x.shape[1:]) != tuple(event):
+        raise InvalidArgumentError(
+            f"The score function is for events of shape {tuple(event)}, got events of shape {tuple(x.shape[1:])}."
+        )
+    if control is not None and (not isinstance(control, Gaussian) or control.event_shape != tuple(x.shape[1:])):
+        raise InvalidArgumentError(f"`control` must be a targets.Gaussian for events of shape {tuple(x.shape[1:])}.")
+    allowed = tolerances(rtol, atol, x.dtype)
+    check_limits(sde, score_fn, solver, (start, end))
+    limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1)
+    finite = row_finite(x.detach()).cpu()
+    if throw and not bool(finite.all()):
+        rows = (~finite).nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"`x` has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}).",
+            stage="input",
+            indices=rows[:5],
+        )
+    with torch.set_grad_enabled(differentiable), memory_note(x, None):
+        source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
+        state = where(finite.to(x.device), x, torch.zeros_like(x))
+        network = Network(score_fn, context_of(context, score_fn, len(x), x.device))
+        process = LogDensityFlow(
+            sde,
+            network,
+            flow=ReverseProcess(sde, network),
+            divergence=_divergence(divergence, probes, probe, source, state.detach()),
+            event_shape=tuple(x.shape[1:]),
+            dtype=x.dtype,
+            control=control,
+            differentiable=differentiable,
+        )
+        if not len(x) or start == end:
+            return _read(process, solver, _still(process, state, start), state, start, end, prior or sde.prior, finite)
+        _check_gradients(process, state, start, end)
+
+        def run(factor: float) -> Likelihood:
+            solution = integrate(
+                process,
+                solver,
+                Adaptive(start, (end,), _SHARE * factor * allowed[0], _SHARE * factor * allowed[1]),
+                process.pack(state),
+                source,
+                compact=bool(getattr(score_fn, "rowwise", False)),
+                max_steps=limit,
+                throw=throw,
+            )
+            return _read(process, solver, solution, state, start, end, prior or sde.prior, finite)
+
+        result = run(1.0)
+        if not solver_error:
+            return result
+        return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
+
+
+def _solver(method: Any, options: Mapping[str, Any]) -> Solver:
+    solver = make_solver(method, options, ())
+    if not isinstance(solver, Adams | Pair):
+        raise InvalidArgumentError(
+            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
+        )
+    return solver
+
+
+def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
+    ends = []
+    for name, value, default in (("t_start", t_start, sde.t_min), ("t_end", t_end, sde.t_max)):
+        time = default if value is None else grids.snap(check_number(name, value), sde)
+        ends.append(check_number(name, time, low=sde.t_min, high=sde.t_max, hint=" (the process's [t_min, t_max])"))
+    if ends[0] > ends[1]:
+        raise InvalidArgumentError(f"`t_start`, the data end, must be below t_end={ends[1]:g}, got {ends[0]:g}.")
+    return ends[0], ends[1]
+
+
+def _divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) -> Divergence:
+    if not isinstance(name, str) or name not in DIVERGENCES:
+        raise unknown("divergence", name, DIVERGENCES)
+    if not isinstance(probe, str) or probe not in PROBES:
+        raise unknown("probe", probe, PROBES)
+    count = check_integer("probes", probes, low=1)
+    kind = DIVERGENCES[name]
+    if kind is Exact:
+        return Exact(x.new_zeros((len(x), 0, *x.shape[1:])))
+    if kind is HutchPlusPlus and count % 3:
+        raise InvalidArgumentError(f"`probes` of 'hutch++' must be a multiple of 3, got {count}.")
+    z = source.normal(x.new_empty((len(x), count, *x.shape[1:])))
+    if kind is HutchPlusPlus:  # a sketch of signs could miss the range
+        third = count // 3
+        return kind(torch.cat([z[:, :third], PROBES[probe](z[:, third:])], dim=1))
+    return kind(PROBES[probe](z))
+
+
+def _check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
+    """Refuse a score function whose input gets no gradient although the score depends on it: asked where there is as
+    much noise as signal, or near that."""
+    alone = bool(getattr(process.network.score_fn, "rowwise", False))
+    count = min(len(x), 8) if alone else len(x)
+    calls = process.network.calls
+    flow = replace(process.flow, network=process.network.take(torch.arange(count, device=x.device)))
+    ends = [process.sde.node(t).lam for t in (end, start)]
+    lam = torch.full((count,), min(max(0.0, ends[0]), ends[1]), dtype=torch.float64, device=x.device)
+    signs = torch.where(torch.arange(x[0].numel(), device=x.device) % 2 == 0, 1.0, -1.0).reshape(1, *x.shape[1:]).to(x)
+    off = mismatch(flow, x[:count].detach(), process.at(lam), signs.expand_as(x[:count]))
+    process.network.calls = calls
+    if off > _BLOCKED:
+        raise ScoreFnError(
+            f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products with "
+            f"the Jacobian differ from differences by {100 * off:.0f} %, and the divergence would be wrong."
+        )
+
+
+def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:
+    """Where there is nothing to solve."""
+    zeros = torch.zeros(len(x), dtype=torch.long)
+    time = torch.full((len(x),), t, dtype=torch.float64)
+    return Solution(process.pack(x), time, zeros, 0, zeros, zeros, 0, zeros + Status.SUCCESS)
+
+
+def _read(
+    process: LogDensityFlow,
+    solver: Any,
+    solution: Solution,
+    x: Tensor,
+    start: float,
+    end: float,
+    prior: Any,
+    finite: Tensor,
+) -> Likelihood:
+    """The likelihood of a solve."""
+    nodes = [process.sde.node(t) for t in (start, end)]
+    scales = [float(solver.coordinate.scale(node)) for node in nodes]
+    latent = process.unpack(solution.x)
+    prior_log_prob = prior.log_prob(latent).to(torch.float64)
+    linear = process.size * math.log(scales[1] / scales[0])
+    paths = prior_log_prob[:, None] + linear + process.integrals(solution.x, scales[1])
+    good = (finite & solution.success).to(x.device)
+    status = torch.where(finite, solution.status, torch.full_like(solution.status, Status.NON_FINITE))
+    paths = torch.where(good[:, None], paths, torch.nan)
+    count = paths.shape[1]
+    exact = isinstance(process.divergence, Exact)
+    spread = paths.std(1) / math.sqrt(count) if count > 1 else torch.full_like(paths[:, 0], 0.0 if exact else torch.nan)
+    return Likelihood(
+        log_prob=paths.mean(1),
+        std_error=torch.where(good, spread, torch.nan),
+        paths=paths,
+        solver_error=torch.full_like(spread, torch.nan),
+        latent=where(good, latent.to(x.dtype), torch.full_like(x, torch.nan)),
+        prior_log_prob=torch.where(good, prior_log_prob, torch.nan),
+        nfe=solution.nfe,
+        products=int(np.prod(x.shape[1:])) if exact else process.divergence.probes.shape[1],
+        status=status,
+    )

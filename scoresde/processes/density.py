@@ -1,0 +1,141 @@
+r"""The flow with its log-density.
+
+Along the probability flow :math:`\frac{d}{dt}\ln|\partial x_t/\partial x_0|` is the divergence of the drift. In a
+coordinate, :math:`y = x/S` on a clock u, :math:`dy/du = G`, the linear part of it has vanished:
+
+.. math:: \ln\Big|\frac{\partial x_T}{\partial x_0}\Big| = D\ln\frac{S_T}{S_0} + \int S\,\nabla_x\!\cdot G\,du.
+
+The state holds x, flattened, and one integral for each path of the divergence, as numbers that the solver steps like x:
+times S, and times a weight that makes an error of D times the tolerance in an integral as large as one of the tolerance
+in x.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tensors import expand
+from ..errors import InvalidArgumentError
+from ..sdes import Node
+from ..targets import Gaussian
+from .base import Process
+from .coordinates import Coordinate
+from .divergence import Divergence, dot
+from .network import Network
+from .reverse import ReverseProcess
+
+_STRICT = 4.0  # integrals are larger than states, and their tolerance, which is relative, with them
+
+
+@dataclass(frozen=True)
+class LogDensityFlow(Process):
+    """See the module.
+
+    Args:
+        flow: the probability flow of the states.
+        divergence: made for the batch.
+        event_shape, dtype: of the states.
+        control: a Gaussian whose Jacobian is subtracted before the divergence is estimated, and whose trace is added.
+        differentiable: keep the graph of the divergence.
+    """
+
+    flow: ReverseProcess = field(kw_only=True)
+    divergence: Divergence = field(kw_only=True)
+    event_shape: tuple[int, ...] = field(kw_only=True)
+    dtype: torch.dtype = field(kw_only=True)
+    control: Gaussian | None = field(default=None, kw_only=True)
+    differentiable: bool = field(default=False, kw_only=True)
+
+    @property
+    def size(self) -> int:
+        """D, the numbers of an event."""
+        return math.prod(self.event_shape)
+
+    @property
+    def weight(self) -> float:
+        """Of an integral."""
+        paths = self.divergence.paths
+        return _STRICT * math.sqrt((self.size + paths) / paths) / self.size
+
+    def pack(self, x: Tensor) -> Tensor:
+        """The state at the start, float64 ``(batch, D + paths)``."""
+        flat = x.flatten(1).to(torch.float64)
+        return torch.cat([flat, flat.new_zeros((len(x), self.divergence.paths))], dim=1)
+
+    def unpack(self, z: Tensor) -> Tensor:
+        """The states x of z."""
+        return z[:, : self.size].reshape(len(z), *self.event_shape)
+
+    def integrals(self, z: Tensor, scale: Any) -> Tensor:
+        """The integrals in z, ``(batch, paths)``, given S."""
+        return z[:, self.size :] / (self.weight * scale)
+
+    def drift(self, x: Tensor, node: Node) -> Tensor:
+        raise InvalidArgumentError("The log-density is stepped in a coordinate; take method='adams' or 'rk45'.")
+
+    def diffusion(self, x: Tensor, node: Node) -> Any:
+        return 0.0
+
+    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+        """See `Process.slope`."""
+        given = self.unpack(x)
+        with torch.enable_grad():
+            state = given.to(self.dtype)
+            state = state if self.differentiable and state.requires_grad else state.detach().requires_grad_(True)
+            field_ = self.flow.slope(coordinate, state, node)
+
+            def product(v: Tensor) -> Tensor:
+                (out,) = torch.autograd.grad(
+                    field_, state, v.to(field_), retain_graph=True, create_graph=self.differentiable
+                )
+                return out if self.control is None else out - self._control(coordinate, v.to(field_), node)
+
+            traces = self.divergence(product)
+        if self.control is not None:
+            traces = traces + self._control_trace(coordinate, node, traces)[:, None]
+        if not self.differentiable:
+            field_, traces = field_.detach(), traces.detach()
+        scale = expand(coordinate.scale(node), x)
+        return torch.cat([field_.flatten(1).to(torch.float64), self.weight * scale * traces], dim=1)
+
+    def _control(self, coordinate: Coordinate, v: Tensor, node: Node) -> Tensor:
+        """The product with the Jacobian of the Gaussian's field, which is linear and symmetric."""
+        assert self.control is not None
+        process = ReverseProcess(self.sde, Network(self.control.score(self.flow.sde)))  # type: ignore[arg-type]
+        return process.slope(coordinate, v, node) - process.slope(coordinate, torch.zeros_like(v), node)
+
+    def _control_trace(self, coordinate: Coordinate, node: Node, like: Tensor) -> Tensor:
+        """The trace of that Jacobian, by its eigenvalues."""
+        assert self.control is not None
+        values, counts = self.control.spectrum.eigenvalues()
+        line = Gaussian(torch.zeros(len(values), dtype=torch.float64), values)
+        process = ReverseProcess(self.sde, Network(line.score(self.flow.sde)))  # type: ignore[arg-type]
+        ones = like.new_ones((len(like), len(values)))
+        return (process.slope(coordinate, ones, node) - process.slope(coordinate, 0 * ones, node)) @ counts.to(like)
+
+    def take(self, rows: Tensor) -> LogDensityFlow:
+        """See `Process.take`."""
+        flow = replace(self.flow, network=self.flow.network.take(rows))
+        return replace(self, network=flow.network, flow=flow, divergence=self.divergence.take(rows))
+
+
+def mismatch(flow: ReverseProcess, x: Tensor, node: Node, v: Tensor) -> float:
+    """How far products with the Jacobian of the noise estimate are from its differences, in units of the larger of the
+    two, over the batch: 0 for a network that autograd sees through, 1 for one that it does not."""
+    wide = x.dtype == torch.float64
+    step = (1e-3 if wide else 2e-2) * (float(x.detach().square().mean().sqrt()) or 1.0)
+    with torch.no_grad():
+        ahead, behind = (flow.estimate(x + s * v, node).noise for s in (step, -step))
+    seen = dot(v, ahead - behind) / (2 * step)
+    with torch.enable_grad():
+        state = x.detach().clone().requires_grad_(True)
+        noise = flow.estimate(state, node).noise
+        out = torch.autograd.grad(noise, state, v.to(noise), allow_unused=True)[0] if noise.requires_grad else None
+    told = torch.zeros_like(seen) if out is None else dot(v, out)
+    top = float(torch.maximum(seen.abs(), told.abs()).square().mean().sqrt())
+    return float((seen - told).square().mean().sqrt()) / top if top > 1e-6 else 0.0
