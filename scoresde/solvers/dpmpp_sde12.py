@@ -93,7 +93,7 @@ class DPMppSDE12(Solver):
     needs_path: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
     growth: ClassVar[float] = 5.0
-    first_step: ClassVar[float] = 0.06  # of the way: its tolerances are large, and steps grow from there
+    first_step: ClassVar[float] = 0.065  # of the way: its tolerances are large, and steps grow from there
     safety: ClassVar[float] = 0.8
 
     def __post_init__(self) -> None:
