@@ -31,6 +31,7 @@ from .errors import (
 from .fit import FittedGrid, fit_grid, fit_start
 from .grids import Grid
 from .integrate import Info, Solution, Status
+from .latents import Reconstruction, decode, encode, interpolate, reconstruct
 from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
 from .models import ScoreModel
 from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
@@ -97,6 +98,7 @@ __all__ = [
     "NormalPrior",
     "OutputError",
     "Pretrained",
+    "Reconstruction",
     "ReverseSDE",
     "SampleNoise",
     "ScoreFnError",
@@ -114,17 +116,21 @@ __all__ = [
     "UnsafeCheckpointError",
     "bits_per_dim",
     "check_score",
+    "decode",
     "dequantize",
     "discrete",
+    "encode",
     "fit_grid",
     "fit_start",
     "grids",
+    "interpolate",
     "load",
     "log_likelihood",
     "losses",
     "methods",
     "models",
     "plot",
+    "reconstruct",
     "save",
     "simulate",
     "solve",

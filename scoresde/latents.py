@@ -1,0 +1,175 @@
+"""Latents: the states at the noise end of the probability flow, which encode data one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._tensors import check_number, check_state, compute_dtype
+from .errors import InvalidArgumentError, unknown
+from .integrate import Solution
+from .sdes import SDE
+from .solve import solve
+from .solvers import Solver
+
+__all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
+
+
+def encode(
+    sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, method: str | Solver = "adams", **options: Any
+) -> Solution:
+    """The latents of data: the probability flow from ``t_min`` up to ``t_max``.
+
+    With a perfect score a latent depends on the data's law only, not on the network that was trained on it.
+
+    Args:
+        sde, score_fn: as for `scoresde.solve`.
+        x: data, ``(batch, *event)``.
+        method: a deterministic method.
+        **options: of `scoresde.solve`, such as ``rtol``, ``t_start`` or ``context``.
+
+    Returns:
+        A `Solution`, whose ``x`` are the latents.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
+        >>> sde = scoresde.VPSDE()
+        >>> z = encode(sde, target.score(sde), torch.ones(1, 2, dtype=torch.float64)).x
+        >>> bool((decode(sde, target.score(sde), z).x - 1).abs().max() < 0.01)
+        True
+
+    References:
+        Song et al. (2021), section 4.3 and appendix D.5. https://arxiv.org/abs/2011.13456
+    """
+    return solve(sde, score_fn, x, method=method, **{"t_start": sde.t_min, "t_end": sde.t_max, **options})
+
+
+def decode(
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    z: Tensor,
+    *,
+    method: str | Solver = "adams",
+    temperature: float = 1.0,
+    **options: Any,
+) -> Solution:
+    r"""The data of latents: the probability flow from ``t_max`` down to ``t_min``.
+
+    Args:
+        sde, score_fn: as for `scoresde.solve`.
+        z: latents, ``(batch, *event)``.
+        method: a deterministic method.
+        temperature: a factor on the latents, below 1 for data nearer to the modes.
+        **options: of `scoresde.solve`.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), 4.0)
+        >>> sde = scoresde.VPSDE()
+        >>> decode(sde, target.score(sde), torch.ones(1, 2), temperature=0.5).x.round()
+        tensor([[1., 1.]])
+
+    References:
+        Song et al. (2021), appendix D.5. https://arxiv.org/abs/2011.13456
+    """
+    check_state("z", z)
+    scale = check_number("temperature", temperature, low=0.0)
+    return solve(sde, score_fn, z if scale == 1.0 else scale * z, method=method, **options)
+
+
+def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -> Tensor:
+    r"""States between latents a and b, sample by sample: on the great circle,
+
+    .. math:: \frac{\sin((1-w)\theta)}{\sin\theta}\,a + \frac{\sin(w\theta)}{\sin\theta}\,b,\qquad
+        \cos\theta = \frac{\langle a, b\rangle}{|a||b|},
+
+    which keeps the length that draws of a high-dimensional prior have, or on the line, :math:`(1-w)a + wb`.
+
+    Args:
+        a, b: latents, ``(batch, *event)``.
+        weights: w, ``(n,)``.
+        mode: ``"slerp"`` or ``"linear"``.
+
+    Returns:
+        ``(n, batch, *event)``.
+
+    Example:
+        >>> interpolate(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([0.5]))
+        tensor([[[0.7071, 0.7071]]])
+
+    References:
+        Shoemake (1985), Animating rotation with quaternion curves.
+    """
+    check_state("a", a)
+    check_state("b", b)
+    if a.shape != b.shape:
+        raise InvalidArgumentError(f"`b` must have the shape of `a`, {tuple(a.shape)}, got {tuple(b.shape)}.")
+    w = torch.as_tensor(weights, dtype=torch.float64, device=a.device)
+    if w.ndim != 1 or not bool(w.isfinite().all()):
+        raise InvalidArgumentError(f"`weights` must be finite numbers (n,), got shape {tuple(w.shape)}.")
+    if mode not in ("slerp", "linear"):
+        raise unknown("mode", mode, ("slerp", "linear"))
+    first, second = 1 - w[:, None].expand(-1, len(a)), w[:, None].expand(-1, len(a))
+    if mode == "slerp":
+        flat = [v.flatten(1).to(torch.float64) for v in (a, b)]
+        lengths = [v.norm(dim=1) for v in flat]
+        cos = (flat[0] * flat[1]).sum(1) / (lengths[0] * lengths[1]).clamp_min(1e-300)
+        angle = torch.arccos(cos.clamp(-1, 1))
+        if bool((angle > torch.pi - 1e-6).any()):
+            raise InvalidArgumentError("`a` and `b` have opposite samples, between which no great circle is the one.")
+        sin = torch.where(angle > 1e-6, torch.sin(angle), 1.0)
+        first, second = (torch.where(angle > 1e-6, torch.sin(v * angle) / sin, v) for v in (first, second))
+    shape = (*first.shape, *(1,) * (a.ndim - 1))
+    return (first.reshape(shape) * a + second.reshape(shape) * b).to(compute_dtype(a.dtype)).to(a.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """Data, its latents, and what came back.
+
+    Attributes:
+        latent, x: the latents and the reconstruction, shaped like the data.
+        error: RMS over dimensions of what differs, ``(batch,)``.
+        nfe: evaluations of both ways, ``(batch,)``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 2)
+        >>> Reconstruction(zeros, zeros, torch.zeros(1), torch.ones(1)).error.tolist()
+        [0.0]
+    """
+
+    latent: Tensor
+    x: Tensor
+    error: Tensor
+    nfe: Tensor
+
+
+def reconstruct(
+    sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, method: str | Solver = "adams", **options: Any
+) -> Reconstruction:
+    """Encode and decode again; the round trip's error tells the solver's, whatever the network.
+
+    Args:
+        sde, score_fn, x, method: as for `encode`.
+        **options: of `scoresde.solve`, for both ways.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
+        >>> sde = scoresde.VPSDE()
+        >>> x = torch.ones(1, 2, dtype=torch.float64)
+        >>> bool(reconstruct(sde, target.score(sde), x, rtol=1e-6, atol=1e-6).error < 1e-4)
+        True
+    """
+    for name in ("t_start", "t_end"):
+        if name in options:
+            raise InvalidArgumentError(f"`{name}` is set: the round trip is from t_min to t_max and back.")
+    up = encode(sde, score_fn, x, method=method, **options)
+    down = decode(sde, score_fn, up.x, method=method, **options)
+    error = (down.x - x).to(torch.float64).flatten(1).square().mean(1).sqrt()
+    return Reconstruction(up.x, down.x, error, up.nfe + down.nfe)

@@ -1,0 +1,107 @@
+"""Encoding, decoding, and what lies between latents."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import scoresde
+from scoresde import decode, encode, interpolate, reconstruct, targets
+
+F64 = torch.float64
+TARGET = targets.GaussianMixture(
+    torch.tensor([0.3, 0.7]), torch.tensor([[-1.0, 0.2], [1.0, -0.4]], dtype=F64), scales=torch.tensor([0.3, 0.2])
+)
+PROCESSES = {"vp": scoresde.VPSDE(), "ve": scoresde.VESDE(), "flow": scoresde.FlowSDE(t_max=1.0)}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_round_trip(name: str) -> None:
+    sde = PROCESSES[name]
+    x = TARGET.sample(6, generator=torch.Generator().manual_seed(0)).to(F64)
+    for tolerance in (1e-4, 1e-7):
+        got = reconstruct(sde, TARGET.score(sde), x, rtol=tolerance, atol=tolerance)
+        assert float(got.error.max()) < 200 * tolerance
+        up = encode(sde, TARGET.score(sde), x, rtol=tolerance, atol=tolerance)
+        assert torch.equal(got.latent, up.x) and bool((got.nfe > up.nfe).all())
+
+
+def test_the_latent_is_the_exact_one() -> None:
+    sde, gaussian = scoresde.VPSDE(), targets.Gaussian(torch.tensor([0.5, -1.0], dtype=F64), 0.3)
+    x = gaussian.sample(5, generator=torch.Generator().manual_seed(0)).to(F64)
+    z = encode(sde, gaussian.score(sde), x, rtol=1e-8, atol=1e-8).x
+    torch.testing.assert_close(z, gaussian.flow_map(x, sde, sde.t_min, sde.t_max), rtol=0, atol=1e-6)
+
+
+def test_two_networks_of_the_same_data_have_the_same_latents() -> None:
+    """Two fits of the exact noise of the same law, of different sizes and seeds, within their fitting error."""
+    sde = scoresde.VPSDE()
+
+    def trained(seed: int, width: int) -> Any:
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))
+        optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(500):
+            t = torch.rand(256, generator=generator) * 0.9 + 0.1
+            x0 = TARGET.sample(256, generator=generator).float()
+            alpha, sigma = (v.float()[:, None] for v in (sde.alpha(t), sde.sigma(t)))
+            x = alpha * x0 + sigma * torch.randn(256, 2, generator=generator)
+            exact = -sigma * TARGET.score(sde)(x, t)
+            loss = (net(torch.cat([x, t[:, None]], 1)) - exact).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return scoresde.ScoreModel(lambda x, t: net(torch.cat([x, t[:, None]], 1)), sde, prediction="noise")
+
+    x = TARGET.sample(32, sde, 0.1, generator=torch.Generator().manual_seed(9)).float()
+    options: dict[str, Any] = {"t_start": 0.1, "rtol": 1e-4, "atol": 1e-4}
+    first, second = (encode(sde, trained(*key), x, **options).x for key in ((1, 32), (2, 64)))
+    shuffled = second[torch.arange(32).roll(1)]
+    assert float((first - second).square().mean().sqrt()) < 0.2 < 0.5 * float((first - shuffled).square().mean().sqrt())
+
+
+def test_temperature_shrinks_towards_the_mode() -> None:
+    sde, gaussian = scoresde.VPSDE(), targets.Gaussian(torch.zeros(2, dtype=F64), 4.0)
+    z = torch.ones(1, 2, dtype=F64)
+    warm, cold = (decode(sde, gaussian.score(sde), z, temperature=t).x for t in (1.0, 0.5))
+    torch.testing.assert_close(cold, 0.5 * warm, rtol=1e-2, atol=1e-2)
+    assert z.tolist() == [[1.0, 1.0]]
+
+
+def test_great_circles_keep_the_length_and_lines_do_not() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(3, 4, 5, generator=generator, dtype=F64) for _ in range(2))
+    a, b = (v / v.flatten(1).norm(dim=1)[:, None, None] for v in (a, b))
+    w = torch.linspace(0, 1, 5, dtype=F64)
+    circle, line = interpolate(a, b, w), interpolate(a, b, w, mode="linear")
+    torch.testing.assert_close(circle.flatten(2).norm(dim=2), torch.ones(5, 3, dtype=F64))
+    torch.testing.assert_close(line[2], 0.5 * (a + b))
+    for got in (circle, line):
+        torch.testing.assert_close(got[0], a)
+        torch.testing.assert_close(got[-1], b)
+    steps = (circle[1:] - circle[:-1]).flatten(2).norm(dim=2)
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps))  # even on the circle
+    torch.testing.assert_close(interpolate(a, a, w), a.expand(5, 3, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: interpolate(torch.ones(1, 2), torch.ones(1, 3), torch.ones(1)), "shape"),
+        (lambda: interpolate(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 1)), "weights"),
+        (lambda: interpolate(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([math.nan])), "weights"),
+        (lambda: interpolate(torch.ones(1, 2), -torch.ones(1, 2), torch.ones(1)), "opposite"),
+        (lambda: interpolate(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), mode="slurp"), "did you mean 'slerp'"),
+        (lambda: decode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), temperature=-1.0), "temperature"),
+        (lambda: encode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), method="pc"), "deterministic"),
+        (lambda: reconstruct(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), t_start=0.1), "t_start"),
+    ],
+)
+def test_refusals(make: Any, words: str) -> None:
+    with pytest.raises(scoresde.InvalidArgumentError, match=words):
+        make()
