@@ -90,3 +90,20 @@ def memory_note(x: Any, shape: Any) -> Iterator[None]:
             full = tuple(x.shape) if isinstance(x, Tensor) else shape
             error.add_note(f"It ran out of memory with shape {full}; use a smaller batch.")
         raise
+
+
+def device_of(device: Any, default: torch.device) -> torch.device:
+    """The device asked for, if it is one and holds data."""
+    try:
+        where = default if device is None else torch.device(device)
+    except TypeError as error:
+        raise InvalidTypeError(f"`device` must be a torch device or its name, got {device!r}.") from error
+    except (RuntimeError, ValueError) as error:
+        raise InvalidArgumentError(f"`device` must be a device such as 'cpu' or 'cuda', got {device!r}.") from error
+    if where.type == "meta":
+        raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidArgumentError(f"`device` {device!r} is not available here: {error}") from error
+    return where

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import check_limits, context_of, memory_note, tolerances
+from ._arguments import check_limits, context_of, device_of, memory_note, tolerances
 from ._tensors import (
     check_dtype,
     check_integer,
@@ -161,6 +161,8 @@ def solve(
             f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
         )
     times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
+    if start is not None and times[1] > times[0]:
+        raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
     if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
     if isinstance(method, str) and method == "auto":
@@ -351,7 +353,7 @@ def _initial(
                 f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
             )
         full, out_dtype = tuple(x.shape), dtype or x.dtype
-        where = _device(device, x.device)
+        where = device_of(device, x.device)
     else:
         if first != sde.t_max:
             raise InvalidArgumentError(
@@ -359,7 +361,7 @@ def _initial(
                 "t_start."
             )
         full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
-        where = _device(device, torch.get_default_device())
+        where = device_of(device, torch.get_default_device())
     if event_shape is not None and full[1:] != tuple(event_shape):
         raise InvalidArgumentError(
             f"The score function is for events of shape {tuple(event_shape)}, but the state is {full}, with events "
@@ -383,22 +385,6 @@ def _initial(
             indices=rows[:5],
         )
     return state, source, out_dtype
-
-
-def _device(device: Any, default: torch.device) -> torch.device:
-    try:
-        where = default if device is None else torch.device(device)
-    except TypeError as error:
-        raise InvalidTypeError(f"`device` must be a torch device or its name, got {device!r}.") from error
-    except (RuntimeError, ValueError) as error:
-        raise InvalidArgumentError(f"`device` must be a device such as 'cpu' or 'cuda', got {device!r}.") from error
-    if where.type == "meta":
-        raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")
-    try:
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidArgumentError(f"`device` {device!r} is not available here: {error}") from error
-    return where
 
 
 def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from .base import Controller, Decision
 
 _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock
+_SLIVER = 256.0  # an interval of so many units in the last place of t is one step
 _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
@@ -104,7 +105,8 @@ class Adaptive(Controller):
         left, target = way.abs(), self._target(state)
         moved = process.times_at(state.now + torch.sign(way) * torch.minimum(state.h, 0.5 * left), solver.coordinate)
         moved = torch.minimum(torch.maximum(moved, torch.minimum(t, target)), torch.maximum(t, target))
-        return torch.where(state.h >= left * (1 - 1e-6), target, moved)
+        near = (target - t).abs() <= _SLIVER * torch.finfo(torch.float64).eps * torch.maximum(t.abs(), target.abs())
+        return torch.where(near | (state.h >= left * (1 - 1e-6)), target, moved)
 
     def adapt(
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any

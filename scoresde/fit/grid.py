@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
+from .._arguments import device_of
 from .._files import write_bytes
 from .._signatures import accepts
 from .._tensors import check_integer, check_shape
@@ -133,7 +134,9 @@ class FittedGrid(Grid):
 
     def fits(self, sde: Any) -> bool:
         """Whether a process is the one that the grid was fitted for: it has the grid's log-SNRs at its times."""
-        if not (isinstance(sde, AffineSDE) and sde.t_min <= min(self.times) and max(self.times) <= sde.t_max):
+        if not isinstance(sde, AffineSDE) or not self.times or len(self.log_snr) != len(self.times):
+            return False
+        if not (sde.t_min <= min(self.times) and max(self.times) <= sde.t_max):
             return False
         with torch.no_grad():
             here = sde.log_snr(torch.tensor(self.times, dtype=torch.float64))
@@ -145,8 +148,12 @@ class FittedGrid(Grid):
         Raises:
             OutputError: the file cannot be written.
         """
-        content = {"format": FORMAT, **asdict(self)}
-        write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+        content = {"format": FORMAT, **self.fields()}
+        write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON takes them, and `of` gives them back: numbers that are not finite as text."""
+        return _plain(asdict(self))
 
     @classmethod
     def of(cls, content: Mapping[str, Any], where: str) -> FittedGrid:
@@ -158,17 +165,19 @@ class FittedGrid(Grid):
         try:
             given = dict(content)
             grid = cls(
-                times=tuple(float(t) for t in given.pop("times")),
-                log_snr=tuple(float(v) for v in given.pop("log_snr")),
-                fitted=Errors(**given.pop("fitted")),
-                default=Errors(**given.pop("default")),
-                cost=Cost(**given.pop("cost")),
+                times=_numbers(given.pop("times")),
+                log_snr=_numbers(given.pop("log_snr")),
+                fitted=Errors(**_named(given.pop("fitted"))),
+                default=Errors(**_named(given.pop("default"))),
+                cost=Cost(**_named(given.pop("cost"))),
                 **given,
             )
+            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process)):
+                raise ValueError("its name, method and process must be text")
             if len(grid.log_snr) != len(grid.times):
                 raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
             grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
         return grid
 
@@ -185,7 +194,7 @@ class FittedGrid(Grid):
             found = content.pop("format")
             if found != FORMAT:
                 raise ValueError(f"its format is {found!r}, this version of scoresde reads {FORMAT}")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
         return cls.of(content, where)
 
@@ -206,7 +215,7 @@ def fit_grid(
     x: Tensor | None = None,
     shape: Sequence[int] | None = None,
     seed: int = 0,
-    starts: str | Sequence[str | Grid | Tensor] = ("log_snr", "quadratic", "cosine", "quick"),
+    starts: str | Sequence[str | Grid | Tensor] | None = None,
     iterations: int | None = None,
     gradient: bool = True,
     checkpoint: bool = True,
@@ -236,10 +245,12 @@ def fit_grid(
         shape: ``(pilot, *event)``, where the score function does not know the shape of its events.
         seed: of the pilot.
         starts: names of grids, ``"quick"`` (the steps of an adaptive method), ``"perturbed"`` (the default grid with
-            random gaps), grids, or tensors of times.
-        iterations: steps of the optimiser in all, by default 720 / ``steps`` (20 to 150), so that a fit takes about
-            2,000 calls on the pilot; 0 takes the best of the starts. ``starts="quick", iterations=0`` needs only one
-            adaptive solve: as many steps fall in an interval as the adaptive pair took there.
+            random gaps), grids, or tensors of times; by default ``"log_snr"`` (``"time"`` where that is infinite),
+            ``"quadratic"``, ``"cosine"`` and ``"quick"``.
+        iterations: steps of the optimiser in all, by default 720 / evaluations of a solve (10 to 150), so that a fit of
+            up to 40 evaluations takes about 2,000 calls on the pilot; 0 takes the best of the starts.
+            ``starts="quick", iterations=0`` needs only one adaptive solve: as many steps fall in an interval as the
+            adaptive pair took there.
         gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves an iteration.
         checkpoint: keep only states for the gradient and call the network again on the way back, so that memory does
             not grow with the network's depth times the steps.
@@ -279,9 +290,8 @@ def fit_grid(
             f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
         )
     steps = check_integer("steps", steps, low=2)
-    iterations = (
-        min(max(720 // steps, 20), 150) if iterations is None else check_integer("iterations", iterations, low=0)
-    )
+    each = steps * solver.evaluations
+    count = min(max(720 // each, 10), 150) if iterations is None else check_integer("iterations", iterations, low=0)
     check_integer("pilot", pilot, low=2)
     if isinstance(objective, str) and objective not in ("log", "rms"):
         raise unknown("objective", objective, ("log", "rms"))
@@ -297,7 +307,7 @@ def fit_grid(
         size = pilot if shape is None else int(shape[0])
         if event is None:
             raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
-        where = torch.get_default_device() if device is None else device
+        where = device_of(device, torch.get_default_device())
         generator = torch.Generator(where).manual_seed(check_integer("seed", seed, low=0))
         x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
         if clock.start != sde.t_max:
@@ -309,7 +319,7 @@ def fit_grid(
     ends = _reference(sde, watched, x, clock, reference, steps, context)
     half = len(x) // 2
     problem = _Problem(sde, watched, solver, clock, x, ends, context, objective, half, gradient)
-    best = _optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts)], iterations)
+    best = _optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
     times = clock.times(best).detach()
     with torch.no_grad():
         log_snr = sde.log_snr(times)
@@ -324,6 +334,34 @@ def fit_grid(
     )
 
 
+def _plain(value: Any) -> Any:
+    """A tree for JSON, which has no infinity and no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf", "nan")):
+        raise ValueError(f"{str(value)[:40]!r} is no number")
+    return float(value)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{str(values)[:40]!r} is no list of numbers")
+    return tuple(_number(v) for v in values)
+
+
+def _named(values: Any) -> dict[str, Any]:
+    """Numbers by name; whole ones stay whole."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{str(values)[:40]!r} is no object of numbers")
+    return {name: v if type(v) is int else _number(v) for name, v in values.items()}
+
+
 def _described(solver: Solver) -> str:
     """A solver with the options that are not its defaults."""
     options: tuple[Any, ...] = fields(solver) if is_dataclass(solver) else ()
@@ -331,7 +369,9 @@ def _described(solver: Solver) -> str:
     return f"{type(solver).__name__}({', '.join(changed)})"
 
 
-def _listed(starts: Any) -> list[Any]:
+def _listed(starts: Any, clock: _Clock) -> list[Any]:
+    if starts is None:
+        return ["time" if clock.in_time else "log_snr", "quadratic", "cosine", "quick"]
     if isinstance(starts, str | Grid | Tensor):
         return [starts]
     if not isinstance(starts, Sequence) or not starts:

@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import device_of
 from .._tensors import check_integer, check_number, check_state
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..integrate import Solution
 from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
 from ..solve import solve
-from ..solvers import Solver
+from ..solvers import Solver, make_solver
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
 
@@ -100,29 +101,38 @@ def fit_start(
         raise InvalidTypeError(f"`gaussian` must be a targets.Gaussian, got {type(gaussian).__name__}.")
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    solver = make_solver(method, solver_options, ())
+    if solver.stochastic:
+        raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
+    if solver.adaptive == (steps is not None):
+        what = "chooses its steps; leave `steps` out" if solver.adaptive else "makes fixed steps; give `steps`"
+        raise InvalidArgumentError(f"method={solver.name!r} {what}.")
     check_number("rtol", rtol, low=0.0, strict=True)
     check_integer("levels", levels, low=2)
     if x is None:
         shape = (check_integer("pilot", pilot, low=1), *gaussian.event_shape)
-        where = torch.get_default_device() if device is None else device
+        where = device_of(device, torch.get_default_device())
         generator = torch.Generator(where).manual_seed(check_integer("seed", seed, low=0))
         x = sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
     check_state("x", x)
+    if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
+        raise InvalidArgumentError(
+            f"The pilot must be events of the Gaussian's shape {gaussian.event_shape}, got {tuple(x.shape)}."
+        )
     x = x.to(device=device, dtype=dtype)
-    times, bounds = _bounds(sde, Network(score_fn, context), gaussian, x, rtol * _size(gaussian), levels)
-    start = GaussianStart(gaussian, sde, times[-1], bounds[-1])
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:
-        for name in ("rtol", "atol"):
-            options[name] = tolerance
-        return solve(sde, score_fn, x, method=method, context=context, **options)
+        given = {"rtol": tolerance, "atol": tolerance, "context": context, **options}
+        return solve(sde, score_fn, x, method=method, **given)
 
     exact = run("adams", max(_FINER * rtol, 100 * torch.finfo(x.dtype).eps)).x
-    given, tolerance = {"steps": steps, **solver_options}, rtol if steps is None else None
-    full = _against(run(method, tolerance, **given), exact)
+    times, bounds = _bounds(sde, Network(score_fn, context), gaussian, x, rtol * _size(gaussian), levels)
+    start = GaussianStart(gaussian, sde, times[-1], bounds[-1])
+    tolerance = rtol if solver.adaptive else None
+    full = _against(run(solver, tolerance, steps=steps), exact)
     if start.t == sde.t_max:
         return replace(start, full=full, warm=full)
-    return replace(start, full=full, warm=_against(run(method, tolerance, start=start, **given), exact))
+    return replace(start, full=full, warm=_against(run(solver, tolerance, steps=steps, start=start), exact))
 
 
 def _size(gaussian: Gaussian) -> float:

@@ -127,19 +127,25 @@ class BrownianPath(Noise):
             ends = [torch.as_tensor(t, dtype=torch.float64).detach().cpu().expand(len(like)) for t in (start, stop)]
             length = (ends[1] - ends[0] if self.clock is None else self.clock(ends[1]) - self.clock(ends[0])).abs()
             scale = torch.where(length > 0, length, 1.0).rsqrt()  # a step that has no length gets zeros
-            return self.between(ends[0], ends[1], like).mul_(expand(scale.to(like.device), like))
+            return self._moved(ends[0], ends[1], like).mul_(expand(scale, like.to("cpu", torch.float64))).to(like)
         if start == stop:
             return self.normal(like)
-        return self.between(start, stop, like).div_(math.sqrt(abs(self._clock(stop) - self._clock(start))))
+        whole = abs(self._clock(stop) - self._clock(start))
+        return self._moved(start, stop, like).div_(math.sqrt(whole)).to(like)
 
     def between(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """:math:`W_{stop} - W_{start}`, shaped like ``like``."""
-        return (self.value(stop, like) - self.value(start, like)).to(like)
+        return self._moved(start, stop, like).to(like)
+
+    def _moved(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
+        moved = self._at(stop, like) - self._at(start, like)
+        return moved[..., 0] if self.areas else moved
 
     def value(self, t: Scalar, like: Tensor) -> Tensor:
-        """:math:`W_t` with :math:`W_{t_0} = 0`, shaped like ``like``, on the CPU; t may be ``(batch,)``."""
+        """:math:`W_t`, shaped like ``like``, on the CPU: 0 at the end where the clock shows least, which is
+        :math:`t_0` without one; t may be ``(batch,)``."""
         value = self._at(t, like)
-        return value[..., 0].to(like.dtype) if self.areas else value
+        return (value[..., 0] if self.areas else value).to(like.dtype)
 
     def _at(self, t: Scalar, like: Tensor) -> Tensor:
         """The value, and with areas the integral since t0 beside it, float64 ``(..., 2)``."""
@@ -195,7 +201,7 @@ class BrownianPath(Noise):
             self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
         times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
-        return torch.cat(values) if values else torch.zeros(like.shape, dtype=like.dtype)
+        return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=torch.float64)
 
     def _clock(self, t: float) -> float:
         return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)))
@@ -225,9 +231,9 @@ class BrownianPath(Noise):
             self._tree.move_to_end(index)
             return self._tree[index]
         top = 2**self.depth
-        if index == 0:
+        if index == (0 if self._variance(0) <= self._variance(top) else top):  # where the clock shows least
             value = torch.zeros_like(self._draw(0, like))
-        elif index == top:
+        elif index in (0, top):
             value = self._draw(0, like) * math.sqrt(abs(self._variance(top) - self._variance(0)))
             if self.areas:  # the integral over a length L, given W: N(L W / 2, L^3 / 12)
                 value[..., 1] = (self.t1 - self.t0) * (0.5 * value[..., 0] + 12**-0.5 * value[..., 1])
@@ -245,19 +251,20 @@ class BrownianPath(Noise):
     ) -> Tensor:
         """A point of the path between two known ones."""
         before, after = (abs(self._variance(place) - self._variance(end)) for end in (low[0], high[0]))
-        share = before / (before + after) if before + after else 0.5
+        whole = before + after
+        share, rest = (before / whole, after / whole) if whole else (0.5, 0.5)  # neither as 1 less the other
         draw = self._draw(counter, like)
         if self.areas:
-            return _joint_bridge(low[1], high[1], share, before + after, draw)
-        return torch.lerp(low[1], high[1], share).add_(draw, alpha=math.sqrt(share * after))
+            return _joint_bridge(low[1], high[1], share, whole, draw)
+        return (rest * low[1]).add_(high[1], alpha=share).add_(draw, alpha=math.sqrt(share * after))
 
     def _hashed(self, place: float) -> int:
         """A counter beyond the tree's for a place between dyadic points."""
         return 2**64 + int(np.float64(place).view(np.uint64))
 
     def _draw(self, counter: int, like: Tensor) -> Tensor:
-        """Standard normal numbers that depend on the seed and the counter only; float32 ones, which are enough. With
-        areas two for each element."""
+        """Standard normal numbers that depend on the seed and the counter only, of float32's resolution, which is
+        enough, in float64, since a path is seen in its differences. With areas two for each element."""
         event = tuple(like.shape if self._batched else like.shape[1:]) + (2,) * self.areas
         draws = [
             np.random.Generator(np.random.Philox(key=seed, counter=counter << 96)).standard_normal(
@@ -265,8 +272,7 @@ class BrownianPath(Noise):
             )
             for seed in self.seeds
         ]
-        dtype = torch.float64 if self.areas else like.dtype  # an integral is seen in its differences
-        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(dtype)
+        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(torch.float64)
 
 
 def _joint_bridge(low: Tensor, high: Tensor, p: float, length: float, z: Tensor) -> Tensor:

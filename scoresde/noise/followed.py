@@ -144,8 +144,10 @@ def path_on(clock: Clock | None, noise: Noise, method: str) -> Noise:
         >>> type(path_on(lambda t: t, SampleNoise([1]), "ggf")).__name__
         'FollowedPath'
     """
-    if clock is None or isinstance(noise, FollowedPath):
+    if clock is None:
         return noise
+    if isinstance(noise, FollowedPath):
+        return FollowedPath(noise.source, clock)
     if isinstance(noise, BrownianPath):
         return noise.on(clock)
     if isinstance(noise, CallableNoise):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._signatures import offers_estimates
-from .._tensors import Scalar, expand, output_problem, row_times, warn_caller
+from .._tensors import Scalar, expand, output_problem, row_finite, row_times, warn_caller, where
 from ..errors import ScoreFnError
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
@@ -58,6 +58,8 @@ class Network:
 
     def _evaluate(self, x: Tensor, node: Node) -> Any:
         given = x.clone() if x.is_inference() else x  # inference tensors do not tell when they are written to
+        if torch.is_grad_enabled() and x.requires_grad:
+            given = x.view_as(x)  # a place for a hook
         version = None if x.is_inference() else x._version
         out: Any
         if self.gives_estimates:
@@ -70,6 +72,8 @@ class Network:
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
         self.last = _parts(out) if self.gives_estimates else (out,)
+        if given is not x and given.requires_grad:
+            _cut(given, self.last)
         return out
 
     def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
@@ -90,6 +94,13 @@ class Network:
             raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
         parts = [self._checked(part, x, node) for part in _parts(out)]
         return LearnedEstimate(*parts) if isinstance(out, LearnedEstimate) else Estimate(*parts)
+
+
+def _cut(x: Tensor, outputs: tuple[Tensor, ...]) -> None:
+    """Samples whose output is not finite are not stepped, and send no gradient (0 times infinity) to their input."""
+    good = torch.stack([row_finite(out.detach()) for out in outputs]).all(0)
+    if not bool(good.all()):
+        x.register_hook(lambda slope: where(good, slope, torch.zeros_like(slope)))
 
 
 def _parts(estimate: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

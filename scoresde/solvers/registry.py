@@ -48,6 +48,7 @@ from .seeds import SEEDS1, SEEDS2, SEEDS3
 from .sra import SRA1, ShARK
 from .unipc import UniP2, UniP3, UniPC1, UniPC2, UniPC3
 
+_LONGEST = 1000
 SOLVERS: tuple[type[Solver], ...] = (
     PredictorCorrector,
     EulerMaruyama,
@@ -186,6 +187,8 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
         return method
     if not isinstance(method, str):
         raise InvalidTypeError(f"`method` must be a name from scoresde.methods() or a solver object, got {method!r}.")
+    if method == "auto":
+        raise InvalidArgumentError("method='auto' is a rule of solve; name a method here.")
     if method not in BY_NAME:
         raise unknown("method", method, [*BY_NAME, "auto"])
     cls = BY_NAME[method]
@@ -245,11 +248,13 @@ def described(text: str) -> Solver:
         >>> described("IPNDM(order=3)").name
         'ipndm'
     """
+    if len(text) > _LONGEST:
+        raise InvalidArgumentError(f"A solver with its options has fewer than {_LONGEST} characters, got {len(text)}.")
     classes = {cls.__name__: cls for solver in SOLVERS for cls in solver.__mro__ if issubclass(cls, Solver)}
     try:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError("it is no call with options by name")
         return classes[call.func.id](**{str(k.arg): ast.literal_eval(k.value) for k in call.keywords})
-    except (SyntaxError, KeyError, ValueError, TypeError) as error:
+    except (SyntaxError, KeyError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise InvalidArgumentError(f"{text!r} is no solver of this package with its options: {error}.") from error

@@ -47,7 +47,7 @@ class Gaussian(Target):
         if isinstance(cov, LowRank):
             self.spectrum = LowRankSpectrum.of(cov, self.event_shape, "cov")
         else:
-            self.spectrum = Spectrum.of(torch.as_tensor(cov, dtype=torch.float64), self.event_shape, "cov")
+            self.spectrum = Spectrum.of(cov, self.event_shape, "cov")
 
     @classmethod
     def fit(cls, data: Tensor, covariance: str | int = "dense") -> Gaussian:
@@ -98,6 +98,8 @@ class Gaussian(Target):
 
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
         centred = x - alpha * self.mean.to(x)
+        if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
+            raise InvalidArgumentError("This law has no density: its covariance is singular, and nothing is added.")
         return self.spectrum.to(x).log_density(centred, lambda v: alpha * alpha * v + sigma * sigma)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:

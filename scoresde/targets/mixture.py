@@ -74,7 +74,7 @@ class GaussianMixture(Target):
                 (std**2).expand(lead) if std.ndim == 0 else std**2, self.event_shape, "scales", lead
             )
         else:
-            self.spectrum = Spectrum.of(torch.as_tensor(covs, dtype=torch.float64), self.event_shape, "covs", lead)
+            self.spectrum = Spectrum.of(covs, self.event_shape, "covs", lead)
 
     def _components(self, x: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor, Spectrum]:
         """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._tensors import check_number
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidTypeError
 
 # Of eigenvalues, broadcasting against states.
 Function = Callable[[Tensor], Tensor]
@@ -28,9 +28,14 @@ class Spectrum(NamedTuple):
     basis: Tensor | None
 
     @classmethod
-    def of(cls, cov: Tensor, event_shape: tuple[int, ...], name: str, lead: tuple[int, ...] = ()) -> Spectrum:
+    def of(cls, cov: Any, event_shape: tuple[int, ...], name: str, lead: tuple[int, ...] = ()) -> Spectrum:
         """From a number, variances of the event's shape, or ``(D, D)`` matrices, each with leading dimensions
-        ``lead``."""
+        ``lead``. Negative eigenvalues of the size of the rounding of a matrix are 0."""
+        if isinstance(cov, str | bytes) or cov is None or (isinstance(cov, Tensor) and cov.is_complex()):
+            raise InvalidTypeError(f"`{name}` must be a number or a real tensor, got {cov!r}.")
+        given = cov.dtype if isinstance(cov, Tensor) and cov.dtype.is_floating_point else torch.float64
+        resolution = torch.finfo(given).eps
+        cov = torch.as_tensor(cov, dtype=torch.float64)
         size = math.prod(event_shape)
         if not bool(torch.isfinite(cov).all()):
             raise InvalidArgumentError(f"`{name}` must be finite.")
@@ -38,7 +43,7 @@ class Spectrum(NamedTuple):
             if not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8):
                 raise InvalidArgumentError(f"`{name}` must be symmetric.")
             values, basis = torch.linalg.eigh(cov)
-            floor = 1e-10 * values.abs().amax(-1, keepdim=True)
+            floor = max(1e-10, resolution * size) * values.abs().amax(-1, keepdim=True)
             if bool((values < -floor).any()):
                 raise InvalidArgumentError(
                     f"`{name}` must be positive semi-definite; its smallest eigenvalue is {float(values.min()):.3g}."
@@ -65,6 +70,11 @@ class Spectrum(NamedTuple):
     def largest(self) -> float:
         """Eigenvalue."""
         return float(self.values.max())
+
+    @property
+    def smallest(self) -> float:
+        """Eigenvalue."""
+        return float(self.values.min())
 
     def map(self, x: Tensor, function: Function) -> Tensor:
         r""":math:`f(\Sigma)\,x`."""
@@ -132,7 +142,9 @@ class LowRankSpectrum(NamedTuple):
     @classmethod
     def of(cls, cov: LowRank, event_shape: tuple[int, ...], name: str) -> LowRankSpectrum:
         """From the factor."""
-        factor = torch.as_tensor(cov.factor, dtype=torch.float64)
+        if not isinstance(cov.factor, Tensor) or not cov.factor.dtype.is_floating_point:
+            raise InvalidTypeError(f"The factor of `{name}` must be a real tensor (D, r), got {cov.factor!r}.")
+        factor = cov.factor.to(torch.float64)
         size = math.prod(event_shape)
         if factor.ndim != 2 or len(factor) != size or factor.shape[1] > size or not bool(factor.isfinite().all()):
             raise InvalidArgumentError(
@@ -153,6 +165,11 @@ class LowRankSpectrum(NamedTuple):
         """Eigenvalue."""
         return float(torch.cat([self.values, self.rest[None]]).max())
 
+    @property
+    def smallest(self) -> float:
+        """Eigenvalue."""
+        return float((self.values if self.complete else torch.cat([self.values, self.rest[None]])).min())
+
     def to(self, like: Tensor) -> LowRankSpectrum:
         """In the dtype and on the device of a tensor."""
         return LowRankSpectrum(self.values.to(like), self.basis.to(like), self.rest.to(like), self.event_shape)
@@ -160,7 +177,9 @@ class LowRankSpectrum(NamedTuple):
     def map(self, x: Tensor, function: Function) -> Tensor:
         r""":math:`f(\Sigma)\,x = f(v)x + U(f(\lambda) - f(v))U^Tx`."""
         own, rest = self._functions(function)
-        return rest * x + (((own - rest.flatten(1)) * (x.flatten(1) @ self.basis)) @ self.basis.mT).reshape(x.shape)
+        inside, outside = self._split(x)
+        moved = ((own * inside) @ self.basis.mT).reshape(x.shape)
+        return moved if self.complete else moved + rest * outside
 
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """All of them ``(n,)``, and how often each is there."""
@@ -176,10 +195,25 @@ class LowRankSpectrum(NamedTuple):
         """Of N(0, variance(cov)), ``(batch,)``."""
         size, known = self.basis.shape
         own, rest = (v.flatten(1) for v in self._functions(variance))
-        squares, turned = centred.flatten(1).square().sum(1), (centred.flatten(1) @ self.basis).square()
-        others = (squares[:, None] - turned.sum(1, keepdim=True)).clamp_min(0) / rest if known < size else 0 * rest
-        logs = own.log().sum(1) + (size - known) * (rest.log()[:, 0] if known < size else 0.0)
-        return -0.5 * ((turned / own).sum(1) + others[:, 0] + logs + size * math.log(2 * math.pi))
+        inside, outside = self._split(centred)
+        total = (inside.square() / own + own.log()).sum(1) + size * math.log(2 * math.pi)
+        if not self.complete:
+            total = total + outside.flatten(1).square().sum(1) / rest[:, 0] + (size - known) * rest.log()[:, 0]
+        return -0.5 * total
+
+    @property
+    def complete(self) -> bool:
+        """Whether all eigenvectors are known, so that there are no others."""
+        return self.basis.shape[0] == self.basis.shape[1]
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The coefficients of the known eigenvectors ``(batch, r)``, and what is left of x, projected twice, since it
+        may be far smaller than x."""
+        flat = x.flatten(1)
+        inside = flat @ self.basis
+        outside = flat - inside @ self.basis.mT
+        outside = outside - (outside @ self.basis) @ self.basis.mT
+        return inside, outside.reshape(x.shape)
 
     def _functions(self, function: Function) -> tuple[Tensor, Tensor]:
         """At the known eigenvalues ``(1 or batch, r)``, and at the other one ``(1 or batch, 1, ...)``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ..errors import CorruptCheckpointError
@@ -72,7 +72,7 @@ class Config:
             "weights": weights,
         }
         if self.grids:
-            content["grids"] = [asdict(grid) for grid in self.grids]
+            content["grids"] = [grid.fields() for grid in self.grids]
         content["sha256"] = _digest(content)
         return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 

@@ -134,3 +134,47 @@ def test_the_limit_of_steps_is_finite() -> None:
         with pytest.raises((StepSizeUnderflowError, MaxStepsError)) as caught:
             solve(SDE, wild, states(2), method=method, seeds=range(2), rtol=1e-6, atol=1e-6, max_steps=500)
         assert calls < 7000 and caught.value.partial is not None
+
+
+ODES = ["adams", "rk45", "tsit5", "dop853", "dpm12", "dpm23", "erk32", "erk43", "rk23"]
+
+
+@pytest.mark.parametrize("method", ODES)
+@pytest.mark.parametrize("length", [1e-15, 1e-14, 2.3e-16, 1e-12])
+def test_an_interval_of_a_few_units_in_the_last_place(method: str, length: float) -> None:
+    sde = scoresde.VPSDE()
+    x = torch.ones(1, 2, dtype=torch.float64)
+    got = scoresde.solve(sde, lambda x, t: -x, x, method=method, t_start=0.5, t_end=0.5 - length)
+    assert got.evaluations < 100
+    torch.testing.assert_close(got.x, x, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ODES)
+def test_a_rejected_trial_that_is_not_finite_leaves_no_trace_in_a_gradient(method: str) -> None:
+    """A sample's gradient is what it is alone, also where a batch mate goes on."""
+    sde = scoresde.VPSDE()
+
+    class Once:
+        rowwise = False
+
+        def __init__(self, row: int) -> None:
+            self.row, self.calls = row, 0
+
+        def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            out = -x / (0.5 + x * x)
+            if self.calls == 8:
+                hot = torch.zeros(len(x), 1, dtype=x.dtype)
+                hot[self.row] = float("inf")
+                out = out * (1 + hot) - out * hot
+            return out
+
+    states = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    slopes = []
+    for rows, row in ((list(range(6)), 1), ([1], 0)):
+        x = states[rows].clone().requires_grad_(True)
+        got = scoresde.solve(sde, Once(row), x, method=method, differentiable=True)
+        (slope,) = torch.autograd.grad(got.x[row].sum(), x)
+        assert bool(slope.isfinite().all())
+        slopes.append(slope[row])
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-12)

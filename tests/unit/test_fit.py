@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import fit_grid
+from scoresde import FittedGrid, fit_grid
 from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, OutputError
 from scoresde.solvers import UniPC
 
@@ -370,3 +370,45 @@ class TestRefusals:
         with pytest.raises(InvalidArgumentError, match="shape"):
             fit_grid(SDE, score_only, 4)
         assert fit_grid(SDE, score_only, 4, shape=(8, 2), iterations=0, dtype=F64).steps == 4
+
+
+class TestHostileGrids:
+    def test_a_grid_of_a_process_without_an_end(self, tmp_path):
+        flow = scoresde.FlowSDE(t_max=1.0)
+        grid = fit_grid(flow, TARGET.score(flow), 3, "ddim", pilot=4, iterations=0)
+        assert math.isinf(grid.log_snr[0])
+        grid.save(tmp_path / "g.json")
+        assert "Infinity" not in (tmp_path / "g.json").read_text()
+        assert FittedGrid.load(tmp_path / "g.json") == grid and grid.fits(flow)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"times": [10**400, 0.5]},
+            {"times": "54321", "log_snr": "12345"},
+            {"method": 5},
+            {"process": None},
+            {"fitted": {"rms": "a", "median": 0.1}},
+            {"fitted": [1, 2]},
+            {"times": [True, 0.5], "log_snr": [0.0, 1.0]},
+        ],
+    )
+    def test_fields_of_a_wrong_type(self, change):
+        good = FittedGrid((1.0, 0.5), log_snr=(0.0, 1.0)).fields()
+        assert FittedGrid.of(good, "it").times == (1.0, 0.5)
+        with pytest.raises(scoresde.CorruptCheckpointError, match="no fitted grid"):
+            FittedGrid.of({**good, **change}, "it")
+
+    def test_a_grid_made_by_hand_without_its_process(self):
+        for grid in (FittedGrid((1.0, 0.5, 0.001)), FittedGrid(())):
+            assert not grid.fits(SDE)
+        with pytest.raises(scoresde.InvalidArgumentError, match="fitted"):
+            scoresde.solve(SDE, SCORE, X, method="ddim", grid=FittedGrid((1.0, 0.5, 0.001)))
+
+    def test_text_that_is_too_long_for_a_solver(self):
+        with pytest.raises(scoresde.InvalidArgumentError, match="characters"):
+            scoresde.solvers.described("IPNDM(order=" + "-" * 20000 + "1)")
+
+    def test_auto_is_no_method_of_a_fit(self):
+        with pytest.raises(scoresde.InvalidArgumentError, match="rule"):
+            fit_grid(SDE, SCORE, 4, "auto")

@@ -181,7 +181,8 @@ def test_the_source_of_a_method() -> None:
     clock: Callable[[Tensor], Tensor] = lambda t: t * t  # noqa: E731
     plain, own = SampleNoise([1]), FollowedPath(SampleNoise([1]))
     assert path_on(None, plain, "x") is plain
-    assert path_on(clock, own, "x") is own
+    rebuilt = path_on(clock, own, "x")  # on the method's clock, not its own
+    assert isinstance(rebuilt, FollowedPath) and rebuilt.source is own.source and rebuilt.clock is clock
     for source in (plain, BatchNoise()):
         made = path_on(clock, source, "x")
         assert isinstance(made, FollowedPath) and made.source is source and made.clock is clock

@@ -157,3 +157,27 @@ def test_refusals(case: str) -> None:
     make, words = REFUSED[case]
     with pytest.raises((scoresde.InvalidArgumentError, scoresde.InvalidTypeError), match=words):
         make()
+
+
+def test_options_are_the_methods_own() -> None:
+    score = RING.score(VP)
+    for options, words in (
+        ({"method": "dpmpp_2m_sde", "steps": 5}, "deterministic"),
+        ({"method": "unipc2"}, "give `steps`"),
+        ({"steps": 5}, "leave `steps` out"),
+        ({"method": "unipc2", "steps": 5, "t_end": 0.3}, "t_end"),
+        ({"method": "unipc2", "steps": 5, "denoise": True}, "denoise"),
+        ({"x": torch.zeros(0, 2)}, "pilot"),
+        ({"x": torch.zeros(3, 4)}, "pilot"),
+        ({"device": "foo"}, "device"),
+        ({"context": {"y": torch.zeros(64)}}, "context"),
+    ):
+        with pytest.raises(scoresde.ScoreSDEError, match=words):
+            fit_start(VP, score, OF_RING, **options)  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidTypeError, match="score_fn"):
+        fit_start(VP, None, OF_RING)  # type: ignore[arg-type]
+
+
+def test_a_solve_does_not_run_back_up_from_its_start() -> None:
+    with pytest.raises(scoresde.InvalidArgumentError, match="t_end"):
+        solve(VP, RING.score(VP), torch.ones(1, 2), method="adams", start=FROM, t_end=1.0)

@@ -678,3 +678,36 @@ def test_the_fit_of_a_rank_is_the_most_likely_one() -> None:
 def test_refused_covariances(make: Any, words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         make()
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-4])
+@pytest.mark.parametrize("rank", [4, 10, "all"])
+def test_a_low_rank_covariance_in_float32(variance: float, rank: Any) -> None:
+    """As good as one in full where little noise is left: what lies outside the known directions is small there."""
+    size = 60
+    short, full = low_rank((size,), size if rank == "all" else rank, variance)
+    sde = EDMSDE()
+    x = full.sample(4, sde, sde.t_min, generator=torch.Generator().manual_seed(0)).float()
+    exact = short.score(sde)(x.double(), sde.t_min)
+    got = short.score(sde)(x, sde.t_min).double()
+    assert float((got - exact).norm() / exact.norm()) < 1e-3
+    nats = short.log_prob(x, sde, sde.t_min).double() - short.log_prob(x.double(), sde, sde.t_min)
+    assert float(nats.abs().max()) < 0.05
+
+
+def test_a_law_without_a_density() -> None:
+    for law in (Gaussian(torch.zeros(2), torch.tensor([1.0, 0.0])), low_rank(variance=0.0)[0]):
+        with pytest.raises(InvalidArgumentError, match="no density"):
+            law.log_prob(torch.zeros(1, *law.event_shape))
+        assert bool(law.log_prob(torch.zeros(1, *law.event_shape), VPSDE(), 0.1).isfinite().all())
+
+
+def test_a_singular_covariance_in_float32_is_semi_definite_to_its_rounding() -> None:
+    data = torch.randn(5, 20, generator=torch.Generator().manual_seed(0))
+    assert float(Gaussian(torch.zeros(20), torch.cov(data.mT)).spectrum.smallest) == 0.0
+
+
+@pytest.mark.parametrize("cov", ["dense", None, torch.eye(2) * 1j, LowRank(None, 0.1), LowRank("a", 0.1)])
+def test_covariances_of_a_wrong_type(cov: Any) -> None:
+    with pytest.raises(InvalidTypeError, match="cov"):
+        Gaussian(torch.zeros(2), cov)

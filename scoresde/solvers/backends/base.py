@@ -61,7 +61,7 @@ class ODEBackend(Backend):
     open_end: ClassVar[bool] = False  # nothing is evaluated at the end of a step
 
     def __post_init__(self) -> None:
-        if self.clock not in CLOCKS:
+        if not isinstance(self.clock, str) or self.clock not in CLOCKS:
             raise unknown("clock", self.clock, CLOCKS)
 
     @property

@@ -1,0 +1,245 @@
+r"""Log-likelihoods: error and evaluations on exact targets, and the digits network in bits a dimension.
+
+- *targets*: ring and gaussian of `benchmarks.work_precision`, digits of `benchmarks.fitted_grids`, on VP, in float64,
+  with the exact trace; RMS error in nats over 16 samples, with the exact law at the noise end in place of the prior.
+  Beside `log_likelihood` the plain augmented flow, :math:`dx/dt` and the divergence of the drift, by torchdiffeq's
+  dopri5, whose steps are those of the batch. Evaluations at equal error are interpolated in the logarithms.
+- *network*: 16 held-out digits, one Rademacher probe. The published procedure is SciPy's RK45 with rtol = atol = 1e-5
+  on the plain augmented flow of the batch. Errors are distances from a solve by dop853 with a tolerance of 1e-7, a
+  state in float64 and the same probe; times are medians of interleaved runs.
+- *control*: the variance of the one-probe estimate, with and without a Gaussian with the digits' mean and covariance.
+- *bits*: the flow's bits a dimension for held-out and training digits, 17 levels on [-1, 1], dequantised once a digit;
+  8 probes; the standard errors are over digits.
+
+``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import scoresde
+from benchmarks._record import write
+from benchmarks.fitted_grids import Points
+from benchmarks.work_precision import gaussian, ring
+from scoresde import bits_per_dim, dequantize, log_likelihood
+from scoresde.training import digits_split
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+ERRORS = ("1e-1", "1e-2", "1e-3")  # nats
+
+
+class Law:
+    """The exact law at the noise end."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Nats."""
+        return self.target.log_prob(x, SDE, SDE.t_max)
+
+
+def problems() -> dict[str, tuple[Any, Any]]:
+    """Targets and their scores."""
+    from sklearn.datasets import load_digits
+
+    data = torch.as_tensor(load_digits().data, dtype=F64) / 8 - 1
+    empirical = scoresde.targets.Empirical(data, bandwidth=0.05)
+    targets: dict[str, Any] = {"ring": ring(), "gaussian": gaussian()}
+    return {name: (t, t.score(SDE)) for name, t in targets.items()} | {"digits": (empirical, Points(data, 0.05, SDE))}
+
+
+class Augmented:
+    """The plain augmented flow in time, as the published procedures step it; evaluations are counted."""
+
+    def __init__(self, score: Any, x: Tensor, probe: Tensor | None) -> None:
+        self.flow, self.x, self.probe, self.calls = SDE.probability_flow(score), x, probe, 0
+
+    def __call__(self, t: float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The drift and its divergence."""
+        self.calls += 1
+        with torch.enable_grad():
+            state = x.detach().requires_grad_(True)
+            drift = self.flow.drift(state, torch.full((len(x),), t, dtype=x.dtype))
+            if self.probe is not None:
+                (out,) = torch.autograd.grad(drift, state, self.probe)
+                return drift.detach(), (out * self.probe).flatten(1).sum(1)
+            total = torch.zeros(len(x), dtype=x.dtype)
+            for i in range(x[0].numel()):
+                (out,) = torch.autograd.grad(drift.flatten(1)[:, i].sum(), state, retain_graph=True)
+                total = total + out.flatten(1)[:, i]
+        return drift.detach(), total
+
+
+def dopri5(score: Any, x: Tensor, prior: Any, tolerance: float) -> tuple[Tensor, float]:
+    """By torchdiffeq."""
+    from torchdiffeq import odeint
+
+    field = Augmented(score, x, None)
+    times = torch.tensor([SDE.t_min, SDE.t_max], dtype=F64)
+    start = (x, torch.zeros(len(x), dtype=F64))
+    ends = odeint(
+        lambda t, y: field(min(float(t), SDE.t_max), y[0]),
+        start,
+        times,
+        rtol=tolerance,
+        atol=tolerance,
+        method="dopri5",
+    )
+    return prior.log_prob(ends[0][-1]) + ends[1][-1], float(field.calls)
+
+
+def ours(score: Any, x: Tensor, prior: Any, tolerance: float) -> tuple[Tensor, float]:
+    """By the package."""
+    got = log_likelihood(SDE, score, x, divergence="exact", rtol=tolerance, atol=tolerance, prior=prior)
+    return got.log_prob, float(got.nfe.to(F64).mean())
+
+
+def crossing(curve: list[tuple[float, float]], error: float) -> float | None:
+    """Evaluations at an error, along lines in the logarithms."""
+    for (n0, e0), (n1, e1) in itertools.pairwise(curve):
+        if e1 <= error <= e0:
+            share = math.log(e0 / error) / math.log(e0 / e1)
+            return math.exp((1 - share) * math.log(n0) + share * math.log(n1))
+    return None
+
+
+def measure_targets(quick: bool) -> dict[str, Any]:
+    """Curves and ratios."""
+    out: dict[str, Any] = {}
+    for name, (target, score) in problems().items():
+        if quick and name == "digits":
+            continue
+        x = target.sample(16, SDE, SDE.t_min, generator=torch.Generator().manual_seed(0)).to(F64)
+        exact, prior = target.log_prob(x, SDE, SDE.t_min), Law(target)
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for label, run in (("log_likelihood", ours), ("dopri5", dopri5)):
+            for tolerance in TOLERANCES[:3] if quick else TOLERANCES:
+                log_prob, calls = run(score, x, prior, tolerance)
+                curves.setdefault(label, []).append((calls, float((log_prob - exact).square().mean().sqrt())))
+        ratios = {}
+        for error in ERRORS:
+            counts = [crossing(curve, float(error)) for curve in curves.values()]
+            ratios[error] = counts[0] / counts[1] if counts[0] and counts[1] else None
+        out[name] = {"dimensions": x[0].numel(), "curves": curves, "ratios": ratios}
+        print(name, {k: [f"{n:.0f}: {e:.1e}" for n, e in v] for k, v in curves.items()}, ratios, flush=True)
+    return out
+
+
+def published(score: Any, x: Tensor, probe: Tensor) -> Tensor:
+    """SciPy's RK45 on the whole batch, one probe, rtol = atol = 1e-5."""
+    from scipy.integrate import solve_ivp
+
+    field = Augmented(score, x, probe)
+
+    def rate(t: float, y: np.ndarray) -> np.ndarray:
+        state = torch.from_numpy(y[: x.numel()]).reshape(x.shape).to(x.dtype)
+        drift, trace = field(t, state)
+        return np.concatenate([drift.numpy().ravel(), trace.numpy()]).astype(np.float64)
+
+    start = np.concatenate([x.numpy().ravel(), np.zeros(len(x))])
+    end = solve_ivp(rate, (SDE.t_min, SDE.t_max), start, rtol=1e-5, atol=1e-5, method="RK45").y[:, -1]
+    latent = torch.from_numpy(end[: x.numel()]).reshape(x.shape)
+    return SDE.prior.log_prob(latent) + torch.from_numpy(end[x.numel() :])
+
+
+def held_out(count: int, train: bool = False) -> Tensor:
+    """Dequantised digits."""
+    split = digits_split()
+    v = (split.train_images if train else split.test_images)[:count]
+    return dequantize(v, levels=17, generator=torch.Generator().manual_seed(0))
+
+
+def measure_network(rounds: int) -> dict[str, Any]:
+    """Wall time and error beside the published procedure."""
+    score = scoresde.load("digits").score(SDE)
+    x = held_out(16)
+    z = scoresde.SampleNoise(range(16)).normal(x.new_empty(16, 1, *x.shape[1:]))[:, 0]
+    probe = torch.where(z < 0, -1.0, 1.0)
+
+    def here(tolerance: float) -> scoresde.Likelihood:
+        return log_likelihood(SDE, score, x, seeds=range(16), rtol=tolerance, atol=tolerance)
+
+    tight: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-7, "method": "dop853", "form": "angle"}
+    reference = log_likelihood(SDE, score, x.to(F64), seeds=range(16), **tight).log_prob
+    runs: dict[str, Callable[[], Tensor]] = {"published": lambda: published(score, x, probe)}
+    runs |= {f"log_likelihood, {t:g}": lambda t=t: here(t).log_prob for t in (1e-3, 1e-4, 1e-5)}  # type: ignore[misc]
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    errors = {}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            errors[name] = float((run() - reference).square().mean().sqrt())
+            times[name].append(time.perf_counter() - began)
+    out = {name: {"seconds": statistics.median(times[name]), "error": errors[name]} for name in runs}
+    print(out, flush=True)
+    return out
+
+
+def measure_control() -> dict[str, Any]:
+    """The spread of single-probe estimates."""
+    score, x = scoresde.load("digits").score(SDE), held_out(16)
+    train = held_out(1437, train=True)
+    out = {}
+    for name, control in (
+        ("none", None),
+        ("gaussian", scoresde.targets.Gaussian.fit(train)),
+        ("gaussian, rank 16", scoresde.targets.Gaussian.fit(train, 16)),
+    ):
+        got = log_likelihood(SDE, score, x, probes=32, seed=0, rtol=1e-3, atol=1e-3, control=control)
+        out[name] = float(got.paths.var(1).mean())
+    print("variance of one probe", out, flush=True)
+    return out
+
+
+def measure_bits(count: int) -> dict[str, Any]:
+    """Held-out and training digits."""
+    score, out = scoresde.load("digits").score(SDE), {}
+    for name, train in (("held out", False), ("training", True)):
+        x = held_out(count, train)
+        got = log_likelihood(SDE, score, x, probes=8, seed=0, rtol=1e-4, atol=1e-4)
+        bits = bits_per_dim(got.log_prob, (64,), levels=17)
+        probes = float(got.std_error.square().mean().sqrt()) / (64 * math.log(2))
+        out[name] = {
+            "bits": float(bits.mean()),
+            "standard error over digits": float(bits.std()) / count**0.5,
+            "standard error of a digit from its probes": probes,
+            "digits": count,
+        }
+    print(out, flush=True)
+    return out
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, write or check."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks likelihood", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two targets, checked for the gain")
+    parser.add_argument("--no-write", action="store_true")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    targets = measure_targets(options.quick)
+    if options.quick:
+        worst = max(r for row in targets.values() for r in row["ratios"].values() if r)
+        sys.exit(f"{worst:.2f} of dopri5's evaluations" if worst > 0.7 else 0)
+    results = {
+        "targets": targets,
+        "network": measure_network(3),
+        "control": measure_control(),
+        "bits": measure_bits(360),
+    }
+    if not options.no_write:
+        write("likelihood", results, "python -m benchmarks likelihood")
