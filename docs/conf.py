@@ -159,6 +159,38 @@ def warm_table() -> str:
     return markdown(head, rows, record)
 
 
+def likelihood_targets() -> str:
+    """Of ``benchmarks/results/likelihood.json``: evaluations and errors on exact targets."""
+    record = load("likelihood")
+    rows = []
+    for name, row in record["results"]["targets"].items():
+        curves = [", ".join(f"{n:.0f}: {e:.0e}" for n, e in curve) for curve in row["curves"].values()]
+        ratios = " / ".join("–" if r is None else f"{r:.2f}" for r in row["ratios"].values())
+        rows.append([f"{name}, {row['dimensions']}", *curves, ratios])
+    head = ["problem, dimensions", "`log_likelihood`, evaluations: error", "dopri5", "ratio at 0.1 / 0.01 / 0.001"]
+    return markdown(head, rows, record)
+
+
+def likelihood_network() -> str:
+    """Of the same file: wall time."""
+    record = load("likelihood")
+    network = record["results"]["network"]
+    first = network["published"]["seconds"]
+    rows = [[k, f"{v['error']:.1e}", f"{v['seconds']:.2f}", f"{v['seconds'] / first:.2f}"] for k, v in network.items()]
+    return markdown(["", "error, nats", "seconds", "of the published"], rows, record)
+
+
+def likelihood_bits() -> str:
+    """Of the same file: the control and the bits."""
+    record = load("likelihood")
+    control, bits = record["results"]["control"], record["results"]["bits"]
+    rows = [[f"variance of a probe, control: {name}", f"{value:.1f}"] for name, value in control.items()]
+    for name, row in bits.items():
+        text = f"{row['bits']:.3f} ± {row['standard error over digits']:.3f}"
+        rows.append([f"bits a dimension, {row['digits']} {name} digits", text])
+    return markdown(["", ""], rows, record)
+
+
 def adaptive_tables() -> str:
     """The figures of ``benchmarks/results/adaptive.json``."""
     record = load("adaptive")
@@ -246,6 +278,11 @@ FILLED = {
         "<!-- orders -->": orders_table,
         "<!-- deterministic methods -->": lambda: methods("ode"),
         "<!-- stochastic methods -->": lambda: methods("sde"),
+    },
+    "likelihood": {
+        "<!-- likelihood: targets -->": likelihood_targets,
+        "<!-- likelihood: network -->": likelihood_network,
+        "<!-- likelihood: bits -->": likelihood_bits,
     },
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
