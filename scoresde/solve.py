@@ -179,10 +179,11 @@ def solve(
             state = start.state(state)
         network = Network(score_fn, context_of(context, score_fn, len(state), state.device))
         saved = _save_at(save_at, sde, times)
+        nodes = torch.zeros(0, dtype=torch.float64)
         if not solver.adaptive and not solver.own_steps:
-            given_grid = _nodes(sde, solver, times, given_grid, grid, steps)
-            saved = [_on_node(t, given_grid) for t in saved]
-        controller, limit = _controller(sde, solver, times, given_grid, rtol, atol, saved, max_steps, state)
+            nodes = _nodes(sde, solver, times, given_grid, grid, steps)
+            saved = [_on_node(t, nodes) for t in saved]
+        controller, limit = _controller(sde, solver, times, nodes, rtol, atol, saved, max_steps, state)
         if solver.own_steps:
             solver, limit = _told(solver, steps, rtol, atol, limit, throw, state.dtype), None
         if solver.needs_path:
@@ -449,7 +450,7 @@ def _controller(
     sde: SDE,
     solver: Solver,
     times: tuple[float, float],
-    given: Tensor | None,
+    given: Tensor,
     rtol: Any,
     atol: Any,
     saved: list[float],
@@ -465,7 +466,6 @@ def _controller(
     if solver.adaptive:
         allowed = tolerances(rtol, atol, state.dtype)
         return Adaptive(start, (*inner, end), *allowed), DEFAULT_MAX_STEPS if limit is None else limit
-    assert given is not None
     missing = [t for t in inner if not bool((given == t).any())]
     if missing:
         merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])

@@ -89,39 +89,38 @@ class LogDensityFlow(Process):
             state = state if self.differentiable and state.requires_grad else state.detach().requires_grad_(True)
             field_ = self.flow.slope(coordinate, state, node)
 
+            control = None if self.control is None else self._known(self.control)
+
             def product(v: Tensor) -> Tensor:
                 (out,) = torch.autograd.grad(
                     field_, state, v.to(field_), retain_graph=True, create_graph=self.differentiable
                 )
-                return out if self.control is None else out - self._control(coordinate, v.to(field_), node)
+                return out if control is None else out - linear_part(control, coordinate, v.to(field_), node)
 
             traces = self.divergence(product)
         if self.control is not None:
-            traces = traces + self._control_trace(coordinate, node, traces)[:, None]
+            values, counts = self.control.spectrum.eigenvalues()
+            known = self._known(Gaussian(torch.zeros(len(values), dtype=torch.float64), values))
+            ones = traces.new_ones((len(traces), len(values)))
+            traces = traces + (linear_part(known, coordinate, ones, node) @ counts.to(traces))[:, None]
         if not self.differentiable:
             field_, traces = field_.detach(), traces.detach()
         scale = expand(coordinate.scale(node), x)
         return torch.cat([field_.flatten(1).to(torch.float64), self.weight * scale * traces], dim=1)
 
-    def _control(self, coordinate: Coordinate, v: Tensor, node: Node) -> Tensor:
-        """The product with the Jacobian of the Gaussian's field, which is linear and symmetric."""
-        assert self.control is not None
-        process = ReverseProcess(self.sde, Network(self.control.score(self.flow.sde)))  # type: ignore[arg-type]
-        return process.slope(coordinate, v, node) - process.slope(coordinate, torch.zeros_like(v), node)
-
-    def _control_trace(self, coordinate: Coordinate, node: Node, like: Tensor) -> Tensor:
-        """The trace of that Jacobian, by its eigenvalues."""
-        assert self.control is not None
-        values, counts = self.control.spectrum.eigenvalues()
-        line = Gaussian(torch.zeros(len(values), dtype=torch.float64), values)
-        process = ReverseProcess(self.sde, Network(line.score(self.flow.sde)))  # type: ignore[arg-type]
-        ones = like.new_ones((len(like), len(values)))
-        return (process.slope(coordinate, ones, node) - process.slope(coordinate, 0 * ones, node)) @ counts.to(like)
+    def _known(self, law: Gaussian) -> ReverseProcess:
+        """The flow of a Gaussian."""
+        return ReverseProcess(self.sde, Network(law.score(self.sde)))  # type: ignore[arg-type]
 
     def take(self, rows: Tensor) -> LogDensityFlow:
         """See `Process.take`."""
         flow = replace(self.flow, network=self.flow.network.take(rows))
         return replace(self, network=flow.network, flow=flow, divergence=self.divergence.take(rows))
+
+
+def linear_part(flow: ReverseProcess, coordinate: Coordinate, v: Tensor, node: Node) -> Tensor:
+    """The product with the Jacobian of a Gaussian's field, which is linear and symmetric."""
+    return flow.slope(coordinate, v, node) - flow.slope(coordinate, torch.zeros_like(v), node)
 
 
 def mismatch(flow: ReverseProcess, x: Tensor, node: Node, v: Tensor) -> float:
