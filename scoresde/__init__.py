@@ -32,7 +32,7 @@ from .fit import FittedGrid, fit_grid, fit_start
 from .grids import Grid
 from .integrate import Info, Solution, Status
 from .latents import Reconstruction, decode, encode, interpolate, reconstruct
-from .likelihood import Likelihood, bits_per_dim, dequantize, log_likelihood
+from .likelihood import Bound, Likelihood, bits_per_dim, dequantize, log_likelihood, variational_bound
 from .models import ScoreModel
 from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
 from .sdes import (
@@ -69,6 +69,7 @@ __all__ = [
     "Adaptive",
     "AffineSDE",
     "BatchNoise",
+    "Bound",
     "BrownianPath",
     "CallableNoise",
     "CheckpointError",
@@ -137,4 +138,5 @@ __all__ = [
     "solvers",
     "targets",
     "testing",
+    "variational_bound",
 ]

@@ -47,7 +47,7 @@ def dequantize(
         Theis, van den Oord, Bethge (2016), A note on the evaluation of generative models, section 3.1.
         https://arxiv.org/abs/1511.01844
     """
-    low, width = _cell(levels, data_range)
+    low, width = cell(levels, data_range)
     if not isinstance(v, Tensor) or v.is_complex() or v.dtype == torch.bool:
         raise InvalidTypeError(f"`v` must be a tensor of grey values, got {getattr(v, 'dtype', type(v).__name__)}.")
     wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
@@ -88,11 +88,11 @@ def bits_per_dim(
     size = math.prod(check_shape("event_shape", event_shape, rank=1))
     if size < 1:
         raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {tuple(event_shape)}.")
-    _, width = _cell(levels, data_range)
+    _, width = cell(levels, data_range)
     return -(log_prob / size + math.log(width)) / math.log(2)
 
 
-def _cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
+def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     """Where the first cell begins, and the width of all."""
     check_integer("levels", levels, low=2)
     low, high = (check_number(f"data_range[{i}]", v) for i, v in enumerate(data_range))
