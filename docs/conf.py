@@ -187,7 +187,9 @@ def likelihood_bits() -> str:
     rows = [[f"variance of a probe, control: {name}", f"{value:.1f}"] for name, value in control.items()]
     for name, row in bits.items():
         text = f"{row['bits']:.3f} ± {row['standard error over digits']:.3f}"
-        rows.append([f"bits a dimension, {row['digits']} {name} digits", text])
+        rows.append([f"bits a dimension of the flow, {row['digits']} {name} digits", text])
+        text = f"{row['variational bound']:.3f} ± {row['standard error of the bound over digits']:.3f}"
+        rows.append([f"variational bound of the reverse SDE, {name}", text])
     return markdown(["", ""], rows, record)
 
 

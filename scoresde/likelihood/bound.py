@@ -30,8 +30,6 @@ from ..processes import Network
 from ..sdes import SDE, AffineSDE, NormalPrior
 from .bits import bits_per_dim, cell
 
-_ROWS = 4096  # states in a call, unless a batch has more
-
 
 @dataclass(frozen=True)
 class Term:
@@ -113,8 +111,8 @@ def variational_bound(
         score_fn: as for `scoresde.solve`.
         x: data, ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
         levels: L of data in grey levels, which stand at the middle of their cells of ``data_range``:
-            :math:`x = lo + w(v+\tfrac12)`, and :math:`p(v|z_0) \propto \exp(-(z_0/\alpha_0 - x)^2\alpha_0^2/2\sigma_0^2)`
-            over the levels of each dimension. None for a density: the reconstruction is then the entropy
+            :math:`x = lo + w(v+\tfrac12)`, and over the levels of each dimension
+            :math:`p(v|z_0) \propto \exp(-(z_0/\alpha_0 - x)^2\alpha_0^2/2\sigma_0^2)`. None for a density: the reconstruction is then the entropy
             :math:`\tfrac D2\ln 2\pi e\sigma_0^2` of :math:`q(z_0|x)`, and the bound that of
             :math:`E[-\ln p_{t_{min}}(z_0)]`.
         data_range: lo and hi.
@@ -220,9 +218,8 @@ def _reconstruction(
     rho = node.sigma / node.alpha
     out = []
     for _ in range(count):
-        seen = x.to(torch.float64) + rho * torch.randn(
-            x.shape, generator=generator, dtype=torch.float64, device=x.device
-        )
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64, device=x.device)
+        seen = x.to(torch.float64) + rho * noise
         logits = -0.5 * ((seen[..., None] - centres) / rho).square()
         out.append(-logits.log_softmax(-1).gather(-1, v.long()[..., None])[..., 0].flatten(1).sum(1))
     return _mean(torch.stack(out))

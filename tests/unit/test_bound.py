@@ -40,7 +40,7 @@ def test_with_an_exact_score_the_mean_bound_is_the_entropy(name: str) -> None:
     exact = entropy(sde, sde.t_min) + divergence
     error = float(bound.total.std()) / len(x) ** 0.5
     assert float(bound.total.mean()) == pytest.approx(exact, abs=4.892 * error)
-    assert error < 0.05
+    assert error < 0.1
 
 
 def test_a_wrong_score_costs_what_theory_says() -> None:
