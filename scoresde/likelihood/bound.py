@@ -112,9 +112,9 @@ def variational_bound(
         x: data, ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
         levels: L of data in grey levels, which stand at the middle of their cells of ``data_range``:
             :math:`x = lo + w(v+\tfrac12)`, and over the levels of each dimension
-            :math:`p(v|z_0) \propto \exp(-(z_0/\alpha_0 - x)^2\alpha_0^2/2\sigma_0^2)`. None for a density: the reconstruction is then the entropy
-            :math:`\tfrac D2\ln 2\pi e\sigma_0^2` of :math:`q(z_0|x)`, and the bound that of
-            :math:`E[-\ln p_{t_{min}}(z_0)]`.
+            :math:`p(v|z_0) \propto \exp(-(z_0/\alpha_0 - x)^2\alpha_0^2/2\sigma_0^2)`. None for a density: the
+            reconstruction is then the entropy :math:`\tfrac D2\ln 2\pi e\sigma_0^2` of :math:`q(z_0|x)`, and the
+            bound that of :math:`E[-\ln p_{t_{min}}(z_0)]`.
         data_range: lo and hi.
         draws: of noise levels and noise, a sample.
         context: as for `scoresde.solve`.
