@@ -28,7 +28,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..processes import Network
 from ..sdes import SDE, AffineSDE, NormalPrior
-from .bits import bits_per_dim, cell
+from .bits import cell
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Bound:
 
     Attributes:
         prior, diffusion, reconstruction: see `variational_bound`.
-        event_shape, levels, data_range: of the data.
+        event_shape, levels: of the data.
         nfe: evaluations a sample.
 
     Example:
@@ -67,7 +67,6 @@ class Bound:
     reconstruction: Term
     event_shape: tuple[int, ...]
     levels: int | None
-    data_range: tuple[float, float]
     nfe: int
 
     @property
@@ -83,9 +82,12 @@ class Bound:
 
     @property
     def bits_per_dim(self) -> Tensor:
-        """Of the grey values: the total over D ln 2; for a density, as `scoresde.bits_per_dim` of 256 levels."""
+        """Of the grey values: the total over D ln 2."""
         if self.levels is None:
-            return bits_per_dim(-self.total, self.event_shape, data_range=self.data_range)
+            raise InvalidArgumentError(
+                "This is the bound of a density; for data from dequantize(v, levels=L) its bits are "
+                "bits_per_dim(-bound.total, event_shape, levels=L)."
+            )
         return self.total / (math.prod(self.event_shape) * math.log(2))
 
 
@@ -161,7 +163,7 @@ def variational_bound(
         else:
             reconstruction = _reconstruction(values, data, first, levels, data_range, count, generator)
     zero = torch.zeros_like(prior)
-    return Bound(Term(prior, zero), diffusion, reconstruction, tuple(data.shape[1:]), levels, data_range, network.calls)
+    return Bound(Term(prior, zero), diffusion, reconstruction, tuple(data.shape[1:]), levels, network.calls)
 
 
 def _data(x: Any, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor | None, Tensor]:

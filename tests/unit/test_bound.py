@@ -108,6 +108,9 @@ def test_the_shipped_network() -> None:
     v = torch.randint(0, 17, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     bound = variational_bound(sde, model.score(sde), v, levels=17, draws=4, seed=0)
     assert bound.total.dtype == F64 and bool((bound.bits_per_dim > 3).all())  # no digits
+    density = variational_bound(sde, model.score(sde), torch.zeros(2, 1, 8, 8), draws=4, seed=0)
+    with pytest.raises(scoresde.InvalidArgumentError, match="bits_per_dim"):
+        _ = density.bits_per_dim
 
 
 VP = scoresde.VPSDE()
