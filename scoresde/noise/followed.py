@@ -96,6 +96,10 @@ class FollowedPath(Noise):
         self._keep(end, v, w, known)
         return (moved / expand(torch.where(length > 0, length, 1.0).sqrt(), moved)).to(like)
 
+    def on(self, clock: Clock) -> FollowedPath:
+        """A path on another clock, with the draws that follow; nothing is known of it."""
+        return type(self)(self.source, clock)
+
     def take(self, rows: Tensor) -> Noise:
         """See `Noise.take`."""
         part = FollowedPath(self.source.take(rows), self.clock)
@@ -146,9 +150,7 @@ def path_on(clock: Clock | None, noise: Noise, method: str) -> Noise:
     """
     if clock is None:
         return noise
-    if isinstance(noise, FollowedPath):
-        return FollowedPath(noise.source, clock)
-    if isinstance(noise, BrownianPath):
+    if isinstance(noise, FollowedPath | BrownianPath):
         return noise.on(clock)
     if isinstance(noise, CallableNoise):
         raise InvalidArgumentError(
