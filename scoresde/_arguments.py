@@ -107,3 +107,24 @@ def device_of(device: Any, default: torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InvalidArgumentError(f"`device` {device!r} is not available here: {error}") from error
     return where
+
+
+def check_made_for(sde: AffineSDE, score_fn: Any) -> None:
+    """Refuse a score function of another process."""
+    own = getattr(score_fn, "sde", None)
+    if isinstance(own, AffineSDE) and not sde.same_schedule(own):
+        raise InvalidArgumentError(
+            f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
+            f"ScoreModel(net, sde, …)."
+        )
+
+
+def check_events(score_fn: Any, x: Tensor) -> None:
+    """Refuse events that have no size, or another shape than those of the score function."""
+    event = getattr(score_fn, "event_shape", None)
+    if event is not None and tuple(x.shape[1:]) != tuple(event):
+        raise InvalidArgumentError(
+            f"The score function is for events of shape {tuple(event)}, got events of shape {tuple(x.shape[1:])}."
+        )
+    if not all(x.shape[1:]):
+        raise InvalidArgumentError(f"Events of shape {tuple(x.shape[1:])} have no numbers, and no density.")

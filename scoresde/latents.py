@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import check_number, check_state, compute_dtype
+from ._tensors import check_number, check_state, check_times, compute_dtype
 from .errors import InvalidArgumentError, unknown
 from .integrate import Solution
-from .sdes import SDE
+from .sdes import SDE, NormalPrior
 from .solve import solve
-from .solvers import Solver
+from .solvers import Solver, make_solver
 
 __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 
@@ -46,7 +46,10 @@ def encode(
     References:
         Song et al. (2021), section 4.3 and appendix D.5. https://arxiv.org/abs/2011.13456
     """
-    return solve(sde, score_fn, x, method=method, **{"t_start": sde.t_min, "t_end": sde.t_max, **options})
+    ends = {"t_start": sde.t_min, "t_end": sde.t_max, **options}
+    if ends["t_start"] > ends["t_end"]:
+        raise InvalidArgumentError("`t_start` must be below t_end, to encode; see decode.")
+    return solve(sde, score_fn, x, method=method, **ends)
 
 
 def decode(
@@ -64,7 +67,7 @@ def decode(
         sde, score_fn: as for `scoresde.solve`.
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
-        temperature: a factor on the latents, below 1 for data nearer to the modes.
+        temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes.
         **options: of `scoresde.solve`.
 
     Example:
@@ -79,7 +82,16 @@ def decode(
     """
     check_state("z", z)
     scale = check_number("temperature", temperature, low=0.0)
-    return solve(sde, score_fn, z if scale == 1.0 else scale * z, method=method, **options)
+    solver = make_solver(method, {}) if method != "auto" else None
+    if solver is not None and solver.stochastic:
+        raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
+    if options.get("t_start", sde.t_max) < options.get("t_end", sde.t_min):
+        raise InvalidArgumentError("`t_start` must be above t_end, to decode; see encode.")
+    if scale != 1.0:
+        mean = sde.prior.mean if isinstance(sde.prior, NormalPrior) else 0.0
+        mean = mean.to(z) if isinstance(mean, Tensor) else mean
+        z = mean + scale * (z - mean)
+    return solve(sde, score_fn, z, method=method, **options)
 
 
 def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -> Tensor:
@@ -109,7 +121,7 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
     check_state("b", b)
     if a.shape != b.shape:
         raise InvalidArgumentError(f"`b` must have the shape of `a`, {tuple(a.shape)}, got {tuple(b.shape)}.")
-    w = torch.as_tensor(weights, dtype=torch.float64, device=a.device)
+    w = check_times("weights", weights, "numbers").to(a.device)
     if w.ndim != 1 or not bool(w.isfinite().all()):
         raise InvalidArgumentError(f"`weights` must be finite numbers (n,), got shape {tuple(w.shape)}.")
     if mode not in ("slerp", "linear"):

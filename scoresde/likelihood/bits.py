@@ -50,6 +50,7 @@ def dequantize(
     low, width = cell(levels, data_range)
     if not isinstance(v, Tensor) or v.is_complex() or v.dtype == torch.bool:
         raise InvalidTypeError(f"`v` must be a tensor of grey values, got {getattr(v, 'dtype', type(v).__name__)}.")
+    v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
     wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
     if bool(torch.as_tensor(wrong).any()):
         raise InvalidArgumentError(
@@ -57,6 +58,10 @@ def dequantize(
             f"scaled or dequantised already need no dequantisation."
         )
     out = torch.get_default_dtype() if dtype is None else dtype
+    if out not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {out!r}.")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {generator!r}.")
     where = v.device if generator is None else generator.device
     u = torch.rand(v.shape, generator=generator, dtype=torch.float64, device=where).to(v.device)
     return (low + width * (v.to(torch.float64) + u)).to(out)
@@ -95,6 +100,8 @@ def bits_per_dim(
 def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     """Where the first cell begins, and the width of all."""
     check_integer("levels", levels, low=2)
+    if isinstance(data_range, str) or not isinstance(data_range, Sequence) or len(data_range) != 2:
+        raise InvalidTypeError(f"`data_range` must be (low, high), got {data_range!r}.")
     low, high = (check_number(f"data_range[{i}]", v) for i, v in enumerate(data_range))
     if not low < high:
         raise InvalidArgumentError(f"`data_range` must be (low, high) with low < high, got {data_range}.")

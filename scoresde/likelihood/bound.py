@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import context_of
-from .._tensors import check_integer, check_state, expand
+from .._arguments import check_events, check_made_for, context_of
+from .._tensors import check_integer, check_state, expand, row_finite
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..processes import Network
@@ -143,6 +143,7 @@ def variational_bound(
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
     if not callable(score_fn):
         raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_made_for(sde, score_fn)
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence is known.")
     count = check_integer("draws", draws, low=2)
@@ -150,6 +151,7 @@ def variational_bound(
     if not (math.isfinite(first.lam) and math.isfinite(last.lam)):
         raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
     values, data = _data(x, levels, data_range)
+    check_events(score_fn, data)
     device = data.device
     generator = torch.Generator(device).manual_seed(0 if seed is None else check_seed("seed", seed))
     with torch.no_grad():
@@ -176,6 +178,7 @@ def _data(x: Any, levels: int | None, data_range: tuple[float, float]) -> tuple[
     low, width = cell(levels, data_range)
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.ndim < 2:
         raise InvalidTypeError("`x` must hold integers 0 … levels - 1, (batch, *event), where `levels` is given.")
+    x = x.to(torch.int64)  # in a narrow type the number of levels would wrap
     if bool(((x < 0) | (x >= levels)).any()):
         raise InvalidArgumentError(f"`x` must hold integers 0 … {levels - 1}.")
     return x, (low + width * (x.to(torch.float64) + 0.5)).to(torch.get_default_dtype())
@@ -202,6 +205,14 @@ def _diffusion(
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         state = expand(node.alpha, x) * x + expand(node.sigma, x) * noise
         missed = network.estimate(state, node).noise - noise
+        bad = ~row_finite(missed)
+        if bool(bad.any()):
+            rows = bad.nonzero()[:, 0].tolist()
+            raise NonFiniteError(
+                f"The score function returned NaN or infinity for {len(rows)} of {batch} samples (first: {rows[:5]}).",
+                stage="score",
+                indices=rows[:5],
+            )
         squares.append(0.5 * (high - low) * missed.to(torch.float64).flatten(1).square().sum(1))
     return _mean(torch.stack(squares) if squares else torch.zeros(count, batch))
 

@@ -13,22 +13,24 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_limits, context_of, memory_note, tolerances
-from .._tensors import check_integer, check_number, check_state, row_finite, where
+from .._arguments import check_events, check_limits, check_made_for, context_of, memory_note, tolerances
+from .._tensors import check_flag, check_integer, check_number, check_state, row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
 from ..integrate import Solution, Status, integrate
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess
-from ..processes.density import LogDensityFlow, mismatch
+from ..processes.density import LogDensityFlow, examine
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence, Exact, HutchPlusPlus
 from ..sdes import SDE, AffineSDE
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
 from ..targets import Gaussian
 
-_BLOCKED = 0.5  # of a mismatch between products and differences; rounding and curvature make hundredths
+_BLOCKED = 0.1  # of a mismatch between products and differences; rounding and curvature make hundredths
+_COUPLED = 1e-4  # of what a sample's gradient may hold of others
 MAX_STEPS = 10_000
+DEFAULT = 1e-5  # tolerances
 _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
 
 
@@ -75,9 +77,11 @@ class Likelihood:
         return self.status == Status.SUCCESS
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Bounds of ``log_prob`` that hold with this probability, by Student's t; NaN where the standard error is.
+        """Bounds of ``log_prob`` that hold with about this probability, by Student's t; NaN where ``std_error`` is.
 
-        They tell the error of the trace estimate, not that of the solver.
+        They tell the error of the trace estimate, not that of the solver, and take paths for normally distributed: in
+        few dimensions they are not (Rademacher probes have :math:`2^{D-1}` different values), and the exact trace, of D
+        products, is the better choice there.
         """
         check_number("level", level, low=0.0, high=1.0, strict=True)
         count = self.paths.shape[1]
@@ -115,9 +119,9 @@ def log_likelihood(
     .. math:: \ln p_{t_0}(x) = \ln\pi(x_T) + \ln\Big|\frac{\partial x_T}{\partial x}\Big|,\qquad
         \ln\Big|\frac{\partial x_T}{\partial x}\Big| = D\ln\frac{S_T}{S_0} + \int S\,\nabla_x\cdot G\,du,
 
-    with :math:`x = Sy`, :math:`dy/du = G` the flow in the solver's coordinate: the divergence of its linear part is
-    exact, only the network's is estimated. The integral is solved beside the state, in float64, with steps of each
-    sample.
+    with :math:`x = Sy`, :math:`dy/du = G` the flow in the solver's coordinate: the stretching by S is exact, and little
+    of the divergence is left (nothing for a Gaussian of the spread of ``"adams"``). The integral is solved beside the
+    state, in float64, with steps of each sample.
 
     Args:
         sde: an affine process.
@@ -133,7 +137,8 @@ def log_likelihood(
         rtol, atol: tolerances, of x and of D times as much in the log-density.
         t_start: the data end, ``sde.t_min`` by default, where the density is told.
         t_end: the noise end, ``sde.t_max`` by default.
-        prior: the law at ``t_end``, with ``log_prob(x)``; that of the process by default.
+        prior: the law at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that of the
+            process, which is the law at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and tell the distance.
         context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
             drawn once, for each sample its own.
@@ -168,21 +173,20 @@ def log_likelihood(
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
     if not callable(score_fn):
         raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-    own = getattr(score_fn, "sde", None)
-    if isinstance(own, AffineSDE) and not sde.same_schedule(own):
-        raise InvalidArgumentError(f"`score_fn` was made for {own!r}, but `sde` is {sde!r}.")
+    check_made_for(sde, score_fn)
+    for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", differentiable)):
+        check_flag(name, flag)
+    if torch.is_inference_mode_enabled():
+        raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
     start, end = _interval(sde, t_start, t_end)
     check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-    event = getattr(score_fn, "event_shape", None)
-    if event is not None and tuple(x.shape[1:]) != tuple(event):
-        raise InvalidArgumentError(
-            f"The score function is for events of shape {tuple(event)}, got events of shape {tuple(x.shape[1:])}."
-        )
+    check_events(score_fn, x)
+    law = _law(prior, sde, end)
     if control is not None and (not isinstance(control, Gaussian) or control.event_shape != tuple(x.shape[1:])):
         raise InvalidArgumentError(f"`control` must be a targets.Gaussian for events of shape {tuple(x.shape[1:])}.")
-    allowed = tolerances(rtol, atol, x.dtype)
+    allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
     check_limits(sde, score_fn, solver, (start, end))
     limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1)
     finite = row_finite(x.detach()).cpu()
@@ -208,7 +212,7 @@ def log_likelihood(
             differentiable=differentiable,
         )
         if not len(x) or start == end:
-            return _read(process, solver, _still(process, state, start), state, start, end, prior or sde.prior, finite)
+            return _read(process, solver, _still(process, state, start), state, start, end, law, finite)
         _check_gradients(process, state, start, end)
 
         def run(factor: float) -> Likelihood:
@@ -222,7 +226,7 @@ def log_likelihood(
                 max_steps=limit,
                 throw=throw,
             )
-            return _read(process, solver, solution, state, start, end, prior or sde.prior, finite)
+            return _read(process, solver, solution, state, start, end, law, finite)
 
         result = run(1.0)
         if not solver_error:
@@ -249,6 +253,19 @@ def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tup
     return ends[0], ends[1]
 
 
+def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
+    """The law at the noise end."""
+    if prior is None:
+        if end != sde.t_max:
+            raise InvalidArgumentError(
+                f"`prior` is missing: the process's is the law at t_max={sde.t_max:g}, not at t_end={end:g}."
+            )
+        return sde.prior
+    if not callable(getattr(prior, "log_prob", None)):
+        raise InvalidTypeError(f"`prior` must have the method log_prob(x) -> (batch,), got {prior!r}.")
+    return prior
+
+
 def _divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) -> Divergence:
     if not isinstance(name, str) or name not in DIVERGENCES:
         raise unknown("divergence", name, DIVERGENCES)
@@ -268,22 +285,33 @@ def _divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) ->
 
 
 def _check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
-    """Refuse a score function whose input gets no gradient although the score depends on it: asked where there is as
-    much noise as signal, or near that."""
+    """Refuse a score function whose gradients are not those of what it returns, at three levels of noise."""
     alone = bool(getattr(process.network.score_fn, "rowwise", False))
     count = min(len(x), 8) if alone else len(x)
     calls = process.network.calls
     flow = replace(process.flow, network=process.network.take(torch.arange(count, device=x.device)))
-    ends = [process.sde.node(t).lam for t in (end, start)]
-    lam = torch.full((count,), min(max(0.0, ends[0]), ends[1]), dtype=torch.float64, device=x.device)
-    signs = torch.where(torch.arange(x[0].numel(), device=x.device) % 2 == 0, 1.0, -1.0).reshape(1, *x.shape[1:]).to(x)
-    off = mismatch(flow, x[:count].detach(), process.at(lam), signs.expand_as(x[:count]))
+    noisy, clean = (process.sde.node(t).lam for t in (end, start))
+    for level in (-1.0, 0.0, 2.0):
+        lam = torch.full((count,), min(max(level, noisy), clean), dtype=torch.float64, device=x.device)
+        with torch.no_grad():
+            node = process.at(lam)
+        found = examine(flow, x[:count].detach(), node)
+        if found.moved > 0.0:
+            raise ScoreFnError(
+                "The score function is not deterministic: asked twice, it answers differently (dropout? net.eval())."
+            )
+        if found.coupled > _COUPLED:
+            raise ScoreFnError(
+                "The score of a sample depends on its batch mates (batch norm? call net.eval()), and has no divergence "
+                "of its own."
+            )
+        if found.mismatch > _BLOCKED:
+            raise ScoreFnError(
+                f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products "
+                f"with the Jacobian differ from differences by {100 * found.mismatch:.0f} %, and the divergence would "
+                f"be wrong."
+            )
     process.network.calls = calls
-    if off > _BLOCKED:
-        raise ScoreFnError(
-            f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products with "
-            f"the Jacobian differ from differences by {100 * off:.0f} %, and the divergence would be wrong."
-        )
 
 
 def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:
@@ -304,18 +332,27 @@ def _read(
     finite: Tensor,
 ) -> Likelihood:
     """The likelihood of a solve."""
-    nodes = [process.sde.node(t) for t in (start, end)]
-    scales = [float(solver.coordinate.scale(node)) for node in nodes]
+    nodes = [process.sde.nodes(torch.tensor([t], dtype=torch.float64, device=x.device)) for t in (start, end)]
+    first, last = (torch.as_tensor(solver.coordinate.scale(node), dtype=torch.float64).to(x.device) for node in nodes)
     latent = process.unpack(solution.x)
-    prior_log_prob = prior.log_prob(latent).to(torch.float64)
-    linear = process.size * math.log(scales[1] / scales[0])
-    paths = prior_log_prob[:, None] + linear + process.integrals(solution.x, scales[1])
+    prior_log_prob = prior.log_prob(latent)
+    if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
+        got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
+        raise InvalidArgumentError(
+            f"`prior.log_prob` must return ({len(x)},), one value a sample, got {got}; laws of single numbers become "
+            f"laws of events by torch.distributions.Independent."
+        )
+    prior_log_prob = prior_log_prob.to(torch.float64)
+    linear = process.size * torch.log(last / first)
+    paths = prior_log_prob[:, None] + linear + process.integrals(solution.x, last)
     good = (finite & solution.success).to(x.device)
     status = torch.where(finite, solution.status, torch.full_like(solution.status, Status.NON_FINITE))
     paths = torch.where(good[:, None], paths, torch.nan)
     count = paths.shape[1]
     exact = isinstance(process.divergence, Exact)
-    spread = paths.std(1) / math.sqrt(count) if count > 1 else torch.full_like(paths[:, 0], 0.0 if exact else torch.nan)
+    spread = torch.full_like(paths[:, 0], 0.0 if exact else torch.nan)
+    if count > 1 and len(x):
+        spread = paths.std(1) / math.sqrt(count)
     return Likelihood(
         log_prob=paths.mean(1),
         std_error=torch.where(good, spread, torch.nan),

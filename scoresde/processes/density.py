@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,9 +92,17 @@ class LogDensityFlow(Process):
             control = None if self.control is None else self._known(self.control)
 
             def product(v: Tensor) -> Tensor:
+                if not field_.requires_grad:  # it does not depend on x
+                    return torch.zeros_like(field_)
                 (out,) = torch.autograd.grad(
-                    field_, state, v.to(field_), retain_graph=True, create_graph=self.differentiable
+                    field_,
+                    state,
+                    v.to(field_),
+                    retain_graph=True,
+                    create_graph=self.differentiable,
+                    allow_unused=True,
                 )
+                out = torch.zeros_like(field_) if out is None else out
                 return out if control is None else out - linear_part(control, coordinate, v.to(field_), node)
 
             traces = self.divergence(product)
@@ -123,18 +131,38 @@ def linear_part(flow: ReverseProcess, coordinate: Coordinate, v: Tensor, node: N
     return flow.slope(coordinate, v, node) - flow.slope(coordinate, torch.zeros_like(v), node)
 
 
-def mismatch(flow: ReverseProcess, x: Tensor, node: Node, v: Tensor) -> float:
-    """How far products with the Jacobian of the noise estimate are from its differences, in units of the larger of the
-    two, over the batch: 0 for a network that autograd sees through, 1 for one that it does not."""
-    wide = x.dtype == torch.float64
-    step = (1e-3 if wide else 2e-2) * (float(x.detach().square().mean().sqrt()) or 1.0)
+class Examined(NamedTuple):
+    """What a score function is like: how far products with its Jacobian are from differences (0, or 1 where autograd
+    does not see it), what part of a sample's gradient belongs to others, and how far it is from itself, asked again."""
+
+    mismatch: float
+    coupled: float
+    moved: float
+
+
+def examine(flow: ReverseProcess, x: Tensor, node: Node) -> Examined:
+    """Ask for the noise estimate near some states, along a direction of every other sample; rows that are not finite
+    count for nothing."""
+    count, event = len(x), x.shape[1:]
+    signs = torch.where(torch.arange(x[0].numel(), device=x.device) % 2 == 0, 1.0, -1.0).reshape(event)
+    asked = (torch.arange(count, device=x.device) % 2 == 0).to(x.dtype)
+    v = expand(asked, x) * signs.to(x)
+    step = (1e-3 if x.dtype == torch.float64 else 3e-2) * float(torch.as_tensor(node.sigma).max())
     with torch.no_grad():
-        ahead, behind = (flow.estimate(x + s * v, node).noise for s in (step, -step))
-    seen = dot(v, ahead - behind) / (2 * step)
+        ahead, behind, here, again = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0, 0.0))
+    seen = (dot(v, ahead - behind) / (2 * step))[::2]
     with torch.enable_grad():
-        state = x.detach().clone().requires_grad_(True)
+        state = x.clone().requires_grad_(True)
         noise = flow.estimate(state, node).noise
         out = torch.autograd.grad(noise, state, v.to(noise), allow_unused=True)[0] if noise.requires_grad else None
-    told = torch.zeros_like(seen) if out is None else dot(v, out)
-    top = float(torch.maximum(seen.abs(), told.abs()).square().mean().sqrt())
-    return float((seen - told).square().mean().sqrt()) / top if top > 1e-6 else 0.0
+    told = torch.zeros_like(seen) if out is None else dot(v, out)[::2]
+    fine = torch.isfinite(seen) & torch.isfinite(told)
+    seen, told = seen[fine], told[fine]
+    top = float(torch.maximum(seen.abs(), told.abs()).square().sum().sqrt())
+    off = float((seen - told).square().sum().sqrt())
+    others = 0.0
+    if out is not None and count > 1:
+        sizes = dot(out, out).nan_to_num(0.0).sqrt()
+        others = float(sizes[1::2].max() / sizes[::2].max()) if float(sizes[::2].max()) > 0 else 0.0
+    moved = float((here - again).abs().nan_to_num(0.0).max())
+    return Examined(off / top if top > 1e-6 else 0.0, others, moved)

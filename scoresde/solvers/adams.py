@@ -110,10 +110,11 @@ class Adams(Solver):
         """The derivative at the start."""
         value = process.slope(self.coordinate, x, start)
         unknown = value.new_zeros((len(x), self.max_order - 1, *x.shape[1:]))
-        clocks = torch.full((len(x), self.max_order), torch.nan, dtype=torch.float64, device=x.device)
-        clocks[:, 0] = self.coordinate.clock(start)
-        one = torch.ones_like(clocks[:, 0])
-        norms = torch.full_like(clocks, torch.inf)
+        clocks = self.coordinate.clock(start)[:, None].repeat(
+            1, self.max_order
+        )  # those of what is not known do not count
+        one = torch.ones_like(clocks[:, 0].detach())
+        norms = torch.full_like(clocks.detach(), torch.inf)
         norms[:, 0] = 1.0
         values = torch.cat([value[:, None], unknown], dim=1)
         return AdamsState(clocks, values, one.long(), one, norms, self.coordinate.scale(start))

@@ -310,3 +310,141 @@ def test_refusals_of_ranges() -> None:
         dequantize(torch.zeros(1, dtype=torch.long), levels=1)
     with pytest.raises(scoresde.InvalidArgumentError, match="event_shape"):
         bits_per_dim(torch.zeros(1), (0,))
+
+
+def test_blocked_gradients_are_seen_beside_a_bad_row_and_in_a_part() -> None:
+    sde = scoresde.VPSDE()
+    gaussian = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3)
+    score, wide = gaussian.score(sde), targets.Gaussian(torch.zeros(2, dtype=F64), 1.0).score(sde)
+    x = torch.tensor([[0.1, -0.2], [0.5, 0.3], [1e3, 0.0]], dtype=F64)
+
+    def blocked(x: Tensor, t: Tensor) -> Tensor:
+        out = score(x, t).detach().clone()
+        out[x[:, 0] > 100] = math.nan
+        return out
+
+    def guided(x: Tensor, t: Tensor) -> Tensor:
+        other = wide(x, t).detach()
+        return other + 1.5 * (score(x, t) - other)
+
+    def early(x: Tensor, t: Tensor) -> Tensor:
+        return score(x, t).detach() if float(t[0]) < 0.1 else score(x, t)
+
+    for function, states in ((blocked, x), (guided, x[:2]), (early, x[:2])):
+        with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
+            log_likelihood(sde, function, states, divergence="exact", throw=False)
+
+
+def test_random_and_coupled_networks_are_refused() -> None:
+    sde, x = scoresde.VPSDE(), torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    drop = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double().train()
+    with pytest.raises(scoresde.ScoreFnError, match="not deterministic"):
+        log_likelihood(sde, lambda x, t: drop(x), x)
+    with pytest.raises(scoresde.ScoreFnError, match="batch mates"):
+        log_likelihood(sde, lambda x, t: -x - 0.3 * x.mean(0, keepdim=True), x)
+    assert bool(log_likelihood(sde, lambda x, t: drop.eval()(x), x, seed=0).log_prob.isfinite().all())
+
+
+def test_far_and_narrow_mixtures_pass_the_check() -> None:
+    sde = scoresde.VESDE()
+    means = 1e4 + 4 * torch.arange(4, dtype=F64)[:, None].expand(4, 2)
+    target = targets.GaussianMixture(torch.ones(4), means, scales=0.1)
+    x = target.sample(4, generator=torch.Generator().manual_seed(0)).to(F64)
+    options: dict[str, Any] = {"divergence": "exact", "prior": Diffused(target, sde)}
+    got = log_likelihood(sde, target.score(sde), x, **options)
+    assert float((got.log_prob - target.log_prob(x, sde, sde.t_min)).abs().max()) < 0.05
+
+
+class Line(nn.Module):
+    """A linear gamma with parameters."""
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.low = nn.Parameter(torch.tensor(-6.0, dtype=F64))
+        self.width = nn.Parameter(torch.tensor(width, dtype=F64))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.low + self.width * t
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        return (gamma - self.low) / self.width
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "rk45"}, *({"method": "rk45", "form": f} for f in ("noise", "angle"))]
+)
+def test_gradients_of_a_learned_schedule(options: dict[str, Any]) -> None:
+    x = mixture().sample(3, generator=torch.Generator().manual_seed(0)).to(F64)
+    score = lambda x, t: -0.8 * x + 0.2 * torch.sin(x)  # noqa: E731
+
+    def total(width: float) -> tuple[Tensor, Line]:
+        line = Line(width)
+        given: dict[str, Any] = {"divergence": "exact", "differentiable": True, "rtol": 1e-7, "atol": 1e-7, **options}
+        return log_likelihood(scoresde.VDMSDE(line), score, x, **given).log_prob.sum(), line
+
+    value, line = total(12.0)
+    (slope,) = torch.autograd.grad(value, line.width)
+    difference = (total(12.01)[0] - total(11.99)[0]) / 0.02
+    assert float(slope) == pytest.approx(float(difference.detach()), rel=2e-3)
+
+
+def test_priors() -> None:
+    sde, x = scoresde.VPSDE(), torch.zeros(2, 2, dtype=F64)
+    score = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3).score(sde)
+    options: dict[str, Any] = {"divergence": "exact"}
+    normal = torch.distributions.Normal(torch.zeros(2, dtype=F64), torch.ones(2, dtype=F64))
+    got = log_likelihood(sde, score, x, prior=torch.distributions.Independent(normal, 1), **options)
+    torch.testing.assert_close(got.log_prob, log_likelihood(sde, score, x, **options).log_prob)
+    for prior, kind, words in (
+        (normal, scoresde.InvalidArgumentError, "Independent"),
+        (3, scoresde.InvalidTypeError, "log_prob"),
+        ("normal", scoresde.InvalidTypeError, "log_prob"),
+    ):
+        with pytest.raises(kind, match=words):
+            log_likelihood(sde, score, x, prior=prior, **options)
+    with pytest.raises(scoresde.InvalidArgumentError, match="`prior` is missing"):
+        log_likelihood(sde, score, x, t_end=0.5, **options)
+
+
+def test_more_refusals() -> None:
+    sde, x = scoresde.VPSDE(), torch.zeros(2, 2, dtype=F64)
+    score = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3).score(sde)
+    for flag in ("throw", "solver_error", "differentiable"):
+        with pytest.raises(scoresde.InvalidTypeError, match=flag):
+            log_likelihood(sde, score, x, **{flag: "no"})  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidArgumentError, match="no numbers"):
+        log_likelihood(sde, lambda x, t: -x, torch.zeros(3, 0))
+    with torch.inference_mode(), pytest.raises(scoresde.InvalidArgumentError, match="inference_mode"):
+        log_likelihood(sde, score, x)
+    default, none = (log_likelihood(sde, score, x, divergence="exact", **o) for o in ({}, {"rtol": None, "atol": None}))
+    assert torch.equal(default.nfe, none.nfe)
+    still = log_likelihood(sde, lambda x, t: torch.zeros_like(x), x, divergence="exact", method="rk45", form="noise")
+    assert bool(still.log_prob.isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "levels"), [(torch.uint8, 256), (torch.uint8, 1000), (torch.int8, 128), (torch.int16, 256)]
+)
+def test_grey_values_of_narrow_types(dtype: torch.dtype, levels: int) -> None:
+    v = torch.tensor([[0, 1], [100, 127]], dtype=dtype)
+    options: dict[str, Any] = {"levels": levels, "generator": torch.Generator().manual_seed(0)}
+    x = dequantize(v, dtype=F64, **options)
+    assert torch.equal(((x + 1) * levels / 2).floor().to(dtype), v)
+    sde, score = scoresde.VPSDE(), lambda x, t: -x
+    totals = [scoresde.variational_bound(sde, score, w, levels=levels, draws=2, seed=0).total for w in (v, v.long())]
+    assert torch.equal(*totals)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": torch.int64}, "dtype"),
+        ({"dtype": torch.bfloat16}, "dtype"),
+        ({"generator": 3}, "generator"),
+        ({"data_range": 5}, "data_range"),
+        ({"data_range": (1,)}, "data_range"),
+    ],
+)
+def test_refusals_of_dequantisation(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(scoresde.ScoreSDEError, match=words):
+        dequantize(torch.zeros(1, dtype=torch.long), **options)

@@ -113,7 +113,7 @@ def test_the_shipped_network() -> None:
         _ = density.bits_per_dim
 
 
-VP = scoresde.VPSDE()
+VP, VE = scoresde.VPSDE(), scoresde.VESDE()
 REFUSED: dict[str, tuple[Any, str]] = {
     "an infinite end": (lambda: bound_of(scoresde.FlowSDE(t_max=1.0)), "finite"),
     "one draw": (lambda: bound_of(VP, draws=1), "draws"),
@@ -123,6 +123,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "NaN": (lambda: bound_of(VP, x=torch.full((2, 3), math.nan)), "NaN"),
     "no score": (lambda: variational_bound(VP, None, torch.zeros(2, 3)), "score_fn"),  # type: ignore[arg-type]
     "a seed": (lambda: bound_of(VP, seed=-1), "seed"),
+    "another process": (
+        lambda: variational_bound(scoresde.VESDE(), GAUSSIAN.score(VP), torch.zeros(2, 3)),
+        "was made for",
+    ),
+    "another event": (lambda: bound_of(VP, x=torch.zeros(2, 4)), "events"),
+    "a score that is not finite": (
+        lambda: variational_bound(VP, lambda x, t: x * math.nan, torch.ones(2, 3), seed=0),
+        "2 of 2",
+    ),
     "a context": (lambda: bound_of(VP, context={"y": torch.zeros(2)}), "context"),
 }
 

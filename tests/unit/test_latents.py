@@ -99,9 +99,21 @@ def test_great_circles_keep_the_length_and_lines_do_not() -> None:
         (lambda: interpolate(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), mode="slurp"), "did you mean 'slerp'"),
         (lambda: decode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), temperature=-1.0), "temperature"),
         (lambda: encode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), method="pc"), "deterministic"),
+        (lambda: decode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), method="ancestral"), "deterministic"),
+        (lambda: decode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), t_start=0.1, t_end=1.0), "encode"),
+        (lambda: encode(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), t_start=1.0, t_end=0.1), "decode"),
         (lambda: reconstruct(scoresde.VPSDE(), lambda x, t: -x, torch.ones(1, 2), t_start=0.1), "t_start"),
     ],
 )
 def test_refusals(make: Any, words: str) -> None:
     with pytest.raises(scoresde.InvalidArgumentError, match=words):
         make()
+
+
+def test_temperature_is_about_the_priors_mean() -> None:
+    data = targets.Gaussian(torch.tensor([5.0, -5.0], dtype=F64), 1.0)
+    plain = scoresde.VPSDE()
+    mean = float(plain.alpha(plain.t_max)) * data.mean
+    sde = scoresde.VPSDE(prior=scoresde.NormalPrior(1.0, mean))
+    x = decode(sde, data.score(sde), mean[None], temperature=0.5, rtol=1e-5, atol=1e-5).x
+    torch.testing.assert_close(x, data.mean[None], rtol=0, atol=1e-2)
