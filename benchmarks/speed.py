@@ -1,8 +1,10 @@
-"""What sampling costs: the digits network, 64 digits by pc, and the loop's own time a step with a null network."""
+"""What sampling costs: the digits network, 64 digits by pc, the loop's own time a step with a null network, and a draw
+from each source of noise."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +28,26 @@ METHODS: dict[str, dict[str, Any]] = {
     "ancestral": {},
     "pc": {},
 }
+
+
+# Draws of a solve of 50 steps: torch's, and the increments of a path that answers every query consistently.
+SOURCES: dict[str, Callable[[int, float, float], scoresde.Noise]] = {
+    "seed": lambda n, a, b: scoresde.BatchNoise(torch.Generator().manual_seed(0)),
+    "seeds": lambda n, a, b: scoresde.SampleNoise(range(n)),
+    "BrownianPath, a seed for the batch": lambda n, a, b: scoresde.BrownianPath(0, a, b),
+    "BrownianPath, a seed a sample": lambda n, a, b: scoresde.BrownianPath(range(n), a, b),
+    "BrownianPath with areas, a seed a sample": lambda n, a, b: scoresde.BrownianPath(range(n), a, b, areas=True),
+}
+
+
+def draws(name: str, sde: scoresde.AffineSDE, like: Tensor, times: list[float]) -> None:
+    """All increments of a grid, from a new source."""
+    source = SOURCES[name](len(like), sde.t_min, sde.t_max)
+    for start, stop in itertools.pairwise(times):
+        if "areas" in name:
+            source.increment_and_mean(start, stop, like)
+        else:
+            source.increment(start, stop, like)
 
 
 class Null:
@@ -105,6 +127,18 @@ def main(arguments: list[str]) -> None:
     print(f"{'µs a step':20}" + "".join(f"{label:>18}" for label in SHAPES))
     for method, row in table.items():
         print(f"{method:20}" + "".join(f"{row[label]:>18.1f}" for label in SHAPES))
+    noise: dict[str, dict[str, float]] = {}
+    for label, shape in SHAPES.items():
+        like, times = torch.zeros(shape), scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, 50).tolist()
+        sources = {
+            name: lambda name=name, like=like, times=times: draws(name, sde, like, times)  # type: ignore[misc]
+            for name in SOURCES
+        }
+        for name, seconds in interleaved(sources, min(5, options.rounds)).items():
+            noise.setdefault(name, {})[label] = 1e6 * seconds / 50
+    results["microseconds a draw, 1 thread"] = noise
+    for name, row in noise.items():
+        print(f"{name:40}" + "".join(f"{row[label]:>18.1f}" for label in SHAPES))
     torch.set_num_threads(threads)
     if not options.no_write:
         write("speed", results, " ".join(["python -m benchmarks speed", *arguments]))

@@ -100,7 +100,11 @@ def speed_table() -> str:
         f"The digits network takes {digits['ms a call on 64']:.1f} ms for 64 digits with {digits['threads']} threads; "
         f"64 digits by `pc` with 500 steps take {digits['seconds for 64 digits by pc, 500 steps']:.1f} s.\n\n"
     )
-    return first + markdown(["µs a step, 1 thread", *shapes], rows, record)
+    noise = record["results"]["microseconds a draw, 1 thread"]
+    plain = noise["seed"]
+    draws = [[name, *(f"{row[s]:.0f} ({row[s] / plain[s]:.1f})" for s in shapes)] for name, row in noise.items()]
+    second = markdown(["µs a draw (over a plain one), 50 steps", *shapes], draws, record)
+    return first + markdown(["µs a step, 1 thread", *shapes], rows, record) + "\n" + second
 
 
 def orders_table() -> str:

@@ -201,7 +201,7 @@ class BrownianPath(Noise):
             self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
         times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
-        return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=torch.float64)
+        return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
 
     def _clock(self, t: float) -> float:
         return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)))
@@ -264,7 +264,7 @@ class BrownianPath(Noise):
 
     def _draw(self, counter: int, like: Tensor) -> Tensor:
         """Standard normal numbers that depend on the seed and the counter only, of float32's resolution, which is
-        enough, in float64, since a path is seen in its differences. With areas two for each element."""
+        enough; with areas two for each element."""
         event = tuple(like.shape if self._batched else like.shape[1:]) + (2,) * self.areas
         draws = [
             np.random.Generator(np.random.Philox(key=seed, counter=counter << 96)).standard_normal(
@@ -272,7 +272,11 @@ class BrownianPath(Noise):
             )
             for seed in self.seeds
         ]
-        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(torch.float64)
+        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(self._dtype(like))
+
+    def _dtype(self, like: Tensor) -> torch.dtype:
+        """Of the values of the path: float64 where its differences are far smaller than they."""
+        return like.dtype if self.clock is None and not self.areas else torch.float64
 
 
 def _joint_bridge(low: Tensor, high: Tensor, p: float, length: float, z: Tensor) -> Tensor:
