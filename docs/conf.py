@@ -184,6 +184,16 @@ def likelihood_network() -> str:
     return markdown(["", "error, nats", "seconds", "of the published"], rows, record)
 
 
+def likelihood_coverage() -> str:
+    """Of the same file: the intervals."""
+    record = load("likelihood")
+    rows = [
+        [n, f"{row['coverage']:.3f}", f"{row['width over implied']:.2f}", str(row["trials"])]
+        for n, row in record["results"]["coverage"].items()
+    ]
+    return markdown(["probes", "coverage of 95 % intervals", "width / implied", "trials"], rows, record)
+
+
 def likelihood_bits() -> str:
     """Of the same file: the control and the bits."""
     record = load("likelihood")
@@ -289,6 +299,7 @@ FILLED = {
         "<!-- likelihood: targets -->": likelihood_targets,
         "<!-- likelihood: network -->": likelihood_network,
         "<!-- likelihood: bits -->": likelihood_bits,
+        "<!-- likelihood: coverage -->": likelihood_coverage,
     },
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
