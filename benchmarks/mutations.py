@@ -183,8 +183,8 @@ DEFECTS = (
     Defect(
         "h for its root: Brownian path",
         "noise/brownian.py",
-        "div_(math.sqrt(abs(self._clock(stop) - self._clock(start))))",
-        "div_(abs(self._clock(stop) - self._clock(start)))",
+        "div_(math.sqrt(whole))",
+        "div_(whole)",
     ),
     Defect("the stage at the wrong node", "processes/base.py", "u + c * (v - u)", "u + c * c * (v - u)"),
     # factors of the equations
