@@ -152,7 +152,7 @@ def _bounds(
     times, bounds, bound, before = [sde.t_max], [0.0], 0.0, (angles[0], 0.0)
     for i in range(levels):
         angle = angles[0] + (angles[1] - angles[0]) * i / levels
-        t = sde.t_max if i == 0 else float(sde.time(torch.tensor(-2 * math.log(spread * math.tan(angle)))))
+        t = sde.t_max if i == 0 else _time(sde, spread * math.tan(angle))
         node = sde.node(t)
         state = gaussian.flow_map(x, sde, sde.t_max, t).to(x.dtype)
         missed = network.estimate(state, node).data - exact.estimate(state, node).data
@@ -168,6 +168,11 @@ def _bounds(
             bounds.append(here)
         before = (angle, slope)
     return times, bounds
+
+
+def _time(sde: AffineSDE, rho: float) -> float:
+    """Where sigma / alpha is rho."""
+    return float(sde.time(torch.tensor(-2 * math.log(rho), dtype=torch.float64)))
 
 
 def _variance(v: float, angle: float) -> float:

@@ -133,7 +133,8 @@ def linear_part(flow: ReverseProcess, coordinate: Coordinate, v: Tensor, node: N
 
 class Examined(NamedTuple):
     """What a score function is like: how far products with its Jacobian are from differences (0, or 1 where autograd
-    does not see it), what part of a sample's gradient belongs to others, and how far it is from itself, asked again."""
+    does not see it), what part of a sample's gradient belongs to others, and how far its answer to the same question
+    is from the first one, in units of its RMS."""
 
     mismatch: float
     coupled: float
@@ -149,7 +150,7 @@ def examine(flow: ReverseProcess, x: Tensor, node: Node) -> Examined:
     v = expand(asked, x) * signs.to(x)
     step = (1e-3 if x.dtype == torch.float64 else 3e-2) * float(torch.as_tensor(node.sigma).max())
     with torch.no_grad():
-        ahead, behind, here, again = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0, 0.0))
+        ahead, behind, here = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0))
     seen = (dot(v, ahead - behind) / (2 * step))[::2]
     with torch.enable_grad():
         state = x.clone().requires_grad_(True)
@@ -164,5 +165,6 @@ def examine(flow: ReverseProcess, x: Tensor, node: Node) -> Examined:
     if out is not None and count > 1:
         sizes = dot(out, out).nan_to_num(0.0).sqrt()
         others = float(sizes[1::2].max() / sizes[::2].max()) if float(sizes[::2].max()) > 0 else 0.0
-    moved = float((here - again).abs().nan_to_num(0.0).max())
+    change, size = (n.detach().nan_to_num(0.0, 0.0, 0.0) for n in (here - noise, here))
+    moved = float(change.abs().max()) / (float(size.square().mean().sqrt()) or 1.0)
     return Examined(off / top if top > 1e-6 else 0.0, others, moved)
