@@ -401,6 +401,13 @@ def test_steps_too_small_for_the_clock_are_an_error(method: str) -> None:
     assert marked.status.tolist() == [Status.STEP_UNDERFLOW] * 4 and bool(marked.x.isnan().all())
 
 
+@pytest.mark.parametrize("method", ["torchdiffeq:explicit_adams", "torchdiffeq:implicit_adams"])
+def test_an_interval_of_a_few_ulps_is_one_step(method: str) -> None:
+    end = math.nextafter(0.5, 0.0)
+    x = states()
+    assert torch.allclose(solve(SDE, elementwise, x, method=method, t_start=0.5, t_end=end).x, x)
+
+
 @all_methods
 @pytest.mark.parametrize("error", [ZeroDivisionError, AssertionError, KeyboardInterrupt])
 def test_an_error_of_the_score_is_left_as_it_is(method: str, error: type[BaseException]) -> None:
