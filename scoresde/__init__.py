@@ -32,7 +32,15 @@ from .fit import FittedGrid, fit_grid, fit_start
 from .grids import Grid
 from .integrate import Info, Solution, Status
 from .latents import Reconstruction, decode, encode, interpolate, reconstruct
-from .likelihood import Bound, Likelihood, bits_per_dim, dequantize, log_likelihood, variational_bound
+from .likelihood import (
+    Bound,
+    Likelihood,
+    bits_per_dim,
+    chain_bound,
+    dequantize,
+    log_likelihood,
+    variational_bound,
+)
 from .models import ScoreModel
 from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
 from .sdes import (
@@ -116,6 +124,7 @@ __all__ = [
     "UnderdampedCorrector",
     "UnsafeCheckpointError",
     "bits_per_dim",
+    "chain_bound",
     "check_score",
     "decode",
     "dequantize",

@@ -27,12 +27,12 @@ def _large(start: Node, stop: Node, estimate: Estimate) -> Scalar:
 
 def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:
     if not isinstance(estimate, LearnedEstimate):
-        raise InvalidArgumentError(_NONE_LEARNED)
+        raise InvalidArgumentError(NONE_LEARNED)
     v = estimate.variance
     return expand(start.sigma, v) ** v * expand(stop.sigma, v) ** (1 - v)
 
 
-_NONE_LEARNED = (
+NONE_LEARNED = (
     "variance='learned' needs a network that gives one, ScoreModel(..., variance='learned_range'); with others take "
     "variance='small' or 'large'."
 )
@@ -104,7 +104,7 @@ class Ancestral(Solver):
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
         if self.variance == "learned" and not process.network.has_variance:
-            raise InvalidArgumentError(_NONE_LEARNED)
+            raise InvalidArgumentError(NONE_LEARNED)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""

@@ -1,0 +1,230 @@
+r"""The variational bound of discrete chains, as DDPM, improved DDPM and NCSN's levels have it.
+
+For levels 0 … n - 1, from the cleanest on, and the data x,
+
+.. math::
+    -\ln p(x) \le \underbrace{KL(q(x_{n-1}|x)\,\|\,\pi)}_{L_T} +
+    \sum_{i=1}^{n-1}\underbrace{E\,KL(q(x_{i-1}|x_i,x)\,\|\,p(x_{i-1}|x_i))}_{L_i} +
+    \underbrace{E[-\ln p(x|x_0)]}_{L_0}.
+
+With :math:`\tilde\sigma` the deviation of q and s that of p, both normal laws, and :math:`r = \tilde\sigma^2/s^2`,
+
+.. math:: KL = \tfrac12\sum_d\big[(e^{\gamma_i-\gamma_{i-1}}-1)\,r\,(\varepsilon-\hat\varepsilon)_d^2 +
+          r - 1 - \ln r\big],
+
+for every affine process; :math:`\gamma` is the negative log-SNR.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._tensors import Scalar, check_flag, check_integer, check_times, expand, expm1
+from ...discrete import Chain
+from ...errors import InvalidArgumentError, InvalidTypeError
+from ...noise import Noise
+from ...processes import Network
+from ...processes.base import node_list
+from ...sdes import Estimate, Node, NormalPrior
+from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
+from ...thresholds import Clip
+from ..bits import cell
+from .arguments import Given, check_choice, check_model, prepare
+from .decoders import by_denoising
+from .draws import DESIGNS, independent_mean
+from .error import estimated
+from .levels import choose
+from .prior import prior_term
+from .result import Bound, Term
+
+
+def chain_bound(
+    chain: Chain,
+    score_fn: Callable[..., Any],
+    x: Tensor,
+    *,
+    levels: int | None = None,
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    variance: str = "small",
+    clip: bool = False,
+    steps: str = "all",
+    weights: Sequence[float] | Tensor | None = None,
+    draws: int | None = None,
+    prior: NormalPrior | None = None,
+    context: Mapping[str, Tensor] | None = None,
+    seed: int | None = None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+) -> Bound:
+    r"""The bound of DDPM and improved DDPM, for any chain of `scoresde.discrete` and its parts.
+
+    It is one of the likelihood of ancestral sampling on the chain with the given variance, whose last step draws the
+    data from :math:`N(\hat x(x_0), s_0^2)`. For grey values that is a mass: of the value's cell, and beyond the range
+    of the outermost two.
+
+    Args:
+        chain: a `scoresde.discrete.BetaChain` or `scoresde.discrete.NoiseScales`, or a part of one,
+            ``chain.respace(n)``.
+        score_fn: a score function of ``chain.sde()``, most often ``ScoreModel(net, chain.sde(), …)``.
+        x: data, ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
+        levels: L of data in grey levels, which stand at the middle of their cells: :math:`x = lo + w(v+\tfrac12)`. None
+            for a density.
+        data_range: lo and hi of the cells. Networks trained on :math:`x = 2v/255 - 1`, as DDPM's, have
+            ``levels=256, data_range=(-256 / 255, 256 / 255)``.
+        variance: ``"small"``, ``"large"`` or ``"learned"``, as of `scoresde.solvers.Ancestral`: :math:`\tilde\beta`,
+            :math:`\beta`, or what the network says. For :math:`s_0` the small one, 0, is replaced by that of the
+            step before, and the large one likewise, as in the published code.
+        clip: limit :math:`\hat x` to the outermost grey levels, or to ``data_range``, by `scoresde.models.Clip`. The
+            published evaluations do; the bound is then that of a sampler that does.
+        steps: ``"all"``, or ``"random"``: ``draws`` steps a sample, drawn with replacement in strata of their
+            ``weights``, each divided by its probability. What is known of a step without the network is added exactly.
+        weights: n - 1 positive numbers, for the steps to levels 0, 1, …: to which the probabilities of random steps are
+            proportional; by default those of :math:`\|\varepsilon-\hat\varepsilon\|^2`. The least variance have root
+            mean squares of the divergences, ``bound.steps.value[:, 1:].square().mean(0).sqrt()`` of other data.
+        draws: of noise for each of all steps (default 1), or of steps and noise (2 or more, default 32); and as many
+            for :math:`L_0`. With one draw the standard errors are NaN.
+        prior: the law of the noisiest level; default that of ``chain.sde()``.
+        context: as for `scoresde.solve`.
+        seed: of the draws; None is torch's global generator.
+        noise: a source of the normal draws, as for `scoresde.solve`: those of :math:`L_0` first, then from level 1 up.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit, or the variance is ``"learned"`` and the network has none.
+
+    Differs from:
+        improved DDPM's ``calc_bpd_loop``: the mass of a cell is exact, where that code takes a tanh for the normal
+        integral and 1e-12 for its floor; the first level's variance is not repeated but kept apart.
+
+    Example:
+        >>> import scoresde
+        >>> chain = scoresde.discrete.BetaChain.linear().respace(20)
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
+        >>> v = torch.randint(0, 256, (3, 2), generator=torch.Generator().manual_seed(0))
+        >>> bound = chain_bound(chain, target.score(chain.sde()), v, levels=256, draws=2, seed=0)
+        >>> bound.steps.value.shape, bound.nfe, bool((bound.bits_per_dim > 0).all())
+        (torch.Size([3, 20]), 40, True)
+
+    References:
+        Ho, Jain, Abbeel (2020), Denoising Diffusion Probabilistic Models, equations 5 and 13.
+        https://arxiv.org/abs/2006.11239
+        Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, equations 15 and 17.
+        https://arxiv.org/abs/2102.09672
+    """
+    if not isinstance(chain, Chain):
+        raise InvalidTypeError(
+            f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
+        )
+    sde = chain.sde(prior=prior)
+    check_model(sde, score_fn)
+    check_choice("variance", variance, AMPLITUDES)
+    check_flag("clip", clip)
+    check_choice("steps", steps, ("all", "random"))
+    every = steps == "all"
+    count = check_integer("draws", (1 if every else 32) if draws is None else draws, low=1 if every else 2)
+    shares = _shares(weights, len(chain) - 1, every)
+    model = Clip(score_fn, *_range(levels, data_range), sde=sde) if clip else score_fn
+    given = prepare(model, x, levels, data_range, context, seed, noise)
+    if variance == "learned" and not given.network.has_variance:
+        raise InvalidArgumentError(NONE_LEARNED)
+    nodes = node_list(sde, chain.times)
+    with torch.no_grad():
+        last = prior_term(given.data, nodes[-1], sde.prior)
+        reconstruction = _reconstruction(given, nodes, variance, count)
+        if every:
+            table = _every_step(given, nodes, variance, count)
+            diffusion = Term(table.value.sum(1), table.std_error.square().sum(1).sqrt())
+            columns = [torch.cat([a[:, None], b], 1) for a, b in zip(*map(_pair, (reconstruction, table)), strict=True)]
+            shown = Term(*columns)
+        else:
+            diffusion, shown = _random_steps(given, sde.nodes(chain.times), variance, shares, count), None
+    return Bound(last, diffusion, reconstruction, tuple(given.data.shape[1:]), levels, given.network.calls, shown)
+
+
+def divergence(network: Network, x: Tensor, noise: Tensor, start: Node, stop: Node, variance: str) -> Tensor:
+    r"""One draw of :math:`KL(q(x_{stop}|x_{start},x)\,\|\,p(x_{stop}|x_{start}))`, ``(batch,)``."""
+    estimate, missed = estimated(network, x, noise, start)
+    ratio = _log_ratio(start, stop, estimate, variance, missed)
+    gain = expand(_gap(start, stop), missed) * torch.exp(ratio)
+    return 0.5 * (gain * missed.square() + (torch.expm1(ratio) - ratio)).flatten(1).sum(1)
+
+
+def _log_ratio(start: Node, stop: Node, estimate: Any, variance: str, like: Tensor) -> Tensor:
+    """ln r, which broadcasts against an event in float64."""
+    amplitude = AMPLITUDES[variance](start, stop, estimate)
+    a, b = (torch.as_tensor(expand(v, like), dtype=torch.float64).log() for v in (stop.sigma, amplitude))
+    return 2 * (a - b)
+
+
+def _gap(start: Node, stop: Node) -> Scalar:
+    """The quotient of the SNRs, less 1."""
+    return expm1(2 * (stop.lam - start.lam))
+
+
+def _every_step(given: Given, nodes: Sequence[Node], variance: str, count: int) -> Term:
+    """``(batch, n - 1)``."""
+    x, terms = given.data, []
+    for stop, start in itertools.pairwise(nodes):
+        draws = [divergence(given.network, x, given.noise.normal(x), start, stop, variance) for _ in range(count)]
+        terms.append(independent_mean(torch.stack(draws)))
+    return Term(*(torch.stack(parts, 1) for parts in zip(*map(_pair, terms), strict=True)))
+
+
+def _random_steps(given: Given, nodes: Node, variance: str, shares: Tensor | None, count: int) -> Term:
+    x = given.data
+    stops, starts = (Node(*(v[part] for v in nodes)) for part in (slice(None, -1), slice(1, None)))
+    gaps, known = _gap(starts, stops), torch.zeros_like(stops.lam)
+    if variance != "learned":  # the part without the network's error is exact
+        flat = stops.lam[:, None]
+        ratio = _log_ratio(starts, stops, None, variance, flat)[:, 0]
+        gaps, known = gaps * torch.exp(ratio), 0.5 * math.prod(x.shape[1:]) * (torch.expm1(ratio) - ratio)
+    pick = choose((gaps if shares is None else shares).to(x.device))
+    design = DESIGNS["stratified"]
+    values = []
+    for u in design.draw(count, len(x), given.generator, x.device):
+        index, inverse = pick(u)
+        start, stop = (Node(*(v.to(x.device)[index] for v in part)) for part in (starts, stops))
+        value = divergence(given.network, x, given.noise.normal(x), start, stop, variance)
+        values.append((value - known.to(x.device)[index]) * inverse)
+    term = design.mean(torch.stack(values))
+    return Term(term.value + known.sum(), term.std_error)
+
+
+def _reconstruction(given: Given, nodes: Sequence[Node], variance: str, count: int) -> Term:
+    """The last step; its small variance is that of the step before it."""
+    x, first = given.data, nodes[0]
+    before = first.sigma * (-expm1(2 * (nodes[1].lam - first.lam))) ** 0.5
+    amplitude = AMPLITUDES["learned" if variance == "learned" else "small"]
+
+    def std(estimate: Estimate) -> Any:
+        return amplitude(first, first._replace(sigma=before), estimate)
+
+    draws = [by_denoising(given.network, given.grey, x, first, given.noise.normal(x), std) for _ in range(count)]
+    return independent_mean(torch.stack(draws))
+
+
+def _shares(weights: Any, size: int, every: bool) -> Tensor | None:
+    if weights is None:
+        return None
+    if every:
+        raise InvalidArgumentError('`weights` choose among random steps; take steps="random" with them.')
+    shares = check_times("weights", weights, "numbers")
+    if len(shares) != size or not bool(((shares > 0) & shares.isfinite()).all()):
+        raise InvalidArgumentError(f"`weights` must be {size} positive numbers, one a step, got {shares.tolist()[:5]}.")
+    return shares
+
+
+def _range(levels: int | None, data_range: tuple[float, float]) -> tuple[float, float]:
+    """Of the data estimates."""
+    if levels is None:
+        return data_range
+    low, width = cell(levels, data_range)
+    return low + 0.5 * width, low + width * (levels - 0.5)
+
+
+def _pair(term: Term) -> tuple[Tensor, Tensor]:
+    return term.value, term.std_error

@@ -1,0 +1,181 @@
+r"""The variational bound of a diffusion model, in continuous time or on a grid of steps.
+
+With :math:`\gamma = -\ln(\alpha^2/\sigma^2)` the negative log-SNR and z the diffused data,
+
+.. math::
+    -\ln p(x) \le \underbrace{KL(q(z_T|x)\,\|\,\pi)}_{prior} +
+    \underbrace{\tfrac12\int_{\gamma_0}^{\gamma_T} E\|\varepsilon-\hat\varepsilon\|^2\,d\gamma}_{diffusion} +
+    \underbrace{E[-\ln p(x|z_0)]}_{reconstruction}.
+
+It bounds the likelihood of the reverse SDE, from z at :math:`t_{max}` to z at :math:`t_{min}`, and depends on the
+process by the ends of :math:`\gamma` only. The density of the probability flow is another one where the score is not
+exact; no inequality between the two is known.
+
+The bound that follows from Girsanov's theorem and denoising score matching,
+
+.. math::
+    -\ln p_{t_{min}} \le -E\ln\pi(x_T) + \tfrac12\int E\big[g^2\|s-\nabla\ln p_{0t}\|^2 - g^2\|\nabla\ln p_{0t}\|^2 -
+    2\nabla\!\cdot f\big]\,dt,
+
+is the same number: :math:`g^2\,dt = \sigma^2 d\gamma`, :math:`E\|\nabla\ln p_{0t}\|^2 = D/\sigma^2`, and what remains
+integrates to :math:`D\ln(\sigma_0/\sigma_T)`, the difference of the entropies of :math:`q(z_0|x)` and
+:math:`q(z_T|x)`. The two differ as estimators: in how levels are drawn, and in what is known and yet drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._tensors import check_flag, check_integer, check_times
+from ...errors import InvalidArgumentError
+from ...noise import Noise
+from ...processes import Network
+from ...sdes import SDE, AffineSDE, Node
+from .arguments import Given, check_choice, check_model, prepare
+from .decoders import by_denoising, by_likelihood, entropy
+from .draws import DESIGNS, independent_mean
+from .error import estimated
+from .levels import CLOCKS, Levels, continuous, discrete
+from .prior import prior_term
+from .result import Bound, Term
+
+
+def variational_bound(
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    x: Tensor,
+    *,
+    levels: int | None = None,
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    steps: int | Tensor | None = None,
+    decoder: bool = False,
+    draws: int = 32,
+    clock: str = "log_snr",
+    times: str = "stratified",
+    context: Mapping[str, Tensor] | None = None,
+    seed: int | None = None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+) -> Bound:
+    r"""The bound of variational diffusion models, and that of score-based ones, for any affine process and any score
+    function.
+
+    In continuous time the two are one quantity. On a grid the diffusion term is that of ancestral sampling with the
+    small variance on it,
+
+    .. math:: \tfrac12\sum_i\mathrm{expm1}(\gamma_i-\gamma_{i-1})\,E\|\varepsilon-\hat\varepsilon(z_{t_i})\|^2 =
+              \tfrac12\sum_i(\mathrm{SNR}_{i-1}-\mathrm{SNR}_i)\,E\|x-\hat x(z_{t_i})\|^2,
+
+    which comes down to the integral as O(1/steps). `scoresde.chain_bound` has other variances, and every step.
+
+    Args:
+        sde: an affine process with a finite log-SNR at both ends, and a normal prior.
+        score_fn: as for `scoresde.solve`.
+        x: data, ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
+        levels: L of data in grey levels, which stand at the middle of their cells of ``data_range``:
+            :math:`x = lo + w(v+\tfrac12)`. None for a density.
+        data_range: lo and hi.
+        steps: None for continuous time; a number of steps even in time; or the times of a grid, two or more, falling or
+            rising, whose ends take the place of t_min and t_max.
+        decoder: the last step, from :math:`z_0` at t_min to the data. False leaves the network out: grey values have
+            :math:`p(v|z_0) \propto q(z_0|v)` over the levels of each dimension; for a density the reconstruction is the
+            entropy of :math:`q(z_0|x)`, and the bound that of :math:`E[-\ln p_{t_{min}}(z_0)]`. True denoises:
+            :math:`p(x|z_0) = N(\hat x(z_0), \sigma_0^2/\alpha_0^2)`, and its mass in the cell of a grey value; the
+            bound is then one of :math:`p(x)` itself, at the cost of ``draws`` more evaluations.
+        draws: of noise levels and noise, a sample; 2 or more.
+        clock: on which the levels are drawn: ``"log_snr"`` is importance sampling, :math:`t\propto g^2/\sigma^2`, and
+            on a grid steps in proportion to their weights; ``"time"`` takes all times, or steps by their length.
+        times: ``"stratified"``, in strata of two draws; ``"even"``, a grid with one uniform shift for all samples (low
+            discrepancy), whose standard errors are a little too large; ``"independent"``.
+        context: as for `scoresde.solve`.
+        seed: of the draws; None is torch's global generator.
+        noise: a source of the normal draws, as for `scoresde.solve`; first those of the diffusion.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
+        >>> sde = scoresde.VPSDE()
+        >>> x = target.sample(2000, generator=torch.Generator().manual_seed(0))
+        >>> bound = variational_bound(sde, target.score(sde), x, draws=8, seed=0)
+        >>> entropy = 1 + math.log(2 * math.pi * 0.3)  # of the data; at t_min a little more
+        >>> bool((bound.total.mean() - entropy).abs() < 0.05)
+        True
+        >>> coarse = variational_bound(sde, target.score(sde), x, steps=20, draws=8, seed=0)
+        >>> bool(coarse.total.mean() > bound.total.mean())
+        True
+
+    References:
+        Kingma, Salimans, Poole, Ho (2021), Variational Diffusion Models, equations 11-18.
+        https://arxiv.org/abs/2107.00630
+        Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models, theorem 3 and
+        appendix B. https://arxiv.org/abs/2101.09258
+    """
+    if not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    check_model(sde, score_fn)
+    check_flag("decoder", decoder)
+    check_choice("clock", clock, CLOCKS)
+    check_choice("times", times, DESIGNS)
+    count = check_integer("draws", draws, low=2)
+    grid = None if steps is None else _grid(sde, steps)
+    ends = (sde.t_min, sde.t_max) if grid is None else (float(grid[0]), float(grid[-1]))
+    first, last = map(sde.node, ends)
+    if not (math.isfinite(first.lam) and math.isfinite(last.lam)):
+        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+    given = prepare(score_fn, x, levels, data_range, context, seed, noise)
+    with torch.no_grad():
+        place = continuous(sde, clock) if grid is None else discrete(sde, grid.to(given.data.device), clock)
+        prior = prior_term(given.data, last, sde.prior)
+        diffusion = _diffusion(given, place, times, count)
+        reconstruction = _reconstruction(given, first, decoder, count)
+    return Bound(prior, diffusion, reconstruction, tuple(given.data.shape[1:]), levels, given.network.calls)
+
+
+def _grid(sde: AffineSDE, steps: Any) -> Tensor:
+    """The times of the levels, rising."""
+    if not isinstance(steps, Tensor):
+        count = check_integer("steps", steps, low=1, hint=" Times are given as a tensor.")
+        return torch.linspace(sde.t_min, sde.t_max, count + 1, dtype=torch.float64)
+    times = check_times("steps", steps).sort().values
+    if len(times) < 2 or not bool((times.diff() > 0).all()):
+        raise InvalidArgumentError(f"`steps` must have two or more different times, got {steps.tolist()}.")
+    if not (sde.t_min <= float(times[0]) and float(times[-1]) <= sde.t_max):
+        raise InvalidArgumentError(
+            f"`steps` must have times within [{sde.t_min:g}, {sde.t_max:g}], got {float(times[0]):g} to "
+            f"{float(times[-1]):g}."
+        )
+    return times
+
+
+def squares(network: Network, x: Tensor, noise: Tensor, place: Levels, u: Tensor) -> Tensor:
+    r"""One draw of the diffusion term, ``(batch,)``: :math:`\tfrac12 w(u)\|\varepsilon-\hat\varepsilon\|^2`."""
+    node, weight = place(u)
+    _, missed = estimated(network, x, noise, node)
+    return 0.5 * weight * missed.flatten(1).square().sum(1)
+
+
+def _diffusion(given: Given, place: Levels, times: str, count: int) -> Term:
+    x, design = given.data, DESIGNS[times]
+    levels = design.draw(count, len(x), given.generator, x.device)
+    return design.mean(torch.stack([squares(given.network, x, given.noise.normal(x), place, u) for u in levels]))
+
+
+def _reconstruction(given: Given, node: Node, decoder: bool, count: int) -> Term:
+    x, grey = given.data, given.grey
+    if not decoder and grey is None:
+        return entropy(x, node)
+
+    def draw() -> Tensor:
+        z = given.noise.normal(x)
+        if decoder or grey is None:
+            return by_denoising(given.network, grey, x, node, z, node.sigma / node.alpha)
+        return by_likelihood(grey, x, node, z)
+
+    return independent_mean(torch.stack([draw() for _ in range(count)]))
