@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._arguments import check_events, check_made_for, context_of
 from ...errors import InvalidArgumentError, InvalidTypeError, unknown
-from ...noise import Noise, check_seed, resolve
+from ...noise import BatchNoise, Noise, check_seed, resolve
 from ...processes import Network
 from ...sdes import AffineSDE, NormalPrior
 from .prior import Grey, read
@@ -54,10 +54,8 @@ def prepare(
     data, grey = read(x, levels, data_range)
     check_events(score_fn, data)
     device, batch = data.device, len(data)
-    source = resolve(
-        seed=seed if noise is None else None, seeds=None, generator=None, noise=noise, device=device, batch=batch
-    )
-    generator = None
-    if seed is not None:
-        generator = torch.Generator(device).manual_seed(check_seed("seed", seed))
+    generator = None if seed is None else BatchNoise.seeded(check_seed("seed", seed), device).generator
+    source = resolve(seed=None, seeds=None, generator=None, noise=noise, device=device, batch=batch)
+    if noise is None:
+        source = BatchNoise(generator)  # one stream for levels and noise: two of one seed would be the same numbers
     return Given(data, grey, Network(score_fn, context_of(context, score_fn, batch, device)), source, generator)

@@ -101,4 +101,3 @@ def log_mass(grey: Grey, mean: Tensor, std: Any) -> Tensor:
     low, high = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
     log_high = log_ndtr(high)
     return log_high + torch.log(-torch.expm1(log_ndtr(low) - log_high))
-

@@ -37,9 +37,7 @@ def independent_mean(values: Tensor) -> Term:
         >>> term.value, term.std_error
         (tensor([2.]), tensor([1.]))
     """
-    count = len(values)
-    spread = values.std(0) if count > 1 else torch.full_like(values[0], math.nan)
-    return Term(values.mean(0), spread / math.sqrt(count))
+    return Term(values.mean(0), (_variance(values) / len(values)) ** 0.5)
 
 
 def stratified_mean(values: Tensor) -> Term:
@@ -51,8 +49,15 @@ def stratified_mean(values: Tensor) -> Term:
         (tensor([4.5000]), tensor([0.5000]))
     """
     count = len(values)
-    whole = sum(len(part) * part.var(0) for part in values.split(_sizes(count)))
+    whole = sum(len(part) * _variance(part) for part in values.split(_sizes(count)))
     return Term(values.mean(0), (whole / count**2) ** 0.5)
+
+
+def _variance(values: Tensor) -> Tensor:
+    """Along axis 0, NaN of one value; of empty batches, too, which `Tensor.var` warns of."""
+    if len(values) < 2:
+        return torch.full_like(values[0], math.nan)
+    return (values - values.mean(0)).square().sum(0) / (len(values) - 1)
 
 
 def _sizes(count: int) -> list[int]:

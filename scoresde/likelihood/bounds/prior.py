@@ -40,9 +40,7 @@ class Grey(NamedTuple):
 
     def centres(self) -> Tensor:
         """Of all cells, float64 ``(levels,)``."""
-        return self.low + self.width * (
-            torch.arange(self.levels, dtype=torch.float64, device=self.values.device) + 0.5
-        )
+        return self.low + self.width * (torch.arange(self.levels, dtype=torch.float64, device=self.values.device) + 0.5)
 
 
 def read(x: Any, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor, Grey | None]:
