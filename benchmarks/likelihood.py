@@ -11,11 +11,14 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
 - *coverage*: a mixture of three Gaussians in 64 dimensions, 20 states, 100 solves of each with other Rademacher probes:
   how often the 95 % interval holds the value with the exact trace, and the width of the interval over that which the
   spread of the 100 solves implies.
+- *bounds*: the variational bounds of the same digits in bits a dimension: dequantised ones for the bounds of densities,
+  and the grey values themselves; standard errors over digits, and of the mean over digits from its draws.
 - *bits*: bits a dimension of held-out and training digits, 17 levels on [-1, 1]: the flow's, dequantised once a digit,
   8 probes; and the variational bound of the reverse SDE's density at t_min for the same digits, 128 draws. The standard
   errors are over digits.
 
-``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part.
+``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part, and ``--only
+bounds`` measures one part and puts it in the file.
 """
 
 from __future__ import annotations
@@ -35,9 +38,11 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._record import write
+from benchmarks._tables import load as recorded
 from benchmarks.fitted_grids import Points
 from benchmarks.work_precision import gaussian, ring
-from scoresde import bits_per_dim, dequantize, log_likelihood, variational_bound
+from scoresde import Bound, bits_per_dim, chain_bound, dequantize, log_likelihood, variational_bound
+from scoresde.discrete import BetaChain
 from scoresde.training import digits_split
 
 F64 = torch.float64
@@ -254,23 +259,87 @@ def measure_bits(count: int) -> dict[str, Any]:
     return out
 
 
+def bounds_of(x: Tensor, v: Tensor) -> dict[str, tuple[str, Callable[[], Bound]]]:
+    """What each bound is one of, and how it is found."""
+    model = scoresde.load("digits")
+    score, chain = model.score(SDE), BetaChain.linear()
+    exact, rows = "density of the reverse SDE", {}
+
+    def continuous(**options: Any) -> Callable[[], Bound]:
+        return lambda: variational_bound(SDE, score, x, seed=0, **options)
+
+    def discrete(part: BetaChain, data: Tensor, **options: Any) -> Callable[[], Bound]:
+        return lambda: chain_bound(part, model.score(part.sde()), data, seed=0, **options)
+
+    rows["continuous"] = (f"{exact} at t_min", continuous(draws=128))
+    rows["continuous, independent times"] = (f"{exact} at t_min", continuous(draws=128, times="independent"))
+    rows["continuous, with decoder"] = (f"{exact} and its last step", continuous(draws=128, decoder=True))
+    for n in (10, 100, 1000):
+        of = f"density at t_min of {n} ancestral steps, even in time"
+        rows[f"{n} steps"] = (of, continuous(draws=128, steps=n))
+    even = SDE.time(torch.linspace(float(SDE.log_snr(SDE.t_min)), float(SDE.log_snr(SDE.t_max)), 101, dtype=F64))
+    of = "density at t_min of 100 ancestral steps, even in the log-SNR"
+    rows["100 steps in the log-SNR"] = (of, continuous(draws=128, steps=even.clamp(SDE.t_min, SDE.t_max)))
+    for n, draws in ((25, 8), (100, 2)):
+        for variance in ("small", "large"):
+            of = f"density of {n} ancestral steps, {variance} variance"
+            rows[f"chain, {n} of 1000, {variance}"] = (
+                of,
+                discrete(chain.respace(n), x, variance=variance, draws=draws),
+            )
+    options: dict[str, Any] = {"levels": 17, "draws": 2}
+    for variance in ("small", "large"):
+        of = f"probability of the grey values, 100 ancestral steps, {variance} variance"
+        run = discrete(chain.respace(100), v, variance=variance, **options)
+        rows[f"chain, 100 of 1000, {variance}, grey values"] = (of, run)
+    return rows
+
+
+def measure_bounds(count: int) -> dict[str, Any]:
+    """Held-out and training digits."""
+    out: dict[str, Any] = {}
+    for name, train in (("held out", False), ("training", True)):
+        split = digits_split()
+        v = (split.train_images if train else split.test_images)[:count]
+        unit = 64 * math.log(2)
+        for label, (of, run) in bounds_of(held_out(count, train), v.to(torch.int64)).items():
+            began, bound = time.perf_counter(), run()
+            bits = bits_per_dim(-bound.total, (64,), levels=17) if bound.levels is None else bound.bits_per_dim
+            row = out.setdefault(label, {"of": of, "evaluations": bound.nfe, "digits": count})
+            row[name] = {
+                "bits": float(bits.mean()),
+                "standard error over digits": float(bits.std()) / count**0.5,
+                "standard error of the mean from its draws": float(bound.std_error.square().sum().sqrt())
+                / count
+                / unit,
+            }
+            print(name, label, bound.nfe, f"{time.perf_counter() - began:.1f} s", row[name], flush=True)
+    return out
+
+
+STAGES: dict[str, Callable[[], dict[str, Any]]] = {
+    "targets": lambda: measure_targets(False),
+    "network": lambda: measure_network(3),
+    "control": measure_control,
+    "coverage": measure_coverage,
+    "bits": lambda: measure_bits(360),
+    "bounds": lambda: measure_bounds(360),
+}
+
+
 def main(arguments: list[str]) -> None:
     """Measure, print, write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks likelihood", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two targets, checked for the gain")
+    parser.add_argument("--only", choices=STAGES, help="measure this part, keep the others of the file")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    targets = measure_targets(options.quick)
     if options.quick:
-        worst = max(r for row in targets.values() for r in row["ratios"].values() if r)
+        worst = max(r for row in measure_targets(True).values() for r in row["ratios"].values() if r)
         sys.exit(f"{worst:.2f} of dopri5's evaluations" if worst > 0.7 else 0)
-    results = {
-        "targets": targets,
-        "network": measure_network(3),
-        "control": measure_control(),
-        "coverage": measure_coverage(),
-        "bits": measure_bits(360),
-    }
+    results = recorded("likelihood")["results"] if options.only else {}
+    for name in [options.only] if options.only else STAGES:
+        results[name] = STAGES[name]()
     if not options.no_write:
         write("likelihood", results, "python -m benchmarks likelihood")

@@ -38,6 +38,8 @@ TESTS = (
 )
 
 
+BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "tests/unit/test_bound.py")
+
 # Those that a defect in a file is most likely to be noticed by, before all the others.
 FIRST: dict[str, tuple[str, ...]] = {
     "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
@@ -58,6 +60,14 @@ FIRST: dict[str, tuple[str, ...]] = {
     "discrete.py": ("tests/unit/test_discrete.py",),
     "thresholds.py": ("tests/unit/test_thresholds.py",),
     "losses.py": ("tests/unit/test_training.py",),
+    "likelihood/bounds/variational.py": BOUNDS,
+    "likelihood/bounds/chain.py": BOUNDS,
+    "likelihood/bounds/levels.py": BOUNDS,
+    "likelihood/bounds/decoders.py": BOUNDS,
+    "likelihood/bounds/draws.py": BOUNDS,
+    "likelihood/bounds/arguments.py": BOUNDS,
+    "likelihood/bounds/prior.py": BOUNDS,
+    "likelihood/bounds/error.py": BOUNDS,
 }
 
 
@@ -72,6 +82,7 @@ class Defect(NamedTuple):
 
 NONE = Defect("none", "__init__.py", "", "")
 S = "solvers/"
+B = "likelihood/bounds/"
 DEFECTS = (
     # noise of the wrong size
     Defect(
@@ -327,6 +338,54 @@ DEFECTS = (
         "target = (rho * x0 / sigma_data - sigma_data * noise) / total",
         "target = (rho * noise / sigma_data - sigma_data * x0) / total",
     ),
+    # bounds
+    Defect("bound: no 1/2 in the integral", B + "variational.py", "return 0.5 * weight", "return weight"),
+    Defect(
+        "bound: the step's other end",
+        B + "levels.py",
+        "Node(*(v[index + 1] for v in nodes))",
+        "Node(*(v[index] for v in nodes))",
+    ),
+    Defect("bound: h for expm1 of a step", B + "levels.py", "gaps = torch.expm1(", "gaps = torch.abs("),
+    Defect("bound: g for its square", B + "levels.py", "* node.g2 /", "* node.g2.sqrt() /"),
+    Defect(
+        "bound: probabilities not divided by",
+        B + "levels.py",
+        "edges[-1] / shares[index]",
+        "edges[-1].expand(len(index))",
+    ),
+    Defect("bound: entropy of the deviation", B + "decoders.py", "+ math.log(sigma)", "+ 0.5 * math.log(sigma)"),
+    Defect(
+        "bound: a decoder as narrow as sigma",
+        B + "variational.py",
+        "z, node.sigma / node.alpha)",
+        "z, node.sigma**2 / node.alpha)",
+    ),
+    Defect("bound: the outermost cell closed", B + "decoders.py", "v == grey.levels - 1, infinity", "v < 0, infinity"),
+    Defect("bound: grey values at the edge of their cells", B + "prior.py", "+ 0.5)", "+ 0.0)"),
+    Defect("bound: the prior without the data", B + "prior.py", "away = (node.alpha * data", "away = (0 * data"),
+    Defect("bound: variances the other way round", B + "chain.py", "return 2 * (a - b)", "return 2 * (b - a)"),
+    Defect("bound: no variance in the weight of a step", B + "chain.py", "missed) * torch.exp(ratio)", "missed)"),
+    Defect(
+        "bound: the large variance of the last step",
+        B + "chain.py",
+        "amplitude(first, first._replace(sigma=before)",
+        "amplitude(first, first",
+    ),
+    Defect(
+        "bound: what is known of random steps, twice",
+        B + "chain.py",
+        "(value - known.to(x.device)[index]) * inverse",
+        "value * inverse",
+    ),
+    Defect("bound: strata of the wrong weight", B + "draws.py", "whole / count**2", "whole / count"),
+    Defect(
+        "bound: levels and noise of one seed",
+        B + "arguments.py",
+        "source = BatchNoise(generator)",
+        'source = BatchNoise.seeded(check_seed("seed", seed or 0), device)',
+    ),
+    Defect("bound: the network's variance unchecked", B + "error.py", "(missed, *network.last)", "(missed,)"),
 )
 
 

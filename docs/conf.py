@@ -207,6 +207,22 @@ def likelihood_bits() -> str:
     return markdown(["", ""], rows, record)
 
 
+def likelihood_bounds() -> str:
+    """Of the same file: the variational bounds."""
+    record = load("likelihood")
+    rows = []
+    for name, row in record["results"]["bounds"].items():
+        texts = [
+            f"{row[part]['bits']:.3f} ± {row[part]['standard error over digits']:.3f} "
+            f"({row[part]['standard error of the mean from its draws']:.3f})"
+            for part in ("held out", "training")
+        ]
+        rows.append([name, row["of"], str(row["evaluations"]), *texts])
+    count = next(iter(record["results"]["bounds"].values()))["digits"]
+    head = ["bound", "of minus the logarithm of the", "evaluations", f"{count} held-out digits", "training digits"]
+    return markdown(head, rows, record)
+
+
 def adaptive_tables() -> str:
     """The figures of ``benchmarks/results/adaptive.json``."""
     record = load("adaptive")
@@ -299,6 +315,7 @@ FILLED = {
         "<!-- likelihood: targets -->": likelihood_targets,
         "<!-- likelihood: network -->": likelihood_network,
         "<!-- likelihood: bits -->": likelihood_bits,
+        "<!-- likelihood: bounds -->": likelihood_bounds,
         "<!-- likelihood: coverage -->": likelihood_coverage,
     },
     "warm_start": {"<!-- warm starts -->": warm_table},
