@@ -1,10 +1,10 @@
-"""Values of options: processes by name, solver options, devices, seeds."""
+"""Values of options: processes and methods by name, solver options, devices, seeds; and what a solve took."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidArgumentError, unknown
@@ -12,7 +12,10 @@ from ..errors import InvalidArgumentError, unknown
 if TYPE_CHECKING:
     import torch
 
+    from ..integrate import Info
     from ..sdes import AffineSDE
+    from ..solvers import Solver
+    from ._batches import Show
 
 SDES = {
     "vp": "VPSDE",
@@ -44,6 +47,36 @@ def make_sde(name: str) -> AffineSDE:
     from .. import sdes
 
     return getattr(sdes, SDES[name])()
+
+
+def choose_method(
+    name: str, process: AffineSDE, steps: int | None, options: dict[str, Any]
+) -> tuple[Solver, int | None]:
+    """The solver of a name with its options, and its steps; ``auto`` chooses both.
+
+    Example:
+        >>> choose_method("ddim", make_sde("vp"), 10, {})
+        (DDIM(), 10)
+    """
+    from ..solvers import choose, make_solver
+
+    if name == "auto":
+        return choose(process.affine, steps, options)
+    return make_solver(name, options), steps
+
+
+def label_of(network: Any, label: int | None) -> dict[str, int]:
+    """The class label under the name that the network has for it.
+
+    Example:
+        >>> label_of(scoresde.load("digits"), 3)
+        {'label': 3}
+    """
+    if label is None:
+        return {}
+    if network.labels is None:
+        raise InvalidArgumentError("`label`: this model has no labels; leave --label out.")
+    return {network.labels.name: label}
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -136,3 +169,50 @@ def threads(device: torch.device, values: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def follow(
+    show: Show | None, solver: Solver, process: AffineSDE, steps: int | None, *, encodes: bool = False
+) -> Callable[[Info], None] | None:
+    """A callback that shows how far a solve from one end of the interval to the other is."""
+    if show is None:
+        return None
+
+    def seen(info: Info) -> None:
+        if not solver.adaptive:
+            return show(info.step / (steps or solver.default_steps))
+        t = float(info.t.mean() if hasattr(info.t, "mean") else info.t)
+        gone = (t - process.t_min) / (process.t_max - process.t_min)
+        return show(gone if encodes else 1 - gone)
+
+    return seen
+
+
+def effort(solver: Solver, steps: int | None, nfe: Sequence[int]) -> str:
+    """What a solve took, in words.
+
+    Example:
+        >>> from scoresde.solvers import make_solver
+        >>> effort(make_solver("heun", {}), 10, [20, 20])
+        '10 steps, 20 evaluations a sample'
+    """
+    taken = "adaptive steps" if solver.adaptive else f"{steps or solver.default_steps} steps"
+    return f"{taken}, {span(nfe)} evaluations a sample"
+
+
+def span(values: Sequence[int]) -> str:
+    """From the least to the most.
+
+    Example:
+        >>> span([3, 3]), span([5, 3])
+        ('3', '3 to 5')
+    """
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def version() -> str:
+    """Of the package."""
+    from .. import __version__
+
+    return __version__

@@ -4,13 +4,16 @@ told in."""
 from .bits import bits_per_dim, dequantize
 from .bounds import Bound, Term, chain_bound, variational_bound
 from .flow import Likelihood, log_likelihood
+from .profile import Profile, density_profile
 
 __all__ = [
     "Bound",
     "Likelihood",
+    "Profile",
     "Term",
     "bits_per_dim",
     "chain_bound",
+    "density_profile",
     "dequantize",
     "log_likelihood",
     "variational_bound",

@@ -171,35 +171,18 @@ def log_likelihood(
         Song et al. (2021), appendix D.2. https://arxiv.org/abs/2011.13456
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
-    solver = _solver(method, solver_options)
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-    check_made_for(sde, score_fn)
+    solver = likelihood_solver(method, solver_options)
+    sde = check_density(sde, score_fn, x)
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", differentiable)):
         check_flag(name, flag)
-    if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
     start, end = _interval(sde, t_start, t_end)
-    check_state("x", x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-    check_events(score_fn, x)
     law = _law(prior, sde, end)
     if control is not None and (not isinstance(control, Gaussian) or control.event_shape != tuple(x.shape[1:])):
         raise InvalidArgumentError(f"`control` must be a targets.Gaussian for events of shape {tuple(x.shape[1:])}.")
     allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
     check_limits(sde, score_fn, solver, (start, end))
     limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1)
-    finite = row_finite(x.detach()).cpu()
-    if throw and not bool(finite.all()):
-        rows = (~finite).nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"`x` has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}).",
-            stage="input",
-            indices=rows[:5],
-        )
+    finite = check_finite(x) if throw else row_finite(x.detach()).cpu()
     with torch.set_grad_enabled(differentiable), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
@@ -208,7 +191,7 @@ def log_likelihood(
             sde,
             network,
             flow=ReverseProcess(sde, network),
-            divergence=_divergence(divergence, probes, probe, source, state.detach()),
+            divergence=make_divergence(divergence, probes, probe, source, state.detach()),
             event_shape=tuple(x.shape[1:]),
             dtype=x.dtype,
             control=control,
@@ -216,7 +199,7 @@ def log_likelihood(
         )
         if not len(x) or start == end:
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite)
-        _check_gradients(process, state, start, end)
+        check_gradients(process, state, start, end)
 
         def run(factor: float) -> Likelihood:
             solution = integrate(
@@ -237,7 +220,36 @@ def log_likelihood(
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
 
 
-def _solver(method: Any, options: Mapping[str, Any]) -> Solver:
+def check_density(sde: SDE, score_fn: Any, x: Any) -> AffineSDE:
+    """The process, if there is a density of x."""
+    if not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    if not callable(score_fn):
+        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_made_for(sde, score_fn)
+    if torch.is_inference_mode_enabled():
+        raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
+    check_state("x", x)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
+    check_events(score_fn, x)
+    return sde
+
+
+def check_finite(x: Tensor) -> Tensor:
+    """That all samples are finite, ``(batch,)``."""
+    finite = row_finite(x.detach()).cpu()
+    if not bool(finite.all()):
+        rows = (~finite).nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"`x` has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}).",
+            stage="input",
+            indices=rows[:5],
+        )
+    return finite
+
+
+def likelihood_solver(method: Any, options: Mapping[str, Any]) -> Solver:
     solver = make_solver(method, options, ())
     if not isinstance(solver, Adams | Pair):
         raise InvalidArgumentError(
@@ -269,7 +281,7 @@ def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
     return prior
 
 
-def _divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) -> Divergence:
+def make_divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) -> Divergence:
     if not isinstance(name, str) or name not in DIVERGENCES:
         raise unknown("divergence", name, DIVERGENCES)
     if not isinstance(probe, str) or probe not in PROBES:
@@ -287,7 +299,7 @@ def _divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) ->
     return kind(PROBES[probe](z))
 
 
-def _check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
+def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
     """Refuse a score function whose gradients are not those of what it returns, at three levels of noise."""
     alone = bool(getattr(process.network.score_fn, "rowwise", False))
     count = min(len(x), 8) if alone else len(x)

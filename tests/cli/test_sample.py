@@ -19,8 +19,7 @@ from safetensors.numpy import load_file
 from typer.testing import Result
 
 import scoresde
-from scoresde.cli import _sample
-from scoresde.cli._options import SDES, make_sde, parse_options, sample_seeds
+from scoresde.cli._options import SDES, label_of, make_sde, parse_options, sample_seeds
 from scoresde.errors import CorruptCheckpointError
 
 Run = Callable[..., Result]
@@ -474,5 +473,5 @@ def test_digits_know_their_labels(ddim: Run, files: Files, label: int) -> None:
 
 def test_module_reads_labels_by_their_name() -> None:
     network = SimpleNamespace(labels=SimpleNamespace(name="half"))
-    assert _sample._label(network, 1) == {"half": 1}
-    assert _sample._label(network, None) == {}
+    assert label_of(network, 1) == {"half": 1}
+    assert label_of(network, None) == {}

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._files import check_target, write_bytes
-from ._tensors import check_integer, check_number, check_state, row_finite
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .._files import check_target, write_bytes
+from .._tensors import check_integer, check_number, check_state, row_finite
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["image_grid"]
 
 _SIDE = 32  # pixels that an event's shorter side gets at least
 _GAP = 2  # pixels between events

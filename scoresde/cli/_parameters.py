@@ -1,0 +1,46 @@
+"""Options that several commands have, told once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ._options import SDES
+
+DATA_HELP = (
+    "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images, taken by name; "
+    "or digits, those that the shipped model has not seen. Integers are grey levels, floating-point numbers are taken "
+    "as they are."
+)
+
+Data = Annotated[str, typer.Argument(help=DATA_HELP)]
+Key = Annotated[str | None, typer.Option(help="Array of a file with several; default x, or the only one.")]
+Levels = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        help="Grey levels of integer data, 0 to LEVELS - 1, which are dequantised; default 256 for images, 17 for digits. "
+        "With floating-point data: those that it was dequantised from.",
+    ),
+]
+DataRange = Annotated[
+    tuple[float, float],
+    typer.Option(metavar="LOW HIGH", help="The model's range, where the darkest cell begins and the brightest ends."),
+]
+Model = Annotated[str, typer.Option(help="Name of a shipped model, or the directory of a saved one.")]
+Process = Annotated[str, typer.Option("--sde", help=f"Forward process: {', '.join(SDES)}.")]
+Label = Annotated[int | None, typer.Option(help="Class of all samples; default none given.")]
+Seed = Annotated[int, typer.Option(min=0, help="Sample i depends on this and on i alone, not on its batch.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Steps = Annotated[int | None, typer.Option(help="Steps of a fixed-step method; default 500 for pc, 50 for others.")]
+Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adaptive method.")]
+Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Limit of the steps of an adaptive method.")]
+Grid = Annotated[str | None, typer.Option(help="Where a fixed-step method steps: log_snr, time, karras, quadratic.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, as snr=0.16; repeatable."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Samples solved together; halved if memory is short.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]

@@ -1,0 +1,141 @@
+"""Where along the probability flow the log-density changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._arguments import check_limits, context_of, memory_note, tolerances
+from .._tensors import check_integer
+from ..controllers import Adaptive
+from ..errors import InvalidArgumentError
+from ..integrate import Recorder, integrate
+from ..noise import resolve
+from ..processes import Network, ReverseProcess
+from ..processes.density import LogDensityFlow
+from ..sdes import SDE
+from ..solvers import Solver
+from .flow import MAX_STEPS, check_density, check_finite, check_gradients, likelihood_solver, make_divergence
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    r"""How the divergence of the flow accumulates from the data to the noise.
+
+    Attributes:
+        log_snr: levels, falling from that at ``t_min`` to that at ``t_max``, float64 ``(n,)``.
+        log_det: :math:`\ln|\partial x_t/\partial x_0|`, the integral of the divergence up to each level, float64
+            ``(batch, n)``. The last one, and the prior's log-density of the latent, make the log-likelihood.
+        nfe: evaluations a sample, ``(batch,)``.
+
+    Example:
+        >>> Profile(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])).rate
+        tensor([[1.5000]])
+    """
+
+    log_snr: Tensor
+    log_det: Tensor
+    nfe: Tensor
+
+    @property
+    def rate(self) -> Tensor:
+        r"""The mean divergence between levels, in nats a unit of falling log-SNR, ``(batch, n - 1)``.
+
+        In a variance exploding process a dimension in which the data vary less than the noise has ½, one in which they
+        vary more has 0, so that twice the rate counts the dimensions that the noise fills.
+        """
+        return self.log_det.diff(dim=1) / -self.log_snr.diff()
+
+
+def density_profile(
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    x: Tensor,
+    *,
+    points: int = 65,
+    divergence: str = "hutchinson",
+    probes: int = 1,
+    probe: str = "rademacher",
+    method: str | Solver = "adams",
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    context: Mapping[str, Tensor] | None = None,
+    seed: int | None = None,
+    seeds: Sequence[int] | Tensor | None = None,
+    **solver_options: Any,
+) -> Profile:
+    r"""Follow `scoresde.log_likelihood` on its way, and keep what it has added up at even levels of the log-SNR:
+
+    .. math:: \ln\Big|\frac{\partial x_t}{\partial x_0}\Big| = \int_{t_{min}}^t \nabla\cdot\frac{dx}{d\tau}\,d\tau.
+
+    Args:
+        sde: an affine process with a finite log-SNR at both ends.
+        score_fn, divergence, probes, probe, method, rtol, atol, context, seed, seeds, **solver_options: as for
+            `scoresde.log_likelihood`; of several probes the mean is told.
+        x: data, ``(batch, *event)``, float32 or float64.
+        points: n, levels with both ends. The solver steps onto each.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit.
+        ScoreFnError: gradients do not reach the input of the score function.
+        NonFiniteError: NaN or infinity in the input, a score or a divergence.
+        MaxStepsError, StepSizeUnderflowError: the method could not arrive.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 1e-9)
+        >>> sde = scoresde.VESDE(sigma_min=1.0)
+        >>> profile = density_profile(sde, target.score(sde), torch.zeros(1, 2, dtype=torch.float64), points=4, seed=0)
+        >>> (2 * profile.rate).round(decimals=2)  # the noise fills both dimensions
+        tensor([[2., 2., 2.]], dtype=torch.float64)
+
+    References:
+        Song et al. (2021), equation 39. https://arxiv.org/abs/2011.13456
+    """
+    solver = likelihood_solver(method, solver_options)
+    sde = check_density(sde, score_fn, x)
+    check_finite(x)
+    if not len(x):
+        raise InvalidArgumentError("`x` must hold one sample or more.")
+    count = check_integer("points", points, low=2)
+    allowed = tolerances(rtol, atol, x.dtype)
+    ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
+    clean, noisy = sde.log_snr(ends).tolist()
+    check_limits(sde, score_fn, solver, (sde.t_min, sde.t_max))
+    if not (math.isfinite(clean) and math.isfinite(noisy)):
+        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+    log_snr = torch.linspace(clean, noisy, count, dtype=torch.float64)
+    inner = sde.time(log_snr[1:-1]).detach().clamp(sde.t_min, sde.t_max)
+    times = torch.cat([ends[:1], inner, ends[1:]])
+    with torch.no_grad(), memory_note(x, None):
+        source = resolve(seed=seed, seeds=seeds, generator=None, noise=None, device=x.device, batch=len(x))
+        network = Network(score_fn, context_of(context, score_fn, len(x), x.device))
+        process = LogDensityFlow(
+            sde,
+            network,
+            flow=ReverseProcess(sde, network),
+            divergence=make_divergence(divergence, probes, probe, source, x.detach()),
+            event_shape=tuple(x.shape[1:]),
+            dtype=x.dtype,
+        )
+        check_gradients(process, x, sde.t_min, sde.t_max)
+        recorder = Recorder(times.tolist(), len(x))
+        solution = integrate(
+            process,
+            solver,
+            Adaptive(sde.t_min, tuple(times[1:].tolist()), *allowed),
+            process.pack(x),
+            source,
+            compact=bool(getattr(score_fn, "rowwise", False)),
+            recorder=recorder,
+            max_steps=MAX_STEPS,
+        )
+    states = recorder.result(solution.x)[1].cpu()  # (n, batch, D + paths)
+    scale = torch.as_tensor(solver.coordinate.scale(sde.nodes(times))).expand(count)
+    integrals = torch.stack([process.integrals(z, s).mean(1) for z, s in zip(states, scale, strict=True)], dim=1)
+    return Profile(log_snr, process.size * (scale / scale[0]).log() + integrals, solution.nfe)

@@ -1,0 +1,154 @@
+"""Figures of likelihoods, drawn by matplotlib without its global state."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._files import check_target, write_bytes
+from .._tensors import check_integer
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def bits_histogram(
+    bits: Tensor, path: str | os.PathLike[str] | None = None, *, bins: int | None = None, title: str = ""
+) -> Figure:
+    r"""A histogram of bits a dimension, with their mean and its standard error :math:`s/\sqrt n`.
+
+    Args:
+        bits: ``(n,)``, one a sample, finite.
+        path: where to write the figure as PNG, completely or not at all.
+        bins: of the histogram; by default :math:`\sqrt n`, from 5 to 50.
+        title: above the figure.
+
+    Returns:
+        The figure, a `matplotlib.figure.Figure` that pyplot does not know.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        NonFiniteError: a value is NaN or infinite.
+        InvalidArgumentError, InvalidTypeError: the arguments do not fit.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> figure = bits_histogram(torch.tensor([3.0, 3.2, 3.4]))
+        >>> figure.axes[0].get_legend().get_texts()[0].get_text()
+        'mean 3.2000 ± 0.1155'
+    """
+    values = _numbers("bits", bits, 1)
+    count = len(values)
+    bins = min(max(math.ceil(math.sqrt(count)), 5), 50) if bins is None else check_integer("bins", bins, low=1)
+    target = None if path is None else check_target(path)
+    mean = float(values.mean())
+    error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
+    figure, axes = _new_figure()
+    axes.hist(values.numpy(), bins=bins, color="0.75", edgecolor="0.5", linewidth=0.5)
+    label = f"mean {mean:.4f}" + (f" ± {error:.4f}" if count > 1 else "")
+    axes.axvline(mean, color="tab:blue", label=label)
+    if count > 1:
+        axes.axvspan(mean - error, mean + error, color="tab:blue", alpha=0.25, linewidth=0)
+    axes.set(xlabel="bits per dimension", ylabel=f"samples of {count}", title=title)
+    axes.legend(frameon=False)
+    return _save(figure, target)
+
+
+def divergence_profile(
+    levels: Tensor,
+    values: Tensor,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    title: str = "",
+) -> Figure:
+    r"""Curves of how the divergence of the flow accumulates from the data (left) to the noise (right).
+
+    Args:
+        levels: log-SNR, ``(n,)``, strictly falling or rising: ``Profile.log_snr``.
+        values: :math:`\ln|\partial x_t/\partial x_0|` at each level, ``(samples, n)``: ``Profile.log_det``.
+        path: where to write the figure as PNG, completely or not at all.
+        names: one a sample, for the legend; by default there is none.
+        title: above the figure.
+
+    Returns:
+        The figure, a `matplotlib.figure.Figure` that pyplot does not know.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        NonFiniteError: a value is NaN or infinite.
+        InvalidArgumentError, InvalidTypeError: the arguments do not fit.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> figure = divergence_profile(torch.tensor([8.0, 0.0, -8.0]), torch.tensor([[0.0, 4.0, 9.0]]))
+        >>> len(figure.axes[0].lines), figure.axes[0].get_xlabel()
+        (1, 'log-SNR, from data to noise')
+    """
+    x, y = _numbers("levels", levels, 1), _numbers("values", values, 2)
+    if y.shape[1] != len(x):
+        raise InvalidArgumentError(
+            f"`values` must be (samples, {len(x)}), one column a level, got shape {tuple(y.shape)}."
+        )
+    steps = x.diff()
+    if len(x) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
+        raise InvalidArgumentError("`levels` must be two or more, strictly falling or rising.")
+    if names is not None and (isinstance(names, str) or len(names) != len(y)):
+        raise InvalidArgumentError(f"`names` must be {len(y)} strings, one a sample, got {names!r}.")
+    target = None if path is None else check_target(path)
+    figure, axes = _new_figure()
+    for i, curve in enumerate(y):
+        axes.plot(x.numpy(), curve.numpy(), linewidth=1.2, label=None if names is None else str(names[i]))
+    axes.set(xlabel="log-SNR, from data to noise", ylabel="accumulated divergence (nats)", title=title)
+    axes.invert_xaxis()
+    if names is not None:
+        axes.legend(frameon=False)
+    return _save(figure, target)
+
+
+def _numbers(name: str, values: Any, rank: int) -> Tensor:
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        raise InvalidTypeError(
+            f"`{name}` must be a floating-point tensor, got {getattr(values, 'dtype', type(values).__name__)}."
+        )
+    if values.ndim != rank or not values.numel():
+        raise InvalidArgumentError(f"`{name}` must have rank {rank} and entries, got shape {tuple(values.shape)}.")
+    values = values.detach().to("cpu", torch.float64)
+    bad = ~values.isfinite().reshape(len(values), -1).all(1)
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"`{name}` has NaN or infinite values in {len(rows)} of {len(values)} entries (first: {rows[:5]}); leave "
+            f"failed samples out.",
+            stage="input",
+            indices=rows[:5],
+        )
+    return values
+
+
+def _new_figure() -> tuple[Figure, Any]:
+    """A figure with a canvas of its own, and its axes."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Figures need matplotlib: pip install 'scoresde[plot]'.") from error
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, target: os.PathLike[str] | None) -> Figure:
+    if target is not None:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        with buffer.getbuffer() as data:
+            write_bytes(target, data)
+    return figure
