@@ -2,6 +2,8 @@
 
 `check_target` says before the work whether a file can be written; `write_bytes` writes it under a temporary name in the
 same folder, brings it to the disk, and renames it. Whatever happens in between, the old file or none is what is left.
+
+`extend` is for a journal, which grows by whole records: what a kill left of the last one is cut off by the next.
 """
 
 from __future__ import annotations
@@ -81,6 +83,68 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
         _sync_folder(target.parent)
     except (OSError, ValueError) as error:
         raise _failure(error, path, len(content)) from error
+
+
+def extend(path: str | os.PathLike[str], size: int, content: bytes) -> None:
+    """Write content behind the first ``size`` bytes of a file, and bring it to the disk; what was there is dropped.
+
+    Raises:
+        OutputError: it could not be written; the first ``size`` bytes are as they were.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_bytes(Path(folder, "a.txt"), b"one tw")
+        ...     extend(Path(folder, "a.txt"), 4, b"two")
+        ...     Path(folder, "a.txt").read_bytes()
+        b'one two'
+    """
+    try:
+        with open(path, "r+b") as file:
+            file.truncate(size)
+            file.seek(size)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, ValueError) as error:
+        raise _failure(error, path, len(content)) from error
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a file, made if it is not there, against other processes that ask for it here, where the system can; a lock
+    ends with its process.
+
+    Raises:
+        OutputError: another process holds it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder, "a.txt")):
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['a.txt']
+    """
+    try:
+        file = open(path, "ab")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise _failure(error, path, 0) from error
+    with file, contextlib.ExitStack() as held:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.callback(fcntl.flock, file, fcntl.LOCK_UN)
+            same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        except ImportError:
+            file.close()  # such systems do not remove an open file
+            same = True
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        except OSError:  # a file system without locks
+            same = True
+        if not same:
+            raise OutputError(errno.EBUSY, "Another process is writing this file; let it finish", os.fspath(path))
+        yield
 
 
 @contextlib.contextmanager

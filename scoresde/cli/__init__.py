@@ -1,4 +1,4 @@
-"""The command line: ``scoresde sample``, ``scoresde methods``, ``scoresde check``.
+"""The command line: ``scoresde sample``, ``likelihood``, ``encode``, ``methods``, ``check``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -7,7 +7,7 @@ Exit codes:
     3: the numbers went wrong: NaN or infinity, a solver that did not arrive, a score function that is none.
     4: the output cannot be written.
     5: the model cannot be read.
-    75: interrupted; there is no partial file, and the same command starts again.
+    75: interrupted; the same command starts again, or goes on where it has kept what was done.
 
 This package imports torch inside the commands only, so that help is quick.
 
@@ -25,6 +25,8 @@ from typing import Annotated
 import typer
 
 from ._check import check
+from ._encode import encode
+from ._likelihood import likelihood
 from ._methods import methods
 from ._sample import sample
 
@@ -59,5 +61,5 @@ def _main(
     pass
 
 
-for _command in (sample, methods, check):
+for _command in (sample, likelihood, encode, methods, check):
     app.command()(_command)

@@ -1,9 +1,10 @@
-"""The files that `scoresde sample` writes: a picture or arrays, by the extension."""
+"""Files that commands write: a picture or arrays, by the extension."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PICTURE = ".png"
-EXTENSIONS = (PICTURE, ".npz", ".safetensors")
+ARRAYS = (".npz", ".safetensors")
+EXTENSIONS = (PICTURE, *ARRAYS)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Samples:
     metadata: dict[str, Any]
 
 
-def check_extension(path: Path) -> str:
+def check_extension(path: Path, allowed: Sequence[str] = EXTENSIONS, name: str = "out") -> str:
     """The format that a file name asks for.
 
     Example:
@@ -40,9 +42,9 @@ def check_extension(path: Path) -> str:
         scoresde.errors.InvalidArgumentError: `out` must end in .png, .npz or .safetensors, got 'samples.jpg'.
     """
     extension = path.suffix.lower()
-    if extension not in EXTENSIONS:
-        known = ", ".join(EXTENSIONS[:-1])
-        raise InvalidArgumentError(f"`out` must end in {known} or {EXTENSIONS[-1]}, got {str(path)!r}.")
+    if extension not in allowed:
+        known = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
+        raise InvalidArgumentError(f"`{name}` must end in {known}, got {str(path)!r}.")
     return extension
 
 
@@ -52,34 +54,52 @@ def write(path: Path, extension: str, samples: Samples) -> str:
     Returns:
         What was written, in words.
     """
-    description = json.dumps(samples.metadata, ensure_ascii=False)
-    buffer = io.BytesIO()
-    shape = " x ".join(map(str, samples.x.shape))
-    what = f"arrays, x is {shape}"
-    if extension == PICTURE:
-        from PIL.PngImagePlugin import PngInfo
-
-        from ..plot import image_grid
-
-        picture = image_grid(samples.x)
-        info = PngInfo()
-        info.add_itxt("scoresde", description)
-        picture.save(buffer, format="PNG", pnginfo=info)
-        what = f"picture, {picture.width} x {picture.height} pixels"
-    else:
+    if extension != PICTURE:
         import numpy as np
 
-        arrays: dict[str, Any] = {
-            "x": np.ascontiguousarray(samples.x.cpu().numpy()),
-            "seeds": np.array(samples.seeds, dtype=np.uint64),
-            "nfe": samples.nfe.cpu().numpy(),
-        }
-        if extension == ".npz":
-            np.savez(buffer, metadata=np.array(description), **arrays)
-        else:
-            from safetensors.numpy import save
+        arrays = {"x": samples.x, "seeds": np.array(samples.seeds, dtype=np.uint64), "nfe": samples.nfe}
+        return write_arrays(path, extension, arrays, samples.metadata)
+    from PIL.PngImagePlugin import PngInfo
 
-            buffer.write(save(arrays, metadata={"scoresde": description}))
+    from ..plot import image_grid
+
+    picture = image_grid(samples.x)
+    info = PngInfo()
+    info.add_itxt("scoresde", _described(samples.metadata))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=info)
+    _write(path, buffer)
+    return f"picture, {picture.width} x {picture.height} pixels"
+
+
+def write_arrays(path: Path, extension: str, arrays: dict[str, Any], metadata: dict[str, Any]) -> str:
+    """Write tensors and NumPy arrays, completely or not at all; the first is what the file is about.
+
+    Returns:
+        What was written, in words.
+    """
+    import numpy as np
+
+    contents = {
+        name: np.ascontiguousarray(value.cpu().numpy() if hasattr(value, "cpu") else value)
+        for name, value in arrays.items()
+    }
+    buffer = io.BytesIO()
+    if extension == ".npz":
+        np.savez(buffer, metadata=np.array(_described(metadata)), **contents)
+    else:
+        from safetensors.numpy import save
+
+        buffer.write(save(contents, metadata={"scoresde": _described(metadata)}))
+    _write(path, buffer)
+    name, first = next(iter(contents.items()))
+    return f"arrays, {name} is {' x '.join(map(str, first.shape))}"
+
+
+def _described(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, ensure_ascii=False)
+
+
+def _write(path: Path, buffer: io.BytesIO) -> None:
     with buffer.getbuffer() as data:
         write_bytes(path, data)
-    return what

@@ -61,8 +61,8 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             if error.errno == errno.EPIPE:  # the reader has had enough, as in `scoresde methods | head -3`
                 raise
             _fail(f"The output cannot be written: {error}", OUTPUT)
-        except KeyboardInterrupt:
-            _fail("Interrupted; no partial file is left. The same command starts again.", INTERRUPTED)
+        except KeyboardInterrupt as error:
+            _fail(str(error) or "Interrupted; no partial file is left. The same command starts again.", INTERRUPTED)
 
     return run
 

@@ -113,7 +113,7 @@ def test_check_of_the_digits_uses_what_training_held_out(run: Run, monkeypatch: 
         ({"x": np.zeros((4, 1, 8, 8), dtype=int)}, "floating point"),
         ({"x": np.array([None])}, "cannot be read"),
         ({"x": np.zeros((4, 8, 8))}, "samples of shape (1, 8, 8)"),
-        ({"x": np.array(1.0)}, "samples of shape (1, 8, 8)"),
+        ({"x": np.array(1.0)}, "(samples, *event)"),
         ({"x": np.full((4, 1, 8, 8), np.nan)}, "finite"),
         ({"x": np.zeros((1, 1, 8, 8))}, "at least 2"),
     ],

@@ -1,0 +1,140 @@
+"""``scoresde encode``."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .._files import check_target
+from ..errors import SolveFailedError
+from ._batches import Show, batches
+from ._data import prepare, read
+from ._options import (
+    choose_method,
+    effort,
+    follow,
+    label_of,
+    make_device,
+    make_sde,
+    parse_options,
+    sample_seeds,
+    threads,
+    version,
+)
+from ._output import ARRAYS, check_extension, write_arrays
+from ._parameters import (
+    Atol,
+    BatchSize,
+    Data,
+    DataRange,
+    Device,
+    Grid,
+    Key,
+    Label,
+    Levels,
+    MaxSteps,
+    Model,
+    Options,
+    Process,
+    Quiet,
+    Rtol,
+    Seed,
+    Steps,
+)
+from ._run import command
+
+if TYPE_CHECKING:
+    from ..integrate import Solution
+
+
+@command
+def encode(
+    data: Data,
+    out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
+        "latents.npz"
+    ),
+    model: Model = "digits",
+    sde: Process = "vp",
+    label: Label = None,
+    method: Annotated[str, typer.Option(help="Deterministic solver; see `scoresde methods`.")] = "adams",
+    steps: Steps = None,
+    grid: Grid = None,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    max_steps: MaxSteps = None,
+    option: Options = None,
+    levels: Levels = None,
+    data_range: DataRange = (-1.0, 1.0),
+    key: Key = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    batch_size: BatchSize = 256,
+    quiet: Quiet = False,
+) -> None:
+    """Latents of data: the states at the noise end of a model's probability flow.
+
+    Writes arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is there
+    completely or not at all. Samples that fail are left out; the exit code is then 3.
+    """
+    began = time.perf_counter()
+    extension = check_extension(out, ARRAYS)
+    options = parse_options(option or [])
+    process = make_sde(sde)
+    target = check_target(out)
+    solver, steps = choose_method(method, process, steps, options)
+    source = read(data, key)
+    where = make_device(device)
+    from ..zoo import load
+
+    network = load(model, device=where)
+    event = tuple(network.event_shape)
+    inputs = prepare(source, event, levels, data_range)
+    score_fn = network.score(process, **label_of(network, label))
+    num = len(source.names)
+    arguments: dict[str, Any] = {"steps": steps, "grid": grid, "rtol": rtol, "atol": atol, "max_steps": max_steps}
+
+    def run(first: int, count: int, show: Show | None) -> Solution:
+        from ..latents import encode
+
+        x = inputs.x(first, sample_seeds(seed, first, count)).to(where)
+        shown = follow(show, solver, process, steps, encodes=True)
+        return encode(process, score_fn, x, method=solver, callback=shown, throw=False, **arguments)
+
+    import torch
+
+    size = min(batch_size, num)
+    with threads(where, size * math.prod(event)):
+        solutions = list(batches(run, num, size, f"{method} ({sde})", quiet))
+    latent, nfe = (torch.cat([getattr(s, name).cpu() for s in solutions]) for name in ("x", "nfe"))
+    good = torch.cat([s.success for s in solutions])
+    index = good.nonzero()[:, 0]
+    failures = (~good).nonzero()[:, 0].tolist()
+    if failures:
+        named = ", ".join(source.names[i] for i in failures[:5])
+        failed = f"{len(failures)} of {num} samples failed: {named}{', ...' if len(failures) > 5 else ''}"
+        if not len(index):
+            raise SolveFailedError(f"{failed}. Nothing was written.")
+    metadata = {
+        "scoresde": version(),
+        "model": model,
+        "sde": repr(process),
+        "label": label,
+        "method": method,
+        "options": options,
+        **arguments,
+        "data": source.digest,
+        "names": source.names,
+        "levels": inputs.levels,
+        "data_range": list(inputs.data_range),
+        "seed": seed,
+    }
+    what = write_arrays(target, extension, {"latent": latent[good], "index": index, "nfe": nfe[good]}, metadata)
+    if not quiet:
+        typer.echo(f"{len(index)} latents under {model}: {sde}, {method}, {effort(solver, steps, nfe.tolist())}")
+        typer.echo(f"{out}: {what}; {time.perf_counter() - began:.1f} s")
+    if failures:
+        raise SolveFailedError(f"{failed}. {str(out)!r} is without them.")

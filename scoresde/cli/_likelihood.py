@@ -1,0 +1,250 @@
+"""``scoresde likelihood``."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .._files import check_target
+from ..errors import InvalidArgumentError, SolveFailedError
+from ._batches import Show, batches
+from ._data import Inputs, digest, prepare, read
+from ._options import label_of, make_device, make_sde, parse_options, sample_seeds, span, threads, version
+from ._output import PICTURE, check_extension
+from ._parameters import (
+    Atol,
+    BatchSize,
+    Data,
+    DataRange,
+    Device,
+    Key,
+    Label,
+    Levels,
+    MaxSteps,
+    Model,
+    Options,
+    Process,
+    Quiet,
+    Rtol,
+    Seed,
+)
+from ._run import command
+from ._table import TABLES, Row, Table, check_format, number
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..likelihood import Likelihood
+
+COLUMNS: dict[str, type] = {
+    "index": int,
+    "name": str,
+    "log_prob": float,
+    "std_error": float,
+    "bits_per_dim": float,
+    "prior_log_prob": float,
+    "nfe": int,
+    "status": str,
+}
+SUCCESS = "success"
+
+
+@command
+def likelihood(
+    data: Data,
+    model: Model = "digits",
+    sde: Process = "vp",
+    label: Label = None,
+    divergence: Annotated[
+        str,
+        typer.Option(help="Trace of the Jacobian: hutchinson, exact (a product with it a dimension), hutch++."),
+    ] = "hutchinson",
+    probes: Annotated[
+        int, typer.Option(min=1, help="Products with the Jacobian an evaluation; two or more tell an error.")
+    ] = 1,
+    probe: Annotated[str, typer.Option(help="Law of the probes: rademacher, gaussian.")] = "rademacher",
+    method: Annotated[str, typer.Option(help="Solver: adams, or an adaptive pair such as rk45.")] = "adams",
+    rtol: Rtol = 1e-5,
+    atol: Atol = 1e-5,
+    max_steps: MaxSteps = None,
+    option: Options = None,
+    levels: Levels = None,
+    data_range: DataRange = (-1.0, 1.0),
+    key: Key = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    out: Annotated[
+        Path, typer.Option(help=f"Table of a row a sample; its extension is its format: {', '.join(TABLES)}.")
+    ] = Path("likelihood.csv"),
+    plot: Annotated[
+        Path | None, typer.Option(help=f"Draw a histogram of the bits a dimension to this {PICTURE}.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew, whatever is there; else the same command goes on.")
+    ] = False,
+    batch_size: BatchSize = 64,
+    quiet: Quiet = False,
+) -> None:
+    """Log-likelihoods of data under a model, in nats and in bits a dimension.
+
+    Writes a row a sample, with the settings beside it in FILE.json. An interrupted run keeps the batches that are done,
+    and the same command goes on. Samples that fail have a row with their status and no values; the exit code is then 3.
+    """
+    began = time.perf_counter()
+    check_format(check_extension(out, TABLES))
+    options = parse_options(option or [])
+    process = make_sde(sde)
+    target = check_target(out)
+    picture = None if plot is None else _check_picture(plot)
+    source = read(data, key)
+    where = make_device(device)
+    from ..zoo import load
+
+    network = load(model, device=where)
+    event = tuple(network.event_shape)
+    inputs = prepare(source, event, levels, data_range)
+    if picture is not None and inputs.levels is None:
+        raise InvalidArgumentError("`plot` shows bits a dimension, which floating-point data have with --levels only.")
+    score_fn = network.score(process, **label_of(network, label))
+    num = len(source.names)
+    arguments: dict[str, Any] = {
+        "divergence": divergence,
+        "probes": probes,
+        "probe": probe,
+        "rtol": rtol,
+        "atol": atol,
+        "max_steps": max_steps,
+    }
+    settings = {
+        "scoresde": version(),
+        "model": model,
+        "weights": _weights(network),
+        "sde": repr(process),
+        "label": label,
+        "method": method,
+        "options": options,
+        **arguments,
+        "data": source.digest,
+        "num": num,
+        "levels": inputs.levels,
+        "data_range": list(inputs.data_range),
+        "seed": seed,
+        "device": where.type,
+        "batch_size": batch_size,
+    }
+
+    def run(first: int, count: int, show: Show | None) -> list[Row]:
+        from ..likelihood import log_likelihood
+
+        seeds = sample_seeds(seed, first, count)
+        x = inputs.x(first, seeds).to(where)
+        got = log_likelihood(process, score_fn, x, method=method, seeds=seeds, throw=False, **arguments, **options)
+        return _rows(got, first, source.names, inputs, event)
+
+    size = min(batch_size, num)
+    table = Table(target, COLUMNS, settings, num, size)
+    with table.writing(overwrite), threads(where, size * math.prod(event)):
+        kept = len(table.rows)
+        for rows in batches(run, num, size, f"likelihood ({sde})", quiet, kept):
+            table.append(rows)
+    good = [row for row in table.rows if row["status"] == SUCCESS]
+    if picture is not None and good:
+        import torch
+
+        from ..plot import bits_histogram
+
+        bits_histogram(torch.tensor([row["bits_per_dim"] for row in good], dtype=torch.float64), picture, title=model)
+    if not quiet:
+        estimate = divergence if divergence == "exact" else f"{divergence} ({probes} probe{'s' * (probes > 1)})"
+        nfe = [row["nfe"] for row in table.rows]
+        typer.echo(f"{num} samples under {model}: {sde}, {method}, {estimate}, {span(nfe)} evaluations a sample")
+        for text in _summary(good, math.prod(event)):
+            typer.echo(text)
+        typer.echo(f"failures: {num - len(good)}; evaluations: {sum(nfe)}")
+        before = f", {kept} of them were there" if kept else ""
+        typer.echo(f"{out}: {num} rows{before}; {time.perf_counter() - began:.1f} s")
+    if len(good) < num:
+        raise _failed(table.rows, out)
+
+
+def _check_picture(plot: Path) -> Path:
+    check_extension(plot, (PICTURE,), "plot")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InvalidArgumentError("`plot` needs matplotlib: pip install 'scoresde[plot]'.") from None
+    return check_target(plot)
+
+
+def _weights(network: Any) -> str:
+    """A digest of what the network is."""
+    tensors = sorted(network.net.state_dict().items())
+    return digest([("config", repr(network.config).encode()), *tensors])
+
+
+def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:
+    """A row a sample of a batch."""
+    import torch
+
+    from ..integrate import Status
+    from ..likelihood import bits_per_dim
+
+    bits = torch.full_like(got.log_prob, torch.nan)
+    if inputs.levels is not None:
+        bits = bits_per_dim(got.log_prob, event, levels=inputs.levels, data_range=inputs.data_range)
+    values: list[Tensor] = [got.log_prob, got.std_error, bits, got.prior_log_prob]
+    rows = []
+    for i, numbers in enumerate(torch.stack([v.cpu() for v in values], dim=1).tolist()):
+        cells = [first + i, names[first + i], *map(number, numbers), int(got.nfe[i])]
+        cells.append(Status(int(got.status[i])).name.lower())
+        rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows
+
+
+def _summary(rows: list[Row], size: int) -> list[str]:
+    """Means, with the standard error over the set and that of the trace estimate."""
+    if not rows:
+        return []
+    mean, over = _mean([row["log_prob"] for row in rows])
+    errors = [row["std_error"] for row in rows]
+    trace = None if None in errors else math.sqrt(sum(error * error for error in errors)) / len(rows)
+    lines = [_line("log-likelihood", "nats", mean, over, trace)]
+    if rows[0]["bits_per_dim"] is not None:
+        mean, over = _mean([row["bits_per_dim"] for row in rows])
+        unit = size * math.log(2)
+        lines.append(_line("bits", "a dimension", mean, over, None if trace is None else trace / unit))
+    return lines
+
+
+def _mean(values: list[float]) -> tuple[float, float | None]:
+    """The mean, and its standard error, which one value does not have."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1) / count)
+
+
+def _line(name: str, unit: str, mean: float, over: float | None, trace: float | None) -> str:
+    """A mean in words.
+
+    Example:
+        >>> _line("bits", "a dimension", 3.25, 0.0125, None)
+        'bits: mean 3.2500 a dimension; standard error 0.0125 over the samples, unknown of the trace estimate'
+    """
+    first, second = ("unknown" if error is None else f"{error:.2g}" for error in (over, trace))
+    shown = f"{mean:.4f}" if abs(mean) < 1000 else f"{mean:.2f}"
+    return f"{name}: mean {shown} {unit}; standard error {first} over the samples, {second} of the trace estimate"
+
+
+def _failed(rows: list[Row], out: Path) -> SolveFailedError:
+    bad = [row for row in rows if row["status"] != SUCCESS]
+    named = ", ".join(f"{row['name']} ({row['status']})" for row in bad[:5])
+    return SolveFailedError(
+        f"{len(bad)} of {len(rows)} samples failed: {named}{', ...' if len(bad) > 5 else ''}. Their rows in "
+        f"{str(out)!r} have a status and no values."
+    )
