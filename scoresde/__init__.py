@@ -34,9 +34,11 @@ from .integrate import Info, Solution, Status
 from .latents import Reconstruction, decode, encode, interpolate, reconstruct
 from .likelihood import (
     Bound,
+    DensityProfile,
     Likelihood,
     bits_per_dim,
     chain_bound,
+    density_profile,
     dequantize,
     log_likelihood,
     variational_bound,
@@ -85,6 +87,7 @@ __all__ = [
     "Corrector",
     "CorruptCheckpointError",
     "CosineVPSDE",
+    "DensityProfile",
     "Estimate",
     "FittedGrid",
     "FixedGrid",
@@ -127,6 +130,7 @@ __all__ = [
     "chain_bound",
     "check_score",
     "decode",
+    "density_profile",
     "dequantize",
     "discrete",
     "encode",

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from .errors import OutputError
 
+_BYTES = 8  # of chance in the name of a temporary file
+
 
 def check_target(path: str | os.PathLike[str]) -> Path:
     """Refuse a path where no file can be written; nothing is left there, and a file that is there stays as it is.
@@ -147,10 +149,25 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
+def remove_temporaries(path: str | os.PathLike[str]) -> None:
+    """Remove what a killed process left of a file; for one that nobody else writes, see `locked`.
+
+    Example:
+        >>> remove_temporaries("no/such/folder/a.txt")
+    """
+    target = Path(os.path.realpath(path))
+    beginning = f".{target.name[:100]}."
+    with contextlib.suppress(OSError):
+        for entry in list(target.parent.iterdir()):
+            middle = entry.name[len(beginning) : -len(".tmp")]
+            if entry.name == f"{beginning}{middle}.tmp" and len(middle) == 2 * _BYTES:
+                entry.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[tuple[int, Path]]:
     """A new file beside the target, with the permissions that the user's files get; removed if it is still there."""
-    name = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+    name = target.with_name(f".{target.name[:100]}.{secrets.token_hex(_BYTES)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(name, flags, 0o666)
     try:

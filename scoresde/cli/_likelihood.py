@@ -111,6 +111,7 @@ def likelihood(
         raise InvalidArgumentError("`plot` shows bits a dimension, which floating-point data have with --levels only.")
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)
+    size = min(batch_size, num)
     arguments: dict[str, Any] = {
         "divergence": divergence,
         "probes": probes,
@@ -134,7 +135,7 @@ def likelihood(
         "data_range": list(inputs.data_range),
         "seed": seed,
         "device": where.type,
-        "batch_size": batch_size,
+        "batch_size": size,
     }
 
     def run(first: int, count: int, show: Show | None) -> list[Row]:
@@ -145,7 +146,6 @@ def likelihood(
         got = log_likelihood(process, score_fn, x, method=method, seeds=seeds, throw=False, **arguments, **options)
         return _rows(got, first, source.names, inputs, event)
 
-    size = min(batch_size, num)
     table = Table(target, COLUMNS, settings, num, size)
     with table.writing(overwrite), threads(where, size * math.prod(event)):
         kept = len(table.rows)
@@ -233,8 +233,8 @@ def _line(name: str, unit: str, mean: float, over: float | None, trace: float | 
     """A mean in words.
 
     Example:
-        >>> _line("bits", "a dimension", 3.25, 0.0125, None)
-        'bits: mean 3.2500 a dimension; standard error 0.0125 over the samples, unknown of the trace estimate'
+        >>> _line("bits", "a dimension", 3.25, 0.012, None)
+        'bits: mean 3.2500 a dimension; standard error 0.012 over the samples, unknown of the trace estimate'
     """
     first, second = ("unknown" if error is None else f"{error:.2g}" for error in (over, trace))
     shown = f"{mean:.4f}" if abs(mean) < 1000 else f"{mean:.2f}"

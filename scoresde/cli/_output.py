@@ -80,7 +80,7 @@ def write_arrays(path: Path, extension: str, arrays: dict[str, Any], metadata: d
     """
     import numpy as np
 
-    contents = {
+    contents: dict[str, Any] = {
         name: np.ascontiguousarray(value.cpu().numpy() if hasattr(value, "cpu") else value)
         for name, value in arrays.items()
     }

@@ -20,8 +20,8 @@ Levels = Annotated[
     int | None,
     typer.Option(
         min=2,
-        help="Grey levels of integer data, 0 to LEVELS - 1, which are dequantised; default 256 for images, 17 for digits. "
-        "With floating-point data: those that it was dequantised from.",
+        help="Grey levels of integer data, 0 to LEVELS - 1, which are dequantised; default 256 for images, 17 for "
+        "digits. With floating-point data: those that it was dequantised from.",
     ),
 ]
 DataRange = Annotated[

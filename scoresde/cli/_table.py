@@ -1,8 +1,9 @@
 """A table that is written batch by batch, and goes on where it was interrupted.
 
-While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then a line a row. Each
-batch is brought to the disk before the next begins. When all rows are there the table itself is written, completely or
-not at all, and the settings with the table's digest to ``FILE.json``; then the journal is removed.
+While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then a line a row.
+Each batch is brought to the disk before the next begins. When all rows are there, the settings with the table's digest
+go to ``FILE.json``, the table to ``FILE``, each completely or not at all; then the journal is removed. The same command
+continues from any of these states.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._files import extend, locked, write_bytes
+from .._files import extend, locked, remove_temporaries, write_bytes
 from ..errors import InvalidArgumentError, OutputError
 
 CSV, PARQUET = ".csv", ".parquet"
@@ -69,8 +70,9 @@ class Table:
             yield
             return
         with locked(self.journal):
+            body = None if overwrite else self._body()
             try:
-                self._open_journal(overwrite)
+                self._begin(body)
                 yield
                 self._finish()
             except KeyboardInterrupt:
@@ -115,22 +117,30 @@ class Table:
         else:
             self.rows = [self._values(cells) for cells in list(csv.reader(io.StringIO(content.decode())))[1:]]
 
-    def _open_journal(self, overwrite: bool) -> None:
-        """Read the rows that a run before this one left, to the last whole block."""
-        head, newline, body = (b"" if overwrite else self.journal.read_bytes()).partition(b"\n")
-        if not newline:  # nothing, or a part of the first line
-            head = json.dumps({"settings": self.settings}).encode()
-            extend(self.journal, 0, head + b"\n")
-        else:
-            try:
-                settings = json.loads(head)["settings"]
-            except (ValueError, KeyError, TypeError):
-                raise InvalidArgumentError(
-                    f"`out`: {str(self.journal)!r} is no journal of this command; remove it, or give --overwrite."
-                ) from None
-            self._compare(settings)
-        rows, ends = [], [len(head) + 1]
-        for line in body.split(b"\n")[:-1]:
+    def _body(self) -> bytes | None:
+        """What follows the first line of a journal with these settings; None if there is no such line yet."""
+        head, newline, body = self.journal.read_bytes().partition(b"\n")
+        if not newline:  # nothing, or a part of the line
+            return None
+        try:
+            settings = json.loads(head)["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise InvalidArgumentError(
+                f"`out`: {str(self.journal)!r} is no journal of this command; remove it, or give --overwrite."
+            ) from None
+        self._compare(settings)
+        return body
+
+    def _begin(self, body: bytes | None) -> None:
+        """Take the rows that a run before this one left, to the last whole block, or write the first line."""
+        for path in (self.path, self.sidecar):
+            remove_temporaries(path)
+        head = json.dumps({"settings": self.settings}).encode() + b"\n"
+        if body is None:
+            extend(self.journal, 0, head)
+        rows: list[Row] = []
+        ends = [len(head)]
+        for line in (body or b"").split(b"\n")[:-1]:
             row = self._parsed(line, len(rows))
             if row is None:
                 break
@@ -147,8 +157,8 @@ class Table:
         keys = [key for key in {**here, **old} if here.get(key) != old.get(key)]
         listed = ", ".join(f"{key}: old {json.dumps(old.get(key))}, new {json.dumps(here.get(key))}" for key in keys)
         raise InvalidArgumentError(
-            f"`out`: {str(self.path)!r} was made or begun with other settings: {listed}. Write to another file, or give "
-            f"--overwrite."
+            f"`out`: {str(self.path)!r} was made or begun with other settings: {listed}. Write to another file, or "
+            f"give --overwrite."
         )
 
     def _finish(self) -> None:

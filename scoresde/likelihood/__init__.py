@@ -4,12 +4,12 @@ told in."""
 from .bits import bits_per_dim, dequantize
 from .bounds import Bound, Term, chain_bound, variational_bound
 from .flow import Likelihood, log_likelihood
-from .profile import Profile, density_profile
+from .profile import DensityProfile, density_profile
 
 __all__ = [
     "Bound",
+    "DensityProfile",
     "Likelihood",
-    "Profile",
     "Term",
     "bits_per_dim",
     "chain_bound",

@@ -24,7 +24,7 @@ from .flow import MAX_STEPS, check_density, check_finite, check_gradients, likel
 
 
 @dataclass(frozen=True, eq=False)
-class Profile:
+class DensityProfile:
     r"""How the divergence of the flow accumulates from the data to the noise.
 
     Attributes:
@@ -34,7 +34,7 @@ class Profile:
         nfe: evaluations a sample, ``(batch,)``.
 
     Example:
-        >>> Profile(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])).rate
+        >>> DensityProfile(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])).rate
         tensor([[1.5000]])
     """
 
@@ -68,7 +68,7 @@ def density_profile(
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
     **solver_options: Any,
-) -> Profile:
+) -> DensityProfile:
     r"""Follow `scoresde.log_likelihood` on its way, and keep what it has added up at even levels of the log-SNR:
 
     .. math:: \ln\Big|\frac{\partial x_t}{\partial x_0}\Big| = \int_{t_{min}}^t \nabla\cdot\frac{dx}{d\tau}\,d\tau.
@@ -138,4 +138,4 @@ def density_profile(
     states = recorder.result(solution.x)[1].cpu()  # (n, batch, D + paths)
     scale = torch.as_tensor(solver.coordinate.scale(sde.nodes(times))).expand(count)
     integrals = torch.stack([process.integrals(z, s).mean(1) for z, s in zip(states, scale, strict=True)], dim=1)
-    return Profile(log_snr, process.size * (scale / scale[0]).log() + integrals, solution.nfe)
+    return DensityProfile(log_snr, process.size * (scale / scale[0]).log() + integrals, solution.nfe)

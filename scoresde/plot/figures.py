@@ -72,8 +72,8 @@ def divergence_profile(
     r"""Curves of how the divergence of the flow accumulates from the data (left) to the noise (right).
 
     Args:
-        levels: log-SNR, ``(n,)``, strictly falling or rising: ``Profile.log_snr``.
-        values: :math:`\ln|\partial x_t/\partial x_0|` at each level, ``(samples, n)``: ``Profile.log_det``.
+        levels: log-SNR, ``(n,)``, strictly falling or rising: ``DensityProfile.log_snr``.
+        values: :math:`\ln|\partial x_t/\partial x_0|` at each level, ``(samples, n)``: ``DensityProfile.log_det``.
         path: where to write the figure as PNG, completely or not at all.
         names: one a sample, for the legend; by default there is none.
         title: above the figure.

@@ -29,6 +29,7 @@ class FakeModel:
     change: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] = lambda s, x, t: s
     calls: int = 0
     config: Any = field(default_factory=lambda: SimpleNamespace(data="two pictures"))
+    net: torch.nn.Module = field(default_factory=torch.nn.Identity)
 
     def means(self) -> torch.Tensor:
         flat = torch.full((2, *self.event_shape), -0.9).flatten(1)

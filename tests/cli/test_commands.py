@@ -143,18 +143,36 @@ def test_check_of_an_unknown_model(run: Run) -> None:
 # help
 
 
-@pytest.mark.parametrize("command", [(), ("sample",), ("methods",), ("check",)])
+@pytest.mark.parametrize("command", [(), ("sample",), ("likelihood",), ("encode",), ("methods",), ("check",)])
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
     result = run(*command, flag)
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     expected = {
-        (): ["sample", "methods", "check", "--version", "75 interrupted"],
+        (): ["sample", "likelihood", "encode", "methods", "check", "--version", "75 interrupted"],
         ("sample",): [
             *("--model", "--sde", "--method", "--steps", "--num", "--label", "--seed", "--device", "--out", "--rtol"),
             *("--atol", "--denoise", "--no-denoise", "--grid", "--batch-size", "--quiet", "--option", "KEY=VALUE"),
             *("vp, ve, subvp, cosine, vdm, edm, flow", ".png, .npz, .safetensors", "on for pictures"),
+        ],
+        ("likelihood",): [
+            *("DATA", "--model", "--sde", "--label", "--divergence", "--probes", "--probe", "--method", "--rtol"),
+            *("--atol", "--option", "--levels", "--data-range", "LOW HIGH", "--key", "--seed", "--device", "--out"),
+            *("--plot", "--overwrite", "--batch-size", "--quiet", ".csv, .parquet", "exit code is then 3"),
+        ],
+        ("encode",): [
+            *("DATA", "--out", "--model", "--sde", "--label", "--method", "--steps", "--rtol", "--atol", "--option"),
+            *(
+                "--levels",
+                "--data-range",
+                "--key",
+                "--seed",
+                "--device",
+                "--batch-size",
+                "--quiet",
+                ".npz, .safetensors",
+            ),
         ],
         ("methods",): ["--json", "orders of convergence"],
         ("check",): ["MODEL", "--data", "--sde", "--seed", "Exit code 3"],

@@ -1,10 +1,11 @@
-"""Pictures of samples, and files that are there completely or not at all."""
+"""Pictures of samples, figures, and files that are there completely or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde._files import check_target, write_bytes
+from scoresde._files import check_target, extend, locked, remove_temporaries, write_bytes
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError
-from scoresde.plot import image_grid
+from scoresde.plot import bits_histogram, divergence_profile, image_grid
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -124,7 +125,119 @@ def test_the_file_is_the_picture(tmp_path: Path) -> None:
         image_grid(torch.zeros(4, 1, 8, 8), tmp_path / "missing" / "a.png")
 
 
+# Figures
+
+
+def test_the_histogram_shows_all_values_and_their_mean(tmp_path: Path) -> None:
+    bits = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
+    figure = bits_histogram(bits, tmp_path / "a.png", bins=7, title="digits")
+    axes = figure.axes[0]
+    bars = [patch for patch in axes.patches if patch.get_height() != 1.0]
+    assert len(axes.containers[0]) == 7 and sum(bar.get_height() for bar in axes.containers[0]) == 200
+    error = float(bits.std()) / 200**0.5
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(float(bits.mean()), abs=1e-12)
+    band = axes.patches[-1]
+    assert band.get_width() == pytest.approx(2 * error) and len(bars) == 7
+    assert band.get_x() == pytest.approx(float(bits.mean()) - error)
+    text = axes.get_legend().get_texts()[0].get_text()
+    assert text == f"mean {float(bits.mean()):.4f} ± {error:.4f}" and axes.get_title() == "digits"
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG" and picture.size == (960, 600)
+
+
+def test_one_value_has_no_error() -> None:
+    axes = bits_histogram(torch.tensor([3.0])).axes[0]
+    assert axes.get_legend().get_texts()[0].get_text() == "mean 3.0000"
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_the_profile_goes_from_data_to_noise(tmp_path: Path, rising: bool) -> None:
+    levels, values = torch.linspace(8, -8, 5), torch.arange(10.0).reshape(2, 5)
+    if rising:
+        levels, values = levels.flip(0), values.flip(1)
+    figure = divergence_profile(levels, values, tmp_path / "a.png", names=["a", "b"])
+    axes = figure.axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines] == [levels.tolist()] * 2
+    assert [line.get_ydata().tolist() for line in axes.lines] == values.tolist()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
+    left, right = axes.get_xlim()
+    assert left > 8 > -8 > right
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_the_same_figure_is_the_same_file_and_pyplot_knows_none(tmp_path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    for name in "ab":
+        bits_histogram(torch.tensor([3.0, 4.0]), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() and plt.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("figure", "error"),
+    [
+        (lambda path: bits_histogram(torch.tensor([1.0, torch.nan]), path), NonFiniteError),
+        (lambda path: bits_histogram(torch.tensor([1, 2]), path), InvalidTypeError),
+        (lambda path: bits_histogram([1.0], path), InvalidTypeError),
+        (lambda path: bits_histogram(torch.ones(0), path), InvalidArgumentError),
+        (lambda path: bits_histogram(torch.ones(2, 2), path), InvalidArgumentError),
+        (lambda path: bits_histogram(torch.ones(2), path, bins=0), InvalidArgumentError),
+        (lambda path: bits_histogram(torch.ones(2), path / "missing" / "a.png"), OutputError),
+        (lambda path: divergence_profile(torch.ones(3), torch.ones(1, 3), path), InvalidArgumentError),
+        (lambda path: divergence_profile(torch.ones(1), torch.ones(1, 1), path), InvalidArgumentError),
+        (lambda path: divergence_profile(torch.arange(3.0), torch.ones(1, 2), path), InvalidArgumentError),
+        (lambda path: divergence_profile(torch.arange(3.0), torch.ones(3), path), InvalidArgumentError),
+        (lambda path: divergence_profile(torch.arange(3.0), torch.full((1, 3), torch.inf), path), NonFiniteError),
+        (lambda path: divergence_profile(torch.arange(3.0), torch.ones(1, 3), path, names=["a", "b"]), ValueError),
+        (lambda path: divergence_profile(torch.arange(3.0), torch.ones(1, 3), path, names="a"), InvalidArgumentError),
+    ],
+)
+def test_figures_of_what_is_none(tmp_path: Path, figure: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        figure(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'scoresde\[plot\]'"):
+        bits_histogram(torch.ones(2))
+
+
 # Files
+
+
+def test_extend_drops_what_is_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"one and more")
+    extend(path, 3, b" two")
+    assert path.read_bytes() == b"one two"
+    with pytest.raises(OutputError):
+        extend(tmp_path / "missing", 0, b"")
+    with pytest.raises(OutputError):
+        extend(tmp_path, 0, b"")
+
+
+def test_a_lock_excludes_and_ends(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    for _ in range(2):
+        with locked(tmp_path / "a"):
+            with pytest.raises(OutputError) as caught:
+                with locked(tmp_path / "a"):
+                    pass
+            assert caught.value.errno == errno.EBUSY
+    with pytest.raises(OutputError):
+        with locked(tmp_path / "missing" / "a"):
+            pass
+
+
+def test_temporaries_of_one_file_are_removed(tmp_path: Path) -> None:
+    name = f".a.{'0' * 16}.tmp"
+    kept = ["a", ".a.tmp", ".a.b.0000000000000000.tmp", f".b.{'0' * 16}.tmp"]
+    for file in (name, *kept):
+        (tmp_path / file).write_bytes(b"")
+    remove_temporaries(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 def test_write_replaces_completely(tmp_path: Path) -> None:

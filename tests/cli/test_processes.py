@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def score(sde):
         time.sleep(0.02)
         return exact(x, t)
     return slow
-model = types.SimpleNamespace(event_shape=(1, 8, 8), labels=None, score=score)
+model = types.SimpleNamespace(event_shape=(1, 8, 8), labels=None, score=score, net=torch.nn.Identity(), config="")
 scoresde.zoo.load = lambda name, device=None: model
 app(sys.argv[1:])
 """
@@ -66,6 +67,29 @@ def test_a_signal_leaves_no_file(tmp_path: Path, number: signal.Signals, code: i
     assert process.returncode == code, err.decode()
     assert list(tmp_path.iterdir()) == []
     assert code < 0 or (b"Interrupted" in err and b"Traceback" not in err)
+
+
+@posix
+def test_a_signal_keeps_the_batches_that_are_done(tmp_path: Path) -> None:
+    """Ctrl-C in the second batch of two; the same command goes on."""
+    np.savez(tmp_path / "data.npz", x=np.zeros((2, 1, 8, 8)))
+    arguments = ("likelihood", "data.npz", "--batch-size", 1, "--rtol", 1e-2, "--atol", 1e-2)
+    slow = start(tmp_path, *arguments, code=SLOW)
+    assert slow.stdout is not None
+    while not (tmp_path / "likelihood.csv.partial").exists() or b"\n0,0," not in read(tmp_path):
+        assert slow.stdout.readline() == b"started\n"
+    slow.send_signal(signal.SIGINT)
+    _, err = slow.communicate(timeout=60)
+    assert slow.returncode == 75 and b"1 of 2 rows are kept, the same command goes on" in err, err.decode()
+    process = start(tmp_path, *arguments, code=SLOW.replace("0.02", "0").replace("flush=True", "flush=False"))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err.decode()
+    assert b"2 rows, 1 of them were there" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npz", "likelihood.csv", "likelihood.csv.json"]
+
+
+def read(folder: Path) -> bytes:
+    return (folder / "likelihood.csv.partial").read_bytes()
 
 
 @posix
@@ -120,7 +144,7 @@ package.__path__ = [{str(ROOT / "scoresde")!r}]
 sys.modules["scoresde"] = package
 from typer.testing import CliRunner
 from scoresde.cli import app
-for command in ([], ["sample"], ["methods"], ["check"]):
+for command in ([], ["sample"], ["likelihood"], ["encode"], ["methods"], ["check"]):
     CliRunner().invoke(app, [*command, "--help"])
 heavy = sorted({{"torch", "numpy", "scipy", "PIL", "tqdm", "safetensors"}} & set(sys.modules))
 sys.exit(f"imported: {{heavy}}" if heavy else 0)

@@ -1,0 +1,123 @@
+"""Where the log-density changes along the flow, against exact laws."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import density_profile, log_likelihood, targets
+
+F64 = torch.float64
+PROCESSES: dict[str, scoresde.AffineSDE] = {
+    "ve": scoresde.VESDE(),
+    "vp": scoresde.VPSDE(),
+    "vdm": scoresde.VDMSDE(),
+    "edm": scoresde.EDMSDE(),
+    "flow": scoresde.FlowSDE(),
+}
+TIGHT: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-7, "seed": 0}
+
+
+def gaussian() -> targets.Gaussian:
+    return targets.Gaussian(torch.tensor([1.0, -1.0, 0.5], dtype=F64), torch.tensor([1e-4, 0.1, 2.0], dtype=F64))
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_gaussian_stretches_as_its_variances_do(name: str) -> None:
+    """The flow maps by sqrt(v_t/v_0) along each axis, with v_t = alpha^2 v + sigma^2."""
+    sde, target = PROCESSES[name], gaussian()
+    x = target.sample(2, sde, sde.t_min, generator=torch.Generator().manual_seed(0))
+    got = density_profile(sde, target.score(sde), x, points=9, divergence="exact", **TIGHT)
+    times = sde.time(got.log_snr)
+    variance = sde.alpha(times)[:, None] ** 2 * torch.tensor([1e-4, 0.1, 2.0]) + sde.sigma(times)[:, None] ** 2
+    exact = 0.5 * (variance / variance[0]).log().sum(1)
+    assert got.log_det.shape == (2, 9) and float(got.log_det[:, 0].abs().max()) == 0.0
+    assert float((got.log_det - exact).abs().max()) < 1e-4
+    assert torch.allclose(got.log_snr[[0, -1]], sde.log_snr(torch.tensor([sde.t_min, sde.t_max], dtype=F64)))
+    assert float(got.log_snr.diff().diff().abs().max()) < 1e-9  # even levels
+
+
+@pytest.mark.parametrize("divergence", ["hutchinson", "exact", "hutch++"])
+@pytest.mark.parametrize("method", ["adams", "rk45"])
+def test_its_end_is_the_likelihood(divergence: str, method: str) -> None:
+    """The same probes, stopped on the way."""
+    sde = scoresde.VPSDE()
+    means = torch.randn(3, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
+    target = targets.GaussianMixture(torch.ones(3), means, scales=0.2)
+    x = target.sample(3, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"divergence": divergence, "probes": 6, "method": method, **TIGHT}
+    got = density_profile(sde, target.score(sde), x, points=5, **options)
+    whole = log_likelihood(sde, target.score(sde), x, **options)
+    assert torch.allclose(got.log_det[:, -1], whole.log_prob - whole.prior_log_prob, atol=1e-4)
+    assert torch.allclose((got.rate * -got.log_snr.diff()).sum(1), got.log_det[:, -1])
+
+
+def test_twice_the_rate_counts_the_dimensions_that_the_noise_fills() -> None:
+    """One, two, three of three well separated variances lie below the variance of the noise."""
+    sde = scoresde.VESDE(sigma_min=1e-3, sigma_max=1e2)
+    target = targets.Gaussian(torch.zeros(3, dtype=F64), torch.tensor([1e-10, 1e-3, 10.0], dtype=F64))
+    got = density_profile(sde, target.score(sde), torch.zeros(1, 3, dtype=F64), points=24, divergence="exact", seed=0)
+    middle = (got.log_snr[:-1] + got.log_snr[1:]) / 2  # sigma^2 = exp(-log_snr)
+    for variance, count in ((10**-4.8, 1), (0.1, 2), (10**3.5, 3)):
+        nearest = (middle + math.log(variance)).abs().argmin()
+        assert 2 * float(got.rate[0, nearest]) == pytest.approx(count, abs=0.1)
+
+
+def test_dtypes_seeds_and_inputs() -> None:
+    sde, target = scoresde.VPSDE(), gaussian()
+    x = torch.zeros(2, 3)
+    kept, state = x.clone(), torch.get_rng_state()
+    a, b = (density_profile(sde, target.score(sde), x, points=3, seeds=[1, 2]).log_det for _ in range(2))
+    assert torch.equal(a, b) and a.dtype == F64 and not a.requires_grad
+    alone = density_profile(sde, target.score(sde), x[1:], points=3, seeds=[2]).log_det
+    assert torch.allclose(alone, a[1:], atol=1e-6)
+    assert torch.equal(x, kept) and torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"points": 1}, scoresde.InvalidArgumentError, "`points`"),
+        ({"x": torch.zeros(0, 3)}, scoresde.InvalidArgumentError, "one sample or more"),
+        ({"x": torch.full((1, 3), torch.nan)}, scoresde.NonFiniteError, "NaN or infinite"),
+        ({"x": torch.zeros(1, 2)}, scoresde.InvalidArgumentError, "events of shape"),
+        ({"x": torch.zeros(1, 3).half()}, scoresde.InvalidTypeError, "float32 or float64"),
+        ({"sde": "vp"}, scoresde.InvalidArgumentError, "affine process"),
+        ({"score_fn": 1}, scoresde.InvalidTypeError, "`score_fn`"),
+        ({"method": "euler"}, scoresde.InvalidArgumentError, "`method`"),
+        ({"divergence": "exakt"}, scoresde.InvalidArgumentError, "did you mean 'exact'"),
+        ({"rtol": 1e-12}, scoresde.InvalidArgumentError, "rtol"),
+    ],
+)
+def test_what_does_not_fit(arguments: dict[str, Any], error: type[Exception], said: str) -> None:
+    sde = scoresde.VPSDE()
+    calls: list[int] = []
+    exact = gaussian().score(sde)
+
+    def score_fn(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return exact(x, t)
+
+    score_fn.event_shape = (3,)  # type: ignore[attr-defined]
+    given = {"sde": sde, "score_fn": score_fn, "x": torch.zeros(1, 3), **arguments}
+    with pytest.raises(error, match=said):
+        density_profile(**given)
+    assert not calls
+
+
+def test_an_infinite_log_snr_has_no_even_levels() -> None:
+    sde = scoresde.FlowSDE(t_max=1.0)
+    net = scoresde.ScoreModel(lambda x, t: 0 * x, sde, prediction="flow")
+    with pytest.raises(scoresde.InvalidArgumentError, match="finite at both ends"):
+        density_profile(sde, net, torch.zeros(1, 3))
+
+
+def test_a_score_that_blocks_gradients() -> None:
+    sde = scoresde.VPSDE()
+    score = gaussian().score(sde)
+    with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
+        density_profile(sde, lambda x, t: score(x, t).detach(), torch.zeros(1, 3))
