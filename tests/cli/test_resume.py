@@ -17,6 +17,7 @@ from typer.testing import Result
 
 import scoresde.likelihood
 from scoresde._files import extend, locked
+from scoresde.cli._batches import batches
 from scoresde.errors import OutputError
 
 Run = Callable[..., Result]
@@ -357,3 +358,16 @@ def test_the_settings_tell_what_made_the_table(run: Run, solved: list[int]) -> N
     record = json.loads(SIDECAR.read_text())
     assert record["settings"]["scoresde"] == scoresde.__version__ and record["settings"]["num"] == 7
     assert len(record["sha256"]) == len(record["settings"]["data"]) == len(record["settings"]["weights"]) == 64
+
+
+def test_batches_end_where_a_run_is_taken_up_again() -> None:
+    """Where memory allows two samples a batch, blocks of five are made of 2, 2 and 1, from wherever it goes on."""
+
+    def run(first: int, count: int, show: Any) -> tuple[int, int]:
+        if count > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return first, count
+
+    whole = list(batches(run, 12, 5, "", True))
+    assert whole == [(0, 2), (2, 2), (4, 1), (5, 2), (7, 2), (9, 1), (10, 2)]
+    assert list(batches(run, 12, 5, "", True, 5)) == whole[3:]
