@@ -65,12 +65,13 @@ class Table:
             InvalidArgumentError: what is there was made with other settings, or by something else.
             OutputError: it cannot be written, or another process does.
         """
-        if not overwrite and not self.journal.exists() and self.path.exists():
-            self._open_finished()
-            yield
-            return
         with locked(self.journal):
             body = None if overwrite else self._body()
+            if body is None and not overwrite and self.path.exists():
+                self.journal.unlink()
+                self._open_finished()
+                yield
+                return
             try:
                 self._begin(body)
                 yield

@@ -75,10 +75,11 @@ def density_profile(
 
     Args:
         sde: an affine process with a finite log-SNR at both ends.
-        score_fn, divergence, probes, probe, method, rtol, atol, context, seed, seeds, **solver_options: as for
+        score_fn, divergence, probes, probe, method, rtol, atol, context, seed, seeds: as for
             `scoresde.log_likelihood`; of several probes the mean is told.
         x: data, ``(batch, *event)``, float32 or float64.
         points: n, levels with both ends. The solver steps onto each.
+        **solver_options: fields of the method's class.
 
     Raises:
         InvalidArgumentError: an argument does not fit.

@@ -300,6 +300,16 @@ def test_overwrite_keeps_the_old_table_until_the_new_one_is_there(run: Run, solv
     assert run(*COMMAND).exit_code == 3
 
 
+def test_a_journal_without_its_first_line_does_not_replace_a_table(run: Run, solved: list[int], files: Files) -> None:
+    """A run was killed before it had written anything."""
+    assert run(*COMMAND).exit_code == 3
+    for begun in (b"", b'{"settings": {"sco'):
+        JOURNAL.write_bytes(begun)
+        result = run(*COMMAND, "--seed", 1)
+        assert result.exit_code == 2 and "seed: old 0, new 1" in result.output
+        assert files() == ["data.npz", "likelihood.csv", "likelihood.csv.json"]
+
+
 def _interrupt(*args: Any, **kwargs: Any) -> Any:
     raise KeyboardInterrupt
 
