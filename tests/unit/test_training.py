@@ -266,7 +266,7 @@ def test_fit_stops_at_a_nan_with_step_and_noise_level() -> None:
     def draw(n: int, generator: torch.Generator):
         return torch.full((n, 1, 2, 2), math.nan), {}
 
-    with pytest.raises(NonFiniteError, match=r"step 0: the EDM loss is nan at noise level rho") as caught:
+    with pytest.raises(NonFiniteError, match=r"step 0: the loss is nan at noise level rho") as caught:
         fit(UNet((1, 2, 2), channels=8, width=8), edm, draw, Recipe(steps=3), generator(), progress=False)
     assert caught.value.step == 0 and caught.value.t is not None
 

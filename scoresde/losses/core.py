@@ -1,0 +1,309 @@
+r"""The core of all denoising losses: a noise level, a noised sample, one call of the model, one error.
+
+Every denoising objective looks at a linear combination of :math:`e = \hat\varepsilon-\varepsilon` and
+:math:`d = \hat x-x_0`, whatever the network predicts. Since :math:`\alpha d + \sigma e = 0` both are the same number;
+the one that is well known is e where the signal is stronger, and d where the noise is:
+
+.. math:: a\,e + b\,d = \begin{cases} (a - b\,\sigma/\alpha)\,e & \sigma \le \alpha\\
+                                      (b - a\,\alpha/\sigma)\,d & \sigma > \alpha. \end{cases}
+
+So nothing that has a limit becomes NaN where :math:`\alpha` or :math:`\sigma` is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._signatures import accepts, offers_estimates
+from .._tensors import check_flag, check_state, compute_dtype, expand, row_finite
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
+from ..sdes import AffineSDE, Estimate, Node
+from .indices import UniformIndex
+from .times import LowDiscrepancy, Times
+from .weights import Weight, weigh
+
+# (node, sigma_data) -> (a, b): the error of the target is a e + b d.
+Target = Callable[[Node, float], tuple[Tensor, Tensor]]
+
+
+def _noise(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(n.alpha), torch.zeros_like(n.alpha)
+
+
+def _data(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(n.alpha), torch.ones_like(n.alpha)
+
+
+def _score(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+    return -1 / n.sigma, torch.zeros_like(n.alpha)
+
+
+def _v(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+    return n.alpha, -n.sigma
+
+
+def _flow(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+    return n.dsigma, n.dalpha
+
+
+def _edm(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+    # d = (sigma_d sigma / q) F and e = -(sigma_d alpha / q) F, solved for F by the combination that never divides by 0
+    scale = (n.sigma**2 + (sigma_data * n.alpha) ** 2).sqrt() / (sigma_data * (n.alpha**2 + n.sigma**2))
+    return -n.alpha * scale, n.sigma * scale
+
+
+TARGETS: dict[str, Target] = {
+    "noise": _noise,
+    "data": _data,
+    "score": _score,
+    "v": _v,
+    "flow": _flow,
+    "edm": _edm,
+}
+
+# From squared errors (batch, *event) to one number a sample: nats add up, "simple" losses are means.
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda squares: squares.flatten(1).sum(1),
+    "mean": lambda squares: squares.flatten(1).mean(1),
+}
+
+
+class Noised(NamedTuple):
+    """Samples at a noise level and what the model says of them.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
+        >>> node = model.sde.nodes(torch.tensor([0.5]))
+        >>> look(model, torch.zeros(1, 2), torch.ones(1, 2), node).state.shape
+        torch.Size([1, 2])
+    """
+
+    x0: Tensor
+    noise: Tensor
+    node: Node
+    state: Tensor
+    estimate: Estimate
+
+
+def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> Noised:
+    r"""Ask a model about :math:`\alpha x_0 + \sigma\varepsilon` at a node of its process, once.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.FlowSDE(), "noise")
+        >>> seen = look(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(torch.tensor([0.5])))
+        >>> seen.state, seen.estimate.noise
+        (tensor([[0.5000, 0.5000]]), tensor([[0.5000, 0.5000]]))
+    """
+    tiny = torch.finfo(x0.dtype).tiny ** 0.8  # an infinite error stays one when it is squared, a finite one finite
+    node = node._replace(alpha=node.alpha.clamp_min(tiny), sigma=node.sigma.clamp_min(tiny))
+    state = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
+    estimate = model.estimate(state, node, **context)
+    if estimate.noise.shape != x0.shape:
+        raise ScoreFnError(
+            f"the model returned shape {tuple(estimate.noise.shape)} for an input of shape {tuple(x0.shape)}."
+        )
+    return Noised(x0, noise, node, state, estimate)
+
+
+def error(seen: Noised, of_noise: Tensor, of_data: Tensor) -> Tensor:
+    r""":math:`a\,e + b\,d`, shaped like the data, by the better of both.
+
+    Args:
+        seen: what `look` returned.
+        of_noise: a, float64 ``(batch,)``.
+        of_data: b, float64 ``(batch,)``.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.FlowSDE(), "noise")
+        >>> seen = look(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(torch.tensor([0.5])))
+        >>> one = torch.ones(1, dtype=torch.float64)
+        >>> error(seen, one, 0 * one)
+        tensor([[-0.5000, -0.5000]])
+    """
+    alpha, sigma = seen.node.alpha, seen.node.sigma
+    clean = sigma <= alpha
+    ratio = torch.minimum(alpha, sigma) / torch.maximum(alpha, sigma)
+    factor = torch.where(clean, of_noise - ratio * of_data, of_data - ratio * of_noise)
+    rows = clean.reshape(clean.shape + (1,) * (seen.x0.ndim - clean.ndim))
+    known = torch.where(rows, seen.estimate.noise - seen.noise, seen.estimate.data - seen.x0)
+    return expand(factor, known) * known
+
+
+def denoising_at(
+    model: Any,
+    x0: Tensor,
+    noise: Tensor,
+    node: Node,
+    *,
+    target: str | Target = "noise",
+    weight: str | Weight = "constant",
+    reduction: str = "mean",
+    sigma_data: float | None = None,
+    **context: Any,
+) -> Tensor:
+    """`denoising` with the noise and the noise levels given, ``(batch,)``: what a quadrature is made of.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
+        >>> denoising_at(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(torch.tensor([0.1])))
+        tensor([1.])
+    """
+    seen = look(model, x0, noise, node, **context)
+    known = getattr(model, "sigma_data", 0.5) if sigma_data is None else sigma_data
+    off = error(seen, *named("target", target, TARGETS)(seen.node, known))
+    size = named("reduction", reduction, REDUCTIONS)(off.square())
+    return scaled(size, weigh(weight, seen.node))
+
+
+def denoising(
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    target: str | Target = "noise",
+    weight: str | Weight = "constant",
+    times: Times | None = None,
+    importance: bool = True,
+    reduction: str = "mean",
+    sigma_data: float | None = None,
+    **context: Any,
+) -> Tensor:
+    r"""Any denoising objective: :math:`w(t)\,\|a\,(\hat\varepsilon-\varepsilon) + b\,(\hat x-x_0)\|^2`, per sample.
+
+    All the others with one term are made of it. The target and the network's prediction are independent: a network that
+    predicts the noise can be trained for v.
+
+    Args:
+        model: a `ScoreModel` (or what has ``estimate(x, node, **context)`` and ``sde``).
+        x0: data, ``(batch, *event)``, floating.
+        generator: source of the noise levels, then of the noise; None is torch's global one.
+        target: what error: a name of `TARGETS`, ``"noise"``, ``"data"``, ``"score"``, ``"v"``, ``"flow"``, ``"edm"``,
+            or a function ``(node, sigma_data) -> (a, b)``.
+        weight: a name of `WEIGHTS` or a function of a `Node`, of the squared error of the target.
+        times: the law of noise levels; default: uniform, with low discrepancy, over the levels of the model's chain if
+            it has one, and over [t_min, t_max] otherwise.
+        importance: multiply by the importance weights of the law, so that the mean is that over uniform times; False
+            makes the law a part of the objective.
+        reduction: ``"mean"`` or ``"sum"`` over the event.
+        sigma_data: of the target ``"edm"``; default the model's.
+        context: passed on to the network, for example ``label=``.
+
+    Returns:
+        ``(batch,)`` in the dtype of ``x0`` (float32 or wider), to be averaged.
+
+    Raises:
+        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is no floating-point tensor, a law or weight is none.
+        InvalidArgumentError: ``x0`` has no event, a name is unknown, or the network does not take a ``context``.
+        ScoreFnError: the network returns something that is no prediction.
+        NonFiniteError: the loss of a sample is not finite; the message names its noise level, ``t`` holds its time.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
+        >>> denoising(model, torch.zeros(3, 2), torch.Generator().manual_seed(0), target="v").shape
+        torch.Size([3])
+    """
+    x0 = check_data(model, x0, context)
+    draw, node, noise = drawn(model, x0, generator, times)
+    value = denoising_at(
+        model, x0, noise, node, target=target, weight=weight, reduction=reduction, sigma_data=sigma_data, **context
+    )
+    return finish(value, draw, node, x0, times, importance)
+
+
+# ---- what losses share -----------------------------------------------------------------------------------------------
+
+
+def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
+    """The data in the dtype of computation, if model, data and context fit."""
+    if not (offers_estimates(model) and isinstance(getattr(model, "sde", None), AffineSDE)):
+        raise InvalidTypeError(
+            f"`model` must be a ScoreModel, got {type(model).__name__}; write scoresde.ScoreModel(net, sde, 'noise')."
+        )
+    check_state("x0", x0)
+    check_context(model, context)
+    shape = getattr(model, "event_shape", None)
+    if shape is not None and tuple(x0.shape[1:]) != tuple(shape):
+        raise InvalidArgumentError(f"`x0` must hold events of shape {tuple(shape)}, got {tuple(x0.shape[1:])}.")
+    return x0.to(compute_dtype(x0.dtype))
+
+
+def check_context(model: Any, context: Mapping[str, Any]) -> None:
+    """Refuse what is neither an option of the loss nor an argument of the network."""
+    for name in context:
+        if not accepts(model, name):
+            raise InvalidArgumentError(f"{name!r} is neither an option of this loss nor an argument of the network.")
+
+
+def drawn(model: Any, x0: Tensor, generator: torch.Generator | None, times: Times | None) -> tuple[Any, Node, Tensor]:
+    """The draw of noise levels, their nodes, and the noise."""
+    draw = law(model, times).draw(model.sde, len(x0), generator, x0.device)
+    return draw, model.sde.nodes(draw.t), normal(x0, generator)
+
+
+def law(model: Any, times: Times | None) -> Times:
+    """The law of noise levels, or the default of a model."""
+    if times is None:
+        chain = getattr(model, "chain", None)
+        return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
+    if not isinstance(times, Times):
+        raise InvalidTypeError(f"`times` must be a law such as scoresde.losses.Uniform(), got {times!r}.")
+    return times
+
+
+def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like a tensor."""
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+def named(argument: str, value: Any, registry: Mapping[str, Any]) -> Any:
+    """What a name stands for; what is callable stands for itself."""
+    if callable(value):
+        return value
+    if not isinstance(value, str) or value not in registry:
+        raise unknown(argument, value, registry)
+    return registry[value]
+
+
+def scaled(value: Tensor, weight: Tensor) -> Tensor:
+    """Values ``(batch,)`` times float64 weights, in the dtype of the values."""
+    return (value.to(torch.float64) * weight).to(value.dtype)
+
+
+def finish(
+    value: Tensor, draw: Any, node: Node, x0: Tensor, times: Times | None = None, importance: bool = True
+) -> Tensor:
+    """A finished loss: checked, told to the law of times, and with the importance weights."""
+    check_flag("importance", importance)
+    check_finite(value, node, x0)
+    if times is not None and torch.is_grad_enabled():
+        times.observe(draw, value.detach())
+    return scaled(value, draw.weight) if importance else value
+
+
+def check_finite(value: Tensor, node: Node, x0: Tensor) -> None:
+    """Refuse a loss that is not finite, and say at which noise level."""
+    bad = ~torch.isfinite(value.detach())
+    if not bool(bad.any()):
+        return
+    rows = bad.nonzero()[:, 0].tolist()
+    i = rows[0]
+    t, alpha, sigma = (v.detach().expand(len(value))[i].item() for v in (node.t, node.alpha, node.sigma))
+    given = row_finite(x0.detach()).tolist()
+    data = [j for j in rows if not given[j]][:5]
+    hint = (
+        f"`x0` has NaN or infinite values in samples {data}"
+        if data
+        else "the network or the weight is not finite there; lower the learning rate, or narrow the law of noise levels"
+    )
+    rho = sigma / alpha if alpha else float("inf")
+    raise NonFiniteError(
+        f"the loss is {value[i].item()} at noise level rho = {rho:.4g}, t = {t:.6g} ({len(rows)} of {len(value)} "
+        f"samples, first {rows[:5]}): {hint}.",
+        stage="input" if data else "score",
+        t=t,
+        indices=rows[:5],
+    )

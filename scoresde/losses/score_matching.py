@@ -1,0 +1,454 @@
+r"""Score matching: the objectives whose minimum is :math:`s = \nabla\log p_t`.
+
+With the model's score s and the law :math:`p_t` of the states,
+
+.. math::
+    \tfrac12 E\|s - \nabla\log p_t\|^2
+    = E[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2] + \tfrac12 E\|\nabla\log p_t\|^2
+    = \tfrac12 E\|s - \nabla\log p(x_t|x_0)\|^2 - \tfrac12 E\|\nabla\log p_t - \nabla\log p(x_t|x_0)\|^2 .
+
+The first needs the score, the second a trace of the Jacobian (exact, or of random probes), the third a kernel. All have
+the same gradient in expectation. Sums over the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._signatures import offers_estimates
+from .._tensors import check_flag, check_integer, check_state, compute_dtype, expand, output_problem
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
+from ..processes.divergence import PROBES, Exact, Hutchinson, dot
+from ..sdes import SDE, Node
+from ..sdes.base import spread_over, times_of
+from ..targets import Target
+from .core import check_context, check_data, denoising, drawn, finish, look, normal, scaled
+from .times import Times
+from .weights import Weight, weigh
+
+_DIVERGENCES = ("exact", "hutchinson")
+
+
+def explicit_at(
+    model: Any,
+    x0: Tensor,
+    noise: Tensor,
+    node: Node,
+    *,
+    score: Callable[..., Tensor] | Target,
+    weight: str | Weight = "constant",
+    **context: Any,
+) -> Tensor:
+    """`explicit_score_matching` with the noise and the noise levels given, ``(batch,)``.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
+        >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VESDE(), "noise")
+        >>> explicit_at(model, torch.zeros(1, 2), torch.zeros(1, 2), model.sde.nodes(torch.ones(1)), score=target)
+        tensor([0.])
+    """
+    known: Any = score.score(model.sde) if isinstance(score, Target) else score
+    seen = look(model, x0, noise, node, **context)
+    sigma = expand(seen.node.sigma, x0)
+    if offers_estimates(known):
+        off = (seen.estimate.noise - known.estimate(seen.state, seen.node).noise) / sigma
+    else:
+        off = seen.estimate.noise / sigma + _called(known, seen.state, node.t, {})
+    return scaled(0.5 * off.square().flatten(1).sum(1), weigh(weight, seen.node))
+
+
+def explicit_score_matching(
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    score: Callable[..., Tensor] | Target,
+    weight: str | Weight = "constant",
+    times: Times | None = None,
+    importance: bool = True,
+    **context: Any,
+) -> Tensor:
+    r"""Against a known score: :math:`\tfrac12 w(t)\,\|s(x_t, t) - \nabla\log p_t(x_t)\|^2`, summed over the event.
+
+    Args:
+        score: the score, ``score(x, t)``, or a target, as `scoresde.targets.GaussianMixture`.
+        weight: of the score's error; ``"sigma2"`` makes all levels count alike.
+        model, x0, generator, times, importance, context: see `denoising`.
+
+    Raises:
+        InvalidTypeError, InvalidArgumentError, ScoreFnError, NonFiniteError: as `denoising`.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
+        >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
+        >>> loss = explicit_score_matching(model, target.sample(4), score=target, weight="sigma2")
+        >>> loss.shape
+        torch.Size([4])
+
+    References:
+        Hyvärinen (2005), Estimation of Non-Normalized Statistical Models by Score Matching, eq. 2.
+    """
+    x0 = check_data(model, x0, context)
+    if not (isinstance(score, Target) or callable(score)):
+        raise InvalidTypeError(f"`score` must be a target or a function score(x, t), got {type(score).__name__}.")
+    draw, node, noise = drawn(model, x0, generator, times)
+    value = explicit_at(model, x0, noise, node, score=score, weight=weight, **context)
+    return finish(value, draw, node, x0, times, importance)
+
+
+def implicit_at(score_fn: Any, x: Tensor, t: Tensor | Node, probes: Tensor | None = None, **context: Any) -> Tensor:
+    r""":math:`\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2` at states, ``(batch,)``.
+
+    Args:
+        score_fn: a `ScoreModel`, or ``score_fn(x, t)``.
+        x: states, ``(batch, *event)``.
+        t: their times ``(batch,)``, or for a model a `Node`.
+        probes: of Hutchinson's estimate, ``(batch, m, *event)``; None for the exact trace.
+
+    Example:
+        >>> implicit_at(lambda x, t: -x, torch.ones(1, 3), torch.zeros(1)).detach()
+        tensor([-1.5000])
+    """
+    score, product = _field(score_fn, x, t, context)
+    trace = Exact(x.new_zeros((len(x), 0, *x.shape[1:]))) if probes is None else Hutchinson(probes)
+    value = trace(product).mean(1) + 0.5 * dot(score, score)
+    return _kept(value.to(x.dtype))
+
+
+def implicit_score_matching(
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    divergence: str = "exact",
+    probes: int = 1,
+    probe: str = "rademacher",
+    t: Any = None,
+    weight: str | Weight = "constant",
+    times: Times | None = None,
+    importance: bool = True,
+    **context: Any,
+) -> Tensor:
+    r"""Without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed over the event.
+
+    Args:
+        divergence: ``"exact"``, of D products with the Jacobian, or ``"hutchinson"``.
+        probes: products of ``"hutchinson"``.
+        probe: ``"rademacher"`` or ``"gaussian"``.
+        t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these
+            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not asked.
+        model, x0, generator, weight, times, importance, context: see `denoising`.
+
+    Raises:
+        InvalidTypeError, InvalidArgumentError, NonFiniteError: as `denoising`.
+        ScoreFnError: gradients do not reach the input of the network.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
+        >>> implicit_score_matching(model, torch.zeros(4, 2), weight="sigma2").shape
+        torch.Size([4])
+
+    References:
+        Hyvärinen (2005), theorem 1.
+    """
+    if divergence not in _DIVERGENCES:
+        raise unknown("divergence", divergence, _DIVERGENCES)
+
+    def value(state: Tensor, at: Any, **context: Any) -> Tensor:
+        drawn = _probes(state, probes, probe, generator) if divergence == "hutchinson" else None
+        return implicit_at(model, state, at, drawn, **context)
+
+    return _of_states(value, model, x0, generator, t, weight, times, importance, context)
+
+
+def sliced_at(
+    score_fn: Any,
+    x: Tensor,
+    t: Tensor | Node,
+    probes: Tensor,
+    *,
+    variance_reduction: bool = True,
+    **context: Any,
+) -> Tensor:
+    r""":math:`v^T\nabla s\,v + \tfrac12\|s\|^2` or :math:`v^T\nabla s\,v + \tfrac12(v^Ts)^2` at states, the mean over
+    probes ``(batch, m, *event)``; the rest as in `implicit_at`.
+
+    Example:
+        >>> v = torch.tensor([[[1.0, 1.0, -1.0]]])
+        >>> x = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> sliced_at(lambda x, t: -x, x, torch.zeros(1), v).detach()
+        tensor([-0.5000])
+        >>> sliced_at(lambda x, t: -x, x, torch.zeros(1), v, variance_reduction=False).detach()
+        tensor([-2.5000])
+    """
+    score, product = _field(score_fn, x, t, context)
+    value = Hutchinson(probes)(product).mean(1)
+    if variance_reduction:
+        value = value + 0.5 * dot(score, score)
+    else:
+        value = value + 0.5 * torch.stack([dot(v, score) for v in probes.unbind(1)]).square().mean(0)
+    return _kept(value.to(x.dtype))
+
+
+def sliced_score_matching(
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    probes: int = 1,
+    probe: str = "rademacher",
+    variance_reduction: bool = True,
+    t: Any = None,
+    weight: str | Weight = "constant",
+    times: Times | None = None,
+    importance: bool = True,
+    **context: Any,
+) -> Tensor:
+    r"""Along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v + \tfrac12\|s\|^2]`, or with
+    :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
+
+    It needs neither a kernel nor D products, and so trains the score of any process from simulated states (``t``).
+
+    Args:
+        probes: directions a sample.
+        probe: ``"rademacher"`` or ``"gaussian"``.
+        variance_reduction: take :math:`\|s\|^2`, which is the mean of the other over v.
+        t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these
+            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not asked.
+        model, x0, generator, weight, times, importance, context: see `denoising`.
+
+    Raises:
+        InvalidTypeError, InvalidArgumentError, NonFiniteError: as `denoising`.
+        ScoreFnError: gradients do not reach the input of the network.
+
+    Example:
+        >>> states = torch.randn(4, 2)
+        >>> sliced_score_matching(lambda x, t: -x, states, t=0.5).shape
+        torch.Size([4])
+
+    References:
+        Song, Garg, Shi, Ermon (2019), Sliced Score Matching, eqs. 7-8. https://arxiv.org/abs/1905.07088
+    """
+    check_flag("variance_reduction", variance_reduction)
+
+    def value(state: Tensor, at: Any, **context: Any) -> Tensor:
+        v = _probes(state, probes, probe, generator)
+        return sliced_at(model, state, at, v, variance_reduction=variance_reduction, **context)
+
+    return _of_states(value, model, x0, generator, t, weight, times, importance, context)
+
+
+def denoising_score_matching(
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    weight: str | Weight = "sigma2",
+    times: Times | None = None,
+    importance: bool = True,
+    **context: Any,
+) -> Tensor:
+    r"""Against the score of the kernel: :math:`\tfrac12 w(t)\,\|s(x_t, t) + \varepsilon/\sigma\|^2`, summed over the
+    event.
+
+    On a `scoresde.discrete.NoiseScales` chain with :math:`w = \sigma^2` it is NCSN's objective, otherwise score-SDE's.
+
+    Args:
+        weight: of the score's error; ``"sigma2"`` is NCSN's and score-SDE's; :math:`g^2` is
+            `likelihood_weighted`.
+        model, x0, generator, times, importance, context: see `denoising`.
+
+    Raises:
+        InvalidTypeError, InvalidArgumentError, ScoreFnError, NonFiniteError: as `denoising`.
+
+    Example:
+        >>> chain = scoresde.discrete.NoiseScales.geometric(10, 0.01, 1.0)
+        >>> net = lambda x, label: 0 * x
+        >>> model = scoresde.ScoreModel(net, chain.sde(), "score", time_input="index", chain=chain)
+        >>> denoising_score_matching(model, torch.zeros(4, 2)).shape
+        torch.Size([4])
+
+    References:
+        Vincent (2011), A Connection Between Score Matching and Denoising Autoencoders, eq. 11.
+        Song, Ermon (2019), eqs. 5-6. https://arxiv.org/abs/1907.05600
+        Song et al. (2021), eq. 7. https://arxiv.org/abs/2011.13456
+    """
+    return 0.5 * denoising(
+        model,
+        x0,
+        generator,
+        target="score",
+        weight=weight,
+        times=times,
+        importance=importance,
+        reduction="sum",
+        **context,
+    )
+
+
+def transition_at(score_fn: Any, x: Tensor, noise: Tensor, *, sde: SDE, t: Any, step: float, **context: Any) -> Tensor:
+    """`transition_score_matching` with the noise given, ``(batch,)``.
+
+    Example:
+        >>> sde = scoresde.VESDE()
+        >>> transition_at(lambda x, t: 0 * x, torch.zeros(1, 2), torch.ones(1, 2), sde=sde, t=0.5, step=0.1)
+        tensor([1.])
+    """
+    times = times_of(x, t)
+    with torch.no_grad():
+        local = times.to(compute_dtype(x.dtype))
+        drift = sde.drift(x, local)
+        problem = output_problem(drift, x)
+        if problem is not None:
+            raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
+        spread = spread_over(x, sde.diffusion(times)) * step**0.5
+        state = x + step * drift.to(x.dtype) + spread * noise
+    off = spread * _called(score_fn, state, times + step, context) + noise
+    return 0.5 * off.square().flatten(1).sum(1)
+
+
+def transition_score_matching(
+    score_fn: Any,
+    x: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    sde: SDE,
+    t: Any,
+    step: float,
+    **context: Any,
+) -> Tensor:
+    r"""Denoising for a process of which only drift and diffusion are known, against the kernel of one Euler step.
+
+    With :math:`x' = x + hf + g\sqrt h\,z` the score of the kernel is :math:`-z/(g\sqrt h)`; weighted by its variance,
+
+    .. math:: \tfrac12\,\|g\sqrt h\,s(x', t+h) + z\|^2, \qquad z \sim N(0, I),
+
+    summed over the event. The minimum is the score of the law of :math:`x'`, which differs from that of the process by
+    O(h) in the step of the loss, whatever made x. The variance of its gradient grows as 1/h.
+
+    Args:
+        score_fn: ``score_fn(x, t, **context)``, t as ``(batch,)``.
+        x: states at ``t``, ``(batch, *event)``, for instance of `scoresde.simulate`.
+        generator: source of z.
+        sde: the process.
+        t: a number or ``(batch,)``.
+        step: h.
+
+    Raises:
+        InvalidTypeError, InvalidArgumentError: an argument does not fit.
+        ScoreFnError: the score function returns something that is no score.
+        NonFiniteError: the loss of a sample is not finite.
+
+    Example:
+        >>> sde = scoresde.VESDE()
+        >>> path = scoresde.simulate(sde, torch.zeros(4, 2), steps=8, save_at="steps", seed=0)
+        >>> loss = transition_score_matching(lambda x, t: -x, path.xs[3], sde=sde, t=float(path.ts[3]), step=0.01)
+        >>> loss.shape
+        torch.Size([4])
+
+    References:
+        Vincent (2011), eq. 11, with the kernel of Euler and Maruyama.
+    """
+    x = _checked_states(score_fn, x, context)
+    if not isinstance(sde, SDE):
+        raise InvalidTypeError(f"`sde` must be a process with drift and diffusion, got {sde!r}.")
+    times = times_of(x, t)
+    if not step > 0 or not bool(((times >= sde.t_min) & (times + step <= sde.t_max * (1 + 1e-12))).all()):
+        raise InvalidArgumentError(
+            f"`t` and `t` + `step` must be in the process's [{sde.t_min:g}, {sde.t_max:g}] and the step positive, got "
+            f"t from {times.min().item():g} to {times.max().item():g} and step={step}."
+        )
+    value = transition_at(score_fn, x, normal(x, generator), sde=sde, t=times, step=step, **context)
+    return _finite_states(value, x, times)
+
+
+def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapping[str, Any]) -> Tensor:
+    """A score function's score of states, checked."""
+    out = score_fn(x, t.to(x.dtype), **context)
+    problem = output_problem(out, x)
+    if problem is not None:
+        raise ScoreFnError(f"The score function {problem}.")
+    return out.to(x.dtype)
+
+
+def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any]) -> tuple[Tensor, Any]:
+    """The score of states, and the products of vectors with its Jacobian."""
+    if torch.is_inference_mode_enabled():
+        raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; leave it.")
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        state = x.detach().requires_grad_()
+        if isinstance(t, Node):
+            score = -score_fn.estimate(state, t, **context).noise / expand(t.sigma, state)
+        else:
+            score = _called(score_fn, state, t, context)
+    if not score.requires_grad:
+        raise ScoreFnError("Gradients do not reach the input of the network (torch.no_grad, .detach() or .numpy()?).")
+
+    def product(v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            (out,) = torch.autograd.grad(score, state, v, create_graph=keep, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(state) if out is None else out
+
+    return score, product
+
+
+def _kept(value: Tensor) -> Tensor:
+    """Without a graph where the caller wants none."""
+    return value if torch.is_grad_enabled() else value.detach()
+
+
+def _probes(x: Tensor, count: int, kind: str, generator: torch.Generator | None) -> Tensor:
+    if kind not in PROBES:
+        raise unknown("probe", kind, PROBES)
+    m = check_integer("probes", count, low=1)
+    return PROBES[kind](normal(x.unsqueeze(1).expand(-1, m, *x.shape[1:]), generator))
+
+
+def _of_states(
+    value: Callable[..., Tensor],
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None,
+    t: Any,
+    weight: str | Weight,
+    times: Times | None,
+    importance: bool,
+    context: Mapping[str, Any],
+) -> Tensor:
+    """A loss of states: of given ones, or of data that are noised here."""
+    if t is not None:
+        x = _checked_states(model, x0, context)
+        at = times_of(x, t)
+        return _finite_states(value(x, at, **context), x, at)
+    x0 = check_data(model, x0, context)
+    draw, node, noise = drawn(model, x0, generator, times)
+    state = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
+    return finish(scaled(value(state, node, **context), weigh(weight, node)), draw, node, x0, times, importance)
+
+
+def _checked_states(score_fn: Any, x: Any, context: Mapping[str, Any]) -> Tensor:
+    if not callable(score_fn):
+        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_state("x", x)
+    check_context(score_fn, context)
+    return x.to(compute_dtype(x.dtype))
+
+
+def _finite_states(value: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    bad = ~torch.isfinite(value.detach())
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0].tolist()
+        time = t[rows[0]].item()
+        raise NonFiniteError(
+            f"the loss is {value[rows[0]].item()} at t = {time:.6g} ({len(rows)} of {len(value)} samples, first "
+            f"{rows[:5]}): the states or the score are not finite there.",
+            stage="score",
+            t=time,
+            indices=rows[:5],
+        )
+    return value
