@@ -23,7 +23,7 @@ from .._tensors import check_number, expand
 from ..discrete import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..sdes.records import LearnedEstimate
-from .core import Noised, check_data, denoising, drawn, error, finish, look, named, scaled
+from .core import Noised, check_data, check_model, denoising, drawn, error, finish, look, named, scaled
 from .gaussian import discretised_log_prob, gaussian_kl, prior_kl
 from .times import Times
 from .weights import Weight, weigh
@@ -285,6 +285,7 @@ def _share(seen: Noised) -> Tensor:
 
 def _chain(model: Any) -> BetaChain:
     """The model's chain, if it is DDPM's."""
+    check_model(model)
     chain = getattr(model, "chain", None)
     if not isinstance(chain, BetaChain):
         got = "none" if chain is None else type(chain).__name__

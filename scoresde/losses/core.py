@@ -217,12 +217,17 @@ def denoising(
 # ---- what losses share -----------------------------------------------------------------------------------------------
 
 
-def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
-    """The data in the dtype of computation, if model, data and context fit."""
+def check_model(model: Any) -> None:
+    """Refuse what has no estimates of a process."""
     if not (offers_estimates(model) and isinstance(getattr(model, "sde", None), AffineSDE)):
         raise InvalidTypeError(
             f"`model` must be a ScoreModel, got {type(model).__name__}; write scoresde.ScoreModel(net, sde, 'noise')."
         )
+
+
+def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
+    """The data in the dtype of computation, if model, data and context fit."""
+    check_model(model)
     check_state("x0", x0)
     check_context(model, context)
     shape = getattr(model, "event_shape", None)

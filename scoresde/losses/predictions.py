@@ -13,7 +13,7 @@ from .._signatures import offers_estimates
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..models import ScoreModel
 from ..sdes import EDMSDE
-from .core import denoising
+from .core import check_context, denoising
 from .times import FromLevels, LowDiscrepancy, NoiseLevels, Times
 from .weights import P2, MinSNR
 
@@ -79,6 +79,7 @@ def edm(
         raise InvalidTypeError(f"`levels` must be a law such as NoiseLevels(), or a function of u, got {levels!r}.")
     if not offers_estimates(model):
         model = ScoreModel(model, _ALL_LEVELS, "edm", sigma_data=0.5 if sigma_data is None else sigma_data)
+    check_context(model, context)
     law = levels if isinstance(levels, Times) else FromLevels(levels)
     return denoising(
         model,

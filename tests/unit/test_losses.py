@@ -1,0 +1,737 @@
+"""The core of the losses, and score matching: exact minima, exact gradients, refusals."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import ScoreModel, losses
+from scoresde.discrete import BetaChain, NoiseScales
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, ScoreSDEError
+
+from .quadrature import MIXTURE, NORMAL, Given, Line, Off, hermite, legendre
+
+F64 = torch.float64
+PROCESSES: dict[str, Any] = {
+    "vp": scoresde.VPSDE(),
+    "sub_vp": scoresde.SubVPSDE(),
+    "ve": scoresde.VESDE(),
+    "cosine": scoresde.CosineVPSDE(),
+    "vdm": scoresde.VDMSDE(scoresde.LinearGamma(-6.0, 4.0)),
+    "edm": scoresde.EDMSDE(),
+    "flow": scoresde.FlowSDE(),
+    "gaussian": scoresde.GaussianSDE(torch.cos, torch.sin, t_min=0.01, t_max=1.5),
+}
+
+
+def draws(shape: tuple[int, ...] = (5, 3), seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def at(sde: Any, share: float, n: int = 5) -> scoresde.Node:
+    """The node of n samples at a share of the interval."""
+    return sde.nodes(torch.full((n,), sde.t_min + share * (sde.t_max - sde.t_min), dtype=F64))
+
+
+# ---- the core --------------------------------------------------------------------------------------------------------
+
+
+def wanted(target: str, x: Tensor, x0: Tensor, noise: Tensor, n: scoresde.Node, model: ScoreModel) -> Tensor:
+    """The error of a target by its definition, with what the model says of it."""
+    a, s, da, ds = (v[:, None] for v in (n.alpha, n.sigma, n.dalpha, n.dsigma))
+    rho, sd = s / a, model.sigma_data
+    skip, out = sd**2 / (rho**2 + sd**2), rho * sd / (rho**2 + sd**2).sqrt()
+    return {
+        "noise": lambda: model.noise(x, n.t) - noise,
+        "data": lambda: model.data(x, n.t) - x0,
+        "score": lambda: model(x, n.t) + noise / s,
+        "v": lambda: model.v(x, n.t) - (a * noise - s * x0),
+        "flow": lambda: model.flow(x, n.t) - (da * x0 + ds * noise),
+        "edm": lambda: (model.data(x, n.t) - skip * x / a) / out - (x0 - skip * x / a) / out,
+    }[target]()
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("prediction", scoresde.models.PREDICTIONS)
+@pytest.mark.parametrize("target", losses.TARGETS)
+def test_any_target_of_any_prediction(target: str, prediction: str, process: str) -> None:
+    sde, x0, noise = PROCESSES[process], draws(), draws(seed=1)
+    model = ScoreModel(lambda x, t: torch.tanh(x), sde, prediction, sigma_data=0.7)
+    for share in (0.02, 0.3, 0.9):
+        node = at(sde, share)
+        x = node.alpha[:, None] * x0 + node.sigma[:, None] * noise
+        exact = wanted(target, x, x0, noise, node, model).square()
+        mean = losses.denoising_at(model, x0, noise, node, target=target)
+        torch.testing.assert_close(mean, exact.mean(1), rtol=1e-8, atol=1e-12)
+        total = losses.denoising_at(model, x0, noise, node, target=target, weight="sigma2", reduction="sum")
+        torch.testing.assert_close(total, node.sigma**2 * exact.sum(1), rtol=1e-8, atol=1e-12)
+
+
+FINITE = [  # prediction, end, targets that have a limit there
+    ("noise", 0.0, ("noise", "data", "v", "flow")),
+    ("data", 0.0, ("data",)),
+    ("v", 0.0, ("noise", "data", "v", "flow")),
+    ("flow", 0.0, ("noise", "data", "v", "flow")),
+    ("noise", 1.0, ("noise",)),
+    ("data", 1.0, ("noise", "data", "v", "flow")),
+    ("v", 1.0, ("noise", "data", "v", "flow")),
+    ("flow", 1.0, ("noise", "data", "v", "flow")),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(("prediction", "end", "known"), FINITE)
+def test_the_ends_have_their_limits(prediction: str, end: float, known: tuple[str, ...], dtype: torch.dtype) -> None:
+    """Where sigma or alpha is 0: value and gradient are finite and those of the limit; other targets are refused."""
+    sde = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
+    scale = torch.nn.Parameter(torch.tensor(0.8, dtype=dtype))
+    model = ScoreModel(lambda x, t: scale * torch.tanh(x) + 0.3, sde, prediction)
+    x0, noise = draws().to(dtype), draws(seed=1).to(dtype)
+    for target in known:
+        found = []
+        for t in (end, abs(end - 1e-7)):
+            value = losses.denoising_at(model, x0, noise, sde.nodes(torch.full((5,), t, dtype=F64)), target=target)
+            found.append((value.detach(), torch.autograd.grad(value.sum(), scale)[0]))
+        for limit, near in zip(*found, strict=True):
+            torch.testing.assert_close(limit, near, rtol=1e-4, atol=1e-5)
+    for target in {"noise", "data", "v", "flow"} - set(known):
+        with pytest.raises(NonFiniteError, match=f"t = {end:g}"):
+            losses.denoising(model, x0, target=target, times=losses.Fixed(end))
+
+
+def test_weights_are_their_formulas() -> None:
+    node = at(PROCESSES["flow"], 0.3)
+    snr, sigma = ((1 - node.t) / node.t) ** 2, node.t
+    formulas: dict[str, Tensor] = {
+        "constant": torch.ones(5, dtype=F64),
+        "sigma2": sigma**2,
+        "likelihood": 2 / (node.t * (1 - node.t)),  # minus the derivative of ln SNR
+        "vdm": 2 / (node.t * (1 - node.t)),
+        "min_snr": snr.clamp_max(5) / snr,
+        "p2": 1 / (1 + snr),
+        "edm": (1 / snr + 0.25) / (1 / snr * 0.25) / snr,
+        "sigmoid": 1 / (1 + torch.exp(snr.log() - 2)),
+    }
+    assert set(formulas) == set(losses.WEIGHTS)
+    for name, formula in formulas.items():
+        torch.testing.assert_close(losses.WEIGHTS[name](node), formula)
+    low = at(PROCESSES["flow"], 0.9)
+    torch.testing.assert_close(losses.WEIGHTS["min_snr"](low), torch.ones(5, dtype=F64))
+    for weight in (losses.MinSNR(), losses.P2()):
+        assert bool(
+            torch.isfinite(weight(scoresde.FlowSDE(t_min=0.0, t_max=1.0).nodes(torch.tensor([0.0, 1.0])))).all()
+        )
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_published_forms(process: str) -> None:
+    """min-SNR, P2, EDM and v as their papers write them, in terms of the data's or the noise's error."""
+    sde, x0, noise = PROCESSES[process], draws(), draws(seed=1)
+    model = ScoreModel(lambda x, t: torch.tanh(x), sde, "v", sigma_data=0.6)
+    for share in (0.05, 0.4, 0.8):
+        node = at(sde, share)
+        snr, rho = (node.alpha / node.sigma) ** 2, node.sigma / node.alpha
+        loss = functools.partial(losses.denoising_at, model, x0, noise, node)
+        data, eps = loss(target="data"), loss(target="noise")
+        close = functools.partial(torch.testing.assert_close, rtol=1e-9, atol=1e-12)
+        close(loss(weight=losses.MinSNR(2.0)), snr.clamp_max(2.0) * data)
+        close(loss(weight=losses.P2(0.5, 2.0)), (0.5 + snr) ** -2 * eps)
+        close(loss(target="edm"), (rho**2 + 0.36) / (rho * 0.6) ** 2 * data)
+        close(loss(weight=losses.EDM(0.6)), loss(target="edm"))
+        if process in ("vp", "cosine", "vdm"):
+            close(loss(target="v"), (snr + 1) * data)
+
+
+def test_a_target_and_a_weight_of_ones_own() -> None:
+    model = ScoreModel(lambda x, t: torch.tanh(x), scoresde.VPSDE(), "noise")
+    x0, noise, node = draws(), draws(seed=1), at(model.sde, 0.5)
+    got = losses.denoising_at(
+        model, x0, noise, node, target=lambda n, sigma_data: (2 * n.alpha, 0 * n.alpha), weight=lambda n: n.t
+    )
+    exact = 4 * node.alpha**2 * node.t * losses.denoising_at(model, x0, noise, node)
+    torch.testing.assert_close(got, exact)
+
+
+# Data at 0 and a network that is off by one in every entry: what a loss is, is known for every draw.
+SHIFTED: dict[str, tuple[Callable[..., Tensor], Callable[[scoresde.Node], Tensor]]] = {
+    "denoising": (losses.denoising, lambda n: torch.ones_like(n.t)),
+    "ddpm": (functools.partial(losses.denoising, weight="constant"), lambda n: torch.ones_like(n.t)),
+    "dsm": (losses.denoising_score_matching, lambda n: 1.5 * torch.ones_like(n.t)),
+    "dsm, plain": (
+        functools.partial(losses.denoising_score_matching, weight="constant"),
+        lambda n: 1.5 / n.sigma**2,
+    ),
+    "esm": (
+        functools.partial(
+            losses.explicit_score_matching, score=lambda x, t: -x / scoresde.VPSDE().sigma(t)[:, None] ** 2
+        ),
+        lambda n: 1.5 / n.sigma**2,
+    ),
+    "v": (losses.v_prediction, lambda n: 1 / n.alpha**2),
+    "flow": (losses.flow_matching, lambda n: ((n.alpha * n.dsigma - n.sigma * n.dalpha) / n.alpha) ** 2),
+    "min_snr": (functools.partial(losses.min_snr, gamma=2.0), losses.MinSNR(2.0)),
+    "p2": (functools.partial(losses.p2, k=2.0, gamma=0.5), losses.P2(2.0, 0.5)),
+    "edm": (
+        functools.partial(losses.edm, sigma_data=0.8, levels=losses.LogUniform()),
+        lambda n: (n.sigma / n.alpha) ** 2 / 0.64 + 1,
+    ),
+    "likelihood": (losses.likelihood_weighted, lambda n: 1.5 * 0.999 * n.g2 / n.sigma**2),
+}
+
+
+def shifted(x: Tensor, t: Tensor) -> Tensor:
+    return x / scoresde.VPSDE().sigma(t)[:, None] + 1
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_losses_of_a_known_error(name: str) -> None:
+    """Times given, the loss is known; its importance weight multiplies it where the law is no part of the objective."""
+    loss, formula = SHIFTED[name]
+    sde = scoresde.VPSDE()
+    model = ScoreModel(shifted, sde, "noise")
+    t = torch.tensor([0.01, 0.2, 0.6, 0.95], dtype=F64)
+    law = Given(t, torch.tensor([2.0, 3.0, 4.0, 5.0], dtype=F64))
+    keyword = "levels" if name == "edm" else "times"
+    got = loss(model, torch.zeros(4, 3, dtype=F64), **{keyword: law})
+    counts = 1.0 if name in ("edm", "v", "flow") else law.made.weight
+    torch.testing.assert_close(got, counts * formula(sde.nodes(t)), rtol=1e-7, atol=1e-9)
+    if name != "edm":
+        for importance, times in ((True, law.made.weight), (False, 1.0)):
+            again = loss(model, torch.zeros(4, 3, dtype=F64), times=law, importance=importance)
+            torch.testing.assert_close(again, times * formula(sde.nodes(t)), rtol=1e-7, atol=1e-9)
+
+
+def test_ncsn_weighs_its_levels_alike() -> None:
+    """On a chain of noise scales the default law is that of its levels, and the weight sigma^2."""
+    chain = NoiseScales.geometric(4, 0.01, 1.0)
+    seen: list[Tensor] = []
+
+    def net(x: Tensor, label: Tensor) -> Tensor:
+        seen.append(label)
+        return -x / chain.sigmas.flip(0)[label][:, None] ** 2
+
+    model = ScoreModel(net, chain.sde(), "score", time_input="index", chain=chain)
+    loss = losses.denoising_score_matching(model, torch.zeros(8, 2, dtype=F64), torch.Generator().manual_seed(0))
+    assert float(loss.abs().max()) < 1e-20  # at a point mass this score is the kernel's own
+    assert sorted(seen[0].tolist()) == [0, 0, 1, 1, 2, 2, 3, 3]
+    away = ScoreModel(lambda x, i: net(x, i) + 1, chain.sde(), "score", time_input="index", chain=chain)
+    loss = losses.denoising_score_matching(away, torch.zeros(8, 2, dtype=F64), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss.sort().values, chain.sigmas.repeat_interleave(2) ** 2)
+
+
+# ---- exact minima and gradients --------------------------------------------------------------------------------------
+
+
+def bump(x: Tensor) -> Tensor:
+    return torch.sin(1.3 * x) + 0.4 * x
+
+
+def score_matching(name: str, model: Any, line: Line, t: float, points: int = 40) -> Tensor:
+    """The expectation of a score matching loss with sigma^2 as weight, by quadrature over data and noise."""
+    x0, noise, weight = line.pairs(points)
+    node = model.sde.nodes(torch.full((len(x0),), t, dtype=F64))
+    state = node.alpha[:, None] * x0 + node.sigma[:, None] * noise
+    signs = torch.ones(len(x0), 1, 1, dtype=F64)  # on the line both signs give the same
+    value = {
+        "explicit": lambda: losses.explicit_at(model, x0, noise, node, score=line.target, weight="sigma2"),
+        "implicit": lambda: node.sigma**2 * losses.implicit_at(model, state, node),
+        "sliced": lambda: node.sigma**2 * losses.sliced_at(model, state, node, signs),
+        "sliced, plain": lambda: node.sigma**2 * losses.sliced_at(model, state, node, signs, variance_reduction=False),
+        "denoising": lambda: (
+            0.5 * losses.denoising_at(model, x0, noise, node, target="score", weight="sigma2", reduction="sum")
+        ),
+    }[name]()
+    return weight @ value
+
+
+MATCHING = ("explicit", "implicit", "sliced", "sliced, plain", "denoising")
+CASES = [
+    ("vp", 0.3),
+    ("vp", 0.6),
+    ("sub_vp", 0.4),
+    ("ve", 0.5),
+    ("ve", 0.75),
+    ("flow", 0.5),
+    ("edm", 0.7),
+    ("vdm", 0.6),
+]
+
+
+@pytest.mark.parametrize("law", ["normal", "mixture"])
+@pytest.mark.parametrize("name", MATCHING)
+def test_the_exact_score_is_the_minimum(name: str, law: str) -> None:
+    r"""With the Fisher information J of the diffused law, the minima are 0, :math:`-\tfrac12\sigma^2 J` (twice) and
+    :math:`\tfrac12(1 - \sigma^2 J) = \tfrac12 E\,Cov(\varepsilon|x_t)`, and a noise estimate off by a h costs
+    :math:`\tfrac12 a^2 E h^2` more, exactly: J and :math:`E h^2` by a grid over the density."""
+    line = NORMAL if law == "normal" else MIXTURE
+    for process, t in CASES:
+        sde = PROCESSES[process]
+        exact, sigma = line.target.score(sde), float(sde.sigma(t))
+
+        def fisher(x: Tensor, exact: Any = exact, t: float = t) -> Tensor:
+            return exact(x, t).square()
+
+        information = sigma**2 * line.mean(sde, t, fisher)
+        low = {"explicit": 0.0, "denoising": 0.5 * (1 - information)}.get(name, -0.5 * information)
+        if law == "normal":
+            variance = float(sde.alpha(t)) ** 2 * 0.3
+            assert 1 - information == pytest.approx(variance / (variance + sigma**2), rel=1e-9)
+        scale = (float(sde.alpha(t)) ** 2 + sigma**2) ** 0.5
+        costs = line.mean(sde, t, lambda x, scale=scale: bump(x / scale).square())
+        for a in (0.0, -0.7):
+            model = Off(exact, lambda x, a=a, scale=scale: a * bump(x / scale))
+            got = float(score_matching(name, model, line, t).detach())
+            assert got == pytest.approx(low + 0.5 * a**2 * costs, abs=3e-8 * (1 + costs))
+
+
+@pytest.mark.parametrize("prediction", ["noise", "data", "v"])
+def test_all_have_the_gradient_of_the_explicit_objective(prediction: str) -> None:
+    """A small network in float64: every parameter's expected gradient, by quadrature."""
+    sde = PROCESSES["vp"]
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1)).to(F64)
+    model = ScoreModel(lambda x, t: net(torch.cat([x, t[:, None]], 1)), sde, prediction)
+    gradients = {
+        name: torch.autograd.grad(score_matching(name, model, MIXTURE, 0.4), list(net.parameters()), allow_unused=True)
+        for name in MATCHING
+    }
+    for name in MATCHING[1:]:
+        for index, (got, exact) in enumerate(zip(gradients[name], gradients["explicit"], strict=True)):
+            if got is None:  # the divergence does not know the last bias; its other term does
+                continue
+            scale = float(exact.abs().max()) + 1e-3
+            assert float((got - exact).abs().max()) < 1e-6 * scale, (name, index)
+
+
+def test_all_signs_together_are_the_exact_trace() -> None:
+    """In three dimensions the mean of the sliced losses over all signs is the implicit one, both forms."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).to(F64)
+    x, t = draws((4, 3)), torch.zeros(4, dtype=F64)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * 3)
+    field = lambda x, t: net(x)  # noqa: E731
+    exact = losses.implicit_at(field, x, t)
+    jacobian = torch.func.vmap(torch.func.jacrev(net))(x)
+    by_hand = jacobian.diagonal(dim1=1, dim2=2).sum(1) + 0.5 * net(x).square().sum(1)
+    torch.testing.assert_close(exact, by_hand)
+    for reduction in (True, False):
+        got = losses.sliced_at(field, x, t, signs.expand(4, 8, 3), variance_reduction=reduction)
+        torch.testing.assert_close(got, exact)
+    torch.testing.assert_close(losses.implicit_at(field, x, t, signs.expand(4, 8, 3)), exact)
+    one = losses.sliced_at(field, x, t, signs[:1].expand(4, 1, 3), variance_reduction=False)
+    v = signs[0]
+    torch.testing.assert_close(one, torch.einsum("i,bij,j->b", v, jacobian, v) + 0.5 * (net(x) @ v) ** 2)
+
+
+def test_the_public_losses_of_states() -> None:
+    """With the exact trace the value of given states is known; with probes it is reproducible and of the same mean."""
+    x = draws((6, 2))
+    a = torch.tensor([[0.5, 0.2], [-0.3, 1.0]], dtype=F64)
+    field = lambda x, t: -x @ a * (1 + t[:, None])  # noqa: E731
+    t = torch.linspace(0, 1, 6, dtype=F64)
+    exact = -1.5 * (1 + t) + 0.5 * field(x, t).square().sum(1)
+    torch.testing.assert_close(losses.implicit_score_matching(field, x, t=t), exact)
+    for loss in (
+        functools.partial(losses.sliced_score_matching, probes=3),
+        functools.partial(losses.sliced_score_matching, probe="gaussian"),
+        functools.partial(losses.implicit_score_matching, divergence="hutchinson", probes=2),
+    ):
+        first, again = (loss(field, x, torch.Generator().manual_seed(0), t=t) for _ in range(2))
+        assert torch.equal(first, again) and not torch.allclose(first, exact)
+    diagonal = losses.sliced_score_matching(lambda x, t: -2 * x, x, t=0.5)  # signs are exact on a diagonal
+    torch.testing.assert_close(diagonal, -4 + 2 * x.square().sum(1))
+    with torch.no_grad():
+        assert not losses.implicit_score_matching(field, x, t=t).requires_grad
+
+
+def test_weights_of_the_implicit_losses() -> None:
+    model = ScoreModel(shifted, scoresde.VPSDE(), "noise")
+    t = torch.tensor([0.2, 0.7], dtype=F64)
+    node = model.sde.nodes(t)
+    law = Given(t, torch.tensor([2.0, 3.0], dtype=F64))
+    for loss in (losses.implicit_score_matching, losses.sliced_score_matching):
+        plain, weighed = (
+            loss(model, torch.zeros(2, 3, dtype=F64), torch.Generator().manual_seed(0), times=law, weight=w)
+            for w in ("constant", "sigma2")
+        )
+        torch.testing.assert_close(weighed, node.sigma**2 * plain)
+        noise = draws_of(torch.Generator().manual_seed(0), (2, 3))
+        by_hand = -3 / node.sigma**2 + 0.5 * ((noise + 1) / node.sigma[:, None]).square().sum(1)
+        torch.testing.assert_close(plain, law.made.weight * by_hand)
+
+
+def draws_of(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
+    """The noise of a loss: after the uniform numbers, one a sample."""
+    torch.rand(shape[0], generator=generator, dtype=F64)
+    return torch.randn(shape, generator=generator, dtype=F64)
+
+
+# ---- processes that are not affine -----------------------------------------------------------------------------------
+
+
+class DoubleWell(scoresde.SDE):
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        return x - x**3
+
+    def diffusion(self, t: Any) -> Tensor:
+        return 1.0 + 0.5 * torch.as_tensor(t)
+
+
+WELL = DoubleWell(t_min=0.0, t_max=2.0, prior=scoresde.NormalPrior(1.0))
+
+
+def test_the_minimum_of_the_transition_loss_is_the_score_after_the_step() -> None:
+    """States N(0, 0.3) and one Euler step of the double well: the law after it by quadrature, its score by automatic
+    differentiation. The gradient of the loss in any direction is 0 there, and is not at the score before the step."""
+    t, step = 0.4, 0.2
+    z, w = hermite(80)
+    start = math.sqrt(0.3) * z
+    spread = (1 + 0.5 * t) * math.sqrt(step)
+    middle = start + step * (start - start**3)
+
+    def after(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            density = (w * torch.exp(-0.5 * ((y - middle) / spread) ** 2)).sum(1)
+            return torch.autograd.grad(density.log().sum(), y)[0]
+
+    x, noise = (v.reshape(-1, 1) for v in torch.broadcast_tensors(start[:, None], z))
+    weight = (w[:, None] * w).flatten()
+
+    def slope(score: Callable[[Tensor], Tensor], direction: Callable[[Tensor], Tensor]) -> float:
+        size = torch.zeros((), dtype=F64, requires_grad=True)
+        field = lambda y, t: score(y) + size * direction(y)  # noqa: E731
+        value = weight @ losses.transition_at(field, x, noise, sde=WELL, t=t, step=step)
+        return torch.autograd.grad(value, size)[0].item()
+
+    for direction in (lambda y: y, bump, torch.cos):
+        assert abs(slope(after, direction)) < 1e-8
+    assert abs(slope(lambda y: -y / 0.3, bump)) > 0.01
+
+
+def test_sliced_score_matching_finds_the_score_of_a_simulated_law() -> None:
+    """The stationary law of the Ornstein–Uhlenbeck process dx = -x dt + dw is N(0, 1/2): over 40,000 states at t = 6,
+    simulated in steps of 0.05 (law N(0, 1/(2 - h))), the loss of s = -c x has its minimum at c = 2 - h, within 4.9
+    standard errors of c, which are sqrt(2 / n) c."""
+
+    class OU(scoresde.SDE):
+        def drift(self, x: Tensor, t: Any) -> Tensor:
+            return -x
+
+        def diffusion(self, t: Any) -> Tensor:
+            return torch.as_tensor(1.0)
+
+    sde = OU(t_min=0.0, t_max=6.0, prior=scoresde.NormalPrior(1.0))
+    x = scoresde.simulate(sde, torch.zeros(40_000, 1, dtype=F64), steps=120, seed=0).x
+    c = torch.ones((), dtype=F64, requires_grad=True)
+    value = losses.sliced_score_matching(lambda y, t: -c * y, x, t=6.0).mean()
+    # quadratic in c: -c + c^2 E[x^2] / 2
+    (slope,) = torch.autograd.grad(value, c)
+    best = 1 - float(slope) / float(x.square().mean())
+    assert best == pytest.approx(2 - 0.05, abs=4.9 * math.sqrt(2 / 40_000) * 1.95)
+
+
+# ---- every loss ------------------------------------------------------------------------------------------------------
+
+CHAIN = BetaChain.linear(20)
+
+
+def net(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    return torch.tanh(x) if label is None else torch.tanh(x) + label.to(x)[:, None]
+
+
+def plain(function: Callable[..., Tensor] = net) -> ScoreModel:
+    return ScoreModel(function, scoresde.VPSDE(), "noise")
+
+
+def chained(function: Callable[..., Tensor] = net) -> ScoreModel:
+    return ScoreModel(function, CHAIN.sde(), "noise", time_input="index", chain=CHAIN)
+
+
+def learned(function: Callable[..., Tensor] = net) -> ScoreModel:
+    def doubled(x: Tensor, t: Tensor, **context: Any) -> Tensor:
+        out = function(x, t, **context)
+        return torch.cat([out, 0.5 * out], 1)
+
+    doubled.__signature__ = __import__("inspect").signature(function)  # type: ignore[attr-defined]
+    return ScoreModel(doubled, CHAIN.sde(), "noise", time_input="index", chain=CHAIN, variance="learned_range")
+
+
+TARGET = scoresde.targets.Gaussian(torch.zeros(3), 0.5)
+ALL: dict[str, tuple[Callable[..., Tensor], Callable[..., ScoreModel]]] = {
+    "explicit": (functools.partial(losses.explicit_score_matching, score=TARGET), plain),
+    "implicit": (losses.implicit_score_matching, plain),
+    "hutchinson": (functools.partial(losses.implicit_score_matching, divergence="hutchinson"), plain),
+    "sliced": (losses.sliced_score_matching, plain),
+    "denoising sm": (losses.denoising_score_matching, plain),
+    "denoising": (losses.denoising, plain),
+    "edm": (losses.edm, plain),
+    "v": (losses.v_prediction, plain),
+    "flow": (losses.flow_matching, plain),
+    "min_snr": (losses.min_snr, plain),
+    "p2": (losses.p2, plain),
+    "likelihood": (losses.likelihood_weighted, plain),
+    "vdm": (losses.vdm, plain),
+    "vdm, discrete": (functools.partial(losses.vdm, steps=10), plain),
+    "simple": (losses.ddpm_simple, chained),
+    "vlb": (losses.ddpm_vlb, chained),
+    "vlb, learned": (losses.ddpm_vlb, learned),
+    "hybrid": (losses.iddpm_hybrid, learned),
+}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_generator_is_the_only_source_of_randomness(name: str) -> None:
+    loss, make = ALL[name]
+    x0 = torch.randn(6, 3, generator=seeded())
+    before, state = x0.clone(), torch.random.get_rng_state()
+    first = loss(make(), x0, seeded(1))
+    assert first.shape == (6,) and first.dtype == torch.float32 and bool(torch.isfinite(first).all())
+    assert torch.equal(loss(make(), x0, seeded(1)), first)
+    assert not torch.equal(loss(make(), x0, seeded(2)), first)
+    assert torch.equal(torch.random.get_rng_state(), state) and torch.equal(x0, before)
+    torch.manual_seed(5)
+    a = loss(make(), x0)
+    torch.manual_seed(5)
+    assert torch.equal(loss(make(), x0), a)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_context_reaches_the_network(name: str) -> None:
+    loss, make = ALL[name]
+    x0, seen = torch.randn(4, 3, generator=seeded()), []
+
+    def told(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        seen.append(label)
+        return net(x, t, label)
+
+    label = torch.arange(4)
+    first = loss(make(told), x0, seeded(), label=label)
+    assert seen and all(torch.equal(s, label) for s in seen)
+    assert not torch.allclose(first, loss(make(told), x0, seeded(), label=label + 1))
+    with pytest.raises(InvalidArgumentError, match="'lable' is neither"):
+        loss(make(told), x0, seeded(), lable=label)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_reach_the_network(name: str) -> None:
+    loss, make = ALL[name]
+    scale = torch.ones((), requires_grad=True)
+    value = loss(make(lambda x, t: scale * torch.tanh(x)), torch.randn(6, 3, generator=seeded()), seeded())
+    (gradient,) = torch.autograd.grad(value.mean(), scale)
+    assert math.isfinite(gradient.item()) and gradient.item() != 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shapes_and_dtypes(name: str) -> None:
+    loss, make = ALL[name]
+    shapes = [(6, 3)] if name == "explicit" else [(6, 3), (6, 3, 2, 2), (1, 1)]
+    for shape in shapes:
+        for dtype, out in ((torch.float16, torch.float32), (torch.float32, torch.float32), (F64, F64)):
+            value = loss(make(), torch.zeros(shape, dtype=dtype), seeded())
+            assert value.shape == shape[:1] and value.dtype == out
+    assert loss(make(), torch.zeros(0, 3), seeded()).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_graph_under_no_grad(name: str) -> None:
+    loss, make = ALL[name]
+    scale = torch.ones((), requires_grad=True)
+    with torch.no_grad():
+        assert not loss(make(lambda x, t: scale * torch.tanh(x)), torch.zeros(2, 3), seeded()).requires_grad
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_loss_that_is_not_finite_names_its_time(name: str) -> None:
+    loss, make = ALL[name]
+    x0 = torch.zeros(5, 3)
+    x0[3] = math.nan
+    with pytest.raises(NonFiniteError, match=r"`x0` has NaN or infinite values in samples \[3\]") as caught:
+        loss(make(), x0, seeded())
+    assert caught.value.indices == [3] and caught.value.stage == "input" and caught.value.t is not None
+
+    def broken(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(torch.arange(len(x))[:, None] == 2, math.nan, 1.0) * x
+
+    with pytest.raises(NonFiniteError, match=r"t = .*first \[2\]") as caught:
+        loss(make(broken), torch.ones(5, 3), seeded())
+    assert caught.value.stage == "score" and caught.value.indices == [2]
+
+
+BAD: dict[str, tuple[Callable[[Callable[..., Tensor], Any], Any], type[Exception], str]] = {
+    "integers": (lambda loss, m: loss(m, torch.zeros(2, 3, dtype=torch.long)), InvalidTypeError, "`x0`.*float"),
+    "no event": (lambda loss, m: loss(m, torch.zeros(3)), InvalidArgumentError, "batch"),
+    "no tensor": (lambda loss, m: loss(m, [[0.0]]), InvalidTypeError, "`x0`"),
+    "no model": (lambda loss, m: loss(3.0, torch.zeros(2, 3)), InvalidTypeError, "ScoreModel|callable"),
+    "no law": (lambda loss, m: loss(m, torch.zeros(2, 3), times="uniform"), ScoreSDEError, "times"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("name", ALL)
+def test_bad_input_is_refused(name: str, case: str) -> None:
+    loss, make = ALL[name]
+    call, kind, words = BAD[case]
+    with pytest.raises(kind, match=words):
+        call(loss, make())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_network_of_another_shape_is_refused(name: str) -> None:
+    loss, make = ALL[name]
+    with pytest.raises(ScoreFnError, match="shape"):
+        loss(make(lambda x, t: x[:, :1]), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "edm"])
+def test_a_bare_network_is_refused(name: str) -> None:
+    loss, _ = ALL[name]
+    with pytest.raises(ScoreSDEError, match=r"ScoreModel\("):
+        loss(net, torch.zeros(2, 3))
+
+
+CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "target": (lambda: losses.denoising(plain(), torch.zeros(1, 2), target="nois"), InvalidArgumentError, "'noise'"),
+    "weight": (lambda: losses.p2(plain(), torch.zeros(1, 2), k=0.0), InvalidArgumentError, "`k`"),
+    "weight name": (
+        lambda: losses.denoising(plain(), torch.zeros(1, 2), weight="min_snrr"),
+        InvalidArgumentError,
+        "'min_snr'",
+    ),
+    "weight shape": (
+        lambda: losses.denoising(plain(), torch.zeros(2, 2), weight=lambda n: torch.ones(3)),
+        InvalidArgumentError,
+        "one value a sample",
+    ),
+    "weight type": (lambda: losses.denoising(plain(), torch.zeros(1, 2), weight=3.0), InvalidTypeError, "weight"),
+    "gamma": (lambda: losses.min_snr(plain(), torch.zeros(1, 2), gamma=-1.0), InvalidArgumentError, "gamma"),
+    "reduction": (
+        lambda: losses.denoising(plain(), torch.zeros(1, 2), reduction="men"),
+        InvalidArgumentError,
+        "'mean'",
+    ),
+    "importance": (lambda: losses.denoising(plain(), torch.zeros(1, 2), importance=1), InvalidTypeError, "importance"),
+    "divergence": (
+        lambda: losses.implicit_score_matching(plain(), torch.zeros(1, 2), divergence="exct"),
+        InvalidArgumentError,
+        "'exact'",
+    ),
+    "probe": (
+        lambda: losses.sliced_score_matching(plain(), torch.zeros(1, 2), probe="g"),
+        InvalidArgumentError,
+        "probe",
+    ),
+    "probes": (
+        lambda: losses.sliced_score_matching(plain(), torch.zeros(1, 2), probes=0),
+        InvalidArgumentError,
+        "probes",
+    ),
+    "blocked": (
+        lambda: losses.sliced_score_matching(plain(lambda x, t: x.detach()), torch.zeros(1, 2)),
+        ScoreFnError,
+        "Gradients",
+    ),
+    "score": (
+        lambda: losses.explicit_score_matching(plain(), torch.zeros(1, 2), score=3),  # type: ignore[arg-type]
+        InvalidTypeError,
+        "score",
+    ),
+    "score shape": (
+        lambda: losses.explicit_score_matching(plain(), torch.zeros(1, 2), score=lambda x, t: x[:, :1]),
+        ScoreFnError,
+        "shape",
+    ),
+    "levels": (lambda: losses.edm(plain(), torch.zeros(1, 2), levels=3), InvalidTypeError, "levels"),  # type: ignore
+    "sigma_data": (lambda: losses.edm(plain(), torch.zeros(1, 2), sigma_data=-1), InvalidArgumentError, "sigma_data"),
+    "inference mode": (lambda: inference(), InvalidArgumentError, "inference_mode"),
+    "no score": (lambda: losses.sliced_score_matching(3, torch.zeros(1, 2), t=0.5), InvalidTypeError, "score_fn"),
+    "states": (lambda: losses.sliced_score_matching(net, torch.zeros(2), t=0.5), InvalidArgumentError, "batch"),
+    "times of states": (
+        lambda: losses.sliced_score_matching(net, torch.zeros(3, 2), t=torch.zeros(2)),
+        InvalidArgumentError,
+        "`t`",
+    ),
+    "NaN states": (
+        lambda: losses.sliced_score_matching(net, torch.full((3, 2), math.nan), t=0.5),
+        NonFiniteError,
+        "t = 0.5",
+    ),
+    "no process": (
+        lambda: losses.transition_score_matching(net, torch.zeros(1, 2), sde=3, t=0.5, step=0.1),  # type: ignore
+        InvalidTypeError,
+        "sde",
+    ),
+    "a step of 0": (
+        lambda: losses.transition_score_matching(net, torch.zeros(1, 2), sde=WELL, t=0.5, step=0.0),
+        InvalidArgumentError,
+        "step",
+    ),
+    "a step beyond": (
+        lambda: losses.transition_score_matching(net, torch.zeros(1, 2), sde=WELL, t=1.95, step=0.1),
+        InvalidArgumentError,
+        "step",
+    ),
+    "events": (
+        lambda: losses.denoising(ScoreModel(net, scoresde.VPSDE(), "noise", event_shape=(3,)), torch.zeros(1, 2)),
+        InvalidArgumentError,
+        "events of shape",
+    ),
+}
+
+
+def inference() -> Tensor:
+    with torch.inference_mode():
+        return losses.implicit_score_matching(plain(), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_refusals(case: str) -> None:
+    call, kind, words = CALLS[case]
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_edm_takes_models_and_networks() -> None:
+    """A raw network, and a ScoreModel that predicts F, or the noise, of the same denoiser: the same loss."""
+    x0 = draws((8, 3))
+    sde = scoresde.EDMSDE(1e-6, 1e6)
+    raw = lambda x, c: torch.tanh(x) + c[:, None]  # noqa: E731
+    model = ScoreModel(raw, sde, "edm", sigma_data=0.7)
+    as_noise = ScoreModel(lambda x, t: model.noise(x, t), sde, "noise", sigma_data=0.7)
+    first = losses.edm(raw, x0, seeded(), sigma_data=0.7)
+    for other in (model, as_noise):
+        torch.testing.assert_close(losses.edm(other, x0, seeded()), first, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(losses.edm(model, x0, seeded(), levels=losses.LogNormal()), first, rtol=1e-8, atol=1e-10)
+    double = losses.edm(model, x0, seeded(), levels=losses.LowDiscrepancy(losses.NoiseLevels()))
+    torch.testing.assert_close(double, first, rtol=1e-8, atol=1e-10)
+
+
+def test_the_mean_over_a_law_is_that_over_another() -> None:
+    """DSM of a wrong normal score over all of VP's interval: uniform, log-uniform and weighted times agree, by
+    quadrature over u and the noise."""
+    sde = scoresde.VPSDE()
+    model = Off(NORMAL.target.score(sde), lambda x: 0.3 * bump(x))
+    x0, noise, weight = NORMAL.pairs(12)
+    found = []
+    for law in (losses.Uniform(), losses.LogUniform(), losses.Importance(lambda n: n.g2 + 1)):
+        u, w = legendre(200)
+        draw = law.at(sde, u)
+        total = 0.0
+        for i in range(len(u)):
+            node = sde.nodes(draw.t[i].expand(len(x0)))
+            value = losses.denoising_at(model, x0, noise, node, target="score", weight="sigma2", reduction="sum")
+            total += float(w[i] * draw.weight[i] * (weight @ value))
+        found.append(total)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    assert found[2] == pytest.approx(found[0], rel=1e-5)
