@@ -285,4 +285,4 @@ def _end(sde: AffineSDE, t: float) -> Node:
 def _entropy(x0: Tensor, node: Node) -> Tensor:
     """Of q(z_0|x), nats."""
     one = 0.5 * (math.log(2 * math.pi * math.e) + 2 * node.sigma.log())
-    return (math.prod(x0.shape[1:]) * one).to(x0.dtype).expand(len(x0))
+    return (math.prod(x0.shape[1:]) * one).to(x0).expand(len(x0))
