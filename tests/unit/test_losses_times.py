@@ -141,8 +141,9 @@ CHAIN = BetaChain.linear(6)
 
 def filled() -> losses.LossSecondMoment:
     law = losses.LossSecondMoment(CHAIN, history=2, uniform_prob=0.1)
-    for scale in (5.0, 1.0, 3.0):  # the first is forgotten
-        law.update(torch.arange(6), scale * torch.arange(1, 7))
+    rising = torch.arange(1, 7)
+    for values in (5 * rising.flip(0), rising, 3 * rising):  # the first is forgotten
+        law.update(torch.arange(6), values)
     return law
 
 
