@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import discrete, grids, losses, models, plot, solvers, targets, testing
+from . import discrete, grids, losses, models, ncsnv2, nets, plot, solvers, targets, testing
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
@@ -60,6 +60,8 @@ from .sdes import (
     Node,
     NormalPrior,
     ReverseSDE,
+    ShiftedGamma,
+    SigmoidVPSDE,
     SubVPSDE,
 )
 from .simulate import simulate
@@ -117,6 +119,8 @@ __all__ = [
     "ScoreModel",
     "ScoreReport",
     "ScoreSDEError",
+    "ShiftedGamma",
+    "SigmoidVPSDE",
     "Solution",
     "SolveFailedError",
     "Solver",
@@ -143,6 +147,8 @@ __all__ = [
     "losses",
     "methods",
     "models",
+    "ncsnv2",
+    "nets",
     "plot",
     "reconstruct",
     "save",

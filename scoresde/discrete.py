@@ -30,7 +30,8 @@ from torch.nn.functional import logsigmoid
 
 from ._tensors import check_integer, check_number, check_times
 from .errors import InvalidArgumentError, unknown
-from .sdes import VDMSDE, AffineSDE, GaussianSDE, NormalPrior
+from .ncsnv2 import best_step, largest_distance, ratio
+from .sdes import VDMSDE, AffineSDE, GaussianSDE, NormalPrior, SigmoidVPSDE
 from .sdes.base import as_time
 
 C = TypeVar("C", bound="Chain")
@@ -314,6 +315,24 @@ class BetaChain(Chain):
         betas = math.sin(speed) * torch.sin(2 * a + speed) / torch.cos(a) ** 2
         return cls(betas.clamp(max=max_beta))
 
+    @classmethod
+    def sigmoid(
+        cls, n: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
+    ) -> BetaChain:
+        r"""Of the sigmoid schedule: :math:`\beta_i = \min(1 - \bar\alpha_{i+1}/\bar\alpha_i,\ \beta_{max})` with
+        :math:`\bar\alpha_i = \alpha^2(i/n)` of `scoresde.SigmoidVPSDE`.
+
+        Example:
+            >>> round(float(BetaChain.sigmoid(1000).alphas_bar[499]), 12)
+            0.5
+
+        References:
+            Jabri, Fleet, Chen (2022), algorithm 3. https://arxiv.org/abs/2212.11972
+        """
+        n = check_integer("n", n, low=2)
+        max_beta = check_number("max_beta", max_beta, low=0.0, high=1.0, strict=True)
+        return cls(SigmoidVPSDE(start, end, tau).betas(n).clamp(max=max_beta))
+
     @property
     def alphas_bar(self) -> Tensor:
         return torch.sigmoid(self.log_snrs)
@@ -402,6 +421,65 @@ class NoiseScales(Chain):
         if not low < high:
             raise InvalidArgumentError(f"`sigma_min` must be below `sigma_max`, got {sigma_min} and {sigma_max}.")
         return cls(torch.linspace(high, low, n, dtype=torch.float64).exp())
+
+    @classmethod
+    def ncsnv2(
+        cls,
+        data: Tensor,
+        sigma_min: float = 0.01,
+        overlap: float = 0.5,
+        *,
+        sample: int | None = None,
+        chunk: int = 1024,
+        generator: torch.Generator | None = None,
+    ) -> NoiseScales:
+        r"""NCSNv2's levels for a data set: geometric, from the largest distance between two data down to ``sigma_min``,
+        with a ratio near that of `scoresde.ncsnv2.ratio`.
+
+        Args:
+            data: ``(n, *event)``, events of 5 numbers or more.
+            sigma_min: the cleanest level, below what can be seen in the data; the published 0.01 is for data in [0, 1].
+            overlap: how much neighbouring levels overlap; the published lists have 0.566.
+            sample, chunk, generator: of `scoresde.ncsnv2.largest_distance`.
+
+        Raises:
+            InvalidArgumentError: sigma_min is not below the largest distance, or the data do not fit.
+            NonFiniteError: the data have a value that is NaN or infinite.
+
+        Example:
+            >>> data = torch.rand(100, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+            >>> chain = NoiseScales.ncsnv2(data)
+            >>> len(chain), round(float(chain.sigmas[-1]), 1)
+            (200, 23.5)
+
+        References:
+            Song, Ermon (2020), Improved Techniques for Training Score-Based Generative Models, sections 3.1 and 3.2.
+            https://arxiv.org/abs/2006.09011
+        """
+        low = check_number("sigma_min", sigma_min, low=0.0, strict=True)
+        high = largest_distance(data, sample=sample, chunk=chunk, generator=generator)
+        if not low < high:
+            raise InvalidArgumentError(
+                f"`sigma_min` must be below the largest distance between two data, {high:.4g}, got {sigma_min}."
+            )
+        wanted = ratio(data[0].numel(), overlap)
+        return cls.geometric(1 + max(1, round(math.log(high / low) / math.log(wanted))), low, high)
+
+    def langevin_step(self, moves: int = 5) -> float:
+        r"""NCSNv2's :math:`\epsilon` for `scoresde.solvers.AnnealedLangevin` with ``moves`` moves a level: the one that
+        keeps the samples' variance nearest to the level's, by `scoresde.ncsnv2.best_step` for the largest ratio of
+        neighbours.
+
+        Example:
+            >>> chain = NoiseScales.geometric(232, 0.01, 50.0)
+            >>> f"{chain.langevin_step(moves=5):.2g}"
+            '6.2e-06'
+
+        References:
+            Song, Ermon (2020), section 3.4. https://arxiv.org/abs/2006.09011
+        """
+        widest = math.exp(-0.5 * float(self.log_snrs.diff().min()))
+        return best_step(moves, widest) * float(self.sigmas[0]) ** 2
 
     @property
     def sigmas(self) -> Tensor:

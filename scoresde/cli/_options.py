@@ -22,6 +22,7 @@ SDES = {
     "ve": "VESDE",
     "subvp": "SubVPSDE",
     "cosine": "CosineVPSDE",
+    "sigmoid": "SigmoidVPSDE",
     "vdm": "VDMSDE",
     "edm": "EDMSDE",
     "flow": "FlowSDE",

@@ -6,7 +6,8 @@ from .forms import ReverseSDE
 from .gaussian import GaussianSDE
 from .priors import NormalPrior
 from .records import Estimate, Node
-from .vdm import VDMSDE, LinearGamma
+from .sigmoid import SigmoidVPSDE
+from .vdm import VDMSDE, LinearGamma, ShiftedGamma
 from .ve import EDMSDE, VESDE
 from .vp import VPSDE, CosineVPSDE, SubVPSDE
 
@@ -25,5 +26,7 @@ __all__ = [
     "Node",
     "NormalPrior",
     "ReverseSDE",
+    "ShiftedGamma",
+    "SigmoidVPSDE",
     "SubVPSDE",
 ]

@@ -41,6 +41,46 @@ class LinearGamma:
         return (gamma - self.gamma_min) / (self.gamma_max - self.gamma_min)
 
 
+@dataclass(frozen=True)
+class ShiftedGamma:
+    r""":math:`\gamma(t) = shift - \mathrm{log\text{-}SNR}(t)` of another process: the same schedule with more noise.
+
+    Larger images hide less behind the same noise. Simple diffusion so adds :math:`2\ln(64/d)` to the log-SNR of a
+    schedule that suits 64 pixels, for images of d pixels a side: ``shift = 2 * math.log(d / 64)``.
+
+    Args:
+        sde: the process whose log-SNR is shifted.
+        shift: what is subtracted from the log-SNR.
+
+    Example:
+        >>> cosine = scoresde.CosineVPSDE()
+        >>> gamma = ShiftedGamma(cosine, 2 * math.log(256 / 64))
+        >>> sde = VDMSDE(gamma, t_min=cosine.t_min, t_max=cosine.t_max)
+        >>> round(float(cosine.log_snr(0.5) - sde.log_snr(0.5)), 6)
+        2.772589
+
+    References:
+        Hoogeboom, Heek, Salimans (2023), Simple Diffusion, section 3.1. https://arxiv.org/abs/2301.11093
+    """
+
+    sde: AffineSDE
+    shift: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sde, AffineSDE):
+            raise InvalidTypeError(
+                f"`sde` must be an affine process such as scoresde.CosineVPSDE(), got {type(self.sde).__name__}."
+            )
+        check_number("shift", self.shift)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.shift - self.sde.log_snr(t)
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        """The t of a value."""
+        return self.sde.time(self.shift - gamma)
+
+
 class VDMSDE(AffineSDE):
     r"""Variance preserving through :math:`\gamma = -\ln \mathrm{SNR}`: :math:`\alpha^2 = \mathrm{sigmoid}(-\gamma(t)),\
     \sigma^2 = \mathrm{sigmoid}(\gamma(t))`.

@@ -154,7 +154,7 @@ def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
         ("sample",): [
             *("--model", "--sde", "--method", "--steps", "--num", "--label", "--seed", "--device", "--out", "--rtol"),
             *("--atol", "--denoise", "--no-denoise", "--grid", "--batch-size", "--quiet", "--option", "KEY=VALUE"),
-            *("vp, ve, subvp, cosine, vdm, edm, flow", ".png, .npz, .safetensors", "on for pictures"),
+            *("vp, ve, subvp, cosine, sigmoid, vdm, edm, flow", ".png, .npz, .safetensors", "on for pictures"),
         ],
         ("likelihood",): [
             *("DATA", "--model", "--sde", "--label", "--divergence", "--probes", "--probe", "--method", "--rtol"),

@@ -59,6 +59,15 @@ def cosine(t: Decimal, s: float) -> tuple[Decimal, Decimal]:
     return alpha, (1 - alpha * alpha).sqrt()
 
 
+def sigmoid(t: Decimal, start: float, end: float, tau: float) -> tuple[Decimal, Decimal]:
+    def logistic(u: Decimal) -> Decimal:
+        return 1 / (1 + (-u / Decimal(tau)).exp())
+
+    low, high = Decimal(start), Decimal(end)
+    first, now, last = logistic(low), logistic(low + (high - low) * t), logistic(high)
+    return ((last - now) / (last - first)).sqrt(), ((now - first) / (last - first)).sqrt()
+
+
 def vdm(t: Decimal, gamma_min: float, gamma_max: float) -> tuple[Decimal, Decimal]:
     low, high = Decimal(gamma_min), Decimal(gamma_max)
     gamma = low + (high - low) * t

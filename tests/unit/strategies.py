@@ -10,13 +10,25 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scoresde import EDMSDE, VDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, GaussianSDE, LinearGamma, SubVPSDE
+from scoresde import (
+    EDMSDE,
+    VDMSDE,
+    VESDE,
+    VPSDE,
+    CosineVPSDE,
+    FlowSDE,
+    GaussianSDE,
+    LinearGamma,
+    SigmoidVPSDE,
+    SubVPSDE,
+)
 
 PROCESSES: dict[str, Callable[[], Any]] = {
     "ve": VESDE,
     "vp": VPSDE,
     "sub_vp": SubVPSDE,
     "cosine": CosineVPSDE,
+    "sigmoid": SigmoidVPSDE,
     "vdm": VDMSDE,
     "edm": EDMSDE,
     "flow": FlowSDE,
@@ -101,6 +113,7 @@ named = st.one_of(
     st.builds(VPSDE, _floats(0.01, 2.0), _floats(2.0, 40.0)),
     st.builds(SubVPSDE, _floats(0.01, 2.0), _floats(2.0, 40.0)),
     st.builds(CosineVPSDE, _floats(1e-3, 0.1), t_max=_floats(0.5, 0.9946)),
+    st.builds(SigmoidVPSDE, _floats(-6.0, 0.0), _floats(0.5, 6.0), _floats(0.3, 3.0)),
     st.builds(lambda low, high: VDMSDE(LinearGamma(low, high)), _floats(-15.0, -5.0), _floats(1.0, 8.0)),
     st.builds(EDMSDE, _floats(1e-3, 0.1), _floats(1.0, 200.0)),
     st.builds(lambda low, high: FlowSDE(t_min=low, t_max=high), _floats(1e-5, 0.1), _floats(0.5, 0.999)),

@@ -26,8 +26,11 @@ from scoresde import (
     InvalidTypeError,
     LinearGamma,
     NormalPrior,
+    ShiftedGamma,
+    SigmoidVPSDE,
     SubVPSDE,
 )
+from scoresde.discrete import BetaChain
 from tests.unit import high_precision
 from tests.unit.strategies import PROCESSES, Schedule, monotone, named, schedules, three_times, times
 
@@ -177,6 +180,47 @@ def test_cosine_constants() -> None:
     assert float(default.log_snr(0.9946)) / 2 == pytest.approx(-4.8, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "tau"), [(-3.0, 3.0, 1.0), (0.0, 3.0, 0.7), (-3.0, 3.0, 0.3), (1.0, 9.0, 2.0)]
+)
+def test_sigmoid_is_the_published_schedule(start: float, end: float, tau: float) -> None:
+    sde = SigmoidVPSDE(start, end, tau)
+
+    def published(t: float) -> float:  # algorithm 1 of Chen (2023), without its clipping
+        v = [1 / (1 + math.exp(-u / tau)) for u in (start, start + t * (end - start), end)]
+        return (v[2] - v[1]) / (v[2] - v[0])
+
+    for t in (0.01, 0.3, 0.5, 0.9):
+        assert float(sde.alpha(t)) ** 2 == pytest.approx(published(t), rel=1e-11)
+        assert float(sde.alpha(t)) ** 2 + float(sde.sigma(t)) ** 2 == pytest.approx(1.0, rel=1e-14)
+    chain = BetaChain.sigmoid(100, start, end, tau)
+    wanted = [min(1 - published((i + 1) / 100) / published(i / 100), 0.999) for i in range(100)]
+    close(chain.betas, torch.tensor(wanted, dtype=F64), rtol=1e-9)
+    assert float(chain.betas[-1]) == pytest.approx(0.999, rel=1e-12)
+
+
+def test_sigmoid_has_the_limit_of_a_line() -> None:
+    """At a high temperature the signal's variance falls along a line."""
+    t = torch.linspace(0.01, 0.99, 9, dtype=F64)
+    close(SigmoidVPSDE(tau=1e4).alpha(t) ** 2, 1 - t, rtol=1e-6)
+
+
+def test_shifted_gamma_shifts_the_log_snr() -> None:
+    """With the shift of simple diffusion the noise over the signal is as many times larger as the image."""
+    base = CosineVPSDE()
+    sde = VDMSDE(ShiftedGamma(base, 2 * math.log(256 / 64)), t_min=base.t_min, t_max=base.t_max)
+    t = times(base, 9)
+    close(sde.sigma(t) / sde.alpha(t), 4 * base.sigma(t) / base.alpha(t), rtol=1e-13)
+    close(sde.time(sde.log_snr(t)), t, rtol=1e-12)
+    autodiff_agrees(sde, t)
+    bisected = VDMSDE(lambda u: ShiftedGamma(base, 1.0)(u), t_min=base.t_min, t_max=base.t_max)
+    close(bisected.time(bisected.log_snr(t)), t, rtol=1e-12)
+    with pytest.raises(InvalidTypeError, match="`sde` must be an affine process"):
+        ShiftedGamma(lambda t: t, 1.0)
+    with pytest.raises(InvalidArgumentError, match="`shift`"):
+        ShiftedGamma(base, math.nan)
+
+
 def test_vdm_constants() -> None:
     sde = VDMSDE()
     for t in (0.0, 0.3, 1.0):
@@ -204,6 +248,7 @@ def test_edm_and_flow_constants() -> None:
         ("vp", (1e-3, 1.0), 1.0),
         ("sub_vp", (1e-3, 1.0), 1.0),
         ("cosine", (1e-3, 0.9946), 1.0),
+        ("sigmoid", (1e-3, 0.9999), 1.0),
         ("vdm", (0.0, 1.0), 1.0),
         ("edm", (0.002, 80.0), 80.0),
         ("flow", (1e-3, 1 - 1e-3), 1 - 1e-3),
@@ -233,6 +278,7 @@ CHECKED = {
     "vp": (VPSDE, high_precision.vp, (0.1, 20.0)),
     "sub_vp": (SubVPSDE, high_precision.sub_vp, (0.1, 20.0)),
     "cosine": (lambda s: CosineVPSDE(s, t_max=1.0), high_precision.cosine, (0.008,)),
+    "sigmoid": (SigmoidVPSDE, high_precision.sigmoid, (-3.0, 3.0, 1.0)),
     "vdm": (lambda low, high: VDMSDE(LinearGamma(low, high)), high_precision.vdm, (-13.3, 5.0)),
     "edm": (lambda: EDMSDE(1e-7, 80.0), high_precision.edm, ()),
     "flow": (lambda: FlowSDE(t_min=1e-7, t_max=1.0), high_precision.flow, ()),
@@ -274,6 +320,20 @@ def test_twelve_digits_for_any_cosine(s: float, exponent: float) -> None:
     # alpha is cos of an angle near pi/2 at the noise end, where half an ulp of t is 1e-16 / (1 - t) of alpha
     assert errors[1] < 1e-12
     assert errors[0] < 1e-12 + 1e-15 / (1 - t)
+
+
+@given(
+    start=st.floats(-30.0, 30.0), width=st.floats(0.1, 30.0), tau=st.floats(0.2, 5.0), exponent=st.floats(-8.0, -1e-4)
+)
+@settings(max_examples=60)
+def test_twelve_digits_for_any_sigmoid(start: float, width: float, tau: float, exponent: float) -> None:
+    t, end = 10.0**exponent, start + width
+    sde = SigmoidVPSDE(start, end, tau)
+    errors = high_precision.relative_errors(
+        float(sde.alpha(t)), float(sde.sigma(t)), high_precision.sigmoid, t, start, end, tau
+    )
+    # logarithms of size u have an error of u eps, and half an ulp of t is 1e-16 / (1 - t) of alpha
+    assert max(errors) < 1e-13 * (10 + abs(start / tau) + abs(end / tau)) + 1e-15 / (1 - t)
 
 
 # The inverse of the log-SNR
@@ -888,6 +948,11 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         InvalidArgumentError,
         r"`alpha`",
     ),
+    ("sigmoid order", lambda: SigmoidVPSDE(3.0, -3.0), InvalidArgumentError, r"`start` must be below `end`, got 3.0"),
+    ("sigmoid tau", lambda: SigmoidVPSDE(tau=0.0), InvalidArgumentError, r"`tau` must be in \(0, inf\), got 0.0"),
+    ("sigmoid step", lambda: SigmoidVPSDE(tau=1e-3), InvalidArgumentError, r"`tau` must be at least 0.01 .* got 0.001"),
+    ("sigmoid at 1", lambda: SigmoidVPSDE(t_max=1.0), InvalidArgumentError, r"`t_max` must be in \(0, 1\), got 1.0"),
+    ("sigmoid betas", lambda: BetaChain.sigmoid(10, max_beta=1.0), InvalidArgumentError, r"`max_beta`"),
     ("prior type", lambda: VPSDE(prior=1.0), InvalidTypeError, r"`prior` must have the method from_normal"),
     ("prior std", lambda: NormalPrior(0.0), InvalidArgumentError, r"`std` must be in \(0, inf\), got 0.0"),
     ("prior nan", lambda: NormalPrior(math.nan), InvalidArgumentError, r"`std` .* got nan"),
@@ -914,7 +979,7 @@ GARBAGE = st.one_of(
 )
 
 
-@pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "cosine", "edm", "flow", "gamma"])
+@pytest.mark.parametrize("name", ["ve", "vp", "sub_vp", "cosine", "sigmoid", "edm", "flow", "gamma"])
 @given(st.data())
 @settings(max_examples=60)
 def test_constructors_raise_only_errors_of_the_package(name: str, data: st.DataObject) -> None:
@@ -923,6 +988,7 @@ def test_constructors_raise_only_errors_of_the_package(name: str, data: st.DataO
         "vp": (VPSDE, ["beta_min", "beta_max"]),
         "sub_vp": (SubVPSDE, ["beta_min", "beta_max"]),
         "cosine": (CosineVPSDE, ["s"]),
+        "sigmoid": (SigmoidVPSDE, ["start", "end", "tau"]),
         "edm": (EDMSDE, ["sigma_min", "sigma_max"]),
         "flow": (FlowSDE, []),
         "gamma": (LinearGamma, ["gamma_min", "gamma_max"]),

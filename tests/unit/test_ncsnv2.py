@@ -1,0 +1,282 @@
+"""NCSNv2's techniques: distances, overlaps and steps, against the published figures and written-out dynamics."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import InvalidArgumentError, InvalidTypeError, NonFiniteError, ncsnv2
+from scoresde.discrete import NoiseScales
+
+F64 = torch.float64
+V, T = InvalidArgumentError, InvalidTypeError
+
+# dimension, sigma_1, levels, moves, epsilon, spread: the five published configurations, sigma_L = 0.01
+PUBLISHED = {
+    "cifar10": (3072, 50.0, 232, 5, 6.2e-6, 1.0555),
+    "celeba": (12288, 90.0, 500, 5, 3.3e-6, 1.031),
+    "church": (27648, 140.0, 788, 4, 4.9e-6, 1.025),
+    "bedroom": (49152, 190.0, 1086, 3, 1.8e-6, 1.017),
+    "ffhq": (196608, 348.0, 2311, 3, 0.9e-6, 1.009),
+}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Technique 1
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1000])
+@pytest.mark.parametrize("event", [(1,), (3,), (2, 4, 4)])
+def test_the_largest_distance_is_that_of_all_pairs(event: tuple[int, ...], chunk: int) -> None:
+    for seed in range(5):
+        data = torch.randn(200, *event, generator=generator(seed)) ** 3 + 10.0  # far from the origin, long tails
+        flat = data.flatten(1).double()
+        exact = float((flat[:, None] - flat[None]).norm(dim=-1).max())
+        assert ncsnv2.largest_distance(data, chunk=chunk) == pytest.approx(exact, rel=1e-12)
+
+
+def test_the_largest_distance_may_be_between_any_two_blocks() -> None:
+    """Two corners of a cube among its centre, at every pair of places."""
+    for i in range(6):
+        for j in range(6):
+            if i != j:
+                data = torch.zeros(6, 3)
+                data[i], data[j] = 1.0, -1.0
+                assert ncsnv2.largest_distance(data, chunk=2) == pytest.approx(math.sqrt(12), rel=1e-14)
+
+
+def test_a_sample_of_the_data_gives_a_lower_bound() -> None:
+    data = torch.randn(300, 4, generator=generator())
+    whole = ncsnv2.largest_distance(data)
+    state = torch.random.get_rng_state()
+    part = ncsnv2.largest_distance(data, sample=20, generator=generator(1))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert part == ncsnv2.largest_distance(data, sample=20, generator=generator(1)) < whole
+    assert ncsnv2.largest_distance(data, sample=300, generator=generator(1)) == pytest.approx(whole, rel=1e-14)
+
+
+# Technique 2
+
+
+def normal_cdf(z: float) -> float:
+    return 0.5 * math.erfc(-z / math.sqrt(2))
+
+
+def test_overlap_is_the_published_expression() -> None:
+    for d in (2, 50, 3072):
+        for gamma in (1.0, 1.01, 1.3):
+            middle = math.sqrt(2 * d) * (gamma - 1)
+            wanted = normal_cdf(middle + 3 * gamma) - normal_cdf(middle - 3 * gamma)
+            assert ncsnv2.overlap(d, gamma) == pytest.approx(wanted, rel=1e-11, abs=1e-14)
+    assert 0 < ncsnv2.overlap(3072, 1.3) < 1e-80  # a tail that a difference of numbers near 1 loses
+
+
+def test_overlap_is_the_share_of_radii() -> None:
+    """Of points of the cleaner level, those within three deviations of the noisier one's radii, by the exact law."""
+    from scipy.stats import chi2
+
+    for d, gamma in ((3072, 1.04), (300_000, 1.004), (30_000_000, 1.0004)):
+        radii = [gamma * (math.sqrt(d) + k * math.sqrt(0.5)) for k in (-3, 3)]
+        exact = chi2(d).cdf(radii[1] ** 2) - chi2(d).cdf(radii[0] ** 2)
+        assert ncsnv2.overlap(d, gamma) == pytest.approx(exact, abs=0.2 / math.sqrt(d))  # radii are normal in the limit
+
+
+@pytest.mark.parametrize("d", [5, 6, 50, 3072, 196608])
+@pytest.mark.parametrize("target", [1e-6, 0.1, 0.5, 0.9, 0.99])
+def test_ratio_solves_for_the_overlap(d: int, target: float) -> None:
+    gamma = ncsnv2.ratio(d, target)
+    assert gamma > 1
+    assert ncsnv2.overlap(d, gamma) == pytest.approx(target, rel=1e-9)
+
+
+def test_ratio_is_near_its_large_dimension_limit() -> None:
+    assert ncsnv2.ratio(10**6) == pytest.approx(1 + 3 / math.sqrt(2e6), abs=1e-5)
+
+
+def test_the_levels_of_cifar10() -> None:
+    """219 levels at an overlap of one half; the published 232 and the other lists overlap by 0.5662 to 0.5670."""
+    levels = 1 + math.log(50 / 0.01) / math.log(ncsnv2.ratio(3072))
+    assert round(levels) == 219
+    for d, largest, count, *_ in PUBLISHED.values():
+        gamma = (largest / 0.01) ** (1 / (count - 1))
+        assert 0.566 < ncsnv2.overlap(d, gamma) < 0.567
+        assert 1 + math.log(largest / 0.01) / math.log(ncsnv2.ratio(d, 0.5665)) == pytest.approx(count, rel=2e-3)
+
+
+def test_the_levels_of_a_data_set() -> None:
+    data = torch.rand(50, 1, 28, 28, generator=generator())
+    chain = NoiseScales.ncsnv2(data, sigma_min=0.02, overlap=0.4, chunk=16)
+    assert float(chain.sigmas[0]) == pytest.approx(0.02, rel=1e-12)
+    assert float(chain.sigmas[-1]) == pytest.approx(ncsnv2.largest_distance(data), rel=1e-12)
+    ratios = chain.sigmas[1:] / chain.sigmas[:-1]
+    assert float(ratios.max() / ratios.min()) == pytest.approx(1.0, rel=1e-12)
+    assert ncsnv2.overlap(784, float(ratios[0])) == pytest.approx(0.4, abs=0.01)  # rounded to a number of levels
+    assert chain.labels[-1] == 0  # the noisiest first, as in NCSN's list
+    sampled = NoiseScales.ncsnv2(data, sample=10, generator=generator(2))
+    assert sampled.sigmas[-1] < chain.sigmas[-1]
+
+
+# Technique 4
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_spreads(name: str) -> None:
+    _, largest, count, moves, epsilon, wanted = PUBLISHED[name]
+    gamma = (largest / 0.01) ** (1 / (count - 1))
+    assert ncsnv2.spread(epsilon / 1e-4, moves, gamma) == pytest.approx(wanted, abs=5e-4)
+    # in the paper's own symbols
+    s2, a = 1e-4, epsilon
+    k = 2 * a / (s2 - s2 * (1 - a / s2) ** 2)
+    assert ncsnv2.spread(a / s2, moves, gamma) == pytest.approx(
+        (1 - a / s2) ** (2 * moves) * (gamma**2 - k) + k, rel=1e-11
+    )
+
+
+@pytest.mark.parametrize("name", ["cifar10", "celeba", "bedroom", "ffhq"])
+def test_the_best_step_is_the_published_one(name: str) -> None:
+    """To the two digits that are published; of LSUN church 4.9e-6 is, where 2.3e-6 is best."""
+    _, largest, count, moves, epsilon, _ = PUBLISHED[name]
+    got = NoiseScales.geometric(count, 0.01, largest).langevin_step(moves)
+    assert float(f"{got:.1e}" if name != "ffhq" else f"{got:.0e}") == pytest.approx(epsilon, rel=1e-12)
+
+
+def test_the_published_step_of_church_is_not_the_best() -> None:
+    _, largest, count, moves, epsilon, _ = PUBLISHED["church"]
+    gamma = (largest / 0.01) ** (1 / (count - 1))
+    best = ncsnv2.best_step(moves, gamma)
+    assert best * 1e-4 == pytest.approx(2.31e-6, rel=2e-3)
+    assert ncsnv2.spread(best, moves, gamma) < ncsnv2.spread(epsilon / 1e-4, moves, gamma) - 0.002
+
+
+@pytest.mark.parametrize("moves", [1, 2, 5, 100])
+@pytest.mark.parametrize("gamma", [1.0 + 1e-6, 1.0045, 1.04, 1.668, 5.0, 1000.0])
+def test_the_best_step_has_the_least_spread(moves: int, gamma: float) -> None:
+    best = ncsnv2.best_step(moves, gamma)
+    assert 0 < best < 1
+    least = ncsnv2.spread(best, moves, gamma)
+    everywhere = [ncsnv2.spread(10**-e, moves, gamma) for e in torch.linspace(1e-3, 8, 2000).tolist()]
+    assert least <= min(everywhere) * (1 + 1e-13)
+    assert least > 1  # no step keeps the level's own variance
+
+
+@pytest.mark.parametrize(("snr", "epsilon"), [(0.176, 6.2e-6), (0.316, 2e-5), (0.128, 3.3e-6), (0.095, 1.8e-6)])
+def test_the_units_of_score_sde(snr: float, epsilon: float) -> None:
+    """Score-SDE's configurations give the same steps as signal-to-noise ratios, to their two or three digits."""
+    assert 2 * (snr * 0.01) ** 2 == pytest.approx(epsilon, rel=0.012)
+
+
+def chain_variances(chain: NoiseScales, epsilon: float, moves: int, score) -> float:
+    """The variance that the solver itself leaves at the last level, by probing it with one draw at a time.
+
+    The samples are linear in the start and the draws; row k of the batch sees a 1 at draw k and 0 elsewhere.
+    """
+    sde = chain.sde()
+    draws = len(chain) * moves
+    x = torch.zeros(draws + 1, 1, dtype=F64)
+    x[0] = float(chain.sigmas[-1])  # one deviation of the start
+    seen: list[int] = []
+
+    def unit(k: int, like: torch.Tensor) -> torch.Tensor:
+        seen.append(k)
+        out = torch.zeros_like(like)
+        out[len(seen)] = 1.0
+        return out
+
+    solution = scoresde.solve(
+        sde, score, x, method="annealed_langevin", epsilon=epsilon, moves=moves, grid=chain.grid(), noise=unit
+    )
+    assert len(seen) == draws
+    return float(solution.x.square().sum()) / float(chain.sigmas[0]) ** 2
+
+
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_the_spread_is_that_of_the_solver(count: int) -> None:
+    gamma, moves = 1.04, 3
+    chain = NoiseScales.geometric(count, 0.01, 0.01 * gamma ** (count - 1))
+    sde = chain.sde()
+    epsilon = chain.langevin_step(moves)
+    got = chain_variances(chain, epsilon, moves, lambda x, t: -x / sde.sigma(t.double())[:, None] ** 2)
+    step = epsilon / 1e-4
+    variance = ncsnv2.spread(step, moves, 1.0)  # the first level starts with its own variance
+    for _ in range(count - 1):
+        variance = ncsnv2.spread(step, moves, gamma, variance)
+    assert got == pytest.approx(variance, rel=1e-10)
+
+
+def test_along_a_list_the_variance_settles() -> None:
+    """CIFAR-10's: 1.128 along the list, where one level from a right start gives 1.055."""
+    gamma, step, moves = (50 / 0.01) ** (1 / 231), 6.2e-2, 5
+    keep = (1 - step) ** (2 * moves)
+    limit = 2 / (2 - step) * (1 - keep) / (1 - keep * gamma**2)
+    variance = 1.0
+    for _ in range(231):
+        variance = ncsnv2.spread(step, moves, gamma, variance)
+    assert variance == pytest.approx(limit, rel=1e-12)
+    assert limit == pytest.approx(1.1283, abs=1e-4)
+
+
+def test_the_step_of_an_uneven_list_is_that_of_its_widest_ratio() -> None:
+    chain = NoiseScales([0.01, 0.011, 0.02, 0.021])
+    assert chain.langevin_step(3) == pytest.approx(ncsnv2.best_step(3, 2 / 1.1) * 1e-4, rel=1e-9)
+
+
+# Technique 3
+
+
+def test_a_network_divided_by_the_level_is_a_noise_prediction() -> None:
+    chain = NoiseScales.geometric(10, 0.01, 1.0)
+    sde = chain.sde()
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x)
+
+    model = scoresde.ScoreModel(lambda x, t: -f(x), sde, prediction="noise")
+    x, t = torch.randn(4, 3, dtype=F64, generator=generator()), torch.tensor([0.0, 2.0, 5.5, 9.0], dtype=F64)
+    torch.testing.assert_close(model(x, t), f(x) / sde.sigma(t)[:, None], rtol=1e-13, atol=0)
+
+
+# Bad input
+
+DATA = torch.randn(4, 6, generator=generator())
+BAD = [
+    (lambda: ncsnv2.largest_distance([1.0, 2.0]), T, ("`data`", "list")),
+    (lambda: ncsnv2.largest_distance(torch.ones(3, 2, dtype=torch.long)), T, ("`data`", "int64")),
+    (lambda: ncsnv2.largest_distance(torch.ones(3)), V, ("`data`", "(3,)")),
+    (lambda: ncsnv2.largest_distance(torch.ones(1, 2)), V, ("`data`", "two", "1")),
+    (lambda: ncsnv2.largest_distance(torch.ones(5, 2)), V, ("`data`", "all are the same")),
+    (lambda: ncsnv2.largest_distance(torch.tensor([[1.0], [math.nan]])), NonFiniteError, ("`data`", "NaN")),
+    (lambda: ncsnv2.largest_distance(torch.tensor([[1.0], [math.inf]])), NonFiniteError, ("`data`", "NaN")),
+    (lambda: ncsnv2.largest_distance(DATA, chunk=0), V, ("`chunk`", "0")),
+    (lambda: ncsnv2.largest_distance(DATA, sample=1), V, ("`sample`", "1")),
+    (lambda: ncsnv2.largest_distance(DATA, sample=2.0), T, ("`sample`", "2.0")),
+    (lambda: ncsnv2.overlap(0, 1.1), V, ("`dimension`", "0")),
+    (lambda: ncsnv2.overlap(5, 0.9), V, ("`ratio`", "0.9")),
+    (lambda: ncsnv2.ratio(4), V, ("`dimension`", "4", "NoiseScales.geometric")),
+    (lambda: ncsnv2.ratio(3072.0), T, ("`dimension`", "3072.0")),
+    (lambda: ncsnv2.ratio(3072, 0.0), V, ("`target`", "0.0")),
+    (lambda: ncsnv2.ratio(3072, 1.0), V, ("`target`", "1.0")),
+    (lambda: ncsnv2.spread(0.0, 5, 1.1), V, ("`step`", "0.0")),
+    (lambda: ncsnv2.spread(2.0, 5, 1.1), V, ("`step`", "2.0")),
+    (lambda: ncsnv2.spread(0.1, 0, 1.1), V, ("`moves`", "0")),
+    (lambda: ncsnv2.spread(0.1, 5, 0.5), V, ("`ratio`", "0.5")),
+    (lambda: ncsnv2.spread(0.1, 5, 1.1, -1.0), V, ("`start`", "-1")),
+    (lambda: ncsnv2.best_step(5, 1.0), V, ("`ratio`", "1.0")),
+    (lambda: ncsnv2.best_step(0, 1.1), V, ("`moves`", "0")),
+    (lambda: NoiseScales.ncsnv2(DATA, sigma_min=0.0), V, ("`sigma_min`", "0.0")),
+    (lambda: NoiseScales.ncsnv2(DATA, sigma_min=1e3), V, ("`sigma_min`", "largest distance", "1000")),
+    (lambda: NoiseScales.ncsnv2(DATA[:, :3]), V, ("`dimension`", "3")),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), BAD)
+def test_refuses_bad_input(call, error, words) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    for word in words:
+        assert word in str(caught.value)
