@@ -8,12 +8,29 @@ from typing import Any
 from torch import nn
 
 from ..errors import unknown
+from .classifier import Classifier
+from .embeddings import EMBEDDINGS, NoiseEmbedding, fourier_features
+from .external import External, from_diffusers
+from .gamma import MonotoneGamma
+from .mlp import MLP
 from .unet import UNet
 
-__all__ = ["ARCHITECTURES", "UNet", "build"]
+__all__ = [
+    "ARCHITECTURES",
+    "EMBEDDINGS",
+    "MLP",
+    "Classifier",
+    "External",
+    "MonotoneGamma",
+    "NoiseEmbedding",
+    "UNet",
+    "build",
+    "fourier_features",
+    "from_diffusers",
+]
 
 # The networks that a saved model may name. To save yours, add it here: its arguments must be JSON values.
-ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "mlp": MLP}
 
 
 def build(architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:

@@ -79,7 +79,6 @@ def test_unet_refuses_other_labels(net: UNet) -> None:
     "arguments",
     [
         {"event_shape": (8, 8)},
-        {"event_shape": (1, 7, 8)},
         {"event_shape": (0, 8, 8)},
         {"channels": 12},
         {"channels": 10**9},

@@ -1,0 +1,91 @@
+"""Networks of other libraries, called as networks are called here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .._signatures import accepts
+from .._tensors import check_flag, check_number
+from ..errors import InvalidTypeError, ScoreFnError
+
+__all__ = ["External", "from_diffusers"]
+
+
+class External(nn.Module):
+    r"""A network with another call, as ``net(x, time, **context)``.
+
+    Args:
+        net: called as ``net(x, time, **context)``, or as ``net(x, **context)``.
+        output: the attribute of what ``net`` returns that is the tensor; None if it returns the tensor.
+        names: what ``net`` calls an argument of the context, ``{"label": "class_labels"}``.
+        takes_time: whether ``net`` is told the time.
+        gain: what the output is multiplied by. NCSNv2's network f, with the score :math:`f(x)/\sigma`, is the noise
+            prediction of ``External(f, takes_time=False, gain=-1.0)``.
+
+    Raises:
+        InvalidTypeError: an argument has the wrong type.
+        ScoreFnError: in a call, the output has no such attribute, or it is no tensor.
+
+    Example:
+        >>> net = External(torch.tanh, takes_time=False, gain=-1.0)
+        >>> net(torch.zeros(2, 3), torch.ones(2)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Any],
+        *,
+        output: str | None = None,
+        names: Mapping[str, str] | None = None,
+        takes_time: bool = True,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not callable(net):
+            raise InvalidTypeError(f"`net` must be callable as net(x, time), got {type(net).__name__}.")
+        if output is not None and not isinstance(output, str):
+            raise InvalidTypeError(f"`output` must be the name of an attribute or None, got {output!r}.")
+        if names is not None and not isinstance(names, Mapping):
+            raise InvalidTypeError(f"`names` must be a mapping from names to names, got {type(names).__name__}.")
+        check_flag("takes_time", takes_time)
+        self.net = net
+        self.output = output
+        self.names = dict(names or {})
+        self.takes_time = takes_time
+        self.gain = check_number("gain", gain)
+
+    def accepts(self, name: str) -> bool:
+        """Whether the network has an argument of this name, for the ``context`` of a solve."""
+        return accepts(self.net, self.names.get(name, name))
+
+    def forward(self, x: Tensor, time: Tensor, **context: Any) -> Tensor:
+        given = (x, time) if self.takes_time else (x,)
+        out = self.net(*given, **{self.names.get(name, name): value for name, value in context.items()})
+        if self.output is not None:
+            out = getattr(out, self.output, out)
+        if not isinstance(out, Tensor):
+            wanted = "a tensor" if self.output is None else f"an object whose attribute {self.output!r} is a tensor"
+            raise ScoreFnError(f"The network must return {wanted}, got {type(out).__name__}.")
+        return out if self.gain == 1.0 else self.gain * out
+
+
+def from_diffusers(unet: Callable[..., Any]) -> External:
+    """A U-Net of diffusers as a network: ``unet(sample, timestep, class_labels=…).sample``.
+
+    It is called with the argument ``label`` for its ``class_labels``; other arguments, such as
+    ``encoder_hidden_states``, keep their names. Its time is the label of a level, so the model is
+    ``ScoreModel(from_diffusers(unet), chain.sde(), "noise", time_input="index", chain=chain)`` with the chain of its
+    scheduler's betas. diffusers itself is not imported.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> def unet(sample, timestep, class_labels=None):  # stands for a UNet2DModel
+        ...     return SimpleNamespace(sample=0.5 * sample)
+        >>> from_diffusers(unet)(torch.ones(1, 2), torch.tensor([7]), label=torch.tensor([3]))
+        tensor([[0.5000, 0.5000]])
+    """
+    return External(unet, output="sample", names={"label": "class_labels"})
