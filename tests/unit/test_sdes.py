@@ -193,6 +193,9 @@ def test_sigmoid_is_the_published_schedule(start: float, end: float, tau: float)
     for t in (0.01, 0.3, 0.5, 0.9):
         assert float(sde.alpha(t)) ** 2 == pytest.approx(published(t), rel=1e-11)
         assert float(sde.alpha(t)) ** 2 + float(sde.sigma(t)) ** 2 == pytest.approx(1.0, rel=1e-14)
+    t = times(sde, 17)
+    autodiff_agrees(sde, t)
+    close(sde.time(sde.log_snr(t)), t, rtol=1e-11)
     chain = BetaChain.sigmoid(100, start, end, tau)
     wanted = [min(1 - published((i + 1) / 100) / published(i / 100), 0.999) for i in range(100)]
     close(chain.betas, torch.tensor(wanted, dtype=F64), rtol=1e-9)
