@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgumentError, InvalidTypeError
+from .errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
 
 # A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
 Scalar: TypeAlias = Any
@@ -169,7 +169,7 @@ def warn_caller(message: str) -> None:
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level + 1)
+    warnings.warn(message, ScoreSDEWarning, stacklevel=level + 1)
 
 
 def check_number(

@@ -163,6 +163,15 @@ class OutputError(ScoreSDEError, OSError):
     """
 
 
+class ScoreSDEWarning(UserWarning):
+    """Something looks wrong, though it may be meant; every warning of this package is one.
+
+    Example:
+        >>> issubclass(ScoreSDEWarning, UserWarning)
+        True
+    """
+
+
 def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentError:
     """The error for a name that is not in a list, with the closest name as a suggestion.
 

@@ -2,19 +2,30 @@
 told in."""
 
 from .bits import bits_per_dim, dequantize
+from .bound import Bound, Term, variational_bound
 from .bounds import Bound, Term, chain_bound, variational_bound
+from .decoder import decoder_bound
+from .dequantisation import Dequantizer, TruncatedNormalDequantizer, UniformDequantizer, VariationalDequantizer
+from .discrete import LowerBound, discrete_log_likelihood
 from .flow import Likelihood, log_likelihood
 from .profile import DensityProfile, density_profile
 
 __all__ = [
     "Bound",
     "DensityProfile",
+    "Dequantizer",
     "Likelihood",
+    "LowerBound",
     "Term",
+    "TruncatedNormalDequantizer",
+    "UniformDequantizer",
+    "VariationalDequantizer",
     "bits_per_dim",
     "chain_bound",
+    "decoder_bound",
     "density_profile",
     "dequantize",
+    "discrete_log_likelihood",
     "log_likelihood",
     "variational_bound",
 ]

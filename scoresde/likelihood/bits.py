@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,23 +49,9 @@ def dequantize(
         https://arxiv.org/abs/1511.01844
     """
     low, width = cell(levels, data_range)
-    if not isinstance(v, Tensor) or v.is_complex() or v.dtype == torch.bool:
-        raise InvalidTypeError(f"`v` must be a tensor of grey values, got {getattr(v, 'dtype', type(v).__name__)}.")
-    v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
-    wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
-    if bool(torch.as_tensor(wrong).any()):
-        raise InvalidArgumentError(
-            f"`v` must hold whole numbers 0 … {levels - 1}, got {v[wrong].flatten()[:5].tolist()}; values that are "
-            f"scaled or dequantised already need no dequantisation."
-        )
-    out = torch.get_default_dtype() if dtype is None else dtype
-    if out not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {out!r}.")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {generator!r}.")
-    where = v.device if generator is None else generator.device
-    u = torch.rand(v.shape, generator=generator, dtype=torch.float64, device=where).to(v.device)
-    return (low + width * (v.to(torch.float64) + u)).to(out)
+    v = grey_levels(v, levels)
+    u = uniform(v, generator)
+    return (low + width * (v.to(torch.float64) + u)).to(float_dtype(dtype))
 
 
 def bits_per_dim(
@@ -106,3 +93,33 @@ def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     if not low < high:
         raise InvalidArgumentError(f"`data_range` must be (low, high) with low < high, got {data_range}.")
     return low, (high - low) / levels
+
+
+def grey_levels(v: Any, levels: int) -> Tensor:
+    """Whole numbers 0 … ``levels`` - 1 of any dtype, or what is wrong with them."""
+    if not isinstance(v, Tensor) or v.is_complex() or v.dtype == torch.bool:
+        raise InvalidTypeError(f"`v` must be a tensor of grey values, got {getattr(v, 'dtype', type(v).__name__)}.")
+    v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
+    wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
+    if bool(torch.as_tensor(wrong).any()):
+        raise InvalidArgumentError(
+            f"`v` must hold whole numbers 0 … {levels - 1}, got {v[wrong].flatten()[:5].tolist()}; values that are "
+            f"scaled or dequantised already need no dequantisation."
+        )
+    return v
+
+
+def float_dtype(dtype: Any) -> torch.dtype:
+    """Of what is dequantised: torch's default, or one that tells the noise in a cell."""
+    out = torch.get_default_dtype() if dtype is None else dtype
+    if out not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {out!r}.")
+    return out
+
+
+def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Float64 numbers of [0, 1), shaped like a tensor and on its device."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {generator!r}.")
+    where = like.device if generator is None else generator.device
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64, device=where).to(like.device)

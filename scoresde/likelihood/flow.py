@@ -20,12 +20,13 @@ from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, Sco
 from ..integrate import Solution, Status, integrate
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess
-from ..processes.density import LogDensityFlow, examine
+from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence, Exact, HutchPlusPlus
 from ..sdes import SDE, AffineSDE
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
 from ..targets import Gaussian
+from .notices import told_of_denoising, told_of_lattice
 
 _BLOCKED = 0.1  # of a mismatch between products and differences; rounding and curvature make hundredths
 _RANDOM = 1e-2  # of a change of the answer; kernels that add in any order make millionths
@@ -48,9 +49,8 @@ class Likelihood:
             the error of this one is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
         prior_log_prob: of the latents, nats.
-        nfe: score evaluations, ``(batch,)``; each comes with ``products`` products with the Jacobian. The check of the
-            gradients is not among them: twelve evaluations of up to eight samples (of all, unless the score function
-            declares ``rowwise``).
+        nfe: score evaluations, ``(batch,)``; each comes with ``products`` products with the Jacobian. What ``check``
+            takes is not among them.
         products: see nfe.
         status: one `Status` a sample.
 
@@ -115,6 +115,7 @@ def log_likelihood(
     max_steps: int | None = None,
     throw: bool = True,
     differentiable: bool = False,
+    check: bool = True,
     **solver_options: Any,
 ) -> Likelihood:
     r"""The log-likelihood of the probability flow, by the change of variables along it:
@@ -146,6 +147,10 @@ def log_likelihood(
         context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
             drawn once, for each sample its own.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters.
+        check: look at the data and the score function first, at the cost of fifteen evaluations of up to eight samples
+            (of all, unless the score function declares ``rowwise``): gradients that are blocked, random answers and
+            coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few levels, for which there is
+            no density, and of a score function that does not denoise the data, as untrained ones do not.
         **solver_options: fields of the method's class.
 
     Returns:
@@ -173,7 +178,12 @@ def log_likelihood(
     """
     solver = likelihood_solver(method, solver_options)
     sde = check_density(sde, score_fn, x)
-    for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", differentiable)):
+    for name, flag in (
+        ("throw", throw),
+        ("solver_error", solver_error),
+        ("differentiable", differentiable),
+        ("check", check),
+    ):
         check_flag(name, flag)
     start, end = _interval(sde, t_start, t_end)
     law = _law(prior, sde, end)
@@ -199,7 +209,10 @@ def log_likelihood(
         )
         if not len(x) or start == end:
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite)
-        check_gradients(process, state, start, end)
+        if check:
+            told_of_lattice(state.detach()[finite.to(x.device)])
+            check_gradients(process, state, start, end)
+            told_of_denoising(process, state.detach(), start, end if prior is None else None)
 
         def run(factor: float) -> Likelihood:
             solution = integrate(
@@ -301,16 +314,15 @@ def make_divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor
 
 def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
     """Refuse a score function whose gradients are not those of what it returns, at three levels of noise."""
-    alone = bool(getattr(process.network.score_fn, "rowwise", False))
-    count = min(len(x), 8) if alone else len(x)
     calls = process.network.calls
-    flow = replace(process.flow, network=process.network.take(torch.arange(count, device=x.device)))
+    rows, flow = sample_of(process, x)
+    x = x.detach()[rows]
     noisy, clean = (process.sde.node(t).lam for t in (end, start))
     for level in (-1.0, 0.0, 2.0):
-        lam = torch.full((count,), min(max(level, noisy), clean), dtype=torch.float64, device=x.device)
+        lam = torch.full((len(x),), min(max(level, noisy), clean), dtype=torch.float64, device=x.device)
         with torch.no_grad():
             node = process.at(lam)
-        found = examine(flow, x[:count].detach(), node)
+        found = examine(flow, x, node)
         if found.moved > _RANDOM:
             raise ScoreFnError(
                 "The score function is not deterministic: asked twice, it answers differently (dropout? net.eval())."

@@ -131,6 +131,13 @@ def linear_part(flow: ReverseProcess, coordinate: Coordinate, v: Tensor, node: N
     return flow.slope(coordinate, v, node) - flow.slope(coordinate, torch.zeros_like(v), node)
 
 
+def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tensor, ReverseProcess]:
+    """The first few samples, and the flow of them; all of them, unless the score function declares ``rowwise``."""
+    alone = bool(getattr(process.network.score_fn, "rowwise", False))
+    rows = torch.arange(min(len(x), count) if alone else len(x), device=x.device)
+    return rows, replace(process.flow, network=process.network.take(rows))
+
+
 class Examined(NamedTuple):
     """What a score function is like: how far products with its Jacobian are from differences (0, or 1 where autograd
     does not see it), what part of a sample's gradient belongs to others, and how far its answer to the same question

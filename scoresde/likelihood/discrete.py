@@ -1,0 +1,216 @@
+"""The probability of grey values, bounded from below by a dequantiser and the density of the flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_flag, check_integer
+from ..errors import InvalidArgumentError, InvalidTypeError
+from ..noise import check_seed
+from ..sdes import SDE
+from .bits import grey_levels
+from .dequantisation import Dequantizer, UniformDequantizer
+from .flow import log_likelihood
+
+
+@dataclass(frozen=True, eq=False)
+class LowerBound:
+    r"""A lower bound of log-probabilities from k draws with the log-weights :math:`\ln w_i`: in the mean,
+
+    .. math:: \ln P \ge E\Big[\ln\tfrac1k\sum_i w_i\Big] \ge E\Big[\tfrac1k\sum_i\ln w_i\Big].
+
+    Attributes:
+        log_prob: nats, float64 ``(batch,)``: the left one with ``importance``, else the right one.
+        log_weights: of the draws, nats, ``(batch, k)``.
+        importance: see log_prob.
+        event_shape: of one sample.
+        levels: of grey values, or None for a density.
+        nfe: score evaluations of all draws, ``(batch,)``.
+        success: whether all draws of a sample arrived; the others are NaN.
+
+    Example:
+        >>> weights = torch.tensor([[0.0, math.log(3.0)]], dtype=torch.float64)
+        >>> one = torch.ones(1)
+        >>> LowerBound(weights, True, (2,), None, one, one > 0).log_prob.exp()
+        tensor([2.], dtype=torch.float64)
+    """
+
+    log_weights: Tensor
+    importance: bool
+    event_shape: tuple[int, ...]
+    levels: int | None
+    nfe: Tensor
+    success: Tensor
+
+    @property
+    def draws(self) -> int:
+        """k."""
+        return self.log_weights.shape[1]
+
+    @property
+    def log_prob(self) -> Tensor:
+        """See the class."""
+        if self.importance:
+            return self.log_weights.logsumexp(1) - math.log(self.draws)
+        return self.log_weights.mean(1)
+
+    @property
+    def spread(self) -> Tensor:
+        """The standard deviation of the log-weights over the draws, ``(batch,)``; NaN for one draw."""
+        return _std(self.log_weights)
+
+    @property
+    def std_error(self) -> Tensor:
+        r"""The standard error of ``log_prob`` as an estimate of its mean over draws, NaN for one draw: spread over
+        :math:`\sqrt k`, or by the delta method :math:`s_w/(\bar w\sqrt k)` with the weights' standard deviation. It
+        does not hold the distance from the bound to :math:`\ln P`, and where few weights make the sum
+        (`effective_draws`), it is too small."""
+        if not self.importance:
+            return self.spread / math.sqrt(self.draws)
+        relative = (self.log_weights - self.log_prob[:, None]).exp()  # the mean is 1
+        return _std(relative) / math.sqrt(self.draws)
+
+    @property
+    def effective_draws(self) -> Tensor:
+        r""":math:`(\sum w)^2/\sum w^2`, ``(batch,)``."""
+        return (2 * self.log_weights.logsumexp(1) - (2 * self.log_weights).logsumexp(1)).exp()
+
+    @property
+    def bits_per_dim(self) -> Tensor:
+        r"""Of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
+        if self.levels is None:
+            raise InvalidArgumentError(
+                "This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim("
+                "bound.log_prob, event_shape, levels=L) for data from dequantize(v, levels=L)."
+            )
+        return -self.log_prob / (math.prod(self.event_shape) * math.log(2))
+
+
+def _std(values: Tensor) -> Tensor:
+    return values.std(1) if values.shape[1] > 1 else torch.full_like(values[:, 0], torch.nan)
+
+
+def discrete_log_likelihood(
+    sde: SDE,
+    score_fn: Callable[..., Any],
+    v: Tensor,
+    *,
+    dequantizer: Dequantizer | None = None,
+    draws: int = 1,
+    importance: bool = False,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> LowerBound:
+    r"""The log-probability of grey values under the flow's density, from below:
+
+    .. math:: \ln P(v) = \ln\int_{cell(v)}p(x)\,dx \ge E_{x_i\sim q(x|v)}\ln\frac1k\sum_{i=1}^k\frac{p(x_i)}{q(x_i|v)},
+
+    which grows with k to :math:`\ln P(v)`; without ``importance`` the logarithms are averaged instead, which is the
+    bound of a single draw with less noise.
+
+    Hutchinson's noise :math:`\eta` has no bias in :math:`\ln p`, but has one in the sum over draws, since
+    :math:`E e^\eta > 1`: up to half the variance, and upwards, so that it would be no bound. ``importance`` therefore
+    needs ``divergence="exact"``.
+
+    Args:
+        sde, score_fn: as for `log_likelihood`.
+        v: integers 0 … L - 1, ``(batch, *event)``.
+        dequantizer: a `Dequantizer`, by default ``UniformDequantizer(256)``.
+        draws: k, one likelihood of the batch each.
+        importance: the bound by importance weights, see above.
+        seed, generator: of the noise in cells and of probes; at most one.
+        dtype: of x, float32 or float64; torch's default otherwise.
+        **options: of `log_likelihood`, such as ``divergence``, ``rtol`` or ``context``.
+
+    Returns:
+        A `LowerBound`.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit, or ``importance`` with an estimated divergence.
+        Others as `log_likelihood`.
+
+    Example:
+        >>> import scoresde
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.1)
+        >>> sde = scoresde.VPSDE()
+        >>> v = torch.tensor([[8, 9], [3, 12]])
+        >>> options = {"dequantizer": UniformDequantizer(17), "draws": 4, "divergence": "exact", "dtype": torch.float64}
+        >>> bound = discrete_log_likelihood(sde, target.score(sde), v, importance=True, seed=0, **options)
+        >>> bound.log_prob.shape, bool((bound.log_prob >= bound.log_weights.mean(1)).all())
+        (torch.Size([2]), True)
+
+    References:
+        Theis, van den Oord, Bethge (2016), section 3.1. https://arxiv.org/abs/1511.01844
+        Burda, Grosse, Salakhutdinov (2016), Importance weighted autoencoders, theorem 1.
+        https://arxiv.org/abs/1509.00519
+    """
+    q = UniformDequantizer() if dequantizer is None else dequantizer
+    if not isinstance(q, Dequantizer):
+        raise InvalidTypeError(f"`dequantizer` must have levels and sample(v), as UniformDequantizer, got {q!r}.")
+    grey_levels(v, q.levels)
+    count = check_draws(draws, importance, options)
+    source = source_of(seed, generator, v.device)
+
+    def draw(given: Mapping[str, Any]) -> Draw:
+        with torch.no_grad():
+            x, log_q = q.sample(v, generator=source, dtype=dtype)
+        got = log_likelihood(sde, score_fn, x, generator=source, **given)
+        return Draw(got.log_prob - log_q, got.nfe, got.success)
+
+    return bound_of(draw, count, importance, options, tuple(v.shape[1:]), q.levels)
+
+
+class Draw(NamedTuple):
+    """One log-weight a sample, its evaluations, and whether it arrived."""
+
+    log_weight: Tensor
+    nfe: Tensor
+    success: Tensor
+
+
+def bound_of(
+    draw: Callable[[Mapping[str, Any]], Draw],
+    count: int,
+    importance: bool,
+    options: Mapping[str, Any],
+    event_shape: tuple[int, ...],
+    levels: int | None,
+) -> LowerBound:
+    """The bound of a number of draws; what the first has checked is not checked again."""
+    draws = [draw(options if i == 0 else {**options, "check": False}) for i in range(count)]
+    weights, nfe, success = (torch.stack(values, 1) for values in zip(*draws, strict=True))
+    return LowerBound(weights, importance, event_shape, levels, nfe.sum(1), success.all(1))
+
+
+def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
+    """The number of draws, if the options go with it."""
+    count = check_integer("draws", draws, low=1)
+    check_flag("importance", importance)
+    if importance and options.get("divergence", "hutchinson") != "exact":
+        raise InvalidArgumentError(
+            "`importance` needs divergence='exact': the noise of an estimated one raises the logarithm of a mean, "
+            "which is no lower bound then. Without importance any divergence will do."
+        )
+    for name in ("seeds", "differentiable"):
+        if name in options:
+            raise InvalidArgumentError(f"`{name}` is not taken here; take log_likelihood of dequantised data for it.")
+    return count
+
+
+def source_of(seed: Any, generator: Any, device: torch.device) -> torch.Generator | None:
+    """What all draws come from, one after the other; None is torch's global generator."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {generator!r}.")
+    if seed is None:
+        return generator
+    if generator is not None:
+        raise InvalidArgumentError("`seed` and `generator` are both given; give one.")
+    return torch.Generator(device).manual_seed(check_seed("seed", seed))
