@@ -318,7 +318,8 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
     rows, flow = sample_of(process, x)
     x = x.detach()[rows]
     noisy, clean = (process.sde.node(t).lam for t in (end, start))
-    for level in (-1.0, 0.0, 2.0):
+    scale = float(x[row_finite(x)].to(torch.float64).square().mean().sqrt())
+    for level in (-max(1.0, math.log(scale)) if scale > 0 else -1.0, 0.0, 2.0):  # in large units noise is large
         lam = torch.full((len(x),), min(max(level, noisy), clean), dtype=torch.float64, device=x.device)
         with torch.no_grad():
             node = process.at(lam)

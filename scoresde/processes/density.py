@@ -149,21 +149,23 @@ class Examined(NamedTuple):
 
 
 def examine(flow: ReverseProcess, x: Tensor, node: Node) -> Examined:
-    """Ask for the noise estimate near some states, along a direction of every other sample; rows that are not finite
-    count for nothing."""
-    count, event = len(x), x.shape[1:]
-    signs = torch.where(torch.arange(x[0].numel(), device=x.device) % 2 == 0, 1.0, -1.0).reshape(event)
+    """Ask for the noise estimate near some states, along a direction of every other sample, one that no pattern of the
+    network is orthogonal to; rows that are not finite count for nothing."""
+    count = len(x)
+    direction = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction = direction / direction.square().mean().sqrt()
     asked = (torch.arange(count, device=x.device) % 2 == 0).to(x.dtype)
-    v = expand(asked, x) * signs.to(x)
-    step = (1e-3 if x.dtype == torch.float64 else 3e-2) * float(torch.as_tensor(node.sigma).max())
+    v = expand(asked, x) * direction.to(x)
+    sigma = float(torch.as_tensor(node.sigma).max())  # products times sigma are of order 1 in any units of x
+    step = (1e-3 if x.dtype == torch.float64 else 3e-2) * sigma
     with torch.no_grad():
         ahead, behind, here = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0))
-    seen = (dot(v, ahead - behind) / (2 * step))[::2]
+    seen = sigma * (dot(v, ahead - behind) / (2 * step))[::2]
     with torch.enable_grad():
         state = x.clone().requires_grad_(True)
         noise = flow.estimate(state, node).noise
         out = torch.autograd.grad(noise, state, v.to(noise), allow_unused=True)[0] if noise.requires_grad else None
-    told = torch.zeros_like(seen) if out is None else dot(v, out)[::2]
+    told = torch.zeros_like(seen) if out is None else sigma * dot(v, out)[::2]
     fine = torch.isfinite(seen) & torch.isfinite(told)
     seen, told = seen[fine], told[fine]
     top = float(torch.maximum(seen.abs(), told.abs()).square().sum().sqrt())
