@@ -54,7 +54,7 @@ class NonFiniteError(ScoreSDEError, ArithmeticError):
     """A value became NaN or infinite.
 
     Attributes:
-        stage: ``"input"``, ``"score"`` or ``"state"``: where it was first seen.
+        stage: ``"input"``, ``"score"``, ``"state"`` or ``"logp"``: where it was first seen.
         step: the step at which it was seen, or None before the first.
         t: the time at which it was seen, or None.
         indices: the first few samples concerned.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._tensors import check_number, check_state, check_times, compute_dtype
-from .errors import InvalidArgumentError, unknown
+from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
 from .integrate import Solution
 from .sdes import SDE, NormalPrior
 from .solve import solve
@@ -46,10 +46,21 @@ def encode(
     References:
         Song et al. (2021), section 4.3 and appendix D.5. https://arxiv.org/abs/2011.13456
     """
-    ends = {"t_start": sde.t_min, "t_end": sde.t_max, **options}
-    if ends["t_start"] > ends["t_end"]:
+    start, end = _ends(sde, options, "t_min", "t_max")
+    if start > end:
         raise InvalidArgumentError("`t_start` must be below t_end, to encode; see decode.")
-    return solve(sde, score_fn, x, method=method, **ends)
+    check_state("x", x)
+    return solve(sde, score_fn, x, method=method, **{**options, "t_start": start, "t_end": end})
+
+
+def _ends(sde: Any, options: Mapping[str, Any], start: str, end: str) -> tuple[float, float]:
+    """Where the flow starts and ends."""
+    if not isinstance(sde, SDE):
+        raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {type(sde).__name__}.")
+    given = {"t_start": options.get("t_start"), "t_end": options.get("t_end")}
+    times = zip(given.items(), (start, end), strict=True)
+    first, last = (getattr(sde, other) if t is None else check_number(name, t) for (name, t), other in times)
+    return first, last
 
 
 def decode(
@@ -67,7 +78,8 @@ def decode(
         sde, score_fn: as for `scoresde.solve`.
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
-        temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes.
+        temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
+            law of what comes out is not the tempered :math:`p^{1/T^2}`, but for Gaussian data.
         **options: of `scoresde.solve`.
 
     Example:
@@ -85,7 +97,8 @@ def decode(
     solver = make_solver(method, {}) if method != "auto" else None
     if solver is not None and solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
-    if options.get("t_start", sde.t_max) < options.get("t_end", sde.t_min):
+    start, end = _ends(sde, options, "t_max", "t_min")
+    if start < end:
         raise InvalidArgumentError("`t_start` must be above t_end, to decode; see encode.")
     if scale != 1.0:
         mean = sde.prior.mean if isinstance(sde.prior, NormalPrior) else 0.0
@@ -121,6 +134,8 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
     check_state("b", b)
     if a.shape != b.shape:
         raise InvalidArgumentError(f"`b` must have the shape of `a`, {tuple(a.shape)}, got {tuple(b.shape)}.")
+    if not bool(a.isfinite().all() & b.isfinite().all()):
+        raise NonFiniteError("`a` or `b` has NaN or infinite values.", stage="input")
     w = check_times("weights", weights, "numbers").to(a.device)
     if w.ndim != 1 or not bool(w.isfinite().all()):
         raise InvalidArgumentError(f"`weights` must be finite numbers (n,), got shape {tuple(w.shape)}.")

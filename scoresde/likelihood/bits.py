@@ -55,7 +55,7 @@ def dequantize(
 
 
 def bits_per_dim(
-    log_prob: Tensor,
+    log_prob: Tensor | float,
     event_shape: Sequence[int],
     *,
     levels: int = 256,
@@ -69,7 +69,7 @@ def bits_per_dim(
     values. A standard error in nats becomes one in bits by the factor :math:`1/(D\ln2)`.
 
     Args:
-        log_prob: nats, of any shape.
+        log_prob: nats, of any shape; NaN, of a sample that failed, stays NaN.
         event_shape: of one sample, whose size is D.
         levels, data_range: as for `dequantize`.
 
@@ -81,6 +81,10 @@ def bits_per_dim(
     if size < 1:
         raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {tuple(event_shape)}.")
     _, width = cell(levels, data_range)
+    if isinstance(log_prob, Tensor) and (log_prob.is_complex() or log_prob.dtype == torch.bool):
+        raise InvalidTypeError(f"`log_prob` must hold real numbers, got {log_prob.dtype}.")
+    if not isinstance(log_prob, Tensor):
+        log_prob = torch.tensor(check_number("log_prob", log_prob), dtype=torch.float64)
     return -(log_prob / size + math.log(width)) / math.log(2)
 
 
@@ -99,6 +103,9 @@ def grey_levels(v: Any, levels: int) -> Tensor:
     """Whole numbers 0 … ``levels`` - 1 of any dtype, or what is wrong with them."""
     if not isinstance(v, Tensor) or v.is_complex() or v.dtype == torch.bool:
         raise InvalidTypeError(f"`v` must be a tensor of grey values, got {getattr(v, 'dtype', type(v).__name__)}.")
+    if v.layout != torch.strided or v.device.type == "meta":
+        raise InvalidTypeError(f"`v` must be a dense tensor with data, got layout {v.layout} on {v.device}.")
+    v = v.detach()
     v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
     wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
     if bool(torch.as_tensor(wrong).any()):

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_integer, check_shape, row_finite
+from .._tensors import check_integer, check_number, check_shape, row_finite
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..sdes import AffineSDE
 from .bits import cell, float_dtype, grey_levels, uniform
@@ -110,7 +110,7 @@ class TruncatedNormalDequantizer:
             raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
-        node = sde.node(sde.t_min if t is None else t)
+        node = sde.node(sde.t_min if t is None else check_number("t", t, low=sde.t_min, high=sde.t_max))
         self.alpha, self.sigma = float(node.alpha), float(node.sigma)
         if not self.sigma > 0.0 or not self.alpha > 0.0:
             raise InvalidArgumentError("`t` must be a time at which alpha and sigma are positive; take t_min above 0.")
@@ -185,6 +185,8 @@ class VariationalDequantizer(nn.Module):
     ) -> None:
         super().__init__()
         self.event_shape = check_shape("event_shape", event_shape, rank=1)
+        if not all(self.event_shape):
+            raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {self.event_shape}.")
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
         if net is not None and not isinstance(net, nn.Module):

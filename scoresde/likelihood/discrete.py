@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import check_flag, check_integer
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..sdes import SDE
 from .bits import grey_levels
@@ -161,11 +161,25 @@ def discrete_log_likelihood(
 
     def draw(given: Mapping[str, Any]) -> Draw:
         with torch.no_grad():
-            x, log_q = q.sample(v, generator=source, dtype=dtype)
+            x, log_q = _sample(q, v, source, dtype)
         got = log_likelihood(sde, score_fn, x, generator=source, **given)
         return Draw(got.log_prob - log_q, got.nfe, got.success)
 
     return bound_of(draw, count, importance, options, tuple(v.shape[1:]), q.levels)
+
+
+def _sample(
+    q: Dequantizer, v: Tensor, source: torch.Generator | None, dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor]:
+    out = q.sample(v, generator=source, dtype=dtype)
+    x, log_q = out if isinstance(out, tuple) and len(out) == 2 else (None, None)
+    if not isinstance(x, Tensor) or not isinstance(log_q, Tensor) or x.shape != v.shape or log_q.shape != v.shape[:1]:
+        raise InvalidTypeError(
+            f"`dequantizer.sample` must return x {tuple(v.shape)} and log_q {tuple(v.shape[:1])}, got {type(out)}."
+        )
+    if not bool(torch.isfinite(log_q).all()):
+        raise NonFiniteError("`dequantizer.sample` returned a log_q that is NaN or infinite.", stage="input")
+    return x, log_q.to(torch.float64)
 
 
 class Draw(NamedTuple):

@@ -208,7 +208,7 @@ def log_likelihood(
             differentiable=differentiable,
         )
         if not len(x) or start == end:
-            return _read(process, solver, _still(process, state, start), state, start, end, law, finite)
+            return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
         if check:
             told_of_lattice(state.detach()[finite.to(x.device)])
             check_gradients(process, state, start, end)
@@ -225,7 +225,7 @@ def log_likelihood(
                 max_steps=limit,
                 throw=throw,
             )
-            return _read(process, solver, solution, state, start, end, law, finite)
+            return _read(process, solver, solution, state, start, end, law, finite, throw)
 
         result = run(1.0)
         if not solver_error:
@@ -333,13 +333,16 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
                 "The score of a sample depends on its batch mates (batch norm? call net.eval()), and has no divergence "
                 "of its own."
             )
-        if found.mismatch > _BLOCKED:
+        mismatch = found.mismatch
+        if mismatch > _BLOCKED:  # of the score function, not of the step?
+            mismatch = min(mismatch, examine(flow, x, node, widen=10.0).mismatch)
+        if mismatch > _BLOCKED:
             raise ScoreFnError(
                 f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products "
-                f"with the Jacobian differ from differences by {100 * found.mismatch:.0f} %, and the divergence would "
+                f"with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence would "
                 f"be wrong."
             )
-    process.network.calls = calls
+    process.network.calls, process.network.warned = calls, flow.network.warned
 
 
 def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:
@@ -358,6 +361,7 @@ def _read(
     end: float,
     prior: Any,
     finite: Tensor,
+    throw: bool,
 ) -> Likelihood:
     """The likelihood of a solve."""
     nodes = [process.sde.nodes(torch.tensor([t], dtype=torch.float64, device=x.device)) for t in (start, end)]
@@ -374,7 +378,17 @@ def _read(
     linear = process.size * torch.log(last / first)
     paths = prior_log_prob[:, None] + linear + process.integrals(solution.x, last)
     good = (finite & solution.success).to(x.device)
-    status = torch.where(finite, solution.status, torch.full_like(solution.status, Status.NON_FINITE))
+    lost = good & paths.isnan().any(1)
+    if throw and bool(lost.any()):
+        rows = lost.nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"The log-density is NaN for {len(rows)} of {len(x)} samples (first: {rows[:5]}), though their latents are "
+            f"finite: `prior.log_prob` gives NaN there, or the numbers overflow.",
+            stage="logp",
+            indices=rows[:5],
+        )
+    good = good & ~lost
+    status = torch.where(finite & ~lost.cpu(), solution.status, torch.full_like(solution.status, Status.NON_FINITE))
     paths = torch.where(good[:, None], paths, torch.nan)
     count = paths.shape[1]
     exact = isinstance(process.divergence, Exact)

@@ -70,7 +70,8 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
     levels: list[tuple[float, float]] = []
     if end is not None:
         lam = max(lowest, -7.0)
-        levels.append((lam, _NOISE_END + (4 * scale * math.exp(lam)) ** 2))  # data as large as the noise are not small
+        share = 4 * scale * math.exp(lam)  # data as large as the noise leave more
+        levels.append((lam, _NOISE_END + share * share))
     if data[0].numel() >= _DIMENSIONS and scale > 0:
         chance = 1 + _CHANCE * math.sqrt(2 / data.numel())
         levels += [(min(max(-math.log(share * scale), lowest), highest), chance) for share in (2.0, 1 / 3)]
@@ -88,4 +89,4 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
                 f"{scale:.2g}; print(check_score(sde, score_fn, data)) names it, check=False is silent."
             )
             break
-    process.network.calls = calls
+    process.network.calls, process.network.warned = calls, flow.network.warned

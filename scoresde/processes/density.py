@@ -148,16 +148,21 @@ class Examined(NamedTuple):
     moved: float
 
 
-def examine(flow: ReverseProcess, x: Tensor, node: Node) -> Examined:
+def examine(flow: ReverseProcess, x: Tensor, node: Node, *, widen: float = 1.0) -> Examined:
     """Ask for the noise estimate near some states, along a direction of every other sample, one that no pattern of the
-    network is orthogonal to; rows that are not finite count for nothing."""
+    network is orthogonal to; rows that are not finite, or so large that a step is lost in them, count for nothing.
+
+    Args:
+        flow, x, node: the states and their level of noise.
+        widen: a factor on the step of the differences; networks in half precision need a wide one.
+    """
     count = len(x)
     direction = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     direction = direction / direction.square().mean().sqrt()
     asked = (torch.arange(count, device=x.device) % 2 == 0).to(x.dtype)
     v = expand(asked, x) * direction.to(x)
     sigma = float(torch.as_tensor(node.sigma).max())  # products times sigma are of order 1 in any units of x
-    step = (1e-3 if x.dtype == torch.float64 else 3e-2) * sigma
+    step = (1e-3 if x.dtype == torch.float64 else 3e-2) * sigma * widen
     with torch.no_grad():
         ahead, behind, here = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0))
     seen = sigma * (dot(v, ahead - behind) / (2 * step))[::2]
@@ -166,7 +171,8 @@ def examine(flow: ReverseProcess, x: Tensor, node: Node) -> Examined:
         noise = flow.estimate(state, node).noise
         out = torch.autograd.grad(noise, state, v.to(noise), allow_unused=True)[0] if noise.requires_grad else None
     told = torch.zeros_like(seen) if out is None else sigma * dot(v, out)[::2]
-    fine = torch.isfinite(seen) & torch.isfinite(told)
+    lost = x.flatten(1).abs().amax(1)[::2] * torch.finfo(x.dtype).eps > 1e-2 * step
+    fine = torch.isfinite(seen) & torch.isfinite(told) & ~lost
     seen, told = seen[fine], told[fine]
     top = float(torch.maximum(seen.abs(), told.abs()).square().sum().sqrt())
     off = float((seen - told).square().sum().sqrt())

@@ -21,6 +21,7 @@ class Network:
 
     Attributes:
         calls: evaluations so far.
+        warned: whether a cast to the state's dtype has been told.
         gives_estimates: whether the score function has `estimate`, which is asked then.
         last: the tensors that the last evaluation returned.
         has_variance: whether the estimates have the variance of a reverse step; a score function says so by an
@@ -31,6 +32,7 @@ class Network:
         self.score_fn = score_fn
         self.context = dict(context or {})
         self.calls = 0
+        self.warned = False
         self.last: tuple[Tensor, ...] = ()
         self.gives_estimates = offers_estimates(score_fn)
         self.has_variance = self.gives_estimates and bool(getattr(score_fn, "has_variance", False))
@@ -53,7 +55,7 @@ class Network:
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""
         part = Network(self.score_fn, {k: v[rows] for k, v in self.context.items()})
-        part.calls, part.last = self.calls, self.last
+        part.calls, part.last, part.warned = self.calls, self.last, self.warned
         return part
 
     def _evaluate(self, x: Tensor, node: Node) -> Any:
@@ -82,7 +84,8 @@ class Network:
             raise ScoreFnError(f"The score function {problem} (call {self.calls + 1}, t={_first(node.t):.6g}).")
         if out.dtype == x.dtype:
             return out
-        if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not self.calls:
+        if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not (self.calls or self.warned):
+            self.warned = True
             warn_caller(
                 f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype."
                 f" Pass dtype={out.dtype} to solve in that precision."
