@@ -148,21 +148,20 @@ class Examined(NamedTuple):
     moved: float
 
 
-def examine(flow: ReverseProcess, x: Tensor, node: Node, *, widen: float = 1.0) -> Examined:
-    """Ask for the noise estimate near some states, along a direction of every other sample, one that no pattern of the
-    network is orthogonal to; rows that are not finite, or so large that a step is lost in them, count for nothing.
+def examine(flow: ReverseProcess, x: Tensor, node: Node, *, seed: int = 0, step: float | None = None) -> Examined:
+    """Ask for the noise estimate near some states, along a direction of its own of every other sample; rows that are
+    not finite, or so large that a step is lost in them, count for nothing.
 
     Args:
         flow, x, node: the states and their level of noise.
-        widen: a factor on the step of the differences; networks in half precision need a wide one.
+        seed: of the directions, which no pattern of a network should be orthogonal to.
+        step: of the differences, in units of sigma; by default by the states' precision.
     """
-    count = len(x)
-    direction = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    direction = direction / direction.square().mean().sqrt()
-    asked = (torch.arange(count, device=x.device) % 2 == 0).to(x.dtype)
-    v = expand(asked, x) * direction.to(x)
+    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(x)
+    asked = (torch.arange(len(x), device=x.device) % 2 == 0).to(x.dtype)
+    v = expand(asked / direction.flatten(1).square().mean(1).sqrt(), x) * direction
     sigma = float(torch.as_tensor(node.sigma).max())  # products times sigma are of order 1 in any units of x
-    step = (1e-3 if x.dtype == torch.float64 else 3e-2) * sigma * widen
+    step = sigma * ((1e-3 if x.dtype == torch.float64 else 3e-2) if step is None else step)
     with torch.no_grad():
         ahead, behind, here = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0))
     seen = sigma * (dot(v, ahead - behind) / (2 * step))[::2]
@@ -177,7 +176,7 @@ def examine(flow: ReverseProcess, x: Tensor, node: Node, *, widen: float = 1.0) 
     top = float(torch.maximum(seen.abs(), told.abs()).square().sum().sqrt())
     off = float((seen - told).square().sum().sqrt())
     others = 0.0
-    if out is not None and count > 1:
+    if out is not None and len(x) > 1:
         sizes = dot(out, out).nan_to_num(0.0).sqrt()
         others = float(sizes[1::2].max() / sizes[::2].max()) if float(sizes[::2].max()) > 0 else 0.0
     change, size = (n.detach().nan_to_num(0.0, 0.0, 0.0) for n in (here - noise, here))
