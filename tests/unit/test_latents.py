@@ -65,6 +65,20 @@ def test_two_networks_of_the_same_data_have_the_same_latents() -> None:
     assert float((first - second).square().mean().sqrt()) < 0.2 < 0.5 * float((first - shuffled).square().mean().sqrt())
 
 
+@pytest.mark.parametrize("prediction", ["noise", "data", "v", "flow", "score"])
+def test_a_latent_depends_on_the_law_and_not_on_the_prediction(prediction: str) -> None:
+    """The exact network of each kind, to the solver's tolerance."""
+    sde, exact = scoresde.VPSDE(), TARGET.score(scoresde.VPSDE())
+    reader = scoresde.ScoreModel(exact, sde, prediction="score")  # turns it into the others
+    networks: dict[str, Any] = {"score": exact, **{k: getattr(reader, k) for k in ("noise", "data", "v", "flow")}}
+    x = TARGET.sample(5, sde, sde.t_min, generator=torch.Generator().manual_seed(0)).to(F64)
+    model = scoresde.ScoreModel(networks[prediction], sde, prediction=prediction)
+    options: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-7}
+    torch.testing.assert_close(
+        encode(sde, model, x, **options).x, encode(sde, exact, x, **options).x, rtol=0, atol=1e-5
+    )
+
+
 def test_temperature_shrinks_towards_the_mode() -> None:
     sde, gaussian = scoresde.VPSDE(), targets.Gaussian(torch.zeros(2, dtype=F64), 4.0)
     z = torch.ones(1, 2, dtype=F64)
@@ -108,6 +122,18 @@ def test_great_circles_keep_the_length_and_lines_do_not() -> None:
 def test_refusals(make: Any, words: str) -> None:
     with pytest.raises(scoresde.InvalidArgumentError, match=words):
         make()
+
+
+def test_temperature_tempers_gaussian_data_only() -> None:
+    """The power 1/T^2 of the density: for Gaussian data exactly, for two modes not, whose weights it leaves."""
+    sde, options = scoresde.VPSDE(), {"rtol": 1e-5, "atol": 1e-5}
+    z = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    gaussian = targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([2.0, 0.1], dtype=F64))
+    warm, cold = (decode(sde, gaussian.score(sde), z, temperature=t, **options).x for t in (1.0, 0.5))
+    torch.testing.assert_close(cold, 0.5 * warm, rtol=1e-2, atol=1e-3)
+    modes = decode(sde, TARGET.score(sde), z, temperature=0.5, **options).x
+    share = float((modes[:, 0] > 0).double().mean())  # of the mode of weight 0.7; 0.7^4 to 0.3^4 is 0.967 of the whole
+    assert 0.75 < share < 0.93
 
 
 def test_temperature_is_about_the_priors_mean() -> None:
