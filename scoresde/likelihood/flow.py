@@ -314,7 +314,6 @@ def make_divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor
 
 def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
     """Refuse a score function whose gradients are not those of what it returns, at three levels of noise."""
-    calls = process.network.calls
     rows, flow = sample_of(process, x)
     x = x.detach()[rows]
     noisy, clean = (process.sde.node(t).lam for t in (end, start))
@@ -343,7 +342,7 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
                 f"with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence would "
                 f"be wrong."
             )
-    process.network.calls, process.network.warned = calls, flow.network.warned
+    process.network.warned = flow.network.warned
 
 
 def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:

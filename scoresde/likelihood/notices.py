@@ -59,7 +59,6 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
     they are. At noise of a third and twice the data's RMS it is 1 at most on average, for data of the score function's
     law; that is asked for in many dimensions only, where densities are told of data.
     """
-    calls = process.network.calls
     rows, flow = sample_of(process, x)
     data = x[rows]
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(data)
@@ -89,4 +88,3 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
                 f"{scale:.2g}; print(check_score(sde, score_fn, data)) names it, check=False is silent."
             )
             break
-    process.network.calls, process.network.warned = calls, flow.network.warned

@@ -466,3 +466,18 @@ def test_the_two_ends_agree_where_the_noise_is_small() -> None:
     noisy = log_likelihood(sde, law.score(sde), x, divergence="exact").log_prob
     decoded = decoder_bound(sde, law.score(sde), x, divergence="exact", draws=8, seed=0).log_prob
     torch.testing.assert_close(noisy, decoded, rtol=0, atol=0.02)
+
+
+def test_the_decoders_evaluation_is_counted() -> None:
+    calls = []
+
+    class Counted:
+        rowwise = True
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            calls.append(len(x))
+            return -x / (0.3 + t[:, None])
+
+    x = torch.tensor([[0.1, 0.2], [0.5, -0.4]], dtype=F64)
+    got = decoder_bound(SDE, Counted(), x, draws=3, seed=0, check=False)
+    assert int(got.nfe.sum()) == sum(calls)

@@ -317,7 +317,7 @@ def test_gradients_that_are_not(case: str) -> None:
     assert bool(got.log_prob.isfinite().all())
 
 
-@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e4, 1e6])
 def test_blocked_gradients_in_any_units(unit: float) -> None:
     sde, law = (
         scoresde.VESDE(0.01 * min(unit, 1), 100 * unit),
