@@ -17,18 +17,61 @@ from .errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
 
 # A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
 Scalar: TypeAlias = Any
+# A NumPy array on the host, or a tensor where it must have a gradient: one value or more a sample.
+Array: TypeAlias = Any
 
 
 def expand(value: Scalar, like: Tensor) -> Scalar:
-    """Make per-sample values ``(batch,)`` broadcast against ``like``, in its dtype; floats pass through.
+    """Make per-sample values ``(batch,)`` broadcast against ``like``, in its dtype and on its device; floats pass
+    through.
 
     Example:
         >>> expand(torch.ones(4, dtype=torch.float64), torch.zeros(4, 2, 3)).shape
         torch.Size([4, 1, 1])
     """
-    if not isinstance(value, Tensor):
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value).to(like.device)
+    elif not isinstance(value, Tensor):
         return value
-    return value.to(like.dtype).reshape(value.shape + (1,) * (like.ndim - value.ndim) if value.ndim else ())
+    if value.dtype != like.dtype:
+        value = value.to(like.dtype)
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
+
+
+def as_array(value: Tensor | np.ndarray) -> np.ndarray:
+    """On the host, without a gradient.
+
+    Example:
+        >>> as_array(torch.ones(2))
+        array([1., 1.], dtype=float32)
+    """
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+
+
+def on_host(*values: Tensor) -> list[np.ndarray]:
+    """float64 arrays of tensors, without a gradient, with one wait for the device.
+
+    Example:
+        >>> on_host(torch.ones(2), torch.zeros(1))
+        [array([1., 1.]), array([0.])]
+    """
+    if values[0].device.type == "cpu":
+        return [as_array(v if v.dtype == torch.float64 else v.to(torch.float64)) for v in values]
+    packed = torch.cat([v.detach().to(torch.float64).flatten() for v in values]).cpu()
+    parts = packed.split([v.numel() for v in values])
+    return [part.reshape(v.shape).numpy() for part, v in zip(parts, values, strict=True)]
+
+
+def constants(*values: Tensor) -> list[Array]:
+    """Values of a schedule `on_host`, for arithmetic that is done sooner there; if one of them has a gradient, the
+    tensors.
+
+    Example:
+        >>> constants(torch.zeros(1), torch.ones(1, requires_grad=True))[0]
+        tensor([0.])
+    """
+    graph = torch.is_grad_enabled() and any(v.requires_grad for v in values)
+    return list(values) if graph else list(on_host(*values))
 
 
 def number(value: Scalar) -> Scalar:
@@ -54,14 +97,14 @@ def row_times(t: Scalar, x: Tensor) -> Tensor:
 
 
 def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
-    """Apply a function to the tensors of trees of equal structure (tensors, None, and tuples of those).
+    """Apply a function to the leaves of trees of equal structure (tensors, arrays, None, and tuples of those).
 
     Example:
         >>> tree_map(lambda a, b: a + b, (torch.ones(1), None), (torch.ones(1), None))
         (tensor([2.]), None)
     """
     first = trees[0]
-    if isinstance(first, Tensor):
+    if isinstance(first, Tensor | np.ndarray):
         return function(*trees)
     if isinstance(first, tuple):
         parts = [tree_map(function, *items) for items in zip(*trees, strict=True)]
@@ -69,14 +112,23 @@ def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     return first
 
 
-def where(mask: Tensor, new: Any, old: Any) -> Any:
-    """Take the rows of ``new`` where ``mask`` is true and those of ``old`` elsewhere, tensor by tensor."""
-    return tree_map(lambda a, b: torch.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b), new, old)
+def where(mask: Tensor | np.ndarray, new: Any, old: Any) -> Any:
+    """Take the rows of ``new`` where ``mask`` is true and those of ``old`` elsewhere, leaf by leaf."""
+
+    def choose(a: Array, b: Array) -> Array:
+        if a is b:
+            return a
+        if isinstance(a, np.ndarray):
+            return np.where(as_array(mask).reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+        rows = torch.as_tensor(mask, device=a.device)
+        return torch.where(rows.reshape(-1, *(1,) * (a.ndim - 1)) if a.ndim > 1 else rows, a, b)
+
+    return tree_map(choose, new, old)
 
 
 def take(tree: Any, rows: Tensor) -> Any:
-    """Keep the given rows of every tensor of a tree."""
-    return tree_map(lambda a: a[rows] if a.ndim else a, tree)
+    """Keep the given rows of every leaf of a tree."""
+    return tree_map(lambda a: a[rows if isinstance(a, Tensor) else as_array(rows)] if a.ndim else a, tree)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -291,7 +343,7 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
         return combine(keep, x, 1.0, (gain,), (weighted(pairs),))
     out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
     for w, v in pairs:
-        out = out + expand(gain * w, v) * v if isinstance(w, Tensor) else out.add(v, alpha=gain * w)
+        out = torch.addcmul(out, expand(gain * w, v), v) if isinstance(w, Tensor) else out.add(v, alpha=gain * w)
     return out
 
 

@@ -12,16 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ._tensors import number, row_finite, take, where
+from ._tensors import as_array, number, row_finite, take, where
 from .controllers import Controller, Decision, FixedGrid
 from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
 from .noise import Noise
 from .processes import Process
 from .sdes import Node
+from .sdes.records import some
 from .solvers.base import Solver, StepFailed, StepResult
 
 _DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
@@ -136,26 +138,26 @@ class Recorder:
 
 
 class _Ledger:
-    """The whole batch, every sample in its place, while some of it is still under way.
+    """The whole batch, every sample in its place, while some of it is still under way; on the host.
 
-    While all samples move together (``uniform``), what a step adds is kept in three numbers and spread by `flush`, so
-    that a fixed-grid step costs no bookkeeping.
+    What samples under way have in common (all of it, while they move together) is kept in a few numbers, and spread
+    by `flush`, so that a fixed-grid step costs no bookkeeping. So is the time reached, which nobody may ask for.
     """
 
     def __init__(self, x: Tensor, t: float | Tensor) -> None:
         batch = len(x)
         self.x = x
-        self.t = torch.as_tensor(t, dtype=torch.float64).detach().cpu().expand(batch).clone()
-        self.nfe = torch.zeros(batch, dtype=torch.long)
-        self.accepted = torch.zeros(batch, dtype=torch.long)
-        self.rejected = torch.zeros(batch, dtype=torch.long)
-        self.status = torch.full((batch,), _RUNNING, dtype=torch.long)
-        self.rows = torch.arange(batch)  # the samples still in the loop, by their place
-        self.uniform = True
+        self.t = np.empty(batch)
+        self.t[:] = as_array(t)
+        self.nfe = np.zeros(batch, dtype=np.int64)
+        self.accepted = np.zeros(batch, dtype=np.int64)
+        self.rejected = np.zeros(batch, dtype=np.int64)
+        self.status = np.full(batch, _RUNNING, dtype=np.int64)
+        self.rows = np.arange(batch)  # the samples still in the loop, by their place
         self._used, self._taken, self._time = 0, 0, t
 
     @property
-    def running(self) -> Tensor:
+    def running(self) -> np.ndarray:
         """Of the samples in the loop, which are under way."""
         return self.status[self.rows] == _RUNNING
 
@@ -163,50 +165,49 @@ class _Ledger:
         """The whole batch's state, given that of the samples in the loop."""
         if len(self.rows) == len(self.x):
             return x
-        return self.x.index_copy(0, self.rows.to(x.device), x)
+        return self.x.index_copy(0, torch.from_numpy(self.rows).to(x.device), x)
 
-    def account(self, used: int, accept: bool | Tensor, t: float | Tensor) -> None:
+    def account(self, used: int, accept: bool | np.ndarray, t: float | Tensor) -> None:
         """Add a step of the samples under way: its evaluations, whether it was taken, and the time reached."""
-        if self.uniform and accept is True and not isinstance(t, Tensor):
-            self._used, self._taken, self._time = self._used + used, self._taken + 1, t
+        self._used, self._time = self._used + used, t
+        if accept is True:
+            self._taken += 1
             return
-        self.flush()
-        mask = self.running
-        rows = self.rows[mask]
-        self.nfe[rows] += used
-        taken = accept.cpu()[mask] if isinstance(accept, Tensor) else torch.full((len(rows),), accept)
-        self.accepted[rows[taken]] += 1
-        self.rejected[rows[~taken]] += 1
-        self.t[rows] = t.detach().cpu()[mask] if isinstance(t, Tensor) else t
+        running = self.running
+        self.accepted[self.rows[running & accept]] += 1
+        self.rejected[self.rows[running & np.logical_not(accept)]] += 1
 
     def flush(self) -> None:
         """Spread what was kept in numbers over the samples."""
-        if self._used or self._taken:
-            self.nfe += self._used
-            self.accepted += self._taken
-            self.t[:] = self._time
+        running = self.running
+        rows = self.rows[running]
+        self.nfe[rows] += self._used
+        self.accepted[rows] += self._taken
+        time = as_array(self._time)
+        self.t[rows] = time[running] if isinstance(self._time, Tensor) else time
         self._used, self._taken = 0, 0
 
-    def close(self, which: Tensor | None, status: Status) -> bool:
+    def close(self, which: np.ndarray | None, status: Status) -> bool:
         """Give a status to samples of the loop that are under way (None: to none); says whether there were any."""
-        if which is None:
+        if which is None or not which.any():
+            return False
+        rows = self.rows[which & self.running]
+        if not len(rows):
             return False
         self.flush()
-        rows = self.rows[which.cpu() & self.running]
         self.status[rows] = status
-        self.uniform = self.uniform and not len(rows)
-        return bool(len(rows))
+        return True
 
     def undo(self, reached: float | Tensor, t: float | Tensor) -> None:
         """Samples that have just failed in a step of the whole batch did not take it: they are where it began."""
-        failed = (self.status == Status.NON_FINITE) & (self.t == reached)
+        failed = (self.status == Status.NON_FINITE) & (self.t == as_array(reached))
         self.accepted[failed] -= 1
         self.rejected[failed] += 1
-        self.t[failed] = t
+        self.t[failed] = as_array(t)[failed] if isinstance(t, Tensor) else t
 
     def close_all(self, status: Status) -> None:
         """Give a status to all samples under way."""
-        self.close(torch.ones(len(self.rows), dtype=torch.bool), status)
+        self.close(np.ones(len(self.rows), dtype=bool), status)
 
 
 def integrate(
@@ -248,14 +249,14 @@ def integrate(
     start = controller.start(process, x)
     t = number(start.t)
     ledger = _Ledger(x, t)
-    first_t = ledger.t.clone()
+    first_t = ledger.t.copy()
     solver_state = solver.init(process, x, start)
     ledger.nfe += process.network.calls
     stop: Node | None
     stop, control = controller.first(process, solver, x, start, solver_state)
     if recorder is not None:
         recorder.record(t, x)
-    alive: Tensor | None = None  # None: all samples of the loop
+    alive: np.ndarray | None = None  # None: all samples of the loop
     look_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
     step = 0
     while stop is not None:
@@ -267,7 +268,7 @@ def integrate(
             result = solver.step(process, x, start, stop, solver_state, noise)
         except StepFailed as failure:  # a library gave up, and with it the whole batch
             ledger.account(process.network.calls - calls, False, t)
-            ledger.close(failure.samples, _STATUS[type(failure.error)])
+            ledger.close(as_array(failure.samples), _STATUS[type(failure.error)])
             ledger.close_all(Status.STOPPED)
             if throw:
                 failure.error.partial = _solution(process, ledger, x, step, recorder)
@@ -281,37 +282,39 @@ def integrate(
         decision = controller.adapt(process, solver, x, start, stop, result, control)
         step += 1
         before, left = x, t
-        x, solver_state = _advance(decision, alive, result, x, solver_state)
+        accept: bool | np.ndarray = as_array(decision.accept)
+        x, solver_state = _advance(accept, alive, result, x, solver_state)
         start, stop, control = decision.start, decision.stop, decision.state
         t = number(start.t)
-        ledger.account(process.network.calls - calls, decision.accept, t)
-        bad = decision.non_finite
+        ledger.account(process.network.calls - calls, accept, t)
+        bad = as_array(decision.non_finite)
         if (
-            decision.accept is True
+            accept is True
             and (step % look_every == 0 or stop is None)
             and not math.isfinite(float(x.detach().sum()))
         ):
-            bad = ~row_finite(x)
+            bad = as_array(~row_finite(x))
             x = where(bad, before, x)
         changed = ledger.close(bad, Status.NON_FINITE)
-        if changed and decision.accept is True:
+        if changed and accept is True:
             ledger.undo(t, left)
         if changed and throw:
             raise _non_finite(process, ledger, step, t, x, recorder)
-        changed |= ledger.close(decision.done, Status.SUCCESS)
-        underflow = ledger.close(decision.underflow, Status.STEP_UNDERFLOW)
+        changed |= ledger.close(as_array(decision.done), Status.SUCCESS)
+        underflow = ledger.close(as_array(decision.underflow), Status.STEP_UNDERFLOW)
         if underflow and throw:
             break
         if recorder is not None or callback is not None:
             ledger.flush()
             whole = ledger.whole(x)
             lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
-            if bool(lost.any()):  # a failed sample has no state at later times
-                whole = where(lost.to(x.device), torch.full_like(whole, torch.nan), whole)
-            times = ledger.t.clone() if isinstance(t, Tensor) else t
+            if lost.any():  # a failed sample has no state at later times
+                whole = where(lost, torch.full_like(whole, torch.nan), whole)
+            times = torch.from_numpy(ledger.t.copy()) if isinstance(t, Tensor) else t
             if recorder is not None:
-                recorder.record(times, whole, _moved(ledger, decision))
-            if callback is not None and _is_true(callback(Info(step, times, whole.clone(), ledger.nfe.clone()))):
+                recorder.record(times, whole, _moved(ledger, accept))
+            nfe = torch.from_numpy(ledger.nfe.copy())
+            if callback is not None and _is_true(callback(Info(step, times, whole.clone(), nfe))):
                 if stop is not None:
                     ledger.close_all(Status.STOPPED)
                 break
@@ -319,17 +322,16 @@ def integrate(
             _show(progress, ledger, first_t, controller, step)
         if changed or underflow:
             running = ledger.running
-            if not bool(running.any()):
+            if not running.any():
                 break
-            alive = running.to(x.device)
+            alive = running
             if compact:
                 ledger.x = ledger.whole(x)
-                keep = running.nonzero()[:, 0]
-                ledger.rows, keep = ledger.rows[keep], keep.to(x.device)
+                ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(x.device)
                 process, noise = process.take(keep), noise.take(keep)
                 x, solver_state, alive = x[keep], take(solver_state, keep), None
                 if isinstance(t, Tensor):
-                    start, stop, control = take(start, keep), take(stop, keep), take(control, keep)
+                    start, stop, control = some(start, keep), some(stop, keep), take(control, keep)
     if stop is None:
         ledger.close_all(Status.SUCCESS)
     advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
@@ -341,29 +343,31 @@ def _is_true(value: Any) -> bool:
     return value is True or (str(getattr(value, "dtype", "")).rpartition(".")[2] == "bool" and bool(value))
 
 
-def _advance(decision: Decision, alive: Tensor | None, result: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+def _advance(
+    accept: bool | np.ndarray, alive: np.ndarray | None, result: Any, x: Tensor, state: Any
+) -> tuple[Tensor, Any]:
     """The accepted rows of a step's state and memory (that of samples that have left does not matter)."""
-    accept = decision.accept
-    if accept is True and alive is None:
+    mask = accept if alive is None else alive if accept is True else accept & alive
+    if mask is True:
         return result.x, result.state
-    mask = alive if accept is True else accept if alive is None else accept & alive
-    if isinstance(mask, Tensor) and not bool(mask.any()):  # a rejected trial leaves no trace in a gradient
-        return x, state if result.rejected is None else result.rejected
-    every = result.state is None or not isinstance(accept, Tensor)
     before = state if result.rejected is None else result.rejected
-    return where(mask, result.x, x), result.state if every else where(accept, result.state, before)  # type: ignore[arg-type]
+    if not np.any(mask):  # a rejected trial leaves no trace in a gradient
+        return x, before
+    every = accept is True or np.all(accept)
+    memory = result.state if every or result.state is None else where(accept, result.state, before)  # type: ignore[arg-type]
+    return result.x if np.all(mask) else where(mask, result.x, x), memory  # type: ignore[arg-type]
 
 
-def _moved(ledger: _Ledger, decision: Decision) -> Tensor | None:
+def _moved(ledger: _Ledger, accept: bool | np.ndarray) -> Tensor | None:
     """Which samples of the whole batch have just moved, or None for all."""
-    if decision.accept is True:
+    if accept is True:
         return None
-    moved = torch.zeros(len(ledger.x), dtype=torch.bool)
-    moved[ledger.rows] = decision.accept.cpu()  # type: ignore[union-attr]
-    return moved
+    moved = np.zeros(len(ledger.x), dtype=bool)
+    moved[ledger.rows] = accept
+    return torch.from_numpy(moved)
 
 
-def _show(progress: Any, ledger: _Ledger, first_t: Tensor, controller: Any, step: int) -> None:
+def _show(progress: Any, ledger: _Ledger, first_t: np.ndarray, controller: Any, step: int) -> None:
     """Move the bar to the mean share of the way that samples have gone."""
     ledger.flush()
     if hasattr(controller, "steps"):
@@ -380,9 +384,9 @@ def _non_finite(
     rows = ledger.rows[bad].tolist()
     seen = process.network.last
     stage = (
-        "score" if any(not bool(row_finite(v)[bad.to(v.device)].all()) for v in seen if len(v) == len(bad)) else "state"
+        "score" if any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad)) else "state"
     )
-    time = float(t.cpu()[bad][0]) if isinstance(t, Tensor) else float(t)
+    time = float(as_array(t)[bad][0] if isinstance(t, Tensor) else t)
     what = (
         "The score function returned NaN or infinity"
         if stage == "score"
@@ -393,7 +397,7 @@ def _non_finite(
         if stage == "score"
         else "take more steps, or a method with smaller error"
     )
-    ledger.status[ledger.status == _RUNNING] = Status.STOPPED
+    ledger.close_all(Status.STOPPED)
     partial = _solution(process, ledger, x, step, recorder)
     return NonFiniteError(
         f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {step}, t={time:.6g}; {hint}, "
@@ -427,18 +431,18 @@ def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder:
         | (ledger.status == Status.STEP_UNDERFLOW)
         | (ledger.status == Status.MAX_STEPS)
     )
-    if bool(failed.any()):
-        final = where(failed.to(final.device), torch.full_like(final, torch.nan), final)
+    if failed.any():
+        final = where(failed, torch.full_like(final, torch.nan), final)
     ts, xs = recorder.result(final) if recorder is not None else (None, None)
     return Solution(
         final,
-        ledger.t,
-        ledger.nfe,
+        torch.from_numpy(ledger.t),
+        torch.from_numpy(ledger.nfe),
         step,
-        ledger.accepted,
-        ledger.rejected,
+        torch.from_numpy(ledger.accepted),
+        torch.from_numpy(ledger.rejected),
         process.network.calls,
-        ledger.status,
+        torch.from_numpy(ledger.status),
         ts,
         xs,
     )
@@ -455,10 +459,9 @@ def _finish(
 ) -> Solution:
     if throw:
         for status, error in _FAILURES.items():
-            failed = (ledger.status == status).nonzero()[:, 0]
-            if len(failed):
-                ledger.status[ledger.status == _RUNNING] = Status.STOPPED
-                rows = failed.tolist()
+            rows = (ledger.status == status).nonzero()[0].tolist()
+            if rows:
+                ledger.close_all(Status.STOPPED)
                 raise error(
                     f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
                     f"t={float(ledger.t[rows[0]]):.6g} after "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._tensors import Scalar
@@ -32,6 +33,30 @@ class Node(NamedTuple):
     g2: Scalar
     dalpha: Scalar
     dsigma: Scalar
+
+
+def some(node: Node, rows: Tensor) -> Node:
+    """A node of samples ``(batch,)`` for the given ones.
+
+    Example:
+        >>> import scoresde
+        >>> node = scoresde.VESDE().nodes(torch.tensor([0.2, 0.5, 0.9]))
+        >>> some(node, torch.tensor([1])).t
+        tensor([0.5000], dtype=torch.float64)
+    """
+    return Node(*torch.stack(node)[:, rows].unbind())
+
+
+def either(mask: Tensor, new: Node, old: Node) -> Node:
+    """The node of the samples where ``mask`` is true from ``new``, of the others from ``old``.
+
+    Example:
+        >>> import scoresde
+        >>> new, old = (scoresde.VESDE().nodes(torch.tensor([t, t])) for t in (0.2, 0.5))
+        >>> either(torch.tensor([True, False]), new, old).t
+        tensor([0.2000, 0.5000], dtype=torch.float64)
+    """
+    return Node(*torch.where(mask, torch.stack(new), torch.stack(old)).unbind())
 
 
 class Estimate(NamedTuple):
