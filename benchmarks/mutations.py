@@ -57,6 +57,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
     "_phi.py": ("tests/unit/test_phi.py",),
+    "_tensors.py": ("tests/unit/test_controllers.py",),
     "discrete.py": ("tests/unit/test_discrete.py",),
     "thresholds.py": ("tests/unit/test_thresholds.py",),
     "losses.py": ("tests/unit/test_training.py",),
@@ -313,7 +314,7 @@ DEFECTS = (
     ),
     Defect(
         "the error norm of the batch",
-        "controllers/adaptive.py",
+        "_tensors.py",
         "return flat.square().sum(start).div(max(1, flat.shape[start])).sqrt()",
         "return flat.square().sum(start).div(max(1, flat.shape[start])).mean().sqrt().expand(flat.shape[:start])",
     ),

@@ -141,6 +141,17 @@ def row_finite(x: Tensor) -> Tensor:
     return torch.isfinite(x).flatten(1).all(1)
 
 
+def rms(x: Tensor, start: int = 1) -> Tensor:
+    """Root mean square over the dimensions from ``start`` on, float64; 0 if they are empty.
+
+    Example:
+        >>> rms(torch.ones(2, 3, 4)), rms(torch.ones(2, 3, 4), 2).shape
+        (tensor([1., 1.], dtype=torch.float64), torch.Size([2, 3]))
+    """
+    flat = x.flatten(start).to(torch.float64)
+    return flat.square().sum(start).div(max(1, flat.shape[start])).sqrt()
+
+
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 

@@ -6,32 +6,35 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import where
+from .._tensors import as_array, on_host, rms
 from ..errors import InvalidArgumentError
 from ..processes import Process
 from ..sdes import Node
+from ..sdes.records import either
 from ..solvers.base import Estimates, Solver, StepResult
 from .base import Controller, Decision
 
 _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock
 _SLIVER = 256.0  # an interval of so many units in the last place of t is one step
+_EPS = float(np.finfo(np.float64).eps)
 _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
 class AdaptiveState(NamedTuple):
-    """Per sample: step size, last accepted error norm, trial steps with a NaN, which target time comes next; and what
-    the clock shows at the start of the step and at all target times."""
+    """Per sample, on the host: step size, last accepted error norm, trial steps with a NaN, which target time comes
+    next; and what the clock shows at the start of the step and at all target times."""
 
-    h: Tensor
-    last_error: Tensor
-    non_finite: Tensor
-    target: Tensor
-    now: Tensor
-    ends: Tensor
+    h: np.ndarray
+    last_error: np.ndarray
+    non_finite: np.ndarray
+    target: np.ndarray
+    now: np.ndarray
+    ends: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,104 +77,104 @@ class Adaptive(Controller):
         """The first step is the solver's share of the way, or less: where the derivative is known, one that moves the
         state by a hundredth of itself. A small derivative is no reason for a long one, at whose end an error estimate
         may be small by chance."""
-        now, ends = _clock(solver, start), self._ends(process, solver, x)
-        span = (ends[:, -1] - now).abs()
+        now, t = on_host(_clock(solver, start), start.t)
+        ends = self._ends(process, solver, x)
+        span = np.abs(ends[:, -1] - now)
         h = most = solver.first_step * span
         if isinstance(solver_state, Tensor):  # the first derivative
-            at, slope = x.detach(), solver_state.detach()
-            scale = self.atol + self.rtol * at.abs()
-            size, speed = _rms(at / scale), _rms(slope / scale)
-            h = torch.nan_to_num(0.01 * size / speed, nan=0.0, posinf=torch.inf)
-            h = torch.minimum(torch.where(h > 0, h, most).clamp_min(1e-6 * span), most)
-        none = torch.zeros_like(h, dtype=torch.long)
-        state = AdaptiveState(h, torch.ones_like(h), none, none, now, ends)
-        return process.sde.nodes(self._stop(process, solver, start.t, state)), state
+            scale = self.atol + self.rtol * x.detach().abs()
+            size, speed = on_host(rms(x.detach() / scale), rms(solver_state.detach() / scale))
+            with np.errstate(all="ignore"):
+                h = np.nan_to_num(0.01 * size / speed, nan=0.0, posinf=np.inf)
+            h = np.minimum(np.maximum(np.where(h > 0, h, most), 1e-6 * span), most)
+        none = np.zeros(len(h), dtype=np.int64)
+        state = AdaptiveState(h, np.ones_like(h), none, none, now, ends)
+        stop = self._stop(process, solver, t, state, x.device)
+        return process.sde.nodes(torch.from_numpy(stop).to(x.device)), state
 
-    def _ends(self, process: Process, solver: Solver, x: Tensor) -> Tensor:
+    def _ends(self, process: Process, solver: Solver, x: Tensor) -> np.ndarray:
         """The target times on the solver's clock, ``(batch, targets)``."""
         times = torch.tensor(self.targets, dtype=torch.float64, device=x.device)
-        return _clock(solver, process.sde.nodes(times)).expand(len(x), -1)
+        (clocks,) = on_host(_clock(solver, process.sde.nodes(times)))
+        return np.broadcast_to(clocks, (len(x), len(clocks)))
 
-    def _target(self, state: AdaptiveState) -> Tensor:
+    def _target(self, state: AdaptiveState) -> np.ndarray:
         """The target time that comes next."""
-        if len(self.targets) == 1:
-            return state.h.new_full((1,), self.targets[0])
-        return state.h.new_tensor(self.targets)[state.target]
+        return np.array(self.targets)[state.target]
 
-    def _stop(self, process: Process, solver: Solver, t: Tensor, state: AdaptiveState) -> Tensor:
+    def _stop(
+        self, process: Process, solver: Solver, t: np.ndarray, state: AdaptiveState, device: torch.device | None = None
+    ) -> np.ndarray:
         """The time at which a step from t ends: h later on the clock, at the next target if that is nearer, half-way if
         two steps would reach it."""
-        way = state.ends.gather(1, state.target[:, None])[:, 0] - state.now
-        left, target = way.abs(), self._target(state)
-        moved = process.times_at(state.now + torch.sign(way) * torch.minimum(state.h, 0.5 * left), solver.coordinate)
-        moved = torch.minimum(torch.maximum(moved, torch.minimum(t, target)), torch.maximum(t, target))
-        near = (target - t).abs() <= _SLIVER * torch.finfo(torch.float64).eps * torch.maximum(t.abs(), target.abs())
-        return torch.where(near | (state.h >= left * (1 - 1e-6)), target, moved)
+        way = state.ends[np.arange(len(t)), state.target] - state.now
+        left, target = np.abs(way), self._target(state)
+        moved = state.now + np.sign(way) * np.minimum(state.h, 0.5 * left)
+        if solver.coordinate.lam is not None:
+            (moved,) = on_host(process.times_at(torch.from_numpy(moved).to(device), solver.coordinate))
+        moved = np.minimum(np.maximum(moved, np.minimum(t, target)), np.maximum(t, target))
+        near = np.abs(target - t) <= _SLIVER * _EPS * np.maximum(np.abs(t), np.abs(target))
+        return np.where(near | (state.h >= left * (1 - 1e-6)), target, moved)
 
     def adapt(
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
     ) -> Decision:
-        """See `Controller.adapt`. Steps are constants to differentiation."""
+        """See `Controller.adapt`. Steps are constants to differentiation, and chosen on the host."""
         if result.error is None:
             raise InvalidArgumentError(
                 f"The solver {solver.name!r} is adaptive, but its step returned no error estimate."
             )
-        new = result.x.detach()
-        scale = solver.allowed(x, result, self.rtol, self.atol)
-        errors, powers, used, usable = _estimates(result.error, solver)
-        norms = _rms((errors / scale[:, None]).masked_fill(errors == 0, 0.0), 2)
-        error, p = norms.gather(1, used[:, None])[:, 0], powers[used]
-        finite = torch.isfinite(error) & torch.isfinite(new.flatten(1).sum(1))
+        values, powers, used, usable, factors = _estimates(result.error, solver)
+        scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
+        total = result.x.detach().flatten(1).sum(1)
+        sizes = rms(values / scale[:, None], 2)
+        sizes, total, then, t, end = on_host(sizes, total, _clock(solver, stop), start.t, stop.t)
+        with np.errstate(invalid="ignore"):
+            norms = sizes if factors is None else sizes * np.abs(factors)
+        error, p = norms[np.arange(len(t)), used], powers[used]
+        finite = np.isfinite(error) & np.isfinite(total)
         accept = finite & (error <= 1)
-        then = _clock(solver, stop)
-        h = (then - state.now).abs()
-        bounded = torch.where(finite, error, 1.0).clamp_min(_TINY)
-        size, caution = torch.log(bounded), math.log(solver.safety)
+        bounded = np.maximum(np.where(finite, error, 1.0), _TINY)
+        size, caution = np.log(bounded), math.log(solver.safety)
         now_gain, last_gain = solver.gains
-        factor = caution + (last_gain * torch.log(state.last_error) - now_gain * size) / p  # its logarithm
-        if errors.shape[1] > 1:  # another order may allow a longer step
-            others = caution - torch.log(norms.clamp_min(_TINY)) / powers
-            factor = torch.maximum(factor, torch.where(usable, others, -torch.inf).amax(1))
-        factor = factor.clamp(math.log(self.shrink), math.log(solver.growth))
-        alone = (caution - size / p).clamp(math.log(self.shrink), math.log(0.9))  # a rejection looks at this error only
-        h_next = h * torch.where(finite, torch.exp(torch.where(accept, factor, alone)), self.shrink)
+        factor = caution + (last_gain * np.log(state.last_error) - now_gain * size) / p  # its logarithm
+        if norms.shape[1] > 1:  # another order may allow a longer step
+            others = caution - np.log(np.maximum(norms, _TINY)) / powers
+            factor = np.maximum(factor, np.where(usable, others, -np.inf).max(1))
+        factor = np.where(accept, factor, caution - size / p)  # a rejection looks at this error only
+        most = np.where(accept, math.log(solver.growth), math.log(0.9))
+        factor = np.exp(np.maximum(np.minimum(factor, most), math.log(self.shrink)))
+        h = np.abs(then - state.now)
+        h_next = h * np.where(finite, factor, self.shrink)
         # a step that was cut to land on a target does not shrink the next one
-        cut_short = accept & (h < state.h * (1 - 1e-6))
-        h_next = torch.where(cut_short, torch.maximum(h_next, state.h), h_next)
-        begin, now = where(accept, (stop, then), (start, state.now))
-        hit = accept & (begin.t == self._target(state))
+        h_next = np.where(accept & (h < state.h * (1 - 1e-6)), np.maximum(h_next, state.h), h_next)
+        begin, now = np.where(accept, end, t), np.where(accept, then, state.now)
+        hit = accept & (begin == self._target(state))
         done = hit & (state.target == len(self.targets) - 1)
         state = AdaptiveState(
             h=h_next,
-            last_error=torch.where(accept, bounded.clamp_min(1e-4), state.last_error),
+            last_error=np.where(accept, np.maximum(bounded, 1e-4), state.last_error),
             non_finite=state.non_finite + ~finite,
-            target=state.target + (hit & ~done) if len(self.targets) > 1 else state.target,
+            target=state.target + (hit & ~done),
             now=now,
             ends=state.ends,
         )
         failed = state.non_finite >= self.attempts
-        ends = self._stop(process, solver, begin.t, state)
-        still = (h_next < _ULPS * torch.finfo(torch.float64).eps * now.abs()) | (ends == begin.t)
+        ends = self._stop(process, solver, begin, state, x.device)
+        still = (h_next < _ULPS * _EPS * np.abs(now)) | (ends == begin)
         tiny = ~(done | failed | accept) & still
-        end = process.sde.nodes(torch.where(done | failed | tiny, begin.t, ends))
-        return Decision(accept, begin, end, state, done, failed, tiny)
-
+        times = torch.from_numpy(np.where(done | failed | tiny, begin, ends)).to(x.device)
+        here = stop if accept.all() else either(torch.from_numpy(accept).to(x.device), stop, start)
+        return Decision(accept, here, process.sde.nodes(times), state, done, failed, tiny)
 
 def _estimates(error: Tensor | Estimates, solver: Solver) -> Estimates:
-    """The error estimates of a step; a plain one is of the method's order."""
+    """The error estimates of a step, with all but the values on the host; a plain one is of the method's order."""
     if isinstance(error, Estimates):
-        return error._replace(values=error.values.detach())
-    used = torch.zeros(len(error), dtype=torch.long, device=error.device)
-    powers = torch.full((1,), float(solver.ode_order or 1), dtype=torch.float64, device=error.device)
-    return Estimates(error.detach()[:, None], powers, used, used[:, None] == 0)
+        return Estimates(error.values.detach(), *(as_array(v) for v in error[1:]))
+    used = np.zeros(len(error), dtype=np.int64)
+    return Estimates(error.detach()[:, None], np.array([float(solver.ode_order or 1)]), used, used[:, None] == 0)
 
 
 def _clock(solver: Solver, node: Node) -> Tensor:
     """What the solver's clock shows; the ends of the noise and of the data are far, not infinitely far."""
     return torch.nan_to_num(solver.coordinate.clock(node), nan=torch.nan, posinf=_FAR, neginf=-_FAR)
-
-
-def _rms(x: Tensor, start: int = 1) -> Tensor:
-    """Root mean square over each sample's event, float64; 0 for an empty event."""
-    flat = x.flatten(start).to(torch.float64)
-    return flat.square().sum(start).div(max(1, flat.shape[start])).sqrt()

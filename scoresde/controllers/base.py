@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ..processes import Process
@@ -21,15 +22,17 @@ class Decision(NamedTuple):
         state: the controller's memory.
         done: which samples have arrived, ``(batch,)`` bool, or None while all are under way together.
         non_finite, underflow: which samples have failed, or None.
+
+    Which samples is told by tensors, or by NumPy arrays, for which no device is waited for.
     """
 
-    accept: bool | Tensor
+    accept: bool | Tensor | np.ndarray
     start: Node
     stop: Node | None
     state: Any
-    done: Tensor | None = None
-    non_finite: Tensor | None = None
-    underflow: Tensor | None = None
+    done: Tensor | np.ndarray | None = None
+    non_finite: Tensor | np.ndarray | None = None
+    underflow: Tensor | np.ndarray | None = None
 
 
 class Controller(abc.ABC):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,28 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, expand, where
+from .._tensors import Array, as_array, check_integer, check_number, constants, expand, on_host, rms, where
 from ..noise import Noise
 from ..processes import Coordinate, Process, angle
 from ..sdes import Node
+from ..sdes.records import either
 from .base import Estimates, Solver, StepResult
 
 _CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
 _STILL = 1e-14  # a step of this length has none
 _CLOSE = 1e-6  # in units of the last step, a sliver, as at times to save at
 _FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
+_ELSEWHERE = 16.0  # no two angles are that far apart
+_TINY = 1e-300
 
 
 class AdamsState(NamedTuple):
-    """Per sample, newest first: the angles at which the derivatives in memory were made, the derivatives, how many
-    there are; of the last step its size and the error norms of all orders; and the scale of the state at its end."""
+    """Per sample, newest first: the angles at which the derivatives in memory were made, their differences, how many
+    there are; of the last step its size and the error norms of all orders; and the scale of the state at its end. All
+    but the differences are NumPy arrays, or tensors where a schedule has a gradient."""
 
-    clocks: Tensor
+    clocks: Array
     values: Tensor
-    known: Tensor
-    h: Tensor
-    norms: Tensor
-    scale: Tensor
+    known: np.ndarray
+    h: np.ndarray
+    norms: np.ndarray
+    scale: Array
 
 
 @dataclass(frozen=True)
@@ -109,107 +113,113 @@ class Adams(Solver):
     def init(self, process: Process, x: Tensor, start: Node) -> AdamsState:
         """The derivative at the start."""
         value = process.slope(self.coordinate, x, start)
-        unknown = value.new_zeros((len(x), self.max_order - 1, *x.shape[1:]))
-        clocks = self.coordinate.clock(start)[:, None].repeat(
-            1, self.max_order
-        )  # those of what is not known do not count
-        one = torch.ones_like(clocks[:, 0].detach())
-        norms = torch.full_like(clocks.detach(), torch.inf)
+        now, size, _ = self._place(start)
+        clocks = now[:, None] + _ELSEWHERE * _like(np.arange(self.max_order), now)  # of what is not known: not here
+        values = torch.cat([value[:, None], value.new_zeros((len(x), self.max_order - 1, *x.shape[1:]))], dim=1)
+        norms = np.full((len(x), self.max_order), np.inf)
         norms[:, 0] = 1.0
-        values = torch.cat([value[:, None], unknown], dim=1)
-        return AdamsState(clocks, values, one.long(), one, norms, self.coordinate.scale(start))
+        return AdamsState(clocks, values, np.ones(len(x), dtype=np.int64), np.ones(len(x)), norms, size)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
-        ended, end = stop.sigma == 0, stop
-        some = bool(ended.any())
-        if some:
+        then, size, sigma = self._place(stop)
+        ended, end = as_array(sigma) == 0, stop
+        if ended.any():
             near = process.at((start.lam + 1).clamp_min(_FAR))
-            stop = Node(*(torch.where(ended, a, b) for a, b in zip(near, stop, strict=True)))
-        now, then = state.clocks[:, :1], self.coordinate.clock(stop)
-        size, h = self.coordinate.scale(stop), then - now[:, 0]
-        orders = torch.arange(1, self.max_order + 1, device=x.device)
-        known = orders <= state.known[:, None]
-        shrunk = (h / state.h).abs()
-        still = h.abs() < _STILL
-        close = still | ((state.known > 1) & (shrunk < _CLOSE))
-        unit = torch.where(still, _STILL, h)[:, None]
-        newton = _newton(torch.where(known, (state.clocks - now) / unit, -1.0 - orders))
-        length = (size * h)[:, None]
-        # the order less 1 whose error, seen from the last step, is the smallest for this one
-        used = (torch.log(state.norms) + (orders + 1) * torch.log(shrunk)[:, None]).argmin(1)
-        degree = torch.where(orders <= used[:, None] + 1, newton.integrals[:, :-1], 0.0)
-        weights = length[:, None] * (degree[:, None] @ newton.differences)
-        predicted = expand(size / state.scale, x) * x + _times(weights, state.values)[:, 0]
+            stop = either(torch.from_numpy(ended).to(x.device), near, stop)
+            then, size, _ = self._place(stop)
+        orders, rows = np.arange(1, self.max_order + 1), np.arange(len(x))
+        h = as_array(then - state.clocks[:, 0])
+        shrunk = np.maximum(np.abs(h / state.h), _TINY)
+        with np.errstate(divide="ignore"):
+            # the order less 1 whose error, seen from the last step, is the smallest for this one
+            used = (np.log(state.norms) + (orders + 1) * np.log(shrunk)[:, None]).argmin(1)
 
+        growth, integrals = _coefficients(state.clocks, then)
+        integrals = (size * (then - state.clocks[:, 0]))[:, None] * integrals
+        known = growth * _like(orders <= used[:, None] + 1, growth)
+        gain = integrals[rows, used + 1]
+        weights = (
+            (integrals[:, :-1] * known)[:, None],  # of the predictor
+            ((integrals[:, :-1] - gain[:, None]) * known)[:, None],  # of the corrector
+            growth[:, None] * _like(np.tri(self.max_order + 1, self.max_order, -1), growth),  # of all P_q(1)
+        )
+        sums = _times(_joined(weights), state.values)
+        keep = expand(size / state.scale, x) * x
+        predicted = keep + sums[:, 0]
         value = process.slope(self.coordinate, predicted, stop)
-        continued = (newton.reach[:, :-1, None] * newton.differences).cumsum(1)  # P_q(1) for all q
-        missed = value[:, None] - _times(continued, state.values)
-        share = length / newton.reach[:, 1:]
-        rows = torch.arange(len(x), device=x.device)
-        gain = (share * newton.integrals[:, 1:])[rows, used]
-        moved = predicted + expand(gain, x) * missed[rows, used]
-        if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
-            cos, sin = (expand(v, x) for v in (torch.cos(then), torch.sin(then)))
-            clean = self.spread * (cos * (predicted / expand(size, x)) - sin * value)
-            moved = where(ended, expand(end.alpha, x) * clean, moved)
+        moved = torch.addcmul(keep + sums[:, 1], expand(gain, x), value)
+        if ended.any():  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
+            unit = self.coordinate.scale(stop)
+            clean = self.spread**2 * stop.alpha / unit**2
+            data = expand(clean, x) * predicted - expand(self.spread * stop.sigma / unit, x) * value
+            moved = where(ended, expand(end.alpha, x) * data, moved)
 
-        errors = missed * _against(_CAUTION * share * newton.backward, missed)
-        usable = known & (orders <= used[:, None] + 2)
-        norms = errors.detach().flatten(2).to(torch.float64).square().mean(2).sqrt()
-        norms = torch.where(usable, norms, torch.inf)
-        clocks = torch.cat([then[:, None], state.clocks[:, :-1]], dim=1)
-        values = torch.cat([value[:, None], state.values[:, :-1]], dim=1)
-        after = AdamsState(clocks, values, (state.known + 1).clamp_max(self.max_order), h, norms, size)
-        if bool(close.any()):  # divided differences need nodes apart
-            instead = state._replace(
-                clocks=torch.cat([then[:, None], state.clocks[:, 1:]], dim=1),
-                values=torch.cat([value[:, None], state.values[:, 1:]], dim=1),
-                scale=size,
-            )
-            after = where(close, instead, after)
-        return StepResult(moved, after, Estimates(errors, orders + 1.0, used, usable), state._replace(h=h, norms=norms))
+        missed = value[:, None] - sums[:, 2:]  # by P_q, q = 0 ... max_order: the differences at the next step
+        factors = as_array(_CAUTION * (integrals[:, 1:] - integrals[:, :-1]))
+        usable = (orders <= state.known[:, None]) & (orders <= used[:, None] + 2)
+        (sizes,) = on_host(rms(missed[:, 1:].detach(), 2))
+        norms = np.where(usable, np.abs(factors) * sizes, np.inf)
+        clocks = _joined((then[:, None], state.clocks[:, :-1]))
+        after = AdamsState(clocks, missed[:, :-1], np.minimum(state.known + 1, self.max_order), h, norms, size)
+        close = (np.abs(h) < _STILL) | ((state.known > 1) & (shrunk < _CLOSE))
+        if close.any():  # differences need nodes apart: the new one takes the place of the last
+            after = where(close, _replaced(state, then, missed)._replace(scale=size), after)
+        estimates = Estimates(missed[:, 1:], orders + 1.0, used, usable, factors)
+        return StepResult(moved, after, estimates, state._replace(h=h, norms=norms))
+
+    def _place(self, node: Node) -> list[Array]:
+        """The angle, the scale of the state, and sigma."""
+        return constants(self.coordinate.clock(node), self.coordinate.scale(node), node.sigma)
 
 
-class Newton(NamedTuple):
-    r"""Newton's form of interpolation at nodes :math:`r_0, \ldots, r_{k-1}` in units of the step.
+def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
+    r"""Of a step from the first of the clocks :math:`c_0, \ldots, c_{k-1}` to t.
 
-    Fields: the matrix of divided differences ``(batch, k, k)``; ``reach`` :math:`N_m = \prod_{i<m}(1-r_i)` and
-    ``integrals`` :math:`\int_0^1 \prod_{i<m}(\tau-r_i)\,d\tau`, m = 0 … k; ``backward``
-    :math:`\int_0^1 (\tau-1)\prod_{i<m-1}(\tau-r_i)\,d\tau`, m = 1 … k.
+    Differences are kept as :math:`\delta_m = f[c_0, \ldots, c_m]\prod_{1\le i\le m}(c_0-c_i)`, which is what
+    the polynomial through :math:`c_1, \ldots, c_m` missed at :math:`c_0`. Then with :math:`u = 1-\tau`
+
+    .. math::
+        P_q(\tau) = \sum_{m<q}\beta_m\delta_m\prod_{i<m}(1-\rho_iu), \qquad
+        \beta_m = \prod_{1\le i\le m}\frac{t-c_{i-1}}{c_0-c_i}, \qquad \rho_i = \frac{t-c_0}{t-c_i}.
+
+    Returns:
+        :math:`\beta_m`, ``(batch, k)``, and :math:`\int_0^1\prod_{i<m}(1-\rho_iu)\,du`, ``(batch, k + 1)``, the
+        latter by the moments :math:`\int u^n\prod_{i<m}(1-\rho_iu)\,du`, each of which follows from two before.
     """
-
-    differences: Tensor
-    reach: Tensor
-    integrals: Tensor
-    backward: Tensor
-
-
-def _newton(r: Tensor) -> Newton:
-    k = r.shape[1]
-    gaps = r[:, :, None] - r[:, None, :] + torch.eye(k, dtype=r.dtype, device=r.device)
-    differences = (1 / gaps).cumprod(2).mT.tril()
-    one = torch.ones_like(r[:, :1])
-    reach = torch.cat([one, (1 - r).cumprod(1)], dim=1)
-    at, weights = _gauss(k, r.device)
-    products = (at - r[:, None, :]).cumprod(2)  # (batch, points, k)
-    products = weights * torch.cat([torch.ones_like(products[:, :, :1]), products], dim=2)
-    return Newton(differences, reach, products.sum(1), ((at - 1) * products[:, :, :-1]).sum(1))
+    k = clocks.shape[1]
+    ahead = then[:, None] - clocks
+    ratio = ahead[:, :1] / ahead[:, 1:]
+    growth = _joined((_like(np.ones((len(ahead), 1)), ahead), ahead[:, :-1] / (clocks[:, :1] - clocks[:, 1:])))
+    n = np.arange(1.0, k + 1)
+    moments = _like(np.broadcast_to(1 / (n * (n + 1)), (len(ahead), k)), ahead)  # with the factor 1 - u
+    integrals = [_like(np.ones((len(ahead), 1)), ahead), moments[:, :1]]
+    for i in range(k - 1):
+        moments = moments[:, :-1] - ratio[:, i : i + 1] * moments[:, 1:]
+        integrals.append(moments[:, :1])
+    return growth.cumprod(1), _joined(integrals)
 
 
-@functools.cache
-def _gauss(k: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of Gauss on [0, 1], ``(points, 1)``, exact for polynomials of degree k + 1."""
-    at, weights = np.polynomial.legendre.leggauss(k // 2 + 1)
-    return tuple(torch.tensor(v, device=device)[:, None] for v in (0.5 * (at + 1), 0.5 * weights))  # type: ignore[return-value]
+def _replaced(state: AdamsState, then: Array, missed: Tensor) -> AdamsState:
+    """The memory with its newest node elsewhere: :math:`P_{m+1}` without its last term has not seen the old one."""
+    apart = (then[:, None] - state.clocks[:, 1:]) / (state.clocks[:, :1] - state.clocks[:, 1:])
+    kept = _joined((_like(np.ones((len(apart), 1)), apart), apart)).cumprod(1)
+    clocks = _joined((then[:, None], state.clocks[:, 1:]))
+    return state._replace(clocks=clocks, values=missed[:, 1:] + expand(kept, missed) * state.values)
 
 
-def _times(matrix: Tensor, values: Tensor) -> Tensor:
+def _like(array: np.ndarray, like: Array) -> Array:
+    """An array, or the tensor where there is a gradient."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.device) if isinstance(like, Tensor) else array
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """Side by side."""
+    return torch.cat(list(parts), 1) if isinstance(parts[0], Tensor) else np.concatenate(parts, 1)
+
+
+def _times(matrix: Array, values: Tensor) -> Tensor:
     """A matrix ``(batch, m, k)`` times values ``(batch, k, *event)``."""
-    out = matrix.to(values.dtype) @ values.flatten(2)
+    matrix = torch.as_tensor(matrix, dtype=values.dtype, device=values.device)
+    out = matrix @ values.flatten(2)
     return out.reshape(*out.shape[:2], *values.shape[2:])
-
-
-def _against(factors: Tensor, like: Tensor) -> Tensor:
-    """Factors ``(batch, k)``, to multiply with ``(batch, k, *event)``."""
-    return factors.to(like.dtype).reshape(*factors.shape, *(1,) * (like.ndim - 2))

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,9 @@ class Estimates(NamedTuple):
         powers: p of each, ``(m,)``: the error is proportional to :math:`h^p`.
         used: which of them is that of the step, ``(batch,)``.
         usable: which of them the next step may use, ``(batch, m)`` bool.
+        factors: what the values are to be multiplied by, ``(batch, m)``; None stands for 1.
+
+    All but the values may be NumPy arrays, which spares a device the arithmetic.
 
     Example:
         >>> import torch
@@ -31,9 +35,10 @@ class Estimates(NamedTuple):
     """
 
     values: Tensor
-    powers: Tensor
-    used: Tensor
-    usable: Tensor
+    powers: Tensor | np.ndarray
+    used: Tensor | np.ndarray
+    usable: Tensor | np.ndarray
+    factors: Tensor | np.ndarray | None = None
 
 
 class StepResult(NamedTuple):

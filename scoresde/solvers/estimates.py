@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from .base import Estimates
@@ -15,6 +15,5 @@ def of_power(error: Tensor, power: float) -> Estimates:
         >>> of_power(torch.ones(4, 2), 1.5).values.shape
         torch.Size([4, 1, 2])
     """
-    used = torch.zeros(len(error), dtype=torch.long, device=error.device)
-    powers = torch.full((1,), power, dtype=torch.float64, device=error.device)
-    return Estimates(error[:, None], powers, used, used[:, None] == 0)
+    used = np.zeros(len(error), dtype=np.int64)
+    return Estimates(error[:, None], np.array([power]), used, used[:, None] == 0)

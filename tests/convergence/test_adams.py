@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import scoresde
 from scoresde import solvers, targets
-from scoresde.solvers.adams import _newton
+from scoresde.solvers.adams import AdamsState, _coefficients, _replaced
 from scoresde.solvers.exponential import adams_weights
 
 from .problems import PROCESSES
@@ -40,17 +41,44 @@ def run(sde: scoresde.AffineSDE, tolerance: float, **options: Any) -> tuple[floa
     return float((got.x - exact).square().mean().sqrt()), float(got.nfe.double().mean())
 
 
+def differences(clocks: list[float], values: Tensor) -> Tensor:
+    """The rows f[c_0 ... c_m] prod (c_0 - c_i), by the definition."""
+    rows, table = [values[0]], values
+    for m in range(1, len(clocks)):
+        gaps = torch.tensor([clocks[i] - clocks[i + m] for i in range(len(clocks) - m)], dtype=F64)
+        table = (table[:-1] - table[1:]) / gaps[:, None]
+        rows.append(table[0] * math.prod(clocks[0] - c for c in clocks[1 : m + 1]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("count", range(1, 7))
-def test_newton_s_form_gives_the_weights_of_adams(count: int) -> None:
+def test_differences_give_the_weights_of_adams(count: int, gradient: bool) -> None:
     """The same weights as by Lagrange's basis, for uneven nodes of two samples at once."""
     nodes = torch.tensor([[0.0, -1.0, -2.5, -2.9, -4.0, -7.0], [0.0, -0.3, -0.5, -1.5, -1.6, -2.0]], dtype=F64)
-    newton = _newton(nodes[:, :count])
-    weights = (newton.integrals[:, None, :-1] @ newton.differences)[:, 0]
+    clocks, then = nodes[:, :count], torch.ones(2, dtype=F64)
+    given = (clocks, then) if gradient else (clocks.numpy(), then.numpy())
+    growth, integrals = (torch.as_tensor(v) for v in _coefficients(*given))
     for i in range(2):
-        known = adams_weights(nodes[i, :count].tolist(), 0.0)
-        assert weights[i].tolist() == pytest.approx(known, rel=1e-9)
-        corrected = adams_weights([1.0, *nodes[i, :count].tolist()], 0.0)
-        assert float(newton.integrals[i, -1] / newton.reach[i, -1]) == pytest.approx(corrected[0], rel=1e-9)
+        unit = differences(clocks[i].tolist(), torch.eye(count, dtype=F64))
+        known = adams_weights(clocks[i].tolist(), 0.0)
+        assert ((growth * integrals[:, :-1])[i] @ unit).tolist() == pytest.approx(known, rel=1e-9)
+        corrected = adams_weights([1.0, *clocks[i].tolist()], 0.0)
+        assert float(integrals[i, -1]) == pytest.approx(corrected[0], rel=1e-9)
+
+
+def test_a_sliver_of_a_step_moves_the_newest_node() -> None:
+    """The memory is then that of the same function at the other nodes."""
+    nodes, then = [0.0, -0.3, -0.5, -1.1], 1e-9
+    at = lambda clocks: torch.tensor([[math.sin(c), math.exp(c)] for c in clocks], dtype=F64)  # noqa: E731
+    before = differences(nodes, at(nodes))
+    state = AdamsState(np.array([nodes]), before[None], *(np.ones(1),) * 2, np.ones((1, 4)), np.ones(1))  # type: ignore[arg-type]
+    growth, _ = _coefficients(state.clocks, np.array([then]))
+    reached = torch.cat([torch.zeros(1, 2, dtype=F64), (torch.as_tensor(growth[0])[:, None] * before).cumsum(0)])
+    after = _replaced(state, np.array([then]), (at([then]) - reached)[None])
+    moved = [then, *nodes[1:]]
+    assert after.clocks.tolist() == [moved]
+    torch.testing.assert_close(after.values[0], differences(moved, at(moved)), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("spread", [0.1, 0.2, 0.5])
