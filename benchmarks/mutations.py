@@ -315,8 +315,8 @@ DEFECTS = (
     Defect(
         "the error norm of the batch",
         "_tensors.py",
-        "return flat.square().sum(start).div(max(1, flat.shape[start])).sqrt()",
-        "return flat.square().sum(start).div(max(1, flat.shape[start])).mean().sqrt().expand(flat.shape[:start])",
+        "dim=start, dtype=torch.float64) / math.sqrt(max(1, flat.shape[start]))",
+        "dtype=torch.float64).expand(flat.shape[:start]) / math.sqrt(max(1, flat.numel()))",
     ),
     Defect(
         "a rejected step is taken",

@@ -45,7 +45,7 @@ def as_array(value: Tensor | np.ndarray) -> np.ndarray:
         >>> as_array(torch.ones(2))
         array([1., 1.], dtype=float32)
     """
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+    return value.numpy(force=True) if isinstance(value, Tensor) else value
 
 
 def on_host(*values: Tensor) -> list[np.ndarray]:
@@ -142,14 +142,14 @@ def row_finite(x: Tensor) -> Tensor:
 
 
 def rms(x: Tensor, start: int = 1) -> Tensor:
-    """Root mean square over the dimensions from ``start`` on, float64; 0 if they are empty.
+    """Root mean square over the dimensions from ``start`` on, float64, without a gradient; 0 if they are empty.
 
     Example:
         >>> rms(torch.ones(2, 3, 4)), rms(torch.ones(2, 3, 4), 2).shape
         (tensor([1., 1.], dtype=torch.float64), torch.Size([2, 3]))
     """
-    flat = x.flatten(start).to(torch.float64)
-    return flat.square().sum(start).div(max(1, flat.shape[start])).sqrt()
+    flat = x.detach().flatten(start)
+    return torch.linalg.vector_norm(flat, dim=start, dtype=torch.float64) / math.sqrt(max(1, flat.shape[start]))
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -323,6 +323,11 @@ def exp(z: Scalar) -> Scalar:
 def log(z: Scalar) -> Scalar:
     """The natural logarithm of a float or a tensor."""
     return torch.log(z) if isinstance(z, Tensor) else math.log(z)
+
+
+def sqrt(z: Scalar) -> Scalar:
+    """The square root of a float or a tensor."""
+    return torch.sqrt(z) if isinstance(z, Tensor) else math.sqrt(z)
 
 
 def tan(z: Scalar) -> Scalar:

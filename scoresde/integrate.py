@@ -140,8 +140,8 @@ class Recorder:
 class _Ledger:
     """The whole batch, every sample in its place, while some of it is still under way; on the host.
 
-    What samples under way have in common (all of it, while they move together) is kept in a few numbers, and spread
-    by `flush`, so that a fixed-grid step costs no bookkeeping. So is the time reached, which nobody may ask for.
+    What steps add to samples under way is kept (in numbers, while they move together) until they part, or somebody
+    asks: then `flush` spreads it.
     """
 
     def __init__(self, x: Tensor, t: float | Tensor) -> None:
@@ -154,7 +154,8 @@ class _Ledger:
         self.rejected = np.zeros(batch, dtype=np.int64)
         self.status = np.full(batch, _RUNNING, dtype=np.int64)
         self.rows = np.arange(batch)  # the samples still in the loop, by their place
-        self._used, self._taken, self._time = 0, 0, t
+        self._steps, self._used, self._time = 0, 0, t
+        self._taken: int | np.ndarray = 0
 
     @property
     def running(self) -> np.ndarray:
@@ -169,27 +170,22 @@ class _Ledger:
 
     def account(self, used: int, accept: bool | np.ndarray, t: float | Tensor) -> None:
         """Add a step of the samples under way: its evaluations, whether it was taken, and the time reached."""
-        self._used, self._time = self._used + used, t
-        if accept is True:
-            self._taken += 1
-            return
-        running = self.running
-        self.accepted[self.rows[running & accept]] += 1
-        self.rejected[self.rows[running & np.logical_not(accept)]] += 1
+        self._steps, self._used, self._taken, self._time = self._steps + 1, self._used + used, self._taken + accept, t
 
     def flush(self) -> None:
-        """Spread what was kept in numbers over the samples."""
+        """Spread what was kept over the samples."""
         running = self.running
         rows = self.rows[running]
+        taken, time = (v[running] if np.ndim(v) else v for v in (self._taken, as_array(self._time)))
         self.nfe[rows] += self._used
-        self.accepted[rows] += self._taken
-        time = as_array(self._time)
-        self.t[rows] = time[running] if isinstance(self._time, Tensor) else time
-        self._used, self._taken = 0, 0
+        self.accepted[rows] += taken
+        self.rejected[rows] += self._steps - taken
+        self.t[rows] = time
+        self._steps, self._used, self._taken = 0, 0, 0
 
     def close(self, which: np.ndarray | None, status: Status) -> bool:
         """Give a status to samples of the loop that are under way (None: to none); says whether there were any."""
-        if which is None or not which.any():
+        if which is None or not np.count_nonzero(which):
             return False
         rows = self.rows[which & self.running]
         if not len(rows):
@@ -351,11 +347,12 @@ def _advance(
     if mask is True:
         return result.x, result.state
     before = state if result.rejected is None else result.rejected
-    if not np.any(mask):  # a rejected trial leaves no trace in a gradient
+    moved = np.count_nonzero(mask)
+    if not moved:  # a rejected trial leaves no trace in a gradient
         return x, before
-    every = accept is True or np.all(accept)
-    memory = result.state if every or result.state is None else where(accept, result.state, before)  # type: ignore[arg-type]
-    return result.x if np.all(mask) else where(mask, result.x, x), memory  # type: ignore[arg-type]
+    every = result.state is None or accept is True or moved == len(x)
+    memory = result.state if every else where(accept, result.state, before)  # type: ignore[arg-type]
+    return result.x if moved == len(x) else where(mask, result.x, x), memory  # type: ignore[arg-type]
 
 
 def _moved(ledger: _Ledger, accept: bool | np.ndarray) -> Tensor | None:

@@ -83,7 +83,7 @@ class Adaptive(Controller):
         h = most = solver.first_step * span
         if isinstance(solver_state, Tensor):  # the first derivative
             scale = self.atol + self.rtol * x.detach().abs()
-            size, speed = on_host(rms(x.detach() / scale), rms(solver_state.detach() / scale))
+            size, speed = on_host(rms(x / scale), rms(solver_state / scale))
             with np.errstate(all="ignore"):
                 h = np.nan_to_num(0.01 * size / speed, nan=0.0, posinf=np.inf)
             h = np.minimum(np.maximum(np.where(h > 0, h, most), 1e-6 * span), most)

@@ -7,12 +7,13 @@ part is gone, :math:`dy/du = \hat\varepsilon`: there Euler's method is DDIM and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from .._tensors import Scalar, arctan, exp, expand, log, tan, weighted
+from .._tensors import Scalar, arctan, exp, expand, log, sqrt, tan, weighted
 from ..sdes import Node
 from .base import Process
 
@@ -50,6 +51,7 @@ def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Tensor:
     return process.drift(x, node) * expand(-2 * node.sigma * node.sigma / node.g2, x)  # dt/dlambda
 
 
+@functools.cache
 def angle(spread: float) -> Coordinate:
     r"""The angle between signal and noise, :math:`\tan\varphi = \sigma/(s\alpha)`, from 0 at the data to
     :math:`\pi/2` at the noise, and :math:`y = x/\sqrt{\sigma^2 + s^2\alpha^2}`, which has the variance 1 for data of
@@ -71,7 +73,8 @@ def angle(spread: float) -> Coordinate:
     """
 
     def size(node: Node) -> Scalar:
-        return (node.sigma * node.sigma + (spread * node.alpha) ** 2) ** 0.5
+        data = spread * node.alpha
+        return sqrt(node.sigma * node.sigma + data * data)
 
     def slope(process: Process, x: Tensor, node: Node) -> Tensor:
         estimate, unit = process.estimate(x, node), size(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,8 +55,8 @@ class Network:
 
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""
-        part = Network(self.score_fn, {k: v[rows] for k, v in self.context.items()})
-        part.calls, part.last, part.warned = self.calls, self.last, self.warned
+        part = copy.copy(self)
+        part.context = {k: v[rows] for k, v in self.context.items()}
         return part
 
     def _evaluate(self, x: Tensor, node: Node) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Array, as_array, check_integer, check_number, constants, expand, on_host, rms, where
+from .._tensors import Array, as_array, check_integer, check_number, constants, expand, rms, where
 from ..noise import Noise
 from ..processes import Coordinate, Process, angle
 from ..sdes import Node
@@ -23,6 +24,7 @@ _CLOSE = 1e-6  # in units of the last step, a sliver, as at times to save at
 _FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
 _ELSEWHERE = 16.0  # no two angles are that far apart
 _TINY = 1e-300
+_MOMENTS = np.array([1 / ((n + 1) * (n + 2)) for n in range(8)])  # of 1 - u
 
 
 class AdamsState(NamedTuple):
@@ -124,46 +126,41 @@ class Adams(Solver):
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
         then, size, sigma = self._place(stop)
         ended, end = as_array(sigma) == 0, stop
-        if ended.any():
+        some = np.count_nonzero(ended) > 0
+        if some:
             near = process.at((start.lam + 1).clamp_min(_FAR))
             stop = either(torch.from_numpy(ended).to(x.device), near, stop)
             then, size, _ = self._place(stop)
         orders, rows = np.arange(1, self.max_order + 1), np.arange(len(x))
-        h = as_array(then - state.clocks[:, 0])
+        way = then - state.clocks[:, 0]
+        h = as_array(way)
         shrunk = np.maximum(np.abs(h / state.h), _TINY)
         with np.errstate(divide="ignore"):
             # the order less 1 whose error, seen from the last step, is the smallest for this one
             used = (np.log(state.norms) + (orders + 1) * np.log(shrunk)[:, None]).argmin(1)
 
         growth, integrals = _coefficients(state.clocks, then)
-        integrals = (size * (then - state.clocks[:, 0]))[:, None] * integrals
-        known = growth * _like(orders <= used[:, None] + 1, growth)
-        gain = integrals[rows, used + 1]
-        weights = (
-            (integrals[:, :-1] * known)[:, None],  # of the predictor
-            ((integrals[:, :-1] - gain[:, None]) * known)[:, None],  # of the corrector
-            growth[:, None] * _like(np.tri(self.max_order + 1, self.max_order, -1), growth),  # of all P_q(1)
-        )
-        sums = _times(_joined(weights), state.values)
-        keep = expand(size / state.scale, x) * x
-        predicted = keep + sums[:, 0]
+        lengths = (size * way)[:, None] * integrals
+        terms = expand(growth, state.values) * state.values
+        part = expand(lengths[:, :-1] * _like(orders <= used[:, None] + 1, lengths), terms)
+        predicted = expand(size / state.scale, x) * x + (part * terms).sum(1)
         value = process.slope(self.coordinate, predicted, stop)
-        moved = torch.addcmul(keep + sums[:, 1], expand(gain, x), value)
-        if ended.any():  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
+        # by P_q(1), q = 0 ... max_order: the differences at the next step
+        missed = torch.stack([*itertools.accumulate(terms.unbind(1), torch.sub, initial=value)], dim=1)
+        moved = torch.addcmul(predicted, expand(lengths[rows, used + 1], x), missed[rows, used + 1])
+        if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
             unit = self.coordinate.scale(stop)
-            clean = self.spread**2 * stop.alpha / unit**2
-            data = expand(clean, x) * predicted - expand(self.spread * stop.sigma / unit, x) * value
-            moved = where(ended, expand(end.alpha, x) * data, moved)
+            clean = expand(self.spread**2 * stop.alpha / unit**2, x) * predicted
+            clean = clean - expand(self.spread * stop.sigma / unit, x) * value
+            moved = where(ended, expand(end.alpha, x) * clean, moved)
 
-        missed = value[:, None] - sums[:, 2:]  # by P_q, q = 0 ... max_order: the differences at the next step
-        factors = as_array(_CAUTION * (integrals[:, 1:] - integrals[:, :-1]))
+        factors = _CAUTION * as_array(lengths[:, 1:] - lengths[:, :-1])
         usable = (orders <= state.known[:, None]) & (orders <= used[:, None] + 2)
-        (sizes,) = on_host(rms(missed[:, 1:].detach(), 2))
-        norms = np.where(usable, np.abs(factors) * sizes, np.inf)
+        norms = np.where(usable, np.abs(factors) * as_array(rms(missed[:, 1:], 2)), np.inf)
         clocks = _joined((then[:, None], state.clocks[:, :-1]))
         after = AdamsState(clocks, missed[:, :-1], np.minimum(state.known + 1, self.max_order), h, norms, size)
         close = (np.abs(h) < _STILL) | ((state.known > 1) & (shrunk < _CLOSE))
-        if close.any():  # differences need nodes apart: the new one takes the place of the last
+        if np.count_nonzero(close):  # differences need nodes apart: the new one takes the place of the last
             after = where(close, _replaced(state, then, missed)._replace(scale=size), after)
         estimates = Estimates(missed[:, 1:], orders + 1.0, used, usable, factors)
         return StepResult(moved, after, estimates, state._replace(h=h, norms=norms))
@@ -187,13 +184,12 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
         :math:`\beta_m`, ``(batch, k)``, and :math:`\int_0^1\prod_{i<m}(1-\rho_iu)\,du`, ``(batch, k + 1)``, the
         latter by the moments :math:`\int u^n\prod_{i<m}(1-\rho_iu)\,du`, each of which follows from two before.
     """
-    k = clocks.shape[1]
+    n, k = clocks.shape
     ahead = then[:, None] - clocks
-    ratio = ahead[:, :1] / ahead[:, 1:]
-    growth = _joined((_like(np.ones((len(ahead), 1)), ahead), ahead[:, :-1] / (clocks[:, :1] - clocks[:, 1:])))
-    n = np.arange(1.0, k + 1)
-    moments = _like(np.broadcast_to(1 / (n * (n + 1)), (len(ahead), k)), ahead)  # with the factor 1 - u
-    integrals = [_like(np.ones((len(ahead), 1)), ahead), moments[:, :1]]
+    growth = _joined((_like(np.ones((n, 1)), ahead), ahead[:, :-1] / (clocks[:, :1] - clocks[:, 1:])))
+    ratio = ahead[:, :1] / ahead[:, 1:]  # but the first, which is 1
+    moments = _like(_MOMENTS[None, :k], ahead)
+    integrals = [_like(np.full((n, 2), (1.0, 0.5)), ahead)]
     for i in range(k - 1):
         moments = moments[:, :-1] - ratio[:, i : i + 1] * moments[:, 1:]
         integrals.append(moments[:, :1])
@@ -217,9 +213,3 @@ def _joined(parts: Sequence[Array]) -> Array:
     """Side by side."""
     return torch.cat(list(parts), 1) if isinstance(parts[0], Tensor) else np.concatenate(parts, 1)
 
-
-def _times(matrix: Array, values: Tensor) -> Tensor:
-    """A matrix ``(batch, m, k)`` times values ``(batch, k, *event)``."""
-    matrix = torch.as_tensor(matrix, dtype=values.dtype, device=values.device)
-    out = matrix @ values.flatten(2)
-    return out.reshape(*out.shape[:2], *values.shape[2:])
