@@ -30,10 +30,10 @@ def expand(value: Scalar, like: Tensor) -> Scalar:
         torch.Size([4, 1, 1])
     """
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value).to(like.device)
+        value = torch.from_numpy(value).to(like)
     elif not isinstance(value, Tensor):
         return value
-    if value.dtype != like.dtype:
+    elif value.dtype != like.dtype:
         value = value.to(like.dtype)
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
 

@@ -131,38 +131,37 @@ class Adams(Solver):
             near = process.at((start.lam + 1).clamp_min(_FAR))
             stop = either(torch.from_numpy(ended).to(x.device), near, stop)
             then, size, _ = self._place(stop)
-        orders, rows = np.arange(1, self.max_order + 1), np.arange(len(x))
+        orders, rows = np.arange(1, self.max_order + 1)[:, None], np.arange(len(x))  # orders come first here
         way = then - state.clocks[:, 0]
         h = as_array(way)
         shrunk = np.maximum(np.abs(h / state.h), _TINY)
-        with np.errstate(divide="ignore"):
-            # the order less 1 whose error, seen from the last step, is the smallest for this one
-            used = (np.log(state.norms) + (orders + 1) * np.log(shrunk)[:, None]).argmin(1)
+        # the order less 1 whose error, seen from the last step, is the smallest for this one
+        used = (np.log(state.norms.T) + (orders + 1) * np.log(shrunk)).argmin(0)
 
         growth, integrals = _coefficients(state.clocks, then)
-        lengths = (size * way)[:, None] * integrals
-        terms = expand(growth, state.values) * state.values
-        part = expand(lengths[:, :-1] * _like(orders <= used[:, None] + 1, lengths), terms)
+        lengths = size * way * integrals
+        terms = expand(growth.T, state.values) * state.values
+        part = expand((lengths[:-1] * _like(orders <= used + 1, lengths)).T, terms)
         predicted = expand(size / state.scale, x) * x + (part * terms).sum(1)
         value = process.slope(self.coordinate, predicted, stop)
         # by P_q(1), q = 0 ... max_order: the differences at the next step
         missed = torch.stack([*itertools.accumulate(terms.unbind(1), torch.sub, initial=value)], dim=1)
-        moved = torch.addcmul(predicted, expand(lengths[rows, used + 1], x), missed[rows, used + 1])
+        moved = torch.addcmul(predicted, expand(lengths[used + 1, rows], x), missed[rows, used + 1])
         if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
             unit = self.coordinate.scale(stop)
             clean = expand(self.spread**2 * stop.alpha / unit**2, x) * predicted
             clean = clean - expand(self.spread * stop.sigma / unit, x) * value
             moved = where(ended, expand(end.alpha, x) * clean, moved)
 
-        factors = _CAUTION * as_array(lengths[:, 1:] - lengths[:, :-1])
-        usable = (orders <= state.known[:, None]) & (orders <= used[:, None] + 2)
-        norms = np.where(usable, np.abs(factors) * as_array(rms(missed[:, 1:], 2)), np.inf)
+        factors = _CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T
+        usable = ((orders <= state.known) & (orders <= used + 2)).T
+        norms = np.where(usable, np.maximum(factors * as_array(rms(missed[:, 1:], 2)), _TINY), np.inf)
         clocks = _joined((then[:, None], state.clocks[:, :-1]))
         after = AdamsState(clocks, missed[:, :-1], np.minimum(state.known + 1, self.max_order), h, norms, size)
         close = (np.abs(h) < _STILL) | ((state.known > 1) & (shrunk < _CLOSE))
         if np.count_nonzero(close):  # differences need nodes apart: the new one takes the place of the last
             after = where(close, _replaced(state, then, missed)._replace(scale=size), after)
-        estimates = Estimates(missed[:, 1:], orders + 1.0, used, usable, factors)
+        estimates = Estimates(missed[:, 1:], orders[:, 0] + 1.0, used, usable, factors)
         return StepResult(moved, after, estimates, state._replace(h=h, norms=norms))
 
     def _place(self, node: Node) -> list[Array]:
@@ -181,19 +180,19 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
         \beta_m = \prod_{1\le i\le m}\frac{t-c_{i-1}}{c_0-c_i}, \qquad \rho_i = \frac{t-c_0}{t-c_i}.
 
     Returns:
-        :math:`\beta_m`, ``(batch, k)``, and :math:`\int_0^1\prod_{i<m}(1-\rho_iu)\,du`, ``(batch, k + 1)``, the
+        :math:`\beta_m`, ``(k, batch)``, and :math:`\int_0^1\prod_{i<m}(1-\rho_iu)\,du`, ``(k + 1, batch)``, the
         latter by the moments :math:`\int u^n\prod_{i<m}(1-\rho_iu)\,du`, each of which follows from two before.
     """
-    n, k = clocks.shape
-    ahead = then[:, None] - clocks
-    growth = _joined((_like(np.ones((n, 1)), ahead), ahead[:, :-1] / (clocks[:, :1] - clocks[:, 1:])))
-    ratio = ahead[:, :1] / ahead[:, 1:]  # but the first, which is 1
-    moments = _like(_MOMENTS[None, :k], ahead)
-    integrals = [_like(np.full((n, 2), (1.0, 0.5)), ahead)]
-    for i in range(k - 1):
-        moments = moments[:, :-1] - ratio[:, i : i + 1] * moments[:, 1:]
-        integrals.append(moments[:, :1])
-    return growth.cumprod(1), _joined(integrals)
+    c = clocks.T.copy() if isinstance(clocks, np.ndarray) else clocks.T
+    ahead = then - c
+    one = ahead[0] * 0 + 1
+    growth = _joined((one[None], ahead[:-1] / (c[0] - c[1:])), 0).cumprod(0)
+    moments = _like(_MOMENTS[: len(c), None], ahead)  # with the first factor, which is 1 - u
+    integrals = [one, 0.5 * one]
+    for distance in ahead[1:]:
+        moments = moments[:-1] - ahead[0] / distance * moments[1:]
+        integrals.append(moments[0])
+    return growth, torch.stack(integrals) if isinstance(one, Tensor) else np.array(integrals)
 
 
 def _replaced(state: AdamsState, then: Array, missed: Tensor) -> AdamsState:
@@ -209,7 +208,7 @@ def _like(array: np.ndarray, like: Array) -> Array:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device) if isinstance(like, Tensor) else array
 
 
-def _joined(parts: Sequence[Array]) -> Array:
+def _joined(parts: Sequence[Array], axis: int = 1) -> Array:
     """Side by side."""
-    return torch.cat(list(parts), 1) if isinstance(parts[0], Tensor) else np.concatenate(parts, 1)
+    return torch.cat(list(parts), axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)
 

@@ -58,7 +58,7 @@ def test_differences_give_the_weights_of_adams(count: int, gradient: bool) -> No
     nodes = torch.tensor([[0.0, -1.0, -2.5, -2.9, -4.0, -7.0], [0.0, -0.3, -0.5, -1.5, -1.6, -2.0]], dtype=F64)
     clocks, then = nodes[:, :count], torch.ones(2, dtype=F64)
     given = (clocks, then) if gradient else (clocks.numpy(), then.numpy())
-    growth, integrals = (torch.as_tensor(v) for v in _coefficients(*given))
+    growth, integrals = (torch.as_tensor(v).T for v in _coefficients(*given))
     for i in range(2):
         unit = differences(clocks[i].tolist(), torch.eye(count, dtype=F64))
         known = adams_weights(clocks[i].tolist(), 0.0)
@@ -74,7 +74,7 @@ def test_a_sliver_of_a_step_moves_the_newest_node() -> None:
     before = differences(nodes, at(nodes))
     state = AdamsState(np.array([nodes]), before[None], *(np.ones(1),) * 2, np.ones((1, 4)), np.ones(1))  # type: ignore[arg-type]
     growth, _ = _coefficients(state.clocks, np.array([then]))
-    reached = torch.cat([torch.zeros(1, 2, dtype=F64), (torch.as_tensor(growth[0])[:, None] * before).cumsum(0)])
+    reached = torch.cat([torch.zeros(1, 2, dtype=F64), (torch.as_tensor(growth) * before).cumsum(0)])
     after = _replaced(state, np.array([then]), (at([then]) - reached)[None])
     moved = [then, *nodes[1:]]
     assert after.clocks.tolist() == [moved]
