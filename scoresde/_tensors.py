@@ -21,6 +21,9 @@ Scalar: TypeAlias = Any
 Array: TypeAlias = Any
 
 
+_LEAVES = (np.ndarray, Tensor)
+
+
 def expand(value: Scalar, like: Tensor) -> Scalar:
     """Make per-sample values ``(batch,)`` broadcast against ``like``, in its dtype and on its device; floats pass
     through.
@@ -45,7 +48,9 @@ def as_array(value: Tensor | np.ndarray) -> np.ndarray:
         >>> as_array(torch.ones(2))
         array([1., 1.], dtype=float32)
     """
-    return value.numpy(force=True) if isinstance(value, Tensor) else value
+    if isinstance(value, np.ndarray) or not isinstance(value, Tensor):
+        return value
+    return value.numpy(force=value.requires_grad or not value.is_cpu)
 
 
 def on_host(*values: Tensor) -> list[np.ndarray]:
@@ -55,7 +60,7 @@ def on_host(*values: Tensor) -> list[np.ndarray]:
         >>> on_host(torch.ones(2), torch.zeros(1))
         [array([1., 1.]), array([0.])]
     """
-    if values[0].device.type == "cpu":
+    if values[0].is_cpu:
         return [as_array(v if v.dtype == torch.float64 else v.to(torch.float64)) for v in values]
     packed = torch.cat([v.detach().to(torch.float64).flatten() for v in values]).cpu()
     parts = packed.split([v.numel() for v in values])
@@ -104,7 +109,7 @@ def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
         (tensor([2.]), None)
     """
     first = trees[0]
-    if isinstance(first, Tensor | np.ndarray):
+    if isinstance(first, _LEAVES):
         return function(*trees)
     if isinstance(first, tuple):
         parts = [tree_map(function, *items) for items in zip(*trees, strict=True)]
@@ -128,7 +133,7 @@ def where(mask: Tensor | np.ndarray, new: Any, old: Any) -> Any:
 
 def take(tree: Any, rows: Tensor) -> Any:
     """Keep the given rows of every leaf of a tree."""
-    return tree_map(lambda a: a[rows if isinstance(a, Tensor) else as_array(rows)] if a.ndim else a, tree)
+    return tree_map(lambda a: a[as_array(rows) if isinstance(a, np.ndarray) else rows] if a.ndim else a, tree)
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -359,11 +364,16 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
         return combine(keep, x, 1.0, (gain,), (weighted(pairs),))
     out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
     for w, v in pairs:
-        out = torch.addcmul(out, expand(gain * w, v), v) if isinstance(w, Tensor) else out.add(v, alpha=gain * w)
+        if isinstance(w, Tensor):
+            out = torch.addcmul(out, expand(w if gain == 1.0 else gain * w, v), v)
+        else:
+            out = out.add(v, alpha=gain * w)
     return out
 
 
 def weighted(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
     r""":math:`\sum_j w_j v_j`."""
-    w, v = pairs[0]
-    return combine(expand(w, v), v, 1.0, *zip(*pairs[1:], strict=True)) if len(pairs) > 1 else v * expand(w, v)
+    (w, v), *others = pairs
+    if len(others) == 0:
+        return v if not isinstance(w, Tensor) and w == 1.0 else v * expand(w, v)
+    return combine(w, v, 1.0, *zip(*others, strict=True))

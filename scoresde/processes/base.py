@@ -104,7 +104,7 @@ class Process(abc.ABC):
         """The times with the given lambda."""
         if not isinstance(self.sde, AffineSDE):
             raise InvalidArgumentError("A clock other than time needs alpha and sigma.")
-        return self.sde.time(2 * lam.flatten()).reshape(lam.shape)
+        return self.sde._time(lam.flatten()).reshape(lam.shape)
 
     def count_steps(self, nodes: Sequence[Node]) -> None:
         """Keep the nodes of a grid, and how many steps follow each."""

@@ -146,7 +146,9 @@ class Adams(Solver):
         value = process.slope(self.coordinate, predicted, stop)
         # by P_q(1), q = 0 ... max_order: the differences at the next step
         missed = torch.stack([*itertools.accumulate(terms.unbind(1), torch.sub, initial=value)], dim=1)
-        moved = torch.addcmul(predicted, expand(lengths[used + 1, rows], x), missed[rows, used + 1])
+        place = torch.from_numpy(rows * (self.max_order + 1) + used + 1).to(x.device)
+        gain = expand(lengths[used + 1, rows], x)
+        moved = torch.addcmul(predicted, gain, missed.flatten(0, 1).index_select(0, place))
         if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
             unit = self.coordinate.scale(stop)
             clean = expand(self.spread**2 * stop.alpha / unit**2, x) * predicted
