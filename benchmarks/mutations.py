@@ -253,8 +253,8 @@ DEFECTS = (
     Defect(
         "sub-VP's sigma squared: a root too many",
         "sdes/vp.py",
-        "torch.log(-torch.expm1(-b)), beta / torch.expm1(b)",
-        "0.5 * torch.log(-torch.expm1(-b)), beta / torch.expm1(b)",
+        "log_sigma = torch.log(-torch.expm1(-b))",
+        "log_sigma = 0.5 * torch.log(-torch.expm1(-b))",
     ),
     Defect(
         "standard deviation for variance: prior",

@@ -360,14 +360,14 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
         tensor([[2., 2.]])
     """
     pairs = [(w, v) for w, v in zip(weights, values, strict=True) if isinstance(w, Tensor) or w]
-    if isinstance(gain, Tensor) and pairs:
-        return combine(keep, x, 1.0, (gain,), (weighted(pairs),))
     out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
+    if isinstance(gain, Tensor) and pairs:
+        return torch.addcmul(out, expand(gain, x), weighted(pairs))
     for w, v in pairs:
         if isinstance(w, Tensor):
             out = torch.addcmul(out, expand(w if gain == 1.0 else gain * w, v), v)
         else:
-            out = out.add(v, alpha=gain * w)
+            out = out.add(v, alpha=gain * w) if out is x else out.add_(v, alpha=gain * w)
     return out
 
 

@@ -62,10 +62,10 @@ class Process(abc.ABC):
         if not fractions:
             return []
         if isinstance(start.t, Tensor):
+            clocks = _clock_at(start.t.new_tensor(fractions)[:, None], start, stop, coordinate)  # (fractions, batch)
             low, high = torch.minimum(start.t, stop.t), torch.maximum(start.t, stop.t)
-            times = self.times_at(torch.stack(_clocks(start, stop, fractions, coordinate)), coordinate).clamp(low, high)
-            rows = self.sde.nodes(times.flatten())
-            return [Node(*parts) for parts in zip(*(v.reshape(times.shape) for v in rows), strict=True)]
+            nodes = self.sde.nodes(self.times_at(clocks, coordinate).clamp(low, high).flatten())
+            return [Node(*part.unbind()) for part in torch.stack(nodes).unflatten(1, clocks.shape).unbind(1)]
         keys = [(coordinate.name, start.t, stop.t, c) for c in fractions]
         if keys[0] not in self._inner:
             self.look_inside([start, stop], fractions, coordinate)
@@ -78,7 +78,7 @@ class Process(abc.ABC):
         for a, b in itertools.pairwise(nodes):
             if coordinate.lam is None or (math.isfinite(a.lam) and math.isfinite(b.lam)):
                 keys += [(coordinate.name, a.t, b.t, c) for c in fractions]
-                clocks += [float(clock) for clock in _clocks(a, b, fractions, coordinate)]
+                clocks += [float(_clock_at(c, a, b, coordinate)) for c in fractions]
         times = self.times_at(torch.tensor(clocks, dtype=torch.float64), coordinate)
         self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
 
@@ -137,10 +137,10 @@ class Process(abc.ABC):
         return None if isinstance(t, Tensor) else self._left.get(t)
 
 
-def _clocks(start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Any]:
-    """What a clock shows at fractions of a step."""
+def _clock_at(c: Scalar, start: Node, stop: Node, coordinate: Coordinate) -> Scalar:
+    """What a clock shows at a fraction of a step."""
     u, v = coordinate.clock(start), coordinate.clock(stop)
-    return [u + c * (v - u) for c in fractions]
+    return u + c * (v - u)
 
 
 def node_list(sde: SDE, times: Tensor) -> list[Node]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .._tensors import Scalar, expand
+from .._tensors import Scalar, combine, expand
 from ..sdes import Estimate, Node
 from .base import Process
 
@@ -27,7 +27,7 @@ class ReverseProcess(Process):
     def drift(self, x: Tensor, node: Node) -> Tensor:
         data, noise = self.network.estimate(x, node)
         rate = node.dsigma + 0.5 * self.eta**2 * node.g2 / node.sigma if self.eta else node.dsigma
-        return expand(node.dalpha, x) * data + expand(rate, x) * noise
+        return combine(node.dalpha, data, rate, (1.0,), (noise,))
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return expand(self.eta * node.g2**0.5, x)

@@ -18,8 +18,9 @@ from .records import Node
 
 
 class _Schedule(NamedTuple):
-    r""":math:`\ln\sigma`, its derivative, :math:`g^2` and :math:`\sigma'`."""
+    r""":math:`\sigma`, :math:`\ln\sigma`, its derivative, :math:`g^2` and :math:`\sigma'`."""
 
+    sigma: Tensor
     log_sigma: Tensor
     rate: Tensor
     g2: Tensor
@@ -80,7 +81,7 @@ class _LinearBeta(AffineSDE):
         beta, b = self._beta(t), self._integral(t)
         log_alpha, f, own = -0.5 * b, -0.5 * beta, self._of_integral(b, beta)
         alpha = log_alpha.exp()
-        return Node(t, alpha, own.log_sigma.exp(), log_alpha - own.log_sigma, f, own.g2, alpha * f, own.dsigma)
+        return Node(t, alpha, own.sigma, log_alpha - own.log_sigma, f, own.g2, alpha * f, own.dsigma)
 
 
 class VPSDE(_LinearBeta):
@@ -104,7 +105,8 @@ class VPSDE(_LinearBeta):
 
     def _of_integral(self, b: Tensor, beta: Tensor) -> _Schedule:
         log_sigma, rate = 0.5 * torch.log(-torch.expm1(-b)), 0.5 * beta / torch.expm1(b)
-        return _Schedule(log_sigma, rate, beta, log_sigma.exp() * rate)
+        sigma = log_sigma.exp()
+        return _Schedule(sigma, log_sigma, rate, beta, sigma * rate)
 
     def _time(self, lam: Tensor) -> Tensor:
         return self._inverse_integral(-logsigmoid(2 * lam))
@@ -128,9 +130,9 @@ class SubVPSDE(_LinearBeta):
     """
 
     def _of_integral(self, b: Tensor, beta: Tensor) -> _Schedule:
-        return _Schedule(
-            torch.log(-torch.expm1(-b)), beta / torch.expm1(b), -beta * torch.expm1(-2 * b), beta * torch.exp(-b)
-        )
+        log_sigma = torch.log(-torch.expm1(-b))
+        rate, g2 = beta / torch.expm1(b), -beta * torch.expm1(-2 * b)
+        return _Schedule(log_sigma.exp(), log_sigma, rate, g2, beta * torch.exp(-b))
 
     def _time(self, lam: Tensor) -> Tensor:
         return self._inverse_integral(2 * torch.asinh(0.5 * torch.exp(-lam)))  # alpha/sigma = 1/(2 sinh(B/2))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._tensors import combine, expand, weighted
@@ -31,6 +33,11 @@ class Tableau(NamedTuple):
     c: tuple[float, ...]
     b: tuple[float, ...]
     b_error: tuple[float, ...] | None = None
+
+    @property
+    def rows(self) -> tuple[tuple[float, ...], ...]:
+        """The weights of all stages but the first, and of the step."""
+        return (*self.a[1:], self.b)
 
 
 class RungeKutta(Solver):
@@ -104,9 +111,33 @@ def runge_kutta_step(
     inner = sorted({c for c in tableau.c if 0 < c < 1})
     nodes = dict(zip(inner, process.between(start, stop, inner, coordinate), strict=True))
     nodes[1.0] = stop
-    ks = [first]
-    for row, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
+    ks, moved = [first], x
+    sums = _sums(tableau, ks) if isinstance(h, Tensor) and h.ndim else ((row, ks) for row in tableau.rows)
+    for c, (weights, values) in zip(tableau.c[1:], sums, strict=False):
         here = coordinate.scale(nodes[c])
-        ks.append(process.slope(coordinate, combine(here / scale, x, here * h, row, ks), nodes[c]))
-    end = coordinate.scale(stop)
-    return combine(end / scale, x, end * h, tableau.b, ks), ks
+        moved = combine(here / scale, x, here * h, weights, values)
+        ks.append(process.slope(coordinate, moved, nodes[c]))
+    if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
+        end = coordinate.scale(stop)
+        moved = combine(end / scale, x, end * h, *next(sums))
+    return moved, ks
+
+
+def _sums(tableau: Tableau, ks: list[Tensor]) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
+    """For every row of a tableau what is to be summed of the derivatives, to which the caller adds. A derivative is
+    added to all rows at once when it is known: one operation a stage, where steps have no time to lose."""
+    columns = _columns(tableau, ks[0].dtype, ks[0].device, ks[0].ndim)
+    add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
+    sums = columns[0] * ks[0]
+    for column in columns[1:]:
+        yield (1.0,), (sums[0],)
+        sums = add(sums[1:], column, ks[-1])
+    yield (1.0,), (sums[0],)
+
+
+@functools.cache
+def _columns(tableau: Tableau, dtype: torch.dtype, device: torch.device, rank: int) -> list[Tensor]:
+    """The columns of a tableau, from where they begin, to multiply with derivatives."""
+    count = len(tableau.c)
+    matrix = torch.tensor([[*row, *(0.0,) * (count - len(row))] for row in tableau.rows], dtype=torch.float64)
+    return [matrix[j:, j].to(device, dtype).reshape(-1, *(1,) * rank) for j in range(count)]
