@@ -20,7 +20,9 @@ DEFAULT_TOLERANCE = 1e-3
 
 def check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[float, float]) -> None:
     noisy, clean = max(times), min(times)
-    alpha, sigma = sde.node(noisy).alpha, sde.node(clean).sigma
+    with torch.no_grad():
+        nodes = sde.nodes(torch.tensor([noisy, clean], dtype=torch.float64))
+    alpha, sigma = float(nodes.alpha[0]), float(nodes.sigma[1])
     if alpha < torch.finfo(torch.float32).tiny:
         if not getattr(score_fn, "has_noise_limit", False):
             raise InvalidArgumentError(

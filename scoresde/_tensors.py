@@ -38,7 +38,8 @@ def expand(value: Scalar, like: Tensor) -> Scalar:
         return value
     elif value.dtype != like.dtype:
         value = value.to(like.dtype)
-    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
+    missing = like.ndim - value.ndim
+    return value.reshape(value.shape + (1,) * missing) if value.ndim and missing else value
 
 
 def as_array(value: Tensor | np.ndarray) -> np.ndarray:
@@ -365,10 +366,15 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
         return torch.addcmul(out, expand(gain, x), weighted(pairs))
     for w, v in pairs:
         if isinstance(w, Tensor):
-            out = torch.addcmul(out, expand(w if gain == 1.0 else gain * w, v), v)
+            out = torch.addcmul(out, expand(times(gain, w), v), v)
         else:
             out = out.add(v, alpha=gain * w) if out is x else out.add_(v, alpha=gain * w)
     return out
+
+
+def times(a: Scalar, b: Scalar) -> Scalar:
+    """a b, which is b itself where a is the number 1."""
+    return b if isinstance(a, float) and a == 1.0 else a * b
 
 
 def weighted(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 import sys
@@ -168,7 +169,7 @@ def solve(
     if isinstance(method, str) and method == "auto":
         solver, steps = _chosen(sde, steps, grid, given_grid, solver_options)
     else:
-        solver = make_solver(method, solver_options, inspect.signature(solve).parameters)
+        solver = make_solver(method, solver_options, _parameters())
     _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         first = times[0] if start is None else sde.t_max
@@ -212,6 +213,12 @@ def solve(
         if denoise and len(state):
             solution = _denoised(process, solution, times[-1], throw)
         return _rounded(solution, out_dtype, throw)
+
+
+@functools.cache
+def _parameters() -> tuple[str, ...]:
+    """The names of what `solve` takes."""
+    return tuple(inspect.signature(solve).parameters)
 
 
 def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> float | None:

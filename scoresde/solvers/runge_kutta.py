@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import combine, expand, weighted
+from .._tensors import combine, expand, times, weighted
 from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
 from ..sdes import Node
@@ -112,14 +112,16 @@ def runge_kutta_step(
     nodes = dict(zip(inner, process.between(start, stop, inner, coordinate), strict=True))
     nodes[1.0] = stop
     ks, moved = [first], x
-    sums = _sums(tableau, ks) if isinstance(h, Tensor) and h.ndim else ((row, ks) for row in tableau.rows)
+    sums: Iterator[Any] = ((row, ks) for row in tableau.rows)
+    if isinstance(h, Tensor) and h.ndim:
+        h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks)
     for c, (weights, values) in zip(tableau.c[1:], sums, strict=False):
         here = coordinate.scale(nodes[c])
-        moved = combine(here / scale, x, here * h, weights, values)
+        moved = combine(here / scale, x, times(here, h), weights, values)
         ks.append(process.slope(coordinate, moved, nodes[c]))
     if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
         end = coordinate.scale(stop)
-        moved = combine(end / scale, x, end * h, *next(sums))
+        moved = combine(end / scale, x, times(end, h), *next(sums))
     return moved, ks
 
 
