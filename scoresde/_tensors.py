@@ -42,8 +42,8 @@ def expand(value: Scalar, like: Tensor) -> Scalar:
     return value.reshape(value.shape + (1,) * missing) if value.ndim and missing else value
 
 
-def as_array(value: Tensor | np.ndarray) -> np.ndarray:
-    """On the host, without a gradient.
+def as_array(value: Array) -> Any:
+    """On the host, without a gradient; what is neither tensor nor array passes through.
 
     Example:
         >>> as_array(torch.ones(2))

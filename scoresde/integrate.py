@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._tensors import as_array, number, row_finite, take, where
-from .controllers import Controller, Decision, FixedGrid
+from .controllers import Controller, FixedGrid
 from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
 from .noise import Noise
 from .processes import Process
@@ -176,7 +176,8 @@ class _Ledger:
         """Spread what was kept over the samples."""
         running = self.running
         rows = self.rows[running]
-        taken, time = (v[running] if np.ndim(v) else v for v in (self._taken, as_array(self._time)))
+        kept: Any = (self._taken, as_array(self._time))
+        taken, time = (v[running] if np.ndim(v) else v for v in kept)
         self.nfe[rows] += self._used
         self.accepted[rows] += taken
         self.rejected[rows] += self._steps - taken
@@ -284,11 +285,7 @@ def integrate(
         t = number(start.t)
         ledger.account(process.network.calls - calls, accept, t)
         bad = as_array(decision.non_finite)
-        if (
-            accept is True
-            and (step % look_every == 0 or stop is None)
-            and not math.isfinite(float(x.detach().sum()))
-        ):
+        if accept is True and (step % look_every == 0 or stop is None) and not math.isfinite(float(x.detach().sum())):
             bad = as_array(~row_finite(x))
             x = where(bad, before, x)
         changed = ledger.close(bad, Status.NON_FINITE)
@@ -327,7 +324,8 @@ def integrate(
                 process, noise = process.take(keep), noise.take(keep)
                 x, solver_state, alive = x[keep], take(solver_state, keep), None
                 if isinstance(t, Tensor):
-                    start, stop, control = some(start, keep), some(stop, keep), take(control, keep)
+                    start, control = some(start, keep), take(control, keep)
+                    stop = None if stop is None else some(stop, keep)
     if stop is None:
         ledger.close_all(Status.SUCCESS)
     advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
@@ -380,9 +378,7 @@ def _non_finite(
     bad = ledger.status[ledger.rows] == Status.NON_FINITE
     rows = ledger.rows[bad].tolist()
     seen = process.network.last
-    stage = (
-        "score" if any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad)) else "state"
-    )
+    stage = "score" if any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad)) else "state"
     time = float(as_array(t)[bad][0] if isinstance(t, Tensor) else t)
     what = (
         "The score function returned NaN or infinity"

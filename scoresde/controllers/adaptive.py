@@ -126,12 +126,12 @@ class Adaptive(Controller):
             )
         values, powers, used, usable, factors = _estimates(result.error, solver)
         scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
+        ratios = rms(values / scale[:, None], 2)
+        ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
         total = result.x.detach().flatten(1).sum(1)
-        sizes = rms(values / scale[:, None], 2)
-        sizes = sizes if factors is None else sizes * torch.as_tensor(factors, device=x.device)
-        norms, total, then, t, end = on_host(sizes, total, _clock(solver, stop), start.t, stop.t)
+        norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
         error, p = norms[np.arange(len(t)), used], powers[used]
-        finite = np.isfinite(error) & np.isfinite(total)
+        finite = np.isfinite(error) & np.isfinite(sums)
         accept = finite & (error <= 1)
         bounded = np.maximum(np.where(finite, error, 1.0), _TINY)
         size, caution = np.log(bounded), math.log(solver.safety)
@@ -163,13 +163,16 @@ class Adaptive(Controller):
         still = (h_next < _ULPS * _EPS * np.abs(now)) | (ends == begin)
         tiny = ~(done | failed | accept) & still
         times = torch.from_numpy(np.where(done | failed | tiny, begin, ends)).to(x.device)
-        here = stop if np.count_nonzero(accept) == len(t) else either(torch.from_numpy(accept).to(x.device), stop, start)
+        moved = np.count_nonzero(accept)
+        here = stop if moved == len(t) else either(torch.from_numpy(accept).to(x.device), stop, start)
         return Decision(accept, here, process.sde.nodes(times), state, done, failed, tiny)
+
 
 def _estimates(error: Tensor | Estimates, solver: Solver) -> Estimates:
     """The error estimates of a step, with all but the values on the host; a plain one is of the method's order."""
     if isinstance(error, Estimates):
-        return Estimates(error.values.detach(), *(as_array(v) for v in error[1:4]), error.factors)
+        powers, used, usable = (as_array(v) for v in error[1:4])
+        return Estimates(error.values.detach(), powers, used, usable, error.factors)
     used = np.zeros(len(error), dtype=np.int64)
     return Estimates(error.detach()[:, None], np.array([float(solver.ode_order or 1)]), used, used[:, None] == 0)
 

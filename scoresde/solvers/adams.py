@@ -134,7 +134,7 @@ class Adams(Solver):
         orders, rows = np.arange(1, self.max_order + 1)[:, None], np.arange(len(x))  # orders come first here
         way = then - state.clocks[:, 0]
         h = as_array(way)
-        shrunk = np.maximum(np.abs(h / state.h), _TINY)
+        shrunk = np.maximum(np.abs(h) / np.maximum(np.abs(state.h), _TINY), _TINY)
         # the order less 1 whose error, seen from the last step, is the smallest for this one
         used = (np.log(state.norms.T) + (orders + 1) * np.log(shrunk)).argmin(0)
 
@@ -155,9 +155,9 @@ class Adams(Solver):
             clean = clean - expand(self.spread * stop.sigma / unit, x) * value
             moved = where(ended, expand(end.alpha, x) * clean, moved)
 
-        factors = _CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T
+        factors = torch.from_numpy(_CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T).to(x.device)
         usable = ((orders <= state.known) & (orders <= used + 2)).T
-        norms = np.where(usable, np.maximum(factors * as_array(rms(missed[:, 1:], 2)), _TINY), np.inf)
+        norms = np.where(usable, np.maximum(as_array(factors * rms(missed[:, 1:], 2)), _TINY), np.inf)
         clocks = _joined((then[:, None], state.clocks[:, :-1]))
         after = AdamsState(clocks, missed[:, :-1], np.minimum(state.known + 1, self.max_order), h, norms, size)
         close = (np.abs(h) < _STILL) | ((state.known > 1) & (shrunk < _CLOSE))
@@ -187,7 +187,7 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
     """
     c = clocks.T.copy() if isinstance(clocks, np.ndarray) else clocks.T
     ahead = then - c
-    one = ahead[0] * 0 + 1
+    one = _like(np.ones(len(then)), then)
     growth = _joined((one[None], ahead[:-1] / (c[0] - c[1:])), 0).cumprod(0)
     moments = _like(_MOMENTS[: len(c), None], ahead)  # with the first factor, which is 1 - u
     integrals = [one, 0.5 * one]
@@ -200,7 +200,7 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
 def _replaced(state: AdamsState, then: Array, missed: Tensor) -> AdamsState:
     """The memory with its newest node elsewhere: :math:`P_{m+1}` without its last term has not seen the old one."""
     apart = (then[:, None] - state.clocks[:, 1:]) / (state.clocks[:, :1] - state.clocks[:, 1:])
-    kept = _joined((_like(np.ones((len(apart), 1)), apart), apart)).cumprod(1)
+    kept = _joined((_like(np.ones((len(then), 1)), then), apart)).cumprod(1)
     clocks = _joined((then[:, None], state.clocks[:, 1:]))
     return state._replace(clocks=clocks, values=missed[:, 1:] + expand(kept, missed) * state.values)
 
@@ -213,4 +213,3 @@ def _like(array: np.ndarray, like: Array) -> Array:
 def _joined(parts: Sequence[Array], axis: int = 1) -> Array:
     """Side by side."""
     return torch.cat(list(parts), axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)
-
