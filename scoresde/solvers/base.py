@@ -232,7 +232,7 @@ class Solver(abc.ABC):
         return times
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The memory before the first step: None, a tensor ``(batch, ...)`` or a NamedTuple of those."""
+        """The memory before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of those."""
         return None
 
     @abc.abstractmethod
