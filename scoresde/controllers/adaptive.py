@@ -22,12 +22,13 @@ _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock
 _SLIVER = 256.0  # an interval of so many units in the last place of t is one step
 _EPS = float(np.finfo(np.float64).eps)
+_MANY = 16.0  # steps, from which on the errors of steps are made smaller
 _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
 class AdaptiveState(NamedTuple):
     """Per sample, on the host: step size, last accepted error norm, trial steps with a NaN, which target time comes
-    next; and what the clock shows at the start of the step and at all target times."""
+    next; what the clock shows at the start of the step and at all target times; and the accepted steps."""
 
     h: np.ndarray
     last_error: np.ndarray
@@ -35,16 +36,21 @@ class AdaptiveState(NamedTuple):
     target: np.ndarray
     now: np.ndarray
     ends: np.ndarray
+    taken: np.ndarray
 
 
 @dataclass(frozen=True)
 class Adaptive(Controller):
     r"""A PI controller with one time, step size and acceptance a sample.
 
-    With :math:`e = \mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]` over one sample's
-    event and p the order of the pair, a step is accepted if :math:`e \le 1`, and
+    With :math:`e = \sqrt{\max(1, n/16)}\,\mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]`
+    over one sample's event in its step n, and p the order of the pair, a step is accepted if :math:`e \le 1`, and
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
+
+    The root is for rough networks, on which a small tolerance takes many steps of a low order: the errors of n steps add
+    up like random numbers, to :math:`\sqrt n`, and with the root to that of a logarithm, so that the error of the result
+    follows the tolerance.
 
     After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
     failure. Steps land exactly on every target time.
@@ -88,7 +94,7 @@ class Adaptive(Controller):
                 h = np.nan_to_num(0.01 * size / speed, nan=0.0, posinf=np.inf)
             h = np.minimum(np.maximum(np.where(h > 0, h, most), 1e-6 * span), most)
         none = np.zeros(len(h), dtype=np.int64)
-        state = AdaptiveState(h, np.ones_like(h), none, none, now, ends)
+        state = AdaptiveState(h, np.ones_like(h), none, none, now, ends, none)
         stop = self._stop(process, solver, t, state, x.device)
         return process.sde.nodes(torch.from_numpy(stop).to(x.device)), state
 
@@ -130,6 +136,7 @@ class Adaptive(Controller):
         ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
+        norms = norms * np.sqrt(np.maximum((state.taken + 1) / _MANY, 1.0))[:, None]
         error, p = norms[np.arange(len(t)), used], powers[used]
         finite = np.isfinite(error) & np.isfinite(sums)
         accept = finite & (error <= 1)
@@ -157,6 +164,7 @@ class Adaptive(Controller):
             target=state.target + (hit & ~done),
             now=now,
             ends=state.ends,
+            taken=state.taken + accept,
         )
         failed = state.non_finite >= self.attempts
         ends = self._stop(process, solver, begin, state, x.device)

@@ -60,8 +60,10 @@ class Network:
         return part
 
     def _evaluate(self, x: Tensor, node: Node) -> Any:
-        given = x.clone() if x.is_inference() else x  # inference tensors do not tell when they are written to
-        if torch.is_grad_enabled() and x.requires_grad:
+        # inference tensors do not tell when they are written to; of others the callee may set the flag of gradients
+        given = x.clone() if x.is_inference() else x.detach()
+        tracked = torch.is_grad_enabled() and x.requires_grad
+        if tracked:
             given = x.view_as(x)  # a place for a hook
         version = None if x.is_inference() else x._version
         out: Any
@@ -75,7 +77,7 @@ class Network:
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
         self.last = _parts(out) if self.gives_estimates else (out,)
-        if given is not x and given.requires_grad:
+        if tracked:
             _cut(given, self.last)
         return out
 

@@ -82,6 +82,7 @@ def adapt(
     last: float = 1.0,
     non_finite: int = 0,
     target: int = 0,
+    taken: int = 0,
     end: float | None = None,
     x: Tensor | None = None,
 ) -> Any:
@@ -97,6 +98,7 @@ def adapt(
         np.full(n, target),
         np.full(n, t),
         controller._ends(process_of(), RK45(), torch.zeros(n, 1)),
+        np.full(n, taken),
     )
     x = torch.zeros(n, 4, dtype=torch.float64) if x is None else x
     result = StepResult(x, None, torch.tensor(error, dtype=torch.float64)[:, None].expand(n, 4))
@@ -110,6 +112,13 @@ def test_a_step_is_accepted_if_its_error_is_at_most_one() -> None:
     decision = adapt(CONTROLLER, [0.0, 0.5, 1.0, 1.0 + 1e-9, 10.0, math.nan, math.inf, -0.5])
     assert decision.accept.tolist() == [True, True, True, False, False, False, False, True]
     assert decision.start.t.tolist() == [0.9, 0.9, 0.9, 1.0, 1.0, 1.0, 1.0, 0.9]
+
+
+@pytest.mark.parametrize(("taken", "allowed"), [(0, 1.0), (15, 1.0), (31, 0.5**0.5), (63, 0.5), (1599, 0.1)])
+def test_after_many_steps_a_step_may_err_less(taken: int, allowed: float) -> None:
+    decision = adapt(CONTROLLER, [allowed * (1 - 1e-9), allowed * (1 + 1e-9)], taken=taken)
+    assert decision.accept.tolist() == [True, False]
+    assert (decision.state.taken - taken).tolist() == [1, 0]
 
 
 @settings(max_examples=60)
@@ -180,7 +189,7 @@ def test_a_step_never_passes_a_target(t: float, h: float, targets: list[float]) 
     time, zero = np.array([t]), np.zeros(1, dtype=np.int64)
     process, solver = process_of(), RK45()
     ends = controller._ends(process, solver, torch.zeros(1, 1))
-    state = AdaptiveState(np.array([h]), np.ones(1), zero, zero, time, ends)
+    state = AdaptiveState(np.array([h]), np.ones(1), zero, zero, time, ends, zero)
     stop = controller._stop(process, solver, time, state).item()
     end = controller.targets[0]
     left = t - end
