@@ -48,9 +48,9 @@ class Adaptive(Controller):
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
 
-    The root is for rough networks, on which a small tolerance takes many steps of a low order: the errors of n steps add
-    up like random numbers, to :math:`\sqrt n`, and with the root to that of a logarithm, so that the error of the result
-    follows the tolerance.
+    The root is for rough networks, on which a small tolerance takes many steps of a low order: the errors of n steps
+    add up like random numbers, to :math:`\sqrt n`, and with the root to that of a logarithm, so that the error of the
+    result follows the tolerance.
 
     After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
     failure. Steps land exactly on every target time.
