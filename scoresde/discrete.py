@@ -20,7 +20,7 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,6 +107,7 @@ class Chain(abc.ABC):
         self.times = torch.arange(len(log_snrs), dtype=torch.float64, device=log_snrs.device)
         self.labels = labels
         self.log_snrs = log_snrs
+        self._all = (log_snrs, labels)  # of the chain that this is a part of
         self._curve = _MonotoneCurve(self.times, -log_snrs)
         self._nearest = _Nearest(log_snrs, labels)
 
@@ -205,6 +206,45 @@ class Chain(abc.ABC):
         part.times, part.labels, part.log_snrs = self.times[places], self.labels[places], self.log_snrs[places]
         part._nearest = _Nearest(part.log_snrs, part.labels)
         return part
+
+    def to_config(self) -> dict[str, Any]:
+        """The chain as JSON values, of the levels that `respace` left out too; `from_config` reads them.
+
+        Example:
+            >>> part = NoiseScales([1.0, 0.5, 0.1]).respace([0, 2])
+            >>> again = Chain.from_config(part.to_config())
+            >>> torch.equal(again.log_snrs, part.log_snrs), again.labels.tolist(), again.to_config()["places"]
+            (True, [2, 0], [0, 2])
+        """
+        log_snrs, labels = self._all
+        places = self.times.to(torch.int64).tolist()
+        return {
+            "name": type(self).__name__,
+            "log_snrs": log_snrs.tolist(),
+            "labels": labels.tolist(),
+            "places": None if len(places) == len(labels) else places,
+        }
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any]) -> Chain:
+        """The chain that `to_config` described.
+
+        Raises:
+            InvalidArgumentError, InvalidTypeError: there is no such chain.
+        """
+        if not isinstance(config, Mapping) or set(config) != {"name", "log_snrs", "labels", "places"}:
+            raise InvalidArgumentError("a chain must have name, log_snrs, labels and places.")
+        if config["name"] not in CHAINS:
+            raise unknown("name", config["name"], CHAINS)
+        log_snrs = check_times("log_snrs", config["log_snrs"], "numbers")
+        if len(log_snrs) < 2 or not bool(torch.isfinite(log_snrs).all()):
+            raise InvalidArgumentError("`log_snrs` must be two finite numbers or more.")
+        if not isinstance(config["labels"], Sequence) or len(config["labels"]) != len(log_snrs):
+            raise InvalidArgumentError("`labels` must be a list with one label a level.")
+        labels = [check_integer("labels", label, low=0, high=_MOST_LABEL) for label in config["labels"]]
+        chain = object.__new__(CHAINS[config["name"]])
+        Chain.__init__(chain, "log_snrs", log_snrs, torch.tensor(labels, device="cpu"))
+        return chain if config["places"] is None else chain.respace(config["places"])
 
     def _places(self, n: Any, spacing: str) -> Tensor:
         """The places of the levels that are asked for, rising."""
@@ -500,6 +540,10 @@ class NoiseScales(Chain):
         """
         low, high = self._ends(t_min, t_max)
         return GaussianSDE(torch.ones_like, functools.partial(_sigma, self._curve), low, high, prior=prior)
+
+
+CHAINS: dict[str, type[Chain]] = {"BetaChain": BetaChain, "NoiseScales": NoiseScales}
+_MOST_LABEL = 1 << 31
 
 
 def _sigma(curve: _MonotoneCurve, t: Tensor) -> Tensor:

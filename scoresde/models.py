@@ -8,6 +8,8 @@ that it needs.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,12 +21,12 @@ from ._signatures import accepts
 from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, output_problem
 from .discrete import Chain
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
-from .sdes import AffineSDE, Estimate, Node
+from .sdes import AffineSDE, Estimate, Node, NormalPrior
 from .sdes.base import times_of
 from .sdes.records import LearnedEstimate
 from .thresholds import Clip, DynamicThreshold
 
-__all__ = ["PREDICTIONS", "TIME_INPUTS", "Clip", "DynamicThreshold", "ScoreModel"]
+__all__ = ["PREDICTIONS", "TIME_INPUTS", "Clip", "DynamicThreshold", "ScoreModel", "log_snr_range", "within"]
 
 # The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
 Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
@@ -122,6 +124,10 @@ class ScoreModel:
             to ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
         event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
 
+    Attributes:
+        native: the process that the network is meant for; `on` serves others.
+        variance_name: the argument ``variance``; the method of that name gives the numbers.
+
     Shapes:
         x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
 
@@ -182,6 +188,8 @@ class ScoreModel:
             raise unknown("variance", variance, VARIANCES)
         self.net = net
         self.sde = sde
+        self.native = sde
+        self._served: dict[float, Node] | None = None  # native nodes by log-SNR, of a model that serves another process
         self.prediction = prediction
         self.time_input = time_input
         self.input_scale = input_scale
@@ -194,6 +202,7 @@ class ScoreModel:
             self.event_shape = check_shape("event_shape", event_shape, rank=1)
         self._read_time = _reader(time_input, chain)
         self._estimate = PREDICTIONS[prediction]
+        self.variance_name = variance
         self._share = None if variance is None else VARIANCES[variance]
         self.has_variance = variance is not None
         if chain is not None and prediction != "edm":
@@ -206,14 +215,92 @@ class ScoreModel:
         """Whether the network has an argument of this name, for the ``context`` of a solve."""
         return accepts(self.net, name)
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest log-SNR of the process that the network is meant for (`native`)."""
+        return log_snr_range(self.native)
+
+    def on(self, sde: AffineSDE) -> ScoreModel:
+        r"""The same network as a score function of another process.
+
+        Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same law in both, and
+        :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is asked at its own time of
+        that :math:`\lambda`, with the state scaled to its own process,
+
+        .. math:: x_{own} = \frac{\alpha_{own}}{\alpha} x = \frac{\sigma_{own}}{\sigma} x .
+
+        Nothing is approximated but for ``time_input="index"``, which rounds to the nearest level. A learned variance
+        is left out: it is the share of a step of the network's own process.
+
+        Args:
+            sde: an affine process whose log-SNR stays within `limits`; `within` trims one.
+
+        Raises:
+            InvalidArgumentError: the process goes beyond the log-SNRs that the network knows.
+
+        Example:
+            >>> model = ScoreModel(lambda x, t: x, scoresde.VPSDE(), prediction="noise")
+            >>> flow = model.on(within(scoresde.FlowSDE(), model.limits))
+            >>> x = torch.ones(1, 2, dtype=torch.float64)
+            >>> t = scoresde.VPSDE().time(flow.sde.log_snr(0.5))
+            >>> own = x * scoresde.VPSDE().alpha(t) / flow.sde.alpha(0.5)
+            >>> bool((flow.data(x, 0.5) - model.data(own, t)).abs().max() < 1e-12)
+            True
+
+        References:
+            Karras et al. (2022), section 3 and table 1. https://arxiv.org/abs/2206.00364
+        """
+        if not isinstance(sde, AffineSDE):
+            raise InvalidTypeError(
+                f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
+            )
+        if within(sde, self.limits) is not sde:
+            (low, high), (own_low, own_high) = log_snr_range(sde), self.limits
+            raise InvalidArgumentError(
+                f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, that of the network's own process, "
+                f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and what it says beyond is not known. Trim "
+                "the process: network.process(sde) of a loaded network, or scoresde.models.within(sde, model.limits)."
+            )
+        model = copy.copy(self)
+        own = sde.same_schedule(self.native)
+        model.sde, model._served = sde, None if own else {}
+        model.has_variance = own and self._share is not None
+        return model
+
+    def _own(self, x: Tensor, node: Node) -> tuple[Tensor, Node]:
+        """A state and a node of the process that is served, as those of the network's own."""
+        if self._served is None:
+            return x, node
+        native, lam = self._native_node(node.lam), node.lam
+        if isinstance(lam, Tensor):  # the two ratios are one number; one of them is 0/0 where alpha or sigma vanishes
+            noisy = lam < 0
+            scale = torch.where(noisy, native.sigma, native.alpha) / torch.where(noisy, node.sigma, node.alpha)
+        else:
+            scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha
+        return x * expand(scale, x), native
+
+    def _native_node(self, lam: Scalar) -> Node:
+        if isinstance(lam, Tensor):
+            return self.native.nodes(self.native.time(2 * lam))
+        known = {} if self._served is None else self._served
+        if lam not in known:
+            if len(known) >= _MOST_NODES:
+                known.clear()
+            with torch.no_grad():
+                known[lam] = self.native.node(float(self.native.time(torch.tensor(2 * lam, dtype=torch.float64))))
+        return known[lam]
+
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         """The network's `Estimate` at a node of the process; what solvers call."""
+        x, node = self._own(x, node)
         n = Node(*(expand(v, x) for v in node))
         out = self._call(x, node, n, context)
         if self._share is None:
             return self._estimate(x, out, n, self.sigma_data)
         channels = x.shape[1]
         estimate = self._estimate(x, out[:, :channels], n, self.sigma_data)
+        if not self.has_variance:
+            return estimate
         return LearnedEstimate(*estimate, variance=self._share(out[:, channels:]))
 
     def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, Any]) -> Tensor:
@@ -281,20 +368,79 @@ class ScoreModel:
         Raises:
             InvalidArgumentError: the model was made without ``variance``.
         """
-        if self._share is None:
+        if self._share is None or not self.has_variance:
             raise InvalidArgumentError(
                 "This model has no learned variance; if the network's output has twice the channels, make it with "
-                "ScoreModel(..., variance='learned_range')."
+                "ScoreModel(..., variance='learned_range'), and use it on its own process."
             )
-        state, node = self._at(x, t)
+        state, node = self._own(*self._at(x, t))
         out = self._call(state, node, Node(*(expand(v, state) for v in node)), context)
         return self._share(out[:, state.shape[1] :]).to(x.dtype)
 
     def __repr__(self) -> str:
         time = self.time_input if isinstance(self.time_input, str) else "a function of t"
+        served = "" if self._served is None else f".on({self.sde!r})"
         return (
-            f"ScoreModel({type(self.net).__name__}, {self.sde!r}, prediction={self.prediction!r}, time_input={time!r})"
+            f"ScoreModel({type(self.net).__name__}, {self.native!r}, prediction={self.prediction!r}, "
+            f"time_input={time!r}){served}"
         )
+
+
+def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
+    """The lowest and the highest log-SNR of a process, those of its noise end and its data end.
+
+    Example:
+        >>> log_snr_range(scoresde.VDMSDE())
+        (-5.0, 13.3)
+    """
+    with torch.no_grad():
+        low, high = (2 * (sde._log_alpha(t) - sde._log_sigma(t)) for t in _ends(sde))
+    return float(low), float(high)
+
+
+def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
+    r"""A process on the part of its interval where the log-SNR stays within limits; itself if that is all of it.
+
+    A prior :math:`N(\cdot, \sigma(t_{max})^2 I)` follows the end, another one stays.
+
+    Args:
+        sde: the process.
+        limits: the lowest and the highest log-SNR.
+
+    Raises:
+        InvalidArgumentError: no part of the interval is within.
+
+    Example:
+        >>> flow = within(scoresde.FlowSDE(), (-10.0, 10.0))
+        >>> round(flow.t_min, 6), round(flow.t_max, 6), flow.prior.std == flow.t_max
+        (0.006693, 0.993307, True)
+    """
+    (low, high), (lowest, highest) = log_snr_range(sde), limits
+    slack = [_SLACK * (1 + abs(v)) if math.isfinite(v) else 0.0 for v in limits]
+    if low >= lowest - slack[0] and high <= highest + slack[1]:
+        return sde
+    if not max(low, lowest) < min(high, highest):
+        raise InvalidArgumentError(
+            f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, of which nothing is between {highest:.4g} and "
+            f"{lowest:.4g}."
+        )
+    part = copy.copy(sde)
+    if high > highest + slack[1]:
+        part.t_min = float(sde.time(highest))
+    if low < lowest - slack[0]:
+        part.t_max = float(sde.time(lowest))
+        at_end, now = float(sde.sigma(sde.t_max)), float(sde.sigma(part.t_max))
+        if isinstance(sde.prior, NormalPrior) and math.isclose(sde.prior.std, at_end, rel_tol=1e-9):
+            part.prior = NormalPrior(now, sde.prior.mean)
+    return part
+
+
+_SLACK = 1e-6  # of log-SNRs that are compared, relative
+_MOST_NODES = 4096
+
+
+def _ends(sde: AffineSDE) -> Tensor:
+    return torch.tensor([sde.t_max, sde.t_min], dtype=torch.float64)
 
 
 def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node], Tensor]:

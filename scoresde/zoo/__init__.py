@@ -6,6 +6,18 @@ weights). Neither can run code. `load` checks the digests of both before it uses
 
 from .config import Config, Labels
 from .pretrained import Pretrained
+from .processes import FUNCTIONS, PROCESSES, from_config, to_config
 from .store import load, names, save
 
-__all__ = ["Config", "Labels", "Pretrained", "load", "names", "save"]
+__all__ = [
+    "FUNCTIONS",
+    "PROCESSES",
+    "Config",
+    "Labels",
+    "Pretrained",
+    "from_config",
+    "load",
+    "names",
+    "save",
+    "to_config",
+]

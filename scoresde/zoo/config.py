@@ -8,13 +8,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ..errors import CorruptCheckpointError
+import torch
+
+from ..discrete import Chain
+from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from ..fit import FittedGrid
+from ..models import ScoreModel
 from ..nets import ARCHITECTURES
+from ..sdes import EDMSDE, AffineSDE
+from .processes import from_config
 
 __all__ = ["Config", "Labels"]
 
-FORMAT = 1
+FORMAT = 2  # 1 had EDM networks only; it is read
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
 
 
@@ -39,7 +45,13 @@ class Config:
         labels: its class labels, or None.
         data: what it was trained on, and in which units.
         command: the command that made it.
-        prediction: what it predicts, as in `scoresde.ScoreModel`; only ``"edm"`` so far.
+        prediction: what it predicts, as in `scoresde.ScoreModel`.
+        time_input, input_scale, variance: likewise.
+        process: the process that it is meant for, as `scoresde.zoo.to_config` describes it. None, for an EDM prediction
+            only, means all processes.
+        chain: the discrete chain that it was trained on, as its ``to_config`` describes it, or None.
+        levels: how many grey levels a value of the data has, or None for data that are continuous.
+        data_range: the low end of the first level and the high end of the last in the network's units, or None.
         grids: fitted to the network, see `scoresde.fit_grid`.
 
     Example:
@@ -56,6 +68,13 @@ class Config:
     data: str = ""
     command: str = ""
     prediction: str = field(default="edm", kw_only=True)
+    time_input: str | None = field(default=None, kw_only=True)
+    input_scale: str = field(default="x", kw_only=True)
+    variance: str | None = field(default=None, kw_only=True)
+    process: dict[str, Any] | None = field(default=None, kw_only=True)
+    chain: dict[str, Any] | None = field(default=None, kw_only=True)
+    levels: int | None = field(default=None, kw_only=True)
+    data_range: tuple[float, float] | None = field(default=None, kw_only=True)
     grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
 
     def to_json(self, weights: dict[str, Any]) -> bytes:
@@ -64,6 +83,13 @@ class Config:
             "format": FORMAT,
             "architecture": {"name": self.architecture, "kwargs": self.kwargs},
             "prediction": self.prediction,
+            "time_input": self.time_input,
+            "input_scale": self.input_scale,
+            "variance": self.variance,
+            "process": self.process,
+            "chain": self.chain,
+            "levels": self.levels,
+            "data_range": None if self.data_range is None else [float(v) for v in self.data_range],
             "sigma_data": float(self.sigma_data),
             "event_shape": list(self.event_shape),
             "labels": None if self.labels is None else vars(self.labels),
@@ -84,9 +110,11 @@ class Config:
             CorruptCheckpointError: the bytes are no such config.
         """
         content = _parse(raw)
-        _check("", content, _SCHEMA | {"grids": list} if "grids" in content else _SCHEMA)
-        if content["format"] != FORMAT:
-            _fail("format", f"is {content['format']}, this version of scoresde reads {FORMAT}")
+        version = content.get("format")
+        if type(version) is not int or version not in _SCHEMAS:
+            _fail("format", f"is {str(version)[:40]}, this version of scoresde reads 1 to {FORMAT}")
+        schema = _SCHEMAS[version]
+        _check("", content, schema | {"grids": list} if "grids" in content else schema)
         digest = content.pop("sha256")
         if verify and digest != _digest(content):
             _fail(
@@ -94,8 +122,8 @@ class Config:
             )
         if content["architecture"]["name"] not in ARCHITECTURES:
             _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
-        if content["prediction"] != "edm":
-            _fail("prediction", f"is {content['prediction']!r}, known is 'edm'")
+        if version == 1 and content["prediction"] != "edm":
+            _fail("prediction", f"is {content['prediction']!r}, format 1 knows 'edm'")
         if not 0 < content["sigma_data"] < math.inf:
             _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
         shape = content["event_shape"]
@@ -108,10 +136,25 @@ class Config:
             _check("labels.", labels, _LABELS)
             if not (labels["name"].isidentifier() and 0 < labels["count"] <= labels["null"] < 1 << 31):
                 _fail("labels", "must have an identifier as name, and 0 < count <= null")
-        return cls(
+        span = content.get("data_range")
+        if span is not None and not (
+            len(span) == 2 and all(type(v) is float for v in span) and span[0] < span[1] < math.inf
+        ):
+            _fail("data_range", "must be two growing floating-point numbers, or null")
+        levels = content.get("levels")
+        if levels is not None and not (2 <= levels <= 1 << 16 and span is not None):
+            _fail("levels", "must be from 2 to 65536, with a data_range, or null")
+        config = cls(
             architecture=content["architecture"]["name"],
             kwargs=content["architecture"]["kwargs"],
             prediction=content["prediction"],
+            time_input=content.get("time_input"),
+            input_scale=content.get("input_scale", "x"),
+            variance=content.get("variance"),
+            process=content.get("process"),
+            chain=content.get("chain"),
+            levels=levels,
+            data_range=None if span is None else (span[0], span[1]),
             sigma_data=content["sigma_data"],
             event_shape=tuple(shape),
             labels=None if labels is None else Labels(**labels),
@@ -120,11 +163,53 @@ class Config:
             grids=tuple(
                 FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in enumerate(content.get("grids", ()))
             ),
-        ), content["weights"]
+        )
+        try:
+            config.model(lambda x, t: x, *config.natives())
+        except (InvalidArgumentError, InvalidTypeError) as error:
+            raise CorruptCheckpointError(f"config.json: {str(error)[:500]}") from None
+        return config, content["weights"]
+
+    def natives(self) -> tuple[AffineSDE | None, Chain | None]:
+        """The process and the chain that it names; a learned part of the process has its initial parameters.
+
+        Raises:
+            CorruptCheckpointError: there are no such.
+        """
+        if self.process is None and (self.prediction != "edm" or self.chain is not None):
+            _fail("prediction", f"is {str(self.prediction)[:40]!r}, which needs a `process`; null is for 'edm' alone")
+        key = "chain"
+        try:
+            chain = None if self.chain is None else Chain.from_config(self.chain)
+            key = "process"
+            with torch.random.fork_rng(devices=[]):  # initial values, drawn and replaced, leave no trace
+                process = None if self.process is None else from_config(self.process, chain)
+        except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            _fail(key, f"is none: {str(error)[:500].rstrip('.')}")
+        return process, chain
+
+    def model(self, net: Any, process: AffineSDE | None, chain: Chain | None, **more: Any) -> ScoreModel:
+        """The network as a `scoresde.ScoreModel` of its process.
+
+        Raises:
+            InvalidArgumentError, InvalidTypeError: its conventions do not fit together.
+        """
+        return ScoreModel(
+            net,
+            EDMSDE() if process is None else process,
+            self.prediction,
+            self.time_input,
+            self.input_scale,
+            chain=chain,
+            variance=self.variance,
+            sigma_data=self.sigma_data,
+            event_shape=self.event_shape,
+            **more,
+        )
 
 
 _LABELS: dict[str, Any] = {"name": str, "count": int, "null": int}
-_SCHEMA: dict[str, Any] = {
+_COMMON: dict[str, Any] = {
     "format": int,
     "architecture": {"name": str, "kwargs": dict},
     "prediction": str,
@@ -135,6 +220,19 @@ _SCHEMA: dict[str, Any] = {
     "command": str,
     "weights": {"sha256": str, "bytes": int},
     "sha256": str,
+}
+_SCHEMAS: dict[int, dict[str, Any]] = {
+    1: _COMMON,
+    2: _COMMON
+    | {
+        "time_input": (str, type(None)),
+        "input_scale": str,
+        "variance": (str, type(None)),
+        "process": (dict, type(None)),
+        "chain": (dict, type(None)),
+        "levels": (int, type(None)),
+        "data_range": (list, type(None)),
+    },
 }
 
 
@@ -159,7 +257,7 @@ def _check(prefix: str, content: dict[str, Any], schema: dict[str, Any]) -> None
                 _fail(prefix + key, f"must be an object, got {type(value).__name__}")
             _check(f"{prefix}{key}.", value, kind)
         elif not isinstance(value, kind) or isinstance(value, bool):
-            names = getattr(kind, "__name__", "object or null")
+            names = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__
             _fail(prefix + key, f"must be of type {names}, got {type(value).__name__}")
 
 

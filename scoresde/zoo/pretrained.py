@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._tensors import check_integer
+from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..fit import FittedGrid
-from ..models import ScoreModel
-from ..sdes import AffineSDE
+from ..models import ScoreModel, log_snr_range, within
+from ..nets import ARCHITECTURES
+from ..sdes import EDMSDE, AffineSDE
 from .config import Config, Labels
+from .processes import modules_of, to_config
 
 __all__ = ["Pretrained"]
 
@@ -23,8 +29,10 @@ class Pretrained:
     """A network and its `Config`, as `load` returns and `save` takes it.
 
     Args:
-        net: the raw network, called as ``net(c_in * y, c_noise, **context)``.
+        net: the raw network, called as ``net(input, time, **context)``.
         config: what it is.
+        native: the process that it is meant for, with its learned part if it has one; made from ``config`` if left out.
+            None for an EDM network that serves all processes.
 
     Example:
         >>> from scoresde.zoo import load
@@ -38,6 +46,110 @@ class Pretrained:
 
     net: nn.Module
     config: Config
+    native: AffineSDE | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.native is None and self.config.process is not None:
+            native = self.config.natives()[0]
+            if native is not None and modules_of(native):
+                raise InvalidArgumentError("`native` must be given, since a part of the process is learned.")
+            object.__setattr__(self, "native", native)
+
+    @classmethod
+    def of(
+        cls,
+        model: ScoreModel,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        labels: Labels | None = None,
+        levels: int | None = None,
+        data_range: tuple[float, float] | None = None,
+        data: str = "",
+        command: str = "",
+        every_process: bool = False,
+    ) -> Pretrained:
+        """A network as a user has it after training, with what `scoresde.save` needs to know.
+
+        Args:
+            model: the network with its conventions; its class must be in `scoresde.nets.ARCHITECTURES`.
+            kwargs: the arguments that the network was made with; those in its attribute ``arguments`` if left out.
+            event_shape: of a sample; the model's own if left out.
+            labels, levels, data_range, data, command: see `Config`.
+            every_process: an EDM network that was trained for the noise levels of all processes.
+
+        Raises:
+            InvalidArgumentError: something is missing, or cannot be saved, such as a process of functions.
+
+        Example:
+            >>> net = scoresde.nets.build("unet", {"event_shape": [1, 8, 8], "channels": 8})
+            >>> model = scoresde.ScoreModel(net, scoresde.FlowSDE(), "flow", event_shape=(1, 8, 8))
+            >>> Pretrained.of(model, {"event_shape": [1, 8, 8], "channels": 8}).config.prediction
+            'flow'
+        """
+        name = next((name for name, kind in ARCHITECTURES.items() if kind is type(model.net)), None)
+        if name is None or not isinstance(model.net, nn.Module):
+            raise InvalidArgumentError(
+                f"`model`: its network is a {type(model.net).__name__}, which is no architecture; add yours to "
+                "scoresde.nets.ARCHITECTURES."
+            )
+        known = getattr(model.net, "arguments", None) if kwargs is None else kwargs
+        if not isinstance(known, Mapping):
+            raise InvalidArgumentError(
+                f"`kwargs` must be the arguments that the {type(model.net).__name__} was made with, such as "
+                f"kwargs={{'channels': 32}}."
+            )
+        if not isinstance(model.time_input, str):
+            raise InvalidArgumentError("`model`: a function as `time_input` cannot be saved, only a name.")
+        if model.context:
+            raise InvalidArgumentError(f"`model`: its context {sorted(model.context)} cannot be saved; leave it out.")
+        shape = getattr(model, "event_shape", None) if event_shape is None else event_shape
+        if shape is None:
+            raise InvalidArgumentError("`event_shape` must be given, as ScoreModel(..., event_shape=(1, 8, 8)).")
+        config = Config(
+            architecture=name,
+            kwargs=dict(known),
+            sigma_data=model.sigma_data,
+            event_shape=tuple(shape),
+            labels=labels,
+            data=data,
+            command=command,
+            prediction=model.prediction,
+            time_input=model.time_input,
+            input_scale=model.input_scale,
+            variance=model.variance_name,
+            process=None if every_process else to_config(model.native, model.chain),
+            chain=None if model.chain is None else model.chain.to_config(),
+            levels=levels,
+            data_range=data_range,
+        )
+        return cls(model.net, config, None if every_process else model.native)
+
+    @property
+    def sde(self) -> AffineSDE:
+        """The process that the network is meant for; EDM's for one that serves all."""
+        return EDMSDE() if self.native is None else self.native
+
+    @cached_property
+    def chain(self) -> Chain | None:
+        """The discrete chain that the network was trained on, or None."""
+        return None if self.config.chain is None else Chain.from_config(self.config.chain)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest log-SNR that the network knows."""
+        return (-math.inf, math.inf) if self.native is None else log_snr_range(self.native)
+
+    def process(self, sde: AffineSDE) -> AffineSDE:
+        """A process on the part of its interval that the network knows; itself if that is all of it.
+
+        Example:
+            >>> from scoresde.zoo import load
+            >>> sde = scoresde.FlowSDE()
+            >>> load("digits").process(sde) is sde
+            True
+        """
+        return within(sde, self.limits)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -72,11 +184,12 @@ class Pretrained:
             f"fit_grid(sde, score_fn, {steps})."
         )
 
-    def score(self, sde: AffineSDE, **context: Any) -> ScoreModel:
+    def score(self, sde: AffineSDE | None = None, **context: Any) -> ScoreModel:
         """The score function of the network for an affine process.
 
         Args:
-            sde: any affine process; the network is asked through the process's signal-to-noise ratio.
+            sde: any affine process; the network is asked through the process's signal-to-noise ratio, see
+                `ScoreModel.on`, and must know all of its interval; `process` trims one. The network's own by default.
             context: the class label, if the network has one (``label=`` for the digits): an integer 0 … count − 1 for
                 all samples; None, the default, for the null class; or integers ``(batch,)``, one a sample, where the
                 null class is written as its number. With one a sample, the score function is no longer marked
@@ -91,14 +204,9 @@ class Pretrained:
         value = context.get(labels.name) if labels else None
         per_sample = isinstance(value, Tensor) and value.ndim > 0
         checked = {} if labels is None or value is None else {labels.name: _check_label(labels, value)}
-        model = ScoreModel(
-            self.net,
-            sde,
-            prediction=self.config.prediction,
-            sigma_data=self.config.sigma_data,
-            context=checked,
-            event_shape=self.config.event_shape,
-        )
+        wanted = self.sde if sde is None else sde
+        own = wanted if self.native is None else self.native
+        model = self.config.model(self.net, own, self.chain, context=checked).on(wanted)
         if per_sample:
             model.rowwise = False  # the labels belong to a batch, which must stay whole
         return model

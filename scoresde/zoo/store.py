@@ -26,12 +26,15 @@ from ..errors import (
     ScoreSDEError,
     UnsafeCheckpointError,
 )
+from ..models import ScoreModel
 from ..nets import ARCHITECTURES, build
 from .config import MAX_BYTES, Config
 from .pretrained import Pretrained
+from .processes import modules_of
 
 __all__ = ["load", "names", "save"]
 
+PART = "@process."  # before the names of tensors that are the process's; no module has a name with @
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHIPPED = Path(__file__).parent / "weights"
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
@@ -99,19 +102,32 @@ def load(
     _check_state(config, state, str(directory), allow_nonfinite=allow_nonfinite)
     with torch.random.fork_rng(devices=[]):  # the initial values, drawn and replaced, leave no trace
         net = build(config.architecture, config.kwargs).float()
-    net.load_state_dict(state)
-    return Pretrained(net.to(device).eval().requires_grad_(False), config)
+    native, _ = config.natives()
+    parts = {} if native is None else modules_of(native)
+    net.load_state_dict({key: value for key, value in state.items() if not key.startswith(PART)})
+    for name, module in parts.items():
+        prefix = f"{PART}{name}."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        module.to(device).eval().requires_grad_(False)
+    if native is not None and parts and not allow_nonfinite:
+        try:
+            native._check_schedule()
+        except InvalidArgumentError as error:
+            raise CorruptCheckpointError(f"{directory}: the learned part of the process is none: {error}") from None
+    return Pretrained(net.to(device).eval().requires_grad_(False), config, native)
 
 
-def save(model: Pretrained, path: str | os.PathLike[str]) -> None:
+def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: Any) -> None:
     """Write a network to a directory, so that `load` reads it back.
 
     Both files are first written completely under temporary names in that directory, then renamed, the config last: a
     failure leaves what was there before. A crash between the two renames leaves a mismatch that `load` detects.
 
     Args:
-        model: the network with its config.
+        model: the network with its config; or a `scoresde.ScoreModel`.
         path: the directory; made if missing.
+        known: with a `scoresde.ScoreModel`, what else `Pretrained.of` takes: ``kwargs``, the arguments that the network
+            was made with, ``labels``, ``levels``, ``data_range``, ...
 
     Raises:
         OutputError: the directory cannot be written.
@@ -123,10 +139,14 @@ def save(model: Pretrained, path: str | os.PathLike[str]) -> None:
         ...     load(directory).config.data[:19]
         'scikit-learn digits'
     """
+    if isinstance(model, ScoreModel):
+        model = Pretrained.of(model, **known)
+    elif known:
+        raise InvalidArgumentError(f"{sorted(known)} belong to a ScoreModel, a Pretrained has them in its config.")
     if not isinstance(model, Pretrained):
         raise InvalidTypeError(
-            f"`model` must be a scoresde.zoo.Pretrained, got {type(model).__name__}; write "
-            "Pretrained(net, Config(...))."
+            f"`model` must be a scoresde.ScoreModel or a scoresde.zoo.Pretrained, got {type(model).__name__}; write "
+            "ScoreModel(net, sde, prediction)."
         )
     config = model.config
     if ARCHITECTURES.get(config.architecture) is not type(model.net):
@@ -134,7 +154,10 @@ def save(model: Pretrained, path: str | os.PathLike[str]) -> None:
             f"`model`: its config names the architecture {config.architecture!r}, its network is a "
             f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
         )
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.net.state_dict().items()}
+    tensors = dict(model.net.state_dict())
+    for name, module in ({} if model.native is None else modules_of(model.native)).items():
+        tensors |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     _check_state(config, state, "The network to save")
     raw = safetensors.torch.save(state)
     description = config.to_json({"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)})
@@ -225,11 +248,14 @@ def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, all
     """Compare tensors with what the config's network has, without allocating it."""
     try:
         with torch.device("meta"):
-            expected: Mapping[str, Tensor] = build(config.architecture, config.kwargs).float().state_dict()
+            expected = dict(build(config.architecture, config.kwargs).float().state_dict())
     except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{where}: the architecture {config.architecture!r} does not take the arguments of the config: {error}"
         ) from None
+    native, _ = config.natives()
+    for name, module in ({} if native is None else modules_of(native)).items():
+        expected |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
     lines = [f"  missing {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
     lines += [f"  unexpected {key} {tuple(state[key].shape)}" for key in state if key not in expected]
     for key in expected.keys() & state.keys():

@@ -423,7 +423,7 @@ def set_at(*path):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (set_at("format", 2), "format"),
+        (set_at("format", 3), "format"),
         (set_at("format", True), "format"),
         (set_at("extra", 1), "unknown keys"),
         (lambda c: c.pop("data"), "missing keys"),

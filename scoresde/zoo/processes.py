@@ -1,0 +1,166 @@
+r"""Processes and chains as JSON values: ``to_config(process)`` and ``from_config(config)``.
+
+A process is its class's name, the arguments of its constructor, its interval and its prior. The arguments are read from
+attributes of the same names; a class that keeps them so is added with one line: ``PROCESSES["Mine"] = Mine``, and a
+:math:`\gamma` likewise in `FUNCTIONS`. The parameters of a learned :math:`\gamma` are tensors, which a saved model
+keeps in its safetensors file; `modules_of` finds them.
+
+Example:
+    >>> config = to_config(scoresde.VESDE(sigma_max=10.0))
+    >>> config["name"], config["arguments"]
+    ('VESDE', {'sigma_min': 0.01, 'sigma_max': 10.0})
+    >>> from_config(config).sigma_max
+    10.0
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import sdes
+from ..discrete import Chain
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..sdes import AffineSDE, LinearGamma, NormalPrior
+
+__all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
+
+PROCESSES: dict[str, Callable[..., AffineSDE]] = {
+    name: getattr(sdes, name)
+    for name in ("VPSDE", "VESDE", "SubVPSDE", "CosineVPSDE", "EDMSDE", "FlowSDE", "VDMSDE")
+    if hasattr(sdes, name)
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"LinearGamma": LinearGamma}
+_FLOATS = {"float32": torch.float32, "float64": torch.float64}
+_OWN = ("t_min", "t_max", "prior")  # arguments that every process has
+
+
+def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, Any]:
+    """A process as JSON values; that of the chain is called ``"chain"``, and `Chain.to_config` says the rest.
+
+    Raises:
+        InvalidArgumentError: its class, or that of an argument, is not registered, or its prior is no `NormalPrior`.
+
+    Example:
+        >>> to_config(scoresde.GaussianSDE(torch.cos, torch.sin, 0.1, 1.5))
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: GaussianSDE cannot be saved: only CosineVPSDE, ... A class of yours that
+        keeps its arguments as attributes is added with scoresde.zoo.PROCESSES["GaussianSDE"] = GaussianSDE.
+    """
+    if chain is not None and process.same_schedule(chain.sde()):
+        config: dict[str, Any] = {"name": "chain", "arguments": {}}
+    else:
+        config = _described(process, PROCESSES, "PROCESSES", _OWN)
+    prior = process.prior
+    if type(prior) is not NormalPrior:
+        raise InvalidArgumentError(f"The prior {prior!r} cannot be saved, only a NormalPrior.")
+    mean = prior.mean.tolist() if isinstance(prior.mean, Tensor) else float(prior.mean)
+    return config | {
+        "t_min": process.t_min,
+        "t_max": process.t_max,
+        "prior": {"std": float(prior.std), "mean": mean},
+    }
+
+
+def from_config(config: Mapping[str, Any], chain: Chain | None = None) -> AffineSDE:
+    """The process that `to_config` described; a learned part of it has its initial parameters.
+
+    Raises:
+        InvalidArgumentError, InvalidTypeError: there is no such process.
+    """
+    _keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
+    _keys("`prior`", config["prior"], {"std", "mean"})
+    own = {"t_min": _number("t_min", config["t_min"]), "t_max": _number("t_max", config["t_max"])}
+    known = PROCESSES if chain is None else {**PROCESSES, "chain": chain.sde}
+    return _made(config, known, own | {"prior": _prior(config["prior"])})
+
+
+def modules_of(process: AffineSDE) -> dict[str, nn.Module]:
+    """The learned parts of a process, by the name of the argument.
+
+    Example:
+        >>> modules_of(scoresde.VDMSDE())
+        {}
+    """
+    return {name: value for name, value in vars(process).items() if isinstance(value, nn.Module)}
+
+
+def _described(value: Any, registry: Mapping[str, Any], name: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    kind = type(value)
+    if registry.get(kind.__name__) is not kind:
+        raise InvalidArgumentError(
+            f"{kind.__name__} cannot be saved: only {', '.join(sorted(registry))}. A class of yours that keeps its "
+            f'arguments as attributes is added with scoresde.zoo.{name}["{kind.__name__}"] = {kind.__name__}.'
+        )
+    missing = [key for key in inspect.signature(kind).parameters if not hasattr(value, key)]
+    if missing:
+        raise InvalidArgumentError(
+            f"{kind.__name__} cannot be saved: it does not keep its arguments {missing} as attributes."
+        )
+    arguments = {key: _value(getattr(value, key)) for key in inspect.signature(kind).parameters if key not in without}
+    config = {"name": kind.__name__, "arguments": arguments}
+    if isinstance(value, nn.Module):
+        parameter = next(value.parameters(), None)
+        config["dtype"] = str(torch.float32 if parameter is None else parameter.dtype).removeprefix("torch.")
+    return config
+
+
+def _value(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    return _described(value, FUNCTIONS, "FUNCTIONS")
+
+
+def _made(config: Mapping[str, Any], registry: Mapping[str, Callable[..., Any]], more: Mapping[str, Any]) -> Any:
+    name, arguments = config["name"], config["arguments"]
+    if not isinstance(name, str) or name not in registry:
+        raise unknown("name", name, registry)
+    if not isinstance(arguments, Mapping):
+        raise InvalidTypeError(f"`arguments` must be an object, got {type(arguments).__name__}.")
+    known = inspect.signature(registry[name]).parameters.keys() - set(more)
+    if set(arguments) != known:
+        raise InvalidArgumentError(f"{name} must have the arguments {sorted(known)}, got {sorted(arguments)}.")
+    return registry[name](**{key: _read(value) for key, value in arguments.items()}, **more)
+
+
+def _read(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    module = "dtype" in value
+    _keys("a function", value, {"name", "arguments", "dtype"} if module else {"name", "arguments"})
+    made = _made(value, FUNCTIONS, {})
+    if isinstance(made, nn.Module) != module or (module and value["dtype"] not in _FLOATS):
+        raise InvalidArgumentError(f"`dtype` must be one of {sorted(_FLOATS)} for modules, and is for those only.")
+    return made.to(_FLOATS[value["dtype"]]) if module else made
+
+
+def _prior(config: Mapping[str, Any]) -> NormalPrior:
+    mean = config["mean"]
+    if isinstance(mean, list):
+        try:
+            mean = torch.tensor(mean, dtype=torch.float64, device="cpu")
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise InvalidTypeError("`prior.mean` must be a number or a nested list of numbers.") from None
+    else:
+        mean = _number("prior.mean", mean)
+    return NormalPrior(_number("prior.std", config["std"]), mean)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+        raise InvalidTypeError(f"`{name}` must be a number, got {str(value)[:40]}.")
+    return float(value)
+
+
+def _keys(what: str, config: Any, keys: set[str]) -> None:
+    if not isinstance(config, Mapping) or set(config) != keys:
+        got = sorted(config) if isinstance(config, Mapping) else type(config).__name__
+        raise InvalidArgumentError(f"{what} must have the keys {sorted(keys)}, got {got}.")

@@ -1,0 +1,455 @@
+"""Networks of every kind: served on other processes, saved, and loaded again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde
+from scoresde.discrete import BetaChain, Chain, NoiseScales
+from scoresde.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
+from scoresde.models import PREDICTIONS, TIME_INPUTS, ScoreModel, log_snr_range, within
+from scoresde.nets import ARCHITECTURES
+from scoresde.zoo import FUNCTIONS, Labels, Pretrained, from_config, load, save, to_config
+
+
+class Tiny(nn.Module):
+    """A smooth network of events of any shape, that reads its input and its time."""
+
+    def __init__(self, channels: int = 1, outputs: int = 1) -> None:
+        super().__init__()
+        self.arguments = {"channels": channels, "outputs": outputs}
+        self.mix = nn.Conv2d(channels, outputs, 1)
+        self.clock = nn.Linear(2, outputs)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        t = t.to(x.dtype)
+        features = torch.stack([torch.tanh(0.1 * t), torch.cos(0.3 * t)], 1)
+        return torch.tanh(self.mix(x) + self.clock(features)[:, :, None, None])
+
+
+class Rising(nn.Module):
+    """A learned gamma: a line with a bump, rising for every value of its parameters."""
+
+    def __init__(self, low: float = -8.0, high: float = 6.0) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.bend = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.low + (self.high - self.low) * (t + 0.3 * torch.tanh(self.bend) * t * (1 - t))
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny)
+    monkeypatch.setitem(FUNCTIONS, "Rising", Rising)
+
+
+def tiny(outputs: int = 1) -> Tiny:
+    torch.manual_seed(0)
+    return Tiny(outputs=outputs)
+
+
+def rising() -> Rising:
+    gamma = Rising()
+    gamma.bend.data.fill_(0.7)
+    return gamma
+
+
+PROCESSES: dict[str, Callable[[], scoresde.AffineSDE]] = {
+    "vp": lambda: scoresde.VPSDE(0.2, 15.0, t_min=0.01, t_max=0.9),
+    "ve": lambda: scoresde.VESDE(0.02, 40.0),
+    "subvp": scoresde.SubVPSDE,
+    "cosine": lambda: scoresde.CosineVPSDE(0.01, t_max=0.99),
+    "edm": lambda: scoresde.EDMSDE(0.01, 50.0, t_max=20.0),
+    "flow": lambda: scoresde.FlowSDE(t_max=1.0),
+    "vdm": lambda: scoresde.VDMSDE(scoresde.LinearGamma(-7.0, 4.0)),
+    "learned": lambda: scoresde.VDMSDE(rising(), t_max=0.95),
+    "prior": lambda: scoresde.VPSDE(prior=scoresde.NormalPrior(1.5, torch.tensor([[[0.1, -0.3]]]))),
+}
+CHAINS: dict[str, Callable[[], Chain]] = {
+    "ddpm": BetaChain.linear,
+    "cosine": lambda: BetaChain.cosine(100),
+    "respaced": lambda: BetaChain.linear().respace(50),
+    "ncsn": lambda: NoiseScales.geometric(10, 0.01, 20.0),
+    "ncsn part": lambda: NoiseScales.geometric(10, 0.01, 20.0).respace([1, 4, 9]),
+}
+
+
+# ---- processes and chains --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_process_comes_back_from_its_config(name: str) -> None:
+    sde = PROCESSES[name]()
+    config = json.loads(json.dumps(to_config(sde), allow_nan=False))
+    again = from_config(config)
+    if name == "learned":
+        again.gamma.load_state_dict(sde.gamma.state_dict())  # type: ignore[attr-defined]
+    t = torch.linspace(sde.t_min, sde.t_max, 7, dtype=torch.float64)
+    assert type(again) is type(sde) and (again.t_min, again.t_max) == (sde.t_min, sde.t_max)
+    assert torch.equal(again.alpha(t), sde.alpha(t)) and torch.equal(again.sigma(t), sde.sigma(t))
+    x = torch.full((2, 1, 1, 2), 0.3, dtype=torch.float64)
+    assert torch.equal(again.prior_log_prob(x), sde.prior_log_prob(x))
+    assert to_config(again) == config
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_comes_back_from_its_config(name: str) -> None:
+    chain = CHAINS[name]()
+    again = Chain.from_config(json.loads(json.dumps(chain.to_config(), allow_nan=False)))
+    assert type(again) is type(chain)
+    for key in ("times", "labels", "log_snrs"):
+        assert torch.equal(getattr(again, key), getattr(chain, key))
+    assert again.sde().same_schedule(chain.sde())
+    off = torch.linspace(-12, 12, 50, dtype=torch.float64)
+    assert torch.equal(again.label(off), chain.label(off))
+    sde = chain.sde(t_min=float(chain.times[1]))
+    config = to_config(sde, chain)
+    back = from_config(config, again)
+    assert config["name"] == "chain" and back.t_min == sde.t_min and back.same_schedule(sde)
+
+
+def test_what_cannot_be_saved_says_what_to_do() -> None:
+    with pytest.raises(InvalidArgumentError, match=r'zoo.PROCESSES\["GaussianSDE"\]'):
+        to_config(scoresde.GaussianSDE(torch.cos, torch.sin, 0.1, 1.5))
+    with pytest.raises(InvalidArgumentError, match=r"zoo.FUNCTIONS"):
+        to_config(scoresde.VDMSDE(lambda t: 10 * t - 5))
+
+    class Other(scoresde.NormalPrior):
+        pass
+
+    with pytest.raises(InvalidArgumentError, match="NormalPrior"):
+        to_config(scoresde.VPSDE(prior=Other()))
+
+
+# ---- one network, all processes --------------------------------------------------------------------------------------
+
+
+def conventions() -> Iterator[tuple[str, str, str]]:
+    for prediction in PREDICTIONS:
+        for time_input in (*TIME_INPUTS, "index"):
+            for scale in ("x",) if prediction == "edm" else ("x", "x/alpha"):
+                yield prediction, time_input, scale
+
+
+def native_model(prediction: str, time_input: str, scale: str) -> ScoreModel:
+    chain = (
+        BetaChain.linear(200, 1e-3, 0.06) if time_input == "index" and (scale == "x" or prediction == "edm") else None
+    )
+    if time_input == "index" and chain is None:
+        chain = NoiseScales.geometric(200, 0.03, 20.0)
+    sde = scoresde.VPSDE(t_min=0.01, t_max=0.9) if chain is None else chain.sde()
+    return ScoreModel(tiny().double(), sde, prediction, time_input, scale, chain=chain, sigma_data=0.6)
+
+
+OTHERS = (
+    scoresde.VESDE(),
+    scoresde.FlowSDE(),
+    scoresde.SubVPSDE(),
+    scoresde.VPSDE(),
+    scoresde.CosineVPSDE(),
+    scoresde.EDMSDE(),
+    scoresde.VDMSDE(scoresde.LinearGamma(-13.3, 13.3)),
+)
+
+
+@pytest.mark.parametrize(("prediction", "time_input", "scale"), list(conventions()))
+def test_a_network_gives_the_same_samples_through_every_process(prediction: str, time_input: str, scale: str) -> None:
+    """From corresponding states, at the same log-SNRs, DDIM's y = x/alpha are the same numbers to 1e-10."""
+    model = native_model(prediction, time_input, scale)
+    low, high = log_snr_range(model.native)
+    levels = torch.linspace(0.95 * low, 0.9 * high, 6, dtype=torch.float64)
+    y = 3 * torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ends = []
+    for sde in (model.native, *OTHERS):
+        served = model.on(within(sde, model.limits))
+        grid = served.sde.time(levels)
+        start = y * served.sde.alpha(grid[0])
+        ends.append(scoresde.solve(served.sde, served, start, method="ddim", grid=grid, denoise=True).x)
+    assert ends[0].isfinite().all() and not torch.allclose(ends[0], y, atol=0.1)
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], rtol=1e-10, atol=1e-10)
+
+
+def test_a_served_network_knows_score_v_and_flow_of_the_process_that_it_serves() -> None:
+    model = native_model("noise", "log_snr", "x")
+    sde = within(scoresde.FlowSDE(), model.limits)
+    served, t = model.on(sde), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    x = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data, noise = served.data(x, t), served.noise(x, t)
+    a, s = sde.alpha(t)[:, None, None, None], sde.sigma(t)[:, None, None, None]
+    torch.testing.assert_close(a * data + s * noise, x)
+    torch.testing.assert_close(served(x, t), -noise / s)
+    torch.testing.assert_close(served.v(x, t), a * noise - s * data)
+    torch.testing.assert_close(served.flow(x, t), noise - data)
+    for i in range(2):  # a batch of times and one time alike
+        torch.testing.assert_close(served.data(x[i : i + 1], float(t[i])), data[i : i + 1])
+
+
+def test_beyond_what_the_network_knows_is_refused_and_can_be_trimmed() -> None:
+    model = native_model("noise", "t", "x")
+    with pytest.raises(InvalidArgumentError, match=r"13\.81 to -13\.81.*within"):
+        model.on(scoresde.FlowSDE())
+    flow = within(scoresde.FlowSDE(), model.limits)
+    assert log_snr_range(flow) == pytest.approx(model.limits)
+    assert flow.prior.std == pytest.approx(float(flow.sigma(flow.t_max)))
+    assert model.on(flow).sde is flow and within(flow, model.limits) is flow
+    assert within(scoresde.VPSDE(), model.limits).prior.std == 1.0
+    with pytest.raises(InvalidArgumentError, match="nothing is between"):
+        within(scoresde.FlowSDE(t_min=0.999, t_max=0.9999), model.limits)
+
+
+def test_serving_in_turn_starts_from_the_network_each_time() -> None:
+    model = native_model("v", "sigma", "x")
+    served = model.on(within(scoresde.VESDE(), model.limits))
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    assert torch.equal(served.on(model.native).data(x, 0.5), model.data(x, 0.5))
+    assert "VESDE" in repr(served) and served.native is model.native
+
+
+def test_the_limit_without_signal_is_kept() -> None:
+    """A flow network starts a cosine process where alpha is 0."""
+    model = ScoreModel(tiny().double(), scoresde.FlowSDE(t_max=1.0), "flow")
+    sde = scoresde.CosineVPSDE(t_max=1.0, t_min=0.05)
+    x = torch.randn(2, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    through = scoresde.solve(sde, model.on(sde), x, method="ddim", grid="time", steps=8, denoise=True).x
+    grid = model.native.time(sde.log_snr(torch.linspace(1.0, 0.05, 9, dtype=torch.float64)))
+    torch.testing.assert_close(
+        through, scoresde.solve(model.native, model, x, method="ddim", grid=grid, denoise=True).x, rtol=1e-9, atol=1e-9
+    )
+
+
+def test_a_learned_variance_belongs_to_its_own_process() -> None:
+    chain = BetaChain.linear()
+    model = ScoreModel(
+        tiny(2).double(), chain.sde(), "noise", "index", chain=chain, variance="learned_range", event_shape=(1, 2, 2)
+    )
+    served = model.on(within(scoresde.VESDE(), model.limits))
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
+    assert served.data(x, 0.5).shape == x.shape and not served.has_variance and model.has_variance
+    with pytest.raises(InvalidArgumentError, match="own process"):
+        served.variance(x, 0.5)
+    assert served.on(chain.sde()).variance(x, 5.0).shape == x.shape
+
+
+def test_gradients_reach_the_state_through_the_adapter() -> None:
+    model = native_model("noise", "log_snr", "x")
+    served = model.on(within(scoresde.VESDE(), model.limits))
+    x = torch.ones(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: served(x, torch.tensor([0.5], dtype=torch.float64)), x)
+
+
+# ---- saving ----------------------------------------------------------------------------------------------------------
+
+
+def models() -> Iterator[Any]:
+    for name, make in PROCESSES.items():
+        for prediction in PREDICTIONS:
+            yield pytest.param(lambda m=make, p=prediction: ScoreModel(tiny(), m(), p), id=f"{name}-{prediction}")
+    for time_input in TIME_INPUTS:
+        yield pytest.param(
+            lambda t=time_input: ScoreModel(tiny(), scoresde.VPSDE(), "data", t, "x/alpha"), id=f"time-{time_input}"
+        )
+    for name, chain in CHAINS.items():
+        yield pytest.param(
+            lambda c=chain: ScoreModel(tiny(), c().sde(), "noise", "index", chain=c()), id=f"chain-{name}"
+        )
+    yield pytest.param(
+        lambda: ScoreModel(
+            tiny(2), BetaChain.linear().sde(), "noise", "index", chain=BetaChain.linear(), variance="learned_range"
+        ),
+        id="learned-variance",
+    )
+
+
+@pytest.mark.parametrize("make", list(models()))
+def test_what_is_saved_is_what_is_loaded(make: Callable[[], ScoreModel], tmp_path: Path) -> None:
+    model = make()
+    save(model, tmp_path / "m", event_shape=(1, 1, 2), levels=17, data_range=(0, 1), labels=Labels("label", 3, 3))
+    back = load(tmp_path / "m")
+    assert back.config.levels == 17 and back.config.data_range == (0.0, 1.0) and back.event_shape == (1, 1, 2)
+    assert (back.chain is None) == (model.chain is None)
+    loaded = back.score()
+    x = torch.randn(3, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    t = torch.linspace(model.sde.t_min, model.sde.t_max, 5, dtype=torch.float64)[1:4]
+    with torch.no_grad():
+        assert torch.equal(loaded.data(x, t), model.data(x, t)) and torch.equal(loaded(x, t), model(x, t))
+        if model.has_variance:
+            assert torch.equal(loaded.variance(x, t), model.variance(x, t))
+    assert loaded.has_noise_limit == model.has_noise_limit
+    save(back, tmp_path / "again")
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "m" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_a_learned_gamma_is_in_the_file_of_the_weights(tmp_path: Path) -> None:
+    model = ScoreModel(tiny(), scoresde.VDMSDE(rising()), "noise", "log_snr", event_shape=(1, 2, 2))
+    save(model, tmp_path)
+    back = load(tmp_path)
+    assert float(back.native.gamma.bend) == pytest.approx(0.7)  # type: ignore[union-attr]
+    assert not back.native.gamma.bend.requires_grad  # type: ignore[union-attr]
+    assert back.sde.log_snr(0.4) == model.sde.log_snr(0.4) != scoresde.VDMSDE(Rising()).log_snr(0.4)
+    with pytest.raises(InvalidArgumentError, match="learned"):
+        Pretrained(back.net, back.config)
+
+
+def test_a_gamma_of_another_kind_does_not_fit(tmp_path: Path) -> None:
+    save(ScoreModel(tiny(), scoresde.VDMSDE(rising()), "noise", "log_snr", event_shape=(1, 2, 2)), tmp_path)
+    rewrite(
+        tmp_path, lambda c: c["process"]["arguments"].update(gamma=to_config(scoresde.VDMSDE())["arguments"]["gamma"])
+    )
+    with pytest.raises(CheckpointMismatchError, match=r"unexpected @process.gamma.bend"):
+        load(tmp_path)
+
+
+def test_a_loaded_network_serves_other_processes(tmp_path: Path) -> None:
+    save(
+        ScoreModel(tiny(), BetaChain.linear().sde(), "noise", "index", chain=BetaChain.linear()),
+        tmp_path,
+        event_shape=(1, 2, 2),
+    )
+    network = load(tmp_path)
+    assert network.limits == pytest.approx((-10.117, 9.210), abs=1e-3)
+    with pytest.raises(InvalidArgumentError, match=r"network\.process\(sde\)"):
+        network.score(scoresde.FlowSDE())
+    flow = network.process(scoresde.FlowSDE())
+    assert scoresde.solve(flow, network.score(flow), method="ddim", steps=3).x.isfinite().all()
+    assert network.process(scoresde.VPSDE()).t_min == 1e-3  # all of it is known
+    with pytest.raises(TypeError, match="sde"):
+        network.score(3)  # type: ignore[arg-type]
+
+
+def test_what_a_user_forgets_is_named(tmp_path: Path) -> None:
+    sde, out = scoresde.VPSDE(), tmp_path / "m"
+    bare = tiny()
+    del bare.arguments
+    with pytest.raises(InvalidArgumentError, match="kwargs"):
+        save(ScoreModel(bare, sde, "noise", event_shape=(1, 2, 2)), out)
+    save(ScoreModel(bare, sde, "noise", event_shape=(1, 2, 2)), out, kwargs={"channels": 1, "outputs": 1})
+    assert load(out).config.kwargs == {"channels": 1, "outputs": 1}
+    out = tmp_path / "n"
+    with pytest.raises(CheckpointMismatchError, match="shape"):
+        save(ScoreModel(bare, sde, "noise", event_shape=(1, 2, 2)), out, kwargs={"channels": 1, "outputs": 2})
+    for model, word in (
+        (ScoreModel(tiny(), sde, "noise"), "event_shape"),
+        (ScoreModel(nn.Linear(2, 2), sde, "noise"), "ARCHITECTURES"),
+        (ScoreModel(tiny(), sde, "noise", lambda t: t, event_shape=(1, 2, 2)), "time_input"),
+        (ScoreModel(tiny(), sde, "noise", event_shape=(1, 2, 2), context={"label": 1}), "context"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=word):
+            save(model, out)
+    with pytest.raises(InvalidArgumentError, match="levels"):
+        save(load(tmp_path / "m"), out, levels=3)
+    assert not out.exists()
+
+
+# ---- attacks ---------------------------------------------------------------------------------------------------------
+
+
+def rewrite(saved: Path, change: Callable[[dict], Any]) -> None:
+    """Change the config and put its own digest right again: an attacker, not an accident."""
+    content = json.loads((saved / "config.json").read_text())
+    change(content)
+    content.pop("sha256", None)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (saved / "config.json").write_text(json.dumps(content))
+
+
+def put(*path: Any) -> Callable[[dict], None]:
+    *keys, last, value = path
+
+    def change(content: dict) -> None:
+        for key in keys:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+HOSTILE = [
+    put("prediction", "nois"),
+    put("time_input", "sigmaa"),
+    put("time_input", 3),
+    put("input_scale", "y"),
+    put("variance", "learned"),
+    put("process", None),
+    put("process", []),
+    put("process", "name", "GaussianSDE"),
+    put("process", "name", "os.system"),
+    put("process", "name", ["chain"]),
+    put("process", "arguments", {}),
+    put("process", "arguments", "s", "0.008"),
+    put("process", "arguments", "s", {"name": "LinearGamma", "arguments": {"gamma_min": -1.0, "gamma_max": 1.0}}),
+    put("process", "arguments", "s", {"name": "LinearGamma", "arguments": {}, "dtype": "float32"}),
+    put("process", "arguments", "s", {"s": 1}),
+    put("process", "arguments", "t_min", 0.1),
+    put("process", "t_min", 2.0),
+    put("process", "t_max", True),
+    put("process", "t_max", 10**400),
+    put("process", "prior", {"std": 0.0, "mean": 0.0}),
+    put("process", "prior", {"std": 1.0, "mean": [[1.0], [1.0, 2.0]]}),
+    put("process", "prior", {"std": 1.0}),
+    put("process", "extra", 1),
+    put("chain", {"name": "BetaChain"}),
+    put("chain", {"name": "Chain", "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": None}),
+    put("chain", {"name": ["BetaChain"], "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": None}),
+    put("chain", {"name": "BetaChain", "log_snrs": [0.0, 1.0], "labels": [0, 1], "places": None}),
+    put("chain", {"name": "BetaChain", "log_snrs": [1.0, "a"], "labels": [0, 1], "places": None}),
+    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0], "places": None}),
+    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 1.5], "places": None}),
+    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 10**30], "places": None}),
+    put("chain", {"name": "BetaChain", "log_snrs": [1.0, 0.0], "labels": [0, 1], "places": [0, 7]}),
+    put("chain", {"name": "BetaChain", "log_snrs": [1.0], "labels": [0], "places": None}),
+    put("levels", 1),
+    put("levels", 10**9),
+    put("levels", 2.0),
+    put("data_range", [1.0, -1.0]),
+    put("data_range", [-1, 1]),
+    put("data_range", [0.0]),
+    put("data_range", None),
+    put("format", 1),
+    put("format", 3),
+    put("format", None),
+    lambda c: c.pop("chain"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_a_hostile_config_is_refused(number: int, tmp_path: Path) -> None:
+    save(ScoreModel(tiny(), scoresde.CosineVPSDE(), "v"), tmp_path, event_shape=(1, 2, 2), levels=4, data_range=(-1, 1))
+    load(tmp_path)
+    rewrite(tmp_path, HOSTILE[number])
+    with pytest.raises(CorruptCheckpointError, match=r"config\.json"):
+        load(tmp_path)
+
+
+def test_a_learned_gamma_that_does_not_rise_is_refused(tmp_path: Path) -> None:
+    class Line(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slope = nn.Parameter(torch.tensor(8.0))
+
+        def forward(self, t: Tensor) -> Tensor:
+            return self.slope * (t - 0.5)
+
+    FUNCTIONS["Line"] = Line
+    try:
+        model = ScoreModel(tiny(), scoresde.VDMSDE(Line()), "noise", event_shape=(1, 2, 2))
+        save(model, tmp_path)
+        load(tmp_path)
+        model.sde.gamma.slope.data.neg_()  # type: ignore[attr-defined]
+        save(model, tmp_path)
+        with pytest.raises(CheckpointError, match="learned part"):
+            load(tmp_path)
+    finally:
+        del FUNCTIONS["Line"]
