@@ -1,4 +1,5 @@
 """The command line: ``scoresde sample``, ``likelihood``, ``encode``, ``methods``, ``check``.
+"""The command line: ``scoresde sample``, ``train``, ``methods``, ``presets``, ``check``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -29,6 +30,7 @@ from ._encode import encode
 from ._likelihood import likelihood
 from ._methods import methods
 from ._sample import sample
+from ._train import presets, train
 
 __all__ = ["app"]
 
@@ -62,4 +64,5 @@ def _main(
 
 
 for _command in (sample, likelihood, encode, methods, check):
+for _command in (sample, train, methods, presets, check):
     app.command()(_command)

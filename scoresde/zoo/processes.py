@@ -1,9 +1,9 @@
 r"""Processes and chains as JSON values: ``to_config(process)`` and ``from_config(config)``.
 
 A process is its class's name, the arguments of its constructor, its interval and its prior. The arguments are read from
-attributes of the same names; a class that keeps them so is added with one line: ``PROCESSES["Mine"] = Mine``, and a
-:math:`\gamma` likewise in `FUNCTIONS`. The parameters of a learned :math:`\gamma` are tensors, which a saved model
-keeps in its safetensors file; `modules_of` finds them.
+attributes of the same names, or from a mapping ``arguments``; a class that keeps them so is added with one line,
+``PROCESSES["Mine"] = Mine``, and a :math:`\gamma` likewise in `FUNCTIONS`. The parameters of a learned :math:`\gamma`
+are tensors, which a saved model keeps in its safetensors file; `modules_of` finds them.
 
 Example:
     >>> config = to_config(scoresde.VESDE(sigma_max=10.0))
@@ -31,9 +31,7 @@ from ..sdes import AffineSDE, LinearGamma, NormalPrior
 __all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
 
 PROCESSES: dict[str, Callable[..., AffineSDE]] = {
-    name: getattr(sdes, name)
-    for name in ("VPSDE", "VESDE", "SubVPSDE", "CosineVPSDE", "EDMSDE", "FlowSDE", "VDMSDE")
-    if hasattr(sdes, name)
+    name: getattr(sdes, name) for name in ("VPSDE", "VESDE", "SubVPSDE", "CosineVPSDE", "EDMSDE", "FlowSDE", "VDMSDE")
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {"LinearGamma": LinearGamma}
 _FLOATS = {"float32": torch.float32, "float64": torch.float64}
@@ -98,13 +96,14 @@ def _described(value: Any, registry: Mapping[str, Any], name: str, without: tupl
             f"{kind.__name__} cannot be saved: only {', '.join(sorted(registry))}. A class of yours that keeps its "
             f'arguments as attributes is added with scoresde.zoo.{name}["{kind.__name__}"] = {kind.__name__}.'
         )
-    missing = [key for key in inspect.signature(kind).parameters if not hasattr(value, key)]
-    if missing:
+    names = [key for key in inspect.signature(kind).parameters if key not in without]
+    kept = getattr(value, "arguments", None)
+    known = kept if isinstance(kept, Mapping) else {key: getattr(value, key) for key in names if hasattr(value, key)}
+    if missing := [key for key in names if key not in known]:
         raise InvalidArgumentError(
             f"{kind.__name__} cannot be saved: it does not keep its arguments {missing} as attributes."
         )
-    arguments = {key: _value(getattr(value, key)) for key in inspect.signature(kind).parameters if key not in without}
-    config = {"name": kind.__name__, "arguments": arguments}
+    config = {"name": kind.__name__, "arguments": {key: _value(known[key]) for key in names}}
     if isinstance(value, nn.Module):
         parameter = next(value.parameters(), None)
         config["dtype"] = str(torch.float32 if parameter is None else parameter.dtype).removeprefix("torch.")
@@ -116,6 +115,8 @@ def _value(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
+    if isinstance(value, AffineSDE):
+        return to_config(value)
     return _described(value, FUNCTIONS, "FUNCTIONS")
 
 
@@ -134,6 +135,8 @@ def _made(config: Mapping[str, Any], registry: Mapping[str, Callable[..., Any]],
 def _read(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
+    if "t_min" in value:
+        return from_config(value)
     module = "dtype" in value
     _keys("a function", value, {"name", "arguments", "dtype"} if module else {"name", "arguments"})
     made = _made(value, FUNCTIONS, {})

@@ -1,33 +1,29 @@
-r"""Training of the reference network: ``python -m scoresde.training digits --out DIR --seed 0``.
+r"""The reference network: ``python -m scoresde.training digits --out DIR --seed 0``.
 
 The data are scikit-learn's 1,797 handwritten digits, 8×8 pixels of integer grey v = 0 … 16. A continuous model needs a
 density: :math:`x = -1 + 2 (v + u)/17` with fresh :math:`u \sim U[0, 1)` each time a digit is seen (uniform
 dequantisation). `digits_split` holds a fifth out; the recipe never looks at it.
-
-`fit` is the loop, for any network, loss and data. All randomness of a run comes from its seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
-from ._tensors import check_integer
-from .errors import InvalidArgumentError, NonFiniteError
-from .losses import NoiseLevels, edm
-from .nets import build
-from .zoo import Config, Labels, Pretrained, save
+from ..errors import InvalidArgumentError
+from ..losses import NoiseLevels, edm
+from ..nets import build
+from ..zoo import Config, Labels, Pretrained, save
+from .recipe import Recipe
+from .trainer import fit
 
-__all__ = ["DIGITS", "DigitsSplit", "Recipe", "digits_split", "fit", "grey_to_x", "train_digits"]
+__all__ = ["DIGITS", "DIGITS_DATA", "DIGITS_LEVELS", "DigitsSplit", "digits_split", "grey_to_x", "main", "train_digits"]
 
 Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what the network is told about it
 
@@ -72,114 +68,16 @@ def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return -1 + 2 * (v + torch.rand(v.shape, generator=generator, device=v.device)) / 17
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How `fit` trains: AdamW, linear warm-up then cosine decay to 0, gradient clipping, averaged weights.
-
-    Args:
-        steps: optimiser steps.
-        batch_size: samples a step (what ``draw`` is asked for).
-        learning_rate: the peak of the schedule.
-        warmup: steps until the peak.
-        weight_decay: of AdamW.
-        ema: decay of the exponential moving average of the weights, a step.
-        clip: largest norm of the gradient.
-
-    Example:
-        >>> Recipe(steps=100).learning_rate_at(99) < Recipe(steps=100).learning_rate_at(0)
-        True
-    """
-
-    steps: int = 10_000
-    batch_size: int = 128
-    learning_rate: float = 4e-3
-    warmup: int = 300
-    weight_decay: float = 0.0
-    ema: float = 0.999
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_integer("steps", self.steps, low=1)
-        check_integer("batch_size", self.batch_size, low=1)
-
-    def learning_rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-
-
-def fit(
-    net: nn.Module,
-    loss: Callable[..., Tensor],
-    draw: Callable[[int, torch.Generator], Batch],
-    recipe: Recipe,
-    generator: torch.Generator,
-    *,
-    progress: bool = True,
-) -> nn.Module:
-    """Train a network in place, and return its averaged copy in evaluation mode.
-
-    Args:
-        net: the network, changed in place.
-        loss: ``loss(net, x0, generator, **context) -> (batch,)``, such as `scoresde.losses.edm`.
-        draw: ``draw(batch_size, generator) -> (x0, context)``, a fresh batch.
-        recipe: the numbers.
-        generator: the source of all randomness; dropout, which only knows torch's global generator, is seeded from it,
-            and the global generator is put back afterwards.
-        progress: show a progress bar.
-
-    Raises:
-        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss knows, noise level.
-
-    Example:
-        >>> net = build("unet", {"event_shape": (1, 2, 2), "channels": 8, "width": 8})
-        >>> draw = lambda n, generator: (torch.randn(n, 1, 2, 2, generator=generator), {})
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> fit(net, edm, draw, Recipe(steps=2), generator, progress=False).training
-        False
-    """
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
-    )
-    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
-    net.train()
-    running = float("nan")
-    with torch.random.fork_rng(devices=[]), tqdm(total=recipe.steps, disable=not progress, unit="step") as bar:
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
-        for step in range(recipe.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate_at(step)
-            x0, context = draw(recipe.batch_size, generator)
-            try:
-                value = loss(net, x0, generator, **context).mean()
-                if not torch.isfinite(value):
-                    raise NonFiniteError(f"the loss is {value.item()}", stage="score")
-            except NonFiniteError as error:
-                raise NonFiniteError(
-                    f"Training stopped at step {step}: {error}",
-                    stage=error.stage,
-                    step=step,
-                    t=error.t,
-                    indices=error.indices,
-                ) from error
-            optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-            optimizer.step()
-            averaged.update_parameters(net)
-            running = value.item() if step == 0 else 0.99 * running + 0.01 * value.item()
-            bar.update()
-            if step % 20 == 0:
-                bar.set_postfix(loss=f"{running:.4f}", refresh=False)
-    return averaged.module.eval()
-
-
 # The recipe of the shipped network. The law of its noise levels is dense where digits take shape, and its uniform share
 # covers what processes ask for at their ends: rho = 1.1e-4 (sub-VP) to 1e3 (the flow).
 DIGITS = Recipe(steps=9000)
 DIGITS_LEVELS = NoiseLevels(mean=0.0, std=1.2, uniform=0.25, rho_min=1e-4, rho_max=1e3)
 DIGITS_NET: dict[str, Any] = {"event_shape": [1, 8, 8], "channels": 32, "blocks": 3, "width": 64, "labels": 10}
 DIGITS_DROPOUT = 0.1  # with 1,437 digits, what keeps the network from learning them by heart
+DIGITS_DATA = (
+    "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split()); "
+    "grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"
+)
 DIGITS_LABEL_DROPOUT = 0.6  # share of digits shown without their label: they train the null class, the default
 
 
@@ -187,6 +85,7 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
     """Train the digits network on the training part of `digits_split`.
 
     Example:
+        >>> from scoresde.training import Recipe, train_digits
         >>> train_digits(recipe=Recipe(steps=1, batch_size=4), progress=False).event_shape
         (1, 8, 8)
     """
@@ -216,10 +115,9 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
         sigma_data=sigma_data,
         event_shape=tuple(DIGITS_NET["event_shape"]),
         labels=Labels(name="label", count=null, null=null),
-        data=(
-            f"scikit-learn digits, {len(split.train_images)} of 1797 (scoresde.training.digits_split()); "
-            "grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"
-        ),
+        data=DIGITS_DATA,
+        levels=17,
+        data_range=(-1.0, 1.0),
         command=command,
     )
     return Pretrained(net, config)
@@ -240,7 +138,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = train_digits(args.seed, replace(DIGITS, steps=args.steps), command=command, progress=not args.quiet)
     save(model, args.out)
     print(f"Wrote {args.out}: {sum(p.numel() for p in model.net.parameters()):,} parameters.")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,106 @@
+"""``scoresde train``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import unknown
+from ._options import make_device
+from ._run import command
+
+LOGS = ("csv", "tensorboard")
+
+
+@command
+def train(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="digits; a folder of images; a .npz, .npy or .safetensors file with an array x (and label); or "
+            "torchvision:NAME."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the model, its checkpoints, log and samples.")],
+    preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`.")] = "edm",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    levels: Annotated[int | None, typer.Option(min=2, help="Grey levels of integer arrays; 256 for uint8.")] = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Range of floating-point arrays; default the preset's."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize a folder's images to squares.")] = None,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror images; default the preset's.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
+    resume: Annotated[
+        bool | None,
+        typer.Option("--resume/--no-resume", help="Demand or refuse a run to go on with; default: as it is."),
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    sample_every: Annotated[int, typer.Option(min=0, help="Steps between pictures of samples; 0 for none.")] = 1000,
+    log: Annotated[str, typer.Option(help="csv (log.csv), or tensorboard beside it.")] = "csv",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
+) -> None:
+    """Train a network on your data.
+
+    The same command goes on where it was interrupted, with the same result. What it leaves is a model:
+    `scoresde sample --model OUT`. Several processes: torchrun --nproc-per-node 2 -m scoresde train ...
+    """
+    began = time.perf_counter()
+    if log not in LOGS:
+        raise unknown("log", log, LOGS)
+    from ..training import PRESETS, read
+    from ..training import train as train_on
+    from ..training.parallel import processes, rank_and_world
+
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    chosen, where = PRESETS[preset], make_device(device)
+    changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "precision": precision, "compile": compile}
+    recipe = replace(chosen.recipe, **{name: value for name, value in changes.items() if value is not None})
+    source = read(data, levels=levels, size=size)
+    shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
+    with processes(where) as where:
+        network = train_on(
+            replace(chosen, recipe=recipe),
+            source,
+            out,
+            seed=seed,
+            device=where,
+            value_range=value_range,
+            flip=flip,
+            workers=workers,
+            command="scoresde train " + " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in shown.items()),
+            sample_every=sample_every,
+            settings={"preset": preset},
+            resume=resume,
+            checkpoint_every=checkpoint_every,
+            tensorboard=log == "tensorboard",
+            progress=not quiet,
+        )
+        first = rank_and_world()[0] == 0
+    if first and not quiet:
+        count = sum(p.numel() for p in network.net.parameters())
+        typer.echo(
+            f"{out}: {count:,} parameters, {recipe.steps} steps on {source.name}; {time.perf_counter() - began:.1f} s"
+        )
+        typer.echo(f"Sample it: scoresde sample --model {shlex.quote(str(out))}")
+
+
+@command
+def presets() -> None:
+    """List the presets of `scoresde train`."""
+    from ..training import PRESETS
+
+    for name, preset in PRESETS.items():
+        typer.echo(f"{name}: {preset.summary}")

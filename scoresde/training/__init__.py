@@ -1,0 +1,50 @@
+"""Training of score networks: `train` with a `Preset`, or `Trainer` with any model, loss and data.
+
+The data come as `Batches`, each a function of seed, step and rank; a run that was killed goes on exactly where its last
+checkpoint was. ``python -m scoresde.training digits --out DIR`` makes the shipped network.
+"""
+
+from .callbacks import Bound, Samples
+from .data import Arrays, Batches, Folder, Source, read
+from .digits import (
+    DIGITS,
+    DIGITS_DATA,
+    DIGITS_LEVELS,
+    DigitsSplit,
+    digits_split,
+    grey_to_x,
+    main,
+    train_digits,
+)
+from .preset import PRESETS, Preset, train
+from .recipe import Recipe
+from .stream import Piece, Stateless
+from .trainer import Every, Progress, Trainer, fit
+
+__all__ = [
+    "DIGITS",
+    "DIGITS_DATA",
+    "DIGITS_LEVELS",
+    "PRESETS",
+    "Arrays",
+    "Batches",
+    "Bound",
+    "DigitsSplit",
+    "Every",
+    "Folder",
+    "Piece",
+    "Preset",
+    "Progress",
+    "Recipe",
+    "Samples",
+    "Source",
+    "Stateless",
+    "Trainer",
+    "digits_split",
+    "fit",
+    "grey_to_x",
+    "main",
+    "read",
+    "train",
+    "train_digits",
+]

@@ -1,0 +1,98 @@
+"""What can be looked at while a network is trained; see `scoresde.training.Every`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..likelihood import variational_bound
+from ..plot import image_grid
+from ..sdes import AffineSDE
+from ..solve import solve
+from .trainer import Progress
+
+__all__ = ["Bound", "Samples"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of the averaged model: a picture ``samples/step-….png`` of images, and their standard deviation.
+
+    Args:
+        event_shape: of one sample.
+        num: how many.
+        sde: the process; the model's own by default.
+        sampler: arguments of `scoresde.solve`.
+        data_range: black and white.
+        seed: sample i is drawn with seed + i, so that pictures of different steps can be compared.
+
+    Example:
+        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(scoresde.VPSDE())
+        >>> sorted(Samples((2,), 4, sampler={"method": "ddim", "steps": 2})(Progress(1, model, None)))
+        ['samples_std']
+    """
+
+    event_shape: tuple[int, ...]
+    num: int = 64
+    sde: AffineSDE | None = None
+    sampler: Mapping[str, Any] = field(default_factory=lambda: {"method": "auto", "steps": 20})
+    data_range: tuple[float, float] = (-1.0, 1.0)
+    seed: int = 0
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        model = progress.model if self.sde is None else progress.model.on(self.sde)
+        parameter = next(model.net.parameters(), None) if hasattr(model, "net") else None
+        x = solve(
+            model.sde,
+            model,
+            shape=(self.num, *self.event_shape),
+            seeds=[self.seed + i for i in range(self.num)],
+            device=None if parameter is None else parameter.device,
+            denoise=True,
+            **self.sampler,
+        ).x
+        if progress.folder is not None and len(self.event_shape) == 3 and self.event_shape[0] in (1, 3):
+            pictures = progress.folder / "samples"
+            pictures.mkdir(parents=True, exist_ok=True)
+            image_grid(x, pictures / f"step-{progress.step:010d}.png", data_range=self.data_range)
+        return {"samples_std": float(x.std())}
+
+
+@dataclass(frozen=True)
+class Bound:
+    r"""The variational bound of the averaged model on held-out data: bits a dimension for grey levels, else nats.
+
+    Args:
+        x: held-out samples ``(n, *event)``: grey levels if ``levels`` is given, else in the network's units.
+        levels, data_range: of the data; see `scoresde.variational_bound`.
+        sde: the process; the model's own by default.
+        seed: of the draws.
+        options: of `scoresde.variational_bound`.
+
+    Example:
+        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(scoresde.VPSDE())
+        >>> sorted(Bound(torch.zeros(4, 2))(Progress(1, model, None)))
+        ['bound_nats']
+    """
+
+    x: Tensor
+    levels: int | None = None
+    data_range: tuple[float, float] = (-1.0, 1.0)
+    sde: AffineSDE | None = None
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        model = progress.model if self.sde is None else progress.model.on(self.sde)
+        more = dict(self.options)
+        if self.levels is not None:
+            more |= {"levels": self.levels, "data_range": self.data_range}
+        with torch.no_grad():
+            bound = variational_bound(model.sde, model, self.x, seed=self.seed, **more)
+        if self.levels is None:
+            return {"bound_nats": float(bound.total.mean())}
+        return {"bound_bits": float(bound.bits_per_dim.mean())}

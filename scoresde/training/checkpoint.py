@@ -1,0 +1,135 @@
+"""Checkpoints of a run: one file each, written completely or not at all, never a pickle.
+
+A checkpoint is a safetensors file with the weights, their average and the state of the optimiser, whose header holds
+JSON: the step, the other numbers, the whole settings of the run, and a digest of all tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .._files import write_bytes
+from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
+
+__all__ = ["check_tensors", "differences", "latest", "read", "write"]
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{10})\.safetensors")
+
+
+def write(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write the checkpoint of a step, and remove all but the last few.
+
+    Raises:
+        OutputError: it cannot be written; those that were there are there still.
+    """
+    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    content = {"format": FORMAT, "step": step, "state": state, "settings": settings, "tensors": _digest(held)}
+    text = json.dumps(content, allow_nan=False, sort_keys=True)
+    raw = safetensors.torch.save(held, metadata={"scoresde": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    path = folder / f"step-{step:010d}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(error.errno, f"The checkpoint cannot be written: {error.strerror}", str(folder)) from error
+    write_bytes(path, raw)
+    for old in _all(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of the last step, or None. What a killed process left half written is removed."""
+    if folder.is_dir():
+        for debris in folder.glob(".step-*.tmp"):
+            debris.unlink(missing_ok=True)
+    return next(reversed(_all(folder)), None)
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint and its JSON, after their digests are checked.
+
+    Raises:
+        CorruptCheckpointError: it is none, or was altered.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = header["scoresde"]
+        content = json.loads(text)
+        intact = hashlib.sha256(text.encode()).hexdigest() == header["sha256"]
+        if not intact or content["format"] != FORMAT or content["tensors"] != _digest(tensors):
+            raise ValueError("a digest does not match")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CorruptCheckpointError(
+            f"The checkpoint {path} cannot be used: {error}. Remove it to go on from the one before."
+        ) from None
+    return tensors, content
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """Where two settings differ: key, old and new value.
+
+    Example:
+        >>> differences({"recipe": {"steps": 10}, "seed": 0}, {"recipe": {"steps": 20}, "seed": 0})
+        ['recipe.steps: 10, now 20']
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{key}.{k}" if key else str(k))]
+    return [] if old == new else [f"{key}: {json.dumps(old)[:80]}, now {json.dumps(new)[:80]}"]
+
+
+def check_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that was started with other settings."""
+    if found := differences(old, new):
+        listing = "\n".join(f"  {line}" for line in found[:10])
+        raise InvalidArgumentError(
+            f"The run in {path.parent.parent} was started with other settings:\n{listing}\nGive those, or another "
+            "folder; nothing is overwritten."
+        )
+
+
+def check_tensors(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
+    """Refuse the checkpoint of another network."""
+    lines = [f"  missing {name}" for name in expected if name not in got]
+    lines += [f"  unexpected {name}" for name in got if name not in expected]
+    lines += [
+        f"  {name} is {got[name].dtype} {tuple(got[name].shape)}, expected {tensor.dtype} {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in got and (got[name].shape != tensor.shape or got[name].dtype != tensor.dtype)
+    ]
+    if lines:
+        listing = "\n".join(sorted(lines)[:20])
+        raise CheckpointMismatchError(f"The checkpoint {path} is of another network:\n{listing}")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,481 @@
+r"""Data to train on: where samples come from, and which of them a step sees.
+
+A `Source` has rows of integer grey levels or of floating-point numbers, with or without a label each; `read` opens one
+by name. `Batches` makes the batch of a step: rows of a permutation of the epoch, dequantised, mirrored and with some
+labels hidden, all as a pure function of seed, step and rank. So a run that was interrupted goes on without any state of
+a loader, and worker processes change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .._tensors import check_integer, check_number
+from ..errors import InvalidArgumentError, NonFiniteError, unknown
+from ..likelihood import dequantize
+from .seeds import DATA, ROWS, STATISTICS, generator_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL.Image import Image
+
+__all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "read"]
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MODES = {"L": 1, "RGB": 3}
+
+
+class Source(Protocol):
+    """Samples by their row.
+
+    Attributes:
+        name: what they are, in words.
+        event_shape: of one sample.
+        levels: grey levels of integer samples, None for floating-point ones.
+        classes: how many labels there are, 0 … classes - 1, or None.
+        extent: the smallest and the largest value, None if it is not known before they are read.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def event_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def levels(self) -> int | None: ...
+
+    @property
+    def classes(self) -> int | None: ...
+
+    @property
+    def extent(self) -> tuple[float, float] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The samples of the rows ``(n,)`` and their labels."""
+
+    def fingerprint(self) -> str:
+        """A digest of the content, by which a run that is resumed knows its data again."""
+
+
+class Arrays:
+    """Samples in memory.
+
+    Args:
+        values: ``(n, *event)``, integer grey levels or floating-point numbers.
+        labels: integers ``(n,)`` from 0, or None.
+        levels: of integers; 256 for uint8 by default.
+        name: what they are.
+
+    Raises:
+        InvalidArgumentError: the values or the labels cannot be used.
+        NonFiniteError: values are NaN or infinite.
+
+    Example:
+        >>> source = Arrays(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5))
+        >>> len(source), source.event_shape, source.levels, source.classes
+        (5, (1, 2, 2), 256, 5)
+    """
+
+    def __init__(
+        self, values: Tensor, labels: Tensor | None = None, *, levels: int | None = None, name: str = "arrays"
+    ) -> None:
+        if values.ndim < 2 or not values.numel():
+            raise InvalidArgumentError(f"`data` must be (samples, *event), not empty, got shape {tuple(values.shape)}.")
+        if values.is_complex() or values.dtype == torch.bool:
+            raise InvalidArgumentError(f"`data` must be integers or floating point, got {values.dtype}.")
+        self.levels = _levels(values, levels)
+        if labels is not None:
+            if labels.shape != (len(values),) or labels.is_floating_point() or labels.dtype == torch.bool:
+                raise InvalidArgumentError(
+                    f"`labels` must be integers ({len(values)},), one a sample, got {labels.dtype} "
+                    f"{tuple(labels.shape)}."
+                )
+            labels = labels.long()
+            if int(labels.min()) < 0:
+                raise InvalidArgumentError(f"`labels` must be 0 or more, got {int(labels.min())}.")
+        self.values, self.labels, self.name = values, labels, name
+        self.extent = float(values.min()), float(values.max())
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape[1:])
+
+    @property
+    def classes(self) -> int | None:
+        return None if self.labels is None else int(self.labels.max()) + 1
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.values[indices], None if self.labels is None else self.labels[indices]
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.values.dtype} {tuple(self.values.shape)}".encode())
+        for part in (self.values, self.labels):
+            if part is not None:
+                digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _levels(values: Tensor, levels: int | None) -> int | None:
+    if values.is_floating_point():
+        bad = ~torch.isfinite(values).flatten(1).all(1)
+        if bool(bad.any()):
+            rows = bad.nonzero().flatten().tolist()
+            raise NonFiniteError(
+                f"`data` has NaN or infinite values in {len(rows)} of {len(values)} samples (first: {rows[:5]}). Leave "
+                "them out.",
+                stage="input",
+                indices=rows[:5],
+            )
+        if levels is not None:
+            raise InvalidArgumentError("`levels` belongs to integers, the data are floating point.")
+        return None
+    if levels is None and values.dtype != torch.uint8:
+        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; tell the number of grey levels.")
+    levels = 256 if levels is None else check_integer("levels", levels, low=2, high=1 << 16)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= levels:
+        raise InvalidArgumentError(f"`data` must be grey levels 0 to {levels - 1}, got {low} to {high}.")
+    return levels
+
+
+class Folder:
+    """Images in a folder, read when they are needed. Images in folders of the folder are labelled by these, in the
+    order of their names.
+
+    Args:
+        path: the folder.
+        size: the side of the square that images are cropped and resized to; None takes them as they are.
+
+    Raises:
+        InvalidArgumentError: there are none, or one cannot be read, or they differ in size or channels.
+    """
+
+    levels = 256
+    extent = (0.0, 255.0)
+
+    def __init__(self, path: str | Path, *, size: int | None = None) -> None:
+        folder = Path(path)
+        self.size = None if size is None else check_integer("size", size, low=1)
+        with _readable(folder):
+            self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+        if not self.paths:
+            raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
+        kinds = sorted({p.relative_to(folder).parts[:-1] for p in self.paths})
+        self._labels = None
+        if len(kinds) > 1:
+            self._labels = torch.tensor([kinds.index(p.relative_to(folder).parts[:-1]) for p in self.paths])
+        self.classes = len(kinds) if len(kinds) > 1 else None
+        self.name = f"{len(self.paths)} images of {folder.name}"
+        self.event_shape = self._shape(self.paths[0])
+        for other in self.paths[1:]:
+            if (shape := self._shape(other)) != self.event_shape:
+                raise InvalidArgumentError(
+                    f"`data` must be images of one shape, got {self.event_shape} in {str(self.paths[0])!r} and {shape} "
+                    f"in {str(other)!r}; give size= to resize them."
+                )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def _shape(self, path: Path) -> tuple[int, int, int]:
+        with _opened(path) as image:
+            width, height = image.size if self.size is None else (self.size, self.size)
+            return MODES[image.mode], height, width
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        values = torch.stack([self._image(self.paths[i]) for i in indices.tolist()])
+        return values, None if self._labels is None else self._labels[indices]
+
+    def _image(self, path: Path) -> Tensor:
+        import numpy as np
+        from PIL import ImageOps
+
+        with _opened(path) as image, _readable(path):
+            given = image if self.size is None else ImageOps.fit(image, (self.size, self.size))
+            array = torch.from_numpy(np.array(given))
+        return array.reshape(*array.shape[:2], -1).movedim(-1, 0)
+
+    def fingerprint(self) -> str:
+        listed = "\n".join(f"{p} {p.stat().st_size}" for p in self.paths)
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    from PIL import Image as pil
+
+    with _readable(path):
+        image = pil.open(path)
+    with image:
+        if image.mode not in MODES:
+            raise InvalidArgumentError(
+                f"`data` {str(path)!r} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode "
+                f"{image.mode}."
+            )
+        yield image
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one way that a file cannot be read, of the many in which libraries do."""
+    import zipfile
+    import zlib
+
+    from PIL.Image import DecompressionBombError
+    from safetensors import SafetensorError
+
+    broken = (
+        *(OSError, ValueError, EOFError, RuntimeError, NotImplementedError, SyntaxError),
+        *(zipfile.BadZipFile, zlib.error, SafetensorError, DecompressionBombError),
+    )
+    try:
+        yield
+    except InvalidArgumentError:
+        raise
+    except broken as error:
+        lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
+        hint = " A pickle can run code and is refused; save numbers." if "allow_pickle" in str(error) else ""
+        raise InvalidArgumentError(f"`data` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    import numpy as np
+
+    with path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        arrays = {name: content[name] for name in content.files} if hasattr(content, "files") else {"x": content}
+    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items() if a.dtype.kind in "iuf"}
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+_ARRAYS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".npz": _npz, ".npy": _npz, ".safetensors": _safetensors}
+_LABELS = ("label", "labels", "y")
+
+
+def _file(path: Path, levels: int | None) -> Arrays:
+    reader = _ARRAYS.get(path.suffix.lower())
+    if not path.exists():
+        raise InvalidArgumentError(f"`data` {str(path)!r} is no file, no folder and none of {', '.join(READERS)}.")
+    if reader is None:
+        raise InvalidArgumentError(
+            f"`data` must end in one of {', '.join(_ARRAYS)}, or be a folder of images, got {str(path)!r}."
+        )
+    with _readable(path):
+        arrays = reader(path)
+    labels = next((arrays.pop(name) for name in _LABELS if name in arrays), None)
+    if "x" not in arrays and len(arrays) != 1:
+        raise InvalidArgumentError(
+            f"`data` {str(path)!r} must hold an array called x, or one beside the labels; it has "
+            f"{', '.join(arrays) or 'no numbers'}."
+        )
+    values = arrays["x"] if "x" in arrays else next(iter(arrays.values()))
+    return Arrays(values, labels, levels=levels, name=f"{len(values)} samples of {path.name}")
+
+
+def _digits(rest: str, levels: int | None, root: str) -> Arrays:
+    from .digits import DIGITS_DATA, digits_split
+
+    try:
+        split = digits_split()
+    except ImportError as error:
+        raise InvalidArgumentError(f"`data`: {error}") from None
+    return Arrays(split.train_images, split.train_labels, levels=17, name=DIGITS_DATA)
+
+
+def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:
+    try:
+        import torchvision.datasets as sets
+    except ImportError:
+        raise InvalidArgumentError("`data`: torchvision is not installed: pip install torchvision.") from None
+    kind = getattr(sets, rest, None)
+    if not isinstance(kind, type):
+        raise unknown("data", rest, [name for name in sets.__all__ if isinstance(getattr(sets, name, None), type)])
+    try:
+        content = kind(root, train=True, download=True)
+        values, labels = torch.as_tensor(content.data), torch.as_tensor(content.targets)
+    except (OSError, RuntimeError) as error:  # no network, no room, a broken download
+        raise InvalidArgumentError(
+            f"`data`: torchvision's {rest} is not in {root!r} and could not be got: {str(error).splitlines()[0]}"
+        ) from None
+    except (TypeError, AttributeError):
+        raise InvalidArgumentError(
+            f"`data`: torchvision's {rest} is not a set of images in memory, as MNIST and CIFAR10 are; save its images "
+            "in a folder."
+        ) from None
+    values = values[:, None] if values.ndim == 3 else values.movedim(-1, 1).contiguous()
+    return Arrays(values, labels, levels=levels, name=f"torchvision {rest}, {len(values)} images")
+
+
+# Data by name; what follows a colon is given to the reader, with `levels` and `root`.
+READERS: dict[str, Callable[[str, int | None, str], Arrays]] = {"digits": _digits, "torchvision": _torchvision}
+
+
+def read(data: str, *, levels: int | None = None, size: int | None = None, root: str = "data") -> Source:
+    """Open data by name or path.
+
+    Args:
+        data: ``"digits"`` (scikit-learn's, the training part); ``"torchvision:MNIST"``; a folder of images; or a
+            ``.npz``, ``.npy`` or ``.safetensors`` file with an array ``x``, and ``label`` if there are labels.
+        levels: grey levels of integers; 256 for uint8.
+        size: of images of a folder, see `Folder`.
+        root: where torchvision keeps its data.
+
+    Raises:
+        InvalidArgumentError: the data cannot be read or used.
+        NonFiniteError: they are NaN or infinite.
+
+    Example:
+        >>> source = read("digits")
+        >>> len(source), source.event_shape, source.levels, source.classes
+        (1437, (1, 8, 8), 17, 10)
+        >>> read("missing.npz")
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `data` 'missing.npz' is no file, no folder and none of digits, ...
+    """
+    name, _, rest = data.partition(":")
+    if name in READERS:
+        return READERS[name](rest, levels, root)
+    path = Path(data)
+    if path.is_dir():
+        return Folder(path, size=size)
+    return _file(path, levels)
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
+    r"""The batches of a run: item k is that of step k, a pure function of seed, step and rank.
+
+    Rows follow permutations: in each epoch every row is seen once, over all ranks. Integers are dequantised with fresh
+    noise, :math:`x = lo + (v + u)(hi - lo)/L`; floating-point values are mapped from ``value_range`` to ``data_range``.
+
+    Args:
+        source: the samples.
+        size: samples a batch, on this rank.
+        seed: of the run.
+        data_range: lo and hi; None, for floating-point values only, takes them as they are.
+        value_range: the range of floating-point values in the source; that of ``data_range`` by default.
+        flip: mirror every second image, at random.
+        label_dropout: the share of labels that are replaced by the null class, ``classes``.
+        rank, world: of the processes.
+
+    Raises:
+        InvalidArgumentError: data are out of range, or an argument is.
+
+    Example:
+        >>> batches = Batches(read("digits"), 4, seed=0)
+        >>> x, context = batches[7]
+        >>> x.shape, context["label"].shape, torch.equal(x, batches[7][0]), torch.equal(x, batches[8][0])
+        (torch.Size([4, 1, 8, 8]), torch.Size([4]), True, False)
+    """
+
+    source: Source
+    size: int
+    seed: int = 0
+    data_range: tuple[float, float] | None = (-1.0, 1.0)
+    value_range: tuple[float, float] | None = None
+    flip: bool = False
+    label_dropout: float = 0.0
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        check_integer("size", self.size, low=1)
+        check_integer("seed", self.seed, low=0)
+        check_number("label_dropout", self.label_dropout, low=0.0, high=1.0)
+        for name, span in (("data_range", self.data_range), ("value_range", self.value_range)):
+            if span is not None and not (len(span) == 2 and span[0] < span[1]):
+                raise InvalidArgumentError(f"`{name}` must be (low, high) with low < high, got {span}.")
+        if self.data_range is None and (self.source.levels is not None or self.value_range is not None):
+            raise InvalidArgumentError("`data_range` must be given for grey levels, such as (-1.0, 1.0).")
+        span = self.value_range or self.data_range
+        if self.source.levels is None and self.source.extent is not None and span is not None:
+            (least, most), slack = self.source.extent, 1e-6 * (span[1] - span[0])
+            if least < span[0] - slack or most > span[1] + slack:
+                raise InvalidArgumentError(
+                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; tell "
+                    "the range that they have by value_range=(low, high)."
+                )
+        if self.flip and len(self.source.event_shape) != 3:
+            raise InvalidArgumentError(f"`flip` is for images, the events are {self.source.event_shape}.")
+
+    def indices(self, step: int) -> Tensor:
+        """The rows of a step."""
+        count = len(self.source)
+        first = (step * self.world + self.rank) * self.size
+        last = first + self.size
+        epochs = range(first // count, (last - 1) // count + 1)
+        skipped = epochs.start * count
+        return torch.cat([_permutation(self.seed, epoch, count) for epoch in epochs])[first - skipped : last - skipped]
+
+    def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        values, labels = self.source.rows(self.indices(step))
+        generator = generator_of(self.seed, DATA, step, self.rank)
+        x = self._scaled(values, generator)
+        if self.flip:
+            mirrored = torch.rand(len(x), generator=generator) < 0.5
+            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+        if labels is None or self.source.classes is None:
+            return x, {}
+        hidden = torch.rand(len(x), generator=generator) < self.label_dropout
+        return x, {"label": torch.where(hidden, self.source.classes, labels)}
+
+    def _scaled(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        if self.source.levels is not None and self.data_range is not None:
+            return dequantize(
+                values, levels=self.source.levels, data_range=self.data_range, generator=generator, dtype=torch.float32
+            )
+        x = values.float()
+        if self.data_range is None:
+            return x
+        (low, high), (start, stop) = self.data_range, self.value_range or self.data_range
+        return x if (low, high) == (start, stop) else low + (x - start) * ((high - low) / (stop - start))
+
+    def std(self, samples: int = 4096) -> float:
+        """The standard deviation of the data in the network's units, of the first rows."""
+        rows = torch.arange(min(samples, len(self.source)))
+        return float(self._scaled(self.source.rows(rows)[0], generator_of(self.seed, STATISTICS)).std())
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the batches, as JSON values."""
+        return {
+            "name": self.source.name,
+            "samples": len(self.source),
+            "fingerprint": self.source.fingerprint(),
+            "levels": self.source.levels,
+            "data_range": _listed(self.data_range),
+            "value_range": _listed(self.value_range),
+            "flip": self.flip,
+            "label_dropout": self.label_dropout,
+        }
+
+
+def _listed(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else [float(v) for v in values]
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> Tensor:
+    return torch.randperm(count, generator=generator_of(seed, ROWS, epoch))

@@ -1,0 +1,78 @@
+"""The figures of a run, in a file that grows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .._files import write_bytes
+from ..errors import InvalidArgumentError, OutputError
+
+__all__ = ["Log"]
+
+HEADER = ("step", "name", "value")
+
+
+class Log:
+    """``log.csv``, a line a figure: step, name, value; and TensorBoard's events if asked.
+
+    Args:
+        folder: where the file is, or None for none.
+        step: the step that the run goes on from; figures of later ones, of a run that was killed, are removed.
+        tensorboard: write TensorBoard's events too.
+
+    Raises:
+        InvalidArgumentError: TensorBoard is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = Log(Path(folder))
+        ...     log.write(10, {"loss": 0.5})
+        ...     Path(folder, "log.csv").read_text().splitlines()
+        ['step,name,value', '10,loss,0.5']
+    """
+
+    def __init__(self, folder: Path | None, step: int = 0, *, tensorboard: bool = False) -> None:
+        self.path = None if folder is None else folder / "log.csv"
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                rows = list(csv.reader(io.StringIO(self.path.read_text()))) if self.path.exists() else []
+            except OSError as error:
+                raise OutputError(error.errno, f"The log cannot be written: {error.strerror}", str(folder)) from error
+            kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]
+            write_bytes(self.path, _text([HEADER, *kept]).encode())
+        self._events: Any = None
+        if tensorboard and folder is not None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise InvalidArgumentError("`log`: TensorBoard is not installed: pip install tensorboard.") from None
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Add the figures of a step."""
+        if self.path is not None:
+            try:
+                with self.path.open("a") as file:
+                    file.write(_text([(step, name, repr(float(value))) for name, value in figures.items()]))
+            except OSError as error:
+                raise OutputError(
+                    error.errno, f"The log cannot be written: {error.strerror}", str(self.path)
+                ) from error
+        if self._events is not None:
+            for name, value in figures.items():
+                if math.isfinite(value):
+                    self._events.add_scalar(name, value, step)
+            self._events.flush()
+
+
+def _text(rows: list[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,122 @@
+"""The numbers of a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .._tensors import check_integer, check_number
+from ..errors import InvalidArgumentError, unknown
+
+__all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]
+
+# The learning rate after the warm-up, over its peak, at a share of the steps.
+DECAYS: dict[str, Callable[[float], float]] = {
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+    "linear": lambda share: 1 - share,
+    "none": lambda share: 1.0,
+}
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    r"""How to train: Adam, linear warm-up then decay, gradient clipping, averaged weights.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: samples a step, over all ranks and micro-batches.
+        learning_rate: the peak of the schedule.
+        warmup: steps until the peak.
+        weight_decay: of the optimiser.
+        ema: decay of the exponential moving average of the weights, a step.
+        clip: largest norm of the gradient.
+        ema_power: None, or :math:`\gamma` of a power-law average, whose memory is a share of the run: the decay of step
+            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. An average so is good at any step, and short runs too.
+        decay: ``"cosine"`` (to 0), ``"linear"`` (to 0) or ``"none"``.
+        optimizer: ``"adamw"`` or ``"adam"``.
+        betas: of the optimiser.
+        precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for what ``torch.autocast`` takes; ``"float16"``
+            scales the loss, on CUDA only.
+        accumulate: micro-batches a step, whose gradients are averaged.
+        compile: use ``torch.compile`` for the network.
+
+    Example:
+        >>> Recipe(steps=100).learning_rate_at(99) < Recipe(steps=100).learning_rate_at(0)
+        True
+        >>> round(Recipe(ema_power=9.0).ema_at(100), 3), Recipe(ema_power=9.0).ema_at(1_000_000)
+        (0.904, 0.999)
+
+    References:
+        Karras et al. (2024), Analyzing and Improving the Training Dynamics of Diffusion Models, eq. 127 (power-law
+        average). https://arxiv.org/abs/2312.02696
+    """
+
+    steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 4e-3
+    warmup: int = 300
+    weight_decay: float = 0.0
+    ema: float = 0.999
+    clip: float = 1.0
+    ema_power: float | None = None
+    decay: str = "cosine"
+    optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.9, 0.99)
+    precision: str = "float32"
+    accumulate: int = 1
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer("steps", self.steps, low=1)
+        check_integer("batch_size", self.batch_size, low=1)
+        check_integer("warmup", self.warmup, low=0)
+        check_integer("accumulate", self.accumulate, low=1)
+        check_number("learning_rate", self.learning_rate, low=0.0, strict=True)
+        check_number("weight_decay", self.weight_decay, low=0.0)
+        check_number("ema", self.ema, low=0.0, high=1.0)
+        if self.ema_power is not None:
+            check_number("ema_power", self.ema_power, low=0.0)
+        if not self.clip > 0:
+            raise InvalidArgumentError(f"`clip` must be positive, or math.inf for none, got {self.clip}.")
+        for name, value, known in (
+            ("decay", self.decay, DECAYS),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise unknown(name, value, known)
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * warm * DECAYS[self.decay](step / self.steps)
+
+    def ema_at(self, n: int) -> float:
+        """The decay of the n-th average, counted from 1 (the first one is the weights themselves)."""
+        return self.ema if self.ema_power is None else min(self.ema, (1 - 1 / n) ** (self.ema_power + 1))
+
+    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser."""
+        kind: Any = OPTIMIZERS[self.optimizer]
+        return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+
+    def average_of(self, module: nn.Module) -> AveragedModel:
+        """The average of a module's weights, torch's own."""
+
+        @torch.no_grad()
+        def update(averaged: Any, current: Any, count: Tensor | int) -> None:
+            get_ema_multi_avg_fn(self.ema_at(int(count) + 1))(averaged, current, count)
+
+        return AveragedModel(module, multi_avg_fn=update)

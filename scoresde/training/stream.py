@@ -1,0 +1,102 @@
+"""What a trainer is fed with: a batch, its context, and the randomness of its loss."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .data import Batches
+from .seeds import DROPOUT, LOSS, generator_of, seed_of
+
+__all__ = ["Piece", "Stateless", "Stream", "described"]
+
+
+class Piece(NamedTuple):
+    """A micro-batch: data, what the network is told of them, the source of the loss's noise, and a seed for dropout,
+    which knows torch's global generator only (None goes on with it)."""
+
+    x0: Tensor
+    context: dict[str, Any]
+    generator: torch.Generator
+    dropout: int | None
+
+
+# Pieces `first` to `stop` - 1 of a run.
+Stream = Callable[[int, int], Iterator[Piece]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stateless:
+    """Pieces each of which is a function of seed, number and rank alone.
+
+    Args:
+        batches: the data.
+        device: where the pieces go.
+        workers: processes that load them; 0 loads in this one. They change nothing but the time.
+
+    Example:
+        >>> from scoresde.training import Batches, read
+        >>> stream = Stateless(Batches(read("digits"), 2))
+        >>> first, again = list(stream(0, 3))[2], next(stream(2, 3))
+        >>> torch.equal(first.x0, again.x0), first.dropout == again.dropout
+        (True, True)
+    """
+
+    batches: Batches
+    device: torch.device | str = "cpu"
+    workers: int = 0
+
+    def __call__(self, first: int, stop: int) -> Iterator[Piece]:
+        seed, rank = self.batches.seed, self.batches.rank
+        loader = DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=range(first, stop),
+            num_workers=self.workers,
+            pin_memory=torch.device(self.device).type == "cuda",
+            generator=torch.Generator(),  # of the seeds of workers, which use none
+        )
+        for number, (x0, context) in enumerate(loader, first):
+            yield Piece(
+                x0.to(self.device, non_blocking=True),
+                {name: value.to(self.device, non_blocking=True) for name, value in context.items()},
+                generator_of(seed, LOSS, number, rank, device=self.device),
+                seed_of(seed, DROPOUT, number, rank),
+            )
+
+    def settings(self) -> dict[str, Any]:
+        """What determines the pieces, as JSON values."""
+        return {"seed": self.batches.seed, "world": self.batches.world, "data": self.batches.settings()}
+
+
+def described(value: Any) -> Any:
+    """A loss, or what it is made of, as JSON values that tell it from others.
+
+    Example:
+        >>> described(partial(scoresde.losses.edm, sigma_data=0.7))
+        {'name': 'edm', 'options': {'sigma_data': 0.7}}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        return {
+            "name": described(value.func),
+            "options": {"args": described(value.args)} if value.args else described(value.keywords),
+        }
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: described(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [described(item) for item in value]
+    return getattr(value, "__qualname__", type(value).__qualname__)

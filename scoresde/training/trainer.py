@@ -1,0 +1,324 @@
+"""The loop: one optimiser step after the other, in PyTorch's own parts."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .._tensors import check_integer
+from ..errors import InvalidArgumentError, NonFiniteError
+from ..models import ScoreModel
+from ..zoo.processes import modules_of
+from . import checkpoint, parallel
+from .log import Log
+from .recipe import PRECISIONS, Recipe
+from .stream import Piece, Stream, described
+
+__all__ = ["Every", "Progress", "Trainer", "fit"]
+
+M = TypeVar("M", nn.Module, ScoreModel)
+_PART = "process_"  # before the names of learned parts of the process
+
+
+class Progress(NamedTuple):
+    """What a callback sees: the steps done, the averaged model in evaluation mode, and the run's folder."""
+
+    step: int
+    model: Any
+    folder: Path | None
+
+
+class Every(NamedTuple):
+    """A callback at an interval and at the end: ``call(progress)`` returns figures for the log, or None."""
+
+    steps: int
+    call: Callable[[Progress], Mapping[str, float] | None]
+
+
+class Trainer:
+    r"""Trains a network, and goes on where a run was interrupted.
+
+    Args:
+        model: a `scoresde.ScoreModel`, whose network and learned schedule are trained; or a module.
+        loss: ``loss(model, x0, generator, **context) -> (batch,)``.
+        stream: the data, such as `Stateless`.
+        recipe: the numbers.
+        folder: where checkpoints and the log go; None leaves nothing.
+        settings: what else tells this run from others, JSON values.
+        callbacks: see `Every`; they run on rank 0.
+        checkpoint_every, log_every: steps between checkpoints, and between lines of the log.
+        keep: how many checkpoints are kept.
+        tensorboard: write TensorBoard's events too.
+        resume: True demands a checkpoint in the folder, False that there is none; None goes on if there is one.
+        progress: show a progress bar.
+
+    Attributes:
+        modules: what is trained.
+        averaged: their averaged copy.
+
+    Raises:
+        InvalidArgumentError: the folder has a run with other settings, or ``resume`` does not fit.
+        CheckpointError: the checkpoint was altered, or is of another network.
+        NonFiniteError: the loss or its gradient became NaN or infinite; the message names step and, if the loss knows
+            it, noise level.
+
+    Example:
+        >>> from scoresde.training import Batches, Recipe, Stateless, Trainer, read
+        >>> net = scoresde.nets.build("unet", {"channels": 8, "width": 8})
+        >>> model = scoresde.ScoreModel(net, scoresde.EDMSDE(), "edm")
+        >>> loss = lambda model, x0, generator, **context: scoresde.losses.edm(model.net, x0, generator, **context)
+        >>> stream = Stateless(Batches(read("digits"), 4))
+        >>> trained = Trainer(model, loss, stream, Recipe(steps=2, batch_size=4), progress=False).run()
+        >>> trained.net.training, trained.prediction
+        (False, 'edm')
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Callable[..., Tensor],
+        stream: Stream,
+        recipe: Recipe,
+        *,
+        folder: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        callbacks: Sequence[Every] = (),
+        checkpoint_every: int = 500,
+        log_every: int = 50,
+        keep: int = 3,
+        tensorboard: bool = False,
+        resume: bool | None = None,
+        progress: bool = True,
+    ) -> None:
+        for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
+            check_integer(name, value, low=1)
+        self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
+        self.folder = None if folder is None else Path(folder)
+        self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
+        self.tensorboard, self.resume, self.progress = tensorboard, resume, progress
+        self.rank, self.world = parallel.rank_and_world()
+        self.modules = nn.ModuleDict(parts_of(model))
+        self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
+        self.device = next(iter(self.parameters)).device
+        parallel.broadcast(self.modules)
+        self.averaged = recipe.average_of(self.modules)
+        self.optimizer = recipe.optimizer_of(self.parameters)
+        if recipe.precision == "float16" and self.device.type != "cuda":
+            raise InvalidArgumentError("`precision` float16 needs CUDA, where the loss is scaled; take bfloat16.")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
+        self._called = _rebuilt(model, self.modules, torch.compile(self.modules["net"]) if recipe.compile else None)
+        self.settings = {
+            "recipe": described(asdict(recipe)),
+            "loss": described(loss),
+            "model": _conventions(model),
+            **(stream.settings() if hasattr(stream, "settings") else {}),
+            **(settings or {}),
+        }
+        self._window = [0.0, 0]  # sum and number of the losses since the last line of the log
+
+    def run(self) -> Any:
+        """Train to the end; returns the averaged model, of the kind that was given, in evaluation mode."""
+        recipe, pieces = self.recipe, self.recipe.accumulate
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            start = self._start()
+            log = Log(self.folder if self.rank == 0 else None, start, tensorboard=self.tensorboard)
+            stream = self.stream(start * pieces, recipe.steps * pieces)
+            self.modules.train()
+            hidden = not self.progress or self.rank > 0
+            with tqdm(total=recipe.steps, initial=start, disable=hidden, unit="step", file=sys.stderr) as bar:
+                shown = float("nan")
+                for step in range(start, recipe.steps):
+                    value, norm = self._step(step, stream)
+                    shown = value if shown != shown else 0.99 * shown + 0.01 * value
+                    bar.update()
+                    if step % 20 == 0:
+                        bar.set_postfix(loss=f"{shown:.4f}", refresh=False)
+                    self._after(step + 1, value, norm, log)
+        return self.average()
+
+    def average(self) -> Any:
+        """The averaged model as it is now, in evaluation mode."""
+        averaged = self.averaged.module.eval()
+        return _rebuilt(self.model, averaged)
+
+    def _step(self, step: int, stream: Iterator[Piece]) -> tuple[float, float]:
+        """One step of the optimiser: its loss, and the norm of the gradient."""
+        recipe, total = self.recipe, 0.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(step)
+        self.optimizer.zero_grad()
+        for _ in range(recipe.accumulate):
+            piece = next(stream)
+            if piece.dropout is not None:
+                torch.manual_seed(piece.dropout)
+            value = self._loss(step, piece) / recipe.accumulate
+            self.scaler.scale(value).backward()
+            total += value.item()
+        parallel.average_gradients(self.parameters)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip).item()
+        if not self.scaler.is_enabled() and not norm < float("inf"):
+            raise NonFiniteError(
+                f"Training stopped at step {step}: the norm of the gradient is {norm}; lower the learning rate.",
+                stage="score",
+                step=step,
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.averaged.update_parameters(self.modules)
+        return total, norm
+
+    def _loss(self, step: int, piece: Piece) -> Tensor:
+        dtype = PRECISIONS[self.recipe.precision]
+        try:
+            with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+                value = self.loss(self._called, piece.x0, piece.generator, **piece.context).mean()
+            if not torch.isfinite(value):
+                raise NonFiniteError(f"the loss is {value.item()}", stage="score")
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"Training stopped at step {step}: {error}",
+                stage=error.stage,
+                step=step,
+                t=error.t,
+                indices=error.indices,
+            ) from error
+        return value
+
+    def _after(self, done: int, value: float, norm: float, log: Log) -> None:
+        """The log, the callbacks and the checkpoint of a step, in this order: what a checkpoint knows is in the log."""
+        last = done == self.recipe.steps
+        self._window = [self._window[0] + value, self._window[1] + 1]
+        if done % self.log_every == 0 or last:
+            average = parallel.mean(self._window[0] / self._window[1], self.device)
+            log.write(done, {"loss": average, "gradient": norm, "learning_rate": self.optimizer.param_groups[0]["lr"]})
+            self._window = [0.0, 0]
+        for every in self.callbacks if self.rank == 0 else ():
+            if done % every.steps == 0 or last:
+                log.write(done, every.call(Progress(done, self.average(), self.folder)) or {})
+        if self.folder is not None and (done % self.checkpoint_every == 0 or last):
+            if self.rank == 0:
+                state = {"scaler": self.scaler.state_dict(), "window": self._window}
+                checkpoint.write(self._checkpoints(), done, self._tensors(), state, self.settings, self.keep)
+            parallel.barrier()
+
+    def _checkpoints(self) -> Path:
+        return Path() if self.folder is None else self.folder / "checkpoints"
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that the next step depends on."""
+        tensors = {f"model.{key}": value for key, value in self.modules.state_dict().items()}
+        tensors |= {f"averaged.{key}": value for key, value in self.averaged.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
+        return tensors
+
+    def _start(self) -> int:
+        """The step to start from: 0, or where the last checkpoint left off."""
+        path = None if self.folder is None else checkpoint.latest(self._checkpoints())
+        parallel.barrier()
+        if self.resume is not None and self.resume != (path is not None):
+            there = "no checkpoint to go on from" if self.resume else "the checkpoints of a run already"
+            raise InvalidArgumentError(f"`resume` is {self.resume}, but {self.folder} has {there}.")
+        if path is None:
+            return 0
+        tensors, content = checkpoint.read(path)
+        checkpoint.check_settings(path, content["settings"], self.settings)
+        optimizer = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
+        checkpoint.check_tensors(path, self._tensors() | optimizer, tensors)
+        self.modules.load_state_dict(_under("model.", tensors))
+        self.averaged.load_state_dict(_under("averaged.", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in optimizer.items():
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(content["state"]["scaler"])
+        self._window = content["state"]["window"]
+        return content["step"]
+
+
+def parts_of(model: Any) -> dict[str, nn.Module]:
+    """What of a model is trained: its network, and the learned parts of its process."""
+    if isinstance(model, nn.Module):
+        return {"net": model}
+    if not isinstance(model, ScoreModel) or not isinstance(model.net, nn.Module):
+        raise InvalidArgumentError(f"`model` must be a module, or a ScoreModel of one, got {model!r}.")
+    return {"net": model.net} | {f"{_PART}{name}": part for name, part in modules_of(model.native).items()}
+
+
+def _rebuilt(model: Any, modules: Any, net: Any = None) -> Any:
+    """The model with other modules, and perhaps another call of its network."""
+    net = modules["net"] if net is None else net
+    if isinstance(model, nn.Module):
+        return net
+    made = copy.copy(model)
+    made.net, parts = net, modules_of(model.native)
+    if parts:
+        made.native = made.sde = copy.copy(model.native)
+        for name in parts:
+            setattr(made.sde, name, modules[_PART + name])
+    return made
+
+
+def _conventions(model: Any) -> dict[str, Any]:
+    if isinstance(model, nn.Module):
+        return {"net": type(model).__name__}
+    names = ("prediction", "time_input", "input_scale", "variance_name", "sigma_data")
+    process = repr(model.native) if not modules_of(model.native) else type(model.native).__name__
+    return {"net": type(model.net).__name__, "process": process} | {n: described(getattr(model, n)) for n in names}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, Any]]],
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    progress: bool = True,
+) -> nn.Module:
+    """Train a network in place, and return its averaged copy in evaluation mode.
+
+    Args:
+        net: the network, changed in place.
+        loss: ``loss(net, x0, generator, **context) -> (batch,)``, such as `scoresde.losses.edm`.
+        draw: ``draw(batch_size, generator) -> (x0, context)``, a fresh batch.
+        recipe: the numbers.
+        generator: the source of all randomness; dropout, which only knows torch's global generator, is seeded from it,
+            and the global generator is put back afterwards.
+        progress: show a progress bar.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss knows, noise level.
+
+    Example:
+        >>> from scoresde.training import Recipe, fit
+        >>> net = scoresde.nets.build("unet", {"event_shape": (1, 2, 2), "channels": 8, "width": 8})
+        >>> draw = lambda n, generator: (torch.randn(n, 1, 2, 2, generator=generator), {})
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> fit(net, scoresde.losses.edm, draw, Recipe(steps=2), generator, progress=False).training
+        False
+    """
+
+    def stream(first: int, stop: int) -> Iterator[Piece]:
+        dropout: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        for _ in range(first, stop):
+            x0, context = draw(recipe.batch_size // recipe.accumulate, generator)
+            yield Piece(x0, context, generator, dropout)
+            dropout = None
+
+    return Trainer(net, loss, stream, recipe, progress=progress).run()
