@@ -1,5 +1,4 @@
-"""The command line: ``scoresde sample``, ``likelihood``, ``encode``, ``methods``, ``check``.
-"""The command line: ``scoresde sample``, ``train``, ``methods``, ``presets``, ``check``.
+"""The command line: ``scoresde sample``, ``likelihood``, ``encode``, ``train``, ``methods``, ``presets``, ``check``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -63,6 +62,5 @@ def _main(
     pass
 
 
-for _command in (sample, likelihood, encode, methods, check):
-for _command in (sample, train, methods, presets, check):
+for _command in (sample, likelihood, encode, train, methods, presets, check):
     app.command()(_command)

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import InvalidArgumentError
 from ._data import DIGITS, check_events, read
-from ._options import make_device, make_sde
+from ._options import make_device, make_sde, process_of
 from ._parameters import Device, Key, Process
 from ._run import NUMERICAL, command
 
@@ -24,7 +24,7 @@ def check(
         typer.Option(help="Clean data to denoise, samples first, floating point: a .npz, .npy or .safetensors file."),
     ] = None,
     key: Key = None,
-    sde: Process = "vp",
+    sde: Process = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the noise.")] = 0,
     device: Device = "auto",
 ) -> None:
@@ -34,7 +34,7 @@ def check(
     likely wrong. A model of the digits is checked on the digits that its training held out; others need --data. Exit
     code 3 if the model fails.
     """
-    process = make_sde(sde)
+    asked = None if sde is None else make_sde(sde)
     clean = None if data is None else _floating(data, key)
     from ..check import check_score
     from ..zoo import load
@@ -44,6 +44,7 @@ def check(
     if clean is None:
         clean = _digits(network, seed)
     check_events(clean, network.event_shape)
+    process = process_of(network, asked)
     report = check_score(process, network.score(process), clean.to(where), seed=seed)
     typer.echo(str(report))
     if not report.ok:

@@ -21,8 +21,10 @@ from ._options import (
     make_device,
     make_sde,
     parse_options,
+    process_of,
     sample_seeds,
     threads,
+    title_of,
     version,
 )
 from ._output import ARRAYS, check_extension, write_arrays
@@ -58,7 +60,7 @@ def encode(
         "latents.npz"
     ),
     model: Model = "digits",
-    sde: Process = "vp",
+    sde: Process = None,
     label: Label = None,
     method: Annotated[str, typer.Option(help="Deterministic solver; see `scoresde methods`.")] = "adams",
     steps: Steps = None,
@@ -83,14 +85,16 @@ def encode(
     began = time.perf_counter()
     extension = check_extension(out, ARRAYS)
     options = parse_options(option or [])
-    process = make_sde(sde)
+    asked = None if sde is None else make_sde(sde)
     target = check_target(out)
-    solver, steps = choose_method(method, process, steps, options)
+    solver, steps = choose_method(method, steps, options)
     source = read(data, key)
     where = make_device(device)
     from ..zoo import load
 
     network = load(model, device=where)
+    process = process_of(network, asked)
+    title = title_of(network, sde)
     event = tuple(network.event_shape)
     inputs = prepare(source, event, levels, data_range)
     score_fn = network.score(process, **label_of(network, label))
@@ -108,7 +112,7 @@ def encode(
 
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
-        solutions = list(batches(run, num, size, f"{method} ({sde})", quiet))
+        solutions = list(batches(run, num, size, f"{method} ({title})", quiet))
     latent, nfe = (torch.cat([getattr(s, name).cpu() for s in solutions]) for name in ("x", "nfe"))
     good = torch.cat([s.success for s in solutions])
     index = good.nonzero()[:, 0]
@@ -134,7 +138,7 @@ def encode(
     }
     what = write_arrays(target, extension, {"latent": latent[good], "index": index, "nfe": nfe[good]}, metadata)
     if not quiet:
-        typer.echo(f"{len(index)} latents under {model}: {sde}, {method}, {effort(solver, steps, nfe.tolist())}")
+        typer.echo(f"{len(index)} latents under {model}: {title}, {method}, {effort(solver, steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {time.perf_counter() - began:.1f} s")
     if failures:
         raise SolveFailedError(f"{failed}. {str(out)!r} is without them.")

@@ -13,7 +13,18 @@ from .._files import check_target
 from ..errors import InvalidArgumentError, SolveFailedError
 from ._batches import Show, batches
 from ._data import Inputs, digest, prepare, read
-from ._options import label_of, make_device, make_sde, parse_options, sample_seeds, span, threads, version
+from ._options import (
+    label_of,
+    make_device,
+    make_sde,
+    parse_options,
+    process_of,
+    sample_seeds,
+    span,
+    threads,
+    title_of,
+    version,
+)
 from ._output import PICTURE, check_extension
 from ._parameters import (
     Atol,
@@ -57,7 +68,7 @@ SUCCESS = "success"
 def likelihood(
     data: Data,
     model: Model = "digits",
-    sde: Process = "vp",
+    sde: Process = None,
     label: Label = None,
     divergence: Annotated[
         str,
@@ -97,7 +108,7 @@ def likelihood(
     began = time.perf_counter()
     check_format(check_extension(out, TABLES))
     options = parse_options(option or [])
-    process = make_sde(sde)
+    asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     picture = None if plot is None else _check_picture(plot)
     source = read(data, key)
@@ -105,6 +116,8 @@ def likelihood(
     from ..zoo import load
 
     network = load(model, device=where)
+    process = process_of(network, asked)
+    title = title_of(network, sde)
     event = tuple(network.event_shape)
     inputs = prepare(source, event, levels, data_range)
     if picture is not None and inputs.levels is None:
@@ -149,7 +162,7 @@ def likelihood(
     table = Table(target, COLUMNS, settings, num, size)
     with table.writing(overwrite), threads(where, size * math.prod(event)):
         kept = len(table.rows)
-        for rows in batches(run, num, size, f"likelihood ({sde})", quiet, kept):
+        for rows in batches(run, num, size, f"likelihood ({title})", quiet, kept):
             table.append(rows)
     good = [row for row in table.rows if row["status"] == SUCCESS]
     if picture is not None and good:
@@ -161,7 +174,7 @@ def likelihood(
     if not quiet:
         estimate = divergence if divergence == "exact" else f"{divergence} ({probes} probe{'s' * (probes > 1)})"
         nfe = [row["nfe"] for row in table.rows]
-        typer.echo(f"{num} samples under {model}: {sde}, {method}, {estimate}, {span(nfe)} evaluations a sample")
+        typer.echo(f"{num} samples under {model}: {title}, {method}, {estimate}, {span(nfe)} evaluations a sample")
         for text in _summary(good, math.prod(event)):
             typer.echo(text)
         typer.echo(f"failures: {num - len(good)}; evaluations: {sum(nfe)}")

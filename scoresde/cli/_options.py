@@ -50,19 +50,17 @@ def make_sde(name: str) -> AffineSDE:
     return getattr(sdes, SDES[name])()
 
 
-def choose_method(
-    name: str, process: AffineSDE, steps: int | None, options: dict[str, Any]
-) -> tuple[Solver, int | None]:
+def choose_method(name: str, steps: int | None, options: dict[str, Any]) -> tuple[Solver, int | None]:
     """The solver of a name with its options, and its steps; ``auto`` chooses both.
 
     Example:
-        >>> choose_method("ddim", make_sde("vp"), 10, {})
+        >>> choose_method("ddim", 10, {})
         (DDIM(), 10)
     """
     from ..solvers import choose, make_solver
 
     if name == "auto":
-        return choose(process.affine, steps, options)
+        return choose(True, steps, options)  # the processes of a model are affine
     return make_solver(name, options), steps
 
 
@@ -78,6 +76,29 @@ def label_of(network: Any, label: int | None) -> dict[str, int]:
     if network.labels is None:
         raise InvalidArgumentError("`label`: this model has no labels; leave --label out.")
     return {network.labels.name: label}
+
+
+def process_of(network: Any, asked: AffineSDE | None) -> AffineSDE:
+    """The process to solve for a model: the one that is asked for, as far as the model knows it; else its own, or vp.
+
+    Example:
+        >>> type(process_of(scoresde.load("digits"), None)).__name__
+        'VPSDE'
+    """
+    own = getattr(network, "native", None)
+    if asked is None:
+        return make_sde("vp") if own is None else own
+    return asked if own is None else network.process(asked)
+
+
+def title_of(network: Any, name: str | None) -> str:
+    """What to call the process.
+
+    Example:
+        >>> title_of(scoresde.load("digits"), None)
+        'vp'
+    """
+    return name or ("vp" if getattr(network, "native", None) is None else "its own process")
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -22,12 +22,14 @@ EXTENSIONS = (PICTURE, *ARRAYS)
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples ``(num, *event)``, the seed and the evaluations of each ``(num,)``, and the command that made them."""
+    """Samples ``(num, *event)``, the seed and the evaluations of each ``(num,)``, the command that made them, and the
+    values of black and white."""
 
     x: Tensor
     seeds: list[int]
     nfe: Tensor
     metadata: dict[str, Any]
+    data_range: tuple[float, float] = (-1.0, 1.0)
 
 
 def check_extension(path: Path, allowed: Sequence[str] = EXTENSIONS, name: str = "out") -> str:
@@ -63,7 +65,7 @@ def write(path: Path, extension: str, samples: Samples) -> str:
 
     from ..plot import image_grid
 
-    picture = image_grid(samples.x)
+    picture = image_grid(samples.x, data_range=samples.data_range)
     info = PngInfo()
     info.add_itxt("scoresde", _described(samples.metadata))
     buffer = io.BytesIO()

@@ -29,7 +29,10 @@ DataRange = Annotated[
     typer.Option(metavar="LOW HIGH", help="The model's range, where the darkest cell begins and the brightest ends."),
 ]
 Model = Annotated[str, typer.Option(help="Name of a shipped model, or the directory of a saved one.")]
-Process = Annotated[str, typer.Option("--sde", help=f"Forward process: {', '.join(SDES)}.")]
+Process = Annotated[
+    str | None,
+    typer.Option("--sde", help=f"Forward process: {', '.join(SDES)}; default the model's own, or vp if it has none."),
+]
 Label = Annotated[int | None, typer.Option(help="Class of all samples; default none given.")]
 Seed = Annotated[int, typer.Option(min=0, help="Sample i depends on this and on i alone, not on its batch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

@@ -21,8 +21,10 @@ from ._options import (
     make_device,
     make_sde,
     parse_options,
+    process_of,
     sample_seeds,
     threads,
+    title_of,
     version,
 )
 from ._output import EXTENSIONS, PICTURE, Samples, check_extension, write
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 @command
 def sample(
     model: Model = "digits",
-    sde: Process = "vp",
+    sde: Process = None,
     method: Annotated[str, typer.Option(help="Solver; see `scoresde methods`, or auto.")] = "pc",
     steps: Steps = None,
     num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 64,
@@ -89,13 +91,15 @@ def sample(
     began = time.perf_counter()
     extension = check_extension(out)
     options = parse_options(option or [])
-    process = make_sde(sde)
+    asked = None if sde is None else make_sde(sde)
     target = check_target(out)
-    solver, steps = choose_method(method, process, steps, options)
+    solver, steps = choose_method(method, steps, options)
     from ..zoo import load
 
     where = make_device(device)
     network = load(model, device=where)
+    process = process_of(network, asked)
+    title = title_of(network, sde)
     event = tuple(network.event_shape)
     if extension == PICTURE and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(
@@ -133,7 +137,7 @@ def sample(
 
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
-        x, nfe, evaluations = _all(batches(run, num, size, f"{method} ({sde})", quiet))
+        x, nfe, evaluations = _all(batches(run, num, size, f"{method} ({title})", quiet))
     metadata = {
         "scoresde": version(),
         "model": model,
@@ -145,9 +149,10 @@ def sample(
         "seed": seed,
         "num": num,
     }
-    what = write(target, extension, Samples(x, sample_seeds(seed, 0, num), nfe, metadata))
+    span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
+    what = write(target, extension, Samples(x, sample_seeds(seed, 0, num), nfe, metadata, span))
     if not quiet:
-        typer.echo(f"{num} samples of {model}: {sde}, {method}, {effort(solver, steps, nfe.tolist())}")
+        typer.echo(f"{num} samples of {model}: {title}, {method}, {effort(solver, steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import unknown
-from ._options import make_device
+from ._options import make_device, threads
 from ._run import command
 
 LOGS = ("csv", "tensorboard")
@@ -70,7 +71,8 @@ def train(
     recipe = replace(chosen.recipe, **{name: value for name, value in changes.items() if value is not None})
     source = read(data, levels=levels, size=size)
     shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
-    with processes(where) as where:
+    values = recipe.batch_size * math.prod(source.event_shape)
+    with processes(where) as where, threads(where, values):
         network = train_on(
             replace(chosen, recipe=recipe),
             source,

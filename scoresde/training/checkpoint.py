@@ -42,24 +42,30 @@ def write(
     """
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = {"format": FORMAT, "step": step, "state": state, "settings": settings, "tensors": _digest(held)}
-    text = json.dumps(content, allow_nan=False, sort_keys=True)
-    raw = safetensors.torch.save(held, metadata={"scoresde": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    text = json.dumps(content | {"sha256": _text_digest(content)}, allow_nan=False, sort_keys=True)
+    raw = safetensors.torch.save(held, metadata={"scoresde": text})  # one entry: the order of several is random
     path = folder / f"step-{step:010d}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(error.errno, f"The checkpoint cannot be written: {error.strerror}", str(folder)) from error
     write_bytes(path, raw)
-    for old in _all(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+    prune(folder, keep)
     return path
 
 
-def latest(folder: Path) -> Path | None:
-    """The checkpoint of the last step, or None. What a killed process left half written is removed."""
+def prune(folder: Path, keep: int | None) -> None:
+    """Remove all checkpoints but the last few."""
+    for old in [] if keep is None else _all(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+
+
+def latest(folder: Path, keep: int | None = None) -> Path | None:
+    """The checkpoint of the last step, or None. What a killed process left, half written or too much, is removed."""
     if folder.is_dir():
         for debris in folder.glob(".step-*.tmp"):
             debris.unlink(missing_ok=True)
+        prune(folder, keep)
     return next(reversed(_all(folder)), None)
 
 
@@ -77,12 +83,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = header["scoresde"]
-        content = json.loads(text)
-        intact = hashlib.sha256(text.encode()).hexdigest() == header["sha256"]
-        if not intact or content["format"] != FORMAT or content["tensors"] != _digest(tensors):
+        content = json.loads(header["scoresde"])
+        if (
+            content.pop("sha256") != _text_digest(content)
+            or content["format"] != FORMAT
+            or content["tensors"] != _digest(tensors)
+        ):
             raise ValueError("a digest does not match")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise CorruptCheckpointError(
             f"The checkpoint {path} cannot be used: {error}. Remove it to go on from the one before."
         ) from None
@@ -124,6 +132,10 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, 
     if lines:
         listing = "\n".join(sorted(lines)[:20])
         raise CheckpointMismatchError(f"The checkpoint {path} is of another network:\n{listing}")
+
+
+def _text_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, allow_nan=False, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -223,7 +223,7 @@ class Trainer:
 
     def _start(self) -> int:
         """The step to start from: 0, or where the last checkpoint left off."""
-        path = None if self.folder is None else checkpoint.latest(self._checkpoints())
+        path = None if self.folder is None else checkpoint.latest(self._checkpoints(), self.keep)
         parallel.barrier()
         if self.resume is not None and self.resume != (path is not None):
             there = "no checkpoint to go on from" if self.resume else "the checkpoints of a run already"

@@ -1,0 +1,323 @@
+"""Data to train on: readers, and batches that are functions of seed, step and rank."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from scoresde.errors import InvalidArgumentError, NonFiniteError
+from scoresde.training import Arrays, Batches, Folder, Stateless, read
+
+
+def grey(n: int = 10, levels: int = 17) -> Arrays:
+    v = torch.arange(n * 4).remainder(levels).reshape(n, 1, 2, 2)
+    return Arrays(v, torch.arange(n) % 3, levels=levels)
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_every_epoch_sees_every_row_once_over_all_ranks(world: int) -> None:
+    size, count = 6 // world, 10
+    ranks = [Batches(grey(count), size, 5, rank=rank, world=world) for rank in range(world)]
+    rows = torch.cat([batches.indices(step) for step in range(5) for batches in ranks])  # 30 rows are 3 epochs
+    for epoch in rows.split(count):
+        assert sorted(epoch.tolist()) == list(range(count))
+    assert not torch.equal(rows[:count], rows[count : 2 * count])
+    one = Batches(grey(count), 6, 5)
+    assert torch.equal(rows, torch.cat([one.indices(step) for step in range(5)]))  # whatever the number of ranks
+
+
+def test_a_batch_larger_than_the_data() -> None:
+    rows = Batches(grey(4), 10, 0).indices(3)
+    assert len(rows) == 10 and torch.bincount(rows).tolist() == pytest.approx([2.5] * 4, abs=1)
+
+
+def test_a_batch_is_a_function_of_seed_step_and_rank() -> None:
+    def batch(seed: int, step: int, rank: int) -> torch.Tensor:
+        return Batches(grey(), 4, seed, label_dropout=0.5, rank=rank, world=2)[step][0]
+
+    state = torch.random.get_rng_state()
+    places = [(seed, step, rank) for seed in (0, 1) for step in (0, 1) for rank in (0, 1)]
+    found = [batch(*place) for place in places]
+    assert all(torch.equal(x, batch(*place)) for x, place in zip(found, reversed(list(reversed(places))), strict=True))
+    noise = {x.frac().sum().item() for x in found}
+    assert len(noise) == len(places)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_workers_change_nothing() -> None:
+    alone, helped = (Stateless(Batches(grey(), 4, 1, flip=True), workers=n) for n in (0, 2))
+    for a, b in zip(alone(3, 8), helped(3, 8), strict=True):
+        assert torch.equal(a.x0, b.x0) and torch.equal(a.context["label"], b.context["label"])
+        assert torch.equal(torch.rand(3, generator=a.generator), torch.rand(3, generator=b.generator))
+        assert a.dropout == b.dropout
+
+
+def test_purposes_have_numbers_of_their_own() -> None:
+    """The noise of the data is not that of the loss, nor that of another step or rank."""
+    draws = []
+    for rank in (0, 1):
+        stream = Stateless(Batches(grey(), 4, 0, rank=rank, world=2))
+        for piece in stream(0, 3):
+            draws += [torch.rand(1, generator=piece.generator).item(), float(piece.dropout or 0)]
+    assert len(set(draws)) == 12
+
+
+@pytest.mark.parametrize("span", [(-1.0, 1.0), (0.0, 1.0)])
+def test_grey_levels_are_dequantised_afresh(span: tuple[float, float]) -> None:
+    source = grey(8)
+    batches = Batches(source, 8, 0, span)
+    seen = []
+    for step in range(3):
+        x, _ = batches[step]
+        v = ((x.double() - span[0]) / (span[1] - span[0]) * 17).floor()
+        assert torch.equal(v.long(), source.values[batches.indices(step)])
+        assert x.dtype == torch.float32
+        seen.append(x[batches.indices(step).argsort()])
+    assert not torch.equal(seen[0], seen[1])
+    assert batches.std() == pytest.approx(float(seen[0].std()), rel=0.1)
+
+
+def test_floating_point_values_are_mapped_or_taken_as_they_are() -> None:
+    x = torch.linspace(0, 1, 12).reshape(3, 1, 2, 2)
+    source = Arrays(x)
+    rows = Batches(source, 3).indices(0)
+    assert torch.equal(Batches(source, 3)[0][0], x[rows])
+    assert torch.allclose(Batches(source, 3, value_range=(0, 1))[0][0], 2 * x[rows] - 1)
+    assert torch.equal(Batches(Arrays(100 * x), 3, data_range=None)[0][0], 100 * x[rows])
+    assert Batches(source, 3)[0][1] == {}
+    with pytest.raises(InvalidArgumentError, match=r"0 to 100.*value_range"):
+        Batches(Arrays(100 * x), 3)
+
+
+def test_half_of_the_images_are_mirrored_and_a_share_of_labels_hidden() -> None:
+    """Of 4,000: 50 % and 30 %, within 5 standard errors (false alarm 6e-7 each)."""
+    x = torch.tensor([0.0, 1.0]).expand(1000, 1, 1, 2).clone()
+    source = Arrays(x, torch.arange(1000) % 10)
+    batches = Batches(source, 4000, 0, flip=True, label_dropout=0.3)
+    values, context = batches[0]
+    assert set(values.flatten(1).sum(1).tolist()) == {1.0}
+    flipped = (values[:, 0, 0, 0] == 1).double().mean()
+    hidden = (context["label"] == 10).double().mean()
+    assert abs(flipped - 0.5) < 5 * math.sqrt(0.25 / 4000)
+    assert abs(hidden - 0.3) < 5 * math.sqrt(0.21 / 4000)
+    shown = context["label"] != 10
+    assert torch.equal(context["label"][shown], source.labels[batches.indices(0)][shown])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"size": 0}, "size"),
+        ({"seed": -1}, "seed"),
+        ({"data_range": (1.0, -1.0)}, "data_range"),
+        ({"data_range": None}, "data_range"),
+        ({"label_dropout": 1.5}, "label_dropout"),
+    ],
+)
+def test_batches_refuse(arguments: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=word):
+        Batches(**{"source": grey(), "size": 2, **arguments})
+    with pytest.raises(InvalidArgumentError, match="flip"):
+        Batches(Arrays(torch.zeros(3, 2)), 2, flip=True)
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_digits() -> None:
+    source = read("digits")
+    assert (len(source), source.event_shape, source.levels, source.classes) == (1437, (1, 8, 8), 17, 10)
+    assert source.name.startswith("scikit-learn digits")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".safetensors"])
+def test_arrays_of_files(suffix: str, tmp_path: Path) -> None:
+    path, v, labels = tmp_path / f"a{suffix}", np.arange(24, dtype=np.uint8).reshape(6, 1, 2, 2), np.arange(6)
+    if suffix == ".npz":
+        np.savez(path, x=v, label=labels, note=np.array("text is left alone"))
+    elif suffix == ".npy":
+        np.save(path, v)
+    else:
+        safetensors.torch.save_file({"x": torch.from_numpy(v), "label": torch.from_numpy(labels)}, path)
+    source = read(str(path))
+    values, got = source.rows(torch.tensor([5, 0]))
+    assert torch.equal(values, torch.from_numpy(v)[[5, 0]]) and source.levels == 256
+    assert got is None if suffix == ".npy" else torch.equal(got, torch.tensor([5, 0]))
+    assert source.classes == (None if suffix == ".npy" else 6)
+    again = read(str(path)).fingerprint()
+    assert source.fingerprint() == again and len(again) == 64
+
+
+def test_a_fingerprint_tells_data_apart() -> None:
+    x = torch.zeros(4, 2)
+    found = {Arrays(x).fingerprint(), Arrays(x.double()).fingerprint(), Arrays(x.reshape(2, 4)).fingerprint()}
+    found |= {Arrays(x, torch.arange(4)).fingerprint(), Arrays(x + 1e-7).fingerprint()}
+    assert len(found) == 5
+
+
+def save_images(folder: Path, images: dict[str, np.ndarray]) -> Path:
+    for name, image in images.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+    return folder
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    images = {f"{i}.png": np.full((4, 6, 3), i, np.uint8) for i in range(5)}
+    images["2.png"][0, 1] = (7, 8, 9)
+    source = read(str(save_images(tmp_path, images)))
+    assert (len(source), source.event_shape, source.levels, source.classes) == (5, (3, 4, 6), 256, None)
+    values, labels = source.rows(torch.tensor([4, 2]))
+    assert values[0].unique().tolist() == [4] and values[1, :, 0, 1].tolist() == [7, 8, 9] and labels is None
+    x, _ = Batches(source, 3)[0]
+    assert x.shape == (3, 3, 4, 6)
+
+
+def test_folders_are_classes_and_images_can_be_resized(tmp_path: Path) -> None:
+    images = {f"{kind}/{i}.png": np.full((4 + i, 5), 10 * i, np.uint8) for kind in ("cat", "dog") for i in range(2)}
+    save_images(tmp_path, images)
+    with pytest.raises(InvalidArgumentError, match=r"one shape.*\(1, 4, 5\).*\(1, 5, 5\).*size"):
+        read(str(tmp_path))
+    source = read(str(tmp_path), size=4)
+    assert source.event_shape == (1, 4, 4) and source.classes == 2
+    values, labels = source.rows(torch.arange(4))
+    assert labels is not None and labels.tolist() == [0, 0, 1, 1] and values.shape == (4, 1, 4, 4)
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="no images"):
+        Folder(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"not an image")
+    with pytest.raises(InvalidArgumentError, match=r"a\.png.*cannot be read"):
+        Folder(tmp_path)
+    (tmp_path / "a.png").unlink()
+    save_images(tmp_path, {"a.png": np.zeros((4, 4), np.uint8), "b.png": np.zeros((4, 4, 3), np.uint8)})
+    with pytest.raises(InvalidArgumentError, match=r"\(1, 4, 4\).*\(3, 4, 4\)"):
+        Folder(tmp_path)
+    Image.fromarray(np.zeros((4, 4, 4), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(InvalidArgumentError, match="RGBA"):
+        Folder(tmp_path)
+    save_images(tmp_path, {"a.png": np.zeros((4, 4, 3), np.uint8)})
+    source = Folder(tmp_path)
+    raw = (tmp_path / "b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(raw[:-30])  # truncated: the header is good
+    with pytest.raises(InvalidArgumentError, match=r"b\.png.*cannot be read"):
+        source.rows(torch.arange(2))
+
+
+def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
+    sentinel = tmp_path / "sentinel"
+
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (sentinel,))
+
+    bomb = np.array([Bomb()], dtype=object)
+    np.savez(tmp_path / "a.npz", x=bomb)
+    np.save(tmp_path / "a.npy", bomb)
+    (tmp_path / "b.npz").write_bytes(pickle.dumps(Bomb()))
+    for name in ("a.npz", "a.npy", "b.npz"):
+        with pytest.raises(InvalidArgumentError, match=r"cannot be read.*[Pp]ickle"):
+            read(str(tmp_path / name))
+    assert not sentinel.exists()
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    def npz(**arrays: Any) -> str:
+        np.savez(tmp_path / "a.npz", **arrays)
+        return str(tmp_path / "a.npz")
+
+    good = np.zeros((3, 2), np.uint8)
+    cases: list[tuple[str, str]] = [
+        (str(tmp_path / "none.npz"), "no file"),
+        (npz(a=good, b=good), "called x"),
+        (npz(x=np.array("text")), "no numbers"),
+    ]
+    (tmp_path / "a.txt").write_text("text")
+    cases.append((str(tmp_path / "a.txt"), "must end in"))
+    for path, word in cases:
+        with pytest.raises(InvalidArgumentError, match=word):
+            read(path)
+    for arrays, word in (
+        ({"x": np.zeros(3, np.uint8)}, "samples"),
+        ({"x": np.zeros((0, 2), np.uint8)}, "samples"),
+        ({"x": np.zeros((3, 2), np.int64)}, "levels"),
+        ({"x": good, "label": np.arange(2)}, "labels"),
+        ({"x": good, "label": np.zeros(3)}, "labels"),
+        ({"x": good, "label": np.array([0, -1, 1])}, "labels"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=word):
+            read(npz(**arrays))
+    with pytest.raises(InvalidArgumentError, match="0 to 16, got 0 to 200"):
+        read(npz(x=np.array([[0], [200]], np.uint8)), levels=17)
+    with pytest.raises(InvalidArgumentError, match="got -3"):
+        read(npz(x=np.array([[0], [-3]])), levels=17)
+    with pytest.raises(InvalidArgumentError, match="levels"):
+        read(npz(x=np.zeros((2, 2))), levels=17)
+    with pytest.raises(NonFiniteError, match=r"1 of 2 samples \(first: \[1\]\)"):
+        read(npz(x=np.array([[0.0], [np.nan]])))
+    raw = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        read(str(tmp_path / "a.npz"))
+    (tmp_path / "a.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(InvalidArgumentError, match="cannot be read"):
+        read(str(tmp_path / "a.safetensors"))
+
+
+def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
+    with pytest.raises(InvalidArgumentError, match="pip install torchvision"):
+        read("torchvision:MNIST")
+    sets = types.ModuleType("torchvision.datasets")
+
+    class MNIST:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            self.data, self.targets = torch.zeros(3, 4, 5, dtype=torch.uint8), [0, 1, 2]
+
+    class CIFAR10(MNIST):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            self.data, self.targets = np.zeros((3, 4, 5, 3), np.uint8), [0, 1, 2]
+
+    class Offline(MNIST):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            raise OSError("Temporary failure in name resolution")
+
+    class Paths(MNIST):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            pass
+
+    sets.MNIST, sets.CIFAR10, sets.Offline, sets.Paths = MNIST, CIFAR10, Offline, Paths  # type: ignore[attr-defined]
+    sets.__all__ = ["MNIST", "CIFAR10"]  # type: ignore[attr-defined]
+    package = types.ModuleType("torchvision")
+    package.datasets = sets  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", sets)
+    assert read("torchvision:MNIST").event_shape == (1, 4, 5)
+    assert read("torchvision:CIFAR10").event_shape == (3, 4, 5)
+    with pytest.raises(InvalidArgumentError, match="did you mean 'MNIST'"):
+        read("torchvision:MNITS")
+    with pytest.raises(InvalidArgumentError, match="could not be got: Temporary failure"):
+        read("torchvision:Offline")
+    with pytest.raises(InvalidArgumentError, match="in memory"):
+        read("torchvision:Paths")
+
+
+def test_a_loader_of_ones_own_reads_batches_too() -> None:
+    loader = DataLoader(Batches(grey(), 4), batch_size=None, sampler=range(2, 4))
+    assert [x.shape for x, _ in loader] == [(4, 1, 2, 2)] * 2

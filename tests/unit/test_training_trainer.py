@@ -1,0 +1,626 @@
+"""The trainer: its steps, its checkpoints, and runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+import scoresde
+from scoresde.errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    CorruptCheckpointError,
+    InvalidArgumentError,
+    NonFiniteError,
+    OutputError,
+)
+from scoresde.losses import NoiseLevels
+from scoresde.models import ScoreModel
+from scoresde.training import Arrays, Batches, Every, Piece, Progress, Recipe, Stateless, Trainer, checkpoint, parallel
+
+LEVELS = NoiseLevels(0.0, 1.0)
+
+
+class Tiny(nn.Module):
+    """A line and dropout, which makes a run depend on torch's global generator."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.first, self.drop, self.last = nn.Linear(3, width), nn.Dropout(0.3), nn.Linear(width, 2)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        t = t + 0.0 if label is None else t + label
+        return self.last(self.drop(torch.tanh(self.first(torch.cat([x, t[:, None].to(x)], 1)))))
+
+
+def tiny(width: int = 4, seed: int = 0) -> ScoreModel:
+    torch.manual_seed(seed)
+    return ScoreModel(Tiny(width), scoresde.VPSDE(), "noise", event_shape=(2,))
+
+
+def loss(model: ScoreModel, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+    """The simple loss, whatever the model."""
+    t = 0.1 + 0.8 * torch.rand(len(x0), generator=generator, dtype=torch.float64)
+    x, noise = model.sde.perturb(x0, t, torch.randn(x0.shape, generator=generator))
+    return (model.noise(x, t, **context) - noise).square().mean(1)
+
+
+def source() -> Arrays:
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(9))
+    return Arrays(x, torch.arange(20) % 2)
+
+
+RECIPE = Recipe(steps=12, batch_size=4, learning_rate=1e-2, warmup=3, ema=0.9)
+
+
+def trainer(
+    folder: Path | None = None, recipe: Recipe = RECIPE, model: ScoreModel | None = None, **more: Any
+) -> Trainer:
+    batches = Batches(source(), recipe.batch_size // recipe.accumulate, more.pop("seed", 0), data_range=None)
+    options = {"checkpoint_every": 3, "log_every": 2, "keep": 2, "progress": False, **more}
+    return Trainer(
+        model or tiny(recipe.batch_size),
+        options.pop("loss", loss),
+        Stateless(batches),
+        recipe,
+        folder=folder,
+        **options,
+    )
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.net.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+# ---- the step --------------------------------------------------------------------------------------------------------
+
+
+def test_the_step_is_adam_on_clipped_gradients_with_averaged_weights() -> None:
+    """Against a loop written out."""
+    recipe = Recipe(steps=6, batch_size=4, learning_rate=1e-2, warmup=2, clip=0.5, ema=0.8, weight_decay=0.1)
+    run = trainer(recipe=recipe)
+    got = run.run()
+    model = tiny(4)
+    model.net.train()
+    optimizer = torch.optim.AdamW(model.net.parameters(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.1)
+    average: dict[str, Tensor] = {}
+    stream = run.stream(0, 6)
+    for step in range(6):
+        piece = next(stream)
+        optimizer.param_groups[0]["lr"] = 1e-2 * min(1.0, (step + 1) / 2) * 0.5 * (1 + math.cos(math.pi * step / 6))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(piece.dropout)  # type: ignore[arg-type]
+            value = loss(model, piece.x0, piece.generator, **piece.context).mean()
+        optimizer.zero_grad()
+        value.backward()
+        norm = torch.stack([p.grad.norm() for p in model.net.parameters()]).norm()  # type: ignore[union-attr]
+        for p in model.net.parameters():
+            p.grad *= min(1.0, 0.5 / (norm + 1e-6))
+        optimizer.step()
+        now = weights(model)
+        average = now if not step else {k: 0.8 * v + 0.2 * now[k] for k, v in average.items()}
+    for key, value in weights(got).items():
+        torch.testing.assert_close(value, average[key], rtol=1e-5, atol=1e-7)
+    assert not got.net.training and got.prediction == "noise"
+
+
+def test_micro_batches_are_one_batch() -> None:
+    """The gradients of the pieces are averaged; with the pieces' own randomness, this is one larger loss."""
+    recipe = Recipe(steps=1, batch_size=4, accumulate=2, learning_rate=1e-2, warmup=0)
+    run = trainer(recipe=recipe)
+    net = run.modules["net"]
+    net.drop.p = 0.0
+    pieces = list(run.stream(0, 2))
+    value = torch.cat([loss(run.model, p.x0, p.generator, **p.context) for p in pieces]).mean()
+    expected = torch.autograd.grad(value, list(net.parameters()))
+    seen: list[Tensor] = []
+    run.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in net.parameters()))
+    run.run()
+    scale = min(1.0, 1.0 / float(torch.stack([g.norm() for g in expected]).norm()))
+    for got, wanted in zip(seen, expected, strict=True):
+        torch.testing.assert_close(got, wanted * scale, rtol=1e-5, atol=1e-7)
+
+
+def test_a_run_leaves_the_global_generator_and_is_its_seed() -> None:
+    torch.manual_seed(5)
+    model, state = tiny(), torch.random.get_rng_state()
+    first = weights(trainer(model=model).run())
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(123)
+    assert same(first, weights(trainer().run()))
+    assert not same(first, weights(trainer(seed=1).run()))
+
+
+def test_the_power_law_average() -> None:
+    """gamma = 0 is the mean of all weights, a large ema the limit."""
+    recipe = Recipe(steps=5, ema=1.0, ema_power=0.0)
+    module = nn.Linear(1, 1, bias=False)
+    average = recipe.average_of(module)
+    assert isinstance(average, AveragedModel)
+    for value in (1.0, 2.0, 6.0, 7.0):
+        module.weight.data.fill_(value)
+        average.update_parameters(module)
+    assert average.module.weight.item() == pytest.approx(4.0)
+    assert Recipe(ema=0.5, ema_power=0.0).ema_at(100) == 0.5
+    assert Recipe(ema=0.5).ema_at(1) == 0.5
+
+
+def test_a_learned_schedule_is_trained_averaged_and_returned() -> None:
+    class Gamma(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slope = nn.Parameter(torch.tensor(8.0, dtype=torch.float64))
+
+        def forward(self, t: Tensor) -> Tensor:
+            return self.slope * (2 * t - 1)
+
+    torch.manual_seed(0)
+    model = ScoreModel(Tiny(), scoresde.VDMSDE(Gamma()), "noise", "log_snr", event_shape=(2,))
+    recipe = Recipe(steps=4, batch_size=4, learning_rate=0.1, warmup=0, ema=0.5)
+    got = trainer(recipe=recipe, model=model).run()
+    trained, averaged = model.sde.gamma.slope.item(), got.sde.gamma.slope.item()  # type: ignore[attr-defined]
+    assert trained != 8.0 and averaged not in (8.0, trained)
+    assert got.native is got.sde and got.sde.log_snr(1.0).item() == pytest.approx(-averaged)
+
+
+def test_half_precision() -> None:
+    exact, rough = (
+        weights(trainer(recipe=Recipe(steps=4, batch_size=4, learning_rate=1e-2, precision=precision)).run())
+        for precision in ("float32", "bfloat16")
+    )
+    assert not same(exact, rough)
+    for key, value in rough.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[key], rtol=0.05, atol=0.02)
+    with pytest.raises(InvalidArgumentError, match="float16 needs CUDA"):
+        trainer(recipe=Recipe(precision="float16"))
+
+
+def test_compile_is_asked_for_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda net: seen.append(net) or net)
+    run = trainer(recipe=Recipe(steps=2, batch_size=4, compile=True))
+    assert seen == [run.model.net]
+    assert same(weights(run.run()), weights(trainer(recipe=Recipe(steps=2, batch_size=4)).run()))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"warmup": -1},
+        {"accumulate": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"weight_decay": -1.0},
+        {"ema": 1.5},
+        {"ema_power": -1.0},
+        {"clip": 0.0},
+        {"decay": "cosin"},
+        {"optimizer": "sgd"},
+        {"precision": "float8"},
+    ],
+)
+def test_recipes_refuse(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
+        Recipe(**wrong)
+
+
+def test_decays() -> None:
+    assert Recipe(steps=10, warmup=0, decay="none").learning_rate_at(9) == 4e-3
+    assert Recipe(steps=10, warmup=0, decay="linear").learning_rate_at(5) == pytest.approx(2e-3)
+
+
+# ---- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_nan_is_told_with_its_step_and_time(tmp_path: Path) -> None:
+    def bad(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        value = loss(model, x0, generator, **context)
+        if bad.calls == 4:  # type: ignore[attr-defined]
+            raise NonFiniteError("the loss is nan at t = 0.25", t=0.25, indices=[2])
+        bad.calls += 1  # type: ignore[attr-defined]
+        return value
+
+    bad.calls = 0  # type: ignore[attr-defined]
+    with pytest.raises(NonFiniteError, match=r"step 4: the loss is nan at t = 0\.25") as caught:
+        trainer(tmp_path, loss=bad).run()
+    assert caught.value.step == 4 and caught.value.t == 0.25 and caught.value.indices == [2]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000000003.safetensors"]
+
+
+def test_a_gradient_that_is_not_finite_is_told_before_it_is_applied() -> None:
+    def steep(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        return loss(model, x0, generator, **context) + (model.net.last.bias[0] - model.net.last.bias[0].detach()).sqrt()
+
+    run = trainer(loss=steep)
+    before = weights(run.model)
+    with pytest.raises(NonFiniteError, match="step 0: the norm of the gradient"):
+        run.run()
+    assert same(before, weights(run.model))
+
+
+@pytest.mark.parametrize("name", ["checkpoint_every", "log_every", "keep"])
+def test_intervals_are_checked(name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=name):
+        trainer(**{name: 0})
+
+
+def test_a_model_without_a_module_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="module"):
+        trainer(model=ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise"))
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError):
+        trainer(tmp_path / "file").run()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+# ---- the log and the callbacks ---------------------------------------------------------------------------------------
+
+
+def test_the_log_and_the_callbacks(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+
+    def look(progress: Progress) -> dict[str, float]:
+        seen.append(progress)
+        assert not progress.model.net.training
+        return {"seen": float(len(seen))}
+
+    run = trainer(tmp_path, Recipe(steps=7, batch_size=4), callbacks=[Every(3, look)])
+    run.run()
+    assert [progress.step for progress in seen] == [3, 6, 7] and seen[0].folder == tmp_path
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert rows[0] == ["step", "name", "value"]
+    assert [int(step) for step, name, _ in rows[1:] if name == "loss"] == [2, 4, 6, 7]
+    assert [(int(step), float(value)) for step, name, value in rows[1:] if name == "seen"] == [(3, 1), (6, 2), (7, 3)]
+
+
+def test_the_loss_of_the_log_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
+    values = iter([1.0, 3.0, 2.0, 6.0])
+
+    def known(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        return 0 * loss(model, x0, generator, **context) + next(values)
+
+    trainer(tmp_path, Recipe(steps=4, batch_size=4), loss=known).run()
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert [float(line.split(",")[2]) for line in lines if ",loss," in line] == [2.0, 4.0]
+
+
+def test_tensorboard_is_named_when_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InvalidArgumentError, match="pip install tensorboard"):
+        trainer(tmp_path, tensorboard=True).run()
+
+
+def test_tensorboard_gets_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert folder == str(tmp_path / "tensorboard") and purge_step == 1
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def flush(self) -> None: ...
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    trainer(tmp_path, Recipe(steps=2, batch_size=4), tensorboard=True).run()
+    assert [(name, step) for name, _, step in written] == [("loss", 2), ("gradient", 2), ("learning_rate", 2)]
+
+
+# ---- runs that are killed --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], str, bytes]:
+    """Weights, log and last checkpoint of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("golden")
+    found = weights(trainer(folder).run())
+    return (
+        found,
+        (folder / "log.csv").read_text(),
+        (folder / "checkpoints" / "step-0000000012.safetensors").read_bytes(),
+    )
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forked(action: Callable[[], Any]) -> int:
+    """Run in a child process; its wait status."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            action()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def killing(name: str, call: int) -> Callable[[], None]:
+    """Patches a function of ``os`` so that the process dies in a call of it, before or after it is done."""
+
+    def patch() -> None:
+        before, _, function = name.rpartition(" ")
+        original, calls = getattr(os, function), iter(range(1, 10_000))
+
+        def fatal(*arguments: Any, **named: Any) -> Any:
+            now = next(calls) == call
+            if now and before == "before":
+                die()
+            result = original(*arguments, **named)
+            if now:
+                die()
+            return result
+
+        setattr(os, function, fatal)
+
+    return patch
+
+
+POINTS = [
+    *[("before fsync", n) for n in (1, 3, 6)],  # the temporary file is written, not yet on the disk
+    *[("before replace", n) for n in (2, 4)],  # it is on the disk, under its temporary name
+    *[("after replace", n) for n in (2, 3, 5)],  # it is there
+    *[("before unlink", n) for n in (1, 2)],
+    *[("step", n) for n in (0, 2, 5, 8, 11)],  # between two checkpoints
+]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
+@pytest.mark.parametrize(("point", "call"), POINTS)
+def test_a_run_that_was_killed_goes_on_exactly(point: str, call: int, tmp_path: Path, golden: Any) -> None:
+    """The same command again: bitwise the same weights, the same log, and no debris."""
+
+    def fatal(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        if fatal.calls == call:  # type: ignore[attr-defined]
+            die()
+        fatal.calls += 1  # type: ignore[attr-defined]
+        return loss(model, x0, generator, **context)
+
+    fatal.calls, fatal.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
+
+    def run() -> None:
+        if point != "step":
+            killing(point, call)()
+        trainer(tmp_path, loss=fatal if point == "step" else loss).run()
+
+    status = forked(run)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL  # the point was reached
+    found = weights(trainer(tmp_path).run())
+    expected, log, last = golden
+    assert same(found, expected)
+    assert (tmp_path / "log.csv").read_text() == log
+    folder = tmp_path / "checkpoints"
+    assert sorted(p.name for p in folder.iterdir()) == ["step-0000000009.safetensors", "step-0000000012.safetensors"]
+    assert (folder / "step-0000000012.safetensors").read_bytes() == last
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
+def test_a_run_that_is_killed_again_and_again(tmp_path: Path, golden: Any) -> None:
+    """Five times, at points drawn at random, in one folder."""
+    draw = torch.Generator().manual_seed(3)
+    for _ in range(5):
+        call = int(torch.randint(1, 4, (), generator=draw))
+        forked(lambda call=call: (killing("before fsync", call)(), trainer(tmp_path).run()))
+    assert same(weights(trainer(tmp_path).run()), golden[0])
+    assert (tmp_path / "log.csv").read_text() == golden[1]
+
+
+def test_a_run_that_is_done_is_done(tmp_path: Path, golden: Any) -> None:
+    first = trainer(tmp_path).run()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
+    again = trainer(tmp_path, loss=loss).run()
+    assert same(weights(first), weights(again))
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
+
+
+def test_without_a_folder_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert same(weights(trainer().run()), golden[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Any) -> None:
+    replace, calls = os.replace, iter(range(100))
+
+    def full(*arguments: Any) -> None:
+        if next(calls) == 2:
+            raise OSError(28, "No space left on device")
+        replace(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OutputError, match="No space left"):
+            trainer(tmp_path).run()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000000003.safetensors"]
+    assert same(weights(trainer(tmp_path).run()), golden[0])
+
+
+# ---- other settings, other networks ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    trainer(tmp_path).run()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"recipe": Recipe(**{**vars(RECIPE), "learning_rate": 2e-2})}, r"recipe\.learning_rate: 0\.01, now 0\.02"),
+        ({"recipe": Recipe(**{**vars(RECIPE), "steps": 24})}, r"recipe\.steps: 12, now 24"),
+        ({"seed": 1}, "seed: 0, now 1"),
+        ({"loss": partial(loss, scale=2)}, r"loss"),
+        ({"settings": {"preset": "ddpm"}}, 'preset: null, now "ddpm"'),
+        ({"model": ScoreModel(Tiny(), scoresde.VPSDE(), "v", event_shape=(2,))}, 'model.prediction: "noise", now "v"'),
+        (
+            {"model": ScoreModel(Tiny(), scoresde.VPSDE(0.2), "noise", event_shape=(2,))},
+            r"beta_min=0\.1.*beta_min=0\.2",
+        ),
+    ],
+)
+def test_other_settings_are_refused_with_key_old_and_new(begun: Path, change: dict[str, Any], line: str) -> None:
+    before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+    with pytest.raises(InvalidArgumentError, match=line):
+        trainer(begun, **change).run()
+    assert before == {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
+
+
+def test_other_data_are_refused(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.source", lambda: Arrays(torch.zeros(20, 2), torch.arange(20) % 2))
+    with pytest.raises(InvalidArgumentError, match=r"data\.fingerprint"):
+        trainer(begun).run()
+
+
+def test_the_checkpoint_of_another_network_is_refused(begun: Path) -> None:
+    with pytest.raises(
+        CheckpointMismatchError, match=r"model\.net\.first\.weight is torch\.float32 \(4, 3\), expected"
+    ):
+        trainer(begun, model=tiny(5)).run()
+
+
+def test_resume_can_be_demanded_or_refused(begun: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="already"):
+        trainer(begun, resume=False).run()
+    with pytest.raises(InvalidArgumentError, match="no checkpoint"):
+        trainer(tmp_path / "new", resume=True).run()
+    trainer(begun, resume=True).run()
+
+
+def test_a_checkpoint_that_was_altered_is_refused(begun: Path) -> None:
+    path = checkpoint.latest(begun / "checkpoints")
+    assert path is not None
+    raw = bytearray(path.read_bytes())
+    for position in (0, 9, 200, len(raw) // 2, len(raw) - 1):
+        raw[position] ^= 1
+        path.write_bytes(raw)
+        with pytest.raises(CheckpointError):
+            trainer(begun).run()
+        raw[position] ^= 1
+    for length in (0, 7, 100, len(raw) - 1):
+        path.write_bytes(raw[:length])
+        with pytest.raises(CorruptCheckpointError, match="go on from the one before"):
+            trainer(begun).run()
+    path.unlink()
+    trainer(begun).run()
+
+
+def test_hostile_headers(begun: Path) -> None:
+    path = checkpoint.latest(begun / "checkpoints")
+    assert path is not None
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for text in ("", "[]", "{}", "NaN", "[" * 100_000, json.dumps({"format": 2}), json.dumps({"format": 1})):
+        if text.startswith("{"):
+            content = json.loads(text)
+            text = json.dumps(content | {"sha256": checkpoint._text_digest(content)}, sort_keys=True)
+        safetensors.torch.save_file(tensors, path, metadata={"scoresde": text})
+        with pytest.raises(CorruptCheckpointError):
+            checkpoint.read(path)
+
+
+def test_a_checkpoint_holds_no_pickle_and_says_what_it_is(begun: Path) -> None:
+    path = checkpoint.latest(begun / "checkpoints")
+    assert path is not None
+    tensors, content = checkpoint.read(path)
+    assert content["step"] == 12 and content["settings"]["recipe"]["steps"] == 12
+    assert {name.split(".")[0] for name in tensors} == {"model", "averaged", "optimizer"}
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+
+def two_ranks(action: Callable[[int], None], folder: Path) -> list[int]:
+    """Run in two processes of one gloo group; their wait statuses."""
+
+    def member(rank: int) -> None:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
+        action(rank)
+        torch.distributed.destroy_process_group()
+
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                member(rank)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
+@pytest.mark.skipif(os.name != "posix" or not torch.distributed.is_gloo_available(), reason="fork and gloo")
+def test_two_ranks_average_the_gradients_of_their_own_rows(tmp_path: Path) -> None:
+    """Against a loop that takes the pieces of both ranks in turn; killed and resumed on the way."""
+    recipe = Recipe(steps=6, batch_size=4, learning_rate=1e-2, warmup=0, clip=math.inf, ema=0.5)
+
+    def run(rank: int, until: int | None = None) -> None:
+        def stopping(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+            if stopping.calls == until:  # type: ignore[attr-defined]
+                die()
+            stopping.calls += 1  # type: ignore[attr-defined]
+            return loss(model, x0, generator, **context)
+
+        stopping.calls, stopping.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
+        batches = Batches(source(), 2, 0, data_range=None, rank=rank, world=2)
+        model = tiny(4, seed=rank)  # rank 0's weights are taken
+        made = Trainer(
+            model, stopping, Stateless(batches), recipe, folder=tmp_path, checkpoint_every=2, progress=False
+        ).run()
+        safetensors.torch.save_file(weights(made), tmp_path / f"rank{rank}")
+
+    assert all(os.WIFSIGNALED(status) for status in two_ranks(lambda rank: run(rank, until=3), tmp_path))
+    (tmp_path / "store").unlink()
+    assert two_ranks(run, tmp_path) == [0, 0]
+    found = [safetensors.torch.load_file(tmp_path / f"rank{rank}") for rank in range(2)]
+    assert same(found[0], found[1])
+
+    streams = [Stateless(Batches(source(), 2, 0, data_range=None, rank=r, world=2))(0, 6) for r in range(2)]
+
+    def both(first: int, stop: int) -> Iterator[Piece]:
+        for _ in range(6):
+            for stream in streams:
+                yield next(stream)
+
+    alone = Recipe(**{**vars(recipe), "accumulate": 2})
+    expected = weights(Trainer(tiny(4), loss, both, alone, progress=False).run())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[0][key], value, rtol=1e-5, atol=1e-6)
+    assert parallel.rank_and_world() == (0, 1)
