@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import discrete, grids, losses, models, ncsnv2, nets, plot, solvers, targets, testing
+from . import discrete, grids, losses, models, ncsnv2, nets, plot, solvers, targets, testing, training, zoo
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
@@ -173,5 +173,7 @@ __all__ = [
     "solvers",
     "targets",
     "testing",
+    "training",
     "variational_bound",
+    "zoo",
 ]

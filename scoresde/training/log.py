@@ -40,6 +40,8 @@ class Log:
     def __init__(self, folder: Path | None, step: int = 0, *, tensorboard: bool = False) -> None:
         self.path = None if folder is None else folder / "log.csv"
         if self.path is not None:
+            for debris in self.path.parent.glob(".log.csv.*.tmp"):  # of a run that was killed
+                debris.unlink(missing_ok=True)
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 rows = list(csv.reader(io.StringIO(self.path.read_text()))) if self.path.exists() else []

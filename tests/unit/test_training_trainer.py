@@ -423,6 +423,7 @@ def test_a_run_that_was_killed_goes_on_exactly(point: str, call: int, tmp_path: 
     expected, log, last = golden
     assert same(found, expected)
     assert (tmp_path / "log.csv").read_text() == log
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "log.csv"]
     folder = tmp_path / "checkpoints"
     assert sorted(p.name for p in folder.iterdir()) == ["step-0000000009.safetensors", "step-0000000012.safetensors"]
     assert (folder / "step-0000000012.safetensors").read_bytes() == last
