@@ -52,7 +52,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "controllers/adaptive.py": ("tests/unit/test_controllers.py",),
     "controllers/fixed.py": ("tests/unit/test_controllers.py",),
     "processes/general.py": ("tests/convergence/test_general.py",),
-    "models.py": ("tests/unit/test_models.py",),
+    "models.py": ("tests/unit/test_models.py", "tests/unit/test_saved_models.py"),
     "sdes/gaussian.py": ("tests/unit/test_sdes.py",),
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
@@ -78,6 +78,9 @@ FIRST: dict[str, tuple[str, ...]] = {
     "losses/chains.py": ("tests/unit/test_losses_bounds.py",),
     "losses/bounds.py": ("tests/unit/test_losses_bounds.py",),
     "losses/gaussian.py": ("tests/unit/test_losses_bounds.py",),
+    "training/trainer.py": ("tests/unit/test_training_trainer.py",),
+    "training/data.py": ("tests/unit/test_training_data.py",),
+    "training/parallel.py": ("tests/unit/test_training_trainer.py",),
 }
 
 
@@ -546,6 +549,36 @@ DEFECTS = (
         'source = BatchNoise.seeded(check_seed("seed", seed or 0), device)',
     ),
     Defect("bound: the network's variance unchecked", B + "error.py", "(missed, *network.last)", "(missed,)"),
+        "another process without the scale of the state",
+        "models.py",
+        "scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha",
+        "scale = 1.0",
+    ),
+    Defect(
+        "another process at its own time",
+        "models.py",
+        "self.native.node(float(self.native.time(torch.tensor(2 * lam, dtype=torch.float64))))",
+        "self.native.node(float(self.sde.time(torch.tensor(2 * lam, dtype=torch.float64))))",
+    ),
+    Defect(
+        "a resumed run without the moments of Adam",
+        "training/trainer.py",
+        'self.optimizer.load_state_dict({"state": state,',
+        'self.optimizer.load_state_dict({"state": {},',
+    ),
+    Defect(
+        "dropout that is not seeded",
+        "training/trainer.py",
+        "torch.manual_seed(piece.dropout)",
+        "pass",
+    ),
+    Defect(
+        "the same noise of dequantisation at every step",
+        "training/data.py",
+        "generator_of(self.seed, DATA, step, self.rank)",
+        "generator_of(self.seed, DATA, 0, self.rank)",
+    ),
+    Defect("the sum of the ranks' gradients", "training/parallel.py", "        flat /= world\n", ""),
 )
 
 

@@ -253,6 +253,8 @@ def parts_of(model: Any) -> dict[str, nn.Module]:
         return {"net": model}
     if not isinstance(model, ScoreModel) or not isinstance(model.net, nn.Module):
         raise InvalidArgumentError(f"`model` must be a module, or a ScoreModel of one, got {model!r}.")
+    if model.sde is not model.native:
+        raise InvalidArgumentError(f"`model` serves another process, {model.sde!r}; train the network on its own.")
     return {"net": model.net} | {f"{_PART}{name}": part for name, part in modules_of(model.native).items()}
 
 
