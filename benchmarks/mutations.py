@@ -549,6 +549,7 @@ DEFECTS = (
         'source = BatchNoise.seeded(check_seed("seed", seed or 0), device)',
     ),
     Defect("bound: the network's variance unchecked", B + "error.py", "(missed, *network.last)", "(missed,)"),
+    Defect(
         "another process without the scale of the state",
         "models.py",
         "scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha",
