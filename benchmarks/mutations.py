@@ -60,7 +60,6 @@ FIRST: dict[str, tuple[str, ...]] = {
     "_tensors.py": ("tests/unit/test_controllers.py",),
     "discrete.py": ("tests/unit/test_discrete.py",),
     "thresholds.py": ("tests/unit/test_thresholds.py",),
-    "losses.py": ("tests/unit/test_training.py",),
     "likelihood/bounds/variational.py": BOUNDS,
     "likelihood/bounds/chain.py": BOUNDS,
     "likelihood/bounds/levels.py": BOUNDS,
