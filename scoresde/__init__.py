@@ -48,6 +48,7 @@ from .likelihood import (
     density_profile,
     dequantize,
     discrete_log_likelihood,
+    fit_control_scale,
     log_likelihood,
     variational_bound,
 )
@@ -154,6 +155,7 @@ __all__ = [
     "discrete",
     "discrete_log_likelihood",
     "encode",
+    "fit_control_scale",
     "fit_grid",
     "fit_start",
     "grids",

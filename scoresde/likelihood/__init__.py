@@ -2,7 +2,9 @@
 told in."""
 
 from .bits import bits_per_dim, dequantize
+from .bound import Bound, Term, variational_bound
 from .bounds import Bound, Term, chain_bound, variational_bound
+from .control import fit_control_scale
 from .decoder import decoder_bound
 from .dequantisation import Dequantizer, TruncatedNormalDequantizer, UniformDequantizer, VariationalDequantizer
 from .discrete import LowerBound, discrete_log_likelihood
@@ -25,6 +27,7 @@ __all__ = [
     "density_profile",
     "dequantize",
     "discrete_log_likelihood",
+    "fit_control_scale",
     "log_likelihood",
     "variational_bound",
 ]

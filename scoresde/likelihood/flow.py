@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from scipy import special
 from torch import Tensor
@@ -21,11 +19,12 @@ from ..integrate import Solution, Status, integrate
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess
 from ..processes.density import LogDensityFlow, examine, sample_of
-from ..processes.divergence import DIVERGENCES, PROBES, Divergence, Exact, HutchPlusPlus
+from ..processes.divergence import DIVERGENCES, PROBES, Divergence
+from ..processes.divergence.control import Control
 from ..sdes import SDE, AffineSDE
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
-from ..targets import Gaussian
+from ..targets import Gaussian, GaussianMixture
 from .notices import told_of_denoising, told_of_lattice
 
 _BLOCKED = 0.1  # of a mismatch between products and differences; rounding and curvature make hundredths
@@ -43,8 +42,9 @@ class Likelihood:
     Attributes:
         log_prob: nats, float64, ``(batch,)``.
         std_error: the standard error of ``log_prob`` from the trace estimate: 0 for an exact trace, NaN for a single
-            estimate, which has no spread.
-        paths: the independent estimates whose mean ``log_prob`` is, ``(batch, paths)``.
+            estimate, which has no spread. It is that of independent estimates, less for orthogonal probes, and for
+            ``"xtrace"`` the jackknife's, which errs on the safe side.
+        paths: the estimates whose mean ``log_prob`` is, ``(batch, paths)``.
         solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless asked for;
             the error of this one is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
@@ -100,7 +100,9 @@ def log_likelihood(
     divergence: str = "hutchinson",
     probes: int = 1,
     probe: str = "rademacher",
-    control: Gaussian | None = None,
+    control: Gaussian | GaussianMixture | None = None,
+    control_scale: float = 1.0,
+    chunk: int | None = None,
     method: str | Solver = "adams",
     rtol: float = 1e-5,
     atol: float = 1e-5,
@@ -114,7 +116,7 @@ def log_likelihood(
     generator: torch.Generator | None = None,
     max_steps: int | None = None,
     throw: bool = True,
-    differentiable: bool = False,
+    differentiable: bool | str = False,
     check: bool = True,
     **solver_options: Any,
 ) -> Likelihood:
@@ -131,12 +133,16 @@ def log_likelihood(
         sde: an affine process.
         score_fn: as for `scoresde.solve`.
         x: data, ``(batch, *event)``, float32 or float64.
-        divergence: ``"hutchinson"``, ``"exact"`` (D products with the Jacobian), or ``"hutch++"`` (a third of the
-            probes for the range of the Jacobian).
-        probes: products with the Jacobian an evaluation; of ``"hutch++"`` a multiple of 3.
-        probe: ``"rademacher"`` or ``"gaussian"``.
-        control: a Gaussian with the data's mean and covariance: its Jacobian is known, and only the difference from it
-            is estimated.
+        divergence: ``"hutchinson"``, ``"exact"`` (D products with the Jacobian), ``"hutch++"`` (a third of the
+            probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
+        probes: products with the Jacobian an evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
+        probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
+            ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
+        control: a law near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only the
+            difference from it is estimated.
+        control_scale: how much of the control to take, see `scoresde.fit_control_scale`.
+        chunk: products that are made at once, which take as much memory as so many backward passes; the values do not
+            depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
         rtol, atol: tolerances, of x and of D times as much in the log-density.
         t_start: the data end, ``sde.t_min`` by default, where the density is told.
@@ -146,7 +152,9 @@ def log_likelihood(
         solver_error: solve again with ten times the tolerance, and tell the distance.
         context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
             drawn once, for each sample its own.
-        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters.
+        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters; with
+            ``"checkpoint"`` only the states, the network being evaluated again on the way back, so that memory does not
+            grow with the network's depth times the steps.
         check: look at the data and the score function first, at the cost of fifteen evaluations of up to eight samples
             (of all, unless the score function declares ``rowwise``): gradients that are blocked, random answers and
             coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few levels, for which there is
@@ -178,22 +186,23 @@ def log_likelihood(
     """
     solver = likelihood_solver(method, solver_options)
     sde = check_density(sde, score_fn, x)
+    again = isinstance(differentiable, str) and differentiable == "checkpoint"
     for name, flag in (
         ("throw", throw),
         ("solver_error", solver_error),
-        ("differentiable", differentiable),
+        ("differentiable", again or differentiable),
         ("check", check),
     ):
         check_flag(name, flag)
+    keep = bool(differentiable)
     start, end = _interval(sde, t_start, t_end)
     law = _law(prior, sde, end)
-    if control is not None and (not isinstance(control, Gaussian) or control.event_shape != tuple(x.shape[1:])):
-        raise InvalidArgumentError(f"`control` must be a targets.Gaussian for events of shape {tuple(x.shape[1:])}.")
+    known = _control(control, control_scale, x)
     allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
     check_limits(sde, score_fn, solver, (start, end))
     limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1)
     finite = check_finite(x) if throw else row_finite(x.detach()).cpu()
-    with torch.set_grad_enabled(differentiable), memory_note(x, None):
+    with torch.set_grad_enabled(keep), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
         network = Network(score_fn, context_of(context, score_fn, len(x), x.device))
@@ -201,11 +210,12 @@ def log_likelihood(
             sde,
             network,
             flow=ReverseProcess(sde, network),
-            divergence=make_divergence(divergence, probes, probe, source, state.detach()),
+            divergence=make_divergence(divergence, probes, probe, chunk, source, state.detach()),
             event_shape=tuple(x.shape[1:]),
             dtype=x.dtype,
-            control=control,
-            differentiable=differentiable,
+            control=known,
+            differentiable=keep,
+            checkpoint=again,
         )
         if not len(x) or start == end:
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
@@ -294,22 +304,27 @@ def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
     return prior
 
 
-def make_divergence(name: str, probes: int, probe: str, source: Noise, x: Tensor) -> Divergence:
+def make_divergence(name: str, probes: int, probe: str, chunk: int | None, source: Noise, x: Tensor) -> Divergence:
     if not isinstance(name, str) or name not in DIVERGENCES:
         raise unknown("divergence", name, DIVERGENCES)
     if not isinstance(probe, str) or probe not in PROBES:
         raise unknown("probe", probe, PROBES)
     count = check_integer("probes", probes, low=1)
-    kind = DIVERGENCES[name]
-    if kind is Exact:
-        return Exact(x.new_zeros((len(x), 0, *x.shape[1:])))
-    if kind is HutchPlusPlus and count % 3:
-        raise InvalidArgumentError(f"`probes` of 'hutch++' must be a multiple of 3, got {count}.")
-    z = source.normal(x.new_empty((len(x), count, *x.shape[1:])))
-    if kind is HutchPlusPlus:  # a sketch of signs could miss the range
-        third = count // 3
-        return kind(torch.cat([z[:, :third], PROBES[probe](z[:, third:])], dim=1))
-    return kind(PROBES[probe](z))
+    at_once = None if chunk is None else check_integer("chunk", chunk, low=1)
+    return DIVERGENCES[name].draw(x, count, PROBES[probe], source.normal, at_once)
+
+
+def _control(law: Any, scale: float, x: Tensor) -> Control | None:
+    factor = check_number("control_scale", scale)
+    if law is None:
+        return None
+    if not isinstance(law, Gaussian | GaussianMixture) or law.event_shape != tuple(x.shape[1:]):
+        raise InvalidArgumentError(
+            f"`control` must be a targets.Gaussian or targets.GaussianMixture for events of shape "
+            f"{tuple(x.shape[1:])}, got {type(law).__name__}"
+            + (f" for {law.event_shape}." if hasattr(law, "event_shape") else ".")
+        )
+    return Control(law, factor)
 
 
 def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
@@ -323,7 +338,7 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
         lam = torch.full((len(x),), min(max(level, noisy), clean), dtype=torch.float64, device=x.device)
         with torch.no_grad():
             node = process.at(lam)
-        found = examine(flow, x, node, seed=seed)
+        found = examine(flow, x, node, process.backward, process.differentiable, seed=seed)
         if found.moved > _RANDOM:
             raise ScoreFnError(
                 "The score function is not deterministic: asked twice, it answers differently (dropout? net.eval())."
@@ -390,11 +405,7 @@ def _read(
     good = good & ~lost
     status = torch.where(finite & ~lost.cpu(), solution.status, torch.full_like(solution.status, Status.NON_FINITE))
     paths = torch.where(good[:, None], paths, torch.nan)
-    count = paths.shape[1]
-    exact = isinstance(process.divergence, Exact)
-    spread = torch.full_like(paths[:, 0], 0.0 if exact else torch.nan)
-    if count > 1 and len(x):
-        spread = paths.std(1) / math.sqrt(count)
+    spread = process.divergence.std_error(paths)
     return Likelihood(
         log_prob=paths.mean(1),
         std_error=torch.where(good, spread, torch.nan),
@@ -403,6 +414,6 @@ def _read(
         latent=where(good, latent.to(x.dtype), torch.full_like(x, torch.nan)),
         prior_log_prob=torch.where(good, prior_log_prob, torch.nan),
         nfe=solution.nfe,
-        products=int(np.prod(x.shape[1:])) if exact else process.divergence.probes.shape[1],
+        products=process.divergence.products,
         status=status,
     )

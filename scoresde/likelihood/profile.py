@@ -120,7 +120,7 @@ def density_profile(
             sde,
             network,
             flow=ReverseProcess(sde, network),
-            divergence=make_divergence(divergence, probes, probe, source, x.detach()),
+            divergence=make_divergence(divergence, probes, probe, None, source, x.detach()),
             event_shape=tuple(x.shape[1:]),
             dtype=x.dtype,
         )

@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from .._tensors import expand
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, ScoreFnError
 from ..sdes import Node
-from ..targets import Gaussian
 from .base import Process
 from .coordinates import Coordinate
-from .divergence import Divergence, dot
-from .network import Network
+from .divergence import Backward, Divergence, dot
+from .divergence.control import Control
 from .reverse import ReverseProcess
 
 _STRICT = 4.0  # integrals are larger than states, and their tolerance, which is relative, with them
@@ -40,16 +40,21 @@ class LogDensityFlow(Process):
         flow: the probability flow of the states.
         divergence: made for the batch.
         event_shape, dtype: of the states.
-        control: a Gaussian whose Jacobian is subtracted before the divergence is estimated, and whose trace is added.
+        control: a known field, whose Jacobian is subtracted before the divergence is estimated, and whose trace is
+            added.
+        backward: makes the products.
         differentiable: keep the graph of the divergence.
+        checkpoint: of that graph, keep what goes into a slope, and make the slope again on the way back.
     """
 
     flow: ReverseProcess = field(kw_only=True)
     divergence: Divergence = field(kw_only=True)
     event_shape: tuple[int, ...] = field(kw_only=True)
     dtype: torch.dtype = field(kw_only=True)
-    control: Gaussian | None = field(default=None, kw_only=True)
+    control: Control | None = field(default=None, kw_only=True)
+    backward: Backward = field(default_factory=Backward, kw_only=True)
     differentiable: bool = field(default=False, kw_only=True)
+    checkpoint: bool = field(default=False, kw_only=True)
 
     @property
     def size(self) -> int:
@@ -83,52 +88,48 @@ class LogDensityFlow(Process):
 
     def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
         """See `Process.slope`."""
+        if not self.checkpoint:
+            return self._slope(coordinate, x, node)
+        calls = self.network.calls
+        try:
+            out: Tensor = recompute(self._slope, coordinate, x, node, use_reentrant=False, preserve_rng_state=False)
+        except RuntimeError as error:
+            if "saved tensor" not in str(error):
+                raise
+            raise ScoreFnError(
+                "The score function differentiates by torch.func, which torch cannot evaluate again for a gradient; "
+                "take differentiable=True."
+            ) from error
+        self.network.calls = calls + 1  # the second derivative recomputes the evaluation at once
+        return out
+
+    def _slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
         given = self.unpack(x)
         with torch.enable_grad():
             state = given.to(self.dtype)
             state = state if self.differentiable and state.requires_grad else state.detach().requires_grad_(True)
             field_ = self.flow.slope(coordinate, state, node)
-
-            control = None if self.control is None else self._known(self.control)
+            known = state if self.differentiable else state.detach()
 
             def product(v: Tensor) -> Tensor:
-                if not field_.requires_grad:  # it does not depend on x
-                    return torch.zeros_like(field_)
-                (out,) = torch.autograd.grad(
-                    field_,
-                    state,
-                    v.to(field_),
-                    retain_graph=True,
-                    create_graph=self.differentiable,
-                    allow_unused=True,
-                )
-                out = torch.zeros_like(field_) if out is None else out
-                return out if control is None else out - linear_part(control, coordinate, v.to(field_), node)
+                out = self.backward(field_, state, v, self.differentiable)
+                if self.control is None:
+                    return out
+                return out - self.control.product(self.flow.sde, coordinate, known, node, v)  # type: ignore[arg-type]
 
             traces = self.divergence(product)
-        if self.control is not None:
-            values, counts = self.control.spectrum.eigenvalues()
-            known = self._known(Gaussian(torch.zeros(len(values), dtype=torch.float64), values))
-            ones = traces.new_ones((len(traces), len(values)))
-            traces = traces + (linear_part(known, coordinate, ones, node) @ counts.to(traces))[:, None]
+            if self.control is not None:
+                exact = self.control.trace(self.flow.sde, coordinate, known, node)  # type: ignore[arg-type]
+                traces = traces + exact[:, None]
         if not self.differentiable:
             field_, traces = field_.detach(), traces.detach()
         scale = expand(coordinate.scale(node), x)
         return torch.cat([field_.flatten(1).to(torch.float64), self.weight * scale * traces], dim=1)
 
-    def _known(self, law: Gaussian) -> ReverseProcess:
-        """The flow of a Gaussian."""
-        return ReverseProcess(self.sde, Network(law.score(self.sde)))  # type: ignore[arg-type]
-
     def take(self, rows: Tensor) -> LogDensityFlow:
         """See `Process.take`."""
         flow = replace(self.flow, network=self.flow.network.take(rows))
         return replace(self, network=flow.network, flow=flow, divergence=self.divergence.take(rows))
-
-
-def linear_part(flow: ReverseProcess, coordinate: Coordinate, v: Tensor, node: Node) -> Tensor:
-    """The product with the Jacobian of a Gaussian's field, which is linear and symmetric."""
-    return flow.slope(coordinate, v, node) - flow.slope(coordinate, torch.zeros_like(v), node)
 
 
 def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tensor, ReverseProcess]:
@@ -148,15 +149,26 @@ class Examined(NamedTuple):
     moved: float
 
 
-def examine(flow: ReverseProcess, x: Tensor, node: Node, *, seed: int = 0, step: float | None = None) -> Examined:
+def examine(
+    flow: ReverseProcess,
+    x: Tensor,
+    node: Node,
+    backward: Backward | None = None,
+    differentiable: bool = False,
+    *,
+    seed: int = 0,
+    step: float | None = None,
+) -> Examined:
     """Ask for the noise estimate near some states, along a direction of its own of every other sample; rows that are
     not finite, or so large that a step is lost in them, count for nothing.
 
     Args:
         flow, x, node: the states and their level of noise.
+        backward, differentiable: how products are made.
         seed: of the directions, which no pattern of a network should be orthogonal to.
         step: of the differences, in units of sigma; by default by the states' precision.
     """
+    backward = backward or Backward()
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(x)
     asked = (torch.arange(len(x), device=x.device) % 2 == 0).to(x.dtype)
     v = expand(asked / direction.flatten(1).square().mean(1).sqrt(), x) * direction
@@ -168,15 +180,15 @@ def examine(flow: ReverseProcess, x: Tensor, node: Node, *, seed: int = 0, step:
     with torch.enable_grad():
         state = x.clone().requires_grad_(True)
         noise = flow.estimate(state, node).noise
-        out = torch.autograd.grad(noise, state, v.to(noise), allow_unused=True)[0] if noise.requires_grad else None
-    told = torch.zeros_like(seen) if out is None else sigma * dot(v, out)[::2]
+        out = backward(noise, state, torch.stack([v, v], 1), differentiable)[:, 0].detach()
+    told = sigma * dot(v, out)[::2]
     lost = x.flatten(1).abs().amax(1)[::2] * torch.finfo(x.dtype).eps > 1e-2 * step
     fine = torch.isfinite(seen) & torch.isfinite(told) & ~lost
     seen, told = seen[fine], told[fine]
     top = float(torch.maximum(seen.abs(), told.abs()).square().sum().sqrt())
     off = float((seen - told).square().sum().sqrt())
     others = 0.0
-    if out is not None and len(x) > 1:
+    if len(x) > 1:
         sizes = dot(out, out).nan_to_num(0.0).sqrt()
         others = float(sizes[1::2].max() / sizes[::2].max()) if float(sizes[::2].max()) > 0 else 0.0
     change, size = (n.detach().nan_to_num(0.0, 0.0, 0.0) for n in (here - noise, here))

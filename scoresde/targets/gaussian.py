@@ -96,6 +96,29 @@ class Gaussian(Target):
         data = m + spectrum.map(centred, lambda v: alpha * v / variance(v))
         return Estimate(data=data, noise=spectrum.map(centred, lambda v: sigma / variance(v)))
 
+    def tangent(self, x: Tensor, v: Tensor, alpha: Any, sigma: Any) -> Estimate:
+        r"""The products of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon` at x with vectors ``(batch, m,
+        *event)``; alpha and sigma are floats or broadcast against x."""
+        spectrum, flat = self.spectrum.to(v), v.flatten(0, 1)
+        alpha, sigma = (_repeated(value, v.shape[1]) for value in (alpha, sigma))
+
+        def variance(values: Tensor) -> Tensor:
+            return alpha * alpha * values + sigma * sigma
+
+        data = spectrum.map(flat, lambda values: alpha * values / variance(values))
+        noise = spectrum.map(flat, lambda values: sigma / variance(values))
+        return Estimate(data=data.reshape(v.shape), noise=noise.reshape(v.shape))
+
+    def trace(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+        r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64."""
+        values, counts = self.spectrum.eigenvalues()
+        values, counts = values.to(x.device), counts.to(x.device, torch.float64)
+        alpha, sigma = (_column(value, x) for value in (alpha, sigma))
+        variance = alpha * alpha * values + sigma * sigma
+        ones = torch.ones((len(x), 1), dtype=torch.float64, device=x.device)
+        data, noise = ((ones * f / variance) @ counts for f in (alpha * values, sigma))
+        return Estimate(data=data, noise=noise)
+
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
         centred = x - alpha * self.mean.to(x)
         if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
@@ -117,6 +140,18 @@ class Gaussian(Target):
             return ((alpha_t**2 * values + sigma_t**2) / (alpha_s**2 * values + sigma_s**2)).sqrt()
 
         return alpha_t * m + spectrum.map(x - alpha_s * m, stretch)
+
+
+def _repeated(value: Any, times: int) -> Any:
+    """For every vector of a sample."""
+    return value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) and value.ndim else value
+
+
+def _column(value: Any, x: Tensor) -> Any:
+    """One number a sample, ``(batch, 1)``, float64."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(x.device, torch.float64).reshape(-1, 1)
 
 
 def _principal(centred: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,19 @@ r"""Gaussian mixtures, and empirical data as one."""
 from __future__ import annotations
 
 import math
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
-from ..errors import InvalidArgumentError
+from .._tensors import check_integer, check_number, check_state
+from ..errors import InvalidArgumentError, unknown
 from ..sdes import Estimate
 from .base import Target
 from .spectrum import Spectrum
 
+_KINDS = {"dense": "full", "diagonal": "diag", "shared": "tied"}  # covariances, as scikit-learn calls them
 _CHUNK_ELEMENTS = 2**24  # batch x components x event handled at once
 
 
@@ -76,6 +78,60 @@ class GaussianMixture(Target):
         else:
             self.spectrum = Spectrum.of(covs, self.event_shape, "covs", lead)
 
+    @classmethod
+    def fit(
+        cls, data: Tensor, components: int, covariance: str = "dense", *, ridge: float = 1e-6, seed: int = 0
+    ) -> GaussianMixture:
+        r"""A mixture fitted to data by expectation maximisation, by scikit-learn.
+
+        Args:
+            data: ``(n, *event)``, n at least the number of components.
+            components: K.
+            covariance: ``"dense"``, ``"diagonal"``, or ``"shared"``, one matrix for all.
+            ridge: added to the variances in every iteration, in units of the data squared. A large one makes the
+                mixture as smooth as a network that has not learnt its details, which serves as a ``control`` of
+                `scoresde.log_likelihood`.
+            seed: of the start.
+
+        Raises:
+            ImportError: scikit-learn is not installed.
+
+        Example:
+            >>> data = torch.cat([torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) + m for m in (-9, 9)])
+            >>> GaussianMixture.fit(data, 2).means.mean(1).sort().values.round().tolist()
+            [-9.0, 9.0]
+        """
+        if not isinstance(covariance, str) or covariance not in _KINDS:
+            raise unknown("covariance", covariance, _KINDS)
+        check_state("data", data)
+        count = check_integer("components", components, low=1, high=len(data), hint=" (at most one a sample)")
+        if not bool(torch.isfinite(data).all()):
+            raise InvalidArgumentError("`data` must be finite.")
+        options = {
+            "reg_covar": check_number("ridge", ridge, low=0.0),
+            "random_state": check_integer("seed", seed, low=0, high=2**32 - 1),
+        }
+        try:
+            from sklearn import exceptions, mixture
+        except ImportError as error:
+            raise ImportError("A mixture is fitted by scikit-learn: pip install 'scoresde[train]'.") from error
+        em = mixture.GaussianMixture(count, covariance_type=_KINDS[covariance], **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)  # a hundred iterations are enough
+            try:
+                em.fit(data.detach().flatten(1).to("cpu", torch.float64).numpy())
+            except ValueError as error:
+                raise InvalidArgumentError(
+                    f"`data` does not determine {count} covariances; take fewer components, or a larger `ridge`."
+                ) from error
+        covs = torch.from_numpy(em.covariances_)
+        if covariance == "shared":
+            covs = covs.expand(count, -1, -1)
+        elif covariance == "diagonal":
+            covs = covs.reshape(count, *data.shape[1:])
+        means = torch.from_numpy(em.means_).reshape(count, *data.shape[1:]).to(data.dtype)
+        return cls(torch.from_numpy(em.weights_), means, covs)
+
     def _components(self, x: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor, Spectrum]:
         """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch,
         K, *event)``."""
@@ -97,6 +153,48 @@ class GaussianMixture(Target):
         data = (r * (self.means.to(x) + spectrum.back(alpha * spectrum.values * scaled))).sum(1)
         return Estimate(data=data, noise=(r * spectrum.back(sigma * scaled)).sum(1))
 
+    def tangent(self, x: Tensor, v: Tensor, alpha: Any, sigma: Any) -> Estimate:
+        r"""The products of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon` at x with vectors ``(batch, m,
+        *event)``; alpha and sigma are floats or broadcast against x. With :math:`a_k = S_k^{-1}(x-\alpha m_k)`,
+        :math:`\bar a = \sum r_k a_k` and :math:`\hat x_k = m_k + \alpha\Sigma_k a_k`,
+
+        .. math:: J_{\hat x}v = \sum_k r_k\big[\alpha\Sigma_kS_k^{-1}v - \hat x_k\,(a_k-\bar a)^Tv\big],\qquad
+                  J_{\hat\varepsilon}v = \sigma\sum_k r_k\big[S_k^{-1}v - a_k\,(a_k-\bar a)^Tv\big].
+        """
+        parts = self._parts(x, alpha, sigma)
+        given = v.flatten(2)
+        weights = parts.r[:, None] * torch.einsum("bkd,bmd->bmk", parts.away, given)
+        turned = given[:, :, None] if parts.basis is None else torch.einsum("bmd,kde->bmke", given, parts.basis)
+        out = []
+        for diagonal, centres in ((parts.shrink, parts.centres), (parts.inverse, parts.scaled)):
+            if parts.basis is None:
+                inner = (parts.r[:, :, None] * diagonal).sum(1)[:, None] * given
+            else:
+                inner = torch.einsum("bk,bke,bmke,kde->bmd", parts.r, diagonal, turned, parts.basis)
+            out.append((inner - torch.einsum("bmk,bkd->bmd", weights, centres)).reshape(v.shape))
+        return Estimate(data=out[0], noise=_against(sigma, v) * out[1])
+
+    def trace(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+        r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64: for
+        :math:`\hat x` it is :math:`\frac{\alpha}{\sigma^2}\,\mathrm{tr}\,\mathrm{Cov}[x_0|x]`."""
+        alpha, sigma = (v.to(torch.float64) if isinstance(v, Tensor) else v for v in (alpha, sigma))
+        parts = self._parts(x.to(torch.float64), alpha, sigma)
+        data, noise = (
+            (parts.r * (diagonal.sum(2) - (parts.away * centres).sum(2))).sum(1)
+            for diagonal, centres in ((parts.shrink, parts.centres), (parts.inverse, parts.scaled))
+        )
+        return Estimate(data=data, noise=noise * (sigma.flatten() if isinstance(sigma, Tensor) else sigma))
+
+    def _parts(self, x: Tensor, alpha: Any, sigma: Any) -> _Parts:
+        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
+        logits, scaled, spectrum = self._components(x, alpha, sigma)
+        variance = (alpha * alpha * spectrum.values + sigma * sigma).expand(scaled.shape)
+        shrink = alpha * spectrum.values / variance
+        centres = (self.means.to(x) + spectrum.back(alpha * spectrum.values * scaled)).flatten(2)
+        r, turned = logits.softmax(1), spectrum.back(scaled).flatten(2)
+        away = turned - (r[:, :, None] * turned).sum(1, keepdim=True)
+        return _Parts(r, shrink.flatten(2), (1 / variance).flatten(2), centres, turned, away, spectrum.basis)
+
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         return self._components(x, alpha, sigma)[0].logsumexp(1)
@@ -114,6 +212,24 @@ class GaussianMixture(Target):
         if chosen.basis is not None:
             deviation = (chosen.basis @ deviation.flatten(1).unsqueeze(-1)).squeeze(-1).reshape(z.shape)
         return self.means.to(z)[k] + deviation
+
+
+class _Parts(NamedTuple):
+    """Of a denoiser, ``(batch, K, D)``: the eigenvalues of :math:`\\alpha\\Sigma_k S_k^{-1}` and :math:`S_k^{-1}`, the
+    :math:`\\hat x_k`, the :math:`a_k` and what they differ from their mean; with r ``(batch, K)`` and the eigenbases."""
+
+    r: Tensor
+    shrink: Tensor
+    inverse: Tensor
+    centres: Tensor
+    scaled: Tensor
+    away: Tensor
+    basis: Tensor | None
+
+
+def _against(value: Any, v: Tensor) -> Any:
+    """One number a sample, against ``(batch, m, *event)``."""
+    return value.reshape(-1, *(1,) * (v.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 class Empirical(GaussianMixture):

@@ -1,0 +1,37 @@
+r"""The divergence of a field, :math:`\mathrm{tr}\,J`, from products with its Jacobian J.
+
+A `Divergence` belongs to one solve: its probes are drawn once, so that what is integrated is a smooth function. It
+gives one value for each of its ``paths``, whose mean is the divergence, and whose spread tells how well it is known.
+
+Forward differentiation is not used: through `torch.autograd.forward_ad` 64 products with the network of the digits take
+ten times as long as by reverse differentiation, and states repeated in a larger batch about twice as long.
+"""
+
+from .base import Divergence, Product, dot
+from .exact import Exact
+from .hutchinson import Hutchinson
+from .hutchpp import HutchPlusPlus
+from .jacobian import Backward
+from .probes import PROBES, Probe
+from .xtrace import XTrace
+
+DIVERGENCES: dict[str, type[Divergence]] = {
+    "exact": Exact,
+    "hutchinson": Hutchinson,
+    "hutch++": HutchPlusPlus,
+    "xtrace": XTrace,
+}
+
+__all__ = [
+    "DIVERGENCES",
+    "PROBES",
+    "Backward",
+    "Divergence",
+    "Exact",
+    "HutchPlusPlus",
+    "Hutchinson",
+    "Probe",
+    "Product",
+    "XTrace",
+    "dot",
+]

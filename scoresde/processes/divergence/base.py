@@ -1,0 +1,102 @@
+"""What every estimate of a trace offers."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..._tensors import take
+from ...errors import InvalidArgumentError
+from .probes import Probe
+
+Product = Callable[[Tensor], Tensor]  # v^T J of several v a sample, (batch, k, *event), shaped like v
+Normal = Callable[[Tensor], Tensor]  # a standard normal draw, like a tensor
+
+AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, unless told
+
+
+@dataclass(frozen=True)
+class Divergence(abc.ABC):
+    """How a trace is made of products with the Jacobian.
+
+    Args:
+        probes: ``(batch, m, *event)``.
+        chunk: products made at once; None for as many as fit `AT_ONCE`.
+        share: the variance of the mean of the paths, in units of the expected variance among them; None where there is
+            none to tell.
+    """
+
+    probes: Tensor
+    chunk: int | None = field(default=None, kw_only=True)
+    share: float | None = field(default=None, kw_only=True)
+
+    @classmethod
+    @abc.abstractmethod
+    def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Divergence:
+        """Made of ``count`` products for states ``(batch, *event)``.
+
+        Raises:
+            InvalidArgumentError: it cannot be made of so many.
+        """
+
+    @property
+    @abc.abstractmethod
+    def paths(self) -> int:
+        """The number of estimates that are kept apart; their mean is the divergence."""
+
+    @property
+    @abc.abstractmethod
+    def products(self) -> int:
+        """Products with the Jacobian an evaluation."""
+
+    @abc.abstractmethod
+    def __call__(self, product: Product) -> Tensor:
+        """The estimates ``(batch, paths)``, float64."""
+
+    def std_error(self, paths: Tensor) -> Tensor:
+        """The standard error of the mean of paths ``(batch, paths)``; NaN for a single one, which has no spread."""
+        count = paths.shape[1]
+        if count < 2 or not len(paths):
+            return torch.full_like(paths[:, 0], torch.nan)
+        return paths.std(1) * math.sqrt(1 / count if self.share is None else self.share)
+
+    def take(self, rows: Tensor) -> Divergence:
+        """For some samples of the batch."""
+        return replace(self, probes=take(self.probes, rows))
+
+    @property
+    def event(self) -> torch.Size:
+        """The shape of an event."""
+        return self.probes.shape[2:]
+
+    @property
+    def block(self) -> int:
+        """Products made at once."""
+        if self.chunk is not None:
+            return self.chunk
+        return max(1, AT_ONCE // max(1, len(self.probes) * self.event.numel()))
+
+    def blocks(self, product: Product, vectors: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors ``(batch, k, *event)`` in parts, and their products, flattened and in float64."""
+        for part in vectors.split(self.block, dim=1):
+            yield part.flatten(2).to(torch.float64), product(part).flatten(2).to(torch.float64)
+
+    def multiply(self, product: Product, vectors: Tensor) -> Tensor:
+        """The products with vectors ``(batch, k, D)``, float64."""
+        given = vectors.to(self.probes.dtype).reshape(*vectors.shape[:2], *self.event)
+        return torch.cat([out for _, out in self.blocks(product, given)], dim=1)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner products of samples, float64."""
+    return (a.flatten(1).to(torch.float64) * b.flatten(1)).sum(1)
+
+
+def refuse(what: str, count: int) -> InvalidArgumentError:
+    """An error of the number of products."""
+    return InvalidArgumentError(f"`probes` of {what}, got {count}.")
