@@ -7,7 +7,12 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
 - *network*: 16 held-out digits, one Rademacher probe. The published procedure is SciPy's RK45 with rtol = atol = 1e-5
   on the plain augmented flow of the batch. Errors are distances from a solve by dop853 with a tolerance of 1e-7, a
   state in float64 and the same probe; times are medians of interleaved runs.
-- *control*: the variance of the one-probe estimate, with and without a Gaussian with the digits' mean and covariance.
+- *control*: the variance of the one-probe estimate (Rademacher, 32 probes of 16 held-out digits) without a control and
+  with laws fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out digits;
+  and the median time of three solves of one probe over that without a control.
+- *estimators*: 24 products with the Jacobian, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
+  the standard error that is told, and how often the 95 % interval holds the value.
+- *products*: seconds for 64 products with the network's Jacobian, four states, medians of five interleaved rounds.
 - *coverage*: a mixture of three Gaussians in 64 dimensions, 20 states, 100 solves of each with other Rademacher probes:
   how often the 95 % interval holds the value with the exact trace, and the width of the interval over that which the
   spread of the 100 solves implies.
@@ -30,6 +35,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,8 +47,18 @@ from benchmarks._record import write
 from benchmarks._tables import load as recorded
 from benchmarks.fitted_grids import Points
 from benchmarks.work_precision import gaussian, ring
-from scoresde import Bound, bits_per_dim, chain_bound, dequantize, log_likelihood, variational_bound
+from scoresde import (
+    Bound,
+    bits_per_dim,
+    chain_bound,
+    dequantize,
+    fit_control_scale,
+    log_likelihood,
+    variational_bound,
+)
 from scoresde.discrete import BetaChain
+from scoresde.processes import Network, ReverseProcess, angle
+from scoresde.processes.divergence import DIVERGENCES, PROBES, Backward, HutchPlusPlus
 from scoresde.training import digits_split
 
 F64 = torch.float64
@@ -199,19 +215,103 @@ def measure_network(rounds: int) -> dict[str, Any]:
     return out
 
 
-def measure_control() -> dict[str, Any]:
-    """The spread of single-probe estimates."""
-    score, x = scoresde.load("digits").score(SDE), held_out(16)
+def measure_control(count: int = 16, probes: int = 32) -> dict[str, Any]:
+    """The spread of single-probe estimates with each control, as it is and scaled, and what the control takes."""
+    score, x = scoresde.load("digits").score(SDE), held_out(2 * count)
+    x, pilot = x[:count], x[count:]
     train = held_out(1437, train=True)
+    fit, mix = scoresde.targets.Gaussian.fit, scoresde.targets.GaussianMixture.fit
+    controls: dict[str, Any] = {"none": None, "Gaussian": fit(train), "Gaussian, rank 16": fit(train, 16)}
+    for components, ridge in ((30, 0.01), (10, 0.1), (30, 0.1), (100, 0.1)):
+        controls[f"mixture of {components}, ridge {ridge}"] = mix(train, components, ridge=ridge)
+    options: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3}
+    out: dict[str, Any] = {}
+    for name, law in controls.items():
+        scale = 0.0 if law is None else fit_control_scale(SDE, score, law, pilot, seed=1, **options)
+        row: dict[str, Any] = {"scale": scale}
+        for key, factor in (("variance", 1.0), ("variance, scaled", scale)):
+            given = {"control": law, "control_scale": factor, "probes": probes, "seed": 0, **options}
+            row[key] = float(log_likelihood(SDE, score, x, **given).paths.var(1).mean())
+        out[name] = row
+    seconds: dict[str, list[float]] = {name: [] for name in controls}
+    for _ in range(3):
+        for name, law in controls.items():
+            began = time.perf_counter()
+            log_likelihood(SDE, score, x, control=law, seed=0, **options)
+            seconds[name].append(time.perf_counter() - began)
+    for name, row in out.items():
+        row["time over none"] = statistics.median(seconds[name]) / statistics.median(seconds["none"])
+        print("control", name, row, flush=True)
+    return out
+
+
+@dataclass(frozen=True)
+class Published(HutchPlusPlus):
+    """Hutch++ of the Jacobian itself."""
+
+    shift: bool = field(default=False, kw_only=True)
+
+
+def measure_products(rounds: int = 5) -> dict[str, Any]:
+    """Seconds for 64 products with the network's Jacobian, batch 4, in several ways."""
+    import torch.autograd.forward_ad as forward
+
+    flow, coordinate = ReverseProcess(SDE, Network(scoresde.load("digits").score(SDE))), angle(0.2)
+    x, node = held_out(4), SDE.nodes(torch.full((4,), 0.4, dtype=F64))
+    vectors = torch.randn(4, 64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def reverse(chunk: int) -> None:
+        state, backward = x.clone().requires_grad_(True), Backward()
+        out = flow.slope(coordinate, state, node)
+        for v in vectors.split(chunk, dim=1):
+            backward(out, state, v, False)
+
+    def copies(chunk: int) -> None:
+        many = type(node)(*(value.repeat(chunk) for value in node))
+        for v in vectors.split(chunk, dim=1):
+            state = x.repeat(chunk, 1, 1, 1).requires_grad_(True)
+            torch.autograd.grad(flow.slope(coordinate, state, many), state, v.transpose(0, 1).reshape(state.shape))
+
+    def tangents() -> None:
+        with torch.no_grad(), forward.dual_level():
+            for v in vectors.unbind(1):
+                forward.unpack_dual(flow.slope(coordinate, forward.make_dual(x, v), node))
+
+    ways: dict[str, Callable[[], None]] = {f"backward, {c} at once": lambda c=c: reverse(c) for c in (1, 16, 64)}  # type: ignore[misc]
+    ways |= {"backward, 16 copies of the batch": lambda: copies(16), "forward": tangents}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _, (name, way) in itertools.product(range(rounds), ways.items()):
+        began = time.perf_counter()
+        way()
+        times[name].append(time.perf_counter() - began)
+    out = {name: statistics.median(values) for name, values in times.items()}
+    print("64 products", out, flush=True)
+    return out
+
+
+def measure_estimators(products: int = 24, digits: int = 8, repeats: int = 24) -> dict[str, Any]:
+    """Deviations from the exact trace at equal numbers of products, and the standard errors that are told."""
+    score, x = scoresde.load("digits").score(SDE), held_out(digits)
+    options: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
+    exact = log_likelihood(SDE, score, x, divergence="exact", **options).log_prob.repeat(repeats)
+    kinds: dict[str, dict[str, Any]] = {f"hutchinson, {p}": {"probe": p} for p in PROBES}
+    kinds |= {f"hutch++, {p}": {"divergence": "hutch++", "probe": p} for p in ("rademacher", "gaussian")}
+    DIVERGENCES["hutch++ without the shift"] = Published
+    kinds["hutch++ without the shift, rademacher"] = {"divergence": "hutch++ without the shift"}
+    kinds["xtrace"] = {"divergence": "xtrace"}
     out = {}
-    for name, control in (
-        ("none", None),
-        ("gaussian", scoresde.targets.Gaussian.fit(train)),
-        ("gaussian, rank 16", scoresde.targets.Gaussian.fit(train, 16)),
-    ):
-        got = log_likelihood(SDE, score, x, probes=32, seed=0, rtol=1e-3, atol=1e-3, control=control)
-        out[name] = float(got.paths.var(1).mean())
-    print("variance of one probe", out, flush=True)
+    for name, kind in kinds.items():
+        got = log_likelihood(SDE, score, x.repeat(repeats, 1, 1, 1), probes=products, seed=0, **kind, **options)
+        low, high = got.interval()
+        out[name] = {
+            "deviation": float((got.log_prob - exact).square().mean().sqrt()),
+            "standard error": float(got.std_error.square().mean().sqrt()),
+            "coverage": float(((low <= exact) & (exact <= high)).to(F64).mean()),
+            "products": products,
+            "trials": len(exact),
+        }
+        print("estimator", name, out[name], flush=True)
+    del DIVERGENCES["hutch++ without the shift"]
     return out
 
 
@@ -321,6 +421,8 @@ STAGES: dict[str, Callable[[], dict[str, Any]]] = {
     "targets": lambda: measure_targets(False),
     "network": lambda: measure_network(3),
     "control": measure_control,
+    "estimators": measure_estimators,
+    "products": measure_products,
     "coverage": measure_coverage,
     "bits": lambda: measure_bits(360),
     "bounds": lambda: measure_bounds(360),

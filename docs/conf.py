@@ -194,11 +194,39 @@ def likelihood_coverage() -> str:
     return markdown(["probes", "coverage of 95 % intervals", "width / implied", "trials"], rows, record)
 
 
-def likelihood_bits() -> str:
-    """Of the same file: the control and the bits."""
+def likelihood_control() -> str:
+    """Of the same file: the variance that controls leave."""
     record = load("likelihood")
-    control, bits = record["results"]["control"], record["results"]["bits"]
-    rows = [[f"variance of a probe, control: {name}", f"{value:.1f}"] for name, value in control.items()]
+    control = record["results"]["control"]
+    plain, rows = control["none"]["variance"], []
+    for name, row in control.items():
+        pairs = [f"{row[key]:.1f} ({plain / row[key]:.2f})" for key in ("variance", "variance, scaled")]
+        rows.append([name, *pairs, f"{row['scale']:.2f}", f"{row['time over none']:.1f}"])
+    head = ["control", "variance of one probe (gain)", "scaled", "scale", "time / none"]
+    return markdown(head, rows, record)
+
+
+def likelihood_estimators() -> str:
+    """Of the same file: estimates of the trace at equal cost."""
+    record = load("likelihood")
+    rows = [
+        [name, f"{row['deviation']:.2f}", f"{row['standard error']:.2f}", f"{row['coverage']:.3f}"]
+        for name, row in record["results"]["estimators"].items()
+    ]
+    return markdown(["24 products", "deviation, nats", "standard error told", "95 % intervals hold"], rows, record)
+
+
+def likelihood_products() -> str:
+    """Of the same file: ways to multiply with a Jacobian."""
+    record = load("likelihood")
+    rows = [[name, f"{1e3 * seconds:.0f}"] for name, seconds in record["results"]["products"].items()]
+    return markdown(["", "ms"], rows, record)
+
+
+def likelihood_bits() -> str:
+    """Of the same file: the bits."""
+    record = load("likelihood")
+    bits, rows = record["results"]["bits"], []
     for name, row in bits.items():
         text = f"{row['bits']:.3f} ± {row['standard error over digits']:.3f}"
         rows.append([f"bits a dimension of the flow, {row['digits']} {name} digits", text])
@@ -314,6 +342,9 @@ FILLED = {
     "likelihood": {
         "<!-- likelihood: targets -->": likelihood_targets,
         "<!-- likelihood: network -->": likelihood_network,
+        "<!-- likelihood: control -->": likelihood_control,
+        "<!-- likelihood: estimators -->": likelihood_estimators,
+        "<!-- likelihood: products -->": likelihood_products,
         "<!-- likelihood: bits -->": likelihood_bits,
         "<!-- likelihood: bounds -->": likelihood_bounds,
         "<!-- likelihood: coverage -->": likelihood_coverage,

@@ -107,15 +107,12 @@ class GaussianMixture(Target):
         count = check_integer("components", components, low=1, high=len(data), hint=" (at most one a sample)")
         if not bool(torch.isfinite(data).all()):
             raise InvalidArgumentError("`data` must be finite.")
-        options = {
-            "reg_covar": check_number("ridge", ridge, low=0.0),
-            "random_state": check_integer("seed", seed, low=0, high=2**32 - 1),
-        }
+        least, start = check_number("ridge", ridge, low=0.0), check_integer("seed", seed, low=0, high=2**32 - 1)
         try:
             from sklearn import exceptions, mixture
         except ImportError as error:
             raise ImportError("A mixture is fitted by scikit-learn: pip install 'scoresde[train]'.") from error
-        em = mixture.GaussianMixture(count, covariance_type=_KINDS[covariance], **options)
+        em = mixture.GaussianMixture(count, covariance_type=_KINDS[covariance], reg_covar=least, random_state=start)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)  # a hundred iterations are enough
             try:
@@ -215,8 +212,8 @@ class GaussianMixture(Target):
 
 
 class _Parts(NamedTuple):
-    """Of a denoiser, ``(batch, K, D)``: the eigenvalues of :math:`\\alpha\\Sigma_k S_k^{-1}` and :math:`S_k^{-1}`, the
-    :math:`\\hat x_k`, the :math:`a_k` and what they differ from their mean; with r ``(batch, K)`` and the eigenbases."""
+    r"""Of a denoiser, ``(batch, K, D)``: the eigenvalues of :math:`\alpha\Sigma_k S_k^{-1}` and :math:`S_k^{-1}`, the
+    :math:`\hat x_k`, the :math:`a_k` and their differences from the mean; with r ``(batch, K)`` and the eigenbases."""
 
     r: Tensor
     shrink: Tensor

@@ -89,7 +89,41 @@ def plain_and_transformed() -> tuple[Any, Any]:
     return by_autograd, torch.func.vmap(torch.func.grad(energy))
 
 
-PAIRS = [plain_and_in_place, plain_and_recomputed, plain_and_dropout, plain_and_functional, plain_and_transformed]
+class Own(torch.autograd.Function):
+    """A sine whose backward pass looks at its numbers, which it cannot do for several at once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return slope * x.cos() * float(slope.detach().isfinite().all())
+
+
+class Layer(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.function(h)
+
+
+def plain_and_own_function() -> tuple[Any, Any]:
+    return Net(Layer(torch.sin)), Net(Layer(Own.apply))
+
+
+PAIRS = [
+    plain_and_own_function,
+    plain_and_in_place,
+    plain_and_recomputed,
+    plain_and_dropout,
+    plain_and_functional,
+    plain_and_transformed,
+]
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda p: p.__name__)
@@ -195,6 +229,12 @@ def test_a_mixture_as_control() -> None:
     exact = log_likelihood(SDE, score, x, divergence="exact", **options).log_prob
     own = log_likelihood(SDE, score, x, control=target, seed=0, **options)
     torch.testing.assert_close(own.log_prob, exact, rtol=0, atol=1e-3)
+    slopes = []
+    for given in ({"divergence": "exact"}, {"control": target, "seed": 0}):
+        leaf = x.clone().requires_grad_(True)
+        got = log_likelihood(SDE, score, leaf, differentiable=True, t_start=0.05, **given, **LOOSE)
+        slopes += torch.autograd.grad(got.log_prob.sum(), leaf)
+    torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-8, atol=1e-8)
     other = targets.GaussianMixture(torch.ones(3), target.means + 0.1, scales=0.4)
     got = log_likelihood(
         SDE, score, x[:1], control=other, control_scale=0.7, probes=4_000, seed=0, rtol=1e-4, atol=1e-4

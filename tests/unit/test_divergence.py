@@ -153,6 +153,8 @@ def test_hutch_plus_plus_is_exact_for_a_multiple_of_the_identity() -> None:
         plain, ours = (HutchPlusPlus(z, shift=s)(product(some, (size,))).mean(1) - some.trace() for s in (False, True))
         assert float(ours.square().mean().sqrt()) < 1e-10 + 100 * small
         assert float(plain.square().mean().sqrt()) > 5
+    usual = DIVERGENCES["hutch++"].draw(z[:, 0], 6, PROBES["rademacher"], lambda like: z, None)
+    torch.testing.assert_close(usual(product(a, (size,))), torch.full((n, 2), -4.0 * size, dtype=F64))
 
 
 def test_hutch_plus_plus_has_no_bias_and_less_variance_on_a_falling_spectrum() -> None:

@@ -3,8 +3,8 @@ r"""The divergence of a field, :math:`\mathrm{tr}\,J`, from products with its Ja
 A `Divergence` belongs to one solve: its probes are drawn once, so that what is integrated is a smooth function. It
 gives one value for each of its ``paths``, whose mean is the divergence, and whose spread tells how well it is known.
 
-Forward differentiation is not used: through `torch.autograd.forward_ad` 64 products with the network of the digits take
-ten times as long as by reverse differentiation, and states repeated in a larger batch about twice as long.
+Products are made by reverse differentiation: forward, and by copies of the states in a larger batch, they take longer
+(``python -m benchmarks likelihood --only products``).
 """
 
 from .base import Divergence, Product, dot
