@@ -2,7 +2,6 @@
 told in."""
 
 from .bits import bits_per_dim, dequantize
-from .bound import Bound, Term, variational_bound
 from .bounds import Bound, Term, chain_bound, variational_bound
 from .control import fit_control_scale
 from .decoder import decoder_bound
