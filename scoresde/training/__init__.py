@@ -12,6 +12,7 @@ from .digits import (
     DIGITS_LEVELS,
     DigitsSplit,
     digits_split,
+    fit,
     grey_to_x,
     main,
     train_digits,
@@ -19,7 +20,7 @@ from .digits import (
 from .preset import PRESETS, Preset, train
 from .recipe import Recipe
 from .stream import Piece, Stateless
-from .trainer import Every, Progress, Trainer, fit
+from .trainer import Every, Progress, Trainer
 
 __all__ = [
     "DIGITS",

@@ -8,7 +8,7 @@ dequantisation). `digits_split` holds a fifth out; the recipe never looks at it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +21,20 @@ from ..losses import NoiseLevels, edm
 from ..nets import build
 from ..zoo import Config, Labels, Pretrained, save
 from .recipe import Recipe
-from .trainer import fit
+from .stream import Piece
+from .trainer import Trainer
 
-__all__ = ["DIGITS", "DIGITS_DATA", "DIGITS_LEVELS", "DigitsSplit", "digits_split", "grey_to_x", "main", "train_digits"]
+__all__ = [
+    "DIGITS",
+    "DIGITS_DATA",
+    "DIGITS_LEVELS",
+    "DigitsSplit",
+    "digits_split",
+    "fit",
+    "grey_to_x",
+    "main",
+    "train_digits",
+]
 
 Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what the network is told about it
 
@@ -66,6 +77,48 @@ def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         tensor([ 0., 16.])
     """
     return -1 + 2 * (v + torch.rand(v.shape, generator=generator, device=v.device)) / 17
+
+
+def fit(
+    net: nn.Module,
+    loss: Callable[..., Tensor],
+    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, Any]]],
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    progress: bool = True,
+) -> nn.Module:
+    """Train a network in place, and return its averaged copy in evaluation mode.
+
+    Args:
+        net: the network, changed in place.
+        loss: ``loss(net, x0, generator, **context) -> (batch,)``, such as `scoresde.losses.edm`.
+        draw: ``draw(batch_size, generator) -> (x0, context)``, a fresh batch.
+        recipe: the numbers.
+        generator: the source of all randomness; dropout, which only knows torch's global generator, is seeded from it,
+            and the global generator is put back afterwards.
+        progress: show a progress bar.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss knows, noise level.
+
+    Example:
+        >>> from scoresde.training import Recipe, fit
+        >>> net = scoresde.nets.build("unet", {"event_shape": (1, 2, 2), "channels": 8, "width": 8})
+        >>> draw = lambda n, generator: (torch.randn(n, 1, 2, 2, generator=generator), {})
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> fit(net, scoresde.losses.edm, draw, Recipe(steps=2), generator, progress=False).training
+        False
+    """
+
+    def stream(first: int, stop: int) -> Iterator[Piece]:
+        dropout: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        for _ in range(first, stop):
+            x0, context = draw(recipe.batch_size // recipe.accumulate, generator)
+            yield Piece(x0, context, generator, dropout)
+            dropout = None
+
+    return Trainer(net, loss, stream, recipe, progress=progress).run()
 
 
 # The recipe of the shipped network. The law of its noise levels is dense where digits take shape, and its uniform share

@@ -22,7 +22,7 @@ from .log import Log
 from .recipe import PRECISIONS, Recipe
 from .stream import Piece, Stream, described
 
-__all__ = ["Every", "Progress", "Trainer", "fit"]
+__all__ = ["Every", "Progress", "Trainer"]
 
 M = TypeVar("M", nn.Module, ScoreModel)
 _PART = "process_"  # before the names of learned parts of the process
@@ -282,45 +282,3 @@ def _conventions(model: Any) -> dict[str, Any]:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def fit(
-    net: nn.Module,
-    loss: Callable[..., Tensor],
-    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, Any]]],
-    recipe: Recipe,
-    generator: torch.Generator,
-    *,
-    progress: bool = True,
-) -> nn.Module:
-    """Train a network in place, and return its averaged copy in evaluation mode.
-
-    Args:
-        net: the network, changed in place.
-        loss: ``loss(net, x0, generator, **context) -> (batch,)``, such as `scoresde.losses.edm`.
-        draw: ``draw(batch_size, generator) -> (x0, context)``, a fresh batch.
-        recipe: the numbers.
-        generator: the source of all randomness; dropout, which only knows torch's global generator, is seeded from it,
-            and the global generator is put back afterwards.
-        progress: show a progress bar.
-
-    Raises:
-        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss knows, noise level.
-
-    Example:
-        >>> from scoresde.training import Recipe, fit
-        >>> net = scoresde.nets.build("unet", {"event_shape": (1, 2, 2), "channels": 8, "width": 8})
-        >>> draw = lambda n, generator: (torch.randn(n, 1, 2, 2, generator=generator), {})
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> fit(net, scoresde.losses.edm, draw, Recipe(steps=2), generator, progress=False).training
-        False
-    """
-
-    def stream(first: int, stop: int) -> Iterator[Piece]:
-        dropout: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-        for _ in range(first, stop):
-            x0, context = draw(recipe.batch_size // recipe.accumulate, generator)
-            yield Piece(x0, context, generator, dropout)
-            dropout = None
-
-    return Trainer(net, loss, stream, recipe, progress=progress).run()

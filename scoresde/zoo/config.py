@@ -182,8 +182,10 @@ class Config:
         try:
             chain = None if self.chain is None else Chain.from_config(self.chain)
             key = "process"
+            if self.process is None:
+                return None, chain
             with torch.random.fork_rng(devices=[]):  # initial values, drawn and replaced, leave no trace
-                process = None if self.process is None else from_config(self.process, chain)
+                process = from_config(self.process, chain)
         except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             _fail(key, f"is none: {str(error)[:500].rstrip('.')}")
         return process, chain
