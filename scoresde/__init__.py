@@ -9,7 +9,7 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import discrete, grids, losses, models, ncsnv2, nets, plot, solvers, targets, testing, training, zoo
+from . import discrete, grids, guidance, losses, models, ncsnv2, nets, plot, solvers, targets, testing, training, zoo
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
@@ -159,6 +159,7 @@ __all__ = [
     "fit_grid",
     "fit_start",
     "grids",
+    "guidance",
     "interpolate",
     "load",
     "log_likelihood",

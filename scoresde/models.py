@@ -211,6 +211,14 @@ class ScoreModel:
             prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
         )
 
+    def same_network(self, other: ScoreModel) -> bool:
+        """Whether another model asks the same network in the same way, but for the bound context."""
+        if self is other:
+            return True
+        names = ("prediction", "time_input", "input_scale", "chain", "sigma_data", "_share")
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        return self.net is other.net and same and self.sde.same_schedule(other.sde)
+
     def accepts(self, name: str) -> bool:
         """Whether the network has an argument of this name, for the ``context`` of a solve."""
         return accepts(self.net, name)
@@ -316,7 +324,7 @@ class ScoreModel:
         )
         dtype = x.dtype if parameter is None else parameter.dtype
         batch = Node(*(_per_sample(v, x) for v in node))
-        extra = {k: _per_row(v, x) for k, v in {**self.context, **context}.items()}
+        extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
         time = self._read_time(batch)
         out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
         problem = output_problem(out, x if self._share is None else _doubled(x))
@@ -489,7 +497,7 @@ def _per_sample(value: Scalar, x: Tensor) -> Tensor:
     return torch.full((len(x),), value, dtype=torch.float64, device=x.device)
 
 
-def _per_row(value: Any, x: Tensor) -> Any:
+def per_row(value: Any, x: Tensor) -> Any:
     """Numbers and 0-d tensors become ``(batch,)`` tensors; everything else is passed on."""
     if isinstance(value, bool | int | float | np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
         return torch.as_tensor(value, device=x.device).expand(len(x))

@@ -13,67 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._signatures import accepts, offers_estimates
-from ._tensors import check_number, check_positive, check_state, compute_dtype, expand, output_problem, row_times
-from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ._tensors import check_number, check_positive, expand
+from ._wrappers import ScoreFn, Wrapper, with_data
+from .errors import InvalidArgumentError
 from .sdes import AffineSDE, Estimate, Node
-from .sdes.base import times_of
 
 __all__ = ["Clip", "DynamicThreshold"]
 
 
-class Limited(abc.ABC):
+class Limited(Wrapper):
     """A score function with limits on its data estimate; subclasses give `limit`."""
 
-    def __init__(self, score_fn: Callable[..., Any], sde: AffineSDE | None = None) -> None:
-        own = getattr(score_fn, "sde", None)
-        process = own if sde is None else sde
-        if not callable(score_fn):
-            raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-        if not isinstance(process, AffineSDE):
-            raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
-        if isinstance(own, AffineSDE) and not process.same_schedule(own):
-            raise InvalidArgumentError(f"`score_fn` was made for {own!r}, but `sde` is {process!r}; leave `sde` out.")
-        self.score_fn, self.sde = score_fn, process
-        self.rowwise = bool(getattr(score_fn, "rowwise", False))
-        self.has_noise_limit = bool(getattr(score_fn, "has_noise_limit", False))
-        self.has_variance = bool(getattr(score_fn, "has_variance", False))
-        if hasattr(score_fn, "event_shape"):
-            self.event_shape = score_fn.event_shape
+    def __init__(self, score_fn: ScoreFn, sde: AffineSDE | None = None) -> None:
+        super().__init__((score_fn,), sde)
 
     @abc.abstractmethod
     def limit(self, data: Tensor) -> Tensor:
         """The data estimate, within its limits."""
 
-    def accepts(self, name: str) -> bool:
-        """As the score function."""
-        return accepts(self.score_fn, name)
-
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
-        """The limited `Estimate` at a node; what solvers call."""
-        alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
-        if offers_estimates(self.score_fn):
-            given = self.score_fn.estimate(x, node, **context)  # type: ignore[attr-defined]
-        else:
-            noise = -sigma * _checked(self.score_fn(x, row_times(node.t, x), **context), x)
-            given = Estimate(data=(x - sigma * noise) / alpha, noise=noise)
-        data = self.limit(given.data)
-        return given._replace(data=data, noise=given.noise + (given.data - data) * (alpha / sigma))
-
-    def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:
-        """The score of the limited estimate, shaped like ``x``."""
-        check_state("x", x)
-        state = x.to(compute_dtype(x.dtype))
-        node = self.sde.nodes(times_of(state, t))
-        return (-self.estimate(state, node, **context).noise / expand(node.sigma, state)).to(x.dtype)
-
-
-def _checked(score: Any, x: Tensor) -> Tensor:
-    """A score, if it is one of the state: what comes after would broadcast it."""
-    problem = output_problem(score, x)
-    if problem is not None:
-        raise ScoreFnError(f"The score function {problem}.")
-    return score
+    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        given = self.ask(self.score_fns[0], x, node, context)
+        return with_data(given, self.limit(given.data), x, node)
 
 
 class Clip(Limited):

@@ -27,6 +27,7 @@ class Network:
         last: the tensors that the last evaluation returned.
         has_variance: whether the estimates have the variance of a reverse step; a score function says so by an
             attribute of this name.
+        has_shift: whether guidance can be told from what it guides, see `split`; likewise.
     """
 
     def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
@@ -37,6 +38,7 @@ class Network:
         self.last: tuple[Tensor, ...] = ()
         self.gives_estimates = offers_estimates(score_fn)
         self.has_variance = self.gives_estimates and bool(getattr(score_fn, "has_variance", False))
+        self.has_shift = self.gives_estimates and bool(getattr(score_fn, "has_shift", False))
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
@@ -53,13 +55,24 @@ class Network:
         noise = self._evaluate(x, node) * -sigma
         return Estimate(data=(x - sigma * noise) / expand(node.alpha, x), noise=noise)
 
+    def split(self, x: Tensor, node: Node) -> tuple[Estimate, Tensor | None]:
+        """The estimate without guidance, and the gradient that guidance adds to the score, if any; one evaluation."""
+        shift: Tensor | None = None
+
+        def ask(x: Tensor, node: Node, **context: Any) -> Estimate:
+            nonlocal shift
+            estimate, shift = self.score_fn.split(x, node, **context)  # type: ignore[attr-defined]
+            return estimate
+
+        return self._evaluate(x, node, ask), shift
+
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""
         part = copy.copy(self)
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part
 
-    def _evaluate(self, x: Tensor, node: Node) -> Any:
+    def _evaluate(self, x: Tensor, node: Node, ask: Callable[..., Any] | None = None) -> Any:
         # inference tensors do not tell when they are written to; of others the callee may set the flag of gradients
         given = x.clone() if x.is_inference() else x.detach()
         tracked = torch.is_grad_enabled() and x.requires_grad
@@ -68,7 +81,8 @@ class Network:
         version = None if x.is_inference() else x._version
         out: Any
         if self.gives_estimates:
-            out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)  # type: ignore[attr-defined]
+            ask = self.score_fn.estimate if ask is None else ask  # type: ignore[attr-defined]
+            out = self._checked_estimate(ask(given, node, **self.context), x, node)
         else:
             out = self._checked(self.score_fn(given, row_times(node.t, x), **self.context), x, node)
         self.calls += 1

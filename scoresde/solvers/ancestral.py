@@ -62,6 +62,12 @@ class Ancestral(Solver):
     Args:
         variance: ``"small"``, ``"large"``, or ``"learned"`` for a network with improved DDPM's variance v (one number
             an element, `ScoreModel.variance`).
+        condition: how a `scoresde.guidance.classifier_guidance` (or ``likelihood_guidance``) of the score acts, with
+            :math:`u = w\,\nabla\log p(y|x_s)`. ``"score"``: through the guided :math:`\hat x`, as in every method,
+            which shifts the mean of a step by :math:`\alpha_t(1-e^{-2h})(\sigma_s^2/\alpha_s)\,u`. ``"mean"``: by
+            :math:`\Sigma\,u` with the variance of the step, :math:`\Sigma = \tilde\sigma^2(1-e^{-2h})`, the published
+            ``condition_mean``. Its ratio to the first is :math:`\alpha_s/\alpha_t` with the large variance and
+            :math:`(\alpha_s/\alpha_t)(\sigma_t/\sigma_s)^2` with the small one: 1 to first order in the step.
 
     Differs from:
         DDPM and improved DDPM, which clip :math:`\hat x`; score_sde's ``AncestralSamplingPredictor``, which knows VE
@@ -83,9 +89,12 @@ class Ancestral(Solver):
         Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, eq. 15.
         https://arxiv.org/abs/2102.09672
         Kingma et al. (2021), Variational Diffusion Models, appendix A. https://arxiv.org/abs/2107.00630
+        Dhariwal, Nichol (2021), Diffusion Models Beat GANs on Image Synthesis, algorithm 1 (the shift of the mean, with
+        the gradient at :math:`x_s`). https://arxiv.org/abs/2105.05233
     """
 
     variance: str = "small"
+    condition: str = "score"
 
     name: ClassVar[str] = "ancestral"
     kind: ClassVar[str] = "sde"
@@ -99,20 +108,33 @@ class Ancestral(Solver):
     def __post_init__(self) -> None:
         if not isinstance(self.variance, str) or self.variance not in AMPLITUDES:
             raise unknown("variance", self.variance, AMPLITUDES)
+        if self.condition not in ("score", "mean"):
+            raise unknown("condition", self.condition, ("score", "mean"))
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
         if self.variance == "learned" and not process.network.has_variance:
             raise InvalidArgumentError(NONE_LEARNED)
+        if self.condition == "mean" and not process.network.has_shift:
+            raise InvalidArgumentError(
+                "condition='mean' needs a score function that classifier_guidance or likelihood_guidance made, of a "
+                "known process, and nothing around it; take condition='score'."
+            )
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         shrink = -expm1(2 * (start.lam - stop.lam))  # 1 - exp(-2h)
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
-        estimate = process.estimate(x, start)
+        shift: Tensor | None = None
+        if self.condition == "mean":
+            estimate, shift = process.network.split(x, start)
+        else:
+            estimate = process.estimate(x, start)
         mean = expand(keep, x) * x + expand(stop.alpha * shrink, x) * estimate.data
+        amplitude = AMPLITUDES[self.variance](start, stop, estimate)
+        if shift is not None:
+            mean = mean + expand(amplitude * amplitude, x) * expand(shrink, x) * shift
         clean = not isinstance(stop.sigma, Tensor) and stop.sigma == 0.0
-        amplitude = 0.0 if clean else AMPLITUDES[self.variance](start, stop, estimate)
-        std = expand(amplitude, x) * expand(shrink**0.5, x)
+        std = expand(0.0 if clean else amplitude, x) * expand(shrink**0.5, x)
         return StepResult(mean + std * noise.increment(start.t, stop.t, x))

@@ -49,8 +49,12 @@ class Target(abc.ABC):
         """The log-density in nats, ``(batch,)``: of the data, or of the data diffused to time ``t`` of ``sde``."""
         self._check(x)
         x = x.to(compute_dtype(x.dtype))
+        return self._log_prob(x, *self._scales(x, sde, t))
+
+    def _scales(self, x: Tensor, sde: AffineSDE | None, t: Any) -> tuple[Any, Any]:
+        """The kernel's scales, broadcast against ``x``."""
         alpha, sigma = _kernel(sde, t)
-        return self._log_prob(x, expand(alpha, x), expand(sigma, x))
+        return expand(alpha, x), expand(sigma, x)
 
     def sample(
         self, n: int, sde: AffineSDE | None = None, t: Any = None, generator: torch.Generator | None = None

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, check_state
+from .._tensors import check_integer, check_number, check_state, compute_dtype
 from ..errors import InvalidArgumentError, unknown
-from ..sdes import Estimate
+from ..sdes import AffineSDE, Estimate
 from .base import Target
 from .spectrum import Spectrum
 
@@ -195,6 +195,20 @@ class GaussianMixture(Target):
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         return self._components(x, alpha, sigma)[0].logsumexp(1)
+
+    def log_responsibilities(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
+        r"""The exact classifier: :math:`\log p(k|x)` of each component, ``(batch, K)``, of the data or of the data
+        diffused to time ``t`` of ``sde``.
+
+        Example:
+            >>> pair = GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=1.0)
+            >>> pair.log_responsibilities(torch.zeros(1, 1)).exp()
+            tensor([[0.5000, 0.5000]])
+        """
+        self._check(x)
+        x = x.to(compute_dtype(x.dtype))
+        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in self._scales(x, sde, t))
+        return self._components(x, alpha, sigma)[0].log_softmax(1)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         k = (

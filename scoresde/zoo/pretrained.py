@@ -203,7 +203,7 @@ class Pretrained:
                 raise unknown("context", name, [labels.name])
         value = context.get(labels.name) if labels else None
         per_sample = isinstance(value, Tensor) and value.ndim > 0
-        checked = {} if labels is None or value is None else {labels.name: _check_label(labels, value)}
+        checked = {} if labels is None else {labels.name: labels.null if value is None else _check_label(labels, value)}
         wanted = self.sde if sde is None else sde
         own = wanted if self.native is None else self.native
         model = self.config.model(self.net, own, self.chain, context=checked).on(wanted)

@@ -1,0 +1,41 @@
+r"""Guidance: score functions made from score functions, for any solver.
+
+By Bayes' rule :math:`\nabla\log p(x_t|y) = \nabla\log p(x_t) + \nabla\log p(y|x_t)`, so a conditional law needs nothing
+but another score. Every function here takes score functions and returns one: they compose, no solver knows of them, and
+solvers that ask for estimates get estimates, with :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
+
+======================== ===========================================================================
+`classifier_guidance`    :math:`s + w\,\nabla\log p(y|x_t)`
+`classifier_free`        :math:`u + w(c - u)`: w = 1 is the conditional c, 0 the unconditional u
+`autoguidance`           the same, with a weaker network in place of u
+`likelihood_guidance`    :math:`s + w\,\nabla_{x_t}\log p(y|\hat x(x_t))`
+`conditional`            a score function with its labels bound
+`product`                :math:`b + \sum_i w_i(s_i - b)`: what has all concepts
+`negation`               :math:`b + w(b - s)`: what does not have one
+`mixture`                :math:`\sum_i r_i s_i`: what has one of them; needs densities
+`temperature`            a law drawn together, or spread
+======================== ===========================================================================
+
+With :math:`w \neq 1` the guided score at time t is that of the tilted law :math:`p_t(x)\,p(y|x_t)^w`, but these laws
+are not diffusions of the one at t = 0: neither the probability flow nor the reverse SDE of the guided score ends in
+:math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which know one level only, do.
+"""
+
+from .classifier import classifier_guidance
+from .combination import autoguidance, classifier_free, negation, product
+from .conditional import conditional
+from .likelihood import likelihood_guidance
+from .mixture import mixture
+from .temperature import temperature
+
+__all__ = [
+    "autoguidance",
+    "classifier_free",
+    "classifier_guidance",
+    "conditional",
+    "likelihood_guidance",
+    "mixture",
+    "negation",
+    "product",
+    "temperature",
+]

@@ -1,0 +1,152 @@
+"""Guidance by the gradient of a classifier."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._signatures import accepts
+from .._tensors import check_number, expand, row_times
+from .._wrappers import ScoreFn, Wrapper
+from ..errors import InvalidTypeError
+from ..sdes import AffineSDE, Estimate, Node
+from .gradient import gradient_of, usable
+from .interval import Interval
+
+
+class Shifted(Wrapper):
+    r"""A score with a gradient added; subclasses give it.
+
+    With :math:`v = w\,\nabla\log p(y|x_t)`: :math:`\hat\varepsilon \leftarrow \hat\varepsilon - \sigma v` and
+    :math:`\hat x \leftarrow \hat x + (\sigma^2/\alpha)\,v`.
+    """
+
+    has_shift = True
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        name: str,
+        function: Callable[..., Any],
+        scale: float,
+        interval: Sequence[float | None] | None,
+        sde: AffineSDE | None,
+    ) -> None:
+        if not callable(function):
+            raise InvalidTypeError(f"`{name}` must be callable, got {type(function).__name__}.")
+        self.name, self.function = name, function
+        self.scale = check_number("scale", scale)
+        self.interval = Interval.of(interval)
+        self.needs_process = self.needs_process or not self.interval.whole
+        super().__init__((score_fn,), sde)
+        self.rowwise = self.rowwise and bool(getattr(function, "rowwise", True))
+        # where alpha = 0 the shift of the data would be infinite, if there is one
+        self.has_noise_limit = self.has_noise_limit and self.interval.low > -torch.inf
+
+    def accepts(self, name: str) -> bool:
+        """Whether the score function, or what guides it, takes a context of this name."""
+        return super().accepts(name) or accepts(self.function, name)
+
+    def split(self, x: Tensor, node: Node, **context: Any) -> tuple[Estimate, Tensor | None]:
+        """The estimate without guidance, and :math:`v`, shaped like ``x``; None where nothing guides."""
+        inside = self.interval.inside(node)
+        if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
+            return self._base(x, node, context)
+        estimate, below, slope = self._slope(x, node, context)
+        shift = self.scale * slope.to(x.dtype)
+        if inside is not True:
+            shift = torch.where(expand(inside.to(x.device), shift).bool(), shift, torch.zeros_like(shift))
+        return estimate, shift if below is None else below + shift
+
+    @abc.abstractmethod
+    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None, Tensor]:
+        """What `_base` gives, and the gradient."""
+
+    def _base(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None]:
+        """The estimate of the score function, and what guides it itself."""
+        score_fn = self.score_fns[0]
+        given = taken(score_fn, context)
+        if isinstance(score_fn, Shifted):
+            return score_fn.split(x, node, **given)
+        return self.ask(score_fn, x, node, given), None
+
+    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        estimate, shift = self.split(x, node, **context)
+        return estimate if shift is None else moved(estimate, shift, x, node)
+
+
+def moved(estimate: Estimate, shift: Tensor, x: Tensor, node: Node) -> Estimate:
+    """The estimate whose score is larger by ``shift``."""
+    alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
+    return estimate._replace(data=estimate.data + (sigma * sigma / alpha) * shift, noise=estimate.noise - sigma * shift)
+
+
+def taken(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
+    """What a callable takes of a context."""
+    return {k: v for k, v in context.items() if accepts(function, k)}
+
+
+class ClassifierGuidance(Shifted):
+    """See `classifier_guidance`."""
+
+    needs_process = False
+
+    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None, Tensor]:
+        estimate, below = self._base(x, node, context)
+        given, t = taken(self.function, context), row_times(node.t, x)
+
+        def value(y: Tensor) -> tuple[Any, None]:
+            return self.function(y, t.clone(), **{k: usable(v) for k, v in given.items()}), None
+
+        return estimate, below, gradient_of(value, x, self.name)[0]
+
+
+def classifier_guidance(
+    score_fn: ScoreFn,
+    log_prob: Callable[..., Tensor],
+    scale: float = 1.0,
+    interval: Sequence[float | None] | None = None,
+    *,
+    sde: AffineSDE | None = None,
+) -> ClassifierGuidance:
+    r"""Guidance by a classifier of noisy data:
+
+    .. math:: s(x_t, t) + w\,\nabla_{x_t}\log p(y|x_t).
+
+    With w = 1 and the classifier that belongs to the score this is the score of :math:`p_t(x|y)`, and every solver
+    samples :math:`p(x|y)`. For other scales see `scoresde.guidance`. An evaluation calls the score function once, and
+    the classifier once forwards and once backwards; nothing is kept from step to step.
+
+    Of DDPM's two forms, this is ``condition_score``; ``condition_mean``, which shifts the mean of a reverse step by
+    :math:`w\,\Sigma\,\nabla\log p(y|x_t)` instead, is the option ``condition="mean"`` of `scoresde.solvers.Ancestral`.
+
+    Args:
+        score_fn: a `ScoreModel`, a target's score, or any score function.
+        log_prob: ``log_prob(x, t, **context) -> (batch,)``, differentiable in x by autograd, up to a constant of x; it
+            gets x in the dtype of the state, t as ``(batch,)``, and those of the solve's ``context`` that it takes.
+            Labels of each sample belong there. One that holds something of each sample itself should have an attribute
+            ``rowwise = False``; finished samples then stay in the batch.
+        scale: w; 0 does not call ``log_prob``.
+        interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
+        sde: the process, if the score function does not know it; needed for ``interval`` only.
+
+    Raises:
+        ScoreFnError: in a call, ``log_prob`` did not return one value a sample, or its gradient is blocked.
+
+    Example:
+        >>> sde = scoresde.VPSDE()
+        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.3)
+        >>> right = lambda x, t: target.log_responsibilities(x, sde, t)[:, 1]
+        >>> x = scoresde.solve(sde, classifier_guidance(target.score(sde), right), seeds=range(50)).x
+        >>> bool((x.mean() - 1).abs() < 0.2)
+        True
+
+    References:
+        Dhariwal, Nichol (2021), Diffusion Models Beat GANs on Image Synthesis, section 4.
+        https://arxiv.org/abs/2105.05233
+    """
+    return ClassifierGuidance(score_fn, "log_prob", log_prob, scale, interval, sde)

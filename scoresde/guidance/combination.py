@@ -1,0 +1,260 @@
+r"""Weighted sums of scores.
+
+A sum of scores with weights that sum to one is one of estimates, :math:`\hat x = \sum w_i\hat x_i` and
+:math:`\hat\varepsilon = \sum w_i\hat\varepsilon_i`; what is missing to one is the weight of a flat law, of score 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._signatures import accepts
+from .._tensors import check_number, expand
+from .._wrappers import ScoreFn, Wrapper, bound_names, with_data
+from ..errors import InvalidArgumentError
+from ..sdes import AffineSDE, Estimate, Node
+from .interval import Interval
+from .together import ask_together
+
+
+class Combination(Wrapper):
+    """A weighted sum of scores; outside the interval the first alone.
+
+    Args:
+        score_fns, weights: one weight each.
+        keeps: which of them keep their own labels when a solve gives others.
+        interval: see `classifier_free`.
+        rescale: see `classifier_free`.
+        sde: the process.
+    """
+
+    def __init__(
+        self,
+        score_fns: Sequence[ScoreFn],
+        weights: Sequence[float],
+        keeps: Sequence[bool],
+        interval: Sequence[float | None] | None = None,
+        rescale: float = 0.0,
+        sde: AffineSDE | None = None,
+    ) -> None:
+        self.weights, self.keeps = tuple(weights), tuple(keeps)
+        self.interval = Interval.of(interval)
+        self.rescale = check_number("rescale", rescale, low=0.0, high=1.0)
+        self.needs_process = not self.interval.whole or self.rescale > 0
+        super().__init__(tuple(score_fns), sde)
+        self.flat = 1.0 - sum(self.weights)
+        self.flat = 0.0 if abs(self.flat) < 1e-12 else self.flat  # what rounding leaves
+        self.has_noise_limit = self.has_noise_limit and not self.flat
+
+    def accepts(self, name: str) -> bool:
+        """Whether one of the score functions takes a context of this name from a solve."""
+        return any(self._takes(i, name) for i in range(len(self.score_fns)))
+
+    def _takes(self, i: int, name: str) -> bool:
+        score_fn = self.score_fns[i]
+        return accepts(score_fn, name) and not (self.keeps[i] and name in bound_names(score_fn))
+
+    def _asked(self, which: Sequence[int], x: Tensor, node: Node, context: dict[str, Any]) -> list[Estimate]:
+        contexts = [{k: v for k, v in context.items() if self._takes(i, k)} for i in which]
+        return ask_together(self.ask, [self.score_fns[i] for i in which], x, node, contexts)
+
+    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        inside = self.interval.inside(node)
+        if inside is False or (inside is not True and not bool(inside.any())):
+            return self._asked([0], x, node, context)[0]
+        first = self.rescale > 0 or inside is not True
+        which = [i for i, w in enumerate(self.weights) if w or (first and i == 0)]
+        if not which:
+            return _flat(x, node)
+        estimates = self._asked(which, x, node, context)
+        base = estimates[0]
+        rest = [(self.weights[i], e) for i, e in zip(which[1:], estimates[1:], strict=True)]
+        if self.flat:
+            rest.append((self.flat, _flat(x, node)))
+        if not rest:
+            return base
+        data, noise = base.data, base.noise
+        for w, e in rest:
+            data, noise = data.add(e.data - base.data, alpha=w), noise.add(e.noise - base.noise, alpha=w)
+        guided = base._replace(data=data, noise=noise)
+        if self.rescale:
+            guided = with_data(guided, _rescaled(guided.data, base.data, self.rescale), x, node)
+        if inside is True:
+            return guided
+        mask = inside.to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+        pairs = {k: torch.where(mask, getattr(guided, k), getattr(base, k)) for k in ("data", "noise")}
+        return base._replace(**pairs)
+
+
+def _flat(x: Tensor, node: Node) -> Estimate:
+    """Of a law whose score is 0."""
+    return Estimate(data=x / expand(node.alpha, x), noise=torch.zeros_like(x))
+
+
+def _rescaled(data: Tensor, like: Tensor, share: float) -> Tensor:
+    """Partly with the standard deviation, over a sample's elements, of other data."""
+    if data[0:1].numel() == 1:
+        raise InvalidArgumentError("`rescale` needs events of two numbers or more: one has no standard deviation.")
+    own, wanted = (v.flatten(1).std(1, correction=0) for v in (data, like))
+    ratio = wanted / own.clamp_min(torch.finfo(data.dtype).tiny)
+    return data * expand(1 - share + share * ratio, data)
+
+
+def classifier_free(
+    conditional: ScoreFn,
+    unconditional: ScoreFn,
+    scale: float,
+    interval: Sequence[float | None] | None = None,
+    rescale: float = 0.0,
+    *,
+    sde: AffineSDE | None = None,
+) -> Combination:
+    r"""Classifier-free guidance, with c the conditional and u the unconditional score:
+
+    .. math:: u + w\,(c - u).
+
+    The scale w is 1 for the conditional, which alone is then evaluated, bitwise; 0 for the unconditional; above 1 it
+    exaggerates. (Papers that write :math:`(1+w')c - w'u` mean :math:`w = 1 + w'`.) Where both are one network with
+    different labels, as ``network.score(sde, label=3)`` and ``network.score(sde)``, or two `conditional` ones of one
+    ``rowwise`` score function, they are one call of twice the batch.
+
+    With :math:`w > 1` the samples have no simple law: see `scoresde.guidance`.
+
+    Args:
+        conditional, unconditional: score functions of one process. Of the ``context`` of a solve, labels go to the
+            conditional; the unconditional keeps its own.
+        scale: w.
+        interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` (`AffineSDE.log_snr`, the same for every
+            process) is in ``(low, high)``; elsewhere the conditional alone is evaluated. None is open.
+        rescale: :math:`\phi` in [0, 1]: the guided :math:`\hat x` gets the standard deviation, over a sample's
+            elements, of the conditional one, to this share.
+        sde: the process, if neither knows it; needed for ``interval`` and ``rescale`` only.
+
+    Differs from:
+        Lin et al. and diffusers rescale what the network predicts; here it is the data estimate, whatever is predicted.
+        Kynkäänniemi et al. give the interval in EDM's :math:`\sigma`; its log-SNR is :math:`-2\ln\sigma`.
+
+    Example:
+        >>> sde, network = scoresde.VPSDE(), scoresde.load("digits")
+        >>> guided = classifier_free(network.score(sde, label=3), network.score(sde), 2.0)
+        >>> scoresde.solve(sde, guided, method="unipc", steps=5, seeds=range(4)).evaluations
+        5
+
+    References:
+        Ho, Salimans (2022), Classifier-Free Diffusion Guidance, eq. 6. https://arxiv.org/abs/2207.12598
+        Kynkäänniemi et al. (2024), Applying Guidance in a Limited Interval. https://arxiv.org/abs/2404.07724
+        Lin et al. (2023), Common Diffusion Noise Schedules and Sample Steps are Flawed, section 3.4.
+        https://arxiv.org/abs/2305.08891
+    """
+    w = check_number("scale", scale)
+    _apart("conditional", conditional, "unconditional", unconditional)
+    return Combination((conditional, unconditional), (w, 1 - w), (False, True), interval, rescale, sde)
+
+
+def autoguidance(
+    score_fn: ScoreFn,
+    weak: ScoreFn,
+    scale: float,
+    interval: Sequence[float | None] | None = None,
+    *,
+    sde: AffineSDE | None = None,
+) -> Combination:
+    r"""Guidance of a network by a weaker one of the same data, smaller or less trained:
+    :math:`s_{weak} + w\,(s - s_{weak})`.
+
+    Args:
+        score_fn, weak: score functions of one process; the ``context`` of a solve goes to both.
+        scale: w, 1 for the network alone.
+        interval, sde: as in `classifier_free`.
+
+    Example:
+        >>> good, weak = lambda x, t: -x, lambda x, t: -0.5 * x
+        >>> autoguidance(good, weak, 2.0)(torch.ones(1, 1), 0.5)
+        tensor([[-1.5000]])
+
+    References:
+        Karras et al. (2024), Guiding a Diffusion Model with a Bad Version of Itself. https://arxiv.org/abs/2406.02507
+    """
+    w = check_number("scale", scale)
+    _apart("score_fn", score_fn, "weak", weak)
+    return Combination((score_fn, weak), (w, 1 - w), (False, False), interval, sde=sde)
+
+
+def product(
+    *score_fns: ScoreFn,
+    weights: Sequence[float] | None = None,
+    base: ScoreFn | None = None,
+    sde: AffineSDE | None = None,
+) -> Combination:
+    r"""What has all of several concepts: with b the score without any,
+
+    .. math:: b + \sum_i w_i(s_i - b),\qquad p_b\prod_i (p_i/p_b)^{w_i}.
+
+    Without a base it is the product of experts :math:`\prod_i p_i^{w_i}`. Where noise rules this has not the width of
+    the process's prior, unless the weights sum to one; the base mends that.
+
+    The products at different times are not a diffusion of the last one: use Langevin moves, or take it as a heuristic.
+
+    Args:
+        score_fns: one or more, of one process; each keeps its labels.
+        weights: one each, by default 1.
+        base: the score of the data without a concept.
+        sde: the process, if none knows it.
+
+    Example:
+        >>> left, right = lambda x, t: -(x - 1), lambda x, t: -(x - 3)
+        >>> product(left, right, base=lambda x, t: -x)(torch.zeros(1, 1), 0.5)
+        tensor([[4.]])
+
+    References:
+        Liu et al. (2022), Compositional Visual Generation with Composable Diffusion Models, eq. 11.
+        https://arxiv.org/abs/2206.01714
+        Du et al. (2023), Reduce, Reuse, Recycle. https://arxiv.org/abs/2302.11552
+    """
+    w = _weights(score_fns, weights)
+    if base is None:
+        return Combination(score_fns, w, [True] * len(w), sde=sde)
+    return Combination((base, *score_fns), (1 - sum(w), *w), [True] * (len(w) + 1), sde=sde)
+
+
+def negation(base: ScoreFn, concept: ScoreFn, scale: float = 1.0, *, sde: AffineSDE | None = None) -> Combination:
+    r"""What does not have a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
+
+    Args:
+        base: the score of the data; the ``context`` of a solve goes to it.
+        concept: the score of what to stay away from; it keeps its labels.
+        scale: w, 0 for the base alone.
+        sde: the process, if neither knows it.
+
+    Example:
+        >>> negation(lambda x, t: -x, lambda x, t: -(x - 1))(torch.zeros(1, 1), 0.5)
+        tensor([[-1.]])
+
+    References:
+        Liu et al. (2022), eq. 13. https://arxiv.org/abs/2206.01714
+    """
+    w = check_number("scale", scale)
+    _apart("base", base, "concept", concept)
+    return Combination((base, concept), (1 + w, -w), (False, True), sde=sde)
+
+
+def _apart(name: str, a: ScoreFn, other: str, b: ScoreFn) -> None:
+    if a is b:
+        raise InvalidArgumentError(
+            f"`{name}` and `{other}` are the same score function, so their difference is 0; bind other labels, "
+            f"as scoresde.guidance.conditional(score_fn, label=3) does."
+        )
+
+
+def _weights(score_fns: Sequence[ScoreFn], weights: Any) -> tuple[float, ...]:
+    if not score_fns:
+        raise InvalidArgumentError("`score_fns` are missing: write product(first, second).")
+    if weights is None:
+        return (1.0,) * len(score_fns)
+    if len(weights) != len(score_fns):
+        raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(weights)}.")
+    return tuple(check_number(f"weights[{i}]", w) for i, w in enumerate(weights))

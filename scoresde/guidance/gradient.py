@@ -1,0 +1,86 @@
+"""Gradients of a user's log-density, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ScoreFnError
+from ..sdes import Estimate
+from ..sdes.records import LearnedEstimate
+
+
+def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: str) -> tuple[Tensor, Any]:
+    """The gradient, shaped like ``x``, of a function ``(batch, …) -> ((batch,) values, anything)``, and the anything.
+
+    The graph is kept where a gradient of it may be asked for: while torch records, and if x or something else in it
+    requires one. It works under ``torch.no_grad`` and ``torch.inference_mode``.
+    """
+    records = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        y = x if records and x.requires_grad else x.detach().clone().requires_grad_(True)
+        value, extra = function(y)
+        check_values(value, x, name)
+        keep = records and value.requires_grad and (y is x or _has_others(value, y))
+        slope = None
+        if value.requires_grad:
+            slope = torch.autograd.grad(value.sum(), y, create_graph=keep, allow_unused=True)[0]
+        if slope is None:
+            raise ScoreFnError(_blocked(function, x, value, name))
+    return slope, extra if keep or not isinstance(extra, Estimate) else _detached(extra)
+
+
+def usable(value: Any) -> Any:
+    """A tensor that autograd may keep: those made under ``torch.inference_mode`` are cloned."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def check_values(value: Any, x: Tensor, name: str) -> None:
+    """Refuse what is not one floating-point value a sample."""
+    if not isinstance(value, Tensor) or value.shape != (len(x),):
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ScoreFnError(
+            f"`{name}` must return ({len(x)},), one value a sample, got {got}. (Labels of each sample belong into the "
+            f"`context` of the solve, which is cut with the batch.)"
+        )
+    if not value.dtype.is_floating_point or value.device != x.device:
+        raise ScoreFnError(
+            f"`{name}` must return real numbers on {x.device}, like x, got {value.dtype} on {value.device}."
+        )
+
+
+def _has_others(value: Tensor, y: Tensor) -> bool:
+    """Whether a graph has a leaf that requires a gradient besides y."""
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and variable is not y:
+            return True
+        todo += [parent for parent, _ in node.next_functions]
+    return False
+
+
+def _blocked(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, value: Tensor, name: str) -> str:
+    """Why there is no gradient: asked again elsewhere, the value tells."""
+    with torch.no_grad():
+        moved = function(x.detach() + 0.1)[0]
+    if torch.equal(moved, value.detach()):
+        return f"`{name}` does not depend on x, so it guides nothing; leave the guidance out, or set scale=0."
+    return (
+        f"`{name}` depends on x, but its gradient is blocked (torch.no_grad, .detach() or .numpy() in it, or in what it "
+        f"calls?)."
+        f"`{name}` depends on x, but its gradient is blocked (torch.no_grad, .detach() or .numpy() in it or in what it "
+
+
+def _detached(estimate: Estimate) -> Estimate:
+    parts = Estimate(*(v.detach() for v in estimate))
+    return (
+        LearnedEstimate(*parts, variance=estimate.variance.detach()) if isinstance(estimate, LearnedEstimate) else parts
+    )

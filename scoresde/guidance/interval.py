@@ -1,0 +1,51 @@
+"""Where guidance acts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .._tensors import check_number, number
+from ..errors import InvalidArgumentError, InvalidTypeError
+from ..sdes import Node
+
+
+class Interval(NamedTuple):
+    r"""Log-SNRs, :math:`\ln\alpha^2/\sigma^2`, from ``low`` to ``high``, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @classmethod
+    def of(cls, given: Sequence[float | None] | None) -> Interval:
+        """From two numbers, or None for everywhere; an end may be None or infinite."""
+        if given is None:
+            return cls()
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) != 2:
+            raise InvalidTypeError(
+                f"`interval` must be two log-SNRs (low, high), such as (float(sde.log_snr(0.8)), "
+                f"float(sde.log_snr(0.2))), got {given!r}."
+            )
+        low, high = (_end(v, open_end) for v, open_end in zip(given, (-math.inf, math.inf), strict=True))
+        if not low < high:
+            raise InvalidArgumentError(
+                f"`interval` must be (low, high) in log-SNR, which is low where noise rules, got {tuple(given)}."
+            )
+        return cls(low, high)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Interval()
+
+    def inside(self, node: Node) -> Any:
+        """Whether a node is inside: a bool, or a mask ``(batch,)`` where times are per sample."""
+        if self.whole:
+            return True
+        log_snr = 2 * number(node.lam)
+        return (self.low <= log_snr) & (log_snr <= self.high)
+
+
+def _end(value: Any, open_end: float) -> float:
+    return open_end if value is None or value in (-math.inf, math.inf) else check_number("interval", value)

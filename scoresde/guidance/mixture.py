@@ -1,0 +1,100 @@
+"""What has one of several concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_number, expand, row_times
+from .._wrappers import ScoreFn, Wrapper
+from ..errors import InvalidArgumentError, InvalidTypeError
+from ..sdes import AffineSDE, Estimate, Node
+from .gradient import check_values
+from .together import ask_together
+
+
+class Mixture(Wrapper):
+    """See `mixture`."""
+
+    needs_process = False
+
+    def __init__(
+        self,
+        score_fns: Sequence[ScoreFn],
+        log_probs: Sequence[Callable[[Tensor, Tensor], Tensor]],
+        weights: Sequence[float] | None = None,
+        sde: AffineSDE | None = None,
+    ) -> None:
+        if len(score_fns) < 1 or len(log_probs) != len(score_fns):
+            raise InvalidArgumentError(
+                f"`log_probs` must be one for each score function, got {len(log_probs)} for {len(score_fns)}."
+            )
+        for log_prob in log_probs:
+            if not callable(log_prob):
+                raise InvalidTypeError(
+                    f"`log_probs` must be callable as log_prob(x, t), got {type(log_prob).__name__}."
+                )
+        super().__init__(tuple(score_fns), sde)
+        given = [1.0] * len(score_fns) if weights is None else list(weights)
+        if len(given) != len(score_fns):
+            raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(given)}.")
+        self.log_probs = tuple(log_probs)
+        self.weights = tuple(check_number(f"weights[{i}]", w, low=0.0, strict=True) for i, w in enumerate(given))
+
+    def accepts(self, name: str) -> bool:
+        """False: the densities are of given laws."""
+        return False
+
+    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        t = row_times(node.t, x)
+        logs = [log_prob(x, t.clone()) for log_prob in self.log_probs]
+        for value in logs:
+            check_values(value, x, "log_probs")
+        logits = torch.stack([v.to(torch.float64) for v in logs], dim=1)
+        shares = (logits + torch.tensor(self.weights, dtype=torch.float64).log().to(x.device)).softmax(1)
+        estimates = ask_together(self.ask, self.score_fns, x, node, [{}] * len(self.score_fns))
+        base = estimates[0]
+        data, noise = base.data, base.noise
+        for share, e in zip(shares.unbind(1)[1:], estimates[1:], strict=True):
+            w = expand(share, x)
+            data, noise = data + w * (e.data - base.data), noise + w * (e.noise - base.noise)
+        return base._replace(data=data, noise=noise)
+
+
+def mixture(
+    score_fns: Sequence[ScoreFn],
+    log_probs: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    weights: Sequence[float] | None = None,
+    *,
+    sde: AffineSDE | None = None,
+) -> Mixture:
+    r"""What has one of several concepts: the score of :math:`\sum_i w_i p_i`,
+
+    .. math:: \sum_i r_i s_i,\qquad r_i = \frac{w_i\,p_{i,t}(x)}{\sum_j w_j\,p_{j,t}(x)}.
+
+    The diffused law of a mixture is the mixture of the diffused laws, so this is exact for every solver. But it needs
+    the ratios of the densities at every time: scores alone do not tell how much of each law there is at x. Targets and
+    energies have them; of a network each would be a `scoresde.log_likelihood`, a whole solve for every step.
+
+    Args:
+        score_fns: of one process.
+        log_probs: ``log_prob(x, t) -> (batch,)`` of each, up to a constant that is the same for all.
+        weights: positive, one each, by default equal.
+        sde: the process, if none knows it.
+
+    Example:
+        >>> sde = scoresde.VPSDE()
+        >>> laws = [scoresde.targets.Gaussian(torch.full((1,), m), 0.01) for m in (-1.0, 1.0)]
+        >>> logs = [lambda x, t, law=law: law.log_prob(x, sde, t) for law in laws]
+        >>> either = mixture([law.score(sde) for law in laws], logs, weights=[1.0, 3.0])
+        >>> x = scoresde.solve(sde, either, method="ddim", seeds=range(100)).x
+        >>> bool(((x.abs() - 1).abs() < 0.5).all()), 60 < int((x > 0).sum()) < 90
+        (True, True)
+
+    References:
+        Du et al. (2020), Compositional Visual Generation with Energy Based Models. https://arxiv.org/abs/2004.06030
+    """
+    return Mixture(score_fns, log_probs, weights, sde)

@@ -1,0 +1,100 @@
+"""Several answers of one network in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._wrappers import ScoreFn
+from ..models import ScoreModel, per_row
+from ..sdes import Estimate, Node
+from ..sdes.records import LearnedEstimate
+from .conditional import Conditional
+
+Ask = Callable[[ScoreFn, Tensor, Node, Mapping[str, Any]], Estimate]
+
+
+class _Question(NamedTuple):
+    """A score function without its labels, and all labels that it is asked with."""
+
+    root: ScoreFn
+    context: dict[str, Any]
+
+    @classmethod
+    def of(cls, score_fn: ScoreFn, context: Mapping[str, Any]) -> _Question:
+        if isinstance(score_fn, Conditional):
+            return cls.of(score_fn.score_fns[0], {**context, **score_fn.labels})
+        own = score_fn.context if isinstance(score_fn, ScoreModel) else {}
+        return cls(score_fn, {**own, **context})
+
+    def joins(self, other: _Question, x: Tensor) -> bool:
+        """Whether one call can answer both."""
+        return (
+            _same_network(self.root, other.root)
+            and self.context.keys() == other.context.keys()
+            and all(_stack(v, other.context[k], x) for k, v in self.context.items())
+        )
+
+
+def ask_together(
+    ask: Ask, score_fns: Sequence[ScoreFn], x: Tensor, node: Node, contexts: Sequence[Mapping[str, Any]]
+) -> list[Estimate]:
+    """The estimates of score functions; those of one network that differ in their labels are one call, of as many
+    batches."""
+    questions = [_Question.of(f, c) for f, c in zip(score_fns, contexts, strict=True)]
+    groups: list[list[int]] = []
+    for i, question in enumerate(questions):
+        group = next((g for g in groups if questions[g[0]].joins(question, x)), None)
+        if group is None:
+            groups.append([i])
+        else:
+            group.append(i)
+    answers: dict[int, Estimate] = {}
+    for group in groups:
+        if len(group) == 1:
+            answers[group[0]] = ask(score_fns[group[0]], x, node, contexts[group[0]])
+            continue
+        count, asked = len(group), [questions[i] for i in group]
+        context = {k: _joined([q.context[k] for q in asked], x) for k in asked[0].context}
+        whole = ask(asked[0].root, torch.cat([x] * count), Node(*(_repeated(v, count) for v in node)), context)
+        answers.update(zip(group, _cut(whole, count), strict=True))
+    return [answers[i] for i in range(len(questions))]
+
+
+def _same_network(a: ScoreFn, b: ScoreFn) -> bool:
+    if isinstance(a, ScoreModel) and isinstance(b, ScoreModel):
+        return a.same_network(b)
+    return a is b and bool(getattr(a, "rowwise", False))  # another callable may hold what belongs to the batch
+
+
+def _stack(a: Any, b: Any, x: Tensor) -> bool:
+    """Whether values of a context can be stacked, or are the same for all."""
+    if _is_rows(a, x) and _is_rows(b, x):
+        a, b = per_row(a, x), per_row(b, x)
+        return a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device
+    return a is b
+
+
+def _is_rows(value: Any, x: Tensor) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 0 or len(value) == len(x)
+    return isinstance(value, bool | int | float | np.generic)
+
+
+def _joined(values: Sequence[Any], x: Tensor) -> Any:
+    return torch.cat([per_row(v, x) for v in values]) if _is_rows(values[0], x) else values[0]
+
+
+def _repeated(value: Any, count: int) -> Any:
+    return torch.cat([value] * count) if isinstance(value, Tensor) and value.ndim else value
+
+
+def _cut(whole: Estimate, count: int) -> list[Estimate]:
+    parts = [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole), strict=True)]
+    if not isinstance(whole, LearnedEstimate):
+        return parts
+    return [LearnedEstimate(*p, variance=v) for p, v in zip(parts, whole.variance.chunk(count), strict=True)]
