@@ -74,9 +74,9 @@ def _blocked(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, value: Te
     if torch.equal(moved, value.detach()):
         return f"`{name}` does not depend on x, so it guides nothing; leave the guidance out, or set scale=0."
     return (
-        f"`{name}` depends on x, but its gradient is blocked (torch.no_grad, .detach() or .numpy() in it, or in what it "
-        f"calls?)."
-        f"`{name}` depends on x, but its gradient is blocked (torch.no_grad, .detach() or .numpy() in it or in what it "
+        f"`{name}` depends on x, but its gradient is blocked (torch.no_grad, .detach() or .numpy() in it, or in what "
+        f"it calls?)."
+    )
 
 
 def _detached(estimate: Estimate) -> Estimate:

@@ -76,12 +76,16 @@ def expectations(
     draws: int = 1,
     points: int = 401,
     nodes: int = 20,
+    score_fn: Callable[..., torch.Tensor] | None = None,
+    function: Callable[[np.ndarray], np.ndarray] = observe,
     **options: object,
 ) -> np.ndarray:
     """The expectations of the observables after a solve that starts at the exact law at ``times[0]``.
 
     Args:
         target, sde, times, method: the solve; the method keeps no memory from step to step.
+        score_fn: another score than the target's, as a guided one; its states must stay where the spline is.
+        function: other observables, ``(n,) -> (n, observables)``.
         draws: standard normal draws a step.
         points: knots of the spline.
         nodes: Gauss-Hermite nodes a draw.
@@ -93,7 +97,7 @@ def expectations(
         >>> round(float(expectations(target, sde, times, "ancestral", points=101)[0]), 2)  # E x^2, exactly 1
         0.95
     """
-    score, solver = target.score(sde), make_solver(method, options)
+    score, solver = score_fn or target.score(sde), make_solver(method, options)
     if isinstance(solver, Multistep) and solver.memory > 1:
         raise InvalidArgumentError(
             f"method={solver.name!r} remembers steps, and the recursion makes each from the start; see weak_order on a "
@@ -111,7 +115,7 @@ def expectations(
 
     ends = times.tolist()
     x = knots(ends[-1])
-    later = CubicSpline(x, observe(x))
+    later = CubicSpline(x, function(x))
     for start, stop in zip(ends[-2::-1], ends[:0:-1], strict=True):
         low, high = x[0], x[-1]
         x = knots(start)
