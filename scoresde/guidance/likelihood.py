@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._tensors import check_flag, expand
 from .._wrappers import ScoreFn
+from ..errors import ScoreFnError
 from ..sdes import AffineSDE, Estimate, Node
 from .classifier import Shifted, moved, taken
 from .gradient import gradient_of, usable
@@ -27,6 +29,8 @@ class LikelihoodGuidance(Shifted):
             nonlocal below
             here = Node(*map(usable, node))
             estimate, below = self._base(y, here, {k: usable(v) for k, v in context.items()})
+            if not all(part.requires_grad for part in estimate):
+                self._refuse_blocked(estimate, y, here, context)
             full = estimate if below is None else moved(estimate, below, y, here)
             return self.function(full.data, **{k: usable(v) for k, v in given.items()}), estimate
 
@@ -40,6 +44,17 @@ class LikelihoodGuidance(Shifted):
             return self.function(data, **{k: usable(v) for k, v in given.items()}), None
 
         return estimate, below, gradient_of(value, full.data, self.name)[0] / expand(node.alpha, x)
+
+    def _refuse_blocked(self, estimate: Estimate, x: Tensor, node: Node, context: dict[str, Any]) -> None:
+        """Refuse a score function whose output changes with x, but not for autograd."""
+        with torch.no_grad():
+            elsewhere = self._base(x + 0.1, node, context)[0]
+        for here, there in zip(estimate, elsewhere, strict=True):
+            if not here.requires_grad and not torch.equal(here, there):
+                raise ScoreFnError(
+                    "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); pass "
+                    "through=False to guide without its gradient."
+                )
 
 
 def likelihood_guidance(

@@ -1,0 +1,574 @@
+"""Guidance: what it computes, whom it asks, what it refuses."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import guidance, targets
+from scoresde.models import Clip, ScoreModel
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+PAIR = targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=F64), scales=0.5)
+LEFT, RIGHT = (targets.Gaussian(PAIR.means[k], 0.25) for k in (0, 1))
+
+
+def right(x: Tensor, t: Tensor) -> Tensor:
+    return PAIR.log_responsibilities(x, SDE, t)[:, 1]
+
+
+def states(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape or (5, 2), generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+class Net(torch.nn.Module):
+    """Counts its calls and rows; its noise estimate is affine in x and knows a label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(0.7, dtype=F64))
+        self.rows: list[int] = []
+        self.labels: list[Any] = []
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        self.rows.append(len(x))
+        self.labels.append(None if label is None else label.tolist())
+        index = torch.full((len(x),), 9) if label is None else label
+        return self.gain * x + 0.1 * index.to(x).reshape(-1, *[1] * (x.ndim - 1)) * (
+            1 + t.reshape(-1, *[1] * (x.ndim - 1))
+        )
+
+
+def model(net: Net, **options: Any) -> ScoreModel:
+    return ScoreModel(net, SDE, "noise", **options)
+
+
+# What it computes
+
+
+@pytest.mark.parametrize("t", [SDE.t_min, 0.3, SDE.t_max])
+@pytest.mark.parametrize("scale", [-1.0, 0.5, 3.0])
+def test_every_guidance_is_its_formula_and_keeps_the_state(t: float, scale: float) -> None:
+    s, c, u = PAIR.score(SDE), RIGHT.score(SDE), LEFT.score(SDE)
+    x = states()
+    y = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(right(y, torch.full((5,), t, dtype=F64)).sum(), y)
+    cases = {
+        guidance.classifier_guidance(s, right, scale): s(x, t) + scale * slope,
+        guidance.classifier_free(c, u, scale): u(x, t) + scale * (c(x, t) - u(x, t)),
+        guidance.autoguidance(c, u, scale): u(x, t) + scale * (c(x, t) - u(x, t)),
+        guidance.negation(s, c, scale): s(x, t) + scale * (s(x, t) - c(x, t)),
+        guidance.product(c, u, base=s, weights=(scale, 2.0)): s(x, t)
+        + scale * (c(x, t) - s(x, t))
+        + 2 * (u(x, t) - s(x, t)),
+        guidance.product(c, u): c(x, t) + u(x, t),
+        guidance.product(c, u, weights=(0.5, scale)): 0.5 * c(x, t) + scale * u(x, t),
+    }
+    node = SDE.node(t)
+    for guided, expected in cases.items():
+        size = float(expected.abs().max())
+        assert torch.allclose(guided(x, t), expected, rtol=1e-7, atol=1e-9 * size)
+        data, noise = guided.estimate(x, node)
+        assert torch.allclose(node.alpha * data + node.sigma * noise, x, rtol=1e-9, atol=1e-9 * size)
+        assert torch.allclose(-noise / node.sigma, expected, rtol=1e-7, atol=1e-9 * size)
+        assert guided.event_shape == (2,) and guided.rowwise and guided.sde is not None
+
+
+def test_bare_score_functions_need_no_process() -> None:
+    """Nor does a process that is not affine."""
+    a, b = (lambda x, t: -x), (lambda x, t: -2 * x + t[:, None])
+    x = states()
+    log_prob = lambda x, t: -0.5 * (x**2).sum(1)  # noqa: E731
+    for guided, expected in (
+        (guidance.classifier_free(a, b, 3.0), b(x, torch.full((5,), 0.5)) * -2 + 3 * a(x, None)),
+        (guidance.classifier_guidance(a, log_prob, 2.0), -3 * x),
+        (guidance.product(a, a), -2 * x),
+        (guidance.conditional(lambda x, t, k: k[:, None] * x, k=2.0), 2 * x),
+    ):
+        assert torch.allclose(guided(x, 0.5), expected) and guided.estimate is None and not guided.rowwise
+        with pytest.raises(scoresde.InvalidArgumentError, match="sde"):
+            guidance.classifier_free(a, guided, 2.0, interval=(-1.0, 1.0))
+
+    class Well(scoresde.SDE):
+        def drift(self, x: Tensor, t: Any) -> Tensor:
+            return -x
+
+        def diffusion(self, t: Any) -> Tensor:
+            return torch.as_tensor(1.0)
+
+    well = Well(t_min=0.0, t_max=1.0, prior=scoresde.NormalPrior(1.0))
+    got = scoresde.solve(well, guidance.classifier_free(a, b, 2.0), x, method="heun", steps=5).x
+    same = scoresde.solve(well, lambda x, t: 2 * a(x, t) - b(x, t), x, method="heun", steps=5).x
+    assert torch.allclose(got, same)
+    known = guidance.classifier_free(a, b, 2.0, sde=SDE)
+    assert torch.allclose(known(x, 0.5), guidance.classifier_free(a, b, 2.0)(x, 0.5)) and known.estimate is not None
+
+
+def test_scale_one_and_zero_are_one_branch_bitwise() -> None:
+    nets = Net(), Net()
+    c, u = model(nets[0], context={"label": 3}), model(nets[1], context={"label": 5})
+    x = states()
+    for scale, which, other in ((1.0, 0, 1), (0.0, 1, 0)):
+        for net in nets:
+            net.rows.clear()
+        got = guidance.classifier_free(c, u, scale).estimate(x, SDE.node(0.4))
+        assert nets[which].rows == [5] and nets[other].rows == []
+        plain = (c, u)[which].estimate(x, SDE.node(0.4))
+        assert all(torch.equal(a, b) for a, b in zip(got, plain, strict=True))
+
+
+@pytest.mark.parametrize("method", ["ddim", "unipc", "rk45"])
+def test_guidance_composes_and_limits_see_estimates(method: str) -> None:
+    inner = guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), 4.0)
+    outer = Clip(guidance.classifier_guidance(inner, right, 2.0), -1.2, 1.2)
+    options = {} if method == "rk45" else {"steps": 10}
+    x = scoresde.solve(SDE, outer, method=method, seeds=range(8), denoise=True, **options).x
+    assert float(x.abs().max()) <= 1.2 + 1e-6
+    t = 0.3
+    twice = guidance.classifier_guidance(guidance.classifier_guidance(PAIR.score(SDE), right, 1.0), right, 2.0)
+    once = guidance.classifier_guidance(PAIR.score(SDE), right, 3.0)
+    assert torch.allclose(twice(states(), t), once(states(), t), rtol=1e-9)
+    estimate, shift = twice.split(states(), SDE.node(t))
+    assert torch.equal(estimate.data, PAIR.score(SDE).estimate(states(), SDE.node(t)).data)
+    assert torch.allclose(shift, once.split(states(), SDE.node(t))[1], rtol=1e-9)
+
+
+def test_rescale_gives_the_conditional_spread() -> None:
+    x, node = states(4, 2, seed=3), SDE.node(0.5)
+    c, u = RIGHT.score(SDE), PAIR.score(SDE)
+    plain = guidance.classifier_free(c, u, 5.0).estimate(x, node).data
+    wanted = c.estimate(x, node).data
+    for share in (0.3, 1.0):
+        data, noise = guidance.classifier_free(c, u, 5.0, rescale=share).estimate(x, node)
+        ratio = wanted.std(1, correction=0) / plain.std(1, correction=0)
+        assert torch.allclose(data, plain * (share * ratio + 1 - share)[:, None], rtol=1e-9)
+        assert torch.allclose(node.alpha * data + node.sigma * noise, x, rtol=1e-9, atol=1e-12)
+    assert torch.allclose(data.std(1, correction=0), wanted.std(1, correction=0), rtol=1e-9)
+    one = targets.Gaussian(torch.zeros(1, dtype=F64), 1.0), targets.Gaussian(torch.ones(1, dtype=F64), 1.0)
+    flat = guidance.classifier_free(*(t.score(SDE) for t in one), 2.0, rescale=0.5)
+    with pytest.raises(scoresde.InvalidArgumentError, match="rescale"):
+        flat(states(3, 1), 0.5)
+
+
+@pytest.mark.parametrize("kind", ["free", "classifier"])
+def test_the_interval_is_in_log_snr(kind: str) -> None:
+    """Outside it the conditional alone, or the plain score, is asked; with one time for all and with one each."""
+    low, high = (float(SDE.log_snr(t)) for t in (0.6, 0.2))
+    calls = []
+
+    def log_prob(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x))
+        return right(x, t)
+
+    if kind == "free":
+        plain, make = (
+            RIGHT.score(SDE),
+            lambda **o: guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), 3.0, **o),
+        )
+    else:
+        plain, make = PAIR.score(SDE), lambda **o: guidance.classifier_guidance(PAIR.score(SDE), log_prob, 3.0, **o)
+    x = states(6, 2)
+    some, whole = make(interval=(low, high)), make()
+    for t in (0.1, 0.19, 0.61, 0.9):
+        assert torch.equal(some(x, t), plain(x, t)) and not calls
+    for t in (0.2, 0.21, 0.4, 0.59):
+        assert torch.equal(some(x, t), whole(x, t))
+    times = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.21, 0.9], dtype=F64)
+    inside = (times >= 0.2) & (times <= 0.6)
+    assert torch.allclose(some(x, times)[inside], whole(x, times)[inside], rtol=1e-12)
+    assert torch.allclose(some(x, times)[~inside], plain(x, times)[~inside], rtol=1e-12)
+    assert torch.equal(make(interval=(None, math.inf))(x, 0.9), whole(x, 0.9))
+    mixed = scoresde.solve(SDE, some, method="rk45", rtol=1e-5, atol=1e-5, seeds=range(4)).x  # times of each sample
+    fixed = scoresde.solve(SDE, some, method="heun", steps=800, grid="time", seeds=range(4)).x
+    assert torch.allclose(mixed, fixed, atol=5e-3)
+    assert not scoresde.guidance.classifier_guidance(PAIR.score(SDE), log_prob).has_noise_limit
+    assert some.has_noise_limit  # where alpha = 0 it does nothing
+
+
+# Whom it asks
+
+
+def test_two_labels_of_one_network_are_one_call() -> None:
+    net = Net()
+    c, u = model(net, context={"label": 3}), model(net, context={"label": 9})
+    x = states()
+    solution = scoresde.solve(SDE, guidance.classifier_free(c, u, 2.0), x, method="ddim", steps=4)
+    assert net.rows == [10] * 4 and solution.evaluations == 4 and solution.nfe.tolist() == [4] * 5
+    assert net.labels[0] == [3] * 5 + [9] * 5
+    apart = ScoreModel(Net(), SDE, "noise", context={"label": 9})
+    same = scoresde.solve(SDE, guidance.classifier_free(c, apart, 2.0), x, method="ddim", steps=4).x
+    assert torch.allclose(solution.x, same, rtol=1e-12, atol=1e-12)
+    net.rows.clear()
+    many = guidance.product(c, model(net, context={"label": 4}), base=u)
+    many(x, 0.3)
+    assert net.rows == [15]
+
+
+def test_one_call_with_a_time_of_each_sample_and_labels_of_each() -> None:
+    net = Net()
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    c, u = model(net, context={"label": labels}), model(net, context={"label": 9})
+    guided = guidance.classifier_free(c, u, 3.0)
+    assert not guided.rowwise
+    x, t = states(), torch.linspace(0.1, 0.9, 5, dtype=F64)
+    assert torch.allclose(guided(x, t), u(x, t) + 3 * (c(x, t) - u(x, t)), rtol=1e-12)
+    assert net.rows == [10, 5, 5, 5]
+
+
+def test_other_networks_and_other_readings_are_asked_apart() -> None:
+    net = Net()
+    c = model(net, context={"label": 3})
+    for other in (
+        model(Net(), context={"label": 3}),
+        ScoreModel(net, SDE, "data", context={"label": 3}),
+        ScoreModel(net, SDE, "noise", time_input="log_snr", context={"label": 3}),
+        model(net),
+        model(net, context={"label": 3.0}),
+    ):
+        x = states()
+        for counted in (net, other.net):
+            counted.rows.clear()
+        expected = 2 * c(x, 0.4) - other(x, 0.4)
+        net.rows.clear()
+        assert torch.allclose(guidance.classifier_free(c, other, 2.0)(x, 0.4), expected, rtol=1e-12)
+        assert set(net.rows) == {5}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_callable_with_bound_labels_is_one_call_only_if_samples_are_independent(declared: bool) -> None:
+    """A bare callable may hold what belongs to its batch, so it never sees another one."""
+
+    class Own:
+        rowwise, sde, rows = declared, SDE, []
+
+        def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+            self.rows.append(len(x))
+            return -x + label[:, None].to(x)
+
+    own = Own()
+    own.rows = []
+    c, u = (guidance.conditional(own, label=k) for k in (2, 7))
+    guided = guidance.classifier_free(c, u, 2.0)
+    x = states()
+    assert torch.allclose(guided(x, 0.3), -x + 2 * 2.0 - 7)
+    assert own.rows == ([10] if declared else [5, 5])
+    assert not guided.accepts("label") and guided.rowwise is declared
+
+
+def test_the_digits_network_is_called_once_a_step() -> None:
+    network = scoresde.load("digits")
+    rows = []
+    hook = network.net.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+    try:
+        guided = guidance.classifier_free(network.score(SDE, label=3), network.score(SDE), 2.0)
+        solution = scoresde.solve(SDE, guided, method="unipc", steps=5, seeds=range(3))
+    finally:
+        hook.remove()
+    assert rows == [6] * 5 and solution.evaluations == 5 and guided.event_shape == (1, 8, 8)
+    x = states(3, 1, 8, 8).float()
+    c, u = network.score(SDE, label=3), network.score(SDE)
+    assert torch.allclose(guided(x, 0.4), u(x, 0.4) + 2 * (c(x, 0.4) - u(x, 0.4)), atol=1e-4)
+
+
+def test_context_of_a_solve_goes_to_the_conditional() -> None:
+    net = Net()
+    c, u = model(net, context={"label": 3}), model(net, context={"label": 9})
+    guided = guidance.classifier_free(c, u, 2.0)
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    scoresde.solve(SDE, guided, states(), method="ddim", steps=1, context={"label": labels})
+    assert net.labels[-1] == [0, 1, 2, 3, 4] + [9] * 5
+    limited = guidance.classifier_free(c, Clip(u, -9, 9), 2.0)  # also through a wrapper
+    scoresde.solve(SDE, limited, states(), method="ddim", steps=1, context={"label": labels})
+    assert net.labels[-2:] == [[0, 1, 2, 3, 4], [9] * 5]
+    weak = model(Net(), context={"label": 9})
+    scoresde.solve(
+        SDE, guidance.autoguidance(c, weak, 2.0), states(), method="ddim", steps=1, context={"label": labels}
+    )
+    assert net.labels[-1] == weak.net.labels[-1] == [0, 1, 2, 3, 4]
+    both = guidance.product(c, model(net, context={"label": 4}), base=u)
+    for kept in (both, guidance.conditional(c, label=1)):
+        with pytest.raises(scoresde.InvalidArgumentError, match="label"):
+            scoresde.solve(SDE, kept, states(), method="ddim", steps=1, context={"label": labels})
+
+
+def test_context_reaches_the_classifier() -> None:
+    seen = []
+
+    def log_prob(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        seen.append(label.tolist())
+        return PAIR.log_responsibilities(x, SDE, t).gather(1, label[:, None])[:, 0]
+
+    guided = guidance.classifier_guidance(PAIR.score(SDE), log_prob)
+    labels = torch.tensor([0, 1, 1, 0])
+    x = scoresde.solve(SDE, guided, method="rk45", shape=(4, 2), seed=0, dtype=F64, context={"label": labels}).x
+    for k, law in ((0, LEFT), (1, RIGHT)):
+        rows = labels == k
+        start = scoresde.solve(SDE, law.score(SDE), method="rk45", shape=(4, 2), seed=0, dtype=F64).x
+        assert torch.allclose(x[rows], start[rows], atol=1e-6)
+    assert any(len(row) < 4 for row in seen) or len(seen[-1]) == 4  # cut with the batch
+
+
+def test_a_classifier_is_called_once_an_evaluation_and_not_at_scale_zero() -> None:
+    net, calls = Net(), []
+
+    def log_prob(x: Tensor, t: Tensor) -> Tensor:
+        calls.append(len(x))
+        return right(x, t)
+
+    guided = guidance.classifier_guidance(model(net), log_prob, 2.0)
+    assert scoresde.solve(SDE, guided, states(), method="ancestral", steps=6, seed=0).evaluations == 6
+    assert net.rows == calls == [5] * 6
+    scoresde.solve(SDE, guided, states(), method="ancestral", condition="mean", steps=3, seed=0)
+    assert net.rows == calls == [5] * 9
+    plain = guidance.classifier_guidance(model(net), log_prob, 0.0)
+    assert torch.equal(plain(states(), 0.4), model(net)(states(), 0.4)) and len(calls) == 9
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_likelihood_guidance_is_one_network_call(through: bool) -> None:
+    net = Net()
+    guided = guidance.likelihood_guidance(model(net), lambda data: -(data**2).sum(1), through=through)
+    scoresde.solve(SDE, guided, states(), method="ddim", steps=7)
+    assert net.rows == [5] * 7
+
+
+def test_learned_variances_are_passed_on() -> None:
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return torch.cat([0.5 * x, 0.1 * x], dim=1)
+
+    learned = ScoreModel(net, SDE, "noise", variance="learned_range")
+    x = states(3, 1, 2)
+    for guided in (
+        guidance.classifier_guidance(learned, lambda x, t: -(x**2).flatten(1).sum(1)),
+        guidance.likelihood_guidance(learned, lambda x: -(x**2).flatten(1).sum(1), scale=1e-6),
+        guidance.classifier_free(learned, ScoreModel(lambda x, t: 0.4 * x, SDE, "noise"), 2.0),
+        guidance.temperature(learned, 0.5),
+        Clip(learned),
+    ):
+        options = {"method": "ancestral", "variance": "learned", "steps": 3, "seed": 0}
+        assert bool(torch.isfinite(scoresde.solve(SDE, guided, x, **options).x).all()) and guided.has_variance
+        got = guided.estimate(x, SDE.node(0.4)).variance
+        assert torch.equal(got, learned.estimate(x, SDE.node(0.4)).variance)
+    options["condition"] = "mean"
+    guided = guidance.classifier_guidance(learned, lambda x, t: -(x**2).flatten(1).sum(1))
+    assert bool(torch.isfinite(scoresde.solve(SDE, guided, x, **options).x).all())
+
+
+# Gradients
+
+
+def test_memory_does_not_grow_with_the_steps() -> None:
+    """What autograd keeps for a backward pass is given back after every evaluation."""
+    peaks = []
+    for steps in (5, 50):
+        alive, peak = [0], [0]
+
+        class Kept:
+            def __init__(self, tensor: Tensor, alive: list[int] = alive, peak: list[int] = peak) -> None:
+                self.tensor, self.alive = tensor, alive
+                alive[0] += 1
+                peak[0] = max(peak[0], alive[0])
+
+            def __del__(self) -> None:
+                self.alive[0] -= 1
+
+        guided = guidance.likelihood_guidance(
+            guidance.classifier_guidance(model(Net()), right, 2.0), lambda data: -(data**2).sum(1)
+        )
+        with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+            x = scoresde.solve(SDE, guided, states(), method="dpmpp_2m", steps=steps).x
+        assert not x.requires_grad and alive == [0]
+        peaks.append(peak[0])
+    assert peaks[0] == peaks[1] > 0
+
+
+@pytest.mark.parametrize("make", ["classifier", "likelihood"])
+def test_no_graph_leaks_and_inference_mode_works(make: str) -> None:
+    net = Net()
+    wrap = {
+        "classifier": lambda f: guidance.classifier_guidance(f, right),
+        "likelihood": lambda f: guidance.likelihood_guidance(f, lambda data: -(data**2).sum(1)),
+    }[make]
+    guided, x = wrap(PAIR.score(SDE)), states()
+    assert not guided(x, 0.4).requires_grad and not x.requires_grad
+    with torch.inference_mode():
+        inside = scoresde.solve(SDE, guided, states(), method="rk45").x
+    assert torch.allclose(inside.clone(), scoresde.solve(SDE, guided, states(), method="rk45").x)
+    y = states().requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: guided(y, 0.4), (y,))
+    trained = wrap(model(net))
+    (trained(x, 0.4) ** 2).sum().backward()  # a network that is being trained keeps its gradient
+    assert net.gain.grad is not None and float(net.gain.grad.abs()) > 0
+    assert not scoresde.solve(SDE, trained, x, method="ddim", steps=2).x.requires_grad
+    z = states().requires_grad_()
+    scoresde.solve(SDE, guided, z, method="ddim", steps=3, differentiable=True).x.sum().backward()
+    assert z.grad is not None and bool(torch.isfinite(z.grad).all())
+
+
+def test_a_parameter_of_the_classifier_gets_its_gradient() -> None:
+    place = torch.tensor(0.5, dtype=F64, requires_grad=True)
+    guided = guidance.classifier_guidance(PAIR.score(SDE), lambda x, t: -((x - place) ** 2).sum(1))
+    x = scoresde.solve(SDE, guided, states(), method="ddim", steps=3, differentiable=True).x
+    x.sum().backward()
+    assert place.grad is not None and float(place.grad) != 0
+
+
+def test_the_global_generator_is_untouched() -> None:
+    before = torch.get_rng_state()
+    guided = guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), 2.0, rescale=0.5)
+    scoresde.solve(SDE, guided, method="pc", steps=5, seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_samples_do_not_feel_their_batch_mates() -> None:
+    """With times of their own, an interval and finished samples that leave."""
+    interval = (float(SDE.log_snr(0.8)), float(SDE.log_snr(0.05)))
+    guided = guidance.classifier_guidance(
+        guidance.classifier_free(RIGHT.score(SDE), PAIR.score(SDE), 3.0, interval=interval), right, 2.0
+    )
+    whole = scoresde.solve(SDE, guided, states(6, 2), method="rk45").x
+    for i in range(6):
+        alone = scoresde.solve(SDE, guided, states(6, 2)[i : i + 1], method="rk45").x
+        assert torch.allclose(alone[0], whole[i], rtol=1e-9, atol=1e-9)
+
+
+# What it refuses
+
+
+def test_a_blocked_gradient_is_told_from_none_and_from_zero() -> None:
+    score_fn, x = PAIR.score(SDE), states()
+
+    def bad(f):
+        return guidance.classifier_guidance(score_fn, f)(x, 0.4)
+
+    for blocked in (lambda x, t: right(x.detach(), t), lambda x, t: torch.as_tensor(right(x, t).detach().numpy())):
+        with pytest.raises(scoresde.ScoreFnError, match="blocked"):
+            bad(blocked)
+    weight = torch.nn.Parameter(torch.ones((), dtype=F64))
+    for constant in (lambda x, t: torch.zeros(len(x)), lambda x, t: weight * torch.ones(len(x), dtype=F64)):
+        with pytest.raises(scoresde.ScoreFnError, match="does not depend on x"):
+            bad(constant)
+    assert torch.equal(bad(lambda x, t: 0.0 * x.sum(1)), score_fn(x, 0.4))  # a zero gradient is one
+    with torch.no_grad(), pytest.raises(scoresde.ScoreFnError, match="blocked"):
+        bad(lambda x, t: right(x.detach(), t))
+
+    @torch.no_grad()
+    def frozen(x: Tensor, t: Tensor) -> Tensor:
+        return -x
+
+    goal = lambda data: -(data**2).sum(1)  # noqa: E731
+    for prediction in ("score", "noise", "data"):
+        with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
+            guidance.likelihood_guidance(ScoreModel(frozen, SDE, prediction), goal)(x, 0.4)
+    with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
+        guidance.likelihood_guidance(frozen, goal, sde=SDE)(x, 0.4)
+    still = guidance.likelihood_guidance(lambda x, t: torch.ones_like(x), goal, sde=SDE)
+    node = SDE.node(0.4)
+    data = (x + node.sigma**2) / node.alpha
+    assert torch.allclose(still(x, 0.4), 1 - 2 * data / node.alpha)  # a score that is the same everywhere
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x, t: (x**2).sum(),
+        lambda x, t: (x**2).sum(1, keepdim=True),
+        lambda x, t: x**2,
+        lambda x, t: (x**2).sum(1)[:1],
+        lambda x, t: None,
+        lambda x, t: x.sum(1).long(),
+        lambda x, t: 1.0,
+    ],
+)
+def test_a_wrong_log_prob_is_named(wrong: Any) -> None:
+    guided = guidance.classifier_guidance(PAIR.score(SDE), wrong)
+    with pytest.raises(scoresde.ScoreFnError, match="`log_prob` must return"):
+        scoresde.solve(SDE, guided, states(), method="ddim", steps=2)
+    likelihood = guidance.likelihood_guidance(PAIR.score(SDE), lambda data: wrong(data, None))
+    with pytest.raises(scoresde.ScoreFnError, match="`log_likelihood` must return"):
+        likelihood(states(), 0.3)
+    mixed = guidance.mixture([LEFT.score(SDE), RIGHT.score(SDE)], [right, wrong])
+    with pytest.raises(scoresde.ScoreFnError, match="`log_probs` must return"):
+        mixed(states(), 0.3)
+
+
+def test_a_gradient_that_is_not_finite_is_an_error_of_the_solve() -> None:
+    guided = guidance.classifier_guidance(PAIR.score(SDE), lambda x, t: x.sum(1) * torch.nan)
+    with pytest.raises(scoresde.NonFiniteError):
+        scoresde.solve(SDE, guided, states(), method="ddim", steps=2)
+
+
+C, U = RIGHT.score(SDE), PAIR.score(SDE)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        *[
+            (lambda value=value, f=f: f(value), "scale")
+            for value in (math.nan, math.inf, "2", None, True)
+            for f in (
+                lambda v: guidance.classifier_free(C, U, v),
+                lambda v: guidance.classifier_guidance(U, right, v),
+                lambda v: guidance.autoguidance(C, U, v),
+                lambda v: guidance.negation(U, C, v),
+                lambda v: guidance.likelihood_guidance(U, lambda d: d.sum(1), v),
+            )
+        ],
+        (lambda: guidance.temperature(U, math.nan), "value"),
+        (lambda: guidance.temperature(U, 0.0), "value"),
+        (lambda: guidance.temperature(U, 0.5, variance=-1.0), "variance"),
+        (lambda: guidance.classifier_free(C, U, 2.0, rescale=1.5), "rescale"),
+        (lambda: guidance.classifier_free(C, U, 2.0, rescale=math.nan), "rescale"),
+        (lambda: guidance.classifier_free(C, U, 2.0, interval=(2.0, 1.0)), "interval"),
+        (lambda: guidance.classifier_free(C, U, 2.0, interval=(math.nan, 1.0)), "interval"),
+        (lambda: guidance.classifier_free(C, U, 2.0, interval=1.0), "interval"),
+        (lambda: guidance.classifier_free(C, C, 2.0), "same score function"),
+        (lambda: guidance.classifier_free(C, 3, 2.0), "score_fn"),
+        (lambda: guidance.classifier_free(C, PAIR.score(scoresde.VESDE()), 2.0), "made for"),
+        (lambda: guidance.classifier_free(C, targets.Gaussian(torch.zeros(3), 1.0).score(SDE), 2.0), "shapes"),
+        (lambda: guidance.classifier_guidance(U, 3), "log_prob"),
+        (lambda: guidance.likelihood_guidance(U, right, through="yes"), "through"),
+        (lambda: guidance.product(), "score_fns"),
+        (lambda: guidance.product(C, U, weights=(1.0,)), "weights"),
+        (lambda: guidance.product(C, U, weights=(1.0, math.nan)), "weights"),
+        (lambda: guidance.mixture([C, U], [right]), "log_probs"),
+        (lambda: guidance.mixture([C, U], [right, 3]), "log_probs"),
+        (lambda: guidance.mixture([C, U], [right, right], [1.0, 0.0]), "weights"),
+        (lambda: guidance.mixture([C, U], [right, right], [1.0]), "weights"),
+        (lambda: guidance.conditional(C, label=3), "label"),
+        (lambda: guidance.conditional(C), "labels"),
+        (lambda: guidance.conditional(lambda x, t, label: x, label=math.nan), "label"),
+        (lambda: guidance.temperature(lambda x, t: -x, 0.5), "sde"),
+        (lambda: guidance.classifier_free(lambda x, t: -x, lambda x, t: x, 2.0, rescale=0.5), "sde"),
+        (lambda: guidance.classifier_free(C, U, 2.0, sde=3), "sde"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_evaluated(make: Any, name: str) -> None:
+    with pytest.raises(scoresde.ScoreSDEError, match=name):
+        make()
+
+
+def test_labels_of_another_batch_are_named() -> None:
+    score_fn = guidance.conditional(lambda x, t, label: -x + label[:, None], label=torch.zeros(3, dtype=F64))
+    assert not score_fn.rowwise
+    with pytest.raises(scoresde.InvalidArgumentError, match="label"):
+        score_fn(states(), 0.3)
+
+
+def test_where_there_is_no_signal_classifier_guidance_is_refused() -> None:
+    flow = scoresde.FlowSDE(t_max=1.0)
+    law = targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.5)
+    log_prob = lambda x, t: law.log_responsibilities(x, flow, t)[:, 1]  # noqa: E731
+    with pytest.raises(scoresde.InvalidArgumentError, match="alpha is 0"):
+        scoresde.solve(flow, guidance.classifier_guidance(law.score(flow), log_prob), method="ddim", steps=4)
+    late = guidance.classifier_guidance(law.score(flow), log_prob, interval=(-8.0, None))
+    assert bool(torch.isfinite(scoresde.solve(flow, late, method="ddim", steps=4).x).all())
+    free = guidance.classifier_free(law.score(flow), targets.Gaussian(torch.zeros(1), 1.0).score(flow), 2.0)
+    assert bool(torch.isfinite(scoresde.solve(flow, free, method="ddim", steps=4).x).all())
