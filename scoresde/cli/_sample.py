@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..integrate import Solution
+    from ..sdes import AffineSDE
 
 
 @command
@@ -59,6 +60,13 @@ def sample(
     steps: Steps = None,
     num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 64,
     label: Label = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance towards --label: 1, the default, is the class as the model knows it; above "
+            "1 exaggerates it, 0 ignores it."
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[
@@ -106,7 +114,7 @@ def sample(
             f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
         )
     clean = extension == PICTURE if denoise is None else denoise
-    score_fn = network.score(process, **label_of(network, label))
+    score_fn = _guided(network, process, label, guidance)
     arguments: dict[str, Any] = {
         "steps": steps,
         "grid": grid,
@@ -146,6 +154,7 @@ def sample(
         "options": options,
         **arguments,
         "label": label,
+        **({} if guidance is None else {"guidance": guidance}),
         "seed": seed,
         "num": num,
     }
@@ -154,6 +163,18 @@ def sample(
     if not quiet:
         typer.echo(f"{num} samples of {model}: {title}, {method}, {effort(solver, steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
+
+
+def _guided(network: Any, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:
+    """The network's score for a class, guided away from its score without one."""
+    score_fn = network.score(process, **label_of(network, label))
+    if scale is None:
+        return score_fn
+    if label is None:
+        raise InvalidArgumentError("`guidance` is towards a class; say which, as --label 7 --guidance 2.")
+    from ..guidance import classifier_free
+
+    return classifier_free(score_fn, network.score(process), scale)
 
 
 def _all(solutions: Iterator[Solution]) -> tuple[Tensor, Tensor, int]:

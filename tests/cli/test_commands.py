@@ -152,7 +152,19 @@ def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
     expected = {
         (): ["sample", "likelihood", "encode", "methods", "check", "--version", "75 interrupted"],
         ("sample",): [
-            *("--model", "--sde", "--method", "--steps", "--num", "--label", "--seed", "--device", "--out", "--rtol"),
+            *(
+                "--model",
+                "--sde",
+                "--method",
+                "--steps",
+                "--num",
+                "--label",
+                "--guidance",
+                "--seed",
+                "--device",
+                "--out",
+                "--rtol",
+            ),
             *("--atol", "--denoise", "--no-denoise", "--grid", "--batch-size", "--quiet", "--option", "KEY=VALUE"),
             *("vp, ve, subvp, cosine, sigmoid, vdm, edm, flow", ".png, .npz, .safetensors", "on for pictures"),
         ],

@@ -85,6 +85,36 @@ def test_arrays_and_their_metadata(ddim: Run, fake: Any, files: Files) -> None:
     assert metadata["denoise"] is False
 
 
+def test_guidance_towards_a_label(ddim: Run, run: Run, fake: Any, files: Files) -> None:
+    def x(*arguments: object) -> np.ndarray:
+        result = ddim("--num", 3, "--label", 1, "--out", "a.npz", "--denoise", *arguments)
+        assert result.exit_code == 0, result.output
+        return arrays("a.npz")["x"]
+
+    plain = x()
+    assert "guidance" not in json.loads(str(arrays("a.npz")["metadata"]))
+    assert np.array_equal(x("--guidance", 1), plain)
+    fake.calls = 0
+    guided = x("--guidance", 2)
+    assert json.loads(str(arrays("a.npz")["metadata"]))["guidance"] == 2.0
+    assert fake.calls == 22 and arrays("a.npz")["nfe"].tolist() == [11] * 3  # bare callables are asked one by one
+    sde = scoresde.VPSDE()
+    score_fn = scoresde.guidance.classifier_free(fake.score(sde, half=1), fake.score(sde), 2.0)
+    options = {"method": "ddim", "steps": 10, "seeds": sample_seeds(0, 0, 3), "denoise": True}
+    assert np.array_equal(guided, scoresde.solve(sde, score_fn, shape=(3, 1, 8, 8), **options).x.numpy())
+    os.remove("a.npz")
+    for arguments, message in ((("--guidance", 2), "--label 7"), (("--label", 1, "--guidance", "nan"), "scale")):
+        result = ddim("--num", 2, *arguments)
+        assert result.exit_code == 2 and message in result.output and not files()
+
+
+def test_guidance_of_the_shipped_network(run: Run) -> None:
+    """One call a step for both of its answers."""
+    command = ("sample", "--label", 7, "--guidance", 2, "--num", 2, "--method", "unipc", "--steps", 4, "--out", "a.npz")
+    result = run(*command)
+    assert result.exit_code == 0 and "4 network calls" in result.output, result.output
+
+
 def test_the_same_command_writes_the_same_bytes(ddim: Run, fake: Any) -> None:
     for extension in ("png", "npz", "safetensors"):
         for name in "ab":

@@ -184,8 +184,8 @@ def test_the_interval_is_in_log_snr(kind: str) -> None:
     assert torch.allclose(some(x, times)[inside], whole(x, times)[inside], rtol=1e-12)
     assert torch.allclose(some(x, times)[~inside], plain(x, times)[~inside], rtol=1e-12)
     assert torch.equal(make(interval=(None, math.inf))(x, 0.9), whole(x, 0.9))
-    mixed = scoresde.solve(SDE, some, method="rk45", rtol=1e-5, atol=1e-5, seeds=range(4)).x  # times of each sample
-    fixed = scoresde.solve(SDE, some, method="heun", steps=800, grid="time", seeds=range(4)).x
+    mixed = scoresde.solve(SDE, some, method="rk45", rtol=1e-6, atol=1e-6, seeds=range(4), dtype=F64).x  # times of each
+    fixed = scoresde.solve(SDE, some, method="heun", steps=800, grid="time", seeds=range(4), dtype=F64).x
     assert torch.allclose(mixed, fixed, atol=5e-3)
     assert not scoresde.guidance.classifier_guidance(PAIR.score(SDE), log_prob).has_noise_limit
     assert some.has_noise_limit  # where alpha = 0 it does nothing
