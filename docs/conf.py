@@ -254,6 +254,24 @@ def likelihood_bounds() -> str:
     return markdown(head, rows, record)
 
 
+def guidance_table() -> str:
+    """The figures of ``benchmarks/results/guidance.json``."""
+    record = load("guidance")
+    results = record["results"]
+    rows = []
+    for name in ("held-out", "training"):
+        row = results[name]
+        energy = f"{row['energy']:.2f}" if "energy" in row else ""
+        rows.append([f"{name} digits", f"{row['right']:.3f}", f"{row['sure']:.3f}", energy, f"{row['diversity']:.2f}"])
+    for name, row in results["scales"].items():
+        numbers = [f"{row['right']:.3f}", f"{row['sure']:.3f}", f"{row['energy']:.2f}", f"{row['diversity']:.2f}"]
+        rows.append([f"scale {name}", *numbers])
+    low, high = results["interval"]
+    head = [f"{results['each class']} of each class", "right", "sure", "energy", "diversity"]
+    note = f"`unipc3` with {results['steps']} steps on `VPSDE`; interval: log-SNRs from {low:g} to {high:g}.\n"
+    return markdown(head, rows, record) + "\n" + note
+
+
 def adaptive_tables() -> str:
     """The figures of ``benchmarks/results/adaptive.json``."""
     record = load("adaptive")
@@ -335,6 +353,7 @@ FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
     "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
+    "guidance": {"<!-- guidance -->": guidance_table},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,
