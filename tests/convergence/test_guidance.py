@@ -201,7 +201,7 @@ def test_langevin_moves_reach_the_tilted_law() -> None:
     mean, variance = tilted()
     errors = []
     for steps in (50, 150, 450):
-        a, b = law_of("langevin", steps, snr=0.5)
+        a, b = law_of("langevin", steps, snr=0.5, points=121, nodes=8)
         errors.append(abs(a - mean) + abs(b - variance))
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.01, errors
 
@@ -209,8 +209,7 @@ def test_langevin_moves_reach_the_tilted_law() -> None:
 def test_a_corrector_moves_the_reverse_sde_towards_it() -> None:
     mean, variance = tilted()
     plain = law_of("ancestral", 60)
-    some = law_of("pc", 60, draws=2, nodes=8, predictor="ancestral", snr=0.3)
-    many = law_of("pc", 60, draws=2, nodes=8, predictor="ancestral", snr=0.6)
+    some, many = (law_of("pc", 60, draws=2, nodes=6, points=121, predictor="ancestral", snr=r) for r in (0.3, 0.6))
     gaps = [abs(a - mean) + abs(b - variance) for a, b in (plain, some, many)]
     assert gaps[0] > 1.5 * gaps[1] > 3 * gaps[2], gaps
 
