@@ -200,10 +200,10 @@ def test_langevin_moves_reach_the_tilted_law() -> None:
     """The moves at a level know that level only; with many levels the law follows, to the moves' bias."""
     mean, variance = tilted()
     errors = []
-    for steps in (50, 150, 450):
+    for steps in (40, 100, 250):
         a, b = law_of("langevin", steps, snr=0.5, points=121, nodes=8)
         errors.append(abs(a - mean) + abs(b - variance))
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.01, errors
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.015, errors
 
 
 def test_a_corrector_moves_the_reverse_sde_towards_it() -> None:
