@@ -201,9 +201,12 @@ def likelihood_control() -> str:
     """Of the same file: the variance that controls leave."""
     record = load("likelihood")
     control = record["results"]["control"]
-    plain, rows = control["none"]["variance"], []
+    rows = []
     for name, row in control.items():
-        pairs = [f"{row[key]:.1f} ({plain / row[key]:.2f})" for key in ("variance", "variance, scaled")]
+        errors = {
+            key: row[f"{key}: standard error of the gain over digits"] for key in ("variance", "variance, scaled")
+        }
+        pairs = [f"{row[key]:.1f} ({row[f'{key}: gain']:.2f} ± {error:.2f})" for key, error in errors.items()]
         rows.append([name, *pairs, f"{row['scale']:.2f}", f"{row['time over none']:.1f}"])
     head = ["control", "variance of one probe (gain)", "scaled", "scale", "time / none"]
     return markdown(head, rows, record)

@@ -22,7 +22,7 @@ from torch import Tensor
 from .._signatures import offers_estimates
 from .._tensors import check_flag, check_integer, check_state, compute_dtype, expand, output_problem
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
-from ..processes.divergence import PROBES, Exact, Hutchinson, dot
+from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
 from ..sdes.base import spread_over, times_of
 from ..targets import Target
@@ -389,10 +389,11 @@ def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any
     if not score.requires_grad:
         raise ScoreFnError("Gradients do not reach the input of the network (torch.no_grad, .detach() or .numpy()?).")
 
+    backward = Backward()
+
     def product(v: Tensor) -> Tensor:
         with torch.enable_grad():
-            (out,) = torch.autograd.grad(score, state, v, create_graph=keep, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(state) if out is None else out
+            return backward(score, state, v, keep)
 
     return score, product
 
