@@ -91,6 +91,8 @@ class LogDensityFlow(Process):
         if not self.checkpoint:
             return self._slope(coordinate, x, node)
         calls = self.network.calls
+        if not self.backward.tried:  # or the way back would not try in vain what was tried here
+            self._slope(coordinate, x.detach(), node)
         try:
             out: Tensor = recompute(self._slope, coordinate, x, node, use_reentrant=False, preserve_rng_state=False)
         except RuntimeError as error:

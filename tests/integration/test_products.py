@@ -293,7 +293,8 @@ def test_a_mixture_is_fitted_to_data() -> None:
 
 def gradients(net: nn.Module, x: Tensor, differentiable: Any, **options: Any) -> tuple[Tensor, list[Tensor]]:
     x = x.clone().requires_grad_(True)
-    got = log_likelihood(SDE, model(net), x, differentiable=differentiable, **options).log_prob.sum()
+    options = {"differentiable": differentiable, "check": False, **options}
+    got = log_likelihood(SDE, model(net), x, **options).log_prob.sum()
     return got, list(torch.autograd.grad(got, [x, *net.parameters()]))
 
 

@@ -18,14 +18,17 @@ class Backward:
 
     Args:
         at_once: whether it has not refused so far.
+        tried: whether any product has been made.
     """
 
     at_once: bool = True
+    tried: bool = False
 
     def __call__(self, out: Tensor, x: Tensor, v: Tensor, differentiable: bool) -> Tensor:
         """The products ``(batch, k, *event)`` of vectors like them."""
         if not out.requires_grad:  # it does not depend on x
             return torch.zeros_like(v)
+        self.tried = True
         if self.at_once and v.shape[1] > 1:
             try:
                 return self._given(out, x, v.transpose(0, 1), differentiable, True).transpose(0, 1)
