@@ -59,7 +59,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "_phi.py": ("tests/unit/test_phi.py",),
     "_tensors.py": ("tests/unit/test_controllers.py",),
     "discrete.py": ("tests/unit/test_discrete.py",),
-    "thresholds.py": ("tests/unit/test_thresholds.py",),
+    "_wrappers.py": ("tests/unit/test_thresholds.py",),
     "likelihood/bounds/variational.py": BOUNDS,
     "likelihood/bounds/chain.py": BOUNDS,
     "likelihood/bounds/levels.py": BOUNDS,
@@ -340,8 +340,8 @@ DEFECTS = (
     ),
     Defect(
         "the clipped estimate without its noise",
-        "thresholds.py",
-        "noise=given.noise + (given.data - data) * (alpha / sigma)",
+        "_wrappers.py",
+        "noise=given.noise + (given.data - data) * (expand(node.alpha, x) / expand(node.sigma, x))",
         "noise=given.noise",
     ),
     Defect(
