@@ -9,7 +9,22 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import discrete, grids, guidance, losses, models, ncsnv2, nets, plot, solvers, targets, testing, training, zoo
+from . import (
+    discrete,
+    grids,
+    guidance,
+    inverse,
+    losses,
+    models,
+    ncsnv2,
+    nets,
+    plot,
+    solvers,
+    targets,
+    testing,
+    training,
+    zoo,
+)
 from .check import ScoreReport, check_score
 from .controllers import Adaptive, FixedGrid
 from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
@@ -161,6 +176,7 @@ __all__ = [
     "grids",
     "guidance",
     "interpolate",
+    "inverse",
     "load",
     "log_likelihood",
     "losses",

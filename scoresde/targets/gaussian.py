@@ -11,6 +11,7 @@ from .._tensors import check_integer, check_state
 from ..errors import InvalidArgumentError, unknown
 from ..sdes import AffineSDE, Estimate
 from .base import Target, _kernel
+from .bayes import Components
 from .spectrum import LowRank, LowRankSpectrum, Spectrum
 
 
@@ -128,6 +129,12 @@ class Gaussian(Target):
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=self.dtype)
         return self.mean.to(z) + self.spectrum.to(z).draw(z)
+
+    def _moments(self) -> Components:
+        size = self.mean.numel()
+        unit = torch.eye(size, dtype=torch.float64).reshape(size, *self.event_shape)
+        cov = self.spectrum.map(unit, lambda v: v).reshape(size, size)
+        return Components(torch.zeros(1, dtype=torch.float64), self.mean.reshape(1, size), cov[None])
 
     def flow_map(self, x: Tensor, sde: AffineSDE, s: Any, t: Any) -> Tensor:
         r"""The exact probability-flow map from time s to time t, in either direction:

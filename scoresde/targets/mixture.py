@@ -13,6 +13,7 @@ from .._tensors import check_integer, check_number, check_state, compute_dtype
 from ..errors import InvalidArgumentError, unknown
 from ..sdes import AffineSDE, Estimate
 from .base import Target
+from .bayes import Components
 from .spectrum import Spectrum
 
 _KINDS = {"dense": "full", "diagonal": "diag", "shared": "tied"}  # covariances, as scikit-learn calls them
@@ -209,6 +210,11 @@ class GaussianMixture(Target):
         x = x.to(compute_dtype(x.dtype))
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in self._scales(x, sde, t))
         return self._components(x, alpha, sigma)[0].log_softmax(1)
+
+    def _moments(self) -> Components:
+        values, basis = self.spectrum.values.flatten(1), self.spectrum.basis
+        covs = torch.diag_embed(values) if basis is None else basis * values[:, None] @ basis.mT
+        return Components(self.log_weights, self.means.flatten(1), covs)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         k = (

@@ -1,0 +1,89 @@
+r"""Linear inverse problems: the data given a measurement :math:`y = Ax_0 + n`, :math:`n \sim N(0, \sigma_y^2I)`.
+
+- **Operators** measure: `Mask`, `Grey`, `block_average`, `bicubic`, `Blur`, `gaussian_blur`, `random_projection`,
+  `PartialFourier`, `Matrix`; each has its adjoint, pseudo-inverse and singular values.
+- **Rules** move the data estimate, :math:`\hat x \mapsto E[x_0|x_t, y]`, and so make a score function of the posterior
+  from that of the data, for any solver: `condition`.
+- **Solvers** need more than the estimate: what happens between steps (`Replacement`, `DPSStep`, `MCG`), the noise of
+  each direction (`DDRM`, `DDNMPlus`), weights (`TwistedSMC`), or another path through the levels (`SplitGibbs`). They
+  are ``method=`` of `scoresde.solve`.
+- `sample_posterior` runs any of them by name. What is exact to compare with is ``target.posterior(operator, y,
+  noise_std)``.
+"""
+
+from .conditioned import Conditioned
+from .measurement import Measurement
+from .operators import (
+    SVD,
+    Blur,
+    Grey,
+    LinearOperator,
+    Mask,
+    Matrix,
+    Nonlinear,
+    PartialFourier,
+    Separable,
+    bicubic,
+    block_average,
+    gaussian_blur,
+    gaussian_kernel,
+    motion_kernel,
+    random_projection,
+)
+from .registry import InverseMethod, condition, methods
+from .rules import DDNM, DPS, MMPS, TMPD, DiffPIR, Exact, Known, PiGDM, Rule
+from .sample import PosteriorSamples, sample_posterior
+from .samplers import (
+    DDRM,
+    MCG,
+    DDNMPlus,
+    DPSStep,
+    InverseSolver,
+    ParticleInfo,
+    Replacement,
+    SplitGibbs,
+    TwistedSMC,
+)
+
+__all__ = [
+    "DDNM",
+    "DDRM",
+    "DPS",
+    "MCG",
+    "MMPS",
+    "SVD",
+    "TMPD",
+    "Blur",
+    "Conditioned",
+    "DDNMPlus",
+    "DPSStep",
+    "DiffPIR",
+    "Exact",
+    "Grey",
+    "InverseMethod",
+    "InverseSolver",
+    "Known",
+    "LinearOperator",
+    "Mask",
+    "Matrix",
+    "Measurement",
+    "Nonlinear",
+    "PartialFourier",
+    "ParticleInfo",
+    "PiGDM",
+    "PosteriorSamples",
+    "Replacement",
+    "Rule",
+    "Separable",
+    "SplitGibbs",
+    "TwistedSMC",
+    "bicubic",
+    "block_average",
+    "condition",
+    "gaussian_blur",
+    "gaussian_kernel",
+    "methods",
+    "motion_kernel",
+    "random_projection",
+    "sample_posterior",
+]

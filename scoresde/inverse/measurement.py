@@ -1,0 +1,156 @@
+"""What was measured: an operator, the numbers, and their noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tensors import expand
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..targets.bayes import noise_covariance
+from .operators import LinearOperator, Matrix, Nonlinear
+
+
+class Measurement:
+    r"""The data of an inverse problem, :math:`y = A x_0 + n`, :math:`n \sim N(0, R)`.
+
+    A covariance R is divided out: the operator becomes the matrix :math:`L^{-1}A` with :math:`R = LL^T`, y becomes
+    :math:`L^{-1}y`, and the noise standard. Methods so know one standard deviation.
+
+    Args:
+        operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
+        y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; of a bare function the former.
+        noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
+        event_shape: of the data, where the operator is a bare matrix.
+
+    Attributes:
+        operator: what it is after R is divided out.
+        y: likewise; ``shared`` says that it is the same for all samples.
+        std: the noise's standard deviation.
+
+    Example:
+        >>> from scoresde.inverse import Measurement
+        >>> measurement = Measurement(torch.eye(2), torch.ones(2), torch.diag(torch.tensor([4.0, 1.0])))
+        >>> measurement.y, measurement.std
+        (tensor([0.5000, 1.0000]), 1.0)
+    """
+
+    def __init__(
+        self, operator: Any, y: Tensor, noise_std: Tensor | float = 0.0, *, event_shape: tuple[int, ...] | None = None
+    ) -> None:
+        if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
+            got = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise InvalidTypeError(f"`y` must be a floating-point tensor, got {got}; try y.float().")
+        if not bool(torch.isfinite(y).all()):
+            raise NonFiniteError(f"`y` has {int((~torch.isfinite(y)).sum())} NaN or infinite values.", stage="input")
+        if isinstance(operator, Tensor):
+            operator = Matrix(operator, event_shape)
+        elif not isinstance(operator, LinearOperator | Nonlinear):
+            if not callable(operator):
+                raise InvalidTypeError(
+                    f"`operator` must be one of scoresde.inverse, a matrix (M, D) or a function of the data, got "
+                    f"{type(operator).__name__}."
+                )
+            operator = Nonlinear(operator, tuple(y.shape))
+        shape = operator.measurement_shape
+        self.shared = tuple(y.shape) == shape
+        if not self.shared and (y.ndim != len(shape) + 1 or tuple(y.shape[1:]) != shape):
+            raise InvalidArgumentError(
+                f"`y` must have shape {shape}, or (batch, {', '.join(map(str, shape))}), got {tuple(y.shape)}."
+            )
+        self.operator: LinearOperator | Nonlinear = operator
+        self.y = y.detach().clone()
+        size = math.prod(shape)
+        if isinstance(noise_std, Tensor) and noise_std.ndim:
+            self._whiten(noise_covariance(noise_std, size))
+        else:
+            self.std = float(noise_covariance(noise_std, 1)[0, 0]) ** 0.5
+
+    def _whiten(self, cov: Tensor) -> None:
+        factor, failed = torch.linalg.cholesky_ex(cov)
+        if int(failed):
+            raise InvalidArgumentError(
+                "`noise_std` is a singular covariance; add to its diagonal, or give a standard deviation."
+            )
+        operator = self.linear("covariance of the noise")
+
+        def white(v: Tensor) -> Tensor:  # (M, n)
+            return torch.linalg.solve_triangular(factor, v, upper=False)
+
+        shape = operator.measurement_shape
+        self.operator = Matrix(white(operator.matrix()), operator.event_shape, shape)
+        flat = self.y.reshape(1 if self.shared else len(self.y), -1).to(torch.float64)
+        self.y = white(flat.mT).mT.reshape(self.y.shape).to(self.y.dtype)
+        self.std = 1.0
+
+    def linear(self, name: str) -> LinearOperator:
+        """The operator, if it is a linear one, which ``name`` needs."""
+        if not isinstance(self.operator, LinearOperator):
+            raise InvalidArgumentError(
+                f"{name!r} needs a linear operator, got a function; methods for any function are 'dps' and 'dps_step'."
+            )
+        return self.operator
+
+    def noisy(self, name: str) -> float:
+        """The noise's standard deviation, if it is above 0, which ``name`` needs."""
+        if self.std == 0.0:
+            raise InvalidArgumentError(
+                f"{name!r} divides by the noise of the measurement, but `noise_std` is 0; give the noise, or take "
+                "'pigdm', 'mmps' or 'ddnm', which have the limit."
+            )
+        return self.std
+
+    def solvable(self, name: str) -> None:
+        r"""Refuse a zero noise with rows that depend on each other, where ``name`` needs the inverse of
+        :math:`A C A^T + R`."""
+        operator = self.linear(name)
+        if self.std == 0.0 and operator.rank < operator.size:
+            raise InvalidArgumentError(
+                f"{name!r} inverts A C Aᵀ + noise_std², which is singular: `noise_std` is 0 and the operator has rank "
+                f"{operator.rank} with {operator.size} rows. Give a noise_std above 0, or take 'pigdm' or 'ddnm', "
+                "which use the pseudo-inverse."
+            )
+
+    def of(self, x: Tensor) -> Tensor:
+        """y for each sample of a batch, ``(batch, *measurement)``, in its dtype."""
+        event = getattr(self.operator, "event_shape", tuple(x.shape[1:]))
+        if tuple(x.shape[1:]) != tuple(event):
+            raise InvalidArgumentError(
+                f"The operator measures events of shape {tuple(event)}, the state has events {tuple(x.shape[1:])}."
+            )
+        y = self.y.to(x)
+        if self.shared:
+            return y.expand(len(x), *y.shape)
+        if len(y) != len(x):
+            raise InvalidArgumentError(f"`y` has {len(y)} measurements for a batch of {len(x)}; give one, or one each.")
+        return y
+
+    def pull(self, data: Tensor, v: Tensor) -> Tensor:
+        r""":math:`A^Tv`, or the transposed Jacobian of a function at ``data`` times v."""
+        return self.operator.pull(data, v) if isinstance(self.operator, Nonlinear) else self.operator.adjoint(v)
+
+    def __repr__(self) -> str:
+        return f"Measurement({self.operator!r}, noise_std={self.std:g})"
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner products of samples ``(batch,)``.
+
+    Example:
+        >>> dot(torch.ones(2, 3), torch.ones(2, 3))
+        tensor([3., 3.])
+    """
+    return (a * b).flatten(1).sum(1)
+
+
+def scaled(factor: Tensor, x: Tensor) -> Tensor:
+    """Each sample times a number of its own.
+
+    Example:
+        >>> scaled(torch.tensor([2.0]), torch.ones(1, 2))
+        tensor([[2., 2.]])
+    """
+    return expand(factor, x) * x

@@ -1,0 +1,28 @@
+"""Measurement operators: linear ones with adjoint, pseudo-inverse and singular values, and any function."""
+
+from .base import SVD, LinearOperator
+from .blur import Blur, gaussian_kernel, motion_kernel
+from .fourier import PartialFourier
+from .grey import Grey
+from .mask import Mask
+from .matrix import Matrix, random_projection
+from .nonlinear import Nonlinear
+from .separable import Separable, bicubic, block_average, gaussian_blur
+
+__all__ = [
+    "SVD",
+    "Blur",
+    "Grey",
+    "LinearOperator",
+    "Mask",
+    "Matrix",
+    "Nonlinear",
+    "PartialFourier",
+    "Separable",
+    "bicubic",
+    "block_average",
+    "gaussian_blur",
+    "gaussian_kernel",
+    "motion_kernel",
+    "random_projection",
+]

@@ -1,0 +1,181 @@
+"""What every measurement operator offers."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._tensors import check_shape, compute_dtype
+from ...errors import InvalidArgumentError, InvalidTypeError
+
+_DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own
+
+
+class SVD(NamedTuple):
+    r"""The singular values of :math:`A = U\,\mathrm{diag}(s)\,V^H`, and V as two maps. U follows: :math:`U = AV/s`.
+
+    Fields: ``values``, s, float64, one for each coordinate (0 for those that A does not see); ``into``,
+    :math:`x \mapsto V^Hx`, from ``(batch, *event)`` to ``(batch, *values.shape)``; ``back``, :math:`c \mapsto Vc`. The
+    coordinates may be complex, as Fourier ones are; s is then the same for both of a conjugate pair, so that a function
+    of s takes real states to real ones.
+
+    Example:
+        >>> SVD(torch.ones(2), lambda x: x, lambda c: c).values
+        tensor([1., 1.])
+    """
+
+    values: Tensor
+    into: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor], Tensor]
+
+
+class LinearOperator(abc.ABC):
+    r"""A linear map A from events to measurements. A subclass gives `_forward` and `_adjoint`, and where it is cheap
+    `_decompose`.
+
+    Attributes:
+        event_shape: of what it measures, without the batch.
+        measurement_shape: of what it gives.
+
+    Example:
+        >>> from scoresde.inverse import Matrix
+        >>> operator = Matrix(torch.tensor([[3.0, 4.0]]))
+        >>> operator.forward(torch.ones(1, 2)), operator.svd.values
+        (tensor([[7.]]), tensor([5., 0.], dtype=torch.float64))
+    """
+
+    def __init__(self, event_shape: tuple[int, ...], measurement_shape: tuple[int, ...]) -> None:
+        self.event_shape = check_shape("event_shape", event_shape, rank=1)
+        self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
+
+    @abc.abstractmethod
+    def _forward(self, x: Tensor) -> Tensor: ...
+
+    @abc.abstractmethod
+    def _adjoint(self, y: Tensor) -> Tensor: ...
+
+    def _decompose(self) -> SVD:
+        rows, columns = self.size, math.prod(self.event_shape)
+        if max(rows, columns) * columns > _DENSE_ELEMENTS:
+            raise InvalidArgumentError(
+                f"{type(self).__name__} has no singular value decomposition of its own, and its matrix, {rows} x "
+                f"{columns}, is too large for a dense one; take a method without one, such as 'mmps', 'tmpd' or 'dps'."
+            )
+        return dense_svd(self.matrix(), self.event_shape)
+
+    @property
+    def size(self) -> int:
+        """The number of measured numbers."""
+        return math.prod(self.measurement_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A x, ``(batch, *measurement)``."""
+        return self._forward(_checked("x", x, self.event_shape))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        r""":math:`A^Ty`, ``(batch, *event)``."""
+        return self._adjoint(_checked("y", y, self.measurement_shape))
+
+    def pseudo_inverse(self, y: Tensor) -> Tensor:
+        r""":math:`A^+y`, the shortest of the events that come closest to y, ``(batch, *event)``."""
+        return self.filter(self.adjoint(y), lambda s: 1 / s**2)
+
+    @functools.cached_property
+    def svd(self) -> SVD:
+        """The singular value decomposition; values that are 0 but for rounding are 0.
+
+        Raises:
+            InvalidArgumentError: there is none that is cheap.
+        """
+        values, into, back = self._decompose()
+        values = values.to(torch.float64)
+        largest = float(values.max()) if values.numel() else 0.0
+        floor = max(self.size, math.prod(self.event_shape)) * torch.finfo(torch.float64).eps * largest
+        return SVD(torch.where(values > floor, values, torch.zeros_like(values)), into, back)
+
+    @property
+    def rank(self) -> int:
+        """How many singular values are not 0."""
+        return int((self.svd.values > 0).sum())
+
+    def filter(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        r""":math:`V\,\mathrm{diag}(f(s))\,V^Hx`, with 0 for f where s = 0, shaped like ``x``. The function gets s as
+        ``(1, *coordinates)``, and may give one value a sample."""
+        values = self.svd.values.to(x.device).unsqueeze(0)
+        seen = values > 0
+        weights = function(torch.where(seen, values, torch.ones_like(values)))
+        weights = torch.where(seen, weights, torch.zeros_like(weights))
+        turned = self.svd.into(x)
+        return self.svd.back(weights.to(turned.real.dtype) * turned)
+
+    def matrix(self) -> Tensor:
+        """A as a dense matrix ``(M, D)`` over the flattened event, float64."""
+        size = math.prod(self.event_shape)
+        unit = torch.eye(size, dtype=torch.float64).reshape(size, *self.event_shape)
+        return self._forward(unit).reshape(size, self.size).mT.contiguous()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.event_shape} -> {self.measurement_shape})"
+
+
+def dense_svd(matrix: Tensor, event_shape: tuple[int, ...]) -> SVD:
+    """Of a matrix ``(M, D)`` over the flattened event.
+
+    Example:
+        >>> dense_svd(torch.eye(2), (2,)).values
+        tensor([1., 1.], dtype=torch.float64)
+    """
+    values, vh = full_right(matrix)
+    return SVD(
+        values,
+        lambda x: x.flatten(1) @ vh.to(x).mT,
+        lambda c: (c @ vh.to(c)).reshape(len(c), *event_shape),
+    )
+
+
+def full_right(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    r"""All D singular values ``(D,)`` of ``(M, D)``, zeros included, and :math:`V^T` ``(D, D)``.
+
+    Example:
+        >>> full_right(torch.zeros(1, 2))[0]
+        tensor([0., 0.], dtype=torch.float64)
+    """
+    matrix = matrix.to(torch.float64)
+    size = matrix.shape[1]
+    if not len(matrix):
+        return torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
+    _, values, vh = torch.linalg.svd(matrix, full_matrices=True)
+    return torch.cat([values, values.new_zeros(size - len(values))]), vh
+
+
+def check_matrix(name: str, value: Any) -> Tensor:
+    """A finite real matrix as float64, or say what is wrong with it."""
+    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
+        raise InvalidTypeError(f"`{name}` must be a floating-point matrix, got {value!r}; try torch.as_tensor(…).")
+    if value.ndim != 2 or not bool(value.isfinite().all()):
+        raise InvalidArgumentError(f"`{name}` must be a finite matrix, got shape {tuple(value.shape)}.")
+    return value.detach().to(torch.float64)
+
+
+def check_image(name: str, event_shape: Any) -> tuple[int, ...]:
+    """The shape of an image, ``(..., H, W)`` with at least two entries."""
+    shape = check_shape(name, event_shape, rank=2)
+    if not all(shape):
+        raise InvalidArgumentError(f"`{name}` must have no empty dimension, got {shape}.")
+    return shape
+
+
+def _checked(name: str, x: Any, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+        raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(x).__name__}.")
+    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape:
+        raise InvalidArgumentError(
+            f"`{name}` must be (batch, {', '.join(map(str, shape))}), got shape {tuple(x.shape)}."
+        )
+    return x.to(compute_dtype(x.dtype))

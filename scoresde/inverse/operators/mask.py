@@ -1,0 +1,51 @@
+"""Some elements of an event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..._tensors import check_shape
+from ...errors import InvalidArgumentError, InvalidTypeError
+from .base import SVD, LinearOperator
+
+
+class Mask(LinearOperator):
+    r"""Measure the elements where ``mask`` is True (inpainting). The measurement is the list of them,
+    ``(batch, count)``; ``operator.adjoint(y)`` puts them back in their places, with zeros elsewhere.
+
+    Args:
+        mask: bool, of the event's shape, or one that broadcasts to ``event_shape``.
+        event_shape: that of ``mask`` by default.
+
+    Example:
+        >>> Mask(torch.tensor([True, False, True])).forward(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[1., 3.]])
+    """
+
+    def __init__(self, mask: Tensor, event_shape: Sequence[int] | None = None) -> None:
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise InvalidTypeError(f"`mask` must be a boolean tensor, True where measured, got {got}; try mask.bool().")
+        shape = check_shape("event_shape", tuple(mask.shape if event_shape is None else event_shape), rank=1)
+        try:
+            self.mask = mask.detach().cpu().expand(shape).contiguous()
+        except RuntimeError as error:
+            raise InvalidArgumentError(
+                f"`mask` of shape {tuple(mask.shape)} does not broadcast to events of shape {shape}."
+            ) from error
+        self._index = self.mask.flatten().nonzero()[:, 0]
+        super().__init__(shape, (len(self._index),))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, self._index.to(x.device)]
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        size = self.mask.numel()
+        flat = y.new_zeros(len(y), size).index_copy(1, self._index.to(y.device), y)
+        return flat.reshape(len(y), *self.event_shape)
+
+    def _decompose(self) -> SVD:
+        return SVD(self.mask.to(torch.float64), lambda x: x, lambda c: c)

@@ -1,0 +1,50 @@
+"""Measurements by any function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..._tensors import check_shape
+from ...errors import InvalidTypeError, ScoreFnError
+
+
+class Nonlinear:
+    """Any differentiable function of the data, for methods that only need its values and its gradients.
+
+    Args:
+        function: ``(batch, *event) -> (batch, *measurement)``, sample by sample, in torch.
+        measurement_shape: of what it gives, without the batch.
+
+    Example:
+        >>> Nonlinear(lambda x: x.square().sum(1, keepdim=True), (1,)).forward(torch.ones(1, 3))
+        tensor([[3.]])
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], measurement_shape: Sequence[int]) -> None:
+        if not callable(function):
+            raise InvalidTypeError(f"`function` must be callable, got {type(function).__name__}.")
+        self.function = function
+        self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What it measures, ``(batch, *measurement)``."""
+        out: Any = self.function(x)
+        wanted = (len(x), *self.measurement_shape)
+        if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise ScoreFnError(f"The measurement must return a tensor of shape {wanted}, got {got}.")
+        return out
+
+    def pull(self, x: Tensor, v: Tensor) -> Tensor:
+        """The product of v with the Jacobian at x, transposed; shaped like ``x``."""
+        keep = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            given = x if keep and x.requires_grad else x.detach().clone().requires_grad_()
+            out = self.forward(given)
+            if not out.requires_grad:
+                raise ScoreFnError("The measurement blocks gradients; write it in torch, without detach() or numpy.")
+            return torch.autograd.grad(out, given, v, create_graph=keep)[0]

@@ -1,0 +1,146 @@
+"""Operators that act on rows and columns apart: down-sampling, and blur with a border of zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..._tensors import check_integer, check_number
+from ...errors import InvalidArgumentError
+from .base import SVD, LinearOperator, check_image, check_matrix, full_right
+
+
+class Separable(LinearOperator):
+    r"""One matrix along the rows and one along the columns of images ``(..., H, W)``: :math:`Y = R X C^T`. Its
+    decomposition is made of two small ones.
+
+    Args:
+        event_shape: ``(..., H, W)``.
+        rows: R, ``(h, H)``.
+        columns: C, ``(w, W)``.
+
+    Example:
+        >>> mean = torch.full((1, 2), 0.5)
+        >>> Separable((1, 2, 2), mean, mean).forward(torch.arange(4.0).reshape(1, 1, 2, 2)).flatten()
+        tensor([1.5000])
+    """
+
+    def __init__(self, event_shape: Sequence[int], rows: Tensor, columns: Tensor) -> None:
+        shape = check_image("event_shape", event_shape)
+        self.rows, self.columns = check_matrix("rows", rows), check_matrix("columns", columns)
+        for name, matrix, size in (("rows", self.rows, shape[-2]), ("columns", self.columns, shape[-1])):
+            if matrix.shape[1] != size:
+                raise InvalidArgumentError(
+                    f"`{name}` must be a matrix (n, {size}) for events of shape {shape}, got {tuple(matrix.shape)}."
+                )
+        super().__init__(shape, (*shape[:-2], len(self.rows), len(self.columns)))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.rows.to(x) @ x @ self.columns.to(x).mT
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.rows.to(y).mT @ y @ self.columns.to(y)
+
+    def _decompose(self) -> SVD:
+        (s, left), (r, right) = full_right(self.rows), full_right(self.columns)
+        return SVD(
+            (s[:, None] * r).expand(self.event_shape),
+            lambda x: left.to(x) @ x @ right.to(x).mT,
+            lambda c: left.to(c).mT @ c @ right.to(c),
+        )
+
+
+def block_average(event_shape: Sequence[int], factor: int) -> Separable:
+    """Down-sampling by the means of blocks of ``factor`` x ``factor`` pixels.
+
+    Args:
+        event_shape: ``(..., H, W)``, divisible by the factor.
+        factor: the side of a block.
+
+    Example:
+        >>> block_average((1, 8, 8), 2).measurement_shape
+        (1, 4, 4)
+    """
+    return _down(event_shape, factor, lambda size, f: torch.eye(size // f).repeat_interleave(f, dim=1) / f)
+
+
+def bicubic(event_shape: Sequence[int], factor: int) -> Separable:
+    r"""Bicubic down-sampling, with the kernel widened by the factor against aliasing (as in Pillow and MATLAB) and
+    border pixels repeated.
+
+    The kernel is Keys's, with a = −½. Rows sum to one.
+
+    Args:
+        event_shape: ``(..., H, W)``, divisible by the factor.
+        factor: the ratio of the resolutions.
+
+    Example:
+        >>> bicubic((1, 8, 8), 2).forward(torch.ones(1, 1, 8, 8)).flatten()[:3]
+        tensor([1., 1., 1.])
+
+    References:
+        Keys (1981), Cubic convolution interpolation for digital image processing, eq. 15.
+    """
+    return _down(event_shape, factor, _bicubic_matrix)
+
+
+def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None = None) -> Separable:
+    """Gaussian blur with zeros beyond the border; with a periodic border, `Blur` of a `gaussian_kernel`.
+
+    Args:
+        event_shape: ``(..., H, W)``.
+        std: the kernel's standard deviation in pixels.
+        radius: the kernel has ``2 radius + 1`` pixels a side; three standard deviations by default.
+
+    Example:
+        >>> gaussian_blur((1, 8, 8), 1.0).rank
+        64
+    """
+    shape = check_image("event_shape", event_shape)
+    kernel = gaussian_profile(std, radius)
+    reach = len(kernel) // 2
+
+    def toeplitz(size: int) -> Tensor:
+        place = torch.arange(size)
+        offset = place[:, None] - place + reach
+        inside = (offset >= 0) & (offset < len(kernel))
+        return torch.where(inside, kernel[offset.clamp(0, len(kernel) - 1)], torch.zeros_like(kernel[0]))
+
+    return Separable(shape, toeplitz(shape[-2]), toeplitz(shape[-1]))
+
+
+def gaussian_profile(std: float, radius: int | None = None) -> Tensor:
+    """A Gaussian on ``2 radius + 1`` pixels, of sum one, float64.
+
+    Example:
+        >>> round(float(gaussian_profile(1.0).sum()), 6)
+        1.0
+    """
+    width = check_number("std", std, low=0.0, strict=True)
+    reach = check_integer("radius", math.ceil(3 * width) if radius is None else radius, low=0)
+    place = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (place / width) ** 2)
+    return kernel / kernel.sum()
+
+
+def _down(event_shape: Sequence[int], factor: int, matrix: Callable[[int, int], Tensor]) -> Separable:
+    shape = check_image("event_shape", event_shape)
+    ratio = check_integer("factor", factor, low=1)
+    if shape[-1] % ratio or shape[-2] % ratio:
+        raise InvalidArgumentError(f"`factor` must divide the image's sides {shape[-2:]}, got {ratio}.")
+    return Separable(shape, matrix(shape[-2], ratio), matrix(shape[-1], ratio))
+
+
+def _bicubic_matrix(size: int, factor: int) -> Tensor:
+    centre = (torch.arange(size // factor, dtype=torch.float64) + 0.5) * factor - 0.5
+    reach = 2 * factor + 1
+    place = torch.floor(centre)[:, None] + torch.arange(-reach, reach + 1)
+    u = ((place - centre[:, None]) / factor).abs()
+    near, far = (1.5 * u - 2.5) * u * u + 1, ((-0.5 * u + 2.5) * u - 4) * u + 2
+    weight = torch.where(u <= 1, near, torch.where(u < 2, far, torch.zeros_like(u)))
+    weight = weight / weight.sum(1, keepdim=True)
+    index = place.long().clamp(0, size - 1)  # border pixels are repeated
+    return torch.zeros(len(centre), size, dtype=torch.float64).scatter_add(1, index, weight)

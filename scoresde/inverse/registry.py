@@ -1,0 +1,144 @@
+"""The list of methods, and methods made from it by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..sdes import AffineSDE
+from .conditioned import Conditioned
+from .measurement import Measurement
+from .rules import RULES, Rule
+from .samplers import SAMPLERS, InverseSolver
+
+
+class InverseMethod(NamedTuple):
+    """One method.
+
+    Fields: ``name``; ``kind``, ``"rule"`` (a score function, for any solver) or ``"solver"``; ``cls``; ``options``,
+    their names; ``gradients``, whether it differentiates the network; ``batch_coupled``; ``reference``.
+
+    Example:
+        >>> from scoresde import inverse
+        >>> [m.name for m in inverse.methods() if m.batch_coupled]
+        ['twisted_smc']
+    """
+
+    name: str
+    kind: str
+    cls: type[Rule] | type[InverseSolver]
+    options: tuple[str, ...]
+    gradients: bool
+    batch_coupled: bool
+    reference: str
+
+
+def methods() -> tuple[InverseMethod, ...]:
+    """All methods for inverse problems.
+
+    Example:
+        >>> from scoresde import inverse
+        >>> [m.name for m in inverse.methods() if m.kind == "rule"]
+        ['mmps', 'tmpd', 'pigdm', 'dps', 'ddnm', 'diffpir', 'exact']
+        >>> [m.name for m in inverse.methods() if m.kind == "solver"]
+        ['replacement', 'dps_step', 'mcg', 'ddrm', 'ddnm_plus', 'twisted_smc', 'split_gibbs']
+    """
+    return tuple(
+        InverseMethod(name, kind, cls, options_of(cls), cls.gradients, cls.batch_coupled is True, str(cls.reference))
+        for kind, table in (("rule", RULES), ("solver", SAMPLERS))
+        for name, cls in table.items()
+    )
+
+
+def options_of(cls: type) -> tuple[str, ...]:
+    """The options of a method's class.
+
+    Example:
+        >>> options_of(RULES["mmps"])
+        ('iterations',)
+    """
+    return tuple(f.name for f in dataclasses.fields(cls) if f.name not in ("measurement", "tally", "scores"))
+
+
+def make(cls: type, options: Mapping[str, Any], *fixed: Any) -> Any:
+    """A method of a class with its options; one that it does not have is refused.
+
+    Example:
+        >>> make(RULES["mmps"], {"iterations": 3})
+        MMPS(iterations=3)
+    """
+    known = options_of(cls)
+    for name in options:
+        if name not in known:
+            raise unknown(f"option of {cls.name!r}", name, known)  # type: ignore[attr-defined]
+    try:
+        return cls(*fixed, **options)
+    except TypeError as error:
+        if "missing" not in str(error):
+            raise
+        raise InvalidArgumentError(f"{cls.name!r} needs an option: {error}.") from error  # type: ignore[attr-defined]
+
+
+def condition(
+    score_fn: Callable[..., Any],
+    operator: Any,
+    y: Tensor,
+    noise_std: Tensor | float = 0.0,
+    *,
+    method: str | Rule = "mmps",
+    sde: AffineSDE | None = None,
+    **options: Any,
+) -> Conditioned:
+    r"""The score function of the data given a measurement :math:`y = Ax_0 + n`, for any solver.
+
+    Args:
+        score_fn: of the data, a `ScoreModel`, a target's score, or any.
+        operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
+        y: ``(*measurement)``, or one a sample, ``(batch, *measurement)``.
+        noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
+        method: a name of a rule (`methods`), or a `Rule`.
+        sde: the process, if the score function does not know it.
+        **options: of the rule, such as ``iterations=5`` of ``"mmps"``.
+
+    Raises:
+        InvalidArgumentError: a shape does not fit, or the method cannot use this measurement.
+        InvalidTypeError, NonFiniteError: y or the operator is no such thing, or not finite.
+
+    Example:
+        >>> from scoresde import inverse
+        >>> sde = scoresde.VPSDE()
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1
+        ... )
+        >>> posterior = inverse.condition(target.score(sde), torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.1)
+        >>> x = scoresde.solve(sde, posterior, method="ancestral", shape=(9, 2), seed=0).x
+        >>> bool((x[:, 0] > 0).all())
+        True
+    """
+    if isinstance(method, str) and method in SAMPLERS:
+        raise InvalidArgumentError(
+            f"{method!r} is a solver, not a score function; take sample_posterior(..., method={method!r}), or "
+            f"solve(..., method={SAMPLERS[method].__name__}(measurement))."
+        )
+    if isinstance(method, str) and method not in RULES:
+        raise unknown("method", method, (*RULES, *SAMPLERS))
+    if isinstance(method, Rule) and options:
+        raise InvalidArgumentError(f"`method` is a rule already; set {', '.join(options)} there.")
+    if not isinstance(method, str | Rule):
+        raise InvalidTypeError(f"`method` must be a name or a Rule, got {method!r}.")
+    rule = method if isinstance(method, Rule) else make(RULES[method], options)
+    return Conditioned(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
+
+
+def measured(score_fn: Any, operator: Any, y: Tensor, noise_std: Any) -> Measurement:
+    """A `Measurement`; a bare matrix has the events of the score function.
+
+    Example:
+        >>> measured(None, torch.eye(2), torch.ones(2), 1.0).std
+        1.0
+    """
+    return Measurement(operator, y, noise_std, event_shape=getattr(score_fn, "event_shape", None))

@@ -1,0 +1,153 @@
+r"""The protocol of a rule: how a measurement moves the data estimate.
+
+For :math:`x_t = \alpha x_0 + \sigma\varepsilon` the conditional score and the conditional estimate are the same thing,
+
+.. math::
+    E[x_0|x_t, y] = \hat x + \frac{\sigma^2}{\alpha}\nabla_{x_t}\ln p(y|x_t), \qquad
+        C_t = \mathrm{Cov}[x_0|x_t] = \frac{\sigma^2}{\alpha}\frac{\partial\hat x}{\partial x_t}.
+
+A rule gives an approximation of the left one. With it any solver samples.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..._tensors import Scalar, expand
+from ...errors import InvalidArgumentError, ScoreFnError
+from ...sdes import AffineSDE, Estimate, Node
+from ..measurement import Measurement
+
+
+@dataclass
+class Tally:
+    """Counts products with the network's Jacobian, of the whole batch at once.
+
+    Example:
+        >>> Tally().products
+        0
+    """
+
+    products: int = 0
+
+
+@dataclass
+class Known:
+    r"""The network's word on a state, and products with its Jacobian.
+
+    Attributes:
+        x, node: the state and where it is.
+        data, noise: :math:`\hat x` and :math:`\hat\varepsilon`, without a graph.
+    """
+
+    x: Tensor
+    node: Node
+    data: Tensor
+    noise: Tensor
+    tally: Tally
+    _input: Tensor | None = None
+    _output: Tensor | None = None
+    _keep: bool = field(default=False)
+
+    def pull(self, v: Tensor) -> Tensor:
+        r""":math:`J^Tv` with :math:`J = \partial\hat x/\partial x_t`, shaped like ``x``."""
+        if self._input is None or self._output is None:
+            raise InvalidArgumentError("A rule that takes products with the Jacobian must set `gradients = True`.")
+        self.tally.products += 1
+        with torch.inference_mode(False):
+            weights = v.clone() if v.is_inference() else v
+            return torch.autograd.grad(self._output, self._input, weights, retain_graph=True, create_graph=self._keep)[
+                0
+            ]
+
+    def covary(self, v: Tensor) -> Tensor:
+        r""":math:`C_tv = \frac{\sigma^2}{\alpha}J^Tv`, shaped like ``x``."""
+        return expand(self.spread, v) * self.pull(v)
+
+    @property
+    def spread(self) -> Scalar:
+        r""":math:`\sigma^2/\alpha`."""
+        return self.node.sigma * self.node.sigma / self.node.alpha
+
+
+def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, tally: Tally, gradients: bool) -> Known:
+    """Ask a network once, with or without a graph for products with its Jacobian. The graph is that of one evaluation,
+    and is gone when the answer is; a surrounding one (``differentiable=True``) is kept.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.VPSDE()
+        >>> score_fn = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
+        >>> known = look(score_fn.estimate, torch.ones(1, 2), sde.node(0.5), Tally(), gradients=True)
+        >>> bool(torch.allclose(known.pull(torch.ones(1, 2)), known.data))
+        True
+    """
+    if not gradients:
+        data, noise = estimate(x, node)[:2]
+        return Known(x, node, data, noise, tally)
+    outside = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        given = x if outside and x.requires_grad else x.detach().clone().requires_grad_()
+        data, noise = estimate(given, node)[:2]
+    if not data.requires_grad:
+        raise ScoreFnError(
+            "The score function blocks gradients, which this method needs; evaluate it in torch, without no_grad, "
+            "detach or numpy, or take a method without products such as 'ddnm', 'diffpir' or 'ddrm'."
+        )
+    keep = outside and (x.requires_grad or _has_parameters(data, given))
+    shown = (data, noise) if keep else (data.detach(), noise.detach())
+    return Known(x, node, *shown, tally, given, data, keep)
+
+
+def _has_parameters(output: Tensor, given: Tensor) -> bool:
+    """Whether a gradient of ``output`` reaches any leaf but ``given``."""
+    seen: set[Any] = set()
+    waiting: list[Any] = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", given) is not given:
+            return True
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+class Rule(abc.ABC):
+    """How a measurement moves the data estimate. Subclasses are frozen dataclasses whose fields are the options.
+
+    Attributes:
+        name: what `scoresde.inverse.condition` calls it.
+        gradients: whether it takes products with the network's Jacobian; ``products``: how many an evaluation.
+        reference: where it comes from.
+    """
+
+    name: ClassVar[str] = "own"
+    gradients: ClassVar[bool] = False
+    batch_coupled: ClassVar[bool] = False
+    reference: ClassVar[str] = ""
+
+    @property
+    def products(self) -> int:
+        """Products with the Jacobian in an evaluation."""
+        return 0
+
+    @abc.abstractmethod
+    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
+        """The rule, made ready for a measurement; one that it cannot use is refused."""
+
+    @abc.abstractmethod
+    def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
+        r"""The estimate of :math:`E[x_0|x_t, y]`, ``(batch, *event)``, given y ``(batch, *measurement)``."""
+
+    def log_likelihood(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
+        r"""The rule's :math:`\ln p(y|x_t)`, ``(batch,)``, up to what does not depend on :math:`x_t`; of rules that are
+        the gradient of one."""
+        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are 'dps' and 'pigdm'.")

@@ -1,0 +1,57 @@
+"""The likelihood score of a law that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from ...errors import InvalidArgumentError, InvalidTypeError
+from ...sdes import AffineSDE
+from ...targets import ExactScore, Gaussian, GaussianMixture
+from ..measurement import Measurement
+from .base import Known, Rule
+
+
+@dataclass(frozen=True, eq=False)
+class Exact(Rule):
+    r"""The exact :math:`\nabla\ln p(y|x_t)` of a Gaussian or a mixture, added to the score.
+
+    .. math:: \nabla\ln p(y|x_t) = \nabla\ln p_t(x_t|y) - \nabla\ln p_t(x_t).
+
+    Facts:
+        No product with a Jacobian. Exact where the score is that of the same law; with a `targets.Gaussian` fitted to
+        data and a network, the Gaussian part of the answer. One y for the whole batch.
+
+    Args:
+        target: the law of the data.
+
+    Example:
+        >>> Exact(scoresde.targets.Gaussian(torch.zeros(2), 1.0)).name
+        'exact'
+    """
+
+    target: Gaussian | GaussianMixture
+    scores: tuple[ExactScore, ExactScore] | None = field(default=None, repr=False)  # of the law, without and with y
+
+    name: ClassVar[str] = "exact"
+    reference: ClassVar[str] = "Bayes' rule"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.target, Gaussian | GaussianMixture):
+            raise InvalidTypeError(f"`target` must be a targets.Gaussian or GaussianMixture, got {self.target!r}.")
+
+    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
+        """See `Rule.ready`."""
+        if not measurement.shared:
+            raise InvalidArgumentError("'exact' takes one `y` for the whole batch; call it for each measurement.")
+        law = self.target.posterior(measurement.linear(self.name), measurement.y, measurement.std)
+        return replace(self, scores=(self.target.score(sde), law.score(sde)))
+
+    def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
+        """See `Rule.apply`."""
+        if self.scores is None:
+            raise InvalidArgumentError("'exact' is not ready for a measurement; see Rule.ready.")
+        prior, given = (score.estimate(known.x, known.node).data for score in self.scores)
+        return known.data + given - prior

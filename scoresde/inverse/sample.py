@@ -1,0 +1,105 @@
+"""Samples of a posterior, by any method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import unknown
+from ..integrate import Solution
+from ..sdes import AffineSDE
+from ..solve import solve
+from .conditioned import event_of, process_of
+from .registry import condition, make, measured, options_of
+from .rules import RULES
+from .samplers import SAMPLERS, ParticleInfo, TwistedSMC
+
+
+@dataclass(frozen=True, eq=False)
+class PosteriorSamples:
+    """What `sample_posterior` gives.
+
+    Attributes:
+        x: the samples, ``(batch, *event)``.
+        solution: the `Solution` of the solve, with the network's evaluations.
+        products: products with the network's Jacobian, of the whole batch at once.
+        ess: of ``"twisted_smc"``, the effective sample size at each level, ``(levels, sets)``; None of others.
+
+    Example:
+        >>> PosteriorSamples(torch.zeros(1, 2), None, 0).ess is None
+        True
+    """
+
+    x: Tensor
+    solution: Solution
+    products: int
+    ess: Tensor | None = None
+
+
+def sample_posterior(
+    sde: AffineSDE,
+    score_fn: Callable[..., Any],
+    operator: Any,
+    y: Tensor,
+    noise_std: Tensor | float = 0.0,
+    *,
+    method: str = "mmps",
+    sampler: Any = "ancestral",
+    **options: Any,
+) -> PosteriorSamples:
+    r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.
+
+    Args:
+        sde, score_fn: as in `scoresde.solve`.
+        operator, y, noise_std: as in `condition`.
+        method: a rule or a solver, by name.
+        sampler: the solver of a rule.
+        **options: of the method, and of `scoresde.solve` (``shape``, ``steps``, ``seed``, …).
+
+    Raises:
+        InvalidArgumentError: an argument does not fit, before the first evaluation.
+
+    Example:
+        >>> from scoresde import inverse
+        >>> sde = scoresde.VPSDE()
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1
+        ... )
+        >>> seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.1
+        >>> got = inverse.sample_posterior(sde, target.score(sde), *seen, method="ddrm", shape=(9, 2), seed=0)
+        >>> bool((got.x[:, 0] > 0).all()), got.solution.evaluations, got.products
+        (True, 50, 0)
+    """
+    if method not in RULES and method not in SAMPLERS:
+        raise unknown("method", method, (*RULES, *SAMPLERS))
+    process_of(score_fn, sde)
+    cls = RULES[method] if method in RULES else SAMPLERS[method]
+    own = {name: options.pop(name) for name in options_of(cls) if name in options}
+    if method in RULES:
+        score = condition(score_fn, operator, y, noise_std, method=method, sde=sde, **own)
+        solution = solve(sde, score, method=sampler, **options)
+        return PosteriorSamples(solution.x, solution, score.tally.products)
+    measurement = measured(score_fn, operator, y, noise_std)
+    event_of(score_fn, measurement)
+    sizes: list[Tensor] = []
+    if cls is TwistedSMC:
+        own["record"] = _recorder(own.get("record"), sizes)
+    solver = make(cls, own, measurement)
+    solution = solve(sde, score_fn, method=solver, **options)
+    ess = torch.stack(sizes) if sizes else None
+    return PosteriorSamples(solution.x, solution, solver.tally.products, ess)
+
+
+def _recorder(given: Callable[[ParticleInfo], Any] | None, sizes: list[Tensor]) -> Callable[[ParticleInfo], Any]:
+    """Keeps effective sample sizes, and passes on what it sees."""
+
+    def record(info: ParticleInfo) -> None:
+        sizes.append(info.ess.cpu())
+        if given is not None:
+            given(info)
+
+    return record

@@ -1,0 +1,114 @@
+"""What the solvers of inverse problems share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..._tensors import Scalar, check_integer, expand, expm1
+from ...noise import Noise
+from ...sdes import Node
+from ...solvers import Solver
+from ..measurement import Measurement
+from ..operators import LinearOperator
+from ..rules import Tally
+
+
+@dataclass(frozen=True, eq=False)
+class InverseSolver(Solver):
+    """A solver whose steps know a measurement; subclasses are frozen dataclasses.
+
+    What belongs to a sample, its measurement above all, is in the solver's state, so that it leaves the batch with it.
+
+    Args:
+        measurement: what was measured.
+        tally: counts products with the network's Jacobian.
+    """
+
+    measurement: Measurement
+    tally: Tally = field(default_factory=Tally, kw_only=True, repr=False)
+
+    gradients: ClassVar[bool] = False
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+
+    @property
+    def products(self) -> int:
+        """Products with the network's Jacobian in a step."""
+        return 0
+
+    @property
+    def operator(self) -> LinearOperator:
+        """The operator, if it is linear."""
+        return self.measurement.linear(self.name)
+
+
+def posterior_step(x: Tensor, data: Tensor, start: Node, stop: Node) -> tuple[Tensor, Scalar]:
+    r"""Mean and standard deviation of :math:`q(x_t|x_s, x_0)`, t cleaner than s, as `scoresde.solvers.Ancestral` with
+    the small variance:
+
+    .. math:: \frac{\sigma_t}{\sigma_s}e^{-h}x_s + \alpha_t(1-e^{-2h})x_0, \qquad \sigma_t\sqrt{1-e^{-2h}}.
+
+    Example:
+        >>> sde = scoresde.EDMSDE()
+        >>> posterior_step(torch.ones(1, 1), torch.zeros(1, 1), sde.node(2.0), sde.node(1.0))[0]
+        tensor([[0.2500]])
+    """
+    keep, gain, std = posterior_weights(start, stop)
+    return expand(keep, x) * x + expand(gain, x) * data, std
+
+
+def posterior_weights(start: Node, stop: Node) -> tuple[Scalar, Scalar, Scalar]:
+    r"""The weights of :math:`x_s` and :math:`x_0`, and the standard deviation, of `posterior_step`.
+
+    Example:
+        >>> sde = scoresde.EDMSDE()
+        >>> posterior_weights(sde.node(2.0), sde.node(1.0))[1]
+        0.75
+    """
+    shrink = -expm1(2 * (start.lam - stop.lam))
+    keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
+    return keep, stop.alpha * shrink, stop.sigma * shrink**0.5
+
+
+def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise: Noise) -> Tensor:
+    r"""Replace what A sees of a state by ``known``, perturbed to the state's own level with fresh noise:
+    :math:`V^Hx \leftarrow \alpha V^Hx_{known} + \sigma V^Hz` where :math:`s > 0`.
+
+    Example:
+        >>> from scoresde.inverse import Mask
+        >>> from scoresde.noise import CallableNoise
+        >>> silence = CallableNoise(lambda k, like: torch.zeros_like(like))
+        >>> node = scoresde.EDMSDE().node(1.0)
+        >>> impute(Mask(torch.tensor([True, False])), torch.ones(1, 2), torch.full((1, 2), 5.0), node, silence)
+        tensor([[5., 1.]])
+    """
+    into, back = operator.svd.into, operator.svd.back
+    perturbed = expand(node.alpha, x) * known + expand(node.sigma, x) * noise.normal(x)
+    seen = (operator.svd.values > 0).to(x.device)
+    return back(torch.where(seen, into(perturbed), into(x)))
+
+
+def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
+    """A grid on which every stretch of ``jump`` steps is gone ``repeats`` times, with a leap back up in between.
+
+    Example:
+        >>> detours(torch.tensor([3.0, 2.0, 1.0]), jump=2, repeats=2)
+        tensor([3., 2., 1., 3., 2., 1.])
+    """
+    if repeats == 1 or len(times) < 2:
+        return times
+    path = [times[:1]]
+    for low in range(0, len(times) - 1, jump):
+        stretch = times[low : low + jump + 1]
+        path += [stretch[1:], *[stretch] * (repeats - 1)]
+    return torch.cat(path)
+
+
+def check_detours(jump: Any, repeats: Any) -> None:
+    """Refuse what is no number of steps or repeats."""
+    check_integer("jump", jump, low=1)
+    check_integer("repeats", repeats, low=1)

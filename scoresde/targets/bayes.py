@@ -1,0 +1,123 @@
+"""Gaussian components given linear measurements with Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_number
+from ..errors import InvalidArgumentError, InvalidTypeError
+
+
+class Components(NamedTuple):
+    """Gaussians and their shares: log-weights ``(K,)``, means ``(K, D)``, covariances ``(K, D, D)``, float64.
+
+    Example:
+        >>> Components(torch.zeros(1), torch.zeros(1, 2), torch.eye(2)[None]).means.shape
+        torch.Size([1, 2])
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    covs: Tensor
+
+
+class Updated(NamedTuple):
+    r"""The components given y, and :math:`\ln p(y)`.
+
+    Example:
+        >>> Updated(Components(torch.zeros(1), torch.zeros(1, 2), torch.eye(2)[None]), torch.zeros(())).log_evidence
+        tensor(0.)
+    """
+
+    components: Components
+    log_evidence: Tensor
+
+
+def update(prior: Components, operator: Any, y: Any, noise: Any) -> Updated:
+    r"""Bayes' rule for :math:`y = Ax + n`, :math:`n \sim N(0, R)`, component by component:
+
+    .. math::
+        G = \Sigma A^T(A\Sigma A^T+R)^{-1},\quad m' = m + G(y - Am),\quad
+            \Sigma' = (I-GA)\Sigma(I-GA)^T + GRG^T, \quad w' \propto w\,N(y; Am, A\Sigma A^T+R).
+
+    Joseph's form of :math:`\Sigma'` stays positive semi-definite when the noise is small.
+
+    Example:
+        >>> prior = Components(torch.zeros(1), torch.zeros(1, 2).double(), torch.eye(2).double()[None])
+        >>> update(prior, torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 1.0).components.means.float()
+        tensor([[1., 0.]])
+    """
+    size = prior.means.shape[1]
+    a, seen, cov = _checked(operator, y, noise, size)
+    if not len(a):
+        return Updated(prior, torch.zeros((), dtype=torch.float64))
+    cross = prior.covs @ a.mT  # (K, D, M)
+    spread = a @ cross + cov  # (K, M, M)
+    spread = (spread + spread.mT) / 2
+    values = torch.linalg.eigvalsh(spread)
+    if bool((values[:, 0] <= len(a) * torch.finfo(torch.float64).eps * values[:, -1]).any()):
+        raise InvalidArgumentError(
+            "The measurements have no density: with this noise some combination of them is known without error from "
+            f"the others (or from the law itself); the smallest eigenvalue of A Σ Aᵀ + R is {float(values.min()):.3g}. "
+            "Give a `noise_std` above 0, or drop the redundant rows."
+        )
+    factor = torch.linalg.cholesky(spread)
+    gain = torch.cholesky_solve(cross.mT, factor).mT  # (K, D, M)
+    residual = seen - prior.means @ a.mT  # (K, M)
+    means = prior.means + (gain @ residual[..., None])[..., 0]
+    keep = torch.eye(size, dtype=torch.float64) - gain @ a
+    covs = keep @ prior.covs @ keep.mT + gain @ cov @ gain.mT
+    white = torch.linalg.solve_triangular(factor, residual[..., None], upper=False)[..., 0]
+    log_norm = factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * len(a) * math.log(2 * math.pi)
+    joint = prior.log_weights - 0.5 * white.square().sum(1) - log_norm
+    evidence = joint.logsumexp(0)
+    return Updated(Components(joint - evidence, means, (covs + covs.mT) / 2), evidence)
+
+
+def _checked(operator: Any, y: Any, noise: Any, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The matrix ``(M, D)``, the measurements ``(M,)`` and the covariance of their noise, float64."""
+    dense = getattr(operator, "matrix", None)
+    given = dense() if callable(dense) else operator
+    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
+        raise InvalidTypeError(
+            f"`operator` must be a real matrix (M, {size}) or have a method matrix(), got {type(operator).__name__}."
+        )
+    a = given.detach().to(torch.float64)
+    if a.ndim != 2 or a.shape[1] != size or not bool(a.isfinite().all()):
+        raise InvalidArgumentError(
+            f"`operator` must be a finite matrix (M, {size}) over the flattened event, got {tuple(a.shape)}."
+        )
+    if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
+        raise InvalidTypeError(f"`y` must be a floating-point tensor, got {type(y).__name__}; try torch.as_tensor(y).")
+    if y.numel() != len(a) or not bool(y.isfinite().all()):
+        raise InvalidArgumentError(f"`y` must be {len(a)} finite numbers, got shape {tuple(y.shape)}.")
+    return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a))
+
+
+def noise_covariance(noise: Any, size: int) -> Tensor:
+    """The covariance ``(M, M)`` of measurement noise, float64, given that or a standard deviation.
+
+    Example:
+        >>> noise_covariance(2.0, 1)
+        tensor([[4.]], dtype=torch.float64)
+    """
+    if not isinstance(noise, Tensor) or noise.ndim == 0:
+        std = check_number("noise_std", noise, low=0.0)
+        return std * std * torch.eye(size, dtype=torch.float64)
+    cov = noise.detach().to(torch.float64)
+    if tuple(cov.shape) != (size, size):
+        raise InvalidArgumentError(
+            f"`noise_std` must be a standard deviation or a covariance ({size}, {size}), got shape {tuple(cov.shape)}."
+        )
+    if not bool(cov.isfinite().all()) or not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8):
+        raise InvalidArgumentError("`noise_std` must be a finite, symmetric covariance.")
+    values = torch.linalg.eigvalsh(cov) if size else cov.new_zeros(1)
+    if float(values.min()) < -1e-10 * max(1e-300, float(values.abs().max())):
+        raise InvalidArgumentError(
+            f"`noise_std` must be positive semi-definite; its smallest eigenvalue is {float(values.min()):.3g}."
+        )
+    return cov
