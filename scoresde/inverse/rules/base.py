@@ -95,10 +95,11 @@ def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, ta
     with torch.inference_mode(False), torch.enable_grad():
         given = x if outside and x.requires_grad else x.detach().clone().requires_grad_()
         data, noise = estimate(given, node)[:2]
-    if not data.requires_grad:
+    if not (data.requires_grad and noise.requires_grad):
         raise ScoreFnError(
-            "The score function blocks gradients, which this method needs; evaluate it in torch, without no_grad, "
-            "detach or numpy, or take a method without products such as 'ddnm', 'diffpir' or 'ddrm'."
+            "The score function blocks gradients (or does not depend on x), which this method needs; evaluate it in "
+            "torch, without no_grad, detach or numpy, or take a method without products such as 'ddnm', 'diffpir' or "
+            "'ddrm'."
         )
     keep = outside and (x.requires_grad or _has_parameters(data, given))
     shown = (data, noise) if keep else (data.detach(), noise.detach())

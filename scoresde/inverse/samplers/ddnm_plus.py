@@ -28,7 +28,8 @@ class DDNMPlus(InverseSolver):
 
     Facts:
         1 evaluation a step, no product with a Jacobian. With ``repeats`` above 1 every stretch of ``jump`` steps is
-        gone so many times (the paper's time travel).
+        gone so many times (the paper's time travel). Where :math:`\lambda < 1` the noise of y is all the noise of the
+        step, and the same in every step, while a reverse process draws it anew.
 
     Args:
         measurement: of a linear operator with singular values.

@@ -31,7 +31,9 @@ class DDRM(InverseSolver):
 
     Facts:
         1 evaluation a step, no product with a Jacobian. It knows how noisy each direction is, but not how directions
-        depend on each other under the data's law.
+        depend on each other under the data's law. With :math:`\eta > 0` every step draws the same share of the noise
+        anew, however short it is: it is meant for few steps (20 in the paper), and for many it tends to no posterior,
+        nor without a measurement to the prior.
 
     Differs from:
         the paper, which also draws the first state near y: here it is the prior's draw, which at ``t_max`` hardly

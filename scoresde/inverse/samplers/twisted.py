@@ -25,16 +25,19 @@ class ParticleInfo(NamedTuple):
     """What `TwistedSMC` reports of one level.
 
     Fields: ``t``; ``ess``, the effective sample size of each set ``(sets,)``, :math:`(\\sum w)^2/\\sum w^2`;
-    ``resampled``, whether the set was drawn anew ``(sets,)``.
+    ``resampled``, whether the set was drawn anew ``(sets,)``; ``log_mean``, the logarithm of the mean weight
+    ``(sets,)``: the exponential of its sum over the levels estimates p(y), up to the potential's constant factor,
+    without bias.
 
     Example:
-        >>> ParticleInfo(0.5, torch.ones(1), torch.tensor([False])).t
+        >>> ParticleInfo(0.5, torch.ones(1), torch.tensor([False]), torch.zeros(1)).t
         0.5
     """
 
     t: float
     ess: Tensor
     resampled: Tensor
+    log_mean: Tensor
 
 
 class _Memory(NamedTuple):
@@ -53,7 +56,7 @@ class TwistedSMC(InverseSolver):
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}.
 
     Facts:
-        1 evaluation and 1 product a step, and one of each at the end. With more particles the law of each tends to
+        1 evaluation and 1 product a step, and one evaluation at the end. With more particles the law of each tends to
         that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps the
         chain's law tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width vanishes with
         the noise that is left): that is the posterior. Particles share their batch: it couples the batch.
@@ -142,7 +145,7 @@ class TwistedSMC(InverseSolver):
         memory = _Memory(state.y, log_weight - potential + ratio)
         if process.steps_left(stop) != 0:
             return StepResult(moved, memory)
-        last = look(process.estimate, moved, stop, self.tally, True)
+        last = look(process.estimate, moved, stop, self.tally, False)
         rows, log_weight = self._select(self._weigh(last, memory)[1], stop, noise, moved, True)
         return StepResult(moved[rows], _Memory(state.y, log_weight))
 
@@ -177,10 +180,9 @@ class TwistedSMC(InverseSolver):
         chosen = torch.searchsorted(weights.cumsum(1), marks).clamp_max(count - 1)
         stay = torch.arange(count, device=x.device).expand_as(chosen)
         rows = torch.where(drawn[:, None], chosen, stay)
-        kept = torch.where(
-            drawn[:, None], torch.zeros_like(sets), sets - sets.logsumexp(1, keepdim=True) + math.log(count)
-        )
+        log_mean = sets.logsumexp(1) - math.log(count)
+        kept = torch.where(drawn[:, None], torch.zeros_like(sets), sets - log_mean[:, None])
         if self.record is not None:
-            self.record(ParticleInfo(float(node.t), ess, drawn))
+            self.record(ParticleInfo(float(node.t), ess, drawn, log_mean))
         first = count * torch.arange(len(rows), device=x.device)[:, None]
         return (rows + first).flatten(), kept.flatten()

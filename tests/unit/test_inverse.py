@@ -1,0 +1,706 @@
+"""Rules and solvers of inverse problems, against posteriors that are known."""
+
+from __future__ import annotations
+
+import gc
+import math
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import inverse
+from scoresde.inverse.rules import RULES, Tally, look
+from scoresde.inverse.samplers import SAMPLERS
+from scoresde.targets import Gaussian, GaussianMixture
+from scoresde.testing import affine_law
+
+F64 = torch.float64
+SDES = {
+    "VP": scoresde.VPSDE(),
+    "VE": scoresde.VESDE(sigma_max=10.0),
+    "flow": scoresde.FlowSDE(),
+    "EDM": scoresde.EDMSDE(),
+}
+VP = SDES["VP"]
+FULL = {"steps": 3, "shape": (2, 4), "seed": 0, "dtype": F64}
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def gaussian(size=5, seed=0):
+    root = draw(size, size, seed=seed)
+    return Gaussian(draw(size, seed=seed + 1), root @ root.mT / size + 0.1 * torch.eye(size, dtype=F64))
+
+
+def mixture(size=4):
+    root = draw(3, size, size, seed=7) / 2
+    covs = root @ root.mT + 0.05 * torch.eye(size, dtype=F64)
+    return GaussianMixture(torch.tensor([0.2, 0.5, 0.3]), 2 * draw(3, size), covs)
+
+
+def spread(target, sde, t):
+    """How far states at time t are from zero."""
+    return target.sample(6, sde, t, generator=torch.Generator().manual_seed(3)).to(F64)
+
+
+def measured(rows=3, size=4, std=0.3):
+    """An operator, a measurement and its noise."""
+    return draw(rows, size, seed=11), draw(rows, seed=12), std
+
+
+def options_for(name, target):
+    """Options that a method cannot go without, or that make its test short."""
+    given = {"exact": {"target": target}, "split_gibbs": {"sweeps": 4, "hold": 2, "descent": 3}}
+    return given.get(name, {})
+
+
+def law(target, operator, y, std, method, sde=VP, steps=40, **options):
+    """The exact mean and covariance of a method's samples, for Gaussian data."""
+
+    def run(shape, noise):
+        return inverse.sample_posterior(
+            sde,
+            target.score(sde),
+            operator,
+            y,
+            std,
+            method=method,
+            steps=steps,
+            shape=shape,
+            noise=noise,
+            dtype=F64,
+            **options,
+        ).x
+
+    return affine_law(run, target.event_shape)
+
+
+# --- (i) exact where they are exact -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_moment_matching_is_exact_for_gaussian_data(sde, share):
+    target, (matrix, y, std) = gaussian(), measured(size=5)
+    t = sde.t_min + share * (sde.t_max - sde.t_min)
+    x = spread(target, sde, t)
+    exact = target.posterior(matrix, y, std).score(sde)(x, t)
+    got = inverse.condition(target.score(sde), matrix, y, std, method="mmps", iterations=3)(x, t)
+    torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
+    early = inverse.condition(target.score(sde), matrix, y, std, method="mmps", iterations=1)(x, t)
+    if 0.0 < share < 1.0:
+        assert not torch.allclose(early, exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+@pytest.mark.parametrize("method", ["pigdm", "tmpd", "mmps", "exact"])
+def test_what_is_exact_for_independent_pixels(sde, method):
+    v = 0.6**2
+    target = Gaussian(draw(4), v)
+    operator, y = inverse.Mask(torch.tensor([True, False, True, True])), draw(3, seed=5)
+    options = {"pigdm": {"data_std": v**0.5}, "exact": {"target": target}}.get(method, {})
+    for share in (0.001, 0.5, 1.0):
+        t = sde.t_min + share * (sde.t_max - sde.t_min)
+        x = spread(target, sde, t)
+        exact = target.posterior(operator, y, 0.2).score(sde)(x, t)
+        got = inverse.condition(target.score(sde), operator, y, 0.2, method=method, **options)(x, t)
+        torch.testing.assert_close(got, exact, rtol=1e-10, atol=1e-10 * float(exact.abs().max()))
+
+
+def test_the_width_matters():
+    target, operator = Gaussian(draw(4), 0.36), inverse.Mask(torch.tensor([True, False, True, True]))
+    x, y = spread(target, VP, 0.2), draw(3, seed=5)
+    exact = target.posterior(operator, y, 0.2).score(VP)(x, 0.2)
+    for method, options in (("pigdm", {"data_std": 1.0}), ("dps", {}), ("ddnm", {}), ("diffpir", {})):
+        got = inverse.condition(target.score(VP), operator, y, 0.2, method=method, **options)(x, 0.2)
+        assert float((got - exact).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("t", [0.001, 0.2, 0.7])
+def test_moment_matching_is_its_formula_on_a_mixture(t):
+    target, (matrix, y, std) = mixture(), measured()
+    x, node = spread(target, VP, t), VP.node(t)
+    score_fn = target.score(VP)
+    jacobian = torch.stack(
+        [
+            torch.autograd.functional.jacobian(lambda v: score_fn.estimate(v[None], node).data[0], row, vectorize=True)
+            for row in x
+        ]
+    )
+    cov, data = node.sigma**2 / node.alpha * jacobian, score_fn.estimate(x, node).data
+    system = matrix @ cov @ matrix.mT + std**2 * torch.eye(3, dtype=F64)
+    weights = torch.linalg.solve(system, (y - data @ matrix.mT)[..., None])
+    wanted = data + (cov @ matrix.mT @ weights)[..., 0]
+    got = inverse.condition(score_fn, matrix, y, std, method="mmps", iterations=3).estimate(x, node)
+    torch.testing.assert_close(got.data, wanted, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(node.alpha * got.data + node.sigma * got.noise, x, rtol=1e-10, atol=1e-10)
+    sums = (matrix @ cov @ matrix.mT).sum(2).clamp_min(0) + std**2
+    diagonal = data + (cov @ matrix.mT @ ((y - data @ matrix.mT) / sums)[..., None])[..., 0]
+    got = inverse.condition(score_fn, matrix, y, std, method="tmpd").estimate(x, node)
+    torch.testing.assert_close(got.data, diagonal, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["dps", "pigdm"])
+def test_the_guidance_is_the_gradient_of_the_density(method):
+    target, (matrix, y, std) = mixture(), measured()
+    score_fn, node, t = target.score(VP), VP.node(0.4), 0.4
+    x = spread(target, VP, t)
+    posterior = inverse.condition(score_fn, matrix, y, std, method=method)
+    seen = posterior.measurement
+    given = x.clone().requires_grad_()
+    known = look(score_fn.estimate, given, node, Tally(), True)
+    density = posterior.rule.log_likelihood(known, seen, seen.of(x))
+    (slope,) = torch.autograd.grad(density.sum(), given)
+    torch.testing.assert_close(posterior(x, t) - score_fn(x, t), slope, rtol=1e-9, atol=1e-9)
+
+
+def test_the_exact_rule_is_bayes_rule():
+    target, (matrix, y, std) = mixture(), measured()
+    posterior = inverse.condition(target.score(VP), matrix, y, std, method="exact", target=target)
+    wanted = target.posterior(matrix, y, std)
+    for t in (0.001, 0.3, 1.0):
+        x = spread(target, VP, t)
+        torch.testing.assert_close(posterior(x, t), wanted.score(VP)(x, t), rtol=1e-9, atol=1e-9)
+    flow = {"method": "dpmpp_2m", "steps": 20, "x": spread(target, VP, 1.0)}
+    a, b = scoresde.solve(VP, posterior, **flow).x, scoresde.solve(VP, wanted.score(VP), **flow).x
+    torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_a_covariance_is_divided_out():
+    target, (matrix, y, _) = gaussian(), measured(size=5)
+    root = draw(3, 3, seed=20)
+    cov = root @ root.mT + 0.1 * torch.eye(3, dtype=F64)
+    x = spread(target, VP, 0.4)
+    exact = target.posterior(matrix, y, cov).score(VP)(x, 0.4)
+    got = inverse.condition(target.score(VP), matrix, y, cov, iterations=3)(x, 0.4)
+    torch.testing.assert_close(got, exact, rtol=1e-9, atol=1e-9)
+
+
+def test_exact_rules_sample_the_posterior():
+    """Without Monte Carlo: the law of the samples, at two step counts; the error is that of the solver."""
+    target, (matrix, y, std) = gaussian(3), measured(rows=2, size=3)
+    exact = target.posterior(matrix, y, std)
+    cov = exact._moments().covs[0]
+    errors = []
+    for steps in (100, 200):
+        mean, got = law(target, matrix, y, std, "mmps", steps=steps, iterations=2)
+        errors.append(max(float((got - cov).abs().max()), float((mean - exact.means[0]).abs().max())))
+    assert errors[1] < 0.6 * errors[0] < 0.1
+    mean, got = law(target, matrix, y, std, "dps", steps=400)
+    assert float((got - cov).diagonal().max()) < -errors[1]  # too narrow
+
+
+@pytest.mark.parametrize("std", [0.0, 0.3])
+def test_split_gibbs_samples_what_it_says(std):
+    """The law of z is the posterior with the noise sigma_y^2 + rho^2 A A^T, exactly in the limit of fine descents."""
+    target, (matrix, y, _), rho = gaussian(2), measured(rows=1, size=2), 0.4
+    noise = std**2 * torch.eye(1, dtype=F64) + rho**2 * matrix @ matrix.mT
+    exact = target.posterior(matrix, y, noise)
+    cov = exact._moments().covs[0]
+    errors = []
+    for descent in (8, 16):
+        options = {"rho_min": rho, "rho_max": rho, "sweeps": 30, "hold": 30, "descent": descent}
+        options["solver"] = scoresde.solvers.DPMpp2MSDE()
+        mean, got = law(target, matrix, y, std, "split_gibbs", steps=3, **options)
+        errors.append(max(float((got - cov).abs().max()), float((mean - exact.means[0]).abs().max())))
+    assert errors[1] < 0.35 * errors[0] and errors[1] < 0.02  # of second order, and then next to nothing
+
+
+# --- (ii) limits ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [*RULES, *SAMPLERS])
+def test_nothing_measured_leaves_the_prior(method):
+    target, sde = mixture(), VP
+    operators = [(torch.zeros(1, 4, dtype=F64), torch.ones(1, dtype=F64), 1.0)]
+    if method not in ("dps_step", "mcg"):
+        operators.append((inverse.Mask(torch.zeros(4, dtype=torch.bool)), torch.zeros(0, dtype=F64), 1.0))
+    for operator, y, std in operators:
+        if method in RULES:
+            posterior = inverse.condition(
+                target.score(sde), operator, y, std, method=method, **options_for(method, target)
+            )
+            for t in (0.01, 0.5):
+                x = spread(target, sde, t)
+                torch.testing.assert_close(posterior(x, t), target.score(sde)(x, t), rtol=1e-9, atol=1e-9)
+            continue
+        prior = gaussian(2)
+        matrix = operator if not isinstance(operator, torch.Tensor) else torch.zeros(1, 2, dtype=F64)
+        matrix = inverse.Mask(torch.zeros(2, dtype=torch.bool)) if not isinstance(matrix, torch.Tensor) else matrix
+        if method == "twisted_smc":
+            got = inverse.sample_posterior(
+                sde, prior.score(sde), matrix, y, std, method=method, steps=5, shape=(64, 2), seed=0, dtype=F64
+            )
+            assert float(got.ess.min()) > 63.999
+            continue
+        options = {"split_gibbs": {"sweeps": 3, "hold": 1, "descent": 60}, "ddrm": {"eta": 0.0}}.get(method, {})
+        mean, cov = law(prior, matrix, y, std, method, steps=100, **options)
+        torch.testing.assert_close(mean, prior.mean, rtol=0, atol=0.05)
+        torch.testing.assert_close(cov, prior._moments().covs[0], rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("method", ["mmps", "pigdm", "ddnm", "diffpir", "replacement", "mcg", "ddrm", "ddnm_plus"])
+def test_without_noise_the_observed_pixels_are_kept(method):
+    """At the end they are alpha y + sigma z: within six of the standard deviation that is left, of 64 draws."""
+    target = Gaussian(torch.zeros(2, 3, 3), 0.5)
+    mask = torch.rand((2, 3, 3), generator=torch.Generator().manual_seed(2)) < 0.5
+    operator, sde = inverse.Mask(mask), VP
+    y = operator.forward(target.sample(1, generator=torch.Generator().manual_seed(5)))[0]
+    options = {"mcg": {"zeta": 0.01}, "ddrm": {"eta": 0.0}}.get(method, {})
+    got = inverse.sample_posterior(
+        sde, target.score(sde), operator, y, 0.0, method=method, steps=100, shape=(64, 2, 3, 3), seed=0, **options
+    )
+    left = float(sde.sigma(sde.t_min))
+    assert float((operator.forward(got.x) - y).abs().max()) < 6 * left
+    assert 0.4 < float(got.x[:, ~mask].var()) < 0.6  # the others are the prior's
+
+
+def test_what_is_known_is_perturbed_to_its_level():
+    """Imputation and colourisation: at the end the known part is alpha y with the variance sigma^2, exactly, and not
+    the mean of the last step without noise."""
+    target = Gaussian(torch.zeros(3, 1, 2, dtype=F64), 0.7 * torch.ones(3, 1, 2, dtype=F64))
+    for operator in (
+        inverse.Grey((3, 1, 2)),
+        inverse.Mask(torch.tensor([True, False, True]).reshape(3, 1, 1), (3, 1, 2)),
+    ):
+        y = draw(*operator.measurement_shape, seed=3)
+        for corrector in (None, scoresde.LangevinCorrector()):
+            mean, cov = law(target, operator, y, 0.0, "replacement", steps=10, corrector=corrector)
+            a = operator.matrix()
+            alpha, sigma = float(VP.alpha(VP.t_min)), float(VP.sigma(VP.t_min))
+            torch.testing.assert_close(a @ mean, alpha * y.flatten(), rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(a @ cov @ a.mT, sigma**2 * a @ a.mT, rtol=1e-10, atol=1e-12)
+
+
+def test_imputation_leaves_independent_pixels_to_the_sampler():
+    target = Gaussian(torch.zeros(3, dtype=F64), torch.tensor([0.3, 0.7, 1.4], dtype=F64))
+    operator, y = inverse.Mask(torch.tensor([True, False, False])), torch.ones(1, dtype=F64)
+
+    def plain(shape, noise):
+        return scoresde.solve(VP, target.score(VP), method="ancestral", steps=12, shape=shape, noise=noise, dtype=F64).x
+
+    wanted = affine_law(plain, (3,))[1][1:, 1:]
+    ancestral = scoresde.solvers.Ancestral()
+    for method, options in (("replacement", {"predictor": ancestral}), ("ddnm_plus", {}), ("ddnm", {})):
+        _, cov = law(target, operator, y, 0.0, method, steps=12, **options)
+        torch.testing.assert_close(cov[1:, 1:], wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_going_back_up_brings_the_parts_together():
+    """RePaint: the law of the rest comes closer to the posterior with more repeats."""
+    target = Gaussian(torch.zeros(2, dtype=F64), torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=F64))
+    operator, y = inverse.Mask(torch.tensor([True, False])), torch.tensor([2.0], dtype=F64)
+    errors = {}
+    for repeats in (1, 4, 16):
+        mean, _ = law(target, operator, y, 0.0, "replacement", steps=20, jump=2, repeats=repeats)
+        errors[repeats] = abs(float(mean[1]) - 1.8)
+    assert errors[16] < 0.5 * errors[4] < 0.5 * errors[1]
+    assert errors[1] > 0.1
+
+
+def test_methods_that_coincide_do():
+    target, operator = mixture(), inverse.Matrix(draw(2, 4, seed=11))
+    y, x, node = draw(2, seed=12), spread(mixture(), VP, 0.4), VP.node(0.4)
+    of = lambda method, std, **o: inverse.condition(  # noqa: E731
+        target.score(VP), operator, y, std, method=method, **o
+    ).estimate(x, node)
+    torch.testing.assert_close(of("ddnm", 0.0).data, of("diffpir", 0.0).data, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(operator.forward(of("ddnm", 0.0).data), y.expand(6, 2), rtol=1e-10, atol=1e-10)
+    rule = inverse.sample_posterior(VP, target.score(VP), operator, y, 0.0, method="ddnm", sampler="ancestral", **FULL)
+    solver = inverse.sample_posterior(VP, target.score(VP), operator, y, 0.0, method="ddnm_plus", **FULL)
+    torch.testing.assert_close(rule.x, solver.x, rtol=1e-9, atol=1e-9)
+    prior = scoresde.solve(VP, target.score(VP), method="ancestral", **FULL)
+    still = inverse.sample_posterior(VP, target.score(VP), operator, y, 1.0, method="dps_step", zeta=0.0, **FULL)
+    torch.testing.assert_close(still.x, prior.x, rtol=1e-10, atol=1e-10)
+
+
+def test_ddrm_is_its_formula():
+    """One step, in the coordinates of V, against the three cases written out."""
+    target, sde = gaussian(4), scoresde.VESDE(sigma_max=10.0)
+    matrix = torch.diag(torch.tensor([2.0, 0.5, 0.01], dtype=F64)) @ torch.eye(3, 4, dtype=F64)
+    y, std, eta, eta_b = draw(3, seed=2), 0.4, 0.7, 0.9
+    x, z = 3 * draw(2, 4, seed=3), draw(2, 4, seed=4)
+    start, stop = sde.node(0.6), sde.node(0.5)
+    times = torch.tensor([0.6, 0.5], dtype=F64)
+    method = inverse.DDRM(inverse.Measurement(matrix, y, std), eta, eta_b)
+    got = scoresde.testing.end_of(method, sde, target.score(sde), x, times, lambda k, like: z)
+    data, noise = target.score(sde).estimate(x, start)
+    seen = torch.cat([y / matrix.diagonal(), torch.zeros(1, dtype=F64)])
+    for i, s in enumerate([2.0, 0.5, 0.01, 0.0]):
+        keep = math.sqrt(1 - eta**2)
+        if s == 0.0:
+            wanted = data[:, i] + stop.sigma * (keep * noise[:, i] + eta * z[:, i])
+        elif stop.sigma < std / s:
+            wanted = data[:, i] + stop.sigma * (keep * (seen[i] - data[:, i]) / (std / s) + eta * z[:, i])
+        else:
+            left = math.sqrt(stop.sigma**2 - (eta_b * std / s) ** 2)
+            wanted = (1 - eta_b) * data[:, i] + eta_b * seen[i] + left * z[:, i]
+        torch.testing.assert_close(got[:, i], wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_ddnm_plus_is_its_formula():
+    target = gaussian(4)
+    matrix = torch.diag(torch.tensor([2.0, 0.5, 0.01], dtype=F64)) @ torch.eye(3, 4, dtype=F64)
+    y, std, x, z = draw(3, seed=2), 0.1, draw(2, 4, seed=3), draw(2, 4, seed=4)
+    times = torch.tensor([0.3, 0.2], dtype=F64)
+    method = inverse.DDNMPlus(inverse.Measurement(matrix, y, std))
+    got = scoresde.testing.end_of(method, VP, target.score(VP), x, times, lambda k, like: z)
+    data = target.score(VP).estimate(x, VP.node(0.3)).data
+    ones = torch.ones_like(x)
+    a = float(VP.posterior(0 * x, ones, 0.2, 0.3)[0][0, 0])
+    b = float(VP.posterior(0 * x, ones, 0.2, 0.3)[1])
+    limits = []
+    for i, s in enumerate([2.0, 0.5, 0.01]):
+        share = min(1.0, b * s / (a * std))
+        limits.append(share < 1.0)
+        moved = data[:, i] + share * (y[i] / s - data[:, i])
+        spread_ = math.sqrt(max(0.0, b**2 - (a * share * std / s) ** 2))
+        mean = VP.posterior(x[:, i : i + 1], moved[:, None], 0.2, 0.3)[0][:, 0]
+        torch.testing.assert_close(got[:, i], mean + spread_ * z[:, i], rtol=1e-10, atol=1e-7)
+    assert limits == [False, True, True] or limits == [False, False, True]
+
+
+# --- (iv) bad input ---------------------------------------------------------------------------------------------------
+
+SCORE = gaussian(4).score(VP)
+TWICE = torch.cat([torch.eye(4, dtype=F64)[:2]] * 2)  # rows that repeat each other
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: inverse.condition(SCORE, torch.ones(2, 3), torch.ones(2), 1.0), scoresde.InvalidArgumentError, "4"),
+        (lambda: inverse.condition(SCORE, torch.ones(2, 4), torch.ones(3), 1.0), scoresde.InvalidArgumentError, "y"),
+        (lambda: inverse.condition(SCORE, torch.ones(2, 4), [1.0, 2.0], 1.0), scoresde.InvalidTypeError, "y"),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.full((1,), math.nan), 1.0),
+            scoresde.NonFiniteError,
+            "y",
+        ),
+        (lambda: inverse.condition(SCORE, "mask", torch.ones(1), 1.0), scoresde.InvalidTypeError, "operator"),
+        (lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), -1.0), scoresde.InvalidArgumentError, "std"),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), math.nan),
+            scoresde.InvalidArgumentError,
+            "std",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.eye(4)[:2], torch.ones(2), torch.zeros(2, 2)),
+            scoresde.InvalidArgumentError,
+            "singular",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method="mmp"),
+            scoresde.InvalidArgumentError,
+            "did you mean 'mmps'",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method="ddrm"),
+            scoresde.InvalidArgumentError,
+            "sample_posterior",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, iteration=3),
+            scoresde.InvalidArgumentError,
+            "did you mean 'iterations'",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, iterations=0),
+            scoresde.InvalidArgumentError,
+            "iterations",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method="exact"),
+            scoresde.InvalidArgumentError,
+            "target",
+        ),
+        (
+            lambda: inverse.condition(lambda x, t: x, torch.ones(1, 4), torch.ones(1), 1.0),
+            scoresde.InvalidArgumentError,
+            "sde",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), 1.0, sde=scoresde.VESDE()),
+            scoresde.InvalidArgumentError,
+            "was made for",
+        ),
+        (
+            lambda: inverse.condition(SCORE, lambda x: x[:, :1], torch.ones(1), 1.0),
+            scoresde.InvalidArgumentError,
+            "linear",
+        ),
+        (
+            lambda: inverse.Replacement(inverse.Measurement(torch.eye(4), torch.ones(4)), scoresde.solvers.RK45()),
+            scoresde.InvalidArgumentError,
+            "fixed steps",
+        ),
+        (
+            lambda: inverse.TwistedSMC(inverse.Measurement(torch.eye(4), torch.ones(4)), twist=inverse.MMPS()),
+            scoresde.InvalidArgumentError,
+            "density",
+        ),
+        (
+            lambda: inverse.SplitGibbs(
+                inverse.Measurement(torch.eye(4), torch.ones(4)), solver=scoresde.solvers.DDIM()
+            ),
+            scoresde.InvalidArgumentError,
+            "draw noise",
+        ),
+    ],
+)
+def test_nonsense_is_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+@pytest.mark.parametrize("method", ["mmps", "tmpd", "dps", "twisted_smc"])
+def test_an_inverse_that_does_not_exist_is_refused(method):
+    with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
+        inverse.sample_posterior(VP, SCORE, TWICE, torch.ones(4, dtype=F64), 0.0, method=method, **FULL)
+    with pytest.raises(scoresde.InvalidArgumentError, match="noise_std"):
+        gaussian(4).posterior(TWICE, torch.ones(4, dtype=F64), 0.0)
+
+
+@pytest.mark.parametrize("method", ["pigdm", "ddnm", "diffpir", "ddrm", "ddnm_plus", "replacement", "split_gibbs"])
+def test_the_others_take_the_pseudo_inverse(method):
+    got = inverse.sample_posterior(
+        VP, SCORE, TWICE, torch.ones(4, dtype=F64), 0.0, method=method, **FULL, **options_for(method, None)
+    )
+    assert bool(got.x.isfinite().all())
+
+
+@pytest.mark.parametrize("method", [*RULES, *SAMPLERS])
+def test_a_score_that_is_not_finite_is_an_error(method):
+    target = gaussian(4)
+
+    def score_fn(x, t):
+        score = target.score(VP)(x, t)
+        return torch.where((t < 0.5)[:, None], math.nan * score, score)
+
+    matrix, y, std = measured()
+    options = options_for(method, target)
+    with pytest.raises(scoresde.NonFiniteError):
+        inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **FULL, **options)
+
+
+def test_a_batch_of_measurements_must_fit_the_batch():
+    matrix, _, std = measured()
+    for method in ("mmps", "ddrm", "twisted_smc", "dps_step"):
+        with pytest.raises(scoresde.InvalidArgumentError, match="batch of 2"):
+            inverse.sample_posterior(VP, SCORE, matrix, draw(5, 3), std, method=method, **FULL)
+    with pytest.raises(scoresde.InvalidArgumentError, match="one `y`"):
+        inverse.condition(SCORE, matrix, draw(5, 3), std, method="exact", target=gaussian(4))
+    with pytest.raises(scoresde.InvalidArgumentError, match="whole sets"):
+        inverse.sample_posterior(VP, SCORE, matrix, draw(3), std, method="twisted_smc", particles=3, **FULL)
+
+
+def test_a_network_that_blocks_gradients_is_refused():
+    blocked = lambda x, t: -x.detach()  # noqa: E731
+    matrix, y, std = measured()
+    for method in ("mmps", "dps_step"):
+        with pytest.raises(scoresde.ScoreFnError, match="blocks gradients"):
+            inverse.sample_posterior(VP, blocked, matrix, y, std, method=method, **FULL)
+    assert bool(inverse.sample_posterior(VP, blocked, matrix, y, std, method="ddrm", **FULL).x.isfinite().all())
+
+
+# --- (v) work, memory, samples ----------------------------------------------------------------------------------------
+
+
+class Counted(torch.autograd.Function):
+    """The identity; counts how often a gradient passes."""
+
+    passes = 0
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        Counted.passes += 1
+        return slope
+
+
+@pytest.mark.parametrize("method", [*RULES, *SAMPLERS])
+def test_evaluations_and_products_are_counted(method):
+    target, (matrix, y, std) = mixture(), measured()
+    calls = []
+
+    def score_fn(x, t):
+        calls.append(len(x))
+        return target.score(VP)(Counted.apply(x) if torch.is_grad_enabled() else x, t)
+
+    Counted.passes = 0
+    options = options_for(method, target)
+    got = inverse.sample_posterior(VP, score_fn, matrix, y, std, method=method, **FULL, **options)
+    assert got.solution.evaluations == len(calls) and got.products == Counted.passes
+    assert bool((got.solution.nfe == len(calls)).all())
+    steps = {"twisted_smc": 4, "split_gibbs": 3 + 4 * 3}.get(method, 3)
+    each = {"mmps": 5, "tmpd": 2, "pigdm": 1, "dps": 1, "dps_step": 1, "mcg": 1, "twisted_smc": 1}.get(method, 0)
+    assert len(calls) == steps and got.products == each * (3 if method == "twisted_smc" else steps)
+    assert any(m.gradients == (each > 0) for m in inverse.methods() if m.name == method)
+
+
+@pytest.mark.parametrize("method", ["mmps", "dps_step", "twisted_smc", "split_gibbs", "replacement"])
+def test_memory_does_not_grow_with_the_steps(method):
+    target, (matrix, y, std) = mixture(), measured()
+    alive = []
+
+    def callback(info):
+        if info.step in (5, 35):
+            gc.collect()
+            alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
+
+    kept = {"record": lambda info: None} if method == "twisted_smc" else {}
+    solver = {"dps_step": inverse.DPSStep, "twisted_smc": inverse.TwistedSMC, "split_gibbs": inverse.SplitGibbs}
+    seen = inverse.Measurement(matrix, y, std)
+    if method == "mmps":
+        run = {"score_fn": inverse.condition(target.score(VP), matrix, y, std), "method": "ancestral"}
+    else:
+        run = {"score_fn": target.score(VP), "method": solver.get(method, inverse.Replacement)(seen, **kept)}
+    scoresde.solve(VP, **run, steps=40, shape=(8, 4), seed=0, callback=callback, dtype=F64, max_steps=40, throw=False)
+    assert alive[1] <= alive[0]
+
+
+@pytest.mark.parametrize("method", [m for m in [*RULES, *SAMPLERS] if m != "twisted_smc"])
+def test_samples_do_not_know_their_batch_mates(method):
+    target, (matrix, _, std) = mixture(), measured()
+    own = method != "exact"
+    ys = draw(3, 3, seed=30) if own else draw(3, seed=30)
+    run = {"method": method, "steps": 4, "dtype": F64, **options_for(method, target)}
+    every = inverse.sample_posterior(VP, target.score(VP), matrix, ys, std, seeds=[4, 5, 6], **run)
+    for i in range(3):
+        y = ys[i] if own else ys
+        alone = inverse.sample_posterior(VP, target.score(VP), matrix, y, std, seeds=[4 + i], **run)
+        torch.testing.assert_close(alone.x[0], every.x[i], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["mmps", "ddrm", "replacement", "dps_step", "split_gibbs"])
+def test_the_measurement_leaves_the_batch_with_its_sample(method):
+    """A sample that fails leaves a batch with a measurement for each, and the others do not notice."""
+    target, (matrix, _, std) = mixture(), measured()
+    ys = draw(3, 3, seed=30)
+    inner = target.score(VP)
+
+    class Broken:
+        rowwise, event_shape, sde = True, (4,), VP
+
+        def __call__(self, x, t):
+            bad = (x[:, :1] > 1e3) | ((t < 0.6)[:, None] & (x[:, :1] == x[0, :1]) & (len(x) == 3))
+            return torch.where(bad, math.nan, inner(x, t))
+
+    run = {"method": method, "steps": 6, "dtype": F64, **options_for(method, target)}
+    whole = inverse.sample_posterior(VP, inner, matrix, ys, std, seeds=[4, 5, 6], **run)
+    got = inverse.sample_posterior(VP, Broken(), matrix, ys, std, seeds=[4, 5, 6], throw=False, **run)
+    assert bool(got.x[0].isnan().all()) and got.solution.success.tolist() == [False, True, True]
+    torch.testing.assert_close(got.x[1:], whole.x[1:], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["mmps", "ddrm", "mcg", "twisted_smc"])
+def test_nothing_leaks(method):
+    target, (matrix, y, std) = mixture(), measured()
+    y.requires_grad_()
+    state, before = torch.get_rng_state(), y.detach().clone()
+    x = draw(4, 4)
+    start = x.clone()
+    got = inverse.sample_posterior(
+        VP, target.score(VP), matrix, y, std, method=method, x=x, steps=3, generator=torch.Generator().manual_seed(0)
+    )
+    assert not got.x.requires_grad and torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(y.detach(), before) and torch.equal(x, start) and not x.requires_grad
+    assert not inverse.condition(target.score(VP), matrix, y, std)(x, 0.5).requires_grad
+    with torch.inference_mode():
+        inside = inverse.sample_posterior(
+            VP,
+            target.score(VP),
+            matrix,
+            y,
+            std,
+            method=method,
+            x=x,
+            steps=3,
+            generator=torch.Generator().manual_seed(0),
+        )
+    torch.testing.assert_close(inside.x.clone(), got.x)
+
+
+@pytest.mark.parametrize("method", ["mmps", "pigdm", "dps_step"])
+def test_a_solve_can_be_differentiated(method):
+    target, (matrix, y, std) = mixture(), measured()
+    weight = torch.tensor(1.1, dtype=F64, requires_grad=True)
+
+    options = {"zeta": 0.05} if method == "dps_step" else {}
+
+    def run(w, x, **more):
+        score_fn = lambda v, t: w * target.score(VP)(v, t)  # noqa: E731
+        return inverse.sample_posterior(
+            VP,
+            score_fn,
+            matrix,
+            y,
+            std,
+            method=method,
+            **options,
+            x=x,
+            steps=3,
+            noise=lambda k, like: draw(*like.shape, seed=k),
+            **more,
+        ).x.sum()
+
+    x = draw(2, 4)
+    (slope,) = torch.autograd.grad(run(weight, x, differentiable=True), weight)
+    step = 1e-5
+    w = weight.detach()
+    numeric = (run(w + step, x) - run(w - step, x)) / (2 * step)
+    torch.testing.assert_close(slope, numeric, rtol=1e-5, atol=1e-5)
+    given = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(run(w, given, differentiable=True), given)
+    bump = torch.zeros_like(x)
+    bump[0, 1] = step
+    torch.testing.assert_close(slope[0, 1], (run(w, x + bump) - run(w, x - bump)) / (2 * step), rtol=1e-5, atol=1e-5)
+
+
+def test_adaptive_methods_take_a_rule():
+    target, (matrix, y, std) = gaussian(4), measured()
+    exact = target.posterior(matrix, y, std)
+    x = spread(exact, VP, 1.0)
+    for method in ("mmps", "pigdm", "diffpir", "tmpd"):
+        posterior = inverse.condition(target.score(VP), matrix, y, std, method=method)
+        got = scoresde.solve(VP, posterior, x, method="rk45", rtol=1e-5, atol=1e-5)
+        assert bool(got.success.all())
+        if method == "mmps":
+            torch.testing.assert_close(got.x, exact._moments().means + (got.x - exact.means), rtol=1e-9, atol=1e-9)
+            wanted = scoresde.solve(VP, exact.score(VP), x, method="rk45", rtol=1e-7, atol=1e-7).x
+            torch.testing.assert_close(got.x, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_context_reaches_the_network():
+    labels = torch.tensor([1.0, -2.0])
+    score_fn = lambda x, t, label: -(x - label[:, None])  # noqa: E731
+    matrix, y, std = measured()
+    posterior = inverse.condition(score_fn, matrix, y, std, sde=VP)
+    x = draw(2, 4)
+    both = scoresde.solve(VP, posterior, x, method="ddim", steps=3, context={"label": labels}).x
+    for i in range(2):
+        alone = scoresde.solve(
+            VP, posterior, x[i : i + 1], method="ddim", steps=3, context={"label": labels[i : i + 1]}
+        ).x
+        torch.testing.assert_close(alone[0], both[i])
+
+
+def test_any_function_is_measured_by_gradients():
+    """DPS for a function is DPS for the matrix that it is, and its Jacobian that of autograd."""
+    target, (matrix, y, std) = mixture(), measured()
+    x = spread(target, VP, 0.4)
+    a = inverse.condition(target.score(VP), matrix, y, std, method="dps")(x, 0.4)
+    b = inverse.condition(target.score(VP), lambda v: v @ matrix.mT, y, std, method="dps")(x, 0.4)
+    torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    for method in ("dps", "dps_step", "twisted_smc"):
+        options = {"twist": inverse.DPS()} if method == "twisted_smc" else {}
+        got = inverse.sample_posterior(
+            VP, target.score(VP), lambda v: v[:, :2].square(), y[:2].abs(), 1.0, method=method, **FULL, **options
+        )
+        assert bool(got.x.isfinite().all())

@@ -1,0 +1,181 @@
+"""Measurement operators: adjoints, pseudo-inverses, singular values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import scoresde
+from scoresde import inverse
+
+F64 = torch.float64
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def some(*shape, seed=0, share=0.4):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+KERNEL = draw(3, 5, seed=5)
+DEFICIENT = torch.cat([draw(3, 12, seed=1), draw(1, 12, seed=2), torch.zeros(1, 12)]) * torch.ones(1)
+DEFICIENT[3] = DEFICIENT[0] - 2 * DEFICIENT[1]
+OPERATORS = {
+    "mask": lambda: inverse.Mask(some(3, 4, 5)),
+    "mask of nothing": lambda: inverse.Mask(torch.zeros(4, dtype=torch.bool)),
+    "mask of pixels": lambda: inverse.Mask(some(4, 5), event_shape=(3, 4, 5)),
+    "grey": lambda: inverse.Grey((3, 4, 5)),
+    "luma": lambda: inverse.Grey((3, 4, 5), (0.299, 0.587, 0.114)),
+    "block average": lambda: inverse.block_average((2, 6, 9), 3),
+    "bicubic": lambda: inverse.bicubic((2, 8, 12), 2),
+    "bicubic, 4": lambda: inverse.bicubic((1, 8, 8), 4),
+    "gaussian blur, zero": lambda: inverse.gaussian_blur((2, 7, 6), 0.7),
+    "gaussian blur, periodic": lambda: inverse.Blur((2, 7, 6), inverse.gaussian_kernel(0.7, radius=2)),
+    "motion blur, periodic": lambda: inverse.Blur((1, 9, 8), inverse.motion_kernel(5, 30.0)),
+    "motion blur, zero": lambda: inverse.Blur((1, 9, 8), inverse.motion_kernel(5, 30.0), border="zero"),
+    "any kernel, periodic": lambda: inverse.Blur((1, 6, 7), KERNEL),
+    "any kernel, zero": lambda: inverse.Blur((1, 6, 7), KERNEL, border="zero"),
+    "random projection": lambda: inverse.random_projection((2, 3, 4), 7, seed=3),
+    "partial fourier": lambda: inverse.PartialFourier((2, 6, 5), some(6, 5)),
+    "partial fourier, even": lambda: inverse.PartialFourier((1, 8, 8), some(8, 8, seed=1)),
+    "matrix": lambda: inverse.Matrix(draw(6, 12), (3, 4), (2, 3)),
+    "tall matrix": lambda: inverse.Matrix(draw(9, 4)),
+    "deficient matrix": lambda: inverse.Matrix(DEFICIENT),
+    "no rows": lambda: inverse.Matrix(torch.zeros(0, 3, dtype=F64)),
+}
+
+
+@pytest.fixture(params=OPERATORS)
+def operator(request):
+    return OPERATORS[request.param]()
+
+
+def test_the_adjoint_is_one(operator):
+    x, y = draw(4, *operator.event_shape), draw(4, *operator.measurement_shape, seed=1)
+    left = (operator.forward(x) * y).flatten(1).sum(1)
+    right = (x * operator.adjoint(y)).flatten(1).sum(1)
+    assert operator.forward(x).shape == (4, *operator.measurement_shape)
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+def test_moore_and_penrose(operator):
+    x, y = draw(4, *operator.event_shape), draw(4, *operator.measurement_shape, seed=1)
+    a, plus = operator.forward, operator.pseudo_inverse
+    torch.testing.assert_close(a(plus(a(x))), a(x), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(plus(a(plus(y))), plus(y), rtol=1e-10, atol=1e-10)
+    z, w = draw(4, *operator.event_shape, seed=2), draw(4, *operator.measurement_shape, seed=3)
+    dot = lambda u, v: (u * v).flatten(1).sum(1)  # noqa: E731
+    torch.testing.assert_close(dot(plus(a(x)), z), dot(x, plus(a(z))), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(dot(a(plus(y)), w), dot(y, a(plus(w))), rtol=1e-10, atol=1e-10)
+
+
+def test_the_singular_values_reconstruct(operator):
+    svd, x, y = operator.svd, draw(4, *operator.event_shape), draw(4, *operator.measurement_shape, seed=1)
+    torch.testing.assert_close(svd.back(svd.into(x)), x, rtol=1e-11, atol=1e-11)
+    norm = lambda v: v.abs().square().flatten(1).sum(1)  # noqa: E731
+    torch.testing.assert_close(norm(svd.into(x)), norm(x), rtol=1e-12, atol=1e-12)  # V is unitary
+    # A^T A = V s^2 V^H, and with U = A V / s also A = U s V^H
+    squared = svd.back(svd.values**2 * svd.into(x))
+    torch.testing.assert_close(operator.adjoint(operator.forward(x)), squared, rtol=1e-10, atol=1e-10)
+    whole = operator.forward(svd.back((svd.values > 0) * svd.into(x)))
+    torch.testing.assert_close(whole, operator.forward(x), rtol=1e-10, atol=1e-10)
+    dense = torch.linalg.svdvals(operator.matrix()) if operator.size else torch.zeros(0, dtype=F64)
+    own = svd.values.flatten().sort(descending=True).values[: len(dense)]
+    torch.testing.assert_close(own, dense[: len(own)], rtol=1e-10, atol=1e-10)
+    assert operator.rank == int((dense > 1e-10).sum())
+    assert torch.equal(svd.back(svd.into(operator.pseudo_inverse(y))).isfinite().all(), torch.tensor(True))
+
+
+def test_the_matrix_is_the_operator(operator):
+    x = draw(3, *operator.event_shape)
+    got = x.flatten(1) @ operator.matrix().mT
+    torch.testing.assert_close(got, operator.forward(x).flatten(1), rtol=1e-12, atol=1e-12)
+
+
+def test_states_keep_their_dtype(operator):
+    x = draw(2, *operator.event_shape)
+    y = operator.forward(x.float())
+    assert y.dtype == torch.float32 and operator.adjoint(y).dtype == torch.float32
+    assert operator.pseudo_inverse(y).dtype == torch.float32
+    torch.testing.assert_close(y.double(), operator.forward(x), rtol=1e-4, atol=1e-5)
+
+
+def test_operators_do_what_they_say():
+    x = draw(1, 3, 8, 8)
+    torch.testing.assert_close(inverse.Grey((3, 8, 8)).forward(x), x.mean(1, keepdim=True))
+    torch.testing.assert_close(inverse.block_average((3, 8, 8), 2).forward(x), torch.nn.functional.avg_pool2d(x, 2))
+    blur = inverse.Blur((1, 8, 8), KERNEL[:, :3])
+    point = torch.zeros(1, 1, 8, 8, dtype=F64)
+    point[0, 0, 4, 4] = 1.0
+    torch.testing.assert_close(blur.forward(point)[0, 0, 3:6, 3:6], KERNEL[:, :3])  # the response to a point
+    zero = inverse.Blur((1, 8, 8), KERNEL[:, :3], border="zero")
+    torch.testing.assert_close(zero.forward(point), blur.forward(point))
+    corner = torch.zeros(1, 1, 8, 8, dtype=F64)
+    corner[0, 0, 0, 0] = 1.0
+    assert zero.forward(corner)[0, 0, -1].abs().max() == 0.0 < blur.forward(corner)[0, 0, -1].abs().max()
+    gaussian = inverse.gaussian_blur((3, 8, 8), 0.8)
+    same = inverse.Blur((3, 8, 8), inverse.gaussian_kernel(0.8), border="zero")
+    torch.testing.assert_close(gaussian.forward(x), same.forward(x))
+
+
+def test_bicubic_is_that_of_pillow():
+    from PIL import Image
+
+    x = draw(1, 1, 16, 16).float()
+    wanted = Image.fromarray(x[0, 0].numpy()).resize((8, 8), Image.Resampling.BICUBIC)
+    got = inverse.bicubic((1, 16, 16), 2).forward(x)[0, 0]
+    inside = slice(2, 6)  # Pillow cuts the kernel at the border, and does not repeat pixels
+    pixels = torch.tensor([[wanted.getpixel((j, i)) for j in range(8)] for i in range(8)])
+    torch.testing.assert_close(got[inside, inside], pixels[inside, inside], rtol=1e-5, atol=1e-5)
+
+
+def test_motion_keeps_its_sum_and_direction():
+    for angle in (0.0, 30.0, 90.0, 135.0):
+        kernel = inverse.motion_kernel(7, angle)
+        assert math.isclose(float(kernel.sum()), 1.0, rel_tol=1e-12)
+        torch.testing.assert_close(kernel, kernel.flip(0, 1))  # symmetric about its centre
+    up = inverse.motion_kernel(3, 90.0)
+    torch.testing.assert_close(up[:, 1], torch.full((3,), 1 / 3, dtype=F64))
+
+
+def test_the_grey_transform_is_orthogonal_with_grey_first():
+    operator = inverse.Grey((3, 1, 1))
+    turned = operator.svd.into(torch.ones(1, 3, 1, 1, dtype=F64)).flatten().abs()
+    torch.testing.assert_close(turned, torch.tensor([3**0.5, 0, 0], dtype=F64))
+    torch.testing.assert_close(operator.svd.values.flatten(), torch.tensor([3**-0.5, 0, 0], dtype=F64))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: inverse.Mask(torch.ones(3)), scoresde.InvalidTypeError, "boolean"),
+        (lambda: inverse.Mask(some(3), event_shape=(4,)), scoresde.InvalidArgumentError, "broadcast"),
+        (lambda: inverse.Matrix(torch.ones(3)), scoresde.InvalidArgumentError, "matrix"),
+        (lambda: inverse.Matrix(torch.full((2, 2), math.nan)), scoresde.InvalidArgumentError, "finite"),
+        (lambda: inverse.Matrix([[1.0]]), scoresde.InvalidTypeError, "matrix"),
+        (lambda: inverse.Matrix(torch.ones(2, 4), (5,)), scoresde.InvalidArgumentError, "4 elements"),
+        (lambda: inverse.Grey((3, 2, 2), (1.0, 2.0)), scoresde.InvalidArgumentError, "3 finite"),
+        (lambda: inverse.block_average((1, 8, 8), 3), scoresde.InvalidArgumentError, "divide"),
+        (lambda: inverse.Blur((1, 8, 8), torch.ones(2, 2)), scoresde.InvalidArgumentError, "odd"),
+        (lambda: inverse.Blur((1, 8, 8), torch.ones(9, 9)), scoresde.InvalidArgumentError, "at most"),
+        (lambda: inverse.Blur((1, 8, 8), KERNEL, border="zeros"), scoresde.InvalidArgumentError, "did you mean"),
+        (lambda: inverse.motion_kernel(4), scoresde.InvalidArgumentError, "odd"),
+        (lambda: inverse.PartialFourier((1, 4, 4), torch.ones(4, 4)), scoresde.InvalidTypeError, "boolean"),
+        (lambda: inverse.PartialFourier((1, 4, 4), some(4, 5)), scoresde.InvalidArgumentError, "shape"),
+        (lambda: inverse.random_projection((4,), 0), scoresde.InvalidArgumentError, "at least 1"),
+        (lambda: inverse.Matrix(torch.eye(2)).forward(torch.ones(2)), scoresde.InvalidArgumentError, "batch"),
+        (lambda: inverse.Matrix(torch.eye(2)).adjoint(torch.ones(1, 3)), scoresde.InvalidArgumentError, "batch"),
+        (
+            lambda: inverse.Blur((1, 96, 96), KERNEL, border="zero").svd,
+            scoresde.InvalidArgumentError,
+            "too large",
+        ),
+    ],
+)
+def test_nonsense_is_refused(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
