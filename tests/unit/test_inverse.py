@@ -200,13 +200,17 @@ def test_split_gibbs_samples_what_it_says(std):
     noise = std**2 * torch.eye(1, dtype=F64) + rho**2 * matrix @ matrix.mT
     exact = target.posterior(matrix, y, noise)
     cov = exact._moments().covs[0]
-    errors = []
+    errors, means = [], []
     for descent in (8, 16):
         options = {"rho_min": rho, "rho_max": rho, "sweeps": 30, "hold": 30, "descent": descent}
         options["solver"] = scoresde.solvers.DPMpp2MSDE()
         mean, got = law(target, matrix, y, std, "split_gibbs", steps=3, **options)
-        errors.append(max(float((got - cov).abs().max()), float((mean - exact.means[0]).abs().max())))
-    assert errors[1] < 0.35 * errors[0] and errors[1] < 0.02  # of second order, and then next to nothing
+        errors.append(float((got - cov).abs().max()))
+        means.append(mean)
+    assert errors[1] < 0.35 * errors[0] and errors[1] < 0.01  # of second order
+    # an SDE solver started afresh in each descent is right in the mean, but for the noise that is left at the end
+    torch.testing.assert_close(means[0], means[1], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(means[1], exact.means[0], rtol=0, atol=1e-3)
 
 
 # --- (ii) limits ------------------------------------------------------------------------------------------------------
@@ -273,6 +277,34 @@ def test_what_is_known_is_perturbed_to_its_level():
             alpha, sigma = float(VP.alpha(VP.t_min)), float(VP.sigma(VP.t_min))
             torch.testing.assert_close(a @ mean, alpha * y.flatten(), rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(a @ cov @ a.mT, sigma**2 * a @ a.mT, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", ["predictor", "corrector"])
+def test_every_evaluation_sees_the_known_part_at_its_own_level(order):
+    """Without noise the known part is alpha y at the time of each evaluation but the first."""
+    seen = []
+
+    def score_fn(x, t):
+        seen.append((float(t[0]), x[0, 0].item()))
+        return -x
+
+    operator, y = inverse.Mask(torch.tensor([True, False])), torch.tensor([3.0], dtype=F64)
+    corrector = scoresde.LangevinCorrector() if order == "corrector" else None
+    inverse.sample_posterior(
+        VP,
+        score_fn,
+        operator,
+        y,
+        method="replacement",
+        corrector=corrector,
+        steps=4,
+        shape=(1, 2),
+        dtype=F64,
+        noise=lambda k, like: torch.zeros_like(like),
+    )
+    assert len(seen) == (8 if corrector else 4)
+    for t, value in seen[1:]:
+        assert math.isclose(value, 3.0 * float(VP.alpha(t)), rel_tol=1e-9)
 
 
 def test_imputation_leaves_independent_pixels_to_the_sampler():
