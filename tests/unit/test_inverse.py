@@ -143,6 +143,19 @@ def test_moment_matching_is_its_formula_on_a_mixture(t):
     torch.testing.assert_close(got.data, diagonal, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("slope", [-0.3, 0.3])
+def test_a_jacobian_that_is_no_covariance_is_not_followed(slope):
+    """With C = -c I next to the noise in size, the system is all but singular; the estimate is left as it is."""
+    node = VP.node(0.3)
+    model = scoresde.ScoreModel(lambda x, t: slope * x, VP, prediction="data")
+    std = 1.001 * (abs(slope) * node.sigma**2 / node.alpha) ** 0.5
+    x = draw(3, 4)
+    got = inverse.condition(model, torch.eye(4, dtype=F64), draw(4, seed=1), std).estimate(x, node).data
+    step = (0.3 * node.sigma**2 / node.alpha) / (0.3 * node.sigma**2 / node.alpha + std**2)
+    wanted = slope * x if slope < 0 else slope * x + step * (draw(4, seed=1) - slope * x)
+    torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("method", ["dps", "pigdm"])
 def test_the_guidance_is_the_gradient_of_the_density(method):
     target, (matrix, y, std) = mixture(), measured()

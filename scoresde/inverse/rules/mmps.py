@@ -27,8 +27,9 @@ class MMPS(Rule):
 
     Facts:
         One product an iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
-        iterations are as many as there are distinct eigenvalues. A sample whose residual is down to rounding, or that
-        meets a direction without positive curvature (a network's Jacobian is no exact covariance), keeps what it has.
+        iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance: a sample
+        that meets a direction p with :math:`p^TAC_tA^Tp < 0` keeps what it has, and so does one whose residual is down
+        to rounding. Without this stop a few samples of a trained network leave the range of the data altogether.
 
     Args:
         iterations: of conjugate gradients.
@@ -70,12 +71,14 @@ class MMPS(Rule):
         left = y - operator.forward(known.data)
         direction, data = left, known.data
         size = first = dot(left, left)
+        slack = 100 * torch.finfo(left.dtype).eps
         floor = (4 * torch.finfo(left.dtype).eps) ** 2 * first
         for _ in range(self.iterations):
             moved = known.covary(operator.adjoint(direction))
             image = operator.forward(moved) + variance * direction
             curvature = dot(direction, image)
-            go = (size > floor) & (curvature > 0)
+            least = (1 - slack) * variance * dot(direction, direction)  # what a covariance C cannot go below
+            go = (size > floor) & (curvature > 0) & (curvature >= least)
             step = torch.where(go, size / torch.where(go, curvature, torch.ones_like(size)), torch.zeros_like(size))
             data = data + scaled(step, moved)
             left = left - scaled(step, image)
