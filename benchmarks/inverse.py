@@ -35,6 +35,7 @@ SDE = scoresde.VPSDE()
 NOISES = (0.1, 0.5)
 STEPS = 100
 PROJECTIONS = 200
+PLAN = {2: (4, 1000), 16: (2, 500), 64: (1, 500)}  # dimensions: measurements, samples of each
 SHAPES: dict[int, tuple[int, ...]] = {2: (2,), 16: (1, 4, 4), 64: (1, 8, 8)}
 # The options of each method beyond its defaults; the data's RMS is 1, as `pigdm` assumes.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -178,10 +179,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    sizes, seeds, count = ((2,), 1, 500) if options.quick else (tuple(SHAPES), 3, 1000)
+    plan = {2: (1, 500)} if options.quick else PLAN
     cases = [
         (size, law, name, std)
-        for size in sizes
+        for size in plan
         for law in ("gaussian", "mixture")
         for name in operators(size)
         for std in NOISES
@@ -189,7 +190,7 @@ def main(arguments: list[str]) -> None:
     results: dict[str, Any] = {"methods": {}}
     with tqdm(total=len(cases) * len(OPTIONS)) as bar:
         for size, law, name, std in cases:
-            target, operator = targets(size)[law], operators(size)[name]
+            target, operator, (seeds, count) = targets(size)[law], operators(size)[name], plan[size]
             problems = [Problem(target, operator, std, seed, count) for seed in range(seeds)]
             for method in OPTIONS:
                 row = mean([problem.row(method) for problem in problems])

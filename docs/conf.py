@@ -351,12 +351,40 @@ def adaptive_sde_table() -> str:
     return markdown(["problem", "error of the law", *(f"`{name}`" for name in names)], rows, record)
 
 
+def inverse_table() -> str:
+    """Distance and coverage of each method by dimension and law, of ``benchmarks/results/inverse.json``."""
+    record = load("inverse")
+    columns = [(size, law) for size in ("2", "16", "64") for law in ("gaussian", "mixture")]
+    rows = []
+    for method, cases in record["results"]["methods"].items():
+        cells = []
+        for size, law in columns:
+            found = [row for name, row in cases.items() if name.startswith(f"{size}, {law},")]
+            distance = sum(row["distance / floor"] for row in found) / len(found)
+            cells.append(f"{distance:.1f} / {sum(row['coverage'] for row in found) / len(found):.2f}")
+        each = next(iter(cases.values()))
+        rows.append([f"`{method}`", *cells, f"{each['evaluations']:.0f} + {each['products']:.0f}"])
+    titles = [f"{size}, {law}" for size, law in columns]
+    return markdown(["distance / coverage", *titles, "evaluations + products"], rows, record)
+
+
+def particles_table() -> str:
+    """The particle method by steps and particles."""
+    record = load("inverse")
+    rows = [
+        [name, f"{row['distance']:.4f}", f"{row['ess']:.2f}" if "ess" in row else ""]
+        for name, row in record["results"]["particles"].items()
+    ]
+    return markdown(["", "distance", "mean effective share of the particles"], rows, record)
+
+
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
     "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "guidance": {"<!-- guidance -->": guidance_table},
+    "inverse": {"<!-- inverse -->": inverse_table, "<!-- particles -->": particles_table},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,
