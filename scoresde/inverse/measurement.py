@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import expand
+from .._tensors import check_number, expand
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..targets.bayes import noise_covariance
 from .operators import LinearOperator, Matrix, Nonlinear
@@ -67,7 +67,7 @@ class Measurement:
         if isinstance(noise_std, Tensor) and noise_std.ndim:
             self._whiten(noise_covariance(noise_std, size))
         else:
-            self.std = float(noise_covariance(noise_std, 1)[0, 0]) ** 0.5
+            self.std = check_number("noise_std", noise_std, low=0.0)
 
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)

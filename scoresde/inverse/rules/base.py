@@ -44,6 +44,13 @@ class Known:
     Attributes:
         x, node: the state and where it is.
         data, noise: :math:`\hat x` and :math:`\hat\varepsilon`, without a graph.
+
+    Example:
+        >>> sde = scoresde.EDMSDE()
+        >>> score_fn = scoresde.targets.Gaussian(torch.zeros(1), 1.0).score(sde)
+        >>> known = look(score_fn.estimate, torch.ones(1, 1), sde.node(1.0), Tally(), gradients=True)
+        >>> known.data, known.covary(torch.ones(1, 1))  # the mean and the variance of the data given x = 1
+        (tensor([[0.5000]]), tensor([[0.5000]]))
     """
 
     x: Tensor
@@ -128,6 +135,19 @@ class Rule(abc.ABC):
         name: what `scoresde.inverse.condition` calls it.
         gradients: whether it takes products with the network's Jacobian; ``products``: how many an evaluation.
         reference: where it comes from.
+
+    Example:
+        >>> class Halfway(Rule):
+        ...     def ready(self, measurement, sde):
+        ...         return self
+        ...
+        ...     def apply(self, known, measurement, y):
+        ...         return known.data + 0.5 * measurement.pull(known.data, y - measurement.operator.forward(known.data))
+        >>> sde = scoresde.VPSDE()
+        >>> score_fn = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde)
+        >>> posterior = scoresde.inverse.condition(score_fn, torch.eye(2), torch.ones(2), method=Halfway())
+        >>> posterior(torch.zeros(1, 2), 0.5).shape
+        torch.Size([1, 2])
     """
 
     name: ClassVar[str] = "own"

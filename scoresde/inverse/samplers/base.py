@@ -26,6 +26,11 @@ class InverseSolver(Solver):
     Args:
         measurement: what was measured.
         tally: counts products with the network's Jacobian.
+
+    Example:
+        >>> from scoresde.inverse import DDRM, Mask, Measurement
+        >>> issubclass(DDRM, InverseSolver), DDRM(Measurement(Mask(torch.tensor([True])), torch.ones(1))).products
+        (True, 0)
     """
 
     measurement: Measurement
