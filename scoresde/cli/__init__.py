@@ -28,8 +28,9 @@ from ._check import check
 from ._encode import encode
 from ._likelihood import likelihood
 from ._methods import methods
+from ._presets import presets
 from ._sample import sample
-from ._train import presets, train
+from ._train import train
 
 __all__ = ["app"]
 

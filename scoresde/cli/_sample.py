@@ -14,7 +14,6 @@ from .._files import check_target
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._batches import Show, batches
 from ._options import (
-    choose_method,
     effort,
     follow,
     label_of,
@@ -43,6 +42,7 @@ from ._parameters import (
     Seed,
     Steps,
 )
+from ._plan import asked, saved
 from ._run import command
 
 if TYPE_CHECKING:
@@ -56,7 +56,13 @@ if TYPE_CHECKING:
 def sample(
     model: Model = "digits",
     sde: Process = None,
-    method: Annotated[str, typer.Option(help="Solver; see `scoresde methods`, or auto.")] = "pc",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Solver; see `scoresde methods`, or auto. Default: the model's own sampler, if it has one and nothing "
+            "else is told of process and solver; else pc."
+        ),
+    ] = None,
     steps: Steps = None,
     num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 64,
     label: Label = None,
@@ -99,25 +105,26 @@ def sample(
     began = time.perf_counter()
     extension = check_extension(out)
     options = parse_options(option or [])
-    asked = None if sde is None else make_sde(sde)
+    wanted = None if sde is None else make_sde(sde)
     target = check_target(out)
-    solver, steps = choose_method(method, steps, options)
+    untold = all(v is None for v in (sde, method, steps, grid, rtol, atol, stochasticity, option))
+    plan = asked(method or "pc", steps, grid, options)
     from ..zoo import load
 
     where = make_device(device)
     network = load(model, device=where)
-    process = process_of(network, asked)
+    process = process_of(network, wanted)
     title = title_of(network, sde)
     event = tuple(network.event_shape)
     if extension == PICTURE and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(
             f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
         )
-    clean = extension == PICTURE if denoise is None else denoise
+    plan = (saved(network) if untold else None) or plan
+    usual = extension == PICTURE if plan.denoise is None else plan.denoise
+    clean = usual if denoise is None else denoise
     score_fn = _guided(network, process, label, guidance)
     arguments: dict[str, Any] = {
-        "steps": steps,
-        "grid": grid,
         "rtol": rtol,
         "atol": atol,
         "max_steps": max_steps,
@@ -133,11 +140,12 @@ def sample(
             return solve(
                 process,
                 score_fn,
-                method=solver,
+                method=plan.solver,
                 shape=(count, *event),
                 seeds=seeds,
-                callback=follow(show, solver, process, steps),
+                callback=follow(show, plan.solver, process, plan.steps),
                 device=where,
+                **plan.told,
                 **arguments,
             )
         except NonFiniteError as error:
@@ -145,13 +153,12 @@ def sample(
 
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
-        x, nfe, evaluations = _all(batches(run, num, size, f"{method} ({title})", quiet))
+        x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet))
     metadata = {
         "scoresde": version(),
         "model": model,
         "sde": repr(process),
-        "method": method,
-        "options": options,
+        **plan.shown,
         **arguments,
         "label": label,
         **({} if guidance is None else {"guidance": guidance}),
@@ -161,7 +168,7 @@ def sample(
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     what = write(target, extension, Samples(x, sample_seeds(seed, 0, num), nfe, metadata, span))
     if not quiet:
-        typer.echo(f"{num} samples of {model}: {title}, {method}, {effort(solver, steps, nfe.tolist())}")
+        typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
 
 

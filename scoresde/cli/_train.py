@@ -16,6 +16,7 @@ from ._options import make_device, threads
 from ._run import command
 
 LOGS = ("csv", "tensorboard")
+DEFAULT = "edm-wide"
 
 
 @command
@@ -28,7 +29,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the model, its checkpoints, log and samples.")],
-    preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`.")] = "edm",
+    preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`.")] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
@@ -60,7 +61,8 @@ def train(
     began = time.perf_counter()
     if log not in LOGS:
         raise unknown("log", log, LOGS)
-    from ..training import PRESETS, read
+    from ..presets import PRESETS
+    from ..training import read
     from ..training import train as train_on
     from ..training.parallel import processes, rank_and_world
 
@@ -97,12 +99,3 @@ def train(
             f"{out}: {count:,} parameters, {recipe.steps} steps on {source.name}; {time.perf_counter() - began:.1f} s"
         )
         typer.echo(f"Sample it: scoresde sample --model {shlex.quote(str(out))}")
-
-
-@command
-def presets() -> None:
-    """List the presets of `scoresde train`."""
-    from ..training import PRESETS
-
-    for name, preset in PRESETS.items():
-        typer.echo(f"{name}: {preset.summary}")

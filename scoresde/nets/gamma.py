@@ -95,6 +95,7 @@ class MonotoneGamma(nn.Module):
         if not low < high:
             raise InvalidArgumentError(f"`gamma_min` must be below `gamma_max`, got {low} and {high}.")
         check_sizes(hidden=(hidden, 0, 65_536))
+        self.arguments = {"gamma_min": low, "gamma_max": high, "hidden": hidden}
         self.gamma_0 = nn.Parameter(torch.tensor(low, dtype=torch.float64))
         self.width = nn.Parameter(_raw(torch.tensor(high - low, dtype=torch.float64)))
         self.interior = RisingCurve(hidden) if hidden else nn.Identity()

@@ -5,7 +5,7 @@ checkpoint was. ``python -m scoresde.training digits --out DIR`` makes the shipp
 """
 
 from .callbacks import Bound, Samples
-from .data import Arrays, Batches, Folder, Source, read
+from .data import Arrays, Batches, Folder, Source, Unlabelled, read
 from .digits import (
     DIGITS,
     DIGITS_DATA,
@@ -17,7 +17,7 @@ from .digits import (
     main,
     train_digits,
 )
-from .preset import PRESETS, Preset, train
+from .preset import Preset, train
 from .recipe import Recipe
 from .stream import Piece, Stateless
 from .trainer import Every, Progress, Trainer
@@ -26,7 +26,6 @@ __all__ = [
     "DIGITS",
     "DIGITS_DATA",
     "DIGITS_LEVELS",
-    "PRESETS",
     "Arrays",
     "Batches",
     "Bound",
@@ -41,6 +40,7 @@ __all__ = [
     "Source",
     "Stateless",
     "Trainer",
+    "Unlabelled",
     "digits_split",
     "fit",
     "grey_to_x",

@@ -52,8 +52,7 @@ class Samples:
             shape=(self.num, *self.event_shape),
             seeds=[self.seed + i for i in range(self.num)],
             device=None if parameter is None else parameter.device,
-            denoise=True,
-            **self.sampler,
+            **{"denoise": True, **self.sampler},
         ).x
         if progress.folder is not None and len(self.event_shape) == 3 and self.event_shape[0] in (1, 3):
             pictures = progress.folder / "samples"

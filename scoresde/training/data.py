@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from .._tensors import check_integer, check_number
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
 from ..likelihood import dequantize
+from ..likelihood.bits import cell
 from .seeds import DATA, ROWS, STATISTICS, generator_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-__all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "read"]
+__all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "Unlabelled", "read"]
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MODES = {"L": 1, "RGB": 3}
@@ -130,6 +131,51 @@ class Arrays:
             if part is not None:
                 digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A source without its labels.
+
+    Example:
+        >>> source = Unlabelled(Arrays(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5)))
+        >>> source.classes, source.levels, source.rows(torch.tensor([0]))[1]
+        (None, 256, None)
+    """
+
+    source: Source
+    classes: None = None
+
+    @property
+    def name(self) -> str:
+        """Of the source."""
+        return self.source.name
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return self.source.event_shape
+
+    @property
+    def levels(self) -> int | None:
+        """Of integers."""
+        return self.source.levels
+
+    @property
+    def extent(self) -> tuple[float, float] | None:
+        """Of the values."""
+        return self.source.extent
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, None]:
+        """The samples of the rows."""
+        return self.source.rows(indices)[0], None
+
+    def fingerprint(self) -> str:
+        """Of the source."""
+        return self.source.fingerprint()
 
 
 def _levels(values: Tensor, levels: int | None) -> int | None:
@@ -380,6 +426,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         flip: mirror every second image, at random.
         label_dropout: the share of labels that are replaced by the null class, ``classes``.
         rank, world: of the processes.
+        dequantise: whether grey levels get noise; False puts them in the middle of their cells, u = 1/2.
 
     Raises:
         InvalidArgumentError: data are out of range, or an argument is.
@@ -400,6 +447,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     label_dropout: float = 0.0
     rank: int = 0
     world: int = 1
+    dequantise: bool = True
 
     def __post_init__(self) -> None:
         check_integer("size", self.size, low=1)
@@ -444,6 +492,9 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def _scaled(self, values: Tensor, generator: torch.Generator) -> Tensor:
         if self.source.levels is not None and self.data_range is not None:
+            if not self.dequantise:
+                low, width = cell(self.source.levels, self.data_range)
+                return low + width * (values.float() + 0.5)
             return dequantize(
                 values, levels=self.source.levels, data_range=self.data_range, generator=generator, dtype=torch.float32
             )
@@ -469,7 +520,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             "value_range": _listed(self.value_range),
             "flip": self.flip,
             "label_dropout": self.label_dropout,
-        }
+        } | ({} if self.dequantise else {"dequantise": False})
 
 
 def _listed(values: Sequence[float] | None) -> list[float] | None:

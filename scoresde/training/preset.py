@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,20 @@ from torch import Tensor
 
 from ..discrete import Chain
 from ..errors import InvalidArgumentError
-from ..losses import edm
+from ..likelihood import Bound
 from ..models import ScoreModel
 from ..nets import ARCHITECTURES, build
 from ..sdes import EDMSDE, AffineSDE
-from ..zoo import Labels, Pretrained, save
+from ..zoo import Labels, Pretrained, Sampler, save
 from . import parallel
 from .callbacks import Samples
-from .data import Batches, Source
-from .digits import DIGITS, DIGITS_DROPOUT, DIGITS_LABEL_DROPOUT, DIGITS_LEVELS
+from .data import Batches, Source, Unlabelled
 from .recipe import Recipe
 from .seeds import WEIGHTS, seed_of
 from .stream import Stateless
 from .trainer import Every, Trainer, parts_of
 
-__all__ = ["PRESETS", "Preset", "train"]
+__all__ = ["Preset", "train"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,17 @@ class Preset:
         data_range: what the grey levels are mapped to.
         label_dropout: the share of labels that are hidden, which trains the null class.
         flip: mirror images at random.
-        sampler: arguments of `scoresde.solve` that suit its networks.
+        sampler: how its networks are sampled, which is saved with them.
+        paper: where it comes from.
+        bound: ``bound(model, v, levels=…, data_range=…, seed=…) -> scoresde.Bound`` of grey levels v, its own.
+        labelled: whether networks are told the labels of the data.
+        dequantise: whether grey levels get noise, see `Batches`.
+        grey_loss: whether the loss has the arguments ``levels`` and ``data_range``, which come from the data.
 
     Example:
-        >>> PRESETS["edm"].prediction, PRESETS["edm"].recipe.batch_size
-        ('edm', 128)
+        >>> preset = scoresde.presets.PRESETS["ddpm"]
+        >>> preset.prediction, preset.recipe.batch_size, preset.sampler.levels
+        ('noise', 128, 1000)
     """
 
     summary: str
@@ -65,7 +71,12 @@ class Preset:
     data_range: tuple[float, float] = (-1.0, 1.0)
     label_dropout: float = 0.1
     flip: bool = False
-    sampler: Mapping[str, Any] = field(default_factory=lambda: {"method": "auto", "steps": 20})
+    sampler: Sampler = field(default_factory=lambda: Sampler("auto", steps=20))
+    paper: str = ""
+    bound: Callable[..., Bound] | None = None
+    labelled: bool = True
+    dequantise: bool = True
+    grey_loss: bool = False
 
     def arguments(self, source: Source) -> dict[str, Any]:
         """The arguments of the network for some data."""
@@ -78,7 +89,7 @@ class Preset:
 
         Example:
             >>> from scoresde.training import read
-            >>> PRESETS["edm"].model(read("digits"), 0.6).event_shape
+            >>> scoresde.presets.PRESETS["edm"].model(read("digits"), 0.6).event_shape
             (1, 8, 8)
         """
         with torch.random.fork_rng(devices=[]):
@@ -97,6 +108,16 @@ class Preset:
             sigma_data=sigma_data,
             event_shape=source.event_shape,
         )
+
+    def source(self, source: Source) -> Source:
+        """The data as its networks see them: without labels, if it is not told them."""
+        return source if self.labelled else Unlabelled(source)
+
+    def loss_on(self, source: Source) -> Callable[..., Tensor]:
+        """The loss for some data."""
+        if not self.grey_loss:
+            return self.loss
+        return functools.partial(self.loss, levels=source.levels, data_range=self.data_range)
 
 
 def train(
@@ -140,9 +161,9 @@ def train(
     Example:
         >>> from dataclasses import replace
         >>> from scoresde.training import Recipe, read
-        >>> small = replace(PRESETS["edm"], recipe=Recipe(steps=1, batch_size=4), kwargs={"channels": 8})
-        >>> train(small, read("digits"), progress=False).labels.count
-        10
+        >>> small = replace(scoresde.presets.PRESETS["edm"], recipe=Recipe(steps=1, batch_size=4))
+        >>> train(small, read("digits"), progress=False).config.sampler.method
+        'rho_heun'
     """
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     shares = world * recipe.accumulate
@@ -153,6 +174,7 @@ def train(
     directory = None if folder is None else Path(folder)
     if directory is not None and (directory / "config.json").exists() and not (directory / "checkpoints").exists():
         raise InvalidArgumentError(f"{directory} holds a saved model; take another folder, nothing is overwritten.")
+    source = preset.source(source)
     batches = Batches(
         source,
         recipe.batch_size // shares,
@@ -163,17 +185,19 @@ def train(
         preset.label_dropout,
         rank,
         world,
+        preset.dequantise,
     )
     model = preset.model(source, round(batches.std(), 4), seed)
     torch.nn.ModuleDict(parts_of(model)).to(device)
     if sample_every:
-        shown = Samples(source.event_shape, sampler=preset.sampler, data_range=preset.data_range)
+        sampler = preset.sampler.arguments(model.chain)
+        shown = Samples(source.event_shape, sampler=sampler, data_range=preset.data_range)
         callbacks = (*callbacks, Every(sample_every, shown))
     own = {"architecture": {"name": preset.architecture, "kwargs": preset.arguments(source)}}
     stream = Stateless(batches, device, workers)
     trained = Trainer(
         model,
-        preset.loss,
+        preset.loss_on(source),
         stream,
         recipe,
         folder=directory,
@@ -190,26 +214,10 @@ def train(
         data=source.name,
         command=command,
         every_process=preset.process is None,
+        sampler=preset.sampler,
     )
     network.net.requires_grad_(False)
     if directory is not None and rank == 0:
         save(network, directory)
     parallel.barrier()
     return network
-
-
-def _edm(model: ScoreModel, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
-    """EDM's loss with the noise levels of all processes."""
-    return edm(model.net, x0, generator, sigma_data=model.sigma_data, levels=DIGITS_LEVELS, **context)
-
-
-# By name, for `scoresde train --preset`.
-PRESETS: dict[str, Preset] = {
-    "edm": Preset(
-        summary="EDM's preconditioning and loss at the noise levels of all processes, as the shipped digits have it",
-        loss=_edm,
-        recipe=replace(DIGITS, ema_power=9.0),
-        kwargs={"channels": 32, "blocks": 3, "width": 64, "dropout": DIGITS_DROPOUT},
-        label_dropout=DIGITS_LABEL_DROPOUT,
-    ),
-}

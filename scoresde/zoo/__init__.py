@@ -7,6 +7,7 @@ weights). Neither can run code. `load` checks the digests of both before it uses
 from .config import Config, Labels
 from .pretrained import Pretrained
 from .processes import FUNCTIONS, PROCESSES, from_config, to_config
+from .sampler import Sampler
 from .store import load, names, save
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Config",
     "Labels",
     "Pretrained",
+    "Sampler",
     "from_config",
     "load",
     "names",

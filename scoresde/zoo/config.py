@@ -17,6 +17,7 @@ from ..models import ScoreModel
 from ..nets import ARCHITECTURES
 from ..sdes import EDMSDE, AffineSDE
 from .processes import from_config
+from .sampler import Sampler
 
 __all__ = ["Config", "Labels"]
 
@@ -53,6 +54,7 @@ class Config:
         levels: how many grey levels a value of the data has, or None for data that are continuous.
         data_range: the low end of the first level and the high end of the last in the network's units, or None.
         grids: fitted to the network, see `scoresde.fit_grid`.
+        sampler: how it is meant to be sampled, or None.
 
     Example:
         >>> config = Config("unet", {"channels": 8}, sigma_data=0.5, event_shape=(1, 8, 8))
@@ -76,6 +78,7 @@ class Config:
     levels: int | None = field(default=None, kw_only=True)
     data_range: tuple[float, float] | None = field(default=None, kw_only=True)
     grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
+    sampler: Sampler | None = field(default=None, kw_only=True)
 
     def to_json(self, weights: dict[str, Any]) -> bytes:
         """The bytes of ``config.json``, with the digest and size of the weights, and a digest of the config itself."""
@@ -99,6 +102,8 @@ class Config:
         }
         if self.grids:
             content["grids"] = [grid.fields() for grid in self.grids]
+        if self.sampler is not None:
+            content["sampler"] = self.sampler.to_config()
         content["sha256"] = _digest(content)
         return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
@@ -114,7 +119,7 @@ class Config:
         if type(version) is not int or version not in _SCHEMAS:
             _fail("format", f"is {str(version)[:40]}, this version of scoresde reads 1 to {FORMAT}")
         schema = _SCHEMAS[version]
-        _check("", content, schema | {"grids": list} if "grids" in content else schema)
+        _check("", content, schema | {key: kind for key, kind in _OPTIONAL.items() if key in content})
         digest = content.pop("sha256")
         if verify and digest != _digest(content):
             _fail(
@@ -163,9 +168,13 @@ class Config:
             grids=tuple(
                 FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in enumerate(content.get("grids", ()))
             ),
+            sampler=Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
         )
+        process, chain = config.natives()
         try:
-            config.model(lambda x, t: x, *config.natives())
+            config.model(lambda x, t: x, process, chain)
+            if config.sampler is not None:
+                config.sampler.arguments(chain)
         except (InvalidArgumentError, InvalidTypeError) as error:
             raise CorruptCheckpointError(f"config.json: {str(error)[:500]}") from None
         return config, content["weights"]
@@ -211,6 +220,7 @@ class Config:
 
 
 _LABELS: dict[str, Any] = {"name": str, "count": int, "null": int}
+_OPTIONAL: dict[str, Any] = {"grids": list, "sampler": dict}
 _COMMON: dict[str, Any] = {
     "format": int,
     "architecture": {"name": str, "kwargs": dict},

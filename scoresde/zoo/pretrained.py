@@ -20,6 +20,7 @@ from ..nets import ARCHITECTURES
 from ..sdes import EDMSDE, AffineSDE
 from .config import Config, Labels
 from .processes import modules_of, to_config
+from .sampler import Sampler
 
 __all__ = ["Pretrained"]
 
@@ -68,6 +69,7 @@ class Pretrained:
         data: str = "",
         command: str = "",
         every_process: bool = False,
+        sampler: Sampler | None = None,
     ) -> Pretrained:
         """A network as a user has it after training, with what `scoresde.save` needs to know.
 
@@ -75,7 +77,7 @@ class Pretrained:
             model: the network with its conventions; its class must be in `scoresde.nets.ARCHITECTURES`.
             kwargs: the arguments that the network was made with; those in its attribute ``arguments`` if left out.
             event_shape: of a sample; the model's own if left out.
-            labels, levels, data_range, data, command: see `Config`.
+            labels, levels, data_range, data, command, sampler: see `Config`.
             every_process: an EDM network that was trained for the noise levels of all processes.
 
         Raises:
@@ -122,6 +124,7 @@ class Pretrained:
             chain=None if model.chain is None else model.chain.to_config(),
             levels=levels,
             data_range=data_range,
+            sampler=sampler,
         )
         return cls(model.net, config, None if every_process else model.native)
 
@@ -160,6 +163,19 @@ class Pretrained:
     def labels(self) -> Labels | None:
         """The class labels that the network takes, or None."""
         return self.config.labels
+
+    @property
+    def sampler(self) -> dict[str, Any] | None:
+        """The arguments of `scoresde.solve` that it is meant to be sampled with, on its own process; None if it does
+        not say.
+
+        Example:
+            >>> from scoresde.zoo import load
+            >>> load("digits").sampler is None
+            True
+        """
+        known = self.config.sampler
+        return None if known is None else known.arguments(self.chain)
 
     def grid(self, sde: AffineSDE, steps: int) -> FittedGrid:
         """The grid that was fitted to the network for a process and a number of steps, for ``grid=`` of a solve by

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from .. import sdes
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..nets import MonotoneGamma
 from ..sdes import AffineSDE, LinearGamma, NormalPrior
 
 __all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
@@ -33,7 +34,7 @@ __all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
 PROCESSES: dict[str, Callable[..., AffineSDE]] = {
     name: getattr(sdes, name) for name in ("VPSDE", "VESDE", "SubVPSDE", "CosineVPSDE", "EDMSDE", "FlowSDE", "VDMSDE")
 }
-FUNCTIONS: dict[str, Callable[..., Any]] = {"LinearGamma": LinearGamma}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"LinearGamma": LinearGamma, "MonotoneGamma": MonotoneGamma}
 _FLOATS = {"float32": torch.float32, "float64": torch.float64}
 _OWN = ("t_min", "t_max", "prior")  # arguments that every process has
 

@@ -20,7 +20,9 @@ from typer.testing import Result
 
 import scoresde
 from scoresde.discrete import BetaChain
-from scoresde.training import PRESETS, Preset, Recipe
+from scoresde.presets import DEFAULT, PRESETS
+from scoresde.training import Preset, Recipe
+from scoresde.zoo import Sampler
 
 Run = Callable[..., Result]
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,9 +39,11 @@ def simple(model: Any, x0: Tensor, generator: torch.Generator | None = None, **c
 @pytest.fixture(autouse=True)
 def presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Presets of small networks: one for all processes, one of a chain in the range [0, 1]."""
-    edm = PRESETS["edm"]
+    wide = PRESETS[DEFAULT]
     monkeypatch.setitem(
-        PRESETS, "edm", Preset(edm.summary, edm.loss, Recipe(steps=4, batch_size=8), kwargs=SMALL, label_dropout=0.5)
+        PRESETS,
+        DEFAULT,
+        Preset(wide.summary, wide.loss, Recipe(steps=4, batch_size=8), kwargs=SMALL, label_dropout=0.5),
     )
     monkeypatch.setitem(
         PRESETS,
@@ -53,7 +57,7 @@ def presets(monkeypatch: pytest.MonkeyPatch) -> None:
             time_input="index",
             kwargs=SMALL,
             data_range=(0.0, 1.0),
-            sampler={"method": "ddim", "steps": 2},
+            sampler=Sampler("ddim", steps=2),
         ),
     )
 
@@ -79,7 +83,7 @@ def test_what_it_leaves_is_a_model(run: Run, files: Callable[[], list[str]], tmp
     network = scoresde.load("model")
     assert network.labels is not None and network.labels.count == 10 and network.event_shape == (1, 8, 8)
     assert network.config.levels == 17 and network.config.data_range == (-1.0, 1.0)
-    assert network.config.command == "scoresde train --data digits --preset edm --steps 4 --batch-size 8 --seed 0"
+    assert network.config.command == "scoresde train --data digits --preset edm-wide --steps 4 --batch-size 8 --seed 0"
     for sde in ("vp", "ve", "flow"):  # trained for the noise levels of all processes
         sampled = run("sample", "--model", "model", "--sde", sde, "--method", "ddim", "--steps", 2, "--num", 4)
         assert sampled.exit_code == 0, sampled.output
@@ -179,16 +183,17 @@ def test_data_of_a_file(run: Run) -> None:
 
 
 def test_the_presets_are_listed(run: Run) -> None:
-    lines = run("presets").output.splitlines()
-    assert [line.split(":")[0] for line in lines] == list(PRESETS)
+    head, *lines = run("presets").output.splitlines()
+    assert head.split() == ["preset", "process", "predicts", "loss", "sampler", "paper"]
+    assert [line.split()[0] for line in lines] == list(PRESETS)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     """Ctrl-C in the middle: exit code 75; the same command goes on from the last checkpoint."""
     code = (
-        "import sys; from dataclasses import replace; from scoresde.training import PRESETS\n"
-        f"PRESETS['edm'] = replace(PRESETS['edm'], kwargs={SMALL})\n"
+        "import sys; from dataclasses import replace; from scoresde.presets import PRESETS\n"
+        f"PRESETS['edm-wide'] = replace(PRESETS['edm-wide'], kwargs={SMALL})\n"
         "from scoresde.cli import app; app(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "train", "--data", "digits", "--out", "m", "--batch-size", "4"]

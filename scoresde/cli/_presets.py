@@ -1,0 +1,57 @@
+"""``scoresde presets``."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import unknown
+from ._run import command
+
+if TYPE_CHECKING:
+    from ..training import Preset
+
+_COLUMNS = ("preset", "process", "predicts", "loss", "sampler", "paper")
+
+
+@command
+def presets(name: Annotated[str | None, typer.Argument(help="Print all that this preset says.")] = None) -> None:
+    """List the presets of `scoresde train`: published systems by name."""
+    from ..presets import PRESETS
+    from ..training.stream import described
+
+    if name is None:
+        rows = [list(_COLUMNS), *(_row(known, preset) for known, preset in PRESETS.items())]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+        for row in rows:
+            typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    preset = PRESETS[name]
+    shown: dict[str, Any] = {field.name: getattr(preset, field.name) for field in fields(preset)}
+    for key, value in (shown | {"process": _process(preset)}).items():
+        typer.echo(f"{key}: {described(value) if callable(value) else value}")
+
+
+def _row(name: str, preset: Preset) -> list[str]:
+    """Cells of the table.
+
+    Example:
+        >>> _row("ddpm", scoresde.presets.PRESETS["ddpm"])[3:5]
+        ['ddpm_simple', 'ancestral, 1000 levels']
+    """
+    from ..training.stream import described
+
+    sampler, loss = preset.sampler, described(preset.loss)
+    taken = f"{sampler.levels} levels" if sampler.levels else f"{sampler.steps} steps"
+    process = _process(preset).partition("(")[0]
+    kind = loss["name"] if isinstance(loss, dict) else str(loss)
+    return [name, process, preset.prediction, kind, f"{sampler.method}, {taken}", preset.paper]
+
+
+def _process(preset: Preset) -> str:
+    """The process or chain, as text."""
+    return "every process" if preset.process is None else repr(preset.process())

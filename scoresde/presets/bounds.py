@@ -1,0 +1,53 @@
+"""The bounds of presets: one of a chain, and one of continuous time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from ..likelihood import Bound, chain_bound, variational_bound
+from ..models import ScoreModel
+
+__all__ = ["OfChain", "OfTime"]
+
+
+@dataclass(frozen=True)
+class OfChain:
+    """`scoresde.chain_bound` with a variance, over all levels of the model's chain or some.
+
+    Args:
+        variance: see `scoresde.chain_bound`.
+        levels: how many levels, chosen evenly; None for all.
+
+    Example:
+        >>> chain = scoresde.discrete.BetaChain.linear(100)
+        >>> model = scoresde.ScoreModel(lambda x, i: x, chain.sde(), "noise", time_input="index", chain=chain)
+        >>> OfChain("large", levels=5)(model, torch.zeros(2, 3).long(), levels=17, seed=0).nfe
+        5
+    """
+
+    variance: str
+    levels: int | None = None
+
+    def __call__(self, model: ScoreModel, v: Tensor, **options: Any) -> Bound:
+        if model.chain is None:
+            raise InvalidArgumentError(f"`model` must be one of a chain, got {model!r}.")
+        chain = model.chain if self.levels is None else model.chain.respace(self.levels)
+        return chain_bound(chain, model.on(chain.sde()), v, variance=self.variance, **options)
+
+
+@dataclass(frozen=True)
+class OfTime:
+    """`scoresde.variational_bound` of the model's process in continuous time.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VDMSDE(), "noise")
+        >>> OfTime()(model, torch.zeros(2, 3).long(), levels=17, draws=4, seed=0).nfe
+        4
+    """
+
+    def __call__(self, model: ScoreModel, v: Tensor, **options: Any) -> Bound:
+        return variational_bound(model.sde, model, v, **options)

@@ -1,0 +1,80 @@
+"""Denoising diffusion probabilistic models, and the improved ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..discrete import BetaChain
+from ..likelihood.bits import cell
+from ..losses import ddpm_simple, iddpm_hybrid
+from ..training import Preset
+from ..zoo import Sampler
+from .bounds import OfChain
+from .scaling import network, scaled
+
+__all__ = ["DDPM", "IDDPM"]
+
+STEPS, IMPROVED_STEPS = 1000, 4000
+
+
+def linear() -> BetaChain:
+    """1000 levels, beta from 1e-4 to 0.02."""
+    return BetaChain.linear(STEPS, 1e-4, 0.02)
+
+
+def cosine() -> BetaChain:
+    """4000 levels of the cosine schedule."""
+    return BetaChain.cosine(IMPROVED_STEPS, 0.008, 0.999)
+
+
+def hybrid(
+    model: Any,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    levels: int | None = None,
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    **context: Any,
+) -> Tensor:
+    """Improved DDPM's hybrid of grey levels in the middle of their cells of ``data_range``."""
+    if levels is not None:
+        low, width = cell(levels, data_range)
+        data_range = (low + 0.5 * width, low + (levels - 0.5) * width)
+    return iddpm_hybrid(model, x0, generator, levels=levels, data_range=data_range, **context)
+
+
+# Both differ from the published code in that the data estimate is not clipped.
+DDPM = Preset(
+    summary="1000 levels, the simple loss of the noise, ancestral sampling with the large variance",
+    paper="Ho, Jain, Abbeel (2020), arXiv:2006.11239",
+    loss=ddpm_simple,
+    recipe=scaled(800_000, 2e-4, ema=0.9999, warmup=5000, clip=1.0, batch_size=128),
+    process=linear,
+    prediction="noise",
+    time_input="index",
+    kwargs=network(time="sinusoidal", dropout=0.1),
+    labelled=False,
+    dequantise=False,
+    sampler=Sampler("ancestral", levels=STEPS, denoise=True, options={"variance": "large"}),
+    bound=OfChain("large"),
+)
+
+IDDPM = Preset(
+    summary="4000 levels of the cosine schedule, learned variances, the hybrid loss, 50 steps",
+    paper="Nichol, Dhariwal (2021), arXiv:2102.09672",
+    loss=hybrid,
+    recipe=scaled(500_000, 1e-4, ema=0.9999, batch_size=128, optimizer="adamw"),
+    process=cosine,
+    prediction="noise",
+    time_input="index",
+    variance="learned_range",
+    kwargs=network(time="sinusoidal", dropout=0.3, learned_variance=True),
+    labelled=False,
+    dequantise=False,
+    grey_loss=True,
+    sampler=Sampler("ancestral", levels=50, spacing="linspace", denoise=True, options={"variance": "learned"}),
+    bound=OfChain("learned"),
+)

@@ -1,0 +1,65 @@
+"""Noise-conditional score networks: levels of noise, denoising score matching, annealed Langevin dynamics."""
+
+from __future__ import annotations
+
+from ..discrete import NoiseScales
+from ..losses import denoising_score_matching
+from ..training import Preset
+from ..zoo import Sampler
+from .bounds import OfChain
+from .scaling import LARGEST_DISTANCE, network, scaled
+
+__all__ = ["NCSN", "NCSNV2"]
+
+SIGMA_MIN = 0.01
+# Of NCSNv2, by the functions of `scoresde.ncsnv2` for 64 dimensions
+LEVELS, MOVES, STEP = 21, 5, 2.39e-05
+
+
+def ncsn_levels() -> NoiseScales:
+    """Ten levels from 1 to 0.01."""
+    return NoiseScales.geometric(10, SIGMA_MIN, 1.0)
+
+
+def ncsnv2_levels() -> NoiseScales:
+    """Levels by NCSNv2's first two techniques, from the digits' largest distance to 0.01."""
+    return NoiseScales.geometric(LEVELS, SIGMA_MIN, LARGEST_DISTANCE)
+
+
+# Differs from the published code: it starts from the levels' own prior and not from uniform noise, is told the level
+# through an embedding and not through the norms of its layers, and does not mirror digits.
+NCSN = Preset(
+    summary="noise-conditional score network: 10 levels, annealed Langevin dynamics",
+    paper="Song, Ermon (2019), arXiv:1907.05600",
+    loss=denoising_score_matching,
+    recipe=scaled(200_000, 1e-3, batch_size=128),
+    process=ncsn_levels,
+    prediction="score",
+    time_input="index",
+    kwargs=network(time="sinusoidal"),
+    data_range=(0.0, 1.0),
+    labelled=False,
+    sampler=Sampler("annealed_langevin", levels=10, options={"epsilon": 2e-5, "moves": 100}),
+    bound=OfChain("small"),
+)
+
+# The network is not told the level, and its output over sigma is the score, up to the sign that "noise" has.
+NCSNV2 = Preset(
+    summary="NCSN with levels, step and parameterisation from the data, and a last denoising step",
+    paper="Song, Ermon (2020), arXiv:2006.09011",
+    loss=denoising_score_matching,
+    recipe=scaled(300_000, 1e-4, ema=0.999, batch_size=128),
+    process=ncsnv2_levels,
+    prediction="noise",
+    time_input="index",
+    kwargs=network(time="constant"),
+    data_range=(0.0, 1.0),
+    labelled=False,
+    sampler=Sampler(
+        "annealed_langevin",
+        levels=LEVELS,
+        denoise=True,
+        options={"epsilon": STEP, "moves": MOVES},
+    ),
+    bound=OfChain("small"),
+)

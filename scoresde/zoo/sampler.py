@@ -1,0 +1,118 @@
+"""How a network is sampled, as plain values that its config can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .._tensors import check_flag, check_integer, check_number
+from ..discrete import SPACINGS, Chain
+from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, unknown
+from ..grids import GRIDS
+from ..solvers import choose, make_solver
+
+__all__ = ["Sampler"]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A method of `scoresde.solve` with its steps and options: `scoresde.load` gives it back with the network.
+
+    Args:
+        method: a name of `scoresde.methods`, or ``"auto"``.
+        steps: steps of a fixed-step method; None is the method's default.
+        grid: a name of a grid; None is the default of `scoresde.solve`.
+        levels: step through that many levels of the network's chain, in place of steps and grid.
+        spacing: how these are chosen, see `scoresde.discrete.Chain.grid`.
+        t_end: where to end; None is the process's t_min.
+        denoise: end with the expected data, for one evaluation more.
+        options: of the method, plain values.
+
+    Raises:
+        InvalidArgumentError, InvalidTypeError: there is no such method, grid or option, or two do not go together.
+
+    Example:
+        >>> from scoresde.discrete import BetaChain
+        >>> sampler = Sampler("ancestral", levels=4, denoise=True, options={"variance": "large"})
+        >>> sampler.arguments(BetaChain.linear())["grid"].tolist()
+        [999.0, 749.0, 499.0, 249.0]
+        >>> Sampler("ancestral", options={"variant": 1})
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: Unknown option 'variant' of method 'ancestral'; did you mean ...
+    """
+
+    method: str
+    steps: int | None = None
+    grid: str | None = None
+    levels: int | None = None
+    spacing: str = "trailing"
+    t_end: float | None = None
+    denoise: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping) or not all(
+            isinstance(k, str) and isinstance(v, _PLAIN) for k, v in self.options.items()
+        ):
+            raise InvalidTypeError(f"`options` must map names to plain values, got {str(self.options)[:80]}.")
+        for name, value, known in (("grid", self.grid, GRIDS), ("spacing", self.spacing, SPACINGS)):
+            if value is not None and (not isinstance(value, str) or value not in known):
+                raise unknown(name, value, known)
+        for name in ("steps", "levels"):
+            value = getattr(self, name)
+            if value is not None:
+                check_integer(name, value, low=2 if name == "levels" else 1)
+        if self.t_end is not None:
+            check_number("t_end", self.t_end, low=0.0)
+        check_flag("denoise", self.denoise)
+        if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
+            raise InvalidArgumentError("`levels` of a chain are steps, grid and t_end in one; leave those out.")
+        if not isinstance(self.method, str):
+            raise InvalidTypeError(f"`method` must be a name, got {type(self.method).__name__}.")
+        if self.method == "auto":
+            choose(True, self.steps, dict(self.options))
+        else:
+            make_solver(self.method, self.options)
+
+    def arguments(self, chain: Chain | None = None) -> dict[str, Any]:
+        """The arguments of `scoresde.solve`.
+
+        Raises:
+            InvalidArgumentError: ``levels`` are asked for, and there is no chain that has as many.
+        """
+        given: dict[str, Any] = {"method": self.method, "denoise": self.denoise, **self.options}
+        if self.levels is not None:
+            if chain is None:
+                raise InvalidArgumentError("`levels` of a sampler are those of a chain, and the network has none.")
+            return given | {"grid": chain.grid(self.levels, self.spacing)}
+        told = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
+        return given | {name: value for name, value in told.items() if value is not None}
+
+    def to_config(self) -> dict[str, Any]:
+        """As JSON values.
+
+        Example:
+            >>> Sampler.of(Sampler("ddim", steps=10).to_config()) == Sampler("ddim", steps=10)
+            True
+        """
+        content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return content | {"options": dict(self.options)}
+
+    @classmethod
+    def of(cls, content: Any, where: str = "`sampler`") -> Sampler:
+        """Read what `to_config` wrote.
+
+        Raises:
+            CorruptCheckpointError: it is no sampler.
+        """
+        names = {entry.name for entry in fields(cls)}
+        if not isinstance(content, Mapping) or set(content) != names:
+            raise CorruptCheckpointError(f"{where} must be an object with {', '.join(sorted(names))}.")
+        try:
+            return cls(**content)
+        except (InvalidArgumentError, InvalidTypeError) as error:
+            raise CorruptCheckpointError(f"{where} is none: {str(error)[:300]}") from None
