@@ -59,9 +59,10 @@ class Sampler:
             isinstance(k, str) and isinstance(v, _PLAIN) for k, v in self.options.items()
         ):
             raise InvalidTypeError(f"`options` must map names to plain values, got {str(self.options)[:80]}.")
-        for name, value, known in (("grid", self.grid, GRIDS), ("spacing", self.spacing, SPACINGS)):
-            if value is not None and (not isinstance(value, str) or value not in known):
-                raise unknown(name, value, known)
+        if self.grid is not None and (not isinstance(self.grid, str) or self.grid not in GRIDS):
+            raise unknown("grid", self.grid, GRIDS)
+        if not isinstance(self.spacing, str) or self.spacing not in SPACINGS:
+            raise unknown("spacing", self.spacing, SPACINGS)
         for name in ("steps", "levels"):
             value = getattr(self, name)
             if value is not None:
