@@ -378,6 +378,25 @@ def particles_table() -> str:
     return markdown(["", "distance", "mean effective share of the particles"], rows, record)
 
 
+def systems_table() -> str:
+    """The figures of ``benchmarks/results/systems.json``, and the picture."""
+    try:
+        record = load("systems")
+    except FileNotFoundError:
+        return "Not measured yet: `python -m benchmarks systems`.\n"
+    results = record["results"]
+    goal = results["training digits"]
+    rows = [["training digits", "", "", "", f"{goal['recognised']:.3f}", "1", "", ""]]
+    for name, row in results["systems"].items():
+        bits = [f"{row[k][0]:.2f} ± {row[k][1]:.2f}" if row[k] else "–" for k in ("own bound", "flow")]
+        took = [str(row["steps"]), f"{row['seconds']:.0f}", str(row["evaluations"])]
+        rows.append([f"`{name}`", *took, f"{row['recognised']:.3f}", f"{row['energy'] / goal['energy']:.2f}", *bits])
+    head = ["", "steps", "seconds", "evaluations", "recognised", "energy", "own bound, bits", "flow, bits"]
+    names = ", ".join(results["systems"])
+    picture = f"Sixteen samples each, from above: {names}.\n\n![Samples of the systems](assets/systems.png)\n"
+    return markdown(head, rows, record) + "\n" + picture
+
+
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
@@ -402,6 +421,7 @@ FILLED = {
         "<!-- likelihood: bounds -->": likelihood_bounds,
         "<!-- likelihood: coverage -->": likelihood_coverage,
     },
+    "systems": {"<!-- systems -->": systems_table},
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
 

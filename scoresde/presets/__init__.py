@@ -1,6 +1,6 @@
 """The published systems by name: process, network, loss, recipe, sampler and bound of each.
 
-`PRESETS` holds a `Preset` a system. Numbers are the published ones for CIFAR-10, brought to the digits by the rules of
+`PRESETS` holds a `scoresde.training.Preset` a system. Numbers are the published ones for CIFAR-10, brought to the digits by the rules of
 `scoresde.presets.scaling`; where a system differs from its published code, a comment beside it says so. All but
 ``"edm-wide"`` are unconditional.
 
@@ -23,7 +23,7 @@ from .scaling import scaled
 from .score_sde import SCORE_SDE_SUBVP, SCORE_SDE_VE, SCORE_SDE_VP
 from .vdm import VDM
 
-__all__ = ["DEFAULT", "PRESETS", "OfChain", "OfTime", "Preset", "scaled"]
+__all__ = ["DEFAULT", "PRESETS", "OfChain", "OfTime", "scaled"]
 
 # By name, for `scoresde train --preset`. Yours: PRESETS["mine"] = Preset(...).
 PRESETS: dict[str, Preset] = {
