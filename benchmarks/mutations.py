@@ -80,6 +80,11 @@ FIRST: dict[str, tuple[str, ...]] = {
     "training/trainer.py": ("tests/unit/test_training_trainer.py",),
     "training/data.py": ("tests/unit/test_training_data.py",),
     "training/parallel.py": ("tests/unit/test_training_trainer.py",),
+    **dict.fromkeys(
+        ("presets/scaling.py", "presets/ddpm.py", "presets/bounds.py", "zoo/sampler.py", "cli/_plan.py"),
+        ("tests/unit/test_presets.py",),
+    ),
+    "training/preset.py": ("tests/unit/test_presets.py",),
 }
 
 
@@ -579,6 +584,34 @@ DEFECTS = (
         "generator_of(self.seed, DATA, 0, self.rank)",
     ),
     Defect("the sum of the ranks' gradients", "training/parallel.py", "        flat /= world\n", ""),
+    Defect("presets: averages with the memory of long runs", "presets/scaling.py", "(1 - ema) / EPOCHS)", "(1 - ema))"),
+    Defect("presets: a learning rate of wide networks", "presets/scaling.py", "WIDTH * learning_rate", "learning_rate"),
+    Defect(
+        "presets: decoders of the cells' edges",
+        "presets/ddpm.py",
+        "(low + 0.5 * width, low + (levels - 0.5) * width)",
+        "(low, low + levels * width)",
+    ),
+    Defect(
+        "presets: bounds with the small variance", "presets/bounds.py", "variance=self.variance", 'variance="small"'
+    ),
+    Defect("presets: the data estimate as the noise", "presets/ddpm.py", 'prediction="noise",', 'prediction="data",'),
+    Defect("presets: grey levels with noise", "training/preset.py", "        preset.dequantise,\n", ""),
+    Defect("presets: networks that see labels", "training/preset.py", "source = preset.source(source)", "pass"),
+    Defect("presets: a model without its sampler", "training/preset.py", "        sampler=preset.sampler,\n", ""),
+    Defect(
+        "samplers: another spacing",
+        "zoo/sampler.py",
+        "chain.grid(self.levels, self.spacing)",
+        "chain.grid(self.levels)",
+    ),
+    Defect(
+        "samplers: the end of the process",
+        "zoo/sampler.py",
+        '"grid": self.grid, "t_end": self.t_end}',
+        '"grid": self.grid}',
+    ),
+    Defect("samplers: the noise left in", "cli/_plan.py", "told, sampler.denoise, sampler", "told, False, sampler"),
 )
 
 

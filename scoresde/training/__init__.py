@@ -5,7 +5,7 @@ checkpoint was. ``python -m scoresde.training digits --out DIR`` makes the shipp
 """
 
 from .callbacks import Bound, Samples
-from .data import Arrays, Batches, Folder, Source, Unlabelled, read
+from .data import Arrays, Batches, Folder, Source, read
 from .digits import (
     DIGITS,
     DIGITS_DATA,
@@ -40,7 +40,6 @@ __all__ = [
     "Source",
     "Stateless",
     "Trainer",
-    "Unlabelled",
     "digits_split",
     "fit",
     "grey_to_x",

@@ -25,7 +25,8 @@ from scoresde.nets import MonotoneGamma
 from scoresde.presets import DEFAULT, PRESETS, edm, ncsn, scaling
 from scoresde.sdes import Estimate, Node
 from scoresde.sdes.records import LearnedEstimate
-from scoresde.training import Arrays, Batches, Preset, Stateless, Trainer, Unlabelled, digits_split, read, train
+from scoresde.training import Arrays, Batches, Preset, Stateless, Trainer, digits_split, read, train
+from scoresde.training.data import Unlabelled
 from scoresde.zoo import Config, Sampler
 
 NAMES = list(PRESETS)
@@ -269,19 +270,28 @@ def test_a_training_step_is_finite_and_moves_all_parts(name: str) -> None:
 
 def test_hybrid_decodes_the_cells_of_the_data() -> None:
     """The last step's mass is that of the cells of data in their middle: equal to the loss in the units of DDPM, where
-    the grey values are both ends of the range."""
-    from scoresde.losses import iddpm_hybrid
+    the grey values are both ends of the range. The chain is coarse, so that the mass is not 1."""
+    from scoresde.losses import WeightedIndex, iddpm_hybrid
     from scoresde.presets.ddpm import hybrid
 
-    model = small("iddpm").model(Unlabelled(read("digits")), 0.6)
+    chain = BetaChain([0.1, 0.3])
+    model = ScoreModel(
+        lambda x, i: torch.zeros_like(x).repeat(1, 2, 1, 1),
+        chain.sde(),
+        "noise",
+        "index",
+        chain=chain,
+        variance="learned_range",
+    )
+    last = WeightedIndex(chain, [1.0, 1e-9])  # draws the step to the data
     v = torch.randint(0, 17, (6, 1, 8, 8), generator=generator())
     x = -1 + 2 * (v + 0.5) / 17
-    with torch.no_grad():
-        ours = hybrid(model, x, generator(1), levels=17, data_range=(-1.0, 1.0))
-        theirs = iddpm_hybrid(model, x, generator(1), levels=17, data_range=(-16 / 17, 16 / 17))
-        density = iddpm_hybrid(model, x, generator(1))
+    ours = hybrid(model, x, generator(1), levels=17, data_range=(-1.0, 1.0), times=last)
+    theirs = iddpm_hybrid(model, x, generator(1), levels=17, data_range=(-16 / 17, 16 / 17), times=last)
     torch.testing.assert_close(ours, theirs)
-    assert torch.equal(hybrid(model, x, generator(1)), density)
+    density = hybrid(model, x, generator(1), times=last)
+    assert torch.equal(density, iddpm_hybrid(model, x, generator(1), times=last))
+    assert not torch.allclose(ours, density)
 
 
 # ---- what a run leaves -----------------------------------------------------------------------------------------------
@@ -344,6 +354,16 @@ def test_a_broken_sampler_is_refused(change: dict[str, Any], word: str) -> None:
     content["sampler"] |= change
     with pytest.raises(CorruptCheckpointError, match=word):
         Config.from_json(json.dumps(content).encode(), verify=False)
+
+
+def test_what_a_sampler_tells_solve() -> None:
+    chain = BetaChain.linear()
+    for spacing in ("leading", "linspace", "trailing"):
+        told = Sampler("ddim", levels=7, spacing=spacing).arguments(chain)
+        assert set(told) == {"method", "denoise", "grid"} and torch.equal(told["grid"], chain.grid(7, spacing))
+    told = Sampler("pc", steps=3, grid="time", t_end=0.1, denoise=True, options={"snr": 0.1}).arguments()
+    assert told == {"method": "pc", "steps": 3, "grid": "time", "t_end": 0.1, "denoise": True, "snr": 0.1}
+    assert Sampler("rk45").arguments() == {"method": "rk45", "denoise": False}
 
 
 def test_a_sampler_needs_its_chain() -> None:
