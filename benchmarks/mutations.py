@@ -595,7 +595,12 @@ DEFECTS = (
     Defect(
         "presets: bounds with the small variance", "presets/bounds.py", "variance=self.variance", 'variance="small"'
     ),
-    Defect("presets: the data estimate as the noise", "presets/ddpm.py", 'prediction="noise",', 'prediction="data",'),
+    Defect(
+        "presets: the data estimate as the noise",
+        "presets/ddpm.py",
+        'process=linear,\n    prediction="noise",',
+        'process=linear,\n    prediction="data",',
+    ),
     Defect("presets: grey levels with noise", "training/preset.py", "        preset.dequantise,\n", ""),
     Defect("presets: networks that see labels", "training/preset.py", "source = preset.source(source)", "pass"),
     Defect("presets: a model without its sampler", "training/preset.py", "        sampler=preset.sampler,\n", ""),

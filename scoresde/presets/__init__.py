@@ -1,8 +1,8 @@
 """The published systems by name: process, network, loss, recipe, sampler and bound of each.
 
-`PRESETS` holds a `scoresde.training.Preset` a system. Numbers are the published ones for CIFAR-10, brought to the digits
-by the rules of `scoresde.presets.scaling`; where a system differs from its published code, a comment beside it says so.
-All but ``"edm-wide"`` are unconditional.
+`PRESETS` holds a `scoresde.training.Preset` a system. Numbers are the published ones for CIFAR-10, brought to the
+digits by the rules of `scoresde.presets.scaling`; where a system differs from its published code, a comment beside it
+says so. All but ``"edm-wide"`` are unconditional.
 
 Example:
     >>> from scoresde.presets import PRESETS
