@@ -124,7 +124,7 @@ DEFECTS = (
         "1.02 * deviation * z[..., 0])",
     ),
     Defect("the variance of a bridge's area", "noise/brownian.py", "(12 * left)", "(6 * left)"),
-    Defect("noise x 1.02: Euler-Maruyama", S + "euler_maruyama.py", "+ spread * noise", "+ 1.02 * spread * noise"),
+    Defect("noise x 1.02: Euler-Maruyama", S + "euler_maruyama.py", "(h, spread)", "(h, 1.02 * spread)"),
     Defect(
         "noise x 1.02: ancestral",
         S + "ancestral.py",

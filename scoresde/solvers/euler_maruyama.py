@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import expand
+from .._tensors import combine, expand
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -53,4 +53,5 @@ class EulerMaruyama(Solver):
         """See `Solver.step`."""
         h = stop.t - start.t
         spread = process.diffusion(x, start) * expand(abs(h) ** 0.5, x)
-        return StepResult(x + expand(h, x) * process.drift(x, start) + spread * noise.increment(start.t, stop.t, x))
+        values = (process.drift(x, start), noise.increment(start.t, stop.t, x))
+        return StepResult(combine(1.0, x, 1.0, (h, spread), values))

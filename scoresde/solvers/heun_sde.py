@@ -59,6 +59,6 @@ def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Nois
     """Those of Euler-Maruyama at the start, and with the same noise at the end that they lead to."""
     h = stop.t - start.t
     z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
-    first = combine(1.0, process.diffusion(x, start) * z, h, (1.0,), (process.drift(x, start),))
+    first = combine(h, process.drift(x, start), process.diffusion(x, start), (1.0,), (z,))
     there = x + first
-    return first, combine(1.0, process.diffusion(there, stop) * z, h, (1.0,), (process.drift(there, stop),))
+    return first, combine(h, process.drift(there, stop), process.diffusion(there, stop), (1.0,), (z,))
