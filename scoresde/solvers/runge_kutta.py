@@ -118,7 +118,8 @@ def runge_kutta_step(
     for c, (weights, values) in zip(tableau.c[1:], sums, strict=False):
         here = coordinate.scale(nodes[c])
         moved = combine(here / scale, x, times(here, h), weights, values)
-        ks.append(process.slope(coordinate, moved, nodes[c]))
+        given = moved.view_as(moved) if nodes[c] is stop else moved  # what a network is given it may mark
+        ks.append(process.slope(coordinate, given, nodes[c]))
     if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
         end = coordinate.scale(stop)
         moved = combine(end / scale, x, times(end, h), *next(sums))
