@@ -50,7 +50,7 @@ class Adaptive(Controller):
 
     The root is for rough networks, on which a small tolerance takes many steps of a low order: the errors of n steps
     add up like random numbers, to :math:`\sqrt n`, and with the root to that of a logarithm, so that the error of the
-    result follows the tolerance.
+    result follows the tolerance. Methods of the reverse SDE are without it: noise itself is rough.
 
     After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
     failure. Steps land exactly on every target time.
@@ -136,7 +136,8 @@ class Adaptive(Controller):
         ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
-        norms = norms * np.sqrt(np.maximum((state.taken + 1) / _MANY, 1.0))[:, None]
+        if not solver.stochastic:  # noise would ask for ever more steps
+            norms = norms * np.sqrt(np.maximum((state.taken + 1) / _MANY, 1.0))[:, None]
         error, p = norms[np.arange(len(t)), used], powers[used]
         finite = np.isfinite(error) & np.isfinite(sums)
         accept = finite & (error <= 1)

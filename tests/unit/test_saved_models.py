@@ -29,7 +29,7 @@ class Tiny(nn.Module):
         self.mix = nn.Conv2d(channels, outputs, 1)
         self.clock = nn.Linear(2, outputs)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         t = t.to(x.dtype)
         features = torch.stack([torch.tanh(0.1 * t), torch.cos(0.3 * t)], 1)
         return torch.tanh(self.mix(x) + self.clock(features)[:, :, None, None])
