@@ -22,7 +22,6 @@ _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock
 _SLIVER = 256.0  # an interval of so many units in the last place of t is one step
 _EPS = float(np.finfo(np.float64).eps)
-_MANY = 16.0  # steps, from which on the errors of steps are made smaller
 _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
@@ -43,14 +42,11 @@ class AdaptiveState(NamedTuple):
 class Adaptive(Controller):
     r"""A PI controller with one time, step size and acceptance a sample.
 
-    With :math:`e = \sqrt{\max(1, n/16)}\,\mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]`
-    over one sample's event in its step n, and p the order of the pair, a step is accepted if :math:`e \le 1`, and
+    With :math:`e = \sqrt{\max(1, n/m)}\,\mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]`
+    over one sample's event in its step n, p the order of the pair, and m of the method, infinite for most (`Adams` says
+    why), a step is accepted if :math:`e \le 1`, and
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
-
-    The root is for rough networks, on which a small tolerance takes many steps of a low order: the errors of n steps
-    add up like random numbers, to :math:`\sqrt n`, and with the root to that of a logarithm, so that the error of the
-    result follows the tolerance. Methods of the reverse SDE are without it: noise itself is rough.
 
     After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
     failure. Steps land exactly on every target time.
@@ -136,8 +132,8 @@ class Adaptive(Controller):
         ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
-        if not solver.stochastic:  # noise would ask for ever more steps
-            norms = norms * np.sqrt(np.maximum((state.taken + 1) / _MANY, 1.0))[:, None]
+        if solver.many < math.inf:
+            norms = norms * np.sqrt(np.maximum((state.taken + 1) / solver.many, 1.0))[:, None]
         error, p = norms[np.arange(len(t)), used], powers[used]
         finite = np.isfinite(error) & np.isfinite(sums)
         accept = finite & (error <= 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -105,7 +106,7 @@ class Solver(abc.ABC):
         first_step: of an adaptive method, the length of the first step in units of the whole way; ``growth``: the
             largest ratio of a step to the one before; ``safety``: the share that is taken of a step that would meet
             the tolerance; ``gains``: the exponents a and b of the next step's factor
-            :math:`e^{-a/p}\,e_{last}^{b/p}`.
+            :math:`e^{-a/p}\,e_{last}^{b/p}`; ``many``: steps from which on those that follow may err less.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; else independent draws will do.
     """
@@ -200,6 +201,10 @@ class Solver(abc.ABC):
     @property
     def gains(self) -> tuple[float, float]:
         return (0.7, 0.4)
+
+    @property
+    def many(self) -> float:
+        return math.inf
 
     @property
     def needs_path(self) -> bool:

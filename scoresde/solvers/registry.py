@@ -175,8 +175,8 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
     given beside them. ``others`` are names that a misspelt option may have meant as well.
 
     Example:
-        >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).predictor
-        Ancestral(variance='small')
+        >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).corrector.snr
+        0.1
     """
     if isinstance(method, Solver):
         if options:
