@@ -5,8 +5,8 @@ Every preset of `scoresde.presets` gets the same seconds on one thread, the step
 - recognised, energy: of 720 samples, as in `benchmarks.digits`; samples are first brought to the 17 grey levels and
   dequantised anew, alike for systems that were trained on grey levels and on dequantised ones. Beside them stand those
   of the training digits;
-- own bound: bits a dimension of the held-out grey values by the preset's own bound, with the standard error over
-  digits;
+- own bound: bits a dimension of the held-out digits by the preset's own bound, of grey values or of the density of
+  dequantised ones as it was trained, with the standard error over digits;
 - flow: bits a dimension of 120 of them by the probability flow, with uniform noise in the cells where the system was
   trained with it, else with the process's own noise cut at the cells.
 
@@ -89,12 +89,11 @@ def grey(x: Tensor, data_range: tuple[float, float]) -> Tensor:
 def bits(network: Pretrained, v: Tensor, job: Job) -> dict[str, Any]:
     """By the own bound and by the flow."""
     preset, model = PRESETS[job.name], network.score()
-    given: dict[str, Any] = {"levels": LEVELS, "data_range": preset.data_range, "seed": 0}
     out: dict[str, Any] = {"own bound": None, "flow": None}
     if preset.bound is not None:
         many = isinstance(preset.bound, OfChain) and preset.bound.levels is None
         more = {"steps": "random", "draws": 64} if many else {"draws": 64}
-        out["own bound"] = spread(preset.bound(model, v[: job.held], **given, **more).bits_per_dim)
+        out["own bound"] = spread(preset.bits(model, v[: job.held], levels=LEVELS, **more))
     sde = model.sde
     even = preset.dequantise
     noise = UniformDequantizer if even else lambda *rest: TruncatedNormalDequantizer(sde, *rest)
@@ -124,8 +123,8 @@ def spread(values: Tensor) -> list[float]:
 def measure(job: Job) -> tuple[str, Tensor, dict[str, Any]]:
     """Train, sample, score; the samples come back as grey levels."""
     network, row = trained(job)
-    model, began = network.score(), time.perf_counter()
-    drawn = scoresde.solve(model.sde, model, seeds=range(job.num), shape=(job.num, 1, 8, 8), **(network.sampler or {}))
+    began = time.perf_counter()
+    drawn = network.sample(job.num, seeds=range(job.num))
     row |= {"sampling seconds": time.perf_counter() - began, "evaluations": int(drawn.nfe[0])}
     span = network.config.data_range or (-1.0, 1.0)
     row |= {"finite": bool(drawn.x.isfinite().all())} | bits(network, digits_split().test_images, job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._options import choose_method
@@ -20,6 +20,7 @@ class Plan(NamedTuple):
         told: steps, grid and end, as arguments of `scoresde.solve`.
         denoise: how it ends if nobody says; None leaves it to the output.
         shown: for the metadata, plain values.
+        model: the score function to solve with, made from the network's.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     told: Mapping[str, Any]
     denoise: bool | None
     shown: Mapping[str, Any]
+    model: Callable[[Any], Any] = lambda score_fn: score_fn
 
 
 def asked(name: str, steps: int | None, grid: str | None, options: dict[str, Any]) -> Plan:
@@ -60,4 +62,4 @@ def saved(network: Any) -> Plan | None:
         told["steps"] = steps
     else:
         steps = sampler.levels - 1
-    return Plan(sampler.method, solver, steps, told, sampler.denoise, sampler.to_config())
+    return Plan(sampler.method, solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)

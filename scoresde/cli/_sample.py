@@ -123,7 +123,7 @@ def sample(
     plan = (saved(network) if untold else None) or plan
     usual = extension == PICTURE if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
-    score_fn = _guided(network, process, label, guidance)
+    score_fn = plan.model(_guided(network, process, label, guidance))
     arguments: dict[str, Any] = {
         "rtol": rtol,
         "atol": atol,

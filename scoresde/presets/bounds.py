@@ -21,6 +21,7 @@ class OfChain:
     Args:
         variance: see `scoresde.chain_bound`.
         levels: how many levels, chosen evenly; None for all.
+        clip: see `scoresde.chain_bound`.
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(100)
@@ -31,12 +32,13 @@ class OfChain:
 
     variance: str
     levels: int | None = None
+    clip: bool = False
 
     def __call__(self, model: ScoreModel, v: Tensor, **options: Any) -> Bound:
         if model.chain is None:
             raise InvalidArgumentError(f"`model` must be one of a chain, got {model!r}.")
         chain = model.chain if self.levels is None else model.chain.respace(self.levels)
-        return chain_bound(chain, model.on(chain.sde()), v, variance=self.variance, **options)
+        return chain_bound(chain, model.on(chain.sde()), v, variance=self.variance, clip=self.clip, **options)
 
 
 @dataclass(frozen=True)

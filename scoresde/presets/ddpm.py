@@ -18,6 +18,7 @@ from .scaling import network, scaled
 __all__ = ["DDPM", "IDDPM"]
 
 STEPS, IMPROVED_STEPS = 1000, 4000
+CLIP = (-1.0, 1.0)
 
 
 def linear() -> BetaChain:
@@ -46,7 +47,6 @@ def hybrid(
     return iddpm_hybrid(model, x0, generator, levels=levels, data_range=data_range, **context)
 
 
-# Both differ from the published code in that the data estimate is not clipped.
 DDPM = Preset(
     summary="1000 levels, the simple loss of the noise, ancestral sampling with the large variance",
     paper="Ho, Jain, Abbeel (2020), arXiv:2006.11239",
@@ -58,8 +58,8 @@ DDPM = Preset(
     kwargs=network(time="sinusoidal", dropout=0.1),
     labelled=False,
     dequantise=False,
-    sampler=Sampler("ancestral", levels=STEPS, denoise=True, options={"variance": "large"}),
-    bound=OfChain("large"),
+    sampler=Sampler("ancestral", levels=STEPS, denoise=True, options={"variance": "large"}, clip=CLIP),
+    bound=OfChain("large", clip=True),
 )
 
 IDDPM = Preset(
@@ -75,6 +75,8 @@ IDDPM = Preset(
     labelled=False,
     dequantise=False,
     grey_loss=True,
-    sampler=Sampler("ancestral", levels=50, spacing="linspace", denoise=True, options={"variance": "learned"}),
-    bound=OfChain("learned"),
+    sampler=Sampler(
+        "ancestral", levels=50, spacing="linspace", denoise=True, options={"variance": "learned"}, clip=CLIP
+    ),
+    bound=OfChain("learned", clip=True),
 )

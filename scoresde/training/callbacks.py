@@ -13,6 +13,7 @@ from ..likelihood import variational_bound
 from ..plot import image_grid
 from ..sdes import AffineSDE
 from ..solve import solve
+from ..thresholds import Clip
 from .trainer import Progress
 
 __all__ = ["Bound", "Samples"]
@@ -28,6 +29,7 @@ class Samples:
         sde: the process; the model's own by default.
         sampler: arguments of `scoresde.solve`.
         data_range: black and white.
+        clip: the range that the data estimate is limited to, or None.
         seed: sample i is drawn with seed + i, so that pictures of different steps can be compared.
 
     Example:
@@ -42,13 +44,14 @@ class Samples:
     sampler: Mapping[str, Any] = field(default_factory=lambda: {"method": "auto", "steps": 20})
     data_range: tuple[float, float] = (-1.0, 1.0)
     seed: int = 0
+    clip: tuple[float, float] | None = None
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         model = progress.model if self.sde is None else progress.model.on(self.sde)
         parameter = next(model.net.parameters(), None) if hasattr(model, "net") else None
         x = solve(
             model.sde,
-            model,
+            model if self.clip is None else Clip(model, *self.clip),
             shape=(self.num, *self.event_shape),
             seeds=[self.seed + i for i in range(self.num)],
             device=None if parameter is None else parameter.device,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..discrete import Chain
 from ..errors import InvalidArgumentError
-from ..likelihood import Bound
+from ..likelihood import Bound, bits_per_dim, dequantize
 from ..models import ScoreModel
 from ..nets import ARCHITECTURES, build
 from ..sdes import EDMSDE, AffineSDE
@@ -23,7 +23,7 @@ from . import parallel
 from .callbacks import Samples
 from .data import Batches, Source, Unlabelled
 from .recipe import Recipe
-from .seeds import WEIGHTS, seed_of
+from .seeds import DATA, WEIGHTS, generator_of, seed_of
 from .stream import Stateless
 from .trainer import Every, Trainer, parts_of
 
@@ -47,7 +47,7 @@ class Preset:
         flip: mirror images at random.
         sampler: how its networks are sampled, which is saved with them.
         paper: where it comes from.
-        bound: ``bound(model, v, levels=…, data_range=…, seed=…) -> scoresde.Bound`` of grey levels v, its own.
+        bound: ``bound(model, x, seed=…) -> scoresde.Bound``, its own; with ``levels``, ``data_range`` for grey levels.
         labelled: whether networks are told the labels of the data.
         dequantise: whether grey levels get noise, see `Batches`.
         grey_loss: whether the loss has the arguments ``levels`` and ``data_range``, which come from the data.
@@ -108,6 +108,35 @@ class Preset:
             sigma_data=sigma_data,
             event_shape=source.event_shape,
         )
+
+    def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: Any) -> Tensor:
+        """Bits a dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
+        values where it is trained with these, else that of the levels themselves.
+
+        Args:
+            model: a network of the preset.
+            v: integers 0 … levels - 1, ``(batch, *event)``.
+            levels: how many there are.
+            seed: of noise and draws.
+            options: of the bound.
+
+        Raises:
+            InvalidArgumentError: the preset has no bound; or as the bound.
+
+        Example:
+            >>> from scoresde.training import digits_split, read
+            >>> preset = scoresde.presets.PRESETS["score-sde-vp"]
+            >>> model = preset.model(preset.source(read("digits")), 0.6)
+            >>> preset.bits(model, digits_split().test_images[:2], levels=17, draws=4).shape
+            torch.Size([2])
+        """
+        if self.bound is None:
+            raise InvalidArgumentError("This preset has no bound of its own; take scoresde.variational_bound.")
+        if not self.dequantise:
+            return self.bound(model, v, levels=levels, data_range=self.data_range, seed=seed, **options).bits_per_dim
+        x = dequantize(v, levels=levels, data_range=self.data_range, generator=generator_of(seed, DATA))
+        density = self.bound(model, x, seed=seed, **options)
+        return bits_per_dim(-density.total, density.event_shape, levels=levels, data_range=self.data_range)
 
     def source(self, source: Source) -> Source:
         """The data as its networks see them: without labels, if it is not told them."""
@@ -191,7 +220,7 @@ def train(
     torch.nn.ModuleDict(parts_of(model)).to(device)
     if sample_every:
         sampler = preset.sampler.arguments(model.chain)
-        shown = Samples(source.event_shape, sampler=sampler, data_range=preset.data_range)
+        shown = Samples(source.event_shape, sampler=sampler, data_range=preset.data_range, clip=preset.sampler.clip)
         callbacks = (*callbacks, Every(sample_every, shown))
     own = {"architecture": {"name": preset.architecture, "kwargs": preset.arguments(source)}}
     stream = Stateless(batches, device, workers)

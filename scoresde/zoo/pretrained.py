@@ -15,9 +15,11 @@ from .._tensors import check_integer
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..fit import FittedGrid
+from ..integrate import Solution
 from ..models import ScoreModel, log_snr_range, within
 from ..nets import ARCHITECTURES
 from ..sdes import EDMSDE, AffineSDE
+from ..solve import solve
 from .config import Config, Labels
 from .processes import modules_of, to_config
 from .sampler import Sampler
@@ -164,18 +166,29 @@ class Pretrained:
         """The class labels that the network takes, or None."""
         return self.config.labels
 
-    @property
-    def sampler(self) -> dict[str, Any] | None:
-        """The arguments of `scoresde.solve` that it is meant to be sampled with, on its own process; None if it does
-        not say.
+    def sample(self, num: int = 1, *, label: int | Tensor | None = None, **options: Any) -> Solution:
+        """Draw samples by the network's own sampler, on its own process; by `scoresde.solve`'s default if it has none.
+
+        Args:
+            num: how many.
+            label: of its class labels, see `score`; None for the null class.
+            options: other arguments of `scoresde.solve`, such as ``seed``; with a ``method`` it replaces the sampler.
 
         Example:
             >>> from scoresde.zoo import load
-            >>> load("digits").sampler is None
-            True
+            >>> load("digits").sample(2, seed=0, method="ddim", steps=2).x.shape
+            torch.Size([2, 1, 8, 8])
         """
-        known = self.config.sampler
-        return None if known is None else known.arguments(self.chain)
+        context = {} if label is None or self.labels is None else {self.labels.name: label}
+        if label is not None and self.labels is None:
+            raise InvalidArgumentError("`label`: this network has no labels; leave it out.")
+        sde, own = self.sde, None if "method" in options else self.config.sampler
+        model = self.score(sde, **context)
+        told = {} if own is None else own.arguments(self.chain)
+        score_fn = model if own is None else own.model(model)
+        parameter = next(self.net.parameters(), None)
+        device = None if parameter is None else parameter.device
+        return solve(sde, score_fn, shape=(num, *self.event_shape), **{"device": device, **told, **options})
 
     def grid(self, sde: AffineSDE, steps: int) -> FittedGrid:
         """The grid that was fitted to the network for a process and a number of steps, for ``grid=`` of a solve by

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..discrete import SPACINGS, Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, unknown
 from ..grids import GRIDS
 from ..solvers import choose, make_solver
+from ..thresholds import Clip
 
 __all__ = ["Sampler"]
 
@@ -30,6 +31,7 @@ class Sampler:
         t_end: where to end; None is the process's t_min.
         denoise: end with the expected data, for one evaluation more.
         options: of the method, plain values.
+        clip: the range that the data estimate is limited to, or None; see `model`.
 
     Raises:
         InvalidArgumentError, InvalidTypeError: there is no such method, grid or option, or two do not go together.
@@ -53,6 +55,7 @@ class Sampler:
     t_end: float | None = None
     denoise: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping) or not all(
@@ -70,6 +73,13 @@ class Sampler:
         if self.t_end is not None:
             check_number("t_end", self.t_end, low=0.0)
         check_flag("denoise", self.denoise)
+        if self.clip is not None:
+            if not isinstance(self.clip, list | tuple) or len(self.clip) != 2:
+                raise InvalidTypeError(f"`clip` must be two numbers, low and high, or None, got {self.clip!r}.")
+            low, high = (check_number(f"clip[{i}]", v) for i, v in enumerate(self.clip))
+            if not low < high:
+                raise InvalidArgumentError(f"`clip` must be (low, high) with low < high, got {self.clip}.")
+            object.__setattr__(self, "clip", (low, high))
         if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
             raise InvalidArgumentError("`levels` of a chain are steps, grid and t_end in one; leave those out.")
         if not isinstance(self.method, str):
@@ -93,6 +103,16 @@ class Sampler:
         told = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
         return given | {name: value for name, value in told.items() if value is not None}
 
+    def model(self, score_fn: Callable[..., Any]) -> Callable[..., Any]:
+        """The score function to solve with: limited by `scoresde.models.Clip`, if the sampler clips.
+
+        Example:
+            >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
+            >>> type(Sampler("ddim", clip=(-1, 1)).model(model)).__name__, Sampler("ddim").model(model) is model
+            ('Clip', True)
+        """
+        return score_fn if self.clip is None else Clip(score_fn, *self.clip)
+
     def to_config(self) -> dict[str, Any]:
         """As JSON values.
 
@@ -101,7 +121,7 @@ class Sampler:
             True
         """
         content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return content | {"options": dict(self.options)}
+        return content | {"options": dict(self.options), "clip": None if self.clip is None else list(self.clip)}
 
     @classmethod
     def of(cls, content: Any, where: str = "`sampler`") -> Sampler:

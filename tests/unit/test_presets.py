@@ -125,7 +125,9 @@ def test_ddpm() -> None:
     torch.testing.assert_close(chain.betas, torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64))
     assert float(chain.alphas_bar[-1]) == pytest.approx(4.04e-5, rel=2e-3)
     assert preset.prediction == "noise" and preset.data_range == (-1.0, 1.0)
-    assert preset.sampler == Sampler("ancestral", levels=1000, denoise=True, options={"variance": "large"})
+    assert preset.sampler == Sampler(
+        "ancestral", levels=1000, denoise=True, options={"variance": "large"}, clip=(-1, 1)
+    )
 
 
 def test_iddpm() -> None:
@@ -137,7 +139,7 @@ def test_iddpm() -> None:
     assert float(chain.alphas_bar[-1]) == pytest.approx(1.5e-10, rel=0.05)
     assert preset.variance == "learned_range" and preset.kwargs["learned_variance"]
     assert preset.sampler.levels == 50 and preset.sampler.spacing == "linspace"
-    assert preset.sampler.options == {"variance": "learned"}
+    assert preset.sampler.options == {"variance": "learned"} and preset.sampler.clip == (-1.0, 1.0)
 
 
 def test_score_sde() -> None:
@@ -308,21 +310,22 @@ def test_saved_loaded_and_sampled(name: str, tmp_path: Path) -> None:
     made = train(replace(preset, sampler=sampler), read("digits"), tmp_path, progress=False)
     again = scoresde.load(tmp_path)
     assert again.config.sampler == sampler and (again.labels is None) == (name != "edm-wide")
-    assert again.sampler is not None and made.sampler is not None
-
-    def draw(network: Any) -> Tensor:
-        sde = network.sde
-        return scoresde.solve(sde, network.score(sde), shape=(2, 1, 8, 8), seed=0, **network.sampler).x
-
-    x = draw(made)
-    assert bool(x.isfinite().all()) and torch.equal(x, draw(again))
+    x = made.sample(2, seed=0).x
+    assert x.shape == (2, 1, 8, 8) and bool(x.isfinite().all()) and torch.equal(x, again.sample(2, seed=0).x)
+    if sampler.clip is not None:  # the last step ends at the data estimate
+        assert float(x.abs().max()) <= 1.0
 
 
 def test_a_network_without_a_sampler_has_none(tmp_path: Path) -> None:
     network = scoresde.load("digits")
     scoresde.save(network, tmp_path)
     assert "sampler" not in json.loads((tmp_path / "config.json").read_text())
-    assert scoresde.load(tmp_path).sampler is None
+    again = scoresde.load(tmp_path)
+    assert again.config.sampler is None
+    given = {"method": "ddim", "steps": 2, "seed": 0}
+    model = network.score(network.sde, label=3)
+    x = scoresde.solve(network.sde, model, shape=(2, 1, 8, 8), **given).x
+    assert torch.equal(again.sample(2, label=3, **given).x, x)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +346,9 @@ def test_a_network_without_a_sampler_has_none(tmp_path: Path) -> None:
         ({"options": {"eta": [1.0]}}, "plain"),
         ({"options": None}, "plain"),
         ({"more": 1}, "must be an object"),
+        ({"clip": [1.0]}, "clip"),
+        ({"clip": [1.0, -1.0]}, "low < high"),
+        ({"clip": [0.0, "1"]}, "clip"),
     ],
 )
 def test_a_broken_sampler_is_refused(change: dict[str, Any], word: str) -> None:
@@ -392,6 +398,7 @@ def test_iddpm_bound_of_25_steps_with_learned_variance() -> None:
         digits_split().test_images[:4],
         levels=17,
         variance="small",
+        clip=True,
         seed=0,
     )
     assert not torch.allclose(plain.total, bound.total)
@@ -401,12 +408,27 @@ def test_iddpm_bound_of_25_steps_with_learned_variance() -> None:
 def test_own_bounds_are_finite(name: str) -> None:
     preset = PRESETS[name]
     model = small(name).model(Unlabelled(read("digits")), 0.6)
-    more = {"steps": "random"} if model.chain is not None else {}
-    assert preset.bound is not None
-    bound = preset.bound(
-        model, digits_split().test_images[:2], levels=17, data_range=preset.data_range, seed=0, draws=4, **more
-    )
-    assert bool(bound.bits_per_dim.isfinite().all())
+    more: dict[str, Any] = {"steps": "random"} if model.chain is not None else {}
+    bits = preset.bits(model, digits_split().test_images[:2], levels=17, draws=4, **more)
+    assert bits.shape == (2,) and bool(bits.isfinite().all())
+
+
+def test_bits_of_a_density_and_of_grey_levels() -> None:
+    """On data of one level everywhere the exact model of the density, or of the level, is known: what it says is near
+    log2 of the cells that the density covers, and nothing where the level is certain."""
+    v = torch.full((64, 1, 8, 8), 8)
+    vp, vdm = PRESETS["score-sde-vp"], PRESETS["vdm"]
+    process = scoresde.VPSDE(t_min=1e-5)
+    broad = scoresde.targets.Gaussian(torch.zeros(1, 8, 8), 1 / 3)  # the moments of a uniform density on [-1, 1]
+    bits = vp.bits(broad.score(process), v, levels=17, draws=8)  # type: ignore[arg-type]
+    width, cov = 2 / 17, 1 / 3 + float(process.sigma(1e-5)) ** 2
+    wanted = 0.5 * (math.log(2 * math.pi * cov) + width**2 / 12 / cov) / math.log(2) - math.log2(width)
+    assert float(bits.mean()) == pytest.approx(wanted, abs=0.05)
+    sde = scoresde.VDMSDE()
+    sure = scoresde.targets.Gaussian(torch.zeros(1, 8, 8), 1e-12).score(sde)
+    assert float(vdm.bits(sure, v, levels=17, draws=8).mean()) < 0.02  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="no bound"):
+        PRESETS["edm-wide"].bits(sure, v, levels=17)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -476,7 +498,7 @@ def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sampler = Sampler("ancestral", levels=4, denoise=True, options={"variance": "large"})
+    sampler = Sampler("ancestral", levels=4, denoise=True, options={"variance": "large"}, clip=(-1, 1))
     monkeypatch.setitem(PRESETS, "ddpm", replace(small("ddpm", 2), sampler=sampler))
 
     def run(*arguments: object) -> Any:
@@ -492,10 +514,7 @@ def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
 
     saved = np.load("a.npz")
     network = scoresde.load("m")
-    assert network.sampler is not None
-    again = scoresde.solve(
-        network.sde, network.score(), shape=(2, 1, 8, 8), seeds=saved["seeds"].tolist(), **network.sampler
-    )
+    again = network.sample(2, seeds=saved["seeds"].tolist())
     assert np.array_equal(saved["x"], again.x.numpy())
     metadata = json.loads(str(saved["metadata"]))
     assert metadata["method"] == "ancestral" and metadata["levels"] == 4 and metadata["denoise"] is True
