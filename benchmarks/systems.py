@@ -156,7 +156,14 @@ def main(arguments: list[str]) -> None:
     with ProcessPoolExecutor(
         options.workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        for name, v, row in pool.map(measure, jobs):
+        for job, future in [(job, pool.submit(measure, job)) for job in jobs]:
+            try:
+                name, v, row = future.result()
+            except ScoreSDEError as error:  # the others are still worth their time
+                if options.quick:
+                    raise
+                print(f"{job.name} failed and is left out: {error}", flush=True)
+                continue
             x = grey_to_x(v, generator)
             row |= {"recognised": recognised(classifier, x), "energy": energy_distance(x, held)}
             results["systems"][name], pictures[name] = row, v[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,7 @@ PAPER = "Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364"
 BATCH, IMAGES, HALF_LIFE, RAMP = 512, 200e6, 0.5e6, 10e6  # counted in images, as published
 
 
-def published(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
-    """EDM's loss with its own noise levels."""
-    return edm(model, x0, generator, levels=LEVELS, **context)
-
-
-def wide(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+def edm_wide(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
     """EDM's loss with the noise levels of all processes."""
     return edm(model.net, x0, generator, sigma_data=model.sigma_data, levels=DIGITS_LEVELS, **context)
 
@@ -38,7 +34,7 @@ def wide(model: Any, x0: Tensor, generator: torch.Generator | None = None, **con
 EDM = Preset(
     summary="preconditioned denoising, Heun's method on its own grid, 35 evaluations",
     paper=PAPER,
-    loss=published,
+    loss=functools.partial(edm, levels=LEVELS),
     recipe=scaled(
         round(IMAGES / BATCH),
         1e-3,
@@ -58,7 +54,7 @@ EDM = Preset(
 EDM_WIDE = Preset(
     summary="EDM at the noise levels of all processes, with labels, as the shipped digits have it",
     paper=PAPER,
-    loss=wide,
+    loss=edm_wide,
     recipe=replace(DIGITS, ema_power=9.0),
     kwargs={"channels": 32, "blocks": 3, "width": 64, "dropout": DIGITS_DROPOUT},
     label_dropout=DIGITS_LABEL_DROPOUT,
