@@ -56,9 +56,9 @@ class Adams(Solver):
     with :math:`f_t` evaluated once at the predicted state, at which it stays in the memory (PEC): a step, accepted or
     not, costs one evaluation. The difference to the corrector of one order less estimates the error. From the same
     evaluation come the errors that other orders would have had; the next step takes the order with the smallest, so
-    that a rough network, for which they do not fall, is stepped with a low order. There a small tolerance takes many steps,
-    whose errors add up like random numbers; step n > 16 may therefore err by :math:`\sqrt{16/n}` of the tolerance, so that
-    the error of the result follows it.
+    that a rough network, for which they do not fall, is stepped with a low order. There a small tolerance takes many
+    steps, whose errors add up like random numbers; step n > 16 may therefore err by :math:`\sqrt{16/n}` of the
+    tolerance, so that the error of the result follows it.
 
     Facts:
         Order q + 1 for q up to ``max_order``; 1 evaluation a trial step and one before the first; every sample has its

@@ -85,7 +85,7 @@ def adapt(
     taken: int = 0,
     end: float | None = None,
     x: Tensor | None = None,
-    solver: Solver = RK45(),
+    solver: Solver | None = None,
 ) -> Any:
     """A decision after a step of size h from t, with given errors, of x = 0 (so that the scale is atol)."""
     n = len(error)
@@ -103,7 +103,7 @@ def adapt(
     )
     x = torch.zeros(n, 4, dtype=torch.float64) if x is None else x
     result = StepResult(x, None, torch.tensor(error, dtype=torch.float64)[:, None].expand(n, 4))
-    return controller.adapt(process_of(), solver, x, start, stop, result, state)
+    return controller.adapt(process_of(), solver or RK45(), x, start, stop, result, state)
 
 
 CONTROLLER = Adaptive(1.0, (0.001,), rtol=0.0, atol=1.0)
