@@ -361,7 +361,8 @@ def inverse_table() -> str:
         for size, law in columns:
             found = [row for name, row in cases.items() if name.startswith(f"{size}, {law},")]
             distance = sum(row["distance / floor"] for row in found) / len(found)
-            cells.append(f"{distance:.1f} / {sum(row['coverage'] for row in found) / len(found):.2f}")
+            shown = f"{distance:.1f}" if distance < 1000 else "diverges"
+            cells.append(f"{shown} / {sum(row['coverage'] for row in found) / len(found):.2f}")
         each = next(iter(cases.values()))
         rows.append([f"`{method}`", *cells, f"{each['evaluations']:.0f} + {each['products']:.0f}"])
     titles = [f"{size}, {law}" for size, law in columns]
