@@ -60,6 +60,7 @@ def near(fake: Any, count: int = 5) -> np.ndarray:
         (("--probe", "gaussian", "--method", "rk45", "--option", "form=angle", "--label", 1), {"probe": "gaussian"}),
     ],
 )
+@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")  # half of the data is not what a label knows
 def test_rows_are_those_of_log_likelihood(run: Run, fake: Any, options: Any, arguments: dict[str, Any]) -> None:
     v = grey(fake)
     np.savez("data.npz", x=v)

@@ -42,8 +42,10 @@ class Known:
     r"""The network's word on a state, and products with its Jacobian.
 
     Attributes:
-        x, node: the state and where it is.
-        data, noise: :math:`\hat x` and :math:`\hat\varepsilon`, without a graph.
+        x: the state.
+        node: where it is.
+        data: :math:`\hat x`, without a graph.
+        noise: :math:`\hat\varepsilon`, without a graph.
 
     Example:
         >>> sde = scoresde.EDMSDE()
