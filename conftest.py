@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Figures are drawn without a display.
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A shell's background job ignores interrupts, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import pytest

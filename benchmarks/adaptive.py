@@ -18,7 +18,9 @@ dopri5 of torchdiffeq also gets dx/dlambda, with the log-SNR as the clock, and t
 k-diffusion gets its denoiser. SciPy steps the batch as one vector, as score_sde does. A peer that is not installed is
 left out.
 
-``python -m benchmarks adaptive`` writes ``results/adaptive.json``; ``--quick`` measures a part and checks the gain.
+``python -m benchmarks adaptive`` writes ``results/adaptive.json``; ``--quick`` measures a part and checks the gain, and
+``--renew adams`` measures these of the package's methods again, whose counts do not depend on the machine, and the
+loops; what the file has of others stays.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._record import write
+from benchmarks._tables import load
 from benchmarks.fitted_grids import Points, summary
 from benchmarks.work_precision import distances, gaussian, ring
 from scoresde import AffineSDE, Estimate, Node
@@ -379,27 +382,27 @@ def ratios(cases: dict[str, dict[str, Any]], name: str = "adams") -> dict[str, A
 
 
 def loop_cost(rounds: int, names: tuple[str, ...], batches: tuple[int, ...]) -> dict[str, dict[str, float]]:
-    """Median microseconds outside the score, in turns: for each accepted step of a sample, and for each call."""
+    """Median microseconds for each accepted step of a sample, in turns: outside the score, and outside dx/dt, which a
+    peer is given, so that the schedule and the way from the score to the drift are not its own."""
     out: dict[str, dict[str, float]] = {}
     for batch in batches:
         case = Case("ring 0.1", "VP", batch)
-        steps: dict[str, list[float]] = {name: [] for name in names}
-        calls: dict[str, list[float]] = {name: [] for name in names}
+        costs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         for turn in range(rounds + 1):
             for name in names:
-                seconds, accepted, called = timed(case, name)
+                *seconds, accepted = timed(case, name)
                 if turn:
-                    steps[name].append(1e6 * seconds / accepted)
-                    calls[name].append(1e6 * seconds / called)
+                    costs[name].append((1e6 * seconds[0] / accepted, 1e6 * seconds[1] / accepted))
         for name in names:
             row = out.setdefault(name, {})
-            row[f"a step of a sample, batch {batch}"] = statistics.median(steps[name])
-            row[f"a call, batch {batch}"] = statistics.median(calls[name])
+            for what, values in zip(("score", "dx/dt"), zip(*costs[name], strict=True), strict=True):
+                row[f"outside the {what}, batch {batch}"] = statistics.median(values)
     return out
 
 
-def timed(case: Case, name: str, tolerance: float = 1e-4) -> tuple[float, int, int]:
-    """Seconds outside the score (for peers: outside the derivative), accepted steps of all samples, and calls."""
+def timed(case: Case, name: str, tolerance: float = 1e-4) -> tuple[float, float, int]:
+    """Seconds outside the score, outside the derivative (for methods of the package the same, since the derivative is
+    theirs), and accepted steps of all samples."""
     score = case.score
     score.rows, score.calls, score.seconds = 0, 0, 0.0
     slope = Slope(case)
@@ -408,13 +411,11 @@ def timed(case: Case, name: str, tolerance: float = 1e-4) -> tuple[float, int, i
         if name in OWN:
             options: dict[str, Any] = {"method": name, "rtol": tolerance, "atol": tolerance}
             accepted = int(scoresde.solve(case.sde, score, case.x, **options).accepted.sum())
-            inside = score.seconds
         else:
             PEERS[name](case, tolerance, slope)  # type: ignore[call-arg]
-            accepted, inside = slope.accepted, slope.seconds
-            if not name.startswith("torchode"):
-                accepted *= len(case.x)
-        return time.perf_counter() - began - inside, accepted, score.calls
+            accepted = slope.accepted * (1 if name.startswith("torchode") else len(case.x))
+        took = time.perf_counter() - began
+    return took - score.seconds, took - max(slope.seconds, score.seconds), accepted
 
 
 def plan(processes: list[str], problems: list[str]) -> list[tuple[str, str]]:
@@ -436,20 +437,25 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--processes", default=",".join(PROCESSES), help="a part is printed only")
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="a part is printed only")
     parser.add_argument("--methods", default="", help="these of scoresde's methods; a part is printed only")
+    parser.add_argument("--renew", default="", help="measure these of scoresde's methods again, keep the rest")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     versions, peers = present()
+    before = load("adaptive")["results"] if options.renew else {"cases": {}, "ratios": {}}
+    options.methods = options.renew or options.methods
     chosen = options.methods.split(",") if options.methods else list(OWN)
     processes, problems = options.processes.split(","), options.problems.split(",")
     if options.quick:
         chosen, processes = ["adams"], ["VP"]
         peers = {name: run for name, run in peers.items() if name in DOPRI5}
-    runs = {**{name: OWN[name] for name in chosen}, **peers}
+    runs = {name: OWN[name] for name in chosen} | ({} if options.renew else peers)
     cases: dict[str, dict[str, Any]] = {}
     for problem, process in plan(processes, problems):
         samples, kind, errors = PROBLEMS[problem]
         began = time.perf_counter()
         row = measure(Case(problem, process, samples), runs, errors, options.v)
+        known = before["cases"].get(f"{problem}, {process}", {})
+        row = {part: known.get(part, {}) | row[part] for part in row}
         cases[f"{problem}, {process}"] = {"kind": kind, "samples": samples, **row}
         counts = row["counts"]["adams"][kind]
         shown = {error: n and round(n, 1) for error, n in counts.items()}
@@ -465,6 +471,10 @@ def main(arguments: list[str]) -> None:
     if options.quick:
         if found["adams"]["dopri5"]["mean"] > 0.6:
             sys.exit("adams takes more than 0.6 of dopri5's evaluations")
-    elif not (options.no_write or options.methods or len(cases) < len(plan(list(PROCESSES), list(PROBLEMS)))):
-        results = {"peers": versions, "cases": cases, "ratios": found, "loop": loops}
+    elif not (
+        options.no_write
+        or (options.methods and not options.renew)
+        or len(cases) < len(plan(list(PROCESSES), list(PROBLEMS)))
+    ):
+        results = {"peers": versions, "cases": cases, "ratios": before["ratios"] | found, "loop": loops}
         write("adaptive", results, "python -m benchmarks adaptive")

@@ -329,7 +329,7 @@ def adaptive_tables() -> str:
         [f"`{name}`" if name in results["ratios"] else name, *(f"{row[c]:.0f}" for c in columns)]
         for name, row in results["loop"].items()
     ]
-    fourth = markdown(["µs outside the score", *columns], rows, record)
+    fourth = markdown(["µs a step of a sample", *columns], rows, record)
     return "\n".join([first, second, third, fourth])
 
 
