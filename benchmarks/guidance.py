@@ -8,7 +8,8 @@ Samples of every class, beside the held-out digits of that class:
   digits of the class reach;
 - diversity: the root mean square distance of two samples of a class, over that of two held-out digits of it.
 
-``python -m benchmarks guidance`` writes ``results/guidance.json``; ``--quick`` draws 20 of each class.
+``python -m benchmarks guidance`` writes ``results/guidance.json``; ``--quick`` draws 20 of each class
+and writes nothing.
 """
 
 from __future__ import annotations
@@ -123,5 +124,5 @@ def main(arguments: Sequence[str]) -> None:
             f"{time.perf_counter() - started:>9.1f}",
             flush=True,
         )
-    if not options.no_write:
+    if not (options.quick or options.no_write):
         write("guidance", results, " ".join(["python -m benchmarks guidance", *arguments]))
