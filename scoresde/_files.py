@@ -4,6 +4,7 @@
 same folder, brings it to the disk, and renames it. Whatever happens in between, the old file or none is what is left.
 
 `extend` is for a journal, which grows by whole records: what a kill left of the last one is cut off by the next.
+`readable` tells of input that cannot be read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import InvalidArgumentError, OutputError
 
 _BYTES = 8  # of chance in the name of a temporary file
 
@@ -197,3 +198,26 @@ def _failure(error: OSError | ValueError, path: str | os.PathLike[str], size: in
             free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
             room = f"; {size:,} bytes are needed, {free:,} are free"
     return OutputError(number, f"The output cannot be written: {reason}{room}", os.fspath(path))
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Say in one way that a file cannot be read, of the many in which libraries do."""
+    import zipfile
+    import zlib
+
+    from PIL.Image import DecompressionBombError
+    from safetensors import SafetensorError
+
+    broken = (
+        *(OSError, ValueError, EOFError, RuntimeError, NotImplementedError, SyntaxError),
+        *(zipfile.BadZipFile, zlib.error, SafetensorError, DecompressionBombError),
+    )
+    try:
+        yield
+    except InvalidArgumentError:
+        raise
+    except broken as error:
+        lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
+        hint = " A pickle can run code and is refused; save numbers." if "allow_pickle" in str(error) else ""
+        raise InvalidArgumentError(f"`data` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None

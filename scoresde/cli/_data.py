@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import readable
 from ..errors import InvalidArgumentError, NonFiniteError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read(source: str, key: str | None = None) -> Data:
     if reader is None:
         known = ", ".join([*_ARRAYS, *PICTURES])
         raise InvalidArgumentError(f"`data` must end in one of {known}, or be a folder of images, got {source!r}.")
-    with _readable(path):
+    with readable(path):
         values = _numbers(reader(path, key), path)
     if not len(values):
         raise InvalidArgumentError(f"`data` {source!r} holds no samples: its shape is {tuple(values.shape)}.")
@@ -190,7 +190,7 @@ def _digits() -> Data:
 def _folder(folder: Path) -> Data:
     import torch
 
-    with _readable(folder):
+    with readable(folder):
         files = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.is_dir()), key=_printable)
     if not files:
         raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
@@ -217,7 +217,7 @@ def _image(path: Path) -> Tensor:
     import torch
     from PIL import Image
 
-    with _readable(path), Image.open(path) as picture:
+    with readable(path), Image.open(path) as picture:
         mode = picture.mode
         array = np.asarray(picture) if mode in ("L", "RGB") else None
     if array is None:
@@ -282,25 +282,3 @@ def _numbers(array: Any, path: Path) -> Tensor:
 
 
 _ARRAYS: dict[str, Callable[[Path, str | None], Any]] = {".npz": _npz, ".npy": _npz, ".safetensors": _safetensors}
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say in one way that a file cannot be read, of the many in which libraries do."""
-    import zipfile
-    import zlib
-
-    from PIL import Image
-    from safetensors import SafetensorError
-
-    broken = (
-        *(OSError, ValueError, EOFError, RuntimeError, NotImplementedError, SyntaxError),
-        *(zipfile.BadZipFile, zlib.error, SafetensorError, Image.DecompressionBombError),
-    )
-    try:
-        yield
-    except InvalidArgumentError:
-        raise
-    except broken as error:
-        lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
-        raise InvalidArgumentError(f"`data` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.") from None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .._files import readable
 from .._tensors import check_integer, check_number
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
 from ..likelihood import dequantize
@@ -219,7 +220,7 @@ class Folder:
     def __init__(self, path: str | Path, *, size: int | None = None) -> None:
         folder = Path(path)
         self.size = None if size is None else check_integer("size", size, low=1)
-        with _readable(folder):
+        with readable(folder):
             self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
         if not self.paths:
             raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
@@ -253,7 +254,7 @@ class Folder:
         import numpy as np
         from PIL import ImageOps
 
-        with _opened(path) as image, _readable(path):
+        with _opened(path) as image, readable(path):
             given = image if self.size is None else ImageOps.fit(image, (self.size, self.size))
             array = torch.from_numpy(np.array(given))
         return array.reshape(*array.shape[:2], -1).movedim(-1, 0)
@@ -267,7 +268,7 @@ class Folder:
 def _opened(path: Path) -> Iterator[Image]:
     from PIL import Image as pil
 
-    with _readable(path):
+    with readable(path):
         image = pil.open(path)
     with image:
         if image.mode not in MODES:
@@ -276,29 +277,6 @@ def _opened(path: Path) -> Iterator[Image]:
                 f"{image.mode}."
             )
         yield image
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say in one way that a file cannot be read, of the many in which libraries do."""
-    import zipfile
-    import zlib
-
-    from PIL.Image import DecompressionBombError
-    from safetensors import SafetensorError
-
-    broken = (
-        *(OSError, ValueError, EOFError, RuntimeError, NotImplementedError, SyntaxError),
-        *(zipfile.BadZipFile, zlib.error, SafetensorError, DecompressionBombError),
-    )
-    try:
-        yield
-    except InvalidArgumentError:
-        raise
-    except broken as error:
-        lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
-        hint = " A pickle can run code and is refused; save numbers." if "allow_pickle" in str(error) else ""
-        raise InvalidArgumentError(f"`data` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None
 
 
 def _npz(path: Path) -> dict[str, Tensor]:
@@ -328,7 +306,7 @@ def _file(path: Path, levels: int | None) -> Arrays:
         raise InvalidArgumentError(
             f"`data` must end in one of {', '.join(_ARRAYS)}, or be a folder of images, got {str(path)!r}."
         )
-    with _readable(path):
+    with readable(path):
         arrays = reader(path)
     labels = next((arrays.pop(name) for name in _LABELS if name in arrays), None)
     if "x" not in arrays and len(arrays) != 1:
