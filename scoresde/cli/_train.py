@@ -21,14 +21,14 @@ DEFAULT = "edm-wide"
 
 @command
 def train(
+    out: Annotated[Path, typer.Option(help="Folder for the model, its checkpoints, log and samples.")],
     data: Annotated[
         str,
         typer.Option(
             help="digits; a folder of images; a .npz, .npy or .safetensors file with an array x (and label); or "
             "torchvision:NAME."
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the model, its checkpoints, log and samples.")],
+    ] = "digits",
     preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`.")] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,

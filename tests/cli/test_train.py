@@ -67,7 +67,7 @@ def train(run: Run, *arguments: object) -> Result:
 
 
 def test_what_it_leaves_is_a_model(run: Run, files: Callable[[], list[str]], tmp_path: Path) -> None:
-    result = run("train", "--data", "digits", "--out", "model", "--sample-every", 3)
+    result = run("train", "--out", "model", "--sample-every", 3)  # the digits are the default
     assert result.exit_code == 0, result.output
     assert "4 steps on scikit-learn digits" in result.output and "scoresde sample --model model" in result.output
     assert files() == ["model"]
