@@ -1,6 +1,7 @@
 r"""The published systems, each trained on the digits for the same time and sampled by its own sampler.
 
-Every preset of `scoresde.presets` gets the same seconds on one thread, the steps of which follow from a pilot. Then:
+Every preset of `scoresde.presets` gets the same processor time on one thread, the steps of which follow from a pilot.
+Then:
 
 - recognised, energy: of 720 samples, as in `benchmarks.digits`; samples are first brought to the 17 grey levels and
   dequantised anew, alike for systems that were trained on grey levels and on dequantised ones. Beside them stand those
@@ -10,8 +11,9 @@ Every preset of `scoresde.presets` gets the same seconds on one thread, the step
 - flow: bits a dimension of 120 of them by the probability flow, with uniform noise in the cells where the system was
   trained with it, else with the process's own noise cut at the cells.
 
-``python -m benchmarks systems`` writes ``results/systems.json`` and ``docs/assets/systems.png``, in about an hour on
-two cores; ``--quick`` checks with two presets that the loss falls and that samples are finite.
+``python -m benchmarks systems`` writes ``results/systems.json`` and a picture each to ``docs/assets/systems``, in about
+an hour on two cores; ``--only`` renews these rows and pictures. ``--quick`` checks with two presets that the loss falls
+and that samples are finite.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._record import write
+from benchmarks._record import RESULTS, write
+from benchmarks._tables import load
 from benchmarks.digits import energy_distance, recognised, train_classifier
 from scoresde import TruncatedNormalDequantizer, UniformDequantizer, discrete_log_likelihood
 from scoresde.errors import ScoreSDEError
@@ -43,6 +46,7 @@ from scoresde.zoo import Pretrained
 LEVELS = 17
 QUICK = ("ddpm", "edm")
 PILOT = 40
+PICTURES = Path("docs/assets/systems")
 
 
 class Job(NamedTuple):
@@ -57,10 +61,10 @@ class Job(NamedTuple):
 
 
 def pace(name: str) -> float:
-    """Seconds a step, the median of a pilot."""
+    """Processor seconds a step, the median of a pilot."""
     preset, seen = PRESETS[name], []
     short = replace(preset, recipe=replace(preset.recipe, steps=PILOT))
-    tick = Every(1, lambda progress: seen.append(time.perf_counter()))
+    tick = Every(1, lambda progress: seen.append(time.process_time()))
     train(short, read("digits"), progress=False, callbacks=(tick,))
     return statistics.median(b - a for a, b in itertools.pairwise(seen[5:]))
 
@@ -71,10 +75,10 @@ def trained(job: Job) -> tuple[Pretrained, dict[str, Any]]:
     steps = job.steps or max(1, round(job.seconds / pace(job.name)))
     run = replace(preset, recipe=replace(preset.recipe, steps=steps))
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        began = time.process_time()
         options: dict[str, Any] = {"progress": False, "log_every": max(1, steps // 10), "checkpoint_every": 10**9}
         network = train(run, read("digits"), folder, **options)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         with (Path(folder) / "log.csv").open() as file:
             losses = [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"]
     return network, {"steps": steps, "seconds": seconds, "first loss": losses[0], "last loss": losses[-1]}
@@ -123,20 +127,30 @@ def spread(values: Tensor) -> list[float]:
 def measure(job: Job) -> tuple[str, Tensor, dict[str, Any]]:
     """Train, sample, score; the samples come back as grey levels."""
     network, row = trained(job)
-    began = time.perf_counter()
+    began = time.process_time()
     drawn = network.sample(job.num, seeds=range(job.num))
-    row |= {"sampling seconds": time.perf_counter() - began, "evaluations": int(drawn.nfe[0])}
+    row |= {"sampling seconds": time.process_time() - began, "evaluations": int(drawn.nfe[0])}
     span = network.config.data_range or (-1.0, 1.0)
     row |= {"finite": bool(drawn.x.isfinite().all())} | bits(network, digits_split().test_images, job)
     return job.name, grey(drawn.x, span), row
+
+
+def keep(results: dict[str, Any], name: str, v: Tensor) -> None:
+    """Renew the system's row and picture, so that an interrupted run is not lost."""
+    before = load("systems")["results"]["systems"] if (RESULTS / "systems.json").exists() else {}
+    rows = before | results["systems"]
+    write("systems", results | {"systems": {k: rows[k] for k in PRESETS if k in rows}}, "python -m benchmarks systems")
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    shown = v[:24].float() / (LEVELS - 1)
+    scoresde.plot.image_grid(shown, PICTURES / f"{name}.png", columns=24, data_range=(0.0, 1.0))
 
 
 def main(arguments: list[str]) -> None:
     """Train, sample, score, print, write JSON and a picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks systems", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a check of two presets; nothing is written")
-    parser.add_argument("--seconds", type=float, default=420.0, help="of training, for each")
-    parser.add_argument("--only", nargs="*", choices=PRESETS)
+    parser.add_argument("--seconds", type=float, default=420.0, help="of training, processor time, for each")
+    parser.add_argument("--only", nargs="*", choices=PRESETS, help="renew these")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
 
@@ -152,7 +166,6 @@ def main(arguments: list[str]) -> None:
         "systems": {},
     }
     context = multiprocessing.get_context("spawn")
-    pictures: dict[str, Tensor] = {}
     with ProcessPoolExecutor(
         options.workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
@@ -166,12 +179,9 @@ def main(arguments: list[str]) -> None:
                 continue
             x = grey_to_x(v, generator)
             row |= {"recognised": recognised(classifier, x), "energy": energy_distance(x, held)}
-            results["systems"][name], pictures[name] = row, v[:16]
+            results["systems"][name] = row
             print(name, {k: f"{n:.4g}" if isinstance(n, float) else n for k, n in row.items()}, flush=True)
             if options.quick and not (row["finite"] and row["last loss"] < row["first loss"]):
                 raise SystemExit(f"{name}: the loss did not fall, or samples are not finite.")
-    if not options.quick and not options.only:
-        write("systems", results, "python -m benchmarks systems")
-        shown = torch.cat(list(pictures.values())).float() / (LEVELS - 1)
-        Path("docs/assets").mkdir(parents=True, exist_ok=True)
-        scoresde.plot.image_grid(shown, "docs/assets/systems.png", columns=16, data_range=(0.0, 1.0))
+            if not options.quick:
+                keep(results, name, v)

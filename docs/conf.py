@@ -393,9 +393,8 @@ def systems_table() -> str:
         took = [str(row["steps"]), f"{row['seconds']:.0f}", str(row["evaluations"])]
         rows.append([f"`{name}`", *took, f"{row['recognised']:.3f}", f"{row['energy'] / goal['energy']:.2f}", *bits])
     head = ["", "steps", "seconds", "evaluations", "recognised", "energy", "own bound, bits", "flow, bits"]
-    names = ", ".join(results["systems"])
-    picture = f"Sixteen samples each, from above: {names}.\n\n![Samples of the systems](assets/systems.png)\n"
-    return markdown(head, rows, record) + "\n" + picture
+    shown = [[f"`{name}`", f"![Samples of {name}](assets/systems/{name}.png)"] for name in results["systems"]]
+    return markdown(head, rows, record) + "\n" + markdown(["", "samples"], shown, record)
 
 
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
