@@ -37,14 +37,14 @@ from scoresde import Estimate
 F64 = torch.float64
 SDES: dict[str, scoresde.AffineSDE] = {"VP": scoresde.VPSDE(), "VE": scoresde.VESDE()}
 GRIDS = ("log_snr", "quadratic")  # "time" and "karras" are behind one of them on every problem
-FIXED = {"euler_maruyama": (10, 20, 40, 80), "dpmpp_2m_sde": (8, 10, 13, 16, 20, 26, 34)}
+FIXED = {"euler_maruyama": (10, 20, 40, 80), "dpmpp_2m_sde": (5, 6, 8, 10, 13, 16, 20, 26, 34)}
 # By ratio of atol to rtol, the values of rtol.
 ADAPTIVE: dict[str, dict[float, tuple[float, ...]]] = {
     "ggf": {0.1: (1.0, 0.4, 0.2, 0.1)},
     "dpmpp_sde12": {0.1: (1.2, 0.8, 0.5, 0.3, 0.2), 0.3: (0.8, 0.5, 0.3, 0.2), 1.0: (0.4, 0.25, 0.15, 0.1)},
 }
 LEVELS = {"gaussian": (0.1, 0.05, 0.03), "ring": (0.03, 0.02, 0.01), "digits": (0.03, 0.02)}
-COUNTS = {"gaussian": 12_000, "ring": 60_000, "digits": 3_000}
+COUNTS = {"gaussian": 12_000, "ring": 60_000, "digits": 6_000}
 
 
 class Rounded(Points):

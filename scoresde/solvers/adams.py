@@ -97,7 +97,7 @@ class Adams(Solver):
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
     growth: ClassVar[float] = 4.0
-    safety: ClassVar[float] = 0.65
+    safety: ClassVar[float] = 0.68
     many: ClassVar[float] = 16.0
     reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), III.7"
 
