@@ -96,7 +96,7 @@ def diffusion_at(
         node = schedule.node(sde.t_min + span * u)
         rate = span * likelihood(node)
     else:
-        count = (u * steps).floor() + 1  # the ceiling, and 1 at u = 0
+        count = ((u * steps).floor() + 1).clamp_max(steps)  # the ceiling, and 1 at u = 0
         node = schedule.node((sde.t_min + span * count / steps).clamp_max(sde.t_max))
         before = schedule.node(sde.t_min + span * (count - 1) / steps)
         rate = steps * torch.expm1(2 * (before.lam - node.lam))

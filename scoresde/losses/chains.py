@@ -212,7 +212,7 @@ def ddpm_vlb(
     x0 = check_data(model, x0, context)
     scale = named("unit", unit, UNITS)(_size(x0))
     draw, node, noise = drawn(model, x0, generator, times)
-    index = _index(draw)
+    index = _index(draw, chain)
     seen = look(model, x0, noise, node, **context)
     term = chain_term(seen, level_of(chain, index), variance=kind, form=form, levels=levels, data_range=data_range)
     last = model.sde.node(float(chain.times[-1]))
@@ -270,7 +270,7 @@ def iddpm_hybrid(
     one = torch.ones_like(seen.node.alpha)
     simple = error(seen, one, 0 * one).square().flatten(1).mean(1)
     term = chain_term(
-        seen, level_of(chain, _index(draw)), variance=kind, levels=levels, data_range=data_range, freeze_mean=True
+        seen, level_of(chain, _index(draw, chain)), variance=kind, levels=levels, data_range=data_range, freeze_mean=True
     )
     bound = share * len(chain) * UNITS["bits"](_size(x0)) * term
     return finish(scaled(simple, weigh(weight, seen.node)) + bound, draw, node, x0, times)
@@ -309,10 +309,13 @@ def _variance(model: Any, variance: str | None) -> str:
     return variance
 
 
-def _index(draw: Any) -> Tensor:
-    """The places of a draw."""
+def _index(draw: Any, chain: BetaChain) -> Tensor:
+    """The places of a draw in the model's chain."""
     if draw.index is None:
         raise InvalidTypeError("`times` must be a law of the chain's levels, such as losses.UniformIndex(chain).")
+    times = chain.times.to(draw.t.device)
+    if bool((draw.index >= len(times)).any()) or bool((times[draw.index.clamp_max(len(times) - 1)] != draw.t).any()):
+        raise InvalidArgumentError(f"`times` is a law of the levels of another chain than the model's, {chain!r}.")
     return draw.index
 
 

@@ -6,6 +6,7 @@ r"""Laws of the levels of a chain: `Times` that draw places i = 0 … T - 1 and 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from .._tensors import check_integer, check_number, check_times
 from ..discrete import Chain
 from ..errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..sdes import SDE
+from ..sdes import SDE, AffineSDE
 from .times import Draw, Times
 
 
@@ -37,17 +38,37 @@ class IndexLaw(Times):
                 f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
             )
         self.chain = chain
+        self._checked: SDE | None = None  # the last process that was found to be the chain's
 
     @abc.abstractmethod
     def probabilities(self) -> Tensor:
         """The probabilities of the levels, float64 ``(T,)``."""
 
     def at(self, sde: SDE, u: Tensor) -> Draw:
-        """See `Times`; times are the chain's."""
+        """See `Times`; times are the chain's.
+
+        Raises:
+            InvalidArgumentError: the process has other noise levels at these times.
+        """
+        self._check_process(sde)
         p = self.probabilities().to(u.device)
         ends = p.cumsum(0)
         index = torch.searchsorted(ends, u.to(p) * ends[-1], right=True).clamp_max(len(p) - 1)
         return Draw(self.chain.times.to(u.device)[index], 1 / (len(p) * p[index]), index)
+
+    def _check_process(self, sde: SDE) -> None:
+        if sde is self._checked:
+            return
+        ends = [(float(self.chain.times[i]), float(self.chain.log_snrs[i])) for i in (0, -1)]
+        if not isinstance(sde, AffineSDE) or not all(
+            sde.t_min <= t <= sde.t_max and math.isclose(2 * sde.node(t).lam, level, rel_tol=1e-6, abs_tol=1e-6)
+            for t, level in ends
+        ):
+            raise InvalidArgumentError(
+                f"{self!r} is a law of the levels of its chain, and the process has others at these times: {sde!r}. "
+                "Take chain.sde(), or a law of times such as times=losses.LowDiscrepancy()."
+            )
+        self._checked = sde
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.chain!r})"

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,6 +81,13 @@ class Times(abc.ABC):
 
     def observe(self, draw: Draw, losses: Tensor) -> None:  # noqa: B027
         """Be told the losses ``(batch,)`` of a draw before importance weights. Most laws do not care."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the law remembers of losses, for a checkpoint. Most laws remember nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Remember what `state_dict` returned."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,14 @@ class LowDiscrepancy(Times):
     def observe(self, draw: Draw, losses: Tensor) -> None:
         """See `Times`."""
         self.law.observe(draw, losses)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Times`."""
+        return self.law.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Times`."""
+        self.law.load_state_dict(state)
 
 
 @dataclass(frozen=True)

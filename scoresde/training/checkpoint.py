@@ -21,7 +21,7 @@ from torch import Tensor
 from .._files import write_bytes
 from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
 
-__all__ = ["check_tensors", "differences", "latest", "read", "write"]
+__all__ = ["check_tensors", "differences", "latest", "prune", "read", "write"]
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{10})\.safetensors")
@@ -54,18 +54,17 @@ def write(
     return path
 
 
-def prune(folder: Path, keep: int | None) -> None:
+def prune(folder: Path, keep: int) -> None:
     """Remove all checkpoints but the last few."""
-    for old in [] if keep is None else _all(folder)[:-keep]:
+    for old in _all(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
 
-def latest(folder: Path, keep: int | None = None) -> Path | None:
-    """The checkpoint of the last step, or None. What a killed process left, half written or too much, is removed."""
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of the last step, or None. What a killed process left half written is removed."""
     if folder.is_dir():
         for debris in folder.glob(".step-*.tmp"):
             debris.unlink(missing_ok=True)
-        prune(folder, keep)
     return next(reversed(_all(folder)), None)
 
 

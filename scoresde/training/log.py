@@ -26,7 +26,7 @@ class Log:
         tensorboard: write TensorBoard's events too.
 
     Raises:
-        InvalidArgumentError: TensorBoard is not installed.
+        InvalidArgumentError: TensorBoard is not installed, or the folder has a ``log.csv`` of another kind.
 
     Example:
         >>> import tempfile
@@ -47,6 +47,11 @@ class Log:
                 rows = list(csv.reader(io.StringIO(self.path.read_text()))) if self.path.exists() else []
             except OSError as error:
                 raise OutputError(error.errno, f"The log cannot be written: {error.strerror}", str(folder)) from error
+            if rows and tuple(rows[0]) != HEADER:
+                raise InvalidArgumentError(
+                    f"{self.path} is no log of a run, which begins with {','.join(HEADER)}; take another folder, nothing "
+                    "is overwritten."
+                )
             kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]
             write_bytes(self.path, _text([HEADER, *kept]).encode())
         self._events: Any = None

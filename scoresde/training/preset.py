@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..discrete import Chain
 from ..errors import InvalidArgumentError
@@ -18,9 +18,10 @@ from ..likelihood import Bound, bits_per_dim, dequantize
 from ..models import ScoreModel
 from ..nets import ARCHITECTURES, build
 from ..sdes import EDMSDE, AffineSDE
-from ..zoo import Labels, Pretrained, Sampler, save
+from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
 from .callbacks import Samples
+from .checkpoint import latest
 from .data import Batches, Source, Unlabelled
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
@@ -94,7 +95,7 @@ class Preset:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, WEIGHTS))
-            net = build(self.architecture, self.arguments(source))
+            net = self._network(source)
             made = EDMSDE() if self.process is None else self.process()
         chain = made if isinstance(made, Chain) else None
         return ScoreModel(
@@ -108,6 +109,15 @@ class Preset:
             sigma_data=sigma_data,
             event_shape=source.event_shape,
         )
+
+    def _network(self, source: Source) -> nn.Module:
+        try:
+            return build(self.architecture, self.arguments(source))
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(
+                f"The preset's network {self.architecture!r} does not fit data of shape {source.event_shape}: {error} "
+                "For vectors: replace(preset, architecture='mlp', kwargs={})."
+            ) from None
 
     def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: Any) -> Tensor:
         """Bits a dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
@@ -201,7 +211,8 @@ def train(
             f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
         )
     directory = None if folder is None else Path(folder)
-    if directory is not None and (directory / "config.json").exists() and not (directory / "checkpoints").exists():
+    saved = directory is not None and any((directory / name).exists() for name in (store.CONFIG, store.WEIGHTS))
+    if directory is not None and saved and latest(directory / "checkpoints") is None:
         raise InvalidArgumentError(f"{directory} holds a saved model; take another folder, nothing is overwritten.")
     source = preset.source(source)
     batches = Batches(
@@ -217,7 +228,7 @@ def train(
         preset.dequantise,
     )
     model = preset.model(source, round(batches.std(), 4), seed)
-    torch.nn.ModuleDict(parts_of(model)).to(device)
+    nn.ModuleDict(parts_of(model)).to(device)
     if sample_every:
         sampler = preset.sampler.arguments(model.chain)
         shown = Samples(source.event_shape, sampler=sampler, data_range=preset.data_range, clip=preset.sampler.clip)

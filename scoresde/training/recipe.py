@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .._tensors import check_integer, check_number
+from .._tensors import check_flag, check_integer, check_number
 from ..errors import InvalidArgumentError, unknown
 
 __all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]
@@ -88,8 +88,13 @@ class Recipe:
         check_number("ema", self.ema, low=0.0, high=1.0)
         if self.ema_power is not None:
             check_number("ema_power", self.ema_power, low=0.0)
-        if not self.clip > 0:
-            raise InvalidArgumentError(f"`clip` must be positive, or math.inf for none, got {self.clip}.")
+        if not isinstance(self.clip, int | float) or not self.clip > 0:
+            raise InvalidArgumentError(f"`clip` must be positive, or math.inf for none, got {self.clip!r}.")
+        if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
+            raise InvalidArgumentError(f"`betas` must be two numbers, got {self.betas!r}.")
+        for i, beta in enumerate(self.betas):
+            check_number(f"betas[{i}]", beta, low=0.0, high=math.nextafter(1.0, 0.0))
+        check_flag("compile", self.compile)
         for name, value, known in (
             ("decay", self.decay, DECAYS),
             ("optimizer", self.optimizer, OPTIMIZERS),

@@ -20,6 +20,7 @@ from ..zoo.processes import modules_of
 from . import checkpoint, parallel
 from .log import Log
 from .recipe import PRECISIONS, Recipe
+from .settings import conventions, remembering
 from .stream import Piece, Stream, described
 
 __all__ = ["Every", "Progress", "Trainer"]
@@ -107,7 +108,9 @@ class Trainer:
         self.rank, self.world = parallel.rank_and_world()
         self.modules = nn.ModuleDict(parts_of(model))
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
-        self.device = next(iter(self.parameters)).device
+        if not self.parameters:
+            raise InvalidArgumentError(f"`model` has no parameters to train: {model!r}.")
+        self.device = self.parameters[0].device
         parallel.broadcast(self.modules)
         self.averaged = recipe.average_of(self.modules)
         self.optimizer = recipe.optimizer_of(self.parameters)
@@ -118,7 +121,7 @@ class Trainer:
         self.settings = {
             "recipe": described(asdict(recipe)),
             "loss": described(loss),
-            "model": _conventions(model),
+            "model": conventions(model),
             **(stream.settings() if hasattr(stream, "settings") else {}),
             **(settings or {}),
         }
@@ -219,11 +222,13 @@ class Trainer:
         tensors |= {f"averaged.{key}": value for key, value in self.averaged.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items()}
+        for name, part in remembering(self.loss).items():
+            tensors |= {f"loss.{name}.{key}": value for key, value in part.state_dict().items()}
         return tensors
 
     def _start(self) -> int:
         """The step to start from: 0, or where the last checkpoint left off."""
-        path = None if self.folder is None else checkpoint.latest(self._checkpoints(), self.keep)
+        path = None if self.folder is None else checkpoint.latest(self._checkpoints())
         parallel.barrier()
         if self.resume is not None and self.resume != (path is not None):
             there = "no checkpoint to go on from" if self.resume else "the checkpoints of a run already"
@@ -241,9 +246,13 @@ class Trainer:
             _, index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for name, part in remembering(self.loss).items():
+            part.load_state_dict(_under(f"loss.{name}.", tensors))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["state"]["scaler"])
         self._window = content["state"]["window"]
+        if self.rank == 0:
+            checkpoint.prune(self._checkpoints(), self.keep)
         return content["step"]
 
 
@@ -270,14 +279,6 @@ def _rebuilt(model: Any, modules: Any, net: Any = None) -> Any:
         for name in parts:
             setattr(made.sde, name, modules[_PART + name])
     return made
-
-
-def _conventions(model: Any) -> dict[str, Any]:
-    if isinstance(model, nn.Module):
-        return {"net": type(model).__name__}
-    names = ("prediction", "time_input", "input_scale", "variance_name", "sigma_data")
-    process = repr(model.native) if not modules_of(model.native) else type(model.native).__name__
-    return {"net": type(model.net).__name__, "process": process} | {n: described(getattr(model, n)) for n in names}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

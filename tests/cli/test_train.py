@@ -146,6 +146,21 @@ def test_a_model_that_is_there_is_not_overwritten(run: Run) -> None:
     assert sorted(path.name for path in Path("model").iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_a_models_name_is_not_overwritten(name: str, run: Run) -> None:
+    Path("model", "checkpoints").mkdir(parents=True)  # with nothing in it
+    Path("model", name).write_text("mine")
+    result = train(run)
+    assert result.exit_code == 2 and "nothing is overwritten" in result.output
+    assert Path("model", name).read_text() == "mine"
+
+
+def test_vectors_are_told_which_network_they_need(run: Run) -> None:
+    np.savez("x.npz", x=np.zeros((12, 2), "float32"))
+    result = run("train", "--data", "x.npz", "--out", "a", "--quiet")
+    assert result.exit_code == 2 and "data of shape (2,)" in result.output and "architecture='mlp'" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

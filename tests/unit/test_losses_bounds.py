@@ -356,6 +356,14 @@ def test_the_schedule_between_the_ends_does_not_matter(name: str) -> None:
         assert terms[1] == pytest.approx(terms[0], rel=1e-6)
 
 
+def test_the_noisy_end_is_in_the_last_step() -> None:
+    sde = scoresde.VDMSDE()
+    model = scoresde.ScoreModel(lambda x, t: 0 * x, sde, "noise")
+    x0, noise = torch.zeros(2, 3, dtype=F64), torch.ones(2, 3, dtype=F64)
+    inside, end = losses.diffusion_at(model, x0, noise, torch.tensor([0.95, 1.0], dtype=F64), steps=10)
+    assert inside == end and inside > 0
+
+
 def test_steps_tend_to_continuous_time() -> None:
     """L_T - L falls as 1/T and L_T falls with T, by the sum over all steps and quadrature."""
     sde = PROCESSES["vdm"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 
 import numpy as np
@@ -163,6 +164,39 @@ def test_laws_of_levels_have_no_bias(law: losses.IndexLaw) -> None:
     assert torch.equal(draw.t, CHAIN.times[draw.index])
     f = torch.arange(6, dtype=F64).cos()
     assert float((p * draw.weight[:6] * f).sum()) == pytest.approx(float(f.mean()), rel=1e-12)
+
+
+LONG = BetaChain.linear(1000)
+OF_LONG = scoresde.ScoreModel(lambda x, i: 0 * x, LONG.sde(), "noise", time_input="index", chain=LONG)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        OF_LONG.on(scoresde.VPSDE(t_min=0.05)),
+        OF_LONG.on(scoresde.EDMSDE(0.02, 10.0)),
+        scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise"),
+        scoresde.ScoreModel(lambda x, t: 0 * x, BetaChain.cosine(1000).sde(), "noise"),
+        scoresde.ScoreModel(lambda x, t: 0 * x, LONG.sde(t_max=500.0), "noise"),
+    ],
+)
+def test_levels_of_a_chain_are_refused_for_another_process(model: scoresde.ScoreModel) -> None:
+    with pytest.raises(InvalidArgumentError, match="the process has others at these times"):
+        losses.denoising(model, torch.zeros(4, 2), times=losses.UniformIndex(LONG))
+
+
+def test_levels_of_a_part_of_a_chain() -> None:
+    """They have the chain's times, so that they will do for denoising; but other places than in the bound's chain."""
+    law = losses.UniformIndex(LONG.respace(10))
+    assert losses.denoising(OF_LONG, torch.zeros(4, 2), times=law).shape == (4,)
+    for loss in (losses.ddpm_vlb, functools.partial(losses.ddpm_vlb, form="weighted")):
+        with pytest.raises(InvalidArgumentError, match="another chain"):
+            loss(OF_LONG, torch.zeros(4, 2), torch.Generator().manual_seed(0), times=law)
+
+
+def test_a_default_law_of_a_chain_is_not_that_of_another_process() -> None:
+    with pytest.raises(InvalidArgumentError, match="LowDiscrepancy"):
+        losses.denoising(OF_LONG.on(scoresde.VPSDE(t_min=0.05)), torch.zeros(4, 2))
 
 
 def test_the_second_moment_is_of_the_last_losses() -> None:

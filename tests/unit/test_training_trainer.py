@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import scoresde
+from scoresde.discrete import BetaChain
 from scoresde.errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -27,7 +28,7 @@ from scoresde.errors import (
     NonFiniteError,
     OutputError,
 )
-from scoresde.losses import NoiseLevels
+from scoresde.losses import LossSecondMoment, LowDiscrepancy, NoiseLevels
 from scoresde.models import ScoreModel
 from scoresde.training import (
     Arrays,
@@ -226,6 +227,9 @@ def test_compile_is_asked_for_the_network_alone(monkeypatch: pytest.MonkeyPatch)
         {"ema": 1.5},
         {"ema_power": -1.0},
         {"clip": 0.0},
+        {"clip": "1"},
+        {"betas": 0.9},
+        {"betas": (0.9, 1.0)},
         {"decay": "cosin"},
         {"optimizer": "sgd"},
         {"precision": "float8"},
@@ -288,6 +292,18 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         trainer(tmp_path / "file").run()
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_log_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidArgumentError, match=r"log\.csv is no log of a run"):
+        trainer(tmp_path).run()
+    assert (tmp_path / "log.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="no parameters to train"):
+        trainer(model=ScoreModel(nn.Identity(), scoresde.VPSDE(), "noise"))
 
 
 # ---- the log and the callbacks ---------------------------------------------------------------------------------------
@@ -544,6 +560,81 @@ def test_the_checkpoint_of_another_network_is_refused(begun: Path) -> None:
         CheckpointMismatchError, match=r"model\.net\.first\.weight is torch\.float32 \(4, 3\), expected"
     ):
         trainer(begun, model=tiny(5)).run()
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_refused_run_removes_no_checkpoint(keep: int, begun: Path) -> None:
+    folder = begun / "checkpoints"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(InvalidArgumentError):
+        trainer(begun, seed=1, keep=keep).run()
+    path = checkpoint.latest(folder)
+    assert path is not None
+    path.write_bytes(before[path][:-1])
+    with pytest.raises(CorruptCheckpointError):
+        trainer(begun, keep=keep).run()
+    assert before.keys() == set(folder.iterdir())  # that before the broken one is there still
+    path.unlink()
+    trainer(begun, keep=keep).run()
+    assert path.read_bytes() == before[path] and len(list(folder.iterdir())) == keep
+
+
+def of_process(sde: Any, chain: Any = None) -> ScoreModel:
+    torch.manual_seed(0)
+    time_input = "t" if chain is None else "index"
+    return ScoreModel(Tiny(), sde, "noise", time_input=time_input, chain=chain, event_shape=(2,))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: scoresde.VDMSDE(lambda t: -5 + 10 * t), lambda: scoresde.VDMSDE(lambda t: -5 + 11 * t)),
+        (
+            lambda: scoresde.GaussianSDE(lambda t: 1 - t, lambda t: t, 0.01, 0.99),
+            lambda: scoresde.GaussianSDE(lambda t: 1 - t, lambda t: 2 * t, 0.01, 0.99),
+        ),
+    ],
+)
+def test_processes_of_functions_are_told_apart_by_what_they_do(one: Any, other: Any, tmp_path: Path) -> None:
+    """Not by the address of a function, which is another in every process."""
+    trainer(tmp_path, model=of_process(one())).run()
+    trainer(tmp_path, model=of_process(one())).run()
+    with pytest.raises(InvalidArgumentError, match=r"model\.schedule"):
+        trainer(tmp_path, model=of_process(other())).run()
+
+
+def test_chains_are_told_apart(tmp_path: Path) -> None:
+    linear, cosine = BetaChain.linear(100), BetaChain.cosine(100)
+    simple = scoresde.losses.ddpm_simple
+    trainer(tmp_path, model=of_process(linear.sde(), linear), loss=simple).run()
+    with pytest.raises(InvalidArgumentError, match=r"model\.schedule"):
+        trainer(tmp_path, model=of_process(cosine.sde(), cosine), loss=simple).run()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_law_that_learns_from_losses_goes_on_where_it_was(wrapped: bool, tmp_path: Path) -> None:
+    """A run that is cut off between two checkpoints, and the law with a history that is full by then."""
+    chain = BetaChain.linear(2)
+
+    def bound() -> Any:
+        law = LossSecondMoment(chain, history=2)
+        times = LowDiscrepancy(law) if wrapped else law
+        return partial(scoresde.losses.ddpm_vlb, times=times)
+
+    class CutError(Exception):
+        pass
+
+    def cut(progress: Progress) -> None:
+        if progress.step == 8:
+            raise CutError
+
+    def run(folder: Path, callbacks: Any = ()) -> Any:
+        return trainer(folder, model=of_process(chain.sde(), chain), loss=bound(), callbacks=callbacks).run()
+
+    expected = weights(run(tmp_path / "whole"))
+    with pytest.raises(CutError):
+        run(tmp_path / "cut", [Every(4, cut)])
+    assert same(weights(run(tmp_path / "cut")), expected)
 
 
 def test_resume_can_be_demanded_or_refused(begun: Path, tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""What tells a run from others, and what its loss remembers."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from ..losses import Times
+from ..sdes import AffineSDE
+from ..zoo.processes import modules_of
+from .stream import described
+
+__all__ = ["conventions", "remembering"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in its repr
+_SHARES = tuple(i / 16 for i in range(17))  # of a process's interval
+
+
+def conventions(model: Any) -> dict[str, Any]:
+    """A model as JSON values that tell it from others.
+
+    Example:
+        >>> net = scoresde.nets.build("mlp", {"event_shape": (2,)})
+        >>> flow, vp = (scoresde.ScoreModel(net, sde, "noise") for sde in (scoresde.FlowSDE(), scoresde.VPSDE()))
+        >>> conventions(flow) == conventions(vp), conventions(vp)["prediction"]
+        (False, 'noise')
+    """
+    if isinstance(model, nn.Module):
+        return {"net": type(model).__name__}
+    names = ("prediction", "time_input", "input_scale", "variance_name", "sigma_data")
+    process = _process(model.native) if not modules_of(model.native) else {"process": type(model.native).__name__}
+    return {"net": type(model.net).__name__} | process | {n: described(getattr(model, n)) for n in names}
+
+
+def _process(sde: AffineSDE) -> dict[str, Any]:
+    """A process as JSON values: its name, and its schedule at some times, which tells functions and chains apart."""
+    nodes = [sde.node(sde.t_min + share * (sde.t_max - sde.t_min)) for share in _SHARES]
+    schedule = [[described(float(f"{value:.6g}")) for value in (node.alpha, node.lam)] for node in nodes]
+    return {"process": _ADDRESS.sub("", repr(sde)), "schedule": schedule}
+
+
+def remembering(loss: Any) -> dict[str, Any]:
+    """What of a loss remembers, by the name of its option: laws of noise levels that learn from losses.
+
+    A loss is searched through ``functools.partial``; one that has ``state_dict`` and ``load_state_dict`` itself is its
+    own memory, under the name "own".
+
+    Example:
+        >>> law = scoresde.losses.LossSecondMoment(scoresde.discrete.BetaChain.linear(10))
+        >>> list(remembering(partial(scoresde.losses.ddpm_vlb, times=law, unit="bits")))
+        ['times']
+    """
+    parts = {"own": loss} if hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict") else {}
+    if isinstance(loss, partial):
+        known = {name: value for name, value in loss.keywords.items() if isinstance(value, Times)}
+        parts |= remembering(loss.func) | known
+    return parts
