@@ -30,7 +30,7 @@ def edm_wide(model: Any, x0: Tensor, generator: torch.Generator | None = None, *
 
 
 # sigma_data is the data's own standard deviation (published: 0.5, that of CIFAR-10). Differs from the published code in
-# that the images are not augmented.
+# that the images are not augmented, and are dequantised.
 EDM = Preset(
     summary="preconditioned denoising, Heun's method on its own grid, 35 evaluations",
     paper=PAPER,
