@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._tensors import check_integer
 from ..discrete import Chain
 from ..errors import InvalidArgumentError
 from ..likelihood import Bound, bits_per_dim, dequantize
@@ -204,6 +205,7 @@ def train(
         >>> train(small, read("digits"), progress=False).config.sampler.method
         'rho_heun'
     """
+    check_integer("sample_every", sample_every, low=0)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     shares = world * recipe.accumulate
     if recipe.batch_size % shares:

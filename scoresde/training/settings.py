@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import InvalidArgumentError
 from ..losses import Times
 from ..sdes import AffineSDE
 from ..zoo.processes import modules_of
+from .recipe import Recipe
 from .stream import described
 
-__all__ = ["conventions", "remembering"]
+__all__ = ["check_size", "conventions", "remembering"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in its repr
 _SHARES = tuple(i / 16 for i in range(17))  # of a process's interval
@@ -40,6 +42,16 @@ def _process(sde: AffineSDE) -> dict[str, Any]:
     nodes = [sde.node(sde.t_min + share * (sde.t_max - sde.t_min)) for share in _SHARES]
     schedule = [[described(float(f"{value:.6g}")) for value in (node.alpha, node.lam)] for node in nodes]
     return {"process": _ADDRESS.sub("", repr(sde)), "schedule": schedule}
+
+
+def check_size(stream: Any, recipe: Recipe, world: int) -> None:
+    """Refuse a recipe whose batch size is not that of the data."""
+    size = getattr(getattr(stream, "batches", None), "size", None)
+    if size is not None and size * recipe.accumulate * world != recipe.batch_size:
+        raise InvalidArgumentError(
+            f"`recipe.batch_size` is {recipe.batch_size}, but the stream gives {size} samples x {recipe.accumulate} "
+            f"micro-batches x {world} ranks; write Recipe(batch_size={size * recipe.accumulate * world})."
+        )
 
 
 def remembering(loss: Any) -> dict[str, Any]:

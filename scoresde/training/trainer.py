@@ -20,7 +20,7 @@ from ..zoo.processes import modules_of
 from . import checkpoint, parallel
 from .log import Log
 from .recipe import PRECISIONS, Recipe
-from .settings import conventions, remembering
+from .settings import check_size, conventions, remembering
 from .stream import Piece, Stream, described
 
 __all__ = ["Every", "Progress", "Trainer"]
@@ -101,11 +101,14 @@ class Trainer:
     ) -> None:
         for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
             check_integer(name, value, low=1)
+        for i, every in enumerate(callbacks):
+            check_integer(f"callbacks[{i}].steps", every.steps, low=1)
         self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
         self.folder = None if folder is None else Path(folder)
         self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
         self.tensorboard, self.resume, self.progress = tensorboard, resume, progress
         self.rank, self.world = parallel.rank_and_world()
+        check_size(stream, recipe, self.world)
         self.modules = nn.ModuleDict(parts_of(model))
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         if not self.parameters:

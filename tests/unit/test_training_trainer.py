@@ -301,6 +301,19 @@ def test_a_log_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "log.csv").read_text() == "a,b\n1,2\n"
 
 
+def test_a_batch_size_that_is_not_that_of_the_data_is_refused() -> None:
+    stream = Stateless(Batches(source(), 2, 0, data_range=None))
+    for wrong in (Recipe(), Recipe(batch_size=2, accumulate=2)):
+        with pytest.raises(InvalidArgumentError, match=r"recipe\.batch_size"):
+            Trainer(tiny(), loss, stream, wrong)
+    Trainer(tiny(), loss, stream, Recipe(batch_size=4, accumulate=2))
+
+
+def test_an_interval_of_a_callback_is_checked_before_a_step_is_done() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"callbacks\[0\]\.steps"):
+        trainer(callbacks=[Every(0, lambda progress: None)])
+
+
 def test_a_model_without_parameters_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="no parameters to train"):
         trainer(model=ScoreModel(nn.Identity(), scoresde.VPSDE(), "noise"))
