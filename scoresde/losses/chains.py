@@ -269,9 +269,8 @@ def iddpm_hybrid(
     seen = look(model, x0, noise, node, **context)
     one = torch.ones_like(seen.node.alpha)
     simple = error(seen, one, 0 * one).square().flatten(1).mean(1)
-    term = chain_term(
-        seen, level_of(chain, _index(draw, chain)), variance=kind, levels=levels, data_range=data_range, freeze_mean=True
-    )
+    level = level_of(chain, _index(draw, chain))
+    term = chain_term(seen, level, variance=kind, levels=levels, data_range=data_range, freeze_mean=True)
     bound = share * len(chain) * UNITS["bits"](_size(x0)) * term
     return finish(scaled(simple, weigh(weight, seen.node)) + bound, draw, node, x0, times)
 

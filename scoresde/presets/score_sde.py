@@ -31,8 +31,8 @@ def below() -> SubVPSDE:
 
 
 # All differ from the published code in the step of the corrector, that of each sample alone; in the last step, which is
-# to the expected data and not one without noise; in that the data are dequantised; and VP in that the network sees t through waves of its own scale, not
-# the sinusoids of 999 t.
+# to the expected data and not one without noise; in that the data are dequantised; and VP in that the network sees t
+# through waves of its own scale, not the sinusoids of 999 t.
 SCORE_SDE_VE = Preset(
     summary="variance exploding SDE, reverse diffusion with a Langevin corrector",
     paper=PAPER,
