@@ -2,7 +2,6 @@ r"""Objectives of one target and one weight: EDM, v, flow matching, min-SNR, P2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .._signatures import offers_estimates
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._tensors import check_number
+from ..errors import InvalidTypeError
 from ..models import ScoreModel
 from ..sdes import EDMSDE
 from .core import check_context, denoising
@@ -71,10 +71,8 @@ def edm(
         Karras, Aittala, Aila, Laine (2022), eq. 8 and table 1. https://arxiv.org/abs/2206.00364
         Kingma, Salimans, Poole, Ho (2021), Variational Diffusion Models, appendix I.1. https://arxiv.org/abs/2107.00630
     """
-    if sigma_data is not None and not 0 < sigma_data < math.inf:
-        raise InvalidArgumentError(
-            f"`sigma_data` must be positive and finite, got {sigma_data}; write x0.std().item()."
-        )
+    if sigma_data is not None:
+        check_number("sigma_data", sigma_data, low=0.0, strict=True, hint=" (write x0.std().item())")
     if not callable(levels) and not isinstance(levels, Times):
         raise InvalidTypeError(f"`levels` must be a law such as NoiseLevels(), or a function of u, got {levels!r}.")
     if not offers_estimates(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,10 +37,18 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "mlp": MLP}
 def build(architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """Make a network from its name in `ARCHITECTURES` and its arguments.
 
+    Raises:
+        InvalidArgumentError: there is no such architecture, or it has no such argument; and as its class.
+
     Example:
         >>> sum(p.numel() for p in build("unet", {"channels": 8, "blocks": 1, "width": 8}).parameters())
         11169
     """
     if architecture not in ARCHITECTURES:
         raise unknown("architecture", architecture, ARCHITECTURES)
+    known = inspect.signature(ARCHITECTURES[architecture]).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        for name in kwargs:
+            if name not in known:
+                raise unknown("kwargs", name, known)
     return ARCHITECTURES[architecture](**kwargs)

@@ -89,6 +89,7 @@ class NoiseEmbedding(nn.Module):
     def forward(self, c_noise: Tensor) -> Tensor:
         c = c_noise.to(self.frequencies.dtype)
         phase = (c.log() if self.logarithm else c)[:, None] * self.frequencies  # (batch, waves)
+        phase = phase.masked_fill(self.frequencies == 0, 0.0)  # of an infinite time too
         return self.layers(torch.cat([phase.sin(), phase.cos()], dim=1))
 
 

@@ -654,6 +654,11 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "levels": (lambda: losses.edm(plain(), torch.zeros(1, 2), levels=3), InvalidTypeError, "levels"),  # type: ignore
     "sigma_data": (lambda: losses.edm(plain(), torch.zeros(1, 2), sigma_data=-1), InvalidArgumentError, "sigma_data"),
+    "sigma_data as text": (
+        lambda: losses.edm(plain(), torch.zeros(1, 2), sigma_data="1"),
+        InvalidTypeError,
+        "sigma_data",
+    ),
     "inference mode": (lambda: inference(), InvalidArgumentError, "inference_mode"),
     "no score": (lambda: losses.sliced_score_matching(3, torch.zeros(1, 2), t=0.5), InvalidTypeError, "score_fn"),
     "states": (lambda: losses.sliced_score_matching(net, torch.zeros(2), t=0.5), InvalidArgumentError, "batch"),

@@ -338,6 +338,18 @@ def test_log_gaussian_times_are_gaussian_times_of_the_logarithm() -> None:
     assert abs(float(plain.frequencies.std()) / (2 * math.pi * 16) - 1) < 4.5 / math.sqrt(2 * 64)
 
 
+def test_build_names_an_argument_that_is_none() -> None:
+    with pytest.raises(InvalidArgumentError, match="did you mean 'channels'"):
+        nets.build("unet", {"chanels": 8})
+
+
+@pytest.mark.parametrize("time", [math.inf, -math.inf, 0.0])
+def test_a_constant_time_is_not_seen_where_it_is_infinite(time: float) -> None:
+    """rho where alpha is 0, the log-SNR where sigma is."""
+    embedding = NoiseEmbedding(4, "constant")
+    assert torch.equal(embedding(torch.tensor([time])), embedding(torch.ones(1)))
+
+
 def test_a_constant_time_is_not_seen() -> None:
     net = filled(UNet((1, 4, 4), 8, labels=0, time="constant"))
     x = torch.randn(3, 1, 4, 4, generator=generator())
