@@ -319,13 +319,13 @@ def _file(path: Path, levels: int | None) -> Arrays:
 
 
 def _digits(rest: str, levels: int | None, root: str) -> Arrays:
-    from .digits import DIGITS_DATA, digits_split
+    from .digits import DIGITS_NAME, digits_split
 
     try:
         split = digits_split()
     except ImportError as error:
         raise InvalidArgumentError(f"`data`: {error}") from None
-    return Arrays(split.train_images, split.train_labels, levels=17, name=DIGITS_DATA)
+    return Arrays(split.train_images, split.train_labels, levels=17, name=DIGITS_NAME)
 
 
 def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:

@@ -127,10 +127,8 @@ DIGITS = Recipe(steps=9000)
 DIGITS_LEVELS = NoiseLevels(mean=0.0, std=1.2, uniform=0.25, rho_min=1e-4, rho_max=1e3)
 DIGITS_NET: dict[str, Any] = {"event_shape": [1, 8, 8], "channels": 32, "blocks": 3, "width": 64, "labels": 10}
 DIGITS_DROPOUT = 0.1  # with 1,437 digits, what keeps the network from learning them by heart
-DIGITS_DATA = (
-    "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split()); "
-    "grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"
-)
+DIGITS_NAME = "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split())"
+DIGITS_DATA = f"{DIGITS_NAME}; grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"
 DIGITS_LABEL_DROPOUT = 0.6  # share of digits shown without their label: they train the null class, the default
 
 

@@ -153,6 +153,21 @@ class Preset:
         """The data as its networks see them: without labels, if it is not told them."""
         return source if self.labelled else Unlabelled(source)
 
+    def told(self, source: Source) -> str:
+        """What some data are, and how they are mapped to the network's numbers.
+
+        Example:
+            >>> from scoresde.training import read
+            >>> scoresde.presets.PRESETS["ddpm"].told(read("digits")).partition("; ")[2]
+            'grey v = 0 ... 16 mapped by x = -1 + 2 (v + 1/2) / 17'
+        """
+        if source.levels is None:
+            return source.name
+        (low, high), noise = self.data_range, "u" if self.dequantise else "1/2"
+        law = ", u ~ U[0, 1)" if self.dequantise else ""
+        mapped = f"x = {low:g} + {high - low:g} (v + {noise}) / {source.levels}{law}"
+        return f"{source.name}; grey v = 0 ... {source.levels - 1} mapped by {mapped}"
+
     def loss_on(self, source: Source) -> Callable[..., Tensor]:
         """The loss for some data."""
         if not self.grey_loss:
@@ -253,7 +268,7 @@ def train(
         labels=None if source.classes is None else Labels("label", source.classes, source.classes),
         levels=source.levels,
         data_range=preset.data_range,
-        data=source.name,
+        data=preset.told(source),
         command=command,
         every_process=preset.process is None,
         sampler=preset.sampler,

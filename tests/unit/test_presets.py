@@ -523,3 +523,14 @@ def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
     for arguments in (("--sde", "flow", "--method", "ddim", "--steps", 3), ("--method", "ddim", "--steps", 3)):
         assert "ddim, 3 steps, 3 evaluations" in run("sample", "--model", "m", "--num", 2, "--out", "c.npz", *arguments)
     assert "its own process, pc, 3 steps" in run("sample", "--model", "m", "--num", 2, "--out", "d.npz", "--steps", 3)
+
+
+def test_a_saved_network_says_how_its_data_were_mapped() -> None:
+    told = {name: PRESETS[name].told(read("digits")).partition(" mapped by ")[2] for name in ("ncsn", "vdm", "edm")}
+    assert told == {
+        "ncsn": "x = 0 + 1 (v + u) / 17, u ~ U[0, 1)",
+        "vdm": "x = -1 + 2 (v + 1/2) / 17",
+        "edm": "x = -1 + 2 (v + u) / 17, u ~ U[0, 1)",
+    }
+    assert train(small("vdm"), read("digits"), progress=False).config.data == PRESETS["vdm"].told(read("digits"))
+    assert PRESETS["edm"].told(Arrays(torch.zeros(3, 2), name="points")) == "points"
