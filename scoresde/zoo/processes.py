@@ -23,18 +23,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import sdes
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..nets import MonotoneGamma
-from ..sdes import AffineSDE, LinearGamma, NormalPrior
+from ..sdes import (
+    EDMSDE,
+    VDMSDE,
+    VESDE,
+    VPSDE,
+    AffineSDE,
+    CosineVPSDE,
+    FlowSDE,
+    LinearGamma,
+    NormalPrior,
+    ShiftedGamma,
+    SigmoidVPSDE,
+    SubVPSDE,
+)
 
 __all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
 
 PROCESSES: dict[str, Callable[..., AffineSDE]] = {
-    name: getattr(sdes, name) for name in ("VPSDE", "VESDE", "SubVPSDE", "CosineVPSDE", "EDMSDE", "FlowSDE", "VDMSDE")
+    kind.__name__: kind for kind in (VPSDE, VESDE, SubVPSDE, CosineVPSDE, SigmoidVPSDE, EDMSDE, FlowSDE, VDMSDE)
 }
-FUNCTIONS: dict[str, Callable[..., Any]] = {"LinearGamma": LinearGamma, "MonotoneGamma": MonotoneGamma}
+FUNCTIONS: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (LinearGamma, ShiftedGamma, MonotoneGamma)}
 _FLOATS = {"float32": torch.float32, "float64": torch.float64}
 _OWN = ("t_min", "t_max", "prior")  # arguments that every process has
 
@@ -117,6 +129,11 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     if isinstance(value, AffineSDE):
+        if learned := sorted(modules_of(value)):
+            raise InvalidArgumentError(
+                f"{value!r} cannot be saved inside another process: its {', '.join(learned)} is learned, and only the "
+                "outer process's is kept. Save a network of the inner process, and serve it with model.on(sde)."
+            )
         return to_config(value)
     return _described(value, FUNCTIONS, "FUNCTIONS")
 

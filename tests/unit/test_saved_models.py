@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
+from scoresde import zoo
 from scoresde.discrete import BetaChain, Chain, NoiseScales
 from scoresde.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
 from scoresde.models import PREDICTIONS, TIME_INPUTS, ScoreModel, log_snr_range, within
-from scoresde.nets import ARCHITECTURES
+from scoresde.nets import ARCHITECTURES, MonotoneGamma
 from scoresde.zoo import FUNCTIONS, Labels, Pretrained, from_config, load, save, to_config
+from scoresde.zoo.processes import modules_of
 
 
 class Tiny(nn.Module):
@@ -73,6 +77,11 @@ PROCESSES: dict[str, Callable[[], scoresde.AffineSDE]] = {
     "flow": lambda: scoresde.FlowSDE(t_max=1.0),
     "vdm": lambda: scoresde.VDMSDE(scoresde.LinearGamma(-7.0, 4.0)),
     "learned": lambda: scoresde.VDMSDE(rising(), t_max=0.95),
+    "sigmoid": lambda: scoresde.SigmoidVPSDE(-2.0, 3.5, 0.9, t_max=0.999),
+    "monotone": lambda: scoresde.VDMSDE(MonotoneGamma(-6.0, 4.0, 8)),
+    "shifted": lambda: scoresde.VDMSDE(
+        scoresde.ShiftedGamma(scoresde.CosineVPSDE(0.01, t_max=0.99), 2 * math.log(4)), t_min=0.01, t_max=0.98
+    ),
     "prior": lambda: scoresde.VPSDE(prior=scoresde.NormalPrior(1.5, torch.tensor([[[0.1, -0.3]]]))),
 }
 CHAINS: dict[str, Callable[[], Chain]] = {
@@ -92,14 +101,34 @@ def test_a_process_comes_back_from_its_config(name: str) -> None:
     sde = PROCESSES[name]()
     config = json.loads(json.dumps(to_config(sde), allow_nan=False))
     again = from_config(config)
-    if name == "learned":
-        again.gamma.load_state_dict(sde.gamma.state_dict())  # type: ignore[attr-defined]
+    for key, module in modules_of(again).items():
+        module.load_state_dict(getattr(sde, key).state_dict())
     t = torch.linspace(sde.t_min, sde.t_max, 7, dtype=torch.float64)
     assert type(again) is type(sde) and (again.t_min, again.t_max) == (sde.t_min, sde.t_max)
     assert torch.equal(again.alpha(t), sde.alpha(t)) and torch.equal(again.sigma(t), sde.sigma(t))
     x = torch.full((2, 1, 1, 2), 0.3, dtype=torch.float64)
     assert torch.equal(again.prior_log_prob(x), sde.prior_log_prob(x))
     assert to_config(again) == config
+
+
+def public(*modules: Any) -> set[type]:
+    """The classes that the modules offer."""
+    return {v for m in modules for n in m.__all__ if inspect.isclass(v := getattr(m, n)) and not inspect.isabstract(v)}
+
+
+def test_every_public_process_and_gamma_can_be_saved() -> None:
+    """All are registered, and all are among `PROCESSES`, which are saved and loaded below."""
+    kept = [make() for make in PROCESSES.values()]
+    processes = {c for c in public(scoresde) if issubclass(c, scoresde.AffineSDE)} - {scoresde.GaussianSDE}
+    assert processes == {type(sde) for sde in kept} == set(zoo.PROCESSES.values())
+    gammas = {c for c in public(scoresde, scoresde.nets) if c.__name__.endswith("Gamma")}
+    assert len(gammas) >= 3 and gammas | {Rising} == {type(sde.gamma) for sde in kept if hasattr(sde, "gamma")}
+    assert gammas | {Rising} == set(FUNCTIONS.values())
+
+
+def test_what_is_learned_inside_a_shift_is_not_lost_in_silence() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"gamma is learned.*model\.on"):
+        to_config(scoresde.VDMSDE(scoresde.ShiftedGamma(scoresde.VDMSDE(rising()), 1.5)))
 
 
 @pytest.mark.parametrize("name", CHAINS)
