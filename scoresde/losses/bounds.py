@@ -9,7 +9,7 @@ With :math:`\gamma = -\ln\mathrm{SNR}`, :math:`\gamma' = g^2/\sigma^2`,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -89,6 +89,20 @@ def diffusion_at(
         >>> diffusion_at(model, torch.zeros(1, 2), torch.ones(1, 2), u)  # half the span of gamma, twice
         tensor([18.3000])
     """
+    return _diffusion(model, x0, noise, u, steps, weight, minimise_variance, context)[0]
+
+
+def _diffusion(
+    model: Any,
+    x0: Tensor,
+    noise: Tensor,
+    u: Tensor,
+    steps: int | None,
+    weight: str | Weight,
+    minimise_variance: bool,
+    context: Mapping[str, Any],
+) -> tuple[Tensor, Node]:
+    """`diffusion_at`, and where the network was asked."""
     sde = model.sde
     schedule = _Schedule(sde, minimise_variance)
     span = sde.t_max - sde.t_min
@@ -105,7 +119,7 @@ def diffusion_at(
     size = error(seen, one, 0 * one).square().flatten(1).sum(1)
     value = scaled(size, 0.5 * rate * weigh(weight, node))
     schedule.tell(value)
-    return value
+    return value, node
 
 
 def vdm(
@@ -173,13 +187,11 @@ def vdm(
     check_flag("minimise_variance", minimise_variance)
     count = None if steps is None else check_integer("steps", steps, low=1)
     sde = model.sde
-    first, last = (_end(sde, t) for t in (sde.t_min, sde.t_max))
+    first, last = _ends(sde)
     draw = law(model, LowDiscrepancy() if times is None else times).draw(sde, len(x0), generator, x0.device)
     u = (draw.t - sde.t_min) / (sde.t_max - sde.t_min)
-    value = diffusion_at(
-        model, x0, normal(x0, generator), u, steps=count, weight=weight, minimise_variance=minimise_variance, **context
-    )
-    value = finish(value, draw, sde.nodes(draw.t.detach()), x0, times)
+    value, node = _diffusion(model, x0, normal(x0, generator), u, count, weight, minimise_variance, context)
+    value = finish(value, draw, node, x0, times)
     value = value + prior_kl(x0, last.alpha.to(x0), last.sigma, sde.prior)
     rest = (
         _entropy(x0, first) if levels is None else reconstruction(x0, first, normal(x0, generator), levels, data_range)
@@ -271,15 +283,16 @@ class _Schedule:
         return out
 
 
-def _end(sde: AffineSDE, t: float) -> Node:
-    """An end of a process as 0-d tensors, with gradients of a learned schedule."""
-    node = sde.nodes(torch.tensor(t, dtype=torch.float64))
-    if not math.isfinite(float(node.lam.detach())):
-        raise InvalidArgumentError(
-            f"The log-SNR must be finite at both ends, and is {2 * float(node.lam.detach()):g} at t={t:g}; take t_min "
-            "or t_max inside the interval."
-        )
-    return node
+def _ends(sde: AffineSDE) -> tuple[Node, Node]:
+    """Both ends of a process as 0-d tensors, with gradients of a learned schedule."""
+    nodes = sde.nodes(torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64))
+    for t, lam in zip((sde.t_min, sde.t_max), nodes.lam.tolist(), strict=True):
+        if not math.isfinite(lam):
+            raise InvalidArgumentError(
+                f"The log-SNR must be finite at both ends, and is {2 * lam:g} at t={t:g}; take t_min or t_max inside "
+                "the interval."
+            )
+    return Node(*(v[0] for v in nodes)), Node(*(v[1] for v in nodes))
 
 
 def _entropy(x0: Tensor, node: Node) -> Tensor:

@@ -40,6 +40,17 @@ def derivative(function: Function, t: Tensor) -> Tensor:
     return torch.func.grad(lambda u: function(u).sum())(t)
 
 
+def with_derivative(function: Function, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The value of an elementwise function and its `derivative`, by one call."""
+
+    def summed(u: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(u)
+        return value.sum(), value
+
+    rate, value = torch.func.grad(summed, has_aux=True)(t)
+    return value, rate
+
+
 def check_reached(function: Function, value: Tensor, low: float, high: float) -> None:
     """Refuse values that the log(alpha/sigma) of the times does not take on [low, high]."""
     ends = function(value.new_tensor([low, high]))

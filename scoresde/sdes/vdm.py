@@ -12,8 +12,9 @@ from torch.nn.functional import logsigmoid
 from .._tensors import check_number, sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE
-from .inverse import check_reached, decreasing_root, derivative, evaluate
+from .inverse import check_reached, decreasing_root, evaluate, with_derivative
 from .priors import NormalPrior
+from .records import Node
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,17 @@ class VDMSDE(AffineSDE):
         return 0.5 * logsigmoid(self._gamma(t))
 
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        gamma, rate = self._gamma(t), derivative(self._gamma, t)
-        return -0.5 * sigmoid(gamma) * rate, 0.5 * sigmoid(-gamma) * rate
+        return _rates(*with_derivative(self._gamma, t))
+
+    def nodes(self, t: Tensor) -> Node:
+        """See `AffineSDE`; one call of the network that gamma may be, where the functions of time take one each."""
+        t = t.to(torch.float64)
+        gamma, rate = with_derivative(self._gamma, t)
+        log_alpha, log_sigma = 0.5 * logsigmoid(-gamma), 0.5 * logsigmoid(gamma)
+        alpha, sigma = log_alpha.exp(), log_sigma.exp()
+        f, growth = _rates(gamma, rate)
+        g2 = 2 * (2 * log_sigma).exp() * (growth - f)
+        return Node(t, alpha, sigma, log_alpha - log_sigma, f, g2, alpha * f, sigma * growth)
 
     def _time(self, lam: Tensor) -> Tensor:
         known, inverse = lambda t: -0.5 * self._gamma(t), getattr(self.gamma, "inverse", None)
@@ -139,3 +149,8 @@ class VDMSDE(AffineSDE):
             return decreasing_root(known, lam, self.t_min, self.t_max)
         check_reached(known, lam.detach(), self.t_min, self.t_max)
         return inverse(-2 * lam).clamp(self.t_min, self.t_max)
+
+
+def _rates(gamma: Tensor, rate: Tensor) -> tuple[Tensor, Tensor]:
+    """The time derivatives of ln alpha and ln sigma."""
+    return -0.5 * sigmoid(gamma) * rate, 0.5 * sigmoid(-gamma) * rate
