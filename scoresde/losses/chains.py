@@ -65,7 +65,7 @@ def level_of(chain: BetaChain, index: Tensor) -> Level:
 
 # ln of the variance of a reverse step, elementwise: (level expanded to x, what the model said).
 VARIANCES: dict[str, Callable[[Level, Noised], Tensor]] = {
-    "large": lambda level, seen: level.log_large,
+    "large": lambda level, seen: torch.where(level.last, level.log_small, level.log_large),
     "small": lambda level, seen: level.log_small,
     "learned": lambda level, seen: level.log_small + _share(seen) * (level.log_large - level.log_small),
 }
@@ -101,7 +101,8 @@ def chain_term(
         torch.Size([1])
     """
     x0 = seen.x0
-    spread = level._replace(log_large=expand(level.log_large, x0), log_small=expand(level.log_small, x0))
+    last = level.last.reshape(level.last.shape + (1,) * (x0.ndim - 1))
+    spread = Level(level.of_data, expand(level.log_large, x0), expand(level.log_small, x0), last)
     log_variance = named("variance", variance, VARIANCES)(spread, seen)
     zero = torch.zeros_like(level.of_data)
     off = error(seen, zero, level.of_data)
@@ -114,7 +115,6 @@ def chain_term(
         decoder = 0.5 * (off.square() * torch.exp(-log_variance) + log_variance + math.log(2 * math.pi))
     else:
         decoder = -discretised_log_prob(x0, x0 + off, log_variance, levels=levels, data_range=data_range)
-    last = level.last.reshape(level.last.shape + (1,) * (x0.ndim - 1))
     return torch.where(last, decoder, posterior).flatten(1).sum(1)
 
 
@@ -178,7 +178,10 @@ def ddpm_vlb(
     Args:
         model: a `ScoreModel` with a ``chain``, a `scoresde.discrete.BetaChain`.
         variance: of reverse steps: ``"large"`` :math:`\beta_i`, ``"small"`` :math:`\tilde\beta_i`, or ``"learned"``
-            between both in the logarithm; default learned if the model has it, else large.
+            between both in the logarithm; default learned if the model has it, else large. The last step, to the data,
+            has :math:`\tilde\beta` of the step before it with the large variance too, as in the published code and in
+            `scoresde.chain_bound`: grey values have a better bound with it than with :math:`\beta` of the first level,
+            which is exact for normal data.
         form: ``"kl"``, or ``"weighted"``: of each divergence only :math:`\frac{\beta_i^2}{2v_i\alpha_i(1-\bar\alpha_i)}
             \|\hat\varepsilon-\varepsilon\|^2` with the variance v, which for a fixed variance differs by a constant.
         unit: ``"nats"``, summed over the event, or ``"bits"`` a dimension.
@@ -188,10 +191,6 @@ def ddpm_vlb(
         times: a law of the levels, as `LossSecondMoment` (improved DDPM); default uniform. Importance weights are
             always applied.
         x0, generator, context: see `denoising`.
-
-    Differs from:
-        The published code with "fixedlarge", whose last step has the variance :math:`\tilde\beta` of the second level:
-        here it is :math:`\beta` of the first, which is exact for normal data.
 
     Raises:
         InvalidArgumentError: the model has no chain of betas, or no learned variance where that is asked for; and as

@@ -106,14 +106,51 @@ CHAINS = {
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_bound_is_the_entropy_where_the_chain_is_exact(name: str) -> None:
-    """For N(0, 1) data the reverse steps with the large variance are exact, so that the bound is the entropy."""
+    """For N(0, 1) data the reverse steps with the large variance are exact, so that the bound is the entropy, but for
+    the last step, whose variance is not the first level's."""
     chain, line = CHAINS[name], Line([1.0], [0.0], [1.0])
     model = chain_model(chain, line)
     terms = all_levels(functools.partial(losses.chain_term, variance="large"), model, chain, line)
     x0, _, weight = line.pairs(8)
     last = model.sde.node(float(chain.times[-1]))
     prior = float(weight @ losses.prior_kl(x0, last.alpha, last.sigma, model.sde.prior))
-    assert terms + prior == pytest.approx(0.5 * math.log(2 * math.pi * math.e), rel=1e-9)
+    ratio = float(chain.betas[0] / chain.posterior_variances[1])
+    entropy, excess = 0.5 * math.log(2 * math.pi * math.e), 0.5 * (ratio - 1 - math.log(ratio))
+    assert terms + prior == pytest.approx(entropy + excess, rel=1e-9)
+
+
+@pytest.mark.parametrize("levels", [None, 16])
+@pytest.mark.parametrize("variance", ["large", "small", "learned"])
+def test_every_term_is_that_of_the_evaluation(variance: str, levels: int | None) -> None:
+    """Level by level, with the same noise: the loss and `scoresde.chain_bound` are one bound."""
+    chain = BetaChain.linear(10, 0.001, 0.1)
+
+    def net(x: Tensor, i: Tensor) -> Tensor:
+        return torch.cat([torch.tanh(x), 2 * torch.sigmoid(x) - 1], 1)
+
+    model = ScoreModel(net, chain.sde(), "noise", time_input="index", chain=chain, variance="learned_range")
+    v = torch.randint(0, 16, (3, 2), generator=seeded())
+    x0, noise = -1 + 2 * v.to(F64) / 15, torch.randn(3, 2, generator=seeded(1), dtype=F64)
+    terms = []
+    for i in range(len(chain)):
+        index = torch.full((3,), i)
+        seen = losses.look(model, x0, noise, model.sde.nodes(chain.times[index]))
+        terms.append(losses.chain_term(seen, losses.level_of(chain, index), variance=variance, levels=levels))
+    torch.set_default_dtype(F64)
+    try:
+        bound = scoresde.chain_bound(
+            chain,
+            model,
+            x0 if levels is None else v,
+            levels=levels,
+            data_range=(-16 / 15, 16 / 15),
+            variance=variance,
+            noise=lambda k, like: noise,
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert bound.steps is not None
+    torch.testing.assert_close(torch.stack(terms, 1), bound.steps.value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -174,12 +211,13 @@ def test_the_last_step_is_a_density_or_a_probability() -> None:
     noise = torch.randn(2, 2, generator=seeded(), dtype=F64)
     seen = losses.look(model, x0, noise, model.sde.nodes(chain.times[index]))
     level = losses.level_of(chain, index)
-    law = torch.distributions.Normal(seen.estimate.data, chain.betas[0].sqrt())
-    torch.testing.assert_close(losses.chain_term(seen, level), -law.log_prob(x0).sum(1))
-    values = losses.discretised_log_prob(x0, seen.estimate.data, chain.betas[0].log(), levels=16)
-    torch.testing.assert_close(losses.chain_term(seen, level, levels=16), -values.sum(1))
-    small = torch.distributions.Normal(seen.estimate.data, chain.posterior_variances[1].sqrt())
-    torch.testing.assert_close(losses.chain_term(seen, level, variance="small"), -small.log_prob(x0).sum(1))
+    variance_of_the_step_before = chain.posterior_variances[1]
+    law = torch.distributions.Normal(seen.estimate.data, variance_of_the_step_before.sqrt())
+    values = losses.discretised_log_prob(x0, seen.estimate.data, variance_of_the_step_before.log(), levels=16)
+    for variance in ("large", "small"):
+        density, mass = (losses.chain_term(seen, level, variance=variance, levels=n) for n in (None, 16))
+        torch.testing.assert_close(density, -law.log_prob(x0).sum(1))
+        torch.testing.assert_close(mass, -values.sum(1))
 
 
 def test_the_public_bound_is_prior_and_terms() -> None:
