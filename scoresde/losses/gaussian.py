@@ -27,8 +27,11 @@ def gaussian_kl(distance: Tensor, log_variance: Any, other_log_variance: Any) ->
         >>> gaussian_kl(torch.tensor([1.0]), 0.0, 0.0)
         tensor([0.5000])
     """
-    ratio = torch.as_tensor(log_variance - other_log_variance)
-    inverse = torch.exp(-torch.as_tensor(other_log_variance))
+    log_v, log_other = (
+        v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=distance.device)
+        for v in (log_variance, other_log_variance)
+    )
+    ratio, inverse = log_v - log_other, torch.exp(-log_other)
     return 0.5 * (distance.square() * inverse + torch.expm1(ratio) - ratio)
 
 

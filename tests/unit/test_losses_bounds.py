@@ -36,6 +36,8 @@ def test_gaussian_kl() -> None:
     torch.testing.assert_close(losses.gaussian_kl(m, v.log(), w.log()), torch.distributions.kl_divergence(*laws))
     near = losses.gaussian_kl(0 * m, 1e-6, 0.0)
     assert float(near) == pytest.approx(0.25e-12, rel=1e-3)
+    numbers = losses.gaussian_kl(m, math.log(0.3), math.log(1.9))  # float64 all the way
+    torch.testing.assert_close(numbers, torch.distributions.kl_divergence(*laws), rtol=1e-14, atol=0.0)
     prior = scoresde.NormalPrior(2.0, 0.5)
     exact = torch.distributions.kl_divergence(
         torch.distributions.Normal(torch.tensor([[0.3, 0.6]]), 0.8), torch.distributions.Normal(0.5, 2.0)

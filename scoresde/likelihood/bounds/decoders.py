@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.special import log_ndtr
 
 from ..._tensors import expand
+from ...losses import discretised_log_prob
 from ...processes import Network
 from ...sdes import Estimate, Node
 from .error import estimated
@@ -93,11 +93,7 @@ def log_mass(grey: Grey, mean: Tensor, std: Any) -> Tensor:
         >>> log_mass(grey, torch.zeros(1, 2, dtype=torch.float64), 1.0)
         tensor([[-0.6931, -0.6931]], dtype=torch.float64)
     """
-    v = grey.values
-    infinity = mean.new_tensor(math.inf)
-    a = torch.where(v == 0, -infinity, (grey.low + grey.width * v - mean) / std)
-    b = torch.where(v == grey.levels - 1, infinity, (grey.low + grey.width * (v + 1) - mean) / std)
-    flipped = a > 0  # the tails on the left keep their digits
-    low, high = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
-    log_high = log_ndtr(high)
-    return log_high + torch.log(-torch.expm1(log_ndtr(low) - log_high))
+    centres = grey.centres()[grey.values]
+    span = grey.low, grey.low + grey.width * grey.levels
+    log_variance = 2 * torch.as_tensor(std, dtype=mean.dtype).log()
+    return discretised_log_prob(centres, mean, log_variance, levels=grey.levels, data_range=span, grid="cells")

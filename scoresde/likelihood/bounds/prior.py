@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ..._tensors import check_state
 from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ...losses import prior_kl
 from ...sdes import Node, NormalPrior
 from ..bits import cell
 from .result import Term
@@ -23,10 +23,7 @@ def prior_term(x: Tensor, node: Node, prior: NormalPrior) -> Term:
         >>> prior_term(torch.ones(1, 2), scoresde.EDMSDE().node(2.0), NormalPrior(2.0)).value
         tensor([0.2500], dtype=torch.float64)
     """
-    data = x.to(torch.float64)
-    away = (node.alpha * data - prior.from_normal(torch.zeros_like(data))).flatten(1)
-    ratio = 2 * (math.log(node.sigma) - math.log(prior.std))
-    value = 0.5 * ((away / prior.std).square() + (math.expm1(ratio) - ratio)).sum(1)
+    value = prior_kl(x.to(torch.float64), node.alpha, node.sigma, prior)
     return Term(value, torch.zeros_like(value))
 
 
