@@ -5,19 +5,17 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import readable
 from ..errors import InvalidArgumentError, NonFiniteError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DIGITS = "digits"
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _FAR = 0.5  # of the model's range: what floating-point data may lie outside of it
 
 
@@ -76,9 +74,11 @@ def read(source: str, key: str | None = None) -> Data:
         >>> read("digits").values.shape
         torch.Size([360, 1, 8, 8])
     """
+    from .._samples import PICTURES, image
+
     path = Path(source)
-    reader = _ARRAYS.get(path.suffix.lower())
-    if key is not None and (reader is None or source == DIGITS or path.is_dir()):
+    picture = path.suffix.lower() in PICTURES
+    if key is not None and (picture or source == DIGITS or path.suffix.lower() == ".npy" or path.is_dir()):
         raise InvalidArgumentError(f"`key` names an array of a file with several, but `data` is {source!r}.")
     if source == DIGITS:
         return _digits()
@@ -86,16 +86,7 @@ def read(source: str, key: str | None = None) -> Data:
         return _folder(path)
     if not path.exists():
         raise InvalidArgumentError(f"`data` {source!r} cannot be read: {os.strerror(errno.ENOENT)}.")
-    if path.suffix.lower() in PICTURES:
-        return Data(_image(path)[None], [_printable(path)], levels=256)
-    if reader is None:
-        known = ", ".join([*_ARRAYS, *PICTURES])
-        raise InvalidArgumentError(f"`data` must end in one of {known}, or be a folder of images, got {source!r}.")
-    with readable(path):
-        values = _numbers(reader(path, key), path)
-    if not len(values):
-        raise InvalidArgumentError(f"`data` {source!r} holds no samples: its shape is {tuple(values.shape)}.")
-    return Data(values, [str(i) for i in range(len(values))])
+    return Data(image(path)[None], [_printable(path)], levels=256) if picture else _array(path, key)
 
 
 def check_events(data: Tensor, event: Sequence[int]) -> None:
@@ -190,18 +181,11 @@ def _digits() -> Data:
 def _folder(folder: Path) -> Data:
     import torch
 
-    with readable(folder):
-        files = sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.is_dir()), key=_printable)
-    if not files:
-        raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
-    images = [_image(path) for path in files]
-    for path, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            raise InvalidArgumentError(
-                f"`data` must be images of one shape, got {tuple(images[0].shape)} in {str(files[0])!r} and "
-                f"{tuple(image.shape)} in {str(path)!r}."
-            )
-    return Data(torch.stack(images), [path.name for path in files], levels=256)
+    from .._samples import image, pictures
+
+    files, _ = pictures(folder)
+    names = [_printable(path) for path in files]
+    return Data(torch.stack([image(path) for path in files]), names, levels=256)
 
 
 def _printable(path: Path) -> str:
@@ -211,74 +195,14 @@ def _printable(path: Path) -> str:
     return path.name
 
 
-def _image(path: Path) -> Tensor:
-    """An 8-bit picture, grey or colour, as ``(channels, h, w)``."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    with readable(path), Image.open(path) as picture:
-        mode = picture.mode
-        array = np.asarray(picture) if mode in ("L", "RGB") else None
-    if array is None:
-        raise InvalidArgumentError(
-            f"`data` {str(path)!r} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode {mode}."
-        )
-    return torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).movedim(-1, 0).contiguous()
-
-
-def _npz(path: Path, key: str | None) -> Any:
-    import numpy as np
-
-    with path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        return content[_chosen(content.files, key, path)] if hasattr(content, "files") else _only(content, key, path)
-
-
-def _safetensors(path: Path, key: str | None) -> Any:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return file.get_tensor(_chosen(list(file.keys()), key, path))
-
-
-def _only(array: Any, key: str | None, path: Path) -> Any:
-    if key is not None:
-        raise InvalidArgumentError(f"`key` names an array of a file with several, but {str(path)!r} is a single one.")
-    return array
-
-
-def _chosen(names: list[str], key: str | None, path: Path) -> str:
-    if key is not None:
-        if key not in names:
-            raise InvalidArgumentError(f"`key`: {str(path)!r} has no array {key!r}, it has {', '.join(names)}.")
-        return key
-    if "x" in names or len(names) == 1:
-        return "x" if "x" in names else names[0]
-    raise InvalidArgumentError(
-        f"`data` {str(path)!r} must hold an array called x or one alone, or name it by --key; it has "
-        f"{', '.join(names) or 'none'}."
-    )
-
-
-def _numbers(array: Any, path: Path) -> Tensor:
-    """Integers in int64, floating-point numbers as they are; bytes in the order of this machine."""
-    import numpy as np
+def _array(path: Path, key: str | None) -> Data:
     import torch
 
-    kind = array.dtype.kind if isinstance(array, np.ndarray) else None
-    if kind in ("i", "u", "f"):
-        dtype = array.dtype.newbyteorder("=") if kind == "f" else "int64"
-        array = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
-    if not isinstance(array, torch.Tensor) or array.is_complex() or array.dtype == torch.bool:
-        raise InvalidArgumentError(
-            f"`data` {str(path)!r} must be integer grey levels or floating-point numbers, got {array.dtype}."
-        )
-    if array.ndim < 2:
-        raise InvalidArgumentError(
-            f"`data` {str(path)!r} must be (samples, *event), got an array of shape {tuple(array.shape)}."
-        )
-    return array if array.is_floating_point() else array.to(torch.int64)
+    from .._samples import PICTURES, opened
 
-
-_ARRAYS: dict[str, Callable[[Path, str | None], Any]] = {".npz": _npz, ".npy": _npz, ".safetensors": _safetensors}
+    with opened(path, f"an image ({', '.join(PICTURES)}), or a folder of images") as arrays:
+        if key is not None and key not in arrays.names:
+            raise InvalidArgumentError(f"`key`: {str(path)!r} has no array {key!r}, it has {', '.join(arrays.names)}.")
+        values = arrays.samples(arrays.main(hint=", or name it by --key") if key is None else key)
+    values = values if values.is_floating_point() else values.to(torch.int64)
+    return Data(values, [str(i) for i in range(len(values))])

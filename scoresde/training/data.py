@@ -10,32 +10,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._files import readable
+from .._samples import image, opened, pictures
 from .._tensors import check_integer, check_number
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
 from .seeds import DATA, ROWS, STATISTICS, generator_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from PIL.Image import Image
-
 __all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "Unlabelled", "read"]
-
-PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MODES = {"L": 1, "RGB": 3}
 
 
 class Source(Protocol):
@@ -220,101 +211,37 @@ class Folder:
     def __init__(self, path: str | Path, *, size: int | None = None) -> None:
         folder = Path(path)
         self.size = None if size is None else check_integer("size", size, low=1)
-        with readable(folder):
-            self.paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-        if not self.paths:
-            raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
+        hint = "; give size= to resize them"
+        self.paths, self.event_shape = pictures(folder, deep=True, size=self.size, hint=hint)
         kinds = sorted({p.relative_to(folder).parts[:-1] for p in self.paths})
         self._labels = None
         if len(kinds) > 1:
             self._labels = torch.tensor([kinds.index(p.relative_to(folder).parts[:-1]) for p in self.paths])
         self.classes = len(kinds) if len(kinds) > 1 else None
         self.name = f"{len(self.paths)} images of {folder.name}"
-        self.event_shape = self._shape(self.paths[0])
-        for other in self.paths[1:]:
-            if (shape := self._shape(other)) != self.event_shape:
-                raise InvalidArgumentError(
-                    f"`data` must be images of one shape, got {self.event_shape} in {str(self.paths[0])!r} and {shape} "
-                    f"in {str(other)!r}; give size= to resize them."
-                )
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def _shape(self, path: Path) -> tuple[int, int, int]:
-        with _opened(path) as image:
-            width, height = image.size if self.size is None else (self.size, self.size)
-            return MODES[image.mode], height, width
-
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        values = torch.stack([self._image(self.paths[i]) for i in indices.tolist()])
+        values = torch.stack([image(self.paths[i], self.size) for i in indices.tolist()])
         return values, None if self._labels is None else self._labels[indices]
-
-    def _image(self, path: Path) -> Tensor:
-        import numpy as np
-        from PIL import ImageOps
-
-        with _opened(path) as image, readable(path):
-            given = image if self.size is None else ImageOps.fit(image, (self.size, self.size))
-            array = torch.from_numpy(np.array(given))
-        return array.reshape(*array.shape[:2], -1).movedim(-1, 0)
 
     def fingerprint(self) -> str:
         listed = "\n".join(f"{p} {p.stat().st_size}" for p in self.paths)
         return hashlib.sha256(listed.encode()).hexdigest()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    from PIL import Image as pil
-
-    with readable(path):
-        image = pil.open(path)
-    with image:
-        if image.mode not in MODES:
-            raise InvalidArgumentError(
-                f"`data` {str(path)!r} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode "
-                f"{image.mode}."
-            )
-        yield image
-
-
-def _npz(path: Path) -> dict[str, Tensor]:
-    import numpy as np
-
-    with path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        arrays = {name: content[name] for name in content.files} if hasattr(content, "files") else {"x": content}
-    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items() if a.dtype.kind in "iuf"}
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(path)
-
-
-_ARRAYS: dict[str, Callable[[Path], dict[str, Tensor]]] = {".npz": _npz, ".npy": _npz, ".safetensors": _safetensors}
 _LABELS = ("label", "labels", "y")
 
 
 def _file(path: Path, levels: int | None) -> Arrays:
-    reader = _ARRAYS.get(path.suffix.lower())
     if not path.exists():
         raise InvalidArgumentError(f"`data` {str(path)!r} is no file, no folder and none of {', '.join(READERS)}.")
-    if reader is None:
-        raise InvalidArgumentError(
-            f"`data` must end in one of {', '.join(_ARRAYS)}, or be a folder of images, got {str(path)!r}."
-        )
-    with readable(path):
-        arrays = reader(path)
-    labels = next((arrays.pop(name) for name in _LABELS if name in arrays), None)
-    if "x" not in arrays and len(arrays) != 1:
-        raise InvalidArgumentError(
-            f"`data` {str(path)!r} must hold an array called x, or one beside the labels; it has "
-            f"{', '.join(arrays) or 'no numbers'}."
-        )
-    values = arrays["x"] if "x" in arrays else next(iter(arrays.values()))
+    with opened(path, "a folder of images") as arrays:
+        values = arrays.samples(arrays.main(without=_LABELS, hint=" beside the labels"))
+        label = next((name for name in _LABELS if name in arrays.names), None)
+        labels = None if label is None else arrays.numbers(label)
     return Arrays(values, labels, levels=levels, name=f"{len(values)} samples of {path.name}")
 
 

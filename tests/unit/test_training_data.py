@@ -163,6 +163,21 @@ def test_arrays_of_files(suffix: str, tmp_path: Path) -> None:
     assert source.fingerprint() == again and len(again) == 64
 
 
+@pytest.mark.parametrize("dtype", [">u2", "uint16", ">i8", ">f4", "float16"])
+def test_every_type_of_numbers(dtype: str, tmp_path: Path) -> None:
+    numbers = np.arange(6).reshape(3, 2)
+    np.savez(tmp_path / "a.npz", x=numbers.astype(dtype))
+    source = read(str(tmp_path / "a.npz"), levels=None if "f" in dtype else 6)
+    assert source.rows(torch.arange(3))[0].tolist() == numbers.tolist()
+
+
+def test_a_broken_link_in_a_folder_is_not_passed_over(tmp_path: Path) -> None:
+    save_images(tmp_path, {"a.png": np.zeros((4, 4), np.uint8)})
+    (tmp_path / "b.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(InvalidArgumentError, match=r"b\.png.*cannot be read"):
+        read(str(tmp_path))
+
+
 def test_a_fingerprint_tells_data_apart() -> None:
     x = torch.zeros(4, 2)
     found = {Arrays(x).fingerprint(), Arrays(x.double()).fingerprint(), Arrays(x.reshape(2, 4)).fingerprint()}
@@ -243,17 +258,15 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         return str(tmp_path / "a.npz")
 
     good = np.zeros((3, 2), np.uint8)
-    cases: list[tuple[str, str]] = [
-        (str(tmp_path / "none.npz"), "no file"),
-        (npz(a=good, b=good), "called x"),
-        (npz(x=np.array("text")), "no numbers"),
-    ]
     (tmp_path / "a.txt").write_text("text")
-    cases.append((str(tmp_path / "a.txt"), "must end in"))
-    for path, word in cases:
+    for path, word in ((tmp_path / "none.npz", "no file"), (tmp_path / "a.txt", "must end in")):
         with pytest.raises(InvalidArgumentError, match=word):
-            read(path)
+            read(str(path))
     for arrays, word in (
+        ({"a": good, "b": good}, "called x"),
+        ({"label": np.zeros(3, np.uint8)}, "it has none"),
+        ({"x": np.array("text")}, "must be integer grey levels"),
+        ({"x": good, "label": np.zeros(3, bool)}, "must be integer grey levels .* got bool"),
         ({"x": np.zeros(3, np.uint8)}, "samples"),
         ({"x": np.zeros((0, 2), np.uint8)}, "samples"),
         ({"x": np.zeros((3, 2), np.int64)}, "levels"),
