@@ -17,6 +17,7 @@ from ._run import command
 
 LOGS = ("csv", "tensorboard")
 DEFAULT = "edm-wide"
+CLASSIFIER = "classifier"  # beside the presets, which are score networks
 
 
 @command
@@ -29,7 +30,7 @@ def train(
             "torchvision:NAME."
         ),
     ] = "digits",
-    preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`.")] = DEFAULT,
+    preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`, or classifier.")] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
@@ -61,41 +62,43 @@ def train(
     began = time.perf_counter()
     if log not in LOGS:
         raise unknown("log", log, LOGS)
+    from .. import training
     from ..presets import PRESETS
-    from ..training import read
-    from ..training import train as train_on
     from ..training.parallel import processes, rank_and_world
 
-    if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
-    chosen, where = PRESETS[preset], make_device(device)
+    if preset not in (*PRESETS, CLASSIFIER):
+        raise unknown("preset", preset, (*PRESETS, CLASSIFIER))
+    where = make_device(device)
     changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "precision": precision, "compile": compile}
-    recipe = replace(chosen.recipe, **{name: value for name, value in changes.items() if value is not None})
-    source = read(data, levels=levels, size=size)
+    planned = training.CLASSIFIER if preset == CLASSIFIER else PRESETS[preset].recipe
+    recipe = replace(planned, **{name: value for name, value in changes.items() if value is not None})
+    source = training.read(data, levels=levels, size=size)
     shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
     values = recipe.batch_size * math.prod(source.event_shape)
+    options: dict[str, Any] = {
+        **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume, "progress": not quiet},
+        **{"checkpoint_every": checkpoint_every, "tensorboard": log == "tensorboard"},
+    }
     with processes(where) as where, threads(where, values):
-        network = train_on(
-            replace(chosen, recipe=recipe),
-            source,
-            out,
-            seed=seed,
-            device=where,
-            value_range=value_range,
-            flip=flip,
-            workers=workers,
-            command="scoresde train " + " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in shown.items()),
-            sample_every=sample_every,
-            settings={"preset": preset},
-            resume=resume,
-            checkpoint_every=checkpoint_every,
-            tensorboard=log == "tensorboard",
-            progress=not quiet,
-        )
+        if preset == CLASSIFIER:
+            net: Any = training.train_classifier(source, out, recipe, device=where, flip=bool(flip), **options)
+        else:
+            net = training.train(
+                replace(PRESETS[preset], recipe=recipe),
+                source,
+                out,
+                device=where,
+                flip=flip,
+                command="scoresde train " + " ".join(f"--{k} {shlex.quote(str(v))}" for k, v in shown.items()),
+                sample_every=sample_every,
+                settings={"preset": preset},
+                **options,
+            ).net
         first = rank_and_world()[0] == 0
     if first and not quiet:
-        count = sum(p.numel() for p in network.net.parameters())
+        count = sum(p.numel() for p in net.parameters())
         typer.echo(
             f"{out}: {count:,} parameters, {recipe.steps} steps on {source.name}; {time.perf_counter() - began:.1f} s"
         )
-        typer.echo(f"Sample it: scoresde sample --model {shlex.quote(str(out))}")
+        if preset != CLASSIFIER:
+            typer.echo(f"Sample it: scoresde sample --model {shlex.quote(str(out))}")

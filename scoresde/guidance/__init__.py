@@ -5,7 +5,7 @@ but another score. Every function here takes score functions and returns one: th
 solvers that ask for estimates get estimates, with :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
 
 ======================== ===========================================================================
-`classifier_guidance`    :math:`s + w\,\nabla\log p(y|x_t)`
+`classifier_guidance`    :math:`s + w\,\nabla\log p(y|x_t)`; `NoisyClassifier` is one for all processes
 `classifier_free`        :math:`u + w(c - u)`: w = 1 is the conditional c, 0 the unconditional u
 `autoguidance`           the same, with a weaker network in place of u
 `likelihood_guidance`    :math:`s + w\,\nabla_{x_t}\log p(y|\hat x(x_t))`
@@ -26,9 +26,11 @@ from .combination import autoguidance, classifier_free, negation, product
 from .conditional import conditional
 from .likelihood import likelihood_guidance
 from .mixture import mixture
+from .noisy import NoisyClassifier
 from .temperature import temperature
 
 __all__ = [
+    "NoisyClassifier",
     "autoguidance",
     "classifier_free",
     "classifier_guidance",

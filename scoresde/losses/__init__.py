@@ -14,6 +14,7 @@ keywords, so that ``functools.partial(loss, weight="min_snr")`` is a loss. A los
 
 from .bounds import diffusion_at, likelihood_weighted, reconstruction, vdm
 from .chains import chain_term, ddpm_simple, ddpm_vlb, iddpm_hybrid, level_of
+from .classification import noisy_cross_entropy
 from .core import REDUCTIONS, TARGETS, denoising, denoising_at, error, look
 from .gaussian import discretised_log_prob, gaussian_kl, grey_values, prior_kl
 from .indices import IndexLaw, LossSecondMoment, UniformIndex, WeightedIndex
@@ -89,6 +90,7 @@ __all__ = [
     "likelihood_weighted",
     "look",
     "min_snr",
+    "noisy_cross_entropy",
     "p2",
     "prior_kl",
     "reconstruction",

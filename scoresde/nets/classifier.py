@@ -54,6 +54,10 @@ class Classifier(Conditioned):
         shape, sizes = check_image(event_shape, channels, multipliers, blocks, heads, dropout)
         check_sizes(classes=(classes, 2, 100_000))
         super().__init__(width, 0, time)
+        self.arguments = {
+            **{"event_shape": list(shape), "classes": classes, "channels": channels, "blocks": blocks, "width": width},
+            **{"dropout": dropout, "multipliers": list(multipliers), "heads": heads, "time": time},
+        }
         self.event_shape, self.classes = shape, classes
         low = sizes[-1]
         self.stem = nn.Conv2d(shape[0], sizes[0], 3, padding=1)

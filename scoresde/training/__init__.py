@@ -5,6 +5,7 @@ checkpoint was. ``python -m scoresde.training digits --out DIR`` makes the shipp
 """
 
 from .callbacks import Bound, Samples
+from .classifier import CLASSIFIER, train_classifier
 from .data import Arrays, Batches, Folder, Source, read
 from .digits import (
     DIGITS,
@@ -23,6 +24,7 @@ from .stream import Piece, Stateless
 from .trainer import Every, Progress, Trainer
 
 __all__ = [
+    "CLASSIFIER",
     "DIGITS",
     "DIGITS_DATA",
     "DIGITS_LEVELS",
@@ -46,5 +48,6 @@ __all__ = [
     "main",
     "read",
     "train",
+    "train_classifier",
     "train_digits",
 ]

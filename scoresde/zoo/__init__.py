@@ -4,6 +4,7 @@ A saved model is a directory with ``config.json`` (what the network is, and what
 weights). Neither can run code. `load` checks the digests of both before it uses them.
 """
 
+from .classifier import load_classifier, save_classifier
 from .config import Config, Labels
 from .pretrained import Pretrained
 from .processes import FUNCTIONS, PROCESSES, from_config, to_config
@@ -19,7 +20,9 @@ __all__ = [
     "Sampler",
     "from_config",
     "load",
+    "load_classifier",
     "names",
     "save",
+    "save_classifier",
     "to_config",
 ]

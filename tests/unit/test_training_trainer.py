@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -204,6 +209,62 @@ def test_half_precision() -> None:
         torch.testing.assert_close(value, exact[key], rtol=0.05, atol=0.02)
     with pytest.raises(InvalidArgumentError, match="float16 needs CUDA"):
         trainer(recipe=Recipe(precision="float16"))
+
+
+def test_bfloat16_learns_and_goes_on_exactly(tmp_path: Path) -> None:
+    """Under autocast the loss falls, and a run that was killed between two checkpoints gives the same bits."""
+    recipe = Recipe(steps=40, batch_size=20, learning_rate=1e-2, warmup=3, ema=0.9, precision="bfloat16")
+    options: dict[str, Any] = {"checkpoint_every": 16, "log_every": 10}
+
+    def fatal(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        assert torch.is_autocast_enabled("cpu")
+        fatal.calls += 1  # type: ignore[attr-defined]
+        if fatal.calls == 21:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return loss(model, x0, generator, **context)
+
+    fatal.calls, fatal.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
+    whole = weights(trainer(tmp_path / "whole", recipe, **options).run())
+    rows = [line.split(",") for line in (tmp_path / "whole" / "log.csv").read_text().splitlines()]
+    losses = [float(value) for _, name, value in rows if name == "loss"]
+    assert len(losses) == 4 and losses[-1] < 0.9 * losses[0]
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "part", recipe, loss=fatal, **options).run()
+    assert same(weights(trainer(tmp_path / "part", recipe, resume=True, **options).run()), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the compiler
+def test_a_compiled_network_trains_and_samples_as_the_plain_one_does(tmp_path: Path) -> None:
+    """By the real compiler, where there is one for C++."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("inductor needs a C++ compiler")
+    recipe = Recipe(steps=6, batch_size=4, learning_rate=1e-3, warmup=0, clip=math.inf)
+    plain, compiled = (
+        trainer(tmp_path / str(on), replace(recipe, compile=on), undropped(), checkpoint_every=3)
+        for on in (False, True)
+    )
+    expected, found = weights(plain.run()), weights(compiled.run())
+    assert expected.keys() == found.keys()  # the names of the module itself, so that checkpoints know no compiler
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+    assert not same(found, weights(undropped()))
+    assert same(weights(trainer(tmp_path / "True", replace(recipe, compile=True), undropped()).run()), found)
+    model = plain.average()
+    sped = scoresde.ScoreModel(torch.compile(model.net), model.sde, "noise", event_shape=(2,))
+    for method in ("ddim", "rk45", "pc"):
+        ends = [
+            scoresde.solve(model.sde, m, method=method, steps=None if method == "rk45" else 5, shape=(3, 2), seed=0).x
+            for m in (model, sped)
+        ]
+        torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-3)
+
+
+def undropped() -> ScoreModel:
+    """Without dropout, whose random numbers a compiler draws in another way."""
+    model = tiny()
+    model.net.drop = nn.Identity()
+    return model
 
 
 def test_compile_is_asked_for_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,6 +562,31 @@ def test_a_run_that_is_killed_again_and_again(tmp_path: Path, golden: Any) -> No
     assert (tmp_path / "log.csv").read_text() == golden[1]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="fork and SIGKILL")
+def test_a_run_that_is_killed_at_random_times(tmp_path: Path) -> None:
+    """Five times from outside, wherever it is then."""
+    recipe = Recipe(steps=150, batch_size=4, learning_rate=1e-2, warmup=3, ema=0.9)
+    began = time.monotonic()
+    expected = weights(trainer(tmp_path / "whole", recipe).run())
+    whole, draw, reached = time.monotonic() - began, torch.Generator().manual_seed(5), []
+    for _ in range(5):
+        child = os.fork()
+        if child == 0:
+            try:
+                trainer(tmp_path / "run", recipe).run()
+            finally:
+                os._exit(0)
+        time.sleep(0.25 * whole * float(torch.rand((), generator=draw)))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        last = checkpoint.latest(tmp_path / "run" / "checkpoints")
+        reached.append(0 if last is None else int(last.stem[5:]))
+    assert reached == sorted(reached) and reached[-1] > 0
+    assert same(weights(trainer(tmp_path / "run", recipe).run()), expected)
+    assert (tmp_path / "run" / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
+
+
 def test_a_run_that_is_done_is_done(tmp_path: Path, golden: Any) -> None:
     first = trainer(tmp_path).run()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
@@ -774,3 +860,54 @@ def test_two_ranks_average_the_gradients_of_their_own_rows(tmp_path: Path) -> No
     for key, value in expected.items():
         torch.testing.assert_close(found[0][key], value, rtol=1e-5, atol=1e-6)
     assert parallel.rank_and_world() == (0, 1)
+
+
+UNDER_TORCHRUN = """
+import json, os, sys
+import safetensors.torch, torch, scoresde
+from scoresde.training import Arrays, Batches, Recipe, Stateless, Trainer, parallel
+
+folder, until = sys.argv[1], int(sys.argv[2])
+with parallel.processes(torch.device("cpu")):
+    rank, world = parallel.rank_and_world()
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(9))
+    batches = Batches(Arrays(x), 2, 0, data_range=None, rank=rank, world=world)
+    torch.manual_seed(rank)
+    model = scoresde.ScoreModel(scoresde.nets.MLP((2,), 8, 1), scoresde.VPSDE(), "noise")
+    calls = 0
+
+    def loss(*arguments, **named):
+        global calls
+        calls += 1
+        if calls > until:
+            os._exit(1)
+        return scoresde.losses.v_prediction(*arguments, **named)
+
+    trained = Trainer(model, loss, Stateless(batches), Recipe(steps=10, batch_size=4, warmup=0), folder=folder,
+                      checkpoint_every=2, progress=False).run()
+    safetensors.torch.save_file(trained.net.state_dict(), f"{folder}/rank{rank}")
+    with open(f"{folder}/rows{rank}", "w") as file:
+        json.dump([batches.indices(step).tolist() for step in range(10)], file)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # of three starts of three processes
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="gloo")
+def test_under_torchrun_ranks_have_rows_of_their_own_and_one_model(tmp_path: Path) -> None:
+    """And a run whose processes died goes on to the same bits."""
+    program = tmp_path / "program.py"
+    program.write_text(UNDER_TORCHRUN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(scoresde.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    codes = []
+    for folder, until in (("whole", 99), ("part", 5), ("part", 99)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        done = subprocess.run([*command, folder, str(until)], cwd=tmp_path, env=environment, capture_output=True)
+        codes.append(done.returncode)
+    assert codes[0] == codes[2] == 0 != codes[1], done.stderr.decode()
+    found = [safetensors.torch.load_file(tmp_path / f / f"rank{r}") for f in ("whole", "part") for r in range(2)]
+    assert all(same(found[0], other) for other in found[1:])
+    rows = [json.loads((tmp_path / "whole" / f"rows{rank}").read_text()) for rank in range(2)]
+    for epoch in (slice(0, 5), slice(5, 10)):  # of 20 rows, 4 a step
+        assert sorted(i for rank in rows for step in rank[epoch] for i in step) == list(range(20))

@@ -1,0 +1,58 @@
+r"""The objective of a classifier of noisy data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .._tensors import check_state, expand
+from ..errors import InvalidArgumentError
+from ..guidance import NoisyClassifier
+from .core import normal
+from .times import LowDiscrepancy, NoiseLevels
+
+__all__ = ["noisy_cross_entropy"]
+
+_LEVELS = NoiseLevels(-1.0, 1.2, uniform=0.2)
+
+
+def noisy_cross_entropy(
+    model: NoisyClassifier,
+    x0: Tensor,
+    generator: torch.Generator | None = None,
+    *,
+    label: Tensor,
+    levels: Callable[[Tensor], Tensor] = _LEVELS,
+) -> Tensor:
+    r""":math:`-\ln p(y|x_0 + \rho\varepsilon)` at drawn noise levels :math:`\rho`, nats ``(batch,)``.
+
+    Its minimum is the posterior of the labels at every level, whose gradient is what guidance adds to the score.
+
+    Args:
+        model: a `scoresde.guidance.NoisyClassifier`.
+        x0: data, ``(batch, *event)``, floating.
+        generator: source of the noise levels, then of the noise; None is torch's global one.
+        label: integers ``(batch,)``.
+        levels: from uniform numbers to noise levels, such as `NoiseLevels`.
+
+    Raises:
+        InvalidArgumentError: there is not one label a sample.
+
+    Example:
+        >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))
+        >>> x0, label = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> noisy_cross_entropy(model, x0, label=label)  # at the start all classes are equally likely: ln 10
+        tensor([2.3026, 2.3026, 2.3026, 2.3026], grad_fn=...)
+
+    References:
+        Dhariwal, Nichol (2021), section 4. https://arxiv.org/abs/2105.05233
+    """
+    check_state("x0", x0)
+    if label.shape != (len(x0),):
+        raise InvalidArgumentError(f"`label` must be ({len(x0)},), one a sample, got {tuple(label.shape)}.")
+    rho = levels(LowDiscrepancy().uniforms(len(x0), generator, x0.device))
+    x = x0 + expand(rho, x0) * normal(x0, generator)
+    return F.cross_entropy(model(x, torch.ones_like(rho), rho), label, reduction="none")

@@ -1,0 +1,97 @@
+r"""A classifier of noisy data, trained by the same `Trainer`: ``scoresde train --preset classifier``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InvalidArgumentError
+from ..guidance import NoisyClassifier
+from ..losses import noisy_cross_entropy
+from ..nets import Classifier
+from ..zoo.classifier import save_classifier
+from . import parallel
+from .data import Batches, Source
+from .recipe import Recipe
+from .seeds import WEIGHTS, seed_of
+from .stream import Stateless
+from .trainer import Trainer
+
+__all__ = ["CLASSIFIER", "train_classifier"]
+
+CLASSIFIER = Recipe(steps=2000, learning_rate=2e-3, warmup=100, weight_decay=0.05, ema=0.995, ema_power=9.0)
+_NET: Mapping[str, Any] = {"channels": 16, "dropout": 0.1}
+
+
+def train_classifier(
+    source: Source,
+    folder: str | Path | None = None,
+    recipe: Recipe = CLASSIFIER,
+    *,
+    kwargs: Mapping[str, Any] = _NET,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    value_range: tuple[float, float] | None = None,
+    flip: bool = False,
+    workers: int = 0,
+    **options: Any,
+) -> NoisyClassifier:
+    """Train a classifier of noisy data, for `scoresde.guidance.classifier_guidance`.
+
+    Args:
+        source: images with labels.
+        folder: where the classifier, its checkpoints and its log go. A run that is there goes on.
+        recipe: the numbers.
+        kwargs: arguments of `scoresde.nets.Classifier`; the shape and the classes come from the data.
+        seed: of the run.
+        device: where the network is.
+        data_range: what grey levels are mapped to.
+        value_range: of floating-point data.
+        flip: mirror images at random.
+        workers: processes that load the data.
+        options: of the `Trainer`.
+
+    Returns:
+        The averaged classifier, in evaluation mode.
+
+    Raises:
+        InvalidArgumentError: the data have no labels; or as `Trainer`.
+
+    Example:
+        >>> from scoresde.training import Recipe, read
+        >>> classifier = train_classifier(read("digits"), recipe=Recipe(steps=1, batch_size=4), progress=False)
+        >>> vp = scoresde.VPSDE()
+        >>> classifier.log_prob(vp, 3)(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.1)).shape
+        torch.Size([2])
+    """
+    if source.classes is None:
+        raise InvalidArgumentError(f"`data` must have labels to train a classifier, {source.name} have none.")
+    rank, world = parallel.rank_and_world()
+    shares = world * recipe.accumulate
+    if recipe.batch_size % shares:
+        raise InvalidArgumentError(
+            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
+        )
+    batches = Batches(source, recipe.batch_size // shares, seed, data_range, value_range, flip, rank=rank, world=world)
+    arguments = {"event_shape": list(source.event_shape), "classes": source.classes, **kwargs}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, WEIGHTS))
+        model = NoisyClassifier(Classifier(**arguments), round(batches.std(), 4)).to(device)
+    trained: NoisyClassifier = Trainer(
+        model,
+        noisy_cross_entropy,
+        Stateless(batches, device, workers),
+        recipe,
+        folder=folder,
+        settings={"architecture": {"name": "classifier", "kwargs": arguments}},
+        **options,
+    ).run()
+    trained.requires_grad_(False)
+    if folder is not None and rank == 0:
+        save_classifier(trained, folder)
+    parallel.barrier()
+    return trained

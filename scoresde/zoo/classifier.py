@@ -1,0 +1,73 @@
+"""A classifier of noisy data on the disk: one safetensors file whose header says what it is, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+
+from .._files import write_bytes
+from ..errors import CorruptCheckpointError, InvalidArgumentError, OutputError, ScoreSDEError
+from ..guidance import NoisyClassifier
+from ..nets import Classifier
+
+__all__ = ["load_classifier", "save_classifier"]
+
+FILE = "classifier.safetensors"
+_NUMBERS = ("sigma_data", "rho_min", "rho_max")
+
+
+def save_classifier(model: NoisyClassifier, path: str | os.PathLike[str]) -> None:
+    """Write a classifier to a directory, so that `load_classifier` reads it back.
+
+    Raises:
+        InvalidArgumentError: its network is no `scoresde.nets.Classifier`.
+        OutputError: the directory cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=3, channels=8), 0.6)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_classifier(model, folder)
+        ...     load_classifier(folder).sigma_data
+        0.6
+    """
+    if not isinstance(model, NoisyClassifier) or type(model.net) is not Classifier:
+        raise InvalidArgumentError("`model` must be a NoisyClassifier of a scoresde.nets.Classifier.")
+    content = {"kwargs": model.net.arguments, **{name: getattr(model, name) for name in _NUMBERS}}
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.net.state_dict().items()}
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(error.errno, f"The classifier cannot be written: {error.strerror}", str(path)) from error
+    write_bytes(directory / FILE, safetensors.torch.save(state, metadata={"scoresde": json.dumps(content)}))
+
+
+def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
+    """Read a classifier that `save_classifier` or ``scoresde train --preset classifier`` wrote; in evaluation mode and
+    without gradients of its weights.
+
+    Raises:
+        CorruptCheckpointError: there is none, or it was altered.
+
+    Example:
+        >>> load_classifier("no/such/folder")
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.CorruptCheckpointError: no/such/folder has no classifier that can be read: ...
+    """
+    file = Path(path) / FILE
+    try:
+        with safe_open(file, "pt") as opened:
+            content = json.loads((opened.metadata() or {})["scoresde"])
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        net = Classifier(**content.pop("kwargs"))
+        net.load_state_dict(state)
+        model = NoisyClassifier(net, **content)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ScoreSDEError) as error:
+        raise CorruptCheckpointError(f"{path} has no classifier that can be read: {error}") from None
+    return model.eval().requires_grad_(False)
