@@ -197,6 +197,20 @@ def test_data_of_a_file(run: Run) -> None:
     assert run("train", "--data", "z.npz", "--out", "c", "--quiet").exit_code == 3
 
 
+def test_a_classifier(run: Run) -> None:
+    """Beside the presets: it is loaded and guides the shipped network; data without labels are refused."""
+    result = run("train", "--preset", "classifier", "--out", "c", "--steps", 2, "--batch-size", 4)
+    assert result.exit_code == 0 and "parameters, 2 steps" in result.output and "sample" not in result.output
+    assert sorted(path.name for path in Path("c").iterdir()) == ["checkpoints", "classifier.safetensors", "log.csv"]
+    sde, classifier = scoresde.VPSDE(), scoresde.zoo.load_classifier("c")
+    score = scoresde.load("digits").score(sde)
+    guided = scoresde.guidance.classifier_guidance(score, classifier.log_prob(sde, 3))
+    assert scoresde.solve(sde, guided, method="ddim", steps=2, seed=0).x.isfinite().all()
+    np.savez("bare.npz", x=np.zeros((4, 1, 8, 8), np.uint8))
+    result = run("train", "--preset", "classifier", "--out", "d", "--data", "bare.npz")
+    assert result.exit_code == 2 and "must have labels" in result.output and not Path("d").exists()
+
+
 def test_the_presets_are_listed(run: Run) -> None:
     head, *lines = run("presets").output.splitlines()
     assert head.split() == ["preset", "process", "predicts", "loss", "sampler", "paper"]
