@@ -93,6 +93,7 @@ from .simulate import simulate
 from .solve import solve
 from .solvers import Method, Solver, StepResult, methods
 from .targets import GaussianStart
+from .tilted import TiltedSamples, sample_tilted
 from .zoo import Pretrained, load, save
 
 __version__ = "0.1.0"
@@ -156,6 +157,7 @@ __all__ = [
     "StepResult",
     "StepSizeUnderflowError",
     "SubVPSDE",
+    "TiltedSamples",
     "TruncatedNormalDequantizer",
     "UnderdampedCorrector",
     "UniformDequantizer",
@@ -188,6 +190,7 @@ __all__ = [
     "plot",
     "presets",
     "reconstruct",
+    "sample_tilted",
     "save",
     "simulate",
     "solve",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,19 @@ from ..errors import InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
 from .gradient import gradient_of, usable
 from .interval import Interval
+
+
+class Split(NamedTuple):
+    r"""The estimate without guidance; :math:`v`, shaped like ``x``, and :math:`\ln\psi = w\ln p(y|x_t)`, ``(batch,)``,
+    of what guides, None where nothing does."""
+
+    estimate: Estimate
+    shift: Tensor | None = None
+    log_twist: Tensor | None = None
+
+    def detached(self) -> Split:
+        """Without a graph of what guides."""
+        return Split(self.estimate, *(None if v is None else v.detach() for v in self[1:]))
 
 
 class Shifted(Wrapper):
@@ -46,6 +59,8 @@ class Shifted(Wrapper):
         self.rowwise = self.rowwise and bool(getattr(function, "rowwise", True))
         # where alpha = 0 the shift of the data would be infinite, if there is one
         self.has_noise_limit = self.has_noise_limit and self.interval.low > -torch.inf
+        # with an interval the last level, whose twist is what weights aim at, may have none
+        self.has_twist = self.interval.whole and getattr(score_fn, "has_twist", True)
 
     def accepts(self, name: str) -> bool:
         """Whether the score function, or what guides it, takes a context of this name."""
@@ -53,26 +68,32 @@ class Shifted(Wrapper):
 
     def split(self, x: Tensor, node: Node, **context: Any) -> tuple[Estimate, Tensor | None]:
         """The estimate without guidance, and :math:`v`, shaped like ``x``; None where nothing guides."""
+        return self.twisted(x, node, **context)[:2]
+
+    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+        """What `split` gives, and the logarithm of what guides."""
         inside = self.interval.inside(node)
         if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
             return self._base(x, node, context)
-        estimate, below, slope = self._slope(x, node, context)
-        shift = self.scale * slope.to(x.dtype)
+        below, slope, value = self._slope(x, node, context)
+        shift, log_twist = self.scale * slope.to(x.dtype), self.scale * value.to(torch.float64)
         if inside is not True:
             shift = torch.where(expand(inside.to(x.device), shift).bool(), shift, torch.zeros_like(shift))
-        return estimate, shift if below is None else below + shift
+        if below.shift is not None and below.log_twist is not None:
+            shift, log_twist = below.shift + shift, below.log_twist + log_twist
+        return Split(below.estimate, shift, log_twist)
 
     @abc.abstractmethod
-    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None, Tensor]:
-        """What `_base` gives, and the gradient."""
+    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
+        """What `_base` gives, the gradient, and the value it is of."""
 
-    def _base(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None]:
+    def _base(self, x: Tensor, node: Node, context: dict[str, Any]) -> Split:
         """The estimate of the score function, and what guides it itself."""
         score_fn = self.score_fns[0]
         given = taken(score_fn, context)
         if isinstance(score_fn, Shifted):
-            return score_fn.split(x, node, **given)
-        return self.ask(score_fn, x, node, given), None
+            return score_fn.twisted(x, node, **given)
+        return Split(self.ask(score_fn, x, node, given))
 
     def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         estimate, shift = self.split(x, node, **context)
@@ -95,14 +116,15 @@ class ClassifierGuidance(Shifted):
 
     needs_process = False
 
-    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None, Tensor]:
-        estimate, below = self._base(x, node, context)
+    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
+        below = self._base(x, node, context)
         given, t = taken(self.function, context), row_times(node.t, x)
 
         def value(y: Tensor) -> tuple[Any, None]:
             return self.function(y, t.clone(), **{k: usable(v) for k, v in given.items()}), None
 
-        return estimate, below, gradient_of(value, x, self.name)[0]
+        slope, _, values = gradient_of(value, x, self.name)
+        return below, slope, values
 
 
 def classifier_guidance(
@@ -118,8 +140,8 @@ def classifier_guidance(
     .. math:: s(x_t, t) + w\,\nabla_{x_t}\log p(y|x_t).
 
     With w = 1 and the classifier that belongs to the score this is the score of :math:`p_t(x|y)`, and every solver
-    samples :math:`p(x|y)`. For other scales see `scoresde.guidance`. An evaluation calls the score function once, and
-    the classifier once forwards and once backwards; nothing is kept from step to step.
+    samples :math:`p(x|y)`. For other scales see `scoresde.guidance`, and `scoresde.sample_tilted`. An evaluation calls
+    the score function once, and the classifier once forwards and once backwards; nothing is kept from step to step.
 
     Of DDPM's two forms, this is ``condition_score``; ``condition_mean``, which shifts the mean of a reverse step by
     :math:`w\,\Sigma\,\nabla\log p(y|x_t)` instead, is the option ``condition="mean"`` of `scoresde.solvers.Ancestral`.

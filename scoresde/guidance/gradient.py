@@ -13,8 +13,9 @@ from ..sdes import Estimate
 from ..sdes.records import LearnedEstimate
 
 
-def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: str) -> tuple[Tensor, Any]:
-    """The gradient, shaped like ``x``, of a function ``(batch, …) -> ((batch,) values, anything)``, and the anything.
+def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: str) -> tuple[Tensor, Any, Tensor]:
+    """The gradient, shaped like ``x``, of a function ``(batch, …) -> ((batch,) values, anything)``, the anything, and
+    the values.
 
     The graph is kept where a gradient of it may be asked for: while torch records, and if x or something else in it
     requires one. It works under ``torch.no_grad`` and ``torch.inference_mode``.
@@ -30,7 +31,9 @@ def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: 
             slope = torch.autograd.grad(value.sum(), y, create_graph=keep, allow_unused=True)[0]
         if slope is None:
             raise ScoreFnError(_blocked(function, x, value, name))
-    return slope, extra if keep or not isinstance(extra, Estimate) else _detached(extra)
+    if keep:
+        return slope, extra, value
+    return slope, _detached(extra) if isinstance(extra, Estimate) else extra, value.detach()
 
 
 def usable(value: Any) -> Any:

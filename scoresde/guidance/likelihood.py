@@ -12,7 +12,7 @@ from .._tensors import check_flag, expand
 from .._wrappers import ScoreFn
 from ..errors import ScoreFnError
 from ..sdes import AffineSDE, Estimate, Node
-from .classifier import Shifted, moved, taken
+from .classifier import Shifted, Split, moved, taken
 from .gradient import gradient_of, usable
 
 
@@ -21,40 +21,44 @@ class LikelihoodGuidance(Shifted):
 
     through: bool = True
 
-    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Estimate, Tensor | None, Tensor]:
+    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
         given = taken(self.function, context)
-        below: Tensor | None = None
 
-        def denoised(y: Tensor) -> tuple[Tensor, Estimate]:
+        def value(data: Tensor) -> Any:
+            return self.function(data, **{k: usable(v) for k, v in given.items()})
+
+        if not self.through:
+            below = self._base(x, node, context)
+            slope, _, values = gradient_of(lambda data: (value(data), None), _data(below, x, node), self.name)
+            return below, slope / expand(node.alpha, x), values
+
+        def denoised(y: Tensor) -> tuple[Any, Estimate]:
             nonlocal below
             here = Node(*map(usable, node))
-            estimate, below = self._base(y, here, {k: usable(v) for k, v in context.items()})
-            if not all(part.requires_grad for part in estimate):
-                self._refuse_blocked(estimate, y, here, context)
-            full = estimate if below is None else moved(estimate, below, y, here)
-            return self.function(full.data, **{k: usable(v) for k, v in given.items()}), estimate
+            below = self._base(y, here, {k: usable(v) for k, v in context.items()})
+            if not all(part.requires_grad for part in below.estimate):
+                self._refuse_blocked(below.estimate, y, here, context)
+            return value(_data(below, y, here)), below.estimate
 
-        if self.through:
-            slope, estimate = gradient_of(denoised, x, self.name)
-            return estimate, None if below is None else below.detach() if not slope.requires_grad else below, slope
-        estimate, below = self._base(x, node, context)
-        full = estimate if below is None else moved(estimate, below, x, node)
-
-        def value(data: Tensor) -> tuple[Any, None]:
-            return self.function(data, **{k: usable(v) for k, v in given.items()}), None
-
-        return estimate, below, gradient_of(value, full.data, self.name)[0] / expand(node.alpha, x)
+        slope, estimate, values = gradient_of(denoised, x, self.name)
+        below = below._replace(estimate=estimate)
+        return below if slope.requires_grad else below.detached(), slope, values
 
     def _refuse_blocked(self, estimate: Estimate, x: Tensor, node: Node, context: dict[str, Any]) -> None:
         """Refuse a score function whose output changes with x, but not for autograd."""
         with torch.no_grad():
-            elsewhere = self._base(x + 0.1, node, context)[0]
+            elsewhere = self._base(x + 0.1, node, context).estimate
         for here, there in zip(estimate, elsewhere, strict=True):
             if not here.requires_grad and not torch.equal(here, there):
                 raise ScoreFnError(
                     "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); pass "
                     "through=False to guide without its gradient."
                 )
+
+
+def _data(below: Split, x: Tensor, node: Node) -> Tensor:
+    """The data estimate, with what guides it already."""
+    return (below.estimate if below.shift is None else moved(below.estimate, below.shift, x, node)).data
 
 
 def likelihood_guidance(

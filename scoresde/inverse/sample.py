@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import unknown
 from ..integrate import Solution
 from ..sdes import AffineSDE
 from ..solve import solve
+from ..solvers import ParticleLog
 from .conditioned import event_of, process_of
 from .registry import condition, make, measured, options_of
 from .rules import RULES
-from .samplers import SAMPLERS, ParticleInfo, TwistedSMC
+from .samplers import SAMPLERS, TwistedSMC
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,21 +85,10 @@ def sample_posterior(
         return PosteriorSamples(solution.x, solution, score.tally.products)
     measurement = measured(score_fn, operator, y, noise_std)
     event_of(score_fn, measurement)
-    sizes: list[Tensor] = []
+    log = ParticleLog(own.get("record"))
     if cls is TwistedSMC:
-        own["record"] = _recorder(own.get("record"), sizes)
+        own["record"] = log
     solver = make(cls, own, measurement)
     solution = solve(sde, score_fn, method=solver, **options)
-    ess = torch.stack(sizes) if sizes else None
+    ess = log.ess if log.infos else None
     return PosteriorSamples(solution.x, solution, solver.tally.products, ess)
-
-
-def _recorder(given: Callable[[ParticleInfo], Any] | None, sizes: list[Tensor]) -> Callable[[ParticleInfo], Any]:
-    """Keeps effective sample sizes, and passes on what it sees."""
-
-    def record(info: ParticleInfo) -> None:
-        sizes.append(info.ess.cpu())
-        if given is not None:
-            given(info)
-
-    return record

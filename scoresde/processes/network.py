@@ -28,6 +28,7 @@ class Network:
         has_variance: whether the estimates have the variance of a reverse step; a score function says so by an
             attribute of this name.
         has_shift: whether guidance can be told from what it guides, see `split`; likewise.
+        has_twist: whether it is the gradient of a known log-density at every time, see `twisted`.
     """
 
     def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
@@ -39,6 +40,7 @@ class Network:
         self.gives_estimates = offers_estimates(score_fn)
         self.has_variance = self.gives_estimates and bool(getattr(score_fn, "has_variance", False))
         self.has_shift = self.gives_estimates and bool(getattr(score_fn, "has_shift", False))
+        self.has_twist = self.has_shift and bool(getattr(score_fn, "has_twist", False))
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
@@ -57,14 +59,18 @@ class Network:
 
     def split(self, x: Tensor, node: Node) -> tuple[Estimate, Tensor | None]:
         """The estimate without guidance, and the gradient that guidance adds to the score, if any; one evaluation."""
-        shift: Tensor | None = None
+        return self.twisted(x, node)[:2]
+
+    def twisted(self, x: Tensor, node: Node) -> tuple[Estimate, Tensor | None, Tensor | None]:
+        """What `split` gives, and the log-density ``(batch,)`` that the gradient is of."""
+        added: tuple[Tensor | None, ...] = (None, None)
 
         def ask(x: Tensor, node: Node, **context: Any) -> Estimate:
-            nonlocal shift
-            estimate, shift = self.score_fn.split(x, node, **context)  # type: ignore[attr-defined]
+            nonlocal added
+            estimate, *added = self.score_fn.twisted(x, node, **context)  # type: ignore[attr-defined]
             return estimate
 
-        return self._evaluate(x, node, ask), shift
+        return self._evaluate(x, node, ask), *added
 
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""

@@ -39,6 +39,7 @@ from .langevin import Langevin
 from .midpoint import Midpoint
 from .multistep import Multistep
 from .pairs import DOP853, RK23, Pair, Tsit5
+from .particles import ParticleInfo, ParticleLog
 from .predictor_corrector import PredictorCorrector
 from .registry import Method, described, drift_methods, make_solver, methods
 from .res import RES2S, RES3S
@@ -50,6 +51,7 @@ from .rk45 import RK45
 from .runge_kutta import RungeKutta, Tableau
 from .sa_solver import SASolver
 from .seeds import SEEDS1, SEEDS2, SEEDS3
+from .smc import SMC
 from .sra import SRA1, ShARK
 from .transition import Transition
 from .unipc import UniP, UniP2, UniP3, UniPC, UniPC1, UniPC2, UniPC3
@@ -83,6 +85,7 @@ __all__ = [
     "SEEDS1",
     "SEEDS2",
     "SEEDS3",
+    "SMC",
     "SRA1",
     "TAB",
     "TAB2",
@@ -115,6 +118,8 @@ __all__ = [
     "ODEBackend",
     "OwnSteps",
     "Pair",
+    "ParticleInfo",
+    "ParticleLog",
     "PhiTableau",
     "PredictorCorrector",
     "Restart",

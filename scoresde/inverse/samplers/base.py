@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import Scalar, check_integer, expand, expm1
+from ..._tensors import check_integer, expand
 from ...noise import Noise
 from ...sdes import Node
 from ...solvers import Solver
@@ -49,34 +49,6 @@ class InverseSolver(Solver):
     def operator(self) -> LinearOperator:
         """The operator, if it is linear."""
         return self.measurement.linear(self.name)
-
-
-def posterior_step(x: Tensor, data: Tensor, start: Node, stop: Node) -> tuple[Tensor, Scalar]:
-    r"""Mean and standard deviation of :math:`q(x_t|x_s, x_0)`, t cleaner than s, as `scoresde.solvers.Ancestral` with
-    the small variance:
-
-    .. math:: \frac{\sigma_t}{\sigma_s}e^{-h}x_s + \alpha_t(1-e^{-2h})x_0, \qquad \sigma_t\sqrt{1-e^{-2h}}.
-
-    Example:
-        >>> sde = scoresde.EDMSDE()
-        >>> posterior_step(torch.ones(1, 1), torch.zeros(1, 1), sde.node(2.0), sde.node(1.0))[0]
-        tensor([[0.2500]])
-    """
-    keep, gain, std = posterior_weights(start, stop)
-    return expand(keep, x) * x + expand(gain, x) * data, std
-
-
-def posterior_weights(start: Node, stop: Node) -> tuple[Scalar, Scalar, Scalar]:
-    r"""The weights of :math:`x_s` and :math:`x_0`, and the standard deviation, of `posterior_step`.
-
-    Example:
-        >>> sde = scoresde.EDMSDE()
-        >>> posterior_weights(sde.node(2.0), sde.node(1.0))[1]
-        0.75
-    """
-    shrink = -expm1(2 * (start.lam - stop.lam))
-    keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
-    return keep, stop.alpha * shrink, stop.sigma * shrink**0.5
 
 
 def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise: Noise) -> Tensor:

@@ -13,8 +13,9 @@ from ...noise import Noise
 from ...processes import Process
 from ...sdes import SDE, Node
 from ...solvers import StepResult
+from ...solvers.particles import posterior_weights
 from ...solvers.transition import leap
-from .base import InverseSolver, check_detours, detours, posterior_weights
+from .base import InverseSolver, check_detours, detours
 
 
 @dataclass(frozen=True, eq=False)

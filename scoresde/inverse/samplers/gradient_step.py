@@ -13,9 +13,10 @@ from ...noise import Noise
 from ...processes import Process
 from ...sdes import Node
 from ...solvers import StepResult
+from ...solvers.particles import posterior_step
 from ..measurement import Measurement, dot, scaled
 from ..rules import Known, look
-from .base import InverseSolver, impute, posterior_step
+from .base import InverseSolver, impute
 
 
 @dataclass(frozen=True, eq=False)

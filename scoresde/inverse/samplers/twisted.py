@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
-from ..._tensors import check_integer, check_number, expand
-from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import AffineSDE, Node
 from ...solvers import StepResult
-from ...solvers.base import StepFailed
-from ..rules import Known, PiGDM, Rule, look
-from .base import InverseSolver, posterior_step
-
-
-class ParticleInfo(NamedTuple):
-    """What `TwistedSMC` reports of one level.
-
-    Fields: ``t``; ``ess``, the effective sample size of each set ``(sets,)``, :math:`(\\sum w)^2/\\sum w^2`;
-    ``resampled``, whether the set was drawn anew ``(sets,)``; ``log_mean``, the logarithm of the mean weight
-    ``(sets,)``: the exponential of its sum over the levels estimates p(y), up to the potential's constant factor,
-    without bias.
-
-    Example:
-        >>> ParticleInfo(0.5, torch.ones(1), torch.tensor([False]), torch.zeros(1)).t
-        0.5
-    """
-
-    t: float
-    ess: Tensor
-    resampled: Tensor
-    log_mean: Tensor
+from ...solvers.particles import ParticleInfo, Particles, Twisted
+from ..rules import PiGDM, Rule, look
+from .base import InverseSolver
 
 
 class _Memory(NamedTuple):
@@ -108,81 +86,30 @@ class TwistedSMC(InverseSolver):
             raise InvalidArgumentError(
                 f"`twist` must be a rule with a density p(y|x_t), PiGDM() or DPS(), got {self.twist.name!r}."
             )
-        if self.particles is not None:
-            check_integer("particles", self.particles, low=1)
-        check_number("threshold", self.threshold, low=0.0, high=1.0)
-        if self.record is not None and not callable(self.record):
-            raise InvalidTypeError(f"`record` must be callable as record(info), got {self.record!r}.")
+        self._weights()
         if isinstance(self.twist, PiGDM):
             self.measurement.solvable(self.name)
 
+    def _weights(self) -> Particles:
+        return Particles(self.particles, self.threshold, self.record)
+
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The measurements and the weights."""
-        count = len(x) if self.particles is None else self.particles
-        if len(x) % count:
-            raise InvalidArgumentError(
-                f"`particles` must divide the batch of {len(x)} into whole sets, got {count}; take a batch of "
-                f"{math.ceil(len(x) / count) * count}."
-            )
+        log_weight = self._weights().init(x)
         if isinstance(process.sde, AffineSDE):
             self.twist.ready(self.measurement, process.sde)
-        return _Memory(self.measurement.of(x), torch.zeros(len(x), dtype=torch.float64, device=x.device))
+        return _Memory(self.measurement.of(x), log_weight)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        known = look(process.estimate, x, start, self.tally, True)
-        potential, log_weight = self._weigh(known, state)
-        guided = self.twist.apply(known, self.measurement, state.y)
-        rows, log_weight = self._select(log_weight, start, noise, x, False)
-        x, data, guided, potential = x[rows], known.data[rows], guided[rows], potential[rows]
-        mean, std = posterior_step(x, guided, start, stop)
-        plain, _ = posterior_step(x, data, start, stop)
-        z = noise.normal(x)
-        moved = mean + expand(std, x) * z
-        shift = (mean - plain).double() / expand(std, x)
-        # ln p - ln q of the same point: -|z + shift|^2/2 + |z|^2/2
-        ratio = -(shift * (z.double() + 0.5 * shift)).flatten(1).sum(1)
-        memory = _Memory(state.y, log_weight - potential + ratio)
-        if process.steps_left(stop) != 0:
-            return StepResult(moved, memory)
-        last = look(process.estimate, moved, stop, self.tally, False)
-        rows, log_weight = self._select(self._weigh(last, memory)[1], stop, noise, moved, True)
-        return StepResult(moved[rows], _Memory(state.y, log_weight))
+        y = state.y
 
-    def _weigh(self, known: Known, memory: _Memory) -> tuple[Tensor, Tensor]:
-        """The potential and the weight of each particle."""
-        potential = self.twist.log_likelihood(known, self.measurement, memory.y).double()
-        weight = memory.log_weight + potential
-        lost = ~torch.isfinite(weight)
-        if bool(lost.any()):
-            raise StepFailed(
-                NonFiniteError(
-                    f"The weights of {int(lost.sum())} of {len(lost)} particles are not finite at "
-                    f"t={known.node.t:.6g}; check the network at this time (scoresde.check_score), or take more steps.",
-                    stage="score",
-                    t=float(known.node.t),
-                    indices=lost.nonzero()[:5, 0].tolist(),
-                ),
-                lost,
-            )
-        return potential, weight
+        def ask(x: Tensor, node: Node, proposes: bool) -> Twisted:
+            known = look(process.estimate, x, node, self.tally, proposes)
+            log_twist = self.twist.log_likelihood(known, self.measurement, y)
+            guided = self.twist.apply(known, self.measurement, y) if proposes else None
+            return Twisted(known.data, guided, log_twist)
 
-    def _select(self, log_weight: Tensor, node: Node, noise: Noise, x: Tensor, always: bool) -> tuple[Tensor, Tensor]:
-        """Which particles go on, and their weights, of mean 1 in each set."""
-        count = len(x) if self.particles is None else self.particles
-        sets = log_weight.reshape(-1, count)
-        weights = sets.softmax(1)
-        ess = 1 / weights.square().sum(1)
-        drawn = torch.full_like(ess, always, dtype=torch.bool) | (ess < self.threshold * count)
-        # one uniform number a set: a normal draw through its distribution function
-        place = torch.special.ndtr(noise.normal(x.new_empty(len(x), 1)).double().reshape(-1, count)[:, :1])
-        marks = (torch.arange(count, device=x.device) + place) / count
-        chosen = torch.searchsorted(weights.cumsum(1), marks).clamp_max(count - 1)
-        stay = torch.arange(count, device=x.device).expand_as(chosen)
-        rows = torch.where(drawn[:, None], chosen, stay)
-        log_mean = sets.logsumexp(1) - math.log(count)
-        kept = torch.where(drawn[:, None], torch.zeros_like(sets), sets - log_mean[:, None])
-        if self.record is not None:
-            self.record(ParticleInfo(float(node.t), ess, drawn, log_mean))
-        first = count * torch.arange(len(rows), device=x.device)[:, None]
-        return (rows + first).flatten(), kept.flatten()
+        last = process.steps_left(stop) == 0
+        x, log_weight = self._weights().step(x, ask, start, stop, state.log_weight, last, noise)
+        return StepResult(x, _Memory(y, log_weight))
