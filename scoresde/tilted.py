@@ -47,6 +47,7 @@ def sample_tilted(
     particles: int | None = None,
     threshold: float = 0.5,
     record: Callable[[ParticleInfo], Any] | None = None,
+    data_std: float = 1.0,
     **options: Any,
 ) -> TiltedSamples:
     r"""Sample the tilted law :math:`p(x)\,p(y|x)^w` that a guided score aims at and, for :math:`w \neq 1`, misses: by
@@ -68,6 +69,7 @@ def sample_tilted(
             ``context`` is to be the same for all particles of a set.
         threshold: the share of effective particles below which a set is drawn anew.
         record: called with a `scoresde.solvers.ParticleInfo` at each level.
+        data_std: about the data's standard deviation; see `scoresde.solvers.SMC`.
         **options: of `scoresde.solve`: ``shape``, ``steps``, ``seed``, ``context``, …
 
     Raises:
@@ -91,7 +93,7 @@ def sample_tilted(
             f"`method` is the particle method here, got {options['method']!r}; other methods are those of solve."
         )
     log = ParticleLog(record)
-    solution = solve(sde, score_fn, x, method=SMC(particles, threshold, log), **options)
+    solution = solve(sde, score_fn, x, method=SMC(particles, threshold, log, data_std), **options)
     if not log.infos:
         raise InvalidArgumentError("`x` has no samples, or the solve no step: there is nothing to weigh.")
     return TiltedSamples(solution.x, log.ess, log.resampled, log.log_evidence, solution)

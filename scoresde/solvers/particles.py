@@ -51,6 +51,8 @@ class ParticleLog:
     """
 
     def __init__(self, then: Callable[[ParticleInfo], Any] | None = None) -> None:
+        if then is not None and not callable(then):
+            raise InvalidTypeError(f"`record` must be callable as record(info), got {then!r}.")
         self.then = then
         self.infos: list[ParticleInfo] = []
 
@@ -106,6 +108,7 @@ class Particles:
         count: of a set; None: the batch is one set.
         threshold: sets whose effective sample size is below this share are drawn anew, by systematic resampling.
         record: called with a `ParticleInfo` at each level.
+        data_std: :math:`\sqrt v`: the steps of p and q have the variance that is exact for data :math:`N(m, vI)`.
 
     Example:
         >>> Particles(4, 0.5).count
@@ -115,8 +118,10 @@ class Particles:
     count: int | None = None
     threshold: float = 0.5
     record: Callable[[ParticleInfo], Any] | None = field(default=None, repr=False)
+    data_std: float = 0.0
 
     def __post_init__(self) -> None:
+        check_number("data_std", self.data_std, low=0.0)
         if self.count is not None:
             check_integer("particles", self.count, low=1)
         check_number("threshold", self.threshold, low=0.0, high=1.0)
@@ -158,9 +163,9 @@ class Particles:
         known = look(x, start, True)
         rows, log_weight = self.select(self._weighed(log_weight, known, start), start, noise, x, False)
         x, data, guided, log_twist = (v[rows] for v in (x, *known))  # type: ignore[index]
-        mean, std = posterior_step(x, guided, start, stop)
+        mean, _ = posterior_step(x, guided, start, stop)
         plain, _ = posterior_step(x, data, start, stop)
-        z = noise.normal(x)
+        std, z = self.std(start, stop), noise.normal(x)
         moved = mean + expand(std, x) * z
         shift = (mean - plain).double() / expand(std, x)
         # ln p - ln q of the same point: -|z + shift|^2/2 + |z|^2/2
@@ -171,6 +176,14 @@ class Particles:
         log_weight = self._weighed(log_weight, look(moved, stop, False), stop)
         rows, log_weight = self.select(log_weight, stop, noise, moved, True)
         return moved[rows], log_weight
+
+    def std(self, start: Node, stop: Node) -> Scalar:
+        r"""The standard deviation of a step: with gain a of the data estimate and :math:`r_s^2`, the variance of
+        :math:`x_0` given :math:`x_s` for data N(m, v I), it is :math:`\sqrt{\tilde\sigma^2 + a^2r_s^2}`."""
+        _, gain, std = posterior_weights(start, stop)
+        noise, data = start.sigma * start.sigma, self.data_std * self.data_std
+        spread = noise * data / (start.alpha * start.alpha * data + noise)
+        return (std * std + gain * gain * spread) ** 0.5
 
     def _weighed(self, log_weight: Tensor, known: Twisted, node: Node) -> Tensor:
         """The weights with the twist at a level."""

@@ -41,6 +41,9 @@ class SMC(Solver):
         threshold: 0 to 1, the share of effective particles below which a set is drawn anew; 1 resamples always. At the
             end the particles are always drawn anew, so that they have equal weights.
         record: called with a `ParticleInfo` at each level; a `ParticleLog` keeps them.
+        data_std: :math:`\sqrt v`, about the data's standard deviation: the chain's steps have the variance that is
+            exact for data :math:`N(m, vI)`. 0 is the small variance of `Ancestral`; 1 on a variance preserving process
+            its large one. It changes how fast the chain's law tends to the data's, not the limit.
 
     Differs from:
         the published sampler, which resamples at every level, and is for inverse problems
@@ -63,6 +66,7 @@ class SMC(Solver):
     particles: int | None = None
     threshold: float = 0.5
     record: Callable[[ParticleInfo], Any] | None = field(default=None, repr=False)
+    data_std: float = 1.0
 
     name: ClassVar[str] = "smc"
     kind: ClassVar[str] = "sde"
@@ -75,7 +79,7 @@ class SMC(Solver):
         self._weights()
 
     def _weights(self) -> Particles:
-        return Particles(self.particles, self.threshold, self.record)
+        return Particles(self.particles, self.threshold, self.record, self.data_std)
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
