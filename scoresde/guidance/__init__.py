@@ -14,11 +14,13 @@ solvers that ask for estimates get estimates, with :math:`x = \alpha\hat x + \si
 `negation`               :math:`b + w(b - s)`: what does not have one
 `mixture`                :math:`\sum_i r_i s_i`: what has one of them; needs densities
 `temperature`            a law drawn together, or spread
+`tall`                   the posterior of many observations, from those of single ones
 ======================== ===========================================================================
 
 With :math:`w \neq 1` the guided score at time t is that of the tilted law :math:`p_t(x)\,p(y|x_t)^w`, but these laws
 are not diffusions of the one at t = 0: neither the probability flow nor the reverse SDE of the guided score ends in
-:math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which know one level only, do.
+:math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which know one level only, do, and so do the
+particles of `scoresde.sample_tilted`.
 """
 
 from .classifier import classifier_guidance
@@ -27,6 +29,7 @@ from .conditional import conditional
 from .likelihood import likelihood_guidance
 from .mixture import mixture
 from .noisy import NoisyClassifier
+from .tall import tall
 from .temperature import temperature
 
 __all__ = [
@@ -39,5 +42,6 @@ __all__ = [
     "mixture",
     "negation",
     "product",
+    "tall",
     "temperature",
 ]

@@ -60,7 +60,7 @@ def ask_together(
             continue
         count, asked = len(group), [questions[i] for i in group]
         context = {k: _joined([q.context[k] for q in asked], x) for k in asked[0].context}
-        whole = ask(asked[0].root, torch.cat([x] * count), Node(*(_repeated(v, count) for v in node)), context)
+        whole = ask(asked[0].root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), context)
         answers.update(zip(group, _cut(whole, count), strict=True))
     return [answers[i] for i in range(len(questions))]
 
@@ -89,7 +89,7 @@ def _joined(values: Sequence[Any], x: Tensor) -> Any:
     return torch.cat([per_row(v, x) for v in values]) if _is_rows(values[0], x) else values[0]
 
 
-def _repeated(value: Any, count: int) -> Any:
+def repeated(value: Any, count: int) -> Any:
     return torch.cat([value] * count) if isinstance(value, Tensor) and value.ndim else value
 
 

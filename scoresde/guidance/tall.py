@@ -1,0 +1,277 @@
+r"""The posterior of many observations from the posteriors of single ones.
+
+For observations that are independent given :math:`\theta`, Bayes' rule gives the law of clean given noisy parameters,
+
+.. math:: p(\theta_0|\theta_t, x_{1:n}) \propto p(\theta_0|\theta_t)^{1-n}\prod_i p(\theta_0|\theta_t, x_i).
+
+With every factor taken for a Gaussian of its own mean, which is the data estimate of its score, and of precision P, the
+mean of the product is a weighted mean of data estimates, and so is its score of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._signatures import accepts
+from .._tensors import check_integer
+from .._wrappers import ScoreFn, Wrapper
+from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..sdes import AffineSDE, Estimate, Node
+from ..targets.base import Target
+from .together import repeated
+
+
+class Tall(Wrapper):
+    """See `tall`."""
+
+    def __init__(
+        self,
+        score_fn: ScoreFn,
+        prior: Target | ScoreFn,
+        observations: Mapping[str, Tensor],
+        covariances: Tensor | None,
+        prior_covariance: Tensor | None,
+        chunk: int | None,
+        sde: AffineSDE | None,
+    ) -> None:
+        known = sde if sde is not None else getattr(score_fn, "sde", None)
+        if isinstance(prior, Target) and not isinstance(known, AffineSDE):
+            raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
+        super().__init__((score_fn, prior.score(known) if isinstance(prior, Target) else prior), sde)
+        self.observations = _observations(score_fn, observations)
+        self.count = len(next(iter(self.observations.values())))
+        self.chunk = self.count if chunk is None else check_integer("chunk", chunk, low=1)
+        self.precisions: Tensor | None = None
+        if covariances is not None:
+            self.precisions = _precisions("covariances", covariances, self.count)  # (n, D, D)
+            wide = _moments_of(prior) if prior_covariance is None else prior_covariance
+            self.base = _precisions("prior_covariance", wide[None], 1)[0]
+            if self.base.shape != self.precisions.shape[1:]:
+                raise InvalidArgumentError(
+                    f"`covariances` are of {self.precisions.shape[1]} parameters, the prior's of {len(self.base)}."
+                )
+            self.total = self.precisions.sum(0) + (1 - self.count) * self.base
+            least = float(torch.linalg.eigvalsh(self.total)[0])
+            if least <= 0:
+                raise InvalidArgumentError(
+                    f"`covariances` are wider than the prior's in some direction, so that the product of {self.count} "
+                    f"posteriors has none (the smallest eigenvalue of its precision is {least:.3g}); estimate them "
+                    f"from more samples, or leave them out for those of the network's Jacobian."
+                )
+        elif prior_covariance is not None:
+            raise InvalidArgumentError("`prior_covariance` is used with `covariances` only; leave it out.")
+        self.has_noise_limit = self.has_noise_limit and self.precisions is not None
+        self.has_variance = False
+
+    def accepts(self, name: str) -> bool:
+        """As the score function, but for the observations."""
+        return name not in self.observations and accepts(self.score_fns[0], name)
+
+    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        prior = self.score_fns[1]
+        joint = self._by_jacobians if self.precisions is None else self._by_covariances
+        return joint(x, node, prior, context)
+
+    def _by_covariances(self, x: Tensor, node: Node, prior: ScoreFn, context: dict[str, Any]) -> Estimate:
+        base = self.ask(prior, x, node, {})
+        alpha2, sigma2 = (_square(v, x) for v in (node.alpha, node.sigma))
+        one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)
+        factor = torch.linalg.cholesky(self.total.to(x.device) * sigma2 + one * alpha2)  # (D, D), or (batch, D, D)
+        off = [torch.zeros_like(v, dtype=torch.float64) for v in base]
+        for rows in range(0, self.count, self.chunk):
+            some = self.precisions[rows : rows + self.chunk].to(x.device)  # type: ignore[index]
+            for i, estimate in enumerate(self._asked(x, node, rows, context)):
+                weight = torch.cholesky_solve(some[i] * sigma2 + one * alpha2, factor)
+                off = [o + _times(weight, e - b) for o, e, b in zip(off, estimate, base, strict=True)]
+        return base._replace(data=base.data + off[0].to(x.dtype), noise=base.noise + off[1].to(x.dtype))
+
+    def _by_jacobians(self, x: Tensor, node: Node, prior: ScoreFn, context: dict[str, Any]) -> Estimate:
+        base, wide = self._with_jacobian(x, lambda y: [self.ask(prior, y, node, {})])
+        total, weighted = (1 - self.count) * wide[0], [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
+        for rows in range(0, self.count, self.chunk):
+            estimates, narrow = self._with_jacobian(x, lambda y, rows=rows: self._asked(y, node, rows, context))
+            total = total + narrow.sum(0)
+            for estimate, inverse in zip(estimates, narrow, strict=True):
+                parts = zip(weighted, estimate, base[0], strict=True)
+                weighted = [w + _times(inverse, e - b) for w, e, b in parts]
+        total = (total + total.mT) / 2
+        data, noise = (_times(torch.linalg.inv(total + _lacking(total, node, x)), w) for w in weighted)
+        return base[0]._replace(data=base[0].data + data.to(x.dtype), noise=base[0].noise + noise.to(x.dtype))
+
+    def _with_jacobian(self, x: Tensor, ask: Any) -> tuple[list[Estimate], Tensor]:
+        r"""Estimates, and the inverses of the Jacobians of :math:`\hat x`, ``(estimates, batch, D, D)`` float64."""
+        outside = torch.is_grad_enabled() and x.requires_grad
+        with torch.inference_mode(False), torch.enable_grad():
+            y = x if outside else x.detach().clone().requires_grad_()
+            estimates = ask(y)
+            data = torch.stack([e.data for e in estimates]).flatten(2)  # (estimates, batch, D)
+            if not data.requires_grad:
+                raise ScoreFnError(
+                    "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); give "
+                    "`covariances` to do without its Jacobian."
+                )
+            rows = []
+            for one in data:
+                slopes = [
+                    torch.autograd.grad(one[:, d].sum(), y, retain_graph=True, create_graph=outside)[0].flatten(1)
+                    for d in range(data.shape[2])
+                ]
+                rows.append(torch.stack(slopes, dim=1))
+        jacobian = torch.stack(rows).to(torch.float64)
+        if not outside:
+            estimates, jacobian = [Estimate(*(v.detach() for v in e)) for e in estimates], jacobian.detach()
+        return estimates, torch.linalg.inv(jacobian)
+
+    def _asked(self, x: Tensor, node: Node, first: int, context: dict[str, Any]) -> list[Estimate]:
+        """The estimates given some observations, in one call."""
+        some = {k: v[first : first + self.chunk].to(x.device) for k, v in self.observations.items()}
+        count = len(next(iter(some.values())))
+        given = {k: repeated(v, count) for k, v in context.items() if self.accepts(k)}
+        given |= {k: v.repeat_interleave(len(x), 0) for k, v in some.items()}
+        whole = self.ask(self.score_fns[0], torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)
+        return [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole[:2]), strict=True)]
+
+
+def _times(matrix: Tensor, v: Tensor) -> Tensor:
+    """A matrix ``(D, D)`` or ``(batch, D, D)`` times flattened events, in float64."""
+    flat = v.flatten(1).to(torch.float64)
+    return (matrix @ flat[..., None])[..., 0].reshape(v.shape)
+
+
+def _square(value: Any, x: Tensor) -> Any:
+    """Of a float, or one a sample against ``(batch, D, D)``."""
+    return (value * value).to(x.device).reshape(-1, 1, 1) if isinstance(value, Tensor) and value.ndim else value * value
+
+
+def _lacking(total: Tensor, node: Node, x: Tensor) -> Tensor:
+    r"""What a precision, over :math:`\alpha/\sigma^2`, lacks to that of the noise alone, :math:`\alpha`, without which
+    the product of the factors would have no width."""
+    with torch.no_grad():
+        floor = node.alpha.to(x.device)[:, None] if isinstance(node.alpha, Tensor) and node.alpha.ndim else node.alpha
+        values, axes = torch.linalg.eigh(total)
+        return axes * (floor - values).clamp_min(0)[:, None] @ axes.mT
+
+
+def _observations(score_fn: ScoreFn, given: Any) -> dict[str, Tensor]:
+    if not isinstance(given, Mapping) or not given:
+        raise InvalidTypeError(
+            "`observations` must be a mapping from the names of the context to tensors (n, …), such as {'y': y}, got "
+            f"{type(given).__name__}."
+        )
+    for name, value in given.items():
+        if name in ("x", "t", "node") or not accepts(score_fn, name):
+            raise InvalidArgumentError(
+                f"`observations` must have names that the score function takes besides x and t, got {name!r}."
+            )
+        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InvalidArgumentError(f"`observations[{name!r}]` must be a tensor (n, …), one entry each, got {got}.")
+    if len({len(v) for v in given.values()}) > 1:
+        sizes = {k: len(v) for k, v in given.items()}
+        raise InvalidArgumentError(f"`observations` must have as many entries under every name, got {sizes}.")
+    return {k: v.detach() for k, v in given.items()}
+
+
+def _precisions(name: str, given: Any, count: int) -> Tensor:
+    """The inverses of covariances ``(count, D, D)``, or of variances ``(count, D)``, float64."""
+    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
+        raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(given).__name__}.")
+    cov = given.detach().to("cpu", torch.float64)
+    cov = torch.diag_embed(cov) if cov.ndim == 2 else cov
+    if cov.ndim != 3 or len(cov) != count or cov.shape[1] != cov.shape[2]:
+        lead = "" if name == "prior_covariance" else f"{count}, "
+        raise InvalidArgumentError(
+            f"`{name}` must be ({lead}D, D) over the flattened event, or variances ({lead}D), got {tuple(given.shape)}."
+        )
+    if not bool(cov.isfinite().all()) or not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-8):
+        raise InvalidArgumentError(f"`{name}` must be finite and symmetric.")
+    least = float(torch.linalg.eigvalsh(cov)[:, 0].min())
+    if least <= 0:
+        raise InvalidArgumentError(f"`{name}` must be positive definite; the smallest eigenvalue is {least:.3g}.")
+    inverse = torch.linalg.inv((cov + cov.mT) / 2)
+    return (inverse + inverse.mT) / 2
+
+
+def _moments_of(prior: Any) -> Tensor:
+    """The covariance ``(D, D)`` of a target."""
+    if not isinstance(prior, Target):
+        raise InvalidArgumentError(
+            "`prior_covariance` is missing, and the prior is no target; estimate it from parameters of the prior, as "
+            "torch.cov(theta.mT)."
+        )
+    log_weights, means, covs = prior._moments()
+    weights = log_weights.exp()
+    mean = weights @ means
+    away = means - mean
+    return torch.einsum("k,kij->ij", weights, covs) + torch.einsum("k,ki,kj->ij", weights, away, away)
+
+
+def tall(
+    score_fn: ScoreFn,
+    prior: Target | ScoreFn,
+    observations: Mapping[str, Tensor],
+    *,
+    covariances: Tensor | None = None,
+    prior_covariance: Tensor | None = None,
+    chunk: int | None = None,
+    sde: AffineSDE | None = None,
+) -> Tall:
+    r"""The posterior of parameters :math:`\theta` given n observations, from a network that knows the posterior of one:
+
+    .. math:: s = s_\lambda + \sum_i\Lambda^{-1}P_i\,(s_i - s_\lambda), \qquad
+              \Lambda = \sum_i P_i + (1-n)P_\lambda,
+
+    with :math:`s_i` the score of :math:`p_t(\theta|x_i)`, :math:`s_\lambda` the prior's, and P the precisions of
+    :math:`p(\theta_0|\theta_t, x_i)` and :math:`p(\theta_0|\theta_t)`. With ``covariances`` :math:`\Sigma_i` of the
+    single posteriors they are :math:`P_i = \Sigma_i^{-1} + (\alpha^2/\sigma^2)I` (GAUSS); without, they are taken from
+    the Jacobian of the network, :math:`P_i^{-1} = (\sigma^2/\alpha)\,\partial\hat\theta_i/\partial\theta_t` (JAC).
+
+    Facts:
+        One call of the network for all observations, and one of the prior; without ``covariances`` as many products
+        with each Jacobian as there are parameters. Exact where the prior and the posteriors are Gaussian; with one
+        observation it is that one's posterior; and at the data end, where :math:`\Lambda^{-1}P_i \to I`, the score is
+        the right one, so that ``method="langevin"`` with many levels has no bias of the composition. Elsewhere it is an
+        approximation. Any solver takes it.
+
+    Args:
+        score_fn: ``score_fn(x, t, **context)``, of the parameters given one observation; every row its own. It sees
+            n times the batch.
+        prior: a target, or the score function of the prior.
+        observations: ``{name: (n, …) tensor}``: what the network gets as context.
+        covariances: ``(n, D, D)`` over the flattened event, or variances ``(n, D)``, for example of samples of the
+            single posteriors.
+        prior_covariance: ``(D, D)``; a target knows its own.
+        chunk: observations in a call, to bound memory; None: all.
+        sde: the process, if neither knows it.
+
+    Raises:
+        InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no law.
+        ScoreFnError: in a call, the Jacobian is needed and the gradient is blocked.
+
+    Differs from:
+        Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same law, for
+        Langevin moves only. With weights 1 and the prior as ``base``, `product` has the first part. What :math:`\Lambda` of the
+        Jacobians lacks to :math:`\alpha^2/\sigma^2` is added here, as the precision of a flat law.
+
+    Example:
+        >>> sde, prior = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 1.0)
+        >>> def network(x, t, y):  # the exact score of theta given y = theta + n, n ~ N(0, 1): N(y/2, 1/2)
+        ...     alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+        ...     return -(x - alpha * y / 2) / (alpha**2 / 2 + sigma**2)
+        >>> y = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> posterior = tall(network, prior, {"y": y}, covariances=torch.full((3, 1), 0.5), sde=sde)
+        >>> x = scoresde.solve(sde, posterior, method="dpmpp_2m_sde", shape=(2000, 1), seed=0).x
+        >>> abs(float(x.mean()) - 1.5) < 0.05, abs(float(x.var()) - 0.25) < 0.03  # N(6/4, 1/4)
+        (True, True)
+
+    References:
+        Linhart et al. (2024), Diffusion posterior sampling for simulation-based inference in tall data settings.
+        https://arxiv.org/abs/2404.07593
+        Geffner, Papamakarios, Mnih (2023), Compositional Score Modeling for Simulation-based Inference.
+        https://arxiv.org/abs/2209.14249
+    """
+    return Tall(score_fn, prior, observations, covariances, prior_covariance, chunk, sde)
