@@ -24,6 +24,8 @@ from ..sdes import AffineSDE, Estimate, Node
 from ..targets.base import Target
 from .together import repeated
 
+_FLOOR = 1e-6  # of a precision, in units of that of the noise
+
 
 class Tall(Wrapper):
     """See `tall`."""
@@ -38,7 +40,7 @@ class Tall(Wrapper):
         chunk: int | None,
         sde: AffineSDE | None,
     ) -> None:
-        known = sde if sde is not None else getattr(score_fn, "sde", None)
+        known: Any = sde if sde is not None else getattr(score_fn, "sde", None)
         if isinstance(prior, Target) and not isinstance(known, AffineSDE):
             raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
         super().__init__((score_fn, prior.score(known) if isinstance(prior, Target) else prior), sde)
@@ -92,14 +94,17 @@ class Tall(Wrapper):
     def _by_jacobians(self, x: Tensor, node: Node, prior: ScoreFn, context: dict[str, Any]) -> Estimate:
         base, wide = self._with_jacobian(x, lambda y: [self.ask(prior, y, node, {})])
         total, weighted = (1 - self.count) * wide[0], [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
+        widest = total.new_full((len(x),), torch.inf)
         for rows in range(0, self.count, self.chunk):
             estimates, narrow = self._with_jacobian(x, lambda y, rows=rows: self._asked(y, node, rows, context))
-            total = total + narrow.sum(0)
+            total, widest = total + narrow.sum(0), torch.minimum(widest, _least(narrow).amin(0))
             for estimate, inverse in zip(estimates, narrow, strict=True):
                 parts = zip(weighted, estimate, base[0], strict=True)
                 weighted = [w + _times(inverse, e - b) for w, e, b in parts]
         total = (total + total.mT) / 2
-        data, noise = (_times(torch.linalg.inv(total + _lacking(total, node, x)), w) for w in weighted)
+        floor = widest.clamp_min(_FLOOR * float(torch.as_tensor(node.alpha).min()))
+        inverse = torch.linalg.inv(total + _lacking(total, floor))
+        data, noise = (_times(inverse, w) for w in weighted)
         return base[0]._replace(data=base[0].data + data.to(x.dtype), noise=base[0].noise + noise.to(x.dtype))
 
     def _with_jacobian(self, x: Tensor, ask: Any) -> tuple[list[Estimate], Tensor]:
@@ -109,7 +114,7 @@ class Tall(Wrapper):
             y = x if outside else x.detach().clone().requires_grad_()
             estimates = ask(y)
             data = torch.stack([e.data for e in estimates]).flatten(2)  # (estimates, batch, D)
-            if not data.requires_grad:
+            if not all(part.requires_grad for e in estimates for part in e):
                 raise ScoreFnError(
                     "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); give "
                     "`covariances` to do without its Jacobian."
@@ -147,13 +152,16 @@ def _square(value: Any, x: Tensor) -> Any:
     return (value * value).to(x.device).reshape(-1, 1, 1) if isinstance(value, Tensor) and value.ndim else value * value
 
 
-def _lacking(total: Tensor, node: Node, x: Tensor) -> Tensor:
-    r"""What a precision, over :math:`\alpha/\sigma^2`, lacks to that of the noise alone, :math:`\alpha`, without which
-    the product of the factors would have no width."""
+def _least(matrices: Tensor) -> Tensor:
+    """The smallest eigenvalues of matrices ``(…, D, D)``."""
+    return torch.linalg.eigvalsh((matrices + matrices.mT).detach() / 2)[..., 0]
+
+
+def _lacking(total: Tensor, floor: Tensor) -> Tensor:
+    """What symmetric matrices ``(batch, D, D)`` lack to eigenvalues of ``floor`` ``(batch,)``."""
     with torch.no_grad():
-        floor = node.alpha.to(x.device)[:, None] if isinstance(node.alpha, Tensor) and node.alpha.ndim else node.alpha
         values, axes = torch.linalg.eigh(total)
-        return axes * (floor - values).clamp_min(0)[:, None] @ axes.mT
+        return axes * (floor[:, None] - values).clamp_min(0)[:, None] @ axes.mT
 
 
 def _observations(score_fn: ScoreFn, given: Any) -> dict[str, Tensor]:
@@ -254,8 +262,9 @@ def tall(
 
     Differs from:
         Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same law, for
-        Langevin moves only. With weights 1 and the prior as ``base``, `product` has the first part. What :math:`\Lambda` of the
-        Jacobians lacks to :math:`\alpha^2/\sigma^2` is added here, as the precision of a flat law.
+        Langevin moves only. (Without the factor 1 - t it is `product`, with the prior as ``base``.)
+        Linhart et al., in that what :math:`\Lambda` of the Jacobians lacks to the smallest precision of the single
+        posteriors is added, as the precision of a flat law: the joint posterior is no wider than the widest of them.
 
     Example:
         >>> sde, prior = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 1.0)

@@ -1,0 +1,283 @@
+"""The posterior of many observations: exact on Gaussians, and measured on a mixture."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import guidance, targets
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+PROCESSES = {"vp": SDE, "ve": scoresde.VESDE(), "edm": scoresde.EDMSDE(), "flow": scoresde.FlowSDE()}
+
+# A conjugate model: theta ~ N(m, S), y = A theta + n, n ~ N(0, 0.5 I)
+PRIOR = targets.Gaussian(
+    torch.tensor([0.5, -0.3, 0.1], dtype=F64),
+    torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.2, -0.2], [0.0, -0.2, 0.8]], dtype=F64),
+)
+A = torch.tensor([[1.0, -0.4, 0.2], [0.3, 0.9, 0.0]], dtype=F64)
+NOISE = 0.5**0.5
+Y = torch.tensor([[0.4, 1.0], [-1.0, 0.2], [0.7, 0.3], [1.5, -0.2], [0.1, 0.9]], dtype=F64)
+COVARIANCE = PRIOR.posterior(A, Y[0], NOISE)._moments().covs[0]
+EXACT = PRIOR.posterior(A.repeat(len(Y), 1), Y.flatten(), NOISE)
+
+
+class Single:
+    """The exact score of theta given one y, a network in all but name."""
+
+    rowwise = True
+
+    def __init__(self, sde: scoresde.AffineSDE) -> None:
+        self.process, self.rows = sde, []
+        base, *units = (
+            PRIOR.posterior(A, e, NOISE)._moments().means[0] for e in (torch.zeros(2, dtype=F64), *torch.eye(2).to(F64))
+        )
+        self.base, self.gain = base, torch.stack(units) - base
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        mean = self.base + y @ self.gain
+        alpha, sigma = self.process.alpha(t).to(x)[:, None], self.process.sigma(t).to(x)[:, None]
+        spread = alpha[:, None] ** 2 * COVARIANCE.to(x) + sigma[:, None] ** 2 * torch.eye(3).to(x)
+        return -torch.linalg.solve(spread, (x - alpha * mean)[..., None])[..., 0]
+
+
+def posterior(sde: scoresde.AffineSDE = SDE, gauss: bool = True, **options: Any):
+    covariances = COVARIANCE.expand(len(Y), 3, 3) if gauss else None
+    return guidance.tall(Single(sde), PRIOR, {"y": Y}, covariances=covariances, sde=sde, **options)
+
+
+def states(n: int = 4) -> Tensor:
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("gauss", [True, False])
+def test_it_is_the_diffused_posterior_of_a_conjugate_model(name: str, gauss: bool) -> None:
+    """To 1e-10 of its size at every time, for one time and for one a sample; and its parts make up the state."""
+    sde = PROCESSES[name]
+    score_fn, exact = posterior(sde, gauss), EXACT.score(sde)
+    spread = float(sde.prior.std)
+    for t in (sde.t_min, 0.3 * sde.t_max, 0.7 * sde.t_max, sde.t_max):
+        x = states() * (float(sde.sigma(t)) + 0.5) if spread > 1 else states()
+        truth = exact(x, t)
+        scale = float(truth.abs().max())
+        assert torch.allclose(score_fn(x, t), truth, rtol=1e-10, atol=1e-10 * scale)
+        node = sde.node(t)
+        data, noise = score_fn.estimate(x, node)
+        assert torch.allclose(node.alpha * data + node.sigma * noise, x, rtol=1e-10, atol=1e-9)
+        assert torch.allclose(data, exact.estimate(x, node).data, rtol=1e-9, atol=1e-8)
+    times = torch.linspace(sde.t_min, sde.t_max, 4, dtype=F64)
+    x = states()
+    assert torch.allclose(score_fn(x, times), exact(x, times), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("gauss", [True, False])
+def test_the_plain_sum_of_scores_is_far_away(gauss: bool) -> None:
+    """With the prior as base it is the product, which is not the diffused posterior but at the data end."""
+    parts = [guidance.conditional(Numbered(i), k=float(i)) for i in range(len(Y))]
+    naive = guidance.product(*parts, base=PRIOR.score(SDE))
+    x = states()
+    for t, least in ((0.1, 0.1), (0.5, 0.25)):
+        off = (naive(x, t) - EXACT.score(SDE)(x, t)).abs().max() / EXACT.score(SDE)(x, t).abs().max()
+        assert float(off) > least, off
+    t = SDE.t_min
+    off = (naive(x, t) - EXACT.score(SDE)(x, t)).abs().max() / EXACT.score(SDE)(x, t).abs().max()
+    assert float(off) < 0.01
+
+
+class Numbered(Single):
+    def __init__(self, i: int) -> None:
+        super().__init__(SDE)
+        self.y = Y[i]
+
+    def __call__(self, x: Tensor, t: Tensor, k: Tensor) -> Tensor:  # type: ignore[override]
+        return super().__call__(x, t, self.y.expand(len(x), -1))
+
+
+@pytest.mark.parametrize("gauss", [True, False])
+def test_one_call_for_all_observations_or_as_many_as_asked(gauss: bool) -> None:
+    x = states()
+    whole, parts = posterior(gauss=gauss), posterior(gauss=gauss, chunk=2)
+    assert torch.allclose(whole(x, 0.4), parts(x, 0.4), rtol=1e-12)
+    assert whole.score_fns[0].rows == [20] and parts.score_fns[0].rows == [8, 8, 4]
+    assert x.grad is None and not whole(x, 0.4).requires_grad
+
+
+def test_variances_stand_for_diagonal_covariances() -> None:
+    diagonal = COVARIANCE.diagonal().expand(len(Y), 3)
+    a, b = (
+        guidance.tall(Single(SDE), PRIOR.score(SDE), {"y": Y}, covariances=c, prior_covariance=p)
+        for c, p in (
+            (diagonal, torch.full((3,), 2.0)),
+            (torch.diag_embed(diagonal), 2.0 * torch.eye(3)),
+        )
+    )
+    assert torch.equal(a(states(), 0.4), b(states(), 0.4))
+
+
+@pytest.mark.parametrize(
+    "method", ["ddim", "unipc", "dpmpp_2m_sde", "euler_maruyama", "pc", "rk45", "adams", "ancestral"]
+)
+def test_every_kind_of_solver_takes_it(method: str) -> None:
+    """The same solve with the exact posterior's score."""
+    options = {} if method in ("rk45", "adams") else {"steps": 8}
+    x, exact = (
+        scoresde.solve(SDE, f, method=method, seeds=range(3), shape=(3, 3), dtype=F64, **options).x
+        for f in (posterior(), EXACT.score(SDE))
+    )
+    assert torch.allclose(x, exact, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("gauss", [True, False])
+def test_its_likelihood_is_the_log_posterior(gauss: bool) -> None:
+    """Gradients go through the Jacobians too."""
+    x = EXACT.sample(2, SDE, SDE.t_min, torch.Generator().manual_seed(0)).to(F64)
+    options = {"divergence": "exact", "check": False, "rtol": 1e-4, "atol": 1e-4}
+    got, exact = (
+        scoresde.log_likelihood(SDE, f, x, **options).log_prob for f in (posterior(gauss=gauss), EXACT.score(SDE))
+    )
+    assert torch.allclose(got, exact, atol=1e-3)
+    assert torch.allclose(got, EXACT.log_prob(x, SDE, SDE.t_min), atol=5e-3)
+
+
+# --- a mixture prior, where it is an approximation --------------------------------------------------------------------
+
+PAIR = targets.GaussianMixture(
+    torch.tensor([0.4, 0.6], dtype=F64), torch.tensor([[-1.0], [1.0]], dtype=F64), scales=0.5
+)
+
+
+class SingleOfPair:
+    """The exact score of theta given y = theta + n, n ~ N(0, 1), with `PAIR` as prior."""
+
+    rowwise = True
+    means, variance = torch.tensor([-1.0, 1.0], dtype=F64), 0.25
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        alpha, sigma = SDE.alpha(t).to(x)[:, None], SDE.sigma(t).to(x)[:, None]
+        logits = torch.tensor([0.4, 0.6], dtype=F64).log() - 0.5 * (y - self.means) ** 2 / (1 + self.variance)
+        means = self.means + self.variance / (1 + self.variance) * (y - self.means)
+        spread = alpha**2 * self.variance / (1 + self.variance) + sigma**2
+        away = (x - alpha * means) / spread
+        shares = (logits - 0.5 * away**2 * spread).softmax(1)
+        return -(shares * away).sum(1, keepdim=True)
+
+
+def of_pair(y: Tensor, gauss: bool = True):
+    laws = [PAIR.posterior(torch.eye(1, dtype=F64), v, 1.0) for v in y]
+    covariances = torch.stack([guidance.tall.__globals__["_moments_of"](law) for law in laws])
+    return guidance.tall(SingleOfPair(), PAIR, {"y": y}, covariances=covariances if gauss else None, sde=SDE)
+
+
+def law_of_pair(y: Tensor) -> targets.GaussianMixture:
+    return PAIR.posterior(torch.eye(1, dtype=F64), y.mean(0), 1 / math.sqrt(len(y)))
+
+
+OBSERVATIONS = torch.tensor([0.9, -0.8, 0.3, 1.4, -0.6, 0.2, 1.1, -0.3], dtype=F64)[:, None]
+
+
+@pytest.mark.parametrize("gauss", [True, False])
+def test_one_observation_is_its_own_posterior(gauss: bool) -> None:
+    y = OBSERVATIONS[:1]
+    x = torch.linspace(-2, 2, 9, dtype=F64)[:, None]
+    for t in (SDE.t_min, 0.3, SDE.t_max):
+        exact = law_of_pair(y).score(SDE)(x, t)
+        assert torch.allclose(of_pair(y, gauss)(x, t), exact, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("gauss", [True, False])
+def test_at_the_data_end_the_score_is_right_for_any_law(gauss: bool) -> None:
+    """The error goes with the variance of the noise that is left."""
+    x = torch.linspace(-1, 1, 9, dtype=F64)[:, None]
+    exact, score_fn = law_of_pair(OBSERVATIONS).score(SDE), of_pair(OBSERVATIONS, gauss)
+    times = (0.02, 0.01, 0.005)
+    errors = [float((score_fn(x, t) - exact(x, t)).abs().max()) for t in times]
+    variances = [float(SDE.sigma(t)) ** 2 for t in times]
+    assert errors[1] < 1.3 * errors[0] * variances[1] / variances[0], errors
+    assert errors[2] < 1.3 * errors[1] * variances[2] / variances[1], errors
+
+
+def ends(score_fn: Any) -> Tensor:
+    """The flow's end of 200 quantiles of the prior."""
+    z = torch.special.ndtri((torch.arange(200, dtype=F64) + 0.5) / 200)[:, None]
+    return scoresde.solve(SDE, score_fn, z, method="unipc", steps=60).x
+
+
+def test_the_bias_on_a_mixture_is_as_published() -> None:
+    """Mean and standard deviation of the documentation's table; Langevin moves have next to none (5 deviations)."""
+    law = law_of_pair(OBSERVATIONS)
+    variance = float(guidance.tall.__globals__["_moments_of"](law))
+    moments = law._moments()
+    mean = float(moments.log_weights.exp() @ moments.means[:, 0])
+    gauss, jac = (ends(of_pair(OBSERVATIONS, g)) for g in (True, False))
+    figures = [mean, variance**0.5, *(float(f(v)) for v in (gauss, jac) for f in (torch.mean, torch.std))]
+    assert figures == pytest.approx(TABLE, abs=0.006), figures
+    x = scoresde.solve(
+        SDE, of_pair(OBSERVATIONS), shape=(2000, 1), seed=0, method="langevin", snr=0.3, steps=400, dtype=F64
+    ).x
+    assert abs(float(x.mean()) - mean) < 5 * (variance / 2000) ** 0.5
+    assert abs(float(gauss.mean()) - mean) > 5 * (variance / 2000) ** 0.5
+
+
+TABLE = [0.428, 0.367, 0.534, 0.363, 0.513, 0.345]
+
+
+def test_where_the_jacobians_leave_no_width_there_is_a_floor() -> None:
+    """Between the modes of the single posteriors the product of their factors has a negative precision."""
+    y = torch.zeros(12, 1, dtype=F64)
+    score_fn = of_pair(y, gauss=False)
+    x = torch.linspace(-4, 4, 201, dtype=F64)[:, None]
+    for t in (0.05, 0.2, 0.5):
+        assert float(score_fn(x, t).abs().max()) < 100
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    single, y, cov = Single(SDE), {"y": Y}, COVARIANCE.expand(len(Y), 3, 3)
+    cases: list[tuple[str, Any]] = [
+        ("sde", lambda: guidance.tall(single, PRIOR, y)),
+        ("sde", lambda: guidance.tall(single, lambda x, t: -x, y)),
+        ("observations", lambda: guidance.tall(single, PRIOR, Y, sde=SDE)),
+        ("observations", lambda: guidance.tall(single, PRIOR, {}, sde=SDE)),
+        ("'z'", lambda: guidance.tall(single, PRIOR, {"z": Y}, sde=SDE)),
+        ("one entry each", lambda: guidance.tall(single, PRIOR, {"y": Y[:0]}, sde=SDE)),
+        ("covariances", lambda: guidance.tall(single, PRIOR, y, covariances=COVARIANCE, sde=SDE)),
+        ("covariances", lambda: guidance.tall(single, PRIOR, y, covariances=cov[1:], sde=SDE)),
+        ("covariances", lambda: guidance.tall(single, PRIOR, y, covariances=[1.0], sde=SDE)),
+        ("positive definite", lambda: guidance.tall(single, PRIOR, y, covariances=-cov, sde=SDE)),
+        (
+            "symmetric",
+            lambda: guidance.tall(single, PRIOR, y, covariances=cov + 0.1 * torch.ones(3, 3).tril(-1), sde=SDE),
+        ),
+        ("wider", lambda: guidance.tall(single, PRIOR, y, covariances=9 * cov, sde=SDE)),
+        ("prior_covariance", lambda: guidance.tall(single, PRIOR.score(SDE), y, covariances=cov)),
+        ("prior_covariance", lambda: guidance.tall(single, PRIOR, y, prior_covariance=COVARIANCE, sde=SDE)),
+        ("chunk", lambda: guidance.tall(single, PRIOR, y, chunk=0, sde=SDE)),
+        ("covariances", lambda: guidance.tall(lambda x, t, y: -x.detach(), PRIOR, y, sde=SDE)(states(), 0.5)),
+    ]
+    for match, make in cases:
+        with pytest.raises(scoresde.ScoreSDEError, match=match):
+            make()
+
+
+def test_a_context_of_the_solve_goes_to_the_network_beside_the_observations() -> None:
+    def network(x: Tensor, t: Tensor, y: Tensor, gain: Tensor) -> Tensor:
+        return -(x - gain[:, None] * y)
+
+    score_fn = guidance.tall(network, PRIOR, {"y": Y[:1].repeat(1, 2)[:, :3]}, sde=SDE)
+    gain = torch.tensor([1.0, 2.0], dtype=F64)
+    x = states(2)
+    assert torch.allclose(score_fn(x, 0.4, gain=gain), network(x, x, Y[:1].repeat(1, 2)[:, :3], gain), rtol=1e-9)
+    options = {"steps": 3, "method": "ddim"}
+    scoresde.solve(SDE, score_fn, x, context={"gain": gain}, **options)
+    with pytest.raises(scoresde.InvalidArgumentError, match="y"):
+        scoresde.solve(SDE, score_fn, x, context={"gain": gain, "y": Y[:2]}, **options)
