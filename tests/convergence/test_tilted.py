@@ -169,6 +169,19 @@ def test_the_steps_have_the_variances_of_the_ancestral_sampler(variance: str) ->
         assert torch.allclose(*ends, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("sde", [SDE, scoresde.EDMSDE(), scoresde.FlowSDE()], ids=repr)
+def test_steps_of_the_right_width_are_exact_for_gaussian_data(sde: scoresde.AffineSDE) -> None:
+    """One long step takes the variance at its start to that at its end."""
+    variance = 0.49
+    score_fn = targets.Gaussian(torch.zeros(1, dtype=F64), variance).score(sde)
+    start, stop = (sde.node(u * sde.t_max) for u in (0.8, 0.3))
+    x = torch.ones(1, 1, dtype=F64)
+    mean, _ = scoresde.solvers.particles.posterior_step(x, score_fn.estimate(x, start).data, start, stop)
+    before, after = (n.alpha**2 * variance + n.sigma**2 for n in (start, stop))
+    std = SMC(data_std=variance**0.5)._weights().std(start, stop)
+    assert float(mean) ** 2 * before + std**2 == pytest.approx(after, rel=1e-12)
+
+
 def test_the_chain_with_its_last_twist_tends_to_the_tilted_law() -> None:
     truth = tilted()
     errors = [(chain(n) - truth).abs()[[0, 1, 7]] for n in (20, 40, 80)]
@@ -230,7 +243,7 @@ def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
     points = torch.cartesian_prod(axis, axis)
     weight = (target.log_prob(points) + 3 * target.log_responsibilities(points)[:, 1]).softmax(0)
     truth = weight @ statistics(points)
-    sets, particles = 40, 256
+    sets, particles = 30, 256
     shape = (sets * particles, 2)
     values, plain = [], None
     for steps in (30, 60):
