@@ -379,6 +379,15 @@ def particles_table() -> str:
     return markdown(["", "distance", "mean effective share of the particles"], rows, record)
 
 
+def compositions_table() -> str:
+    """Mean and standard deviation of composed posteriors."""
+    record = load("compositions")
+    results = record["results"]
+    names = list(next(iter(results.values())))
+    rows = [[count, *("{:.2f}, {:.2f}".format(*row[name]) for name in names)] for count, row in results.items()]
+    return markdown(["observations", *names], rows, record)
+
+
 def systems_table() -> str:
     """The figures of ``benchmarks/results/systems.json``, and the picture."""
     try:
@@ -403,6 +412,7 @@ FILLED = {
     "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "guidance": {"<!-- guidance -->": guidance_table},
+    "inference": {"<!-- compositions -->": compositions_table},
     "inverse": {"<!-- inverse -->": inverse_table, "<!-- particles -->": particles_table},
     "measured": {
         "<!-- digits -->": digits_table,

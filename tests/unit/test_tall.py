@@ -210,8 +210,8 @@ def ends(score_fn: Any) -> Tensor:
     return scoresde.solve(SDE, score_fn, z, method="unipc", steps=60).x
 
 
-def test_the_bias_on_a_mixture_is_as_published() -> None:
-    """Mean and standard deviation of the documentation's table; Langevin moves have next to none (5 deviations)."""
+def test_the_bias_on_a_mixture_stays_what_it_is() -> None:
+    """Mean and standard deviation, exact and composed; Langevin moves have next to none (5 deviations)."""
     law = law_of_pair(OBSERVATIONS)
     variance = float(guidance.tall.__globals__["_moments_of"](law))
     moments = law._moments()
