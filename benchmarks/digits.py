@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,15 +70,21 @@ class Classifier(nn.Module):
         return self.layers(x)
 
 
-def train_classifier(images: Tensor, labels: Tensor, seed: int = 0, epochs: int = 40) -> Classifier:
-    """Train on freshly dequantised digits; everything is drawn from the seed."""
+def train_classifier(
+    images: Tensor,
+    labels: Tensor,
+    seed: int = 0,
+    epochs: int = 40,
+    view: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Classifier:
+    """Train on freshly dequantised digits, or what is seen of them; everything is drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Classifier().train()
         optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
         for _ in range(epochs):
             for rows in torch.randperm(len(images)).split(64):
-                loss = nn.functional.cross_entropy(net(grey_to_x(images[rows])), labels[rows])
+                loss = nn.functional.cross_entropy(net(view(grey_to_x(images[rows]))), labels[rows])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

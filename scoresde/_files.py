@@ -201,8 +201,8 @@ def _failure(error: OSError | ValueError, path: str | os.PathLike[str], size: in
 
 
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Say in one way that a file cannot be read, of the many in which libraries do."""
+def readable(path: Path, name: str = "data") -> Iterator[None]:
+    """Say in one way that the file of an argument cannot be read, of the many in which libraries do."""
     import zipfile
     import zlib
 
@@ -220,4 +220,4 @@ def readable(path: Path) -> Iterator[None]:
     except broken as error:
         lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
         hint = " A pickle can run code and is refused; save numbers." if "allow_pickle" in str(error) else ""
-        raise InvalidArgumentError(f"`data` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None
+        raise InvalidArgumentError(f"`{name}` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None

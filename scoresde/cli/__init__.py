@@ -1,4 +1,5 @@
-"""The command line: ``scoresde sample``, ``likelihood``, ``encode``, ``train``, ``methods``, ``presets``, ``check``.
+"""The command line: ``scoresde sample``, ``measure``, ``likelihood``, ``encode``, ``train``, ``methods``, ``presets``,
+``check``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -27,6 +28,7 @@ import typer
 from ._check import check
 from ._encode import encode
 from ._likelihood import likelihood
+from ._measure import measure
 from ._methods import methods
 from ._presets import presets
 from ._sample import sample
@@ -63,5 +65,5 @@ def _main(
     pass
 
 
-for _command in (sample, likelihood, encode, train, methods, presets, check):
+for _command in (sample, measure, likelihood, encode, train, methods, presets, check):
     app.command()(_command)

@@ -13,6 +13,8 @@ import typer
 from .._files import check_target
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._batches import Show, batches
+from ._inverse import METHOD, SAMPLER, posed, problem_of, solves_itself
+from ._operators import EXAMPLES
 from ._options import (
     effort,
     follow,
@@ -60,7 +62,7 @@ def sample(
         str | None,
         typer.Option(
             help="Solver; see `scoresde methods`, or auto. Default: the model's own sampler, if it has one and nothing "
-            "else is told of process and solver; else pc."
+            f"else is told of process and solver; else pc; of a measurement {SAMPLER}."
         ),
     ] = None,
     steps: Steps = None,
@@ -71,6 +73,44 @@ def sample(
         typer.Option(
             help="Classifier-free guidance towards --label: 1, the default, is the class as the model knows it; above "
             "1 exaggerates it, 0 ignores it."
+        ),
+    ] = None,
+    inpaint: Annotated[
+        tuple[Path, str] | None,
+        typer.Option(
+            metavar="MASK IMAGE",
+            help="Paint parts of an image anew: where the mask, a picture of the image's size, is white. Where it is "
+            "black the image is observed.",
+        ),
+    ] = None,
+    measurement: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw what the data may have been, given a measurement of them: a file of `scoresde measure`, an "
+            "array y (.npz, .safetensors; samples first), or a picture.",
+        ),
+    ] = None,
+    operator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]", help=f"What measured: {EXAMPLES}. Default: as the measurement's file says."
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation of the noise of what was measured, or of IMAGE, in the model's units. Default: as "
+            "the measurement's file says, or 0."
+        ),
+    ] = None,
+    inverse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]",
+            help="How a measurement is used: mmps, tmpd, pigdm, dps, ddnm, diffpir, which work with any --method; or "
+            "replacement, dps_step, mcg, ddrm, ddnm_plus, twisted_smc, split_gibbs, which step by themselves. "
+            f"Default {METHOD}.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -97,7 +137,7 @@ def sample(
     batch_size: BatchSize = 256,
     quiet: Quiet = False,
 ) -> None:
-    """Draw samples of a model.
+    """Draw samples of a model, or of the data given a measurement of them.
 
     Writes a picture (.png), or arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors). A file is
     there completely or not at all; if any sample fails, nothing is written.
@@ -107,8 +147,16 @@ def sample(
     options = parse_options(option or [])
     wanted = None if sde is None else make_sde(sde)
     target = check_target(out)
-    untold = all(v is None for v in (sde, method, steps, grid, rtol, atol, stochasticity, option))
-    plan = asked(method or "pc", steps, grid, options)
+    problem = problem_of(inpaint, operator, measurement, noise, inverse)
+    if problem is not None and solves_itself(problem):
+        for name, value in (("method", method), ("option", option)):
+            if value is not None:
+                raise InvalidArgumentError(
+                    f"`{name}`: {problem.method!r} steps by itself; leave --{name} out. Its own options are told as "
+                    f"--inverse {problem.method}:key=value."
+                )
+    untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
+    plan = asked(method or ("pc" if problem is None else SAMPLER), steps, grid, options)
     from ..zoo import load
 
     where = make_device(device)
@@ -120,6 +168,9 @@ def sample(
         raise InvalidArgumentError(
             f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
         )
+    span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
+    if problem is not None:
+        plan = posed(problem, plan, event, process, span)
     plan = (saved(network) if untold else None) or plan
     usual = extension == PICTURE if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
@@ -165,7 +216,6 @@ def sample(
         "seed": seed,
         "num": num,
     }
-    span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     what = write(target, extension, Samples(x, sample_seeds(seed, 0, num), nfe, metadata, span))
     if not quiet:
         typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")

@@ -1,0 +1,176 @@
+r"""What the methods for inverse problems make of half a digit.
+
+The upper half of held-out digits is seen, with noise of standard deviation 0.05; the network of the digits, without a
+label, draws the lower half, some samples of each observation:
+
+- observed: the root mean square misfit of what was seen, over the noise's standard deviation; 1 is what the data
+  themselves have, and nearly what a posterior has where the noise is small;
+- spread: the root mean square distance of two samples of an observation in the hidden half, over that of two digits;
+- distance: that of a sample and the true digit, over that of two samples; 1 for the posterior, in which the truth is
+  one more draw. Above 1 a method is too sure;
+- right, sure: the share that a classifier of digits takes for the true class, and for any class with a probability
+  above 0.9. *half* is what a classifier of noisy halves gives to the true class on average: the share that would be
+  right in the posterior, if that classifier is;
+- classes: how many classes the samples of an observation are taken for;
+- evaluations of the network and products with its Jacobian, a sample.
+
+``python -m benchmarks inverse_digits`` writes ``results/inverse_digits.json``; ``--quick`` is a small version that
+writes nothing; ``--sweep`` prints the figures of `dps_step` and `mcg` by the size of their steps instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import scoresde
+from benchmarks._record import write
+from benchmarks.digits import Classifier, train_classifier
+from scoresde import inverse
+from scoresde.inverse.rules import RULES
+from scoresde.training import digits_split, grey_to_x
+
+SDE = scoresde.VPSDE()
+NOISE = 0.05
+SAMPLER = "dpmpp_2m_sde"  # of the rules
+# What runs are called, and the options beyond the defaults.
+METHODS: dict[str, dict[str, Any]] = {
+    "mmps": {},
+    "tmpd": {},
+    "pigdm": {},
+    "dps": {},
+    "ddnm": {},
+    "diffpir": {},
+    "ddrm": {"steps": 20},
+    "ddnm_plus": {},
+    "replacement": {},
+    "replacement, 5 repeats": {"repeats": 5},
+    "dps_step": {},
+    "mcg": {},
+}
+QUICK = ("mmps", "ddrm", "dps_step")
+ZETAS = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+
+
+def upper_half() -> inverse.Mask:
+    """What sees the upper half."""
+    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, :4] = True
+    return inverse.Mask(mask)
+
+
+class Halves:
+    """Held-out digits, half of which was seen, and what judges samples of them."""
+
+    def __init__(self, observations: int, samples: int, epochs: int) -> None:
+        split = digits_split()
+        generator = torch.Generator().manual_seed(1)
+        held = grey_to_x(split.test_images, generator)
+        self.classifier: Classifier = train_classifier(split.train_images, split.train_labels, epochs=epochs)
+        self.operator = upper_half()
+        self.truth, self.labels = held[:observations], split.test_labels[:observations]
+        y = self.operator.forward(self.truth)
+        self.y = y + NOISE * torch.randn(y.shape, generator=generator)
+        self.samples = samples
+        guess = train_classifier(split.train_images, split.train_labels, epochs=epochs, view=self._view)
+        self.hidden = ~self.operator.mask
+        self.usual = pairwise(held[:, self.hidden][None])
+        with torch.no_grad():
+            self.accuracy = float((self.classifier(held).argmax(1) == split.test_labels).float().mean())
+            own = guess(self.operator.adjoint(self.y)).softmax(1).gather(1, self.labels[:, None])
+            self.half = float(own.mean())
+
+    def _view(self, x: Tensor) -> Tensor:
+        """A noisy half in its place, 0 elsewhere."""
+        y = self.operator.forward(x)
+        return self.operator.adjoint(y + NOISE * torch.randn(y.shape))
+
+    def run(self, method: str, **options: Any) -> inverse.PosteriorSamples:
+        """Samples of each observation, one after the other."""
+        return inverse.sample_posterior(
+            SDE,
+            scoresde.load("digits").score(SDE),
+            self.operator,
+            self.y.repeat_interleave(self.samples, 0),
+            NOISE,
+            method=method,
+            **({"sampler": SAMPLER} if method in RULES else {}),
+            **options,
+            seeds=range(len(self.y) * self.samples),
+            throw=False,
+        )
+
+    @torch.no_grad()
+    def measure(self, got: inverse.PosteriorSamples) -> dict[str, float]:
+        """The figures; see the module."""
+        good = got.solution.success
+        x = got.x.where(good[:, None, None, None], torch.zeros(()))
+        sets = x.unflatten(0, (-1, self.samples))
+        misfit = self.operator.forward(x) - self.y.repeat_interleave(self.samples, 0)
+        lower = sets[:, :, self.hidden]
+        away = (lower - self.truth[:, None, self.hidden]).square().sum(-1).mean().sqrt()
+        spread = pairwise(lower)
+        shares = self.classifier(x).softmax(1)
+        taken = shares.argmax(1).unflatten(0, (-1, self.samples))
+        return {
+            "observed": float(misfit.square().mean().sqrt()) / NOISE,
+            "spread": spread / self.usual,
+            "distance": float(away) / spread,
+            "right": float((taken == self.labels[:, None]).float().mean()),
+            "sure": float((shares.amax(1) > 0.9).float().mean()),
+            "classes": sum(len(row.unique()) for row in taken) / len(taken),
+            "failed": float((~good).float().mean()),
+            "evaluations": float(got.solution.evaluations),
+            "products": float(got.products),
+        }
+
+
+def pairwise(sets: Tensor) -> float:
+    """The root mean square distance of two of a set ``(sets, count, values)``."""
+    return float((2 * sets.var(1).sum(-1)).mean().sqrt())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Sample, measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks inverse_digits", description=__doc__)
+    parser.add_argument("--observations", type=int, default=40)
+    parser.add_argument("--samples", type=int, default=5, help="of each observation")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--only", nargs="*", choices=METHODS)
+    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--no-write", action="store_true")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    count, each, steps = (8, 4, 15) if options.quick else (options.observations, options.samples, options.steps)
+    names = options.only or (QUICK if options.quick else METHODS)
+    runs: dict[str, tuple[str, dict[str, Any]]] = {name: (name.split(",")[0], METHODS[name]) for name in names}
+    if options.sweep:
+        runs = {f"{name}, {zeta:g}": (name, {"zeta": zeta}) for name in ("dps_step", "mcg") for zeta in ZETAS}
+    halves = Halves(count, each, epochs=5 if options.quick else 40)
+    results: dict[str, Any] = {
+        "observations": count,
+        "samples of each": each,
+        "steps": steps,
+        "noise": NOISE,
+        "sampler of the rules": SAMPLER,
+        "classifier accuracy on held-out digits": halves.accuracy,
+        "half": halves.half,
+        "methods": {},
+    }
+    print(f"right in the posterior, by a classifier of halves: {halves.half:.3f}")
+    heads = ("observed", "spread", "distance", "right", "sure", "classes", "failed", "evaluations", "products")
+    print(f"{'':23}" + "".join(f"{head:>12}" for head in heads) + f"{'seconds':>9}")
+    for name, (method, given) in runs.items():
+        started = time.perf_counter()
+        row = halves.measure(halves.run(method, **{"steps": steps, **given}))
+        results["methods"][name] = row
+        numbers = "".join(f"{row[head]:>12.3g}" for head in heads)
+        print(f"{name:23}{numbers}{time.perf_counter() - started:>9.1f}", flush=True)
+    if not (options.quick or options.sweep or options.no_write or options.only):
+        write("inverse_digits", results, " ".join(["python -m benchmarks inverse_digits", *arguments]))

@@ -1,0 +1,214 @@
+"""Inverse problems of the command line: what was measured, and the plan that draws the data given it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._files import readable
+from .._tensors import check_number
+from ..errors import InvalidArgumentError, NonFiniteError, unknown
+from ._data import Data, digest, prepare, read
+from ._operators import check_operator, make_operator, parse_call
+from ._output import ARRAYS
+from ._plan import Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..inverse import LinearOperator
+    from ..sdes import AffineSDE
+
+METHOD = "mmps"
+SAMPLER = "dpmpp_2m_sde"  # of rules
+_NEEDY = ("exact",)  # methods that need more than a command line can say
+
+
+class Problem(NamedTuple):
+    """An inverse problem as it was told.
+
+    Attributes:
+        operator, options: the name of what measures, and its options.
+        source: the file that holds what was measured, or of ``--inpaint`` the picture to be painted.
+        painted: whether it is the picture.
+        noise: the standard deviation of the measurement's noise.
+        method, settings: the name of the method, and its options.
+    """
+
+    operator: str
+    options: dict[str, Any]
+    source: str
+    painted: bool
+    noise: float
+    method: str
+    settings: dict[str, Any]
+
+
+def problem_of(
+    inpaint: tuple[Path, str] | None,
+    operator: str | None,
+    measurement: str | None,
+    noise: float | None,
+    inverse: str | None,
+) -> Problem | None:
+    """The problem of a command line, None if there is none. What is not told of a measurement is as its file says.
+
+    Example:
+        >>> problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm").method
+        'ddrm'
+        >>> problem_of(None, None, None, 0.1, None)
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `noise` is of a measurement; say which, as --measurement y.npz or ...
+    """
+    if inpaint is None and measurement is None:
+        for name, value in (("operator", operator), ("noise", noise), ("inverse", inverse)):
+            if value is not None:
+                raise InvalidArgumentError(
+                    f"`{name}` is of a measurement; say which, as --measurement y.npz or --inpaint MASK IMAGE."
+                )
+        return None
+    if inpaint is not None and (operator is not None or measurement is not None):
+        raise InvalidArgumentError("`inpaint` says what is measured; leave --operator and --measurement out.")
+    method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
+    from ..inverse import methods
+
+    known = [m.name for m in methods() if m.name not in _NEEDY]
+    if method not in known:
+        raise unknown("inverse", method, known)
+    if inpaint is not None:
+        mask, source = inpaint
+        told, options = "inpaint", {"mask": str(mask)}
+    else:
+        source = str(measurement)
+        record = _record(Path(source))
+        text = record.get("operator") if operator is None else operator
+        if not isinstance(text, str):
+            raise InvalidArgumentError(
+                f"`operator` is missing, and {source!r} does not tell it; say what measured, as "
+                "--operator block_average:factor=2."
+            )
+        told, options = parse_call("operator", text)
+        noise = record.get("noise") if noise is None else noise
+    check_operator(told, options)
+    std = check_number("noise", 0.0 if noise is None else noise, low=0.0)
+    return Problem(told, options, source, inpaint is not None, std, method, settings)
+
+
+def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE, span: tuple[float, float]) -> Plan:
+    """The plan that draws the data given what was measured: a rule changes the score, a solver takes the plan's place.
+
+    Args:
+        problem: what was told.
+        plan: of the process and the solver that were told, or their defaults.
+        event: the shape of the data.
+        process: to be solved.
+        span: the values of black and white.
+    """
+    from ..inverse import Measurement, condition
+    from ..inverse.registry import make
+    from ..inverse.samplers import SAMPLERS
+
+    operator = make_operator(problem.operator, problem.options, event)
+    y = _measured(problem, operator, span)
+    shown = {
+        **plan.shown,
+        "operator": {"name": problem.operator, **problem.options},
+        "measurement": digest([("y", y)]),
+        "noise": problem.noise,
+        "inverse": {"name": problem.method, **problem.settings},
+    }
+    if problem.method not in SAMPLERS:
+
+        def conditioned(score_fn: Any) -> Any:
+            return condition(
+                score_fn, operator, y, problem.noise, method=problem.method, sde=process, **problem.settings
+            )
+
+        return plan._replace(name=f"{problem.method} by {plan.name}", model=conditioned, shown=shown)
+    solver = make(SAMPLERS[problem.method], problem.settings, Measurement(operator, y, problem.noise))
+    return plan._replace(name=problem.method, solver=solver, shown={**shown, "method": None})
+
+
+def solves_itself(problem: Problem) -> bool:
+    """Whether the method is a solver, so that no other can be told.
+
+    Example:
+        >>> solves_itself(problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm"))
+        True
+    """
+    from ..inverse.samplers import SAMPLERS
+
+    return problem.method in SAMPLERS
+
+
+def single(name: str, source: str, key: str | None = None) -> Data:
+    """The only sample of a file."""
+    try:
+        data = read(source, key)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"`{name}`: {error}") from None
+    if len(data.names) != 1:
+        raise InvalidArgumentError(f"`{name}` {source!r} must hold one sample, got {len(data.names)}.")
+    return data
+
+
+def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Tensor:
+    """Data as the model takes them, float32; grey levels are the middle of their cells.
+
+    Example:
+        >>> centred(torch.tensor([0, 1]), 2, (-1.0, 1.0))
+        tensor([-0.5000,  0.5000])
+    """
+    import torch
+
+    if levels is None or values.is_floating_point():
+        return values.to(torch.float32)
+    low, high = span
+    return (low + (high - low) * (values.to(torch.float64) + 0.5) / levels).to(torch.float32)
+
+
+def _measured(problem: Problem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
+    """What was measured, ``(*measurement)``."""
+    if problem.painted:
+        data = single("inpaint", problem.source)
+        inputs = prepare(data, operator.event_shape, None, span)
+        return operator.forward(centred(inputs.values, inputs.levels, span))[0]
+    source = problem.source
+    data = single("measurement", source, "y" if Path(source).suffix.lower() in (".npz", ".safetensors") else None)
+    y, wanted = data.values[0], operator.measurement_shape
+    if tuple(y.shape) != wanted:
+        raise InvalidArgumentError(
+            f"`measurement` {source!r} must be one of shape {wanted}, which is what {problem.operator!r} makes of the "
+            f"model's {operator.event_shape}, got {tuple(y.shape)}; another --operator, or another --model."
+        )
+    if not y.is_floating_point() and data.levels is None:
+        raise InvalidArgumentError(
+            f"`measurement` {source!r} must be floating-point numbers in the model's range, or a picture, got integers."
+        )
+    y = centred(y, data.levels, span)
+    if not bool(y.isfinite().all()):
+        raise NonFiniteError(f"`measurement` {source!r} has NaN or infinite values.", stage="input")
+    return y
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What `scoresde measure` wrote beside a measurement, nothing of another file."""
+    suffix = path.suffix.lower()
+    if suffix not in ARRAYS:
+        return {}
+    with readable(path, "measurement"):
+        if suffix == ".npz":
+            import numpy as np
+
+            with np.load(path, allow_pickle=False) as content:
+                text = str(content["metadata"]) if "metadata" in content.files else "{}"
+        else:
+            from safetensors import safe_open
+
+            with safe_open(path, "np") as file:
+                text = (file.metadata() or {}).get("scoresde", "{}")
+        record = json.loads(text)
+    return record if isinstance(record, dict) else {}

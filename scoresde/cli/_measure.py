@@ -1,0 +1,73 @@
+"""``scoresde measure``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .._files import check_target
+from .._tensors import check_number
+from ..errors import InvalidArgumentError
+from ._data import prepare, read
+from ._inverse import centred
+from ._operators import EXAMPLES, check_operator, make_operator, parse_call
+from ._options import sample_seeds, version
+from ._output import ARRAYS, check_extension, write_arrays
+from ._parameters import Data, DataRange, Key, Levels, Quiet
+from ._run import command
+
+
+@command
+def measure(
+    data: Data,
+    operator: Annotated[
+        str, typer.Option(metavar="NAME[:KEY=VALUE,...]", help=f"What measures: {EXAMPLES}.", show_default=False)
+    ],
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise that is added.")] = 0.0,
+    index: Annotated[int, typer.Option(min=0, help="Which sample of DATA is measured.")] = 0,
+    out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
+        "measurement.npz"
+    ),
+    levels: Levels = None,
+    data_range: DataRange = (-1.0, 1.0),
+    key: Key = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure an image, for `scoresde sample --measurement`.
+
+    Writes an array y, with operator and noise as metadata, which sample reads. The middle of a grey level's cell is
+    taken for it.
+    """
+    extension = check_extension(out, ARRAYS)
+    name, options = parse_call("operator", operator)
+    check_operator(name, options)
+    std = check_number("noise", noise, low=0.0)
+    target = check_target(out)
+    source = read(data, key)
+    if index >= len(source.names):
+        raise InvalidArgumentError(f"`index` must be below {len(source.names)}, the number of samples, got {index}.")
+    event = tuple(source.values.shape[1:])
+    inputs = prepare(source, event, levels, data_range)
+    x = centred(inputs.values[index : index + 1], inputs.levels, inputs.data_range)
+    import torch
+
+    y = make_operator(name, options, event).forward(x)
+    generator = torch.Generator().manual_seed(sample_seeds(seed, 0, 1)[0])
+    y = y + std * torch.randn(y.shape, generator=generator)
+    metadata = {
+        "scoresde": version(),
+        "operator": operator,
+        "noise": std,
+        "data": source.digest,
+        "name": source.names[index],
+        "levels": inputs.levels,
+        "data_range": list(inputs.data_range),
+        "seed": seed,
+    }
+    what = write_arrays(target, extension, {"y": y}, metadata)
+    if not quiet:
+        typer.echo(f"{out}: {what}; {operator} of {source.names[index]}, noise {std:g}")
+        typer.echo(f"Draw what it may have been: scoresde sample --measurement {out}")

@@ -1,0 +1,161 @@
+"""Measurement operators by name, as ``block_average:factor=2``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._files import readable
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ._options import parse_options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..inverse import LinearOperator
+
+_MODES = ("1", "L", "P", "RGB")  # of pictures without transparency, one byte a channel at most
+
+
+def parse_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Read ``NAME`` or ``NAME:key=value,key=value``.
+
+    Example:
+        >>> parse_call("operator", "gaussian_blur:std=1,radius=2")
+        ('gaussian_blur', {'std': 1, 'radius': 2})
+    """
+    name, colon, rest = text.partition(":")
+    try:
+        return name, parse_options(rest.split(",")) if colon else {}
+    except InvalidArgumentError:
+        raise InvalidArgumentError(
+            f"`{argument}` must be NAME or NAME:key=value,key=value such as block_average:factor=2, each key once, got "
+            f"{text!r}."
+        ) from None
+
+
+def check_operator(name: str, options: dict[str, Any]) -> None:
+    """Refuse a name that is unknown, and options that do not fit, before anything is read.
+
+    Example:
+        >>> check_operator("block_average", {})
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `operator` 'block_average' needs factor; write block_average:factor=…
+    """
+    if name not in OPERATORS:
+        raise unknown("operator", name, OPERATORS)
+    known = dict(list(inspect.signature(OPERATORS[name]).parameters.items())[1:])
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of the operator {name!r}", key, known)
+    missing = [key for key, p in known.items() if p.default is p.empty and key not in options]
+    if missing:
+        raise InvalidArgumentError(
+            f"`operator` {name!r} needs {', '.join(missing)}; write {name}:{','.join(f'{key}=…' for key in missing)}"
+        )
+
+
+def make_operator(name: str, options: dict[str, Any], event: Sequence[int]) -> LinearOperator:
+    """An operator on events of a shape.
+
+    Example:
+        >>> make_operator("block_average", {"factor": 2}, (1, 8, 8)).measurement_shape
+        (1, 4, 4)
+    """
+    check_operator(name, options)
+    try:
+        return OPERATORS[name](tuple(event), **options)
+    except (InvalidArgumentError, InvalidTypeError) as error:
+        raise InvalidArgumentError(f"`operator` {name!r}: {error}") from None
+
+
+def read_mask(path: Path, event: Sequence[int]) -> Tensor:
+    """The observed pixels ``(h, w)``, True where a black-and-white picture is black."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    shown = f"`mask` {str(path)!r}"
+    if len(event) < 2:
+        raise InvalidArgumentError(f"{shown} is for images, but the events have shape {tuple(event)}.")
+    with readable(path, "mask"), Image.open(path) as picture:
+        mode, size = picture.mode, picture.size
+        array = np.asarray(picture.convert("RGB")) if mode in _MODES else None
+    high, wide = event[-2:]
+    if array is None:
+        raise InvalidArgumentError(f"{shown} must be black and white, without transparency, got PIL's mode {mode}.")
+    if size != (wide, high):
+        raise InvalidArgumentError(
+            f"{shown} must be {wide} x {high} pixels, as the images, got {size[0]} x {size[1]}; it is not resized."
+        )
+    white, black = (array == 255).all(-1), (array == 0).all(-1)
+    other = ~(white | black)
+    if other.any():
+        raise InvalidArgumentError(
+            f"{shown} must be black (observed) and white (to be painted) only, but {other.sum()} of {other.size} "
+            f"pixels are neither, such as {tuple(array[other][0].tolist())}; round them: "
+            "image.convert('L').point(lambda v: 255 * (v > 127))."
+        )
+    if white.all() or black.all():
+        what = "white: nothing is observed" if white.all() else "black: nothing is left to paint"
+        raise InvalidArgumentError(f"{shown} is all {what}. Black pixels are observed, white ones are painted.")
+    return torch.from_numpy(black.copy())
+
+
+def _inpaint(event: tuple[int, ...], mask: Any) -> LinearOperator:
+    from ..inverse import Mask
+
+    return Mask(read_mask(Path(str(mask)), event), event)
+
+
+def _grey(event: tuple[int, ...]) -> LinearOperator:
+    from ..inverse import Grey
+
+    return Grey(event)
+
+
+def _block_average(event: tuple[int, ...], factor: int) -> LinearOperator:
+    from ..inverse import block_average
+
+    return block_average(event, factor)
+
+
+def _bicubic(event: tuple[int, ...], factor: int) -> LinearOperator:
+    from ..inverse import bicubic
+
+    return bicubic(event, factor)
+
+
+def _gaussian_blur(event: tuple[int, ...], std: float, radius: int | None = None) -> LinearOperator:
+    from ..inverse import gaussian_blur
+
+    return gaussian_blur(event, std, radius=radius)
+
+
+def _motion_blur(event: tuple[int, ...], length: int, angle: float = 0.0, border: str = "zero") -> LinearOperator:
+    from ..inverse import Blur, motion_kernel
+
+    return Blur(event, motion_kernel(length, angle), border=border)
+
+
+def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> LinearOperator:
+    from ..inverse import random_projection
+
+    return random_projection(event, rows, seed=seed)
+
+
+OPERATORS: dict[str, Callable[..., LinearOperator]] = {
+    "inpaint": _inpaint,
+    "grey": _grey,
+    "block_average": _block_average,
+    "bicubic": _bicubic,
+    "gaussian_blur": _gaussian_blur,
+    "motion_blur": _motion_blur,
+    "random_projection": _random_projection,
+}
+EXAMPLES = "inpaint:mask=MASK.png, grey, block_average:factor=2, bicubic:factor=2, gaussian_blur:std=1, " + (
+    "motion_blur:length=3,angle=45, random_projection:rows=20"
+)
