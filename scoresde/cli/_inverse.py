@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._files import readable
-from .._tensors import check_number
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
 from ._data import Data, digest, prepare, read
 from ._operators import check_operator, make_operator, parse_call
@@ -73,6 +72,7 @@ def problem_of(
     if inpaint is not None and (operator is not None or measurement is not None):
         raise InvalidArgumentError("`inpaint` says what is measured; leave --operator and --measurement out.")
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
+    from .._tensors import check_number
     from ..inverse import methods
 
     known = [m.name for m in methods() if m.name not in _NEEDY]

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from .._files import check_target
-from .._tensors import check_number
 from ..errors import InvalidArgumentError
 from ._data import prepare, read
 from ._inverse import centred
@@ -41,6 +40,8 @@ def measure(
     Writes an array y, with operator and noise as metadata, which sample reads. The middle of a grey level's cell is
     taken for it.
     """
+    from .._tensors import check_number
+
     extension = check_extension(out, ARRAYS)
     name, options = parse_call("operator", operator)
     check_operator(name, options)

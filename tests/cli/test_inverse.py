@@ -99,6 +99,12 @@ def test_labels_and_batches(run: Run, fake: Any, half: None) -> None:
         assert (lower * arrays("a.npz")["x"][:, :, 4:] > 0).all()
 
 
+def test_a_saved_sampler_does_not_answer_for_a_measurement(run: Run, fake: Any, half: None) -> None:
+    fake.config.sampler = object()  # asking it for its plan fails
+    result = run("sample", "--inpaint", "mask.png", "image.png", "--num", 1, "--out", "a.npz")
+    assert result.exit_code == 0 and "mmps by dpmpp_2m_sde, 50 steps" in result.output, result.output
+
+
 # Measuring
 
 

@@ -144,7 +144,7 @@ package.__path__ = [{str(ROOT / "scoresde")!r}]
 sys.modules["scoresde"] = package
 from typer.testing import CliRunner
 from scoresde.cli import app
-for command in ([], ["sample"], ["likelihood"], ["encode"], ["methods"], ["check"]):
+for command in ([], ["sample"], ["measure"], ["likelihood"], ["encode"], ["methods"], ["check"]):
     CliRunner().invoke(app, [*command, "--help"])
 heavy = sorted({{"torch", "numpy", "scipy", "PIL", "tqdm", "safetensors"}} & set(sys.modules))
 sys.exit(f"imported: {{heavy}}" if heavy else 0)
