@@ -28,7 +28,7 @@ from scoresde.training import Recipe, digits_split, fit, grey_to_x
 SDE = scoresde.VPSDE()
 ASSETS = Path("docs/assets")
 SCALES = (0.0, 1.0, 1.5, 3.0, 8.0)
-SHOWN = 5  # digits
+SHOWN = {0: 3, 2: 3, 3: 3, 5: 2, 8: 3}  # legible held-out digits: classes, and which of them
 SAMPLES = 6  # of each
 TINTED: dict[str, Any] = {"event_shape": [3, 8, 8], "channels": 32, "blocks": 1, "width": 32}
 LEVELS = NoiseLevels(mean=0.0, std=1.2, uniform=0.25, rho_min=1e-3, rho_max=1e2)
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
     steps = 5 if options.quick else 50
     split = digits_split()
-    rows = torch.stack([(split.test_labels == k).nonzero()[0, 0] for k in (2, 3, 5, 7, 8)[:SHOWN]])
+    rows = torch.stack([(split.test_labels == k).nonzero()[i, 0] for k, i in SHOWN.items()])
     truth = grey_to_x(split.test_images[rows], torch.Generator().manual_seed(1))
     score_fn = scoresde.load("digits").score(SDE)
     shape = tuple(truth.shape[1:])
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> None:
 
     def keep(name: str, x: Tensor, columns: int) -> None:
         path = None if options.quick else ASSETS / f"{name}.png"
-        picture = image_grid(x, path, columns=columns)
+        picture = image_grid(x, path, columns=columns, scale=6)
         print(f"{name:18} {picture.width} x {picture.height}" + (f", {path.stat().st_size} bytes" if path else ""))
 
     keep("guidance", guided(steps), 10)
