@@ -53,11 +53,14 @@ def _directive(kind: str, name: str, *options: str) -> str:
 def api_reference() -> str:
     """The reference of every public name, as MyST text: what ``scoresde.__all__`` lists, in groups."""
     groups: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Modules": [], "Values": []}
+    described = {id(getattr(scoresde, name)) for name in getattr(scoresde, "__all__", ())}
     for name in getattr(scoresde, "__all__", ()):
         value = getattr(scoresde, name)
         full = f"scoresde.{name}"
         if isinstance(value, ModuleType):
-            shared = sorted(set(getattr(value, "__all__", ())) & set(scoresde.__all__))  # described above
+            members = {key: id(getattr(value, key)) for key in getattr(value, "__all__", ())}
+            shared = sorted(key for key, which in members.items() if which in described)
+            described |= set(members.values())
             options = ["members", *([f"exclude-members: {', '.join(shared)}"] if shared else [])]
             groups["Modules"].append(f"### {full}\n\n" + _eval(_directive("automodule", full, *options)))
         elif inspect.isclass(value) and issubclass(value, BaseException):
