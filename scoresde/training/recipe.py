@@ -49,6 +49,8 @@ class Recipe:
         betas: of the optimiser.
         precision: ``"float32"``, or ``"bfloat16"`` or ``"float16"`` for what ``torch.autocast`` takes; ``"float16"``
             scales the loss, on CUDA only.
+        process_rate: the learning rate of learned parts of the process, such as VDM's schedule, over that of the
+            network.
         accumulate: micro-batches a step, whose gradients are averaged.
         compile: use ``torch.compile`` for the network.
 
@@ -75,6 +77,7 @@ class Recipe:
     optimizer: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.99)
     precision: str = "float32"
+    process_rate: float = 1.0
     accumulate: int = 1
     compile: bool = False
 
@@ -84,6 +87,7 @@ class Recipe:
         check_integer("warmup", self.warmup, low=0)
         check_integer("accumulate", self.accumulate, low=1)
         check_number("learning_rate", self.learning_rate, low=0.0, strict=True)
+        check_number("process_rate", self.process_rate, low=0.0)
         check_number("weight_decay", self.weight_decay, low=0.0)
         check_number("ema", self.ema, low=0.0, high=1.0)
         if self.ema_power is not None:
@@ -112,8 +116,8 @@ class Recipe:
         """The decay of the n-th average, counted from 1 (the first one is the weights themselves)."""
         return self.ema if self.ema_power is None else min(self.ema, (1 - 1 / n) ** (self.ema_power + 1))
 
-    def optimizer_of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser."""
+    def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of parameters, or of groups of them."""
         kind: Any = OPTIMIZERS[self.optimizer]
         return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 

@@ -110,13 +110,16 @@ class Trainer:
         self.rank, self.world = parallel.rank_and_world()
         check_size(stream, recipe, self.world)
         self.modules = nn.ModuleDict(parts_of(model))
-        self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
-        if not self.parameters:
+        named = [(name, p) for name, p in self.modules.named_parameters() if p.requires_grad]
+        if not named:
             raise InvalidArgumentError(f"`model` has no parameters to train: {model!r}.")
+        self.parameters = [p for _, p in named]
+        rates = {name: recipe.process_rate if name.startswith(_PART) else 1.0 for name, _ in named}
+        groups = [{"params": [p for n, p in named if rates[n] == r], "rate": r} for r in dict.fromkeys(rates.values())]
         self.device = self.parameters[0].device
         parallel.broadcast(self.modules)
         self.averaged = recipe.average_of(self.modules)
-        self.optimizer = recipe.optimizer_of(self.parameters)
+        self.optimizer = recipe.optimizer_of(groups)
         if recipe.precision == "float16" and self.device.type != "cuda":
             raise InvalidArgumentError("`precision` float16 needs CUDA, where the loss is scaled; take bfloat16.")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "float16")
@@ -159,7 +162,7 @@ class Trainer:
         """One step of the optimiser: its loss, and the norm of the gradient."""
         recipe, total = self.recipe, 0.0
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(step)
+            group["lr"] = group["rate"] * recipe.learning_rate_at(step)
         self.optimizer.zero_grad()
         for _ in range(recipe.accumulate):
             piece = next(stream)

@@ -180,15 +180,18 @@ def test_the_power_law_average() -> None:
     assert Recipe(ema=0.5).ema_at(1) == 0.5
 
 
+class Gamma(nn.Module):
+    """A line of a learned slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(8.0, dtype=torch.float64))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.slope * (2 * t - 1)
+
+
 def test_a_learned_schedule_is_trained_averaged_and_returned() -> None:
-    class Gamma(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.slope = nn.Parameter(torch.tensor(8.0, dtype=torch.float64))
-
-        def forward(self, t: Tensor) -> Tensor:
-            return self.slope * (2 * t - 1)
-
     torch.manual_seed(0)
     model = ScoreModel(Tiny(), scoresde.VDMSDE(Gamma()), "noise", "log_snr", event_shape=(2,))
     recipe = Recipe(steps=4, batch_size=4, learning_rate=0.1, warmup=0, ema=0.5)
@@ -196,6 +199,19 @@ def test_a_learned_schedule_is_trained_averaged_and_returned() -> None:
     trained, averaged = model.sde.gamma.slope.item(), got.sde.gamma.slope.item()  # type: ignore[attr-defined]
     assert trained != 8.0 and averaged not in (8.0, trained)
     assert got.native is got.sde and got.sde.log_snr(1.0).item() == pytest.approx(-averaged)
+
+
+def test_a_learned_schedule_has_its_learning_rate() -> None:
+    """The first step of Adam is the learning rate: the schedule's is a multiple of the network's, which stays."""
+    moved, nets = {}, []
+    for rate in (0.0, 1.0, 3.0):
+        torch.manual_seed(0)
+        model = ScoreModel(Tiny(), scoresde.VDMSDE(Gamma()), "noise", "log_snr", event_shape=(2,))
+        recipe = Recipe(steps=1, batch_size=4, learning_rate=0.1, warmup=0, optimizer="adam", process_rate=rate)
+        nets.append(weights(trainer(recipe=recipe, model=model).run()))
+        moved[rate] = abs(model.sde.gamma.slope.item() - 8)  # type: ignore[attr-defined]
+    assert moved == {0.0: 0.0, 1.0: pytest.approx(0.1, rel=1e-5), 3.0: pytest.approx(0.3, rel=1e-5)}
+    assert same(nets[0], nets[1]) and same(nets[0], nets[2])
 
 
 def test_half_precision() -> None:
@@ -285,6 +301,7 @@ def test_compile_is_asked_for_the_network_alone(monkeypatch: pytest.MonkeyPatch)
         {"learning_rate": 0.0},
         {"learning_rate": math.nan},
         {"weight_decay": -1.0},
+        {"process_rate": -1.0},
         {"ema": 1.5},
         {"ema_power": -1.0},
         {"clip": 0.0},
