@@ -19,7 +19,7 @@ r"""Learned schedules and learned variances: what they gain, on held-out digits.
   fixed ones, on the same draws.
 
 ``python -m benchmarks schedules`` trains three networks and writes ``results/schedules.json``; ``--folder`` keeps them
-for another run, ``--quick`` checks what holds of any network.
+for another run, ``--only iddpm`` measures a part and puts it in the file, ``--quick`` checks what holds of any network.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._record import write
+from benchmarks._tables import load as recorded
 from scoresde import VDMSDE, ScoreModel
 from scoresde.likelihood.bits import cell
 from scoresde.losses import LowDiscrepancy, Times, Uniform, diffusion_at, vdm
@@ -51,7 +52,6 @@ from scoresde.training import Preset, digits_split, read, train
 LEVELS, RANGE = 17, (-1.0, 1.0)
 BATCH = 128
 RATE = 10.0  # of gamma's learning, over the network's: at 1 its interior needs ten times as many steps
-MANY = 100  # levels; of more, random ones are evaluated
 VARIANCES = ("learned", "small", "large")
 
 
@@ -69,7 +69,7 @@ class Size(NamedTuple):
     respaced: tuple[int, ...]
 
 
-FULL = Size(1500, 2500, 128, 360, 400, 64, 4, (32, 64, 128, 256, 512, 1024), (25, 50, 100, 4000))
+FULL = Size(1000, 2500, 128, 360, 250, 64, 2, (32, 64, 128, 256, 512, 1024), (25, 50, 100))
 QUICK = Size(3, 3, 16, 8, 8, 8, 2, (32, 64), (25,))
 
 
@@ -269,8 +269,7 @@ def respaced(model: ScoreModel, v: Tensor, size: Size) -> dict[str, Any]:
     whole = (1 - model.chain.betas).cumprod(0)
     for count in size.respaced:
         chain = model.chain.respace(count)
-        options: dict[str, Any] = {"levels": LEVELS, "data_range": RANGE, "clip": True, "seed": 6}
-        options |= {"draws": 1} if count <= MANY else {"steps": "random", "draws": 64}
+        options: dict[str, Any] = {"levels": LEVELS, "data_range": RANGE, "clip": True, "draws": 1, "seed": 6}
         score = model.on(chain.sde())
         found = {k: scoresde.chain_bound(chain, score, v, variance=k, **options).bits_per_dim for k in VARIANCES}
         row: dict[str, Any] = {k: mean(value) for k, value in found.items()}
@@ -291,63 +290,72 @@ def shown(value: Any) -> Any:
     return [shown(v) for v in value] if isinstance(value, list | tuple) else f"{value:.4g}"
 
 
-@torch.no_grad()
-def measured(size: Size, folder: Path) -> dict[str, Any]:
-    """All parts, printed as they come."""
-    v, x = held_out(size)
-    results: dict[str, Any] = {"training steps": {"vdm": size.vdm, "iddpm": size.iddpm}}
+def measure_vdm(size: Size, folder: Path) -> dict[str, Any]:
+    """The learned schedule: variances, the gradient of its ends, and the gap of steps."""
+    model, (_, x) = network("learned", size, folder), held_out(size)
+    with torch.no_grad():
+        return {
+            "ends": ends(model.sde),
+            "ends' gradient": slope_of_ends(model, x[:BATCH]),
+            "variance": variances(model, x, size),
+            "steps": step_gaps(model, x[: size.held // 6 + 2], size.steps),
+        }
 
-    def tell(name: str, value: Any) -> None:
-        results[name] = value
-        print(name, shown(value), flush=True)
 
-    with torch.enable_grad():
-        improved = network("iddpm", size, folder)
-    tell("iddpm", respaced(improved, v, size))
-    with torch.enable_grad():
-        bent = network("learned", size, folder)
-    tell("ends", ends(bent.sde))
-    tell("variance", variances(bent, x, size))
-    tell("slope of the ends", slope_of_ends(bent, x[:BATCH]))
-    tell("steps", step_gaps(bent, x[: size.held // 6 + 2], size.steps))
-    with torch.enable_grad():
-        line = network("line", size, folder)
-    own, other = bits(bent, v, size), bits(line, v, size)
-    gain = mean(other - own)
-    tell(
-        "bound",
-        {
-            "learned": mean(own),
-            "line": mean(other),
-            "line less learned": [*gain, gain[0] / gain[1]],
-            "ends of the line": ends(line.sde),
-        },
-    )
-    return results
+def measure_iddpm(size: Size, folder: Path) -> dict[str, Any]:
+    """The variances of improved DDPM."""
+    model = network("iddpm", size, folder)
+    return respaced(model, held_out(size)[0], size)
+
+
+def measure_bound(size: Size, folder: Path) -> dict[str, Any]:
+    """The bounds of VDM with a learned schedule and with a line, each with its own network."""
+    v, _ = held_out(size)
+    models = {name: network(name, size, folder) for name in ("learned", "line")}
+    found = {name: bits(model, v, size) for name, model in models.items()}
+    gain = mean(found["line"] - found["learned"])
+    out: dict[str, Any] = {name: mean(value) for name, value in found.items()}
+    return out | {
+        "line less learned": [*gain, gain[0] / gain[1]],
+        "ends": {name: ends(model.sde) for name, model in models.items()},
+    }
+
+
+PARTS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
+    "vdm": measure_vdm,
+    "iddpm": measure_iddpm,
+    "bound": measure_bound,
+}
 
 
 def check(results: dict[str, Any]) -> None:
     """What holds of any network."""
-    slope = results["slope of the ends"]
+    slope = results["vdm"]["ends' gradient"]
     for a, b in zip(slope["gradient"], slope["difference"], strict=True):
         if not abs(a - b) < 1e-5 * (1 + abs(b)):
             raise SystemExit(f"The ends of gamma do not follow the bound: {a} and {b}.")
     if not all(max(row["alpha bar"]) < 1e-12 for row in results["iddpm"].values()):
         raise SystemExit("Respacing changes alpha bar.")
-    if not all(abs(slope - 1) < 0.3 for slope in results["steps"]["slopes"]):
-        raise SystemExit(f"The gap of T steps is not O(1/T): {results['steps']['slopes']}.")
+    if not all(abs(slope - 1) < 0.3 for slope in results["vdm"]["steps"]["slopes"]):
+        raise SystemExit(f"The gap of T steps is not O(1/T): {results['vdm']['steps']['slopes']}.")
 
 
 def main(arguments: list[str]) -> None:
     """Train, measure, print, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks schedules", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="check what holds of any network; nothing is written")
+    parser.add_argument("--only", choices=PARTS, help="measure this part, keep the others of the file")
     parser.add_argument("--folder", type=Path, help="where networks are kept, and read from another time")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     size = QUICK if options.quick else FULL
+    results: dict[str, Any] = {"training steps": {"vdm": size.vdm, "iddpm": size.iddpm}}
+    results |= recorded("schedules")["results"] if options.only else {}
     with tempfile.TemporaryDirectory() as temporary:
-        results = measured(size, options.folder or Path(temporary))
-    check(results)
-    if not options.quick:
-        write("schedules", results, "python -m benchmarks schedules")
+        for name in [options.only] if options.only else PARTS:
+            results[name] = PARTS[name](size, options.folder or Path(temporary))
+            print(name, shown(results[name]), flush=True)
+            if not options.quick:
+                write("schedules", results, "python -m benchmarks schedules")
+    if not options.only:
+        check(results)

@@ -427,6 +427,48 @@ def systems_table() -> str:
     return markdown(head, rows, record) + "\n" + markdown(["", "samples"], shown, record)
 
 
+def schedules_variance() -> str:
+    """Of ``benchmarks/results/schedules.json``: the variance under either schedule."""
+    record = load("schedules")
+    part = record["results"]["vdm"]["variance"]
+    rows = []
+    for law, figure, kind, name in (
+        ("low discrepancy", "single", "single", "a single value"),
+        ("low discrepancy", "batch", "batch", "128 × a batch's mean, low discrepancy"),
+        ("independent", "batch", "single", "128 × a batch's mean, independent times"),
+    ):
+        row, ideal = part[law][figure], part["quadrature"][kind]
+        times = f"{row['ratio'][0]:.2f} ± {row['ratio'][1]:.2f}"
+        exact = [f"{ideal[k]:.2f}" for k in ("ratio", "attainable")]
+        rows.append([name, f"{row['line']:.0f}", f"{row['learned']:.0f}", times, *exact])
+    head = ["variance of", "line", "learned", "ratio", "by quadrature", "attainable"]
+    return markdown(head, rows, record)
+
+
+def schedules_steps() -> str:
+    """Of the same file: the gap of T steps."""
+    record = load("schedules")
+    part = record["results"]["vdm"]["steps"]
+    slopes = ["", *(f"{slope:.3f}" for slope in part["slopes"])]
+    rows = [
+        [steps, f"{gap:.3f} ± {error:.3f}", slope]
+        for (steps, (gap, error)), slope in zip(part["gaps"].items(), slopes, strict=True)
+    ]
+    return markdown(["T", "gap, nats", "slope"], rows, record)
+
+
+def schedules_iddpm() -> str:
+    """Of the same file: bits a dimension by the variance of the steps."""
+    record = load("schedules")
+    rows = []
+    for levels, row in record["results"]["iddpm"].items():
+        bits = [f"{row[k][0]:.3f} ± {row[k][1]:.3f}" for k in ("learned", "small", "large")]
+        pairs = [row[f"{k} less learned"] for k in ("small", "large")]
+        rows.append([levels, *bits, *(f"{d:.3f} ± {e:.3f} (t = {t:.1f})" for d, e, t in pairs)])
+    head = ["levels", "learned", "small", "large", "small less learned", "large less learned"]
+    return markdown(head, rows, record)
+
+
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
@@ -457,6 +499,11 @@ FILLED = {
         "<!-- likelihood: coverage -->": likelihood_coverage,
     },
     "systems": {"<!-- systems -->": systems_table},
+    "training": {
+        "<!-- schedules: variance -->": schedules_variance,
+        "<!-- schedules: steps -->": schedules_steps,
+        "<!-- schedules: iddpm -->": schedules_iddpm,
+    },
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
 
