@@ -432,17 +432,26 @@ def schedules_variance() -> str:
     record = load("schedules")
     part = record["results"]["vdm"]["variance"]
     rows = []
-    for law, figure, kind, name in (
-        ("low discrepancy", "single", "single", "a single value"),
-        ("low discrepancy", "batch", "batch", "128 × a batch's mean, low discrepancy"),
-        ("independent", "batch", "single", "128 × a batch's mean, independent times"),
-    ):
-        row, ideal = part[law][figure], part["quadrature"][kind]
+    for figure, name in (("single", "a single value"), ("batch", "a batch's mean, times 128")):
+        row, ideal = part["low discrepancy"][figure], part["quadrature"][figure]
         times = f"{row['ratio'][0]:.2f} ± {row['ratio'][1]:.2f}"
         exact = [f"{ideal[k]:.2f}" for k in ("ratio", "attainable")]
         rows.append([name, f"{row['line']:.0f}", f"{row['learned']:.0f}", times, *exact])
     head = ["variance of", "line", "learned", "ratio", "by quadrature", "attainable"]
     return markdown(head, rows, record)
+
+
+def schedules_bound() -> str:
+    """Of the same file: the bounds of two networks."""
+    record = load("schedules")
+    part = record["results"]["bound"]
+    rows = []
+    for name in ("learned", "line"):
+        between = " to ".join(f"{end:.2f}" for end in part["ends"][name])
+        rows.append([name, between, f"{part[name][0]:.3f} ± {part[name][1]:.3f}"])
+    gain, error, t = part["line less learned"]
+    rows.append(["line less learned", "", f"{gain:.3f} ± {error:.3f} (t = {t:.1f})"])
+    return markdown(["interior", "ends of γ", "bits a dimension"], rows, record)
 
 
 def schedules_steps() -> str:
@@ -501,6 +510,7 @@ FILLED = {
     "systems": {"<!-- systems -->": systems_table},
     "training": {
         "<!-- schedules: variance -->": schedules_variance,
+        "<!-- schedules: bound -->": schedules_bound,
         "<!-- schedules: steps -->": schedules_steps,
         "<!-- schedules: iddpm -->": schedules_iddpm,
     },
