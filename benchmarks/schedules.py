@@ -1,22 +1,25 @@
 r"""Learned schedules and learned variances: what they gain, on held-out digits.
 
 - *vdm*: the preset ``vdm`` with a learned :math:`\gamma`, `scoresde.nets.MonotoneGamma`, its ends trained by the bound
-  and its interior by the variance, beside the same with a line between learned ends. The network is told the noise
-  level and not the time, so that one network serves both schedules, and the variance of its diffusion term is compared
-  exactly: of the mean over a batch of 128 digits and of a single value, with low-discrepancy times and with independent
-  ones, drawn anew each time; standard errors by bootstrap over batches. By quadrature over :math:`\gamma`, with
-  :math:`\ell = \tfrac12\|\hat\varepsilon-\varepsilon\|^2` and the density :math:`q(\gamma) = 1/\gamma'(t)` that a
-  schedule gives the noise levels,
+  and its interior by the variance. The network is told the noise level and not the time, so that one network serves
+  both this schedule and a line between the same ends, and the variance of its diffusion term is compared exactly: of
+  the mean over a batch of 128 digits with low-discrepancy times, and of a single value (with independent times that of
+  a batch is as much over 128), drawn anew each time; standard errors by bootstrap over batches. By quadrature over
+  :math:`\gamma`, with :math:`\ell = \tfrac12\|\hat\varepsilon-\varepsilon\|^2` and the density :math:`q(\gamma) =
+  1/\gamma'(t)` that a schedule gives the noise levels,
 
   .. math:: \mathrm{Var}_{single} = \int\frac{E\ell^2}{q}d\gamma - \Big(\int E\ell\,d\gamma\Big)^2, \qquad
             \mathrm{Var}_{even} = \int\frac{\mathrm{Var}\,\ell}{q}d\gamma,
 
   the second of a batch of evenly spread times, times its size, the first of a single value. Least are they with
   :math:`q\propto\sqrt{E\ell^2}` and :math:`\sqrt{\mathrm{Var}\,\ell}`: what any schedule can attain. Beside it the
-  held-out bound of both networks, and the gradient of their ends with finite differences of the bound.
-- *steps*: the diffusion term in T steps less that in continuous time, same digits and noise at all levels: the slope.
+  gradient of the ends with finite differences of the bound.
+- *steps* (in the part vdm): the diffusion term in T steps less that in continuous time, same digits and noise at all
+  levels: the slope.
 - *iddpm*: the preset ``iddpm``, and its bound with 25, 50 and 100 respaced levels with the learned variance and both
   fixed ones, on the same draws.
+- *bound*: the held-out bound of VDM with a learned schedule, and of another network that was trained alike with a line
+  between learned ends.
 
 ``python -m benchmarks schedules`` trains three networks and writes ``results/schedules.json``; ``--folder`` keeps them
 for another run, ``--only iddpm`` measures a part and puts it in the file, ``--quick`` checks what holds of any network.
@@ -51,7 +54,7 @@ from scoresde.training import Preset, digits_split, read, train
 
 LEVELS, RANGE = 17, (-1.0, 1.0)
 BATCH = 128
-RATE = 10.0  # of gamma's learning, over the network's: at 1 its interior needs ten times as many steps
+RATE = 10.0  # of gamma's learning, over the network's; Adam moves a parameter by about a rate a step
 VARIANCES = ("learned", "small", "large")
 
 
@@ -69,7 +72,7 @@ class Size(NamedTuple):
     respaced: tuple[int, ...]
 
 
-FULL = Size(1000, 2500, 128, 360, 250, 64, 2, (32, 64, 128, 256, 512, 1024), (25, 50, 100))
+FULL = Size(1000, 2500, 128, 360, 500, 64, 2, (32, 64, 128, 256, 512, 1024), (25, 50, 100))
 QUICK = Size(3, 3, 16, 8, 8, 8, 2, (32, 64), (25,))
 
 
@@ -197,9 +200,12 @@ def variances(bent: ScoreModel, x: Tensor, size: Size) -> dict[str, Any]:
     """Of the learned schedule and of a line between its ends, one network."""
     line = on(bent, VDMSDE(LinearGamma(*ends(bent.sde))))
     out: dict[str, Any] = {}
-    for name, law in (("low discrepancy", LowDiscrepancy()), ("independent", Uniform())):
-        rows = [draws_of(model, x, law, size.batches, seed) for seed, model in ((1, line), (2, bent))]
-        out[name] = {part: ratio(figure, *rows) for part, figure in FIGURES.items()}
+    for name, law, parts, share in (
+        ("low discrepancy", LowDiscrepancy(), FIGURES, 1),
+        ("independent", Uniform(), ("single",), 4),
+    ):
+        rows = [draws_of(model, x, law, size.batches // share, seed) for seed, model in ((1, line), (2, bent))]
+        out[name] = {part: ratio(FIGURES[part], *rows) for part in parts}
         out[name]["means"] = [mean(part.mean(1)) for part in rows]
     return out | {"quadrature": quadrature(line, bent, x, size)}
 
