@@ -31,6 +31,7 @@ TESTS = (
     "tests/convergence/test_langevin.py",
     "tests/convergence/test_pc.py",
     "tests/convergence/test_general.py",
+    "tests/convergence/test_tilted.py",
     "tests/statistical",
     "tests/contract/test_solvers.py",
     "tests/unit",
@@ -80,6 +81,12 @@ FIRST: dict[str, tuple[str, ...]] = {
     "training/trainer.py": ("tests/unit/test_training_trainer.py",),
     "training/data.py": ("tests/unit/test_training_data.py",),
     "training/parallel.py": ("tests/unit/test_training_trainer.py",),
+    "solvers/particles.py": ("tests/convergence/test_tilted.py",),
+    "guidance/tall.py": ("tests/unit/test_tall.py",),
+    "guidance/combination.py": ("tests/unit/test_guidance.py",),
+    "inverse/rules/pigdm.py": ("tests/unit/test_inverse.py",),
+    "inverse/rules/mmps.py": ("tests/unit/test_inverse.py",),
+    "inverse/rules/ddnm.py": ("tests/unit/test_inverse.py",),
     **dict.fromkeys(
         ("presets/scaling.py", "presets/ddpm.py", "presets/bounds.py", "zoo/sampler.py", "cli/_plan.py"),
         ("tests/unit/test_presets.py",),
@@ -502,8 +509,46 @@ DEFECTS = (
     Defect(
         "losses: a divergence the wrong way round",
         "losses/gaussian.py",
-        "ratio = torch.as_tensor(log_variance - other_log_variance)",
-        "ratio = torch.as_tensor(other_log_variance - log_variance)",
+        "ratio, inverse = log_v - log_other,",
+        "ratio, inverse = log_other - log_v,",
+    ),
+    # particles, composed posteriors
+    Defect("particles: the twist not divided out", "solvers/particles.py", "- log_twist.double() + ratio", "+ ratio"),
+    Defect("particles: the ratio inverted", "solvers/particles.py", "ratio = -(shift", "ratio = (shift"),
+    Defect(
+        "particles: weights kept after resampling",
+        "solvers/particles.py",
+        "torch.where(drawn[:, None], torch.zeros_like(sets), ",
+        "torch.where(drawn[:, None], sets, ",
+    ),
+    Defect(
+        "tall: n for n - 1", "guidance/tall.py", "total, weighted = (1 - self.count)", "total, weighted = (-self.count)"
+    ),
+    Defect("tall: no square", "guidance/tall.py", "cholesky_solve(some[i] * sigma2", "cholesky_solve(some[i]"),
+    # guidance, inverse problems
+    Defect(
+        "guidance: the noise left unguided",
+        "guidance/combination.py",
+        "noise.add(e.noise - base.noise, alpha=w)",
+        "noise.add(e.noise - base.noise, alpha=0.0)",
+    ),
+    Defect(
+        "pigdm: the variance of a state for that of the data",
+        "inverse/rules/pigdm.py",
+        "return node.sigma * node.sigma * v / (node.alpha * node.alpha * v + node.sigma * node.sigma)",
+        "return node.alpha * node.alpha * v + node.sigma * node.sigma",
+    ),
+    Defect(
+        "mmps: the standard deviation for the variance",
+        "inverse/rules/mmps.py",
+        "variance = measurement.std**2",
+        "variance = measurement.std",
+    ),
+    Defect(
+        "ddnm: the adjoint for the pseudo-inverse",
+        "inverse/rules/ddnm.py",
+        "operator.pseudo_inverse(y - ",
+        "operator.adjoint(y - ",
     ),
     # bounds
     Defect("bound: no 1/2 in the integral", B + "variational.py", "return 0.5 * weight", "return weight"),
@@ -528,9 +573,14 @@ DEFECTS = (
         "z, node.sigma / node.alpha)",
         "z, node.sigma**2 / node.alpha)",
     ),
-    Defect("bound: the outermost cell closed", B + "decoders.py", "v == grey.levels - 1, infinity", "v < 0, infinity"),
+    Defect("bound: the outermost cell closed", "losses/gaussian.py", "lowest | highest", "lowest"),
     Defect("bound: grey values at the edge of their cells", B + "prior.py", "+ 0.5)", "+ 0.0)"),
-    Defect("bound: the prior without the data", B + "prior.py", "away = (node.alpha * data", "away = (0 * data"),
+    Defect(
+        "bound: the prior without the data",
+        B + "prior.py",
+        "x.to(torch.float64), node",
+        "0 * x.to(torch.float64), node",
+    ),
     Defect("bound: variances the other way round", B + "chain.py", "return 2 * (a - b)", "return 2 * (b - a)"),
     Defect("bound: no variance in the weight of a step", B + "chain.py", "missed) * torch.exp(ratio)", "missed)"),
     Defect(
