@@ -18,7 +18,7 @@ from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
 from ..integrate import Solution, Status, integrate
 from ..noise import Noise, resolve
-from ..processes import Network, ReverseProcess
+from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
@@ -26,12 +26,14 @@ from ..sdes import SDE, AffineSDE
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
 from ..targets import Gaussian, GaussianMixture
+from .adjoint import Adjoint
 from .notices import told_of_denoising, told_of_lattice
 
 _BLOCKED = 0.1  # of a mismatch between products and differences; rounding and curvature make hundredths
 _RANDOM = 1e-2  # of a change of the answer; kernels that add in any order make millionths
 _COUPLED = 1e-4  # of what a sample's gradient may hold of others
 MAX_STEPS = 10_000
+GRADIENTS = ("checkpoint", "adjoint")
 DEFAULT = 1e-5  # tolerances
 _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
 
@@ -155,7 +157,8 @@ def log_likelihood(
             drawn once, for each sample its own.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters; with
             ``"checkpoint"`` only the states, the network being evaluated again on the way back, so that memory does not
-            grow with the network's depth times the steps.
+            grow with the network's depth times the steps; with ``"adjoint"`` nothing but the ends, the gradient being
+            that of the flow, up to the tolerance, by the adjoint equation.
         check: look at the data and the score function first, at the cost of fifteen evaluations of up to eight samples
             (of all, unless the score function declares ``rowwise``): gradients that are blocked, random answers and
             coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few levels, for which there is
@@ -187,15 +190,11 @@ def log_likelihood(
     """
     solver = likelihood_solver(method, solver_options)
     sde = check_density(sde, score_fn, x)
-    again = isinstance(differentiable, str) and differentiable == "checkpoint"
-    for name, flag in (
-        ("throw", throw),
-        ("solver_error", solver_error),
-        ("differentiable", again or differentiable),
-        ("check", check),
-    ):
+    if isinstance(differentiable, str) and differentiable not in GRADIENTS:
+        raise unknown("differentiable", differentiable, GRADIENTS)
+    keep = isinstance(differentiable, str) or differentiable
+    for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
-    keep = bool(differentiable)
     start, end = _interval(sde, t_start, t_end)
     law = _law(prior, sde, end)
     known = _control(control, control_scale, x)
@@ -216,7 +215,7 @@ def log_likelihood(
             dtype=x.dtype,
             control=known,
             differentiable=keep,
-            checkpoint=again,
+            checkpoint=differentiable == "checkpoint",
         )
         if not len(x) or start == end:
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
@@ -225,17 +224,27 @@ def log_likelihood(
             check_gradients(process, state, start, end)
             told_of_denoising(process, state.detach(), start, end if prior is None else None)
 
+        adjoint: Adjoint | None = None
+        stepped, beginning = process, process.pack(state)
+        if differentiable == "adjoint":
+            adjoint = Adjoint(
+                process, solver, *node_list(sde, torch.tensor([start, end], dtype=torch.float64)), *allowed
+            )
+            stepped, beginning = replace(process, differentiable=False), beginning.detach()
+
         def run(factor: float) -> Likelihood:
             solution = integrate(
-                process,
+                stepped,
                 solver,
                 Adaptive(start, (end,), _SHARE * factor * allowed[0], _SHARE * factor * allowed[1]),
-                process.pack(state),
+                beginning,
                 source,
                 compact=bool(getattr(score_fn, "rowwise", False)),
                 max_steps=limit,
                 throw=throw,
             )
+            if adjoint is not None:
+                solution = adjoint(process.pack(state), solution)
             return _read(process, solver, solution, state, start, end, law, finite, throw)
 
         result = run(1.0)

@@ -1,0 +1,149 @@
+"""Gradients of log-likelihoods by the adjoint equation, against those of the steps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde
+from scoresde import log_likelihood, targets
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+TIGHT: dict[str, Any] = {"probes": 2, "seed": 0, "rtol": 1e-5, "atol": 1e-5, "check": False}
+
+
+class Closure:
+    """A score function whose parameters are those of a network and a number that its scale is made of."""
+
+    def __init__(self, dtype: torch.dtype = F64) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).to(dtype)
+        self.number = torch.tensor(0.3, dtype=dtype, requires_grad=True)
+        self.scale = self.number.exp()
+
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        return (self.number, *self.net.parameters())
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return -self.scale * x + 0.2 * self.net(torch.cat([x, t[:, None]], 1))
+
+
+def data(dtype: torch.dtype = F64) -> Tensor:
+    return torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=F64).to(dtype).requires_grad_(True)
+
+
+def gradients(score: Closure, x: Tensor, differentiable: Any, **options: Any) -> tuple[Tensor, ...]:
+    """Of the densities and of the latents, in the data and in all parameters."""
+    got = log_likelihood(SDE, score, x, differentiable=differentiable, **{**TIGHT, **options})
+    total = got.log_prob.sum() + got.latent.square().sum()
+    return torch.autograd.grad(total, (x, *score.leaves), retain_graph=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "rk45"}, {"method": "rk45", "form": "noise"}])
+def test_it_is_that_of_the_steps(options: dict[str, Any]) -> None:
+    score, x = Closure(), data()
+    for adjoint, steps in zip(gradients(score, x, "adjoint", **options), gradients(score, x, True), strict=True):
+        assert float((adjoint - steps).abs().max()) < 1e-4 * float(steps.abs().max())
+
+
+def test_in_float32() -> None:
+    score, x = Closure(torch.float32), data(torch.float32)
+    loose = {"rtol": 1e-4, "atol": 1e-4}
+    for adjoint, steps in zip(gradients(score, x, "adjoint", **loose), gradients(score, x, True, **loose), strict=True):
+        assert adjoint.dtype == torch.float32
+        assert float((adjoint - steps).abs().max()) < 2e-3 * float(steps.abs().max())
+
+
+def test_the_gradient_of_the_density_is_the_score() -> None:
+    target = targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [0.5, 1.0]], dtype=F64), scales=0.4)
+
+    class Law:
+        def log_prob(self, x: Tensor) -> Tensor:
+            return target.log_prob(x, SDE, SDE.t_max)
+
+    x = target.sample(3, SDE, 0.1, generator=torch.Generator().manual_seed(0)).to(F64).requires_grad_(True)
+    options: dict[str, Any] = {"divergence": "exact", "t_start": 0.1, "prior": Law(), "rtol": 1e-7, "atol": 1e-7}
+    got = log_likelihood(SDE, target.score(SDE), x, differentiable="adjoint", **options)
+    (slope,) = torch.autograd.grad(got.log_prob.sum(), x)
+    torch.testing.assert_close(slope, target.score(SDE)(x.detach(), 0.1), rtol=1e-5, atol=1e-5)
+
+
+def test_values_and_counts_are_those_without_a_gradient() -> None:
+    score, x = Closure(), data()
+    plain, got = (log_likelihood(SDE, score, x, differentiable=d, **TIGHT) for d in (False, "adjoint"))
+    assert torch.equal(plain.log_prob, got.log_prob.detach()) and torch.equal(plain.nfe, got.nfe)
+    assert got.log_prob.requires_grad and score.number.grad is None
+
+
+def test_failed_samples_have_no_gradient_and_leave_that_of_the_others() -> None:
+    score, x = Closure(), data()
+    broken = x.detach().clone()
+    broken[1] = math.nan
+    broken.requires_grad_(True)
+    got = log_likelihood(SDE, score, broken, differentiable="adjoint", throw=False, seeds=range(3), **no_seed())
+    (slope,) = torch.autograd.grad(got.log_prob[got.success].sum(), broken, retain_graph=True)
+    kept = log_likelihood(SDE, score, x, differentiable=True, seeds=range(3), **no_seed()).log_prob
+    (alone,) = torch.autograd.grad(kept[[0, 2]].sum(), x)
+    assert slope[1].tolist() == [0.0] * 3
+    torch.testing.assert_close(slope[[0, 2]], alone[[0, 2]], rtol=1e-3, atol=1e-3)
+
+
+def no_seed() -> dict[str, Any]:
+    return {key: value for key, value in TIGHT.items() if key != "seed"}
+
+
+def test_nothing_is_evaluated_outside_the_interval() -> None:
+    seen: list[float] = []
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return -x / (0.3 + 0.7 * t[:, None]) - 0.1 * torch.sin(x)
+
+    x = data()
+    log_likelihood(SDE, score, x, differentiable="adjoint", **TIGHT).log_prob.sum().backward()
+    assert SDE.t_min <= min(seen) and max(seen) <= SDE.t_max and x.grad is not None
+
+
+def test_parameters_that_are_used_now_and_then_are_an_error() -> None:
+    rare = torch.tensor(0.1, dtype=F64, requires_grad=True)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        return -x * (1 + rare if 0.01 < float(t[0]) < 0.02 else 1.0)
+
+    x = data()
+    got = log_likelihood(SDE, score, x, differentiable="adjoint", **TIGHT)
+    with pytest.raises(scoresde.ScoreFnError, match="checkpoint"):
+        got.log_prob.sum().backward()
+
+
+class Line(nn.Module):
+    """A linear gamma with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(12.0, dtype=F64))
+
+    def forward(self, t: Tensor) -> Tensor:
+        return -6.0 + self.width * t
+
+    def inverse(self, gamma: Tensor) -> Tensor:
+        return (gamma + 6.0) / self.width
+
+
+def test_refusals() -> None:
+    x = data()
+    with pytest.raises(scoresde.InvalidArgumentError, match="schedule"):
+        log_likelihood(scoresde.VDMSDE(Line()), lambda x, t: -x, x, differentiable="adjoint", **TIGHT)
+    with pytest.raises(scoresde.InvalidArgumentError, match="did you mean 'adjoint'"):
+        log_likelihood(SDE, lambda x, t: -x, x, differentiable="adjiont", **TIGHT)
+    got = log_likelihood(SDE, lambda x, t: -x, x, differentiable="adjoint", **TIGHT)
+    (slope,) = torch.autograd.grad(got.log_prob.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
