@@ -520,6 +520,7 @@ FILLED = {
     },
     "likelihood": {
         "<!-- likelihood: targets -->": likelihood_targets,
+        "<!-- likelihood: exact -->": likelihood_exact,
         "<!-- likelihood: network -->": likelihood_network,
         "<!-- likelihood: control -->": likelihood_control,
         "<!-- likelihood: estimators -->": likelihood_estimators,

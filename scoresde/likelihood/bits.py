@@ -83,6 +83,8 @@ def bits_per_dim(
     _, width = cell(levels, data_range)
     if isinstance(log_prob, Tensor) and (log_prob.is_complex() or log_prob.dtype == torch.bool):
         raise InvalidTypeError(f"`log_prob` must hold real numbers, got {log_prob.dtype}.")
+    if hasattr(log_prob, "log_prob"):
+        raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; take .log_prob of it.")
     if not isinstance(log_prob, Tensor):
         log_prob = torch.tensor(check_number("log_prob", log_prob), dtype=torch.float64)
     return -(log_prob / size + math.log(width)) / math.log(2)

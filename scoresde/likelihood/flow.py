@@ -258,10 +258,16 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> AffineSDE:
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
     if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+        hint = "; take its .score(sde)" if hasattr(score_fn, "score") else ""
+        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}{hint}.")
     check_made_for(sde, score_fn)
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
+    if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
+        raise InvalidTypeError(
+            f"`x` must be float32 or float64 for a density, got {x.dtype}: grey values have none; take dequantize(x, "
+            f"levels=L) or discrete_log_likelihood."
+        )
     check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
@@ -275,7 +281,8 @@ def check_finite(x: Tensor) -> Tensor:
     if not bool(finite.all()):
         rows = (~finite).nonzero()[:, 0].tolist()
         raise NonFiniteError(
-            f"`x` has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}).",
+            f"`x` has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}); leave them out "
+            f"(throw=False of log_likelihood lets the others finish).",
             stage="input",
             indices=rows[:5],
         )
@@ -309,7 +316,7 @@ def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
                 f"`prior` is missing: the process's is the law at t_max={sde.t_max:g}, not at t_end={end:g}."
             )
         return sde.prior
-    if not callable(getattr(prior, "log_prob", None)):
+    if isinstance(prior, type) or not callable(getattr(prior, "log_prob", None)):
         raise InvalidTypeError(f"`prior` must have the method log_prob(x) -> (batch,), got {prior!r}.")
     return prior
 

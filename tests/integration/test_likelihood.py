@@ -270,6 +270,21 @@ def test_refusals(case: str) -> None:
         log_likelihood(sde, target.score(sde), torch.zeros(2, 2, dtype=F64), **options)
 
 
+def test_what_to_write_instead() -> None:
+    sde, target = scoresde.VPSDE(), mixture()
+    score, x = target.score(sde), torch.zeros(2, 2, dtype=F64)
+    with pytest.raises(scoresde.InvalidTypeError, match="dequantize"):
+        log_likelihood(sde, score, torch.zeros(2, 2, dtype=torch.uint8))
+    with pytest.raises(scoresde.InvalidTypeError, match=r"take its \.score\(sde\)"):
+        log_likelihood(sde, scoresde.load("digits"), torch.zeros(2, 1, 8, 8))  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidTypeError, match="prior"):
+        log_likelihood(sde, score, x, prior=torch.distributions.Normal)
+    with pytest.raises(scoresde.NonFiniteError, match="throw=False"):
+        log_likelihood(sde, score, x / 0)
+    with pytest.raises(scoresde.InvalidTypeError, match=r"take \.log_prob"):
+        bits_per_dim(log_likelihood(sde, score, x, seed=0), (2,))  # type: ignore[arg-type]
+
+
 def test_refusals_of_states_and_processes() -> None:
     sde, target = scoresde.VPSDE(), mixture()
     for x in (
