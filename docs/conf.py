@@ -199,14 +199,13 @@ def likelihood_network() -> str:
     """Of the same file: wall time."""
     record = load("likelihood")
     rows = []
+    keys = ("processor seconds", "seconds")
     for end, runs in record["results"]["network"].items():
         first = runs["published"]
-        keys = ("processor seconds", "seconds")
         for name, run in runs.items():
-            times = [f"{run['processor seconds']:.2f}", *(f"{run[key] / first[key]:.2f}" for key in keys)]
-            rows.append([end, name, f"{run['evaluations']:.0f}", f"{run['error']:.1e}", *times])
-        shares = [f"{first[f'{key}, ours at equal error'] / first[key]:.2f}" for key in keys]
-        rows.append([end, "log_likelihood, at equal error", "", f"{first['error']:.1e}", "", *shares])
+            times = [f"{run[key] / first[key]:.2f}" if key in run else "" for key in keys]
+            used = f"{run[keys[0]]:.2f}" if keys[0] in run else ""
+            rows.append([end, name, f"{run['evaluations']:.0f}", f"{run['error']:.1e}", used, *times])
     head = ["", "", "evaluations", "error, nats", "processor, s", "of the published", "on the wall"]
     return markdown(head, rows, record)
 
@@ -272,12 +271,11 @@ def likelihood_bounds() -> str:
     for name, row in record["results"]["bounds"].items():
         texts = [
             f"{row[part]['bits']:.3f} ± {row[part]['standard error over digits']:.3f} "
-            f"({row[part]['standard error of the mean from its draws']:.3f})"
+            f"({row[part]['standard error of the mean from its draws']:.3f}), {row[part]['digits']}"
             for part in ("held out", "training")
         ]
         rows.append([name, row["of"], str(row["evaluations"]), *texts])
-    count = next(iter(record["results"]["bounds"].values()))["digits"]
-    head = ["bound", "of minus the logarithm of the", "evaluations", f"{count} held-out digits", "training digits"]
+    head = ["bound", "of minus the logarithm of the", "evaluations", "held-out digits, how many", "training digits"]
     return markdown(head, rows, record)
 
 

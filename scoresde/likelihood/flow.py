@@ -265,8 +265,8 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> AffineSDE:
         raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
     if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
         raise InvalidTypeError(
-            f"`x` must be float32 or float64 for a density, got {x.dtype}: grey values have none; take dequantize(x, "
-            f"levels=L) or discrete_log_likelihood."
+            f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
+            f"dequantize(x, levels=L) or discrete_log_likelihood."
         )
     check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
