@@ -227,9 +227,8 @@ def log_likelihood(
         adjoint: Adjoint | None = None
         stepped, beginning = process, process.pack(state)
         if differentiable == "adjoint":
-            adjoint = Adjoint(
-                process, solver, *node_list(sde, torch.tensor([start, end], dtype=torch.float64)), *allowed
-            )
+            first, last = node_list(sde, torch.tensor([start, end], dtype=torch.float64))
+            adjoint = Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
         def run(factor: float) -> Likelihood:
