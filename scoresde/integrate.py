@@ -23,7 +23,7 @@ from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSD
 from .noise import Noise
 from .processes import Process
 from .sdes import Node
-from .sdes.records import some
+from .sdes.records import either, some
 from .solvers.base import Solver, StepFailed, StepResult
 
 _DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
@@ -154,7 +154,8 @@ class _Ledger:
         self.rejected = np.zeros(batch, dtype=np.int64)
         self.status = np.full(batch, _RUNNING, dtype=np.int64)
         self.rows = np.arange(batch)  # the samples still in the loop, by their place
-        self._steps, self._used, self._time = 0, 0, t
+        self._used, self._time = 0, t
+        self._steps: int | np.ndarray = 0
         self._taken: int | np.ndarray = 0
 
     @property
@@ -168,19 +169,21 @@ class _Ledger:
             return x
         return self.x.index_copy(0, torch.from_numpy(self.rows).to(x.device), x)
 
-    def account(self, used: int, accept: bool | np.ndarray, t: float | Tensor) -> None:
-        """Add a step of the samples under way: its evaluations, whether it was taken, and the time reached."""
-        self._steps, self._used, self._taken, self._time = self._steps + 1, self._used + used, self._taken + accept, t
+    def account(self, used: int, accept: bool | np.ndarray, t: float | Tensor, tried: bool | np.ndarray = True) -> None:
+        """Add a step of the samples under way: its evaluations, whether it was taken, the time reached, and which of
+        them tried it."""
+        self._steps, self._used = self._steps + tried, self._used + used
+        self._taken, self._time = self._taken + accept, t
 
     def flush(self) -> None:
         """Spread what was kept over the samples."""
         running = self.running
         rows = self.rows[running]
-        kept: Any = (self._taken, as_array(self._time))
-        taken, time = (v[running] if np.ndim(v) else v for v in kept)
+        kept: Any = (self._steps, self._taken, as_array(self._time))
+        steps, taken, time = (v[running] if np.ndim(v) else v for v in kept)
         self.nfe[rows] += self._used
         self.accepted[rows] += taken
-        self.rejected[rows] += self._steps - taken
+        self.rejected[rows] += steps - taken
         self.t[rows] = time
         self._steps, self._used, self._taken = 0, 0, 0
 
@@ -297,6 +300,16 @@ def integrate(
         underflow = ledger.close(as_array(decision.underflow), Status.STEP_UNDERFLOW)
         if underflow and throw:
             break
+        if solver.lands and stop is not None:
+            landed, ends = controller.land(process, solver, x, start, stop, solver_state, noise, control)
+            landed = landed & ledger.running
+            if landed.any():
+                here = torch.from_numpy(landed).to(x.device)
+                x, start = where(here, ends, x), either(here, stop, start)
+                t = number(start.t)
+                ledger.account(0, landed, t, landed)
+                changed |= ledger.close(landed, Status.SUCCESS)
+                accept = accept | landed
         if recorder is not None or callback is not None:
             ledger.flush()
             whole = ledger.whole(x)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._tensors import as_array, on_host, rms
 from ..errors import InvalidArgumentError
+from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from ..sdes.records import either
@@ -22,6 +23,7 @@ _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock
 _SLIVER = 256.0  # an interval of so many units in the last place of t is one step
 _EPS = float(np.finfo(np.float64).eps)
+_UNSEEN = 0.25  # of the tolerance: what a step may err that no evaluation checks
 _ULPS = 16.0  # a step of fewer units in the last place of t is an underflow
 
 
@@ -171,6 +173,28 @@ class Adaptive(Controller):
         moved = np.count_nonzero(accept)
         here = stop if moved == len(t) else either(torch.from_numpy(accept).to(x.device), stop, start)
         return Decision(accept, here, process.sde.nodes(times), state, done, failed, tiny)
+
+    def land(
+        self,
+        process: Process,
+        solver: Solver,
+        x: Tensor,
+        start: Node,
+        stop: Node,
+        memory: Any,
+        noise: Noise,
+        state: Any,
+    ) -> tuple[np.ndarray, Tensor]:
+        """See `Controller.land`. All samples draw, whether it is their last step or not, since what others do must not
+        change the draws of a sample."""
+        (t,) = on_host(stop.t)
+        last = (state.target == len(self.targets) - 1) & (t == self.targets[-1])
+        result = solver.land(process, x, start, stop, memory, noise)
+        values, _, used, _, _ = _estimates(result.error, solver)  # type: ignore[arg-type]
+        scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
+        norms, sums = on_host(rms(values / scale[:, None], 2), result.x.detach().flatten(1).sum(1))
+        error = norms[np.arange(len(t)), used]
+        return last & (error <= _UNSEEN) & np.isfinite(sums), result.x
 
 
 def _estimates(error: Tensor | Estimates, solver: Solver) -> Estimates:

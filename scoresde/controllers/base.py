@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from ..solvers.base import Solver, StepResult
@@ -51,3 +52,17 @@ class Controller(abc.ABC):
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
     ) -> Decision:
         """Judge a step and choose the next."""
+
+    def land(
+        self,
+        process: Process,
+        solver: Solver,
+        x: Tensor,
+        start: Node,
+        stop: Node,
+        memory: Any,
+        noise: Noise,
+        state: Any,
+    ) -> tuple[np.ndarray, Tensor]:
+        """Which samples go to the end without another evaluation (see `Solver.land`), and their states there."""
+        return np.zeros(len(x), dtype=bool), x

@@ -100,6 +100,7 @@ class Solver(abc.ABC):
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.
+        lands: whether an adaptive method may make its last step without an evaluation, by `land`.
         default_steps: the number of steps that `solve` takes if none is given.
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
@@ -179,6 +180,10 @@ class Solver(abc.ABC):
         return False
 
     @property
+    def lands(self) -> bool:
+        return False
+
+    @property
     def default_steps(self) -> int:
         return 50
 
@@ -239,6 +244,11 @@ class Solver(abc.ABC):
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The memory before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of those."""
         return None
+
+    def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        """The step to the end of the solve by what is in the memory, without an evaluation, and its error estimate, of
+        methods that have one (``lands``). A step to the same ``stop`` may follow, with the same noise."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

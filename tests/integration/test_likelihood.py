@@ -440,7 +440,9 @@ def test_more_refusals() -> None:
     score = targets.Gaussian(torch.zeros(2, dtype=F64), 0.3).score(sde)
     for flag in ("throw", "solver_error", "differentiable", "check"):
         with pytest.raises(scoresde.InvalidTypeError, match=flag):
-            log_likelihood(sde, score, x, **{flag: "no"})  # type: ignore[arg-type]
+            log_likelihood(sde, score, x, **{flag: 3})  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidArgumentError, match="differentiable.*adjoint"):
+        log_likelihood(sde, score, x, differentiable="no")
     with pytest.raises(scoresde.InvalidArgumentError, match="no numbers"):
         log_likelihood(sde, lambda x, t: -x, torch.zeros(3, 0))
     with torch.inference_mode(), pytest.raises(scoresde.InvalidArgumentError, match="inference_mode"):

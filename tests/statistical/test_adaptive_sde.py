@@ -18,6 +18,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import VESDE, VPSDE, StepResult
+from scoresde.controllers import Adaptive
 from scoresde.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
 from scoresde.processes import LOG_SNR, Coordinate, Network, ReverseProcess
 from scoresde.solvers import DPMppSDE12, SASolver, Solver
@@ -290,3 +291,57 @@ def test_refusals() -> None:
             DPMppSDE12(eta=eta)
     with pytest.raises(scoresde.InvalidArgumentError, match="drift and a diffusion"):
         scoresde.simulate(SDE, x, method="ggf")
+
+
+# --- the last step, without an evaluation -----------------------------------------------------------------------------
+
+
+def landings(rtol: float, atol: float, **options: Any) -> scoresde.Solution:
+    x = SDE.prior_sample((40, SIZE), dtype=F64, generator=torch.Generator().manual_seed(2))
+    return scoresde.solve(
+        SDE, TARGET.score(SDE), x, method="dpmpp_sde12", rtol=rtol, atol=atol, seeds=range(40), **options
+    )
+
+
+def test_the_last_step_needs_no_evaluation_where_it_is_small() -> None:
+    """One evaluation at the start and one a trial step, but for the last; none is spared at times to save."""
+    for options in ({}, {"save_at": (0.5, 0.1)}):
+        solution = landings(0.3, 0.03, **options)
+        spared = solution.accepted + solution.rejected + 1 - solution.nfe
+        assert solution.success.all() and (solution.t == SDE.t_min).all()
+        assert set(spared.tolist()) <= {0, 1} and int(spared.sum()) >= 20, spared
+
+
+def test_a_last_step_that_is_not_small_is_evaluated() -> None:
+    """With a memory whose estimates differ by much, the same step takes an evaluation."""
+    solver, node = DPMppSDE12(), SDE.nodes(torch.tensor([0.3, SDE.t_min], dtype=F64))
+    start, stop = (type(node)(*(v[i : i + 1] for v in node)) for i in (0, 1))
+    process, x = ReverseProcess(SDE, Network(MIXTURE.score(SDE)), 1.0), torch.zeros(1, 1, dtype=F64)
+    noise = FollowedPath(BatchNoise.seeded(SEED, torch.device("cpu")), lambda t: SDE.nodes(t).lam)
+    h = float(stop.lam - start.lam)
+    for change, passed, landed in ((0.001, h, True), (0.5, h, False), (0.001, h / 6, False), (0.001, 0.0, False)):
+        state = solver.init(process, x, start)._replace(
+            before=solver.init(process, x, start).value - change, passed=torch.tensor([passed], dtype=F64)
+        )
+        control = Adaptive(t_start=0.3, targets=(SDE.t_min,), rtol=0.1, atol=0.1)
+        _, memory = control.first(process, solver, x, start, state)
+        calls = process.network.calls
+        which, ends = control.land(process, solver, x, start, stop, state, noise, memory)
+        assert which.tolist() == [landed] and process.network.calls == calls
+        # the exact step of a data estimate that goes on as it did, with the same noise
+        base, first, _, slope, _ = solver._known(x, start, stop, state, noise)
+        assert torch.equal(ends, base + 0.5 * first * slope)
+        assert control.land(process, solver, x, start, start, state, noise, memory)[0].tolist() == [
+            False
+        ]  # not the end
+
+
+def test_where_the_estimate_is_constant_landing_is_exact() -> None:
+    """The data are one point: every step is exact, and so is the last, in law and to rounding along the path."""
+    point = scoresde.targets.Gaussian(torch.tensor([0.7], dtype=F64), torch.tensor([0.0], dtype=F64))
+    x = torch.full((20_000, 1), 0.2, dtype=F64)
+    solution = scoresde.solve(SDE, point.score(SDE), x, method="dpmpp_sde12", rtol=0.3, atol=0.03, seed=SEED)
+    assert ((solution.accepted + solution.rejected) == solution.nfe).all()
+    end = SDE.node(SDE.t_min)
+    z = (solution.x - end.alpha * 0.7) / end.sigma
+    assert abs(float(z.mean())) < SIGMAS / 20_000**0.5 and abs(float(z.var()) - 1) < SIGMAS * (2 / 20_000) ** 0.5
