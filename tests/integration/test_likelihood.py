@@ -441,7 +441,7 @@ def test_more_refusals() -> None:
     for flag in ("throw", "solver_error", "differentiable", "check"):
         with pytest.raises(scoresde.InvalidTypeError, match=flag):
             log_likelihood(sde, score, x, **{flag: 3})  # type: ignore[arg-type]
-    with pytest.raises(scoresde.InvalidArgumentError, match="differentiable.*adjoint"):
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"differentiable.*adjoint"):
         log_likelihood(sde, score, x, differentiable="no")
     with pytest.raises(scoresde.InvalidArgumentError, match="no numbers"):
         log_likelihood(sde, lambda x, t: -x, torch.zeros(3, 0))
