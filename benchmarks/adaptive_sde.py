@@ -41,7 +41,7 @@ FIXED = {"euler_maruyama": (10, 20, 40, 80), "dpmpp_2m_sde": (5, 6, 8, 10, 13, 1
 # By ratio of atol to rtol, the values of rtol.
 ADAPTIVE: dict[str, dict[float, tuple[float, ...]]] = {
     "ggf": {0.1: (1.0, 0.4, 0.2, 0.1)},
-    "dpmpp_sde12": {0.1: (1.2, 0.8, 0.5, 0.3, 0.2), 0.3: (0.8, 0.5, 0.3, 0.2), 1.0: (0.4, 0.25, 0.15, 0.1)},
+    "dpmpp_sde12": {0.1: (1.2, 0.8, 0.5, 0.3, 0.2), 0.3: (1.2, 0.8, 0.5, 0.3, 0.2), 1.0: (0.8, 0.4, 0.25, 0.15, 0.1)},
 }
 LEVELS = {"gaussian": (0.1, 0.05, 0.03), "ring": (0.03, 0.02, 0.01), "digits": (0.03, 0.02)}
 COUNTS = {"gaussian": 12_000, "ring": 60_000, "digits": 6_000}
