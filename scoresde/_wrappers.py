@@ -87,7 +87,7 @@ def bound_names(score_fn: ScoreFn) -> set[str]:
     """The names of context that a score function, or one that it is made of, has values for itself."""
     own = getattr(score_fn, "context", None)
     names = set(own) if isinstance(own, Mapping) else set()
-    parts = score_fn.score_fns if isinstance(score_fn, Wrapper) else ()
+    parts: tuple[ScoreFn, ...] = getattr(score_fn, "score_fns", ())
     return names.union(*(bound_names(part) for part in parts))
 
 

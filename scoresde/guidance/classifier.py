@@ -121,7 +121,7 @@ class ClassifierGuidance(Shifted):
         given, t = taken(self.function, context), row_times(node.t, x)
 
         def value(y: Tensor) -> tuple[Any, None]:
-            return self.function(y, t.clone(), **{k: usable(v) for k, v in given.items()}), None
+            return self.function(y.clone(), t.clone(), **{k: usable(v) for k, v in given.items()}), None
 
         slope, _, values = gradient_of(value, x, self.name)
         return below, slope, values

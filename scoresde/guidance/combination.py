@@ -15,7 +15,7 @@ from torch import Tensor
 from .._signatures import accepts
 from .._tensors import check_number, expand
 from .._wrappers import ScoreFn, Wrapper, bound_names, with_data
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
 from .interval import Interval
 from .together import ask_together
@@ -100,7 +100,9 @@ def _rescaled(data: Tensor, like: Tensor, share: float) -> Tensor:
     if data[0:1].numel() == 1:
         raise InvalidArgumentError("`rescale` needs events of two numbers or more: one has no standard deviation.")
     own, wanted = (v.flatten(1).std(1, correction=0) for v in (data, like))
-    ratio = wanted / own.clamp_min(torch.finfo(data.dtype).tiny)
+    # what is the same everywhere but for rounding has no spread to change
+    flat = own <= 8 * torch.finfo(data.dtype).eps * data.flatten(1).abs().amax(1)
+    ratio = torch.where(flat, torch.ones_like(own), wanted / torch.where(flat, torch.ones_like(own), own))
     return data * expand(1 - share + share * ratio, data)
 
 
@@ -215,7 +217,9 @@ def product(
         https://arxiv.org/abs/2206.01714
         Du et al. (2023), Reduce, Reuse, Recycle. https://arxiv.org/abs/2302.11552
     """
-    w = _weights(score_fns, weights)
+    if not score_fns:
+        raise InvalidArgumentError("`score_fns` are missing: write product(first, second).")
+    w = weights_of(score_fns, weights)
     if base is None:
         return Combination(score_fns, w, [True] * len(w), sde=sde)
     return Combination((base, *score_fns), (1 - sum(w), *w), [True] * (len(w) + 1), sde=sde)
@@ -250,11 +254,19 @@ def _apart(name: str, a: ScoreFn, other: str, b: ScoreFn) -> None:
         )
 
 
-def _weights(score_fns: Sequence[ScoreFn], weights: Any) -> tuple[float, ...]:
-    if not score_fns:
-        raise InvalidArgumentError("`score_fns` are missing: write product(first, second).")
+def weights_of(score_fns: Sequence[ScoreFn], weights: Any, **limits: Any) -> tuple[float, ...]:
+    """One number for each score function, 1 by default, within limits (of `check_number`)."""
     if weights is None:
         return (1.0,) * len(score_fns)
-    if len(weights) != len(score_fns):
-        raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(weights)}.")
-    return tuple(check_number(f"weights[{i}]", w) for i, w in enumerate(weights))
+    given = listed("weights", weights)
+    if len(given) != len(score_fns):
+        raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(given)}.")
+    return tuple(check_number(f"weights[{i}]", w, **limits) for i, w in enumerate(given))
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """What a user gave as several, as a list."""
+    try:
+        return list(values)
+    except TypeError:
+        raise InvalidTypeError(f"`{name}` must be a sequence, got {type(values).__name__}.") from None

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._signatures import accepts
 from .._tensors import check_number
 from .._wrappers import ScoreFn, Wrapper
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..models import per_row
 from ..sdes import AffineSDE, Estimate, Node
 
@@ -27,6 +27,8 @@ class Conditional(Wrapper):
         for name, value in labels.items():
             if name in ("x", "t", "node") or not accepts(score_fn, name):
                 raise InvalidArgumentError(f"`{name}` is no context that the score function takes besides x and t.")
+            if isinstance(value, str | bytes):
+                raise InvalidTypeError(f"`{name}` must be a number or a tensor, got {value!r}.")
             if isinstance(value, int | float | np.number):
                 check_number(name, float(value))
         self.labels = dict(labels)

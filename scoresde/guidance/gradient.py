@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._tensors import expand
 from ..errors import ScoreFnError
 from ..sdes import Estimate
 from ..sdes.records import LearnedEstimate
@@ -31,6 +32,8 @@ def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: 
             slope = torch.autograd.grad(value.sum(), y, create_graph=keep, allow_unused=True)[0]
         if slope is None:
             raise ScoreFnError(_blocked(function, x, value, name))
+        lost = value.detach().isnan()  # of a value that is none there is no gradient, whatever autograd says
+        slope = torch.where(expand(lost, slope).bool(), torch.full_like(slope, torch.nan), slope)
     if keep:
         return slope, extra, value
     return slope, _detached(extra) if isinstance(extra, Estimate) else extra, value.detach()

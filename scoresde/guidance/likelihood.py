@@ -25,7 +25,7 @@ class LikelihoodGuidance(Shifted):
         given = taken(self.function, context)
 
         def value(data: Tensor) -> Any:
-            return self.function(data, **{k: usable(v) for k, v in given.items()})
+            return self.function(data.clone(), **{k: usable(v) for k, v in given.items()})
 
         if not self.through:
             below = self._base(x, node, context)

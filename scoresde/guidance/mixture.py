@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, expand, row_times
+from .._tensors import expand, row_times
 from .._wrappers import ScoreFn, Wrapper
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
+from .combination import listed, weights_of
 from .gradient import check_values
 from .together import ask_together
 
@@ -28,6 +29,7 @@ class Mixture(Wrapper):
         weights: Sequence[float] | None = None,
         sde: AffineSDE | None = None,
     ) -> None:
+        score_fns, log_probs = listed("score_fns", score_fns), listed("log_probs", log_probs)
         if len(score_fns) < 1 or len(log_probs) != len(score_fns):
             raise InvalidArgumentError(
                 f"`log_probs` must be one for each score function, got {len(log_probs)} for {len(score_fns)}."
@@ -38,11 +40,8 @@ class Mixture(Wrapper):
                     f"`log_probs` must be callable as log_prob(x, t), got {type(log_prob).__name__}."
                 )
         super().__init__(tuple(score_fns), sde)
-        given = [1.0] * len(score_fns) if weights is None else list(weights)
-        if len(given) != len(score_fns):
-            raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(given)}.")
         self.log_probs = tuple(log_probs)
-        self.weights = tuple(check_number(f"weights[{i}]", w, low=0.0, strict=True) for i, w in enumerate(given))
+        self.weights = weights_of(score_fns, weights, low=0.0, strict=True)
 
     def accepts(self, name: str) -> bool:
         """False: the densities are of given laws."""

@@ -63,18 +63,38 @@ class NoisyClassifier(nn.Module):
         takes integers ``(batch,)`` from the ``context`` of a solve.
 
         Raises:
-            InvalidTypeError: the process is not affine.
+            InvalidTypeError: the process is not affine, or in a call, a label is no integer, or there is none.
+            InvalidArgumentError: in a call, a label is no class.
         """
         if not isinstance(sde, AffineSDE):
             raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
 
-        def given(x: Tensor, t: Tensor, label: Any) -> Tensor:
+        def given(x: Tensor, t: Tensor, label: Any = None) -> Tensor:
             node = sde.nodes(t)
             log_probs = self(x, node.alpha, node.sigma).log_softmax(1)
-            index = torch.as_tensor(label, device=x.device).expand(len(x))
+            index = _labels(label, x, log_probs.shape[1])
             return log_probs.gather(1, index[:, None])[:, 0]
 
         if label is None:
             return given
         chosen = check_integer("label", label, low=0)
         return lambda x, t: given(x, t, chosen)
+
+
+def _labels(label: Any, x: Tensor, classes: int) -> Tensor:
+    """One class a sample, ``(batch,)``."""
+    if label is None:
+        raise InvalidTypeError(
+            "`label` is missing: give classifier.log_prob(sde, label), or context={'label': labels} to the solve."
+        )
+    index = torch.as_tensor(label, device=x.device)
+    if index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise InvalidTypeError(f"`label` must be integers, got {index.dtype}; write label.long().")
+    if index.ndim > 1 or (index.ndim == 1 and len(index) != len(x)):
+        raise InvalidArgumentError(
+            f"`label` must be an integer or (batch,) = ({len(x)},), got shape {tuple(index.shape)}."
+        )
+    # on a GPU nothing is read back for it
+    if not index.is_cuda and bool(((index < 0) | (index >= classes)).any()):
+        raise InvalidArgumentError(f"`label` must be 0 … {classes - 1}, got {index.tolist()}.")
+    return index.long().expand(len(x))

@@ -53,7 +53,7 @@ class Conditioned:
         *,
         sde: AffineSDE | None = None,
     ) -> None:
-        self.score_fn, self.sde = score_fn, process_of(score_fn, sde)
+        self.score_fns, self.sde = (score_fn,), process_of(score_fn, sde)
         self.measurement = measurement
         self.rule = rule.ready(measurement, self.sde)
         self.tally = Tally()
@@ -65,11 +65,11 @@ class Conditioned:
 
     def accepts(self, name: str) -> bool:
         """As the score function."""
-        return accepts(self.score_fn, name)
+        return accepts(self.score_fns[0], name)
 
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         """The conditional `Estimate` at a node; what solvers call."""
-        network = Network(self.score_fn, context)
+        network = Network(self.score_fns[0], context)
         known = look(network.estimate, x, node, self.tally, self.rule.gradients)
         data = self.rule.apply(known, self.measurement, self.measurement.of(x))
         alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import unknown
+from ..errors import InvalidTypeError, unknown
 from ..integrate import Solution
 from ..sdes import AffineSDE
 from ..solve import solve
@@ -74,6 +74,11 @@ def sample_posterior(
         >>> bool((got.x[:, 0] > 0).all()), got.solution.evaluations, got.products
         (True, 50, 0)
     """
+    if not isinstance(method, str):
+        raise InvalidTypeError(
+            f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; a rule or a solver with its "
+            "options goes to condition or solve."
+        )
     if method not in RULES and method not in SAMPLERS:
         raise unknown("method", method, (*RULES, *SAMPLERS))
     process_of(score_fn, sde)

@@ -139,6 +139,15 @@ class Particles:
             )
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
+    def check_shared(self, name: str, value: Tensor) -> None:
+        """Refuse what is not the same for all particles of a set, ``(batch, …)``."""
+        sets = value.unflatten(0, (len(value) // self.of(value), self.of(value)))
+        if not torch.equal(sets, sets[:, :1].expand_as(sets)):
+            raise InvalidArgumentError(
+                f"`{name}` must be the same for all {self.of(value)} particles of a set, which are weighed against "
+                f"each other; repeat each entry by .repeat_interleave(particles, 0), and set particles."
+            )
+
     def of(self, x: Tensor) -> int:
         """The number of particles of a set in a batch."""
         return len(x) if self.count is None else self.count

@@ -74,6 +74,11 @@ class PredictorCorrector(Solver):
             raise InvalidArgumentError(
                 f"`predictor` must step from level to level, got {self.predictor.name!r}; try 'ancestral'."
             )
+        if self.predictor.batch_coupled:
+            raise InvalidArgumentError(
+                f"`predictor` must step each sample by itself, for weights do not know what a corrector moves, got "
+                f"{self.predictor.name!r}; try 'ancestral'."
+            )
         if self.predictor.looks_ahead:
             raise InvalidArgumentError(
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "

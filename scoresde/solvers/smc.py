@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from .._tensors import expand
@@ -95,13 +94,7 @@ class SMC(Solver):
         weights = self._weights()
         log_weight = weights.init(x)
         for name, value in process.network.context.items():
-            sets = value.reshape(-1, weights.of(x), *value.shape[1:])
-            if not torch.equal(sets, sets[:, :1].expand_as(sets)):
-                raise InvalidArgumentError(
-                    f"`context[{name!r}]` must be the same for all {weights.of(x)} particles of a set, which are "
-                    f"weighed against each other; repeat each entry by .repeat_interleave(particles, 0), and set "
-                    f"particles."
-                )
+            weights.check_shared(f"context[{name!r}]", value)
         return log_weight
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

@@ -108,6 +108,8 @@ def noise_covariance(noise: Any, size: int) -> Tensor:
     if not isinstance(noise, Tensor) or noise.ndim == 0:
         std = check_number("noise_std", noise, low=0.0)
         return std * std * torch.eye(size, dtype=torch.float64)
+    if noise.is_complex():
+        raise InvalidTypeError(f"`noise_std` must be real, got {noise.dtype}.")
     cov = noise.detach().to(torch.float64)
     if tuple(cov.shape) != (size, size):
         raise InvalidArgumentError(

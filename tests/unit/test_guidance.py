@@ -504,6 +504,43 @@ def test_a_gradient_that_is_not_finite_is_an_error_of_the_solve() -> None:
         scoresde.solve(SDE, guided, states(), method="ddim", steps=2)
 
 
+def test_a_value_that_is_not_finite_is_an_error_of_the_solve_too() -> None:
+    """Whatever autograd says of its gradient; and samples beside it go on."""
+    lost = guidance.classifier_guidance(PAIR.score(SDE), lambda x, t: x.sum(1) + torch.nan)
+    with pytest.raises(scoresde.NonFiniteError):
+        scoresde.solve(SDE, lost, states(), method="ddim", steps=2)
+    seen = guidance.likelihood_guidance(
+        PAIR.score(SDE), lambda d: torch.where(d[:, 0] > 0, d[:, 0], d[:, 0] * 0 + torch.nan)
+    )
+    x = torch.tensor([[3.0, 0.0], [-3.0, 0.0]], dtype=F64)
+    got = scoresde.solve(SDE, seen, x, method="ddim", steps=1, throw=False)
+    assert got.x.isfinite().all(1).tolist() == [True, False]
+
+
+def test_what_guides_may_write_to_what_it_gets() -> None:
+    x = states()
+    plain = guidance.classifier_guidance(PAIR.score(SDE), lambda x, t: (2 * x).square().sum(1))
+    inplace = guidance.classifier_guidance(PAIR.score(SDE), lambda x, t: x.mul_(2).square().sum(1))
+    assert torch.equal(plain(x, 0.3), inplace(x, 0.3)) and torch.equal(x, states())
+    for through in (True, False):
+        plain = guidance.likelihood_guidance(PAIR.score(SDE), lambda d: (2 * d).square().sum(1), through=through)
+        inplace = guidance.likelihood_guidance(PAIR.score(SDE), lambda d: d.mul_(2).square().sum(1), through=through)
+        assert torch.equal(plain(x, 0.3), inplace(x, 0.3))
+
+
+def test_rescale_leaves_what_is_the_same_everywhere() -> None:
+    """A data estimate without spread has only that of rounding, which says nothing."""
+    node = SDE.node(0.5)
+
+    def flat(value: float) -> Any:
+        return lambda x, t: (SDE.alpha(t)[:, None] * value - x) / SDE.sigma(t)[:, None] ** 2
+
+    guided = guidance.classifier_free(flat(1.0), flat(0.9), 2.0, rescale=0.5, sde=SDE)
+    for x in (states(4, 3), states(4, 3).float()):
+        data = guided.estimate(x, node).data  # type: ignore[misc]
+        torch.testing.assert_close(data, torch.full_like(x, 1.1), rtol=1e-5, atol=1e-5)
+
+
 C, U = RIGHT.score(SDE), PAIR.score(SDE)
 
 
@@ -538,13 +575,17 @@ C, U = RIGHT.score(SDE), PAIR.score(SDE)
         (lambda: guidance.product(), "score_fns"),
         (lambda: guidance.product(C, U, weights=(1.0,)), "weights"),
         (lambda: guidance.product(C, U, weights=(1.0, math.nan)), "weights"),
+        (lambda: guidance.product(C, U, weights=1.0), "weights"),
         (lambda: guidance.mixture([C, U], [right]), "log_probs"),
+        (lambda: guidance.mixture(C, [right]), "score_fns"),
+        (lambda: guidance.mixture([C, U], [right, right], 1.0), "weights"),
         (lambda: guidance.mixture([C, U], [right, 3]), "log_probs"),
         (lambda: guidance.mixture([C, U], [right, right], [1.0, 0.0]), "weights"),
         (lambda: guidance.mixture([C, U], [right, right], [1.0]), "weights"),
         (lambda: guidance.conditional(C, label=3), "label"),
         (lambda: guidance.conditional(C), "labels"),
         (lambda: guidance.conditional(lambda x, t, label: x, label=math.nan), "label"),
+        (lambda: guidance.conditional(lambda x, t, label: x, label="3"), "label"),
         (lambda: guidance.temperature(lambda x, t: -x, 0.5), "sde"),
         (lambda: guidance.classifier_free(lambda x, t: -x, lambda x, t: x, 2.0, rescale=0.5), "sde"),
         (lambda: guidance.classifier_free(C, U, 2.0, sde=3), "sde"),

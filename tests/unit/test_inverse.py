@@ -483,6 +483,31 @@ TWICE = torch.cat([torch.eye(4, dtype=F64)[:2]] * 2)  # rows that repeat each ot
             "fixed steps",
         ),
         (
+            lambda: inverse.Replacement(inverse.Measurement(torch.eye(4), torch.ones(4)), scoresde.solvers.SMC()),
+            scoresde.InvalidArgumentError,
+            "weights",
+        ),
+        (
+            lambda: inverse.SplitGibbs(inverse.Measurement(torch.eye(4), torch.ones(4)), solver=scoresde.solvers.SMC()),
+            scoresde.InvalidArgumentError,
+            "by itself",
+        ),
+        (
+            lambda: scoresde.solvers.PredictorCorrector(scoresde.solvers.SMC()),
+            scoresde.InvalidArgumentError,
+            "weights",
+        ),
+        (
+            lambda: inverse.condition(SCORE, torch.ones(1, 4), torch.ones(1), torch.ones(1, 1) + 0j),
+            scoresde.InvalidTypeError,
+            "real",
+        ),
+        (
+            lambda: inverse.sample_posterior(VP, SCORE, torch.ones(1, 4), torch.ones(1), 1.0, method=[]),
+            scoresde.InvalidTypeError,
+            "method",
+        ),
+        (
             lambda: inverse.TwistedSMC(inverse.Measurement(torch.eye(4), torch.ones(4)), twist=inverse.MMPS()),
             scoresde.InvalidArgumentError,
             "density",
@@ -540,6 +565,40 @@ def test_a_batch_of_measurements_must_fit_the_batch():
         inverse.condition(SCORE, matrix, draw(5, 3), std, method="exact", target=gaussian(4))
     with pytest.raises(scoresde.InvalidArgumentError, match="whole sets"):
         inverse.sample_posterior(VP, SCORE, matrix, draw(3), std, method="twisted_smc", particles=3, **FULL)
+
+
+def test_particles_of_a_set_share_what_they_are_told():
+    """Weights compare particles: a set cannot have two measurements, nor two labels; two sets can."""
+    matrix, _, std = measured()
+    two = draw(2, 3)
+    run = {"method": "twisted_smc", "shape": (6, 4), "steps": 3, "seed": 0, "dtype": F64}
+    with pytest.raises(scoresde.InvalidArgumentError, match="`y` must be the same for all 6 particles"):
+        inverse.sample_posterior(VP, SCORE, matrix, two.repeat_interleave(3, 0), std, **run)
+    inverse.sample_posterior(VP, SCORE, matrix, two.repeat_interleave(3, 0), std, particles=3, **run)
+    labelled = lambda x, t, label: SCORE(x, t) + label[:, None]  # noqa: E731
+    with pytest.raises(scoresde.InvalidArgumentError, match="label"):
+        inverse.sample_posterior(VP, labelled, matrix, two[0], std, context={"label": torch.arange(6.0)}, **run)
+
+
+def test_a_corrector_that_couples_the_batch_is_declared():
+    seen = inverse.Measurement(torch.eye(4), torch.ones(4))
+    corrector = scoresde.LangevinCorrector(rule="batch")
+    assert corrector.batch_coupled and inverse.Replacement(seen, corrector=corrector).batch_coupled
+    assert not inverse.Replacement(seen, corrector=scoresde.LangevinCorrector()).batch_coupled
+
+
+def test_conditioned_scores_keep_their_labels():
+    """Guidance of two conditioned scores is the conditioned guidance, where the rule is affine in the estimate."""
+    net = lambda x, t, label: -x + label[:, None]  # noqa: E731
+    null = scoresde.ScoreModel(net, VP, "score", context={"label": -1.0})
+    matrix, y, std = measured()
+    condition = lambda score_fn: inverse.condition(score_fn, matrix, y, std, method="ddnm")  # noqa: E731
+    run = {"method": "ddim", "steps": 3, "dtype": F64, "context": {"label": torch.tensor([2.0, 3.0], dtype=F64)}}
+    free = lambda a, b: scoresde.guidance.classifier_free(a, b, 3.0)  # noqa: E731
+    x = draw(2, 4)
+    inner = scoresde.solve(VP, condition(free(scoresde.ScoreModel(net, VP, "score"), null)), x, **run).x
+    outer = scoresde.solve(VP, free(condition(scoresde.ScoreModel(net, VP, "score")), condition(null)), x, **run).x
+    torch.testing.assert_close(inner, outer)
 
 
 def test_a_network_that_blocks_gradients_is_refused():

@@ -142,3 +142,29 @@ def test_it_recognises_held_out_digits() -> None:
                 float((model(x, torch.ones_like(level), level).argmax(1) == split.test_labels).float().mean())
             )
     assert shares[0] >= 0.95 and shares[0] > shares[1] > shares[2] and shares[2] < 0.25
+
+
+@pytest.mark.parametrize(
+    ("label", "error"),
+    [
+        (12, InvalidArgumentError),
+        (torch.tensor([3, 10]), InvalidArgumentError),
+        (torch.tensor([-1, 3]), InvalidArgumentError),
+        (torch.tensor([3]), InvalidArgumentError),
+        (torch.tensor([1.0, 2.0]), InvalidTypeError),
+        (None, InvalidTypeError),
+    ],
+)
+def test_a_label_that_is_no_class_is_named(label: object, error: type[Exception]) -> None:
+    sde, x = scoresde.VPSDE(), torch.zeros(2, 1, 8, 8)
+    with pytest.raises(error, match="label"):
+        untrained().log_prob(sde)(x, torch.full((2,), 0.5), label)
+
+
+def test_a_label_that_the_context_lacks_is_named() -> None:
+    sde = scoresde.VPSDE()
+    guided = classifier_guidance(lambda x, t: -x, untrained().log_prob(sde), sde=sde)
+    with pytest.raises(InvalidTypeError, match="context="):
+        scoresde.solve(sde, guided, torch.zeros(2, 1, 8, 8), method="ddim", steps=2)
+    with pytest.raises(InvalidArgumentError, match="0 … 9"):
+        scoresde.solve(sde, guided, torch.zeros(1, 1, 8, 8), method="ddim", context={"label": torch.tensor([10])})

@@ -74,9 +74,10 @@ class Replacement(InverseSolver):
                 f"`predictor` must be a solver such as scoresde.solvers.Ancestral(), got {self.predictor!r}."
             )
         own = self.predictor.adaptive or self.predictor.own_steps or self.predictor.looks_ahead
-        if own or self.predictor.kind in ("mcmc", "forward"):
+        if own or self.predictor.batch_coupled or self.predictor.kind in ("mcmc", "forward"):
             raise InvalidArgumentError(
-                f"`predictor` must make fixed steps from level to level, got {self.predictor.name!r}; try 'ancestral'."
+                f"`predictor` must make fixed steps from level to level, without weights, got {self.predictor.name!r}; "
+                "try 'ancestral'."
             )
         if self.corrector is not None and not isinstance(self.corrector, Corrector):
             raise InvalidTypeError(
@@ -89,6 +90,11 @@ class Replacement(InverseSolver):
     def evaluations(self) -> int:
         """The predictor's and the corrector's."""
         return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
+
+    @property
+    def batch_coupled(self) -> bool:
+        """As the corrector."""
+        return bool(getattr(self.corrector, "batch_coupled", False))
 
     @property
     def default_stochasticity(self) -> float:

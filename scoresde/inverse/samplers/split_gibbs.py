@@ -82,10 +82,11 @@ class SplitGibbs(InverseSolver):
         check_integer("sweeps", self.sweeps, low=1)
         check_integer("hold", self.hold, low=0, high=self.sweeps)
         check_integer("descent", self.descent, low=1)
-        if not isinstance(self.solver, Solver) or not self.solver.stochastic or self.solver.adaptive:
+        solver = self.solver
+        if not isinstance(solver, Solver) or not solver.stochastic or solver.adaptive or solver.batch_coupled:
             raise InvalidArgumentError(
-                f"`solver` must draw noise in fixed steps, for z is a draw, not a point; got {self.solver!r}. Try "
-                "scoresde.solvers.Ancestral()."
+                f"`solver` must draw noise in fixed steps, each sample by itself, for z is a draw, not a point; got "
+                f"{solver!r}. Try scoresde.solvers.Ancestral()."
             )
         self.operator.svd  # noqa: B018 - refuses an operator without one
 

@@ -95,10 +95,13 @@ class TwistedSMC(InverseSolver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
         """The measurements and the weights."""
-        log_weight = self._weights().init(x)
+        weights, y = self._weights(), self.measurement.of(x)
+        log_weight = weights.init(x)
+        for name, value in {"y": y, **{f"context[{k!r}]": v for k, v in process.network.context.items()}}.items():
+            weights.check_shared(name, value)
         if isinstance(process.sde, AffineSDE):
             self.twist.ready(self.measurement, process.sde)
-        return _Memory(self.measurement.of(x), log_weight)
+        return _Memory(y, log_weight)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
