@@ -10,8 +10,8 @@ mean of the product is a weighted mean of data estimates, and so is its score of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,13 @@ from .together import repeated
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
 
 
+class _Precisions(NamedTuple):
+    """Of the single posteriors, ``(n, 1 or batch, D, D)``, and of the joint one, ``(1 or batch, D, D)``."""
+
+    single: Tensor
+    total: Tensor
+
+
 class Tall(Wrapper):
     """See `tall`."""
 
@@ -34,8 +41,8 @@ class Tall(Wrapper):
         self,
         score_fn: ScoreFn,
         prior: Target | ScoreFn,
-        observations: Mapping[str, Tensor],
-        covariances: Tensor | None,
+        observations: Mapping[str, Tensor] | Sequence[str],
+        covariances: Tensor | str | None,
         prior_covariance: Tensor | None,
         chunk: int | None,
         sde: AffineSDE | None,
@@ -44,65 +51,102 @@ class Tall(Wrapper):
         if isinstance(prior, Target) and not isinstance(known, AffineSDE):
             raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
         super().__init__((score_fn, prior.score(known) if isinstance(prior, Target) else prior), sde)
-        self.observations = _observations(score_fn, observations)
-        self.count = len(next(iter(self.observations.values())))
-        self.chunk = self.count if chunk is None else check_integer("chunk", chunk, low=1)
-        self.precisions: Tensor | None = None
+        self.names = _names(score_fn, observations)
+        self.observations = _observations(observations) if isinstance(observations, Mapping) else None
+        self.chunk = None if chunk is None else check_integer("chunk", chunk, low=1)
+        self.covariances = covariances if isinstance(covariances, str) else None
+        self.precisions: _Precisions | None = None
         if covariances is not None:
-            self.precisions = _precisions("covariances", covariances, self.count)  # (n, D, D)
             wide = _moments_of(prior) if prior_covariance is None else prior_covariance
-            self.base = _precisions("prior_covariance", wide[None], 1)[0]
-            if self.base.shape != self.precisions.shape[1:]:
-                raise InvalidArgumentError(
-                    f"`covariances` are of {self.precisions.shape[1]} parameters, the prior's of {len(self.base)}."
-                )
-            self.total = self.precisions.sum(0) + (1 - self.count) * self.base
-            least = float(torch.linalg.eigvalsh(self.total)[0])
-            if least <= 0:
-                raise InvalidArgumentError(
-                    f"`covariances` are wider than the prior's in some direction, so that the product of {self.count} "
-                    f"posteriors has none (the smallest eigenvalue of its precision is {least:.3g}); estimate them "
-                    f"from more samples, or leave them out for those of the network's Jacobian."
-                )
+            self.base = _inverses("prior_covariance", wide[None], 1)[0]
         elif prior_covariance is not None:
             raise InvalidArgumentError("`prior_covariance` is used with `covariances` only; leave it out.")
-        self.has_noise_limit = self.has_noise_limit and self.precisions is not None
+        if isinstance(covariances, str):
+            if self.observations is not None or covariances in self.names:
+                raise InvalidArgumentError(
+                    f"`covariances` may name an entry of the context where `observations` do, and another one, got "
+                    f"{covariances!r}."
+                )
+        elif covariances is not None:
+            count = None if self.observations is None else len(next(iter(self.observations.values())))
+            self.precisions = _together(_inverses("covariances", covariances, count)[:, None], self.base)
+        self.has_noise_limit = self.has_noise_limit and covariances is not None
         self.has_variance = False
 
     def accepts(self, name: str) -> bool:
-        """As the score function, but for the observations."""
-        return name not in self.observations and accepts(self.score_fns[0], name)
+        """As the score function, but for the observations: those of a mapping are given, others belong to the
+        context."""
+        if name in self.names:
+            return self.observations is None
+        return name == self.covariances or accepts(self.score_fns[0], name)
 
     def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
-        prior = self.score_fns[1]
-        joint = self._by_jacobians if self.precisions is None else self._by_covariances
-        return joint(x, node, prior, context)
+        observed = self._observed(x, context)
+        rest = {k: v for k, v in context.items() if k not in self.names and k != self.covariances}
+        if self.precisions is None and self.covariances is None:
+            return self._by_jacobians(x, node, observed, rest)
+        return self._by_covariances(x, node, observed, rest, self._known(context, len(x), _count(observed)))
 
-    def _by_covariances(self, x: Tensor, node: Node, prior: ScoreFn, context: dict[str, Any]) -> Estimate:
-        base = self.ask(prior, x, node, {})
+    def _observed(self, x: Tensor, context: dict[str, Any]) -> dict[str, Tensor]:
+        """The observations of each sample, ``(n, batch, …)``."""
+        if self.observations is not None:
+            given = {k: v.to(x.device) for k, v in self.observations.items()}
+            return {k: v.unsqueeze(1).expand(len(v), len(x), *v.shape[1:]) for k, v in given.items()}
+        for name in self.names:
+            value = context.get(name)
+            if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != len(x) or not value.shape[1]:
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InvalidArgumentError(
+                    f"`context[{name!r}]` must be the observations of each sample, ({len(x)}, n, …), got {got}."
+                )
+        return _same_count("context", {k: context[k].transpose(0, 1) for k in self.names})
+
+    def _known(self, context: dict[str, Any], batch: int, count: int) -> _Precisions:
+        """The precisions of the single posteriors, of as many as are observed."""
+        if self.precisions is not None:
+            if len(self.precisions.single) != count:
+                raise InvalidArgumentError(
+                    f"`covariances` are of {len(self.precisions.single)} observations, the context has {count}."
+                )
+            return self.precisions
+        given = context.get(str(self.covariances))
+        if not isinstance(given, Tensor) or given.shape[:2] != (batch, count):
+            got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise InvalidArgumentError(
+                f"`context[{self.covariances!r}]` must be ({batch}, {count}, D, D), or variances ({batch}, {count}, "
+                f"D), got {got}."
+            )
+        inverse = _inverses("covariances", given.flatten(0, 1), batch * count)
+        return _together(inverse.unflatten(0, (batch, count)).transpose(0, 1), self.base)
+
+    def _by_covariances(
+        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any], known: _Precisions
+    ) -> Estimate:
+        base = self.ask(self.score_fns[1], x, node, {})
         alpha2, sigma2 = (_square(v, x) for v in (node.alpha, node.sigma))
         one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)
-        factor = torch.linalg.cholesky(self.total.to(x.device) * sigma2 + one * alpha2)  # (D, D), or (batch, D, D)
+        factor = torch.linalg.cholesky(known.total.to(x.device) * sigma2 + one * alpha2)  # (1 or batch, D, D)
         off = [torch.zeros_like(v, dtype=torch.float64) for v in base]
-        for rows in range(0, self.count, self.chunk):
-            some = self.precisions[rows : rows + self.chunk].to(x.device)  # type: ignore[index]
-            for i, estimate in enumerate(self._asked(x, node, rows, context)):
-                weight = torch.cholesky_solve(some[i] * sigma2 + one * alpha2, factor)
+        for rows, estimates in self._asked(x, node, observed, context):
+            for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=True):
+                weight = torch.cholesky_solve(precision * sigma2 + one * alpha2, factor)
                 off = [o + _times(weight, e - b) for o, e, b in zip(off, estimate, base, strict=True)]
         return base._replace(data=base.data + off[0].to(x.dtype), noise=base.noise + off[1].to(x.dtype))
 
-    def _by_jacobians(self, x: Tensor, node: Node, prior: ScoreFn, context: dict[str, Any]) -> Estimate:
-        base, wide = self._with_jacobian(x, lambda y: [self.ask(prior, y, node, {})])
-        total, weighted = (1 - self.count) * wide[0], [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
+    def _by_jacobians(self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any]) -> Estimate:
+        base, wide = self._with_jacobian(x, lambda y: [self.ask(self.score_fns[1], y, node, {})])
+        total = (1 - _count(observed)) * wide[0]
+        weighted = [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
         widest = total.new_full((len(x),), torch.inf)
-        for rows in range(0, self.count, self.chunk):
-            estimates, narrow = self._with_jacobian(x, lambda y, rows=rows: self._asked(y, node, rows, context))
+        for rows in self._chunks(observed):
+            some = {k: v[rows] for k, v in observed.items()}
+            estimates, narrow = self._with_jacobian(x, lambda y, some=some: self._ask(y, node, some, context))
             total, widest = total + narrow.sum(0), torch.minimum(widest, _least(narrow).amin(0))
             for estimate, inverse in zip(estimates, narrow, strict=True):
                 parts = zip(weighted, estimate, base[0], strict=True)
                 weighted = [w + _times(inverse, e - b) for w, e, b in parts]
         total = (total + total.mT) / 2
-        floor = widest.clamp_min(_FLOOR * float(torch.as_tensor(node.alpha).min()))
+        floor = torch.maximum(widest, _FLOOR * torch.as_tensor(node.alpha).to(widest))
         inverse = torch.linalg.inv(total + _lacking(total, floor))
         data, noise = (_times(inverse, w) for w in weighted)
         return base[0]._replace(data=base[0].data + data.to(x.dtype), noise=base[0].noise + noise.to(x.dtype))
@@ -131,14 +175,28 @@ class Tall(Wrapper):
             estimates, jacobian = [Estimate(*(v.detach() for v in e)) for e in estimates], jacobian.detach()
         return estimates, torch.linalg.inv(jacobian)
 
-    def _asked(self, x: Tensor, node: Node, first: int, context: dict[str, Any]) -> list[Estimate]:
+    def _chunks(self, observed: dict[str, Tensor]) -> list[slice]:
+        count = _count(observed)
+        size = count if self.chunk is None else self.chunk
+        return [slice(first, first + size) for first in range(0, count, size)]
+
+    def _asked(
+        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any]
+    ) -> Iterator[tuple[slice, list[Estimate]]]:
+        """The estimates given the observations, chunk by chunk."""
+        for rows in self._chunks(observed):
+            yield rows, self._ask(x, node, {k: v[rows] for k, v in observed.items()}, context)
+
+    def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, Any]) -> list[Estimate]:
         """The estimates given some observations, in one call."""
-        some = {k: v[first : first + self.chunk].to(x.device) for k, v in self.observations.items()}
-        count = len(next(iter(some.values())))
-        given = {k: repeated(v, count) for k, v in context.items() if self.accepts(k)}
-        given |= {k: v.repeat_interleave(len(x), 0) for k, v in some.items()}
+        count = _count(some)
+        given = {k: repeated(v, count) for k, v in context.items()} | {k: v.flatten(0, 1) for k, v in some.items()}
         whole = self.ask(self.score_fns[0], torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)
         return [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole[:2]), strict=True)]
+
+
+def _count(observed: Mapping[str, Tensor]) -> int:
+    return len(next(iter(observed.values())))
 
 
 def _times(matrix: Tensor, v: Tensor) -> Tensor:
@@ -164,44 +222,68 @@ def _lacking(total: Tensor, floor: Tensor) -> Tensor:
         return axes * (floor[:, None] - values).clamp_min(0)[:, None] @ axes.mT
 
 
-def _observations(score_fn: ScoreFn, given: Any) -> dict[str, Tensor]:
-    if not isinstance(given, Mapping) or not given:
+def _names(score_fn: ScoreFn, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Mapping | Sequence) or not given:
         raise InvalidTypeError(
-            "`observations` must be a mapping from the names of the context to tensors (n, …), such as {'y': y}, got "
-            f"{type(given).__name__}."
+            "`observations` must be a mapping from the names of the context to tensors (n, …), such as {'y': y}, or "
+            f"the names, such as ['y'], of a context (batch, n, …), got {type(given).__name__}."
         )
-    for name, value in given.items():
-        if name in ("x", "t", "node") or not accepts(score_fn, name):
+    for name in given:
+        if not isinstance(name, str) or name in ("x", "t", "node") or not accepts(score_fn, name):
             raise InvalidArgumentError(
                 f"`observations` must have names that the score function takes besides x and t, got {name!r}."
             )
+    return tuple(given)
+
+
+def _observations(given: Mapping[str, Any]) -> dict[str, Tensor]:
+    for name, value in given.items():
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidArgumentError(f"`observations[{name!r}]` must be a tensor (n, …), one entry each, got {got}.")
+    return _same_count("observations", {k: v.detach() for k, v in given.items()})
+
+
+def _same_count(what: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
     if len({len(v) for v in given.values()}) > 1:
         sizes = {k: len(v) for k, v in given.items()}
-        raise InvalidArgumentError(f"`observations` must have as many entries under every name, got {sizes}.")
-    return {k: v.detach() for k, v in given.items()}
+        raise InvalidArgumentError(f"`{what}` must have as many observations under every name, got {sizes}.")
+    return given
 
 
-def _precisions(name: str, given: Any, count: int) -> Tensor:
+def _inverses(name: str, given: Any, count: int | None) -> Tensor:
     """The inverses of covariances ``(count, D, D)``, or of variances ``(count, D)``, float64."""
     if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(given).__name__}.")
     cov = given.detach().to("cpu", torch.float64)
     cov = torch.diag_embed(cov) if cov.ndim == 2 else cov
-    if cov.ndim != 3 or len(cov) != count or cov.shape[1] != cov.shape[2]:
-        lead = "" if name == "prior_covariance" else f"{count}, "
+    if cov.ndim != 3 or len(cov) != (len(cov) if count is None else count) or cov.shape[1] != cov.shape[2]:
+        lead = "" if name == "prior_covariance" else f"{'n' if count is None else count}, "
         raise InvalidArgumentError(
             f"`{name}` must be ({lead}D, D) over the flattened event, or variances ({lead}D), got {tuple(given.shape)}."
         )
     if not bool(cov.isfinite().all()) or not torch.allclose(cov, cov.mT, rtol=1e-4, atol=1e-8):
         raise InvalidArgumentError(f"`{name}` must be finite and symmetric.")
-    least = float(torch.linalg.eigvalsh(cov)[:, 0].min())
+    least = float(torch.linalg.eigvalsh(cov).amin()) if len(cov) else 1.0
     if least <= 0:
         raise InvalidArgumentError(f"`{name}` must be positive definite; the smallest eigenvalue is {least:.3g}.")
     inverse = torch.linalg.inv((cov + cov.mT) / 2)
     return (inverse + inverse.mT) / 2
+
+
+def _together(single: Tensor, base: Tensor) -> _Precisions:
+    """Of single posteriors ``(n, 1 or batch, D, D)`` and the prior ``(D, D)``."""
+    if base.shape != single.shape[2:]:
+        raise InvalidArgumentError(f"`covariances` are of {single.shape[2]} parameters, the prior's of {len(base)}.")
+    total = single.sum(0) + (1 - len(single)) * base
+    least = float(_least(total).amin()) if len(total) else 1.0
+    if least <= 0:
+        raise InvalidArgumentError(
+            f"`covariances` are wider than the prior's in some direction, so that the product of {len(single)} "
+            f"posteriors has none (the smallest eigenvalue of its precision is {least:.3g}); estimate them from more "
+            f"samples, or leave them out for those of the network's Jacobian."
+        )
+    return _Precisions(single, total)
 
 
 def _moments_of(prior: Any) -> Tensor:
@@ -221,9 +303,9 @@ def _moments_of(prior: Any) -> Tensor:
 def tall(
     score_fn: ScoreFn,
     prior: Target | ScoreFn,
-    observations: Mapping[str, Tensor],
+    observations: Mapping[str, Tensor] | Sequence[str],
     *,
-    covariances: Tensor | None = None,
+    covariances: Tensor | str | None = None,
     prior_covariance: Tensor | None = None,
     chunk: int | None = None,
     sde: AffineSDE | None = None,
@@ -249,9 +331,10 @@ def tall(
         score_fn: ``score_fn(x, t, **context)``, of the parameters given one observation; every row its own. It sees
             n times the batch.
         prior: a target, or the score function of the prior.
-        observations: ``{name: (n, …) tensor}``: what the network gets as context.
+        observations: ``{name: (n, …) tensor}``: what the network gets as context, the same for every sample. Or the
+            names alone: the solve's ``context`` then has a data set for each sample, ``(batch, n, …)``.
         covariances: ``(n, D, D)`` over the flattened event, or variances ``(n, D)``, for example of samples of the
-            single posteriors.
+            single posteriors. With names of observations it may be a name too, of ``(batch, n, D, D)`` in the context.
         prior_covariance: ``(D, D)``; a target knows its own.
         chunk: observations in a call, to bound memory; None: all.
         sde: the process, if neither knows it.

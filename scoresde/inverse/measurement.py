@@ -17,8 +17,8 @@ from .operators import LinearOperator, Matrix, Nonlinear
 class Measurement:
     r"""The data of an inverse problem, :math:`y = A x_0 + n`, :math:`n \sim N(0, R)`.
 
-    A covariance R is divided out: the operator becomes the matrix :math:`L^{-1}A` with :math:`R = LL^T`, y becomes
-    :math:`L^{-1}y`, and the noise standard. Methods so know one standard deviation.
+    A covariance R is divided out: the operator becomes :math:`L^{-1}A` with :math:`R = LL^T` (a matrix, or a function),
+    y becomes :math:`L^{-1}y`, and the noise standard. Methods so know one standard deviation.
 
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
@@ -75,15 +75,19 @@ class Measurement:
             raise InvalidArgumentError(
                 "`noise_std` is a singular covariance; add to its diagonal, or give a standard deviation."
             )
-        operator = self.linear("covariance of the noise")
+        operator, shape = self.operator, self.operator.measurement_shape
 
-        def white(v: Tensor) -> Tensor:  # (M, n)
-            return torch.linalg.solve_triangular(factor, v, upper=False)
+        def white(v: Tensor) -> Tensor:  # (n, *measurement)
+            flat = v.flatten(1)
+            return torch.linalg.solve_triangular(factor.to(flat), flat.mT, upper=False).mT.reshape(v.shape)
 
-        shape = operator.measurement_shape
-        self.operator = Matrix(white(operator.matrix()), operator.event_shape, shape)
-        flat = self.y.reshape(1 if self.shared else len(self.y), -1).to(torch.float64)
-        self.y = white(flat.mT).mT.reshape(self.y.shape).to(self.y.dtype)
+        self.operator = (
+            Matrix(white(operator.matrix().mT).mT, operator.event_shape, shape)
+            if isinstance(operator, LinearOperator)
+            else Nonlinear(lambda x: white(operator.forward(x)), shape)
+        )
+        each = self.y.unsqueeze(0) if self.shared else self.y
+        self.y = white(each.to(torch.float64)).reshape(self.y.shape).to(self.y.dtype)
         self.std = 1.0
 
     def linear(self, name: str) -> LinearOperator:

@@ -192,6 +192,20 @@ def test_a_covariance_is_divided_out():
     torch.testing.assert_close(got, exact, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_covariance_is_divided_out_of_a_function_too(own):
+    """A linear map given as a function is that map."""
+    target, (matrix, y, _) = mixture(), measured()
+    root = draw(3, 3, seed=21)
+    cov = root @ root.mT + 0.2 * torch.eye(3, dtype=F64)
+    x = spread(target, VP, 0.4)
+    y = draw(len(x), 3, seed=22) if own else y
+    function = inverse.Nonlinear(lambda x: x @ matrix.mT, (3,))
+    got, exact = (inverse.condition(target.score(VP), a, y, cov, method="dps") for a in (function, matrix))
+    torch.testing.assert_close(got(x, 0.4), exact(x, 0.4))
+    assert inverse.Measurement(function, y.float(), cov).y.dtype == torch.float32
+
+
 def test_exact_rules_sample_the_posterior():
     """Without Monte Carlo: the law of the samples, at two step counts; the error is that of the solver."""
     target, (matrix, y, std) = gaussian(3), measured(rows=2, size=3)

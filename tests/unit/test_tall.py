@@ -122,6 +122,59 @@ def test_variances_stand_for_diagonal_covariances() -> None:
     assert torch.equal(a(states(), 0.4), b(states(), 0.4))
 
 
+@pytest.mark.parametrize(("covariances", "chunk"), [("shared", None), ("of each", 2), (None, 2)])
+def test_every_sample_may_have_a_data_set_of_its_own(covariances: str | None, chunk: int | None) -> None:
+    """As one solve for each data set, with labels that leave the batch with their samples."""
+    data = torch.stack([Y, Y.flip(0) + 0.3, 2 * Y])
+    single = Single(SDE)
+    shared = COVARIANCE.expand(len(Y), 3, 3)
+    scale = torch.tensor([0.5, 0.8, 1.0], dtype=F64) if covariances == "of each" else torch.ones(3, dtype=F64)
+    spreads = scale[:, None, None, None] * shared
+    given: Any = {"shared": shared, "of each": "spread", None: None}[covariances]
+    context = {"y": data, **({"spread": spreads} if covariances == "of each" else {})}
+    score_fn = guidance.tall(single, PRIOR, ["y"], covariances=given, sde=SDE, chunk=chunk)
+    x = states(3)
+    for method in ("unipc", "rk45"):
+        options = {"method": method, **({"steps": 3} if method == "unipc" else {"rtol": 0.03, "atol": 0.03})}
+        single.rows.clear()
+        got = scoresde.solve(SDE, score_fn, x, context=context, **options)
+        for i, y in enumerate(data):
+            own = guidance.tall(
+                Single(SDE), PRIOR, {"y": y}, covariances=None if given is None else spreads[i], sde=SDE
+            )
+            alone = scoresde.solve(SDE, own, x[i : i + 1], **options)
+            torch.testing.assert_close(got.x[i], alone.x[0], rtol=1e-9, atol=1e-9)
+            assert got.nfe[i] == alone.nfe[0]
+    assert scoresde.solve(SDE, score_fn, x[:0], context={k: v[:0] for k, v in context.items()}).x.shape == (0, 3)
+
+
+def test_a_batch_of_data_sets_that_does_not_fit_is_refused() -> None:
+    single, x, shared = Single(SDE), states(3), COVARIANCE.expand(len(Y), 3, 3)
+    data = torch.stack([Y, Y, Y])
+    each = guidance.tall(single, PRIOR, ["y"], covariances="spread", sde=SDE)
+    cases: list[tuple[str, Any]] = [
+        ("y", lambda: guidance.tall(single, PRIOR, ["y"], sde=SDE)(x, 0.5)),
+        ("y", lambda: guidance.tall(single, PRIOR, ["y"], sde=SDE)(x, 0.5, y=Y[:3, 0])),
+        ("y", lambda: guidance.tall(single, PRIOR, ["y"], sde=SDE)(x, 0.5, y=data[:2])),
+        ("y", lambda: guidance.tall(single, PRIOR, ["y"], sde=SDE)(x, 0.5, y=data[:, :0])),
+        (
+            "of 5 observations",
+            lambda: guidance.tall(single, PRIOR, ["y"], covariances=shared, sde=SDE)(x, 0.5, y=data[:, :4]),
+        ),
+        ("spread", lambda: each(x, 0.5, y=data)),
+        ("spread", lambda: each(x, 0.5, y=data, spread=shared.expand(3, 5, 3, 3)[:, :2])),
+        ("wider", lambda: each(x, 0.5, y=data, spread=9 * shared.expand(3, 5, 3, 3))),
+        ("covariances", lambda: guidance.tall(single, PRIOR, {"y": Y}, covariances="spread", sde=SDE)),
+        ("covariances", lambda: guidance.tall(single, PRIOR, ["y"], covariances="y", sde=SDE)),
+        ("observations", lambda: guidance.tall(single, PRIOR, "y", sde=SDE)),
+        ("observations", lambda: guidance.tall(single, PRIOR, [3], sde=SDE)),
+        ("observations", lambda: guidance.tall(single, PRIOR, [], sde=SDE)),
+    ]
+    for match, make in cases:
+        with pytest.raises(scoresde.ScoreSDEError, match=match):
+            make()
+
+
 @pytest.mark.parametrize(
     "method", ["ddim", "unipc", "dpmpp_2m_sde", "euler_maruyama", "pc", "rk45", "adams", "ancestral"]
 )
@@ -144,7 +197,7 @@ def test_its_likelihood_is_the_log_posterior(gauss: bool) -> None:
         scoresde.log_likelihood(SDE, f, x, **options).log_prob for f in (posterior(gauss=gauss), EXACT.score(SDE))
     )
     assert torch.allclose(got, exact, atol=5e-3)
-    assert torch.allclose(got, EXACT.log_prob(x, SDE, SDE.t_min), atol=5e-3)
+    assert torch.allclose(got, EXACT.log_prob(x, SDE, SDE.t_min), atol=1e-2)  # of the tolerance, and of the prior
 
 
 # --- a mixture prior, where it is an approximation --------------------------------------------------------------------
