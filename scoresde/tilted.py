@@ -95,5 +95,8 @@ def sample_tilted(
     log = ParticleLog(record)
     solution = solve(sde, score_fn, x, method=SMC(particles, threshold, log, data_std), **options)
     if not log.infos:
-        raise InvalidArgumentError("`x` has no samples, or the solve no step: there is nothing to weigh.")
+        raise InvalidArgumentError(
+            "There is nothing to weigh: `x` has no samples, the solve no step, or (with throw=False) no particle a "
+            "weight at the start."
+        )
     return TiltedSamples(solution.x, log.ess, log.resampled, log.log_evidence, solution)

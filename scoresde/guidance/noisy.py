@@ -72,7 +72,7 @@ class NoisyClassifier(nn.Module):
         def given(x: Tensor, t: Tensor, label: Any = None) -> Tensor:
             node = sde.nodes(t)
             log_probs = self(x, node.alpha, node.sigma).log_softmax(1)
-            index = _labels(label, x, log_probs.shape[1])
+            index = check_labels(label, x, log_probs.shape[1])
             return log_probs.gather(1, index[:, None])[:, 0]
 
         if label is None:
@@ -81,7 +81,7 @@ class NoisyClassifier(nn.Module):
         return lambda x, t: given(x, t, chosen)
 
 
-def _labels(label: Any, x: Tensor, classes: int) -> Tensor:
+def check_labels(label: Any, x: Tensor, classes: int) -> Tensor:
     """One class a sample, ``(batch,)``."""
     if label is None:
         raise InvalidTypeError(

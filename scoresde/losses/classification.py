@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .._tensors import check_state, expand
 from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
+from ..guidance.noisy import check_labels
 from .core import normal
 from .times import LowDiscrepancy, NoiseLevels
 
@@ -39,7 +40,8 @@ def noisy_cross_entropy(
         levels: from uniform numbers to noise levels, such as `NoiseLevels`.
 
     Raises:
-        InvalidArgumentError: there is not one label a sample.
+        InvalidArgumentError: there is not one label a sample, or one is no class.
+        InvalidTypeError: the labels are no integers.
 
     Example:
         >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))
@@ -55,4 +57,5 @@ def noisy_cross_entropy(
         raise InvalidArgumentError(f"`label` must be ({len(x0)},), one a sample, got {tuple(label.shape)}.")
     rho = levels(LowDiscrepancy().uniforms(len(x0), generator, x0.device))
     x = x0 + expand(rho, x0) * normal(x0, generator)
-    return F.cross_entropy(model(x, torch.ones_like(rho), rho), label, reduction="none")
+    logits = model(x, torch.ones_like(rho), rho)
+    return F.cross_entropy(logits, check_labels(label, x, logits.shape[1]), reduction="none")

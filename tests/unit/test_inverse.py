@@ -809,6 +809,12 @@ def test_context_reaches_the_network():
         torch.testing.assert_close(alone[0], both[i])
 
 
+def test_a_function_may_write_to_what_it_gets():
+    target, x = mixture(), spread(mixture(), VP, 0.4)
+    run = lambda f: inverse.condition(target.score(VP), f, torch.ones(1, dtype=F64), 0.5, method="dps")(x, 0.4)  # noqa: E731
+    assert torch.equal(run(lambda x: x.mul_(2)[:, :1].square()), run(lambda x: (2 * x)[:, :1].square()))
+
+
 def test_any_function_is_measured_by_gradients():
     """DPS for a function is DPS for the matrix that it is, and its Jacobian that of autograd."""
     target, (matrix, y, std) = mixture(), measured()

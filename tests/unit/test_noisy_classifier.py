@@ -159,6 +159,9 @@ def test_a_label_that_is_no_class_is_named(label: object, error: type[Exception]
     sde, x = scoresde.VPSDE(), torch.zeros(2, 1, 8, 8)
     with pytest.raises(error, match="label"):
         untrained().log_prob(sde)(x, torch.full((2,), 0.5), label)
+    if isinstance(label, Tensor):
+        with pytest.raises(error, match="label"):
+            noisy_cross_entropy(untrained(), x, label=label)
 
 
 def test_a_label_that_the_context_lacks_is_named() -> None:

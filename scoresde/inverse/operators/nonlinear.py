@@ -32,7 +32,7 @@ class Nonlinear:
 
     def forward(self, x: Tensor) -> Tensor:
         """What it measures, ``(batch, *measurement)``."""
-        out: Any = self.function(x)
+        out: Any = self.function(x.clone())  # it may write to what it gets
         wanted = (len(x), *self.measurement_shape)
         if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
