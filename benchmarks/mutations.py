@@ -521,10 +521,8 @@ DEFECTS = (
         "torch.where(drawn[:, None], torch.zeros_like(sets), ",
         "torch.where(drawn[:, None], sets, ",
     ),
-    Defect(
-        "tall: n for n - 1", "guidance/tall.py", "total, weighted = (1 - self.count)", "total, weighted = (-self.count)"
-    ),
-    Defect("tall: no square", "guidance/tall.py", "cholesky_solve(some[i] * sigma2", "cholesky_solve(some[i]"),
+    Defect("tall: n for n - 1", "guidance/tall.py", "total = (1 - _count(observed))", "total = (-_count(observed))"),
+    Defect("tall: no square", "guidance/tall.py", "cholesky_solve(precision * sigma2", "cholesky_solve(precision"),
     # guidance, inverse problems
     Defect(
         "guidance: the noise left unguided",

@@ -22,6 +22,7 @@ from scoresde.losses import NoiseLevels
 from scoresde.models import ScoreModel
 from scoresde.ncsnv2 import largest_distance
 from scoresde.nets import MonotoneGamma
+from scoresde.ncsnv2 import best_step, spread
 from scoresde.presets import DEFAULT, PRESETS, edm, ncsn, scaling
 from scoresde.sdes import Estimate, Node
 from scoresde.sdes.records import LearnedEstimate
@@ -113,8 +114,15 @@ def test_ncsnv2_follows_its_techniques() -> None:
     assert isinstance(chain, NoiseScales) and len(chain) == len(by_rule) == ncsn.LEVELS
     torch.testing.assert_close(chain.sigmas, by_rule.sigmas, rtol=1e-3, atol=0.0)
     assert float(chain.sigmas[0]) == pytest.approx(0.01)
-    assert preset.sampler.options["epsilon"] == pytest.approx(chain.langevin_step(5), rel=5e-3)
-    assert preset.sampler.options["moves"] == 5 and preset.sampler.denoise
+    moves, ratio = preset.sampler.options["moves"], float(chain.sigmas[1] / chain.sigmas[0])
+    assert preset.sampler.options["epsilon"] == pytest.approx(chain.langevin_step(moves), rel=5e-3)
+    published = spread(6.2e-6 / 0.01**2, 5, (50 / 0.01) ** (1 / 231))  # the fewest moves that do not spread more
+    assert (
+        spread(best_step(moves, ratio), moves, ratio)
+        <= published
+        < spread(best_step(moves - 1, ratio), moves - 1, ratio)
+    )
+    assert preset.sampler.denoise
     assert preset.kwargs["time"] == "constant" and preset.prediction == "noise"  # s = f(x) / sigma
 
 
@@ -183,7 +191,7 @@ def test_edm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "evaluations"), [("ncsn", 1000), ("ncsnv2", 106), ("iddpm", 50), ("edm", 35), ("edm-wide", 20)]
+    ("name", "evaluations"), [("ncsn", 1000), ("ncsnv2", 526), ("iddpm", 50), ("edm", 35), ("edm-wide", 20)]
 )
 def test_evaluations_of_the_samplers(name: str, evaluations: int) -> None:
     model = small(name).model(read("digits"), 0.6)

@@ -32,8 +32,8 @@ class DPSStep(InverseSolver):
     Args:
         measurement: any.
         zeta: :math:`\zeta`, as ``scale`` in the published code (which takes the norm over the batch; here each sample
-            has its own); the paper's :math:`\zeta'`, of the squared norm over the norm, is half of it. The default is the
-            published one, held against 0.03 to 2 on half digits in 50 steps (``python -m benchmarks inverse_digits
+            has its own); the paper's :math:`\zeta'`, of the squared norm over the norm, is half of it. The default is
+            the published one, held against 0.03 to 2 on half digits in 50 steps (``python -m benchmarks inverse_digits
             --sweep``): 0.3 and 0.5 fit what was seen to its noise, 1 to twice that, but with 1 more samples are the
             right digit.
 
