@@ -20,9 +20,8 @@ from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
 from scoresde.losses import NoiseLevels
 from scoresde.models import ScoreModel
-from scoresde.ncsnv2 import largest_distance
+from scoresde.ncsnv2 import best_step, largest_distance, spread
 from scoresde.nets import MonotoneGamma
-from scoresde.ncsnv2 import best_step, spread
 from scoresde.presets import DEFAULT, PRESETS, edm, ncsn, scaling
 from scoresde.sdes import Estimate, Node
 from scoresde.sdes.records import LearnedEstimate
