@@ -72,12 +72,12 @@ def likelihood(
     label: Label = None,
     divergence: Annotated[
         str,
-        typer.Option(help="Trace of the Jacobian: hutchinson, exact (a product with it a dimension), hutch++."),
+        typer.Option(help="Trace of the Jacobian: hutchinson, exact (a product with it a dimension), hutch++, xtrace."),
     ] = "hutchinson",
     probes: Annotated[
         int, typer.Option(min=1, help="Products with the Jacobian an evaluation; two or more tell an error.")
     ] = 1,
-    probe: Annotated[str, typer.Option(help="Law of the probes: rademacher, gaussian.")] = "rademacher",
+    probe: Annotated[str, typer.Option(help="Law of the probes: rademacher, gaussian, orthogonal.")] = "rademacher",
     method: Annotated[str, typer.Option(help="Solver: adams, or an adaptive pair such as rk45.")] = "adams",
     rtol: Rtol = 1e-5,
     atol: Atol = 1e-5,

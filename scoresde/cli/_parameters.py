@@ -40,7 +40,9 @@ Steps = Annotated[int | None, typer.Option(help="Steps of a fixed-step method; d
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adaptive method.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]
 MaxSteps = Annotated[int | None, typer.Option(help="Limit of the steps of an adaptive method.")]
-Grid = Annotated[str | None, typer.Option(help="Where a fixed-step method steps: log_snr, time, karras, quadratic.")]
+Grid = Annotated[
+    str | None, typer.Option(help="Where a fixed-step method steps: log_snr, time, karras, quadratic, cosine.")
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, as snr=0.16; repeatable."),
