@@ -304,6 +304,7 @@ def integrate(
             landed, ends = controller.land(process, solver, x, start, stop, solver_state, noise, control)
             landed = landed & ledger.running
             if landed.any():
+                step += 1
                 here = torch.from_numpy(landed).to(x.device)
                 x, start = where(here, ends, x), either(here, stop, start)
                 t = number(start.t)
