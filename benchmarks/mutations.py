@@ -50,7 +50,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "correctors/langevin.py": ("tests/convergence/test_langevin.py",),
     "correctors/underdamped.py": ("tests/convergence/test_correctors.py",),
     "correctors/mala.py": ("tests/convergence/test_correctors.py",),
-    "controllers/adaptive.py": ("tests/unit/test_controllers.py",),
+    "controllers/adaptive.py": ("tests/unit/test_controllers.py", "tests/statistical/test_adaptive_sde.py"),
     "controllers/fixed.py": ("tests/unit/test_controllers.py",),
     "processes/general.py": ("tests/convergence/test_general.py",),
     "models.py": ("tests/unit/test_models.py", "tests/unit/test_saved_models.py"),
@@ -81,6 +81,8 @@ FIRST: dict[str, tuple[str, ...]] = {
     "training/trainer.py": ("tests/unit/test_training_trainer.py",),
     "training/data.py": ("tests/unit/test_training_data.py",),
     "training/parallel.py": ("tests/unit/test_training_trainer.py",),
+    "solvers/dpmpp_sde12.py": ("tests/statistical/test_adaptive_sde.py",),
+    "integrate.py": ("tests/statistical/test_adaptive_sde.py",),
     "solvers/particles.py": ("tests/convergence/test_tilted.py",),
     "guidance/tall.py": ("tests/unit/test_tall.py",),
     "guidance/combination.py": ("tests/unit/test_guidance.py",),
@@ -512,6 +514,12 @@ DEFECTS = (
         "ratio, inverse = log_v - log_other,",
         "ratio, inverse = log_other - log_v,",
     ),
+    # the last step without an evaluation
+    Defect("landing: of any size", "controllers/adaptive.py", "_UNSEEN = 0.25", "_UNSEEN = 1e9"),
+    Defect(
+        "landing: where the slope is not known", S + "dpmpp_sde12.py", "h > self.growth * (1", "h < -self.growth * (1"
+    ),
+    Defect("landing: counted for all", "integrate.py", "self._steps + tried", "self._steps + 1"),
     # particles, composed posteriors
     Defect("particles: the twist not divided out", "solvers/particles.py", "- log_twist.double() + ratio", "+ ratio"),
     Defect("particles: the ratio inverted", "solvers/particles.py", "ratio = -(shift", "ratio = (shift"),
