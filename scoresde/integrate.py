@@ -70,7 +70,7 @@ class Solution:
         x: the final state ``(batch, *event)``; samples that failed are NaN.
         t: the time that each sample reached, ``(batch,)`` float64.
         nfe: score evaluations a sample, ``(batch,)``.
-        steps: steps of the loop.
+        steps: steps of the loop; a last step that needs no evaluation is made in that of the step before.
         accepted, rejected: steps a sample, ``(batch,)``.
         evaluations: calls of the score function.
         status: one `Status` a sample, ``(batch,)`` integers.
@@ -304,7 +304,6 @@ def integrate(
             landed, ends = controller.land(process, solver, x, start, stop, solver_state, noise, control)
             landed = landed & ledger.running
             if landed.any():
-                step += 1
                 here = torch.from_numpy(landed).to(x.device)
                 x, start = where(here, ends, x), either(here, stop, start)
                 t = number(start.t)
