@@ -159,7 +159,7 @@ def particles(quick: bool) -> dict[str, Any]:
     total, out = 1000 if quick else 4000, {}
     problem = Problem(targets(2)["mixture"], operators(2)["direction"], 0.5, 0, total)
     out["floor"] = {"distance": problem.floor}
-    for steps in (25, 100) if quick else (25, 100, 400):
+    for steps in (25, 100) if quick else (25, 100, 400, 1600):
         for count in (4, 50, 1000) if quick else (4, 50, 1000, 4000):
             got = problem.run("twisted_smc", steps=steps, particles=count)
             out[f"{steps} steps, {count} particles"] = {
