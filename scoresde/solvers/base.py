@@ -100,7 +100,7 @@ class Solver(abc.ABC):
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.
-        lands: whether an adaptive method may make its last step without an evaluation, by `land`.
+        lands: whether an adaptive method may make its last step without an evaluation: it does if it has a `land`.
         default_steps: the number of steps that `solve` takes if none is given.
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
@@ -181,7 +181,7 @@ class Solver(abc.ABC):
 
     @property
     def lands(self) -> bool:
-        return False
+        return type(self).land is not Solver.land
 
     @property
     def default_steps(self) -> int:
@@ -247,7 +247,8 @@ class Solver(abc.ABC):
 
     def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """The step to the end of the solve by what is in the memory, without an evaluation, and its error estimate, of
-        methods that have one (``lands``). A step to the same ``stop`` may follow, with the same noise."""
+        methods that have one. Every step asks for it, whether it is the last or not; the step itself follows with the
+        same ``stop`` and noise."""
         raise NotImplementedError
 
     @abc.abstractmethod

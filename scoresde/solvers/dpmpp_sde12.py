@@ -93,7 +93,6 @@ class DPMppSDE12(Solver):
     reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver++; Xue et al. (2023), SA-Solver; the pair is ours"
     noise_limit: ClassVar[bool] = True
     needs_path: ClassVar[bool] = True
-    lands: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
     growth: ClassVar[float] = 5.0
     first_step: ClassVar[float] = 0.065  # of the way: its tolerances are large, and steps grow from there
