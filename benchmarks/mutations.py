@@ -83,6 +83,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "training/parallel.py": ("tests/unit/test_training_trainer.py",),
     "solvers/dpmpp_sde12.py": ("tests/statistical/test_adaptive_sde.py",),
     "integrate.py": ("tests/statistical/test_adaptive_sde.py",),
+    "noise/followed.py": ("tests/statistical/test_adaptive_sde.py",),
     "solvers/particles.py": ("tests/convergence/test_tilted.py",),
     "guidance/tall.py": ("tests/unit/test_tall.py",),
     "guidance/combination.py": ("tests/unit/test_guidance.py",),
@@ -497,6 +498,12 @@ DEFECTS = (
         "g * self.losses.to(g)",
     ),
     Defect(
+        "losses: neighbours in the order of the batch",
+        "losses/bounds.py",
+        "order = t.argsort()",
+        "order = torch.arange(len(t), device=t.device)",
+    ),
+    Defect(
         "losses: the reconstruction at the centre",
         "losses/bounds.py",
         "logits = -0.5 * (far / rho + noise[..., None]).square()",
@@ -520,6 +527,31 @@ DEFECTS = (
         "landing: where the slope is not known", S + "dpmpp_sde12.py", "h > self.growth * (1", "h < -self.growth * (1"
     ),
     Defect("landing: counted for all", "integrate.py", "self._steps + tried", "self._steps + 1"),
+    # the adaptive pair of the reverse SDE
+    Defect(
+        "pair: a martingale that goes on in proportion",
+        S + "dpmpp_sde12.py",
+        "power = 1 / (1 + min(self.eta, 1.0) ** 2)",
+        "power = 1.0",
+    ),
+    Defect(
+        "pair: steps of any length",
+        "controllers/adaptive.py",
+        "h_next = np.minimum(h_next, solver.longest)",
+        "h_next = h_next",
+    ),
+    Defect(
+        "pair: the slope of a root at 0",
+        S + "dpmpp_sde12.py",
+        "end = torch.where(end > begin, end, begin + _SLIVER)",
+        "end = end",
+    ),
+    Defect(
+        "path: the slope of a root at 0",
+        "noise/followed.py",
+        "torch.where(new, variance, 1.0).sqrt()",
+        "variance.sqrt()",
+    ),
     # particles, composed posteriors
     Defect("particles: the twist not divided out", "solvers/particles.py", "- log_twist.double() + ratio", "+ ratio"),
     Defect("particles: the ratio inverted", "solvers/particles.py", "ratio = -(shift", "ratio = (shift"),

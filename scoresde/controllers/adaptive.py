@@ -91,6 +91,7 @@ class Adaptive(Controller):
             with np.errstate(all="ignore"):
                 h = np.nan_to_num(0.01 * size / speed, nan=0.0, posinf=np.inf)
             h = np.minimum(np.maximum(np.where(h > 0, h, most), 1e-6 * span), most)
+        h = np.minimum(h, solver.longest)
         none = np.zeros(len(h), dtype=np.int64)
         state = AdaptiveState(h, np.ones_like(h), none, none, now, ends, none)
         stop = self._stop(process, solver, t, state, x.device)
@@ -153,6 +154,7 @@ class Adaptive(Controller):
         h_next = h * np.where(finite, factor, self.shrink)
         # a step that was cut to land on a target does not shrink the next one
         h_next = np.where(accept & (h < state.h * (1 - 1e-6)), np.maximum(h_next, state.h), h_next)
+        h_next = np.minimum(h_next, solver.longest)
         begin, now = np.where(accept, end, t), np.where(accept, then, state.now)
         hit = accept & (begin == self._target(state))
         done = hit & (state.target == len(self.targets) - 1)

@@ -22,7 +22,7 @@ from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
-from ..sdes import SDE, AffineSDE
+from ..sdes import SDE, AffineSDE, Node
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
 from ..targets import Gaussian, GaussianMixture
@@ -346,15 +346,25 @@ def _control(law: Any, scale: float, x: Tensor) -> Control | None:
 def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
     """Refuse a score function whose gradients are not those of what it returns, at three levels of noise."""
     rows, flow = sample_of(process, x)
-    x = x.detach()[rows]
+    batch, x = len(x), x.detach()[rows]
     noisy, clean = (process.sde.node(t).lam for t in (end, start))
     scale = float(x[row_finite(x)].to(torch.float64).square().mean().sqrt())
     levels = (-max(1.0, math.log(scale)) if scale > 0 else -1.0, 0.0, 2.0)  # in large units noise is large
-    for seed, level in enumerate(levels):
-        lam = torch.full((len(x),), min(max(level, noisy), clean), dtype=torch.float64, device=x.device)
+    lams = torch.tensor([min(max(level, noisy), clean) for level in levels], dtype=torch.float64, device=x.device)
+    at_once = len(levels) if len(levels) * len(x) <= batch else 1  # no batch larger than that of the solve
+    flow = replace(flow, network=flow.network.take(torch.arange(len(x), device=x.device).repeat(at_once)))
+    x = x.repeat(at_once, *[1] * (x.ndim - 1))
+    for seed, lam in enumerate(lams.split(at_once)):
         with torch.no_grad():
-            node = process.at(lam)
-        found = examine(flow, x, node, process.backward, process.differentiable, seed=seed)
+            node = process.at(lam.repeat_interleave(len(x) // at_once))
+        _judge(process, flow, x, node, at_once, seed)
+    process.network.warned = flow.network.warned
+
+
+def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node, levels: int, seed: int) -> None:
+    for i, found in enumerate(
+        examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)
+    ):
         if found.moved > _RANDOM:
             raise ScoreFnError(
                 "The score function is not deterministic: asked twice, it answers differently (dropout? net.eval())."
@@ -366,14 +376,13 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
             )
         mismatch = found.mismatch
         if mismatch > _BLOCKED:  # of the score function, not of the step? Half precision needs a wide one
-            mismatch = min(mismatch, examine(flow, x, node, seed=seed, step=0.2).mismatch)
+            mismatch = min(mismatch, examine(flow, x, node, levels=levels, seed=seed, step=0.2)[i].mismatch)
         if mismatch > _BLOCKED:
             raise ScoreFnError(
                 f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products "
                 f"with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence would "
                 f"be wrong."
             )
-    process.network.warned = flow.network.warned
 
 
 def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:

@@ -204,7 +204,7 @@ class BrownianPath(Noise):
         return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
 
     def _clock(self, t: float) -> float:
-        return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)))
+        return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)).detach())
 
     def _variance(self, place: float) -> float:
         """What the clock shows at a place of the tree."""

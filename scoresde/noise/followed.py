@@ -123,8 +123,10 @@ class FollowedPath(Noise):
         from_a, from_b, whole = (v - v_a).abs(), (v_b - v).abs(), (v_b - v_a).abs()
         inside = has_a & has_b & (whole > 0)
         share = torch.where(inside, from_a / torch.where(inside, whole, 1.0), torch.where(has_a, 0.0, 1.0))
-        spread = torch.where(inside, from_b * share, torch.where(has_a, from_a, from_b)).sqrt()
-        return v, torch.lerp(w_a, w_b, expand(share, w_a)) + expand(torch.where(known, 0.0, spread), z) * z, known
+        variance = torch.where(inside, from_b * share, torch.where(has_a, from_a, from_b))
+        new = ~known & (variance > 0)  # roots have no gradient at 0
+        spread = torch.where(new, torch.where(new, variance, 1.0).sqrt(), 0.0)
+        return v, torch.lerp(w_a, w_b, expand(share, w_a)) + expand(spread, z) * z, known
 
     def _keep(self, t: Tensor, v: Tensor, w: Tensor, known: Tensor) -> None:
         """Put what is new in a free place of each sample."""

@@ -158,41 +158,49 @@ def examine(
     backward: Backward | None = None,
     differentiable: bool = False,
     *,
+    levels: int = 1,
     seed: int = 0,
     step: float | None = None,
-) -> Examined:
+) -> list[Examined]:
     """Ask for the noise estimate near some states, along a direction of its own of every other sample; rows that are
     not finite, or so large that a step is lost in them, count for nothing.
 
     Args:
-        flow, x, node: the states and their level of noise.
+        flow, x, node: the states and their levels of noise.
         backward, differentiable: how products are made.
+        levels: how many parts of the batch, of one size, are told of apart.
         seed: of the directions, which no pattern of a network should be orthogonal to.
         step: of the differences, in units of sigma; by default by the states' precision.
     """
+    size = len(x) // levels
     backward = backward or Backward()
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(x)
-    asked = (torch.arange(len(x), device=x.device) % 2 == 0).to(x.dtype)
-    v = expand(asked / direction.flatten(1).square().mean(1).sqrt(), x) * direction
-    sigma = float(torch.as_tensor(node.sigma).max())  # products times sigma are of order 1 in any units of x
-    step = sigma * ((1e-3 if x.dtype == torch.float64 else 3e-2) if step is None else step)
+    asked = torch.arange(len(x), device=x.device) % size % 2 == 0
+    v = expand(asked.to(x) / direction.flatten(1).square().mean(1).sqrt(), x) * direction
+    sigma = torch.as_tensor(node.sigma).to(x).expand(len(x))  # products times sigma are of order 1 in any units of x
+    share = (1e-3 if x.dtype == torch.float64 else 3e-2) if step is None else step
+    ahead, behind, here = (x + sign * share * expand(sigma, x) * v for sign in (1, -1, 0))
     with torch.no_grad():
-        ahead, behind, here = (flow.estimate(x + s * v, node).noise for s in (step, -step, 0.0))
-    seen = sigma * (dot(v, ahead - behind) / (2 * step))[::2]
+        ahead, behind, here = (flow.estimate(state, node).noise for state in (ahead, behind, here))
+    seen = dot(v, ahead - behind) / (2 * share)
     with torch.enable_grad():
         state = x.clone().requires_grad_(True)
         noise = flow.estimate(state, node).noise
         out = backward(noise, state, torch.stack([v, v], 1), differentiable)[:, 0].detach()
-    told = sigma * dot(v, out)[::2]
-    lost = x.flatten(1).abs().amax(1)[::2] * torch.finfo(x.dtype).eps > 1e-2 * step
-    fine = torch.isfinite(seen) & torch.isfinite(told) & ~lost
-    seen, told = seen[fine], told[fine]
-    top = float(torch.maximum(seen.abs(), told.abs()).square().sum().sqrt())
-    off = float((seen - told).square().sum().sqrt())
-    others = 0.0
-    if len(x) > 1:
-        sizes = dot(out, out).nan_to_num(0.0).sqrt()
-        others = float(sizes[1::2].max() / sizes[::2].max()) if float(sizes[::2].max()) > 0 else 0.0
-    change, size = (n.detach().nan_to_num(0.0, 0.0, 0.0) for n in (here - noise, here))
-    moved = float(change.abs().max()) / (float(size.square().mean().sqrt()) or 1.0)
-    return Examined(off / top if top > 1e-6 else 0.0, others, moved)
+    told = sigma * dot(v, out)
+    lost = x.flatten(1).abs().amax(1) * torch.finfo(x.dtype).eps > 1e-2 * share * sigma
+    fine = asked & torch.isfinite(seen) & torch.isfinite(told) & ~lost
+    reached = dot(out, out).nan_to_num(0.0).sqrt()
+    change, values = (n.detach().nan_to_num(0.0, 0.0, 0.0) for n in (here - noise, here))
+
+    def part(rows: slice) -> Examined:
+        good = fine[rows]
+        a, b, r, own = seen[rows][good], told[rows][good], reached[rows], asked[rows]
+        top = float(torch.maximum(a.abs(), b.abs()).square().sum().sqrt())
+        off = float((a - b).square().sum().sqrt())
+        most = float(r[own].max())
+        others = float(r[~own].max()) / most if size > 1 and most > 0 else 0.0
+        moved = float(change[rows].abs().max()) / (float(values[rows].square().mean().sqrt()) or 1.0)
+        return Examined(off / top if top > 1e-6 else 0.0, others, moved)
+
+    return [part(slice(i * size, (i + 1) * size)) for i in range(levels)]

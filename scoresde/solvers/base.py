@@ -105,9 +105,9 @@ class Solver(abc.ABC):
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         first_step: of an adaptive method, the length of the first step in units of the whole way; ``growth``: the
-            largest ratio of a step to the one before; ``safety``: the share that is taken of a step that would meet
-            the tolerance; ``gains``: the exponents a and b of the next step's factor
-            :math:`e^{-a/p}\,e_{last}^{b/p}`; ``many``: steps from which on those that follow may err less.
+            largest ratio of a step to the one before; ``longest``: the most that a step may be; ``safety``: the share
+            that is taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's
+            factor :math:`e^{-a/p}\,e_{last}^{b/p}`; ``many``: steps from which on those that follow may err less.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; else independent draws will do.
     """
@@ -198,6 +198,10 @@ class Solver(abc.ABC):
     @property
     def first_step(self) -> float:
         return 0.01
+
+    @property
+    def longest(self) -> float:
+        return math.inf
 
     @property
     def safety(self) -> float:

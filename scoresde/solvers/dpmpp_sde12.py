@@ -19,6 +19,7 @@ from .exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR
 _POWER = 1.5  # of h in the error, since the estimates follow the noise
+_SLIVER = 1e-12  # of a step, in the log-SNR; roots have no gradient at 0
 _MOST = 4.0  # with a larger eta the clock does not fit into a float
 
 
@@ -38,7 +39,7 @@ class DPMppSDE12(Solver):
 
     The step of SDE-DPM-Solver++ (2M) predicts, the new estimate :math:`m_t` corrects, with the same noise: in the frame
     of the data estimate, with :math:`h = \lambda_t-\lambda_s`, :math:`z = -(1+\eta^2)h` and :math:`D_1 =
-    \frac{h}{\lambda_s-\lambda_{s-1}}(m_s - m_{s-1})`,
+    \big(\frac{h}{\lambda_s-\lambda_{s-1}}\big)^p(m_s - m_{s-1})`,
 
     .. math::
         x_1 &= \tfrac{\sigma_t}{\sigma_s}e^{-\eta^2h}x_s + (1+\eta^2)\alpha_t h\,\varphi_1(z)\,m_s +
@@ -46,15 +47,18 @@ class DPMppSDE12(Solver):
         \tilde x &= x_1 + \tfrac12(1+\eta^2)\alpha_t h\,\varphi_1(z)\,D_1, \qquad m_t = \hat x(\tilde x, t),\\
         x_t &= x_1 + (1+\eta^2)\alpha_t h\,\varphi_2(z)\,(m_t-m_s).
 
+    With :math:`\eta = 1` the reverse process runs through the laws of the forward one backwards, so that its
+    :math:`m = E[x_0|x]` is a martingale, whose change in a step grows as :math:`\sqrt h`, where along the flow it grows
+    as h: :math:`p = 1/(1+\min(\eta, 1)^2)`. The order does not depend on it.
+
     On the clock v the noise of a step is an increment of a Brownian motion, as :math:`v_t - v_s =
     e^{2\eta^2\lambda_t}(1-e^{-2\eta^2h})`: a step in two halves has the noise of the whole. The estimate at the
     predicted state serves the next step (PEC), so that a trial step costs one evaluation.
 
-    The error is the mean of the differences to the method of order 1, :math:`\varphi_2(m_t-m_s)`, and to that which
-    goes on by :math:`D_1`, :math:`\varphi_2(m_t-m_s-D_1)`. It may be as large as :math:`\max(\mathrm{atol},
-    \mathrm{rtol}\,\sigma_t)`, since an error well below the noise that is still in the state does not matter: rtol is a
-    share of the noise, atol a size in the units of the data. The last step, to the end of the solve, is the predictor
-    alone and needs no evaluation, where :math:`\varphi_2D_1` is below a quarter of that.
+    The error is the difference :math:`x_t-x_1` to the method of order 1. It may be as large as
+    :math:`\max(\mathrm{atol}, \mathrm{rtol}\,\sigma_t)`, since an error well below the noise that is still in the
+    state does not matter: rtol is a share of the noise, atol a size in the units of the data. The last step, to the end
+    of the solve, is the predictor alone and needs no evaluation, where :math:`\varphi_2D_1` is below a quarter of that.
 
     Facts:
         Weak order 2, strong order 1; 1 evaluation a trial step and one before the first, mostly none for the last. For
@@ -96,6 +100,7 @@ class DPMppSDE12(Solver):
     coordinate: ClassVar[Coordinate] = LOG_SNR
     growth: ClassVar[float] = 5.0
     first_step: ClassVar[float] = 0.065  # of the way: its tolerances are large, and steps grow from there
+    longest: ClassVar[float] = 2.5  # errors where the noise is large do not tell what a step passes over
     safety: ClassVar[float] = 0.8
 
     def __post_init__(self) -> None:
@@ -118,9 +123,8 @@ class DPMppSDE12(Solver):
         """See `Solver.step`."""
         base, first, second, slope, h = self._known(x, start, stop, state, noise)
         new = read(process, base + 0.5 * first * slope, stop, "data")
-        moved = base + second * (new - state.value)
-        error = second * (new - state.value - 0.5 * slope)
-        return StepResult(moved, PairState(new, state.value, h, stop.sigma), of_power(error, _POWER), state)
+        error = second * (new - state.value)
+        return StepResult(base + error, PairState(new, state.value, h, stop.sigma), of_power(error, _POWER), state)
 
     def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """The predictor, whose error is taken to be its second-order term, where that is known."""
@@ -134,12 +138,16 @@ class DPMppSDE12(Solver):
         self, x: Tensor, start: Node, stop: Node, state: PairState, noise: Noise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The step of order 1, the weights of a slope and of a difference, D_1, and h."""
-        part = frame("data", start._replace(lam=_lam(start)), stop._replace(lam=_lam(stop)), self.eta)
+        begin, end = _lam(start), _lam(stop)
+        end = torch.where(end > begin, end, begin + _SLIVER)  # a sample that has arrived, whose roots are of 0
+        part = frame("data", start._replace(lam=begin), stop._replace(lam=end), self.eta)
         length = part.gain * part.h
         _, first, second = phi(2, part.z)
-        ratio = torch.where(state.passed > 0, part.h / torch.where(state.passed > 0, state.passed, 1.0), 0.0)
+        known = state.passed > 0
+        ratio = part.h / torch.where(known, state.passed, 1.0)
         ratio = ratio.clamp_max(self.growth)  # after a sliver of a step, to a time to save at, the noise is no slope
-        slope = expand(ratio, x) * (state.value - state.before)
+        power = 1 / (1 + min(self.eta, 1.0) ** 2)
+        slope = expand(torch.where(known, ratio**power, 0.0), x) * (state.value - state.before)
         base = expand(part.keep, x) * x + expand(length * first, x) * state.value
         base = base + expand(part.spread, x) * noise.increment(start.t, stop.t, x)
         return base, expand(length * first, x), expand(length * second, x), slope, part.h

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .._tensors import Scalar, at_most, check_integer, combine, exp, log
@@ -121,6 +122,7 @@ class ERSDE(Multistep):
         share = self._share(start, stop)
         return (1 - share) * (1 + share) * (share < 1 - _ROUNDING)
 
+    @torch.no_grad()
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
@@ -132,10 +134,11 @@ class ERSDE(Multistep):
             if not 0.0 < value < math.inf:
                 raise InvalidArgumentError(f"`scale` must be positive and finite, got {value:g} at rho = {rho:.4g}.")
         for a, b in itertools.pairwise(nodes):
-            if not endless(a, b) and not float(self._share(a, b)) <= 1 + 1e-9:
+            share = 0.0 if endless(a, b) else float(self._share(a, b))
+            if not share <= 1 + 1e-9:
                 raise InvalidArgumentError(
                     f"`scale` must rise at least as fast as rho; from rho = {float(RHO.clock(a)):.4g} to "
-                    f"{float(RHO.clock(b)):.4g} scale(rho)/rho grows by {float(self._share(a, b)):.4g}."
+                    f"{float(RHO.clock(b)):.4g} scale(rho)/rho grows by {share:.4g}."
                 )
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

@@ -163,7 +163,7 @@ def test_a_rejected_step_leaves_the_memory_of_its_start() -> None:
 # --- along a path ---------------------------------------------------------------------------------------------------
 
 SHORT = VPSDE(t_min=0.0625, t_max=0.5625)
-ROWS = 16
+ROWS = 64
 
 
 def path() -> BrownianPath:
@@ -178,7 +178,8 @@ def ends(noise: Any, **options: Any) -> Tensor:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_they_converge_along_a_path(method: str) -> None:
-    """To what another method with given steps makes of the same Brownian motion."""
+    """To what another method with given steps makes of the same Brownian motion. Steps are as tolerance^(2/3), so that
+    strong orders of 1/2 and 1 are slopes of 1/3 and 2/3."""
     if method == "ggf":
         exact = ends(path(), method="heun_sde", steps=1024, grid="time")
     else:
@@ -188,10 +189,10 @@ def test_they_converge_along_a_path(method: str) -> None:
     tolerances = (0.3, 0.1, 0.03, 0.01)
     for tol in tolerances:
         got = ends(path(), method=method, rtol=tol, atol=tol)
-        errors.append(float((got - exact).square().mean().sqrt()))
+        errors.append(float((got - exact).abs().mean()))
     slope = math.log(errors[0] / errors[-1]) / math.log(tolerances[0] / tolerances[-1])
     assert all(b < a for a, b in itertools.pairwise(errors)), errors
-    assert 0.5 < slope < 1.3, (slope, errors)
+    assert 0.4 < slope < 1.3, (slope, errors)
     assert errors[-1] < 0.03, errors
 
 
@@ -345,3 +346,66 @@ def test_where_the_estimate_is_constant_landing_is_exact() -> None:
     end = SDE.node(SDE.t_min)
     z = (solution.x - end.alpha * 0.7) / end.sigma
     assert abs(float(z.mean())) < SIGMAS / 20_000**0.5 and abs(float(z.var()) - 1) < SIGMAS * (2 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize(("eta", "power"), [(0.0, 1.0), (0.5, 0.8), (1.0, 0.5), (2.0, 0.5)])
+def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: float) -> None:
+    """The predictor adds half of the last change of the estimate, times a power of the ratio of the steps."""
+    asked: list[Tensor] = []
+
+    class Seen(Drifting):
+        def estimate(self, x: Tensor, node: Any) -> Any:
+            asked.append(x)
+            return super().estimate(x, node)
+
+    solver = DPMppSDE12(eta=eta)
+    process = ReverseProcess(SDE, Network(Seen()), eta=eta)
+    start, stop = (SDE.nodes(torch.tensor([t], dtype=F64)) for t in (0.5, 0.4))
+    x, change = torch.ones(1, 3, dtype=F64), torch.tensor([[0.3, -0.2, 0.1]], dtype=F64)
+    state = solver.init(process, x, start)
+    for passed, factor in ((0.0, 0.0), (float(stop.lam - start.lam) / 2, 2.0**power)):
+        before = state._replace(before=state.value - change, passed=torch.tensor([passed], dtype=F64))
+        noise = FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
+        base, first, *_ = solver._known(x, start, stop, before, noise)
+        solver.step(
+            process, x, start, stop, before, FollowedPath(SampleNoise([5]), lambda t: solver.noise_clock(SDE, t))
+        )
+        torch.testing.assert_close(asked[-1], base + 0.5 * first * factor * change, rtol=1e-12, atol=1e-12)
+
+
+def test_no_step_passes_over_much() -> None:
+    """However large the tolerance: errors below the noise do not tell what is between."""
+    seen: list[Tensor] = []
+    score = MIXTURE.score(SDE)
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(SDE.nodes(t).lam[0])
+        return score(x, t)
+
+    options: dict[str, Any] = {"method": "dpmpp_sde12", "rtol": 50.0, "atol": 50.0, "seed": SEED, "dtype": F64}
+    scoresde.solve(SDE, watched, shape=(1, 1), **options)
+    gaps = torch.stack(seen).diff()
+    assert float(gaps.max()) == pytest.approx(DPMppSDE12().longest, abs=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_gradients_by_a_learned_schedule_are_finite(eta: float) -> None:
+    """Samples arrive at different times, and those that wait have steps of length 0, whose roots have no
+    slope."""
+    gamma = scoresde.nets.MonotoneGamma(-8.0, 5.0, hidden=0)
+    sde = scoresde.VDMSDE(gamma)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        node = sde.nodes(t)
+        return -x / (0.3 * node.alpha.square() + node.sigma.square())[:, None]
+
+    def total(**options: Any) -> Tensor:
+        method = DPMppSDE12(eta=eta)
+        noise = BrownianPath(range(5), sde.t_min, sde.t_max)
+        x = torch.linspace(-2, 2, 10, dtype=F64).reshape(5, 2)
+        solution = scoresde.solve(sde, score, x, method=method, rtol=0.3, atol=0.03, noise=noise, **options)
+        assert len(solution.nfe.unique()) > 1 or eta == 0
+        return solution.x.square().sum()
+
+    slopes = torch.autograd.grad(total(differentiable=True), gamma.endpoints)
+    assert all(bool(torch.isfinite(slope)) for slope in slopes), slopes
