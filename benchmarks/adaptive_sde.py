@@ -20,6 +20,7 @@ process and checks the ratios.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 import time
@@ -131,21 +132,26 @@ def curves(problem: Problem, method: str, thorough: bool) -> dict[str, list[tupl
 
 
 def needed(points: list[tuple[float, float]], level: float) -> float:
-    """Evaluations at an error, between the measured ones along lines in the logarithms; infinity if it is missed."""
-    points = sorted(points)
-    for i, (count, error) in enumerate(points):
-        if error <= level:
-            if i == 0:
-                return count
-            before = points[i - 1]
-            share = math.log(before[1] / level) / math.log(before[1] / error)
-            return math.exp((1 - share) * math.log(before[0]) + share * math.log(count))
-    return math.inf
+    """Evaluations from which on the error is no larger, between the measured ones along lines in the logarithms;
+    infinity if there are none. An error that is small by chance, with larger ones after it, does not count."""
+    points = sorted(points, reverse=True)
+    if points[0][1] > level:
+        return math.inf
+    for (count, error), (fewer, larger) in itertools.pairwise(points):
+        if larger > level:
+            share = math.log(larger / level) / math.log(larger / error)
+            return math.exp((1 - share) * math.log(fewer) + share * math.log(count))
+    return points[-1][0]
 
 
 def measure(problem: Problem, levels: tuple[float, ...], thorough: bool = True) -> dict[str, Any]:
     """All methods on a problem: their curves, and evaluations with the best setting at every level."""
     every = {method: curves(problem, method, thorough) for method in (*FIXED, *ADAPTIVE)}
+    return {"samples": problem.count, "floor": problem.floor, "curves": every, "at": table(every, levels)}
+
+
+def table(every: dict[str, Any], levels: tuple[float, ...]) -> dict[str, Any]:
+    """Evaluations at every level, with the best setting."""
     at: dict[str, Any] = {}
     for level in levels:
         row: dict[str, Any] = {}
@@ -153,7 +159,7 @@ def measure(problem: Problem, levels: tuple[float, ...], thorough: bool = True) 
             count, setting = min((needed(points, level), setting) for setting, points in by_setting.items())
             row[method] = {"evaluations": count, "setting": setting} if math.isfinite(count) else None
         at[f"{level:g}"] = row
-    return {"samples": problem.count, "floor": problem.floor, "curves": every, "at": at}
+    return at
 
 
 def ratio(row: dict[str, Any], method: str, other: str) -> float | None:
