@@ -498,12 +498,6 @@ DEFECTS = (
         "g * self.losses.to(g)",
     ),
     Defect(
-        "losses: neighbours in the order of the batch",
-        "losses/bounds.py",
-        "order = t.argsort()",
-        "order = torch.arange(len(t), device=t.device)",
-    ),
-    Defect(
         "losses: the reconstruction at the centre",
         "losses/bounds.py",
         "logits = -0.5 * (far / rho + noise[..., None]).square()",

@@ -14,6 +14,7 @@ r"""Learned schedules and learned variances: what they gain, on held-out digits.
   the second of a batch of evenly spread times, times its size, the first of a single value. Least are they with
   :math:`q\propto\sqrt{E\ell^2}` and :math:`\sqrt{\mathrm{Var}\,\ell}`: what any schedule can attain. Beside it the
   gradient of the ends with finite differences of the bound.
+- *held*: the same variances where the ends are held at VDM's -13.3 and 5 instead.
 - *steps* (in the part vdm): the diffusion term in T steps less that in continuous time, same digits and noise at all
   levels: the slope.
 - *iddpm*: the preset ``iddpm``, and its bound with 25, 50 and 100 respaced levels with the learned variance and both
@@ -21,7 +22,7 @@ r"""Learned schedules and learned variances: what they gain, on held-out digits.
 - *bound*: the held-out bound of VDM with a learned schedule, and of another network that was trained alike with a line
   between learned ends.
 
-``python -m benchmarks schedules`` trains three networks and writes ``results/schedules.json``; ``--folder`` keeps them
+``python -m benchmarks schedules`` trains four networks and writes ``results/schedules.json``; ``--folder`` keeps them
 for another run, ``--only iddpm`` measures a part and puts it in the file, ``--quick`` checks what holds of any network.
 """
 
@@ -76,21 +77,22 @@ FULL = Size(4000, 6000, 128, 360, 500, 64, 2, (32, 64, 128, 256, 512, 1024), (25
 QUICK = Size(3, 3, 16, 8, 8, 8, 2, (32, 64), (25,))
 
 
-def learned(hidden: int) -> VDMSDE:
-    """VDM's process with a learned schedule."""
-    return VDMSDE(MonotoneGamma(-13.3, 5.0, hidden=hidden))
+def learned(hidden: int, held: bool = False) -> VDMSDE:
+    """VDM's process with a learned schedule, the ends of which may be held."""
+    gamma = MonotoneGamma(-13.3, 5.0, hidden=hidden)
+    for parameter in gamma.endpoints if held else ():
+        parameter.requires_grad_(False)
+    return VDMSDE(gamma)
 
 
 def presets(size: Size) -> dict[str, Preset]:
     """What is trained: VDM with either schedule, and improved DDPM."""
     base, improved = PRESETS["vdm"], PRESETS["iddpm"]
     base = replace(base, time_input="edm", recipe=replace(base.recipe, steps=size.vdm, process_rate=RATE))
+    bent = replace(base, loss=functools.partial(vdm, minimise_variance=True))
     return {
-        "learned": replace(
-            base,
-            process=functools.partial(learned, size.hidden),
-            loss=functools.partial(vdm, minimise_variance=True),
-        ),
+        "learned": replace(bent, process=functools.partial(learned, size.hidden)),
+        "held": replace(bent, process=functools.partial(learned, size.hidden, held=True)),
         "line": base,
         "iddpm": replace(improved, recipe=replace(improved.recipe, steps=size.iddpm)),
     }
@@ -308,6 +310,13 @@ def measure_vdm(size: Size, folder: Path) -> dict[str, Any]:
         }
 
 
+def measure_held(size: Size, folder: Path) -> dict[str, Any]:
+    """The variances of a schedule that is learned between VDM's ends."""
+    model, (_, x) = network("held", size, folder), held_out(size)
+    with torch.no_grad():
+        return {"ends": ends(model.sde), "variance": variances(model, x, size)}
+
+
 def measure_iddpm(size: Size, folder: Path) -> dict[str, Any]:
     """The variances of improved DDPM."""
     model = network("iddpm", size, folder)
@@ -329,6 +338,7 @@ def measure_bound(size: Size, folder: Path) -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[Size, Path], dict[str, Any]]] = {
     "vdm": measure_vdm,
+    "held": measure_held,
     "iddpm": measure_iddpm,
     "bound": measure_bound,
 }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import check_flag, check_integer, sigmoid
-from ..errors import InvalidArgumentError, unknown
+from ..errors import InvalidArgumentError
 from ..sdes import VDMSDE, AffineSDE, Node
 from .core import check_data, check_finite, denoising, error, finish, law, look, normal, scaled
 from .gaussian import grey_values, prior_kl
@@ -73,7 +73,7 @@ def diffusion_at(
     *,
     steps: int | None = None,
     weight: str | Weight = "constant",
-    minimise_variance: bool | str = False,
+    minimise_variance: bool = False,
     **context: Any,
 ) -> Tensor:
     r"""The diffusion term of `vdm` with the noise and the times given, nats ``(batch,)``; its mean over u in [0, 1) and
@@ -99,7 +99,7 @@ def _diffusion(
     u: Tensor,
     steps: int | None,
     weight: str | Weight,
-    minimise_variance: bool | str,
+    minimise_variance: bool,
     context: Mapping[str, Any],
 ) -> tuple[Tensor, Node]:
     """`diffusion_at`, and where the network was asked."""
@@ -118,7 +118,7 @@ def _diffusion(
     one = torch.ones_like(node.alpha)
     size = error(seen, one, 0 * one).square().flatten(1).sum(1)
     value = scaled(size, 0.5 * rate * weigh(weight, node))
-    schedule.tell(value, node.t)
+    schedule.tell(value)
     return value, node
 
 
@@ -132,7 +132,7 @@ def vdm(
     data_range: tuple[float, float] = (-1.0, 1.0),
     weight: str | Weight = "constant",
     times: Times | None = None,
-    minimise_variance: bool | str = False,
+    minimise_variance: bool = False,
     **context: Any,
 ) -> Tensor:
     r"""The bound of variational diffusion models in nats, summed over the event: prior, diffusion and reconstruction.
@@ -160,9 +160,7 @@ def vdm(
         minimise_variance: for a `VDMSDE` with a learned :math:`\gamma`: the gradient that reaches :math:`\gamma`
             between its ends is that of :math:`E[L^2]`, L the diffusion term of a sample: the plain one times 2L,
             without a second backward pass. Ends and network get the plain gradient. The loss must be averaged over the
-            batch. With ``"batch"`` it is that of :math:`E[\mathrm{Var}(L|t)]`, what is left of the variance where the
-            times of a batch are spread evenly: the plain one times :math:`2(L - E[L|t])`, that mean being told by the
-            samples of the batch that are next in time.
+            batch.
         x0, generator, context: see `denoising`.
 
     Returns:
@@ -186,7 +184,7 @@ def vdm(
         https://arxiv.org/abs/2107.00630
     """
     x0 = check_data(model, x0, context)
-    _Schedule.check(minimise_variance)
+    check_flag("minimise_variance", minimise_variance)
     count = None if steps is None else check_integer("steps", steps, low=1)
     sde = model.sde
     first, last = _ends(sde)
@@ -245,22 +243,12 @@ class _Schedule:
     r"""The nodes of a process; with the gradient of :math:`\gamma` between its ends that of a variance, if asked for.
 
     :math:`\gamma = \gamma_0 + (\gamma_1-\gamma_0)\,n(t)` splits any :math:`\gamma` into its ends and what is between,
-    n, whose value does not depend on the ends. The gradient of n is multiplied by 2L, or what L has over that of its
-    neighbours in time, when it is known.
+    n, whose value does not depend on the ends. The gradient of n is multiplied by 2L when it is known.
     """
 
-    @staticmethod
-    def check(minimise_variance: Any) -> None:
-        """That it is a flag, or the batch's."""
-        if not isinstance(minimise_variance, str):
-            check_flag("minimise_variance", minimise_variance)
-        elif minimise_variance != "batch":
-            raise unknown("minimise_variance", minimise_variance, ("batch",))
-
-    def __init__(self, sde: AffineSDE, minimise_variance: bool | str) -> None:
+    def __init__(self, sde: AffineSDE, minimise_variance: bool) -> None:
         self.sde = sde
         self.losses: Tensor | None = None
-        self.of_batch = minimise_variance == "batch"
         self.node: Callable[[Tensor], Node] = self._bent if minimise_variance else sde.nodes
         if not minimise_variance:
             return
@@ -270,10 +258,9 @@ class _Schedule:
             )
         self.low, self.high = (-sde.log_snr(t) for t in (sde.t_min, sde.t_max))
 
-    def tell(self, losses: Tensor, t: Tensor) -> None:
-        """The terms of the samples, and their times."""
-        losses = losses.detach()
-        self.losses = losses - _next_in_time(losses, t) if self.of_batch and len(losses) > 1 else losses
+    def tell(self, losses: Tensor) -> None:
+        """The terms of the samples."""
+        self.losses = losses.detach()
 
     def _bent(self, t: Tensor) -> Node:
         given = self.sde.nodes(t)
@@ -294,14 +281,6 @@ class _Schedule:
         out = value.view_as(value)
         out.register_hook(lambda g: g if self.losses is None else g * (2 * self.losses.to(g)))
         return out
-
-
-def _next_in_time(values: Tensor, t: Tensor) -> Tensor:
-    """The mean of the values before and after each, in the order of time; at an end that of its one neighbour."""
-    order = t.argsort()
-    placed = values[order]
-    before, after = (torch.cat([a, b]) for a, b in ((placed[1:2], placed[:-1]), (placed[1:], placed[-2:-1])))
-    return torch.empty_like(values).index_copy(0, order, 0.5 * (before + after))
 
 
 def _ends(sde: AffineSDE) -> tuple[Node, Node]:

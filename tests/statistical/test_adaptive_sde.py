@@ -388,8 +388,9 @@ def test_no_step_passes_over_much() -> None:
     assert float(gaps.max()) == pytest.approx(DPMppSDE12().longest, abs=1e-6)
 
 
+@pytest.mark.parametrize("noise", [BrownianPath(range(5), 0.0, 1.0), None], ids=["a path", "a path that follows"])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_gradients_by_a_learned_schedule_are_finite(eta: float) -> None:
+def test_gradients_by_a_learned_schedule_are_finite(eta: float, noise: Any) -> None:
     """Samples arrive at different times, and those that wait have steps of length 0, whose roots have no
     slope."""
     gamma = scoresde.nets.MonotoneGamma(-8.0, 5.0, hidden=0)
@@ -401,9 +402,9 @@ def test_gradients_by_a_learned_schedule_are_finite(eta: float) -> None:
 
     def total(**options: Any) -> Tensor:
         method = DPMppSDE12(eta=eta)
-        noise = BrownianPath(range(5), sde.t_min, sde.t_max)
+        source = {"seed": 1} if noise is None else {"noise": noise}
         x = torch.linspace(-2, 2, 10, dtype=F64).reshape(5, 2)
-        solution = scoresde.solve(sde, score, x, method=method, rtol=0.3, atol=0.03, noise=noise, **options)
+        solution = scoresde.solve(sde, score, x, method=method, rtol=0.3, atol=0.03, **source, **options)
         assert len(solution.nfe.unique()) > 1 or eta == 0
         return solution.x.square().sum()
 

@@ -478,53 +478,6 @@ def test_the_variance_is_minimised_between_the_ends(steps: int | None) -> None:
     assert float((got[0] - first[0]).abs().max()) > 1e-3
 
 
-def test_the_variance_of_a_batch_is_minimised() -> None:
-    """With "batch" the plain gradient is multiplied by twice what a term has over the mean of those before and after
-    it in time, on the same draws."""
-    gamma = Gamma()
-    model = ScoreModel(lambda x, t: 0.7 * torch.tanh(x), scoresde.VDMSDE(gamma), "noise")
-    x0, noise = (torch.randn(5, 3, generator=seeded(i), dtype=F64) for i in (0, 1))
-    u = torch.tensor([0.9, 0.1, 0.5, 0.3, 0.7], dtype=F64)  # in order: 1, 3, 2, 4, 0
-    plain = losses.diffusion_at(model, x0, noise, u)
-    bent = losses.diffusion_at(model, x0, noise, u, minimise_variance="batch")
-    torch.testing.assert_close(bent, plain, rtol=1e-9, atol=1e-9)
-    a, b, c, d, e = plain.detach()
-    beside = torch.stack([e, d, 0.5 * (d + e), 0.5 * (b + c), 0.5 * (c + a)])
-    wanted = torch.autograd.grad((plain.square() - 2 * plain * beside).mean(), [gamma.inner])
-    torch.testing.assert_close(torch.autograd.grad(bent.mean(), [gamma.inner]), wanted, rtol=1e-7, atol=1e-10)
-    alone = [losses.diffusion_at(model, x0[:1], noise[:1], u[:1], minimise_variance=flag) for flag in (True, "batch")]
-    grads = [torch.autograd.grad(value.mean(), gamma.inner)[0] for value in alone]
-    torch.testing.assert_close(grads[0], grads[1])
-
-
-def test_the_variance_of_a_batch_is_that_within_levels() -> None:
-    """The gradient with "batch" is that of E[Var(L|t)] in expectation: against automatic differentiation of its
-    quadrature, for a Gaussian and a wrong model, whose terms are gamma'(t) e^2 / 2, e normal of mean 1 and of variance
-    s, so that theirs is gamma'^2 (s^2 + 2 s) / 2. Mean over 400 batches of 128 evenly spread times, within 4.9 standard
-    errors (a false alarm in 1e6), where the gradient of E[L^2] is not."""
-    gamma = Gamma()
-    sde, spread = scoresde.VDMSDE(gamma), 0.3
-    model = ScoreModel(lambda x, t: 0.5 * x + 1, sde, "noise")
-    t = (torch.arange(4096, dtype=F64) + 0.5) / 4096
-    node = sde.nodes(t)
-    rate = node.g2 / node.sigma.square()
-    s = (0.5 * node.sigma - 1).square() + (0.5 * node.alpha).square() * spread
-    within = 0.5 * rate.square() * (s.square() + 2 * s)
-    (wanted,) = torch.autograd.grad(within.mean(), gamma.inner)
-    generator, law = seeded(), losses.LowDiscrepancy()
-    found: dict[Any, list[Tensor]] = {"batch": [], True: []}
-    for flag, rows in found.items():
-        for _ in range(400):
-            x0, noise = (torch.randn(128, 1, generator=generator, dtype=F64) for _ in range(2))
-            u = law.uniforms(128, generator)
-            value = losses.diffusion_at(model, spread**0.5 * x0, noise, u, minimise_variance=flag)
-            rows.append(torch.autograd.grad(value.mean(), gamma.inner)[0])
-    error = torch.stack(found["batch"]).std(0) / 20
-    off = {flag: float(((torch.stack(rows).mean(0) - wanted) / error).abs().max()) for flag, rows in found.items()}
-    assert off["batch"] < 4.9
-    assert off[True] > 10
-
-
 def test_the_whole_bound_with_a_learned_schedule() -> None:
     """The public loss: same values and same gradients of the ends, the prior's and reconstruction's parts included."""
     gamma = Gamma()
@@ -642,11 +595,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[ScoreSDEError], str]] = {
         lambda: losses.vdm(PLAIN, ZERO, minimise_variance=True),
         InvalidArgumentError,
         "no parameters",
-    ),
-    "another variance": (
-        lambda: losses.vdm(PLAIN, ZERO, minimise_variance="batches"),
-        InvalidArgumentError,
-        "did you mean 'batch'",
     ),
     "the variance of another process": (
         lambda: losses.vdm(ScoreModel(zero, scoresde.VPSDE(), "noise"), ZERO, minimise_variance=True),
