@@ -160,9 +160,10 @@ def log_likelihood(
             grow with the network's depth times the steps; with ``"adjoint"`` nothing but the ends, the gradient being
             that of the flow, up to the tolerance, by the adjoint equation.
         check: look at the data and the score function first, at the cost of fifteen evaluations of up to eight samples
-            (of all, unless the score function declares ``rowwise``): gradients that are blocked, random answers and
-            coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few levels, for which there is
-            no density, and of a score function that does not denoise the data, as untrained ones do not.
+            or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): gradients that are
+            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few
+            levels, for which there is no density, and of a score function that does not denoise the data, as untrained
+            ones do not.
         **solver_options: fields of the method's class.
 
     Returns:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -372,6 +374,35 @@ def test_random_and_coupled_networks_are_refused() -> None:
         log_likelihood(sde, lambda x, t: -x - 0.3 * x.mean(0, keepdim=True), x)
     got = log_likelihood(sde, lambda x, t: drop.eval()(x), x, seed=0, check=False)
     assert bool(got.log_prob.isfinite().all())
+
+
+def test_large_batches_are_checked_at_all_levels_at_once() -> None:
+    """A score function that declares its rows independent, and 24 of them: what is wrong at one level of noise, on
+    every other side of it right, is seen."""
+    sde = scoresde.VPSDE()
+    exact = targets.Gaussian(torch.zeros(3, dtype=F64), 0.3).score(sde)
+    x = 0.3 * torch.randn(24, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    levels = [float(sde.time(2 * lam)) for lam in (-1.0, 0.0, 2.0)]
+    generator = torch.Generator().manual_seed(1)
+
+    def at(level: float, wrong: Callable[[Tensor], Tensor]) -> Any:
+        def score(x: Tensor, t: Tensor) -> Tensor:
+            out = exact(x, t)
+            near = ((t - level).abs() < 0.01)[:, None]
+            return torch.where(near, wrong(out), out)
+
+        score.rowwise = True  # type: ignore[attr-defined]
+        return score
+
+    kinds: dict[str, Callable[[Tensor], Tensor]] = {
+        "blocks gradients": lambda out: out.detach(),
+        "not deterministic": lambda out: out * (1 + torch.rand(out.shape, generator=generator, dtype=F64)),
+        "batch mates": lambda out: out + 0.3 * out.mean(0, keepdim=True),
+    }
+    log_likelihood(sde, at(levels[0], lambda out: out), x, seed=0)
+    for level, (words, wrong) in itertools.product(levels, kinds.items()):
+        with pytest.raises(scoresde.ScoreFnError, match=words):
+            log_likelihood(sde, at(level, wrong), x, seed=0)
 
 
 def test_far_and_narrow_mixtures_pass_the_check() -> None:

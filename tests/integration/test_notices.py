@@ -230,19 +230,20 @@ def test_a_likelihood_tells_and_is_the_same() -> None:
         log_likelihood(sde, Counted(), levels, seed=0, check=False)
 
 
-def test_the_check_costs_what_the_docstring_says() -> None:
-    """Fifteen evaluations of eight samples at most."""
+@pytest.mark.parametrize(("batch", "calls"), [(10, [8] * 15), (24, [24] * 4 + [8] * 3)])
+def test_the_check_costs_what_the_docstring_says(batch: int, calls: list[int]) -> None:
+    """Fifteen evaluations of eight samples at most, or seven of up to 24 where the batch is as large."""
     sde, score = scoresde.VPSDE(), Counted()
-    x = torch.randn(10, 16, generator=generator(), dtype=F64)
+    x = torch.randn(batch, 16, generator=generator(), dtype=F64)
     taken = {}
     for check in (True, False):
         score.calls.clear()
         got = log_likelihood(sde, score, x, seed=0, check=check)
         taken[check] = len(score.calls)
-    assert taken[True] - taken[False] == 15 and set(score.calls[:1]) == {10}
+    assert taken[True] - taken[False] == len(calls) and set(score.calls[:1]) == {batch}
     score.calls.clear()
     log_likelihood(sde, score, x, seed=0)
-    assert score.calls[:15] == [8] * 15 and bool((got.nfe > 0).all())
+    assert score.calls[: len(calls)] == calls and bool((got.nfe > 0).all())
 
 
 def test_the_global_generator_is_left_alone() -> None:
