@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -460,14 +461,16 @@ def systems_table() -> str:
 def schedules_variance() -> str:
     """Of ``benchmarks/results/schedules.json``: the variance under either schedule."""
     record = load("schedules")
-    part = record["results"]["vdm"]["variance"]
     rows = []
-    for figure, name in (("single", "a single value"), ("batch", "a batch's mean, times 128")):
-        row, ideal = part["low discrepancy"][figure], part["quadrature"][figure]
+    names = {"single": "a single value", "batch": "a batch's mean, times 128"}
+    for (kind, of), figure in itertools.product((("vdm", "learned"), ("held", "held")), names):
+        part = record["results"][kind]
+        row, ideal = part["variance"]["low discrepancy"][figure], part["variance"]["quadrature"][figure]
+        between = "{}: {:.2f} to {:.2f}".format(of, *part["ends"])
         times = f"{row['ratio'][0]:.2f} ± {row['ratio'][1]:.2f}"
         exact = [f"{ideal[k]:.2f}" for k in ("ratio", "attainable")]
-        rows.append([name, f"{row['line']:.0f}", f"{row['learned']:.0f}", times, *exact])
-    head = ["variance of", "line", "learned", "ratio", "by quadrature", "attainable"]
+        rows.append([between, names[figure], f"{row['line']:.0f}", f"{row['learned']:.0f}", times, *exact])
+    head = ["ends of γ", "variance of", "line", "learned", "ratio", "by quadrature", "attainable"]
     return markdown(head, rows, record)
 
 
