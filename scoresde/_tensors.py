@@ -6,7 +6,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -293,6 +293,19 @@ def check_integer(name: str, value: Any, *, low: int, high: int | None = None, h
     if high is not None and number > high:
         raise InvalidArgumentError(f"`{name}` must be at most {high}, got {number}.{hint}")
     return number
+
+
+def check_integers(name: str, values: Any, *, low: int, high: int | None = None) -> tuple[int, ...]:
+    """Return a sequence of integers in [low, high] as a tuple, or say what is wrong with it."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidTypeError(f"`{name}` must be a sequence of integers, such as (1, 2), got {values!r}.")
+    return tuple(check_integer(f"{name}[{i}]", value, low=low, high=high) for i, value in enumerate(values))
+
+
+def check_generator(generator: Any, hint: str = "write torch.Generator().manual_seed(0)") -> None:
+    """Refuse what is neither a generator nor None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {type(generator).__name__}; {hint}.")
 
 
 def expm1(z: Scalar) -> Scalar:

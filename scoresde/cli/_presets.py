@@ -9,6 +9,7 @@ import typer
 
 from ..errors import unknown
 from ._run import command
+from ._train import CLASSIFIER
 
 if TYPE_CHECKING:
     from ..training import Preset
@@ -19,6 +20,7 @@ _COLUMNS = ("preset", "process", "predicts", "loss", "sampler", "paper")
 @command
 def presets(name: Annotated[str | None, typer.Argument(help="Print all that this preset says.")] = None) -> None:
     """List the presets of `scoresde train`: published systems by name."""
+    from .. import training
     from ..presets import PRESETS
     from ..training.stream import described
 
@@ -27,12 +29,15 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print all that this
         widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
         for row in rows:
             typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        typer.echo(f"{CLASSIFIER}: of noisy data, for guidance; no score network")
         return
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    preset = PRESETS[name]
+    if name not in (*PRESETS, CLASSIFIER):
+        raise unknown("preset", name, (*PRESETS, CLASSIFIER))
+    preset = training.CLASSIFIER if name == CLASSIFIER else PRESETS[name]
     shown: dict[str, Any] = {field.name: getattr(preset, field.name) for field in fields(preset)}
-    for key, value in (shown | {"process": _process(preset)}).items():
+    if name != CLASSIFIER:
+        shown["process"] = _process(PRESETS[name])
+    for key, value in shown.items():
         typer.echo(f"{key}: {described(value) if callable(value) else value}")
 
 

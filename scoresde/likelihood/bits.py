@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, check_shape
+from .._tensors import check_generator, check_integer, check_number, check_shape
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 
@@ -128,7 +128,6 @@ def float_dtype(dtype: Any) -> torch.dtype:
 
 def uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Float64 numbers of [0, 1), shaped like a tensor and on its device."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {generator!r}.")
+    check_generator(generator)
     where = like.device if generator is None else generator.device
     return torch.rand(like.shape, generator=generator, dtype=torch.float64, device=where).to(like.device)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_flag, check_integer
+from .._tensors import check_flag, check_generator, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..sdes import SDE
@@ -221,8 +221,7 @@ def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
 
 def source_of(seed: Any, generator: Any, device: torch.device) -> torch.Generator | None:
     """What all draws come from, one after the other; None is torch's global generator."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InvalidTypeError(f"`generator` must be a torch.Generator, got {generator!r}.")
+    check_generator(generator, "an integer is `seed=`")
     if seed is None:
         return generator
     if generator is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_integer, check_number
+from .._tensors import check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import check_sizes
 
@@ -108,7 +108,7 @@ def check_image(
     event_shape: Sequence[int], channels: int, multipliers: Sequence[int], blocks: int, heads: int, dropout: float
 ) -> tuple[tuple[int, ...], list[int]]:
     """The shape of an image, and the features at each resolution, checked."""
-    shape = tuple(check_integer("event_shape", size, low=1) for size in event_shape)
+    shape = check_integers("event_shape", event_shape, low=1)
     if len(shape) != 3:
         raise InvalidArgumentError(
             f"`event_shape` must be (channels, height, width), got {shape}; write event_shape=(1, 8, 8), for example."
@@ -116,7 +116,7 @@ def check_image(
     check_sizes(channels=(channels, 8, 1024), blocks=(blocks, 1, 32), heads=(heads, 0, 64))
     if channels % GROUPS:
         raise InvalidArgumentError(f"`channels` must be a multiple of 8, the groups of the norm, got {channels}.")
-    sizes = [channels * check_integer("multipliers", m, low=1, high=16) for m in multipliers]
+    sizes = [channels * m for m in check_integers("multipliers", multipliers, low=1, high=16)]
     if not 2 <= len(sizes) <= 8:
         raise InvalidArgumentError(
             f"`multipliers` must have two to eight entries, one a resolution, got {list(multipliers)}."

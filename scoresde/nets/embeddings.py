@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_integer
+from .._tensors import check_integer, check_integers
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 
 __all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]
@@ -164,7 +164,7 @@ def fourier_features(x: Tensor, exponents: Sequence[int]) -> Tensor:
 
 def check_exponents(fourier: Sequence[int]) -> tuple[int, ...]:
     """The exponents of `fourier_features`, checked."""
-    return tuple(check_integer(f"fourier[{i}]", n, low=-8, high=16) for i, n in enumerate(fourier))
+    return check_integers("fourier", fourier, low=-8, high=16)
 
 
 def check_sizes(**sizes: tuple[int, int, int]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_flag, check_integer, check_number
+from .._tensors import check_flag, check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import Conditioned, check_exponents, check_sizes, fourier_features
 
@@ -77,7 +77,7 @@ class MLP(Conditioned):
         fourier: Sequence[int] = (),
         learned_variance: bool = False,
     ) -> None:
-        shape = tuple(check_integer("event_shape", size, low=1) for size in event_shape)
+        shape = check_integers("event_shape", event_shape, low=1)
         if not shape:
             raise InvalidArgumentError("`event_shape` must have an entry or more, got (); write (1,) for numbers.")
         check_sizes(channels=(channels, 2, 8192), blocks=(blocks, 1, 64))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer
+from .._tensors import Scalar, check_generator, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 
@@ -219,10 +219,7 @@ def resolve(
                 f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}."
             )
         return CallableNoise(noise)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InvalidTypeError(
-            f"`generator` must be a torch.Generator, got {type(generator).__name__}; an integer is `seed=`."
-        )
+    check_generator(generator, "an integer is `seed=`")
     if generator is not None and generator.device.type not in ("cpu", device.type):
         raise InvalidArgumentError(
             f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_state, compute_dtype, expand
+from .._tensors import check_generator, check_integer, check_state, compute_dtype, expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate
 from .bayes import Components, update
@@ -64,6 +64,7 @@ class Target(abc.ABC):
         self, n: int, sde: AffineSDE | None = None, t: Any = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw ``(n, *event_shape)`` from the data's law, or from the law at time ``t`` of ``sde``."""
+        check_generator(generator)
         x0 = self._draw(check_integer("n", n, low=0), generator)
         if sde is None and t is None:
             return x0

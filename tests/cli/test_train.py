@@ -212,9 +212,12 @@ def test_a_classifier(run: Run) -> None:
 
 
 def test_the_presets_are_listed(run: Run) -> None:
-    head, *lines = run("presets").output.splitlines()
+    head, *lines, last = run("presets").output.splitlines()
     assert head.split() == ["preset", "process", "predicts", "loss", "sampler", "paper"]
     assert [line.split()[0] for line in lines] == list(PRESETS)
+    assert last.startswith("classifier: ")
+    assert run("presets", "classifier").output.startswith("steps: ")
+    assert "did you mean 'classifier'" in run("presets", "clasifier").output
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

@@ -497,10 +497,15 @@ def test_an_mlp_learns_two_points() -> None:
 X = torch.zeros(2, 2)
 BAD = [
     (lambda: UNet((8, 8)), V, ("`event_shape`", "(8, 8)", "event_shape=(1, 8, 8)")),
+    (lambda: UNet(multipliers=2), T, ("`multipliers`", "(1, 2)", "2")),  # type: ignore
+    (lambda: UNet(multipliers="12"), T, ("`multipliers`", "'12'")),  # type: ignore
+    (lambda: UNet(multipliers=(1, "a")), T, ("`multipliers[1]`", "'a'")),  # type: ignore
+    (lambda: UNet(8), T, ("`event_shape`", "8")),  # type: ignore
+    (lambda: MLP(2), T, ("`event_shape`", "2")),  # type: ignore
     (lambda: UNet(multipliers=(1,)), V, ("`multipliers`", "[1]")),
     (lambda: UNet(multipliers=(1,) * 9), V, ("`multipliers`", "eight")),
-    (lambda: UNet(multipliers=(1, 0)), V, ("`multipliers`", "0")),
-    (lambda: UNet(multipliers=(1, 2.0)), T, ("`multipliers`", "2.0")),
+    (lambda: UNet(multipliers=(1, 0)), V, ("`multipliers[1]`", "0")),
+    (lambda: UNet(multipliers=(1, 2.0)), T, ("`multipliers[1]`", "2.0")),
     (lambda: UNet(heads=3), V, ("`heads`", "64", "3")),
     (lambda: UNet(heads=-1), V, ("`heads`", "-1")),
     (lambda: UNet(time="sinusoid"), V, ("`time`", "did you mean 'sinusoidal'")),
@@ -511,7 +516,7 @@ BAD = [
     (lambda: UNet(labels=-1), V, ("`labels`", "-1")),
     (lambda: UNet(channels=8, labels=0)(torch.zeros(2, 1, 8, 8), torch.zeros(2), 3), V, ("`label`", "no classes")),
     (lambda: MLP(()), V, ("`event_shape`", "()")),
-    (lambda: MLP((0,)), V, ("`event_shape`", "0")),
+    (lambda: MLP((0,)), V, ("`event_shape[0]`", "0")),
     (lambda: MLP(channels=1), V, ("`channels`", "1")),
     (lambda: MLP(blocks=0), V, ("`blocks`", "0")),
     (lambda: MLP(dropout=2.0), V, ("`dropout`", "2.0")),

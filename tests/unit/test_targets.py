@@ -528,6 +528,11 @@ def test_bad_states_are_refused(target: Any) -> None:
         refuses_bad_states(call, target.event_shape)
 
 
+def test_a_bad_generator_is_refused(target: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=r"`generator` must be a torch.Generator, got int; write torch"):
+        target.sample(2, generator=3)
+
+
 def refuses_bad_states(call: Callable[[Any], Any], event_shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidTypeError, match="`x` must be a tensor"):
         call([1.0])
