@@ -298,6 +298,32 @@ def guidance_table() -> str:
     return markdown(head, rows, record) + "\n" + note
 
 
+def tilt_table() -> str:
+    """The figures of ``benchmarks/results/tilt.json``."""
+    record = load("tilt")
+    results = record["results"]
+    laws = {
+        "$p(x)\\,p(y\\mid x)^3$, the tilted law": results["tilted"],
+        "the guided probability flow": results["flow"],
+        "the guided reverse SDE": results["reverse SDE"],
+    }
+    for name, key in (
+        ('`method="langevin"` on the guided score, `snr=0.5`, {} levels', "langevin"),
+        ("`sample_tilted`, {} steps, many particles", "particles"),
+        ("the same with `data_std=0`, {} steps", "particles, data_std=0"),
+    ):
+        laws |= {name.format(count): law for count, law in results[key].items()}
+    rows = [[name, f"{mean:.3f}", f"{variance:.3f}"] for name, (mean, variance) in laws.items()]
+    return markdown(["law of", "mean", "variance"], rows, record)
+
+
+def peers_table() -> str:
+    """The figures of ``benchmarks/results/peers.json``."""
+    record = load("peers")
+    rows = [[name, f"{gap:.0e}"] for name, gap in record["results"].items()]
+    return markdown(["compared", "largest difference"], rows, record)
+
+
 def adaptive_tables() -> str:
     """The figures of ``benchmarks/results/adaptive.json``."""
     record = load("adaptive")
@@ -516,7 +542,7 @@ FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
     "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
-    "guidance": {"<!-- guidance -->": guidance_table},
+    "guidance": {"<!-- guidance -->": guidance_table, "<!-- tilt -->": tilt_table},
     "inference": {"<!-- compositions -->": compositions_table},
     "inverse": {
         "<!-- inverse -->": inverse_table,
@@ -542,6 +568,7 @@ FILLED = {
         "<!-- likelihood: coverage -->": likelihood_coverage,
     },
     "trainer": {"<!-- training -->": training_sentence},
+    "peers": {"<!-- peers -->": peers_table},
     "systems": {"<!-- systems -->": systems_table},
     "training": {
         "<!-- schedules: variance -->": schedules_variance,

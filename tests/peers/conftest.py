@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks._record import write
 from tests.peers.common import MEASURED, Make, Wide
 
 
@@ -35,9 +36,15 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Make:
     return build
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_addoption(parser: Any) -> None:
+    parser.addoption("--write", action="store_true", help="write the largest deviations from the peers to a file")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
     """List what was compared."""
     if MEASURED:
         terminalreporter.section("largest deviations from the peers")
         for name, gap in sorted(MEASURED.items()):
             terminalreporter.write_line(f"{gap:8.1e}  {name}")
+        if config.getoption("--write"):
+            write("peers", dict(sorted(MEASURED.items())), ".ci/peers --write")
