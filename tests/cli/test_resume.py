@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pathlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +156,8 @@ def _killed_at(point: str, when: str, hit: int) -> None:
 
         table.extend = kill(extend)
     else:
-        setattr(os, point, kill(getattr(os, point)))
+        for place in {os, getattr(pathlib, "_normal_accessor", os)}:  # where the paths of Python 3.10 look
+            setattr(place, point, kill(getattr(place, point)))
 
 
 def test_a_journal_that_ends_anywhere(run: Run, solved: list[int], files: Files, whole: Any) -> None:

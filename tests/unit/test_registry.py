@@ -115,7 +115,8 @@ def test_evaluations_and_noise_are_as_declared(method: Method) -> None:
     assert (noise.draws > 0) == method.stochastic
     if method.adaptive:
         trials = solution.accepted + solution.rejected
-        assert torch.equal(solution.nfe, method.evaluations * trials + method.solver().extra_evaluations)
+        free = method.evaluations * trials + method.solver().extra_evaluations - solution.nfe
+        assert bool(((free == 0) | (free == method.solver().lands)).all())  # the last step may do without
     else:
         detour, free = DETOURS.get(method.solver.name, (0, 0))
         assert solution.steps == 7 + detour

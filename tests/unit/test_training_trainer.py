@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -524,7 +525,8 @@ def killing(name: str, call: int) -> Callable[[], None]:
                 die()
             return result
 
-        setattr(os, function, fatal)
+        for place in {os, getattr(pathlib, "_normal_accessor", os)}:  # where the paths of Python 3.10 look
+            setattr(place, function, fatal)
 
     return patch
 
