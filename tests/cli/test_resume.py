@@ -157,7 +157,8 @@ def _killed_at(point: str, when: str, hit: int) -> None:
         table.extend = kill(extend)
     else:
         for place in {os, getattr(pathlib, "_normal_accessor", os)}:  # where the paths of Python 3.10 look
-            setattr(place, point, kill(getattr(place, point)))
+            if hasattr(place, point):
+                setattr(place, point, kill(getattr(place, point)))
 
 
 def test_a_journal_that_ends_anywhere(run: Run, solved: list[int], files: Files, whole: Any) -> None:
