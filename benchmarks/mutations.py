@@ -537,7 +537,7 @@ DEFECTS = (
     Defect(
         "pair: the slope of a root at 0",
         S + "dpmpp_sde12.py",
-        "end = torch.where(end > begin, end, begin + _SLIVER)",
+        "end = torch.where(end <= begin, begin + _SLIVER, end)",
         "end = end",
     ),
     Defect(

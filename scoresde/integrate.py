@@ -300,7 +300,8 @@ def integrate(
         underflow = ledger.close(as_array(decision.underflow), Status.STEP_UNDERFLOW)
         if underflow and throw:
             break
-        if solver.lands and stop is not None:
+        ended = _watch(ledger, x, t, accept, step, recorder, callback)
+        if not ended and solver.lands and stop is not None:
             landed, ends = controller.land(process, solver, x, start, stop, solver_state, noise, control)
             landed = landed & ledger.running
             if landed.any():
@@ -309,21 +310,11 @@ def integrate(
                 t = number(start.t)
                 ledger.account(0, landed, t, landed)
                 changed |= ledger.close(landed, Status.SUCCESS)
-                accept = accept | landed
-        if recorder is not None or callback is not None:
-            ledger.flush()
-            whole = ledger.whole(x)
-            lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
-            if lost.any():  # a failed sample has no state at later times
-                whole = where(lost, torch.full_like(whole, torch.nan), whole)
-            times = torch.from_numpy(ledger.t.copy()) if isinstance(t, Tensor) else t
-            if recorder is not None:
-                recorder.record(times, whole, _moved(ledger, accept))
-            nfe = torch.from_numpy(ledger.nfe.copy())
-            if callback is not None and _is_true(callback(Info(step, times, whole.clone(), nfe))):
-                if stop is not None:
-                    ledger.close_all(Status.STOPPED)
-                break
+                ended = _watch(ledger, x, t, landed, step, recorder, callback)
+        if ended:
+            if stop is not None:
+                ledger.close_all(Status.STOPPED)
+            break
         if progress is not None:
             _show(progress, ledger, first_t, controller, step)
         if changed or underflow:
@@ -343,6 +334,30 @@ def integrate(
         ledger.close_all(Status.SUCCESS)
     advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
     return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up; raise it, {advice}")
+
+
+def _watch(
+    ledger: _Ledger,
+    x: Tensor,
+    t: float | Tensor,
+    moved: bool | np.ndarray,
+    step: int,
+    recorder: Recorder | None,
+    callback: Callable[[Info], Any] | None,
+) -> bool:
+    """Show the states after a move; whether the callback wants no more."""
+    if recorder is None and callback is None:
+        return False
+    ledger.flush()
+    whole = ledger.whole(x)
+    lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
+    if lost.any():  # a failed sample has no state at later times
+        whole = where(lost, torch.full_like(whole, torch.nan), whole)
+    times = torch.from_numpy(ledger.t.copy()) if isinstance(t, Tensor) else t
+    if recorder is not None:
+        recorder.record(times, whole, _moved(ledger, moved))
+    nfe = torch.from_numpy(ledger.nfe.copy())
+    return callback is not None and _is_true(callback(Info(step, times, whole.clone(), nfe)))
 
 
 def _is_true(value: Any) -> bool:

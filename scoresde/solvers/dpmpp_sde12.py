@@ -139,7 +139,7 @@ class DPMppSDE12(Solver):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The step of order 1, the weights of a slope and of a difference, D_1, and h."""
         begin, end = _lam(start), _lam(stop)
-        end = torch.where(end > begin, end, begin + _SLIVER)  # a sample that has arrived, whose roots are of 0
+        end = torch.where(end <= begin, begin + _SLIVER, end)  # a sample that has arrived, whose roots are of 0
         part = frame("data", start._replace(lam=begin), stop._replace(lam=end), self.eta)
         length = part.gain * part.h
         _, first, second = phi(2, part.z)

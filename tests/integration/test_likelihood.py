@@ -370,8 +370,13 @@ def test_random_and_coupled_networks_are_refused() -> None:
     drop = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double().train()
     with pytest.raises(scoresde.ScoreFnError, match="not deterministic"):
         log_likelihood(sde, lambda x, t: drop(x), x)
-    with pytest.raises(scoresde.ScoreFnError, match="batch mates"):
-        log_likelihood(sde, lambda x, t: -x - 0.3 * x.mean(0, keepdim=True), x)
+    many = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for coupled in (
+        lambda x: 0.3 * x.mean(0, keepdim=True),
+        *(lambda x, k=k: 0.01 * x.roll(k, 0) for k in range(1, 5)),
+    ):
+        with pytest.raises(scoresde.ScoreFnError, match="batch mates"):
+            log_likelihood(sde, lambda x, t, coupled=coupled: -x - coupled(x), many)
     got = log_likelihood(sde, lambda x, t: drop.eval()(x), x, seed=0, check=False)
     assert bool(got.log_prob.isfinite().all())
 
