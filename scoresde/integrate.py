@@ -300,18 +300,19 @@ def integrate(
         underflow = ledger.close(as_array(decision.underflow), Status.STEP_UNDERFLOW)
         if underflow and throw:
             break
-        ended = _watch(ledger, x, t, accept, step, recorder, callback)
-        if not ended and solver.lands and stop is not None:
+        if solver.lands and stop is not None:
             landed, ends = controller.land(process, solver, x, start, stop, solver_state, noise, control)
             landed = landed & ledger.running
             if landed.any():
+                _record(ledger, x, t, accept, recorder)  # what the landing leaves behind
                 here = torch.from_numpy(landed).to(x.device)
                 x, start = where(here, ends, x), either(here, stop, start)
                 t = number(start.t)
                 ledger.account(0, landed, t, landed)
                 changed |= ledger.close(landed, Status.SUCCESS)
-                ended = _watch(ledger, x, t, landed, step, recorder, callback)
-        if ended:
+                accept = landed
+        _record(ledger, x, t, accept, recorder)
+        if callback is not None and _is_true(callback(_info(ledger, x, t, step))):
             if stop is not None:
                 ledger.close_all(Status.STOPPED)
             break
@@ -336,28 +337,27 @@ def integrate(
     return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up; raise it, {advice}")
 
 
-def _watch(
-    ledger: _Ledger,
-    x: Tensor,
-    t: float | Tensor,
-    moved: bool | np.ndarray,
-    step: int,
-    recorder: Recorder | None,
-    callback: Callable[[Info], Any] | None,
-) -> bool:
-    """Show the states after a move; whether the callback wants no more."""
-    if recorder is None and callback is None:
-        return False
+def _record(ledger: _Ledger, x: Tensor, t: float | Tensor, moved: bool | np.ndarray, recorder: Recorder | None) -> None:
+    """Keep the states after a move."""
+    if recorder is not None:
+        times, whole = _seen(ledger, x, t)
+        recorder.record(times, whole, _moved(ledger, moved))
+
+
+def _info(ledger: _Ledger, x: Tensor, t: float | Tensor, step: int) -> Info:
+    """What a callback is told."""
+    times, whole = _seen(ledger, x, t)
+    return Info(step, times, whole.clone(), torch.from_numpy(ledger.nfe.copy()))
+
+
+def _seen(ledger: _Ledger, x: Tensor, t: float | Tensor) -> tuple[float | Tensor, Tensor]:
+    """Times and states of the whole batch; a failed sample has no state at later times."""
     ledger.flush()
     whole = ledger.whole(x)
     lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
-    if lost.any():  # a failed sample has no state at later times
+    if lost.any():
         whole = where(lost, torch.full_like(whole, torch.nan), whole)
-    times = torch.from_numpy(ledger.t.copy()) if isinstance(t, Tensor) else t
-    if recorder is not None:
-        recorder.record(times, whole, _moved(ledger, moved))
-    nfe = torch.from_numpy(ledger.nfe.copy())
-    return callback is not None and _is_true(callback(Info(step, times, whole.clone(), nfe)))
+    return torch.from_numpy(ledger.t.copy()) if isinstance(t, Tensor) else t, whole
 
 
 def _is_true(value: Any) -> bool:
