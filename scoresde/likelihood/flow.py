@@ -363,6 +363,7 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
 
 
 def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node, levels: int, seed: int) -> None:
+    """Ask about some states, a part of them at each level, and refuse what was found of any part."""
     for i, found in enumerate(
         examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)
     ):

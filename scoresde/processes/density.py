@@ -162,7 +162,7 @@ def examine(
     seed: int = 0,
     step: float | None = None,
 ) -> list[Examined]:
-    """Ask for the noise estimate near some states, along a direction of its own of every other sample; rows that are
+    """Ask for the noise estimate near some states, along a direction of its own of about every other one; rows that are
     not finite, or so large that a step is lost in them, count for nothing.
 
     Args:

@@ -1387,8 +1387,12 @@ def test_any_garbage_for_a_process_is_refused_in_words(name: str, value: Any, ma
     value=JUNK,
 )
 def test_any_garbage_for_a_score_model_is_refused_in_words(name: str, value: Any) -> None:
-    with contextlib.suppress(ScoreSDEError):
+    message = None
+    try:
         ScoreModel(**({"net": _shrunk, "sde": SDE_VP, "prediction": "noise"} | {name: value}))
+    except ScoreSDEError as error:
+        message = str(error)
+    assert message is None or (name in message and len(message) > 30)
 
 
 def test_a_batch_that_does_not_fit_in_memory_says_what_to_write_instead() -> None:
