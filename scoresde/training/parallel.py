@@ -19,7 +19,7 @@ from torch import Tensor, distributed, nn
 from .. import _files
 from ..errors import OutputError
 
-__all__ = ["anywhere", "average_gradients", "barrier", "mean", "owned", "processes", "rank_and_world"]
+__all__ = ["anywhere", "average_gradients", "barrier", "gathered", "mean", "owned", "processes", "rank_and_world"]
 
 
 @contextmanager
@@ -89,6 +89,17 @@ def mean(value: float, device: torch.device) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=device)
     distributed.all_reduce(total)
     return float(total) / world
+
+
+def gathered(value: float, device: torch.device) -> list[float]:
+    """The values of all ranks, in their order."""
+    rank, world = rank_and_world()
+    if world < 2:
+        return [value]
+    values = torch.zeros(world, dtype=torch.float64, device=device)
+    values[rank] = value
+    distributed.all_reduce(values)
+    return values.tolist()
 
 
 def anywhere(flag: bool, device: torch.device) -> bool:

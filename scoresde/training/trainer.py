@@ -247,8 +247,10 @@ class Trainer:
                 log.write(done, every.call(Progress(done, self.average(), self.folder)) or {})
         stopped = self.stop is not None and not last and parallel.anywhere(self.stop(), self.device)
         if self.folder is not None and (done % self.checkpoint_every == 0 or last or stopped):
+            total, number = self._window
+            window = [*parallel.gathered(total, self.device), number]
             if self.rank == 0:
-                state = {"scaler": self.scaler.state_dict(), "window": self._window}
+                state = {"scaler": self.scaler.state_dict(), "window": window}
                 checkpoint.write(self._checkpoints(), done, self._tensors(), state, self.settings, self.keep)
             parallel.barrier()
         if stopped:
@@ -293,7 +295,8 @@ class Trainer:
             part.load_state_dict(_under(f"loss.{name}.", tensors))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["state"]["scaler"])
-        self._window = content["state"]["window"]
+        *totals, number = content["state"]["window"]
+        self._window = [totals[self.rank % len(totals)], number]
         if self.rank == 0:
             checkpoint.prune(self._checkpoints(), self.keep)
         return content["step"]
