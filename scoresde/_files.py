@@ -4,7 +4,7 @@
 same folder, brings it to the disk, and renames it. Whatever happens in between, the old file or none is what is left.
 
 `extend` is for a journal, which grows by whole records: what a kill left of the last one is cut off by the next.
-`readable` tells of input that cannot be read.
+`locked` holds a file, and `owned` a folder, against other processes. `readable` tells of input that cannot be read.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import IO
 
-from .errors import InvalidArgumentError, OutputError
+from .errors import InvalidArgumentError, OutputError, out_of_memory, too_little_memory
 
+LOCK = ".lock"  # of a folder
 _BYTES = 8  # of chance in the name of a temporary file
+_LONGEST = 200  # characters that a lock may say of its holder
+_held: set[IO[bytes]] = set()
+if hasattr(os, "register_at_fork"):  # or a worker that survives its parent would go on holding what that held
+    os.register_at_fork(after_in_child=lambda: [file.close() for file in _held])
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
@@ -137,6 +145,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held.callback(fcntl.flock, file, fcntl.LOCK_UN)
+            _held.add(file)
+            held.callback(_held.discard, file)
             same = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         except ImportError:
             file.close()  # such systems do not remove an open file
@@ -148,6 +158,61 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         if not same:
             raise OutputError(errno.EBUSY, "Another process is writing this file; let it finish", os.fspath(path))
         yield
+
+
+@contextlib.contextmanager
+def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder, made if it is not there, against other runs that ask for it here, where the system can. While it
+    is held, its file ``.lock`` says by whom; a killed process leaves the file, but not the lock. A folder that was made
+    for it and is empty at the end is removed.
+
+    Raises:
+        OutputError: another run holds it, or it cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, owned(Path(folder, "run")):
+        ...     Path(folder, "run", ".lock").read_text().startswith(f"process {os.getpid()} on ")
+        True
+    """
+    path = Path(folder)
+    lock = path / LOCK
+    try:
+        missing = [place for place in (path, *path.parents) if not place.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _failure(error, folder, 0) from error
+    with contextlib.ExitStack() as held:
+        held.callback(_remove_empty, missing)
+        try:
+            held.enter_context(locked(lock))
+        except OutputError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise OutputError(
+                errno.EBUSY,
+                f"Another run writes to this folder{_holder(lock)}; let it finish, or take another folder",
+                os.fspath(folder),
+            ) from None
+        held.callback(lock.unlink, missing_ok=True)
+        with contextlib.suppress(OSError):
+            now = datetime.now(timezone.utc).isoformat(" ", "seconds")
+            lock.write_text(f"process {os.getpid()} on {platform.node()} since {now}\n", encoding="utf-8")
+        yield
+
+
+def _holder(lock: Path) -> str:
+    """Who holds a lock, as far as it says so."""
+    with contextlib.suppress(OSError, ValueError), lock.open(encoding="utf-8") as file:
+        text = file.read(_LONGEST).strip()
+        return f" ({text})" if text.isprintable() and text else ""
+    return ""
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def remove_temporaries(path: str | os.PathLike[str]) -> None:
@@ -202,7 +267,12 @@ def _failure(error: OSError | ValueError, path: str | os.PathLike[str], size: in
 
 @contextlib.contextmanager
 def readable(path: Path, name: str = "data") -> Iterator[None]:
-    """Say in one way that the file of an argument cannot be read, of the many in which libraries do."""
+    """Say in one way that the file of an argument cannot be read, of the many in which libraries do.
+
+    Raises:
+        InvalidArgumentError: it cannot be read.
+        OutOfMemoryError: there is too little memory for it.
+    """
     import zipfile
     import zlib
 
@@ -217,7 +287,9 @@ def readable(path: Path, name: str = "data") -> Iterator[None]:
         yield
     except InvalidArgumentError:
         raise
-    except broken as error:
+    except (MemoryError, *broken) as error:
+        if out_of_memory(error):
+            raise too_little_memory(f"to read `{name}` {str(path)!r}", error) from error
         lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
         hint = " A pickle can run code and is refused; save numbers." if "allow_pickle" in str(error) else ""
         raise InvalidArgumentError(f"`{name}` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None

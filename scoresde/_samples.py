@@ -1,14 +1,17 @@
 """Files of samples: arrays (.npz, .npy, .safetensors) and images, read in one way wherever they are read.
 
-Nothing is ever unpickled, and what cannot be read is told by the name of the file.
+Nothing is ever unpickled, and an error names the file that cannot be read. Types, shapes and sizes are checked by the
+headers, before any number is read.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +22,11 @@ from .errors import InvalidArgumentError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PICTURES", "Arrays", "image", "image_shape", "opened", "pictures"]
+__all__ = ["PICTURES", "Arrays", "Check", "image", "image_shape", "opened", "pictures"]
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _CHANNELS = {"L": 1, "RGB": 3}  # of PIL's modes that are taken
+Check = Callable[[tuple[int, ...]], None]  # refuses a shape by an error
 
 
 class Arrays(NamedTuple):
@@ -31,11 +35,13 @@ class Arrays(NamedTuple):
     Attributes:
         path: of the file.
         names: of its arrays; the one of an .npy file is called x.
-        get: an array by its name, of whatever it holds.
+        shape: of an array by its name, as the header says.
+        get: an array by its name.
     """
 
     path: Path
     names: list[str]
+    shape: Callable[[str], tuple[int, ...]]
     get: Callable[[str], Any]
 
     def main(self, without: Sequence[str] = (), hint: str = "") -> str:
@@ -53,33 +59,52 @@ class Arrays(NamedTuple):
             f"{', '.join(names) or 'none'}."
         )
 
-    def numbers(self, name: str) -> Tensor:
-        """An array as a tensor: bytes and floating-point numbers as they are, other integers as int64."""
+    def numbers(self, name: str, check: Check | None = None) -> Tensor:
+        """An array as a tensor: bytes and floating-point numbers as they are, other integers as int64.
+
+        Args:
+            name: of the array.
+            check: of its shape, before it is read.
+        """
         import numpy as np
 
+        shape = self.shape(name)
+        if check is not None:
+            check(shape)
         array = self.get(name)
-        kind = array.dtype.kind if isinstance(array, np.ndarray) else None
-        if kind in ("i", "u", "f"):
-            dtype = array.dtype.newbyteorder("=") if kind == "f" or array.dtype == np.uint8 else "int64"
-            array = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
-        if not isinstance(array, Tensor) or array.is_complex() or array.dtype == torch.bool:
-            raise InvalidArgumentError(
-                f"`data` {str(self.path)!r} must be integer grey levels or floating-point numbers, got {array.dtype}."
-            )
+        if isinstance(array, np.ndarray):
+            kept = array.dtype.kind == "f" or array.dtype == np.uint8
+            dtype = array.dtype.newbyteorder("=") if kept else np.dtype("int64")
+            array = torch.from_numpy(np.require(array, dtype, ["C", "W"]))
+        if array.is_complex() or array.dtype == torch.bool:
+            raise _no_numbers(self.path, array.dtype)
         return array if array.is_floating_point() or array.dtype == torch.uint8 else array.to(torch.int64)
 
-    def samples(self, name: str) -> Tensor:
-        """The `numbers` of an array with one sample or more, ``(n, *event)``."""
-        values = self.numbers(name)
-        if values.ndim < 2:
-            raise InvalidArgumentError(
-                f"`data` {str(self.path)!r} must be (samples, *event), got an array of shape {tuple(values.shape)}."
-            )
-        if not values.numel():
-            raise InvalidArgumentError(
-                f"`data` {str(self.path)!r} holds no samples: its shape is {tuple(values.shape)}."
-            )
-        return values
+    def samples(self, name: str, check: Check | None = None) -> Tensor:
+        """The `numbers` of an array with one sample or more, ``(n, *event)``.
+
+        Args:
+            name: of the array.
+            check: of its shape, before it is read.
+        """
+
+        def whole(shape: tuple[int, ...]) -> None:
+            if len(shape) < 2:
+                raise InvalidArgumentError(
+                    f"`data` {str(self.path)!r} must be (samples, *event), got an array of shape {shape}."
+                )
+            if not math.prod(shape):
+                raise InvalidArgumentError(f"`data` {str(self.path)!r} holds no samples: its shape is {shape}.")
+            if check is not None:
+                check(shape)
+
+        return self.numbers(name, whole)
+
+
+def _no_numbers(path: Path, dtype: Any) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"`data` {str(path)!r} must be integer grey levels or floating-point numbers, got {dtype}."
+    )
 
 
 @contextmanager
@@ -101,28 +126,54 @@ def opened(path: Path, also: str) -> Iterator[Arrays]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InvalidArgumentError(f"`data` must end in one of {', '.join(_READERS)}, or be {also}, got {str(path)!r}.")
-    with readable(path), reader(path) as (names, get):
-        yield Arrays(path, names, get)
-
-
-_Table = tuple[list[str], Callable[[str], Any]]
+    with readable(path), reader(path) as arrays:
+        yield arrays
 
 
 @contextmanager
-def _numpy(path: Path) -> Iterator[_Table]:
+def _numpy(path: Path) -> Iterator[Arrays]:
     import numpy as np
 
     with path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        yield (content.files, content.__getitem__) if hasattr(content, "files") else (["x"], lambda name: content)
+        prefix = file.read(len(np.lib.format.MAGIC_PREFIX))
+        file.seek(0)
+        if prefix == np.lib.format.MAGIC_PREFIX:
+            shape = _shape(path, file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            yield Arrays(path, ["x"], lambda name: shape, lambda name: np.load(file, allow_pickle=False))
+            return
+        with np.load(file, allow_pickle=False) as content:
+            members = {info.filename.removesuffix(".npy"): info for info in content.zip.infolist()}
+
+            def shape_of(name: str) -> tuple[int, ...]:
+                with content.zip.open(members[name]) as member:
+                    return _shape(path, member, members[name].file_size)
+
+            yield Arrays(path, content.files, shape_of, content.__getitem__)
+
+
+def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
+    """The shape of an array of NumPy's format, of numbers that are all there as far as the size of the file tells."""
+    from numpy.lib import format
+
+    header = format.read_array_header_1_0 if format.read_magic(file) == (1, 0) else format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise _no_numbers(path, dtype)
+    wanted, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if wanted > there or min(shape, default=0) < 0:
+        raise ValueError(f"Its header tells of an array of shape {shape}, {wanted:,} bytes, and {there:,} follow")
+    return shape
 
 
 @contextmanager
-def _safetensors(path: Path) -> Iterator[_Table]:
+def _safetensors(path: Path) -> Iterator[Arrays]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        yield list(file.keys()), file.get_tensor
+        yield Arrays(path, list(file.keys()), lambda name: tuple(file.get_slice(name).get_shape()), file.get_tensor)
 
 
 _READERS = {".npz": _numpy, ".npy": _numpy, ".safetensors": _safetensors}

@@ -8,8 +8,13 @@ it cannot be used, and what to write instead.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
+
+_NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc", re.IGNORECASE)
+_AMOUNT = re.compile(r"allocate (\d[\d.]* ?(?:[KMGTPE]i?B|bytes))")
+_ALIKE = 3  # characters at the beginning that names have in common
 
 
 class ScoreSDEError(Exception):
@@ -163,6 +168,15 @@ class OutputError(ScoreSDEError, OSError):
     """
 
 
+class OutOfMemoryError(ScoreSDEError, MemoryError):
+    """There is too little memory; the message says for what.
+
+    Example:
+        >>> issubclass(OutOfMemoryError, MemoryError)
+        True
+    """
+
+
 class ScoreSDEWarning(UserWarning):
     """Something looks wrong, though it may be meant; every warning of this package is one.
 
@@ -173,13 +187,56 @@ class ScoreSDEWarning(UserWarning):
 
 
 def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentError:
-    """The error for a name that is not in a list, with the closest name as a suggestion.
+    """The error for a name that is not in a list, with the closest names as a suggestion.
 
     Example:
         >>> print(unknown("method", "eulr", ["euler", "heun"]))
         `method`: unknown name 'eulr'; did you mean 'euler'? Known: euler, heun.
     """
     names = sorted(allowed)
-    close = [name for name in names if name.endswith(f":{got}")] or difflib.get_close_matches(str(got), names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
+    close = " or ".join(map(repr, closest(str(got), names)))
+    hint = f"; did you mean {close}?" if close else "."
     return InvalidArgumentError(f"`{argument}`: unknown name {got!r}{hint} Known: {', '.join(names)}.")
+
+
+def closest(got: str, names: Iterable[str]) -> list[str]:
+    """The names that a misspelt one may stand for: that in another case, or one that ends in it after a colon, or the
+    most similar one; but where that begins in another way and others begin alike, these, three at most.
+
+    Example:
+        >>> names = ["ddim", "dpm_2m", "dpm_3m", "dpmpp_2m_sde", "sa_solver", "scipy:RK45"]
+        >>> [closest(got, names) for got in ("DDIM", "dpm_solver", "dpm_2m_sde", "rk45", "x")]
+        [['ddim'], ['dpmpp_2m_sde', 'dpm_3m', 'dpm_2m'], ['dpmpp_2m_sde'], ['scipy:RK45'], []]
+    """
+    got, known = got.casefold(), {name.casefold(): name for name in names}
+    if found := [name for name in known if name == got] or [name for name in known if name.endswith(f":{got}")]:
+        return [known[found[0]]]
+    found = difflib.get_close_matches(got, known, n=1)
+    alike = [name for name in known if got[:_ALIKE] == name[:_ALIKE]] if len(got) >= _ALIKE else []
+    if alike and not set(found) & set(alike):
+        found = difflib.get_close_matches(got, alike, n=3, cutoff=0.0)
+    return [known[name] for name in found]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that there is too little memory: Python's and NumPy's are MemoryErrors; torch has a class
+    for devices only, and libraries that map files have none, so these are known by their texts.
+
+    Example:
+        >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(RuntimeError("no"))
+        (True, False)
+    """
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def too_little_memory(purpose: str, error: BaseException) -> OutOfMemoryError:
+    """The error that says what there was too little memory for, and how much was asked for if the cause tells it.
+
+    Example:
+        >>> print(too_little_memory("to read 'a.npy'", MemoryError("Unable to allocate 8. GiB for an array")))
+        There is too little memory to read 'a.npy': 8. GiB were asked for.
+    """
+    amount = _AMOUNT.search(str(error))
+    return OutOfMemoryError(
+        f"There is too little memory {purpose}" + (f": {amount[1]} were asked for." if amount else ".")
+    )

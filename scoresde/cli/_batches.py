@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from ..errors import out_of_memory, too_little_memory
+
 T = TypeVar("T")
 Show = Callable[[float], None]  # told the share of a batch that is done
 
@@ -41,11 +43,11 @@ def batches(
             count = min(size, block - done % block, num - done)
             try:
                 result = run(done, count, None if bar.disable else show)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
                     raise
                 if count == 1:
-                    raise MemoryError(f"There is too little memory for one sample: {error}") from error
+                    raise too_little_memory("for one sample", error) from error
                 size = count // 2
                 tqdm.write(f"Too little memory; going on in batches of {size}.", file=sys.stderr)
                 continue
@@ -53,9 +55,3 @@ def batches(
             bar.n = done
             bar.refresh()
             yield result
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InvalidArgumentError
-from ._data import DIGITS, check_events, read
+from ._data import DIGITS, check_finite, fits, read
 from ._options import make_device, make_sde, process_of
 from ._parameters import Device, Key, Process
 from ._run import NUMERICAL, command
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .._samples import Check
 
 
 @command
@@ -35,15 +37,13 @@ def check(
     code 3 if the model fails.
     """
     asked = None if sde is None else make_sde(sde)
-    clean = None if data is None else _floating(data, key)
     from ..check import check_score
     from ..zoo import load
 
     where = make_device(device)
     network = load(model, device=where)
-    if clean is None:
-        clean = _digits(network, seed)
-    check_events(clean, network.event_shape)
+    fitting = fits(network.event_shape)
+    clean = _digits(network, seed, fitting) if data is None else _floating(data, key, fitting)
     process = process_of(network, asked)
     report = check_score(process, network.score(process), clean.to(where), seed=seed)
     typer.echo(str(report))
@@ -51,17 +51,19 @@ def check(
         raise typer.Exit(NUMERICAL)
 
 
-def _floating(data: str, key: str | None) -> Tensor:
+def _floating(data: str, key: str | None, check: Check) -> Tensor:
     """The data, in the model's units."""
     import torch
 
-    values = read(data, key).values
-    if not values.is_floating_point():
-        raise InvalidArgumentError(f"`data` {data!r} must be floating point, in the model's units, got {values.dtype}.")
-    return values.to(torch.float32)
+    source = read(data, key, check)
+    dtype = source.values.dtype
+    if not dtype.is_floating_point:
+        raise InvalidArgumentError(f"`data` {data!r} must be floating point, in the model's units, got {dtype}.")
+    check_finite(source)
+    return source.values.to(torch.float32)
 
 
-def _digits(network: Any, seed: int) -> Tensor:
+def _digits(network: Any, seed: int, check: Check) -> Tensor:
     """The digits that training held out, if the model is one of the digits."""
     if not network.config.data.startswith("scikit-learn digits"):
         raise InvalidArgumentError("`data`: only models of the digits bring their data; give --data FILE.npz.")
@@ -69,4 +71,4 @@ def _digits(network: Any, seed: int) -> Tensor:
 
     from ..training import grey_to_x
 
-    return grey_to_x(read(DIGITS).values, torch.Generator().manual_seed(seed))
+    return grey_to_x(read(DIGITS, check=check).values, torch.Generator().manual_seed(seed))

@@ -15,6 +15,8 @@ from ..errors import InvalidArgumentError, NonFiniteError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .._samples import Check
+
 DIGITS = "digits"
 _FAR = 0.5  # of the model's range: what floating-point data may lie outside of it
 
@@ -63,8 +65,14 @@ class Inputs:
         return torch.stack([dequantize(v, generator=g, **kwargs) for v, g in zip(rows, generators, strict=True)])
 
 
-def read(source: str, key: str | None = None) -> Data:
+def read(source: str, key: str | None = None, check: Check | None = None) -> Data:
     """The data of a file, of a folder of images, or the held-out digits.
+
+    Args:
+        source: path, or ``"digits"``.
+        key: the array of a file with several.
+        check: refuses a shape ``(n, *event)`` by an error, before anything but the headers of files is read; see
+            `fits`.
 
     Example:
         >>> read("missing.npz")
@@ -74,27 +82,53 @@ def read(source: str, key: str | None = None) -> Data:
         >>> read("digits").values.shape
         torch.Size([360, 1, 8, 8])
     """
-    from .._samples import PICTURES, image
+    from .._samples import PICTURES, image_shape, pictures
 
     path = Path(source)
     picture = path.suffix.lower() in PICTURES
     if key is not None and (picture or source == DIGITS or path.suffix.lower() == ".npy" or path.is_dir()):
         raise InvalidArgumentError(f"`key` names an array of a file with several, but `data` is {source!r}.")
+    check = check or (lambda shape: None)
     if source == DIGITS:
-        return _digits()
+        return _digits(check)
     if path.is_dir():
-        return _folder(path)
+        return _images(path, *pictures(path), check)
     if not path.exists():
         raise InvalidArgumentError(f"`data` {source!r} cannot be read: {os.strerror(errno.ENOENT)}.")
-    return Data(image(path)[None], [_printable(path)], levels=256) if picture else _array(path, key)
+    return _images(path, [path], image_shape(path), check) if picture else _array(path, key, check)
 
 
-def check_events(data: Tensor, event: Sequence[int]) -> None:
-    """Refuse samples that the model is not made for; they are never resized."""
-    if tuple(data.shape[1:]) != tuple(event):
-        raise InvalidArgumentError(
-            f"`data` must have samples of shape {tuple(event)}, as the model, got samples of shape "
-            f"{tuple(data.shape[1:])}, in all {tuple(data.shape)}."
+def fits(event: Sequence[int]) -> Check:
+    """A check of samples ``(n, *event)``: those that the model is not made for are refused; they are never resized.
+
+    Example:
+        >>> fits((1, 8, 8))((5, 1, 8, 9))
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `data` must have samples of shape (1, 8, 8), as the model, got samples ...
+    """
+
+    def check(shape: tuple[int, ...]) -> None:
+        if shape[1:] != tuple(event):
+            raise InvalidArgumentError(
+                f"`data` must have samples of shape {tuple(event)}, as the model, got samples of shape {shape[1:]}, in "
+                f"all {shape}."
+            )
+
+    return check
+
+
+def check_finite(data: Data) -> None:
+    """Refuse floating-point samples with NaN or infinite values."""
+    bad = ~data.values.isfinite().flatten(1).all(1)
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0].tolist()
+        named = ", ".join(data.names[i] for i in rows[:5])
+        raise NonFiniteError(
+            f"`data` has NaN or infinite values in {len(rows)} of {len(data.names)} samples: {named}"
+            f"{', ...' if len(rows) > 5 else ''}. Leave them out.",
+            stage="input",
+            indices=rows[:5],
         )
 
 
@@ -113,7 +147,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
     from ..likelihood.bits import cell
 
     values = data.values
-    check_events(values, event)
+    fits(event)(tuple(values.shape))
     if data.levels is not None and levels is None:
         levels = data.levels
     cell(2 if levels is None else levels, data_range)
@@ -128,16 +162,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
         if least < 0 or most >= levels:
             raise InvalidArgumentError(f"`data` must be grey levels 0 to {levels - 1}, got {least} to {most}.")
         return Inputs(values, levels, (low, high))
-    bad = ~values.isfinite().flatten(1).all(1)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
-        named = ", ".join(data.names[i] for i in rows[:5])
-        raise NonFiniteError(
-            f"`data` has NaN or infinite values in {len(rows)} of {len(values)} samples: {named}"
-            f"{', ...' if len(rows) > 5 else ''}. Leave them out.",
-            stage="input",
-            indices=rows[:5],
-        )
+    check_finite(data)
     if least < low - _FAR * (high - low) or most > high + _FAR * (high - low):
         raise InvalidArgumentError(
             f"`data` reach from {least:g} to {most:g}, far outside the model's range {low:g} to {high:g}. Grey levels "
@@ -157,35 +182,39 @@ def digest(parts: Sequence[tuple[str, bytes | Tensor]]) -> str:
     import torch
 
     total = hashlib.sha256()
+    content: bytes | memoryview
     for name, value in parts:
         if isinstance(value, bytes):
             kind, content = "bytes", value
         else:
             kind = f"{value.dtype} {tuple(value.shape)}"
-            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
         total.update(f"{name} {kind} {len(content)}\n".encode())
         total.update(content)
     return total.hexdigest()
 
 
-def _digits() -> Data:
+def _digits(check: Check) -> Data:
     from ..training import digits_split
 
     try:
         images = digits_split().test_images
     except ImportError as error:
         raise InvalidArgumentError(f"`data`: {error} Or give a file.") from None
+    check(tuple(images.shape))
     return Data(images, [str(i) for i in range(len(images))], levels=17)
 
 
-def _folder(folder: Path) -> Data:
+def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Check) -> Data:
     import torch
 
-    from .._samples import image, pictures
+    from .._files import readable
+    from .._samples import image
 
-    files, _ = pictures(folder)
     names = [_printable(path) for path in files]
-    return Data(torch.stack([image(path) for path in files]), names, levels=256)
+    check((len(files), *shape))
+    with readable(source):
+        return Data(torch.stack([image(path) for path in files]), names, levels=256)
 
 
 def _printable(path: Path) -> str:
@@ -195,14 +224,11 @@ def _printable(path: Path) -> str:
     return path.name
 
 
-def _array(path: Path, key: str | None) -> Data:
-    import torch
-
+def _array(path: Path, key: str | None, check: Check) -> Data:
     from .._samples import PICTURES, opened
 
     with opened(path, f"an image ({', '.join(PICTURES)}), or a folder of images") as arrays:
         if key is not None and key not in arrays.names:
             raise InvalidArgumentError(f"`key`: {str(path)!r} has no array {key!r}, it has {', '.join(arrays.names)}.")
-        values = arrays.samples(arrays.main(hint=", or name it by --key") if key is None else key)
-    values = values if values.is_floating_point() else values.to(torch.int64)
-    return Data(values, [str(i) for i in range(len(values))])
+        values = arrays.samples(arrays.main(hint=", or name it by --key") if key is None else key, check)
+        return Data(values, [str(i) for i in range(len(values))])

@@ -12,7 +12,7 @@ import typer
 from .._files import check_target
 from ..errors import SolveFailedError
 from ._batches import Show, batches
-from ._data import prepare, read
+from ._data import fits, prepare, read
 from ._options import (
     choose_method,
     effort,
@@ -80,7 +80,7 @@ def encode(
     """Latents of data: the states at the noise end of a model's probability flow.
 
     Writes arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is there
-    completely or not at all. Samples that fail are left out; the exit code is then 3.
+    completely or not at all, and replaces one that was there. Samples that fail are left out; the exit code is then 3.
     """
     began = time.perf_counter()
     extension = check_extension(out, ARRAYS)
@@ -88,7 +88,6 @@ def encode(
     asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     solver, steps = choose_method(method, steps, options)
-    source = read(data, key)
     where = make_device(device)
     from ..zoo import load
 
@@ -96,6 +95,7 @@ def encode(
     process = process_of(network, asked)
     title = title_of(network, sde)
     event = tuple(network.event_shape)
+    source = read(data, key, fits(event))
     inputs = prepare(source, event, levels, data_range)
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._files import readable
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
-from ._data import Data, digest, prepare, read
+from ._data import Data, digest, fits, prepare, read
 from ._operators import check_operator, make_operator, parse_call
 from ._output import ARRAYS
 from ._plan import Plan
@@ -17,6 +17,7 @@ from ._plan import Plan
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .._samples import Check
     from ..inverse import LinearOperator
     from ..sdes import AffineSDE
 
@@ -144,15 +145,23 @@ def solves_itself(problem: Problem) -> bool:
     return problem.method in SAMPLERS
 
 
-def single(name: str, source: str, key: str | None = None) -> Data:
-    """The only sample of a file."""
+def single(name: str, source: str, check: Check, key: str | None = None) -> Data:
+    """The only sample of a file.
+
+    Args:
+        name: of the argument, for messages.
+        source, key, check: see `read`.
+    """
+
+    def one(shape: tuple[int, ...]) -> None:
+        if shape[0] != 1:
+            raise InvalidArgumentError(f"{source!r} must hold one sample, got {shape[0]}.")
+        check(shape)
+
     try:
-        data = read(source, key)
+        return read(source, key, one)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"`{name}`: {error}") from None
-    if len(data.names) != 1:
-        raise InvalidArgumentError(f"`{name}` {source!r} must hold one sample, got {len(data.names)}.")
-    return data
 
 
 def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Tensor:
@@ -173,17 +182,20 @@ def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Te
 def _measured(problem: Problem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
     """What was measured, ``(*measurement)``."""
     if problem.painted:
-        data = single("inpaint", problem.source)
+        data = single("inpaint", problem.source, fits(operator.event_shape))
         inputs = prepare(data, operator.event_shape, None, span)
         return operator.forward(centred(inputs.values, inputs.levels, span))[0]
-    source = problem.source
-    data = single("measurement", source, "y" if Path(source).suffix.lower() in (".npz", ".safetensors") else None)
-    y, wanted = data.values[0], operator.measurement_shape
-    if tuple(y.shape) != wanted:
-        raise InvalidArgumentError(
-            f"`measurement` {source!r} must be one of shape {wanted}, which is what {problem.operator!r} makes of the "
-            f"model's {operator.event_shape}, got {tuple(y.shape)}; another --operator, or another --model."
-        )
+    source, wanted = problem.source, operator.measurement_shape
+
+    def check(shape: tuple[int, ...]) -> None:
+        if shape[1:] != wanted:
+            raise InvalidArgumentError(
+                f"{source!r} must be one of shape {wanted}, which is what {problem.operator!r} makes of the model's "
+                f"{operator.event_shape}, got {shape[1:]}; another --operator, or another --model."
+            )
+
+    data = single("measurement", source, check, "y" if Path(source).suffix.lower() in ARRAYS else None)
+    y = data.values[0]
     if not y.is_floating_point() and data.levels is None:
         raise InvalidArgumentError(
             f"`measurement` {source!r} must be floating-point numbers in the model's range, or a picture, got integers."

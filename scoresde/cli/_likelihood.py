@@ -12,7 +12,7 @@ import typer
 from .._files import check_target
 from ..errors import InvalidArgumentError, SolveFailedError
 from ._batches import Show, batches
-from ._data import Inputs, digest, prepare, read
+from ._data import Inputs, digest, fits, prepare, read
 from ._options import (
     label_of,
     make_device,
@@ -111,7 +111,6 @@ def likelihood(
     asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     picture = None if plot is None else _check_picture(plot)
-    source = read(data, key)
     where = make_device(device)
     from ..zoo import load
 
@@ -119,6 +118,7 @@ def likelihood(
     process = process_of(network, asked)
     title = title_of(network, sde)
     event = tuple(network.event_shape)
+    source = read(data, key, fits(event))
     inputs = prepare(source, event, levels, data_range)
     if picture is not None and inputs.levels is None:
         raise InvalidArgumentError("`plot` shows bits a dimension, which floating-point data have with --levels only.")

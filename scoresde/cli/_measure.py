@@ -37,8 +37,8 @@ def measure(
 ) -> None:
     """Measure an image, for `scoresde sample --measurement`.
 
-    Writes an array y, with operator and noise as metadata, which sample reads. The middle of a grey level's cell is
-    taken for it.
+    Writes an array y, with operator and noise as metadata, which sample reads; a file that was there is replaced. The
+    middle of a grey level's cell is taken for it.
     """
     from .._tensors import check_number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,16 +82,16 @@ def read_mask(path: Path, event: Sequence[int]) -> Tensor:
     shown = f"`mask` {str(path)!r}"
     if len(event) < 2:
         raise InvalidArgumentError(f"{shown} is for images, but the events have shape {tuple(event)}.")
+    high, wide = event[-2:]
     with readable(path, "mask"), Image.open(path) as picture:
         mode, size = picture.mode, picture.size
-        array = np.asarray(picture.convert("RGB")) if mode in _MODES else None
-    high, wide = event[-2:]
-    if array is None:
-        raise InvalidArgumentError(f"{shown} must be black and white, without transparency, got PIL's mode {mode}.")
-    if size != (wide, high):
-        raise InvalidArgumentError(
-            f"{shown} must be {wide} x {high} pixels, as the images, got {size[0]} x {size[1]}; it is not resized."
-        )
+        if mode not in _MODES:
+            raise InvalidArgumentError(f"{shown} must be black and white, without transparency, got PIL's mode {mode}.")
+        if size != (wide, high):
+            raise InvalidArgumentError(
+                f"{shown} must be {wide} x {high} pixels, as the images, got {size[0]} x {size[1]}; it is not resized."
+            )
+        array = np.asarray(picture.convert("RGB"))
     white, black = (array == 255).all(-1), (array == 0).all(-1)
     other = ~(white | black)
     if other.any():
@@ -142,8 +143,10 @@ def _motion_blur(event: tuple[int, ...], length: int, angle: float = 0.0, border
 
 
 def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> LinearOperator:
+    from .._tensors import check_integer
     from ..inverse import random_projection
 
+    check_integer("rows", rows, low=1, high=math.prod(event), hint=" The model's events have so many numbers.")
     return random_projection(event, rows, seed=seed)
 
 

@@ -23,6 +23,8 @@ from ..errors import (
     ScoreFnError,
     ScoreSDEError,
     SolveFailedError,
+    out_of_memory,
+    too_little_memory,
 )
 
 FAILED, USAGE, NUMERICAL, OUTPUT, MODEL, INTERRUPTED = 1, 2, 3, 4, 5, 75
@@ -53,10 +55,14 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _terminable():
+            with _handling(_interrupt, signal.SIGTERM):
                 function(*args, **kwargs)
-        except (ScoreSDEError, MemoryError) as error:
+        except ScoreSDEError as error:
             _fail(str(error), exit_code(error))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            _fail(f"{too_little_memory('for this command', error)} Take smaller batches, or less data.", FAILED)
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader has had enough, as in `scoresde methods | head -3`
                 raise
@@ -79,17 +85,40 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """While it runs, SIGTERM is an interrupt as Ctrl-C is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """For work that stops by itself where it can go on: the first SIGINT or SIGTERM is only noted, the second one is an
+    interrupt.
 
-    def interrupt(number: int, frame: Any) -> NoReturn:
-        raise KeyboardInterrupt
+    Yields:
+        Whether there was one.
+    """
+    noted: list[int] = []
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def note(number: int, frame: Any) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+        os.write(2, b"\nStopping where the same command can go on; a second signal stops at once.\n")
+
     try:
+        with _handling(note, signal.SIGINT, signal.SIGTERM):
+            yield lambda: bool(noted)
+    except RuntimeError as error:
+        if not noted or isinstance(error, ScoreSDEError):
+            raise
+        raise KeyboardInterrupt from error  # the signal ended a process that the work needs, too
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
+    """While it runs, signals that are not ignored have a handler."""
+    with contextlib.ExitStack() as before:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before.callback(signal.signal, number, signal.signal(number, handler) or signal.SIG_DFL)
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

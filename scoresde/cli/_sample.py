@@ -140,7 +140,7 @@ def sample(
     """Draw samples of a model, or of the data given a measurement of them.
 
     Writes a picture (.png), or arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors). A file is
-    there completely or not at all; if any sample fails, nothing is written.
+    there completely or not at all, and replaces one that was there; if any sample fails, nothing is written.
     """
     began = time.perf_counter()
     extension = check_extension(out)
@@ -156,7 +156,8 @@ def sample(
                     f"--inverse {problem.method}:key=value."
                 )
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
-    plan = asked(method or ("pc" if problem is None else SAMPLER), steps, grid, options)
+    usual_method = "pc" if problem is None else SAMPLER
+    plan = asked(usual_method if method is None else method, steps, grid, options)
     from ..zoo import load
 
     where = make_device(device)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import unknown
+from ..errors import InvalidArgumentError, unknown
 from ._options import make_device, threads
-from ._run import command
+from ._run import command, stoppable
 
 LOGS = ("csv", "tensorboard")
 DEFAULT = "edm-wide"
@@ -56,8 +58,9 @@ def train(
 ) -> None:
     """Train a network on your data.
 
-    The same command goes on where it was interrupted, with the same result. What it leaves is a model:
-    `scoresde sample --model OUT`. Several processes: torchrun --nproc-per-node 2 -m scoresde train ...
+    Ctrl-C or SIGTERM ends it after the current step, with a checkpoint, and a second one at once. The same command goes
+    on from the last checkpoint, with the same result. What it leaves is a model: `scoresde sample --model OUT`. Several
+    processes: torchrun --nproc-per-node 2 -m scoresde train ...
     """
     began = time.perf_counter()
     if log not in LOGS:
@@ -72,29 +75,36 @@ def train(
     changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "precision": precision, "compile": compile}
     planned = training.CLASSIFIER if preset == CLASSIFIER else PRESETS[preset].recipe
     recipe = replace(planned, **{name: value for name, value in changes.items() if value is not None})
-    source = training.read(data, levels=levels, size=size)
-    shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
-    values = recipe.batch_size * math.prod(source.event_shape)
-    options: dict[str, Any] = {
-        **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume, "progress": not quiet},
-        **{"checkpoint_every": checkpoint_every, "tensorboard": log == "tensorboard"},
-    }
-    with processes(where) as where, threads(where, values):
-        if preset == CLASSIFIER:
-            net: Any = training.train_classifier(source, out, recipe, device=where, flip=bool(flip), **options)
-        else:
-            net = training.train(
-                replace(PRESETS[preset], recipe=recipe),
-                source,
-                out,
-                device=where,
-                flip=flip,
-                command="scoresde train " + " ".join(f"--{k} {shlex.quote(str(v))}" for k, v in shown.items()),
-                sample_every=sample_every,
-                settings={"preset": preset},
-                **options,
-            ).net
-        first = rank_and_world()[0] == 0
+    with _resumable(out, resume):
+        source = training.read(data, levels=levels, size=size)
+        if recipe.batch_size > len(source):
+            raise InvalidArgumentError(
+                f"`batch_size` must be at most {len(source)}, the number of samples of {data!r}, got "
+                f"{recipe.batch_size}; write --batch-size {len(source)} or less."
+            )
+        shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
+        values = recipe.batch_size * math.prod(source.event_shape)
+        options: dict[str, Any] = {
+            **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume, "progress": not quiet},
+            **{"checkpoint_every": checkpoint_every, "tensorboard": log == "tensorboard"},
+        }
+        with processes(where) as where, threads(where, values), stoppable() as stop:
+            options["stop"] = stop
+            if preset == CLASSIFIER:
+                net: Any = training.train_classifier(source, out, recipe, device=where, flip=bool(flip), **options)
+            else:
+                net = training.train(
+                    replace(PRESETS[preset], recipe=recipe),
+                    source,
+                    out,
+                    device=where,
+                    flip=flip,
+                    command="scoresde train " + " ".join(f"--{k} {shlex.quote(str(v))}" for k, v in shown.items()),
+                    sample_every=sample_every,
+                    settings={"preset": preset},
+                    **options,
+                ).net
+            first = rank_and_world()[0] == 0
     if first and not quiet:
         count = sum(p.numel() for p in net.parameters())
         typer.echo(
@@ -102,3 +112,21 @@ def train(
         )
         if preset != CLASSIFIER:
             typer.echo(f"Sample it: scoresde sample --model {shlex.quote(str(out))}")
+
+
+@contextlib.contextmanager
+def _resumable(out: Path, resume: bool | None) -> Iterator[None]:
+    """Say where the same command goes on when it is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from ..training.checkpoint import latest, step_of
+
+        last = latest(out / "checkpoints")
+        again = "the same command" + (" without --no-resume" if resume is False else "")
+        kept = (
+            "the same command starts again, for there is no checkpoint yet"
+            if last is None
+            else f"a checkpoint is kept, and {again} goes on at step {step_of(last)}"
+        )
+        raise KeyboardInterrupt(f"Interrupted; {kept}.") from None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, closest, unknown
 from .adams import Adams
 from .ancestral import Ancestral
 from .annealed_langevin import AnnealedLangevin
@@ -198,8 +197,8 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
     for name in given:
         if name not in _names(cls):
             own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
-            close = difflib.get_close_matches(name, [*own, *others], n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
+            close = " or ".join(map(repr, closest(name, [*own, *others])))
+            hint = f"; did you mean {close}?" if close else "."
             options_text = f"Its options are {', '.join(sorted(own))}." if own else "It has no options."
             raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} {options_text}")
     return cls(**given)

@@ -21,7 +21,7 @@ from torch import Tensor
 from .._files import write_bytes
 from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
 
-__all__ = ["check_tensors", "differences", "latest", "prune", "read", "write"]
+__all__ = ["check_tensors", "clean", "differences", "latest", "prune", "read", "step_of", "write"]
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{10})\.safetensors")
@@ -61,11 +61,24 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint of the last step, or None. What a killed process left half written is removed."""
-    if folder.is_dir():
-        for debris in folder.glob(".step-*.tmp"):
-            debris.unlink(missing_ok=True)
+    """The checkpoint of the last step, or None."""
     return next(reversed(_all(folder)), None)
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, by its name.
+
+    Example:
+        >>> step_of(Path("step-0000000012.safetensors"))
+        12
+    """
+    return int(path.stem.removeprefix("step-"))
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half written, of a run that nobody else is at."""
+    for debris in folder.glob(".step-*.tmp"):
+        debris.unlink(missing_ok=True)
 
 
 def _all(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
 from ..nets import Classifier
-from ..zoo.classifier import save_classifier
+from ..zoo.classifier import FILE, save_classifier
 from . import parallel
 from .data import Batches, Source
 from .recipe import Recipe
@@ -89,9 +89,6 @@ def train_classifier(
         folder=folder,
         settings={"architecture": {"name": "classifier", "kwargs": arguments}},
         **options,
-    ).run()
+    ).run(save_classifier, (FILE,))
     trained.requires_grad_(False)
-    if folder is not None and rank == 0:
-        save_classifier(trained, folder)
-    parallel.barrier()
     return trained

@@ -7,14 +7,19 @@ it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["average_gradients", "barrier", "mean", "processes", "rank_and_world"]
+from .. import _files
+from ..errors import OutputError
+
+__all__ = ["anywhere", "average_gradients", "barrier", "gathered", "mean", "owned", "processes", "rank_and_world"]
 
 
 @contextmanager
@@ -84,3 +89,38 @@ def mean(value: float, device: torch.device) -> float:
     total = torch.tensor(value, dtype=torch.float64, device=device)
     distributed.all_reduce(total)
     return float(total) / world
+
+
+def gathered(value: float, device: torch.device) -> list[float]:
+    """The values of all ranks, in their order."""
+    rank, world = rank_and_world()
+    if world < 2:
+        return [value]
+    values = torch.zeros(world, dtype=torch.float64, device=device)
+    values[rank] = value
+    distributed.all_reduce(values)
+    return values.tolist()
+
+
+def anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether it is true on some rank; all ranks get the same answer."""
+    return mean(float(flag), device) > 0
+
+
+@contextmanager
+def owned(folder: Path, device: torch.device) -> Iterator[None]:
+    """Hold a folder for all ranks of a run: rank 0 takes the lock.
+
+    Raises:
+        OutputError: another run holds it; on every rank.
+    """
+    refused: OutputError | None = None
+    with ExitStack() as held:
+        if rank_and_world()[0] == 0:
+            try:
+                held.enter_context(_files.owned(folder))
+            except OutputError as error:
+                refused = error
+        if anywhere(refused is not None, device):
+            raise refused or OutputError(errno.EBUSY, "Rank 0 could not take the folder", str(folder))
+        yield

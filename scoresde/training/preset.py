@@ -22,7 +22,6 @@ from ..sdes import EDMSDE, AffineSDE
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
 from .callbacks import Samples
-from .checkpoint import latest
 from .data import Batches, Source, Unlabelled
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
@@ -227,10 +226,6 @@ def train(
         raise InvalidArgumentError(
             f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
         )
-    directory = None if folder is None else Path(folder)
-    saved = directory is not None and any((directory / name).exists() for name in (store.CONFIG, store.WEIGHTS))
-    if directory is not None and saved and latest(directory / "checkpoints") is None:
-        raise InvalidArgumentError(f"{directory} holds a saved model; take another folder, nothing is overwritten.")
     source = preset.source(source)
     batches = Batches(
         source,
@@ -252,29 +247,31 @@ def train(
         callbacks = (*callbacks, Every(sample_every, shown))
     own = {"architecture": {"name": preset.architecture, "kwargs": preset.arguments(source)}}
     stream = Stateless(batches, device, workers)
-    trained = Trainer(
+    trainer = Trainer(
         model,
         preset.loss_on(source),
         stream,
         recipe,
-        folder=directory,
+        folder=folder,
         settings=own | dict(settings or {}),
         callbacks=callbacks,
         **options,
-    ).run()
-    network = Pretrained.of(
-        trained,
-        preset.arguments(source),
-        labels=None if source.classes is None else Labels("label", source.classes, source.classes),
-        levels=source.levels,
-        data_range=preset.data_range,
-        data=preset.told(source),
-        command=command,
-        every_process=preset.process is None,
-        sampler=preset.sampler,
     )
-    network.net.requires_grad_(False)
-    if directory is not None and rank == 0:
-        save(network, directory)
-    parallel.barrier()
-    return network
+
+    def pretrained(trained: ScoreModel) -> Pretrained:
+        network = Pretrained.of(
+            trained,
+            preset.arguments(source),
+            labels=None if source.classes is None else Labels("label", source.classes, source.classes),
+            levels=source.levels,
+            data_range=preset.data_range,
+            data=preset.told(source),
+            command=command,
+            every_process=preset.process is None,
+            sampler=preset.sampler,
+        )
+        network.net.requires_grad_(False)
+        return network
+
+    names = (store.CONFIG, store.WEIGHTS)
+    return pretrained(trainer.run(lambda trained, folder: save(pretrained(trained), folder), names))

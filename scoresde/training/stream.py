@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ class Stateless:
             num_workers=self.workers,
             pin_memory=torch.device(self.device).type == "cuda",
             generator=torch.Generator(),  # of the seeds of workers, which use none
+            worker_init_fn=_apart,
         )
         for number, (x0, context) in enumerate(loader, first):
             yield Piece(
@@ -74,6 +76,12 @@ class Stateless:
     def settings(self) -> dict[str, Any]:
         """What determines the pieces, as JSON values."""
         return {"seed": self.batches.seed, "world": self.batches.world, "data": self.batches.settings()}
+
+
+def _apart(worker: int) -> None:
+    """Move a worker out of the process group, so that a signal to the group does not end it before the run stops."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def described(value: Any) -> Any:

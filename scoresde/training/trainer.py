@@ -60,6 +60,9 @@ class Trainer:
         tensorboard: write TensorBoard's events too.
         resume: True demands a checkpoint in the folder, False that there is none; None goes on if there is one.
         progress: show a progress bar.
+        stop: called after each step but the last one, on every rank. When it returns True on one of them, all ranks
+            stop after this step: they write a checkpoint, if there is a folder, and raise KeyboardInterrupt. Without
+            ``stop`` an interrupt ends the run at once, and the run goes on from the checkpoint before.
 
     Attributes:
         modules: what is trained.
@@ -67,6 +70,7 @@ class Trainer:
 
     Raises:
         InvalidArgumentError: the folder has a run with other settings, or ``resume`` does not fit.
+        OutputError: the folder cannot be written to, or another run is at it.
         CheckpointError: the checkpoint was altered, or is of another network.
         NonFiniteError: the loss or its gradient became NaN or infinite; the message names step and, if the loss knows
             it, noise level.
@@ -98,6 +102,7 @@ class Trainer:
         tensorboard: bool = False,
         resume: bool | None = None,
         progress: bool = True,
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
             check_integer(name, value, low=1)
@@ -106,7 +111,7 @@ class Trainer:
         self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
         self.folder = None if folder is None else Path(folder)
         self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
-        self.tensorboard, self.resume, self.progress = tensorboard, resume, progress
+        self.tensorboard, self.resume, self.progress, self.stop = tensorboard, resume, progress, stop
         self.rank, self.world = parallel.rank_and_world()
         check_size(stream, recipe, self.world)
         self.modules = nn.ModuleDict(parts_of(model))
@@ -133,8 +138,35 @@ class Trainer:
         }
         self._window = [0.0, 0]  # sum and number of the losses since the last line of the log
 
-    def run(self) -> Any:
-        """Train to the end; returns the averaged model, of the kind that was given, in evaluation mode."""
+    def run(self, save: Callable[[Any, Path], None] | None = None, names: Sequence[str] = ()) -> Any:
+        """Train to the end, while no other run can use the folder.
+
+        Args:
+            save: ``save(averaged, folder)`` writes the result into the folder, if there is one, on rank 0.
+            names: the files that it writes. Where one of them is there, but no checkpoint, something else made it, and
+                the run is refused.
+
+        Returns:
+            The averaged model, of the kind that was given, in evaluation mode.
+        """
+        if self.folder is None:
+            return self._run()
+        with parallel.owned(self.folder, self.device):
+            self._refuse_others(self.folder, names)
+            averaged = self._run()
+            if save is not None and self.rank == 0:
+                save(averaged, self.folder)
+            parallel.barrier()
+        return averaged
+
+    def _refuse_others(self, folder: Path, names: Sequence[str]) -> None:
+        there = [name for name in names if (folder / name).exists()]
+        if there and checkpoint.latest(self._checkpoints()) is None:
+            raise InvalidArgumentError(
+                f"{folder} has a {there[0]} of something else; take another folder, nothing is overwritten."
+            )
+
+    def _run(self) -> Any:
         recipe, pieces = self.recipe, self.recipe.accumulate
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             start = self._start()
@@ -213,11 +245,16 @@ class Trainer:
         for every in self.callbacks if self.rank == 0 else ():
             if done % every.steps == 0 or last:
                 log.write(done, every.call(Progress(done, self.average(), self.folder)) or {})
-        if self.folder is not None and (done % self.checkpoint_every == 0 or last):
+        stopped = self.stop is not None and not last and parallel.anywhere(self.stop(), self.device)
+        if self.folder is not None and (done % self.checkpoint_every == 0 or last or stopped):
+            total, number = self._window
+            window = [*parallel.gathered(total, self.device), number]
             if self.rank == 0:
-                state = {"scaler": self.scaler.state_dict(), "window": self._window}
+                state = {"scaler": self.scaler.state_dict(), "window": window}
                 checkpoint.write(self._checkpoints(), done, self._tensors(), state, self.settings, self.keep)
             parallel.barrier()
+        if stopped:
+            raise KeyboardInterrupt(f"Stopped after {done} of {self.recipe.steps} steps.")
 
     def _checkpoints(self) -> Path:
         return Path() if self.folder is None else self.folder / "checkpoints"
@@ -234,6 +271,8 @@ class Trainer:
 
     def _start(self) -> int:
         """The step to start from: 0, or where the last checkpoint left off."""
+        if self.rank == 0:
+            checkpoint.clean(self._checkpoints())
         path = None if self.folder is None else checkpoint.latest(self._checkpoints())
         parallel.barrier()
         if self.resume is not None and self.resume != (path is not None):
@@ -256,7 +295,8 @@ class Trainer:
             part.load_state_dict(_under(f"loss.{name}.", tensors))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["state"]["scaler"])
-        self._window = content["state"]["window"]
+        *totals, number = content["state"]["window"]
+        self._window = [totals[self.rank % len(totals)], number]
         if self.rank == 0:
             checkpoint.prune(self._checkpoints(), self.keep)
         return content["step"]

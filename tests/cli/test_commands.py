@@ -114,7 +114,6 @@ def test_check_of_the_digits_uses_what_training_held_out(run: Run, monkeypatch: 
         ({"x": np.array([None])}, "cannot be read"),
         ({"x": np.zeros((4, 8, 8))}, "samples of shape (1, 8, 8)"),
         ({"x": np.array(1.0)}, "(samples, *event)"),
-        ({"x": np.full((4, 1, 8, 8), np.nan)}, "finite"),
         ({"x": np.zeros((1, 1, 8, 8))}, "at least 2"),
     ],
 )
@@ -127,6 +126,16 @@ def test_check_refuses_data_that_is_none(run: Run, fake: Any, content: Any, said
     assert result.exit_code == 2, result.output
     assert said in result.output
     assert fake.calls == 0
+
+
+@pytest.mark.parametrize("command", [("check", "any", "--data"), ("likelihood",), ("encode",)])
+def test_nan_in_data_is_the_same_error_everywhere(run: Run, fake: Any, command: tuple[str, ...]) -> None:
+    data = np.zeros((4, 1, 8, 8))
+    data[2, 0, 3, 3] = np.nan
+    np.savez("data.npz", x=data)
+    result = run(*command, "data.npz")
+    assert result.exit_code == 3, result.output
+    assert "`data` has NaN or infinite values in 1 of 4 samples: 2." in result.output and fake.calls == 0
 
 
 def test_check_needs_data_for_other_models(run: Run, fake: Any) -> None:
@@ -192,6 +201,12 @@ def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
     for word in expected:
         assert word.lower() in text.lower()
     assert "`scoresde methods`" in text or command != ("sample",)
+
+
+@pytest.mark.parametrize("command", ["sample", "encode", "measure"])
+def test_help_says_what_becomes_of_a_file_that_was_there(run: Run, command: str) -> None:
+    text = " ".join(run(command, "--help").output.split())
+    assert "replaces one that was there" in text or "a file that was there is replaced" in text
 
 
 def test_without_a_command_it_shows_help(run: Run) -> None:

@@ -109,6 +109,7 @@ def test_all_samples_fail(run: Run, fake: Any, x: torch.Tensor, files: Files) ->
     [
         (("--method", "euler_maruyama"), "deterministic", 2),
         (("--method", "eulr"), "did you mean 'euler'", 2),
+        (("--method", ""), "`method`: unknown name ''", 2),
         (("--steps", 3), "`steps` does not apply", 2),
         (("--out", "a.csv"), "`out` must end in .npz or .safetensors", 2),
         (("--out", "missing/a.npz"), "does not exist", 4),

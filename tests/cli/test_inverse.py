@@ -214,7 +214,7 @@ MEASURED = ("--measurement", "y.npz")
         ((*MEASURED, "--operator", "gaussian_blur:std=nan"), "`operator` 'gaussian_blur': `std`"),
         ((*MEASURED, "--operator", "block_average:factor=2"), "must be one of shape (1, 4, 4)"),
         (("--measurement", "two.npz", "--operator", "grey"), "has no array 'y'"),
-        (("--measurement", "rank.npz", "--operator", "random_projection:rows=80"), "rank 64 with 80 rows"),
+        (("--measurement", "rank.npz", "--operator", "random_projection:rows=80"), "`rows` must be at most 64, got 80"),
         (("--measurement", "none.npz"), "`measurement` 'none.npz' cannot be read"),
         (("--measurement", "broken.npz", "--operator", "grey"), "`measurement` 'broken.npz' cannot be read"),
         (("--measurement", "whole.npz", "--operator", "grey"), "got integers"),

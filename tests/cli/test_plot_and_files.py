@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde._files import check_target, extend, locked, remove_temporaries, write_bytes
+from scoresde._files import check_target, extend, locked, owned, remove_temporaries, write_bytes
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError
 from scoresde.plot import bits_histogram, divergence_profile, image_grid
 
@@ -228,6 +229,62 @@ def test_a_lock_excludes_and_ends(tmp_path: Path) -> None:
             assert caught.value.errno == errno.EBUSY
     with pytest.raises(OutputError):
         with locked(tmp_path / "missing" / "a"):
+            pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("hold", [locked, owned])
+def test_a_lock_ends_with_its_process_though_a_child_of_it_lives(tmp_path: Path, hold: Any) -> None:
+    """As the workers of a loader do for some seconds."""
+    reader, writer = os.pipe()
+    holder = os.fork()
+    if not holder:
+        with hold(tmp_path / "a"):
+            child = os.fork()
+            if child:
+                os.write(writer, child.to_bytes(8, "big"))
+            signal.pause()
+    child = int.from_bytes(os.read(reader, 8), "big")
+    try:
+        with pytest.raises(OutputError):
+            with hold(tmp_path / "a"):
+                pass
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        os.kill(child, 0)  # it lives
+        with hold(tmp_path / "a"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.close(reader)
+        os.close(writer)
+
+
+@pytest.mark.parametrize("left", [b"", b"\x00\xff", b"process 1 on \x1b[2J", b"process 7 on here\n"])
+def test_a_folder_has_one_owner_who_is_named(tmp_path: Path, left: bytes) -> None:
+    pytest.importorskip("fcntl")
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        with owned(folder):
+            with pytest.raises(
+                OutputError, match=rf"Another run .*\(process {os.getpid()} on .* since 2.*\)"
+            ) as caught:
+                with owned(folder):
+                    pass
+            assert caught.value.errno == errno.EBUSY
+            (folder / ".lock").write_bytes(left)
+            with pytest.raises(OutputError, match=r"folder \(process 7 on here\);" if b"7" in left else "folder; let"):
+                with owned(folder):
+                    pass
+        assert list(tmp_path.iterdir()) == []  # the folders that were made for it
+    folder.mkdir(parents=True)
+    (folder / ".lock").write_bytes(left)  # of a process that was killed
+    with owned(folder):
+        (folder / "result").touch()
+    assert [path.name for path in folder.iterdir()] == ["result"]
+    with pytest.raises(OutputError):
+        with owned(folder / "result"):
             pass
 
 

@@ -207,7 +207,7 @@ def test_a_classifier(run: Run) -> None:
     guided = scoresde.guidance.classifier_guidance(score, classifier.log_prob(sde, 3))
     assert scoresde.solve(sde, guided, method="ddim", steps=2, seed=0).x.isfinite().all()
     np.savez("bare.npz", x=np.zeros((4, 1, 8, 8), np.uint8))
-    result = run("train", "--preset", "classifier", "--out", "d", "--data", "bare.npz")
+    result = run("train", "--preset", "classifier", "--out", "d", "--data", "bare.npz", "--batch-size", 4)
     assert result.exit_code == 2 and "must have labels" in result.output and not Path("d").exists()
 
 

@@ -334,6 +334,13 @@ def test_every_evaluation_sees_the_known_part_at_its_own_level(order):
         assert math.isclose(value, 3.0 * float(VP.alpha(t)), rel_tol=1e-9)
 
 
+def test_rows_that_depend_on_each_other_need_noise():
+    operator = inverse.random_projection((4,), 6)
+    y = operator.forward(draw(1, 4))[0]
+    with pytest.raises(scoresde.InvalidArgumentError, match="rank 4 with 6 rows"):
+        inverse.condition(mixture().score(VP), operator, y, 0.0, method="mmps", sde=VP)
+
+
 def test_imputation_leaves_independent_pixels_to_the_sampler():
     target = Gaussian(torch.zeros(3, dtype=F64), torch.tensor([0.3, 0.7, 1.4], dtype=F64))
     operator, y = inverse.Mask(torch.tensor([True, False, False])), torch.ones(1, dtype=F64)

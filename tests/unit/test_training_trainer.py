@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import scoresde
+from scoresde._files import owned
 from scoresde.discrete import BetaChain
 from scoresde.errors import (
     CheckpointError,
@@ -636,6 +637,83 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert same(weights(trainer(tmp_path).run()), golden[0])
 
 
+def test_stop_writes_a_checkpoint_from_which_the_run_goes_on_exactly(tmp_path: Path, golden: Any) -> None:
+    """After a step for which neither a checkpoint nor a line of the log is due."""
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(len(asked) + 1)
+        return len(asked) == 5
+
+    with pytest.raises(KeyboardInterrupt, match="after 5 of 12 steps"):
+        trainer(tmp_path, stop=stop).run()
+    assert asked == [1, 2, 3, 4, 5]
+    assert checkpoint.step_of(checkpoint.latest(tmp_path / "checkpoints")) == 5  # type: ignore[arg-type]
+    assert same(weights(trainer(tmp_path, resume=True, stop=stop).run()), golden[0])
+    assert asked == list(range(1, 12))  # not after the last one
+    assert (tmp_path / "log.csv").read_text() == golden[1]
+    assert (tmp_path / "checkpoints" / "step-0000000012.safetensors").read_bytes() == golden[2]
+    with pytest.raises(KeyboardInterrupt):
+        trainer(stop=lambda: True).run()
+
+
+def test_an_interrupt_is_pythons_own(tmp_path: Path, golden: Any) -> None:
+    """Without ``stop`` it ends the run where it is, and leaves signals alone."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def interrupted(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+        assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+        interrupted.calls += 1  # type: ignore[attr-defined]
+        if interrupted.calls == 5:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return loss(model, x0, generator, **context)
+
+    interrupted.calls, interrupted.__qualname__ = 0, loss.__qualname__  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer(tmp_path, loss=interrupted).run()
+    assert str(caught.value) == ""
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000000003.safetensors"]
+    assert same(weights(trainer(tmp_path).run()), golden[0])
+
+
+def test_two_trainers_in_one_folder(tmp_path: Path, golden: Any) -> None:
+    """The second one is refused while the first runs, whatever it is told of resuming, and touches nothing."""
+    pytest.importorskip("fcntl")
+
+    def other(progress: Progress) -> None:
+        debris = tmp_path / "checkpoints" / ".step-0000000009.safetensors.0.tmp"
+        debris.touch()  # as the first one writes it
+        before = sorted(tmp_path.rglob("*"))
+        for resume in (None, True, False):
+            with pytest.raises(OutputError, match=rf"Another run .*\(process {os.getpid()} on "):
+                trainer(tmp_path, seed=1, resume=resume).run()
+        assert sorted(tmp_path.rglob("*")) == before
+        debris.unlink()
+
+    assert same(weights(trainer(tmp_path, callbacks=[Every(6, other)]).run()), golden[0])
+    assert (tmp_path / "log.csv").read_text() == golden[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "log.csv"]
+
+
+def test_the_result_is_saved_while_the_folder_is_held(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    saved: list[Any] = []
+
+    def save(model: Any, folder: Path) -> None:
+        with pytest.raises(OutputError, match="Another run"):
+            trainer(folder).run()
+        saved.append(model)
+        (folder / "result").touch()
+
+    assert trainer(tmp_path / "a").run(save, ["result"]) is saved[0]
+    assert trainer(tmp_path / "a").run(save, ["result"]) is saved[1]  # the run's own
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "result").write_text("mine")
+    with pytest.raises(InvalidArgumentError, match=r"has a result of something else.*nothing is overwritten"):
+        trainer(tmp_path / "b").run(save, ["result"])
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["result"] and len(saved) == 2
+
+
 # ---- other settings, other networks ----------------------------------------------------------------------------------
 
 
@@ -879,6 +957,38 @@ def test_two_ranks_average_the_gradients_of_their_own_rows(tmp_path: Path) -> No
     for key, value in expected.items():
         torch.testing.assert_close(found[0][key], value, rtol=1e-5, atol=1e-6)
     assert parallel.rank_and_world() == (0, 1)
+
+
+@pytest.mark.skipif(os.name != "posix" or not torch.distributed.is_gloo_available(), reason="fork and gloo")
+def test_two_ranks_have_one_lock_and_stop_at_the_same_step(tmp_path: Path) -> None:
+    """One rank alone is told to stop, after 5 steps; log and checkpoint are those of a run that was not."""
+    recipe = Recipe(steps=8, batch_size=4, learning_rate=1e-2, warmup=0)
+
+    def run(rank: int, folder: str, stop_at: int = 0) -> None:
+        calls = iter(range(1, 100))
+        stop = (lambda: next(calls) == stop_at and rank == 1) if stop_at else None
+        batches = Batches(source(), 2, 0, data_range=None, rank=rank, world=2)
+        options: dict[str, Any] = {"checkpoint_every": 100, "log_every": 4, "progress": False, "stop": stop}
+        Trainer(tiny(4), loss, Stateless(batches), recipe, folder=tmp_path / folder, **options).run()
+
+    def ranks(action: Callable[[int], None]) -> list[int]:
+        (tmp_path / "store").unlink(missing_ok=True)
+        return two_ranks(action, tmp_path)
+
+    def stopped(rank: int) -> None:
+        with pytest.raises(KeyboardInterrupt, match="after 5 of 8 steps"):
+            run(rank, "part", 5)
+
+    def refused(rank: int) -> None:
+        with pytest.raises(OutputError, match="Another run" if rank == 0 else "Rank 0 could not take the folder"):
+            run(rank, "part")
+
+    assert ranks(stopped) == [0, 0]
+    with owned(tmp_path / "part"):
+        assert ranks(refused) == [0, 0]
+    assert ranks(lambda rank: run(rank, "part")) == ranks(lambda rank: run(rank, "whole")) == [0, 0]
+    for name in ("log.csv", "checkpoints/step-0000000008.safetensors"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 UNDER_TORCHRUN = """
