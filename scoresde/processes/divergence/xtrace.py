@@ -11,51 +11,57 @@ from torch import Tensor
 from .base import Divergence, Normal, Product, refuse
 from .probes import Probe
 
-_SINGULAR = 1e-14  # of the largest, a pivot that has to be inverted
+_SINGULAR = 1e-17  # of the largest pivot, one that is 0 but for rounding, and has to be inverted
 
 
 class _Sketch(NamedTuple):
-    r"""What m vectors :math:`\omega_i` and their products y = A\omega tell of A, in an orthonormal basis Q of the y;
-    leading dimensions are free.
+    r"""What m vectors :math:`\omega_i` and their products y = A\omega determine of the symmetric part S of A, in an
+    orthonormal basis Q of the y; leading dimensions are free.
 
-    Fields: R of Y = QR; H = QᵀAQ; ``inside``, :math:`Q^T\omega`; ``mixed``, :math:`\omega^TAQ` as columns; the numbers
-    :math:`\omega^Ty` and :math:`\omega^T\omega`.
+    A vector is :math:`\omega = Qw + \nu` with :math:`Q^T\nu = 0`. Without the direction Qs of the basis,
+    :math:`a = s^Tw` of the first part joins the second: :math:`\nu + aQs`. Its length is kept and added to, since the
+    difference :math:`|\omega|^2 - |w|^2` loses its digits where :math:`\nu` is short, as the other numbers would.
+
+    Fields: R of Y = QR; :math:`H = Q^TSQ`; w and :math:`Q^TS\nu` as columns; the numbers :math:`\nu^TS\nu` and
+    :math:`\nu^T\nu`.
     """
 
     r: Tensor
     h: Tensor
     inside: Tensor
-    mixed: Tensor
-    values: Tensor
-    squares: Tensor
+    across: Tensor
+    rest: Tensor
+    length: Tensor
+
+    def left_out(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Without the direction s, a unit column for each vector: the part :math:`s^THs` of the trace that is then
+        missing, and the vectors' numbers.
+        """
+        a, seen = (s * self.inside).sum(-2), (s * (self.h @ s)).sum(-2)
+        return seen, self.rest + 2 * a * (s * self.across).sum(-2) + a * a * seen, self.length + a * a
 
     def without(self, i: int) -> _Sketch:
         """All vectors but one, in the basis of the others."""
         keep = [j for j in range(self.r.shape[-1]) if j != i]
-        turn, r = torch.linalg.qr(self.r[..., keep])
-        return _Sketch(
-            r,
-            turn.mT @ self.h @ turn,
-            turn.mT @ self.inside[..., keep],
-            turn.mT @ self.mixed[..., keep],
-            self.values[..., keep],
-            self.squares[..., keep],
-        )
+        turn, r = torch.linalg.qr(self.r[..., [*keep, i]])
+        turn, s = turn[..., :-1], turn[..., -1:]  # s has no part in the range of the others
+        few = _Sketch(self.r, self.h, *(kept[..., keep] for kept in self[2:]))
+        _, rest, length = few.left_out(s)
+        across = few.across + self.h @ s @ (s.mT @ few.inside)
+        return _Sketch(r[..., :-1, :-1], turn.mT @ self.h @ turn, turn.mT @ few.inside, turn.mT @ across, rest, length)
 
     def estimates(self, size: int) -> Tensor:
         """Those of the leave-one-out, ``(..., m)``."""
         m = self.r.shape[-1]
-        pivots = self.r.diagonal(dim1=-2, dim2=-1)
-        least = (_SINGULAR * pivots.abs().amax(-1, keepdim=True)).clamp_min(torch.finfo(pivots.dtype).tiny)
-        r = self.r + torch.diag_embed(torch.where(pivots.abs() < least, least, 0.0))
+        largest = self.r.diagonal(dim1=-2, dim2=-1).abs().amax(-1, keepdim=True)
+        r = self.r / largest.clamp_min(torch.finfo(largest.dtype).tiny)[..., None]
+        pivots = r.diagonal(dim1=-2, dim2=-1)
+        r = r + torch.diag_embed(torch.where(pivots.abs() < _SINGULAR, _SINGULAR - pivots, 0.0))
         unit = torch.eye(m, dtype=r.dtype, device=r.device).expand_as(r)
         s = torch.linalg.solve_triangular(r.mT, unit, upper=False)
         s = s / s.norm(dim=-2, keepdim=True)  # column i has no part in the range of the others
-        known = self.h.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) - (s * (self.h @ s)).sum(-2)
-        c = self.inside - s * (s * self.inside).sum(-2, keepdim=True)
-        rest = self.values - (c * self.r).sum(-2) - (c * self.mixed).sum(-2) + (c * (self.h @ c)).sum(-2)
-        length = self.squares - c.square().sum(-2)
-        return known + rest * (size - m + 1) / length
+        seen, rest, length = self.left_out(s)
+        return self.h.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) - seen + rest * (size - m + 1) / length
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class XTrace(Divergence):
     the error of one vector less, which on a falling spectrum can be several times that of r.
 
     Facts:
-        Exact for a multiple of I, and for a rank of up to r - 1.
+        Exact for a multiple of I, for a rank of up to r - 1, and for r = D; the jackknife does not use the last.
 
     Args:
         probes: ``(batch, r, *event)``, standard normal.
@@ -116,8 +122,13 @@ class XTrace(Divergence):
         seen = self.multiply(product, omega)
         q, r = torch.linalg.qr(seen.mT)
         image = self.multiply(product, q.mT)  # rows A q
-        values, squares = (omega * seen).sum(2), omega.square().sum(2)
-        sketch = _Sketch(r, (image @ q).mT, (omega @ q).mT, (omega @ image.mT).mT, values, squares)
+        inside, h = omega @ q, image @ q
+        outside, beyond = omega - inside @ q.mT, seen - inside @ image  # rows, and A times them
+        if m == size:  # nothing is outside but rounding errors
+            outside, beyond = torch.zeros_like(outside), torch.zeros_like(beyond)
+        across = 0.5 * (beyond @ q + outside @ image.mT)
+        rest, length = (outside * beyond).sum(2), outside.square().sum(2)
+        sketch = _Sketch(r, 0.5 * (h + h.mT), inside.mT, across.mT, rest, length)
         whole = sketch.estimates(size).mean(-1, keepdim=True)
         if m == 1:
             return whole
