@@ -24,7 +24,7 @@ from .._tensors import check_flag, check_integer, check_state, compute_dtype, ex
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
-from ..sdes.base import spread_over, times_of
+from ..sdes.base import Spread, times_of
 from ..targets import Target
 from .core import check_context, check_data, denoising, drawn, finish, look, normal, scaled
 from .times import Times
@@ -305,7 +305,7 @@ def transition_at(score_fn: Any, x: Tensor, noise: Tensor, *, sde: SDE, t: Any, 
         problem = output_problem(drift, x)
         if problem is not None:
             raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
-        spread = spread_over(x, sde.diffusion(times)) * step**0.5
+        spread = Spread(sde)(x, times) * step**0.5
         state = x + step * drift.to(x.dtype) + spread * noise
     off = spread * _called(score_fn, state, times + step, context) + noise
     return 0.5 * off.square().flatten(1).sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +11,44 @@ from torch import Tensor
 
 from .._tensors import output_problem, row_times
 from ..errors import InvalidArgumentError
-from ..sdes import SDE, Node
-from ..sdes.base import spread_over
+from ..sdes import Node
+from ..sdes.base import Spread
 from .base import Process
 
 
+class _DriftAndDiffusion(Process):
+    """What the two share: the process's own functions, checked and broadcast."""
+
+    @functools.cached_property
+    def _spread(self) -> Spread:
+        return Spread(self.sde)
+
+    def _f(self, x: Tensor, node: Node) -> Tensor:
+        """The forward drift."""
+        out = self.sde.drift(x, row_times(node.t, x))
+        problem = output_problem(out, x)
+        if problem is not None:
+            raise InvalidArgumentError(f"{type(self.sde).__name__}.drift {problem}.")
+        return out.to(x.dtype)
+
+    def _g(self, x: Tensor, node: Node) -> Any:
+        """The diffusion."""
+        return self._spread(x, node.t if isinstance(node.t, Tensor) else torch.tensor(node.t, dtype=torch.float64))
+
+
 @dataclass(frozen=True)
-class GeneralReverse(Process):
+class GeneralReverse(_DriftAndDiffusion):
     r"""The reverse family of a process of which only drift and diffusion are known:
     :math:`[f(x,t)-\tfrac12(1+\eta^2)g^2s]\,dt + \eta g\,d\bar w`."""
 
     eta: float = 0.0
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        g = _g(self.sde, x, node)
-        return _drift(self.sde, x, node) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
+        g = self._g(x, node)
+        return self._f(x, node) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
 
     def diffusion(self, x: Tensor, node: Node) -> Any:
-        return self.eta * _g(self.sde, x, node)
+        return self.eta * self._g(x, node)
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         r""":math:`\nabla\log p_t(x)`."""
@@ -35,26 +56,11 @@ class GeneralReverse(Process):
 
 
 @dataclass(frozen=True)
-class ForwardProcess(Process):
+class ForwardProcess(_DriftAndDiffusion):
     """The forward SDE; it has no network."""
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        return _drift(self.sde, x, node)
+        return self._f(x, node)
 
     def diffusion(self, x: Tensor, node: Node) -> Any:
-        return _g(self.sde, x, node)
-
-
-def _drift(sde: SDE, x: Tensor, node: Node) -> Tensor:
-    """The forward drift, checked."""
-    out = sde.drift(x, row_times(node.t, x))
-    problem = output_problem(out, x)
-    if problem is not None:
-        raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
-    return out.to(x.dtype)
-
-
-def _g(sde: SDE, x: Tensor, node: Node) -> Any:
-    """The diffusion, broadcast against the state."""
-    t = node.t if isinstance(node.t, Tensor) else torch.tensor(node.t, dtype=torch.float64)
-    return spread_over(x, sde.diffusion(t))
+        return self._g(x, node)

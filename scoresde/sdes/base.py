@@ -16,6 +16,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -97,9 +98,11 @@ class SDE(abc.ABC):
 
     @abc.abstractmethod
     def diffusion(self, t: Any) -> Tensor:
-        """g(t): a scalar, ``(batch,)``, or a tensor of the state's rank that broadcasts against it.
+        """g(t): a scalar; ``(batch,)`` for times ``(batch,)``; a value per dimension, shaped like the event or ``(1,
+        *event)``; or a tensor of the state's rank that broadcasts against it.
 
-        A solver gives t as a float64 tensor, 0-d when all samples share the time, else ``(batch,)``.
+        A solver gives t as a float64 tensor, 0-d when all samples share the time, else ``(batch,)``. Values per
+        dimension that change with time are ``t[..., None] * g`` for events ``(D,)``.
         """
 
     def prior_sample(
@@ -347,17 +350,69 @@ class AffineSDE(SDE):
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
 
 
-def spread_over(x: Tensor, g: Any) -> Any:
-    """A diffusion coefficient, broadcast against a state: a scalar, one value a sample, or what broadcasts already."""
-    if not isinstance(g, Tensor):
-        return g
-    spread = g if g.ndim > 1 else g.reshape(g.shape + (1,) * (x.ndim - g.ndim)) if g.ndim else g
-    if not _broadcasts(spread.shape, x.shape) or g.dtype.is_complex:
+class Spread:
+    """The diffusion of a process, broadcast against a state.
+
+    A list of numbers is one value per sample if its length follows the batch of the times, and one value per dimension
+    if it does not. A batch that is as large as the event does not show which, so the process is called once with times
+    of another batch.
+
+    Example:
+        >>> class Brownian(SDE):
+        ...     def drift(self, x, t):
+        ...         return 0 * x
+        ...
+        ...     def diffusion(self, t):
+        ...         return torch.tensor([0.5, 2.0])
+        >>> sde = Brownian(t_min=0.0, t_max=1.0, prior=NormalPrior())
+        >>> Spread(sde)(torch.zeros(2, 2), torch.tensor(0.5)).expand(2, 2)
+        tensor([[0.5000, 2.0000],
+                [0.5000, 2.0000]])
+    """
+
+    def __init__(self, sde: SDE) -> None:
+        self.sde = sde
+        self._per_sample: bool | None = True if sde.affine else None  # unknown before the first call
+
+    def __call__(self, x: Tensor, t: Tensor) -> Any:
+        """g(t) for times that are 0-d or ``(batch,)``; a Python number passes through."""
+        g = spread = self.sde.diffusion(t)
+        if isinstance(g, Real):
+            return g
+        fits = isinstance(g, Tensor) and not g.dtype.is_complex
+        if fits and 0 < g.ndim < x.ndim:
+            missing = (1,) * (x.ndim - g.ndim)
+            if g.numel() == 1 or self._follows(g, t):
+                fits, spread = g.ndim == 1, g.reshape(g.shape + missing)
+            else:
+                fits, spread = g.ndim > 1 or g.shape == x.shape[1:], g.reshape(missing + g.shape)
+        if fits and _broadcasts(spread.shape, x.shape):
+            return spread.to(x)
+        event, got = tuple(x.shape[1:]), f"{g.dtype} {tuple(g.shape)}" if isinstance(g, Tensor) else type(g).__name__
         raise InvalidArgumentError(
-            f"A diffusion must be real, and a scalar, one value a sample {(len(x),)}, or broadcast against the state "
-            f"{tuple(x.shape)}; got {g.dtype} {tuple(g.shape)}."
+            f"{type(self.sde).__name__}.diffusion must return a real number or tensor that fits the state "
+            f"{tuple(x.shape)}: a scalar; one value per sample, (batch,), where the times are (batch,); one value per "
+            f"dimension, {event} or {(1, *event)}; or the state's rank, with 1 where values are shared. For times of "
+            f"shape {tuple(t.shape)} it returned {got}."
         )
-    return spread.to(x)
+
+    def _follows(self, g: Tensor, t: Tensor) -> bool:
+        """Whether the first axis of g(t) is that of the times."""
+        if not t.ndim or not len(t):
+            return bool(t.ndim)
+        if self._per_sample is None:
+            count = len(g) + 1
+            try:
+                with torch.no_grad():
+                    other = self.sde.diffusion(t[:1].expand(count).clone())
+            except RuntimeError as error:
+                raise InvalidArgumentError(
+                    f"{type(self.sde).__name__}.diffusion returned {tuple(g.shape)} for {len(t)} times and failed for "
+                    f"{count} ({error}); the times are 0-d or (batch,), so for values per dimension that change with "
+                    f"time write t[..., None] * g."
+                ) from error
+            self._per_sample = isinstance(other, Tensor) and other.shape == (count, *g.shape[1:])
+        return self._per_sample
 
 
 def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:

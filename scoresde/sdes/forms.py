@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .._tensors import check_number, check_state, compute_dtype
-from .base import SDE, as_time, spread_over
+from .base import SDE, Spread, as_time
 
 
 class ReverseSDE:
@@ -38,13 +38,14 @@ class ReverseSDE:
         self.sde = sde
         self.score_fn = score_fn
         self.stochasticity = check_number("stochasticity", stochasticity, low=0.0)
+        self._spread = Spread(sde)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
         score = self.score_fn(x, time.expand(len(x)))
-        g = spread_over(x, self.sde.diffusion(as_time("t", t)))
+        g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 
     def diffusion(self, t: Any) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -47,6 +49,110 @@ def test_a_drift_of_another_shape_is_refused():
 
     with pytest.raises(InvalidArgumentError, match=r"Wrong.drift must return a tensor of shape \(2, 3, 2, 2\)"):
         scoresde.simulate(Wrong(t_min=0.0, t_max=1.0, prior=NormalPrior()), torch.zeros(2, 3, 2, 2))
+
+
+GENERAL = [m.name for m in scoresde.methods() if m.name == m.solver.name and not m.solver().affine]
+
+
+def own(diffusion):
+    """dx = -x dt + g(t) dw with the given g."""
+
+    class Own(scoresde.SDE):
+        def drift(self, x, t):
+            return -x
+
+        def diffusion(self, t):
+            return diffusion(t)
+
+    return Own(t_min=0.0, t_max=1.0, prior=NormalPrior())
+
+
+def run(diffusion, x, method):
+    adaptive = next(m.adaptive for m in scoresde.methods() if m.name == method)
+    options = {"rtol": 0.05, "atol": 0.05} if adaptive else {"steps": 4}
+    return scoresde.solve(own(diffusion), lambda x, t: -x, x, method=method, seed=0, **options).x
+
+
+@pytest.mark.parametrize(("batch", "event"), [(1, (2,)), (2, (2,)), (3, (2,)), (3, (3, 2))], ids=str)
+@pytest.mark.parametrize("method", GENERAL)
+def test_a_diffusion_of_the_shape_of_the_event_is_one_value_per_dimension(method, event, batch):
+    g = torch.linspace(0.5, 2.0, math.prod(event)).double().reshape(event)
+    x = torch.linspace(-1.0, 1.0, batch * g.numel()).double().reshape(batch, *event)
+    assert torch.equal(run(lambda t: g, x, method), run(lambda t: g[None], x, method))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("method", [None, "heun_sde", "sra1", "shark"])
+def test_a_path_has_the_noise_of_each_dimension(method, batch):
+    g, x = torch.tensor([0.5, 2.0]), torch.zeros(batch, 2)
+    paths = [
+        scoresde.simulate(own(diffusion), x, steps=5, method=method, seed=0).x
+        for diffusion in (lambda t: g, lambda t: g[None], lambda t: torch.as_tensor(1.0))
+    ]
+    assert torch.equal(paths[0], paths[1])
+    torch.testing.assert_close(paths[0], g * paths[2])  # linear in the noise
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("method", ["euler_maruyama", "heun", "rk45", "scipy:RK45", "torchsde:srk"])
+def test_values_per_dimension_may_change_with_time(method, batch):
+    g, x = torch.tensor([0.5, 2.0]).double(), torch.ones(batch, 2).double()
+    changing = run(lambda t: torch.exp(-t)[..., None] * g, x, method)
+    assert torch.equal(changing, run(lambda t: torch.exp(-t).reshape(-1, 1) * g, x, method))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("method", ["euler_maruyama", "rk45"])
+def test_one_value_for_all_dimensions_changes_with_the_time_of_each_sample(method, batch):
+    x = torch.linspace(-2, 2, 2 * batch).double().reshape(batch, 2)
+    each = [run(lambda t: 0.3 + torch.sin(t), row[None], method)[0] for row in x]
+    together = run(lambda t: 0.3 + torch.sin(t), x, method)
+    if method == "rk45":
+        assert torch.equal(together, torch.stack(each))
+    wide = run(lambda t: (0.3 + torch.sin(t)).reshape(-1, 1), x, method)
+    assert torch.equal(together, wide)
+
+
+def test_the_reverse_form_and_the_loss_read_a_diffusion_in_the_same_way():
+    g, x, t = torch.tensor([0.5, 2.0]), torch.ones(2, 2), torch.tensor([0.2, 0.3])
+    flat, full = own(lambda t: g), own(lambda t: g[None])
+    for time in (0.2, t):
+        forms = [sde.reverse(lambda x, t: -x).drift(x, time) for sde in (flat, full)]
+        assert torch.equal(*forms) and torch.equal(forms[0], -x + g**2 * x)
+    losses = [
+        scoresde.losses.transition_score_matching(
+            lambda x, t: -x, x, torch.Generator().manual_seed(0), sde=sde, t=t, step=0.1
+        )
+        for sde in (flat, full)
+    ]
+    assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize(
+    ("diffusion", "event", "method"),
+    [
+        (lambda t: torch.ones(3), (2,), "euler_maruyama"),  # a value per sample of one batch: the times do not know it
+        (lambda t: torch.ones(3), (2, 3), "euler_maruyama"),  # of the last axis, or of a sample?
+        (lambda t: torch.ones(3), (3, 2), "rk45"),
+        (lambda t: torch.ones(2, 2), (2,), "euler_maruyama"),
+        (lambda t: t.reshape(-1, 1) * torch.ones(1, 1), (3, 3), "rk45"),  # rows of the event, or samples?
+        (lambda t: [1.0, 2.0], (2,), "heun"),
+        (lambda t: 1j, (2,), "heun"),
+    ],
+)
+def test_a_diffusion_that_can_be_read_in_two_ways_is_refused_before_the_first_evaluation(diffusion, event, method):
+    def score(x, t):
+        pytest.fail("evaluated")
+
+    with pytest.raises(InvalidArgumentError, match=r"Own.diffusion must return .* one value per dimension, \([23]"):
+        scoresde.solve(own(diffusion), score, torch.ones(3, *event), method=method, seed=0)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_diffusion_that_fails_for_another_batch_says_what_to_write(batch):
+    g = torch.tensor([0.5, 2.0]).double()
+    with pytest.raises(InvalidArgumentError, match=r"failed for 3 .* write t\[..., None\] \* g"):
+        run(lambda t: t * g, torch.ones(batch, 2), "rk45")
 
 
 def test_a_score_of_an_affine_process_does_not_fit_another_kind():
