@@ -58,8 +58,9 @@ def from_config(config: Mapping[str, Any] | str) -> Solver:
         InvalidArgumentError: nothing of this package is described so, or an option does not fit.
 
     Example:
-        >>> from_config({"method": "pc", "options": {"corrector": {"corrector": "langevin", "options": {"snr": 0.1}}}})
-        PredictorCorrector(predictor=ReverseDiffusion(), corrector=LangevinCorrector(snr=0.1, moves=1), order='cp')
+        >>> corrector = {"corrector": "langevin", "options": {"snr": 0.1}}
+        >>> from_config({"method": "pc", "options": {"corrector": corrector}}).corrector.snr
+        0.1
         >>> from_config("IPNDM(order=3)").name
         'ipndm'
     """

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .base import Solver
-from .rows import Row, row_at
+from .rows import Row, row_at, row_of
 
 _DOC = """{about} See `{cls}`, of which it is the one with {options}.
 
@@ -42,14 +42,13 @@ def variants(module: str) -> Callable[[str], type[Solver]]:
 
 
 class _Variant(abc.ABCMeta):
-    """The type of these classes: any solver of the row's class that has the row's options is an instance."""
+    """The type of these classes: any solver of the row is an instance, however it was made."""
 
     row: Row
 
     def __instancecheck__(cls, solver: Any) -> bool:
-        if "row" not in vars(cls):  # a class that is derived from one
-            return super().__instancecheck__(solver)
-        return isinstance(solver, cls.__bases__) and all(getattr(solver, k) == v for k, v in cls.row.options.items())
+        derived = "row" not in vars(cls)
+        return super().__instancecheck__(solver) or (not derived and row_of(solver) is cls.row)
 
 
 def _made(row: Row, base: type[Solver]) -> type[Solver]:
