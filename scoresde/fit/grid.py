@@ -17,7 +17,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
 from ..solve import solve
 from ..solvers import Solver, UniPC, make_solver
+from ..solvers.config import to_text
 
 __all__ = ["Cost", "Errors", "FittedGrid", "fit_grid"]
 
@@ -325,7 +326,7 @@ def fit_grid(
         log_snr = sde.log_snr(times)
     return FittedGrid(
         tuple(times.tolist()),
-        method=_described(solver),
+        method=to_text(solver),
         process=repr(sde),
         log_snr=tuple(log_snr.tolist()),
         fitted=problem.errors(times),
@@ -360,13 +361,6 @@ def _named(values: Any) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise ValueError(f"{str(values)[:40]!r} is no object of numbers")
     return {name: v if type(v) is int else _number(v) for name, v in values.items()}
-
-
-def _described(solver: Solver) -> str:
-    """A solver with the options that are not its defaults."""
-    options: tuple[Any, ...] = fields(solver) if is_dataclass(solver) else ()
-    changed = [f"{o.name}={getattr(solver, o.name)!r}" for o in options if getattr(solver, o.name) != o.default]
-    return f"{type(solver).__name__}({', '.join(changed)})"
 
 
 def _listed(starts: Any, clock: _Clock) -> list[Any]:

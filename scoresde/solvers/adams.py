@@ -90,7 +90,6 @@ class Adams(Solver):
     max_order: int = 6
     spread: float = 0.2
 
-    name: ClassVar[str] = "adams"
     kind: ClassVar[str] = "ode"
     adaptive: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1

@@ -96,7 +96,6 @@ class Ancestral(Solver):
     variance: str = "small"
     condition: str = "score"
 
-    name: ClassVar[str] = "ancestral"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

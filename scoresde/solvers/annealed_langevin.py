@@ -71,8 +71,6 @@ class AnnealedLangevin(Solver):
     moves: int = 100
     convention: str = "code"
 
-    name: ClassVar[str] = "annealed_langevin"
-    aliases: ClassVar[tuple[str, ...]] = ("ncsn",)
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"

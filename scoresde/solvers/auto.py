@@ -11,11 +11,11 @@ from .dpm_multistep import DPM3M
 from .heun import Heun
 from .ipndm import IPNDM
 from .rk45 import RK45
-from .unipc import UniPC3
+from .unipc import UniPC
 
 # The method for so many evaluations and fewer: the smallest errors of the table of all methods, in the geometric mean
 # of its problems, at 5, 10, 20, 50 and 100 evaluations on steps even in the log-SNR.
-BUDGETS: tuple[tuple[float, type[Solver]], ...] = ((7, IPNDM), (29, DPM3M), (float("inf"), UniPC3))
+BUDGETS: tuple[tuple[float, Solver], ...] = ((7, IPNDM()), (29, DPM3M()), (float("inf"), UniPC(order=3)))
 
 
 def choose(affine: bool, steps: int | None, options: Iterable[str]) -> tuple[Solver, int | None]:
@@ -34,5 +34,5 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> tuple[Sol
         raise InvalidArgumentError(f"method='auto' has no options; give {given[0]!r} with the name of a method.")
     if steps is None:
         return Adams() if affine else RK45(), None
-    solver = next(cls() for most, cls in BUDGETS if steps <= most) if affine else Heun()
+    solver = next(method for most, method in BUDGETS if steps <= most) if affine else Heun()
     return solver, max(1, (steps - solver.extra_evaluations) // solver.evaluations)

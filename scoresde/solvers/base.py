@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..errors import NonFiniteError, SolveFailedError
 from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
 from ..sdes import SDE, Node
+from .rows import aliases_of, name_of
 
 
 class Estimates(NamedTuple):
@@ -76,6 +77,16 @@ class StepFailed(Exception):
         self.error, self.samples = error, samples
 
 
+class _FromRow:
+    """An attribute that is found by the row of the solver or of the class."""
+
+    def __init__(self, find: Callable[[type, Any], Any]) -> None:
+        self.find = find
+
+    def __get__(self, solver: Any, cls: type) -> Any:
+        return self.find(cls, solver)
+
+
 class Solver(abc.ABC):
     r"""One method. Subclasses are frozen dataclasses whose fields are the method's options.
 
@@ -84,7 +95,8 @@ class Solver(abc.ABC):
     orders.
 
     Attributes:
-        name: what `solve` calls it; ``aliases``: other names of it.
+        name: what `solve` calls it; ``aliases``: other names of it. Both are found by its row; a solver without one,
+            such as your own, may set them.
         kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
         stochastic: whether it draws noise.
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
@@ -112,8 +124,8 @@ class Solver(abc.ABC):
             depend on them; else independent draws will do.
     """
 
-    name: ClassVar[str] = "own"
-    aliases: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str] = _FromRow(name_of)  # type: ignore[assignment]
+    aliases: ClassVar[tuple[str, ...]] = _FromRow(aliases_of)  # type: ignore[assignment]
 
     @property
     def kind(self) -> str:

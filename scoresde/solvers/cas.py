@@ -45,7 +45,6 @@ class CAS(Solver):
 
     epsilon: float = 0.2
 
-    name: ClassVar[str] = "cas"
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True

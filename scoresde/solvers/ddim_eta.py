@@ -44,8 +44,6 @@ class DDIMEta(Solver):
 
     eta: float = 1.0
 
-    name: ClassVar[str] = "ddim_eta"
-    aliases: ClassVar[tuple[str, ...]] = ("euler_ancestral",)
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

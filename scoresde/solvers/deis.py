@@ -13,6 +13,9 @@ from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
 from .exponential import History, adams_weights, interpolation_weights, positions
 from .multistep import Multistep
+from .variants import variants
+
+__getattr__ = variants(__name__)  # the public names of rows
 
 _GAUSS = np.polynomial.legendre.leggauss(16)
 _AT = tuple(float(0.5 * (c + 1)) for c in _GAUSS[0])
@@ -58,7 +61,6 @@ class TAB(Multistep):
     start_up: str = "single"
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "tab"
     prediction: ClassVar[str] = "noise"
     coordinate: ClassVar[Coordinate] = TIME
     stages: ClassVar[tuple[float, ...]] = _AT
@@ -125,7 +127,6 @@ class RhoAB(Multistep):
     start_up: str = "single"
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "rho_ab"
     prediction: ClassVar[str] = "noise"
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
 
@@ -150,124 +151,3 @@ class RhoAB(Multistep):
         h = RHO.clock(stop) - now
         weights = adams_weights(positions([RHO.clock(n) for n in history.nodes], now, h), 0.0)
         return combine(stop.alpha / start.alpha, x, stop.alpha * h, weights, history.values)
-
-
-@dataclass(frozen=True)
-class TAB2(TAB):
-    """tAB-DEIS of order 2 (r = 1), see `TAB`.
-
-    Facts:
-        Order 2; 1 evaluation a step.
-
-    Example:
-        >>> TAB2().ode_order
-        2
-
-    References:
-        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
-    """
-
-    order: int = 2
-
-    name: ClassVar[str] = "tab2"
-
-
-@dataclass(frozen=True)
-class TAB3(TAB):
-    """tAB-DEIS of order 3 (r = 2), see `TAB`.
-
-    Facts:
-        Order 3; 1 evaluation a step (1 more in the first).
-
-    Example:
-        >>> TAB3().ode_order
-        3
-
-    References:
-        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
-    """
-
-    order: int = 3
-
-    name: ClassVar[str] = "tab3"
-
-
-@dataclass(frozen=True)
-class TAB4(TAB):
-    """tAB-DEIS of order 4 (r = 3), see `TAB`.
-
-    Facts:
-        Order 4; 1 evaluation a step (2 more in each of the first two).
-
-    Example:
-        >>> TAB4().ode_order
-        4
-
-    References:
-        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
-    """
-
-    order: int = 4
-
-    name: ClassVar[str] = "tab4"
-
-
-@dataclass(frozen=True)
-class RhoAB2(RhoAB):
-    """ρAB-DEIS of order 2 (r = 1), see `RhoAB`.
-
-    Facts:
-        Order 2; 1 evaluation a step.
-
-    Example:
-        >>> RhoAB2().ode_order
-        2
-
-    References:
-        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
-    """
-
-    order: int = 2
-
-    name: ClassVar[str] = "rho_ab2"
-
-
-@dataclass(frozen=True)
-class RhoAB3(RhoAB):
-    """ρAB-DEIS of order 3 (r = 2), see `RhoAB`.
-
-    Facts:
-        Order 3; 1 evaluation a step (1 more in the first).
-
-    Example:
-        >>> RhoAB3().ode_order
-        3
-
-    References:
-        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
-    """
-
-    order: int = 3
-
-    name: ClassVar[str] = "rho_ab3"
-
-
-@dataclass(frozen=True)
-class RhoAB4(RhoAB):
-    """ρAB-DEIS of order 4 (r = 3), see `RhoAB`: k-diffusion's LMS.
-
-    Facts:
-        Order 4; 1 evaluation a step (2 more in each of the first two).
-
-    Example:
-        >>> RhoAB4().ode_order
-        4
-
-    References:
-        Zhang, Chen (2023), DEIS. https://arxiv.org/abs/2204.13902
-    """
-
-    order: int = 4
-
-    name: ClassVar[str] = "rho_ab4"
-    aliases: ClassVar[tuple[str, ...]] = ("lms",)

@@ -15,6 +15,9 @@ from ..sdes import Node
 from .dpm_singlestep import FORMS
 from .exponential import History, adams_weights, check_prediction, frame, interpolation_weights, positions
 from .multistep import Multistep
+from .variants import variants
+
+__getattr__ = variants(__name__)  # the public names of rows
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class DPM2M(Multistep):
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s - \sigma_t h[\varphi_1(h) m_0 + \tfrac12\varphi_1(h) D_1],
 
-    and :math:`\varphi_2` in place of :math:`\frac12\varphi_1` in the form "taylor".
+    and :math:`\varphi_2` in place of :math:`\frac12\varphi_1` in the form "taylor". With ``prediction="data"`` it is
+    DPM-Solver++ (2M), k-diffusion's ``sample_dpmpp_2m`` on any process.
 
     Facts:
         Order 2 in either form; 1 evaluation a step; remembers one estimate; no noise.
@@ -55,7 +59,6 @@ class DPM2M(Multistep):
     start_up: str = "single"
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "dpm_2m"
     ode_order: ClassVar[int] = 2
     memory: ClassVar[int] = 2
     reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver++, algorithm 2"
@@ -86,7 +89,7 @@ class DPM3M(Multistep):
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s - \sigma_t h[\varphi_1 m_0 + \varphi_2 D_1 + \varphi_3 D_2]
 
     with the divided differences of the last three estimates. The published code has half of :math:`D_2`, the second
-    derivative, which makes its order 2.
+    derivative, which makes its order 2. With ``prediction="data"`` it is DPM-Solver++ (3M).
 
     Facts:
         Order 3, the same method as `UniP3` with ``variant="full"``; 1 evaluation a step (1 more at the start);
@@ -118,7 +121,6 @@ class DPM3M(Multistep):
     start_up: str = "single"
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "dpm_3m"
     memory: ClassVar[int] = 3
     reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver++; the factor of the second derivative is ours"
 
@@ -143,47 +145,3 @@ class DPM3M(Multistep):
             lacking = interpolation_weights(r, [0.0, 0.0, phi(3, part.z)[3]])
             weights = [w - v for w, v in zip(weights, lacking, strict=True)]
         return combine(part.keep, x, part.gain * part.h, weights, history.values)
-
-
-@dataclass(frozen=True)
-class DPMpp2M(DPM2M):
-    r"""DPM-Solver++ (2M): `DPM2M` in :math:`\hat x`.
-
-    Facts:
-        Order 2 in either form; 1 evaluation a step; remembers one estimate; no noise.
-
-    Differs from:
-        k-diffusion's ``sample_dpmpp_2m``: the same, on any process.
-
-    Example:
-        >>> DPMpp2M().prediction
-        'data'
-
-    References:
-        Lu et al. (2022), DPM-Solver++, algorithm 2. https://arxiv.org/abs/2211.01095
-    """
-
-    prediction: str = "data"
-
-    name: ClassVar[str] = "dpmpp_2m"
-
-
-@dataclass(frozen=True)
-class DPMpp3M(DPM3M):
-    r"""DPM-Solver++ (3M): `DPM3M` in :math:`\hat x`.
-
-    Facts:
-        Order 3; 1 evaluation a step (1 more at the start); remembers two estimates; no noise. ``variant="published"``
-        has order 2.
-
-    Example:
-        >>> DPMpp3M(variant="published").ode_order
-        2
-
-    References:
-        Lu et al. (2022), DPM-Solver++, appendix. https://arxiv.org/abs/2211.01095
-    """
-
-    prediction: str = "data"
-
-    name: ClassVar[str] = "dpmpp_3m"

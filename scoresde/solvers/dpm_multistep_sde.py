@@ -8,11 +8,11 @@ from typing import ClassVar
 from .._tensors import check_number
 from ..errors import InvalidArgumentError
 from ..sdes import Node
-from .dpm_multistep import DPMpp2M, DPMpp3M
+from .dpm_multistep import DPM2M, DPM3M
 
 
 @dataclass(frozen=True)
-class DPMpp2MSDE(DPMpp2M):
+class DPMpp2MSDE(DPM2M):
     r"""SDE-DPM-Solver++ (2M): `DPMpp2M` for the reverse SDE with stochasticity :math:`\eta`.
 
     .. math::
@@ -43,9 +43,9 @@ class DPMpp2MSDE(DPMpp2M):
         Lu et al. (2022), DPM-Solver++, section 5. https://arxiv.org/abs/2211.01095
     """
 
+    prediction: str = "data"
     eta: float = 1.0
 
-    name: ClassVar[str] = "dpmpp_2m_sde"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     ode_order: ClassVar[None] = None  # type: ignore[assignment]
@@ -62,7 +62,7 @@ class DPMpp2MSDE(DPMpp2M):
 
 
 @dataclass(frozen=True)
-class DPMpp3MSDE(DPMpp3M):
+class DPMpp3MSDE(DPM3M):
     r"""SDE-DPM-Solver++ (3M): `DPMpp3M` for the reverse SDE with stochasticity :math:`\eta`.
 
     Facts:
@@ -88,10 +88,10 @@ class DPMpp3MSDE(DPMpp3M):
         Crowson, k-diffusion. https://github.com/crowsonkb/k-diffusion
     """
 
+    prediction: str = "data"
     start_up: str = "published"
     eta: float = 1.0
 
-    name: ClassVar[str] = "dpmpp_3m_sde"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     ode_order: ClassVar[None] = None  # type: ignore[assignment]

@@ -8,6 +8,9 @@ from typing import ClassVar
 from .._tensors import check_number
 from ..errors import unknown
 from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
+from .variants import variants
+
+__getattr__ = variants(__name__)  # the public names of rows
 
 FORMS = ("taylor", "dpmsolver")
 
@@ -47,14 +50,17 @@ class DPM2S(ExponentialRungeKutta):
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s - \sigma_t h[\varphi_1(h)\hat\varepsilon_0 + \varphi_2(h) D_1],
 
-    and :math:`\frac12\varphi_1` in place of :math:`\varphi_2` in the form "dpmsolver".
+    and :math:`\frac12\varphi_1` in place of :math:`\varphi_2` in the form "dpmsolver". With ``prediction="data"`` it is
+    DPM-Solver++ (2S),
+
+    .. math:: x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t h[\varphi_1(-h)\hat x_0 + \varphi_2(-h) D_1].
 
     Facts:
         Order 2 in either form; 2 evaluations a step; no state; no noise.
 
     Differs from:
         the official code, which takes the "dpmsolver" form by default; the "taylor" form has the smaller error on
-        mixtures.
+        mixtures. k-diffusion's ``sample_dpmpp_2s_ancestral`` with eta = 0 is the "dpmsolver" form of the data.
 
     Args:
         prediction: ``"noise"`` or ``"data"``, what is integrated.
@@ -70,21 +76,25 @@ class DPM2S(ExponentialRungeKutta):
 
     References:
         Lu et al. (2022), DPM-Solver, algorithm 1. https://arxiv.org/abs/2206.00927
+        Lu et al. (2022), DPM-Solver++, algorithm 1. https://arxiv.org/abs/2211.01095
     """
 
     prediction: str = "noise"
     form: str = "taylor"
     r: float = 0.5
 
-    name: ClassVar[str] = "dpm_2s"
     ode_order: ClassVar[int] = 2
-    reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver, algorithm 1"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("r", self.r, low=0.0, high=1.0, strict=True)
         if self.form not in FORMS:
             raise unknown("form", self.form, FORMS)
+
+    @property
+    def reference(self) -> str:
+        """That of what is integrated."""
+        return f"Lu et al. (2022), DPM-Solver{'++' * (self.prediction == 'data')}, algorithm 1"
 
     @property
     def tableau(self) -> PhiTableau:
@@ -95,7 +105,7 @@ class DPM2S(ExponentialRungeKutta):
 @dataclass(frozen=True)
 class DPM3S(ExponentialRungeKutta):
     r"""DPM-Solver-3 in single steps, in :math:`\hat\varepsilon`, with inner nodes at :math:`\lambda_s + r_1h` and
-    :math:`\lambda_s + \frac23h`.
+    :math:`\lambda_s + \frac23h`; with ``prediction="data"`` DPM-Solver++ (3S).
 
     Facts:
         Order 3 in either form; 3 evaluations a step; no state; no noise. The second node is not free: with any other
@@ -118,15 +128,14 @@ class DPM3S(ExponentialRungeKutta):
 
     References:
         Lu et al. (2022), DPM-Solver, algorithm 2. https://arxiv.org/abs/2206.00927
+        Lu et al. (2022), DPM-Solver++, appendix. https://arxiv.org/abs/2211.01095
     """
 
     prediction: str = "noise"
     form: str = "taylor"
     r1: float = 1 / 3
 
-    name: ClassVar[str] = "dpm_3s"
     ode_order: ClassVar[int] = 3
-    reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver, algorithm 2"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,53 +144,11 @@ class DPM3S(ExponentialRungeKutta):
             raise unknown("form", self.form, FORMS)
 
     @property
+    def reference(self) -> str:
+        """That of what is integrated."""
+        return f"Lu et al. (2022), DPM-Solver{'++' if self.prediction == 'data' else ', algorithm 2'}"
+
+    @property
     def tableau(self) -> PhiTableau:
         """The method's coefficients."""
         return third_order(self.r1, 2 / 3, self.form)
-
-
-@dataclass(frozen=True)
-class DPMpp2S(DPM2S):
-    r"""DPM-Solver++ (2S): `DPM2S` in :math:`\hat x`,
-
-    .. math:: x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t h[\varphi_1(-h)\hat x_0 + \varphi_2(-h) D_1].
-
-    Facts:
-        Order 2 in either form; 2 evaluations a step; no state; no noise.
-
-    Differs from:
-        k-diffusion's ``sample_dpmpp_2s_ancestral`` with eta = 0, which is the "dpmsolver" form.
-
-    Example:
-        >>> DPMpp2S().prediction
-        'data'
-
-    References:
-        Lu et al. (2022), DPM-Solver++, algorithm 1. https://arxiv.org/abs/2211.01095
-    """
-
-    prediction: str = "data"
-
-    name: ClassVar[str] = "dpmpp_2s"
-    reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver++, algorithm 1"
-
-
-@dataclass(frozen=True)
-class DPMpp3S(DPM3S):
-    r"""DPM-Solver++ (3S): `DPM3S` in :math:`\hat x`.
-
-    Facts:
-        Order 3 in either form; 3 evaluations a step; no state; no noise.
-
-    Example:
-        >>> DPMpp3S().evaluations
-        3
-
-    References:
-        Lu et al. (2022), DPM-Solver++, appendix. https://arxiv.org/abs/2211.01095
-    """
-
-    prediction: str = "data"
-
-    name: ClassVar[str] = "dpmpp_3s"
-    reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver++"

@@ -56,7 +56,6 @@ class DPMppSDE(Solver):
     eta: float = 1.0
     r: float = 0.5
 
-    name: ClassVar[str] = "dpmpp_sde"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
@@ -114,7 +113,6 @@ class DPMpp2SAncestral(Solver):
 
     eta: float = 1.0
 
-    name: ClassVar[str] = "dpmpp_2s_ancestral"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

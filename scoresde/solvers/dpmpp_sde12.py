@@ -90,7 +90,6 @@ class DPMppSDE12(Solver):
 
     eta: float = 1.0
 
-    name: ClassVar[str] = "dpmpp_sde12"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True

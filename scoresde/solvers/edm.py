@@ -62,7 +62,6 @@ class EDM(Solver):
     s_noise: float = 1.0
     a: float = 1.0
 
-    name: ClassVar[str] = "edm"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

@@ -21,6 +21,9 @@ from .ancestral import Ancestral
 from .base import StepResult
 from .exponential import History, endless, interpolation_weights, positions
 from .multistep import Multistep
+from .variants import variants
+
+__getattr__ = variants(__name__)  # the public names of rows
 
 _ROUNDING = 1e-12
 _GAUSS = np.polynomial.legendre.leggauss(16)
@@ -85,7 +88,6 @@ class ERSDE(Multistep):
     scale: Callable[[Scalar], Scalar] = published_scale
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "er_sde"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     prediction: ClassVar[str] = "data"
@@ -172,63 +174,3 @@ class ERSDE(Multistep):
         for k in range(1, count):
             moments.append(1 - k * sum(tau ** (k - 1) * value * width for tau, value, width in nodes))
         return moments
-
-
-@dataclass(frozen=True)
-class ERSDE1(ERSDE):
-    """ER-SDE of order 1, see `ERSDE`.
-
-    Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state.
-
-    Example:
-        >>> ERSDE1().weak_order
-        1
-
-    References:
-        Cui et al. (2023), ER-SDE. https://arxiv.org/abs/2309.06169
-    """
-
-    order: int = 1
-
-    name: ClassVar[str] = "er_sde1"
-
-
-@dataclass(frozen=True)
-class ERSDE2(ERSDE):
-    """ER-SDE of order 2, see `ERSDE`.
-
-    Facts:
-        Weak order 2, strong order 1; 1 evaluation a step; remembers one estimate.
-
-    Example:
-        >>> ERSDE2().weak_order
-        2
-
-    References:
-        Cui et al. (2023), ER-SDE. https://arxiv.org/abs/2309.06169
-    """
-
-    order: int = 2
-
-    name: ClassVar[str] = "er_sde2"
-
-
-@dataclass(frozen=True)
-class ERSDE3(ERSDE):
-    """ER-SDE of order 3, see `ERSDE`.
-
-    Facts:
-        Weak order 2, strong order 1; 1 evaluation a step; remembers two estimates.
-
-    Example:
-        >>> ERSDE3().weak_order
-        2
-
-    References:
-        Cui et al. (2023), ER-SDE. https://arxiv.org/abs/2309.06169
-    """
-
-    order: int = 3
-
-    name: ClassVar[str] = "er_sde3"

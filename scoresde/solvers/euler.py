@@ -30,7 +30,6 @@ class Euler(RungeKutta):
         Song et al. (2021), eq. 13 (the ODE). https://arxiv.org/abs/2011.13456
     """
 
-    name: ClassVar[str] = "euler"
     ode_order: ClassVar[int] = 1
     reference: ClassVar[str] = "Euler (1768); Song et al. (2021), eq. 13"
     tableau: ClassVar[Tableau] = Tableau(a=((),), c=(0.0,), b=(1.0,))

@@ -39,7 +39,6 @@ class EulerMaruyama(Solver):
         Song et al. (2021), appendix E. https://arxiv.org/abs/2011.13456
     """
 
-    name: ClassVar[str] = "euler_maruyama"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

@@ -51,7 +51,6 @@ class DPM12(ExponentialPair):
 
     prediction: str = "noise"
 
-    name: ClassVar[str] = "dpm12"
     ode_order: ClassVar[int] = 2
     reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver, appendix C"
     tableau: ClassVar[PhiTableau] = paired(second_order(0.5), PhiTableau((0.0,), ((),), (((1, 1.0, 1.0),),)))
@@ -80,7 +79,6 @@ class DPM23(ExponentialPair):
 
     prediction: str = "noise"
 
-    name: ClassVar[str] = "dpm23"
     ode_order: ClassVar[int] = 3
     reference: ClassVar[str] = "Lu et al. (2022), DPM-Solver, appendix C"
     tableau: ClassVar[PhiTableau] = paired(third_order(1 / 3, 2 / 3), second_order(1 / 3))
@@ -106,7 +104,6 @@ class ERK32(ExponentialPair):
 
     prediction: str = "data"
 
-    name: ClassVar[str] = "erk32"
     ode_order: ClassVar[int] = 3
     reference: ClassVar[str] = "Hochbruck, Ostermann (2005), section 5.2"
     tableau: ClassVar[PhiTableau] = paired(RES3S(c2=0.5, c3=1.0).tableau, second_order(0.5))
@@ -159,7 +156,6 @@ class ERK43(ExponentialPair):
 
     prediction: str = "data"
 
-    name: ClassVar[str] = "erk43"
     ode_order: ClassVar[int] = 4
     reference: ClassVar[str] = "Hochbruck, Ostermann (2005), eq. 5.19"
     tableau: ClassVar[PhiTableau] = _fourth_order()

@@ -61,7 +61,6 @@ class GGF(Solver):
         https://arxiv.org/abs/2105.14080
     """
 
-    name: ClassVar[str] = "ggf"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True

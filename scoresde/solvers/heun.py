@@ -30,7 +30,6 @@ class Heun(RungeKutta):
         Karras et al. (2022), algorithm 1. https://arxiv.org/abs/2206.00364
     """
 
-    name: ClassVar[str] = "heun"
     ode_order: ClassVar[int] = 2
     reference: ClassVar[str] = "Heun (1900); Karras et al. (2022), algorithm 1"
     tableau: ClassVar[Tableau] = Tableau(a=((), (1.0,)), c=(0.0, 1.0), b=(0.5, 0.5))

@@ -40,7 +40,6 @@ class HeunSDE(Solver):
         Jolicoeur-Martineau et al. (2021), Gotta Go Fast, algorithm 1 (fixed step). https://arxiv.org/abs/2105.14080
     """
 
-    name: ClassVar[str] = "heun_sde"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

@@ -52,7 +52,6 @@ class IPNDM(Multistep):
     start_up: str = "single"
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "ipndm"
     prediction: ClassVar[str] = "noise"
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS, appendix H"
 
@@ -104,7 +103,6 @@ class PLMS(IPNDM):
         https://arxiv.org/abs/2202.09778
     """
 
-    name: ClassVar[str] = "plms"
     reference: ClassVar[str] = "Liu et al. (2022), Pseudo Numerical Methods"
 
     @property

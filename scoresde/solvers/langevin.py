@@ -47,7 +47,6 @@ class Langevin(Solver):
     snr: float = 0.16
     moves: int = 1
 
-    name: ClassVar[str] = "langevin"
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"

@@ -27,7 +27,6 @@ class Midpoint(RungeKutta):
         Hairer, Norsett, Wanner (1993), Solving Ordinary Differential Equations I, section II.1.
     """
 
-    name: ClassVar[str] = "midpoint"
     ode_order: ClassVar[int] = 2
     reference: ClassVar[str] = "Runge (1895)"
     tableau: ClassVar[Tableau] = Tableau(a=((), (0.5,)), c=(0.0, 0.5), b=(0.0, 1.0))

@@ -78,7 +78,6 @@ class RK23(Pair):
         Bogacki, Shampine (1989), A 3(2) pair of Runge-Kutta formulas.
     """
 
-    name: ClassVar[str] = "rk23"
     ode_order: ClassVar[int] = 3
     reference: ClassVar[str] = "Bogacki, Shampine (1989)"
     tableau: ClassVar[Tableau] = Tableau(
@@ -118,7 +117,6 @@ class Tsit5(Pair):
         Tsitouras (2011), Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption.
     """
 
-    name: ClassVar[str] = "tsit5"
     ode_order: ClassVar[int] = 5
     reference: ClassVar[str] = "Tsitouras (2011)"
     tableau: ClassVar[Tableau] = Tableau(
@@ -173,7 +171,6 @@ class DOP853(Pair):
         Hairer, Norsett, Wanner (1993), Solving Ordinary Differential Equations I, II.10.
     """
 
-    name: ClassVar[str] = "dop853"
     first_step: ClassVar[float] = 1e-3  # a step of order 8 is fooled more easily
     ode_order: ClassVar[int] = 8
     reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), II.10"

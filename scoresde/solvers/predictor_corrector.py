@@ -53,7 +53,6 @@ class PredictorCorrector(Solver):
     corrector: Corrector = field(default_factory=LangevinCorrector)
     order: str = "cp"
 
-    name: ClassVar[str] = "pc"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song et al. (2021), algorithms 1-3"

@@ -42,7 +42,6 @@ class RES2S(ExponentialRungeKutta):
     prediction: str = "data"
     c2: float = 0.5
 
-    name: ClassVar[str] = "res_2s"
     ode_order: ClassVar[int] = 2
     reference: ClassVar[str] = "Hochbruck, Ostermann (2005), eq. 5.4; Zhang et al. (2023), RES"
 
@@ -92,7 +91,6 @@ class RES3S(ExponentialRungeKutta):
     c2: float = 0.5
     c3: float = 1.0
 
-    name: ClassVar[str] = "res_3s"
     ode_order: ClassVar[int] = 3
     reference: ClassVar[str] = "Hochbruck, Ostermann (2005), eq. 5.8-5.9; Zhang et al. (2023), RES"
 

@@ -70,7 +70,6 @@ class Restart(Solver):
 
     intervals: tuple[Any, ...] = (Interval(0.1, 0.3, times=1, steps=3),)
 
-    name: ClassVar[str] = "restart"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     evaluations: ClassVar[int] = 2

@@ -44,7 +44,6 @@ class ReverseDiffusion(Solver):
         Song et al. (2021), appendix E, eq. 46. https://arxiv.org/abs/2011.13456
     """
 
-    name: ClassVar[str] = "reverse_diffusion"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

@@ -36,8 +36,6 @@ class RhoHeun(Heun):
         Karras et al. (2022), algorithm 1. https://arxiv.org/abs/2206.00364
     """
 
-    name: ClassVar[str] = "rho_heun"
-    aliases: ClassVar[tuple[str, ...]] = ("edm_heun",)
     coordinate: ClassVar[Coordinate] = RHO
     reference: ClassVar[str] = "Karras et al. (2022), algorithm 1; Zhang, Chen (2023), rhoRK-DEIS"
 
@@ -57,7 +55,6 @@ class RhoMidpoint(Midpoint):
         Karras et al. (2022), appendix D.2. https://arxiv.org/abs/2206.00364
     """
 
-    name: ClassVar[str] = "rho_midpoint"
     coordinate: ClassVar[Coordinate] = RHO
     reference: ClassVar[str] = "Karras et al. (2022), appendix D.2"
 
@@ -77,7 +74,6 @@ class RhoRalston(RungeKutta):
         Karras et al. (2022), appendix D.2. https://arxiv.org/abs/2206.00364
     """
 
-    name: ClassVar[str] = "rho_ralston"
     coordinate: ClassVar[Coordinate] = RHO
     ode_order: ClassVar[int] = 2
     reference: ClassVar[str] = "Ralston (1962); Karras et al. (2022), appendix D.2"
@@ -99,7 +95,6 @@ class RhoKutta3(RungeKutta):
         Zhang, Chen (2023), DEIS, section 3.3. https://arxiv.org/abs/2204.13902
     """
 
-    name: ClassVar[str] = "rho_kutta3"
     coordinate: ClassVar[Coordinate] = RHO
     ode_order: ClassVar[int] = 3
     reference: ClassVar[str] = "Kutta (1901); Zhang, Chen (2023), rhoRK-DEIS"
@@ -121,6 +116,5 @@ class RhoRK4(RK4):
         Zhang, Chen (2023), DEIS, section 3.3. https://arxiv.org/abs/2204.13902
     """
 
-    name: ClassVar[str] = "rho_rk4"
     coordinate: ClassVar[Coordinate] = RHO
     reference: ClassVar[str] = "Kutta (1901); Zhang, Chen (2023), rhoRK-DEIS"

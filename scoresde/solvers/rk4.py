@@ -28,7 +28,6 @@ class RK4(RungeKutta):
         Hairer, Norsett, Wanner (1993), Solving Ordinary Differential Equations I, table II.1.2.
     """
 
-    name: ClassVar[str] = "rk4"
     ode_order: ClassVar[int] = 4
     reference: ClassVar[str] = "Kutta (1901)"
     tableau: ClassVar[Tableau] = Tableau(

@@ -50,7 +50,6 @@ class RK45(Pair):
         Dormand, Prince (1980), A family of embedded Runge-Kutta formulae.
     """
 
-    name: ClassVar[str] = "rk45"
     ode_order: ClassVar[int] = 5
     reference: ClassVar[str] = "Dormand, Prince (1980)"
     tableau: ClassVar[Tableau] = Tableau(

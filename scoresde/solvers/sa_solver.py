@@ -62,7 +62,6 @@ class SASolver(Multistep):
     lower_order_final: bool = False
     correct_last: bool = False
 
-    name: ClassVar[str] = "sa_solver"
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     prediction: ClassVar[str] = "data"

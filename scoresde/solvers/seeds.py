@@ -81,8 +81,6 @@ class SEEDS1(_Seeds):
         Lu et al. (2022), DPM-Solver++, eq. 17. https://arxiv.org/abs/2211.01095
     """
 
-    name: ClassVar[str] = "seeds1"
-    aliases: ClassVar[tuple[str, ...]] = ("dpm_sde_1",)
     weak_order: ClassVar[int] = 1
 
     def _moved(
@@ -110,7 +108,6 @@ class SEEDS2(_Seeds):
         Gonzalez et al. (2023), SEEDS, algorithm 2. https://arxiv.org/abs/2305.14267
     """
 
-    name: ClassVar[str] = "seeds2"
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
     stages: ClassVar[tuple[float, ...]] = (0.5,)
@@ -145,7 +142,6 @@ class SEEDS3(_Seeds):
         Gonzalez et al. (2023), SEEDS, algorithm 3. https://arxiv.org/abs/2305.14267
     """
 
-    name: ClassVar[str] = "seeds3"
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 3
     stages: ClassVar[tuple[float, ...]] = (1 / 3, 2 / 3)

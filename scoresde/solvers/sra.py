@@ -57,7 +57,6 @@ class SRA1(_StrongOrder):
         equations, table 6.3.
     """
 
-    name: ClassVar[str] = "sra1"
     reference: ClassVar[str] = "Roessler (2010), SRA1"
     stages: ClassVar[tuple[float, ...]] = (0.75,)
 
@@ -101,7 +100,6 @@ class ShARK(_StrongOrder):
         section 6. https://arxiv.org/abs/2210.17543
     """
 
-    name: ClassVar[str] = "shark"
     reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
     stages: ClassVar[tuple[float, ...]] = (5 / 6,)
 

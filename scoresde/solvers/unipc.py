@@ -17,6 +17,9 @@ from .base import StepResult
 from .exponential import History, check_prediction, frame, interpolation_weights, moments, positions, read
 from .multistep import Multistep
 from .start_up import HIGHEST
+from .variants import variants
+
+__getattr__ = variants(__name__)  # the public names of rows
 
 VARIANTS = ("bh2", "bh1", "full")
 
@@ -60,7 +63,6 @@ class UniP(Multistep):
     start_up: str = "single"
     lower_order_final: bool = False
 
-    name: ClassVar[str] = "unip"
     reference: ClassVar[str] = "Zhao et al. (2023), UniPC"
 
     def __post_init__(self) -> None:
@@ -142,7 +144,6 @@ class UniPC(UniP):
 
     correct_last: bool = False
 
-    name: ClassVar[str] = "unipc"
     looks_ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -175,104 +176,3 @@ class UniPC(UniP):
         near = history.apart(stop)
         corrected = self._integrate(x, start, stop, (stop, *near.nodes), (value, *near.values))
         return StepResult(corrected, history.push(stop, value, self.memory))
-
-
-@dataclass(frozen=True)
-class UniP2(UniP):
-    """UniP-2, see `UniP`: DPM-Solver(++) 2M.
-
-    Facts:
-        Order 2; 1 evaluation a step.
-
-    Example:
-        >>> UniP2().ode_order
-        2
-
-    References:
-        Zhao et al. (2023), UniPC, algorithm 2. https://arxiv.org/abs/2302.04867
-    """
-
-    order: int = 2
-
-    name: ClassVar[str] = "unip2"
-
-
-@dataclass(frozen=True)
-class UniP3(UniP):
-    """UniP-3, see `UniP`; with ``variant="full"`` it is DPM-Solver(++) 3M with the right second derivative.
-
-    Facts:
-        Order 3; 1 evaluation a step, 1 more at the start.
-
-    Example:
-        >>> UniP3().ode_order, UniP3().extra_evaluations
-        (3, 1)
-
-    References:
-        Zhao et al. (2023), UniPC, algorithm 2. https://arxiv.org/abs/2302.04867
-    """
-
-    order: int = 3
-
-    name: ClassVar[str] = "unip3"
-
-
-@dataclass(frozen=True)
-class UniPC1(UniPC):
-    """UniPC-1, see `UniPC`: DDIM, corrected.
-
-    Facts:
-        Order 2; 1 evaluation a step.
-
-    Example:
-        >>> UniPC1().ode_order
-        2
-
-    References:
-        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
-    """
-
-    order: int = 1
-
-    name: ClassVar[str] = "unipc1"
-
-
-@dataclass(frozen=True)
-class UniPC2(UniPC):
-    """UniPC-2, see `UniPC`: the published default for guided sampling.
-
-    Facts:
-        Order 3; 1 evaluation a step.
-
-    Example:
-        >>> UniPC2().ode_order
-        3
-
-    References:
-        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
-    """
-
-    order: int = 2
-
-    name: ClassVar[str] = "unipc2"
-    aliases: ClassVar[tuple[str, ...]] = ("unipc",)
-
-
-@dataclass(frozen=True)
-class UniPC3(UniPC):
-    """UniPC-3, see `UniPC`: the published default for unconditional sampling.
-
-    Facts:
-        Order 4; 1 evaluation a step, 2 more at the start.
-
-    Example:
-        >>> UniPC3().ode_order, UniPC3().extra_evaluations
-        (4, 2)
-
-    References:
-        Zhao et al. (2023), UniPC, algorithm 1. https://arxiv.org/abs/2302.04867
-    """
-
-    order: int = 3
-
-    name: ClassVar[str] = "unipc3"

@@ -107,9 +107,9 @@ def test_a_fitted_grid_brings_its_method() -> None:
 )
 def test_text_that_is_no_solver(text: str) -> None:
     with pytest.raises(scoresde.InvalidArgumentError):
-        scoresde.solvers.described(text)
+        scoresde.solvers.from_config(text)
 
 
 def test_every_solver_comes_back_from_its_text() -> None:
     for solver in (scoresde.solvers.UniPC(order=3, start_up="published"), scoresde.solvers.IPNDM(order=2)):
-        assert scoresde.solvers.described(repr(solver)) == solver
+        assert scoresde.solvers.from_config(repr(solver)) == solver

@@ -551,7 +551,7 @@ def test_the_grids_of_the_shipped_network_are_better_than_the_default(sde: Any, 
         end = scoresde.solve(sde, score, x, **options).x
         return float((end - exact).flatten(1).square().mean(1).sqrt().median())
 
-    method = scoresde.solvers.described(grid.method)
+    method = scoresde.solvers.from_config(grid.method)
     assert (
         median(method="auto", grid=grid) == median(method=method, grid=grid) < 0.7 * median(method=method, steps=steps)
     )

@@ -5,24 +5,17 @@ A method with fixed steps is called once a step, on the grid of `scoresde.solve`
 whole interval, cut at the times to save. The libraries are imported when they are used.
 """
 
-from .base import Backend, ODEBackend, OwnSteps
-from .scipy import METHODS as SCIPY
-from .scipy import SciPy
-from .torchdiffeq import METHODS as TORCHDIFFEQ
-from .torchdiffeq import TorchDiffEqAdams, TorchDiffEqAdaptive, TorchDiffEqFixed
-from .torchsde import METHODS as TORCHSDE
-from .torchsde import TorchSDE
+from .._lazy import homes, lazy
 
-BACKENDS: tuple[type[Backend], ...] = (*TORCHDIFFEQ, *SCIPY, *TORCHSDE)
+_MODULES = homes(
+    {
+        ".base": "Backend ODEBackend OwnSteps",
+        ".scipy": "SciPy",
+        ".torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
+        ".torchsde": "TorchSDE",
+        "..registry": "BACKENDS",
+    }
+)
 
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "ODEBackend",
-    "OwnSteps",
-    "SciPy",
-    "TorchDiffEqAdams",
-    "TorchDiffEqAdaptive",
-    "TorchDiffEqFixed",
-    "TorchSDE",
-]
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy(__name__, _MODULES)

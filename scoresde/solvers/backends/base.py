@@ -10,9 +10,8 @@ from __future__ import annotations
 import abc
 import importlib
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -23,6 +22,8 @@ from ...noise import Noise
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
 from ...sdes import Node
 from ..base import Solver, StepFailed, StepResult
+from ..variants import described_facts
+from .schemes import SCHEMES, title_of
 
 CLOCKS = {clock.name: clock for clock in (TIME, LOG_SNR, RHO)}
 
@@ -217,8 +218,6 @@ class Slope:
         return out if self.lost is None else where(self.lost, torch.zeros_like(out), out)
 
 
-_B = TypeVar("_B", bound=Backend)
-
 _DOC = r"""{library}'s ``{scheme}``{title}
 
     {about}
@@ -238,29 +237,19 @@ _DOC = r"""{library}'s ``{scheme}``{title}
     """
 
 
-def family(base: type[_B], rows: Mapping[str, Mapping[str, Any]]) -> tuple[type[_B], ...]:
-    """One class a row of a library's table: its method's name there, and what a method declares."""
-    made: list[type[_B]] = []
-    for scheme, facts in rows.items():
-        name = base.prefix + "".join(part[:1].upper() + part[1:] for part in scheme.split("_"))
-        about = " ".join((base.__doc__ or "").partition("Args:")[0].split())
-        body = {"scheme": scheme, "name": f"{base.package}:{scheme}", **facts}
-        cls = type(name, (base,), {"__module__": base.__module__, "__qualname__": name, **body})
-        cls.__doc__ = _DOC.format(
-            library=base.package,
-            scheme=scheme,
-            title=f": {facts['reference']}.",
-            about=about,
-            facts=_facts(cls),
-            reference=f"{facts['reference']}. {base.source}",
-        )
-        made.append(dataclass(frozen=True)(cls))
-        setattr(sys.modules[base.__module__], name, made[-1])  # where pickle looks for it
-    return tuple(made)
-
-
-def _facts(cls: type[Backend]) -> str:
-    """What a method declares, in words."""
-    orders = {"Order": cls.ode_order, "Weak order": cls.weak_order, "strong order": cls.strong_order}
-    known = ", ".join(f"{name} {value}" for name, value in orders.items() if isinstance(value, int | float))
-    return f"{known or 'There is no order: it changes on the way'}; {cls.evaluations} evaluations a step."
+def family(*bases: type[Backend]) -> None:
+    """One class per method of `SCHEMES`, in the module of its base, where pickle looks for it."""
+    for base in bases:
+        for scheme, facts in SCHEMES[f"{base.package}.{base.__name__}"].items():
+            name = title_of(base.package, scheme)
+            body = {"__module__": base.__module__, "__qualname__": name, "scheme": scheme, **facts}
+            made: type[Backend] = dataclass(frozen=True)(type(name, (base,), body))
+            made.__doc__ = _DOC.format(
+                library=base.package,
+                scheme=scheme,
+                title=f": {facts['reference']}.",
+                about=" ".join((base.__doc__ or "").partition("Args:")[0].split()),
+                facts=described_facts(made()),
+                reference=f"{facts['reference']}. {base.source}",
+            )
+            setattr(sys.modules[base.__module__], name, made)

@@ -30,7 +30,6 @@ class SciPy(OwnSteps):
     atol: float = 1e-3
 
     package: ClassVar[str] = "scipy"
-    prefix: ClassVar[str] = "SciPy"
     source: ClassVar[str] = (
         "Virtanen et al. (2020), SciPy 1.0. https://docs.scipy.org/doc/scipy/reference/integrate.html"
     )
@@ -116,14 +115,4 @@ class SciPyBanded(SciPyImplicit):
         return super().integrate(slope, y, u_start, u_stop)
 
 
-EXPLICIT = {
-    "RK45": {"ode_order": 5, "evaluations": 6, "reference": "Dormand, Prince (1980)"},
-    "RK23": {"ode_order": 3, "evaluations": 3, "reference": "Bogacki, Shampine (1989)"},
-    "DOP853": {"ode_order": 8, "evaluations": 12, "reference": "Hairer, Norsett, Wanner (1993), DOP853"},
-}
-IMPLICIT = {
-    "Radau": {"ode_order": 5, "evaluations": 3, "iterations": 18, "reference": "Hairer, Wanner (1996), Radau IIA"},
-    "BDF": {"evaluations": 1, "iterations": 4, "reference": "Shampine, Reichelt (1997), quasi-constant steps"},
-}
-BANDED = {"LSODA": {"evaluations": 1, "iterations": 4, "reference": "Petzold (1983), Hindmarsh (1983)"}}
-METHODS = (*family(SciPy, EXPLICIT), *family(SciPyImplicit, IMPLICIT), *family(SciPyBanded, BANDED))
+family(SciPy, SciPyImplicit, SciPyBanded)

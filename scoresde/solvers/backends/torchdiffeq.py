@@ -25,7 +25,6 @@ class _TorchDiffEq(ODEBackend):
     """What its methods share."""
 
     package: ClassVar[str] = "torchdiffeq"
-    prefix: ClassVar[str] = "TorchDiffEq"
     source: ClassVar[str] = _SOURCE
 
     def odeint(self, slope: Slope, y: Tensor, times: Tensor, **arguments: Any) -> Tensor:
@@ -114,31 +113,4 @@ class TorchDiffEqAdams(OwnSteps, _TorchDiffEq):
         return self.odeint(slope, y, times, rtol=self.tolerance, atol=self.tolerance, options=options)
 
 
-FIXED = {
-    "euler": {"ode_order": 1, "evaluations": 1, "open_end": True, "reference": "Euler (1768)"},
-    "midpoint": {"ode_order": 2, "evaluations": 2, "open_end": True, "reference": "Runge (1895)"},
-    "heun2": {"ode_order": 2, "evaluations": 2, "reference": "Heun (1900)"},
-    "heun3": {"ode_order": 3, "evaluations": 3, "open_end": True, "reference": "Heun (1900)"},
-    "rk4": {"ode_order": 4, "evaluations": 4, "reference": "Kutta (1901), the 3/8 rule"},
-}
-ADAPTIVE = {
-    "dopri8": {"ode_order": 8, "evaluations": 13, "reference": "Prince, Dormand (1981)"},
-    "dopri5": {"ode_order": 5, "evaluations": 6, "reference": "Dormand, Prince (1980)"},
-    "bosh3": {"ode_order": 3, "evaluations": 3, "reference": "Bogacki, Shampine (1989)"},
-    "fehlberg2": {"ode_order": 2, "evaluations": 2, "reference": "Fehlberg (1969), the pair 1(2)"},
-    "adaptive_heun": {"ode_order": 2, "evaluations": 1, "reference": "Heun (1900) with Euler's method"},
-}
-ADAMS = {
-    "explicit_adams": {"ode_order": 4, "evaluations": 1, "reference": "Bashforth, Adams (1883)"},
-    "implicit_adams": {
-        "ode_order": 4,
-        "evaluations": 2,
-        "batch_coupled": True,
-        "reference": "Moulton (1926), iterated from Bashforth, Adams (1883)",
-    },
-}
-METHODS = (
-    *family(TorchDiffEqFixed, FIXED),
-    *family(TorchDiffEqAdaptive, ADAPTIVE),
-    *family(TorchDiffEqAdams, ADAMS),
-)
+family(TorchDiffEqFixed, TorchDiffEqAdaptive, TorchDiffEqAdams)

@@ -28,7 +28,6 @@ class TorchSDE(Backend):
     """
 
     package: ClassVar[str] = "torchsde"
-    prefix: ClassVar[str] = "TorchSDE"
     source: ClassVar[str] = "Li et al. (2020), torchsde. https://arxiv.org/abs/2001.01328"
     stochastic: ClassVar[bool] = True
     affine: ClassVar[bool] = False
@@ -115,40 +114,4 @@ class _Path:
         return out if len(out) > 1 else out[0]
 
 
-METHODS = family(
-    TorchSDE,
-    {
-        "euler": {
-            "reading": "ito", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "data_limit": True,
-            "reference": "Maruyama (1955)",
-        },
-        "milstein": {
-            "reading": "ito", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "data_limit": True,
-            "reference": "Milstein (1974)",
-        },
-        "srk": {
-            "reading": "ito", "weak_order": 2, "strong_order": 1.5, "evaluations": 2, "data_limit": True,
-            "reference": "Roessler (2010), SRA1",
-        },
-        "heun": {
-            "reading": "stratonovich", "weak_order": 2, "strong_order": 1.0, "evaluations": 2,
-            "reference": "Burrage, Burrage, Tian (2004)",
-        },
-        "midpoint": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 2, "data_limit": True,
-            "reference": "Kloeden, Platen (1992)",
-        },
-        "euler_heun": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "data_limit": True,
-            "reference": "Roberts (2012)",
-        },
-        "log_ode": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 2, "data_limit": True,
-            "reference": "Kidger et al. (2021), torchsde's log_ode",
-        },
-        "reversible_heun": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "extra_evaluations": 1,
-            "looks_ahead": True, "reference": "Kidger et al. (2021), arXiv 2105.13493",
-        },
-    },
-)  # fmt: skip
+family(TorchSDE)

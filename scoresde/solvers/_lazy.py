@@ -1,0 +1,43 @@
+"""Names of a package that are imported when they are first used (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """``__getattr__`` and ``__dir__`` of a package.
+
+    Args:
+        package: its full name.
+        modules: the module that has each of the names, in full or relative to the package.
+
+    Example:
+        >>> lazy("scoresde.solvers", homes({".ddim": "DDIM"}))[0]("DDIM").__name__
+        'DDIM'
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(modules[name], package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names
+
+
+def homes(modules: Mapping[str, str]) -> dict[str, str]:
+    """The module of each name, from the names of each module.
+
+    Example:
+        >>> homes({".pairs": "RK23 Tsit5"})
+        {'RK23': '.pairs', 'Tsit5': '.pairs'}
+    """
+    return {name: module for module, names in modules.items() for name in names.split()}

@@ -1,0 +1,204 @@
+"""The methods, one row each: the name that `scoresde.solve` takes, the class behind it, and the options that make it.
+
+A method is registered here and nowhere else. The rows import neither torch nor NumPy, so that names can be listed, and
+misspelt ones answered, without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from string import digits
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from .backends.schemes import SCHEMES, title_of
+
+PACKAGE = __name__.rpartition(".")[0]
+
+
+class Row(NamedTuple):
+    """A method.
+
+    Fields:
+        name: what `scoresde.solve` calls it.
+        path: the module and the class, within ``scoresde.solvers``.
+        public: its name in ``scoresde.solvers``, where that is not the name of the class.
+        options: those that make it this method, where they are not the defaults of the class.
+        about: the method in one line, where it shares its class with others.
+        aliases: other names that `scoresde.solve` takes.
+
+    Example:
+        >>> BY_NAME["unipc"].title, BY_NAME["unipc"].path, dict(BY_NAME["unipc"].options)
+        ('UniPC2', 'unipc.UniPC', {'order': 2})
+    """
+
+    name: str
+    path: str
+    public: str = ""
+    options: Mapping[str, Any] = MappingProxyType({})
+    about: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """The full name of the module."""
+        return f"{PACKAGE}.{self.path.rpartition('.')[0]}"
+
+    @property
+    def cls(self) -> str:
+        """The name of the class."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def title(self) -> str:
+        """The name in ``scoresde.solvers``."""
+        return self.public or self.cls
+
+    def load(self) -> Any:
+        """The class of this name."""
+        return getattr(importlib.import_module(self.module), self.title)
+
+
+ROWS: tuple[Row, ...] = (
+    Row("pc", "predictor_corrector.PredictorCorrector"),
+    Row("euler_maruyama", "euler_maruyama.EulerMaruyama"),
+    Row("reverse_diffusion", "reverse_diffusion.ReverseDiffusion"),
+    Row("ancestral", "ancestral.Ancestral"),
+    Row("ddim_eta", "ddim_eta.DDIMEta", aliases=("euler_ancestral",)),
+    Row("dpmpp_2m_sde", "dpm_multistep_sde.DPMpp2MSDE"),
+    Row("dpmpp_3m_sde", "dpm_multistep_sde.DPMpp3MSDE"),
+    Row("dpmpp_sde", "dpmpp_sde.DPMppSDE"),
+    Row("dpmpp_2s_ancestral", "dpmpp_sde.DPMpp2SAncestral"),
+    Row("seeds1", "seeds.SEEDS1", aliases=("dpm_sde_1",)),
+    Row("seeds2", "seeds.SEEDS2"),
+    Row("seeds3", "seeds.SEEDS3"),
+    Row("sa_solver", "sa_solver.SASolver"),
+    Row("er_sde1", "er_sde.ERSDE", "ERSDE1", {"order": 1}, "ER-SDE of order 1."),
+    Row("er_sde2", "er_sde.ERSDE", "ERSDE2", {"order": 2}, "ER-SDE of order 2."),
+    Row("er_sde3", "er_sde.ERSDE", "ERSDE3", {"order": 3}, "ER-SDE of order 3."),
+    Row("heun_sde", "heun_sde.HeunSDE"),
+    Row("sra1", "sra.SRA1"),
+    Row("shark", "sra.ShARK"),
+    Row("ggf", "ggf.GGF"),
+    Row("dpmpp_sde12", "dpmpp_sde12.DPMppSDE12"),
+    Row("edm", "edm.EDM"),
+    Row("restart", "restart.Restart"),
+    Row("cas", "cas.CAS"),
+    Row("langevin", "langevin.Langevin"),
+    Row("annealed_langevin", "annealed_langevin.AnnealedLangevin", aliases=("ncsn",)),
+    Row("euler", "euler.Euler"),
+    Row("heun", "heun.Heun"),
+    Row("midpoint", "midpoint.Midpoint"),
+    Row("rk4", "rk4.RK4"),
+    Row("ddim", "ddim.DDIM"),
+    Row("dpm_2s", "dpm_singlestep.DPM2S"),
+    Row("dpm_3s", "dpm_singlestep.DPM3S"),
+    Row("dpm_2m", "dpm_multistep.DPM2M"),
+    Row("dpm_3m", "dpm_multistep.DPM3M"),
+    Row("dpmpp_2s", "dpm_singlestep.DPM2S", "DPMpp2S", {"prediction": "data"}, "DPM-Solver++ (2S)."),
+    Row("dpmpp_3s", "dpm_singlestep.DPM3S", "DPMpp3S", {"prediction": "data"}, "DPM-Solver++ (3S)."),
+    Row("dpmpp_2m", "dpm_multistep.DPM2M", "DPMpp2M", {"prediction": "data"}, "DPM-Solver++ (2M)."),
+    Row("dpmpp_3m", "dpm_multistep.DPM3M", "DPMpp3M", {"prediction": "data"}, "DPM-Solver++ (3M)."),
+    Row("unip2", "unipc.UniP", "UniP2", {"order": 2}, "UniP-2: DPM-Solver++ (2M)."),
+    Row("unip3", "unipc.UniP", "UniP3", {"order": 3}, "UniP-3: close to DPM-Solver++ (3M)."),
+    Row("unipc1", "unipc.UniPC", "UniPC1", {"order": 1}, "UniPC-1: DDIM, corrected."),
+    Row("unipc2", "unipc.UniPC", "UniPC2", {"order": 2}, "UniPC-2: published for guided sampling.", ("unipc",)),
+    Row("unipc3", "unipc.UniPC", "UniPC3", {"order": 3}, "UniPC-3: published for unconditional sampling."),
+    Row("tab2", "deis.TAB", "TAB2", {"order": 2}, "tAB-DEIS of order 2 (r = 1)."),
+    Row("tab3", "deis.TAB", "TAB3", {"order": 3}, "tAB-DEIS of order 3 (r = 2)."),
+    Row("tab4", "deis.TAB", "TAB4", {"order": 4}, "tAB-DEIS of order 4 (r = 3)."),
+    Row("rho_ab2", "deis.RhoAB", "RhoAB2", {"order": 2}, "ρAB-DEIS of order 2 (r = 1)."),
+    Row("rho_ab3", "deis.RhoAB", "RhoAB3", {"order": 3}, "ρAB-DEIS of order 3 (r = 2)."),
+    Row("rho_ab4", "deis.RhoAB", "RhoAB4", {"order": 4}, "ρAB-DEIS of order 4 (r = 3): k-diffusion's LMS.", ("lms",)),
+    Row("ipndm", "ipndm.IPNDM"),
+    Row("plms", "ipndm.PLMS"),
+    Row("rho_heun", "rho_runge_kutta.RhoHeun", aliases=("edm_heun",)),
+    Row("rho_midpoint", "rho_runge_kutta.RhoMidpoint"),
+    Row("rho_ralston", "rho_runge_kutta.RhoRalston"),
+    Row("rho_kutta3", "rho_runge_kutta.RhoKutta3"),
+    Row("rho_rk4", "rho_runge_kutta.RhoRK4"),
+    Row("res_2s", "res.RES2S"),
+    Row("res_3s", "res.RES3S"),
+    Row("rk45", "rk45.RK45"),
+    Row("rk23", "pairs.RK23"),
+    Row("tsit5", "pairs.Tsit5"),
+    Row("dop853", "pairs.DOP853"),
+    Row("dpm12", "exponential_pairs.DPM12"),
+    Row("dpm23", "exponential_pairs.DPM23"),
+    Row("erk32", "exponential_pairs.ERK32"),
+    Row("erk43", "exponential_pairs.ERK43"),
+    Row("adams", "adams.Adams"),
+    *(
+        Row(f"{package}:{scheme}", f"backends.{package}.{title_of(package, scheme)}")
+        for package, scheme in ((path.partition(".")[0], scheme) for path, table in SCHEMES.items() for scheme in table)
+    ),
+)
+BY_NAME: dict[str, Row] = {name: row for row in ROWS for name in (row.name, *row.aliases)}
+MODULES: dict[str, str] = {name: row.module for row in ROWS for name in (row.title, row.cls)}  # of public names
+_TITLES = {f"{row.module}.{row.title}": row for row in ROWS}
+_CLASSES: dict[str, list[Row]] = {}
+for _row in ROWS:
+    _CLASSES.setdefault(f"{_row.module}.{_row.cls}", []).append(_row)
+
+
+def row_at(module: str, title: str) -> Row | None:
+    """The row with a public name in a module.
+
+    Example:
+        >>> row_at("scoresde.solvers.unipc", "UniPC2").name
+        'unipc2'
+    """
+    return _TITLES.get(f"{module}.{title}")
+
+
+def rows_of(cls: type) -> list[Row]:
+    """The rows of a class; a class that is derived from it has none."""
+    return _CLASSES.get(_key(cls), [])
+
+
+def row_of(solver: Any, inherited: bool = True) -> Row | None:
+    """The row of a solver, the one with the most options if several fit; None if none of its class fits.
+
+    Args:
+        solver: the solver.
+        inherited: go by the next class above that has rows if its own has none.
+
+    Example:
+        >>> row_of(scoresde.solvers.UniPC(order=2)).name, row_of(scoresde.solvers.UniPC(order=5))
+        ('unipc2', None)
+    """
+    rows = _inherited(type(solver)) if inherited else rows_of(type(solver))
+    fitting = [row for row in rows if all(getattr(solver, name) == value for name, value in row.options.items())]
+    return max(fitting, key=lambda row: len(row.options), default=None)
+
+
+def name_of(cls: type, solver: Any = None) -> str:
+    """The name of a solver, or of a class by its public name. If no row fits, it is that of the first row of the
+    class without its number; ``"own"`` for other classes.
+
+    Example:
+        >>> [scoresde.solvers.UniPC(order=order).name for order in (2, 5)], scoresde.solvers.UniPC2.name
+        (['unipc2', 'unipc'], 'unipc2')
+    """
+    row = _declared(cls) if solver is None else row_of(solver)
+    return row.name if row else next((row.name.rstrip(digits) for row in _inherited(cls)), "own")
+
+
+def aliases_of(cls: type, solver: Any = None) -> tuple[str, ...]:
+    """Other names of a solver, or of a class by its public name."""
+    row = _declared(cls) if solver is None else row_of(solver)
+    return row.aliases if row else ()
+
+
+def _declared(cls: type) -> Row | None:
+    """The row with the public name of a class, or of the next class above it that has rows."""
+    return next((_TITLES.get(_key(each)) for each in cls.__mro__ if _key(each) in _TITLES or rows_of(each)), None)
+
+
+def _inherited(cls: type) -> list[Row]:
+    return next(filter(None, map(rows_of, cls.__mro__)), [])
+
+
+def _key(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
