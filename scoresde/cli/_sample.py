@@ -184,7 +184,7 @@ def sample(
     }
 
     def run(first: int, count: int, show: Show | None) -> Solution:
-        from ..solve import solve
+        from ..solving import solve
 
         seeds = sample_seeds(seed, first, count)
         try:

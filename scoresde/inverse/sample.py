@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import InvalidTypeError, unknown
 from ..integrate import Solution
 from ..sdes import AffineSDE
-from ..solve import solve
 from ..solvers import ParticleLog
+from ..solving import solve
 from .conditioned import event_of, process_of
 from .registry import condition, make, measured, options_of
 from .rules import RULES
