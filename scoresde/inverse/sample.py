@@ -16,7 +16,8 @@ from ..solving import solve
 from .conditioned import event_of, process_of
 from .registry import condition, make, measured, options_of
 from .rules import RULES
-from .samplers import SAMPLERS, TwistedSMC
+from .samplers import SAMPLERS
+from .samplers.twisted import TwistedSMC
 
 
 @dataclass(frozen=True, eq=False)
