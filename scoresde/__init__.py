@@ -9,93 +9,96 @@ Any forward process, any score network, any solver, through one loop:
 torch.Size([1, 2])
 """
 
-from . import (
-    discrete,
-    grids,
-    guidance,
-    inverse,
-    losses,
-    models,
-    ncsnv2,
-    nets,
-    plot,
-    presets,
-    solvers,
-    targets,
-    testing,
-    training,
-    zoo,
-)
-from .check import ScoreReport, check_score
-from .controllers import Adaptive, FixedGrid
-from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
-from .errors import (
-    CheckpointError,
-    CheckpointMismatchError,
-    CorruptCheckpointError,
-    InvalidArgumentError,
-    InvalidTypeError,
-    MaxStepsError,
-    NonFiniteError,
-    OutOfMemoryError,
-    OutputError,
-    ScoreFnError,
-    ScoreSDEError,
-    ScoreSDEWarning,
-    SolveFailedError,
-    StepSizeUnderflowError,
-    UnsafeCheckpointError,
-)
-from .fit import FittedGrid, fit_grid, fit_start
-from .grids import Grid
-from .integrate import Info, Solution, Status
-from .latents import Reconstruction, decode, encode, interpolate, reconstruct
-from .likelihood import (
-    Bound,
-    DensityProfile,
-    Dequantizer,
-    Likelihood,
-    LowerBound,
-    TruncatedNormalDequantizer,
-    UniformDequantizer,
-    VariationalDequantizer,
-    bits_per_dim,
-    chain_bound,
-    decoder_bound,
-    density_profile,
-    dequantize,
-    discrete_log_likelihood,
-    fit_control_scale,
-    log_likelihood,
-    variational_bound,
-)
-from .models import ScoreModel
-from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
-from .sdes import (
-    EDMSDE,
-    SDE,
-    VDMSDE,
-    VESDE,
-    VPSDE,
-    AffineSDE,
-    CosineVPSDE,
-    Estimate,
-    FlowSDE,
-    GaussianSDE,
-    LinearGamma,
-    Node,
-    NormalPrior,
-    ReverseSDE,
-    ShiftedGamma,
-    SigmoidVPSDE,
-    SubVPSDE,
-)
-from .simulate import simulate
-from .solve import solve
-from .solvers import Method, Solver, StepResult, methods
-from .targets import GaussianStart
-from .tilted import TiltedSamples, sample_tilted
-from .zoo import Pretrained, load, save
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import (
+        discrete,
+        grids,
+        guidance,
+        inverse,
+        losses,
+        models,
+        ncsnv2,
+        nets,
+        plot,
+        presets,
+        solvers,
+        targets,
+        testing,
+        training,
+        zoo,
+    )
+    from .check import ScoreReport, check_score
+    from .controllers import Adaptive, FixedGrid
+    from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
+    from .errors import (
+        CheckpointError,
+        CheckpointMismatchError,
+        CorruptCheckpointError,
+        InvalidArgumentError,
+        InvalidTypeError,
+        MaxStepsError,
+        NonFiniteError,
+        OutOfMemoryError,
+        OutputError,
+        ScoreFnError,
+        ScoreSDEError,
+        ScoreSDEWarning,
+        SolveFailedError,
+        StepSizeUnderflowError,
+        UnsafeCheckpointError,
+    )
+    from .fit import FittedGrid, fit_grid, fit_start
+    from .grids import Grid
+    from .integrate import Info, Solution, Status
+    from .latents import Reconstruction, decode, encode, interpolate, reconstruct
+    from .likelihood import (
+        Bound,
+        DensityProfile,
+        Dequantizer,
+        Likelihood,
+        LowerBound,
+        TruncatedNormalDequantizer,
+        UniformDequantizer,
+        VariationalDequantizer,
+        bits_per_dim,
+        chain_bound,
+        decoder_bound,
+        density_profile,
+        dequantize,
+        discrete_log_likelihood,
+        fit_control_scale,
+        log_likelihood,
+        variational_bound,
+    )
+    from .models import ScoreModel
+    from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
+    from .sdes import (
+        EDMSDE,
+        SDE,
+        VDMSDE,
+        VESDE,
+        VPSDE,
+        AffineSDE,
+        CosineVPSDE,
+        Estimate,
+        FlowSDE,
+        GaussianSDE,
+        LinearGamma,
+        Node,
+        NormalPrior,
+        ReverseSDE,
+        ShiftedGamma,
+        SigmoidVPSDE,
+        SubVPSDE,
+    )
+    from .simulation import simulate
+    from .solvers import Method, Solver, StepResult, methods
+    from .solving import solve
+    from .targets import GaussianStart
+    from .tilted import TiltedSamples, sample_tilted
+    from .zoo import Pretrained, load, save
 
 __version__ = "0.1.0"
 
@@ -203,3 +206,54 @@ __all__ = [
     "variational_bound",
     "zoo",
 ]
+
+# Where the names of `__all__` are that are not modules. Each is imported when it is first used (PEP 562), so that the
+# command line answers at once. Type checkers read the imports above; a test compares the lists.
+_HOMES = {
+    name: module
+    for module, names in {
+        "check": "ScoreReport check_score",
+        "controllers": "Adaptive FixedGrid",
+        "correctors": "Corrector LangevinCorrector MALACorrector UnderdampedCorrector",
+        "errors": "CheckpointError CheckpointMismatchError CorruptCheckpointError InvalidArgumentError "
+        "InvalidTypeError MaxStepsError NonFiniteError OutputError ScoreFnError ScoreSDEError ScoreSDEWarning "
+        "SolveFailedError StepSizeUnderflowError UnsafeCheckpointError",
+        "fit": "FittedGrid fit_grid fit_start",
+        "grids": "Grid",
+        "integrate": "Info Solution Status",
+        "latents": "Reconstruction decode encode interpolate reconstruct",
+        "likelihood": "Bound DensityProfile Dequantizer Likelihood LowerBound TruncatedNormalDequantizer "
+        "UniformDequantizer VariationalDequantizer bits_per_dim chain_bound decoder_bound density_profile dequantize "
+        "discrete_log_likelihood fit_control_scale log_likelihood variational_bound",
+        "models": "ScoreModel",
+        "noise": "BatchNoise BrownianPath CallableNoise Noise SampleNoise",
+        "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE Estimate FlowSDE GaussianSDE LinearGamma Node "
+        "NormalPrior ReverseSDE ShiftedGamma SigmoidVPSDE SubVPSDE",
+        "simulation": "simulate",
+        "solvers": "Method Solver StepResult methods",
+        "solving": "solve",
+        "targets": "GaussianStart",
+        "tilted": "TiltedSamples sample_tilted",
+        "zoo": "Pretrained load save",
+    }.items()
+    for name in names.split()
+}
+
+if not TYPE_CHECKING:  # or type checkers would take every name for one of the package
+
+    def __getattr__(name: str) -> object:
+        """Import a public name, or a module of the package, and keep it."""
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        if name in _HOMES:
+            value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        elif name.isidentifier() and not name.startswith("__") and find_spec(f"{__name__}.{name}"):
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -13,8 +13,8 @@ from ._tensors import check_number, check_state, check_times, compute_dtype
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
 from .integrate import Solution
 from .sdes import SDE, NormalPrior
-from .solve import solve
 from .solvers import Solver, make_solver
+from .solving import solve
 
 __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from .errors import InvalidArgumentError
 from .integrate import Solution
 from .sdes import AffineSDE
-from .solve import solve
 from .solvers import SMC, ParticleInfo, ParticleLog
+from .solving import solve
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,6 @@ app = typer.Typer(
     help="Solve the SDEs and ODEs of score-based generative models.",
     epilog="Exit codes: 0 done, 2 usage, 3 numerical failure, 4 output, 5 model, 75 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

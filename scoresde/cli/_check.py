@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._registries import shipped
 from ..errors import InvalidArgumentError
+from ._complete import names
 from ._data import DIGITS, check_finite, fits, read
 from ._options import make_device, make_sde, process_of
 from ._parameters import Device, Key, Process
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
 
 @command
 def check(
-    model: Annotated[str, typer.Argument(help="Name of a shipped model, or the directory of a saved one.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a shipped model, or the directory of a saved one.", autocompletion=names(shipped())
+        ),
+    ],
     data: Annotated[
         str | None,
         typer.Option(help="Clean data to denoise, samples first, floating point: a .npz, .npy or .safetensors file."),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._files import readable
+from .._registries import RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
 from ._data import Data, digest, fits, prepare, read
 from ._operators import check_operator, make_operator, parse_call
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
 METHOD = "mmps"
 SAMPLER = "dpmpp_2m_sde"  # of rules
 _NEEDY = ("exact",)  # methods that need more than a command line can say
+
+
+def methods(*tables: Iterable[str]) -> list[str]:
+    """The names that ``--inverse`` takes, of all methods or of those in some tables.
+
+    Example:
+        >>> methods(SAMPLERS) == list(SAMPLERS), "exact" in methods()
+        (True, False)
+    """
+    return [name for table in tables or (RULES, SAMPLERS) for name in table if name not in _NEEDY]
 
 
 class Problem(NamedTuple):
@@ -73,12 +84,10 @@ def problem_of(
     if inpaint is not None and (operator is not None or measurement is not None):
         raise InvalidArgumentError("`inpaint` says what is measured; leave --operator and --measurement out.")
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
+    if method not in methods():
+        raise unknown("inverse", method, methods())
     from .._tensors import check_number
-    from ..inverse import methods
 
-    known = [m.name for m in methods() if m.name not in _NEEDY]
-    if method not in known:
-        raise unknown("inverse", method, known)
     if inpaint is not None:
         mask, source = inpaint
         told, options = "inpaint", {"mask": str(mask)}
@@ -110,7 +119,6 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
     """
     from ..inverse import Measurement, condition
     from ..inverse.registry import make
-    from ..inverse.samplers import SAMPLERS
 
     operator = make_operator(problem.operator, problem.options, event)
     y = _measured(problem, operator, span)
@@ -140,8 +148,6 @@ def solves_itself(problem: Problem) -> bool:
         >>> solves_itself(problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm"))
         True
     """
-    from ..inverse.samplers import SAMPLERS
-
     return problem.method in SAMPLERS
 
 

@@ -9,9 +9,10 @@ import typer
 
 from .._files import check_target
 from ..errors import InvalidArgumentError
+from ._complete import names
 from ._data import prepare, read
 from ._inverse import centred
-from ._operators import EXAMPLES, check_operator, make_operator, parse_call
+from ._operators import EXAMPLES, OPERATORS, check_operator, make_operator, parse_call
 from ._options import sample_seeds, version
 from ._output import ARRAYS, check_extension, write_arrays
 from ._parameters import Data, DataRange, Key, Levels, Quiet
@@ -22,7 +23,13 @@ from ._run import command
 def measure(
     data: Data,
     operator: Annotated[
-        str, typer.Option(metavar="NAME[:KEY=VALUE,...]", help=f"What measures: {EXAMPLES}.", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME[:KEY=VALUE,...]",
+            help=f"What measures: {EXAMPLES}.",
+            show_default=False,
+            autocompletion=names(OPERATORS),
+        ),
     ],
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise that is added.")] = 0.0,
     index: Annotated[int, typer.Option(min=0, help="Which sample of DATA is measured.")] = 0,

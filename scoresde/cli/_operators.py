@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._files import readable
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
@@ -48,7 +48,7 @@ def check_operator(name: str, options: dict[str, Any]) -> None:
     """
     if name not in OPERATORS:
         raise unknown("operator", name, OPERATORS)
-    known = dict(list(inspect.signature(OPERATORS[name]).parameters.items())[1:])
+    known = dict(list(inspect.signature(OPERATORS[name].make).parameters.items())[1:])
     for key in options:
         if key not in known:
             raise unknown(f"option of the operator {name!r}", key, known)
@@ -68,7 +68,7 @@ def make_operator(name: str, options: dict[str, Any], event: Sequence[int]) -> L
     """
     check_operator(name, options)
     try:
-        return OPERATORS[name](tuple(event), **options)
+        return OPERATORS[name].make(tuple(event), **options)
     except (InvalidArgumentError, InvalidTypeError) as error:
         raise InvalidArgumentError(f"`operator` {name!r}: {error}") from None
 
@@ -150,15 +150,20 @@ def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> Line
     return random_projection(event, rows, seed=seed)
 
 
-OPERATORS: dict[str, Callable[..., LinearOperator]] = {
-    "inpaint": _inpaint,
-    "grey": _grey,
-    "block_average": _block_average,
-    "bicubic": _bicubic,
-    "gaussian_blur": _gaussian_blur,
-    "motion_blur": _motion_blur,
-    "random_projection": _random_projection,
+class Operator(NamedTuple):
+    """How an operator is made of the events' shape and options, and options as an example."""
+
+    make: Callable[..., LinearOperator]
+    example: str = ""
+
+
+OPERATORS: dict[str, Operator] = {
+    "inpaint": Operator(_inpaint, "mask=MASK.png"),
+    "grey": Operator(_grey),
+    "block_average": Operator(_block_average, "factor=2"),
+    "bicubic": Operator(_bicubic, "factor=2"),
+    "gaussian_blur": Operator(_gaussian_blur, "std=1"),
+    "motion_blur": Operator(_motion_blur, "length=3,angle=45"),
+    "random_projection": Operator(_random_projection, "rows=20"),
 }
-EXAMPLES = "inpaint:mask=MASK.png, grey, block_average:factor=2, bicubic:factor=2, gaussian_blur:std=1, " + (
-    "motion_blur:length=3,angle=45, random_projection:rows=20"
-)
+EXAMPLES = ", ".join(f"{name}:{row.example}".rstrip(":") for name, row in OPERATORS.items())

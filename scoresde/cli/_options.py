@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._registries import SDES
 from ..errors import InvalidArgumentError, unknown
 
 if TYPE_CHECKING:
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
     from ..solvers import Solver
     from ._batches import Show
 
-SDES = {
-    "vp": "VPSDE",
-    "ve": "VESDE",
-    "subvp": "SubVPSDE",
-    "cosine": "CosineVPSDE",
-    "sigmoid": "SigmoidVPSDE",
-    "vdm": "VDMSDE",
-    "edm": "EDMSDE",
-    "flow": "FlowSDE",
-}
 _WORDS = {"true": True, "false": False, "none": None}
 _MASK = 0xFFFFFFFF
 _SMALL = 65_536  # values a batch below which more than one thread costs more than it gains
@@ -45,9 +36,8 @@ def make_sde(name: str) -> AffineSDE:
     """
     if name not in SDES:
         raise unknown("sde", name, SDES)
-    from .. import sdes
-
-    return getattr(sdes, SDES[name])()
+    process: AffineSDE = SDES[name]()
+    return process
 
 
 def choose_method(name: str, steps: int | None, options: dict[str, Any]) -> tuple[Solver, int | None]:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ._options import SDES
+from .._registries import SDES, shipped
+from ._complete import names
 
 DATA_HELP = (
     "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images, taken by name; "
@@ -28,14 +29,23 @@ DataRange = Annotated[
     tuple[float, float],
     typer.Option(metavar="LOW HIGH", help="The model's range, where the darkest cell begins and the brightest ends."),
 ]
-Model = Annotated[str, typer.Option(help="Name of a shipped model, or the directory of a saved one.")]
+Model = Annotated[
+    str,
+    typer.Option(help="Name of a shipped model, or the directory of a saved one.", autocompletion=names(shipped())),
+]
 Process = Annotated[
     str | None,
-    typer.Option("--sde", help=f"Forward process: {', '.join(SDES)}; default the model's own, or vp if it has none."),
+    typer.Option(
+        "--sde",
+        help=f"Forward process: {', '.join(SDES)}; default the model's own, or vp if it has none.",
+        autocompletion=names(SDES),
+    ),
 ]
 Label = Annotated[int | None, typer.Option(help="Class of all samples; default none given.")]
 Seed = Annotated[int, typer.Option(min=0, help="Sample i depends on this and on i alone, not on its batch.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", autocompletion=names(("auto", "cpu", "cuda")))
+]
 Steps = Annotated[int | None, typer.Option(help="Steps of a fixed-step method; default 500 for pc, 50 for others.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adaptive method.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]

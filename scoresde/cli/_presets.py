@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._registries import PRESETS
 from ..errors import unknown
+from ._complete import names
 from ._run import command
 from ._train import CLASSIFIER
 
@@ -18,10 +20,15 @@ _COLUMNS = ("preset", "process", "predicts", "loss", "sampler", "paper")
 
 
 @command
-def presets(name: Annotated[str | None, typer.Argument(help="Print all that this preset says.")] = None) -> None:
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(help="Print all that this preset says.", autocompletion=names(PRESETS, [CLASSIFIER]))
+    ] = None,
+) -> None:
     """List the presets of `scoresde train`: published systems by name."""
+    if name is not None and name not in (*PRESETS, CLASSIFIER):
+        raise unknown("preset", name, (*PRESETS, CLASSIFIER))
     from .. import training
-    from ..presets import PRESETS
     from ..training.stream import described
 
     if name is None:
@@ -31,8 +38,6 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print all that this
             typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         typer.echo(f"{CLASSIFIER}: of noisy data, for guidance; no score network")
         return
-    if name not in (*PRESETS, CLASSIFIER):
-        raise unknown("preset", name, (*PRESETS, CLASSIFIER))
     preset = training.CLASSIFIER if name == CLASSIFIER else PRESETS[name]
     shown: dict[str, Any] = {field.name: getattr(preset, field.name) for field in fields(preset)}
     if name != CLASSIFIER:

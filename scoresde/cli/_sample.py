@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._files import check_target
+from .._registries import RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError
 from ._batches import Show, batches
-from ._inverse import METHOD, SAMPLER, posed, problem_of, solves_itself
-from ._operators import EXAMPLES
+from ._complete import names
+from ._inverse import METHOD, SAMPLER, methods, posed, problem_of, solves_itself
+from ._operators import EXAMPLES, OPERATORS
 from ._options import (
     effort,
     follow,
@@ -94,7 +96,9 @@ def sample(
     operator: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME[:KEY=VALUE,...]", help=f"What measured: {EXAMPLES}. Default: as the measurement's file says."
+            metavar="NAME[:KEY=VALUE,...]",
+            help=f"What measured: {EXAMPLES}. Default: as the measurement's file says.",
+            autocompletion=names(OPERATORS),
         ),
     ] = None,
     noise: Annotated[
@@ -108,9 +112,9 @@ def sample(
         str | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
-            help="How a measurement is used: mmps, tmpd, pigdm, dps, ddnm, diffpir, which work with any --method; or "
-            "replacement, dps_step, mcg, ddrm, ddnm_plus, twisted_smc, split_gibbs, which step by themselves. "
-            f"Default {METHOD}.",
+            help=f"How a measurement is used: {', '.join(methods(RULES))}, which work with any --method; or "
+            f"{', '.join(methods(SAMPLERS))}, which step by themselves. Default {METHOD}.",
+            autocompletion=names(methods()),
         ),
     ] = None,
     seed: Seed = 0,
@@ -185,7 +189,7 @@ def sample(
     }
 
     def run(first: int, count: int, show: Show | None) -> Solution:
-        from ..solve import solve
+        from ..solving import solve
 
         seeds = sample_seeds(seed, first, count)
         try:

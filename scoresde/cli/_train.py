@@ -13,12 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
+from .._registries import DEFAULT_PRESET as DEFAULT
+from .._registries import PRESETS
 from ..errors import InvalidArgumentError, unknown
+from ._complete import names
 from ._options import make_device, threads
 from ._run import command, stoppable
 
 LOGS = ("csv", "tensorboard")
-DEFAULT = "edm-wide"
 CLASSIFIER = "classifier"  # beside the presets, which are score networks
 
 
@@ -32,7 +34,12 @@ def train(
             "torchvision:NAME."
         ),
     ] = "digits",
-    preset: Annotated[str, typer.Option(help="What to train; see `scoresde presets`, or classifier.")] = DEFAULT,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="What to train; see `scoresde presets`, or classifier.", autocompletion=names(PRESETS, [CLASSIFIER])
+        ),
+    ] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
@@ -53,7 +60,9 @@ def train(
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(min=0, help="Steps between pictures of samples; 0 for none.")] = 1000,
-    log: Annotated[str, typer.Option(help="csv (log.csv), or tensorboard beside it.")] = "csv",
+    log: Annotated[
+        str, typer.Option(help="csv (log.csv), or tensorboard beside it.", autocompletion=names(LOGS))
+    ] = "csv",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
 ) -> None:
     """Train a network on your data.
@@ -65,12 +74,11 @@ def train(
     began = time.perf_counter()
     if log not in LOGS:
         raise unknown("log", log, LOGS)
-    from .. import training
-    from ..presets import PRESETS
-    from ..training.parallel import processes, rank_and_world
-
     if preset not in (*PRESETS, CLASSIFIER):
         raise unknown("preset", preset, (*PRESETS, CLASSIFIER))
+    from .. import training
+    from ..training.parallel import processes, rank_and_world
+
     where = make_device(device)
     changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "precision": precision, "compile": compile}
     planned = training.CLASSIFIER if preset == CLASSIFIER else PRESETS[preset].recipe

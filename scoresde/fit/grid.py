@@ -40,9 +40,9 @@ from ..errors import (
 from ..grids import Grid
 from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
-from ..solve import solve
 from ..solvers import Solver, UniPC, make_solver
 from ..solvers.config import to_text
+from ..solving import solve
 
 __all__ = ["Cost", "Errors", "FittedGrid", "fit_grid"]
 

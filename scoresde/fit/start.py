@@ -28,8 +28,8 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..integrate import Solution
 from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
-from ..solve import solve
 from ..solvers import Solver, make_solver
+from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
 

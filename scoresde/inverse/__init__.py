@@ -11,6 +11,7 @@ r"""Linear inverse problems: the data given a measurement :math:`y = Ax_0 + n`, 
   noise_std)``.
 """
 
+from ..solvers import ParticleInfo
 from .conditioned import Conditioned
 from .measurement import Measurement
 from .operators import (
@@ -31,19 +32,22 @@ from .operators import (
     random_projection,
 )
 from .registry import InverseMethod, condition, methods
-from .rules import DDNM, DPS, MMPS, TMPD, DiffPIR, Exact, Known, PiGDM, Rule
+from .rules import Known, Rule
+from .rules.ddnm import DDNM
+from .rules.diffpir import DiffPIR
+from .rules.dps import DPS
+from .rules.exact import Exact
+from .rules.mmps import MMPS
+from .rules.pigdm import PiGDM
+from .rules.tmpd import TMPD
 from .sample import PosteriorSamples, sample_posterior
-from .samplers import (
-    DDRM,
-    MCG,
-    DDNMPlus,
-    DPSStep,
-    InverseSolver,
-    ParticleInfo,
-    Replacement,
-    SplitGibbs,
-    TwistedSMC,
-)
+from .samplers import InverseSolver
+from .samplers.ddnm_plus import DDNMPlus
+from .samplers.ddrm import DDRM
+from .samplers.gradient_step import MCG, DPSStep
+from .samplers.replacement import Replacement
+from .samplers.split_gibbs import SplitGibbs
+from .samplers.twisted import TwistedSMC
 
 __all__ = [
     "DDNM",

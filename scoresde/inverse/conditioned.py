@@ -32,7 +32,7 @@ class Conditioned:
 
     Example:
         >>> from scoresde.inverse import Conditioned, Measurement
-        >>> from scoresde.inverse.rules import MMPS
+        >>> from scoresde.inverse import MMPS
         >>> sde = scoresde.VPSDE()
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
         >>> seen = Measurement(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 0.1)

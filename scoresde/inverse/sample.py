@@ -11,12 +11,13 @@ from torch import Tensor
 from ..errors import InvalidTypeError, unknown
 from ..integrate import Solution
 from ..sdes import AffineSDE
-from ..solve import solve
 from ..solvers import ParticleLog
+from ..solving import solve
 from .conditioned import event_of, process_of
 from .registry import condition, make, measured, options_of
 from .rules import RULES
-from .samplers import SAMPLERS, TwistedSMC
+from .samplers import SAMPLERS
+from .samplers.twisted import TwistedSMC
 
 
 @dataclass(frozen=True, eq=False)

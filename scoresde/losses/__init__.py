@@ -10,8 +10,16 @@ keywords, so that ``functools.partial(loss, weight="min_snr")`` is a loss. A los
   `min_snr`, `p2`, and on a chain `ddpm_simple`, `iddpm_hybrid`.
 - Bounds in nats: `likelihood_weighted`, `vdm`, `ddpm_vlb`.
 - What they are made of: `TARGETS`, `WEIGHTS`, laws of noise levels (`Times`, and `IndexLaw` for the levels of a chain).
+
+`LOSSES` has the losses of score networks by name.
 """
 
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .. import _registries
+from .._registries import Registry
 from .bounds import diffusion_at, likelihood_weighted, reconstruction, vdm
 from .chains import chain_term, ddpm_simple, ddpm_vlb, iddpm_hybrid, level_of
 from .classification import noisy_cross_entropy
@@ -45,8 +53,11 @@ from .times import (
 )
 from .weights import EDM, P2, WEIGHTS, MinSNR, Sigmoid
 
+LOSSES: Registry[Callable[..., Tensor]] = _registries.LOSSES
+
 __all__ = [
     "EDM",
+    "LOSSES",
     "P2",
     "REDUCTIONS",
     "TARGETS",

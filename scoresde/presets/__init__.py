@@ -14,28 +14,14 @@ Example:
 
 from __future__ import annotations
 
+from .. import _registries
+from .._registries import DEFAULT_PRESET as DEFAULT
+from .._registries import Registry
 from ..training import Preset
 from .bounds import OfChain, OfTime
-from .ddpm import DDPM, IDDPM
-from .edm import EDM, EDM_WIDE
-from .ncsn import NCSN, NCSNV2
 from .scaling import scaled
-from .score_sde import SCORE_SDE_SUBVP, SCORE_SDE_VE, SCORE_SDE_VP
-from .vdm import VDM
 
 __all__ = ["DEFAULT", "PRESETS", "OfChain", "OfTime", "scaled"]
 
 # By name, for `scoresde train --preset`. Yours: PRESETS["mine"] = Preset(...).
-PRESETS: dict[str, Preset] = {
-    "ncsn": NCSN,
-    "ncsnv2": NCSNV2,
-    "ddpm": DDPM,
-    "iddpm": IDDPM,
-    "score-sde-ve": SCORE_SDE_VE,
-    "score-sde-vp": SCORE_SDE_VP,
-    "score-sde-subvp": SCORE_SDE_SUBVP,
-    "vdm": VDM,
-    "edm": EDM,
-    "edm-wide": EDM_WIDE,
-}
-DEFAULT = "edm-wide"
+PRESETS: Registry[Preset] = _registries.PRESETS

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..likelihood import variational_bound
 from ..plot import image_grid
 from ..sdes import AffineSDE
-from ..solve import solve
+from ..solving import solve
 from ..thresholds import Clip
 from .trainer import Progress
 

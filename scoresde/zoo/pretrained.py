@@ -19,7 +19,7 @@ from ..integrate import Solution
 from ..models import ScoreModel, log_snr_range, within
 from ..nets import ARCHITECTURES
 from ..sdes import EDMSDE, AffineSDE
-from ..solve import solve
+from ..solving import solve
 from .config import Config, Labels
 from .processes import modules_of, to_config
 from .sampler import Sampler

@@ -23,29 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import _registries
+from .._registries import Registry
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..nets import MonotoneGamma
-from ..sdes import (
-    EDMSDE,
-    VDMSDE,
-    VESDE,
-    VPSDE,
-    AffineSDE,
-    CosineVPSDE,
-    FlowSDE,
-    LinearGamma,
-    NormalPrior,
-    ShiftedGamma,
-    SigmoidVPSDE,
-    SubVPSDE,
-)
+from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 
 __all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
 
-PROCESSES: dict[str, Callable[..., AffineSDE]] = {
-    kind.__name__: kind for kind in (VPSDE, VESDE, SubVPSDE, CosineVPSDE, SigmoidVPSDE, EDMSDE, FlowSDE, VDMSDE)
-}
+PROCESSES: Registry[Callable[..., AffineSDE]] = _registries.PROCESSES
 FUNCTIONS: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (LinearGamma, ShiftedGamma, MonotoneGamma)}
 _FLOATS = {"float32": torch.float32, "float64": torch.float64}
 _OWN = ("t_min", "t_max", "prior")  # arguments that every process has

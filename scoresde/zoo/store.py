@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .._registries import SHIPPED, shipped
 from ..errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -36,7 +37,6 @@ __all__ = ["load", "names", "save"]
 
 PART = "@process."  # before the names of tensors that are the process's; no module has a name with @
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SHIPPED = Path(__file__).parent / "weights"
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
 
 
@@ -47,7 +47,7 @@ def names() -> list[str]:
         >>> names()
         ['digits']
     """
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
+    return shipped()
 
 
 def load(

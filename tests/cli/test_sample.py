@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 from typer.testing import Result
 
 import scoresde
-from scoresde.cli._options import SDES, label_of, make_sde, parse_options, sample_seeds
+from scoresde._registries import SDES
+from scoresde.cli._options import label_of, make_sde, parse_options, sample_seeds
 from scoresde.errors import CorruptCheckpointError
 
 Run = Callable[..., Result]
@@ -174,7 +175,7 @@ def test_every_process(ddim: Run, fake: Any, name: str) -> None:
     assert result.exit_code == 0, result.output
     x = torch.from_numpy(arrays("a.npz")["x"])
     assert bool(((x[:, None] - fake.means()).abs().amax((2, 3, 4)).amin(1) < 0.4).all())
-    assert type(make_sde(name)).__name__ == SDES[name]
+    assert type(make_sde(name)) is SDES[name]
 
 
 def test_colour_and_events_that_are_no_pictures(ddim: Run, fake: Any, files: Files) -> None:

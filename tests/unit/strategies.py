@@ -22,16 +22,10 @@ from scoresde import (
     SigmoidVPSDE,
     SubVPSDE,
 )
+from scoresde._registries import SDES
 
 PROCESSES: dict[str, Callable[[], Any]] = {
-    "ve": VESDE,
-    "vp": VPSDE,
-    "sub_vp": SubVPSDE,
-    "cosine": CosineVPSDE,
-    "sigmoid": SigmoidVPSDE,
-    "vdm": VDMSDE,
-    "edm": EDMSDE,
-    "flow": FlowSDE,
+    **SDES,
     "gaussian": lambda: GaussianSDE(lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=1e-3, t_max=1.5),
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import zoo
+from scoresde._registries import SDES
 from scoresde.discrete import BetaChain, Chain, NoiseScales
 from scoresde.errors import CheckpointError, CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
 from scoresde.models import PREDICTIONS, TIME_INPUTS, ScoreModel, log_snr_range, within
@@ -69,9 +70,9 @@ def rising() -> Rising:
 
 
 PROCESSES: dict[str, Callable[[], scoresde.AffineSDE]] = {
+    **SDES,  # with their defaults, where nothing else is said below
     "vp": lambda: scoresde.VPSDE(0.2, 15.0, t_min=0.01, t_max=0.9),
     "ve": lambda: scoresde.VESDE(0.02, 40.0),
-    "subvp": scoresde.SubVPSDE,
     "cosine": lambda: scoresde.CosineVPSDE(0.01, t_max=0.99),
     "edm": lambda: scoresde.EDMSDE(0.01, 50.0, t_max=20.0),
     "flow": lambda: scoresde.FlowSDE(t_max=1.0),

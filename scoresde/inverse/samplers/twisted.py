@@ -14,7 +14,8 @@ from ...processes import Process
 from ...sdes import AffineSDE, Node
 from ...solvers import StepResult
 from ...solvers.particles import ParticleInfo, Particles, Twisted
-from ..rules import PiGDM, Rule, look
+from ..rules import Rule, look
+from ..rules.pigdm import PiGDM
 from .base import InverseSolver
 
 
