@@ -20,6 +20,7 @@ from . import (
     nets,
     plot,
     presets,
+    scores,
     solvers,
     targets,
     testing,
@@ -68,8 +69,8 @@ from .likelihood import (
     log_likelihood,
     variational_bound,
 )
-from .models import ScoreModel
 from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
+from .scores import Score, ScoreModel
 from .sdes import (
     EDMSDE,
     SDE,
@@ -143,6 +144,7 @@ __all__ = [
     "Reconstruction",
     "ReverseSDE",
     "SampleNoise",
+    "Score",
     "ScoreFnError",
     "ScoreModel",
     "ScoreReport",
@@ -192,6 +194,7 @@ __all__ = [
     "reconstruct",
     "sample_tilted",
     "save",
+    "scores",
     "simulate",
     "solve",
     "solvers",

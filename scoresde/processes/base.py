@@ -6,7 +6,7 @@ import abc
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +41,14 @@ class Process(abc.ABC):
     def diffusion(self, x: Tensor, node: Node) -> Any:
         """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
 
-    def estimate(self, x: Tensor, node: Node) -> Estimate:
-        r""":math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
+    @property
+    def estimate(self) -> Callable[[Tensor, Node], Estimate]:
+        r"""``(x, node) ->`` :math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
         raise InvalidArgumentError(f"{type(self).__name__} has no estimate of the data; take a method of its drift.")
 
-    def score(self, x: Tensor, node: Node) -> Tensor:
-        r""":math:`\nabla\log p_t(x)`, where there is a network."""
+    @property
+    def score(self) -> Callable[[Tensor, Node], Tensor]:
+        r"""``(x, node) ->`` :math:`\nabla\log p_t(x)`, where there is a network."""
         raise InvalidArgumentError(f"{type(self).__name__} has no score.")
 
     def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:

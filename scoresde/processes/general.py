@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,10 @@ class GeneralReverse(Process):
     def diffusion(self, x: Tensor, node: Node) -> Any:
         return self.eta * _g(self.sde, x, node)
 
-    def score(self, x: Tensor, node: Node) -> Tensor:
-        r""":math:`\nabla\log p_t(x)`."""
-        return self.network.score(x, node)
+    @property
+    def score(self) -> Callable[[Tensor, Node], Tensor]:
+        """That of the network."""
+        return self.network.score
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class SMC(Solver):
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
-        if not process.network.has_twist:
+        if not (process.network.traits.shift and process.network.traits.twist):
             raise InvalidArgumentError(
                 "`score_fn` must be guided for method 'smc', which weighs particles by what guides them: a "
                 "classifier_guidance or likelihood_guidance without an interval, of a known process, and nothing "
