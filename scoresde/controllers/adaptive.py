@@ -116,7 +116,7 @@ class Adaptive(Controller):
         left, target = np.abs(way), self._target(state)
         moved = state.now + np.sign(way) * np.minimum(state.h, 0.5 * left)
         if solver.coordinate.lam is not None:
-            (moved,) = on_host(process.times_at(torch.from_numpy(moved).to(device), solver.coordinate))
+            (moved,) = on_host(process.nodes.times_at(torch.from_numpy(moved).to(device), solver.coordinate))
         moved = np.minimum(np.maximum(moved, np.minimum(t, target)), np.maximum(t, target))
         near = np.abs(target - t) <= _SLIVER * _EPS * np.maximum(np.abs(t), np.abs(target))
         return np.where(near | (state.h >= left * (1 - 1e-6)), target, moved)

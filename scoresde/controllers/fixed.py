@@ -40,7 +40,7 @@ class FixedGrid(Controller):
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
         """See `Controller.first`."""
         nodes = node_list(process.sde, self.times)
-        process.count_steps(nodes)
+        process.nodes.set_grid(nodes)
         if not isinstance(nodes[0].t, Tensor):  # with a gradient, nodes inside a step are computed in the step
             solver.prepare(process, nodes)
         return nodes[1], (nodes, 2)

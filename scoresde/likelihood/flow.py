@@ -356,7 +356,7 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
     x = x.repeat(at_once, *[1] * (x.ndim - 1))
     for seed, lam in enumerate(lams.split(at_once)):
         with torch.no_grad():
-            node = process.at(lam.repeat_interleave(len(x) // at_once))
+            node = process.nodes.at(lam.repeat_interleave(len(x) // at_once))
         _judge(process, flow, x, node, at_once, seed)
     process.network.warned = flow.network.warned
 

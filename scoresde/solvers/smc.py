@@ -107,5 +107,5 @@ class SMC(Solver):
             move = expand(node.sigma * node.sigma / node.alpha, x)
             return Twisted(estimate.data, estimate.data if shift is None else estimate.data + move * shift, log_twist)
 
-        last = process.steps_left(stop) == 0
+        last = process.nodes.steps_left(stop) == 0
         return StepResult(*self._weights().step(x, look, start, stop, state, last, noise))

@@ -29,8 +29,7 @@ from ..._tensors import Scalar, check_flag, check_integer, check_times, expand, 
 from ...discrete import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
-from ...processes import Network
-from ...processes.base import node_list
+from ...processes import Network, node_list
 from ...scores import Clip
 from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
