@@ -22,6 +22,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
 from ..targets.base import Target
+from ..targets.mixture import MixtureTarget
 from .together import repeated
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
@@ -294,7 +295,7 @@ def _together(single: Tensor, base: Tensor) -> _Precisions:
 
 def _moments_of(prior: Any) -> Tensor:
     """The covariance ``(D, D)`` of a target."""
-    if not isinstance(prior, Target):
+    if not isinstance(prior, MixtureTarget):
         raise InvalidArgumentError(
             "`prior_covariance` is missing, and the prior is no target; estimate it from parameters of the prior, as "
             "torch.cov(theta.mT)."
