@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         nets,
         plot,
         presets,
+        scores,
         solvers,
         targets,
         testing,
@@ -72,8 +73,8 @@ if TYPE_CHECKING:
         log_likelihood,
         variational_bound,
     )
-    from .models import ScoreModel
     from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
+    from .scores import Score, ScoreModel
     from .sdes import (
         EDMSDE,
         SDE,
@@ -148,6 +149,7 @@ __all__ = [
     "Reconstruction",
     "ReverseSDE",
     "SampleNoise",
+    "Score",
     "ScoreFnError",
     "ScoreModel",
     "ScoreReport",
@@ -197,6 +199,7 @@ __all__ = [
     "reconstruct",
     "sample_tilted",
     "save",
+    "scores",
     "simulate",
     "solve",
     "solvers",
@@ -216,8 +219,8 @@ _HOMES = {
         "controllers": "Adaptive FixedGrid",
         "correctors": "Corrector LangevinCorrector MALACorrector UnderdampedCorrector",
         "errors": "CheckpointError CheckpointMismatchError CorruptCheckpointError InvalidArgumentError "
-        "InvalidTypeError MaxStepsError NonFiniteError OutputError ScoreFnError ScoreSDEError ScoreSDEWarning "
-        "SolveFailedError StepSizeUnderflowError UnsafeCheckpointError",
+        "InvalidTypeError MaxStepsError NonFiniteError OutOfMemoryError OutputError ScoreFnError ScoreSDEError "
+        "ScoreSDEWarning SolveFailedError StepSizeUnderflowError UnsafeCheckpointError",
         "fit": "FittedGrid fit_grid fit_start",
         "grids": "Grid",
         "integrate": "Info Solution Status",
@@ -225,8 +228,8 @@ _HOMES = {
         "likelihood": "Bound DensityProfile Dequantizer Likelihood LowerBound TruncatedNormalDequantizer "
         "UniformDequantizer VariationalDequantizer bits_per_dim chain_bound decoder_bound density_profile dequantize "
         "discrete_log_likelihood fit_control_scale log_likelihood variational_bound",
-        "models": "ScoreModel",
         "noise": "BatchNoise BrownianPath CallableNoise Noise SampleNoise",
+        "scores": "Score ScoreModel",
         "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE Estimate FlowSDE GaussianSDE LinearGamma Node "
         "NormalPrior ReverseSDE ShiftedGamma SigmoidVPSDE SubVPSDE",
         "simulation": "simulate",

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._signatures import accepts
 from ._tensors import check_number
 from .errors import InvalidArgumentError, InvalidTypeError
-from .sdes import AffineSDE
+from .scores import Score
+from .sdes import SDE, AffineSDE
 from .solvers import Solver
 
 DEFAULT_TOLERANCE = 1e-3
 
 
-def check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[float, float]) -> None:
+def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[float, float]) -> None:
     noisy, clean = max(times), min(times)
     with torch.no_grad():
         nodes = sde.nodes(torch.tensor([noisy, clean], dtype=torch.float64))
     alpha, sigma = float(nodes.alpha[0]), float(nodes.sigma[1])
     if alpha < torch.finfo(torch.float32).tiny:
-        if not getattr(score_fn, "has_noise_limit", False):
+        if not score_fn.traits.noise_limit:
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data, and rho, "
                 f"log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction told t or "
@@ -46,14 +46,14 @@ def check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[flo
         )
 
 
-def context_of(context: Any, score_fn: Any, batch: int, device: torch.device) -> dict[str, Tensor]:
+def context_of(context: Any, score_fn: Score, batch: int, device: torch.device) -> dict[str, Tensor]:
     if context is not None and not isinstance(context, Mapping):
         raise InvalidTypeError(f"`context` must be a mapping from names to tensors, got {type(context).__name__}.")
     checked = {}
     for name, value in (context or {}).items():
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {name!r}.")
-        if name in ("x", "t", "node") or not accepts(score_fn, name):
+        if name in ("x", "t", "node") or not score_fn.accepts(name):
             raise InvalidArgumentError(
                 f"`context` must have names that the score function takes besides x and t, got {name!r}."
             )
@@ -111,22 +111,22 @@ def device_of(device: Any, default: torch.device) -> torch.device:
     return where
 
 
-def check_made_for(sde: AffineSDE, score_fn: Any) -> None:
+def check_made_for(sde: SDE, score_fn: Score) -> None:
     """Refuse a score function of another process."""
-    own = getattr(score_fn, "sde", None)
-    if isinstance(own, AffineSDE) and not sde.same_schedule(own):
+    own = score_fn.traits.sde
+    if own is not None and not (isinstance(sde, AffineSDE) and sde.same_schedule(own)):
         raise InvalidArgumentError(
             f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
             f"ScoreModel(net, sde, …)."
         )
 
 
-def check_events(score_fn: Any, x: Tensor) -> None:
+def check_events(score_fn: Score, x: Tensor) -> None:
     """Refuse events that have no size, or another shape than those of the score function."""
-    event = getattr(score_fn, "event_shape", None)
-    if event is not None and tuple(x.shape[1:]) != tuple(event):
+    event = score_fn.traits.event_shape
+    if event is not None and tuple(x.shape[1:]) != event:
         raise InvalidArgumentError(
-            f"The score function is for events of shape {tuple(event)}, got events of shape {tuple(x.shape[1:])}."
+            f"The score function is for events of shape {event}, got events of shape {tuple(x.shape[1:])}."
         )
     if not all(x.shape[1:]):
         raise InvalidArgumentError(f"Events of shape {tuple(x.shape[1:])} have no numbers, and no density.")

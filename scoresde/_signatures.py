@@ -19,12 +19,6 @@ def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
         return None
 
 
-def offers_estimates(score_fn: Any) -> bool:
-    """Whether a score function has the method ``estimate(x, node, **context)``; another one of that name is its own."""
-    method = getattr(score_fn, "estimate", None)
-    return callable(method) and "node" in (parameters(method) or {})
-
-
 def accepts(function: Any, name: str) -> bool:
     """Whether ``function(..., name=value)`` is possible, as far as can be seen; True if it cannot be seen.
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._signatures import accepts
 from ._tensors import check_integer, check_state, compute_dtype
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from .noise import check_seed
+from .scores import as_score
 from .sdes import AffineSDE, Node
 
 _VALUES = 8192  # numbers a noise level that the errors are averaged over, at least
@@ -196,14 +196,13 @@ def check_score(
     """
     if not isinstance(sde, AffineSDE):
         raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}.")
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    score = as_score(score_fn)
     check_state("data", data)
     check_integer("levels", levels, low=1)
     if len(data) < 2 or not bool(torch.isfinite(data).all()):
         raise InvalidArgumentError("`data` must have at least 2 samples, all finite.")
     for name, value in (context or {}).items():
-        if not accepts(score_fn, name):
+        if not score.accepts(name):
             raise InvalidArgumentError(f"The score function takes no context {name!r}.")
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(data):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

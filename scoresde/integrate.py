@@ -246,118 +246,243 @@ def integrate(
         StepSizeUnderflowError: the tolerance asks for steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
-    start = controller.start(process, x)
-    t = number(start.t)
-    ledger = _Ledger(x, t)
-    first_t = ledger.t.copy()
-    solver_state = solver.init(process, x, start)
-    ledger.nfe += process.network.calls
-    stop: Node | None
-    stop, control = controller.first(process, solver, x, start, solver_state)
-    if recorder is not None:
-        recorder.record(t, x)
-    alive: np.ndarray | None = None  # None: all samples of the loop
-    look_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
-    step = 0
-    while stop is not None:
-        if max_steps is not None and step >= max_steps:
-            ledger.close_all(Status.MAX_STEPS)
+    loop = _Loop(process, solver, controller, x, noise, recorder, throw)
+    while loop.stop is not None:
+        if max_steps is not None and loop.step >= max_steps:
+            loop.ledger.close_all(Status.MAX_STEPS)
             break
-        calls = process.network.calls
+        # step
         try:
-            result = solver.step(process, x, start, stop, solver_state, noise)
-        except StepFailed as failure:  # a library gave up, and with it the whole batch
-            ledger.account(process.network.calls - calls, False, t)
-            ledger.close(as_array(failure.samples), _STATUS[type(failure.error)])
-            ledger.close_all(Status.STOPPED)
-            if throw:
-                failure.error.partial = _solution(process, ledger, x, step, recorder)
-                raise failure.error from failure.__cause__
+            result = solver.step(loop.process, loop.x, loop.start, loop.stop, loop.memory, loop.noise)
+        except StepFailed as failure:
+            loop.give_up(failure)
             break
-        if not isinstance(result, StepResult) or result.x.shape != x.shape:
-            raise InvalidArgumentError(
-                f"The solver {solver.name!r} must return a StepResult with x of shape {tuple(x.shape)}, got "
-                f"{tuple(result.x.shape) if isinstance(result, StepResult) else type(result).__name__}."
-            )
-        decision = controller.adapt(process, solver, x, start, stop, result, control)
-        step += 1
-        before, left = x, t
-        accept: bool | np.ndarray = as_array(decision.accept)
-        x, solver_state = _advance(accept, alive, result, x, solver_state)
-        start, stop, control = decision.start, decision.stop, decision.state
-        t = number(start.t)
-        ledger.account(process.network.calls - calls, accept, t)
-        bad = as_array(decision.non_finite)
-        if accept is True and (step % look_every == 0 or stop is None) and not math.isfinite(float(x.detach().sum())):
-            bad = as_array(~row_finite(x))
-            x = where(bad, before, x)
-        changed = ledger.close(bad, Status.NON_FINITE)
-        if changed and accept is True:
-            ledger.undo(t, left)
-        if changed and throw:
-            raise _non_finite(process, ledger, step, t, x, recorder)
-        changed |= ledger.close(as_array(decision.done), Status.SUCCESS)
-        underflow = ledger.close(as_array(decision.underflow), Status.STEP_UNDERFLOW)
-        if underflow and throw:
+        # judge: accept, move, close what has failed or arrived
+        moved = loop.judge(loop.stop, result)
+        if moved is None:
             break
-        if solver.lands and stop is not None:
-            landed, ends = controller.land(process, solver, x, start, stop, solver_state, noise, control)
-            landed = landed & ledger.running
-            if landed.any():
-                _record(ledger, x, t, accept, recorder)  # what the landing leaves behind
-                here = torch.from_numpy(landed).to(x.device)
-                x, start = where(here, ends, x), either(here, stop, start)
-                t = number(start.t)
-                ledger.account(0, landed, t, landed)
-                changed |= ledger.close(landed, Status.SUCCESS)
-                accept = landed
-        _record(ledger, x, t, accept, recorder)
-        if callback is not None and _is_true(callback(_info(ledger, x, t, step))):
-            if stop is not None:
-                ledger.close_all(Status.STOPPED)
+        if solver.lands and loop.stop is not None:
+            moved = loop.land(loop.stop, moved)
+        # save, call back, show
+        loop.record(moved)
+        if callback is not None and loop.stopped(callback):
             break
         if progress is not None:
-            _show(progress, ledger, first_t, controller, step)
-        if changed or underflow:
-            running = ledger.running
-            if not running.any():
-                break
-            alive = running
-            if compact:
-                ledger.x = ledger.whole(x)
-                ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(x.device)
-                process, noise = process.take(keep), noise.take(keep)
-                x, solver_state, alive = x[keep], take(solver_state, keep), None
-                if isinstance(t, Tensor):
-                    start, control = some(start, keep), take(control, keep)
-                    stop = None if stop is None else some(stop, keep)
-    if stop is None:
-        ledger.close_all(Status.SUCCESS)
-    advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
-    return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up; raise it, {advice}")
+            loop.show(progress)
+        # leave out what has finished
+        if loop.changed and not loop.drop(compact):
+            break
+    return loop.finish(f"max_steps={max_steps} is used up")
 
 
-def _record(ledger: _Ledger, x: Tensor, t: float | Tensor, moved: bool | np.ndarray, recorder: Recorder | None) -> None:
-    """Keep the states after a move."""
-    if recorder is not None:
-        times, whole = _seen(ledger, x, t)
-        recorder.record(times, whole, _moved(ledger, moved))
+class _Loop:
+    """One solve: the samples that are still in the loop, and the stages of a step.
 
+    Attributes:
+        x, start, stop: the state of the samples in the loop, where they are, and where the next step ends; None when
+            all have arrived.
+        memory, control: the solver's state and the controller's.
+        alive: which of the samples in the loop are under way; None for all.
+        changed: whether a sample has left since the batch was last cut.
+    """
 
-def _info(ledger: _Ledger, x: Tensor, t: float | Tensor, step: int) -> Info:
-    """What a callback is told."""
-    times, whole = _seen(ledger, x, t)
-    return Info(step, times, whole.clone(), torch.from_numpy(ledger.nfe.copy()))
+    def __init__(
+        self,
+        process: Process,
+        solver: Solver,
+        controller: Controller,
+        x: Tensor,
+        noise: Noise,
+        recorder: Recorder | None,
+        throw: bool,
+    ) -> None:
+        self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
+        self.recorder, self.throw = recorder, throw
+        self.x, self.start = x, controller.start(process, x)
+        self.t = number(self.start.t)
+        self.ledger = _Ledger(x, self.t)
+        self.first_t = self.ledger.t.copy()
+        self.memory = solver.init(process, x, self.start)
+        self.calls = process.network.calls
+        self.ledger.nfe += self.calls
+        self.stop: Node | None
+        self.stop, self.control = controller.first(process, solver, x, self.start, self.memory)
+        self.alive: np.ndarray | None = None
+        self.changed = False
+        self.step = 0
+        self.check_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
+        if recorder is not None:
+            recorder.record(self.t, x)
 
+    def used(self) -> int:
+        """Evaluations since this was last asked for."""
+        before, self.calls = self.calls, self.process.network.calls
+        return self.calls - before
 
-def _seen(ledger: _Ledger, x: Tensor, t: float | Tensor) -> tuple[float | Tensor, Tensor]:
-    """Times and states of the whole batch; a failed sample has no state at later times."""
-    ledger.flush()
-    whole = ledger.whole(x)
-    lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
-    if lost.any():
-        whole = where(lost, torch.full_like(whole, torch.nan), whole)
-    return torch.from_numpy(ledger.t.copy()) if isinstance(t, Tensor) else t, whole
+    def give_up(self, failure: StepFailed) -> None:
+        """Close the whole batch, as a library has failed with it."""
+        self.ledger.account(self.used(), False, self.t)
+        self.ledger.close(as_array(failure.samples), _STATUS[type(failure.error)])
+        self.ledger.close_all(Status.STOPPED)
+        if self.throw:
+            failure.error.partial = self.solution()
+            raise failure.error from failure.__cause__
+
+    def judge(self, stop: Node, result: StepResult) -> bool | np.ndarray | None:
+        """Which samples have moved: the controller accepts, samples move on, and those that fail or arrive are closed.
+        None where a step size underflowed, which is an error."""
+        if not isinstance(result, StepResult) or result.x.shape != self.x.shape:
+            raise InvalidArgumentError(
+                f"The solver {self.solver.name!r} must return a StepResult with x of shape {tuple(self.x.shape)}, got "
+                f"{tuple(result.x.shape) if isinstance(result, StepResult) else type(result).__name__}."
+            )
+        ledger = self.ledger
+        decision = self.controller.adapt(self.process, self.solver, self.x, self.start, stop, result, self.control)
+        accept, done, bad, tiny = decision.masks()
+        self.step += 1
+        before, left = self.x, self.t
+        self.x, self.memory = _advance(accept, self.alive, result, self.x, self.memory)
+        self.start, self.stop, self.control = decision.start, decision.stop, decision.state
+        self.t = number(self.start.t)
+        ledger.account(self.used(), accept, self.t)
+        # what is not finite did not move
+        due = self.step % self.check_every == 0 or self.stop is None
+        if accept is True and due and not math.isfinite(float(self.x.detach().sum())):
+            bad = as_array(~row_finite(self.x))
+            self.x = where(bad, before, self.x)
+        failed = ledger.close(bad, Status.NON_FINITE)
+        if failed and accept is True:
+            ledger.undo(self.t, left)
+        if failed and self.throw:
+            raise self._non_finite()
+        arrived = ledger.close(done, Status.SUCCESS)
+        underflow = ledger.close(tiny, Status.STEP_UNDERFLOW)
+        self.changed = failed or arrived or underflow
+        return None if underflow and self.throw else accept
+
+    def land(self, stop: Node, moved: bool | np.ndarray) -> bool | np.ndarray:
+        """Samples that can go to the end without another evaluation do. Returns which have moved last."""
+        landed, ends = self.controller.land(
+            self.process, self.solver, self.x, self.start, stop, self.memory, self.noise, self.control
+        )
+        landed = landed & self.ledger.running
+        if not landed.any():
+            return moved
+        self.record(moved)  # what the landing leaves behind
+        here = torch.from_numpy(landed).to(self.x.device)
+        self.x, self.start = where(here, ends, self.x), either(here, stop, self.start)
+        self.t = number(self.start.t)
+        self.ledger.account(0, landed, self.t, landed)
+        self.changed |= self.ledger.close(landed, Status.SUCCESS)
+        return landed
+
+    def record(self, moved: bool | np.ndarray) -> None:
+        """Keep the states after a move."""
+        if self.recorder is not None:
+            times, whole = self._seen()
+            self.recorder.record(times, whole, _moved(self.ledger, moved))
+
+    def stopped(self, callback: Callable[[Info], Any]) -> bool:
+        """Call back; returns whether that ends the solve."""
+        times, whole = self._seen()
+        info = Info(self.step, times, whole.clone(), torch.from_numpy(self.ledger.nfe.copy()))
+        if not _is_true(callback(info)):
+            return False
+        if self.stop is not None:
+            self.ledger.close_all(Status.STOPPED)
+        return True
+
+    def _seen(self) -> tuple[float | Tensor, Tensor]:
+        """Times and states of the whole batch; a failed sample has no state at later times."""
+        ledger = self.ledger
+        ledger.flush()
+        whole = ledger.whole(self.x)
+        lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
+        if lost.any():
+            whole = where(lost, torch.full_like(whole, torch.nan), whole)
+        return torch.from_numpy(ledger.t.copy()) if isinstance(self.t, Tensor) else self.t, whole
+
+    def show(self, progress: tqdm) -> None:
+        """Move the bar to the mean share of the way that samples have gone."""
+        self.ledger.flush()
+        share = self.controller.share(self.step, self.first_t, self.ledger.t)
+        progress.update(progress.total * share - progress.n)
+
+    def drop(self, compact: bool) -> bool:
+        """Leave out the samples that have finished, if the batch may be cut. Returns whether any are under way."""
+        ledger, running = self.ledger, self.ledger.running
+        if not running.any():
+            return False
+        self.alive = running
+        if compact:
+            ledger.x = ledger.whole(self.x)
+            ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(self.x.device)
+            self.process, self.noise = self.process.take(keep), self.noise.take(keep)
+            self.x, self.memory, self.alive = self.x[keep], take(self.memory, keep), None
+            if isinstance(self.t, Tensor):
+                self.start, self.control = some(self.start, keep), take(self.control, keep)
+                self.stop = None if self.stop is None else some(self.stop, keep)
+        return True
+
+    def _non_finite(self) -> NonFiniteError:
+        ledger, t = self.ledger, self.t
+        bad = ledger.status[ledger.rows] == Status.NON_FINITE
+        rows = ledger.rows[bad].tolist()
+        seen = self.process.network.last
+        score = any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad))
+        time = float(as_array(t)[bad][0] if isinstance(t, Tensor) else t)
+        what, hint = _NON_FINITE["score" if score else "state"]
+        ledger.close_all(Status.STOPPED)
+        return NonFiniteError(
+            f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {self.step}, t={time:.6g}; "
+            f"{hint}, or pass throw=False to let the other samples finish.",
+            stage="score" if score else "state",
+            step=self.step,
+            t=time,
+            indices=rows[:5],
+            partial=self.solution(),
+        )
+
+    def solution(self) -> Solution:
+        ledger = self.ledger
+        ledger.flush()
+        final = ledger.whole(self.x)
+        failed = np.isin(ledger.status, (Status.NON_FINITE, Status.STEP_UNDERFLOW, Status.MAX_STEPS))
+        if failed.any():
+            final = where(failed, torch.full_like(final, torch.nan), final)
+        ts, xs = self.recorder.result(final) if self.recorder is not None else (None, None)
+        return Solution(
+            x=final,
+            t=torch.from_numpy(ledger.t),
+            nfe=torch.from_numpy(ledger.nfe),
+            steps=self.step,
+            accepted=torch.from_numpy(ledger.accepted),
+            rejected=torch.from_numpy(ledger.rejected),
+            evaluations=self.process.network.calls,
+            status=torch.from_numpy(ledger.status),
+            ts=ts,
+            xs=xs,
+        )
+
+    def finish(self, limit: str) -> Solution:
+        """The solution, or the error of samples that did not arrive."""
+        ledger = self.ledger
+        if self.stop is None:
+            ledger.close_all(Status.SUCCESS)
+        for status, error in _FAILURES.items() if self.throw else ():
+            rows = (ledger.status == status).nonzero()[0].tolist()
+            if not rows:
+                continue
+            advice = "take fewer steps" if isinstance(self.controller, FixedGrid) else "loosen rtol and atol"
+            reason = f"{limit}; raise it, {advice}" if status is Status.MAX_STEPS else _UNDERFLOW
+            ledger.close_all(Status.STOPPED)
+            raise error(
+                f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
+                f"t={float(ledger.t[rows[0]]):.6g} after {self.step} steps: {reason}, or pass throw=False to let the "
+                "others finish.",
+                partial=self.solution(),
+            )
+        return self.solution()
 
 
 def _is_true(value: Any) -> bool:
@@ -390,48 +515,6 @@ def _moved(ledger: _Ledger, accept: bool | np.ndarray) -> Tensor | None:
     return torch.from_numpy(moved)
 
 
-def _show(progress: Any, ledger: _Ledger, first_t: np.ndarray, controller: Any, step: int) -> None:
-    """Move the bar to the mean share of the way that samples have gone."""
-    ledger.flush()
-    if hasattr(controller, "steps"):
-        share = step / controller.steps
-    else:
-        share = float(((ledger.t - first_t) / (controller.targets[-1] - first_t)).mean()) if len(first_t) else 1.0
-    progress.update(progress.total * share - progress.n)
-
-
-def _non_finite(
-    process: Process, ledger: _Ledger, step: int, t: float | Tensor, x: Tensor, recorder: Recorder | None
-) -> NonFiniteError:
-    bad = ledger.status[ledger.rows] == Status.NON_FINITE
-    rows = ledger.rows[bad].tolist()
-    seen = process.network.last
-    stage = "score" if any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad)) else "state"
-    time = float(as_array(t)[bad][0] if isinstance(t, Tensor) else t)
-    what = (
-        "The score function returned NaN or infinity"
-        if stage == "score"
-        else "The state became NaN or infinite, though the score was finite"
-    )
-    hint = (
-        "check the network at this time (scoresde.check_score)"
-        if stage == "score"
-        else "take more steps, or a method with smaller error"
-    )
-    ledger.close_all(Status.STOPPED)
-    partial = _solution(process, ledger, x, step, recorder)
-    return NonFiniteError(
-        f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {step}, t={time:.6g}; {hint}, "
-        f"or pass throw=False "
-        "to let the other samples finish.",
-        stage=stage,
-        step=step,
-        t=time,
-        indices=rows[:5],
-        partial=partial,
-    )
-
-
 _STATUS: dict[type[ScoreSDEError], Status] = {
     NonFiniteError: Status.NON_FINITE,
     MaxStepsError: Status.MAX_STEPS,
@@ -442,55 +525,16 @@ _FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
     Status.STEP_UNDERFLOW: StepSizeUnderflowError,
 }
 _UNDERFLOW = "the step size fell below what the clock resolves; loosen rtol and atol, use float64"
-
-
-def _solution(process: Process, ledger: _Ledger, x: Tensor, step: int, recorder: Recorder | None) -> Solution:
-    ledger.flush()
-    final = ledger.whole(x)
-    failed = (
-        (ledger.status == Status.NON_FINITE)
-        | (ledger.status == Status.STEP_UNDERFLOW)
-        | (ledger.status == Status.MAX_STEPS)
-    )
-    if failed.any():
-        final = where(failed, torch.full_like(final, torch.nan), final)
-    ts, xs = recorder.result(final) if recorder is not None else (None, None)
-    return Solution(
-        final,
-        torch.from_numpy(ledger.t),
-        torch.from_numpy(ledger.nfe),
-        step,
-        torch.from_numpy(ledger.accepted),
-        torch.from_numpy(ledger.rejected),
-        process.network.calls,
-        torch.from_numpy(ledger.status),
-        ts,
-        xs,
-    )
-
-
-def _finish(
-    process: Process,
-    ledger: _Ledger,
-    x: Tensor,
-    step: int,
-    recorder: Recorder | None,
-    throw: bool,
-    limit: str,
-) -> Solution:
-    if throw:
-        for status, error in _FAILURES.items():
-            rows = (ledger.status == status).nonzero()[0].tolist()
-            if rows:
-                ledger.close_all(Status.STOPPED)
-                raise error(
-                    f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
-                    f"t={float(ledger.t[rows[0]]):.6g} after "
-                    f"{step} steps: {limit if status is Status.MAX_STEPS else _UNDERFLOW}, "
-                    "or pass throw=False to let the others finish.",
-                    partial=_solution(process, ledger, x, step, recorder),
-                )
-    return _solution(process, ledger, x, step, recorder)
+_NON_FINITE = {
+    "score": (
+        "The score function returned NaN or infinity",
+        "check the network at this time (scoresde.check_score)",
+    ),
+    "state": (
+        "The state became NaN or infinite, though the score was finite",
+        "take more steps, or a method with smaller error",
+    ),
+}
 
 
 __all__ = ["Info", "Recorder", "Solution", "Status", "integrate"]

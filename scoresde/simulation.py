@@ -105,10 +105,14 @@ def simulate(
     with torch.no_grad():
         if isinstance(sde, AffineSDE) and t_start is None:
             x, _ = sde.perturb(x, start, source.normal(x))
-        process = ForwardProcess(sde, Network(None))  # type: ignore[arg-type]
+        process = ForwardProcess(sde, Network(_no_score))
         solution = integrate(process, solver, FixedGrid(times), x, source, recorder=recorder)
     xs = None if solution.xs is None else solution.xs.to(x0.dtype)
     return replace(solution, x=solution.x.to(x0.dtype), xs=xs)
+
+
+def _no_score(x: Tensor, t: Tensor) -> Tensor:
+    raise InvalidArgumentError("A process that runs forwards has no score.")
 
 
 def _solver(sde: SDE, method: str | Solver | None) -> Solver:

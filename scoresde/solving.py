@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import check_limits, context_of, device_of, memory_note, tolerances
+from ._arguments import check_limits, check_made_for, context_of, device_of, memory_note, tolerances
 from ._tensors import (
     check_dtype,
     check_integer,
@@ -36,6 +36,7 @@ from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
+from .scores import Score, as_score
 from .sdes import SDE, AffineSDE
 from .solvers import Solver, choose, described, drift_methods, make_solver
 from .targets import GaussianStart
@@ -150,11 +151,7 @@ def solve(
     """
     if not isinstance(sde, SDE):
         raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
-    if not callable(score_fn):
-        raise InvalidTypeError(
-            f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; targets and loaded "
-            f"networks give one by .score(sde)."
-        )
+    score = as_score(score_fn)
     if callback is not None and not callable(callback):
         raise InvalidTypeError(f"`callback` must be callable as callback(info), got {callback!r}.")
     if denoise and not isinstance(sde, AffineSDE):
@@ -170,15 +167,15 @@ def solve(
         solver, steps = _chosen(sde, steps, grid, given_grid, solver_options)
     else:
         solver = make_solver(method, solver_options, _parameters())
-    _check_fit(sde, score_fn, solver, times, stochasticity, rtol, atol, steps, grid)
+    _check_fit(sde, score, solver, times, stochasticity, rtol, atol, steps, grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
-            sde, score_fn, x, first, shape, dtype, device, seed, seeds, generator, noise
+            sde, score.traits.event_shape, x, first, shape, dtype, device, seed, seeds, generator, noise
         )
         if start is not None and start.t != sde.t_max:
             state = start.state(state)
-        network = Network(score_fn, context_of(context, score_fn, len(state), state.device))
+        network = Network(score, context_of(context, score, len(state), state.device))
         saved = _save_at(save_at, sde, times)
         nodes = torch.zeros(0, dtype=torch.float64)
         if not solver.adaptive and not solver.own_steps:
@@ -201,9 +198,7 @@ def solve(
                 controller,
                 state,
                 source,
-                compact=bool(getattr(score_fn, "rowwise", False))
-                and not source.whole_batch
-                and not solver.batch_coupled,
+                compact=score.traits.rowwise and not source.whole_batch and not solver.batch_coupled,
                 recorder=recorder,
                 callback=callback,
                 progress=bar,
@@ -279,7 +274,7 @@ def _chosen(
 
 def _check_fit(
     sde: SDE,
-    score_fn: Any,
+    score: Score,
     solver: Solver,
     times: tuple[float, float],
     stochasticity: Any,
@@ -298,12 +293,7 @@ def _check_fit(
             f"method={name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try 'euler_maruyama' or "
             f"'heun'."
         )
-    model_sde = getattr(score_fn, "sde", None)
-    if isinstance(model_sde, AffineSDE) and not (isinstance(sde, AffineSDE) and sde.same_schedule(model_sde)):
-        raise InvalidArgumentError(
-            f"`score_fn` was made for {model_sde!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
-            f"ScoreModel(net, sde, …)."
-        )
+    check_made_for(sde, score)
     if start < end and solver.stochastic:
         raise InvalidArgumentError(
             f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. "
@@ -334,12 +324,12 @@ def _check_fit(
                     f"method such as 'rk45'."
                 )
     if isinstance(sde, AffineSDE) and start != end:
-        check_limits(sde, score_fn, solver, times)
+        check_limits(sde, score, solver, times)
 
 
 def _initial(
     sde: SDE,
-    score_fn: Any,
+    event_shape: tuple[int, ...] | None,
     x: Any,
     first: float,
     shape: Any,
@@ -351,7 +341,6 @@ def _initial(
     noise: Any,
 ) -> tuple[Tensor, Noise, torch.dtype]:
     """The state at the start in its compute dtype, the noise source, and the dtype to return."""
-    event_shape = getattr(score_fn, "event_shape", None)
     if dtype is not None:
         check_dtype("dtype", dtype)
     if x is not None:
@@ -370,10 +359,9 @@ def _initial(
             )
         full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
         where = device_of(device, torch.get_default_device())
-    if event_shape is not None and full[1:] != tuple(event_shape):
+    if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
-            f"The score function is for events of shape {tuple(event_shape)}, but the state is {full}, with events "
-            f"{full[1:]}."
+            f"The score function is for events of shape {event_shape}, but the state is {full}, with events {full[1:]}."
         )
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=where, batch=full[0])
     compute = compute_dtype(out_dtype)

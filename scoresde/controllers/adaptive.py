@@ -116,7 +116,7 @@ class Adaptive(Controller):
         left, target = np.abs(way), self._target(state)
         moved = state.now + np.sign(way) * np.minimum(state.h, 0.5 * left)
         if solver.coordinate.lam is not None:
-            (moved,) = on_host(process.times_at(torch.from_numpy(moved).to(device), solver.coordinate))
+            (moved,) = on_host(process.nodes.times_at(torch.from_numpy(moved).to(device), solver.coordinate))
         moved = np.minimum(np.maximum(moved, np.minimum(t, target)), np.maximum(t, target))
         near = np.abs(target - t) <= _SLIVER * _EPS * np.maximum(np.abs(t), np.abs(target))
         return np.where(near | (state.h >= left * (1 - 1e-6)), target, moved)
@@ -129,6 +129,7 @@ class Adaptive(Controller):
             raise InvalidArgumentError(
                 f"The solver {solver.name!r} is adaptive, but its step returned no error estimate."
             )
+        # error norms, times and clocks come to the host in one transfer
         values, powers, used, usable, factors = _estimates(result.error, solver)
         scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
         ratios = rms(values / scale[:, None], 2)
@@ -137,24 +138,22 @@ class Adaptive(Controller):
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
         if solver.many < math.inf:
             norms = norms * np.sqrt(np.maximum((state.taken + 1) / solver.many, 1.0))[:, None]
+
+        # accept what meets the tolerance
         error, p = norms[np.arange(len(t)), used], powers[used]
         finite = np.isfinite(error) & np.isfinite(sums)
         accept = finite & (error <= 1)
         bounded = np.maximum(np.where(finite, error, 1.0), _TINY)
-        size, caution = np.log(bounded), math.log(solver.safety)
-        now_gain, last_gain = solver.gains
-        factor = caution + (last_gain * np.log(state.last_error) - now_gain * size) / p  # its logarithm
-        if norms.shape[1] > 1:  # another order may allow a longer step
-            others = caution - np.log(np.maximum(norms, _TINY)) / powers
-            factor = np.maximum(factor, np.where(usable, others, -np.inf).max(1))
-        factor = np.where(accept, factor, caution - size / p)  # a rejection looks at this error only
-        most = np.where(accept, math.log(solver.growth), math.log(0.9))
-        factor = np.exp(np.maximum(np.minimum(factor, most), math.log(self.shrink)))
+
+        # the size of the next step
+        factor = _factor(solver, accept, bounded, state.last_error, p, norms, powers, usable, self.shrink)
         h = np.abs(then - state.now)
         h_next = h * np.where(finite, factor, self.shrink)
         # a step that was cut to land on a target does not shrink the next one
         h_next = np.where(accept & (h < state.h * (1 - 1e-6)), np.maximum(h_next, state.h), h_next)
         h_next = np.minimum(h_next, solver.longest)
+
+        # where the samples are now
         begin, now = np.where(accept, end, t), np.where(accept, then, state.now)
         hit = accept & (begin == self._target(state))
         done = hit & (state.target == len(self.targets) - 1)
@@ -167,6 +166,8 @@ class Adaptive(Controller):
             ends=state.ends,
             taken=state.taken + accept,
         )
+
+        # where their next steps end; those that cannot go on stay where they are
         failed = state.non_finite >= self.attempts
         ends = self._stop(process, solver, begin, state, x.device)
         still = (h_next < _ULPS * _EPS * np.abs(now)) | (ends == begin)
@@ -199,13 +200,38 @@ class Adaptive(Controller):
         return last & (error <= _UNSEEN) & np.isfinite(sums), result.x
 
 
-def _estimates(error: Tensor | Estimates, solver: Solver) -> Estimates:
-    """The error estimates of a step, with all but the values on the host; a plain one is of the method's order."""
+def _factor(
+    solver: Solver,
+    accept: np.ndarray,
+    error: np.ndarray,
+    last_error: np.ndarray,
+    p: np.ndarray,
+    norms: np.ndarray,
+    powers: np.ndarray,
+    usable: np.ndarray,
+    shrink: float,
+) -> np.ndarray:
+    """The ratio of the next step to this one, computed by logarithms from the errors of this and the last step."""
+    size, caution = np.log(error), math.log(solver.safety)
+    now_gain, last_gain = solver.gains
+    factor = caution + (last_gain * np.log(last_error) - now_gain * size) / p
+    if norms.shape[1] > 1:  # another order may allow a longer step
+        others = caution - np.log(np.maximum(norms, _TINY)) / powers
+        factor = np.maximum(factor, np.where(usable, others, -np.inf).max(1))
+    factor = np.where(accept, factor, caution - size / p)  # after a rejection only this error counts
+    most = np.where(accept, math.log(solver.growth), math.log(0.9))
+    return np.exp(np.maximum(np.minimum(factor, most), math.log(shrink)))
+
+
+def _estimates(
+    error: Tensor | Estimates, solver: Solver
+) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray, Tensor | np.ndarray | None]:
+    """The parts of `Estimates`, with powers, used and usable on the host; a plain estimate is of the method's order."""
     if isinstance(error, Estimates):
         powers, used, usable = (as_array(v) for v in error[1:4])
-        return Estimates(error.values.detach(), powers, used, usable, error.factors)
+        return error.values.detach(), powers, used, usable, error.factors
     used = np.zeros(len(error), dtype=np.int64)
-    return Estimates(error.detach()[:, None], np.array([float(solver.ode_order or 1)]), used, used[:, None] == 0)
+    return error.detach()[:, None], np.array([float(solver.ode_order or 1)]), used, used[:, None] == 0, None
 
 
 def _clock(solver: Solver, node: Node) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from .._tensors import as_array
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -24,7 +25,7 @@ class Decision(NamedTuple):
         done: which samples have arrived, ``(batch,)`` bool, or None while all are under way together.
         non_finite, underflow: which samples have failed, or None.
 
-    Which samples is told by tensors, or by NumPy arrays, for which no device is waited for.
+    Masks are tensors, or NumPy arrays, which need no synchronisation with the device.
     """
 
     accept: bool | Tensor | np.ndarray
@@ -35,9 +36,28 @@ class Decision(NamedTuple):
     non_finite: Tensor | np.ndarray | None = None
     underflow: Tensor | np.ndarray | None = None
 
+    def masks(self) -> Masks:
+        """The masks on the host."""
+        return Masks(as_array(self.accept), as_array(self.done), as_array(self.non_finite), as_array(self.underflow))
+
+
+class Masks(NamedTuple):
+    """The masks of a `Decision` as NumPy arrays; see there."""
+
+    accept: bool | np.ndarray
+    done: np.ndarray | None
+    non_finite: np.ndarray | None
+    underflow: np.ndarray | None
+
 
 class Controller(abc.ABC):
-    """Chooses steps; frozen, with its memory in the state that it returns."""
+    """Chooses steps; frozen, with its memory in the state that it returns.
+
+    Attributes:
+        targets: the times to hit exactly, in order; the last is the end.
+    """
+
+    targets: tuple[float, ...]
 
     @abc.abstractmethod
     def start(self, process: Process, x: Tensor) -> Node:
@@ -52,6 +72,11 @@ class Controller(abc.ABC):
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
     ) -> Decision:
         """Judge a step and choose the next."""
+
+    def share(self, step: int, first: np.ndarray, now: np.ndarray) -> float:
+        """The mean share of the way that the samples have gone, for a progress bar, after a number of steps and given
+        their first times and their times now."""
+        return float(((now - first) / (self.targets[-1] - first)).mean()) if len(first) else 1.0
 
     def land(
         self,

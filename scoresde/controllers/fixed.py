@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..processes import Process, node_list
@@ -40,10 +41,14 @@ class FixedGrid(Controller):
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
         """See `Controller.first`."""
         nodes = node_list(process.sde, self.times)
-        process.count_steps(nodes)
+        process.nodes.set_grid(nodes)
         if not isinstance(nodes[0].t, Tensor):  # with a gradient, nodes inside a step are computed in the step
             solver.prepare(process, nodes)
         return nodes[1], (nodes, 2)
+
+    def share(self, step: int, first: np.ndarray, now: np.ndarray) -> float:
+        """See `Controller.share`."""
+        return step / self.steps
 
     def adapt(
         self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any

@@ -28,7 +28,6 @@ from torch.utils.checkpoint import checkpoint as recompute
 from .. import grids
 from .._arguments import device_of
 from .._files import write_bytes
-from .._signatures import accepts
 from .._tensors import check_integer, check_shape
 from ..errors import (
     CorruptCheckpointError,
@@ -38,8 +37,8 @@ from ..errors import (
     unknown,
 )
 from ..grids import Grid
-from ..processes.network import Network
-from ..sdes import SDE, AffineSDE
+from ..scores import Score, Split, as_score
+from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..solvers import Solver, UniPC, make_solver
 from ..solvers.config import to_text
 from ..solving import solve
@@ -300,11 +299,11 @@ def fit_grid(
         raise InvalidTypeError(
             f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
         )
-    watched = _watch(score_fn, checkpoint)
+    watched = _Watch(as_score(score_fn), checkpoint)
     clock = _Clock(sde, sde.t_max if t_start is None else float(t_start), sde.t_min if t_end is None else float(t_end))
     default = clock.default(steps)
     if x is None:
-        event = check_shape("shape", shape, rank=2)[1:] if shape is not None else getattr(score_fn, "event_shape", None)
+        event = check_shape("shape", shape, rank=2)[1:] if shape is not None else watched.traits.event_shape
         size = pilot if shape is None else int(shape[0])
         if event is None:
             raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
@@ -427,36 +426,47 @@ class _Clock:
         return theta - theta.mean()
 
 
-class _Watch:
+class _Watch(Score):
     """A score function whose calls are counted, and repeated in a backward pass instead of kept."""
 
-    def __init__(self, score_fn: Callable[..., Any], checkpoint: bool) -> None:
+    def __init__(self, score_fn: Score, checkpoint: bool) -> None:
         self.score_fn, self.checkpoint = score_fn, checkpoint
+        self.traits = score_fn.traits
         self.calls = self.gradients = self.rows = 0
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "score_fn":  # not there yet, in a copy
-            raise AttributeError(name)
-        return getattr(self.score_fn, name)
+    @property
+    def only_scores(self) -> bool:
+        return self.score_fn.only_scores
 
     def accepts(self, name: str) -> bool:
-        """As the score function."""
-        return accepts(self.score_fn, name)
+        return self.score_fn.accepts(name)
+
+    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+        out: Tensor = self._run(self.score_fn.score, x, node, context)
+        return out
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        out: Estimate = self._run(self.score_fn.estimate, x, node, context)
+        return out
+
+    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+        self.calls += 1
+        self.rows += len(x)
+        return self.score_fn.twisted(x, node, **context)
 
     def cost(self, pilot: int) -> Cost:
         """What was used so far."""
         return Cost(self.calls, self.gradients, self.rows / pilot)
 
-    def _run(self, function: Callable[..., Any], x: Tensor, at: Any, context: Mapping[str, Any]) -> Any:
-        def call(x: Tensor, at: Any) -> Any:
+    def _run(self, function: Callable[..., Any], x: Tensor, node: Node, context: Mapping[str, Any]) -> Any:
+        def call(x: Tensor, node: Node) -> Any:
             self.calls += 1
             self.rows += len(x)
-            return function(x, at, **context)
+            return function(x, node, **context)
 
-        moments = at if isinstance(at, tuple) else (at,)
-        if not torch.is_grad_enabled() or not any(isinstance(v, Tensor) and v.requires_grad for v in (x, *moments)):
-            return call(x, at)
-        out = recompute(call, x, at, use_reentrant=False) if self.checkpoint else call(x, at)
+        if not torch.is_grad_enabled() or not any(isinstance(v, Tensor) and v.requires_grad for v in (x, *node)):
+            return call(x, node)
+        out = recompute(call, x, node, use_reentrant=False) if self.checkpoint else call(x, node)
         if any(v.requires_grad for v in (out if isinstance(out, tuple) else (out,))):
             self.gradients += 1
             self.rows += 2 * len(x)
@@ -465,23 +475,6 @@ class _Watch:
                 "The score function has no gradient (torch.no_grad or .detach() inside?); pass gradient=False."
             )
         return out
-
-    def __call__(self, x: Tensor, t: Any, **context: Any) -> Any:
-        return self._run(self.score_fn, x, t, context)
-
-
-class _WatchEstimates(_Watch):
-    """The same for score functions with `estimate`."""
-
-    def estimate(self, x: Tensor, node: Any, **context: Any) -> Any:
-        """As the score function's."""
-        return self._run(self.score_fn.estimate, x, node, context)  # type: ignore[attr-defined]
-
-
-def _watch(score_fn: Any, checkpoint: bool) -> _Watch:
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-    return (_WatchEstimates if Network(score_fn).gives_estimates else _Watch)(score_fn, checkpoint)
 
 
 @dataclass(frozen=True)

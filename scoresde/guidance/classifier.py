@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._signatures import accepts
 from .._tensors import check_number, expand, row_times
-from .._wrappers import ScoreFn, Wrapper
 from ..errors import InvalidTypeError
+from ..scores import ScoreFn, Split, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 from .gradient import gradient_of, usable
 from .interval import Interval
-
-
-class Split(NamedTuple):
-    r"""The estimate without guidance; :math:`v`, shaped like ``x``, and :math:`\ln\psi = w\ln p(y|x_t)`, ``(batch,)``,
-    of what guides, None where nothing does."""
-
-    estimate: Estimate
-    shift: Tensor | None = None
-    log_twist: Tensor | None = None
-
-    def detached(self) -> Split:
-        """Without a graph of what guides."""
-        return Split(self.estimate, *(None if v is None else v.detach() for v in self[1:]))
 
 
 class Shifted(Wrapper):
@@ -37,8 +26,6 @@ class Shifted(Wrapper):
     With :math:`v = w\,\nabla\log p(y|x_t)`: :math:`\hat\varepsilon \leftarrow \hat\varepsilon - \sigma v` and
     :math:`\hat x \leftarrow \hat x + (\sigma^2/\alpha)\,v`.
     """
-
-    has_shift = True
 
     def __init__(
         self,
@@ -56,11 +43,15 @@ class Shifted(Wrapper):
         self.interval = Interval.of(interval)
         self.needs_process = self.needs_process or not self.interval.whole
         super().__init__((score_fn,), sde)
-        self.rowwise = self.rowwise and bool(getattr(function, "rowwise", True))
-        # where alpha = 0 the shift of the data would be infinite, if there is one
-        self.has_noise_limit = self.has_noise_limit and self.interval.low > -torch.inf
-        # with an interval the last level, whose twist is what weights aim at, may have none
-        self.has_twist = self.interval.whole and getattr(score_fn, "has_twist", True)
+        self.traits = replace(
+            self.traits,
+            rowwise=self.rowwise and bool(getattr(function, "rowwise", True)),
+            # where alpha = 0 the shift of the data would be infinite, if there is one
+            noise_limit=self.has_noise_limit and self.interval.low > -math.inf,
+            shift=self.traits.sde is not None,
+            # with an interval the last level, whose twist is what weights aim at, may have none
+            twist=self.interval.whole and self.score_fns[0].traits.twist,
+        )
 
     def accepts(self, name: str) -> bool:
         """Whether the score function, or what guides it, takes a context of this name."""
@@ -90,12 +81,13 @@ class Shifted(Wrapper):
     def _base(self, x: Tensor, node: Node, context: dict[str, Any]) -> Split:
         """The estimate of the score function, and what guides it itself."""
         score_fn = self.score_fns[0]
-        given = taken(score_fn, context)
+        given = {name: value for name, value in context.items() if score_fn.accepts(name)}
         if isinstance(score_fn, Shifted):
             return score_fn.twisted(x, node, **given)
         return Split(self.ask(score_fn, x, node, given))
 
-    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
         estimate, shift = self.split(x, node, **context)
         return estimate if shift is None else moved(estimate, shift, x, node)
 

@@ -7,15 +7,15 @@ A sum of scores with weights that sum to one is one of estimates, :math:`\hat x 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._signatures import accepts
 from .._tensors import check_number, expand
-from .._wrappers import ScoreFn, Wrapper, bound_names, with_data
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..scores import ScoreFn, Wrapper, with_data
 from ..sdes import AffineSDE, Estimate, Node
 from .interval import Interval
 from .together import ask_together
@@ -48,7 +48,7 @@ class Combination(Wrapper):
         super().__init__(tuple(score_fns), sde)
         self.flat = 1.0 - sum(self.weights)
         self.flat = 0.0 if abs(self.flat) < 1e-12 else self.flat  # what rounding leaves
-        self.has_noise_limit = self.has_noise_limit and not self.flat
+        self.traits = replace(self.traits, noise_limit=self.has_noise_limit and not self.flat)
 
     def accepts(self, name: str) -> bool:
         """Whether one of the score functions takes a context of this name from a solve."""
@@ -56,13 +56,14 @@ class Combination(Wrapper):
 
     def _takes(self, i: int, name: str) -> bool:
         score_fn = self.score_fns[i]
-        return accepts(score_fn, name) and not (self.keeps[i] and name in bound_names(score_fn))
+        return score_fn.accepts(name) and not (self.keeps[i] and name in score_fn.bound_names)
 
     def _asked(self, which: Sequence[int], x: Tensor, node: Node, context: dict[str, Any]) -> list[Estimate]:
         contexts = [{k: v for k, v in context.items() if self._takes(i, k)} for i in which]
         return ask_together(self.ask, [self.score_fns[i] for i in which], x, node, contexts)
 
-    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
         inside = self.interval.inside(node)
         if inside is False or (inside is not True and not bool(inside.any())):
             return self._asked([0], x, node, context)[0]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from .._signatures import accepts
 from .._tensors import check_number
-from .._wrappers import ScoreFn, Wrapper
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..models import per_row
+from ..scores import Score, ScoreFn, Wrapper, per_row
 from ..sdes import AffineSDE, Estimate, Node
 
 
@@ -25,20 +25,26 @@ class Conditional(Wrapper):
         if not labels:
             raise InvalidArgumentError("`labels` are missing: write conditional(score_fn, label=3), for example.")
         for name, value in labels.items():
-            if name in ("x", "t", "node") or not accepts(score_fn, name):
+            if name in ("x", "t", "node") or not self.score_fns[0].accepts(name):
                 raise InvalidArgumentError(f"`{name}` is no context that the score function takes besides x and t.")
             if isinstance(value, str | bytes):
                 raise InvalidTypeError(f"`{name}` must be a number or a tensor, got {value!r}.")
             if isinstance(value, int | float | np.number):
                 check_number(name, float(value))
         self.labels = dict(labels)
-        self.rowwise = self.rowwise and not any(isinstance(v, Tensor) and v.ndim for v in labels.values())
+        per_sample = any(isinstance(v, Tensor) and v.ndim for v in labels.values())
+        self.traits = replace(self.traits, rowwise=self.rowwise and not per_sample)
 
     def accepts(self, name: str) -> bool:
         """As the score function, but for the labels that are bound."""
         return name not in self.labels and super().accepts(name)
 
-    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
+        """See `Score.unbound`."""
+        return self.score_fns[0].unbound({**context, **self.labels})
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
         bound = {k: per_row(v, x) for k, v in self.labels.items()}
         for name, value in bound.items():
             if isinstance(value, Tensor) and len(value) != len(x):

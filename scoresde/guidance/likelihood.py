@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .._tensors import check_flag, expand
-from .._wrappers import ScoreFn
 from ..errors import ScoreFnError
+from ..scores import ScoreFn, Split
 from ..sdes import AffineSDE, Estimate, Node
-from .classifier import Shifted, Split, moved, taken
+from .classifier import Shifted, moved, taken
 from .gradient import gradient_of, usable
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .._tensors import expand, row_times
-from .._wrappers import ScoreFn, Wrapper
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..scores import ScoreFn, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 from .combination import listed, weights_of
 from .gradient import check_values
@@ -47,7 +47,8 @@ class Mixture(Wrapper):
         """False: the densities are of given laws."""
         return False
 
-    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
         t = row_times(node.t, x)
         logs = [log_prob(x, t.clone()) for log_prob in self.log_probs]
         for value in logs:

@@ -11,17 +11,18 @@ mean of the product is a weighted mean of data estimates, and so is its score of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._signatures import accepts
 from .._tensors import check_integer
-from .._wrappers import ScoreFn, Wrapper
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
 from ..targets.base import Target
+from ..targets.mixture import MixtureTarget
 from .together import repeated
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
@@ -47,17 +48,22 @@ class Tall(Wrapper):
         chunk: int | None,
         sde: AffineSDE | None,
     ) -> None:
-        known: Any = sde if sde is not None else getattr(score_fn, "sde", None)
-        if isinstance(prior, Target) and not isinstance(known, AffineSDE):
-            raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
-        super().__init__((score_fn, prior.score(known) if isinstance(prior, Target) else prior), sde)
-        self.names = _names(score_fn, observations)
+        given, single = prior, as_score(score_fn)
+        known = single.sde if sde is None else sde
+        if isinstance(prior, Target):
+            if not isinstance(known, AffineSDE):
+                raise InvalidArgumentError(
+                    "`sde` is missing, and this score function does not know its own; pass sde=…."
+                )
+            prior = prior.score(known)
+        super().__init__((single, prior), sde)
+        self.names = _names(single, observations)
         self.observations = _observations(observations) if isinstance(observations, Mapping) else None
         self.chunk = None if chunk is None else check_integer("chunk", chunk, low=1)
         self.covariances = covariances if isinstance(covariances, str) else None
         self.precisions: _Precisions | None = None
         if covariances is not None:
-            wide = _moments_of(prior) if prior_covariance is None else prior_covariance
+            wide = _moments_of(given) if prior_covariance is None else prior_covariance
             self.base = _inverses("prior_covariance", wide[None], 1)[0]
         elif prior_covariance is not None:
             raise InvalidArgumentError("`prior_covariance` is used with `covariances` only; leave it out.")
@@ -70,17 +76,18 @@ class Tall(Wrapper):
         elif covariances is not None:
             count = None if self.observations is None else len(next(iter(self.observations.values())))
             self.precisions = _together(_inverses("covariances", covariances, count)[:, None], self.base)
-        self.has_noise_limit = self.has_noise_limit and covariances is not None
-        self.has_variance = False
+        limit = self.has_noise_limit and covariances is not None
+        self.traits = replace(self.traits, noise_limit=limit, variance=False)
 
     def accepts(self, name: str) -> bool:
         """As the score function, but for the observations: those of a mapping are given, others belong to the
         context."""
         if name in self.names:
             return self.observations is None
-        return name == self.covariances or accepts(self.score_fns[0], name)
+        return name == self.covariances or self.score_fns[0].accepts(name)
 
-    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
         observed = self._observed(x, context)
         rest = {k: v for k, v in context.items() if k not in self.names and k != self.covariances}
         if self.precisions is None and self.covariances is None:
@@ -222,14 +229,14 @@ def _lacking(total: Tensor, floor: Tensor) -> Tensor:
         return axes * (floor[:, None] - values).clamp_min(0)[:, None] @ axes.mT
 
 
-def _names(score_fn: ScoreFn, given: Any) -> tuple[str, ...]:
+def _names(score_fn: Score, given: Any) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Mapping | Sequence) or not given:
         raise InvalidTypeError(
             "`observations` must be a mapping from the names of the context to tensors (n, …), such as {'y': y}, or "
             f"the names, such as ['y'], of a context (batch, n, …), got {type(given).__name__}."
         )
     for name in given:
-        if not isinstance(name, str) or name in ("x", "t", "node") or not accepts(score_fn, name):
+        if not isinstance(name, str) or name in ("x", "t", "node") or not score_fn.accepts(name):
             raise InvalidArgumentError(
                 f"`observations` must have names that the score function takes besides x and t, got {name!r}."
             )
@@ -288,7 +295,7 @@ def _together(single: Tensor, base: Tensor) -> _Precisions:
 
 def _moments_of(prior: Any) -> Tensor:
     """The covariance ``(D, D)`` of a target."""
-    if not isinstance(prior, Target):
+    if not isinstance(prior, MixtureTarget):
         raise InvalidArgumentError(
             "`prior_covariance` is missing, and the prior is no target; estimate it from parameters of the prior, as "
             "torch.cov(theta.mT)."

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .._tensors import check_number, expand
-from .._wrappers import ScoreFn, Wrapper
+from ..scores import ScoreFn, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 
 
@@ -19,7 +19,8 @@ class Temperature(Wrapper):
         self.variance = check_number("variance", variance, low=0.0, strict=True)
         super().__init__((score_fn,), sde)
 
-    def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
         given = self.ask(self.score_fns[0], x, node, context)
         signal, noise = node.alpha * node.alpha * self.variance, node.sigma * node.sigma
         tempered = signal * self.value + noise

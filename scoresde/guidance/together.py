@@ -9,43 +9,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._wrappers import ScoreFn
-from ..models import ScoreModel, per_row
+from ..scores import Score, per_row
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
-from .conditional import Conditional
 
-Ask = Callable[[ScoreFn, Tensor, Node, Mapping[str, Any]], Estimate]
+Ask = Callable[[Score, Tensor, Node, Mapping[str, Any]], Estimate]
 
 
 class _Question(NamedTuple):
     """A score function without its labels, and all labels that it is asked with."""
 
-    root: ScoreFn
+    root: Score
     context: dict[str, Any]
-
-    @classmethod
-    def of(cls, score_fn: ScoreFn, context: Mapping[str, Any]) -> _Question:
-        if isinstance(score_fn, Conditional):
-            return cls.of(score_fn.score_fns[0], {**context, **score_fn.labels})
-        own = score_fn.context if isinstance(score_fn, ScoreModel) else {}
-        return cls(score_fn, {**own, **context})
 
     def joins(self, other: _Question, x: Tensor) -> bool:
         """Whether one call can answer both."""
         return (
-            _same_network(self.root, other.root)
+            self.root.same_network(other.root)
             and self.context.keys() == other.context.keys()
             and all(_stack(v, other.context[k], x) for k, v in self.context.items())
         )
 
 
 def ask_together(
-    ask: Ask, score_fns: Sequence[ScoreFn], x: Tensor, node: Node, contexts: Sequence[Mapping[str, Any]]
+    ask: Ask, score_fns: Sequence[Score], x: Tensor, node: Node, contexts: Sequence[Mapping[str, Any]]
 ) -> list[Estimate]:
     """The estimates of score functions; those of one network that differ in their labels are one call, of as many
     batches."""
-    questions = [_Question.of(f, c) for f, c in zip(score_fns, contexts, strict=True)]
+    questions = [_Question(*f.unbound(c)) for f, c in zip(score_fns, contexts, strict=True)]
     groups: list[list[int]] = []
     for i, question in enumerate(questions):
         group = next((g for g in groups if questions[g[0]].joins(question, x)), None)
@@ -63,12 +54,6 @@ def ask_together(
         whole = ask(asked[0].root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), context)
         answers.update(zip(group, _cut(whole, count), strict=True))
     return [answers[i] for i in range(len(questions))]
-
-
-def _same_network(a: ScoreFn, b: ScoreFn) -> bool:
-    if isinstance(a, ScoreModel) and isinstance(b, ScoreModel):
-        return a.same_network(b)
-    return a is b and bool(getattr(a, "rowwise", False))  # another callable may hold what belongs to the batch
 
 
 def _stack(a: Any, b: Any, x: Tensor) -> bool:

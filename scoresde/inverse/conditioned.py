@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 from torch import Tensor
 
-from .._signatures import accepts
-from .._tensors import check_state, compute_dtype, expand
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError
 from ..processes import Network
+from ..scores import Score, ScoreFn, Wrapper, with_data
 from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.base import times_of
 from .measurement import Measurement
 from .rules import Rule, Tally, look
 
 
-class Conditioned:
+class Conditioned(Wrapper):
     r"""The score function of :math:`p_t(x_t|y)`, by a `Rule`: the rule moves the data estimate, and
     :math:`x = \alpha\hat x + \sigma\hat\varepsilon` is kept.
 
@@ -42,64 +40,38 @@ class Conditioned:
         (tensor([2.0000, 1.8000]), 50)
     """
 
-    has_noise_limit = False
-    has_variance = False
-
     def __init__(
         self,
-        score_fn: Callable[..., Any],
+        score_fn: ScoreFn,
         measurement: Measurement,
         rule: Rule,
         *,
         sde: AffineSDE | None = None,
     ) -> None:
-        self.score_fns, self.sde = (score_fn,), process_of(score_fn, sde)
+        super().__init__((score_fn,), sde)
         self.measurement = measurement
-        self.rule = rule.ready(measurement, self.sde)
+        self.rule = rule.ready(measurement, cast(AffineSDE, self.sde))
         self.tally = Tally()
-        event = event_of(score_fn, measurement)
-        if event is not None:
-            self.event_shape = event
-        # a measurement a sample belongs to a batch, which must stay whole
-        self.rowwise = bool(getattr(score_fn, "rowwise", False)) and measurement.shared
-
-    def accepts(self, name: str) -> bool:
-        """As the score function."""
-        return accepts(self.score_fns[0], name)
+        self.traits = replace(
+            self.traits,
+            event_shape=event_of(self, measurement),
+            rowwise=self.rowwise and measurement.shared,  # a batch with its own measurements must stay whole
+            noise_limit=False,
+            variance=False,
+        )
 
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         """The conditional `Estimate` at a node; what solvers call."""
         network = Network(self.score_fns[0], context)
         known = look(network.estimate, x, node, self.tally, self.rule.gradients)
         data = self.rule.apply(known, self.measurement, self.measurement.of(x))
-        alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
-        return Estimate(data=data, noise=known.noise + (known.data - data) * (alpha / sigma))
-
-    def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:
-        """The conditional score, shaped like ``x``."""
-        check_state("x", x)
-        state = x.to(compute_dtype(x.dtype))
-        node = self.sde.nodes(times_of(state, t))
-        return (-self.estimate(state, node, **context).noise / expand(node.sigma, state)).to(x.dtype)
+        return with_data(Estimate(known.data, known.noise), data, x, node)
 
 
-def process_of(score_fn: Any, sde: Any) -> AffineSDE:
-    """The process of a score function, which is given or known to it."""
-    own = getattr(score_fn, "sde", None)
-    process = own if sde is None else sde
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-    if not isinstance(process, AffineSDE):
-        raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
-    if isinstance(own, AffineSDE) and not process.same_schedule(own):
-        raise InvalidArgumentError(f"`score_fn` was made for {own!r}, but `sde` is {process!r}; leave `sde` out.")
-    return process
-
-
-def event_of(score_fn: Any, measurement: Measurement) -> tuple[int, ...] | None:
+def event_of(score_fn: Score, measurement: Measurement) -> tuple[int, ...] | None:
     """The shape of the events that both the network and the operator know; None where neither says."""
-    shapes = [getattr(source, "event_shape", None) for source in (measurement.operator, score_fn)]
-    known = [tuple(shape) for shape in shapes if shape is not None]
+    measured = getattr(measurement.operator, "event_shape", None)
+    known = [tuple(shape) for shape in (measured, score_fn.traits.event_shape) if shape is not None]
     if len(set(known)) > 1:
         raise InvalidArgumentError(
             f"The operator measures events of shape {known[0]}, but the score function is for {known[1]}."

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..scores import as_score
 from ..sdes import AffineSDE
 from .conditioned import Conditioned
 from .measurement import Measurement
@@ -137,7 +138,7 @@ def measured(score_fn: Any, operator: Any, y: Tensor, noise_std: Any) -> Measure
     """A `Measurement`; a bare matrix has the events of the score function.
 
     Example:
-        >>> measured(None, torch.eye(2), torch.ones(2), 1.0).std
+        >>> measured(lambda x, t: -x, torch.eye(2), torch.ones(2), 1.0).std
         1.0
     """
-    return Measurement(operator, y, noise_std, event_shape=getattr(score_fn, "event_shape", None))
+    return Measurement(operator, y, noise_std, event_shape=as_score(score_fn).traits.event_shape)

@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from .._arguments import check_made_for
 from ..errors import InvalidTypeError, unknown
 from ..integrate import Solution
+from ..scores import as_score
 from ..sdes import AffineSDE
 from ..solvers import ParticleLog
 from ..solving import solve
-from .conditioned import event_of, process_of
+from .conditioned import event_of
 from .registry import condition, make, measured, options_of
 from .rules import RULES
 from .samplers import SAMPLERS
@@ -82,7 +84,8 @@ def sample_posterior(
         )
     if method not in RULES and method not in SAMPLERS:
         raise unknown("method", method, (*RULES, *SAMPLERS))
-    process_of(score_fn, sde)
+    known = as_score(score_fn)
+    check_made_for(sde, known)
     cls = RULES[method] if method in RULES else SAMPLERS[method]
     own = {name: options.pop(name) for name in options_of(cls) if name in options}
     if method in RULES:
@@ -90,7 +93,7 @@ def sample_posterior(
         solution = solve(sde, score, method=sampler, **options)
         return PosteriorSamples(solution.x, solution, score.tally.products)
     measurement = measured(score_fn, operator, y, noise_std)
-    event_of(score_fn, measurement)
+    event_of(known, measurement)
     log = ParticleLog(own.get("record"))
     if cls is TwistedSMC:
         own["record"] = log

@@ -20,6 +20,7 @@ from .._arguments import check_events, check_made_for, context_of
 from .._tensors import check_number, check_state, expand, row_finite, where
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..processes import Network
+from ..scores import as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from .bits import cell, float_dtype, grey_levels
 from .discrete import Draw, LowerBound, bound_of, check_draws, source_of
@@ -83,9 +84,8 @@ def decoder_bound(
     """
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-    check_made_for(sde, score_fn)
+    score = as_score(score_fn)
+    check_made_for(sde, score)
     decode: Callable[[Estimate, Tensor, Node], Tensor] = _density
     if levels is None:
         check_state("x", x)
@@ -99,13 +99,13 @@ def decoder_bound(
         check_state("x", data)
         edges = low + width * torch.arange(levels + 1, dtype=torch.float64, device=data.device)
         decode = _Cells(values.long(), edges).log_prob
-    check_events(score_fn, data)
+    check_events(score, data)
     count = check_draws(draws, importance, options)
     source = source_of(seed, generator, data.device)
     start = sde.t_min
     if options.get("t_start") is not None:
         start = check_number("t_start", options["t_start"], low=sde.t_min, high=sde.t_max)
-    network = Network(score_fn, context_of(options.get("context"), score_fn, len(data), data.device))
+    network = Network(score, context_of(options.get("context"), score, len(data), data.device))
 
     def draw(given: Mapping[str, Any]) -> Draw:
         with torch.no_grad():
@@ -113,7 +113,7 @@ def decoder_bound(
             where_drawn = data.device if source is None else source.device
             noise = torch.randn(data.shape, generator=source, dtype=data.dtype, device=where_drawn).to(data)
             z = expand(node.alpha, data) * data + expand(node.sigma, data) * noise
-        got = log_likelihood(sde, score_fn, z, generator=source, **given)
+        got = log_likelihood(sde, score, z, generator=source, **given)
         with torch.no_grad():
             state = where(row_finite(z), z, torch.zeros_like(z))  # the other samples are NaN anyway
             estimate = network.estimate(state, node)

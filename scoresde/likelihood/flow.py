@@ -22,6 +22,7 @@ from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
+from ..scores import Score, as_score
 from ..sdes import SDE, AffineSDE, Node
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
@@ -190,7 +191,7 @@ def log_likelihood(
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
     solver = likelihood_solver(method, solver_options)
-    sde = check_density(sde, score_fn, x)
+    sde, score = check_density(sde, score_fn, x)
     if isinstance(differentiable, str) and differentiable not in GRADIENTS:
         raise unknown("differentiable", differentiable, GRADIENTS)
     keep = isinstance(differentiable, str) or differentiable
@@ -200,13 +201,13 @@ def log_likelihood(
     law = _law(prior, sde, end)
     known = _control(control, control_scale, x)
     allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
-    check_limits(sde, score_fn, solver, (start, end))
+    check_limits(sde, score, solver, (start, end))
     limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1)
     finite = check_finite(x) if throw else row_finite(x.detach()).cpu()
     with torch.set_grad_enabled(keep), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
-        network = Network(score_fn, context_of(context, score_fn, len(x), x.device))
+        network = Network(score, context_of(context, score, len(x), x.device))
         process = LogDensityFlow(
             sde,
             network,
@@ -239,7 +240,7 @@ def log_likelihood(
                 Adaptive(start, (end,), _SHARE * factor * allowed[0], _SHARE * factor * allowed[1]),
                 beginning,
                 source,
-                compact=bool(getattr(score_fn, "rowwise", False)),
+                compact=score.traits.rowwise,
                 max_steps=limit,
                 throw=throw,
             )
@@ -253,14 +254,12 @@ def log_likelihood(
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
 
 
-def check_density(sde: SDE, score_fn: Any, x: Any) -> AffineSDE:
-    """The process, if there is a density of x."""
+def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
+    """The process and the score function, if there is a density of x."""
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    if not callable(score_fn):
-        hint = "; take its .score(sde)" if hasattr(score_fn, "score") else ""
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}{hint}.")
-    check_made_for(sde, score_fn)
+    score = as_score(score_fn)
+    check_made_for(sde, score)
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
     if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
@@ -271,8 +270,8 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> AffineSDE:
     check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-    check_events(score_fn, x)
-    return sde
+    check_events(score, x)
+    return sde, score
 
 
 def check_finite(x: Tensor) -> Tensor:
@@ -357,7 +356,7 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
     x = x.repeat(at_once, *[1] * (x.ndim - 1))
     for seed, lam in enumerate(lams.split(at_once)):
         with torch.no_grad():
-            node = process.at(lam.repeat_interleave(len(x) // at_once))
+            node = process.nodes.at(lam.repeat_interleave(len(x) // at_once))
         _judge(process, flow, x, node, at_once, seed)
     process.network.warned = flow.network.warned
 

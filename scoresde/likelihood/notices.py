@@ -76,7 +76,7 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
         levels += [(min(max(-math.log(share * scale), lowest), highest), chance) for share in (2.0, 1 / 3)]
     for lam, limit in levels:
         with torch.no_grad():
-            node = process.at(torch.full((len(data),), lam, dtype=torch.float64, device=x.device))
+            node = process.nodes.at(torch.full((len(data),), lam, dtype=torch.float64, device=x.device))
             state = expand(node.alpha, data) * data + expand(node.sigma, data) * noise
             missed = (flow.estimate(state, node).noise - noise).to(torch.float64).flatten(1).square().mean(1)
         missed = missed[missed.isfinite()]

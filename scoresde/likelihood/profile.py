@@ -99,7 +99,7 @@ def density_profile(
         Song et al. (2021), equation 39. https://arxiv.org/abs/2011.13456
     """
     solver = likelihood_solver(method, solver_options)
-    sde = check_density(sde, score_fn, x)
+    sde, score = check_density(sde, score_fn, x)
     check_finite(x)
     if not len(x):
         raise InvalidArgumentError("`x` must hold one sample or more.")
@@ -107,7 +107,7 @@ def density_profile(
     allowed = tolerances(rtol, atol, x.dtype)
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
     clean, noisy = sde.log_snr(ends).tolist()
-    check_limits(sde, score_fn, solver, (sde.t_min, sde.t_max))
+    check_limits(sde, score, solver, (sde.t_min, sde.t_max))
     if not (math.isfinite(clean) and math.isfinite(noisy)):
         raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
     log_snr = torch.linspace(clean, noisy, count, dtype=torch.float64)
@@ -115,7 +115,7 @@ def density_profile(
     times = torch.cat([ends[:1], inner, ends[1:]])
     with torch.no_grad(), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=None, noise=None, device=x.device, batch=len(x))
-        network = Network(score_fn, context_of(context, score_fn, len(x), x.device))
+        network = Network(score, context_of(context, score, len(x), x.device))
         process = LogDensityFlow(
             sde,
             network,
@@ -132,7 +132,7 @@ def density_profile(
             Adaptive(sde.t_min, tuple(times[1:].tolist()), *allowed),
             process.pack(x),
             source,
-            compact=bool(getattr(score_fn, "rowwise", False)),
+            compact=score.traits.rowwise,
             recorder=recorder,
             max_steps=MAX_STEPS,
         )

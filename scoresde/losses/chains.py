@@ -22,8 +22,21 @@ from torch import Tensor
 from .._tensors import check_number, expand
 from ..discrete import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..scores import as_score
 from ..sdes.records import LearnedEstimate
-from .core import Noised, check_data, check_model, denoising, drawn, error, finish, look, named, scaled
+from .core import (
+    Noised,
+    chain_of,
+    check_data,
+    check_model,
+    denoising,
+    drawn,
+    error,
+    finish,
+    look,
+    named,
+    scaled,
+)
 from .gaussian import discretised_log_prob, gaussian_kl, prior_kl
 from .times import Times
 from .weights import Weight, weigh
@@ -284,7 +297,7 @@ def _share(seen: Noised) -> Tensor:
 def _chain(model: Any) -> BetaChain:
     """The model's chain, if it is DDPM's."""
     check_model(model)
-    chain = getattr(model, "chain", None)
+    chain = chain_of(model)
     if not isinstance(chain, BetaChain):
         got = "none" if chain is None else type(chain).__name__
         raise InvalidArgumentError(
@@ -295,7 +308,7 @@ def _chain(model: Any) -> BetaChain:
 
 
 def _variance(model: Any, variance: str | None) -> str:
-    learned = bool(getattr(model, "has_variance", False))
+    learned = as_score(model).traits.variance
     if variance is None:
         return "learned" if learned else "large"
     if variance not in VARIANCES:

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._signatures import accepts, offers_estimates
 from .._tensors import check_flag, check_state, compute_dtype, expand, row_finite
+from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores import ScoreModel, as_score
+from ..sdes import Estimate, Node
 from .indices import UniformIndex
 from .times import LowDiscrepancy, Times
 from .weights import Weight, weigh
@@ -153,7 +154,7 @@ def denoising_at(
         tensor([1.])
     """
     seen = look(model, x0, noise, node, **context)
-    known = getattr(model, "sigma_data", 0.5) if sigma_data is None else sigma_data
+    known = _sigma_data(model) if sigma_data is None else sigma_data
     off = error(seen, *named("target", target, TARGETS)(seen.node, known))
     size = named("reduction", reduction, REDUCTIONS)(off.square())
     return scaled(size, weigh(weight, seen.node))
@@ -217,9 +218,14 @@ def denoising(
 # ---- what losses share -----------------------------------------------------------------------------------------------
 
 
+def gives_estimates(model: Any) -> bool:
+    """Whether a model gives estimates itself, not a score or a raw network's output."""
+    return callable(model) and not as_score(model).only_scores
+
+
 def check_model(model: Any) -> None:
     """Refuse what has no estimates of a process."""
-    if not (offers_estimates(model) and isinstance(getattr(model, "sde", None), AffineSDE)):
+    if not gives_estimates(model) or as_score(model).traits.sde is None:
         raise InvalidTypeError(
             f"`model` must be a ScoreModel, got {type(model).__name__}; write scoresde.ScoreModel(net, sde, 'noise')."
         )
@@ -230,16 +236,16 @@ def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
     check_model(model)
     check_state("x0", x0)
     check_context(model, context)
-    shape = getattr(model, "event_shape", None)
-    if shape is not None and tuple(x0.shape[1:]) != tuple(shape):
-        raise InvalidArgumentError(f"`x0` must hold events of shape {tuple(shape)}, got {tuple(x0.shape[1:])}.")
+    shape = as_score(model).traits.event_shape
+    if shape is not None and tuple(x0.shape[1:]) != shape:
+        raise InvalidArgumentError(f"`x0` must hold events of shape {shape}, got {tuple(x0.shape[1:])}.")
     return x0.to(compute_dtype(x0.dtype))
 
 
 def check_context(model: Any, context: Mapping[str, Any]) -> None:
     """Refuse what is neither an option of the loss nor an argument of the network."""
     for name in context:
-        if not accepts(model, name):
+        if not as_score(model).accepts(name):
             raise InvalidArgumentError(f"{name!r} is neither an option of this loss nor an argument of the network.")
 
 
@@ -252,11 +258,20 @@ def drawn(model: Any, x0: Tensor, generator: torch.Generator | None, times: Time
 def law(model: Any, times: Times | None) -> Times:
     """The law of noise levels, or the default of a model."""
     if times is None:
-        chain = getattr(model, "chain", None)
+        chain = chain_of(model)
         return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
     if not isinstance(times, Times):
         raise InvalidTypeError(f"`times` must be a law such as scoresde.losses.Uniform(), got {times!r}.")
     return times
+
+
+def chain_of(model: Any) -> Chain | None:
+    """The chain that a model was made for, if any."""
+    return model.chain if isinstance(model, ScoreModel) else None
+
+
+def _sigma_data(model: Any) -> float:
+    return model.sigma_data if isinstance(model, ScoreModel) else 0.5
 
 
 def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:

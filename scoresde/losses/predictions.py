@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._signatures import offers_estimates
 from .._tensors import check_number
 from ..errors import InvalidTypeError
-from ..models import ScoreModel
+from ..scores import ScoreModel
 from ..sdes import EDMSDE
-from .core import check_context, denoising
+from .core import check_context, denoising, gives_estimates
 from .times import FromLevels, LowDiscrepancy, NoiseLevels, Times
 from .weights import P2, MinSNR
 
@@ -75,7 +74,7 @@ def edm(
         check_number("sigma_data", sigma_data, low=0.0, strict=True, hint=" (write x0.std().item())")
     if not callable(levels) and not isinstance(levels, Times):
         raise InvalidTypeError(f"`levels` must be a law such as NoiseLevels(), or a function of u, got {levels!r}.")
-    if not offers_estimates(model):
+    if not gives_estimates(model):
         model = ScoreModel(model, _ALL_LEVELS, "edm", sigma_data=0.5 if sigma_data is None else sigma_data)
     check_context(model, context)
     law = levels if isinstance(levels, Times) else FromLevels(levels)

@@ -19,14 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._signatures import offers_estimates
 from .._tensors import check_flag, check_integer, check_state, compute_dtype, expand, output_problem
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
 from ..sdes.base import Spread, times_of
 from ..targets import Target
-from .core import check_context, check_data, denoising, drawn, finish, look, normal, scaled
+from .core import check_context, check_data, denoising, drawn, finish, gives_estimates, look, normal, scaled
 from .times import Times
 from .weights import Weight, weigh
 
@@ -54,7 +53,7 @@ def explicit_at(
     known: Any = score.score(model.sde) if isinstance(score, Target) else score
     seen = look(model, x0, noise, node, **context)
     sigma = expand(seen.node.sigma, x0)
-    if offers_estimates(known):
+    if gives_estimates(known):
         off = (seen.estimate.noise - known.estimate(seen.state, seen.node).noise) / sigma
     else:
         off = seen.estimate.noise / sigma + _called(known, seen.state, node.t, {})

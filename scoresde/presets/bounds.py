@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from ..likelihood import Bound, chain_bound, variational_bound
-from ..models import ScoreModel
+from ..scores import ScoreModel
 
 __all__ = ["OfChain", "OfTime"]
 

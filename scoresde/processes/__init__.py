@@ -6,10 +6,11 @@ r"""What solvers step: a process in one direction, with a score network behind i
 A `Coordinate` is another clock and scale for the same path.
 """
 
-from .base import Process, node_list
+from .base import Process
 from .coordinates import LOG_SNR, RHO, SNR, TIME, Coordinate, angle
 from .general import ForwardProcess, GeneralReverse
 from .network import Network
+from .nodes import Nodes, node_list
 from .reverse import ReverseProcess
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ForwardProcess",
     "GeneralReverse",
     "Network",
+    "Nodes",
     "Process",
     "ReverseProcess",
     "angle",

@@ -1,22 +1,18 @@
-"""What every process offers to solvers, and the nodes of time."""
+"""What every process offers to solvers."""
 
 from __future__ import annotations
 
 import abc
-import functools
-import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from .._tensors import Scalar, number
 from ..errors import InvalidArgumentError
-from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..sdes import SDE, Estimate, Node
 from .network import Network
+from .nodes import Nodes
 
 if TYPE_CHECKING:
     from .coordinates import Coordinate
@@ -24,14 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Process(abc.ABC):
-    """A process that solvers step: drift, diffusion, and the nodes of time."""
+    """A process that solvers step: drift and diffusion, estimates of its network, and the nodes of its grid."""
 
     sde: SDE
     network: Network
-    _inner: dict[tuple[str, float, float, float], Node] = field(default_factory=dict, repr=False)
-    _at: dict[float, Node] = field(default_factory=dict, repr=False)
-    _left: dict[float, int] = field(default_factory=dict, repr=False)
-    _grid: list[Node] = field(default_factory=list, repr=False)
+    nodes: Nodes = field(default=None, repr=False, kw_only=True)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.nodes is None:
+            object.__setattr__(self, "nodes", Nodes(self.sde))
 
     @abc.abstractmethod
     def drift(self, x: Tensor, node: Node) -> Tensor:
@@ -41,12 +38,14 @@ class Process(abc.ABC):
     def diffusion(self, x: Tensor, node: Node) -> Any:
         """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
 
-    def estimate(self, x: Tensor, node: Node) -> Estimate:
-        r""":math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
+    @property
+    def estimate(self) -> Callable[[Tensor, Node], Estimate]:
+        r"""``(x, node) ->`` :math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
         raise InvalidArgumentError(f"{type(self).__name__} has no estimate of the data; take a method of its drift.")
 
-    def score(self, x: Tensor, node: Node) -> Tensor:
-        r""":math:`\nabla\log p_t(x)`, where there is a network."""
+    @property
+    def score(self) -> Callable[[Tensor, Node], Tensor]:
+        r"""``(x, node) ->`` :math:`\nabla\log p_t(x)`, where there is a network."""
         raise InvalidArgumentError(f"{type(self).__name__} has no score.")
 
     def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
@@ -56,98 +55,3 @@ class Process(abc.ABC):
     def take(self, rows: Tensor) -> Process:
         """The same process for some samples of the batch."""
         return replace(self, network=self.network.take(rows))
-
-    def between(self, start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Node]:
-        """Nodes inside a step, at the given fractions of its way on a clock."""
-        if not fractions:
-            return []
-        if isinstance(start.t, Tensor):
-            clocks = _clock_at(start.t.new_tensor(fractions)[:, None], start, stop, coordinate)  # (fractions, batch)
-            low, high = torch.minimum(start.t, stop.t), torch.maximum(start.t, stop.t)
-            nodes = self.sde.nodes(self.times_at(clocks, coordinate).clamp(low, high).flatten())
-            return [Node(*part.unbind()) for part in torch.stack(nodes).unflatten(1, clocks.shape).unbind(1)]
-        keys = [(coordinate.name, start.t, stop.t, c) for c in fractions]
-        if keys[0] not in self._inner:
-            self.look_inside([start, stop], fractions, coordinate)
-        return [self._inner[key] for key in keys]
-
-    def look_inside(self, nodes: Sequence[Node], fractions: Sequence[float], coordinate: Coordinate) -> None:
-        """Compute the inner nodes of a whole grid at once, so that a step only looks them up."""
-        keys: list[tuple[str, float, float, float]] = []
-        clocks: list[float] = []
-        for a, b in itertools.pairwise(nodes):
-            if coordinate.lam is None or (math.isfinite(a.lam) and math.isfinite(b.lam)):
-                keys += [(coordinate.name, a.t, b.t, c) for c in fractions]
-                clocks += [float(_clock_at(c, a, b, coordinate)) for c in fractions]
-        times = self.times_at(torch.tensor(clocks, dtype=torch.float64), coordinate)
-        self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
-
-    def at(self, lam: Scalar) -> Node:
-        r"""The node with a given :math:`\lambda`, for stages whose place depends on the step."""
-        if isinstance(lam, Tensor):
-            return self.sde.nodes(self._time_of(lam).clamp(self.sde.t_min, self.sde.t_max))
-        if lam not in self._at:
-            self.look_at([lam])
-        return self._at[lam]
-
-    def look_at(self, lams: Sequence[float]) -> None:
-        """Compute such nodes for a whole grid at once."""
-        finite = [lam for lam in lams if math.isfinite(lam)]
-        times = self._time_of(torch.tensor(finite, dtype=torch.float64)).clamp(self.sde.t_min, self.sde.t_max)
-        self._at.update(zip(finite, node_list(self.sde, times), strict=True))
-
-    def times_at(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:
-        """The times at which a clock shows the given values."""
-        return clocks if coordinate.lam is None else self._time_of(coordinate.lam(clocks))
-
-    def _time_of(self, lam: Tensor) -> Tensor:
-        """The times with the given lambda."""
-        if not isinstance(self.sde, AffineSDE):
-            raise InvalidArgumentError("A clock other than time needs alpha and sigma.")
-        return self.sde._time(lam.flatten()).reshape(lam.shape)
-
-    def count_steps(self, nodes: Sequence[Node]) -> None:
-        """Keep the nodes of a grid, and how many steps follow each."""
-        self._left.update({number(node.t): len(nodes) - 1 - i for i, node in enumerate(nodes)})
-        self._grid[:] = nodes
-
-    @functools.cached_property
-    def lowest_lam(self) -> float:
-        r""":math:`\lambda` at ``t_max``: nothing noisier is evaluated."""
-        return float(node_list(self.sde, torch.tensor([self.sde.t_max], dtype=torch.float64))[0].lam)
-
-    @property
-    def steps(self) -> int:
-        """The steps of the whole grid; 0 where steps are chosen on the way."""
-        return max(len(self._grid) - 1, 0)
-
-    @property
-    def begin(self) -> Node:
-        """The first node of the grid."""
-        return self._grid[0]
-
-    @property
-    def end(self) -> Node:
-        """The last node of the grid."""
-        return self._grid[-1]
-
-    def steps_left(self, node: Node) -> int | None:
-        """How many steps of the grid follow a node; None where steps are chosen on the way."""
-        t = number(node.t)
-        return None if isinstance(t, Tensor) else self._left.get(t)
-
-
-def _clock_at(c: Scalar, start: Node, stop: Node, coordinate: Coordinate) -> Scalar:
-    """What a clock shows at a fraction of a step."""
-    u, v = coordinate.clock(start), coordinate.clock(stop)
-    return u + c * (v - u)
-
-
-def node_list(sde: SDE, times: Tensor) -> list[Node]:
-    """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule or the grid itself
-    (then t, too) has a gradient."""
-    nodes = sde.nodes(times)
-    if torch.is_grad_enabled() and any(v.requires_grad for v in nodes):
-        clock = times.unbind() if times.requires_grad else times.tolist()
-        return [Node(*row) for row in zip(clock, *(v.unbind() for v in nodes[1:]), strict=True)]
-    return [Node(*row) for row in zip(times.tolist(), *(v.tolist() for v in nodes[1:]), strict=True)]

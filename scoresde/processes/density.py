@@ -136,7 +136,7 @@ class LogDensityFlow(Process):
 
 def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tensor, ReverseProcess]:
     """The first few samples, and the flow of them; all of them, unless the score function declares ``rowwise``."""
-    alone = bool(getattr(process.network.score_fn, "rowwise", False))
+    alone = process.network.traits.rowwise
     rows = torch.arange(min(len(x), count) if alone else len(x), device=x.device)
     return rows, replace(process.flow, network=process.network.take(rows))
 

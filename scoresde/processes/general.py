@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +51,10 @@ class GeneralReverse(_DriftAndDiffusion):
     def diffusion(self, x: Tensor, node: Node) -> Any:
         return self.eta * self._g(x, node)
 
-    def score(self, x: Tensor, node: Node) -> Tensor:
-        r""":math:`\nabla\log p_t(x)`."""
-        return self.network.score(x, node)
+    @property
+    def score(self) -> Callable[[Tensor, Node], Tensor]:
+        """That of the network."""
+        return self.network.score
 
 
 @dataclass(frozen=True)

@@ -4,73 +4,68 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._signatures import offers_estimates
-from .._tensors import Scalar, expand, output_problem, row_finite, row_times, warn_caller, where
+from .._tensors import Scalar, expand, output_problem, row_finite, warn_caller, where
 from ..errors import ScoreFnError
+from ..scores import ScoreFn, Split, Traits, as_score, estimate_of
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
 
 
 class Network:
-    """A score function as the loop sees it: checked, counted, and given its context.
+    """A score function as the loop sees it: every evaluation is checked and counted.
 
     Attributes:
+        score_fn: the score function.
+        context: what it is given with every call.
         calls: evaluations so far.
-        warned: whether a cast to the state's dtype has been told.
-        gives_estimates: whether the score function has `estimate`, which is asked then.
+        warned: whether the warning about a cast to the state's dtype has been given.
         last: the tensors that the last evaluation returned.
-        has_variance: whether the estimates have the variance of a reverse step; a score function says so by an
-            attribute of this name.
-        has_shift: whether guidance can be told from what it guides, see `split`; likewise.
-        has_twist: whether it is the gradient of a known log-density at every time, see `twisted`.
     """
 
-    def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
-        self.score_fn = score_fn
+    def __init__(self, score_fn: ScoreFn, context: Mapping[str, Any] | None = None) -> None:
+        self.score_fn = as_score(score_fn)
         self.context = dict(context or {})
         self.calls = 0
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
-        self.gives_estimates = offers_estimates(score_fn)
-        self.has_variance = self.gives_estimates and bool(getattr(score_fn, "has_variance", False))
-        self.has_shift = self.gives_estimates and bool(getattr(score_fn, "has_shift", False))
-        self.has_twist = self.has_shift and bool(getattr(score_fn, "has_twist", False))
+
+    @property
+    def traits(self) -> Traits:
+        """What the score function declares."""
+        return self.score_fn.traits
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
-        if self.gives_estimates:
+        if not self.score_fn.only_scores:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
-        return self._evaluate(x, node)
+        given, version = _lent(x)
+        out = self._checked(self.score_fn.score(given, node, **self.context), x, node)
+        self._count(x, given, version, (out,))
+        return out
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
         r""":math:`\hat x` and :math:`\hat\varepsilon`, from the network itself where it offers them, else from its
         score."""
-        if self.gives_estimates:
-            return self._evaluate(x, node)
-        sigma = expand(node.sigma, x)
-        noise = self._evaluate(x, node) * -sigma
-        return Estimate(data=(x - sigma * noise) / expand(node.alpha, x), noise=noise)
+        if self.score_fn.only_scores:
+            return estimate_of(self.score(x, node), x, node)
+        given, version = _lent(x)
+        out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)
+        self._count(x, given, version, _parts(out))
+        return out
 
-    def split(self, x: Tensor, node: Node) -> tuple[Estimate, Tensor | None]:
-        """The estimate without guidance, and the gradient that guidance adds to the score, if any; one evaluation."""
-        return self.twisted(x, node)[:2]
-
-    def twisted(self, x: Tensor, node: Node) -> tuple[Estimate, Tensor | None, Tensor | None]:
-        """What `split` gives, and the log-density ``(batch,)`` that the gradient is of."""
-        added: tuple[Tensor | None, ...] = (None, None)
-
-        def ask(x: Tensor, node: Node, **context: Any) -> Estimate:
-            nonlocal added
-            estimate, *added = self.score_fn.twisted(x, node, **context)  # type: ignore[attr-defined]
-            return estimate
-
-        return self._evaluate(x, node, ask), *added
+    def twisted(self, x: Tensor, node: Node) -> Split:
+        """The estimate without guidance, and what guides it; one evaluation."""
+        given, version = _lent(x)
+        split = self.score_fn.twisted(given, node, **self.context)
+        out = self._checked_estimate(split.estimate, x, node)
+        self._count(x, given, version, _parts(out))
+        return split._replace(estimate=out)
 
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""
@@ -78,28 +73,16 @@ class Network:
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part
 
-    def _evaluate(self, x: Tensor, node: Node, ask: Callable[..., Any] | None = None) -> Any:
-        # inference tensors do not tell when they are written to; of others the callee may set the flag of gradients
-        given = x.clone() if x.is_inference() else x.detach()
-        tracked = torch.is_grad_enabled() and x.requires_grad
-        if tracked:
-            given = x.view_as(x)  # a place for a hook
-        version = None if x.is_inference() else x._version
-        out: Any
-        if self.gives_estimates:
-            ask = self.score_fn.estimate if ask is None else ask  # type: ignore[attr-defined]
-            out = self._checked_estimate(ask(given, node, **self.context), x, node)
-        else:
-            out = self._checked(self.score_fn(given, row_times(node.t, x), **self.context), x, node)
+    def _count(self, x: Tensor, given: Tensor, version: int | None, out: tuple[Tensor, ...]) -> None:
+        """Count an evaluation, and refuse one that wrote to its input."""
         self.calls += 1
         if version is not None and x._version != version:
             raise ScoreFnError(
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
-        self.last = _parts(out) if self.gives_estimates else (out,)
-        if tracked:
-            _cut(given, self.last)
-        return out
+        self.last = out
+        if torch.is_grad_enabled() and x.requires_grad:
+            _cut(given, out)
 
     def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
         problem = output_problem(out, x)
@@ -120,6 +103,15 @@ class Network:
             raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
         parts = [self._checked(part, x, node) for part in _parts(out)]
         return LearnedEstimate(*parts) if isinstance(out, LearnedEstimate) else Estimate(*parts)
+
+
+def _lent(x: Tensor) -> tuple[Tensor, int | None]:
+    """The state as the score function gets it, and the version by which writing to it is seen."""
+    if x.is_inference():  # such tensors do not count the writes to them
+        return x.clone(), None
+    if torch.is_grad_enabled() and x.requires_grad:
+        return x.view_as(x), x._version  # a place for a hook
+    return x.detach(), x._version  # the callee may set the flag of gradients of its own
 
 
 def _cut(x: Tensor, outputs: tuple[Tensor, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -32,10 +33,12 @@ class ReverseProcess(Process):
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return expand(self.eta * node.g2**0.5, x)
 
-    def estimate(self, x: Tensor, node: Node) -> Estimate:
-        r""":math:`\hat x` and :math:`\hat\varepsilon`."""
-        return self.network.estimate(x, node)
+    @property
+    def estimate(self) -> Callable[[Tensor, Node], Estimate]:
+        """That of the network."""
+        return self.network.estimate
 
-    def score(self, x: Tensor, node: Node) -> Tensor:
-        r""":math:`\nabla\log p_t(x)`."""
-        return self.network.score(x, node)
+    @property
+    def score(self) -> Callable[[Tensor, Node], Tensor]:
+        """That of the network."""
+        return self.network.score

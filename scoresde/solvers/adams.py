@@ -130,7 +130,7 @@ class Adams(Solver):
         ended, end = as_array(sigma) == 0, stop
         some = np.count_nonzero(ended) > 0
         if some:
-            near = process.at((start.lam + 1).clamp_min(_FAR))
+            near = process.nodes.at((start.lam + 1).clamp_min(_FAR))
             stop = either(torch.from_numpy(ended).to(x.device), near, stop)
             then, size, _ = self._place(stop)
         orders, rows = np.arange(1, self.max_order + 1)[:, None], np.arange(len(x))  # orders come first here

@@ -113,9 +113,9 @@ class Ancestral(Solver):
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
-        if self.variance == "learned" and not process.network.has_variance:
+        if self.variance == "learned" and not process.network.traits.variance:
             raise InvalidArgumentError(NONE_LEARNED)
-        if self.condition == "mean" and not process.network.has_shift:
+        if self.condition == "mean" and not process.network.traits.shift:
             raise InvalidArgumentError(
                 "condition='mean' needs a score function that classifier_guidance or likelihood_guidance made, of a "
                 "known process, and nothing around it; take condition='score'."
@@ -127,7 +127,7 @@ class Ancestral(Solver):
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
         shift: Tensor | None = None
         if self.condition == "mean":
-            estimate, shift = process.network.split(x, start)
+            estimate, shift = process.network.twisted(x, start)[:2]
         else:
             estimate = process.estimate(x, start)
         mean = expand(keep, x) * x + expand(stop.alpha * shrink, x) * estimate.data

@@ -113,5 +113,5 @@ class AnnealedLangevin(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        snr = math.sqrt(0.5 * CONVENTIONS[self.convention] * self._share(process.end))
+        snr = math.sqrt(0.5 * CONVENTIONS[self.convention] * self._share(process.nodes.end))
         return StepResult(LangevinCorrector(snr, self.moves).correct(process, x, stop, noise))

@@ -243,7 +243,7 @@ class Solver(abc.ABC):
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
         if self.stages:
-            process.look_inside(nodes, self.stages, self.coordinate)
+            process.nodes.prepare_between(nodes, self.stages, self.coordinate)
 
     def noise_clock(self, sde: SDE, times: Tensor) -> Tensor:
         """The clock of its Brownian motion: the increment over a step has the variance of the clock's difference."""

@@ -84,7 +84,7 @@ class TAB(Multistep):
         """See `Multistep.advance`."""
         start = history.nodes[0]
         h = stop.t - start.t
-        inside = zip(process.between(start, stop, _AT, TIME), _WEIGHT, strict=True)
+        inside = zip(process.nodes.between(start, stop, _AT, TIME), _WEIGHT, strict=True)
         rates = [0.5 * h * w * n.g2 / (n.sigma * n.alpha) for n, w in inside]
         moments = [sum(rate * c**k for rate, c in zip(rates, _AT, strict=True)) for k in range(len(history.nodes))]
         weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)

@@ -79,7 +79,7 @@ class DPMppSDE(Solver):
         """See `Solver.step`."""
         if endless(start, stop):
             return DDIMEta(self.eta).step(process, x, start, stop, state, noise)
-        (middle,) = process.between(start, stop, self.stages, LOG_SNR)
+        (middle,) = process.nodes.between(start, stop, self.stages, LOG_SNR)
         first, second = noise.increment(start.t, middle.t, x), noise.increment(middle.t, stop.t, x)
         data = read(process, x, start, "data")
         up, lam = split(start, middle, self.eta)
@@ -131,14 +131,14 @@ class DPMpp2SAncestral(Solver):
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         pairs = [(a, b) for a, b in itertools.pairwise(nodes) if not endless(a, b)]
-        process.look_at([float(self._middle(a, b)) for a, b in pairs])
+        process.nodes.prepare_at([float(self._middle(a, b)) for a, b in pairs])
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if endless(start, stop):
             return DDIMEta(self.eta).step(process, x, start, stop, state, noise)
         up, lam = split(start, stop, self.eta)
-        middle = process.at(self._middle(start, stop))
+        middle = process.nodes.at(self._middle(start, stop))
         data = read(process, x, start, "data")
         inner = _towards(x, start, middle.alpha, middle.lam, (1.0,), (data,))
         moved = _towards(x, start, stop.alpha, lam, (1.0,), (read(process, inner, middle, "data"),))

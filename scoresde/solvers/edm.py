@@ -85,22 +85,26 @@ class EDM(Solver):
     def _churned(self, process: Process, start: Node) -> float | None:
         r""":math:`\lambda` with the noise added; None without."""
         rho = RHO.clock(start)
-        gamma = min(self.s_churn / max(process.steps, 1), math.sqrt(2) - 1) if self.s_min <= rho <= self.s_max else 0.0
-        lam = max(start.lam - math.log1p(gamma), process.lowest_lam)
+        gamma = (
+            min(self.s_churn / max(process.nodes.steps, 1), math.sqrt(2) - 1)
+            if self.s_min <= rho <= self.s_max
+            else 0.0
+        )
+        lam = max(start.lam - math.log1p(gamma), process.nodes.lowest_lam)
         return lam if lam < start.lam else None
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
         starts = [n for n in nodes[:-1] if not endless(n, n)]
         hats = {n.t: self._churned(process, n) for n in starts}
-        process.look_at([lam for lam in hats.values() if lam is not None])
+        process.nodes.prepare_at([lam for lam in hats.values() if lam is not None])
         fractions = self.tableau.c[1:]
         for start, stop in itertools.pairwise(nodes):
             if not endless(start, stop) and self.a < 1:
-                process.look_inside([self._hat(process, hats[start.t], start), stop], fractions, RHO)
+                process.nodes.prepare_between([self._hat(process, hats[start.t], start), stop], fractions, RHO)
 
     def _hat(self, process: Process, lam: float | None, start: Node) -> Node:
-        return start if lam is None else process.at(lam)
+        return start if lam is None else process.nodes.at(lam)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""

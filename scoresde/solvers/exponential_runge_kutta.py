@@ -94,7 +94,7 @@ def exponential_step(
     """One step of a tableau, given what the network says at its start; and the error estimate of a pair."""
     whole = frame(prediction, start, stop)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
-    nodes = dict(zip(inner, process.between(start, stop, inner, LOG_SNR), strict=True))
+    nodes = dict(zip(inner, process.nodes.between(start, stop, inner, LOG_SNR), strict=True))
     nodes[1.0] = stop
     phis = _Phis(whole.z)
     ms = [first]

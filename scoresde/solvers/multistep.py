@@ -114,7 +114,7 @@ class Multistep(Solver):
             return start_step(self.start_order, self.prediction, process, x, start, stop, first), False
         history = history.apart(stop)
         known = len(history.nodes)
-        left = process.steps_left(stop)
+        left = process.nodes.steps_left(stop)
         if self.lower_order_final and left is not None and known > left + 1:
             history = History(history.nodes[: left + 1], history.values[: left + 1])
         return self.advance(process, x, stop, history), True

@@ -109,7 +109,7 @@ def runge_kutta_step(
     """A step and the derivatives at all stages, given the first of them."""
     scale, h = coordinate.scale(start), coordinate.clock(stop) - coordinate.clock(start)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
-    nodes = dict(zip(inner, process.between(start, stop, inner, coordinate), strict=True))
+    nodes = dict(zip(inner, process.nodes.between(start, stop, inner, coordinate), strict=True))
     nodes[1.0] = stop
     ks, moved = [first], x
     sums: Iterator[Any] = ((row, ks) for row in tableau.rows)

@@ -124,7 +124,7 @@ class SASolver(Multistep):
         spread = frame("data", start, stop, self.stochasticity(start)).spread
         draw = (noise.increment(start.t, stop.t, x),)
         predicted = combine(1.0, moved, spread, (1.0,), draw)
-        last = process.steps_left(stop) == 0
+        last = process.nodes.steps_left(stop) == 0
         if not self.corrector_order or not correctable or (last and not self.correct_last):
             return StepResult(predicted, history)
         value = read(process, predicted, stop, "data")

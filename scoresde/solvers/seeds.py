@@ -38,7 +38,7 @@ class _Seeds(Solver):
         """See `Solver.step`."""
         if endless(start, stop):
             return Ancestral().step(process, x, start, stop, state, noise)
-        inside = process.between(start, stop, self.stages, LOG_SNR)
+        inside = process.nodes.between(start, stop, self.stages, LOG_SNR)
         nodes = [start, *inside, stop]
         draws = [noise.increment(a.t, b.t, x) for a, b in itertools.pairwise(nodes)]
         first = read(process, x, start, "noise")

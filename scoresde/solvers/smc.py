@@ -82,7 +82,7 @@ class SMC(Solver):
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
-        if not process.network.has_twist:
+        if not (process.network.traits.shift and process.network.traits.twist):
             raise InvalidArgumentError(
                 "`score_fn` must be guided for method 'smc', which weighs particles by what guides them: a "
                 "classifier_guidance or likelihood_guidance without an interval, of a known process, and nothing "
@@ -107,5 +107,5 @@ class SMC(Solver):
             move = expand(node.sigma * node.sigma / node.alpha, x)
             return Twisted(estimate.data, estimate.data if shift is None else estimate.data + move * shift, log_twist)
 
-        last = process.steps_left(stop) == 0
+        last = process.nodes.steps_left(stop) == 0
         return StepResult(*self._weights().step(x, look, start, stop, state, last, noise))

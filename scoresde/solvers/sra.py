@@ -63,7 +63,7 @@ class SRA1(_StrongOrder):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         h = stop.t - start.t
-        (inner,) = process.between(start, stop, self.stages, TIME)
+        (inner,) = process.nodes.between(start, stop, self.stages, TIME)
         root = expand(abs(h) ** 0.5, x)
         w, mean = (root * v for v in noise.increment_and_mean(start.t, stop.t, x))  # the second is I_10 / |h|
         g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)
@@ -106,7 +106,7 @@ class ShARK(_StrongOrder):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         h = stop.t - start.t
-        (inner,) = process.between(start, stop, self.stages, TIME)
+        (inner,) = process.nodes.between(start, stop, self.stages, TIME)
         root = expand(abs(h) ** 0.5, x)
         w, mean = (root * v for v in noise.increment_and_mean(start.t, stop.t, x))
         area = mean - 0.5 * w

@@ -169,7 +169,7 @@ class UniPC(UniP):
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
         moved, correctable = self.predict(process, x, start, stop, history, estimate)
-        last = process.steps_left(stop) == 0
+        last = process.nodes.steps_left(stop) == 0
         if not correctable or (last and not self.correct_last):
             return StepResult(moved, history)
         value = read(process, moved, stop, self.prediction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +11,7 @@ from torch import Tensor
 from .._tensors import check_generator, check_integer, check_state, compute_dtype, expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate
-from .bayes import Components, update
 from .exact import ExactScore
-
-if TYPE_CHECKING:
-    from .mixture import GaussianMixture
 
 
 class Target(abc.ABC):
@@ -71,49 +67,6 @@ class Target(abc.ABC):
         alpha, sigma = _kernel(sde, t)
         z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
         return expand(alpha, x0) * x0 + expand(sigma, x0) * z
-
-    def _moments(self) -> Components:
-        """The law as a mixture of Gaussians with dense covariances, where it is one."""
-        raise InvalidArgumentError(f"{type(self).__name__} is no mixture of Gaussians, and its posterior is not known.")
-
-    def posterior(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
-        r"""The law of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact score of
-        its diffusion, :math:`\nabla\log p_t(x_t|y)`.
-
-        Args:
-            operator: A, a matrix ``(M, D)`` over the flattened event, or an operator of `scoresde.inverse`.
-            y: the M measured numbers, of any shape.
-            noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
-
-        Raises:
-            InvalidArgumentError: a shape does not fit, or :math:`A\Sigma A^T + R` is singular.
-
-        Example:
-            >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-            >>> law = target.posterior(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), noise_std=1.0)
-            >>> law.means.float(), law.spectrum.values.float()
-            (tensor([[1., 0.]]), tensor([[0.5000, 1.0000]]))
-        """
-        from .mixture import GaussianMixture
-
-        log_weights, means, covs = update(self._moments(), operator, y, noise_std).components
-        weights = log_weights.exp()
-        there = weights > 0  # what y excludes altogether
-        places = means[there].reshape(-1, *self.event_shape)
-        law = GaussianMixture(weights[there], places, covs[there])
-        law.dtype = self.dtype
-        return law
-
-    def log_evidence(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> Tensor:
-        r""":math:`\ln p(y)` in nats, 0-d float64; so :math:`\ln p(y|x_t) = \ln p_t(x_t|y) - \ln p_t(x_t) +
-        \ln p(y)`.
-
-        Example:
-            >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-            >>> target.log_evidence(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0)
-            tensor(-0.9189, dtype=torch.float64)
-        """
-        return update(self._moments(), operator, y, noise_std).log_evidence
 
 
 def _kernel(sde: AffineSDE | None, t: Any) -> tuple[Any, Any]:

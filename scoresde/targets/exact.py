@@ -7,24 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import check_state, compute_dtype, expand
+from .._tensors import expand
 from ..errors import InvalidArgumentError
+from ..scores import Score, Traits
 from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.base import times_of
 
 # (x, alpha, sigma) -> Estimate, with alpha and sigma floats or already broadcast against x
 Denoiser = Callable[[Tensor, Any, Any], Estimate]
 
 
-class ExactScore:
+class ExactScore(Score):
     r"""A score function made of a target's exact denoiser and a process.
 
     It is a ``score_fn(x, t)``, and also gives solvers :math:`\hat x` and :math:`\hat\varepsilon` directly.
-
-    Attributes:
-        event_shape: the shape of one sample.
-        rowwise: True, samples do not depend on each other.
-        sde: the process.
 
     Example:
         >>> import scoresde
@@ -33,29 +28,18 @@ class ExactScore:
         tensor([[-1., -1.]])
     """
 
-    rowwise = True
-    has_noise_limit = True
-
     def __init__(self, denoise: Denoiser, sde: AffineSDE, event_shape: tuple[int, ...]) -> None:
         self.denoise = denoise
-        self.sde = sde
-        self.event_shape = event_shape
+        self.traits = Traits(sde=sde, event_shape=event_shape, rowwise=True, noise_limit=True)
 
-    def accepts(self, name: str) -> bool:
-        """False: a law of data takes no context."""
-        return False
-
-    def estimate(self, x: Tensor, node: Node) -> Estimate:
+    def estimate(self, x: Tensor, node: Node) -> Estimate:  # type: ignore[override]  # data take no context
         """The exact `Estimate` at a node of the process."""
         return self.denoise(x, expand(node.alpha, x), expand(node.sigma, x))
 
-    def __call__(self, x: Tensor, t: Any) -> Tensor:
-        """The exact score, shaped like ``x``; ``t`` is a float, 0-d or ``(batch,)``."""
-        check_state("x", x)
+    def check(self, x: Tensor) -> None:
+        """Refuse states of other events."""
+        super().check(x)
         if tuple(x.shape[1:]) != self.event_shape:
             raise InvalidArgumentError(
                 f"`x` must be (batch, {', '.join(map(str, self.event_shape))}), got shape {tuple(x.shape)}."
             )
-        state = x.to(compute_dtype(x.dtype))
-        node = self.sde.nodes(times_of(x, t))
-        return (-self.estimate(state, node).noise / expand(node.sigma, state)).to(x.dtype)

@@ -10,12 +10,13 @@ from torch import Tensor
 from .._tensors import check_integer, check_state
 from ..errors import InvalidArgumentError, unknown
 from ..sdes import AffineSDE, Estimate
-from .base import Target, _kernel
+from .base import _kernel
 from .bayes import Components
+from .mixture import MixtureTarget
 from .spectrum import LowRank, LowRankSpectrum, Spectrum
 
 
-class Gaussian(Target):
+class Gaussian(MixtureTarget):
     r"""The data law :math:`N(m, \Sigma)`.
 
     With :math:`S_t = \alpha_t^2\Sigma + \sigma_t^2 I` the diffused law is :math:`N(\alpha_t m, S_t)`, and

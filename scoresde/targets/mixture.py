@@ -2,6 +2,7 @@ r"""Gaussian mixtures, and empirical data as one."""
 
 from __future__ import annotations
 
+import abc
 import math
 import warnings
 from typing import Any, NamedTuple
@@ -13,14 +14,60 @@ from .._tensors import check_integer, check_number, check_state, compute_dtype
 from ..errors import InvalidArgumentError, unknown
 from ..sdes import AffineSDE, Estimate
 from .base import Target
-from .bayes import Components
+from .bayes import Components, update
 from .spectrum import Spectrum
 
 _KINDS = {"dense": "full", "diagonal": "diag", "shared": "tied"}  # covariances, as scikit-learn calls them
 _CHUNK_ELEMENTS = 2**24  # batch x components x event handled at once
 
 
-class GaussianMixture(Target):
+class MixtureTarget(Target):
+    """A distribution that is a mixture of Gaussians, one or more, and so are its posteriors given linear measurements;
+    a subclass gives `_moments`."""
+
+    @abc.abstractmethod
+    def _moments(self) -> Components:
+        """The components with dense covariances."""
+
+    def posterior(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
+        r"""The law of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact score of
+        its diffusion, :math:`\nabla\log p_t(x_t|y)`.
+
+        Args:
+            operator: A, a matrix ``(M, D)`` over the flattened event, or an operator of `scoresde.inverse`.
+            y: the M measured numbers, of any shape.
+            noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
+
+        Raises:
+            InvalidArgumentError: a shape does not fit, or :math:`A\Sigma A^T + R` is singular.
+
+        Example:
+            >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+            >>> law = target.posterior(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), noise_std=1.0)
+            >>> law.means.float(), law.spectrum.values.float()
+            (tensor([[1., 0.]]), tensor([[0.5000, 1.0000]]))
+        """
+        log_weights, means, covs = update(self._moments(), operator, y, noise_std).components
+        weights = log_weights.exp()
+        there = weights > 0  # what y excludes altogether
+        places = means[there].reshape(-1, *self.event_shape)
+        law = GaussianMixture(weights[there], places, covs[there])
+        law.dtype = self.dtype
+        return law
+
+    def log_evidence(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> Tensor:
+        r""":math:`\ln p(y)` in nats, 0-d float64; so :math:`\ln p(y|x_t) = \ln p_t(x_t|y) - \ln p_t(x_t) +
+        \ln p(y)`.
+
+        Example:
+            >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+            >>> target.log_evidence(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0)
+            tensor(-0.9189, dtype=torch.float64)
+        """
+        return update(self._moments(), operator, y, noise_std).log_evidence
+
+
+class GaussianMixture(MixtureTarget):
     r"""The data law :math:`\sum_k w_k N(m_k, \Sigma_k)`.
 
     With :math:`S_k = \alpha^2\Sigma_k + \sigma^2 I` and responsibilities :math:`r_k \propto w_k N(x; \alpha m_k, S_k)`

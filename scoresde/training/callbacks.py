@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..likelihood import variational_bound
 from ..plot import image_grid
+from ..scores import Clip
 from ..sdes import AffineSDE
 from ..solving import solve
-from ..thresholds import Clip
 from .trainer import Progress
 
 __all__ = ["Bound", "Samples"]

@@ -16,8 +16,8 @@ from .._tensors import check_integer
 from ..discrete import Chain
 from ..errors import InvalidArgumentError
 from ..likelihood import Bound, bits_per_dim, dequantize
-from ..models import ScoreModel
 from ..nets import ARCHITECTURES, build
+from ..scores import ScoreModel
 from ..sdes import EDMSDE, AffineSDE
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .._tensors import check_integer
 from ..errors import InvalidArgumentError, NonFiniteError
-from ..models import ScoreModel
+from ..scores import ScoreModel
 from ..zoo.processes import modules_of
 from . import checkpoint, parallel
 from .log import Log

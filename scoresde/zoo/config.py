@@ -13,8 +13,8 @@ import torch
 from ..discrete import Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from ..fit import FittedGrid
-from ..models import ScoreModel
 from ..nets import ARCHITECTURES
+from ..scores import ScoreModel
 from ..sdes import EDMSDE, AffineSDE
 from .processes import from_config
 from .sampler import Sampler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,10 @@ from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..fit import FittedGrid
 from ..integrate import Solution
-from ..models import ScoreModel, log_snr_range, within
 from ..nets import ARCHITECTURES
+from ..scores import ScoreModel
 from ..sdes import EDMSDE, AffineSDE
+from ..sdes.span import log_snr_range, within
 from ..solving import solve
 from .config import Config, Labels
 from .processes import modules_of, to_config
@@ -107,7 +108,7 @@ class Pretrained:
             raise InvalidArgumentError("`model`: a function as `time_input` cannot be saved, only a name.")
         if model.context:
             raise InvalidArgumentError(f"`model`: its context {sorted(model.context)} cannot be saved; leave it out.")
-        shape = getattr(model, "event_shape", None) if event_shape is None else event_shape
+        shape = model.traits.event_shape if event_shape is None else event_shape
         if shape is None:
             raise InvalidArgumentError("`event_shape` must be given, as ScoreModel(..., event_shape=(1, 8, 8)).")
         config = Config(
@@ -237,7 +238,7 @@ class Pretrained:
         own = wanted if self.native is None else self.native
         model = self.config.model(self.net, own, self.chain, context=checked).on(wanted)
         if per_sample:
-            model.rowwise = False  # the labels belong to a batch, which must stay whole
+            model.traits = replace(model.traits, rowwise=False)  # the labels belong to a batch, which must stay whole
         return model
 
 

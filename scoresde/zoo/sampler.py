@@ -10,8 +10,8 @@ from .._tensors import check_flag, check_integer, check_number
 from ..discrete import SPACINGS, Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, unknown
 from ..grids import GRIDS
+from ..scores import Clip
 from ..solvers import choose, make_solver
-from ..thresholds import Clip
 
 __all__ = ["Sampler"]
 

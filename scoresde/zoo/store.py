@@ -27,8 +27,8 @@ from ..errors import (
     ScoreSDEError,
     UnsafeCheckpointError,
 )
-from ..models import ScoreModel
 from ..nets import ARCHITECTURES, build
+from ..scores import ScoreModel
 from .config import MAX_BYTES, Config
 from .pretrained import Pretrained
 from .processes import modules_of

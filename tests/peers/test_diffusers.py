@@ -479,7 +479,7 @@ class Lowered(scoresde.solvers.UniPC):
     """With a corrector of the order of the step that it corrects, near the end too."""
 
     def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
-        left = process.steps_left(stop)
+        left = process.nodes.steps_left(stop)
         history, _ = self.look(process, x, start, state)
         few = type(history)(history.nodes[: left + 1], history.values[: left + 1])
         return super().step(process, x, start, stop, few, noise)
@@ -778,7 +778,7 @@ class HalvedSA(scoresde.solvers.SASolver):
         return part.keep * x + part.gain * part.h * (weights[0] * values[0] + weights[1] * values[1])
 
     def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
-        left = process.steps_left(stop)
+        left = process.nodes.steps_left(stop)
         history, _ = self.look(process, x, start, state)
         few = type(history)(history.nodes[: left + 1], history.values[: left + 1])
         return super().step(process, x, start, stop, few, noise)

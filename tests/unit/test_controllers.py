@@ -63,7 +63,7 @@ def test_a_fixed_grid_prepares_the_stages() -> None:
     nodes = SDE.nodes
     try:
         SDE.nodes = lambda t: calls.append(t) or nodes(t)  # type: ignore[method-assign]
-        (middle,) = process.between(SDE.node(1.0), SDE.node(0.5), (0.5,), TIME)
+        (middle,) = process.nodes.between(SDE.node(1.0), SDE.node(0.5), (0.5,), TIME)
         assert middle.t == 0.75 and len(calls) == 2  # the two calls of node() above: nothing inside the step
     finally:
         del SDE.nodes  # type: ignore[method-assign]

@@ -91,7 +91,7 @@ def test_bare_score_functions_need_no_process() -> None:
         (guidance.product(a, a), -2 * x),
         (guidance.conditional(lambda x, t, k: k[:, None] * x, k=2.0), 2 * x),
     ):
-        assert torch.allclose(guided(x, 0.5), expected) and guided.estimate is None and not guided.rowwise
+        assert torch.allclose(guided(x, 0.5), expected) and guided.only_scores and not guided.rowwise
         with pytest.raises(scoresde.InvalidArgumentError, match="sde"):
             guidance.classifier_free(a, guided, 2.0, interval=(-1.0, 1.0))
 

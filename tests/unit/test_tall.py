@@ -106,7 +106,7 @@ def test_one_call_for_all_observations_or_as_many_as_asked(gauss: bool) -> None:
     x = states()
     whole, parts = posterior(gauss=gauss), posterior(gauss=gauss, chunk=2)
     assert torch.allclose(whole(x, 0.4), parts(x, 0.4), rtol=1e-12)
-    assert whole.score_fns[0].rows == [20] and parts.score_fns[0].rows == [8, 8, 4]
+    assert whole.score_fns[0].function.rows == [20] and parts.score_fns[0].function.rows == [8, 8, 4]
     assert x.grad is None and not whole(x, 0.4).requires_grad
 
 

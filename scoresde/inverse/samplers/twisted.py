@@ -114,6 +114,6 @@ class TwistedSMC(InverseSolver):
             guided = self.twist.apply(known, self.measurement, y) if proposes else None
             return Twisted(known.data, guided, log_twist)
 
-        last = process.steps_left(stop) == 0
+        last = process.nodes.steps_left(stop) == 0
         x, log_weight = self._weights().step(x, ask, start, stop, state.log_weight, last, noise)
         return StepResult(x, _Memory(y, log_weight))

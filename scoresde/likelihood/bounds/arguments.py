@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..._arguments import check_events, check_made_for, context_of
-from ...errors import InvalidArgumentError, InvalidTypeError, unknown
+from ...errors import InvalidArgumentError, unknown
 from ...noise import BatchNoise, Noise, check_seed, resolve
 from ...processes import Network
+from ...scores import Score, ScoreFn, as_score
 from ...sdes import AffineSDE, NormalPrior
 from .prior import Grey, read
 
@@ -22,13 +23,13 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
         raise unknown(name, value, choices)
 
 
-def check_model(sde: AffineSDE, score_fn: Any) -> None:
-    """Refuse what is no score function of the process, and a process whose prior has no known divergence."""
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
-    check_made_for(sde, score_fn)
+def check_model(sde: AffineSDE, score_fn: ScoreFn) -> Score:
+    """The score function; one of another process is refused, and a process whose prior has no known divergence."""
+    score = as_score(score_fn)
+    check_made_for(sde, score)
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence is known.")
+    return score
 
 
 class Given(NamedTuple):
@@ -42,7 +43,7 @@ class Given(NamedTuple):
 
 
 def prepare(
-    score_fn: Callable[..., Any],
+    score: Score,
     x: Tensor,
     levels: int | None,
     data_range: tuple[float, float],
@@ -52,10 +53,10 @@ def prepare(
 ) -> Given:
     """Check the data and what belongs to them."""
     data, grey = read(x, levels, data_range)
-    check_events(score_fn, data)
+    check_events(score, data)
     device, batch = data.device, len(data)
     generator = None if seed is None else BatchNoise.seeded(check_seed("seed", seed), device).generator
     source = resolve(seed=None, seeds=None, generator=None, noise=noise, device=device, batch=batch)
     if noise is None:
         source = BatchNoise(generator)  # one stream for levels and noise: two of one seed would be the same numbers
-    return Given(data, grey, Network(score_fn, context_of(context, score_fn, batch, device)), source, generator)
+    return Given(data, grey, Network(score, context_of(context, score, batch, device)), source, generator)

@@ -29,11 +29,10 @@ from ..._tensors import Scalar, check_flag, check_integer, check_times, expand, 
 from ...discrete import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
-from ...processes import Network
-from ...processes.base import node_list
+from ...processes import Network, node_list
+from ...scores import Clip
 from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
-from ...thresholds import Clip
 from ..bits import cell
 from .arguments import Given, check_choice, check_model, prepare
 from .decoders import by_denoising
@@ -120,16 +119,16 @@ def chain_bound(
             f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
         )
     sde = chain.sde(prior=prior)
-    check_model(sde, score_fn)
+    score = check_model(sde, score_fn)
     check_choice("variance", variance, AMPLITUDES)
     check_flag("clip", clip)
     check_choice("steps", steps, ("all", "random"))
     every = steps == "all"
     count = check_integer("draws", (1 if every else 32) if draws is None else draws, low=1 if every else 2)
     shares = _shares(weights, len(chain) - 1, every)
-    model = Clip(score_fn, *_range(levels, data_range), sde=sde) if clip else score_fn
+    model = Clip(score, *_range(levels, data_range), sde=sde) if clip else score
     given = prepare(model, x, levels, data_range, context, seed, noise)
-    if variance == "learned" and not given.network.has_variance:
+    if variance == "learned" and not given.network.traits.variance:
         raise InvalidArgumentError(NONE_LEARNED)
     nodes = node_list(sde, chain.times)
     with torch.no_grad():

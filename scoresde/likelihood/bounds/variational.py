@@ -119,7 +119,7 @@ def variational_bound(
     """
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    check_model(sde, score_fn)
+    score = check_model(sde, score_fn)
     check_flag("decoder", decoder)
     check_choice("clock", clock, CLOCKS)
     check_choice("times", times, DESIGNS)
@@ -129,7 +129,7 @@ def variational_bound(
     first, last = map(sde.node, ends)
     if not (math.isfinite(first.lam) and math.isfinite(last.lam)):
         raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
-    given = prepare(score_fn, x, levels, data_range, context, seed, noise)
+    given = prepare(score, x, levels, data_range, context, seed, noise)
     with torch.no_grad():
         place = continuous(sde, clock) if grid is None else discrete(sde, grid.to(given.data.device), clock)
         prior = prior_term(given.data, last, sde.prior)

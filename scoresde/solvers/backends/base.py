@@ -124,7 +124,9 @@ class OwnSteps(ODEBackend):
 
     def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
         """With a limit of evaluations, and an eye on what is finite."""
-        budget = self.max_steps * self.most(x) + 3 * process.steps  # up to three before the first step of a stretch
+        budget = (
+            self.max_steps * self.most(x) + 3 * process.nodes.steps
+        )  # up to three before the first step of a stretch
         return Slope(self, process, x, start, stop, budget, self.lenient)
 
     def most(self, x: Tensor) -> int:
@@ -190,7 +192,7 @@ class Slope:
     def _node(self, u: float) -> Node:
         """The node at u, or at the end that u is beyond."""
         if u not in self.nodes:
-            t = self.process.times_at(torch.tensor([u], dtype=torch.float64), self.coordinate)
+            t = self.process.nodes.times_at(torch.tensor([u], dtype=torch.float64), self.coordinate)
             return node_list(self.process.sde, t.clamp(self.low, self.high))[0]
         return self.nodes[u]
 

@@ -104,7 +104,7 @@ class TorchDiffEqAdams(OwnSteps, _TorchDiffEq):
 
     def integrate(self, slope: Slope, y: Tensor, u_start: float, u_stop: float) -> Tensor:
         """See `ODEBackend.integrate`."""
-        ends = [self.coordinate.clock(node) for node in (slope.process.begin, slope.process.end)]
+        ends = [self.coordinate.clock(node) for node in (slope.process.nodes.begin, slope.process.nodes.end)]
         told_apart = abs(u_stop - u_start) // (8 * math.ulp(max(abs(u_start), abs(u_stop))))  # times of this clock
         count = max(1, min(round(self.steps * (u_stop - u_start) / (ends[1] - ends[0])), int(told_apart)))
         times = torch.linspace(u_start, u_stop, count + 1, dtype=y.dtype, device=y.device)

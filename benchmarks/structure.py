@@ -1,0 +1,218 @@
+r"""The size and the shape of the package, in numbers: ``python -m benchmarks structure [--base COMMIT]``.
+
+Counted are files, lines of code (what is neither blank, nor comment, nor docstring), classes, functions and how long
+their bodies are, mentions of ``Any``, circles of imports between subpackages and modules, and the frames of the package
+between `scoresde.solve` and the user's callable. With ``--base`` an earlier commit is counted beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+LONG = 60  # lines of a body
+ROOT = Path(__file__).resolve().parent.parent
+
+# Frames between the call of `solve` and that of the network, in the package's files, the call of `solve` counted.
+FRAMES = """
+import json, sys, torch, scoresde
+from pathlib import Path
+home = str(Path(scoresde.__file__).parent)
+depth = 0
+
+def look(x):
+    global depth
+    frame, count = sys._getframe(2), 0
+    while frame is not None:
+        count += frame.f_code.co_filename.startswith(home)
+        frame = frame.f_back
+    depth = max(depth, count)
+    return -x
+
+def score(x, t):
+    return look(x)
+
+def net(x, t, label=None):
+    return look(x)
+
+sde, x = scoresde.VPSDE(), torch.ones(2, 2)
+model = scoresde.ScoreModel(net, sde, "noise")
+guided = scoresde.guidance.classifier_free(
+    scoresde.guidance.conditional(model, label=1.0), scoresde.guidance.conditional(model, label=0.0), 2.0
+)
+found = {}
+for name, score_fn, method, options in (
+    ("a bare score, pc", score, "pc", {"steps": 2}),
+    ("a ScoreModel, unipc", model, "unipc", {"steps": 3}),
+    ("classifier-free guidance, adams", guided, "adams", {}),
+):
+    depth = 0
+    scoresde.solve(sde, score_fn, x, method=method, seed=0, **options)
+    found[name] = depth
+print(json.dumps(found))
+"""
+
+
+def code_lines(source: str) -> set[int]:
+    """The lines that hold code: neither blank, nor comment, nor a part of a docstring."""
+    tree = ast.parse(source)
+    documented = {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+        and isinstance(node.body[0].value, ast.Constant)
+        and isinstance(node.body[0].value.value, str)
+        for line in range(node.body[0].lineno, (node.body[0].end_lineno or node.body[0].lineno) + 1)
+    }
+    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in skipped:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return lines - documented
+
+
+def functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Each function with the number of lines of its body, its docstring left out."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+        if body:
+            yield node.name, (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+def imports(path: Path, package: Path) -> set[str]:
+    """The modules of the package that a module imports, be it when it is imported itself or in a call."""
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    here = parts[:-1] if parts[-1] == "__init__" else parts
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.ImportFrom) and child.level:
+                up = here if parts[-1] == "__init__" else here[:-1]
+                base = up[: len(up) - child.level + 1] + tuple((child.module or "").split(".")) * bool(child.module)
+                for alias in child.names:
+                    inner = package.parent.joinpath(*base, alias.name)
+                    single = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
+                    found.add(".".join((*base, alias.name) if single else base))
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of nodes that reach each other, by Tarjan's algorithm."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in edges.get(node, ()):
+            if other not in edges:
+                continue
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = []
+            while True:
+                group.append(stack.pop())
+                if group[-1] == node:
+                    break
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in edges:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def counted(root: Path) -> dict[str, object]:
+    """The numbers of a working tree."""
+    package = root / "scoresde"
+    files = sorted(package.rglob("*.py"))
+    code = classes = 0
+    long: list[tuple[int, str]] = []
+    mentions = 0
+    edges: dict[str, set[str]] = {}
+    for path in files:
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        code += len(code_lines(source))
+        classes += sum(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
+        place = path.relative_to(package)
+        long += [(length, f"{place}:{name}") for name, length in functions(tree)]
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        edges[name] = imports(path, package)
+        mentions += sum(map(_mentions_any, source.splitlines()))
+    sizes = [len(path.read_text(encoding="utf-8").splitlines()) for path in files]
+    longest = max(long)
+    run = subprocess.run(
+        [sys.executable, "-c", FRAMES],
+        cwd=root,  # which comes first where modules are looked for
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    groups = circles(edges)
+    return {
+        "files": len(files),
+        "lines": sum(sizes),
+        "code": code,
+        "classes": classes,
+        "functions": len(long),
+        "longest body": f"{longest[0]} ({longest[1]})",
+        f"bodies over {LONG} lines": sum(length > LONG for length, _ in long),
+        "lines with Any": mentions,
+        "circles of imports": len(groups),
+        "modules in circles": sum(map(len, groups)),
+        **{f"frames: {name}": depth for name, depth in json.loads(run.stdout.splitlines()[-1]).items()},
+    }
+
+
+def _mentions_any(line: str) -> bool:
+    """Whether a line uses the type, imports left out."""
+    words = "".join(c if c.isalnum() or c == "_" else " " for c in line).split()
+    return "Any" in words and not line.lstrip().startswith(("from typing", "import"))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks structure", description=__doc__)
+    parser.add_argument("--base", help="a commit to count as well")
+    options = parser.parse_args(arguments)
+    columns = {"now": counted(ROOT)}
+    if options.base:
+        with tempfile.TemporaryDirectory() as folder:
+            archive = subprocess.run(
+                ["git", "archive", "--format=tar", options.base, "scoresde"], cwd=ROOT, capture_output=True, check=True
+            )
+            with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as members:
+                members.extractall(folder, filter="data")
+            columns = {options.base: counted(Path(folder)), **columns}
+    width = max(len(name) for name in columns["now"])
+    print(f"{'':{width}}  " + "  ".join(f"{name:>14}" for name in columns))
+    for name in columns["now"]:
+        print(f"{name:{width}}  " + "  ".join(f"{column[name]!s:>14}" for column in columns.values()))
+    return 0

@@ -1,0 +1,24 @@
+"""Score functions: the protocol, networks with their conventions, callables of the user's, wrappers and limits."""
+
+from .bare import ScoreFn, as_score
+from .base import Score, Split, Traits, estimate_of, with_data
+from .limits import Clip, DynamicThreshold
+from .model import PREDICTIONS, TIME_INPUTS, ScoreModel, per_row
+from .wrapper import Wrapper
+
+__all__ = [
+    "PREDICTIONS",
+    "TIME_INPUTS",
+    "Clip",
+    "DynamicThreshold",
+    "Score",
+    "ScoreFn",
+    "ScoreModel",
+    "Split",
+    "Traits",
+    "Wrapper",
+    "as_score",
+    "estimate_of",
+    "per_row",
+    "with_data",
+]

@@ -1,0 +1,130 @@
+"""A callable of the user's as a `Score`: the only place that looks at what such a callable is and declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .._signatures import accepts, parameters
+from .._tensors import output_problem, row_times
+from ..errors import InvalidTypeError, ScoreFnError
+from ..sdes import AffineSDE, Estimate, Node
+from .base import Score, Split, Traits, estimate_of
+
+ScoreFn = Callable[..., Any]
+
+
+class Bare(Score):
+    """A callable ``score_fn(x, t, **context)`` of which only the score is known.
+
+    What it declares by attributes of the names ``sde``, ``event_shape``, ``rowwise`` and ``has_noise_limit`` is read
+    once; a method ``accepts(name)`` answers for the context, which is otherwise read from the signature.
+
+    Example:
+        >>> Bare(lambda x, t: -x).score(torch.ones(1, 2), scoresde.VPSDE().node(0.5))
+        tensor([[-1., -1.]])
+    """
+
+    def __init__(self, function: ScoreFn) -> None:
+        self.function = function
+        self.traits = _declared(function)
+        context = getattr(function, "context", None)
+        self._bound_names = frozenset(context) if isinstance(context, Mapping) else frozenset()
+
+    @property
+    def only_scores(self) -> bool:
+        return True
+
+    @property
+    def bound_names(self) -> frozenset[str]:
+        return self._bound_names
+
+    def accepts(self, name: str) -> bool:
+        return accepts(self.function, name)
+
+    def same_network(self, other: Score) -> bool:
+        return isinstance(other, Bare) and self.function is other.function and self.rowwise
+
+    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+        out: Tensor = self.function(x, row_times(node.t, x), **context)
+        return out
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        return estimate_of(checked(self.score(x, node, **context), x), x, node)
+
+
+class Offered(Bare):
+    """A callable that has the method ``estimate(x, node, **context)``; it may declare ``has_variance`` too, and
+    ``has_shift`` and ``has_twist`` together with a method `twisted`."""
+
+    @property
+    def only_scores(self) -> bool:
+        return False
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        out: Estimate = self.function.estimate(x, node, **context)  # type: ignore[attr-defined]
+        return out
+
+    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+        return Score.score(self, x, node, **context)
+
+    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+        if not self.traits.shift:
+            return super().twisted(x, node, **context)
+        return Split(*self.function.twisted(x, node, **context))  # type: ignore[attr-defined]
+
+
+def as_score(score_fn: ScoreFn) -> Score:
+    """A score function as a `Score`; one that is a `Score` is returned as it is.
+
+    Raises:
+        InvalidTypeError: it is not callable.
+
+    Example:
+        >>> as_score(lambda x, t: -x).traits.rowwise
+        False
+    """
+    if isinstance(score_fn, Score):
+        return score_fn
+    if not callable(score_fn):
+        hint = "take its .score(sde)" if hasattr(score_fn, "score") else "targets and loaded networks have .score(sde)"
+        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; {hint}.")
+    return Offered(score_fn) if _offers_estimates(score_fn) else Bare(score_fn)
+
+
+def checked(score: Any, x: Tensor) -> Tensor:
+    """A score, refused if it is not shaped like the state.
+
+    Example:
+        >>> checked(torch.zeros(1, 2), torch.ones(1, 2))
+        tensor([[0., 0.]])
+    """
+    problem = output_problem(score, x)
+    if problem is not None:
+        raise ScoreFnError(f"The score function {problem}.")
+    out: Tensor = score
+    return out
+
+
+def _offers_estimates(score_fn: ScoreFn) -> bool:
+    """Whether a callable has the method ``estimate(x, node, **context)``; another one of that name is its own."""
+    method = getattr(score_fn, "estimate", None)
+    return callable(method) and "node" in (parameters(method) or {})
+
+
+def _declared(function: Any) -> Traits:
+    """The traits that a callable declares by its attributes."""
+    sde, shape = getattr(function, "sde", None), getattr(function, "event_shape", None)
+    estimates = _offers_estimates(function)
+    shift = estimates and bool(getattr(function, "has_shift", False))
+    return Traits(
+        sde=sde if isinstance(sde, AffineSDE) else None,
+        event_shape=None if shape is None else tuple(shape),
+        rowwise=bool(getattr(function, "rowwise", False)),
+        noise_limit=bool(getattr(function, "has_noise_limit", False)),
+        variance=estimates and bool(getattr(function, "has_variance", False)),
+        shift=shift,
+        twist=bool(getattr(function, "has_twist", not shift)),
+    )

@@ -1,0 +1,281 @@
+r"""The score function as an object.
+
+A `Score` knows :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+\sigma\hat\varepsilon`, at every node of a process; the score, v and the velocity of the flow follow. What it is made
+for, and what it can do beyond that, it declares in its `Traits`, which wrappers merge. A bare callable becomes a
+`Score` by `scoresde.scores.as_score`.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+from torch import Tensor
+
+from .._tensors import Scalar, check_state, compute_dtype, expand
+from ..errors import InvalidArgumentError, InvalidTypeError
+from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.base import times_of
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a score function declares.
+
+    Attributes:
+        sde: the process that it was made for; None if it does not know.
+        event_shape: the shape of one sample; None if it does not know.
+        rowwise: whether samples do not depend on each other, so that finished ones may leave the batch.
+        noise_limit: whether it has a value where alpha = 0.
+        variance: whether its estimates carry a learned variance of reverse steps.
+        shift: whether guidance can be separated from what it guides; see `Score.twisted`.
+        twist: whether everything that guides is the gradient of a known log-density at every time.
+
+    Example:
+        >>> Traits(rowwise=True).event_shape is None
+        True
+    """
+
+    sde: AffineSDE | None = None
+    event_shape: tuple[int, ...] | None = None
+    rowwise: bool = False
+    noise_limit: bool = False
+    variance: bool = False
+    shift: bool = False
+    twist: bool = True
+
+    @classmethod
+    def merged(cls, parts: Sequence[Traits], sde: AffineSDE | None = None) -> Traits:
+        """The traits of a score function made of others: those of the first, and of all what must hold for all.
+
+        Args:
+            parts: one or more.
+            sde: the process, if none of them knows it.
+
+        Raises:
+            InvalidArgumentError: the parts were made for different processes or events.
+
+        Example:
+            >>> both = Traits.merged([Traits(rowwise=True, event_shape=(2,)), Traits()])
+            >>> both.event_shape, both.rowwise
+            ((2,), False)
+        """
+        process = _common_process([part.sde for part in parts], sde)
+        shapes = {part.event_shape for part in parts if part.event_shape is not None}
+        if len(shapes) > 1:
+            raise InvalidArgumentError(f"The score functions are for events of different shapes: {sorted(shapes)}.")
+        return cls(
+            sde=process,
+            event_shape=shapes.pop() if shapes else None,
+            rowwise=all(part.rowwise for part in parts),
+            noise_limit=all(part.noise_limit for part in parts),
+            variance=process is not None and parts[0].variance,
+        )
+
+
+class Split(NamedTuple):
+    r"""The estimate without guidance; :math:`v`, shaped like ``x``, and :math:`\ln\psi = w\ln p(y|x_t)`, ``(batch,)``,
+    of what guides, None where nothing does.
+
+    Example:
+        >>> Split(Estimate(torch.zeros(1, 2), torch.zeros(1, 2))).shift is None
+        True
+    """
+
+    estimate: Estimate
+    shift: Tensor | None = None
+    log_twist: Tensor | None = None
+
+    def detached(self) -> Split:
+        """Without a graph of what guides."""
+        return Split(self.estimate, *(None if v is None else v.detach() for v in self[1:]))
+
+
+class Score(abc.ABC):
+    r"""A score function: an object with `estimate` at a node, callable as ``score(x, t)``.
+
+    A subclass gives `estimate`, sets ``traits``, and says by `accepts` which context it takes.
+
+    Attributes:
+        traits: what it declares.
+
+    Example:
+        >>> class Standard(Score):  # of data N(0, I) on a variance-preserving process
+        ...     traits = Traits(sde=scoresde.VPSDE(), event_shape=(2,), rowwise=True)
+        ...
+        ...     def estimate(self, x, node):
+        ...         return Estimate(data=node.alpha * x, noise=node.sigma * x)
+        >>> score_fn = Standard()
+        >>> score_fn(torch.ones(1, 2), 0.5)
+        tensor([[-1., -1.]])
+        >>> scoresde.solve(score_fn.sde, score_fn, method="ddim", steps=5, seed=0).x.shape
+        torch.Size([1, 2])
+    """
+
+    traits: Traits = Traits()
+
+    @abc.abstractmethod
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        r""":math:`\hat x` and :math:`\hat\varepsilon` at a node of the process; what solvers call."""
+
+    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+        r"""The score :math:`-\hat\varepsilon/\sigma` at a node, shaped like ``x``."""
+        return self.estimate(x, node, **context).noise / expand(-node.sigma, x)
+
+    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+        """The estimate without guidance, and what guides it; one evaluation."""
+        return Split(self.estimate(x, node, **context))
+
+    def accepts(self, name: str) -> bool:
+        """Whether a context of this name can be given."""
+        return False
+
+    @property
+    def only_scores(self) -> bool:
+        """Whether it gives scores alone, from which the estimate is computed."""
+        return False
+
+    @property
+    def bound_names(self) -> frozenset[str]:
+        """The names of the context that it has values for itself."""
+        return frozenset()
+
+    def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
+        """The score function without its own labels, and the whole context to call that with."""
+        return self, dict(context)
+
+    def same_network(self, other: Score) -> bool:
+        """Whether both evaluate one network in the same way, so that one call can serve both."""
+        return self is other and self.rowwise  # if not row-wise, it may hold what belongs to the batch
+
+    @property
+    def sde(self) -> AffineSDE | None:
+        """The process that it was made for."""
+        return self.traits.sde
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one sample; there is no such attribute where it is not known."""
+        if self.traits.event_shape is None:
+            raise AttributeError(f"this {type(self).__name__} does not know the shape of its events")
+        return self.traits.event_shape
+
+    @property
+    def rowwise(self) -> bool:
+        """See `Traits`."""
+        return self.traits.rowwise
+
+    @property
+    def has_noise_limit(self) -> bool:
+        """See `Traits`."""
+        return self.traits.noise_limit
+
+    @property
+    def has_variance(self) -> bool:
+        """See `Traits`."""
+        return self.traits.variance
+
+    def check(self, x: Tensor) -> None:
+        """Refuse what is no state."""
+        check_state("x", x)
+
+    def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
+        """The state in the dtype of computation, and the nodes of its times."""
+        self.check(x)
+        state = x.to(compute_dtype(x.dtype))
+        times = times_of(state, t)
+        return state, nameless(times) if self.traits.sde is None else self.traits.sde.nodes(times)
+
+    def _estimated(self, x: Tensor, t: Any, context: Mapping[str, Any]) -> tuple[Estimate, Tensor, Node]:
+        if self.traits.sde is None:
+            raise InvalidArgumentError(
+                f"This {type(self).__name__} does not know its process, and gives scores only; wrap the network in "
+                "ScoreModel(net, sde, prediction='score')."
+            )
+        state, node = self._at(x, t)
+        return self.estimate(state, node, **context), state, node
+
+    @final
+    def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The score :math:`-\hat\varepsilon/\sigma`, shaped like ``x``; ``t`` is a float, 0-d or ``(batch,)``."""
+        state, node = self._at(x, t)
+        return self.score(state, node, **context).to(x.dtype)
+
+    @final
+    def noise(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The noise prediction :math:`\hat\varepsilon = -\sigma s`."""
+        return self._estimated(x, t, context)[0].noise.to(x.dtype)
+
+    @final
+    def data(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The data prediction :math:`\hat x = E[x_0|x_t]` (Tweedie's formula)."""
+        return self._estimated(x, t, context)[0].data.to(x.dtype)
+
+    @final
+    def v(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The v prediction :math:`\alpha\hat\varepsilon - \sigma\hat x`."""
+        (data, noise), state, node = self._estimated(x, t, context)
+        return (expand(node.alpha, state) * noise - expand(node.sigma, state) * data).to(x.dtype)
+
+    @final
+    def flow(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The velocity of the probability flow, :math:`\alpha'\hat x + \sigma'\hat\varepsilon`, with t growing
+        towards noise."""
+        (data, noise), state, node = self._estimated(x, t, context)
+        return (expand(node.dalpha, state) * data + expand(node.dsigma, state) * noise).to(x.dtype)
+
+
+def estimate_of(score: Tensor, x: Tensor, node: Node) -> Estimate:
+    r"""The estimate that belongs to a score: :math:`\hat\varepsilon = -\sigma s`, :math:`\hat x =
+    (x-\sigma\hat\varepsilon)/\alpha`.
+
+    Example:
+        >>> estimate_of(torch.full((1, 1), -2.0), torch.ones(1, 1), scoresde.EDMSDE().node(0.5)).noise
+        tensor([[1.]])
+    """
+    sigma = expand(node.sigma, x)
+    noise = score * -sigma
+    return Estimate(data=(x - sigma * noise) / expand(node.alpha, x), noise=noise)
+
+
+def with_data(given: Estimate, data: Tensor, x: Tensor, node: Node) -> Estimate:
+    r"""An estimate with other data, such that :math:`x = \alpha\hat x + \sigma\hat\varepsilon` still holds.
+
+    Example:
+        >>> given = Estimate(data=torch.zeros(1, 1), noise=torch.ones(1, 1))
+        >>> with_data(given, torch.ones(1, 1), torch.ones(1, 1), scoresde.EDMSDE().node(1.0)).noise
+        tensor([[0.]])
+    """
+    return given._replace(
+        data=data, noise=given.noise + (given.data - data) * (expand(node.alpha, x) / expand(node.sigma, x))
+    )
+
+
+def nameless(times: Scalar) -> Node:
+    """A node of no process: with alpha = sigma = 1 the algebra of estimates is that of scores.
+
+    Example:
+        >>> nameless(0.5).alpha
+        1.0
+    """
+    return Node(times, 1.0, 1.0, *[math.nan] * 5)
+
+
+def _common_process(known: Sequence[AffineSDE | None], sde: AffineSDE | None) -> AffineSDE | None:
+    """The process that is given, or known to one of the parts; the same for all."""
+    if sde is not None and not isinstance(sde, AffineSDE):
+        raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}.")
+    process = sde
+    for own in known:
+        if own is None:
+            continue
+        if process is not None and not process.same_schedule(own):
+            if sde is None:
+                raise InvalidArgumentError(f"The score functions were made for {process!r} and {own!r}.")
+            raise InvalidArgumentError(f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; leave `sde` out.")
+        process = own if process is None else process
+    return process

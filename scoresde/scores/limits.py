@@ -1,0 +1,113 @@
+r"""Limits for the data estimate: score functions made from score functions.
+
+Data that lie in a known range, as images, have estimates in that range; a network at high noise, or under strong
+guidance, leaves it. Both wrappers limit :math:`\hat x` and keep :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._tensors import check_number, check_positive, expand
+from ..errors import InvalidArgumentError
+from ..sdes import AffineSDE, Estimate, Node
+from .bare import ScoreFn
+from .base import with_data
+from .wrapper import Wrapper
+
+__all__ = ["Clip", "DynamicThreshold"]
+
+
+class Limited(Wrapper):
+    """A score function with limits on its data estimate; subclasses give `limit`."""
+
+    def __init__(self, score_fn: ScoreFn, sde: AffineSDE | None = None) -> None:
+        super().__init__((score_fn,), sde)
+
+    @abc.abstractmethod
+    def limit(self, data: Tensor) -> Tensor:
+        """The data estimate, within its limits."""
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
+        given = self.ask(self.score_fns[0], x, node, context)
+        return with_data(given, self.limit(given.data), x, node)
+
+
+class Clip(Limited):
+    r"""Clip the data estimate: :math:`\hat x \leftarrow \min(\max(\hat x, lo), hi)`.
+
+    Args:
+        score_fn: a `ScoreModel`, a target's score, or any score function.
+        low, high: the range of the data.
+        sde: the process, if the score function does not know it.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.VPSDE()
+        >>> model = scoresde.ScoreModel(lambda x, t: 3 * torch.ones_like(x), sde, prediction="data")
+        >>> Clip(model).estimate(torch.zeros(1, 2), sde.node(0.5)).data
+        tensor([[1., 1.]])
+
+    References:
+        Ho, Jain, Abbeel (2020), the released code. https://arxiv.org/abs/2006.11239
+    """
+
+    def __init__(
+        self, score_fn: Callable[..., Any], low: float = -1.0, high: float = 1.0, *, sde: AffineSDE | None = None
+    ) -> None:
+        super().__init__(score_fn, sde)
+        self.low, self.high = check_number("low", low), check_number("high", high)
+        if not self.low < self.high:
+            raise InvalidArgumentError(f"`low` must be below high={high}, got {low}.")
+
+    def limit(self, data: Tensor) -> Tensor:
+        """See `Limited.limit`."""
+        return data.clamp(self.low, self.high)
+
+
+class DynamicThreshold(Limited):
+    r"""Dynamic thresholding: each sample's data estimate is clipped at a quantile of its own, and scaled back.
+
+    With s the larger of the bound and the quantile of :math:`|\hat x|` over a sample's elements,
+    :math:`\hat x \leftarrow \min(\max(\hat x, -s), s)\,\cdot bound/s`.
+
+    Args:
+        score_fn: a `ScoreModel`, a target's score, or any score function.
+        quantile: in (0, 1], 0.995 as published.
+        bound: half the width of the data's range, which is symmetric.
+        sde: the process, if the score function does not know it.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.VPSDE()
+        >>> model = scoresde.ScoreModel(lambda x, t: torch.tensor([[4.0, 2.0]]), sde, prediction="data")
+        >>> DynamicThreshold(model, quantile=1.0).estimate(torch.zeros(1, 2), sde.node(0.5)).data
+        tensor([[1.0000, 0.5000]])
+
+    References:
+        Saharia et al. (2022), Imagen, section 2.3. https://arxiv.org/abs/2205.11487
+    """
+
+    def __init__(
+        self,
+        score_fn: Callable[..., Any],
+        quantile: float = 0.995,
+        bound: float = 1.0,
+        *,
+        sde: AffineSDE | None = None,
+    ) -> None:
+        super().__init__(score_fn, sde)
+        self.quantile = check_positive("quantile", quantile, high=1.0)
+        self.bound = check_number("bound", bound, low=0.0, strict=True)
+
+    def limit(self, data: Tensor) -> Tensor:
+        """See `Limited.limit`."""
+        sizes = data.flatten(1).abs()
+        scale = expand(torch.quantile(sizes.to(torch.float32), self.quantile, dim=1).clamp_min(self.bound), data)
+        return torch.minimum(torch.maximum(data, -scale), scale) * (self.bound / scale)

@@ -1,0 +1,432 @@
+r"""Score networks: what a network predicts and how it wants its inputs, turned into one protocol.
+
+A network may predict the score, the noise, the data, v, the velocity of the flow, or EDM's raw output; all of them are
+the same two numbers, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+\sigma\hat\varepsilon`. `ScoreModel` wraps the network once, and every solver, process and loss reads the `Estimate`
+that it needs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._signatures import accepts
+from .._tensors import Scalar, check_number, check_shape, expand, output_problem
+from ..discrete import Chain
+from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
+from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.records import LearnedEstimate
+from ..sdes.span import log_snr_range, within
+from .base import Score, Traits
+
+# The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
+Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
+
+
+def _score(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    return _noise(x, -n.sigma * out, n, sigma_data)
+
+
+def _noise(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    return Estimate(data=(x - n.sigma * out) / n.alpha, noise=out)
+
+
+def _data(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    return Estimate(data=out, noise=(x - n.alpha * out) / n.sigma)
+
+
+def _v(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    norm = n.alpha * n.alpha + n.sigma * n.sigma
+    return Estimate(data=(n.alpha * x - n.sigma * out) / norm, noise=(n.sigma * x + n.alpha * out) / norm)
+
+
+def _flow(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    det = n.alpha * n.dsigma - n.sigma * n.dalpha
+    return Estimate(data=(n.dsigma * x - n.sigma * out) / det, noise=(n.alpha * out - n.dalpha * x) / det)
+
+
+def _edm(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
+    # EDM's c_skip, c_out at y = x/alpha, rho = sigma/alpha, multiplied out: no division by alpha or sigma is left.
+    q2 = n.sigma * n.sigma + (sigma_data * n.alpha) * (sigma_data * n.alpha)
+    q = q2**0.5
+    return Estimate(
+        data=(sigma_data**2 * n.alpha / q2) * x + (sigma_data * n.sigma / q) * out,
+        noise=(n.sigma / q2) * x - (sigma_data * n.alpha / q) * out,
+    )
+
+
+PREDICTIONS: dict[str, Prediction] = {
+    "score": _score,
+    "noise": _noise,
+    "data": _data,
+    "v": _v,
+    "flow": _flow,
+    "edm": _edm,
+}
+HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
+
+# What a network is told of the time: a function of a node with (batch,) tensors.
+TIME_INPUTS: dict[str, Callable[[Node], Tensor]] = {
+    "t": lambda n: n.t,
+    "sigma": lambda n: n.sigma,
+    "rho": lambda n: n.sigma / n.alpha,
+    "log_snr": lambda n: 2 * n.lam,
+    "edm": lambda n: -0.25 * n.lam,  # ln(rho) / 4
+}
+
+# How the second half of the channels is read: as the share of the way from the smallest variance to the largest.
+VARIANCES: dict[str, Callable[[Tensor], Tensor]] = {"learned_range": lambda v: 0.5 * (v + 1)}
+
+
+class ScoreModel(Score):
+    r"""A network as a score function, with its conventions declared.
+
+    With :math:`x_t = \alpha x_0 + \sigma\varepsilon` a network predicts one of
+
+    ============ =======================================================================================
+    prediction   output
+    ============ =======================================================================================
+    ``"score"``  :math:`\nabla\log p_t(x_t) = -\hat\varepsilon/\sigma`
+    ``"noise"``  :math:`\hat\varepsilon`
+    ``"data"``   :math:`\hat x`
+    ``"v"``      :math:`\alpha\hat\varepsilon - \sigma\hat x`
+    ``"flow"``   :math:`\alpha'\hat x + \sigma'\hat\varepsilon` (dx/dt with t growing towards noise)
+    ``"edm"``    F of :math:`\hat x = c_{skip} y + c_{out} F(c_{in} y)`, :math:`y = x_t/\alpha`
+    ============ =======================================================================================
+
+    Args:
+        net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
+        sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
+        prediction: see the table.
+        time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
+            ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), ``"index"`` (the int64
+            label of the level of ``chain`` that is nearest in log-SNR), or a function of t. Integers are passed as
+            they are, the rest in the network's dtype. Default: ``"t"``, and ``"edm"`` for an EDM prediction.
+        input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is ``prediction="data", time_input="rho",
+            input_scale="x/alpha"``). An EDM prediction always gets :math:`c_{in} y`.
+        chain: the discrete chain that the network was trained on, for ``time_input="index"``: a
+            `scoresde.discrete.BetaChain` (DDPM) or `scoresde.discrete.NoiseScales` (NCSN). On a grid of the chain's own
+            times labels are exact; elsewhere they are rounded.
+        variance: None, or ``"learned_range"`` for a network whose output has twice the channels (axis 1): first the
+            prediction, then improved DDPM's :math:`2v - 1`, which interpolates the variance of a reverse step; see
+            `variance` and `scoresde.solvers.Ancestral`.
+        sigma_data: the data's standard deviation in EDM's preconditioning.
+        context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
+            to ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
+        event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
+
+    Attributes:
+        native: the process that the network is meant for; `on` serves others.
+        variance_name: the argument ``variance``; the method of that name gives the numbers.
+
+    Shapes:
+        x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
+
+    Raises:
+        InvalidArgumentError: a name is unknown, the ``chain`` is missing or not used, or its networks expect the data
+            scaled otherwise than ``sde`` and ``input_scale`` do.
+        InvalidTypeError: an argument has the wrong type.
+        ScoreFnError: in a call, the network returned something that is no prediction.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.VPSDE()
+        >>> model = ScoreModel(lambda x, t: x, sde, prediction="noise")
+        >>> x = torch.ones(1, 2)
+        >>> bool(torch.allclose(model(x, 0.5), -model.noise(x, 0.5) / sde.sigma(0.5)))
+        True
+
+    References:
+        Salimans, Ho (2022), Progressive Distillation, appendix D (v). https://arxiv.org/abs/2202.00512
+        Karras et al. (2022), table 1 (EDM). https://arxiv.org/abs/2206.00364
+        Nichol, Dhariwal (2021), eq. 15 (learned range). https://arxiv.org/abs/2102.09672
+    """
+
+    def __init__(
+        self,
+        net: Callable[..., Tensor],
+        sde: AffineSDE,
+        prediction: str,
+        time_input: str | Callable[[Tensor], Tensor] | None = None,
+        input_scale: str = "x",
+        *,
+        chain: Chain | None = None,
+        variance: str | None = None,
+        sigma_data: float = 0.5,
+        context: Mapping[str, Any] | None = None,
+        event_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        if not callable(net):
+            raise InvalidTypeError(f"`net` must be callable as net(x, time), got {type(net).__name__}.")
+        if not isinstance(sde, AffineSDE):
+            raise InvalidTypeError(
+                f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
+            )
+        names = {"prediction": prediction, "input_scale": input_scale, "time_input": time_input, "variance": variance}
+        for name, value in names.items():
+            if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
+                raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
+        if context is not None and not isinstance(context, Mapping):
+            raise InvalidTypeError(f"`context` must be a mapping from names to values, got {type(context).__name__}.")
+        if prediction not in PREDICTIONS:
+            raise unknown("prediction", prediction, PREDICTIONS)
+        if input_scale not in ("x", "x/alpha"):
+            raise unknown("input_scale", input_scale, ("x", "x/alpha"))
+        if prediction == "edm" and input_scale != "x":
+            raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
+        time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input
+        if variance is not None and variance not in VARIANCES:
+            raise unknown("variance", variance, VARIANCES)
+        self.net = net
+        self.native = sde
+        self._served: dict[float, Node] | None = None  # native nodes by log-SNR, of a model that serves another process
+        self.prediction = prediction
+        self.time_input = time_input
+        self.input_scale = input_scale
+        self.chain = chain
+        self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
+        self.context = dict(context or {})
+        self._read_time = _reader(time_input, chain)
+        self._estimate = PREDICTIONS[prediction]
+        self.variance_name = variance
+        self._share = None if variance is None else VARIANCES[variance]
+        if chain is not None and prediction != "edm":
+            _check_scale(sde, input_scale, chain)
+        self.traits = Traits(
+            sde=sde,
+            event_shape=None if event_shape is None else check_shape("event_shape", event_shape, rank=1),
+            # samples may leave the batch, unless a bound tensor has an entry for each
+            rowwise=not any(isinstance(v, Tensor) and v.ndim for v in self.context.values()),
+            noise_limit=(
+                prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
+            ),
+            variance=variance is not None,
+        )
+
+    @property
+    def sde(self) -> AffineSDE:
+        """The process that it serves; `on` serves others."""
+        return self.traits.sde  # type: ignore[return-value]
+
+    @property
+    def bound_names(self) -> frozenset[str]:
+        """The names of the bound context."""
+        return frozenset(self.context)
+
+    def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
+        """The model itself, and the bound context with that of a call."""
+        return self, {**self.context, **context}
+
+    def same_network(self, other: Score) -> bool:
+        """Whether another model evaluates the same network in the same way, but for the bound context."""
+        if self is other:
+            return True
+        if not isinstance(other, ScoreModel):
+            return False
+        names = ("prediction", "time_input", "input_scale", "chain", "sigma_data", "_share")
+        same = all(getattr(self, name) == getattr(other, name) for name in names)
+        return self.net is other.net and same and self.sde.same_schedule(other.sde)
+
+    def accepts(self, name: str) -> bool:
+        """Whether the network has an argument of this name, for the ``context`` of a solve."""
+        return accepts(self.net, name)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest log-SNR of the process that the network is meant for (`native`)."""
+        return log_snr_range(self.native)
+
+    def on(self, sde: AffineSDE) -> ScoreModel:
+        r"""The same network as a score function of another process.
+
+        Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same law in both, and
+        :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is asked at its own time of
+        that :math:`\lambda`, with the state scaled to its own process,
+
+        .. math:: x_{own} = \frac{\alpha_{own}}{\alpha} x = \frac{\sigma_{own}}{\sigma} x .
+
+        Nothing is approximated but for ``time_input="index"``, which rounds to the nearest level. A learned variance
+        is left out: it is the share of a step of the network's own process.
+
+        Args:
+            sde: an affine process whose log-SNR stays within `limits`; `within` trims one.
+
+        Raises:
+            InvalidArgumentError: the process goes beyond the log-SNRs that the network knows.
+
+        Example:
+            >>> model = ScoreModel(lambda x, t: x, scoresde.VPSDE(), prediction="noise")
+            >>> flow = model.on(within(scoresde.FlowSDE(), model.limits))
+            >>> x = torch.ones(1, 2, dtype=torch.float64)
+            >>> t = scoresde.VPSDE().time(flow.sde.log_snr(0.5))
+            >>> own = x * scoresde.VPSDE().alpha(t) / flow.sde.alpha(0.5)
+            >>> bool((flow.data(x, 0.5) - model.data(own, t)).abs().max() < 1e-12)
+            True
+
+        References:
+            Karras et al. (2022), section 3 and table 1. https://arxiv.org/abs/2206.00364
+        """
+        if not isinstance(sde, AffineSDE):
+            raise InvalidTypeError(
+                f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
+            )
+        if within(sde, self.limits) is not sde:
+            (low, high), (own_low, own_high) = log_snr_range(sde), self.limits
+            raise InvalidArgumentError(
+                f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, that of the network's own process, "
+                f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and what it says beyond is not known. Trim "
+                "the process: network.process(sde) of a loaded network, or scoresde.models.within(sde, model.limits)."
+            )
+        model = copy.copy(self)
+        own = sde.same_schedule(self.native)
+        model._served = None if own else {}
+        model.traits = replace(self.traits, sde=sde, variance=own and self._share is not None)
+        return model
+
+    def _own(self, x: Tensor, node: Node) -> tuple[Tensor, Node]:
+        """A state and a node of the process that is served, as those of the network's own."""
+        if self._served is None:
+            return x, node
+        native, lam = self._native_node(node.lam), node.lam
+        if isinstance(lam, Tensor):  # the two ratios are one number; one of them is 0/0 where alpha or sigma vanishes
+            noisy = lam < 0
+            scale = torch.where(noisy, native.sigma, native.alpha) / torch.where(noisy, node.sigma, node.alpha)
+        else:
+            scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha
+        return x * expand(scale, x), native
+
+    def _native_node(self, lam: Scalar) -> Node:
+        if isinstance(lam, Tensor):
+            return self.native.nodes(self.native.time(2 * lam))
+        known = {} if self._served is None else self._served
+        if lam not in known:
+            if len(known) >= _MOST_NODES:
+                known.clear()
+            with torch.no_grad():
+                known[lam] = self.native.node(float(self.native.time(torch.tensor(2 * lam, dtype=torch.float64))))
+        return known[lam]
+
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """The network's `Estimate` at a node of the process; what solvers call."""
+        x, node = self._own(x, node)
+        n = Node(*(expand(v, x) for v in node))
+        out = self._call(x, node, n, context)
+        if self._share is None:
+            return self._estimate(x, out, n, self.sigma_data)
+        channels = x.shape[1]
+        estimate = self._estimate(x, out[:, :channels], n, self.sigma_data)
+        if not self.has_variance:
+            return estimate
+        return LearnedEstimate(*estimate, variance=self._share(out[:, channels:]))
+
+    def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, Any]) -> Tensor:
+        given: Tensor = x
+        if self.prediction == "edm":
+            given = x * (1 / (n.sigma * n.sigma + (self.sigma_data * n.alpha) * (self.sigma_data * n.alpha)) ** 0.5)
+        elif self.input_scale == "x/alpha":
+            given = x / n.alpha
+        parameter = (
+            next((p for p in self.net.parameters() if p.is_floating_point()), None)
+            if isinstance(self.net, torch.nn.Module)
+            else None
+        )
+        dtype = x.dtype if parameter is None else parameter.dtype
+        batch = Node(*(_per_sample(v, x) for v in node))
+        extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
+        time = self._read_time(batch)
+        out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
+        problem = output_problem(out, x if self._share is None else _doubled(x))
+        if problem is not None:
+            hint = " with the channels doubled for the variance" if self.has_variance else ""
+            raise ScoreFnError(f"The network {problem}{hint}.")
+        return out.to(x.dtype)
+
+    def variance(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+        r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the
+        logarithm, elementwise: the network's output o is read as :math:`v = (o+1)/2`, not clipped.
+
+        A step to level t from level s has the variance :math:`\sigma_{large}^{2v}\,\sigma_{small}^{2(1-v)}`
+        (`scoresde.solvers.Ancestral`), so v belongs to the state and the step's length does not.
+
+        Raises:
+            InvalidArgumentError: the model was made without ``variance``.
+        """
+        if self._share is None or not self.has_variance:
+            raise InvalidArgumentError(
+                "This model has no learned variance; if the network's output has twice the channels, make it with "
+                "ScoreModel(..., variance='learned_range'), and use it on its own process."
+            )
+        state, node = self._own(*self._at(x, t))
+        out = self._call(state, node, Node(*(expand(v, state) for v in node)), context)
+        return self._share(out[:, state.shape[1] :]).to(x.dtype)
+
+    def __repr__(self) -> str:
+        time = self.time_input if isinstance(self.time_input, str) else "a function of t"
+        served = "" if self._served is None else f".on({self.sde!r})"
+        return (
+            f"ScoreModel({type(self.net).__name__}, {self.native!r}, prediction={self.prediction!r}, "
+            f"time_input={time!r}){served}"
+        )
+
+
+_MOST_NODES = 4096
+
+
+def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node], Tensor]:
+    """What the network is told of the time, as a function of a node."""
+    if chain is not None and not isinstance(chain, Chain):
+        raise InvalidTypeError(
+            f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
+        )
+    if (time_input == "index") != (chain is not None):
+        raise InvalidArgumentError(
+            'time_input="index" and `chain` go together, as in ScoreModel(net, chain.sde(), "noise", '
+            'time_input="index", chain=chain).'
+        )
+    if callable(time_input):
+        return lambda n: time_input(n.t)
+    if chain is not None:
+        return lambda n: chain.label(2 * n.lam)
+    if time_input not in TIME_INPUTS:
+        raise unknown("time_input", time_input, (*TIME_INPUTS, "index"))
+    return TIME_INPUTS[time_input]
+
+
+def _check_scale(sde: AffineSDE, input_scale: str, chain: Chain) -> None:
+    """Refuse a process that scales the data otherwise than the chain does at the same log-SNR."""
+    with torch.no_grad():
+        nodes = sde.nodes(torch.linspace(sde.t_min, sde.t_max, 5, dtype=torch.float64)[1:-1])
+    wanted = chain.scale(2 * nodes.lam)
+    got = nodes.alpha if input_scale == "x" else torch.ones_like(wanted)
+    if not torch.allclose(got, wanted, rtol=1e-6):
+        raise InvalidArgumentError(
+            f"The networks of {chain!r} expect data scaled by {float(wanted[-1]):.4g} where the log-SNR is "
+            f"{2 * float(nodes.lam[-1]):.4g}, but {sde!r} with input_scale={input_scale!r} scales it by "
+            f"{float(got[-1]):.4g}; take chain.sde()."
+        )
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """A tensor like ``x`` with twice the channels (axis 1), without storage."""
+    return x.new_empty(()).expand(x.shape[0], 2 * x.shape[1], *x.shape[2:])
+
+
+def _per_sample(value: Scalar, x: Tensor) -> Tensor:
+    """A schedule value as float64 ``(batch,)`` on the state's device."""
+    if isinstance(value, Tensor):
+        return value if value.ndim else value.to(x.device).expand(len(x))
+    return torch.full((len(x),), value, dtype=torch.float64, device=x.device)
+
+
+def per_row(value: Any, x: Tensor) -> Any:
+    """Numbers and 0-d tensors become ``(batch,)`` tensors; everything else is passed on."""
+    if isinstance(value, bool | int | float | np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
+        return torch.as_tensor(value, device=x.device).expand(len(x))
+    return value

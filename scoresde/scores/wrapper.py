@@ -1,0 +1,65 @@
+"""Score functions made from score functions: what limits and guidance share."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from ..sdes import AffineSDE, Estimate, Node
+from .bare import ScoreFn, as_score, checked
+from .base import Score, Traits, estimate_of, nameless
+
+
+class Wrapper(Score):
+    """A score function made from others; a subclass gives `estimate`, in which it evaluates them by `ask`.
+
+    It declares what the first of them does, and of all of them what must hold for all. Where none knows its process, it
+    gives scores only.
+
+    Args:
+        score_fns: one or more; the first is the one that is changed.
+        sde: the process, if none of them knows it.
+
+    Attributes:
+        score_fns: the same as `Score` objects.
+    """
+
+    needs_process = True
+
+    def __init__(self, score_fns: Sequence[ScoreFn], sde: AffineSDE | None = None) -> None:
+        self.score_fns = tuple(as_score(score_fn) for score_fn in score_fns)
+        self.traits = Traits.merged([score_fn.traits for score_fn in self.score_fns], sde)
+        if self.needs_process and self.traits.sde is None:
+            raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
+
+    @abc.abstractmethod
+    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+        """See `Score.estimate`."""
+
+    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+        """See `Score.score`."""
+        return super().score(x, nameless(node.t) if self.only_scores else node, **context)
+
+    def ask(self, score_fn: Score, x: Tensor, node: Node, context: Mapping[str, Any]) -> Estimate:
+        """The estimate of one of the score functions, from its score where it gives nothing else."""
+        if score_fn.only_scores:
+            return estimate_of(checked(score_fn.score(x, node, **context), x), x, node)
+        return score_fn.estimate(x, node, **context)
+
+    def accepts(self, name: str) -> bool:
+        """Whether one of the score functions takes a context of this name."""
+        return any(score_fn.accepts(name) for score_fn in self.score_fns)
+
+    @property
+    def only_scores(self) -> bool:
+        """See `Score.only_scores`."""
+        return self.traits.sde is None
+
+    @property
+    def bound_names(self) -> frozenset[str]:
+        """The names of the context that the score functions have values for themselves."""
+        return frozenset().union(*(score_fn.bound_names for score_fn in self.score_fns))
