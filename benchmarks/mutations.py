@@ -518,7 +518,10 @@ DEFECTS = (
     # the last step without an evaluation
     Defect("landing: of any size", "controllers/adaptive.py", "_UNSEEN = 0.25", "_UNSEEN = 1e9"),
     Defect(
-        "landing: where the slope is not known", S + "dpmpp_sde12.py", "h > self.growth * (1", "h < -self.growth * (1"
+        "landing: where the slope is not known",
+        S + "dpmpp_sde12.py",
+        "h > self.control.growth * (1",
+        "h < -self.control.growth * (1",
     ),
     Defect("landing: counted for all", "integrate.py", "self._steps + tried", "self._steps + 1"),
     # the adaptive pair of the reverse SDE
@@ -531,7 +534,7 @@ DEFECTS = (
     Defect(
         "pair: steps of any length",
         "controllers/adaptive.py",
-        "h_next = np.minimum(h_next, solver.longest)",
+        "h_next = np.minimum(h_next, control.longest)",
         "h_next = h_next",
     ),
     Defect(

@@ -84,14 +84,14 @@ class Adaptive(Controller):
         now, t = on_host(_clock(solver, start), start.t)
         ends = self._ends(process, solver, x)
         span = np.abs(ends[:, -1] - now)
-        h = most = solver.first_step * span
+        h = most = solver.control.first_step * span
         if isinstance(solver_state, Tensor):  # the first derivative
             scale = self.atol + self.rtol * x.detach().abs()
             size, speed = on_host(rms(x / scale), rms(solver_state / scale))
             with np.errstate(all="ignore"):
                 h = np.nan_to_num(0.01 * size / speed, nan=0.0, posinf=np.inf)
             h = np.minimum(np.maximum(np.where(h > 0, h, most), 1e-6 * span), most)
-        h = np.minimum(h, solver.longest)
+        h = np.minimum(h, solver.control.longest)
         none = np.zeros(len(h), dtype=np.int64)
         state = AdaptiveState(h, np.ones_like(h), none, none, now, ends, none)
         stop = self._stop(process, solver, t, state, x.device)
@@ -135,26 +135,27 @@ class Adaptive(Controller):
         ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
-        if solver.many < math.inf:
-            norms = norms * np.sqrt(np.maximum((state.taken + 1) / solver.many, 1.0))[:, None]
+        control = solver.control
+        if control.many < math.inf:
+            norms = norms * np.sqrt(np.maximum((state.taken + 1) / control.many, 1.0))[:, None]
         error, p = norms[np.arange(len(t)), used], powers[used]
         finite = np.isfinite(error) & np.isfinite(sums)
         accept = finite & (error <= 1)
         bounded = np.maximum(np.where(finite, error, 1.0), _TINY)
-        size, caution = np.log(bounded), math.log(solver.safety)
-        now_gain, last_gain = solver.gains
+        size, caution = np.log(bounded), math.log(control.safety)
+        now_gain, last_gain = control.gains
         factor = caution + (last_gain * np.log(state.last_error) - now_gain * size) / p  # its logarithm
         if norms.shape[1] > 1:  # another order may allow a longer step
             others = caution - np.log(np.maximum(norms, _TINY)) / powers
             factor = np.maximum(factor, np.where(usable, others, -np.inf).max(1))
         factor = np.where(accept, factor, caution - size / p)  # a rejection looks at this error only
-        most = np.where(accept, math.log(solver.growth), math.log(0.9))
+        most = np.where(accept, math.log(control.growth), math.log(0.9))
         factor = np.exp(np.maximum(np.minimum(factor, most), math.log(self.shrink)))
         h = np.abs(then - state.now)
         h_next = h * np.where(finite, factor, self.shrink)
         # a step that was cut to land on a target does not shrink the next one
         h_next = np.where(accept & (h < state.h * (1 - 1e-6)), np.maximum(h_next, state.h), h_next)
-        h_next = np.minimum(h_next, solver.longest)
+        h_next = np.minimum(h_next, control.longest)
         begin, now = np.where(accept, end, t), np.where(accept, then, state.now)
         hit = accept & (begin == self._target(state))
         done = hit & (state.target == len(self.targets) - 1)

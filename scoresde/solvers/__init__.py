@@ -11,6 +11,7 @@ from .rows import MODULES, ROWS
 if TYPE_CHECKING:  # what is no method, for type checkers
     from .auto import choose as choose
     from .base import Solver as Solver
+    from .base import StepControl as StepControl
     from .base import StepResult as StepResult
     from .config import described as described
     from .config import from_config as from_config
@@ -31,7 +32,7 @@ _OTHERS = homes(
         ".backends.scipy": "SciPy",
         ".backends.torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
         ".backends.torchsde": "TorchSDE",
-        ".base": "Solver StepResult",
+        ".base": "Solver StepControl StepResult",
         ".config": "described from_config to_config",
         ".exponential_runge_kutta": "ExponentialRungeKutta PhiTableau",
         ".multistep": "Multistep",

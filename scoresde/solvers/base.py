@@ -59,6 +59,30 @@ class StepResult(NamedTuple):
     rejected: Any = None
 
 
+class StepControl(NamedTuple):
+    r"""How the steps of an adaptive method follow its errors.
+
+    Attributes:
+        first_step: the length of the first step, as a share of the whole way.
+        growth: the largest ratio of a step to the one before.
+        longest: the longest step, on the method's clock.
+        safety: the share that is taken of a step that would just meet the tolerance.
+        gains: a and b of the next step's factor :math:`e^{-a/p}\,e_{last}^{b/p}`.
+        many: the number of steps after which the later ones may err less.
+
+    Example:
+        >>> StepControl(growth=5.0).safety
+        0.9
+    """
+
+    first_step: float = 0.01
+    growth: float = 10.0
+    longest: float = math.inf
+    safety: float = 0.9
+    gains: tuple[float, float] = (0.7, 0.4)
+    many: float = math.inf
+
+
 class StepFailed(Exception):
     """A step that cannot be made: `integrate` raises the error, or with ``throw=False`` marks the samples.
 
@@ -116,10 +140,7 @@ class Solver(abc.ABC):
         default_steps: the number of steps that `solve` takes if none is given.
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
-        first_step: of an adaptive method, the length of the first step in units of the whole way; ``growth``: the
-            largest ratio of a step to the one before; ``longest``: the most that a step may be; ``safety``: the share
-            that is taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's
-            factor :math:`e^{-a/p}\,e_{last}^{b/p}`; ``many``: steps from which on those that follow may err less.
+        control: how the steps of an adaptive method follow its errors.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; else independent draws will do.
     """
@@ -204,28 +225,8 @@ class Solver(abc.ABC):
         return ()
 
     @property
-    def growth(self) -> float:
-        return 10.0
-
-    @property
-    def first_step(self) -> float:
-        return 0.01
-
-    @property
-    def longest(self) -> float:
-        return math.inf
-
-    @property
-    def safety(self) -> float:
-        return 0.9
-
-    @property
-    def gains(self) -> tuple[float, float]:
-        return (0.7, 0.4)
-
-    @property
-    def many(self) -> float:
-        return math.inf
+    def control(self) -> StepControl:
+        return StepControl()
 
     @property
     def needs_path(self) -> bool:
