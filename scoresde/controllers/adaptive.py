@@ -16,7 +16,7 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from ..sdes.records import either
-from ..solvers.base import Estimates, Solver, StepResult
+from ..solvers.base import Estimates, Solver, StepResult, of_power
 from .base import Controller, Decision
 
 _TINY = 1e-10  # error norms below this count as this
@@ -205,8 +205,7 @@ def _estimates(error: Tensor | Estimates, solver: Solver) -> Estimates:
     if isinstance(error, Estimates):
         powers, used, usable = (as_array(v) for v in error[1:4])
         return Estimates(error.values.detach(), powers, used, usable, error.factors)
-    used = np.zeros(len(error), dtype=np.int64)
-    return Estimates(error.detach()[:, None], np.array([float(solver.ode_order or 1)]), used, used[:, None] == 0)
+    return of_power(error.detach(), float(solver.ode_order or 1))
 
 
 def _clock(solver: Solver, node: Node) -> Tensor:

@@ -43,6 +43,17 @@ class Estimates(NamedTuple):
     factors: Tensor | np.ndarray | None = None
 
 
+def of_power(error: Tensor, power: float) -> Estimates:
+    r"""One estimate, which is proportional to :math:`h^p` with any p.
+
+    Example:
+        >>> of_power(torch.ones(4, 2), 1.5).values.shape
+        torch.Size([4, 1, 2])
+    """
+    used = np.zeros(len(error), dtype=np.int64)
+    return Estimates(error[:, None], np.array([power]), used, used[:, None] == 0)
+
+
 class StepResult(NamedTuple):
     """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods; see
     `Estimates` for several). ``rejected`` is the memory of a sample whose step is rejected; None leaves it as it was.

@@ -13,8 +13,7 @@ from .._tensors import check_number, expand
 from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import SDE, Node
-from .base import Solver, StepControl, StepResult
-from .estimates import of_power
+from .base import Solver, StepControl, StepResult, of_power
 from .exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR

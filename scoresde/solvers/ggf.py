@@ -12,8 +12,7 @@ from .._tensors import combine
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
-from .base import Solver, StepControl, StepResult
-from .estimates import of_power
+from .base import Solver, StepControl, StepResult, of_power
 from .heun_sde import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9
