@@ -14,7 +14,7 @@ from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import SDE, Node
 from .base import Solver, StepControl, StepResult, of_power
-from .exponential import frame, read
+from .families.exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR
 _POWER = 1.5  # of h in the error, since the estimates follow the noise

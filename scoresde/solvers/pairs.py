@@ -14,7 +14,7 @@ from .._tensors import weighted
 from ..errors import unknown
 from ..processes import RHO, SNR, TIME, Coordinate, angle
 from .base import StepControl
-from .runge_kutta import RungeKutta, Tableau
+from .families.runge_kutta import RungeKutta, Tableau
 
 # The forms of the probability flow that a pair steps: dx/dt; d(x/alpha)/d(sigma/alpha), the noise estimate;
 # d(x/sigma)/d(alpha/sigma), the data estimate; and both, in the angle between signal and noise.

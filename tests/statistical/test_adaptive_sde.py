@@ -22,7 +22,7 @@ from scoresde.controllers import Adaptive
 from scoresde.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
 from scoresde.processes import LOG_SNR, Coordinate, Network, ReverseProcess
 from scoresde.solvers import DPMppSDE12, SASolver, Solver
-from scoresde.solvers.exponential import adams_weights, frame
+from scoresde.solvers.families.exponential import adams_weights, frame
 from tests.statistical.test_random_path import compare
 
 F64 = torch.float64
