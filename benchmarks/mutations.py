@@ -45,7 +45,7 @@ BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "t
 FIRST: dict[str, tuple[str, ...]] = {
     "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
     "noise/brownian.py": ("tests/statistical/test_brownian.py",),
-    "solvers/transition.py": ("tests/unit/test_simulate.py",),
+    "solvers/families/transition.py": ("tests/unit/test_simulate.py",),
     "solvers/sra.py": ("tests/convergence/test_general.py", "tests/convergence/test_sde.py"),
     "correctors/langevin.py": ("tests/convergence/test_langevin.py",),
     "correctors/underdamped.py": ("tests/convergence/test_correctors.py",),
@@ -84,7 +84,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "solvers/dpmpp_sde12.py": ("tests/statistical/test_adaptive_sde.py",),
     "integrate.py": ("tests/statistical/test_adaptive_sde.py",),
     "noise/followed.py": ("tests/statistical/test_adaptive_sde.py",),
-    "solvers/particles.py": ("tests/convergence/test_tilted.py",),
+    "solvers/families/particles.py": ("tests/convergence/test_tilted.py",),
     "guidance/tall.py": ("tests/unit/test_tall.py",),
     "guidance/combination.py": ("tests/unit/test_guidance.py",),
     "inverse/rules/pigdm.py": ("tests/unit/test_inverse.py",),
@@ -143,19 +143,22 @@ DEFECTS = (
     ),
     Defect(
         "noise x 1.02: exponential, data",
-        S + "exponential.py",
+        S + "families/exponential.py",
         "spread = stop.sigma * (-expm1",
         "spread = 1.02 * stop.sigma * (-expm1",
     ),
     Defect(
         "noise x 1.02: exponential, noise",
-        S + "exponential.py",
+        S + "families/exponential.py",
         "spread = eta * stop.sigma",
         "spread = 1.02 * eta * stop.sigma",
     ),
     Defect("noise x 1.02: churn", S + "edm.py", "added = hat.sigma", "added = 1.02 * hat.sigma"),
     Defect(
-        "noise x 1.02: forward transition", S + "transition.py", "spread = stop.sigma", "spread = 1.02 * stop.sigma"
+        "noise x 1.02: forward transition",
+        S + "families/transition.py",
+        "spread = stop.sigma",
+        "spread = 1.02 * stop.sigma",
     ),
     Defect(
         "noise x 1.02: Langevin",
@@ -190,19 +193,19 @@ DEFECTS = (
     ),
     Defect(
         "the score at the next time: multistep",
-        S + "multistep.py",
+        S + "families/multistep.py",
         "estimate = process.estimate(x, start)",
         "estimate = process.estimate(x, stop)",
     ),
     Defect(
         "swapped nodes: exponential, data",
-        S + "exponential.py",
+        S + "families/exponential.py",
         "keep = stop.sigma / start.sigma *",
         "keep = start.sigma / stop.sigma *",
     ),
     Defect(
         "swapped nodes: transition",
-        S + "transition.py",
+        S + "families/transition.py",
         "expand(stop.alpha / start.alpha, x)",
         "expand(start.alpha / stop.alpha, x)",
     ),
@@ -294,7 +297,7 @@ DEFECTS = (
         "(first if k == 0 else values[-1] - 1 / math.factorial(k))",
         "(first if k == 0 else values[-1] - 1)",
     ),
-    Defect("the factorial of the moments", S + "exponential.py", "math.factorial(k) * value", "value"),
+    Defect("the factorial of the moments", S + "families/exponential.py", "math.factorial(k) * value", "value"),
     Defect(
         "DPM-Solver-3M: half the second derivative", S + "dpm_multistep.py", 'if self.variant == "published" and', "if"
     ),
@@ -312,7 +315,7 @@ DEFECTS = (
     Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
     Defect(
         "the start-up a degree lower",
-        S + "multistep.py",
+        S + "families/multistep.py",
         "(self.ode_order or 1) - 1 if",
         "(self.ode_order or 1) - 2 if",
     ),
@@ -518,7 +521,10 @@ DEFECTS = (
     # the last step without an evaluation
     Defect("landing: of any size", "controllers/adaptive.py", "_UNSEEN = 0.25", "_UNSEEN = 1e9"),
     Defect(
-        "landing: where the slope is not known", S + "dpmpp_sde12.py", "h > self.growth * (1", "h < -self.growth * (1"
+        "landing: where the slope is not known",
+        S + "dpmpp_sde12.py",
+        "h > self.control.growth * (1",
+        "h < -self.control.growth * (1",
     ),
     Defect("landing: counted for all", "integrate.py", "self._steps + tried", "self._steps + 1"),
     # the adaptive pair of the reverse SDE
@@ -531,7 +537,7 @@ DEFECTS = (
     Defect(
         "pair: steps of any length",
         "controllers/adaptive.py",
-        "h_next = np.minimum(h_next, solver.longest)",
+        "h_next = np.minimum(h_next, control.longest)",
         "h_next = h_next",
     ),
     Defect(
@@ -547,11 +553,16 @@ DEFECTS = (
         "variance.sqrt()",
     ),
     # particles, composed posteriors
-    Defect("particles: the twist not divided out", "solvers/particles.py", "- log_twist.double() + ratio", "+ ratio"),
-    Defect("particles: the ratio inverted", "solvers/particles.py", "ratio = -(shift", "ratio = (shift"),
+    Defect(
+        "particles: the twist not divided out",
+        "solvers/families/particles.py",
+        "- log_twist.double() + ratio",
+        "+ ratio",
+    ),
+    Defect("particles: the ratio inverted", "solvers/families/particles.py", "ratio = -(shift", "ratio = (shift"),
     Defect(
         "particles: weights kept after resampling",
-        "solvers/particles.py",
+        "solvers/families/particles.py",
         "torch.where(drawn[:, None], torch.zeros_like(sets), ",
         "torch.where(drawn[:, None], sets, ",
     ),

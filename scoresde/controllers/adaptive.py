@@ -16,7 +16,7 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from ..sdes.records import either
-from ..solvers.base import Estimates, Solver, StepResult
+from ..solvers.base import Estimates, Solver, StepControl, StepResult, of_power
 from .base import Controller, Decision
 
 _TINY = 1e-10  # error norms below this count as this
@@ -84,14 +84,14 @@ class Adaptive(Controller):
         now, t = on_host(_clock(solver, start), start.t)
         ends = self._ends(process, solver, x)
         span = np.abs(ends[:, -1] - now)
-        h = most = solver.first_step * span
+        h = most = solver.control.first_step * span
         if isinstance(solver_state, Tensor):  # the first derivative
             scale = self.atol + self.rtol * x.detach().abs()
             size, speed = on_host(rms(x / scale), rms(solver_state / scale))
             with np.errstate(all="ignore"):
                 h = np.nan_to_num(0.01 * size / speed, nan=0.0, posinf=np.inf)
             h = np.minimum(np.maximum(np.where(h > 0, h, most), 1e-6 * span), most)
-        h = np.minimum(h, solver.longest)
+        h = np.minimum(h, solver.control.longest)
         none = np.zeros(len(h), dtype=np.int64)
         state = AdaptiveState(h, np.ones_like(h), none, none, now, ends, none)
         stop = self._stop(process, solver, t, state, x.device)
@@ -136,8 +136,9 @@ class Adaptive(Controller):
         ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
-        if solver.many < math.inf:
-            norms = norms * np.sqrt(np.maximum((state.taken + 1) / solver.many, 1.0))[:, None]
+        control = solver.control
+        if control.many < math.inf:
+            norms = norms * np.sqrt(np.maximum((state.taken + 1) / control.many, 1.0))[:, None]
 
         # accept what meets the tolerance
         error, p = norms[np.arange(len(t)), used], powers[used]
@@ -146,12 +147,12 @@ class Adaptive(Controller):
         bounded = np.maximum(np.where(finite, error, 1.0), _TINY)
 
         # the size of the next step
-        factor = _factor(solver, accept, bounded, state.last_error, p, norms, powers, usable, self.shrink)
+        factor = _factor(control, accept, bounded, state.last_error, p, norms, powers, usable, self.shrink)
         h = np.abs(then - state.now)
         h_next = h * np.where(finite, factor, self.shrink)
         # a step that was cut to land on a target does not shrink the next one
         h_next = np.where(accept & (h < state.h * (1 - 1e-6)), np.maximum(h_next, state.h), h_next)
-        h_next = np.minimum(h_next, solver.longest)
+        h_next = np.minimum(h_next, control.longest)
 
         # where the samples are now
         begin, now = np.where(accept, end, t), np.where(accept, then, state.now)
@@ -201,7 +202,7 @@ class Adaptive(Controller):
 
 
 def _factor(
-    solver: Solver,
+    control: StepControl,
     accept: np.ndarray,
     error: np.ndarray,
     last_error: np.ndarray,
@@ -212,14 +213,14 @@ def _factor(
     shrink: float,
 ) -> np.ndarray:
     """The ratio of the next step to this one, computed by logarithms from the errors of this and the last step."""
-    size, caution = np.log(error), math.log(solver.safety)
-    now_gain, last_gain = solver.gains
+    size, caution = np.log(error), math.log(control.safety)
+    now_gain, last_gain = control.gains
     factor = caution + (last_gain * np.log(last_error) - now_gain * size) / p
     if norms.shape[1] > 1:  # another order may allow a longer step
         others = caution - np.log(np.maximum(norms, _TINY)) / powers
         factor = np.maximum(factor, np.where(usable, others, -np.inf).max(1))
     factor = np.where(accept, factor, caution - size / p)  # after a rejection only this error counts
-    most = np.where(accept, math.log(solver.growth), math.log(0.9))
+    most = np.where(accept, math.log(control.growth), math.log(0.9))
     return np.exp(np.maximum(np.minimum(factor, most), math.log(shrink)))
 
 
@@ -230,8 +231,7 @@ def _estimates(
     if isinstance(error, Estimates):
         powers, used, usable = (as_array(v) for v in error[1:4])
         return error.values.detach(), powers, used, usable, error.factors
-    used = np.zeros(len(error), dtype=np.int64)
-    return error.detach()[:, None], np.array([float(solver.ode_order or 1)]), used, used[:, None] == 0, None
+    return _estimates(of_power(error.detach(), float(solver.ode_order or 1)), solver)
 
 
 def _clock(solver: Solver, node: Node) -> Tensor:

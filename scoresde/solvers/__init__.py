@@ -11,18 +11,19 @@ from .rows import MODULES, ROWS
 if TYPE_CHECKING:  # what is no method, for type checkers
     from .auto import choose as choose
     from .base import Solver as Solver
+    from .base import StepControl as StepControl
     from .base import StepResult as StepResult
     from .config import described as described
     from .config import from_config as from_config
     from .config import to_config as to_config
-    from .multistep import Multistep as Multistep
-    from .particles import ParticleInfo as ParticleInfo
-    from .particles import ParticleLog as ParticleLog
+    from .families.multistep import Multistep as Multistep
+    from .families.particles import ParticleInfo as ParticleInfo
+    from .families.particles import ParticleLog as ParticleLog
+    from .families.runge_kutta import RungeKutta as RungeKutta
     from .registry import Method as Method
     from .registry import drift_methods as drift_methods
     from .registry import make_solver as make_solver
     from .registry import methods as methods
-    from .runge_kutta import RungeKutta as RungeKutta
 
 _OTHERS = homes(
     {
@@ -31,17 +32,17 @@ _OTHERS = homes(
         ".backends.scipy": "SciPy",
         ".backends.torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
         ".backends.torchsde": "TorchSDE",
-        ".base": "Solver StepResult",
+        ".base": "Solver StepControl StepResult",
         ".config": "described from_config to_config",
-        ".exponential_runge_kutta": "ExponentialRungeKutta PhiTableau",
-        ".multistep": "Multistep",
+        ".families.exponential_runge_kutta": "ExponentialRungeKutta PhiTableau",
+        ".families.multistep": "Multistep",
         ".pairs": "Pair",
-        ".particles": "ParticleInfo ParticleLog",
+        ".families.particles": "ParticleInfo ParticleLog",
         ".registry": "BACKENDS Method drift_methods make_solver methods",
         ".restart": "Interval",
-        ".runge_kutta": "RungeKutta Tableau",
+        ".families.runge_kutta": "RungeKutta Tableau",
         ".smc": "SMC",
-        ".transition": "Transition",
+        ".families.transition": "Transition",
     }
 )
 _METHODS = {name for row in ROWS if ":" not in row.name for name in (row.title, row.cls)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package.
+    """``__getattr__`` and ``__dir__`` of a package, whose own modules are among its names.
 
     Args:
         package: its full name.
@@ -21,9 +22,12 @@ def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any]
     """
 
     def get(name: str) -> Any:
-        if name not in modules:
+        if name in modules:
+            value = getattr(importlib.import_module(modules[name], package), name)
+        elif not name.startswith("_") and importlib.util.find_spec(f".{name}", package):
+            value = importlib.import_module(f".{name}", package)
+        else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(modules[name], package), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -16,7 +16,7 @@ from ..noise import Noise
 from ..processes import Coordinate, Process, angle
 from ..sdes import Node
 from ..sdes.records import either
-from .base import Estimates, Solver, StepResult
+from .base import Estimates, Solver, StepControl, StepResult
 
 _CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
 _STILL = 1e-14  # a step of this length has none
@@ -95,9 +95,7 @@ class Adams(Solver):
     extra_evaluations: ClassVar[int] = 1
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
-    growth: ClassVar[float] = 4.0
-    safety: ClassVar[float] = 0.68
-    many: ClassVar[float] = 16.0
+    control: ClassVar[StepControl] = StepControl(growth=4.0, safety=0.68, many=16.0)
     reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), III.7"
 
     def __post_init__(self) -> None:

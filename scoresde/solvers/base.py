@@ -43,6 +43,17 @@ class Estimates(NamedTuple):
     factors: Tensor | np.ndarray | None = None
 
 
+def of_power(error: Tensor, power: float) -> Estimates:
+    r"""One estimate, which is proportional to :math:`h^p` with any p.
+
+    Example:
+        >>> of_power(torch.ones(4, 2), 1.5).values.shape
+        torch.Size([4, 1, 2])
+    """
+    used = np.zeros(len(error), dtype=np.int64)
+    return Estimates(error[:, None], np.array([power]), used, used[:, None] == 0)
+
+
 class StepResult(NamedTuple):
     """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods; see
     `Estimates` for several). ``rejected`` is the memory of a sample whose step is rejected; None leaves it as it was.
@@ -57,6 +68,30 @@ class StepResult(NamedTuple):
     state: Any = None
     error: Tensor | Estimates | None = None
     rejected: Any = None
+
+
+class StepControl(NamedTuple):
+    r"""How the steps of an adaptive method follow its errors.
+
+    Attributes:
+        first_step: the length of the first step, as a share of the whole way.
+        growth: the largest ratio of a step to the one before.
+        longest: the longest step, on the method's clock.
+        safety: the share that is taken of a step that would just meet the tolerance.
+        gains: a and b of the next step's factor :math:`e^{-a/p}\,e_{last}^{b/p}`.
+        many: the number of steps after which the later ones may err less.
+
+    Example:
+        >>> StepControl(growth=5.0).safety
+        0.9
+    """
+
+    first_step: float = 0.01
+    growth: float = 10.0
+    longest: float = math.inf
+    safety: float = 0.9
+    gains: tuple[float, float] = (0.7, 0.4)
+    many: float = math.inf
 
 
 class StepFailed(Exception):
@@ -116,10 +151,7 @@ class Solver(abc.ABC):
         default_steps: the number of steps that `solve` takes if none is given.
         stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
-        first_step: of an adaptive method, the length of the first step in units of the whole way; ``growth``: the
-            largest ratio of a step to the one before; ``longest``: the most that a step may be; ``safety``: the share
-            that is taken of a step that would meet the tolerance; ``gains``: the exponents a and b of the next step's
-            factor :math:`e^{-a/p}\,e_{last}^{b/p}`; ``many``: steps from which on those that follow may err less.
+        control: how the steps of an adaptive method follow its errors.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; else independent draws will do.
     """
@@ -204,28 +236,8 @@ class Solver(abc.ABC):
         return ()
 
     @property
-    def growth(self) -> float:
-        return 10.0
-
-    @property
-    def first_step(self) -> float:
-        return 0.01
-
-    @property
-    def longest(self) -> float:
-        return math.inf
-
-    @property
-    def safety(self) -> float:
-        return 0.9
-
-    @property
-    def gains(self) -> tuple[float, float]:
-        return (0.7, 0.4)
-
-    @property
-    def many(self) -> float:
-        return math.inf
+    def control(self) -> StepControl:
+        return StepControl()
 
     @property
     def needs_path(self) -> bool:

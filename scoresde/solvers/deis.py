@@ -11,8 +11,8 @@ from torch import Tensor
 from .._tensors import check_integer, combine
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
-from .exponential import History, adams_weights, interpolation_weights, positions
-from .multistep import Multistep
+from .families.exponential import History, adams_weights, interpolation_weights, positions
+from .families.multistep import Multistep
 from .variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

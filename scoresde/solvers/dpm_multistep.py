@@ -13,8 +13,8 @@ from ..errors import unknown
 from ..processes import Process
 from ..sdes import Node
 from .dpm_singlestep import FORMS
-from .exponential import History, adams_weights, check_prediction, frame, interpolation_weights, positions
-from .multistep import Multistep
+from .families.exponential import History, adams_weights, check_prediction, frame, interpolation_weights, positions
+from .families.multistep import Multistep
 from .variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .._tensors import check_number
 from ..errors import unknown
-from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
+from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
 from .variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

@@ -13,10 +13,10 @@ from .._tensors import Scalar, check_number, combine, exp, expm1
 from ..noise import Noise
 from ..processes import LOG_SNR, RHO, Coordinate, Process
 from ..sdes import Node
-from .ancestral_split import split
 from .base import Solver, StepResult
 from .ddim_eta import DDIMEta
-from .exponential import endless, read
+from .families.ancestral_split import split
+from .families.exponential import endless, read
 
 
 def _towards(

@@ -13,9 +13,8 @@ from .._tensors import check_number, expand
 from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import SDE, Node
-from .base import Solver, StepResult
-from .estimates import of_power
-from .exponential import frame, read
+from .base import Solver, StepControl, StepResult, of_power
+from .families.exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR
 _POWER = 1.5  # of h in the error, since the estimates follow the noise
@@ -100,10 +99,12 @@ class DPMppSDE12(Solver):
     noise_limit: ClassVar[bool] = True
     needs_path: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
-    growth: ClassVar[float] = 5.0
-    first_step: ClassVar[float] = 0.065  # of the way: its tolerances are large, and steps grow from there
-    longest: ClassVar[float] = 2.5  # errors where the noise is large do not tell what a step passes over
-    safety: ClassVar[float] = 0.8
+    control: ClassVar[StepControl] = StepControl(
+        first_step=0.065,  # its tolerances are large, and steps grow from there
+        growth=5.0,
+        longest=2.5,  # errors where the noise is large do not tell what a step passes over
+        safety=0.8,
+    )
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0, high=_MOST)
@@ -132,7 +133,7 @@ class DPMppSDE12(Solver):
     def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """The predictor, whose error is taken to be its second-order term, where that is known."""
         base, first, second, slope, h = self._known(x, start, stop, state, noise)
-        unknown = expand(h > self.growth * (1 + 1e-6) * state.passed, x)
+        unknown = expand(h > self.control.growth * (1 + 1e-6) * state.passed, x)
         error = torch.where(unknown > 0, torch.inf, second * slope)
         ended = PairState(state.value, state.before, h, stop.sigma)
         return StepResult(base + 0.5 * first * slope, ended, of_power(error, _POWER))
@@ -148,7 +149,8 @@ class DPMppSDE12(Solver):
         _, first, second = phi(2, part.z)
         known = state.passed > 0
         ratio = part.h / torch.where(known, state.passed, 1.0)
-        ratio = ratio.clamp_max(self.growth)  # after a sliver of a step, to a time to save at, the noise is no slope
+        # after a sliver of a step, to a time to save at, the noise is no slope
+        ratio = ratio.clamp_max(self.control.growth)
         power = 1 / (1 + min(self.eta, 1.0) ** 2)
         slope = expand(torch.where(known, ratio**power, 0.0), x) * (state.value - state.before)
         base = expand(part.keep, x) * x + expand(length * first, x) * state.value

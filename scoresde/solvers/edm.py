@@ -16,8 +16,8 @@ from ..noise import Noise
 from ..processes import RHO, Process
 from ..sdes import Node
 from .base import Solver, StepResult
-from .exponential import endless, transfer
-from .runge_kutta import Tableau, runge_kutta_step
+from .families.exponential import endless, transfer
+from .families.runge_kutta import Tableau, runge_kutta_step
 
 
 @dataclass(frozen=True)

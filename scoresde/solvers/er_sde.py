@@ -19,8 +19,8 @@ from ..processes import RHO, Process
 from ..sdes import Node
 from .ancestral import Ancestral
 from .base import StepResult
-from .exponential import History, endless, interpolation_weights, positions
-from .multistep import Multistep
+from .families.exponential import History, endless, interpolation_weights, positions
+from .families.multistep import Multistep
 from .variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

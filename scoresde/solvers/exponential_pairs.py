@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .dpm_singlestep import second_order, third_order
-from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus, times
+from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus, times
 from .res import RES3S
 
 

@@ -12,8 +12,7 @@ from .._tensors import combine
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
-from .base import Solver, StepResult
-from .estimates import of_power
+from .base import Solver, StepControl, StepResult, of_power
 from .heun_sde import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9
@@ -71,7 +70,7 @@ class GGF(Solver):
     affine: ClassVar[bool] = False
     takes_stochasticity: ClassVar[bool] = True
     needs_path: ClassVar[bool] = True
-    gains: ClassVar[tuple[float, float]] = (1.0, 0.0)
+    control: ClassVar[StepControl] = StepControl(gains=(1.0, 0.0))
 
     def init(self, process: Process, x: Tensor, start: Node) -> GGFState:
         """See `Solver.init`."""

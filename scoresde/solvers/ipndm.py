@@ -10,8 +10,8 @@ from torch import Tensor
 from .._tensors import check_integer, combine, weighted
 from ..processes import Process
 from ..sdes import Estimate, Node
-from .exponential import History, endless, read
-from .multistep import Multistep
+from .families.exponential import History, endless, read
+from .families.multistep import Multistep
 
 _WEIGHTS = (
     (1.0,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .runge_kutta import RungeKutta, Tableau
+from .families.runge_kutta import RungeKutta, Tableau
 
 
 @dataclass(frozen=True)

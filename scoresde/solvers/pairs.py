@@ -13,7 +13,8 @@ from torch import Tensor
 from .._tensors import weighted
 from ..errors import unknown
 from ..processes import RHO, SNR, TIME, Coordinate, angle
-from .runge_kutta import RungeKutta, Tableau
+from .base import StepControl
+from .families.runge_kutta import RungeKutta, Tableau
 
 # The forms of the probability flow that a pair steps: dx/dt; d(x/alpha)/d(sigma/alpha), the noise estimate;
 # d(x/sigma)/d(alpha/sigma), the data estimate; and both, in the angle between signal and noise.
@@ -171,7 +172,7 @@ class DOP853(Pair):
         Hairer, Norsett, Wanner (1993), Solving Ordinary Differential Equations I, II.10.
     """
 
-    first_step: ClassVar[float] = 1e-3  # a step of order 8 is fooled more easily
+    control: ClassVar[StepControl] = StepControl(first_step=1e-3)  # a step of order 8 is fooled more easily
     ode_order: ClassVar[int] = 8
     reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), II.10"
 

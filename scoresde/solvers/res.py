@@ -8,7 +8,7 @@ from typing import ClassVar
 from .._tensors import check_positive
 from ..errors import InvalidArgumentError
 from .dpm_singlestep import second_order
-from .exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus
+from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import SDE, AffineSDE, Node
 from .base import Solver, StepResult
+from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
-from .transition import leap
 
 
 class Interval(NamedTuple):

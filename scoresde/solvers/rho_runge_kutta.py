@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..processes import RHO, Coordinate
+from .families.runge_kutta import RungeKutta, Tableau
 from .heun import Heun
 from .midpoint import Midpoint
 from .rk4 import RK4
-from .runge_kutta import RungeKutta, Tableau
 
 
 @dataclass(frozen=True)

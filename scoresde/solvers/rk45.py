@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .families.runge_kutta import Tableau
 from .pairs import Pair
-from .runge_kutta import Tableau
 
 _A = (
     (),

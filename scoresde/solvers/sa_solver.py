@@ -14,8 +14,8 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import StepResult
-from .exponential import History, adams_weights, frame, positions, read
-from .multistep import Multistep
+from .families.exponential import History, adams_weights, frame, positions, read
+from .families.multistep import Multistep
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import Node
 from .ancestral import Ancestral
 from .base import Solver, StepResult
-from .exponential import endless, frame, read
+from .families.exponential import endless, frame, read
 
 
 class _Seeds(Solver):

@@ -14,7 +14,7 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import Solver, StepResult
-from .particles import ParticleInfo, Particles, Twisted
+from .families.particles import ParticleInfo, Particles, Twisted
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import StepResult
-from .exponential import History, check_prediction, frame, interpolation_weights, moments, positions, read
-from .multistep import Multistep
-from .start_up import HIGHEST
+from .families.exponential import History, check_prediction, frame, interpolation_weights, moments, positions, read
+from .families.multistep import Multistep
+from .families.start_up import HIGHEST
 from .variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows

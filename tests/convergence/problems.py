@@ -11,7 +11,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import testing
-from scoresde.solvers.exponential import History
+from scoresde.solvers.families.exponential import History
 
 PROCESSES: dict[str, scoresde.AffineSDE] = {
     "ve": scoresde.VESDE(),

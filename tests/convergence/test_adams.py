@@ -13,7 +13,7 @@ from torch import Tensor
 import scoresde
 from scoresde import solvers, targets
 from scoresde.solvers.adams import AdamsState, _coefficients, _replaced
-from scoresde.solvers.exponential import adams_weights
+from scoresde.solvers.families.exponential import adams_weights
 
 from .problems import PROCESSES
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde.solvers.dpm_singlestep import minus, third_order
-from scoresde.solvers.exponential import adams_weights, frame, interpolation_weights, moments, positions
+from scoresde.solvers.families.exponential import adams_weights, frame, interpolation_weights, moments, positions
 from tests.peers.common import FLOW, SDE, Make, RhoABToTheEnd, TreePath, different, estimate, normals, ours, same
 
 diffusers = pytest.importorskip("diffusers", exc_type=ImportError)

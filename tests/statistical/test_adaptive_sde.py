@@ -22,7 +22,7 @@ from scoresde.controllers import Adaptive
 from scoresde.noise import BatchNoise, BrownianPath, FollowedPath, SampleNoise
 from scoresde.processes import LOG_SNR, Coordinate, Network, ReverseProcess
 from scoresde.solvers import DPMppSDE12, SASolver, Solver
-from scoresde.solvers.exponential import adams_weights, frame
+from scoresde.solvers.families.exponential import adams_weights, frame
 from tests.statistical.test_random_path import compare
 
 F64 = torch.float64
@@ -401,7 +401,7 @@ def test_no_step_passes_over_much() -> None:
     options: dict[str, Any] = {"method": "dpmpp_sde12", "rtol": 50.0, "atol": 50.0, "seed": SEED, "dtype": F64}
     scoresde.solve(SDE, watched, shape=(1, 1), **options)
     gaps = torch.stack(seen).diff()
-    assert float(gaps.max()) == pytest.approx(DPMppSDE12().longest, abs=1e-6)
+    assert float(gaps.max()) == pytest.approx(DPMppSDE12().control.longest, abs=1e-6)
 
 
 @pytest.mark.parametrize("noise", [BrownianPath(range(5), 0.0, 1.0), None], ids=["a path", "a path that follows"])

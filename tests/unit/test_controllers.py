@@ -18,7 +18,7 @@ from scoresde.controllers import Adaptive, FixedGrid
 from scoresde.controllers.adaptive import AdaptiveState
 from scoresde.processes import TIME, Network, ReverseProcess
 from scoresde.sdes import Node
-from scoresde.solvers import RK45, Heun, Solver, StepResult
+from scoresde.solvers import RK45, Heun, Solver, StepControl, StepResult
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -118,7 +118,7 @@ def test_a_step_is_accepted_if_its_error_is_at_most_one() -> None:
 @pytest.mark.parametrize(("taken", "allowed"), [(0, 1.0), (15, 1.0), (31, 0.5**0.5), (63, 0.5), (1599, 0.1)])
 def test_after_many_steps_a_step_may_err_less(taken: int, allowed: float) -> None:
     class Patient(RK45):
-        many = 16.0
+        control = StepControl(many=16.0)
 
     errors = [allowed * (1 - 1e-9), allowed * (1 + 1e-9)]
     decision = adapt(CONTROLLER, errors, taken=taken, solver=Patient())

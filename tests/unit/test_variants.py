@@ -21,6 +21,7 @@ import torch
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, solvers
 from scoresde.solvers import Solver, from_config, make_solver, to_config
+from scoresde.solvers._lazy import lazy
 from scoresde.solvers.config import to_text
 from scoresde.solvers.rows import BY_NAME, ROWS
 
@@ -210,6 +211,8 @@ def test_every_public_name_is_there() -> None:
         assert getattr(solvers, name) is getattr(solvers, name)
     for row in ROWS:
         assert getattr(solvers, row.title) is METHODS[row.name].solver
+    find, _ = lazy("scoresde.solvers", {})
+    assert find("seeds") is importlib.import_module("scoresde.solvers.seeds")
     with pytest.raises(AttributeError, match="UniPC9"):
         getattr(solvers, "UniPC9")  # noqa: B009
     with pytest.raises(ImportError, match="TAB9"):

@@ -13,8 +13,8 @@ from ...noise import Noise
 from ...processes import Process
 from ...sdes import SDE, Node
 from ...solvers import StepResult
-from ...solvers.particles import posterior_weights
-from ...solvers.transition import leap
+from ...solvers.families.particles import posterior_weights
+from ...solvers.families.transition import leap
 from .base import InverseSolver, check_detours, detours
 
 

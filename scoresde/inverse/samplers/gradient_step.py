@@ -13,7 +13,7 @@ from ...noise import Noise
 from ...processes import Process
 from ...sdes import Node
 from ...solvers import StepResult
-from ...solvers.particles import posterior_step
+from ...solvers.families.particles import posterior_step
 from ..measurement import Measurement, dot, scaled
 from ..rules import Known, look
 from .base import InverseSolver, impute

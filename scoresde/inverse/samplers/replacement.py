@@ -14,8 +14,8 @@ from ...noise import Noise
 from ...processes import Process
 from ...sdes import SDE, Node
 from ...solvers import Solver, StepResult
+from ...solvers.families.transition import leap
 from ...solvers.reverse_diffusion import ReverseDiffusion
-from ...solvers.transition import leap
 from .base import InverseSolver, check_detours, detours, impute
 
 

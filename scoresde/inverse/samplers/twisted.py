@@ -13,7 +13,7 @@ from ...noise import Noise
 from ...processes import Process
 from ...sdes import AffineSDE, Node
 from ...solvers import StepResult
-from ...solvers.particles import ParticleInfo, Particles, Twisted
+from ...solvers.families.particles import ParticleInfo, Particles, Twisted
 from ..rules import Rule, look
 from ..rules.pigdm import PiGDM
 from .base import InverseSolver

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import expand, expm1
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from ..._tensors import expand, expm1
+from ...noise import Noise
+from ...processes import Process
+from ...sdes import Node
+from ..base import Solver, StepResult
 
 
 @dataclass(frozen=True)

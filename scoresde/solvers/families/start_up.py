@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..processes import RHO, Process
-from ..sdes import Estimate, Node
-from .dpm_singlestep import second_order, third_order
+from ...processes import RHO, Process
+from ...sdes import Estimate, Node
+from ..dpm_singlestep import second_order, third_order
+from ..rk4 import RK4
+from ..rk45 import RK45
 from .exponential import transfer
 from .exponential_runge_kutta import PhiTableau, exponential_step
-from .rk4 import RK4
-from .rk45 import RK45
 from .runge_kutta import Tableau, runge_kutta_step
 
 _EXPONENTIAL: dict[int, PhiTableau] = {2: second_order(0.5), 3: third_order(1 / 3, 2 / 3)}

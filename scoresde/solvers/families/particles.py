@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer, check_number, expand, expm1
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..noise import Noise
-from ..sdes import Node
-from .base import StepFailed
+from ..._tensors import Scalar, check_integer, check_number, expand, expm1
+from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ...noise import Noise
+from ...sdes import Node
+from ..base import StepFailed
 
 
 class ParticleInfo(NamedTuple):

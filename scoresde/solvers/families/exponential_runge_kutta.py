@@ -7,12 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from .._phi import phi
-from .._tensors import Scalar, combine, weighted
-from ..noise import Noise
-from ..processes import LOG_SNR, Coordinate, Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from ..._phi import phi
+from ..._tensors import Scalar, combine, weighted
+from ...noise import Noise
+from ...processes import LOG_SNR, Coordinate, Process
+from ...sdes import Node
+from ..base import Solver, StepResult
 from .exponential import check_prediction, endless, frame, read, transfer
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import combine, expand, times, weighted
-from ..noise import Noise
-from ..processes import TIME, Coordinate, Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from ..._tensors import combine, expand, times, weighted
+from ...noise import Noise
+from ...processes import TIME, Coordinate, Process
+from ...sdes import Node
+from ..base import Solver, StepResult
 from .exponential import endless, transfer
 
 

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .._phi import phi
-from .._tensors import Scalar, combine, exp, expm1, number, weighted
-from ..errors import unknown
-from ..processes import Process
-from ..sdes import Estimate, Node
+from ..._phi import phi
+from ..._tensors import Scalar, combine, exp, expm1, number, weighted
+from ...errors import unknown
+from ...processes import Process
+from ...sdes import Estimate, Node
 
 PREDICTIONS = ("data", "noise")
 _APART = 0.05

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_flag, combine
-from ..errors import unknown
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Estimate, Node
-from .base import Solver, StepResult
+from ..._tensors import check_flag, combine
+from ...errors import unknown
+from ...noise import Noise
+from ...processes import Process
+from ...sdes import Estimate, Node
+from ..base import Solver, StepResult
 from .exponential import History, complete, endless, frame, transfer
 from .start_up import start_evaluations, start_step
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._tensors import Scalar, exp, expm1, log
-from ..sdes import Node
+from ..._tensors import Scalar, exp, expm1, log
+from ...sdes import Node
 
 
 class Split(NamedTuple):
