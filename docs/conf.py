@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import scoresde
 from benchmarks._tables import load, markdown, methods
+from scoresde._registries import SDES
 
 project = "scoresde"
 author = "The scoresde authors"
@@ -77,6 +79,26 @@ def api_reference() -> str:
 
 def _eval(text: str) -> str:
     return f"```{{eval-rst}}\n{text}```\n"
+
+
+def processes_table() -> str:
+    """The processes of the command line, with the first paragraph of their docstrings."""
+    rows = []
+    for name, kind in SDES.items():
+        what = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
+        what = re.sub(":math:`([^`]+)`", r"$\1$", what)
+        rows.append(f"| `{name}` | `{kind.__name__}` | {what} |\n")
+    return "| `--sde` | class | |\n|---|---|---|\n" + "".join(rows)
+
+
+def startup_table() -> str:
+    """The figures of ``benchmarks/results/startup.json``."""
+    record = load("startup")
+    rows = [
+        [f"`{name}`", f"{row['processor seconds']:.2f}", str(row["modules"]), ", ".join(row["heavy"])]
+        for name, row in record["results"]["programs"].items()
+    ]
+    return markdown(["program", "processor seconds", "modules", "among them"], rows, record)
 
 
 def digits_table() -> str:
@@ -552,6 +574,7 @@ FILLED = {
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,
+        "<!-- startup -->": startup_table,
         "<!-- orders -->": orders_table,
         "<!-- deterministic methods -->": lambda: methods("ode"),
         "<!-- stochastic methods -->": lambda: methods("sde"),
@@ -569,6 +592,7 @@ FILLED = {
     },
     "trainer": {"<!-- training -->": training_sentence},
     "peers": {"<!-- peers -->": peers_table},
+    "quickstart": {"<!-- processes -->": processes_table},
     "systems": {"<!-- systems -->": systems_table},
     "training": {
         "<!-- schedules: variance -->": schedules_variance,

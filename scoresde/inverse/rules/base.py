@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..._registries import RULES
 from ..._tensors import Scalar, expand
 from ...errors import InvalidArgumentError, ScoreFnError
 from ...sdes import AffineSDE, Estimate, Node
@@ -173,4 +174,6 @@ class Rule(abc.ABC):
     def log_likelihood(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         r"""The rule's :math:`\ln p(y|x_t)`, ``(batch,)``, up to what does not depend on :math:`x_t`; of rules that are
         the gradient of one."""
-        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are 'dps' and 'pigdm'.")
+        with_one = sorted(name for name, rule in RULES.items() if rule.log_likelihood is not Rule.log_likelihood)
+        known = " and ".join(map(repr, with_one))
+        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {known}.")
