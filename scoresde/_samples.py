@@ -164,7 +164,7 @@ def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
         raise _no_numbers(path, dtype)
     wanted, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if wanted > there or min(shape, default=0) < 0:
-        raise ValueError(f"Its header tells of an array of shape {shape}, {wanted:,} bytes, and {there:,} follow")
+        raise ValueError(f"Its header declares an array of shape {shape}, {wanted:,} bytes, but {there:,} follow")
     return shape
 
 

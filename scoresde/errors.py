@@ -230,13 +230,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def too_little_memory(purpose: str, error: BaseException) -> OutOfMemoryError:
-    """The error that says what there was too little memory for, and how much was asked for if the cause tells it.
+    """The error that says what there was too little memory for, and how much was requested if the cause says so.
 
     Example:
         >>> print(too_little_memory("to read 'a.npy'", MemoryError("Unable to allocate 8. GiB for an array")))
-        There is too little memory to read 'a.npy': 8. GiB were asked for.
+        There is too little memory to read 'a.npy': 8. GiB were requested.
     """
     amount = _AMOUNT.search(str(error))
     return OutOfMemoryError(
-        f"There is too little memory {purpose}" + (f": {amount[1]} were asked for." if amount else ".")
+        f"There is too little memory {purpose}" + (f": {amount[1]} were requested." if amount else ".")
     )

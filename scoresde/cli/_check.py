@@ -49,7 +49,7 @@ def check(
 
     where = make_device(device)
     network = load(model, device=where)
-    fitting = fits(network.event_shape)
+    fitting = fits(network.event_shape, data)
     clean = _digits(network, seed, fitting) if data is None else _floating(data, key, fitting)
     process = process_of(network, asked)
     report = check_score(process, network.score(process), clean.to(where), seed=seed)

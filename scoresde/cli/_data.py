@@ -98,20 +98,21 @@ def read(source: str, key: str | None = None, check: Check | None = None) -> Dat
     return _images(path, [path], image_shape(path), check) if picture else _array(path, key, check)
 
 
-def fits(event: Sequence[int]) -> Check:
+def fits(event: Sequence[int], source: str | None = None) -> Check:
     """A check of samples ``(n, *event)``: those that the model is not made for are refused; they are never resized.
 
     Example:
-        >>> fits((1, 8, 8))((5, 1, 8, 9))
+        >>> fits((1, 8, 8), "a.npz")((5, 1, 8, 9))
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` must have samples of shape (1, 8, 8), as the model, got samples ...
+        scoresde.errors.InvalidArgumentError: `data` 'a.npz' must have samples of shape (1, 8, 8), as the model, got ...
     """
 
     def check(shape: tuple[int, ...]) -> None:
         if shape[1:] != tuple(event):
+            named = "`data`" if source is None else f"`data` {source!r}"
             raise InvalidArgumentError(
-                f"`data` must have samples of shape {tuple(event)}, as the model, got samples of shape {shape[1:]}, in "
+                f"{named} must have samples of shape {tuple(event)}, as the model, got samples of shape {shape[1:]}, in "
                 f"all {shape}."
             )
 

@@ -95,7 +95,7 @@ def encode(
     process = process_of(network, asked)
     title = title_of(network, sde)
     event = tuple(network.event_shape)
-    source = read(data, key, fits(event))
+    source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)

@@ -188,7 +188,7 @@ def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Te
 def _measured(problem: Problem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
     """What was measured, ``(*measurement)``."""
     if problem.painted:
-        data = single("inpaint", problem.source, fits(operator.event_shape))
+        data = single("inpaint", problem.source, fits(operator.event_shape, problem.source))
         inputs = prepare(data, operator.event_shape, None, span)
         return operator.forward(centred(inputs.values, inputs.levels, span))[0]
     source, wanted = problem.source, operator.measurement_shape

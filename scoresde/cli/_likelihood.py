@@ -118,7 +118,7 @@ def likelihood(
     process = process_of(network, asked)
     title = title_of(network, sde)
     event = tuple(network.event_shape)
-    source = read(data, key, fits(event))
+    source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     if picture is not None and inputs.levels is None:
         raise InvalidArgumentError("`plot` shows bits a dimension, which floating-point data have with --levels only.")

@@ -59,16 +59,14 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
                 function(*args, **kwargs)
         except ScoreSDEError as error:
             _fail(str(error), exit_code(error))
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            _fail(f"{too_little_memory('for this command', error)} Take smaller batches, or less data.", FAILED)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has had enough, as in `scoresde methods | head -3`
-                raise
+        except (MemoryError, RuntimeError, OSError) as error:
+            if out_of_memory(error):
+                _fail(f"{too_little_memory('for this command', error)} Take smaller batches, or less data.", FAILED)
+            if not isinstance(error, OSError) or error.errno == errno.EPIPE:
+                raise  # a bug; or the reader has had enough, as in `scoresde methods | head -3`
             _fail(f"The output cannot be written: {error}", OUTPUT)
         except KeyboardInterrupt as error:
-            _fail(str(error) or "Interrupted; no partial file is left. The same command starts again.", INTERRUPTED)
+            _fail(str(error) or "Interrupted; no partial file is left. Run the same command again.", INTERRUPTED)
 
     return run
 
@@ -98,7 +96,8 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         if noted:
             raise KeyboardInterrupt
         noted.append(number)
-        os.write(2, b"\nStopping where the same command can go on; a second signal stops at once.\n")
+        with contextlib.suppress(OSError):  # of standard error, which may be full or closed
+            os.write(2, b"\nStopping where the same command can go on; a second signal stops at once.\n")
 
     try:
         with _handling(note, signal.SIGINT, signal.SIGTERM):

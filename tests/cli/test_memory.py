@@ -1,4 +1,4 @@
-"""Too little memory: what headers tell is refused before it is read, and the rest ends in a line, not a traceback."""
+"""Too little memory: headers are checked before anything is read, and what fails then ends in a line, not a traceback."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoresde._samples.image", refuse)
 
 
-# What a header tells
+# Headers
 
 
 @pytest.mark.parametrize("command", ["likelihood", "encode", "check"])
@@ -83,15 +83,15 @@ def test_events_of_another_model_are_not_read(
             Image.new("L", (100, 100)).save(file)
     result = run(command, *(("any", "--data") if command == "check" else ()), name)
     assert result.exit_code == 2, result.output
-    assert "must have samples of shape (1, 8, 8), as the model, got samples of shape (1, 100" in result.output
+    assert f"`data` {name!r} must have samples of shape (1, 8, 8), as the model, got samples of shape (1, 100" in result.output
 
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "said"),
     [
         ((1 << 45, 1), "<f8", "281,474,976,710,656"),  # 256 TiB
-        ((1 << 62, 1 << 62), "<f8", "bytes, and 5 follow"),  # more than any integer of the machine
-        ((3, 2), "<f8", "an array of shape (3, 2), 48 bytes, and 5 follow"),
+        ((1 << 62, 1 << 62), "<f8", "bytes, but 5 follow"),  # more than any integer of the machine
+        ((3, 2), "<f8", "an array of shape (3, 2), 48 bytes, but 5 follow"),
         ((-3, -2), "<f8", "shape (-3, -2)"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_batch_larger_than_the_data(run: Run, files: Files, preset: str) -> No
     assert files() == []
 
 
-# What an allocation tells
+# Allocations
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_every_kind_is_a_line(
     assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
     purpose = {"score": "for one sample", "data": "to read `data` 'data.npz'"}.get(place, "for this command")
     assert f"Error: There is too little memory {purpose}" in result.output
-    assert amount is None or f": {amount} were asked for." in result.output
+    assert amount is None or f": {amount} were requested." in result.output
     assert "enforce fail" not in result.output
 
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.same_results import BASE, HERE, Case, compare, differences, differs, report, ulps
+from benchmarks.same_results import (
+    BASE,
+    HERE,
+    ROOT,
+    Case,
+    check_sources,
+    compare,
+    differences,
+    differs,
+    report,
+    results,
+    run,
+    ulps,
+    unpack,
+)
 
 F64 = torch.float64
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -150,19 +167,7 @@ def test_the_report_has_the_table_and_each_difference() -> None:
     base = one(x=tensor(1.0), y=tensor(1.0)) | {"b/gone": Case(), "c/same": Case({"error": "TypeError"})}
     here = one(x=tensor(2.0), y=tensor(1.5)) | {"c/same": Case({"error": "TypeError"})}
     lines = report(compare(base, here), ["b/*"])
-    assert lines[0].split() == [
-        "part",
-        "cases",
-        "values",
-        "identical",
-        "differing",
-        "only",
-        "here",
-        "only",
-        "in",
-        "base",
-        "errors",
-    ]
+    assert " ".join(lines[0].split()) == "part cases values identical differing only here only in base errors"
     rows = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in lines[1:5]}
     assert rows == {
         "part": [1, 2, 0, 1, 0, 0, 0],
@@ -173,3 +178,72 @@ def test_the_report_has_the_table_and_each_difference() -> None:
     assert lines[5:7] == ["only in base:", "  b/gone: no such case"]
     assert lines[7] == "differing:" and lines[8].startswith("  part/case: x: 1 of 1 values, by 1 at most, ")
     assert lines[8].endswith(" (and 1 more values)")
+
+
+# ---- running the versions --------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import json, os, sys
+from pathlib import Path
+
+path = Path(sys.argv[1]) / "journal.jsonl"
+begun = path.read_text() if path.exists() else ""
+for case in ("part/first", "part/crash", "part/last"):
+    if case in begun:
+        continue
+    with path.open("a") as journal:
+        journal.write(json.dumps({"case": case}) + "\\n")
+        journal.flush()
+        if case == "part/crash":
+            os._exit(7)
+        journal.write(json.dumps({"case": case, "texts": {"x": case}, "absent": None, "file": None}) + "\\n")
+"""
+
+
+def test_a_crash_is_the_result_of_its_case(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "cases.py").write_text(PROGRAM)
+    run([tmp_path], [])
+    found = results(tmp_path)
+    assert list(found) == ["part/first", "part/crash", "part/last"]
+    assert found["part/crash"].values == {"error": "crash", "error.text": "the process ended with code 7"}
+    assert found["part/last"].values == {"x": "part/last"}
+
+
+def test_a_program_that_fails_between_cases_ends_the_comparison(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "cases.py").write_text("raise ValueError('no case')")
+    with pytest.raises(SystemExit, match="no case"):
+        run([tmp_path], [])
+
+
+@pytest.mark.parametrize(
+    ("base", "here", "torch_of_here"),
+    [
+        ("base/scoresde", "base/scoresde", "torch"),  # one version twice
+        ("base/scoresde", "elsewhere/scoresde", "torch"),  # an installed package before the copy
+        ("base/scoresde", "here/scoresde", "other/torch"),
+    ],
+)
+def test_versions_that_did_not_run_side_by_side_are_refused(
+    tmp_path: Path, base: str, here: str, torch_of_here: str
+) -> None:
+    folders = [tmp_path / "base", tmp_path / "here"]
+    for folder, path, other in zip(folders, (base, here), ("torch", torch_of_here), strict=True):
+        (folder / "out").mkdir(parents=True)
+        files = {"scoresde": str(tmp_path / path), "torch": other}
+        (folder / "out" / "versions.json").write_text(json.dumps({"threads": 1, "files": files}))
+    with pytest.raises(SystemExit, match=r"came from|side by side"):
+        check_sources(folders)
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_the_base_must_be_a_commit(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--base no-such-commit"):
+        unpack("no-such-commit", tmp_path)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or not shutil.which("git"), reason="needs the history")
+def test_the_package_of_a_commit_is_unpacked(tmp_path: Path) -> None:
+    assert unpack("HEAD", tmp_path)
+    assert (tmp_path / "scoresde" / "__init__.py").is_file()

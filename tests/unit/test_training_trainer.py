@@ -677,7 +677,7 @@ def test_an_interrupt_is_pythons_own(tmp_path: Path, golden: Any) -> None:
 
 
 def test_two_trainers_in_one_folder(tmp_path: Path, golden: Any) -> None:
-    """The second one is refused while the first runs, whatever it is told of resuming, and touches nothing."""
+    """The second one is refused while the first runs, whatever `resume` is, and touches nothing."""
     pytest.importorskip("fcntl")
 
     def other(progress: Progress) -> None:
@@ -961,7 +961,7 @@ def test_two_ranks_average_the_gradients_of_their_own_rows(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.name != "posix" or not torch.distributed.is_gloo_available(), reason="fork and gloo")
 def test_two_ranks_have_one_lock_and_stop_at_the_same_step(tmp_path: Path) -> None:
-    """One rank alone is told to stop, after 5 steps; log and checkpoint are those of a run that was not."""
+    """One rank alone stops, after 5 steps; log and last checkpoint are those of a run that nothing stopped."""
     recipe = Recipe(steps=8, batch_size=4, learning_rate=1e-2, warmup=0)
 
     def run(rank: int, folder: str, stop_at: int = 0) -> None:

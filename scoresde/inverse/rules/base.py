@@ -175,5 +175,5 @@ class Rule(abc.ABC):
         r"""The rule's :math:`\ln p(y|x_t)`, ``(batch,)``, up to what does not depend on :math:`x_t`; of rules that are
         the gradient of one."""
         with_one = sorted(name for name, rule in RULES.items() if rule.log_likelihood is not Rule.log_likelihood)
-        known = " and ".join(map(repr, with_one))
-        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {known}.")
+        names = " and ".join(map(repr, with_one))
+        raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {names}.")
