@@ -154,7 +154,8 @@ class _Ledger:
         self.rejected = np.zeros(batch, dtype=np.int64)
         self.status = np.full(batch, _RUNNING, dtype=np.int64)
         self.rows = np.arange(batch)  # the samples still in the loop, by their place
-        self._used, self._time = 0, t
+        self._used = 0
+        self._time: float | Tensor | None = None  # where nothing is kept
         self._steps: int | np.ndarray = 0
         self._taken: int | np.ndarray = 0
 
@@ -177,6 +178,8 @@ class _Ledger:
 
     def flush(self) -> None:
         """Spread what was kept over the samples."""
+        if self._time is None:
+            return
         running = self.running
         rows = self.rows[running]
         kept: Any = (self._steps, self._taken, as_array(self._time))
@@ -185,7 +188,7 @@ class _Ledger:
         self.accepted[rows] += taken
         self.rejected[rows] += steps - taken
         self.t[rows] = time
-        self._steps, self._used, self._taken = 0, 0, 0
+        self._steps, self._used, self._taken, self._time = 0, 0, 0, None
 
     def close(self, which: np.ndarray | None, status: Status) -> bool:
         """Give a status to samples of the loop that are under way (None: to none); says whether there were any."""

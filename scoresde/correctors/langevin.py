@@ -69,6 +69,7 @@ class LangevinCorrector(Corrector):
     chain: int | None = None
 
     name: ClassVar[str] = "langevin"
+    keeps_estimates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number(

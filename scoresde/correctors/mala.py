@@ -95,7 +95,7 @@ class MALACorrector(Corrector):
                 f"`log_prob` returned NaN or infinity for {len(rows)} of {len(x)} samples (first: {rows[:5]}) at "
                 f"t={float(row_times(node.t, x)[rows[0]]):.6g}."
             )
-        return value.to(torch.float64)
+        return value.to(torch.float64, copy=True)
 
 
 def _squares(x: Tensor) -> Tensor:

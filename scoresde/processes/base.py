@@ -32,7 +32,7 @@ class Process(abc.ABC):
 
     @abc.abstractmethod
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        """dx/dt without its noise, shaped like ``x``; multiply by a signed dt."""
+        """dx/dt without its noise, a new tensor shaped like ``x``; multiply by a signed dt."""
 
     @abc.abstractmethod
     def diffusion(self, x: Tensor, node: Node) -> Any:
@@ -40,7 +40,10 @@ class Process(abc.ABC):
 
     @property
     def estimate(self) -> Callable[[Tensor, Node], Estimate]:
-        r"""``(x, node) ->`` :math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
+        r"""``(x, node) ->`` :math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known.
+
+        Where `Solver.keeps_estimates` is False, the next evaluation may overwrite them, and a score as well.
+        """
         raise InvalidArgumentError(f"{type(self).__name__} has no estimate of the data; take a method of its drift.")
 
     @property

@@ -62,7 +62,7 @@ class ForwardProcess(_DriftAndDiffusion):
     """The forward SDE; it has no network."""
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        return self._f(x, node)
+        return self._f(x, node).clone()
 
     def diffusion(self, x: Tensor, node: Node) -> Any:
         return self._g(x, node)

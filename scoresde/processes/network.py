@@ -14,11 +14,17 @@ from .._tensors import Scalar, expand, output_problem, row_finite, warn_caller, 
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split, Traits, as_score, estimate_of
 from ..sdes import Estimate, Node
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import LearnedEstimate, copied
 
 
 class Network:
     """A score function as the loop sees it: every evaluation is checked and counted.
+
+    Args:
+        score_fn: ``score_fn(x, t, **context)``.
+        context: ``{name: (batch, …) tensor}``.
+        copies: return copies of what the network may overwrite at its next call (a CUDA graph writes every output to
+            the same memory); False is for callers that use each evaluation before the next one.
 
     Attributes:
         score_fn: the score function.
@@ -28,9 +34,10 @@ class Network:
         last: the tensors that the last evaluation returned.
     """
 
-    def __init__(self, score_fn: ScoreFn, context: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, score_fn: ScoreFn, context: Mapping[str, Any] | None = None, *, copies: bool = True) -> None:
         self.score_fn = as_score(score_fn)
         self.context = dict(context or {})
+        self.copies = copies
         self.calls = 0
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
@@ -46,7 +53,9 @@ class Network:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
         given, version = _lent(x)
         out = self._checked(self.score_fn.score(given, node, **self.context), x, node)
-        self._count(x, given, version, (out,))
+        self._count(x, version)
+        out = out.clone() if self.copies else out
+        self._remember(x, given, (out,))
         return out
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
@@ -56,16 +65,14 @@ class Network:
             return estimate_of(self.score(x, node), x, node)
         given, version = _lent(x)
         out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)
-        self._count(x, given, version, _parts(out))
-        return out
+        return self._finished(out, x, given, version)
 
     def twisted(self, x: Tensor, node: Node) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
         given, version = _lent(x)
         split = self.score_fn.twisted(given, node, **self.context)
         out = self._checked_estimate(split.estimate, x, node)
-        self._count(x, given, version, _parts(out))
-        return split._replace(estimate=out)
+        return split._replace(estimate=self._finished(out, x, given, version))
 
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""
@@ -73,13 +80,23 @@ class Network:
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part
 
-    def _count(self, x: Tensor, given: Tensor, version: int | None, out: tuple[Tensor, ...]) -> None:
+    def _finished(self, out: Estimate, x: Tensor, given: Tensor, version: int | None) -> Estimate:
+        """Count an evaluation, and copy what is to be kept."""
+        self._count(x, version)
+        out = copied(out, self.traits.network_parts) if self.copies else out
+        self._remember(x, given, _parts(out))
+        return out
+
+    def _count(self, x: Tensor, version: int | None) -> None:
         """Count an evaluation, and refuse one that wrote to its input."""
         self.calls += 1
         if version is not None and x._version != version:
             raise ScoreFnError(
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
+
+    def _remember(self, x: Tensor, given: Tensor, out: tuple[Tensor, ...]) -> None:
+        """Keep what an evaluation gave."""
         self.last = out
         if torch.is_grad_enabled() and x.requires_grad:
             _cut(given, out)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, number
+from .._tensors import Scalar, has_graph, number
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Node
 
@@ -130,7 +130,7 @@ def node_list(sde: SDE, times: Tensor) -> list[Node]:
     """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule or the grid itself
     (then t, too) has a gradient."""
     nodes = sde.nodes(times)
-    if torch.is_grad_enabled() and any(v.requires_grad for v in nodes):
+    if has_graph(*nodes):
         clock = times.unbind() if times.requires_grad else times.tolist()
         return [Node(*row) for row in zip(clock, *(v.unbind() for v in nodes[1:]), strict=True)]
     return [Node(*row) for row in zip(times.tolist(), *(v.tolist() for v in nodes[1:]), strict=True)]

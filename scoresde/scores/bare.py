@@ -11,6 +11,7 @@ from .._signatures import accepts, parameters
 from .._tensors import output_problem, row_times
 from ..errors import InvalidTypeError, ScoreFnError
 from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.records import PARTS
 from .base import Score, Split, Traits, estimate_of
 
 ScoreFn = Callable[..., Any]
@@ -125,6 +126,7 @@ def _declared(function: Any) -> Traits:
         rowwise=bool(getattr(function, "rowwise", False)),
         noise_limit=bool(getattr(function, "has_noise_limit", False)),
         variance=estimates and bool(getattr(function, "has_variance", False)),
+        network_parts=tuple(getattr(function, "network_parts", PARTS)),
         shift=shift,
         twist=bool(getattr(function, "has_twist", not shift)),
     )

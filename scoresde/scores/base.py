@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, final
 
 from torch import Tensor
 
-from .._tensors import Scalar, check_state, compute_dtype, expand
+from .._tensors import Scalar, check_state, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import times_of
+from ..sdes.records import PARTS
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Traits:
         noise_limit: whether it has a value where alpha = 0.
         variance: whether its estimates carry a learned variance of reverse steps.
         shift: whether guidance can be separated from what it guides; see `Score.twisted`.
+        network_parts: the parts of its estimates that may be a network's own output, which the next call may overwrite,
+            as a CUDA graph does; what is kept beyond that is copied.
         twist: whether everything that guides is the gradient of a known log-density at every time.
 
     Example:
@@ -45,6 +48,7 @@ class Traits:
     rowwise: bool = False
     noise_limit: bool = False
     variance: bool = False
+    network_parts: tuple[str, ...] = PARTS
     shift: bool = False
     twist: bool = True
 
@@ -208,12 +212,12 @@ class Score(abc.ABC):
     @final
     def noise(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The noise prediction :math:`\hat\varepsilon = -\sigma s`."""
-        return self._estimated(x, t, context)[0].noise.to(x.dtype)
+        return self._estimated(x, t, context)[0].noise.to(x.dtype, copy=True)
 
     @final
     def data(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The data prediction :math:`\hat x = E[x_0|x_t]` (Tweedie's formula)."""
-        return self._estimated(x, t, context)[0].data.to(x.dtype)
+        return self._estimated(x, t, context)[0].data.to(x.dtype, copy=True)
 
     @final
     def v(self, x: Tensor, t: Any, **context: Any) -> Tensor:
@@ -237,9 +241,9 @@ def estimate_of(score: Tensor, x: Tensor, node: Node) -> Estimate:
         >>> estimate_of(torch.full((1, 1), -2.0), torch.ones(1, 1), scoresde.EDMSDE().node(0.5)).noise
         tensor([[1.]])
     """
-    sigma = expand(node.sigma, x)
-    noise = score * -sigma
-    return Estimate(data=(x - sigma * noise) / expand(node.alpha, x), noise=noise)
+    alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
+    noise = (score.clone() if has_graph(alpha, sigma) else score) * -sigma
+    return Estimate(data=(x - sigma * noise) / alpha, noise=noise)
 
 
 def with_data(given: Estimate, data: Tensor, x: Tensor, node: Node) -> Estimate:

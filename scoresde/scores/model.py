@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._signatures import accepts
-from .._tensors import Scalar, check_number, check_shape, expand, output_problem
+from .._tensors import Scalar, check_number, check_shape, expand, has_graph, output_problem
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from ..sdes import AffineSDE, Estimate, Node
@@ -70,6 +70,8 @@ PREDICTIONS: dict[str, Prediction] = {
     "flow": _flow,
     "edm": _edm,
 }
+# The part of an estimate that is the network's own output, which its next call may overwrite.
+NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
 
 # What a network is told of the time: a function of a node with (batch,) tensors.
@@ -208,6 +210,7 @@ class ScoreModel(Score):
                 prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
             ),
             variance=variance is not None,
+            network_parts=NETWORK_PARTS.get(prediction, ()),
         )
 
     @property
@@ -346,7 +349,7 @@ class ScoreModel(Score):
         if problem is not None:
             hint = " with the channels doubled for the variance" if self.has_variance else ""
             raise ScoreFnError(f"The network {problem}{hint}.")
-        return out.to(x.dtype)
+        return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
 
     def variance(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the

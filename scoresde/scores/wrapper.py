@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.records import copied
 from .bare import ScoreFn, as_score, checked
 from .base import Score, Traits, estimate_of, nameless
 
@@ -44,11 +45,15 @@ class Wrapper(Score):
         """See `Score.score`."""
         return super().score(x, nameless(node.t) if self.only_scores else node, **context)
 
-    def ask(self, score_fn: Score, x: Tensor, node: Node, context: Mapping[str, Any]) -> Estimate:
-        """The estimate of one of the score functions, from its score where it gives nothing else."""
+    def ask(
+        self, score_fn: Score, x: Tensor, node: Node, context: Mapping[str, Any], *, keep: bool = False
+    ) -> Estimate:
+        """The estimate of one of the score functions, from its score where it gives nothing else; to ``keep`` while
+        others are evaluated, which may overwrite the same memory, it is copied."""
         if score_fn.only_scores:
             return estimate_of(checked(score_fn.score(x, node, **context), x), x, node)
-        return score_fn.estimate(x, node, **context)
+        estimate = score_fn.estimate(x, node, **context)
+        return copied(estimate, score_fn.traits.network_parts) if keep else estimate
 
     def accepts(self, name: str) -> bool:
         """Whether one of the score functions takes a context of this name."""

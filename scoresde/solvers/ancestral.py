@@ -96,6 +96,7 @@ class Ancestral(Solver):
     variance: str = "small"
     condition: str = "score"
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

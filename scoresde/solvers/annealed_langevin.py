@@ -71,6 +71,7 @@ class AnnealedLangevin(Solver):
     moves: int = 100
     convention: str = "code"
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"

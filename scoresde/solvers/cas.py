@@ -45,6 +45,7 @@ class CAS(Solver):
 
     epsilon: float = 0.2
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True

@@ -44,6 +44,7 @@ class DDIMEta(Solver):
 
     eta: float = 1.0
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

@@ -113,6 +113,7 @@ class DPMpp2SAncestral(Solver):
 
     eta: float = 1.0
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

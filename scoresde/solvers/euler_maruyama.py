@@ -39,6 +39,7 @@ class EulerMaruyama(Solver):
         Song et al. (2021), appendix E. https://arxiv.org/abs/2011.13456
     """
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

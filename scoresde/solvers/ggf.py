@@ -60,6 +60,7 @@ class GGF(Solver):
         https://arxiv.org/abs/2105.14080
     """
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True

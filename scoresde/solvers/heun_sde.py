@@ -40,6 +40,7 @@ class HeunSDE(Solver):
         Jolicoeur-Martineau et al. (2021), Gotta Go Fast, algorithm 1 (fixed step). https://arxiv.org/abs/2105.14080
     """
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

@@ -47,6 +47,7 @@ class Langevin(Solver):
     snr: float = 0.16
     moves: int = 1
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"

@@ -44,6 +44,7 @@ class ReverseDiffusion(Solver):
         Song et al. (2021), appendix E, eq. 46. https://arxiv.org/abs/2011.13456
     """
 
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

@@ -81,6 +81,7 @@ class SEEDS1(_Seeds):
         Lu et al. (2022), DPM-Solver++, eq. 17. https://arxiv.org/abs/2211.01095
     """
 
+    keeps_estimates: ClassVar[bool] = False
     weak_order: ClassVar[int] = 1
 
     def _moved(
@@ -108,6 +109,7 @@ class SEEDS2(_Seeds):
         Gonzalez et al. (2023), SEEDS, algorithm 2. https://arxiv.org/abs/2305.14267
     """
 
+    keeps_estimates: ClassVar[bool] = False
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
     stages: ClassVar[tuple[float, ...]] = (0.5,)

@@ -57,6 +57,7 @@ class SRA1(_StrongOrder):
         equations, table 6.3.
     """
 
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Roessler (2010), SRA1"
     stages: ClassVar[tuple[float, ...]] = (0.75,)
 
@@ -100,6 +101,7 @@ class ShARK(_StrongOrder):
         section 6. https://arxiv.org/abs/2210.17543
     """
 
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
     stages: ClassVar[tuple[float, ...]] = (5 / 6,)
 

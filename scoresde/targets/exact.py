@@ -30,7 +30,13 @@ class ExactScore(Score):
 
     def __init__(self, denoise: Denoiser, sde: AffineSDE, event_shape: tuple[int, ...]) -> None:
         self.denoise = denoise
-        self.traits = Traits(sde=sde, event_shape=event_shape, rowwise=True, noise_limit=True)
+        self.traits = Traits(
+            sde=sde,
+            event_shape=event_shape,
+            rowwise=True,
+            noise_limit=True,
+            network_parts=(),  # they are new tensors
+        )
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:  # type: ignore[override]  # data take no context
         """The exact `Estimate` at a node of the process."""

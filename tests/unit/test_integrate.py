@@ -266,6 +266,14 @@ def test_max_steps_end_the_loop(compact: bool) -> None:
     assert bool(run(scripts, compact=compact, max_steps=7).success.all())  # exactly enough
 
 
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("limit", range(1, 7))
+def test_the_limit_may_be_met_when_samples_have_just_left(limit: int, compact: bool) -> None:
+    solution = run(["++", "+-+-+-+", "+++"], compact=compact, max_steps=limit, throw=False)
+    assert solution.nfe.tolist() == [min(2, limit), limit, min(3, limit)]
+    assert solution.status.tolist() == [0 if n <= limit else Status.MAX_STEPS for n in (2, 7, 3)]
+
+
 def test_a_fixed_grid_checks_every_state() -> None:
     class Breaks(Stub):
         def step(self, process: Any, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

@@ -30,6 +30,7 @@ class TorchSDE(Backend):
     package: ClassVar[str] = "torchsde"
     source: ClassVar[str] = "Li et al. (2020), torchsde. https://arxiv.org/abs/2001.01328"
     stochastic: ClassVar[bool] = True
+    keeps_estimates: ClassVar[bool] = False
     affine: ClassVar[bool] = False
     takes_stochasticity: ClassVar[bool] = True
     reading: ClassVar[str]  # "ito" or "stratonovich"
