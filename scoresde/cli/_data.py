@@ -112,8 +112,8 @@ def fits(event: Sequence[int], source: str | None = None) -> Check:
         if shape[1:] != tuple(event):
             named = "`data`" if source is None else f"`data` {source!r}"
             raise InvalidArgumentError(
-                f"{named} must have samples of shape {tuple(event)}, as the model, got samples of shape {shape[1:]}, in "
-                f"all {shape}."
+                f"{named} must have samples of shape {tuple(event)}, as the model, got samples of shape {shape[1:]}, "
+                f"in all {shape}."
             )
 
     return check
