@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .._tensors import check_integer
-from ..errors import InvalidArgumentError, NonFiniteError
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
 from . import checkpoint, parallel
@@ -108,6 +108,8 @@ class Trainer:
             check_integer(name, value, low=1)
         for i, every in enumerate(callbacks):
             check_integer(f"callbacks[{i}].steps", every.steps, low=1)
+        if stop is not None and not callable(stop):
+            raise InvalidTypeError(f"`stop` must be a function without arguments, or None, got {stop!r}.")
         self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
         self.folder = None if folder is None else Path(folder)
         self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
@@ -271,7 +273,7 @@ class Trainer:
 
     def _start(self) -> int:
         """The step to start from: 0, or where the last checkpoint left off."""
-        if self.rank == 0:
+        if self.folder is not None and self.rank == 0:
             checkpoint.clean(self._checkpoints())
         path = None if self.folder is None else checkpoint.latest(self._checkpoints())
         parallel.barrier()
