@@ -34,6 +34,8 @@ from .ncsnv2 import best_step, largest_distance, ratio
 from .sdes import VDMSDE, AffineSDE, GaussianSDE, NormalPrior, SigmoidVPSDE
 from .sdes.base import as_time
 
+__all__ = ["CHAINS", "SPACINGS", "BetaChain", "Chain", "NoiseScales"]
+
 C = TypeVar("C", bound="Chain")
 
 

@@ -21,6 +21,20 @@ from ._tensors import check_number
 from ._tensors import check_times as real_times
 from .errors import InvalidArgumentError, InvalidTypeError, unknown
 
+__all__ = [
+    "GRIDS",
+    "Beta",
+    "Grid",
+    "GridFunction",
+    "Levels",
+    "Shifted",
+    "angle",
+    "karras",
+    "log_snr",
+    "quadratic",
+    "time",
+]
+
 GridFunction = Callable[[Any, float, float, int], Tensor]
 
 
