@@ -235,7 +235,18 @@ RETURNED = ("None", "True", "0.5", "NaN", "'abc'", "[]", "{}", "object", "lambda
 WORDS: tuple[str, ...] = (
     *("", "abc", "-1", "0", "1", "0.5", "nan", "inf", "1e308", "1e999", "1000000000", "9" * 400, "None", "true"),
     *("1,2", "[]", "=", "a=b", "a=1e999", "../..", ".", "/dev/null", "/dev/full", "missing/file.npz", "data.npz"),
-    *("x.exe", "ä", "\ud800", "x" * 5000, "cpu:9", "cuda:99", "meta", "mask:", "mask:rows=1000000000", "torchdiffeq:rk4"),
+    *(
+        "x.exe",
+        "ä",
+        "\ud800",
+        "x" * 5000,
+        "cpu:9",
+        "cuda:99",
+        "meta",
+        "mask:",
+        "mask:rows=1000000000",
+        "torchdiffeq:rk4",
+    ),
 )
 
 
@@ -611,7 +622,6 @@ VALID: dict[str, Make] = {
     "self: training.Folder": lambda: training.Folder(folder_of_images()),
     "self: inverse.Blur": lambda: inverse.Blur((1, 2, 2), torch.ones(1, 1)),
     "self: ScoreModel.variance": learned,
-
     "self: zoo.Config": lambda: zoo.Pretrained.of(trained(), SMALL).config,
     # of single functions
     "solve.method": lambda: "ddim",

@@ -94,7 +94,8 @@ class Case(NamedTuple):
     junk: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.target}({', '.join(f'{name}={value}' for name, value in self.junk)})"
+        given = ", ".join(f"{name}={ascii(value)[1:-1]}" for name, value in self.junk)  # of texts that are no Unicode, too
+        return f"{self.target}({given})"
 
 
 class Outcome(NamedTuple):
@@ -303,7 +304,7 @@ def of_memory(error: BaseException | str) -> bool:
 def ended(end: SystemExit) -> Outcome:
     """What the exit of a command means."""
     code, errors = end.code if isinstance(end.code, tuple) else (end.code, "")
-    code, errors = (end.args if len(end.args) == 2 else (code, errors))
+    code, errors = end.args if len(end.args) == 2 else (code, errors)
     if code in (None, 0):
         return Outcome("ok")
     if code in (2, 3, 4, 5):

@@ -10,13 +10,41 @@ import torch
 from torch import Tensor
 
 from ._signatures import accepts, offers_estimates
-from ._tensors import check_state, compute_dtype, expand, output_problem, row_times
-from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ._tensors import (
+    check_kind,
+    check_score_fn,
+    check_state,
+    compute_dtype,
+    expand,
+    form,
+    is_dense,
+    output_problem,
+    row_times,
+)
+from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, short
 from .sdes import AffineSDE, Estimate, Node
-from .sdes.base import times_of
+from .sdes.base import check_sde, times_of
 
 ScoreFn = Callable[..., Any]
 Estimator = Callable[..., Estimate]
+
+
+def check_context(context: Any, score_fn: Any, batch: int) -> dict[str, Tensor]:
+    """Return what a score function gets beside x and t, one entry a sample, or say what is wrong with it."""
+    if context is not None:
+        check_kind("context", context, Mapping, "a mapping from names to tensors")
+    for name, value in (context or {}).items():
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")
+        if name in ("x", "t", "node") or not accepts(score_fn, name):
+            raise InvalidArgumentError(
+                f"`context` must have names that the score function takes besides x and t, got {name!r}."
+            )
+        if not isinstance(value, Tensor) or not is_dense(value) or value.ndim == 0 or len(value) != batch:
+            raise InvalidArgumentError(
+                f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry a sample, got {form(value)}."
+            )
+    return dict(context or {})
 
 
 class Wrapper(abc.ABC):
@@ -34,8 +62,7 @@ class Wrapper(abc.ABC):
 
     def __init__(self, score_fns: tuple[ScoreFn, ...], sde: AffineSDE | None = None) -> None:
         for score_fn in score_fns:
-            if not callable(score_fn):
-                raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+            check_score_fn(score_fn)
         self.score_fns = score_fns
         self.sde = _process(score_fns, sde)
         if self.needs_process and self.sde is None:
@@ -93,8 +120,8 @@ def bound_names(score_fn: ScoreFn) -> set[str]:
 
 def _process(score_fns: tuple[ScoreFn, ...], sde: AffineSDE | None) -> AffineSDE | None:
     """The process that is given, or known to one of the score functions; the same to all."""
-    if sde is not None and not isinstance(sde, AffineSDE):
-        raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}.")
+    if sde is not None:
+        check_sde(sde, affine=True)
     process = sde
     for score_fn in score_fns:
         own = getattr(score_fn, "sde", None)

@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_SHOWN = 100  # characters of a value in the text of an error
+
 
 class ScoreSDEError(Exception):
     """Base class of all errors of this package.
@@ -172,6 +174,20 @@ class ScoreSDEWarning(UserWarning):
     """
 
 
+def short(value: Any) -> str:
+    """The repr of a value for the text of an error: on one line, and not long.
+
+    Example:
+        >>> short([1] * 99)[-7:]
+        '1, 1...'
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentError:
     """The error for a name that is not in a list, with the closest name as a suggestion.
 
@@ -182,4 +198,4 @@ def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentE
     names = sorted(allowed)
     close = [name for name in names if name.endswith(f":{got}")] or difflib.get_close_matches(str(got), names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return InvalidArgumentError(f"`{argument}`: unknown name {got!r}{hint} Known: {', '.join(names)}.")
+    return InvalidArgumentError(f"`{argument}`: unknown name {short(got)}{hint} Known: {', '.join(names)}.")
