@@ -26,7 +26,6 @@ from torch import Tensor, nn
 import scoresde
 from scoresde import discrete, guidance, inverse, losses, solvers, targets, training, zoo
 from scoresde.losses.chains import Level, level_of
-from scoresde.processes import Process
 
 Make = Callable[[], Any]
 SMALL: dict[str, Any] = {"channels": 8, "blocks": 1, "width": 8}

@@ -17,10 +17,36 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from .errors import InvalidArgumentError, OutputError
+from .errors import InvalidArgumentError, InvalidTypeError, OutputError, short
 
 _BYTES = 8  # of chance in the name of a temporary file
+
+
+def check_path(name: str, path: Any) -> Path:
+    """Return a path that a system could have, or say what is wrong with it.
+
+    Raises:
+        InvalidTypeError: it is neither text nor a path.
+        InvalidArgumentError: it is empty, too long, or holds what no path can.
+
+    Example:
+        >>> check_path("path", "runs/a").name
+        'a'
+    """
+    if isinstance(path, type) or not isinstance(path, str | os.PathLike):
+        raise InvalidTypeError(f"`{name}` must be a path, such as 'runs/a', got {short(path)}.")
+    if not os.fspath(path):
+        raise InvalidArgumentError(f"`{name}` must be a path, got an empty one; '.' is this folder.")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise InvalidArgumentError(f"`{name}` must be a path, got {short(path)}: {error}.") from None
+    return Path(path)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

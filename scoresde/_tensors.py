@@ -24,6 +24,9 @@ Array: TypeAlias = Any
 _LEAVES = (np.ndarray, Tensor)
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
 MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
+MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
+MOST_GREY = 1 << 24  # grey levels
+MOST_DRAWS = 1_000_000  # draws, probes, pilots, points: whatever is made of one call
 MOST_NUMBERS = 1 << 40  # of a tensor that is asked for by its shape
 
 

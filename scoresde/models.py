@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,21 @@ import torch
 from torch import Tensor
 
 from ._signatures import accepts
-from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, output_problem
+from ._tensors import (
+    Scalar,
+    check_kind,
+    check_number,
+    check_shape,
+    check_state,
+    compute_dtype,
+    expand,
+    output_problem,
+    shown,
+)
 from .discrete import Chain
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from .sdes import AffineSDE, Estimate, Node, NormalPrior
-from .sdes.base import times_of
+from .sdes.base import check_sde, times_of
 from .sdes.records import LearnedEstimate
 from .thresholds import Clip, DynamicThreshold
 
@@ -213,6 +223,7 @@ class ScoreModel:
 
     def same_network(self, other: ScoreModel) -> bool:
         """Whether another model asks the same network in the same way, but for the bound context."""
+        check_kind("other", other, ScoreModel, "a ScoreModel")
         if self is other:
             return True
         names = ("prediction", "time_input", "input_scale", "chain", "sigma_data", "_share")
@@ -401,6 +412,7 @@ def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
         >>> log_snr_range(scoresde.VDMSDE())
         (-5.0, 13.3)
     """
+    check_sde(sde, affine=True)
     with torch.no_grad():
         low, high = (2 * (sde._log_alpha(t) - sde._log_sigma(t)) for t in _ends(sde))
     return float(low), float(high)
@@ -423,7 +435,8 @@ def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
         >>> round(flow.t_min, 6), round(flow.t_max, 6), flow.prior.std == flow.t_max
         (0.006693, 0.993307, True)
     """
-    (low, high), (lowest, highest) = log_snr_range(sde), limits
+    low, high = log_snr_range(sde)
+    lowest, highest = _limits(limits)
     slack = [_SLACK * (1 + abs(v)) if math.isfinite(v) else 0.0 for v in limits]
     if low >= lowest - slack[0] and high <= highest + slack[1]:
         return sde
@@ -441,6 +454,14 @@ def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
         if isinstance(sde.prior, NormalPrior) and math.isclose(sde.prior.std, at_end, rel_tol=1e-9):
             part.prior = NormalPrior(now, sde.prior.mean)
     return part
+
+
+def _limits(limits: Any) -> tuple[float, float]:
+    """Two log-SNRs, which may be infinite."""
+    if not isinstance(limits, Sequence) or len(limits) != 2:
+        raise InvalidTypeError(f"`limits` must be the lowest and the highest log-SNR, got {shown(limits)}.")
+    low, high = (float(v) if v in (-math.inf, math.inf) else check_number("limits", v) for v in limits)
+    return low, high
 
 
 _SLACK = 1e-6  # of log-SNRs that are compared, relative

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import check_events, check_made_for, context_of
-from .._tensors import check_number, check_state, expand, row_finite, where
+from .._tensors import check_number, check_score_fn, check_state, expand, row_finite, where
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..processes import Network
 from ..sdes import SDE, AffineSDE, Estimate, Node
@@ -83,8 +83,7 @@ def decoder_bound(
     """
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_score_fn(score_fn)
     check_made_for(sde, score_fn)
     decode: Callable[[Estimate, Tensor, Node], Tensor] = _density
     if levels is None:

@@ -9,23 +9,17 @@ import torch
 from torch import Tensor
 
 from ..._arguments import check_events, check_made_for, context_of
-from ...errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..._tensors import check_score_fn
+from ...errors import InvalidArgumentError
 from ...noise import BatchNoise, Noise, check_seed, resolve
 from ...processes import Network
 from ...sdes import AffineSDE, NormalPrior
 from .prior import Grey, read
 
 
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Refuse what is none of the names."""
-    if not isinstance(value, str) or value not in choices:
-        raise unknown(name, value, choices)
-
-
 def check_model(sde: AffineSDE, score_fn: Any) -> None:
     """Refuse what is no score function of the process, and a process whose prior has no known divergence."""
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_score_fn(score_fn)
     check_made_for(sde, score_fn)
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence is known.")
