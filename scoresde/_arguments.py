@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._tensors import check_number
-from .errors import InvalidArgumentError, InvalidTypeError
-from .scores import Score
+from .errors import InvalidArgumentError
+from .scores import Score, check_context
 from .sdes import SDE, AffineSDE
 from .solvers import Solver
 
@@ -47,23 +47,8 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
 
 
 def context_of(context: Any, score_fn: Score, batch: int, device: torch.device) -> dict[str, Tensor]:
-    if context is not None and not isinstance(context, Mapping):
-        raise InvalidTypeError(f"`context` must be a mapping from names to tensors, got {type(context).__name__}.")
-    checked = {}
-    for name, value in (context or {}).items():
-        if not isinstance(name, str):
-            raise InvalidTypeError(f"`context` must have strings as names, got {name!r}.")
-        if name in ("x", "t", "node") or not score_fn.accepts(name):
-            raise InvalidArgumentError(
-                f"`context` must have names that the score function takes besides x and t, got {name!r}."
-            )
-        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != batch:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InvalidArgumentError(
-                f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry a sample, got {got}."
-            )
-        checked[name] = value.to(device)
-    return checked
+    """The context of a batch, checked, on its device."""
+    return {name: value.to(device) for name, value in check_context(context, score_fn, batch).items()}
 
 
 def tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:
@@ -92,23 +77,6 @@ def memory_note(x: Any, shape: Any) -> Iterator[None]:
             full = tuple(x.shape) if isinstance(x, Tensor) else shape
             error.add_note(f"It ran out of memory with shape {full}; use a smaller batch.")
         raise
-
-
-def device_of(device: Any, default: torch.device) -> torch.device:
-    """The device asked for, if it is one and holds data."""
-    try:
-        where = default if device is None else torch.device(device)
-    except TypeError as error:
-        raise InvalidTypeError(f"`device` must be a torch device or its name, got {device!r}.") from error
-    except (RuntimeError, ValueError) as error:
-        raise InvalidArgumentError(f"`device` must be a device such as 'cpu' or 'cuda', got {device!r}.") from error
-    if where.type == "meta":
-        raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")
-    try:
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidArgumentError(f"`device` {device!r} is not available here: {error}") from error
-    return where
 
 
 def check_made_for(sde: SDE, score_fn: Score) -> None:

@@ -19,9 +19,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from .errors import InvalidArgumentError, OutputError, out_of_memory, too_little_memory
+from .errors import InvalidArgumentError, InvalidTypeError, OutputError, out_of_memory, short, too_little_memory
 
 LOCK = ".lock"  # of a folder
 _BYTES = 8  # of chance in the name of a temporary file
@@ -29,6 +29,31 @@ _LONGEST = 200  # characters that a lock may say of its holder
 _held: set[IO[bytes]] = set()
 if hasattr(os, "register_at_fork"):  # or a worker that survives its parent would go on holding what that held
     os.register_at_fork(after_in_child=lambda: [file.close() for file in _held])
+
+
+def check_path(name: str, path: Any) -> Path:
+    """Return a path that a system could have, or say what is wrong with it.
+
+    Raises:
+        InvalidTypeError: it is neither text nor a path.
+        InvalidArgumentError: it is empty, too long, or holds what no path can.
+
+    Example:
+        >>> check_path("path", "runs/a").name
+        'a'
+    """
+    if isinstance(path, type) or not isinstance(path, str | os.PathLike):
+        raise InvalidTypeError(f"`{name}` must be a path, such as 'runs/a', got {short(path)}.")
+    if not os.fspath(path):
+        raise InvalidArgumentError(f"`{name}` must be a path, got an empty one; '.' is this folder.")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise InvalidArgumentError(f"`{name}` must be a path, got {short(path)}: {error}.") from None
+    return Path(path)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

@@ -6,14 +6,14 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning
+from .errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning, short, unknown
 
 # A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
 Scalar: TypeAlias = Any
@@ -22,6 +22,12 @@ Array: TypeAlias = Any
 
 
 _LEAVES = (np.ndarray, Tensor)
+MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
+MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
+MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
+MOST_GREY = 1 << 24  # grey levels
+MOST_DRAWS = 1_000_000  # draws, probes, pilots, points: whatever is made of one call
+MOST_NUMBERS = 1 << 40  # of a tensor that is asked for by its shape
 
 
 def expand(value: Scalar, like: Tensor) -> Scalar:
@@ -170,13 +176,81 @@ def rms(x: Tensor, start: int = 1) -> Tensor:
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def shown(value: Any) -> str:
+    """A value for the text of an error, on one line and not long.
+
+    Example:
+        >>> shown(torch.zeros(2, 3)), shown("abc")
+        ('a torch.float32 tensor (2, 3)', "'abc'")
+    """
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor {'' if value.is_nested else tuple(value.shape)}".rstrip()
+    return short(value)
+
+
+def form(value: Any) -> str:
+    """The shape of a tensor, or what else a value is, for the text of an error.
+
+    Example:
+        >>> form(torch.zeros(2, 3)), form(None)
+        ('(2, 3)', 'NoneType')
+    """
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.dtype not in FLOATS:
+        return str(value.dtype)
+    return str(tuple(value.shape)) if is_dense(value) else "a nested tensor" if value.is_nested else str(value.layout)
+
+
 def check_dtype(name: str, dtype: Any) -> None:
     """Refuse what is not one of the dtypes that states may have."""
-    if dtype not in FLOATS:
+    if not isinstance(dtype, torch.dtype) or dtype not in FLOATS:
         names = ", ".join(str(d) for d in FLOATS)
         raise InvalidTypeError(
             f"`{name}` must have a floating-point dtype, got {dtype!r}; possible are {names}. Try {name}.float()."
         )
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor has all of its numbers, in rows of one length."""
+    return x.layout == torch.strided and not (x.is_nested or x.is_meta or x.is_quantized)
+
+
+def check_dense(name: str, x: Tensor) -> None:
+    """Refuse a sparse, nested or quantised tensor, and one without data."""
+    if not is_dense(x):
+        kind = "a nested tensor" if x.is_nested else f"layout {x.layout}, {x.dtype}"
+        raise InvalidTypeError(f"`{name}` must be a dense tensor with data, got {kind} on {x.device}.")
+
+
+_KINDS: dict[str, Callable[[torch.dtype], bool]] = {
+    "floating-point": lambda dtype: dtype in FLOATS,
+    "integer": lambda dtype: not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool),
+    "real": lambda dtype: dtype in FLOATS or _KINDS["integer"](dtype),
+    "boolean": lambda dtype: dtype == torch.bool,
+}
+
+
+def check_tensor(
+    name: str, x: Any, shape: Sequence[int] | None = None, *, kind: str = "floating-point", finite: bool = False
+) -> None:
+    """Refuse what is no dense tensor of a kind, of a shape if one is given (-1 stands for any size).
+
+    Example:
+        >>> check_tensor("y", torch.zeros(3, 2), (-1, 2))
+    """
+    if not isinstance(x, Tensor):
+        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try torch.as_tensor({name}).")
+    if not _KINDS[kind](x.dtype):
+        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}.")
+    check_dense(name, x)
+    if shape is not None:
+        fits = x.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, x.shape, strict=True))
+        if not fits:
+            wanted = ", ".join("n" if n == -1 else str(n) for n in shape) + ("," if len(shape) == 1 else "")
+            raise InvalidArgumentError(f"`{name}` must have shape ({wanted}), got {tuple(x.shape)}.")
+    if finite and not bool(torch.isfinite(x).all()):
+        raise InvalidArgumentError(f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} others.")
 
 
 def check_state(name: str, x: Any) -> None:
@@ -186,8 +260,7 @@ def check_state(name: str, x: Any) -> None:
             f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name})."
         )
     check_dtype(name, x.dtype)
-    if x.layout != torch.strided or x.device.type == "meta":
-        raise InvalidTypeError(f"`{name}` must be a dense tensor with data, got layout {x.layout} on {x.device}.")
+    check_dense(name, x)
     if x.ndim < 2:
         raise InvalidArgumentError(
             f"`{name}` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(x.shape)}; "
@@ -197,31 +270,32 @@ def check_state(name: str, x: Any) -> None:
 
 def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
     """Return a shape of at least the given rank as a tuple of Python ints, or say what is wrong with it."""
-    if isinstance(shape, str | bytes) or not isinstance(shape, Sequence):
-        raise InvalidTypeError(f"`{name}` must be a tuple of integers, got {shape!r}.")
+    if isinstance(shape, str | bytes | bytearray) or not isinstance(shape, Sequence):
+        raise InvalidTypeError(f"`{name}` must be a tuple of integers, got {shown(shape)}.")
     if len(shape) < rank:
-        raise InvalidArgumentError(f"`{name}` must have at least {rank} entries, got {tuple(shape)!r}.")
-    return tuple(check_integer(f"{name}[{i}]", n, low=0) for i, n in enumerate(shape))
+        raise InvalidArgumentError(f"`{name}` must have at least {rank} entries, got {shown(tuple(shape))}.")
+    sizes = tuple(check_integer(f"{name}[{i}]", n, low=0) for i, n in enumerate(shape))
+    if math.prod(sizes) > MOST_NUMBERS:
+        raise InvalidArgumentError(f"`{name}` must be of at most {MOST_NUMBERS} numbers, got {shown(sizes)}.")
+    return sizes
 
 
 def check_times(name: str, values: Any, what: str = "times") -> Tensor:
     """Return a list of times (or of ``what`` it is) as float64 ``(n,)`` on the CPU, or say what is wrong with it."""
     if isinstance(values, str | bytes):
-        raise InvalidTypeError(f"`{name}` must be a list of {what}, got {values!r}.")
+        raise InvalidTypeError(f"`{name}` must be a list of {what}, got {shown(values)}.")
     if isinstance(values, Tensor):
-        times, real = (
-            values.detach().cpu(),
-            values.dtype.is_floating_point or values.dtype in (torch.int32, torch.int64),
-        )
+        check_dense(name, values)
+        times, real = values.detach().cpu(), _KINDS["real"](values.dtype)
     else:
         try:
             array = np.asarray(values)
         except (TypeError, ValueError, OverflowError, RuntimeError):
             array = np.asarray(None)
-        real = array.dtype.kind in "fiu" or array.size == 0
+        real = array.dtype.kind in "fiu" or (array.size == 0 and array.dtype.names is None)
         times = torch.as_tensor(array.astype(np.float64) if real else np.zeros(0))
     if not real:
-        got = values.dtype if isinstance(values, Tensor) else repr(values)
+        got = values.dtype if isinstance(values, Tensor) else shown(values)
         raise InvalidTypeError(f"`{name}` must be a list of real numbers, got {got}.")
     times = times.to(torch.float64)
     if times.ndim != 1:
@@ -233,11 +307,13 @@ def output_problem(out: Any, x: Tensor) -> str | None:
     """What is wrong with the output of a network that must be a floating-point tensor like ``x``; None if nothing."""
     if not isinstance(out, Tensor):
         return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}"
+    if out.device == x.device and not is_dense(out):
+        return f"must return a dense tensor, like x, got {'a nested one' if out.is_nested else out.layout}"
     if out.shape != x.shape:
         return f"must return a tensor of shape {tuple(x.shape)}, like x, got {tuple(out.shape)}"
     if out.device != x.device:
         return f"must return a tensor on {x.device}, like x, got {out.device}"
-    if not out.dtype.is_floating_point:
+    if out.dtype not in FLOATS:
         return f"must return {x.dtype}, like x, got {out.dtype}"
     return None
 
@@ -254,8 +330,10 @@ def check_number(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False, hint: str = ""
 ) -> float:
     """Return a finite Python float within [low, high] (open ends if ``strict``), or say what is wrong with it."""
-    if value is None or isinstance(value, bool | str | bytes):
-        raise InvalidTypeError(f"`{name}` must be a number, got {value!r}.{hint}")
+    if value is None or isinstance(value, bool | np.bool_ | str | bytes | bytearray):
+        raise InvalidTypeError(f"`{name}` must be a number, got {shown(value)}.{hint}")
+    if isinstance(value, np.ndarray | np.generic) and (value.ndim or value.dtype.kind not in "fiu"):
+        raise InvalidTypeError(f"`{name}` must be a number, got an array {value.dtype} {value.shape}.{hint}")
     try:
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except OverflowError:
@@ -271,7 +349,7 @@ def check_number(
             left = "("
         if not math.isfinite(high):
             right = ")"
-        raise InvalidArgumentError(f"`{name}` must be in {left}{low:g}, {high:g}{right}, got {value!r}.{hint}")
+        raise InvalidArgumentError(f"`{name}` must be in {left}{low:g}, {high:g}{right}, got {shown(value)}.{hint}")
     return number
 
 
@@ -279,14 +357,14 @@ def check_positive(name: str, value: Any, *, high: float) -> float:
     """Return a number in (0, high], or say what is wrong with it."""
     number = check_number(name, value)
     if not 0.0 < number <= high:
-        raise InvalidArgumentError(f"`{name}` must be in (0, {high:g}], got {value!r}.")
+        raise InvalidArgumentError(f"`{name}` must be in (0, {high:g}], got {shown(value)}.")
     return number
 
 
 def check_flag(name: str, value: Any) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
-        raise InvalidTypeError(f"`{name}` must be True or False, got {value!r}.")
+        raise InvalidTypeError(f"`{name}` must be True or False, got {shown(value)}.")
 
 
 def check_integer(name: str, value: Any, *, low: int, high: int | None = None, hint: str = "") -> int:
@@ -295,26 +373,92 @@ def check_integer(name: str, value: Any, *, low: int, high: int | None = None, h
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
-    except TypeError:
-        raise InvalidTypeError(f"`{name}` must be an integer, got {value!r}.{hint}") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidTypeError(f"`{name}` must be an integer, got {shown(value)}.{hint}") from None
     if number < low:
-        raise InvalidArgumentError(f"`{name}` must be at least {low}, got {number}.{hint}")
+        raise InvalidArgumentError(f"`{name}` must be at least {low}, got {shown(number)}.{hint}")
     if high is not None and number > high:
-        raise InvalidArgumentError(f"`{name}` must be at most {high}, got {number}.{hint}")
+        raise InvalidArgumentError(f"`{name}` must be at most {high}, got {shown(number)}.{hint}")
     return number
 
 
 def check_integers(name: str, values: Any, *, low: int, high: int | None = None) -> tuple[int, ...]:
     """Return a sequence of integers in [low, high] as a tuple, or say what is wrong with it."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise InvalidTypeError(f"`{name}` must be a sequence of integers, such as (1, 2), got {values!r}.")
-    return tuple(check_integer(f"{name}[{i}]", value, low=low, high=high) for i, value in enumerate(values))
+    try:
+        items = None if isinstance(values, str | bytes | Mapping) else tuple(values)
+    except (TypeError, ValueError, RuntimeError):
+        items = None
+    if items is None:
+        raise InvalidTypeError(f"`{name}` must be a sequence of integers, such as (1, 2), got {shown(values)}.")
+    return tuple(check_integer(f"{name}[{i}]", value, low=low, high=high) for i, value in enumerate(items))
 
 
-def check_generator(generator: Any, hint: str = "write torch.Generator().manual_seed(0)") -> None:
-    """Refuse what is neither a generator nor None."""
+def check_generator(
+    generator: Any, hint: str = "write torch.Generator().manual_seed(0)", *, device: torch.device | None = None
+) -> None:
+    """Refuse what is neither a generator nor None, and one that is not on a device, if one is given."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise InvalidTypeError(f"`generator` must be a torch.Generator, got {type(generator).__name__}; {hint}.")
+    if generator is not None and device is not None and generator.device.type != device.type:
+        raise InvalidArgumentError(
+            f"`generator` is on {generator.device}, the data on {device}; write torch.Generator({str(device)!r})."
+        )
+
+
+def check_interval(name: str, value: Any) -> tuple[float, float]:
+    """Return two finite numbers (low, high) with low < high, or say what is wrong with them."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence) or len(value) != 2:
+        raise InvalidTypeError(f"`{name}` must be (low, high), got {shown(value)}.")
+    low, high = (check_number(f"{name}[{i}]", v) for i, v in enumerate(value))
+    if not low < high or not math.isfinite(high - low):
+        raise InvalidArgumentError(f"`{name}` must be (low, high) with low < high, got {shown(value)}.")
+    return low, high
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
+    """Return one of some names, or say which there are."""
+    names = tuple(known)
+    if not isinstance(value, str) or value not in names:
+        raise unknown(name, value, names)
+    return value
+
+
+def check_kind(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """Refuse what is not of a class; ``what`` says what would be."""
+    if not isinstance(value, kind):
+        raise InvalidTypeError(f"`{name}` must be {what}, got {shown(value)}.")
+
+
+def check_callable(name: str, value: Any, call: str) -> None:
+    """Refuse what cannot be called; ``call`` says how it would be."""
+    if not callable(value):
+        raise InvalidTypeError(f"`{name}` must be callable as {call}, got {shown(value)}.")
+
+
+def check_score_fn(score_fn: Any) -> None:
+    """Refuse what is no score function."""
+    check_callable("score_fn", score_fn, "score_fn(x, t) (targets and loaded networks give one by .score(sde))")
+
+
+def check_device(device: Any, default: torch.device | None = None) -> torch.device:
+    """Return the device asked for, if it is one and holds data."""
+    try:
+        fallback = torch.get_default_device() if default is None else default
+        where = fallback if device is None else torch.device(device)
+    except TypeError as error:
+        raise InvalidTypeError(f"`device` must be a torch device or its name, got {shown(device)}.") from error
+    except (RuntimeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"`device` must be a device such as 'cpu' or 'cuda', got {shown(device)}."
+        ) from error
+    if where.type == "meta":
+        raise InvalidArgumentError("`device` must hold data, got 'meta'; try 'cpu'.")
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidArgumentError(f"`device` {shown(device)} is not available here: {reason}") from error
+    return where
 
 
 def expm1(z: Scalar) -> Scalar:

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import check_integer, check_state, compute_dtype
-from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ._tensors import check_integer, check_state, compute_dtype, output_problem
+from .errors import InvalidArgumentError, ScoreFnError
 from .noise import check_seed
-from .scores import as_score
+from .scores import as_score, check_context
 from .sdes import AffineSDE, Node
+from .sdes.base import check_sde
 
 _VALUES = 8192  # numbers a noise level that the errors are averaged over, at least
 _MAX_SAMPLES = 2048
+_MOST_LEVELS = 1000
 _CHUNK = 1024
 _CLEAR = 6.0  # standard errors by which another reading must be better
 _GAIN = 0.02  # and by this share of the error
@@ -194,23 +196,15 @@ def check_score(
         >>> check_score(sde, lambda x, t: -score_fn(x, t) * sde.sigma(t)[:, None], data).convention
         'noise'
     """
-    if not isinstance(sde, AffineSDE):
-        raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}.")
+    check_sde(sde, affine=True)
     score = as_score(score_fn)
     check_state("data", data)
-    check_integer("levels", levels, low=1)
+    check_integer("levels", levels, low=1, high=_MOST_LEVELS)
     if len(data) < 2 or not bool(torch.isfinite(data).all()):
         raise InvalidArgumentError("`data` must have at least 2 samples, all finite.")
-    for name, value in (context or {}).items():
-        if not score.accepts(name):
-            raise InvalidArgumentError(f"The score function takes no context {name!r}.")
-        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(data):
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InvalidArgumentError(
-                f"`context[{name!r}]` must be a tensor ({len(data)}, ...) like `data`, got {got}."
-            )
+    given = check_context(context, score, len(data))
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
-    probe = _Probe(sde, score_fn, data.detach(), levels, dict(context or {}), generator)
+    probe = _Probe(sde, score_fn, data.detach(), levels, given, generator)
     with torch.no_grad():
         own, own_base = probe.errors(_SCORE, strict=True)
         found = {}
@@ -284,9 +278,9 @@ class _Probe:
                 if strict:
                     raise
                 return torch.full_like(x, torch.nan)  # a label that the network does not take
-            if not isinstance(out, Tensor) or out.shape != part.shape:
-                got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-                raise ScoreFnError(f"The score function must return shape {tuple(part.shape)}, like x, got {got}.")
+            problem = output_problem(out, part)
+            if problem is not None:
+                raise ScoreFnError(f"The score function {problem}.")
             parts.append(out.clone())  # the next call may overwrite it
         return torch.cat(parts).to(x.dtype)
 

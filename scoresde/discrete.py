@@ -28,11 +28,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ._tensors import check_integer, check_number, check_times
-from .errors import InvalidArgumentError, unknown
+from ._tensors import MOST_LEVELS, check_choice, check_integer, check_integers, check_number, check_times
+from .errors import InvalidArgumentError
 from .ncsnv2 import best_step, largest_distance, ratio
 from .sdes import VDMSDE, AffineSDE, GaussianSDE, NormalPrior, SigmoidVPSDE
 from .sdes.base import as_time
+
+__all__ = ["CHAINS", "SPACINGS", "BetaChain", "Chain", "NoiseScales"]
 
 C = TypeVar("C", bound="Chain")
 
@@ -147,7 +149,7 @@ class Chain(abc.ABC):
             >>> chain.label(chain.sde().log_snr(torch.tensor([0.0, 400.2, 998.8]))).tolist()
             [0, 400, 999]
         """
-        return self._nearest(as_time("log_snr", log_snr))
+        return self._nearest(as_time("log_snr", log_snr, -math.inf))
 
     def grid(self, n: int | Sequence[int] | Tensor | None = None, spacing: str = "trailing") -> Tensor:
         r"""Times of n levels, from noisy to clean, for ``solve(..., grid=chain.grid(n), denoise=True)``.
@@ -234,8 +236,7 @@ class Chain(abc.ABC):
         """
         if not isinstance(config, Mapping) or set(config) != {"name", "log_snrs", "labels", "places"}:
             raise InvalidArgumentError("a chain must have name, log_snrs, labels and places.")
-        if config["name"] not in CHAINS:
-            raise unknown("name", config["name"], CHAINS)
+        check_choice("name", config["name"], CHAINS)
         log_snrs = check_times("log_snrs", config["log_snrs"], "numbers")
         if len(log_snrs) < 2 or not bool(torch.isfinite(log_snrs).all()):
             raise InvalidArgumentError("`log_snrs` must be two finite numbers or more.")
@@ -248,17 +249,20 @@ class Chain(abc.ABC):
 
     def _places(self, n: Any, spacing: str) -> Tensor:
         """The places of the levels that are asked for, rising."""
-        if not isinstance(spacing, str) or spacing not in SPACINGS:
-            raise unknown("spacing", spacing, SPACINGS)
-        size, given = len(self), n.tolist() if isinstance(n, Tensor | np.ndarray) else n
-        if isinstance(given, Sequence) and not isinstance(given, str | bytes):
-            places = sorted(check_integer(f"n[{i}]", place, low=0, high=size - 1) for i, place in enumerate(given))
+        check_choice("spacing", spacing, SPACINGS)
+        size = len(self)
+        if (
+            isinstance(n, Sequence | Tensor | np.ndarray)
+            and not isinstance(n, str | bytes)
+            and getattr(n, "ndim", True)
+        ):
+            places = sorted(check_integers("n", n, low=0, high=size - 1))
             twice = [a for a, b in itertools.pairwise(places) if a == b]
             if twice:
                 raise InvalidArgumentError(f"`n` must name each level once, got {twice[0]} twice.")
             check_integer("len(n)", len(places), low=2, hint=_LEVELS)
             return torch.tensor(places, device="cpu")
-        return SPACINGS[spacing](size, check_integer("n", given, low=2, high=size, hint=_LEVELS))
+        return SPACINGS[spacing](size, check_integer("n", n, low=2, high=size, hint=_LEVELS))
 
     def _ends(self, t_min: float | None, t_max: float | None) -> tuple[float, float]:
         low, high = float(self.times[0]), float(self.times[-1])
@@ -328,7 +332,7 @@ class BetaChain(Chain):
             >>> round(float(BetaChain.linear().alphas_bar[-1]), 8)
             4.036e-05
         """
-        n = check_integer("n", n, low=2)
+        n = check_integer("n", n, low=2, high=MOST_LEVELS)
         low = check_number("beta_min", beta_min, low=0.0, high=1.0, strict=True)
         high = check_number("beta_max", beta_max, low=0.0, high=1.0, strict=True)
         return cls(torch.linspace(low, high, n, dtype=torch.float64))
@@ -347,7 +351,7 @@ class BetaChain(Chain):
         References:
             Nichol, Dhariwal (2021), eq. 17. https://arxiv.org/abs/2102.09672
         """
-        n = check_integer("n", n, low=2)
+        n = check_integer("n", n, low=2, high=MOST_LEVELS)
         s = check_number("s", s, low=0.0, strict=True)
         max_beta = check_number("max_beta", max_beta, low=0.0, high=1.0, strict=True)
         speed = 0.5 * math.pi / (1 + s) / n
@@ -369,7 +373,7 @@ class BetaChain(Chain):
         References:
             Jabri, Fleet, Chen (2022), algorithm 3. https://arxiv.org/abs/2212.11972
         """
-        n = check_integer("n", n, low=2)
+        n = check_integer("n", n, low=2, high=MOST_LEVELS)
         max_beta = check_number("max_beta", max_beta, low=0.0, high=1.0, strict=True)
         return cls(SigmoidVPSDE(start, end, tau).betas(n).clamp(max=max_beta))
 
@@ -455,7 +459,7 @@ class NoiseScales(Chain):
             >>> [round(s, 12) for s in NoiseScales.geometric(3).sigmas.tolist()]
             [0.01, 0.1, 1.0]
         """
-        n = check_integer("n", n, low=2)
+        n = check_integer("n", n, low=2, high=MOST_LEVELS)
         low = math.log(check_number("sigma_min", sigma_min, low=0.0, strict=True))
         high = math.log(check_number("sigma_max", sigma_max, low=0.0, strict=True))
         if not low < high:
@@ -496,7 +500,7 @@ class NoiseScales(Chain):
             Song, Ermon (2020), Improved Techniques for Training Score-Based Generative Models, sections 3.1 and 3.2.
             https://arxiv.org/abs/2006.09011
         """
-        low = check_number("sigma_min", sigma_min, low=0.0, strict=True)
+        low = check_number("sigma_min", sigma_min, low=1e-100)
         high = largest_distance(data, sample=sample, chunk=chunk, generator=generator)
         if not low < high:
             raise InvalidArgumentError(

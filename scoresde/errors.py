@@ -15,6 +15,7 @@ from typing import Any
 _NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc", re.IGNORECASE)
 _AMOUNT = re.compile(r"allocate (\d[\d.]* ?(?:[KMGTPE]i?B|bytes))")
 _ALIKE = 3  # characters at the beginning that names have in common
+_SHOWN = 100  # characters of a value in the text of an error
 
 
 class ScoreSDEError(Exception):
@@ -186,6 +187,20 @@ class ScoreSDEWarning(UserWarning):
     """
 
 
+def short(value: Any) -> str:
+    """The repr of a value for the text of an error: on one line, and not long.
+
+    Example:
+        >>> short([1] * 99)[-7:]
+        '1, 1...'
+    """
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of too many digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentError:
     """The error for a name that is not in a list, with the closest names as a suggestion.
 
@@ -196,7 +211,7 @@ def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentE
     names = sorted(allowed)
     close = " or ".join(map(repr, closest(str(got), names)))
     hint = f"; did you mean {close}?" if close else "."
-    return InvalidArgumentError(f"`{argument}`: unknown name {got!r}{hint} Known: {', '.join(names)}.")
+    return InvalidArgumentError(f"`{argument}`: unknown name {short(got)}{hint} Known: {', '.join(names)}.")
 
 
 def closest(got: str, names: Iterable[str]) -> list[str]:

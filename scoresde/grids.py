@@ -7,6 +7,7 @@ well.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -17,9 +18,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._tensors import check_number
+from ._tensors import MOST_STEPS, check_callable, check_choice, check_integer, check_number
 from ._tensors import check_times as real_times
-from .errors import InvalidArgumentError, InvalidTypeError, unknown
+from .errors import InvalidArgumentError, InvalidTypeError, short
+
+__all__ = [
+    "GRIDS",
+    "Beta",
+    "Grid",
+    "GridFunction",
+    "Levels",
+    "Shifted",
+    "angle",
+    "karras",
+    "log_snr",
+    "quadratic",
+    "time",
+]
 
 GridFunction = Callable[[Any, float, float, int], Tensor]
 
@@ -33,6 +48,31 @@ def _line(start: float, end: float, steps: int) -> Tensor:
     return torch.linspace(start, end, steps + 1, dtype=torch.float64)
 
 
+def _grid(affine: bool) -> Callable[[Any], Any]:
+    """Make a function check the arguments that all grids take; an affine one needs the process's log-SNR."""
+
+    def decorate(function: Any) -> Any:
+        @functools.wraps(function)
+        def checked(sde: Any, t_start: float, t_end: float, steps: int, **options: float) -> Tensor:
+            low, high = 0.0, math.inf
+            if affine:
+                if isinstance(sde, type) or not getattr(sde, "affine", False):
+                    raise InvalidTypeError(
+                        f"`sde` must be an affine process such as scoresde.VPSDE(), got {short(sde)}."
+                    )
+                low, high = sde.t_min, sde.t_max
+            ends = (check_number(name, t) for name, t in (("t_start", t_start), ("t_end", t_end)))
+            first, last = (snap(t, sde) if affine else t for t in ends)
+            first = check_number("t_start", first, low=low, high=high)
+            last = check_number("t_end", last, low=low, high=high)
+            return function(sde, first, last, check_integer("steps", steps, low=1, high=MOST_STEPS), **options)
+
+        return checked
+
+    return decorate
+
+
+@_grid(affine=False)
 def time(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     """Uniform in time.
 
@@ -44,6 +84,7 @@ def time(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     return _pinned(_line(t_start, t_end, steps), t_start, t_end)
 
 
+@_grid(affine=True)
 def log_snr(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     """Uniform in the log-SNR, where the first-order exponential methods spread their error evenly.
 
@@ -57,6 +98,7 @@ def log_snr(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     return _pinned(sde.time(_line(ends[0], ends[1], steps)).clone(), t_start, t_end)
 
 
+@_grid(affine=True)
 def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float = 7.0) -> Tensor:
     r"""EDM's grid: uniform in :math:`\rho^{1/7}`, :math:`\rho = \sigma/\alpha`.
 
@@ -68,12 +110,14 @@ def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float =
     References:
         Karras et al. (2022), eq. 5. https://arxiv.org/abs/2206.00364
     """
+    exponent = check_number("exponent", exponent, low=0.1, high=1000.0)
     ends = [-float(sde.log_snr(t)) / 2 for t in (t_start, t_end)]  # ln(rho)
     _finite(ends, t_start, t_end, "karras")
     roots = _line(math.exp(ends[0] / exponent), math.exp(ends[1] / exponent), steps)
     return _pinned(sde.time(-2 * exponent * roots.log()).clone(), t_start, t_end)
 
 
+@_grid(affine=False)
 def quadratic(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     """Uniform in the square root of time, DDIM's grid for CIFAR-10.
 
@@ -85,6 +129,7 @@ def quadratic(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     return _pinned(_line(t_start**0.5, t_end**0.5, steps) ** 2, t_start, t_end)
 
 
+@_grid(affine=True)
 def angle(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     r"""Uniform in the angle :math:`\arctan(\sigma/\alpha)`, nearly the time of the cosine schedule, for any process.
 
@@ -156,7 +201,7 @@ class Levels:
     rho: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        values = tuple(float(v) for v in self.rho)
+        values = tuple(real_times("rho", self.rho, "levels").tolist())
         if len(values) < 2 or not all(a > b for a, b in itertools.pairwise(values)) or not 0 < values[-1] < values[0]:
             raise InvalidArgumentError(f"`rho` must be at least 2 decreasing positive levels, got {values}.")
         if not math.isfinite(values[0]):
@@ -200,8 +245,7 @@ class Shifted:
 
     def __post_init__(self) -> None:
         check_number("factor", self.factor, low=0.0, strict=True)
-        if not callable(self.grid):
-            raise InvalidTypeError(f"`grid` must be a grid function such as grids.time, got {self.grid!r}.")
+        check_callable("grid", self.grid, "grid(sde, t_start, t_end, steps), such as grids.time")
 
     def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
@@ -294,8 +338,7 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
             finite = sde.affine and all(abs(float(sde.log_snr(t))) < float("inf") for t in (t_start, t_end))
         grid = "log_snr" if finite else "time"
     if isinstance(grid, str):
-        if grid not in GRIDS:
-            raise unknown("grid", grid, GRIDS)
+        check_choice("grid", grid, GRIDS)
         if grid in ("log_snr", "karras", "cosine") and not sde.affine:
             raise InvalidArgumentError(f'grid={grid!r} needs a process with alpha and sigma; pass grid="time".')
         grid = GRIDS[grid]

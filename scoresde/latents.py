@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import check_number, check_state, check_times, compute_dtype
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
+from ._tensors import check_choice, check_number, check_state, check_times, compute_dtype
+from .errors import InvalidArgumentError, NonFiniteError
 from .integrate import Solution
 from .sdes import SDE, NormalPrior
+from .sdes.base import check_sde
 from .solvers import Solver, make_solver
 from .solving import solve
 
@@ -55,8 +56,7 @@ def encode(
 
 def _ends(sde: Any, options: Mapping[str, Any], start: str, end: str) -> tuple[float, float]:
     """Where the flow starts and ends."""
-    if not isinstance(sde, SDE):
-        raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {type(sde).__name__}.")
+    check_sde(sde)
     given = {"t_start": options.get("t_start"), "t_end": options.get("t_end")}
     times = zip(given.items(), (start, end), strict=True)
     first, last = (getattr(sde, other) if t is None else check_number(name, t) for (name, t), other in times)
@@ -94,7 +94,7 @@ def decode(
     """
     check_state("z", z)
     scale = check_number("temperature", temperature, low=0.0)
-    solver = make_solver(method, {}) if method != "auto" else None
+    solver = None if isinstance(method, str) and method == "auto" else make_solver(method, {})
     if solver is not None and solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
     start, end = _ends(sde, options, "t_max", "t_min")
@@ -139,8 +139,7 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
     w = check_times("weights", weights, "numbers").to(a.device)
     if w.ndim != 1 or not bool(w.isfinite().all()):
         raise InvalidArgumentError(f"`weights` must be finite numbers (n,), got shape {tuple(w.shape)}.")
-    if mode not in ("slerp", "linear"):
-        raise unknown("mode", mode, ("slerp", "linear"))
+    check_choice("mode", mode, ("slerp", "linear"))
     first, second = 1 - w[:, None].expand(-1, len(a)), w[:, None].expand(-1, len(a))
     if mode == "slerp":
         flat = [v.flatten(1).to(torch.float64) for v in (a, b)]

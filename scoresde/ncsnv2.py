@@ -23,10 +23,12 @@ import math
 import torch
 from torch import Tensor
 
-from ._tensors import check_integer, check_number, check_state
+from ._tensors import MOST_NUMBERS, MOST_STEPS, check_generator, check_integer, check_number, check_state
 from .errors import InvalidArgumentError, NonFiniteError
 
 __all__ = ["best_step", "largest_distance", "overlap", "ratio", "spread"]
+
+_LARGEST_RATIO = 1e100  # of two levels, or of two variances
 
 
 def largest_distance(
@@ -55,12 +57,13 @@ def largest_distance(
         Song, Ermon (2020), section 3.1.
     """
     check_state("data", data)
+    check_generator(generator)
     if len(data) < 2:
         raise InvalidArgumentError(f"`data` must have two entries or more, got {len(data)}.")
-    size = check_integer("chunk", chunk, low=1)
+    size = check_integer("chunk", chunk, low=1, high=MOST_NUMBERS)
     rows = data.detach().flatten(1)
     if sample is not None:
-        n = check_integer("sample", sample, low=2)
+        n = check_integer("sample", sample, low=2, high=MOST_NUMBERS)
         where = rows.device if generator is None else generator.device
         rows = rows[torch.randperm(len(rows), generator=generator, device=where)[:n].to(rows.device)]
     mean = rows.mean(0, dtype=torch.float64)
@@ -104,8 +107,8 @@ def overlap(dimension: int, ratio: float) -> float:
     References:
         Song, Ermon (2020), section 3.2.
     """
-    d = check_integer("dimension", dimension, low=1)
-    gamma = check_number("ratio", ratio, low=1.0)
+    d = check_integer("dimension", dimension, low=1, high=MOST_NUMBERS)
+    gamma = check_number("ratio", ratio, low=1.0, high=_LARGEST_RATIO)
     from scipy.special import ndtr  # takes long to import
 
     middle = math.sqrt(2 * d) * (gamma - 1)
@@ -129,7 +132,7 @@ def ratio(dimension: int, target: float = 0.5) -> float:
     References:
         Song, Ermon (2020), section 3.2.
     """
-    d = check_integer("dimension", dimension, low=1)
+    d = check_integer("dimension", dimension, low=1, high=MOST_NUMBERS)
     wanted = check_number("target", target, low=1e-6, high=0.99)
     root = math.sqrt(2 * d)
     if root <= 3:
@@ -171,10 +174,10 @@ def spread(step: float, moves: int, ratio: float, start: float = 1.0) -> float:
         Song, Ermon (2020), proposition 3 and section 3.4.
     """
     eta = check_number("step", step, low=0.0, high=2.0, strict=True)
-    keep = (1 - eta) ** (2 * check_integer("moves", moves, low=1))
+    keep = (1 - eta) ** (2 * check_integer("moves", moves, low=1, high=MOST_STEPS))
     rest = 2 / (2 - eta)
-    gamma = check_number("ratio", ratio, low=1.0)
-    return keep * (gamma**2 * check_number("start", start, low=0.0) - rest) + rest
+    gamma = check_number("ratio", ratio, low=1.0, high=_LARGEST_RATIO)
+    return keep * (gamma**2 * check_number("start", start, low=0.0, high=_LARGEST_RATIO) - rest) + rest
 
 
 def best_step(moves: int, ratio: float) -> float:
@@ -193,8 +196,8 @@ def best_step(moves: int, ratio: float) -> float:
     References:
         Song, Ermon (2020), section 3.4.
     """
-    t = check_integer("moves", moves, low=1)
-    gamma = check_number("ratio", ratio, low=1.0, strict=True)
+    t = check_integer("moves", moves, low=1, high=MOST_STEPS)
+    gamma = check_number("ratio", ratio, low=1.0, high=_LARGEST_RATIO, strict=True)
     from scipy.optimize import brentq
 
     def slope(eta: float) -> float:

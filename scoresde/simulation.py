@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from . import grids
-from ._tensors import check_integer, check_number, check_state, check_times, compute_dtype, row_finite
+from ._tensors import MOST_STEPS, check_integer, check_number, check_state, check_times, compute_dtype, row_finite
 from .controllers import FixedGrid
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .errors import InvalidArgumentError, NonFiniteError
 from .integrate import Recorder, Solution, integrate
 from .noise import Noise
 from .noise import resolve as resolve_noise
 from .processes import ForwardProcess, Network
 from .sdes import SDE, AffineSDE
+from .sdes.base import check_sde
 from .solvers import EulerMaruyama, Solver, Transition, drift_methods, make_solver
 
 
@@ -66,8 +67,7 @@ def simulate(
         >>> path.xs.shape
         torch.Size([11, 4, 2])
     """
-    if not isinstance(sde, SDE):
-        raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
+    check_sde(sde)
     check_state("x0", x0)
     start = (
         sde.t_min
@@ -83,7 +83,7 @@ def simulate(
         raise InvalidArgumentError(
             f"simulate runs forward: t_start={start:g} must be below t_end={end:g}; backwards is scoresde.solve."
         )
-    count = check_integer("steps", steps, low=1)
+    count = check_integer("steps", steps, low=1, high=MOST_STEPS)
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x0.device, batch=len(x0))
     x: Any = x0.to(compute_dtype(x0.dtype))
     if not bool(row_finite(x).all()):

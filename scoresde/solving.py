@@ -17,9 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import check_limits, check_made_for, context_of, device_of, memory_note, tolerances
+from ._arguments import check_limits, check_made_for, context_of, memory_note, tolerances
 from ._tensors import (
+    MOST_STEPS,
+    check_callable,
+    check_device,
     check_dtype,
+    check_flag,
     check_integer,
     check_number,
     check_shape,
@@ -30,7 +34,7 @@ from ._tensors import (
     where,
 )
 from .controllers import Adaptive, Controller, FixedGrid
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from .grids import Grid
 from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
@@ -38,13 +42,13 @@ from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
 from .scores import Score, as_score
 from .sdes import SDE, AffineSDE
+from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
 from .targets import GaussianStart
 
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
 MOST_STOCHASTICITY = 1e6
-MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
 
 
 def solve(
@@ -149,11 +153,13 @@ def solve(
         Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations.
         https://arxiv.org/abs/2011.13456
     """
-    if not isinstance(sde, SDE):
-        raise InvalidTypeError(f"`sde` must be a process such as scoresde.VPSDE(), got {sde!r}.")
+    check_sde(sde)
     score = as_score(score_fn)
-    if callback is not None and not callable(callback):
-        raise InvalidTypeError(f"`callback` must be callable as callback(info), got {callback!r}.")
+    if callback is not None:
+        check_callable("callback", callback, "callback(info)")
+    flags = {"denoise": denoise, "progress": progress, "throw": throw, "differentiable": differentiable}
+    for name, flag in flags.items():
+        check_flag(name, flag)
     if denoise and not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(
             f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
@@ -351,7 +357,7 @@ def _initial(
                 f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
             )
         full, out_dtype = tuple(x.shape), dtype or x.dtype
-        where = device_of(device, x.device)
+        where = check_device(device, x.device)
     else:
         if first != sde.t_max:
             raise InvalidArgumentError(
@@ -359,7 +365,7 @@ def _initial(
                 "t_start."
             )
         full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
-        where = device_of(device, torch.get_default_device())
+        where = check_device(device)
     if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
             f"The score function is for events of shape {event_shape}, but the state is {full}, with events {full[1:]}."
@@ -391,14 +397,15 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
         raise InvalidArgumentError(
             "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
         )
-    return (len(seeds) if np.ndim(seeds) == 1 else 1, *event_shape)
+    several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
+    return (len(seeds) if several else 1, *event_shape)
 
 
 def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
     if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
         return []
     if isinstance(save_at, str):
-        raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
+        raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {short(save_at)}.')
     values = [grids.snap(t, sde) for t in check_times("save_at", save_at).tolist()]
     for value in values:
         check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
@@ -453,7 +460,7 @@ def _controller(
     max_steps: Any,
     state: Tensor,
 ) -> tuple[Controller, int | None]:
-    limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1)
+    limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
     start, end = times
     sign = 1.0 if end > start else -1.0
     inner = sorted({t for t in saved if t not in times}, key=lambda t: sign * t)

@@ -208,7 +208,7 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
 
     bits = torch.full_like(got.log_prob, torch.nan)
     if inputs.levels is not None:
-        bits = bits_per_dim(got.log_prob, event, levels=inputs.levels, data_range=inputs.data_range)
+        bits = bits_per_dim(got.log_prob, event, levels=inputs.levels, data_range=inputs.data_range, throw=False)
     values: list[Tensor] = [got.log_prob, got.std_error, bits, got.prior_log_prob]
     rows = []
     for i, numbers in enumerate(torch.stack([v.cpu() for v in values], dim=1).tolist()):

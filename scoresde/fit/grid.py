@@ -26,9 +26,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._arguments import device_of
 from .._files import write_bytes
-from .._tensors import check_integer, check_shape
+from .._tensors import check_device, check_integer, check_shape
 from ..errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
@@ -307,7 +306,7 @@ def fit_grid(
         size = pilot if shape is None else int(shape[0])
         if event is None:
             raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
-        where = device_of(device, torch.get_default_device())
+        where = check_device(device)
         generator = torch.Generator(where).manual_seed(check_integer("seed", seed, low=0))
         x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
         if clock.start != sde.t_max:

@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import device_of
-from .._tensors import check_integer, check_number, check_state
+from .._tensors import check_device, check_integer, check_number, check_state
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..integrate import Solution
 from ..processes.network import Network
@@ -111,7 +110,7 @@ def fit_start(
     check_integer("levels", levels, low=2)
     if x is None:
         shape = (check_integer("pilot", pilot, low=1), *gaussian.event_shape)
-        where = device_of(device, torch.get_default_device())
+        where = check_device(device)
         generator = torch.Generator(where).manual_seed(check_integer("seed", seed, low=0))
         x = sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
     check_state("x", x)

@@ -15,8 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_generator, check_integer, check_number, check_shape
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._tensors import (
+    MOST_GREY,
+    check_flag,
+    check_generator,
+    check_integer,
+    check_interval,
+    check_number,
+    check_shape,
+    check_tensor,
+    shown,
+)
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 
 
 def dequantize(
@@ -60,6 +70,7 @@ def bits_per_dim(
     *,
     levels: int = 256,
     data_range: tuple[float, float] = (-1.0, 1.0),
+    throw: bool = True,
 ) -> Tensor:
     r"""Bits a dimension of the grey values, from the log-density of `dequantize`'s x:
 
@@ -69,9 +80,14 @@ def bits_per_dim(
     values. A standard error in nats becomes one in bits by the factor :math:`1/(D\ln2)`.
 
     Args:
-        log_prob: nats, of any shape; NaN, of a sample that failed, stays NaN.
+        log_prob: nats, of any shape.
         event_shape: of one sample, whose size is D.
         levels, data_range: as for `dequantize`.
+        throw: refuse NaN and infinity; False keeps them, as those of samples that failed.
+
+    Raises:
+        InvalidArgumentError, InvalidTypeError: an argument does not fit.
+        NonFiniteError: a log-density is NaN or infinite.
 
     Example:
         >>> bits_per_dim(torch.tensor([-64 * 0.6931471805599453], dtype=torch.float64), (64,))  # uniform on [-1, 1]
@@ -81,32 +97,32 @@ def bits_per_dim(
     if size < 1:
         raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {tuple(event_shape)}.")
     _, width = cell(levels, data_range)
-    if isinstance(log_prob, Tensor) and (log_prob.is_complex() or log_prob.dtype == torch.bool):
-        raise InvalidTypeError(f"`log_prob` must hold real numbers, got {log_prob.dtype}.")
+    check_flag("throw", throw)
     if hasattr(log_prob, "log_prob"):
         raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; take .log_prob of it.")
     if not isinstance(log_prob, Tensor):
         log_prob = torch.tensor(check_number("log_prob", log_prob), dtype=torch.float64)
+    check_tensor("log_prob", log_prob, kind="real")
+    bad = ~torch.isfinite(log_prob)
+    if throw and bool(bad.any()):
+        raise NonFiniteError(
+            f"`log_prob` has {int(bad.sum())} NaN or infinite values of {bad.numel()}; throw=False keeps them.",
+            stage="logp",
+            indices=bad.flatten().nonzero()[:5, 0].tolist(),
+        )
     return -(log_prob / size + math.log(width)) / math.log(2)
 
 
 def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     """Where the first cell begins, and the width of all."""
-    check_integer("levels", levels, low=2)
-    if isinstance(data_range, str) or not isinstance(data_range, Sequence) or len(data_range) != 2:
-        raise InvalidTypeError(f"`data_range` must be (low, high), got {data_range!r}.")
-    low, high = (check_number(f"data_range[{i}]", v) for i, v in enumerate(data_range))
-    if not low < high:
-        raise InvalidArgumentError(f"`data_range` must be (low, high) with low < high, got {data_range}.")
+    check_integer("levels", levels, low=2, high=MOST_GREY)
+    low, high = check_interval("data_range", data_range)
     return low, (high - low) / levels
 
 
 def grey_levels(v: Any, levels: int) -> Tensor:
     """Whole numbers 0 … ``levels`` - 1 of any dtype, or what is wrong with them."""
-    if not isinstance(v, Tensor) or v.is_complex() or v.dtype == torch.bool:
-        raise InvalidTypeError(f"`v` must be a tensor of grey values, got {getattr(v, 'dtype', type(v).__name__)}.")
-    if v.layout != torch.strided or v.device.type == "meta":
-        raise InvalidTypeError(f"`v` must be a dense tensor with data, got layout {v.layout} on {v.device}.")
+    check_tensor("v", v, kind="real")
     v = v.detach()
     v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
     wrong = (v < 0) | (v > levels - 1) | (v != v.round() if v.is_floating_point() else False)
@@ -121,8 +137,8 @@ def grey_levels(v: Any, levels: int) -> Tensor:
 def float_dtype(dtype: Any) -> torch.dtype:
     """Of what is dequantised: torch's default, or one that tells the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
-    if out not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {out!r}.")
+    if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {shown(out)}.")
     return out
 
 

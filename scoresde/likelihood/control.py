@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import check_integer
+from .._tensors import MOST_DRAWS, check_integer
 from ..errors import InvalidArgumentError
 from ..sdes import SDE
 from ..targets import Gaussian, GaussianMixture
@@ -54,7 +54,7 @@ def fit_control_scale(
         >>> round(fit_control_scale(sde, target.score(sde), target, x), 3)
         1.0
     """
-    check_integer("probes", probes, low=2)
+    check_integer("probes", probes, low=2, high=MOST_DRAWS)
     if control is None:
         raise InvalidArgumentError("`control` must be a targets.Gaussian or targets.GaussianMixture, got None.")
     paths = [

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_integer, check_number, check_shape, row_finite
+from .._tensors import MOST_WIDTH, check_integer, check_number, check_shape, row_finite
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..sdes import AffineSDE
 from .bits import cell, float_dtype, grey_levels, uniform
@@ -191,7 +191,9 @@ class VariationalDequantizer(nn.Module):
         self.levels = levels
         if net is not None and not isinstance(net, nn.Module):
             raise InvalidTypeError(f"`net` must be a module (batch, *event) -> (batch, 2, *event), got {net!r}.")
-        self.net = _layers(self.event_shape, check_integer("hidden", hidden, low=1)) if net is None else net
+        self.net = (
+            _layers(self.event_shape, check_integer("hidden", hidden, low=1, high=MOST_WIDTH)) if net is None else net
+        )
 
     def sample(
         self, v: Tensor, *, generator: torch.Generator | None = None, dtype: torch.dtype | None = None

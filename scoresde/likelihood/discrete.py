@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_flag, check_generator, check_integer
+from .._tensors import MOST_DRAWS, check_flag, check_generator, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..sdes import SDE
@@ -153,7 +153,7 @@ def discrete_log_likelihood(
         https://arxiv.org/abs/1509.00519
     """
     q = UniformDequantizer() if dequantizer is None else dequantizer
-    if not isinstance(q, Dequantizer):
+    if isinstance(q, type) or not isinstance(q, Dequantizer):
         raise InvalidTypeError(f"`dequantizer` must have levels and sample(v), as UniformDequantizer, got {q!r}.")
     grey_levels(v, q.levels)
     count = check_draws(draws, importance, options)
@@ -206,7 +206,7 @@ def bound_of(
 
 def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
     """The number of draws, if the options go with it."""
-    count = check_integer("draws", draws, low=1)
+    count = check_integer("draws", draws, low=1, high=MOST_DRAWS)
     check_flag("importance", importance)
     if importance and options.get("divergence", "hutchinson") != "exact":
         raise InvalidArgumentError(

@@ -13,9 +13,19 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import check_events, check_limits, check_made_for, context_of, memory_note, tolerances
-from .._tensors import check_flag, check_integer, check_number, check_state, row_finite, where
+from .._tensors import (
+    MOST_DRAWS,
+    MOST_STEPS,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_state,
+    row_finite,
+    where,
+)
 from ..controllers import Adaptive
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..integrate import Solution, Status, integrate
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess, node_list
@@ -192,8 +202,8 @@ def log_likelihood(
     """
     solver = likelihood_solver(method, solver_options)
     sde, score = check_density(sde, score_fn, x)
-    if isinstance(differentiable, str) and differentiable not in GRADIENTS:
-        raise unknown("differentiable", differentiable, GRADIENTS)
+    if isinstance(differentiable, str):
+        check_choice("differentiable", differentiable, GRADIENTS)
     keep = isinstance(differentiable, str) or differentiable
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
@@ -202,7 +212,7 @@ def log_likelihood(
     known = _control(control, control_scale, x)
     allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
     check_limits(sde, score, solver, (start, end))
-    limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1)
+    limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
     finite = check_finite(x) if throw else row_finite(x.detach()).cpu()
     with torch.set_grad_enabled(keep), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
@@ -321,12 +331,10 @@ def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
 
 
 def make_divergence(name: str, probes: int, probe: str, chunk: int | None, source: Noise, x: Tensor) -> Divergence:
-    if not isinstance(name, str) or name not in DIVERGENCES:
-        raise unknown("divergence", name, DIVERGENCES)
-    if not isinstance(probe, str) or probe not in PROBES:
-        raise unknown("probe", probe, PROBES)
-    count = check_integer("probes", probes, low=1)
-    at_once = None if chunk is None else check_integer("chunk", chunk, low=1)
+    check_choice("divergence", name, DIVERGENCES)
+    check_choice("probe", probe, PROBES)
+    count = check_integer("probes", probes, low=1, high=MOST_DRAWS)
+    at_once = None if chunk is None else check_integer("chunk", chunk, low=1, high=MOST_DRAWS)
     return DIVERGENCES[name].draw(x, count, PROBES[probe], source.normal, at_once)
 
 

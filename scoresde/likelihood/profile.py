@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import check_limits, context_of, memory_note, tolerances
-from .._tensors import check_integer
+from .._tensors import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
 from ..integrate import Recorder, integrate
@@ -103,7 +103,7 @@ def density_profile(
     check_finite(x)
     if not len(x):
         raise InvalidArgumentError("`x` must hold one sample or more.")
-    count = check_integer("points", points, low=2)
+    count = check_integer("points", points, low=2, high=MOST_DRAWS)
     allowed = tolerances(rtol, atol, x.dtype)
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
     clean, noisy = sde.log_snr(ends).tolist()

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_flag, check_integer, check_number, expand
+from .._tensors import Scalar, check_callable, check_flag, check_integer, check_integers, check_number, expand
 from ..errors import InvalidArgumentError
-from .sources import Noise, check_seed
+from .sources import LARGEST_SEED, Noise
 
 _KEPT = 64
 
@@ -82,10 +82,11 @@ class BrownianPath(Noise):
         if areas and clock is not None:
             raise InvalidArgumentError("`areas` are those of a path on the time itself; leave `clock` out.")
         self.areas = areas
-        given = seeds.tolist() if isinstance(seeds, Tensor | np.ndarray) else seeds
-        self._batched = not isinstance(given, Sequence | range)
-        rows = [given] if self._batched else list(given)  # type: ignore[arg-type]
-        self.seeds = [check_seed(f"seeds[{i}]", seed) for i, seed in enumerate(rows)]
+        if clock is not None:
+            check_callable("clock", clock, "clock(times)")
+        self._batched = not isinstance(seeds, Sequence | Tensor | np.ndarray) or not getattr(seeds, "ndim", 1)
+        given = (seeds,) if self._batched else seeds
+        self.seeds = list(check_integers("seeds", given, low=0, high=LARGEST_SEED))
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
         self._extra = 0  # draws that belong to no interval

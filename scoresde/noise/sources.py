@@ -9,8 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_generator, check_integer
+from .._tensors import (
+    Scalar,
+    check_callable,
+    check_generator,
+    check_integer,
+    check_integers,
+    check_kind,
+    form,
+    is_dense,
+    shown,
+)
 from ..errors import InvalidArgumentError, InvalidTypeError
+
+LARGEST_SEED = 2**64 - 1
 
 
 class Noise(abc.ABC):
@@ -61,6 +73,7 @@ class BatchNoise(Noise):
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
+        check_generator(generator)
         self.generator = generator
         self._batch = 0
         self._rows: Tensor | None = None  # the samples of the batch that are still drawn for, None for all
@@ -68,6 +81,8 @@ class BatchNoise(Noise):
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> BatchNoise:
         """A generator of its own on ``device``."""
+        check_seed("seed", seed)
+        check_kind("device", device, torch.device, "a torch.device")
         if seed >= 2**32 and device.type == "cpu":  # torch's generator on the CPU takes 32 bits; keep the others
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         return cls(torch.Generator(device=device).manual_seed(seed))
@@ -106,10 +121,8 @@ class SampleNoise(Noise):
     block_elements = 1024
 
     def __init__(self, seeds: Sequence[int] | Tensor) -> None:
-        values = seeds.tolist() if isinstance(seeds, Tensor) else list(seeds)
-        self._generators = [
-            np.random.Generator(np.random.Philox(check_seed(f"seeds[{i}]", seed))) for i, seed in enumerate(values)
-        ]
+        values = check_integers("seeds", seeds, low=0, high=LARGEST_SEED)
+        self._generators = [np.random.Generator(np.random.Philox(seed)) for seed in values]
         self._block = torch.zeros((len(values), 0))  # (batch, draws, *event): what is drawn and not yet used
         self._used = 0
 
@@ -150,15 +163,15 @@ class CallableNoise(Noise):
     whole_batch = True
 
     def __init__(self, draw: Callable[[int, Tensor], Tensor]) -> None:
+        check_callable("draw", draw, "draw(k, like)")
         self.draw = draw
         self.count = 0
 
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
         z = self.draw(self.count, like)
-        if not isinstance(z, Tensor) or z.shape != like.shape:
-            got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-            raise InvalidArgumentError(f"`noise` must return a tensor of shape {tuple(like.shape)}, got {got}.")
+        if not isinstance(z, Tensor) or not is_dense(z) or z.dtype.is_complex or z.shape != like.shape:
+            raise InvalidArgumentError(f"`noise` must return a tensor of shape {tuple(like.shape)}, got {form(z)}.")
         self.count += 1
         return z.to(like)
 
@@ -170,10 +183,7 @@ def check_seed(name: str, seed: object) -> int:
         >>> check_seed("seed", 7)
         7
     """
-    value = check_integer(name, seed, low=0)
-    if value >= 2**64:
-        raise InvalidArgumentError(f"`{name}` must be below 2**64, got {value}.")
-    return value
+    return check_integer(name, seed, low=0, high=LARGEST_SEED)
 
 
 def resolve(
@@ -199,13 +209,10 @@ def resolve(
     if seed is not None:
         return BatchNoise.seeded(check_seed("seed", seed), device)
     if seeds is not None:
-        if (
-            not isinstance(seeds, Sequence | np.ndarray | Tensor)
-            or isinstance(seeds, str | bytes)
-            or np.ndim(seeds) != 1
-        ):
+        if not isinstance(seeds, Sequence | np.ndarray | Tensor) or isinstance(seeds, str | bytes):
             raise InvalidTypeError(
-                f"`seeds` must be a sequence of integers, one a sample, got {seeds!r}; one seed for all is `seed=`."
+                f"`seeds` must be a sequence of integers, one a sample, got {shown(seeds)}; one seed for all is "
+                f"`seed=`."
             )
         source = SampleNoise(seeds)
         if len(source) != batch:

@@ -1,6 +1,6 @@
 """Score functions: the protocol, networks with their conventions, callables of the user's, wrappers and limits."""
 
-from .bare import ScoreFn, as_score
+from .bare import ScoreFn, as_score, check_context
 from .base import Score, Split, Traits, estimate_of, with_data
 from .limits import Clip, DynamicThreshold
 from .model import PREDICTIONS, TIME_INPUTS, ScoreModel, per_row
@@ -18,6 +18,7 @@ __all__ = [
     "Traits",
     "Wrapper",
     "as_score",
+    "check_context",
     "estimate_of",
     "per_row",
     "with_data",

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from .._signatures import accepts, parameters
-from .._tensors import output_problem, row_times
-from ..errors import InvalidTypeError, ScoreFnError
+from .._tensors import check_kind, form, is_dense, output_problem, row_times
+from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS
 from .base import Score, Split, Traits, estimate_of
@@ -89,9 +89,7 @@ def as_score(score_fn: ScoreFn) -> Score:
     """
     if isinstance(score_fn, Score):
         return score_fn
-    if not callable(score_fn):
-        hint = "take its .score(sde)" if hasattr(score_fn, "score") else "targets and loaded networks have .score(sde)"
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}; {hint}.")
+    check_score_fn(score_fn)
     return Offered(score_fn) if _offers_estimates(score_fn) else Bare(score_fn)
 
 
@@ -107,6 +105,29 @@ def checked(score: Any, x: Tensor) -> Tensor:
         raise ScoreFnError(f"The score function {problem}.")
     out: Tensor = score
     return out
+
+
+def check_context(context: Any, score_fn: Score, batch: int) -> dict[str, Tensor]:
+    """Return what a score function gets besides x and t, one entry per sample, or say what is wrong with it.
+
+    Example:
+        >>> check_context({"label": torch.ones(3)}, as_score(lambda x, t, label: -x), batch=3)
+        {'label': tensor([1., 1., 1.])}
+    """
+    if context is not None:
+        check_kind("context", context, Mapping, "a mapping from names to tensors")
+    for name, value in (context or {}).items():
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")
+        if name in ("x", "t", "node") or not score_fn.accepts(name):
+            raise InvalidArgumentError(
+                f"`context` must have names that the score function takes besides x and t, got {name!r}."
+            )
+        if not isinstance(value, Tensor) or not is_dense(value) or value.ndim == 0 or len(value) != batch:
+            raise InvalidArgumentError(
+                f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry per sample, got {form(value)}."
+            )
+    return dict(context or {})
 
 
 def _offers_estimates(score_fn: ScoreFn) -> bool:

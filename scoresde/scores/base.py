@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, final
 from torch import Tensor
 
 from .._tensors import Scalar, check_state, compute_dtype, expand, has_graph
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.base import times_of
+from ..sdes.base import check_sde, times_of
 from ..sdes.records import PARTS
 
 
@@ -271,8 +271,8 @@ def nameless(times: Scalar) -> Node:
 
 def _common_process(known: Sequence[AffineSDE | None], sde: AffineSDE | None) -> AffineSDE | None:
     """The process that is given, or known to one of the parts; the same for all."""
-    if sde is not None and not isinstance(sde, AffineSDE):
-        raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}.")
+    if sde is not None:
+        check_sde(sde, affine=True)
     process = sde
     for own in known:
         if own is None:

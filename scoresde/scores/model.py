@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._signatures import accepts
-from .._tensors import Scalar, check_number, check_shape, expand, has_graph, output_problem
+from .._tensors import Scalar, check_kind, check_number, check_shape, expand, has_graph, output_problem
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from ..sdes import AffineSDE, Estimate, Node
@@ -229,6 +229,7 @@ class ScoreModel(Score):
 
     def same_network(self, other: Score) -> bool:
         """Whether another model evaluates the same network in the same way, but for the bound context."""
+        check_kind("other", other, Score, "a Score")
         if self is other:
             return True
         if not isinstance(other, ScoreModel):

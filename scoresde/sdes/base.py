@@ -22,7 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_dtype, check_number, check_shape, check_state, compute_dtype
+from .._tensors import (
+    check_dense,
+    check_device,
+    check_dtype,
+    check_generator,
+    check_kind,
+    check_number,
+    check_shape,
+    check_state,
+    check_tensor,
+    compute_dtype,
+)
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
@@ -31,15 +42,16 @@ _CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
 _LARGEST = 300.0  # of ln(alpha) and ln(sigma), so that squares do not overflow
 
 
-def as_time(name: str, t: Any) -> Tensor:
-    """A time as a float64 tensor, 0-d or ``(batch,)``."""
+def as_time(name: str, t: Any, low: float = 0.0) -> Tensor:
+    """A time as a float64 tensor, 0-d or ``(batch,)``; as a number it must not be below ``low``."""
     if isinstance(t, Tensor):
         if not t.dtype.is_floating_point:
             raise InvalidTypeError(f"`{name}` must be a float or a floating-point tensor, got {t.dtype}.")
+        check_dense(name, t)
         if t.ndim > 1:
             raise InvalidArgumentError(f"`{name}` must be a scalar or (batch,), got shape {tuple(t.shape)}.")
         return t.to(torch.float64)
-    return torch.tensor(check_number(name, t), dtype=torch.float64)
+    return torch.tensor(check_number(name, t, low=low), dtype=torch.float64)
 
 
 def times_of(x: Tensor, t: Any) -> Tensor:
@@ -86,7 +98,7 @@ class SDE(abc.ABC):
         if not self.t_min < self.t_max:
             raise InvalidArgumentError(f"The interval is empty: t_min={t_min} must be below t_max={t_max}.")
         for method in ("from_normal", "log_prob"):
-            if not callable(getattr(prior, method, None)):
+            if isinstance(prior, type) or not callable(getattr(prior, method, None)):
                 raise InvalidTypeError(
                     f"`prior` must have the method {method}, as scoresde.NormalPrior(std, mean) has; got {prior!r}."
                 )
@@ -114,7 +126,8 @@ class SDE(abc.ABC):
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Draw ``(batch, *event)`` from the prior."""
-        where = torch.device(device) if device is not None else torch.get_default_device()
+        where = check_device(device)
+        check_generator(generator)
         dtype = torch.get_default_dtype() if dtype is None else dtype
         check_dtype("dtype", dtype)
         return draw(self.prior, check_shape("shape", shape, rank=2), generator, dtype, where)
@@ -233,7 +246,7 @@ class AffineSDE(SDE):
 
         Processes without a closed form (`VDMSDE`, `GaussianSDE`) look for it on [t_min, t_max] only.
         """
-        return _like_time(self._time(as_time("log_snr", log_snr) / 2), log_snr)
+        return _like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:
         """f(t) x, shaped like ``x``."""
@@ -256,8 +269,9 @@ class AffineSDE(SDE):
     def perturb(self, x0: Tensor, t: Any, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha_t x_0 + \sigma_t\varepsilon`; returns :math:`(x_t, \varepsilon)`."""
         mean, std = self.marginal(x0, t)
+        if noise is not None:
+            check_tensor("noise", noise, x0.shape)
         z = torch.randn_like(x0) if noise is None else noise
-        _same_shape("noise", z, "x0", x0)
         return mean + std * z, z
 
     def transition(self, x_s: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
@@ -348,6 +362,12 @@ class AffineSDE(SDE):
         with torch.no_grad():
             pairs = [(a._log_alpha(t), a._log_sigma(t)) for a in (self, other)]
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
+
+
+def check_sde(sde: Any, *, affine: bool = False) -> None:
+    """Refuse what is no process, or no affine one."""
+    kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
+    check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
 
 
 class Spread:

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import check_number, check_state, compute_dtype
-from .base import SDE, Spread, as_time
+from .._tensors import check_number, check_score_fn, check_state, compute_dtype, output_problem
+from ..errors import ScoreFnError
+from .base import SDE, Spread, as_time, check_sde, times_of
 
 
 class ReverseSDE:
@@ -35,6 +36,8 @@ class ReverseSDE:
     """
 
     def __init__(self, sde: SDE, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> None:
+        check_sde(sde)
+        check_score_fn(score_fn)
         self.sde = sde
         self.score_fn = score_fn
         self.stochasticity = check_number("stochasticity", stochasticity, low=0.0)
@@ -44,7 +47,10 @@ class ReverseSDE:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
-        score = self.score_fn(x, time.expand(len(x)))
+        score = self.score_fn(x, times_of(x, t).to(x.device, time.dtype))
+        problem = output_problem(score, x)
+        if problem is not None:
+            raise ScoreFnError(f"The score function {problem}.")
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 

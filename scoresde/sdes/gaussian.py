@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._tensors import check_callable, check_number
+from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .inverse import decreasing_root, derivative, evaluate
 from .priors import NormalPrior
@@ -43,10 +43,7 @@ class GaussianSDE(AffineSDE):
         prior: NormalPrior | None = None,
     ) -> None:
         for name, function in (("alpha", alpha), ("sigma", sigma)):
-            if not callable(function):
-                raise InvalidTypeError(
-                    f"`{name}` must be a function of a tensor of times, got {type(function).__name__}."
-                )
+            check_callable(name, function, f"{name}(t), with a tensor of times")
         self._functions = {"alpha": alpha, "sigma": sigma}
         t_max = check_number("t_max", t_max)
         if prior is None:

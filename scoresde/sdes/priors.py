@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, compute_dtype
+from .._tensors import check_number, check_state, check_tensor, compute_dtype
 from ..errors import InvalidArgumentError
 
 
@@ -34,15 +34,17 @@ class NormalPrior:
         check_number("std", self.std, low=0.0, strict=True)
         if not isinstance(self.mean, Tensor):
             check_number("mean", self.mean)
-        elif not self.mean.dtype.is_floating_point or not bool(torch.isfinite(self.mean).all()):
-            raise InvalidArgumentError(f"`mean` must be a finite floating-point tensor, got {self.mean!r}.")
+        else:
+            check_tensor("mean", self.mean, finite=True)
 
     def from_normal(self, z: Tensor) -> Tensor:
         """Map a standard normal draw ``(batch, *event)`` to a draw of the prior."""
+        check_tensor("z", z)
         return self._mean(z) + self.std * z
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The log-density in nats, ``(batch,)``, summed in float32 or wider."""
+        check_state("x", x)
         x = x.to(compute_dtype(x.dtype))
         z = ((x - self._mean(x)) / self.std).flatten(1)
         return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InvalidArgumentError
-from .base import AffineSDE
+from .._tensors import check_number, shown
+from ..errors import InvalidArgumentError, InvalidTypeError
+from .base import AffineSDE, check_sde
 from .priors import NormalPrior
 
 _SLACK = 1e-6  # of log-SNRs that are compared, relative
@@ -22,6 +25,7 @@ def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
         >>> log_snr_range(scoresde.VDMSDE())
         (-5.0, 13.3)
     """
+    check_sde(sde, affine=True)
     with torch.no_grad():
         low, high = (2 * (sde._log_alpha(t) - sde._log_sigma(t)) for t in _ends(sde))
     return float(low), float(high)
@@ -44,7 +48,8 @@ def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
         >>> round(flow.t_min, 6), round(flow.t_max, 6), flow.prior.std == flow.t_max
         (0.006693, 0.993307, True)
     """
-    (low, high), (lowest, highest) = log_snr_range(sde), limits
+    low, high = log_snr_range(sde)
+    lowest, highest = _limits(limits)
     slack = [_SLACK * (1 + abs(v)) if math.isfinite(v) else 0.0 for v in limits]
     if low >= lowest - slack[0] and high <= highest + slack[1]:
         return sde
@@ -62,6 +67,14 @@ def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
         if isinstance(sde.prior, NormalPrior) and math.isclose(sde.prior.std, at_end, rel_tol=1e-9):
             part.prior = NormalPrior(now, sde.prior.mean)
     return part
+
+
+def _limits(limits: Any) -> tuple[float, float]:
+    """Two log-SNRs, which may be infinite."""
+    if not isinstance(limits, Sequence) or len(limits) != 2:
+        raise InvalidTypeError(f"`limits` must be the lowest and the highest log-SNR, got {shown(limits)}.")
+    low, high = (float(v) if v in (-math.inf, math.inf) else check_number("limits", v) for v in limits)
+    return low, high
 
 
 def _ends(sde: AffineSDE) -> Tensor:

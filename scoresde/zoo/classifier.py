@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
-from .._files import write_bytes
+from .._files import check_path, write_bytes
 from ..errors import CorruptCheckpointError, InvalidArgumentError, OutputError, ScoreSDEError
 from ..guidance import NoisyClassifier
 from ..nets import Classifier
@@ -37,9 +36,9 @@ def save_classifier(model: NoisyClassifier, path: str | os.PathLike[str]) -> Non
     """
     if not isinstance(model, NoisyClassifier) or type(model.net) is not Classifier:
         raise InvalidArgumentError("`model` must be a NoisyClassifier of a scoresde.nets.Classifier.")
+    directory = check_path("path", path)
     content = {"kwargs": model.net.arguments, **{name: getattr(model, name) for name in _NUMBERS}}
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.net.state_dict().items()}
-    directory = Path(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,7 +59,7 @@ def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
         ...
         scoresde.errors.CorruptCheckpointError: no/such/folder has no classifier that can be read: ...
     """
-    file = Path(path) / FILE
+    file = check_path("path", path) / FILE
     try:
         with safe_open(file, "pt") as opened:
             content = json.loads((opened.metadata() or {})["scoresde"])

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from .._tensors import MOST_GREY, check_flag, check_integer, check_interval, check_kind, check_number, check_shape
 from ..discrete import Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from ..fit import FittedGrid
@@ -22,6 +23,7 @@ from .sampler import Sampler
 __all__ = ["Config", "Labels"]
 
 FORMAT = 2  # 1 had EDM networks only; it is read
+_MOST_LABELS = (1 << 31) - 1
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
 
 
@@ -32,6 +34,11 @@ class Labels:
     name: str
     count: int
     null: int
+
+    def __post_init__(self) -> None:
+        check_kind("name", self.name, str, "an identifier, such as 'label'")
+        check_integer("count", self.count, low=1, high=_MOST_LABELS)
+        check_integer("null", self.null, low=0, high=_MOST_LABELS)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,26 @@ class Config:
     grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
     sampler: Sampler | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        for name in ("architecture", "prediction", "input_scale", "data", "command"):
+            check_kind(name, getattr(self, name), str, "a string")
+        for name in ("time_input", "variance"):
+            check_kind(name, getattr(self, name), (str, type(None)), "a name, or None")
+        check_kind("kwargs", self.kwargs, dict, "a dictionary of JSON values")
+        for name in ("process", "chain"):
+            check_kind(name, getattr(self, name), (dict, type(None)), "what to_config gives, or None")
+        check_number("sigma_data", self.sigma_data, low=0.0, strict=True)
+        object.__setattr__(self, "event_shape", check_shape("event_shape", self.event_shape, rank=1))
+        check_kind("labels", self.labels, (Labels, type(None)), "a scoresde.zoo.Labels, or None")
+        if self.levels is not None:
+            check_integer("levels", self.levels, low=2, high=MOST_GREY)
+        if self.data_range is not None:
+            object.__setattr__(self, "data_range", check_interval("data_range", self.data_range))
+        check_kind("grids", self.grids, tuple, "a tuple of fitted grids")
+        for i, grid in enumerate(self.grids):
+            check_kind(f"grids[{i}]", grid, FittedGrid, "a fitted grid")
+        check_kind("sampler", self.sampler, (Sampler, type(None)), "a scoresde.zoo.Sampler, or None")
+
     def to_json(self, weights: dict[str, Any]) -> bytes:
         """The bytes of ``config.json``, with the digest and size of the weights, and a digest of the config itself."""
         content = {
@@ -104,7 +131,10 @@ class Config:
             content["grids"] = [grid.fields() for grid in self.grids]
         if self.sampler is not None:
             content["sampler"] = self.sampler.to_config()
-        content["sha256"] = _digest(content)
+        try:
+            content["sha256"] = _digest(content)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"The config holds what JSON cannot: {error}.") from None
         return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
     @classmethod
@@ -114,6 +144,8 @@ class Config:
         Raises:
             CorruptCheckpointError: the bytes are no such config.
         """
+        check_kind("raw", raw, bytes, "the bytes of a file")
+        check_flag("verify", verify)
         content = _parse(raw)
         version = content.get("format")
         if type(version) is not int or version not in _SCHEMAS:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .._tensors import check_integer
+from .._tensors import check_flag, check_integer, check_kind, check_tensor
 from ..discrete import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import InvalidArgumentError, unknown
 from ..fit import FittedGrid
 from ..integrate import Solution
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
 from ..sdes import EDMSDE, AffineSDE
+from ..sdes.base import check_sde
 from ..sdes.span import log_snr_range, within
 from ..solving import solve
 from .config import Config, Labels
@@ -53,6 +53,10 @@ class Pretrained:
     native: AffineSDE | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("net", self.net, nn.Module, "a torch.nn.Module")
+        check_kind("config", self.config, Config, "a scoresde.zoo.Config")
+        if self.native is not None:
+            check_kind("native", self.native, AffineSDE, "an affine process, or None")
         if self.native is None and self.config.process is not None:
             native = self.config.natives()[0]
             if native is not None and modules_of(native):
@@ -92,6 +96,8 @@ class Pretrained:
             >>> Pretrained.of(model, {"event_shape": [1, 8, 8], "channels": 8}).config.prediction
             'flow'
         """
+        check_kind("model", model, ScoreModel, "a scoresde.ScoreModel")
+        check_flag("every_process", every_process)
         name = next((name for name, kind in ARCHITECTURES.items() if kind is type(model.net)), None)
         if name is None or not isinstance(model.net, nn.Module):
             raise InvalidArgumentError(
@@ -115,7 +121,7 @@ class Pretrained:
             architecture=name,
             kwargs=dict(known),
             sigma_data=model.sigma_data,
-            event_shape=tuple(shape),
+            event_shape=shape,
             labels=labels,
             data=data,
             command=command,
@@ -205,6 +211,8 @@ class Pretrained:
             >>> grid.steps, grid.fitted.median < grid.default.median
             (10, True)
         """
+        check_sde(sde)
+        check_integer("steps", steps, low=1)
         for grid in self.config.grids:
             if grid.steps == steps and grid.fits(sde):
                 return grid
@@ -245,16 +253,11 @@ class Pretrained:
 def _check_label(labels: Labels, value: Any) -> int | Tensor:
     hint = f" Write {labels.name}=0 … {labels.count - 1}, or None for the null class."
     if not isinstance(value, Tensor) or value.ndim == 0:
-        if isinstance(value, Tensor):
-            value = value.item()
         number = check_integer(labels.name, value, low=0, hint=hint)
         if number >= labels.count:
             raise InvalidArgumentError(f"`{labels.name}` must be at most {labels.count - 1}, got {number}.{hint}")
         return number
-    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
-        raise InvalidTypeError(f"`{labels.name}` must be integers, got {value.dtype}; write label.long().")
-    if value.ndim > 1:
-        raise InvalidArgumentError(f"`{labels.name}` must be (batch,), got shape {tuple(value.shape)}.")
+    check_tensor(labels.name, value, (-1,), kind="integer")
     bad = (value < 0) | ((value >= labels.count) & (value != labels.null))
     if bool(bad.any()):
         raise InvalidArgumentError(

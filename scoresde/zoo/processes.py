@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .. import _registries
 from .._registries import Registry
+from .._tensors import check_kind
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..nets import MonotoneGamma
@@ -51,6 +52,8 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, Any]:
         scoresde.errors.InvalidArgumentError: GaussianSDE cannot be saved: only CosineVPSDE, ... A class of yours that
         keeps its arguments as attributes is added with scoresde.zoo.PROCESSES["GaussianSDE"] = GaussianSDE.
     """
+    check_kind("process", process, AffineSDE, "an affine process such as scoresde.VPSDE()")
+    check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     if chain is not None and process.same_schedule(chain.sde()):
         config: dict[str, Any] = {"name": "chain", "arguments": {}}
     else:
@@ -72,6 +75,7 @@ def from_config(config: Mapping[str, Any], chain: Chain | None = None) -> Affine
     Raises:
         InvalidArgumentError, InvalidTypeError: there is no such process.
     """
+    check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     _keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
     _keys("`prior`", config["prior"], {"std", "mean"})
     own = {"t_min": _number("t_min", config["t_min"]), "t_max": _number("t_max", config["t_max"])}

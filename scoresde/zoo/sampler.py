@@ -6,9 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .._tensors import check_flag, check_integer, check_number
+from .._tensors import (
+    MOST_STEPS,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+    check_score_fn,
+)
 from ..discrete import SPACINGS, Chain
-from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
 from ..grids import GRIDS
 from ..scores import Clip
 from ..solvers import choose, make_solver
@@ -62,28 +71,21 @@ class Sampler:
             isinstance(k, str) and isinstance(v, _PLAIN) for k, v in self.options.items()
         ):
             raise InvalidTypeError(f"`options` must map names to plain values, got {str(self.options)[:80]}.")
-        if self.grid is not None and (not isinstance(self.grid, str) or self.grid not in GRIDS):
-            raise unknown("grid", self.grid, GRIDS)
-        if not isinstance(self.spacing, str) or self.spacing not in SPACINGS:
-            raise unknown("spacing", self.spacing, SPACINGS)
+        if self.grid is not None:
+            check_choice("grid", self.grid, GRIDS)
+        check_choice("spacing", self.spacing, SPACINGS)
         for name in ("steps", "levels"):
             value = getattr(self, name)
             if value is not None:
-                check_integer(name, value, low=2 if name == "levels" else 1)
+                check_integer(name, value, low=2 if name == "levels" else 1, high=MOST_STEPS)
         if self.t_end is not None:
             check_number("t_end", self.t_end, low=0.0)
         check_flag("denoise", self.denoise)
         if self.clip is not None:
-            if not isinstance(self.clip, list | tuple) or len(self.clip) != 2:
-                raise InvalidTypeError(f"`clip` must be two numbers, low and high, or None, got {self.clip!r}.")
-            low, high = (check_number(f"clip[{i}]", v) for i, v in enumerate(self.clip))
-            if not low < high:
-                raise InvalidArgumentError(f"`clip` must be (low, high) with low < high, got {self.clip}.")
-            object.__setattr__(self, "clip", (low, high))
+            object.__setattr__(self, "clip", check_interval("clip", self.clip))
         if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
             raise InvalidArgumentError("`levels` of a chain are steps, grid and t_end in one; leave those out.")
-        if not isinstance(self.method, str):
-            raise InvalidTypeError(f"`method` must be a name, got {type(self.method).__name__}.")
+        check_kind("method", self.method, str, "a name")
         if self.method == "auto":
             choose(True, self.steps, dict(self.options))
         else:
@@ -96,6 +98,7 @@ class Sampler:
             InvalidArgumentError: ``levels`` are asked for, and there is no chain that has as many.
         """
         given: dict[str, Any] = {"method": self.method, "denoise": self.denoise, **self.options}
+        check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
         if self.levels is not None:
             if chain is None:
                 raise InvalidArgumentError("`levels` of a sampler are those of a chain, and the network has none.")
@@ -111,6 +114,7 @@ class Sampler:
             >>> type(Sampler("ddim", clip=(-1, 1)).model(model)).__name__, Sampler("ddim").model(model) is model
             ('Clip', True)
         """
+        check_score_fn(score_fn)
         return score_fn if self.clip is None else Clip(score_fn, *self.clip)
 
     def to_config(self) -> dict[str, Any]:

@@ -16,7 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .._files import check_path
 from .._registries import SHIPPED, shipped
+from .._tensors import check_device, check_flag
 from ..errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -80,6 +82,9 @@ def load(
         scoresde.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean 'digits'?
         Shipped: digits.
     """
+    for name, flag in (("verify", verify), ("allow_nonfinite", allow_nonfinite)):
+        check_flag(name, flag)
+    device = check_device(device)
     directory = _find(path_or_name)
     config, weights = _located(directory, lambda: Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify))
     raw = _read(directory / WEIGHTS, weights["bytes"])
@@ -139,6 +144,7 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
         ...     load(directory).config.data[:19]
         'scikit-learn digits'
     """
+    directory = check_path("path", path)
     if isinstance(model, ScoreModel):
         model = Pretrained.of(model, **known)
     elif known:
@@ -162,7 +168,6 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     raw = safetensors.torch.save(state)
     description = config.to_json({"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)})
     Config.from_json(description)  # what cannot be read is not written
-    directory = Path(path)
     temporary: list[Path] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -576,7 +576,10 @@ def test_bits_of_what_is_no_density() -> None:
         with pytest.raises(kind, match="log_prob"):
             bits_per_dim(value, (2,))  # type: ignore[arg-type]
     assert float(bits_per_dim(-3.5, (2,))) == pytest.approx(3.5 / (2 * math.log(2)) + 7)
-    assert bits_per_dim(torch.tensor([NAN, 0.0]), (2,)).isnan().tolist() == [True, False]  # of a sample that failed
+    failed = torch.tensor([NAN, 0.0])
+    with pytest.raises(NonFiniteError, match="`log_prob` has 1 NaN or infinite values of 2"):
+        bits_per_dim(failed, (2,))
+    assert bits_per_dim(failed, (2,), throw=False).isnan().tolist() == [True, False]
 
 
 def test_grey_values_keep_their_owner() -> None:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..._arguments import check_events, check_made_for, context_of
-from ...errors import InvalidArgumentError, unknown
+from ...errors import InvalidArgumentError
 from ...noise import BatchNoise, Noise, check_seed, resolve
 from ...processes import Network
 from ...scores import Score, ScoreFn, as_score
 from ...sdes import AffineSDE, NormalPrior
 from .prior import Grey, read
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Refuse what is none of the names."""
-    if not isinstance(value, str) or value not in choices:
-        raise unknown(name, value, choices)
 
 
 def check_model(sde: AffineSDE, score_fn: ScoreFn) -> Score:

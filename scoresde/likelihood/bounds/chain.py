@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import Scalar, check_flag, check_integer, check_times, expand, expm1
+from ..._tensors import MOST_DRAWS, Scalar, check_choice, check_flag, check_integer, check_times, expand, expm1
 from ...discrete import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
@@ -34,7 +34,7 @@ from ...scores import Clip
 from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
 from ..bits import cell
-from .arguments import Given, check_choice, check_model, prepare
+from .arguments import Given, check_model, prepare
 from .decoders import by_denoising
 from .draws import DESIGNS, independent_mean
 from .error import estimated
@@ -124,7 +124,8 @@ def chain_bound(
     check_flag("clip", clip)
     check_choice("steps", steps, ("all", "random"))
     every = steps == "all"
-    count = check_integer("draws", (1 if every else 32) if draws is None else draws, low=1 if every else 2)
+    least, usual = (1, 1) if every else (2, 32)
+    count = check_integer("draws", usual if draws is None else draws, low=least, high=MOST_DRAWS)
     shares = _shares(weights, len(chain) - 1, every)
     model = Clip(score, *_range(levels, data_range), sde=sde) if clip else score
     given = prepare(model, x, levels, data_range, context, seed, noise)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import check_state
+from ..._tensors import check_state, check_tensor
 from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ...losses import prior_kl
 from ...sdes import Node, NormalPrior
@@ -55,6 +55,7 @@ def read(x: Any, levels: int | None, data_range: tuple[float, float]) -> tuple[T
     low, width = cell(levels, data_range)
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.ndim < 2:
         raise InvalidTypeError("`x` must hold integers 0 … levels - 1, (batch, *event), where `levels` is given.")
+    check_tensor("x", x, kind="integer")
     x = x.to(torch.int64)  # in a narrow type the number of levels would wrap
     if bool(((x < 0) | (x >= levels)).any()):
         raise InvalidArgumentError(f"`x` must hold integers 0 … {levels - 1}.")

@@ -31,12 +31,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import check_flag, check_integer, check_times
+from ..._tensors import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network
 from ...sdes import SDE, AffineSDE, Node
-from .arguments import Given, check_choice, check_model, prepare
+from .arguments import Given, check_model, prepare
 from .decoders import by_denoising, by_likelihood, entropy
 from .draws import DESIGNS, independent_mean
 from .error import estimated
@@ -123,7 +123,7 @@ def variational_bound(
     check_flag("decoder", decoder)
     check_choice("clock", clock, CLOCKS)
     check_choice("times", times, DESIGNS)
-    count = check_integer("draws", draws, low=2)
+    count = check_integer("draws", draws, low=2, high=MOST_DRAWS)
     grid = None if steps is None else _grid(sde, steps)
     ends = (sde.t_min, sde.t_max) if grid is None else (float(grid[0]), float(grid[-1]))
     first, last = map(sde.node, ends)
@@ -141,7 +141,7 @@ def variational_bound(
 def _grid(sde: AffineSDE, steps: Any) -> Tensor:
     """The times of the levels, rising."""
     if not isinstance(steps, Tensor):
-        count = check_integer("steps", steps, low=1, hint=" Times are given as a tensor.")
+        count = check_integer("steps", steps, low=1, high=MOST_LEVELS, hint=" Times are given as a tensor.")
         return torch.linspace(sde.t_min, sde.t_max, count + 1, dtype=torch.float64)
     times = check_times("steps", steps).sort().values
     if len(times) < 2 or not bool((times.diff() > 0).all()):
