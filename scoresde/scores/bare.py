@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .._signatures import accepts, parameters
-from .._tensors import check_kind, form, is_dense, output_problem, row_times
+from .._tensors import check_kind, check_score_fn, form, is_dense, output_problem, row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS
