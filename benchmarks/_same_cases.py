@@ -257,37 +257,34 @@ def _solve(process: str, form: str, /, *, event: tuple[int, ...] = (3,), **optio
     return scoresde.solve(sde, score, **{"shape": (4, *event)} | options)
 
 
-def _solves(methods: list[Any], forms: Callable[[int], tuple[str, ...]], quick: bool) -> Iterator[Case]:
-    """Each method on each process, with both seeds, in both precisions; the other options take turns."""
+def _solves(methods: list[Any], forms: int, quick: bool) -> Iterator[Case]:
+    """Each method on each process, in both precisions, with both seeds; the forms of the score and the other options
+    take turns: every second form, or every fourth, for each of these."""
     for method in methods:
-        for (i, process), (j, dtype), (k, seeds) in itertools.product(
-            enumerate(PROCESSES), enumerate(DTYPES), enumerate(("seed", "seeds"))
+        for (i, process), (j, dtype), (k, seeds), (l, form) in itertools.product(
+            enumerate(PROCESSES), enumerate(DTYPES), enumerate(("seed", "seeds")), enumerate(FORMS)
         ):
-            if quick and (i + j + k) % 4:
+            turn = i + 2 * j + k + l
+            if turn % forms or (quick and (i + j + k) % 4):
                 continue
-            for form in forms(i + 2 * j + k):
-                turn = i + j + k + FORMS.index(form)
-                more = {"denoise": turn % 2 == 1}
-                if turn % 3 == 2:
-                    more["save_at"] = "steps"
-                elif turn % 3 == 1:
-                    sde = PROCESSES[process]()
-                    more["save_at"] = [sde.t_min + share * (sde.t_max - sde.t_min) for share in (0.7, 0.3)]
-                options = {"dtype": DTYPES[dtype], **_options(method), **seeding(seeds, 4), **more}
-                name = f"{method.name}/{process}/{dtype}/{form}/{seeds}"
-                yield name, functools.partial(_solve, process, form, method=method.name, **options)
+            more: dict[str, Any] = {"denoise": (turn // forms) % 2 == 1}
+            if (i + j + l) % 3 == 2:
+                more["save_at"] = "steps"
+            elif (i + j + l) % 3 == 1:
+                sde = PROCESSES[process]()
+                more["save_at"] = [sde.t_min + share * (sde.t_max - sde.t_min) for share in (0.7, 0.3)]
+            given = {"method": method.name, "dtype": DTYPES[dtype], **_options(method), **seeding(seeds, 4), **more}
+            yield f"{method.name}/{process}/{dtype}/{form}/{seeds}", functools.partial(_solve, process, form, **given)
 
 
 @part
 def solve(quick: bool) -> Iterator[Case]:
-    methods = [m for m in scoresde.methods() if m.kind != "backend"]
-    yield from _solves(methods, lambda turn: (FORMS[turn % 4],) if quick else FORMS, quick)
+    yield from _solves([m for m in scoresde.methods() if m.kind != "backend"], 4 if quick else 2, quick)
 
 
 @part
 def backends(quick: bool) -> Iterator[Case]:
-    methods = [m for m in scoresde.methods() if m.kind == "backend"]
-    yield from _solves(methods, lambda turn: (FORMS[turn % 4],), quick)
+    yield from _solves([m for m in scoresde.methods() if m.kind == "backend"], 4, quick)
 
 
 @part
@@ -766,8 +763,8 @@ def likelihood(quick: bool) -> Iterator[Case]:
 
     divergences, probes = take("divergence"), take("probe")
     for process, divergence, probe in itertools.product(PROCESSES, divergences, probes):
-        for dtype, form, seeds in itertools.product(DTYPES, FORMS, ("seed", "seeds")):
-            if (quick or dtype == "float32") and (form, seeds) != ("noise", "seed"):
+        for dtype, (k, form), (l, seeds) in itertools.product(DTYPES, enumerate(FORMS), enumerate(("seed", "seeds"))):
+            if (k + l) % 2 == 0 or ((quick or dtype == "float32") and form != "noise"):
                 continue
             given = {"divergence": divergence, "probe": probe, **seeding(seeds, 3)}
             if divergence != "exact":
