@@ -194,6 +194,49 @@ def public(module: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if getattr(value, "__module__", "").startswith("scoresde")}
 
 
+# ---- the public names ------------------------------------------------------------------------------------------------
+
+
+@part
+def names(quick: bool) -> Iterator[Case]:
+    """The parameters of all that is public, and the records of the methods."""
+    modules = {"": scoresde} | {
+        f"{name}.": module
+        for name, module in sorted(vars(scoresde).items())
+        if isinstance(module, types.ModuleType) and not name.startswith("_") and hasattr(module, "__all__")
+    }
+    for prefix, module in modules.items():
+        for name, value in public(module).items():
+            yield f"{prefix}{name}", functools.partial(_parameters, value)
+    for method in scoresde.methods():
+        yield f"methods/{method.name}", functools.partial(method._replace, solver=method.solver.__name__)
+
+
+def _parameters(value: Any) -> Any:
+    """Names, kinds and defaults of the parameters of a function, or of a class and its methods."""
+    members = {"": value} if callable(value) else {}
+    if isinstance(value, type):
+        members |= {name: member for name, member in vars(value).items() if not name.startswith("_")}
+    return {name: _signature(member) for name, member in members.items()}
+
+
+def _signature(value: Any) -> Any:
+    value = getattr(value, "__func__", value)
+    if not callable(value):
+        return type(value).__name__
+    try:
+        parameters = inspect.signature(value).parameters
+    except (TypeError, ValueError):
+        return "callable"
+    return {
+        name: (
+            i if p.kind is p.POSITIONAL_OR_KEYWORD else p.kind.name,
+            "needed" if p.default is p.empty else repr(p.default),
+        )
+        for i, (name, p) in enumerate(parameters.items())
+    }
+
+
 # ---- solve -----------------------------------------------------------------------------------------------------------
 
 FORMS = ("bare", "noise", "data", "v")
@@ -214,37 +257,34 @@ def _solve(process: str, form: str, /, *, event: tuple[int, ...] = (3,), **optio
     return scoresde.solve(sde, score, **{"shape": (4, *event)} | options)
 
 
-def _solves(methods: list[Any], forms: Callable[[int], tuple[str, ...]], quick: bool) -> Iterator[Case]:
-    """Each method on each process, with both seeds, in both precisions; the other options take turns."""
+def _solves(methods: list[Any], forms: int, quick: bool) -> Iterator[Case]:
+    """Each method on each process, in both precisions, with both seeds; the forms of the score and the other options
+    take turns: every second form, or every fourth, for each of these."""
     for method in methods:
-        for (i, process), (j, dtype), (k, seeds) in itertools.product(
-            enumerate(PROCESSES), enumerate(DTYPES), enumerate(("seed", "seeds"))
+        for (i, process), (j, dtype), (k, seeds), (l, form) in itertools.product(
+            enumerate(PROCESSES), enumerate(DTYPES), enumerate(("seed", "seeds")), enumerate(FORMS)
         ):
-            if quick and (i + j + k) % 4:
+            turn = i + 2 * j + k + l
+            if turn % forms or (quick and (i + j + k) % 4):
                 continue
-            for form in forms(i + 2 * j + k):
-                turn = i + j + k + FORMS.index(form)
-                more = {"denoise": turn % 2 == 1}
-                if turn % 3 == 2:
-                    more["save_at"] = "steps"
-                elif turn % 3 == 1:
-                    sde = PROCESSES[process]()
-                    more["save_at"] = [sde.t_min + share * (sde.t_max - sde.t_min) for share in (0.7, 0.3)]
-                options = {"dtype": DTYPES[dtype], **_options(method), **seeding(seeds, 4), **more}
-                name = f"{method.name}/{process}/{dtype}/{form}/{seeds}"
-                yield name, functools.partial(_solve, process, form, method=method.name, **options)
+            more: dict[str, Any] = {"denoise": (turn // forms) % 2 == 1}
+            if (i + j + l) % 3 == 2:
+                more["save_at"] = "steps"
+            elif (i + j + l) % 3 == 1:
+                sde = PROCESSES[process]()
+                more["save_at"] = [sde.t_min + share * (sde.t_max - sde.t_min) for share in (0.7, 0.3)]
+            given = {"method": method.name, "dtype": DTYPES[dtype], **_options(method), **seeding(seeds, 4), **more}
+            yield f"{method.name}/{process}/{dtype}/{form}/{seeds}", functools.partial(_solve, process, form, **given)
 
 
 @part
 def solve(quick: bool) -> Iterator[Case]:
-    methods = [m for m in scoresde.methods() if m.kind != "backend"]
-    yield from _solves(methods, lambda turn: (FORMS[turn % 4],) if quick else FORMS, quick)
+    yield from _solves([m for m in scoresde.methods() if m.kind != "backend"], 4 if quick else 2, quick)
 
 
 @part
 def backends(quick: bool) -> Iterator[Case]:
-    methods = [m for m in scoresde.methods() if m.kind == "backend"]
-    yield from _solves(methods, lambda turn: (FORMS[turn % 4],), quick)
+    yield from _solves([m for m in scoresde.methods() if m.kind == "backend"], 4, quick)
 
 
 @part
@@ -271,10 +311,14 @@ def options(quick: bool) -> Iterator[Case]:
             ("generator", "ve", {"generator": torch.Generator().manual_seed(3), "seed": None}),
             ("failing", "vp", {"throw": False, "failing": True}),
             ("half", "vp", {"dtype": torch.bfloat16}),
+            ("stopped", "vp", {"stop": 3}),
+            ("max_steps", "flow", {"max_steps": 2, "throw": False}),
         ):
             if quick and name not in ("stochasticity", "not-affine"):
                 continue
             yield f"{method.name}/{name}", functools.partial(_one_option, process, **given | more)
+        if not quick:
+            yield f"{method.name}/gradient", functools.partial(_solve_gradient, **given)
 
 
 def _others(solver: Any, field: Any) -> Iterator[tuple[str, Any]]:
@@ -297,17 +341,37 @@ def _others(solver: Any, field: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _one_option(
-    process: str, x: Tensor | None = None, exact: bool = False, failing: bool = False, event: Any = (3,), **given: Any
+    process: str,
+    *,
+    x: Tensor | None = None,
+    event: tuple[int, ...] = (3,),
+    exact: bool = False,
+    failing: bool = False,
+    stop: int | None = None,
+    **given: Any,
 ) -> Any:
     sde = (PROCESSES | {"bend": Bend})[process]()
-    given["shape"] = None if x is not None else (3, *event)
+    score: Any = mixture().score(sde) if exact else model(sde, "noise")
     if process == "bend":
-        return scoresde.solve(sde, lambda x, t: -x, x, **given)
-    score = mixture().score(sde) if exact else model(sde, "noise")
+        score = lambda x, t: -x  # noqa: E731
     if failing:
-        inner = score
-        score = lambda x, t: torch.where(torch.arange(3)[:, None] == 1, math.nan, inner(x, t))  # noqa: E731
-    return scoresde.solve(sde, score, x, **given)
+        plain = score
+        score = lambda x, t: torch.where(torch.arange(3)[:, None] == 1, math.nan, plain(x, t))  # noqa: E731
+    seen: list[Any] = []
+    if stop is not None:
+        given["callback"] = lambda info: (
+            seen.append((info.step, info.t, info.x.clone(), info.nfe)),
+            info.step >= stop,
+        )[1]
+    return scoresde.solve(sde, score, x, shape=None if x is not None else (3, *event), **given), seen
+
+
+def _solve_gradient(**given: Any) -> Any:
+    sde, x = scoresde.VPSDE(), random(3, 3).requires_grad_()
+    net = Bent(sde, "noise")
+    score = scoresde.ScoreModel(net, sde, "noise")
+    found = scoresde.solve(sde, score, x, differentiable=True, **given).x
+    return found, torch.autograd.grad(found.square().sum(), [x, *net.parameters()])
 
 
 @part
@@ -532,9 +596,6 @@ def _schedule_gradient(make: Any) -> Any:
 def targets(quick: bool) -> Iterator[Case]:
     for target, process, dtype in itertools.product(TARGETS, PROCESSES, DTYPES):
         yield f"{target}/{process}/{dtype}", functools.partial(_target, target, process, DTYPES[dtype])
-    for name in public(scoresde.targets):
-        if not any(target.split("-")[0] == name for target in TARGETS):
-            yield f"{name}/public", lambda name=name: getattr(scoresde.targets, name)
 
 
 def _target(name: str, process: str, dtype: torch.dtype) -> Any:
@@ -576,6 +637,10 @@ def models(quick: bool) -> Iterator[Case]:
     for name, process in itertools.product(("Clip", "DynamicThreshold"), PROCESSES):
         for method in ("dpmpp_2m", "ancestral", "heun"):
             yield f"{name}/{process}/{method}", functools.partial(_limited, name, process, method)
+    for method, variance in itertools.product(("ancestral", "pc", "dpmpp_2m"), ("learned", "small", "large")):
+        yield f"variance/{method}/{variance}", functools.partial(_learned_variance, method, variance)
+    for method in ("ancestral", "adams", "heun"):
+        yield f"context/{method}", functools.partial(_with_context, method)
     for process, other in itertools.permutations(PROCESSES, 2):
         yield f"on/{process}/{other}", functools.partial(_moved, process, other)
 
@@ -617,6 +682,27 @@ def _limited(name: str, process: str, method: str) -> Any:
         sde, score(model(sde, "noise"), **{"bound": 0.3} if name != "Clip" else {"low": -0.3, "high": 0.2}),
         method=method, steps=5, shape=(3, 3), seed=0, dtype=F64,
     )  # fmt: skip
+
+
+def _learned_variance(method: str, variance: str) -> Any:
+    chain = CHAINS["chain-linear"]()
+    sde = chain.sde()
+    net = Bent(sde, "noise", channels=2).requires_grad_(False)
+    score = scoresde.ScoreModel(net, sde, "noise", "index", chain=chain, variance="learned_range", event_shape=(1, 3))
+    given = {"variance": variance} if method == "ancestral" else {}
+    grid = chain.grid(5)
+    solution = scoresde.solve(
+        sde, score, random(3, 1, 3), t_start=float(grid[0]), grid=grid, method=method, seed=0, **given
+    )
+    return solution, score.variance(random(3, 1, 3), float(chain.times[4]))
+
+
+def _with_context(method: str) -> Any:
+    sde = scoresde.VPSDE()
+    net = lambda x, t, shift: closed_form(sde, "noise")(x, t) + over(shift, x)  # noqa: E731
+    steps = {"rtol": 1e-2, "atol": 1e-2} if method == "adams" else {"steps": 5}
+    given = {"context": {"shift": random(4, seed=3)}, "seeds": range(4), "shape": (4, 3), "dtype": F64}
+    return scoresde.solve(sde, scoresde.ScoreModel(net, sde, "noise"), method=method, **given, **steps)
 
 
 def _moved(process: str, other: str) -> Any:
@@ -677,8 +763,8 @@ def likelihood(quick: bool) -> Iterator[Case]:
 
     divergences, probes = take("divergence"), take("probe")
     for process, divergence, probe in itertools.product(PROCESSES, divergences, probes):
-        for dtype, form, seeds in itertools.product(DTYPES, FORMS, ("seed", "seeds")):
-            if (quick or dtype == "float32") and (form, seeds) != ("noise", "seed"):
+        for dtype, (k, form), (l, seeds) in itertools.product(DTYPES, enumerate(FORMS), enumerate(("seed", "seeds"))):
+            if (k + l) % 2 == 0 or ((quick or dtype == "float32") and form != "noise"):
                 continue
             given = {"divergence": divergence, "probe": probe, **seeding(seeds, 3)}
             if divergence != "exact":
@@ -889,6 +975,9 @@ REQUIRED: dict[str, Callable[[Any], Any]] = {  # arguments without a default, gi
 }
 
 
+LEARNED = ("chain", "chain-variance", "gamma")  # a chain, also with a learned variance, and a learned schedule
+
+
 def _losses() -> dict[str, Any]:
     """Functions of ``(model, x0, generator, ...)``."""
     found = {}
@@ -901,13 +990,13 @@ def _losses() -> dict[str, Any]:
 @part
 def losses(quick: bool) -> Iterator[Case]:
     for name, loss in _losses().items():
-        for process, form, dtype in itertools.product((*PROCESSES, "chain", "learned"), FORMS[1:], DTYPES):
+        for process, form, dtype in itertools.product((*PROCESSES, *LEARNED), FORMS[1:], DTYPES):
             if quick and (form, dtype) != ("noise", "float64"):
                 continue
             yield f"{name}/{process}/{form}/{dtype}", functools.partial(_loss, loss, process, form, DTYPES[dtype])
-        if name == "noisy_cross_entropy":
+        if "label" in inspect.signature(loss).parameters:  # a classifier's, which has no process
             continue
-        fitting = accepted_by(functools.partial(_plain_loss, loss), ("vp", "flow", "chain", "learned"))
+        fitting = accepted_by(functools.partial(_plain_loss, loss), ("vp", "flow", *LEARNED))
         for parameter in inspect.signature(loss).parameters.values():
             for process in fitting:
                 for text, value in _loss_options(loss, parameter, process):
@@ -931,9 +1020,11 @@ def _loss_options(loss: Any, parameter: inspect.Parameter, process: str) -> Iter
     if parameter.name in names:
         yield from ((name, name) for name in names[parameter.name])
     elif parameter.name == "times":
-        of_chain = process in ("chain", "learned")
-        laws = {name: make() for name, make in _time_laws().items()}
-        yield from ((name, law) for name, law in laws.items() if hasattr(law, "probabilities") == of_chain)
+        of_chain = process.startswith("chain")
+        samplers = {name: make() for name, make in _samplers_of_times().items()}
+        yield from (
+            (name, sampler) for name, sampler in samplers.items() if hasattr(sampler, "probabilities") == of_chain
+        )
     elif parameter.name in ("levels", "steps"):
         yield "17", 17
     elif isinstance(parameter.default, bool):
@@ -948,28 +1039,39 @@ def _loss_options(loss: Any, parameter: inspect.Parameter, process: str) -> Iter
 
 
 def _loss(loss: Any, process: str, form: str, dtype: torch.dtype, /, **options: Any) -> Any:
-    chain = scoresde.discrete.BetaChain.linear(20) if process in ("chain", "learned") else None
-    sde = chain.sde() if chain else PROCESSES[process]()
-    given: dict[str, Any] = {"chain": chain, "time_input": "index"} if chain else {}
-    if process == "learned":
-        given["variance"] = "learned_range"
-    x0 = random(4, 2, 3, seed=6, dtype=dtype)
     parameters = inspect.signature(loss).parameters
-    if next(iter(parameters)) == "model" and "label" in parameters:
-        score = _classifier()
-        x0 = random(4, 1, 8, 8, dtype=F32)
+    x0 = random(4, 2, 3, seed=6, dtype=dtype)
+    if "label" in parameters:
+        sde, score, x0 = PROCESSES["vp"](), _classifier(), random(4, 1, 8, 8, dtype=F32)
+        learned = list(score.net.parameters())
     else:
-        net = Bent(sde, form, dtype=dtype, channels=2 if process == "learned" else 1)
-        score = scoresde.ScoreModel(net, sde, form, event_shape=(2, 3), **given)
+        sde, score, learned = _learner(process, form, dtype)
     wanted = [p.name for p in parameters.values() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
-    extra = {name: REQUIRED[name](sde) for name in wanted}
-    if options.get("levels") or extra.get("levels"):
-        x0 = torch.randint(0, 17, x0.shape, generator=torch.Generator().manual_seed(0)).to(dtype) / 8.5 - 1 + 1 / 17
+    extra = {name: REQUIRED[name](sde) for name in wanted} | options
+    if extra.get("levels") == 17:
+        x0 = (torch.randint(0, 17, x0.shape, generator=torch.Generator().manual_seed(0)).to(dtype) + 0.5) / 8.5 - 1
     x0.requires_grad_()
-    value = loss(score, x0, torch.Generator().manual_seed(5), **extra | options)
-    net = score.net
-    gradients = torch.autograd.grad(value.sum(), [*net.parameters(), x0], allow_unused=True)
-    return value, gradients
+    value = loss(score, x0, torch.Generator().manual_seed(5), **extra)
+    return value, torch.autograd.grad(value.sum(), [*learned, x0], allow_unused=True)
+
+
+def _learner(process: str, form: str, dtype: torch.dtype) -> tuple[Any, Any, list[nn.Parameter]]:
+    """A process, a model of it, and what the two learn."""
+    given: dict[str, Any] = {}
+    gamma = None
+    if process == "gamma":
+        gamma = seeded(lambda: scoresde.nets.MonotoneGamma(-6.0, 4.0, 8)).to(dtype)
+        sde = scoresde.VDMSDE(gamma)
+    elif process in PROCESSES:
+        sde = PROCESSES[process]()
+    else:
+        given = {"chain": scoresde.discrete.BetaChain.linear(20), "time_input": "index"}
+        sde = given["chain"].sde()
+    if process == "chain-variance":
+        given["variance"] = "learned_range"
+    net = Bent(sde, form, dtype=dtype, channels=2 if process == "chain-variance" else 1)
+    score = scoresde.ScoreModel(net, sde, form, event_shape=(2, 3), **given)
+    return sde, score, [*net.parameters(), *(gamma.parameters() if gamma is not None else ())]
 
 
 def _plain_loss(loss: Any, process: str) -> Any:
@@ -981,8 +1083,8 @@ def _classifier() -> Any:
     return scoresde.guidance.NoisyClassifier(net, 0.6)
 
 
-def _time_laws() -> dict[str, Callable[[], Any]]:
-    """Every law of times, with arguments where it needs some."""
+def _samplers_of_times() -> dict[str, Callable[[], Any]]:
+    """Every sampler of times, with arguments where it needs some."""
     chain = scoresde.discrete.BetaChain.linear(20)
     arguments: dict[str, Any] = {"t": 0.4, "levels": lambda u: 0.1 + u, "chain": chain, "weights": range(1, 21)}
     found: dict[str, Callable[[], Any]] = {}
@@ -997,19 +1099,20 @@ def _time_laws() -> dict[str, Callable[[], Any]]:
 def times(quick: bool) -> Iterator[Case]:
     chain = scoresde.discrete.BetaChain.linear(20)
     processes = PROCESSES | {"chain": chain.sde}
-    for (name, make), (process, sde) in itertools.product(_time_laws().items(), processes.items()):
-        yield f"{name}/{process}", functools.partial(_law, make, sde)
+    for (name, make), (process, sde) in itertools.product(_samplers_of_times().items(), processes.items()):
+        yield f"{name}/{process}", functools.partial(_drawn, make, sde)
     for (name, weight), (process, sde) in itertools.product(scoresde.losses.WEIGHTS.items(), processes.items()):
         for dtype in DTYPES:
             yield f"weight/{name}/{process}/{dtype}", functools.partial(_weight, weight, sde, DTYPES[dtype])
 
 
-def _law(make: Any, sde: Any) -> Any:
-    law, process = make(), sde()
-    draw = law.draw(process, 9, torch.Generator().manual_seed(0))
-    law.observe(draw, torch.linspace(0.1, 1.0, 9))
-    again = law.draw(process, 9, torch.Generator().manual_seed(1))
-    return draw, again, law.at(process, torch.linspace(0.01, 0.99, 5, dtype=F64)), law.state_dict(), repr(law)
+def _drawn(make: Any, sde: Any) -> Any:
+    sampler, process = make(), sde()
+    draw = sampler.draw(process, 9, torch.Generator().manual_seed(0))
+    sampler.observe(draw, torch.linspace(0.1, 1.0, 9))
+    again = sampler.draw(process, 9, torch.Generator().manual_seed(1))
+    at = sampler.at(process, torch.linspace(0.01, 0.99, 5, dtype=F64))
+    return draw, again, at, sampler.state_dict(), repr(sampler)
 
 
 def _weight(weight: Any, sde: Any, dtype: torch.dtype) -> Any:
@@ -1032,8 +1135,8 @@ def _guided(sde: Any) -> dict[str, Callable[[], Any]]:
     def seen(data: Tensor) -> Tensor:
         return -((data[:, 0] - 0.3) ** 2) / 0.02
 
-    def log(law: Any) -> Callable[..., Tensor]:
-        return lambda x, t: law.log_prob(x, sde, t)
+    def log(data: Any) -> Callable[..., Tensor]:
+        return lambda x, t: data.log_prob(x, sde, t)
 
     def labelled(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         a, s = over(sde.alpha(t), x), over(sde.sigma(t), x)
@@ -1078,9 +1181,6 @@ def guidance(quick: bool) -> Iterator[Case]:
     for name, process, method in itertools.product(names, PROCESSES, methods):
         if not quick or method == "dpmpp_2m":
             yield f"{name}/{process}/{method}", functools.partial(_guide, name, process, method)
-    for name, value in public(scoresde.guidance).items():
-        if name not in names:
-            yield f"{name}/public", lambda value=value: value
 
 
 def _guide(name: str, process: str, method: str) -> Any:
@@ -1274,8 +1374,8 @@ def _fit_grid(process: str, method: str, **given: Any) -> Any:
 
 def _fit_start(process: str, method: str, **given: Any) -> Any:
     sde, target = PROCESSES[process](), mixture()
-    law = scoresde.targets.Gaussian.fit(target.sample(200, generator=torch.Generator().manual_seed(0)))
-    start = scoresde.fit_start(sde, target.score(sde), law, method=method, rtol=0.05, pilot=8, levels=8, **given)
+    near = scoresde.targets.Gaussian.fit(target.sample(200, generator=torch.Generator().manual_seed(0)))
+    start = scoresde.fit_start(sde, target.score(sde), near, method=method, rtol=0.05, pilot=8, levels=8, **given)
     solved = scoresde.solve(
         sde, target.score(sde), shape=(3, 3), start=start, method="dpmpp_2m", steps=3, seed=0, dtype=F64
     )
@@ -1497,9 +1597,7 @@ def training(quick: bool) -> Iterator[Case]:
 def _batches(**given: Any) -> Any:
     module = submodule("training")
     batches = module.Batches(module.read("digits"), 5, 3, **given)
-    return batches.std(), list(itertools.islice(module.Stateless(batches), 3)) if hasattr(
-        module.Stateless, "__iter__"
-    ) else None
+    return batches.std(), [(piece.x0, piece.context, piece.dropout) for piece in module.Stateless(batches)(0, 3)]
 
 
 def _train(recipe: Mapping[str, Any], folder: Path | None = None) -> Any:
@@ -1569,11 +1667,11 @@ def missing(error: BaseException) -> str | None:
     here = last is not None and last.tb_frame.f_code.co_filename == __file__
     if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("scoresde."):
         return error.name
-    if here and isinstance(error, AttributeError):
-        owner = error.obj if isinstance(error.obj, types.ModuleType) else None
-        if owner is not None and owner.__name__.split(".")[0] == "scoresde":
-            return f"{owner.__name__}.{error.name}"
-    return None
+    if not here or not isinstance(error, AttributeError):
+        return None
+    owner = error.obj if isinstance(error.obj, types.ModuleType | type) else type(error.obj)
+    name = owner.__name__ if isinstance(owner, types.ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
+    return f"{name}.{error.name}" if name.split(".")[0] == "scoresde" else None
 
 
 def flatten(value: Any, name: str = "", seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor | str]]:
@@ -1661,8 +1759,8 @@ def main() -> None:
             versions["files"][name] = None
     (arguments.out / "versions.json").write_text(json.dumps(versions))
     path = arguments.out / "journal.jsonl"
-    done = [json.loads(line)["case"] for line in path.read_text().splitlines()] if path.exists() else []
-    known = set(done)
+    done = {json.loads(line)["case"] for line in path.read_text().splitlines()} if path.exists() else set()
+    known: set[str] = set()
     with path.open("a") as journal:
 
         def note(**record: Any) -> None:
@@ -1681,10 +1779,10 @@ def main() -> None:
                     label, compute = "list of cases", functools.partial(_raise, error)
                 case = f"{name}/{label}"
                 if case in known:
-                    if label == "list of cases":
-                        break
-                    continue
+                    raise SystemExit(f"Two cases are called {case}.")
                 known.add(case)
+                if case in done:
+                    continue
                 note(case=case)
                 begin = time.process_time()
                 tensors, texts, absent = run(compute)
