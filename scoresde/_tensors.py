@@ -376,7 +376,10 @@ def check_integer(name: str, value: Any, *, low: int, high: int | None = None, h
 def check_integers(name: str, values: Any, *, low: int, high: int | None = None) -> tuple[int, ...]:
     """Return a sequence of integers in [low, high] as a tuple, or say what is wrong with it."""
     try:
-        items = None if isinstance(values, str | bytes | Mapping) else tuple(values)
+        if isinstance(values, Tensor | np.ndarray):
+            items = tuple(values.tolist()) if values.ndim else None
+        else:
+            items = None if isinstance(values, str | bytes | Mapping) else tuple(values)
     except (TypeError, ValueError, RuntimeError):
         items = None
     if items is None:
