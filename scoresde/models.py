@@ -20,6 +20,7 @@ from torch import Tensor
 from ._signatures import accepts
 from ._tensors import (
     Scalar,
+    check_choice,
     check_kind,
     check_number,
     check_shape,
@@ -187,10 +188,8 @@ class ScoreModel:
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
         if context is not None and not isinstance(context, Mapping):
             raise InvalidTypeError(f"`context` must be a mapping from names to values, got {type(context).__name__}.")
-        if prediction not in PREDICTIONS:
-            raise unknown("prediction", prediction, PREDICTIONS)
-        if input_scale not in ("x", "x/alpha"):
-            raise unknown("input_scale", input_scale, ("x", "x/alpha"))
+        check_choice("prediction", prediction, PREDICTIONS)
+        check_choice("input_scale", input_scale, ("x", "x/alpha"))
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
         time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from .._signatures import accepts
-from .._tensors import check_number
+from .._tensors import check_integer, check_number
 from .._wrappers import ScoreFn, Wrapper
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..models import per_row
@@ -29,7 +29,9 @@ class Conditional(Wrapper):
                 raise InvalidArgumentError(f"`{name}` is no context that the score function takes besides x and t.")
             if isinstance(value, str | bytes):
                 raise InvalidTypeError(f"`{name}` must be a number or a tensor, got {value!r}.")
-            if isinstance(value, int | float | np.number):
+            if isinstance(value, int) and not isinstance(value, bool):
+                check_integer(name, value, low=-(1 << 63), high=(1 << 63) - 1)
+            elif isinstance(value, float | np.number):
                 check_number(name, float(value))
         self.labels = dict(labels)
         self.rowwise = self.rowwise and not any(isinstance(v, Tensor) and v.ndim for v in labels.values())

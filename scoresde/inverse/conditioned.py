@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from .._signatures import accepts
-from .._tensors import check_state, compute_dtype, expand
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._tensors import check_kind, check_score_fn, check_state, compute_dtype, expand
+from ..errors import InvalidArgumentError
 from ..processes import Network
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import times_of
@@ -54,6 +54,8 @@ class Conditioned:
         sde: AffineSDE | None = None,
     ) -> None:
         self.score_fns, self.sde = (score_fn,), process_of(score_fn, sde)
+        check_kind("measurement", measurement, Measurement, "a scoresde.inverse.Measurement")
+        check_kind("rule", rule, Rule, "a rule such as scoresde.inverse.MMPS()")
         self.measurement = measurement
         self.rule = rule.ready(measurement, self.sde)
         self.tally = Tally()
@@ -87,8 +89,7 @@ def process_of(score_fn: Any, sde: Any) -> AffineSDE:
     """The process of a score function, which is given or known to it."""
     own = getattr(score_fn, "sde", None)
     process = own if sde is None else sde
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_score_fn(score_fn)
     if not isinstance(process, AffineSDE):
         raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
     if isinstance(own, AffineSDE) and not process.same_schedule(own):

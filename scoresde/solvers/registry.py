@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from .._tensors import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from .adams import Adams
@@ -178,6 +179,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).corrector.snr
         0.1
     """
+    check_kind("options", options, Mapping, "a mapping of options by their names")
     if isinstance(method, Solver):
         if options:
             raise InvalidArgumentError(
@@ -195,7 +197,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
     given = dict(options)
     if "corrector" in _names(cls):
         given = _parts(given)
-    for name in given:
+    for name in map(str, given):
         if name not in _names(cls):
             own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
             close = difflib.get_close_matches(name, [*own, *others], n=1)
@@ -212,13 +214,11 @@ def _names(cls: type) -> list[str]:
 def _parts(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the names of a predictor and a corrector into objects."""
     if isinstance(options.get("predictor"), str):
-        if options["predictor"] not in BY_NAME:
-            raise unknown("predictor", options["predictor"], BY_NAME)
+        check_choice("predictor", options["predictor"], BY_NAME)
         options["predictor"] = BY_NAME[options["predictor"]]()
     corrector = options.get("corrector", LangevinCorrector.name)
     if isinstance(corrector, str):
-        if corrector not in CORRECTORS:
-            raise unknown("corrector", corrector, CORRECTORS)
+        check_choice("corrector", corrector, CORRECTORS)
         own = {k: options.pop(k) for k in _names(CORRECTORS[corrector]) if k in options}
         missing = [
             f.name
@@ -248,6 +248,7 @@ def described(text: str) -> Solver:
         >>> described("IPNDM(order=3)").name
         'ipndm'
     """
+    check_kind("text", text, str, "a solver as text")
     if len(text) > _LONGEST:
         raise InvalidArgumentError(f"A solver with its options has fewer than {_LONGEST} characters, got {len(text)}.")
     classes = {cls.__name__: cls for solver in SOLVERS for cls in solver.__mro__ if issubclass(cls, Solver)}

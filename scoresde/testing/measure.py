@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._tensors import check_integer
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import check_choice, check_integer
+from ..errors import InvalidArgumentError
 from ..sdes import VPSDE, AffineSDE
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian, GaussianMixture
@@ -162,8 +162,7 @@ def weak_order(
         return float(((got - expectations_of_law(_mixture(), process, t_end)) ** 2).sum() ** 0.5)
 
     problems = {"gaussian": gaussian_error, "mixture": mixture_error}
-    if problem not in problems:
-        raise unknown("problem", problem, problems)
+    check_choice("problem", problem, problems)
     return converge(problems[problem], steps)
 
 
