@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_callable, check_generator, check_kind, check_tensor
+from .._tensors import check_callable, check_flag, check_generator, check_kind, check_tensor
 from ..errors import InvalidArgumentError
 from ..losses import NoiseLevels, edm
 from ..nets import build
@@ -150,6 +150,7 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
         >>> train_digits(recipe=Recipe(steps=1, batch_size=4), progress=False).event_shape
         (1, 8, 8)
     """
+    check_flag("progress", progress)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("command", command, str, "a string")
@@ -188,6 +189,10 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of ``python -m scoresde.training``."""
+    if arguments is not None:
+        check_kind("arguments", arguments, (list, tuple), "a list of words")
+        for i, word in enumerate(arguments):
+            check_kind(f"arguments[{i}]", word, str, "a string")
     parser = argparse.ArgumentParser(prog="python -m scoresde.training", description="Train the reference network.")
     parser.add_argument("data", choices=["digits"], help="what to train on")
     parser.add_argument("--out", type=Path, required=True, help="directory to write the model to")
