@@ -44,16 +44,20 @@ def check_path(name: str, path: Any) -> Path:
     """
     if isinstance(path, type) or not isinstance(path, str | os.PathLike):
         raise InvalidTypeError(f"`{name}` must be a path, such as 'runs/a', got {short(path)}.")
-    if not os.fspath(path):
+    try:
+        text = os.fspath(path)
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(f"`{name}` must be a path, got {type(path).__name__}: {error}.") from None
+    if not text:
         raise InvalidArgumentError(f"`{name}` must be a path, got an empty one; '.' is this folder.")
     try:
-        os.lstat(path)
+        os.lstat(text)
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
-            raise InvalidArgumentError(f"`{name}` must be a path, got {short(path)}: {error}.") from None
-    return Path(path)
+            raise InvalidArgumentError(f"`{name}` must be a path, got {short(text)}: {error}.") from None
+    return Path(text)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:

@@ -253,6 +253,33 @@ def check_tensor(
         raise InvalidArgumentError(f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} others.")
 
 
+def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a number, a list of numbers, an array or a tensor as a dense tensor of real numbers.
+
+    Example:
+        >>> as_tensor("means", [[0.0], [1.0]]).shape
+        torch.Size([2, 1])
+    """
+    try:
+        given = np.array(value, value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
+        x = given if isinstance(given, Tensor) else torch.as_tensor(given, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InvalidTypeError(f"`{name}` must be numbers, got {shown(value)}.") from None
+    check_tensor(name, x, kind="real")
+    return x if dtype is None else x.to(dtype)
+
+
+def check_broadcast(name: str, x: Any, like: Tensor) -> None:
+    """Refuse what is no floating-point tensor that broadcasts against another one."""
+    check_tensor(name, x)
+    try:
+        torch.broadcast_shapes(x.shape, like.shape)
+    except RuntimeError:
+        raise InvalidArgumentError(
+            f"`{name}` must broadcast against shape {tuple(like.shape)}, got {tuple(x.shape)}."
+        ) from None
+
+
 def check_state(name: str, x: Any) -> None:
     """Refuse what is not a floating-point tensor ``(batch, *event)`` with an event of rank one or more."""
     if not isinstance(x, Tensor):
@@ -385,7 +412,10 @@ def check_integer(name: str, value: Any, *, low: int, high: int | None = None, h
 def check_integers(name: str, values: Any, *, low: int, high: int | None = None) -> tuple[int, ...]:
     """Return a sequence of integers in [low, high] as a tuple, or say what is wrong with it."""
     try:
-        items = None if isinstance(values, str | bytes | Mapping) else tuple(values)
+        if isinstance(values, Tensor | np.ndarray):
+            items = tuple(values.tolist()) if values.ndim else None
+        else:
+            items = None if isinstance(values, str | bytes | Mapping) else tuple(values)
     except (TypeError, ValueError, RuntimeError):
         items = None
     if items is None:

@@ -26,16 +26,29 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._files import write_bytes
-from .._tensors import check_device, check_integer, check_shape
+from .._files import check_path, write_bytes
+from .._tensors import (
+    MOST_DRAWS,
+    MOST_STEPS,
+    check_choice,
+    check_device,
+    check_dtype,
+    check_flag,
+    check_integer,
+    check_number,
+    check_shape,
+    check_state,
+    check_tensor,
+)
 from ..errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
     NonFiniteError,
-    unknown,
+    short,
 )
 from ..grids import Grid
+from ..noise import check_seed
 from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..solvers import Solver, UniPC, make_solver
@@ -147,6 +160,7 @@ class FittedGrid(Grid):
         Raises:
             OutputError: the file cannot be written.
         """
+        path = check_path("path", path)
         content = {"format": FORMAT, **self.fields()}
         write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
@@ -187,13 +201,13 @@ class FittedGrid(Grid):
         Raises:
             CorruptCheckpointError: the file is no such grid.
         """
-        where = os.fspath(path)
+        where = os.fspath(check_path("path", path))
         try:
-            content = json.loads(Path(path).read_bytes())
+            content = json.loads(Path(where).read_bytes())
             found = content.pop("format")
             if found != FORMAT:
                 raise ValueError(f"its format is {found!r}, this version of scoresde reads {FORMAT}")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
         return cls.of(content, where)
 
@@ -288,18 +302,25 @@ def fit_grid(
         raise InvalidArgumentError(
             f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
         )
-    steps = check_integer("steps", steps, low=2)
+    steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
     each = steps * solver.evaluations
-    count = min(max(720 // each, 10), 150) if iterations is None else check_integer("iterations", iterations, low=0)
-    check_integer("pilot", pilot, low=2)
-    if isinstance(objective, str) and objective not in ("log", "rms"):
-        raise unknown("objective", objective, ("log", "rms"))
+    count = min(max(720 // each, 10), 150)
+    if iterations is not None:
+        count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
+    check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
+    for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
+        check_flag(name, flag)
+    if isinstance(objective, str):
+        check_choice("objective", objective, ("log", "rms"))
     if not isinstance(objective, str) and not callable(objective):
         raise InvalidTypeError(
             f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
         )
     watched = _Watch(as_score(score_fn), checkpoint)
-    clock = _Clock(sde, sde.t_max if t_start is None else float(t_start), sde.t_min if t_end is None else float(t_end))
+    first = sde.t_max if t_start is None else check_number("t_start", t_start)
+    last = sde.t_min if t_end is None else check_number("t_end", t_end)
+    clock = _Clock(sde, first, last)
+    seed = check_seed("seed", seed)
     default = clock.default(steps)
     if x is None:
         event = check_shape("shape", shape, rank=2)[1:] if shape is not None else watched.traits.event_shape
@@ -307,12 +328,15 @@ def fit_grid(
         if event is None:
             raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
         where = check_device(device)
-        generator = torch.Generator(where).manual_seed(check_integer("seed", seed, low=0))
+        generator = torch.Generator(where).manual_seed(seed)
         x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
         if clock.start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={clock.start:g} is not t_max={sde.t_max:g}.")
-    elif dtype is not None or device is not None:
-        x = x.to(device=device, dtype=dtype)
+    else:
+        check_state("x", x)
+        if dtype is not None:
+            check_dtype("dtype", dtype)
+        x = x.to(device=check_device(device, x.device), dtype=dtype)
     if len(x) < 2:
         raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
     ends = _reference(sde, watched, x, clock, reference, steps, context)
@@ -365,9 +389,12 @@ def _listed(starts: Any, clock: _Clock) -> list[Any]:
     if starts is None:
         return ["time" if clock.in_time else "log_snr", "quadratic", "cosine", "quick"]
     if isinstance(starts, str | Grid | Tensor):
-        return [starts]
+        starts = [starts]
     if not isinstance(starts, Sequence) or not starts:
-        raise InvalidTypeError(f"`starts` must be a name, a grid, or a list of those, got {starts!r}.")
+        raise InvalidTypeError(f"`starts` must be a name, a grid, or a list of those, got {short(starts)}.")
+    for i, start in enumerate(starts):
+        if not isinstance(start, str | Grid) and not callable(start):
+            check_tensor(f"starts[{i}]", start, (-1,))
     return list(starts)
 
 
@@ -376,12 +403,13 @@ def _reference(
 ) -> Tensor:
     """The end states that count as exact."""
     if isinstance(reference, Tensor):
+        check_tensor("reference", reference)
         if reference.shape != x.shape:
             raise InvalidArgumentError(
                 f"`reference` must have the shape of the pilot, {tuple(x.shape)}, got {tuple(reference.shape)}."
             )
         return reference.to(x)
-    count = max(200, 10 * steps) if reference is None else check_integer("reference", reference, low=1)
+    count = max(200, 10 * steps) if reference is None else check_integer("reference", reference, low=1, high=MOST_STEPS)
     return solve(sde, watched, x, method=UniPC(order=3), grid=clock.default(count), context=context).x
 
 

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_device, check_integer, check_number, check_state
+from .._tensors import MOST_DRAWS, check_device, check_dtype, check_integer, check_number, check_score_fn, check_state
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..integrate import Solution
+from ..noise import check_seed
 from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
 from ..solvers import Solver, make_solver
@@ -32,6 +33,7 @@ from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
 
+_MOST_LEVELS = 100_000  # each is an evaluation of the pilot
 _FINER = 0.03  # the tolerance of the reference, in units of that of the pilot
 
 
@@ -106,19 +108,23 @@ def fit_start(
     if solver.adaptive == (steps is not None):
         what = "chooses its steps; leave `steps` out" if solver.adaptive else "makes fixed steps; give `steps`"
         raise InvalidArgumentError(f"method={solver.name!r} {what}.")
-    check_number("rtol", rtol, low=0.0, strict=True)
-    check_integer("levels", levels, low=2)
+    rtol = check_number("rtol", rtol, low=0.0, strict=True)
+    check_score_fn(score_fn)
+    seed = check_seed("seed", seed)
+    check_integer("levels", levels, low=2, high=_MOST_LEVELS)
     if x is None:
-        shape = (check_integer("pilot", pilot, low=1), *gaussian.event_shape)
+        shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
         where = check_device(device)
-        generator = torch.Generator(where).manual_seed(check_integer("seed", seed, low=0))
+        generator = torch.Generator(where).manual_seed(seed)
         x = sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
     check_state("x", x)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
             f"The pilot must be events of the Gaussian's shape {gaussian.event_shape}, got {tuple(x.shape)}."
         )
-    x = x.to(device=device, dtype=dtype)
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+    x = x.to(device=check_device(device, x.device), dtype=dtype)
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:
         given = {"rtol": tolerance, "atol": tolerance, "context": context, **options}

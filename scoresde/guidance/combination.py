@@ -269,5 +269,5 @@ def listed(name: str, values: Any) -> list[Any]:
     """What a user gave as several, as a list."""
     try:
         return list(values)
-    except TypeError:
+    except (TypeError, ValueError, RuntimeError):
         raise InvalidTypeError(f"`{name}` must be a sequence, got {type(values).__name__}.") from None

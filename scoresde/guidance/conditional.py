@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .._tensors import check_number
+from .._tensors import check_integer, check_number
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import Score, ScoreFn, Wrapper, per_row
 from ..sdes import AffineSDE, Estimate, Node
@@ -29,7 +29,9 @@ class Conditional(Wrapper):
                 raise InvalidArgumentError(f"`{name}` is no context that the score function takes besides x and t.")
             if isinstance(value, str | bytes):
                 raise InvalidTypeError(f"`{name}` must be a number or a tensor, got {value!r}.")
-            if isinstance(value, int | float | np.number):
+            if isinstance(value, int) and not isinstance(value, bool):
+                check_integer(name, value, low=-(1 << 63), high=(1 << 63) - 1)
+            elif isinstance(value, float | np.number):
                 check_number(name, float(value))
         self.labels = dict(labels)
         per_sample = any(isinstance(v, Tensor) and v.ndim for v in labels.values())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_integer, check_number, expand
+from .._tensors import check_dense, check_integer, check_number, expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
 
@@ -87,6 +87,10 @@ def check_labels(label: Any, x: Tensor, classes: int) -> Tensor:
         raise InvalidTypeError(
             "`label` is missing: give classifier.log_prob(sde, label), or context={'label': labels} to the solve."
         )
+    if isinstance(label, Tensor):
+        check_dense("label", label)
+    else:
+        check_integer("label", label, low=0, high=classes - 1)
     index = torch.as_tensor(label, device=x.device)
     if index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
         raise InvalidTypeError(f"`label` must be integers, got {index.dtype}; write label.long().")

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer
+from .._tensors import check_integer, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
@@ -262,6 +262,7 @@ def _inverses(name: str, given: Any, count: int | None) -> Tensor:
     """The inverses of covariances ``(count, D, D)``, or of variances ``(count, D)``, float64."""
     if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(given).__name__}.")
+    check_tensor(name, given)
     cov = given.detach().to("cpu", torch.float64)
     cov = torch.diag_embed(cov) if cov.ndim == 2 else cov
     if cov.ndim != 3 or len(cov) != (len(cov) if count is None else count) or cov.shape[1] != cov.shape[2]:

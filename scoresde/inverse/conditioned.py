@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from .._tensors import check_kind
 from ..errors import InvalidArgumentError
 from ..processes import Network
 from ..scores import Score, ScoreFn, Wrapper, with_data
@@ -49,6 +50,8 @@ class Conditioned(Wrapper):
         sde: AffineSDE | None = None,
     ) -> None:
         super().__init__((score_fn,), sde)
+        check_kind("measurement", measurement, Measurement, "a scoresde.inverse.Measurement")
+        check_kind("rule", rule, Rule, "a rule such as scoresde.inverse.MMPS()")
         self.measurement = measurement
         self.rule = rule.ready(measurement, cast(AffineSDE, self.sde))
         self.tally = Tally()

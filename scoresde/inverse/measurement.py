@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, expand
+from .._tensors import check_number, check_shape, check_state, check_tensor, expand
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ..targets.bayes import noise_covariance
+from ..targets.bayes import LARGEST_STD, noise_covariance
 from .operators import LinearOperator, Matrix, Nonlinear
 
 
@@ -44,6 +44,9 @@ class Measurement:
         if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
             got = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise InvalidTypeError(f"`y` must be a floating-point tensor, got {got}; try y.float().")
+        check_tensor("y", y)
+        if event_shape is not None:
+            event_shape = check_shape("event_shape", event_shape, rank=1)
         if not bool(torch.isfinite(y).all()):
             raise NonFiniteError(f"`y` has {int((~torch.isfinite(y)).sum())} NaN or infinite values.", stage="input")
         if isinstance(operator, Tensor):
@@ -67,7 +70,7 @@ class Measurement:
         if isinstance(noise_std, Tensor) and noise_std.ndim:
             self._whiten(noise_covariance(noise_std, size))
         else:
-            self.std = check_number("noise_std", noise_std, low=0.0)
+            self.std = check_number("noise_std", noise_std, low=0.0, high=LARGEST_STD)
 
     def _whiten(self, cov: Tensor) -> None:
         factor, failed = torch.linalg.cholesky_ex(cov)
@@ -120,6 +123,7 @@ class Measurement:
 
     def of(self, x: Tensor) -> Tensor:
         """y for each sample of a batch, ``(batch, *measurement)``, in its dtype."""
+        check_state("x", x)
         event = getattr(self.operator, "event_shape", tuple(x.shape[1:]))
         if tuple(x.shape[1:]) != tuple(event):
             raise InvalidArgumentError(

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_flag, check_integer, sigmoid
+from .._tensors import MOST_STEPS, check_flag, check_generator, check_integer, check_state, check_tensor, sigmoid
 from ..errors import InvalidArgumentError
+from ..losses.core import check_model, check_node
 from ..sdes import VDMSDE, AffineSDE, Node
 from .core import check_data, check_finite, denoising, error, finish, law, look, normal, scaled
 from .gaussian import grey_values, prior_kl
@@ -89,6 +90,11 @@ def diffusion_at(
         >>> diffusion_at(model, torch.zeros(1, 2), torch.ones(1, 2), u)  # half the span of gamma, twice
         tensor([18.3000])
     """
+    check_model(model)
+    check_state("x0", x0)
+    check_tensor("u", u, (len(x0),))
+    check_flag("minimise_variance", minimise_variance)
+    steps = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     return _diffusion(model, x0, noise, u, steps, weight, minimise_variance, context)[0]
 
 
@@ -185,7 +191,8 @@ def vdm(
     """
     x0 = check_data(model, x0, context)
     check_flag("minimise_variance", minimise_variance)
-    count = None if steps is None else check_integer("steps", steps, low=1)
+    count = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
+    check_generator(generator, device=x0.device)
     sde = model.sde
     first, last = _ends(sde)
     draw = law(model, LowDiscrepancy() if times is None else times).draw(sde, len(x0), generator, x0.device)
@@ -223,6 +230,9 @@ def reconstruction(
     References:
         Kingma et al. (2021), eq. 15. https://arxiv.org/abs/2107.00630
     """
+    check_state("x0", x0)
+    check_node(node)
+    check_tensor("noise", noise, x0.shape)
     low, width, count = grey_values(levels, data_range)
     place = (x0.detach() - low) / width
     v = place.round()

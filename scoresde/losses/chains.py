@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, expand
+from .._tensors import check_choice, check_flag, check_kind, check_number, check_tensor, expand
 from ..discrete import BetaChain
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import as_score
 from ..sdes.records import LearnedEstimate
 from .core import (
@@ -67,6 +67,10 @@ def level_of(chain: BetaChain, index: Tensor) -> Level:
         >>> float(level_of(chain, torch.tensor([0])).of_data)  # from the cleanest level the mean is the data estimate
         1.0
     """
+    check_kind("chain", chain, BetaChain, "a scoresde.discrete.BetaChain")
+    check_tensor("index", index, (-1,), kind="integer")
+    if not bool(((index >= 0) & (index < len(chain))).all()):
+        raise InvalidArgumentError(f"`index` must hold places 0 … {len(chain) - 1}, got {index.tolist()[:5]}.")
     betas, small = chain.betas, chain.posterior_variances
     before = torch.cat([betas.new_ones(1), chain.alphas_bar[:-1]])
     of_data = before.sqrt() * betas / torch.sigmoid(-chain.log_snrs)
@@ -113,6 +117,9 @@ def chain_term(
         >>> chain_term(seen, level_of(chain, index)).shape
         torch.Size([1])
     """
+    check_kind("seen", seen, Noised, "what scoresde.losses.look returns")
+    check_kind("level", level, Level, "what scoresde.losses.level_of returns")
+    check_flag("freeze_mean", freeze_mean)
     x0 = seen.x0
     last = level.last.reshape(level.last.shape + (1,) * (x0.ndim - 1))
     spread = Level(level.of_data, expand(level.log_large, x0), expand(level.log_small, x0), last)
@@ -311,8 +318,7 @@ def _variance(model: Any, variance: str | None) -> str:
     learned = as_score(model).traits.variance
     if variance is None:
         return "learned" if learned else "large"
-    if variance not in VARIANCES:
-        raise unknown("variance", variance, VARIANCES)
+    check_choice("variance", variance, VARIANCES)
     if variance == "learned" and not learned:
         raise InvalidArgumentError(
             "`variance` is learned here, and `model` has none; write ScoreModel(..., variance='learned_range')."

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._tensors import check_state, expand
+from .._tensors import check_callable, check_dense, check_generator, check_kind, check_state, check_tensor, expand
 from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
 from ..guidance.noisy import check_labels
@@ -53,9 +53,15 @@ def noisy_cross_entropy(
         Dhariwal, Nichol (2021), section 4. https://arxiv.org/abs/2105.05233
     """
     check_state("x0", x0)
+    check_kind("model", model, NoisyClassifier, "a scoresde.guidance.NoisyClassifier")
+    check_callable("levels", levels, "levels(u), such as scoresde.losses.NoiseLevels()")
+    check_kind("label", label, Tensor, f"integers ({len(x0)},)")
+    check_dense("label", label)
     if label.shape != (len(x0),):
         raise InvalidArgumentError(f"`label` must be ({len(x0)},), one a sample, got {tuple(label.shape)}.")
+    check_generator(generator, device=x0.device)
     rho = levels(LowDiscrepancy().uniforms(len(x0), generator, x0.device))
+    check_tensor("levels(u)", rho, (len(x0),), finite=True)
     x = x0 + expand(rho, x0) * normal(x0, generator)
     logits = model(x, torch.ones_like(rho), rho)
     return F.cross_entropy(logits, check_labels(label, x, logits.shape[1]), reduction="none")

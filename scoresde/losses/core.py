@@ -18,9 +18,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_flag, check_state, compute_dtype, expand, row_finite
+from .._tensors import (
+    check_choice,
+    check_flag,
+    check_generator,
+    check_kind,
+    check_number,
+    check_state,
+    check_tensor,
+    compute_dtype,
+    expand,
+    form,
+    row_finite,
+)
 from ..discrete import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..scores import ScoreModel, as_score
 from ..sdes import Estimate, Node
 from .indices import UniformIndex
@@ -99,6 +111,10 @@ def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> N
         >>> seen.state, seen.estimate.noise
         (tensor([[0.5000, 0.5000]]), tensor([[0.5000, 0.5000]]))
     """
+    check_model(model)
+    check_state("x0", x0)
+    check_tensor("noise", noise, x0.shape)
+    check_node(node)
     tiny = torch.finfo(x0.dtype).tiny ** 0.8  # an infinite error stays one when it is squared, a finite one finite
     node = node._replace(alpha=node.alpha.clamp_min(tiny), sigma=node.sigma.clamp_min(tiny))
     state = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
@@ -125,6 +141,11 @@ def error(seen: Noised, of_noise: Tensor, of_data: Tensor) -> Tensor:
         >>> error(seen, one, 0 * one)
         tensor([[-0.5000, -0.5000]])
     """
+    check_kind("seen", seen, Noised, "what scoresde.losses.look returns")
+    for name, value in (("of_noise", of_noise), ("of_data", of_data)):
+        check_tensor(name, value)
+        if value.shape not in ((), (len(seen.x0),)):
+            raise InvalidArgumentError(f"`{name}` must be a number per sample ({len(seen.x0)},), got {form(value)}.")
     alpha, sigma = seen.node.alpha, seen.node.sigma
     clean = sigma <= alpha
     ratio = torch.minimum(alpha, sigma) / torch.maximum(alpha, sigma)
@@ -154,7 +175,8 @@ def denoising_at(
         tensor([1.])
     """
     seen = look(model, x0, noise, node, **context)
-    known = _sigma_data(model) if sigma_data is None else sigma_data
+    default = _sigma_data(model)
+    known = default if sigma_data is None else check_number("sigma_data", sigma_data, low=0.0, strict=True)
     off = error(seen, *named("target", target, TARGETS)(seen.node, known))
     size = named("reduction", reduction, REDUCTIONS)(off.square())
     return scaled(size, weigh(weight, seen.node))
@@ -231,6 +253,13 @@ def check_model(model: Any) -> None:
         )
 
 
+def check_node(node: Any) -> None:
+    """Refuse what is no node of tensors, as a process gives for times."""
+    check_kind("node", node, Node, "a Node, such as sde.nodes(t) for a tensor of times")
+    for name, value in zip(node._fields, node, strict=True):
+        check_tensor(f"node.{name}", value)
+
+
 def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
     """The data in the dtype of computation, if model, data and context fit."""
     check_model(model)
@@ -251,6 +280,7 @@ def check_context(model: Any, context: Mapping[str, Any]) -> None:
 
 def drawn(model: Any, x0: Tensor, generator: torch.Generator | None, times: Times | None) -> tuple[Any, Node, Tensor]:
     """The draw of noise levels, their nodes, and the noise."""
+    check_generator(generator, device=x0.device)
     draw = law(model, times).draw(model.sde, len(x0), generator, x0.device)
     return draw, model.sde.nodes(draw.t), normal(x0, generator)
 
@@ -276,6 +306,7 @@ def _sigma_data(model: Any) -> float:
 
 def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise like a tensor."""
+    check_generator(generator, device=x.device)
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
@@ -283,9 +314,7 @@ def named(argument: str, value: Any, registry: Mapping[str, Any]) -> Any:
     """What a name stands for; what is callable stands for itself."""
     if callable(value):
         return value
-    if not isinstance(value, str) or value not in registry:
-        raise unknown(argument, value, registry)
-    return registry[value]
+    return registry[check_choice(argument, value, registry)]
 
 
 def scaled(value: Tensor, weight: Tensor) -> Tensor:

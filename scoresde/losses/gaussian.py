@@ -9,8 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import (
+    MOST_GREY,
+    check_broadcast,
+    check_choice,
+    check_integer,
+    check_interval,
+    check_number,
+    check_state,
+    check_tensor,
+)
+from ..errors import InvalidArgumentError
 from ..sdes import NormalPrior
 
 
@@ -27,12 +36,23 @@ def gaussian_kl(distance: Tensor, log_variance: Any, other_log_variance: Any) ->
         >>> gaussian_kl(torch.tensor([1.0]), 0.0, 0.0)
         tensor([0.5000])
     """
-    log_v, log_other = (
-        v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64, device=distance.device)
-        for v in (log_variance, other_log_variance)
-    )
+    check_tensor("distance", distance)
+    log_v = _logarithm("log_variance", log_variance, distance)
+    log_other = _logarithm("other_log_variance", other_log_variance, distance)
     ratio, inverse = log_v - log_other, torch.exp(-log_other)
     return 0.5 * (distance.square() * inverse + torch.expm1(ratio) - ratio)
+
+
+def _logarithm(name: str, value: Any, like: Tensor) -> Tensor:
+    """A number as a float64 tensor, or a tensor that broadcasts."""
+    if not isinstance(value, Tensor):
+        number = check_number(name, value, low=-_LARGEST, high=_LARGEST)
+        return torch.tensor(number, dtype=torch.float64, device=like.device)
+    check_broadcast(name, value, like)
+    return value
+
+
+_LARGEST = 700.0  # of the logarithm of a variance, whose exponential is a number
 
 
 def prior_kl(x0: Tensor, alpha: Any, sigma: Any, prior: Any) -> Tensor:
@@ -42,9 +62,15 @@ def prior_kl(x0: Tensor, alpha: Any, sigma: Any, prior: Any) -> Tensor:
         >>> prior_kl(torch.ones(1, 2), 1.0, 1.0, scoresde.NormalPrior())
         tensor([1.])
     """
+    check_state("x0", x0)
     if not isinstance(prior, NormalPrior):
         raise InvalidArgumentError(f"The bound needs a NormalPrior, whose divergence is known, got {prior!r}.")
     mean = prior.mean.to(x0) if isinstance(prior.mean, Tensor) else prior.mean
+    for name, value in (("alpha", alpha), ("sigma", sigma)):
+        if isinstance(value, Tensor):
+            check_broadcast(name, value, x0)
+        else:
+            check_number(name, value, low=0.0, strict=name == "sigma")
     log_variance = 2 * torch.as_tensor(sigma, dtype=torch.float64, device=x0.device).log()
     return gaussian_kl(alpha * x0 - mean, log_variance, 2 * math.log(prior.std)).flatten(1).sum(1).to(x0.dtype)
 
@@ -70,12 +96,9 @@ def grey_values(
         >>> grey_values(4), grey_values(5, grid="ends")
         ((-0.75, 0.5, 4), (-1.0, 0.5, 5))
     """
-    levels = check_integer("levels", levels, low=2)
-    low, high = (check_number(f"data_range[{i}]", v) for i, v in enumerate(data_range))
-    if not low < high:
-        raise InvalidArgumentError(f"`data_range` must be (lo, hi) with lo < hi, got {data_range}.")
-    if grid not in GREY_GRIDS:
-        raise unknown("grid", grid, GREY_GRIDS)
+    levels = check_integer("levels", levels, low=2, high=MOST_GREY)
+    low, high = check_interval("data_range", data_range)
+    check_choice("grid", grid, GREY_GRIDS)
     return (*GREY_GRIDS[grid](low, high, levels), levels)
 
 
@@ -114,6 +137,12 @@ def discretised_log_prob(
         Ho, Jain, Abbeel (2020), eq. 13. https://arxiv.org/abs/2006.11239
     """
     first, width, count = grey_values(levels, data_range, grid)
+    check_tensor("x", x)
+    check_broadcast("mean", mean, x)
+    if isinstance(log_variance, Tensor):
+        check_broadcast("log_variance", log_variance, x)
+    else:
+        log_variance = check_number("log_variance", log_variance, low=-_LARGEST, high=_LARGEST)
     scale = torch.exp(-0.5 * torch.as_tensor(log_variance))
     above = (x + 0.5 * width - mean) * scale
     below = (x - 0.5 * width - mean) * scale

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, check_times
+from .._tensors import MOST_LEVELS, check_integer, check_number, check_times
 from ..discrete import Chain
 from ..errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..sdes import SDE, AffineSDE
@@ -136,7 +136,7 @@ class LossSecondMoment(IndexLaw):
 
     def __init__(self, chain: Chain, history: int = 10, uniform_prob: float = 0.001) -> None:
         super().__init__(chain)
-        self.history = check_integer("history", history, low=1)
+        self.history = check_integer("history", history, low=1, high=MOST_LEVELS)
         self.uniform_prob = check_number("uniform_prob", uniform_prob, low=0.0, high=1.0)
         self._squares = torch.zeros(len(chain), self.history, dtype=torch.float64)
         self._counts = torch.zeros(len(chain), dtype=torch.int64)

@@ -71,7 +71,7 @@ def edm(
         Kingma, Salimans, Poole, Ho (2021), Variational Diffusion Models, appendix I.1. https://arxiv.org/abs/2107.00630
     """
     if sigma_data is not None:
-        check_number("sigma_data", sigma_data, low=0.0, strict=True, hint=" (write x0.std().item())")
+        sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True, hint=" (write x0.std().item())")
     if not callable(levels) and not isinstance(levels, Times):
         raise InvalidTypeError(f"`levels` must be a law such as NoiseLevels(), or a function of u, got {levels!r}.")
     if not gives_estimates(model):

@@ -19,13 +19,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_flag, check_integer, check_state, compute_dtype, expand, output_problem
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
+from .._tensors import (
+    MOST_DRAWS,
+    check_callable,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_score_fn,
+    check_state,
+    check_tensor,
+    compute_dtype,
+    expand,
+    output_problem,
+)
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
-from ..sdes.base import Spread, times_of
+from ..sdes.base import Spread, check_sde, times_of
 from ..targets import Target
-from .core import check_context, check_data, denoising, drawn, finish, gives_estimates, look, normal, scaled
+from .core import (
+    check_context,
+    check_data,
+    check_model,
+    check_node,
+    denoising,
+    drawn,
+    finish,
+    gives_estimates,
+    look,
+    normal,
+    scaled,
+)
 from .times import Times
 from .weights import Weight, weigh
 
@@ -50,6 +75,11 @@ def explicit_at(
         >>> explicit_at(model, torch.zeros(1, 2), torch.zeros(1, 2), model.sde.nodes(torch.ones(1)), score=target)
         tensor([0.])
     """
+    check_model(model)
+    if isinstance(score, Target):
+        check_tensor("x0", x0, (-1, *score.event_shape))
+    else:
+        check_callable("score", score, "score(x, t)")
     known: Any = score.score(model.sde) if isinstance(score, Target) else score
     seen = look(model, x0, noise, node, **context)
     sigma = expand(seen.node.sigma, x0)
@@ -113,6 +143,8 @@ def implicit_at(score_fn: Any, x: Tensor, t: Tensor | Node, probes: Tensor | Non
         tensor([-1.5000])
     """
     score, product = _field(score_fn, x, t, context)
+    if probes is not None:
+        check_tensor("probes", probes, (len(x), -1, *x.shape[1:]))
     trace = Exact(x.new_zeros((len(x), 0, *x.shape[1:]))) if probes is None else Hutchinson(probes)
     value = trace(product).mean(1) + 0.5 * dot(score, score)
     return _kept(value.to(x.dtype))
@@ -154,8 +186,7 @@ def implicit_score_matching(
     References:
         Hyvärinen (2005), theorem 1.
     """
-    if divergence not in _DIVERGENCES:
-        raise unknown("divergence", divergence, _DIVERGENCES)
+    check_choice("divergence", divergence, _DIVERGENCES)
 
     def value(state: Tensor, at: Any, **context: Any) -> Tensor:
         drawn = _probes(state, probes, probe, generator) if divergence == "hutchinson" else None
@@ -184,7 +215,9 @@ def sliced_at(
         >>> sliced_at(lambda x, t: -x, x, torch.zeros(1), v, variance_reduction=False).detach()
         tensor([-2.5000])
     """
+    check_flag("variance_reduction", variance_reduction)
     score, product = _field(score_fn, x, t, context)
+    check_tensor("probes", probes, (len(x), -1, *x.shape[1:]))
     value = Hutchinson(probes)(product).mean(1)
     if variance_reduction:
         value = value + 0.5 * dot(score, score)
@@ -297,6 +330,11 @@ def transition_at(score_fn: Any, x: Tensor, noise: Tensor, *, sde: SDE, t: Any, 
         >>> transition_at(lambda x, t: 0 * x, torch.zeros(1, 2), torch.ones(1, 2), sde=sde, t=0.5, step=0.1)
         tensor([1.])
     """
+    check_score_fn(score_fn)
+    check_state("x", x)
+    check_tensor("noise", noise, x.shape)
+    check_sde(sde)
+    step = check_number("step", step, low=0.0, strict=True)
     times = times_of(x, t)
     with torch.no_grad():
         local = times.to(compute_dtype(x.dtype))
@@ -353,10 +391,11 @@ def transition_score_matching(
         Vincent (2011), eq. 11, with the kernel of Euler and Maruyama.
     """
     x = _checked_states(score_fn, x, context)
-    if not isinstance(sde, SDE):
-        raise InvalidTypeError(f"`sde` must be a process with drift and diffusion, got {sde!r}.")
+    check_sde(sde)
     times = times_of(x, t)
-    if not step > 0 or not bool(((times >= sde.t_min) & (times + step <= sde.t_max * (1 + 1e-12))).all()):
+    step = check_number("step", step)
+    inside = (times >= sde.t_min) & (times + step <= sde.t_max * (1 + 1e-12))
+    if not step > 0 or not bool(inside.all()):
         raise InvalidArgumentError(
             f"`t` and `t` + `step` must be in the process's [{sde.t_min:g}, {sde.t_max:g}] and the step positive, got "
             f"t from {times.min().item():g} to {times.max().item():g} and step={step}."
@@ -378,6 +417,13 @@ def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any
     """The score of states, and the products of vectors with its Jacobian."""
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; leave it.")
+    check_score_fn(score_fn)
+    check_state("x", x)
+    if isinstance(t, Node):
+        check_model(score_fn)
+        check_node(t)
+    else:
+        t = times_of(x, t)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         state = x.detach().requires_grad_()
@@ -403,9 +449,8 @@ def _kept(value: Tensor) -> Tensor:
 
 
 def _probes(x: Tensor, count: int, kind: str, generator: torch.Generator | None) -> Tensor:
-    if kind not in PROBES:
-        raise unknown("probe", kind, PROBES)
-    m = check_integer("probes", count, low=1)
+    check_choice("probe", kind, PROBES)
+    m = check_integer("probes", count, low=1, high=MOST_DRAWS)
     return PROBES[kind](normal(x.unsqueeze(1).expand(-1, m, *x.shape[1:]), generator))
 
 
@@ -432,8 +477,7 @@ def _of_states(
 
 
 def _checked_states(score_fn: Any, x: Any, context: Mapping[str, Any]) -> Tensor:
-    if not callable(score_fn):
-        raise InvalidTypeError(f"`score_fn` must be callable as score_fn(x, t), got {type(score_fn).__name__}.")
+    check_score_fn(score_fn)
     check_state("x", x)
     check_context(score_fn, context)
     return x.to(compute_dtype(x.dtype))

@@ -18,16 +18,27 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, sigmoid
+from .._tensors import (
+    MOST_LEVELS,
+    MOST_NUMBERS,
+    check_callable,
+    check_generator,
+    check_integer,
+    check_kind,
+    check_number,
+    is_dense,
+    sigmoid,
+)
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import SDE, AffineSDE
-from .weights import Weight, weigh
+from ..sdes.base import check_sde
+from .weights import Weight, weigh, weight_of
 
 _GAUSS = torch.tensor([[0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5], [5 / 18, 8 / 18, 5 / 18]], dtype=torch.float64)
 _SQRT_2PI = math.sqrt(2 * math.pi)
@@ -76,6 +87,9 @@ class Times(abc.ABC):
         device: torch.device | str | None = None,
     ) -> Draw:
         """Draw for n samples. Times have no gradient."""
+        check_sde(sde)
+        check_integer("n", n, low=0, high=MOST_NUMBERS)
+        check_generator(generator)
         with torch.no_grad():
             return self.at(sde, self.uniforms(n, generator, device))
 
@@ -115,6 +129,9 @@ class Fixed(Times):
 
     t: float
 
+    def __post_init__(self) -> None:
+        check_number("t", self.t, low=0.0)
+
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""
         time = check_number("t", self.t, low=sde.t_min, high=sde.t_max, hint=" (the process's [t_min, t_max])")
@@ -141,6 +158,9 @@ class LowDiscrepancy(Times):
     """
 
     law: Times = Uniform()
+
+    def __post_init__(self) -> None:
+        check_kind("law", self.law, Times, "a law such as scoresde.losses.Uniform()")
 
     def uniforms(self, n: int, generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
         """The evenly spread numbers, ``(n,)``."""
@@ -305,6 +325,8 @@ class NoiseLevels(_Levels):
     rho_max: float = 80.0
 
     def __post_init__(self) -> None:
+        for entry in fields(self):
+            check_number(entry.name, getattr(self, entry.name))
         if not (0 <= self.uniform <= 1 and self.std > 0 and 0 < self.rho_min < self.rho_max < math.inf):
             raise InvalidArgumentError(
                 f"{self} is no law of noise levels: it needs 0 <= uniform <= 1, std > 0 and 0 < rho_min < rho_max;"
@@ -347,12 +369,15 @@ class FromLevels(Times):
 
     levels: Callable[[Tensor], Tensor]
 
+    def __post_init__(self) -> None:
+        check_callable("levels", self.levels, "levels(u)")
+
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""
         if not isinstance(sde, AffineSDE):
             raise InvalidTypeError(f"Noise levels need an affine process such as VPSDE(), got {sde!r}.")
         rho = self.levels(u)
-        if not isinstance(rho, Tensor) or rho.shape != u.shape or not bool((rho > 0).all()):
+        if not isinstance(rho, Tensor) or not is_dense(rho) or rho.shape != u.shape or not bool((rho > 0).all()):
             raise InvalidArgumentError(f"`levels` must map uniform numbers ({len(u)},) to as many positive levels.")
         return Draw(sde.time(-2 * rho.to(u).log()), torch.full_like(u, math.nan))
 
@@ -385,7 +410,8 @@ class Importance(Times):
     mesh: int = 2048
 
     def __post_init__(self) -> None:
-        check_integer("mesh", self.mesh, low=2)
+        check_integer("mesh", self.mesh, low=2, high=MOST_LEVELS)
+        weight_of(self.weight)
 
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""

@@ -15,8 +15,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, expand, sigmoid
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .._tensors import check_choice, check_number, check_tensor, expand, sigmoid
+from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import Node
 
 Weight: TypeAlias = Callable[[Node], Tensor]
@@ -77,7 +77,7 @@ class MinSNR:
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        check_number("gamma", self.gamma, low=0.0, strict=True)
+        object.__setattr__(self, "gamma", check_number("gamma", self.gamma, low=0.0, strict=True))
 
     def __call__(self, node: Node) -> Tensor:
         return (self.gamma * torch.exp(-2 * node.lam)).clamp_max(1.0)
@@ -100,8 +100,8 @@ class P2:
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
-        check_number("k", self.k, low=0.0, strict=True)
-        check_number("gamma", self.gamma, low=0.0)
+        object.__setattr__(self, "k", check_number("k", self.k, low=0.0, strict=True))
+        object.__setattr__(self, "gamma", check_number("gamma", self.gamma, low=0.0))
 
     def __call__(self, node: Node) -> Tensor:
         return (self.k + torch.exp(2 * node.lam)) ** -self.gamma
@@ -163,6 +163,20 @@ WEIGHTS: dict[str, Weight] = {
 }
 
 
+def weight_of(weight: str | Weight) -> Weight:
+    """What a name stands for; a function stands for itself.
+
+    Example:
+        >>> weight_of("constant") is WEIGHTS["constant"]
+        True
+    """
+    if isinstance(weight, str):
+        return WEIGHTS[check_choice("weight", weight, WEIGHTS)]
+    if not callable(weight):
+        raise InvalidTypeError(f"`weight` must be a name or a function of a scoresde.Node, got {short(weight)}.")
+    return weight
+
+
 def weigh(weight: str | Weight, node: Node) -> Tensor:
     """The weights of samples, float64 ``(batch,)``, from a name or a function of a node.
 
@@ -175,13 +189,12 @@ def weigh(weight: str | Weight, node: Node) -> Tensor:
         >>> weigh("sigma2", node), weigh(lambda node: node.t, node)
         (tensor([0.0625, 0.2500], dtype=torch.float64), tensor([0.2500, 0.5000], dtype=torch.float64))
     """
-    if isinstance(weight, str):
-        if weight not in WEIGHTS:
-            raise unknown("weight", weight, WEIGHTS)
-        weight = WEIGHTS[weight]
-    if not callable(weight):
-        raise InvalidTypeError(f"`weight` must be a name or a function of a scoresde.Node, got {weight!r}.")
-    value = torch.as_tensor(weight(node), dtype=torch.float64, device=node.alpha.device)
+    returned = weight_of(weight)(node)
+    if isinstance(returned, Tensor):
+        check_tensor("weight(node)", returned, kind="real")
+    else:
+        check_number("weight(node)", returned)
+    value = torch.as_tensor(returned, dtype=torch.float64, device=node.alpha.device)
     if value.shape not in ((), node.alpha.shape):
         raise InvalidArgumentError(
             f"`weight` must return one value a sample {tuple(node.alpha.shape)}, got {tuple(value.shape)}."

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import unknown
+from .._tensors import check_choice, check_kind
 from .classifier import Classifier
 from .embeddings import EMBEDDINGS, NoiseEmbedding, fourier_features
 from .external import External, from_diffusers
@@ -44,11 +44,10 @@ def build(architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:
         >>> sum(p.numel() for p in build("unet", {"channels": 8, "blocks": 1, "width": 8}).parameters())
         11169
     """
-    if architecture not in ARCHITECTURES:
-        raise unknown("architecture", architecture, ARCHITECTURES)
+    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
+    check_choice("architecture", architecture, ARCHITECTURES)
     known = inspect.signature(ARCHITECTURES[architecture]).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for name in kwargs:
-            if name not in known:
-                raise unknown("kwargs", name, known)
+            check_choice("kwargs", name, known)
     return ARCHITECTURES[architecture](**kwargs)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_integer, check_integers
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .._tensors import as_tensor, check_choice, check_integer, check_integers, check_tensor
+from ..errors import InvalidArgumentError, InvalidTypeError
 
 __all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]
 
@@ -78,8 +78,8 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int, time: str = "fourier") -> None:
         super().__init__()
-        if not isinstance(time, str) or time not in EMBEDDINGS:
-            raise unknown("time", time, EMBEDDINGS)
+        check_sizes(width=(width, 1, 4096))
+        check_choice("time", time, EMBEDDINGS)
         waves = EMBEDDINGS[time]
         frequencies = waves.frequencies()
         self.logarithm = waves.logarithm
@@ -126,7 +126,7 @@ class Conditioned(nn.Module):
         return F.silu(embedding)
 
     def _embed_label(self, table: nn.Embedding, label: Tensor | int | None, x: Tensor) -> Tensor:
-        index = torch.as_tensor(self.labels if label is None else label, device=x.device)
+        index = as_tensor("label", self.labels if label is None else label).to(x.device)
         if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
             raise InvalidTypeError(f"`label` must be integers, got {index.dtype}; write label.long().")
         if index.ndim > 1 or (index.ndim == 1 and len(index) != len(x)):
@@ -158,6 +158,10 @@ def fourier_features(x: Tensor, exponents: Sequence[int]) -> Tensor:
         Kingma et al. (2021), Variational Diffusion Models, section 5.2 and appendix C.
         https://arxiv.org/abs/2107.00630
     """
+    check_tensor("x", x)
+    check_integers("exponents", exponents, low=-8, high=16)
+    if x.ndim < 2:
+        raise InvalidArgumentError(f"`x` must be (batch, channels, ...), got shape {tuple(x.shape)}.")
     phases = [2.0**n * math.pi * x for n in exponents]
     return torch.cat([x, *(p.sin() for p in phases), *(p.cos() for p in phases)], dim=1)
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_callable, check_flag, check_integer, check_integers, check_number, expand
+from .._tensors import Scalar, check_callable, check_flag, check_integer, check_number, expand
 from ..errors import InvalidArgumentError
-from .sources import LARGEST_SEED, Noise
+from .sources import Noise, check_seeds
 
 _KEPT = 64
 
@@ -86,7 +86,7 @@ class BrownianPath(Noise):
             check_callable("clock", clock, "clock(times)")
         self._batched = not isinstance(seeds, Sequence | Tensor | np.ndarray) or not getattr(seeds, "ndim", 1)
         given = (seeds,) if self._batched else seeds
-        self.seeds = list(check_integers("seeds", given, low=0, high=LARGEST_SEED))
+        self.seeds = list(check_seeds(given))
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
         self._extra = 0  # draws that belong to no interval

@@ -121,9 +121,8 @@ class SampleNoise(Noise):
     block_elements = 1024
 
     def __init__(self, seeds: Sequence[int] | Tensor) -> None:
-        values = check_integers("seeds", seeds, low=0, high=LARGEST_SEED)
-        self._generators = [np.random.Generator(np.random.Philox(seed)) for seed in values]
-        self._block = torch.zeros((len(values), 0))  # (batch, draws, *event): what is drawn and not yet used
+        self._generators = [np.random.Generator(np.random.Philox(seed)) for seed in check_seeds(seeds)]
+        self._block = torch.zeros((len(self._generators), 0))  # (batch, draws, *event): what is drawn and not yet used
         self._used = 0
 
     def __len__(self) -> int:
@@ -183,7 +182,15 @@ def check_seed(name: str, seed: object) -> int:
         >>> check_seed("seed", 7)
         7
     """
-    return check_integer(name, seed, low=0, high=LARGEST_SEED)
+    value = check_integer(name, seed, low=0)
+    if value > LARGEST_SEED:
+        raise InvalidArgumentError(f"`{name}` must be below 2**64, got {shown(value)}.")
+    return value
+
+
+def check_seeds(seeds: object) -> tuple[int, ...]:
+    """Return one seed or more that torch takes, or say what is wrong with them."""
+    return tuple(check_seed(f"seeds[{i}]", seed) for i, seed in enumerate(check_integers("seeds", seeds, low=0)))
 
 
 def resolve(
@@ -209,7 +216,8 @@ def resolve(
     if seed is not None:
         return BatchNoise.seeded(check_seed("seed", seed), device)
     if seeds is not None:
-        if not isinstance(seeds, Sequence | np.ndarray | Tensor) or isinstance(seeds, str | bytes):
+        several = isinstance(seeds, Sequence | np.ndarray | Tensor) and not isinstance(seeds, str | bytes)
+        if not several or getattr(seeds, "ndim", 1) != 1:
             raise InvalidTypeError(
                 f"`seeds` must be a sequence of integers, one a sample, got {shown(seeds)}; one seed for all is "
                 f"`seed=`."

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._files import check_target, write_bytes
-from .._tensors import check_integer
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .._files import check_path, check_target, write_bytes
+from .._tensors import check_integer, check_kind, check_tensor
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_MOST_BINS = 100_000
 
 
 def bits_histogram(
@@ -45,9 +48,11 @@ def bits_histogram(
         'mean 3.2000 ± 0.1155'
     """
     values = _numbers("bits", bits, 1)
+    check_kind("title", title, str, "a string")
     count = len(values)
-    bins = min(max(math.ceil(math.sqrt(count)), 5), 50) if bins is None else check_integer("bins", bins, low=1)
-    target = None if path is None else check_target(path)
+    bins = min(max(math.ceil(math.sqrt(count)), 5), 50) if bins is None else bins
+    bins = check_integer("bins", bins, low=1, high=_MOST_BINS)
+    target = None if path is None else check_target(check_path("path", path))
     mean = float(values.mean())
     error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
     figure, axes = _new_figure()
@@ -93,6 +98,7 @@ def divergence_profile(
         (1, 'log-SNR, from data to noise')
     """
     x, y = _numbers("levels", levels, 1), _numbers("values", values, 2)
+    check_kind("title", title, str, "a string")
     if y.shape[1] != len(x):
         raise InvalidArgumentError(
             f"`values` must be (samples, {len(x)}), one column a level, got shape {tuple(y.shape)}."
@@ -100,9 +106,11 @@ def divergence_profile(
     steps = x.diff()
     if len(x) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
         raise InvalidArgumentError("`levels` must be two or more, strictly falling or rising.")
+    if names is not None:
+        check_kind("names", names, Sequence, f"{len(y)} strings")
     if names is not None and (isinstance(names, str) or len(names) != len(y)):
-        raise InvalidArgumentError(f"`names` must be {len(y)} strings, one a sample, got {names!r}.")
-    target = None if path is None else check_target(path)
+        raise InvalidArgumentError(f"`names` must be {len(y)} strings, one a sample, got {short(names)}.")
+    target = None if path is None else check_target(check_path("path", path))
     figure, axes = _new_figure()
     for i, curve in enumerate(y):
         axes.plot(x.numpy(), curve.numpy(), linewidth=1.2, label=None if names is None else str(names[i]))
@@ -118,6 +126,7 @@ def _numbers(name: str, values: Any, rank: int) -> Tensor:
         raise InvalidTypeError(
             f"`{name}` must be a floating-point tensor, got {getattr(values, 'dtype', type(values).__name__)}."
         )
+    check_tensor(name, values)
     if values.ndim != rank or not values.numel():
         raise InvalidArgumentError(f"`{name}` must have rank {rank} and entries, got shape {tuple(values.shape)}.")
     values = values.detach().to("cpu", torch.float64)

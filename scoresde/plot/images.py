@@ -5,20 +5,21 @@ from __future__ import annotations
 import io
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .._files import check_target, write_bytes
-from .._tensors import check_integer, check_number, check_state, row_finite
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .._files import check_path, check_target, write_bytes
+from .._tensors import MOST_DRAWS, check_integer, check_interval, check_state, row_finite
+from ..errors import InvalidArgumentError, NonFiniteError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 _SIDE = 32  # pixels that an event's shorter side gets at least
+_LARGEST_SCALE = 4096
 _GAP = 2  # pixels between events
 _GAP_GREY = 96
 
@@ -61,12 +62,13 @@ def image_grid(
         raise InvalidArgumentError(
             f"`x` must be images (batch, 1, h, w) or (batch, 3, h, w), at least one, got shape {tuple(x.shape)}."
         )
-    low, high = _range(data_range)
+    low, high = check_interval("data_range", data_range)
     count, channels, height, width = x.shape
-    columns = math.ceil(math.sqrt(count)) if columns is None else check_integer("columns", columns, low=1)
-    columns = min(columns, count)
-    scale = math.ceil(_SIDE / min(height, width)) if scale is None else check_integer("scale", scale, low=1)
-    target = None if path is None else check_target(path)
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    columns = min(check_integer("columns", columns, low=1, high=MOST_DRAWS), count)
+    scale = math.ceil(_SIDE / min(height, width)) if scale is None else scale
+    scale = check_integer("scale", scale, low=1, high=_LARGEST_SCALE)
+    target = None if path is None else check_target(check_path("path", path))
     x = x.detach()
     good = row_finite(x)
     if not bool(good.all()):
@@ -86,17 +88,6 @@ def image_grid(
         top, left = i // columns * tall, i % columns * wide
         canvas[:, top : top + tall - _GAP, left : left + wide - _GAP] = grey[i]
     return _save(_picture(canvas), target)
-
-
-def _range(data_range: Any) -> tuple[float, float]:
-    try:
-        low, high = data_range
-    except (TypeError, ValueError):
-        raise InvalidTypeError(f"`data_range` must be two numbers such as (-1, 1), got {data_range!r}.") from None
-    low, high = check_number("data_range[0]", low), check_number("data_range[1]", high)
-    if not low < high:
-        raise InvalidArgumentError(f"`data_range` must be two growing numbers such as (-1, 1), got {data_range!r}.")
-    return low, high
 
 
 def _picture(canvas: Tensor) -> Image:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._tensors import MOST_NUMBERS, check_integer, check_number
 from ..training import Recipe
 
 __all__ = ["EPOCHS", "LARGEST_DISTANCE", "WIDTH", "network", "scaled"]
@@ -41,6 +42,10 @@ def scaled(
         >>> recipe.steps, recipe.warmup, recipe.learning_rate, round(recipe.ema, 4)
         (22992, 144, 0.0008, 0.9965)
     """
+    steps = check_integer("steps", steps, low=1, high=MOST_NUMBERS)
+    warmup = check_integer("warmup", warmup, low=0, high=MOST_NUMBERS)
+    learning_rate = check_number("learning_rate", learning_rate, low=0.0, strict=True)
+    ema = check_number("ema", ema, low=0.0, high=1.0)
     return Recipe(
         **{"optimizer": "adam", "betas": (0.9, 0.999), "decay": "none"}
         | more

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._signatures import accepts
-from .._tensors import Scalar, check_kind, check_number, check_shape, expand, has_graph, output_problem
+from .._tensors import Scalar, check_choice, check_kind, check_number, check_shape, expand, has_graph, output_problem
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from ..sdes import AffineSDE, Estimate, Node
@@ -177,10 +177,8 @@ class ScoreModel(Score):
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
         if context is not None and not isinstance(context, Mapping):
             raise InvalidTypeError(f"`context` must be a mapping from names to values, got {type(context).__name__}.")
-        if prediction not in PREDICTIONS:
-            raise unknown("prediction", prediction, PREDICTIONS)
-        if input_scale not in ("x", "x/alpha"):
-            raise unknown("input_scale", input_scale, ("x", "x/alpha"))
+        check_choice("prediction", prediction, PREDICTIONS)
+        check_choice("input_scale", input_scale, ("x", "x/alpha"))
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
         time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import Scalar, expand, expm1
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import Scalar, check_choice, expand, expm1
+from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Estimate, Node
@@ -106,10 +106,8 @@ class Ancestral(Solver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.variance, str) or self.variance not in AMPLITUDES:
-            raise unknown("variance", self.variance, AMPLITUDES)
-        if self.condition not in ("score", "mean"):
-            raise unknown("condition", self.condition, ("score", "mean"))
+        check_choice("variance", self.variance, AMPLITUDES)
+        check_choice("condition", self.condition, ("score", "mean"))
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number
+from .._tensors import check_choice, check_integer, check_number
 from ..correctors import LangevinCorrector
-from ..errors import InvalidArgumentError, unknown
+from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import SDE, Node
@@ -80,8 +80,7 @@ class AnnealedLangevin(Solver):
         if self.epsilon is not None:
             check_number("epsilon", self.epsilon, low=0.0, strict=True)
         check_integer("moves", self.moves, low=1)
-        if not isinstance(self.convention, str) or self.convention not in CONVENTIONS:
-            raise unknown("convention", self.convention, CONVENTIONS)
+        check_choice("convention", self.convention, CONVENTIONS)
 
     @property
     def evaluations(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 
+from .._tensors import MOST_STEPS, check_flag, check_integer, check_kind
 from ..errors import InvalidArgumentError
 from .adams import Adams
 from .base import Solver
@@ -29,7 +30,11 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> tuple[Sol
         >>> choose(True, 10, ())
         (DPM3M(prediction='noise', variant='corrected', start_up='single', lower_order_final=False), 9)
     """
-    given = sorted(options)
+    check_flag("affine", affine)
+    if steps is not None:
+        check_integer("steps", steps, low=1, high=MOST_STEPS)
+    check_kind("options", options, (Mapping, Sequence, Set), "the names of options")
+    given = sorted(map(str, options))
     if given:
         raise InvalidArgumentError(f"method='auto' has no options; give {given[0]!r} with the name of a method.")
     if steps is None:

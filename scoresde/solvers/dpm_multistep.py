@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._phi import phi
-from .._tensors import combine
-from ..errors import unknown
+from .._tensors import check_choice, combine
 from ..processes import Process
 from ..sdes import Node
 from .dpm_singlestep import FORMS
@@ -66,8 +65,7 @@ class DPM2M(Multistep):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_prediction(self.prediction)
-        if self.form not in FORMS:
-            raise unknown("form", self.form, FORMS)
+        check_choice("form", self.form, FORMS)
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
@@ -127,8 +125,7 @@ class DPM3M(Multistep):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_prediction(self.prediction)
-        if self.variant not in ("corrected", "published"):
-            raise unknown("variant", self.variant, ("corrected", "published"))
+        check_choice("variant", self.variant, ("corrected", "published"))
 
     @property
     def ode_order(self) -> int:

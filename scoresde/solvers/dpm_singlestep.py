@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._tensors import check_number
-from ..errors import unknown
+from .._tensors import check_choice, check_number
 from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
 from .variants import variants
 
@@ -88,8 +87,7 @@ class DPM2S(ExponentialRungeKutta):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("r", self.r, low=0.0, high=1.0, strict=True)
-        if self.form not in FORMS:
-            raise unknown("form", self.form, FORMS)
+        check_choice("form", self.form, FORMS)
 
     @property
     def reference(self) -> str:
@@ -140,8 +138,7 @@ class DPM3S(ExponentialRungeKutta):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("r1", self.r1, low=0.0, high=2 / 3, strict=True)
-        if self.form not in FORMS:
-            raise unknown("form", self.form, FORMS)
+        check_choice("form", self.form, FORMS)
 
     @property
     def reference(self) -> str:

@@ -73,7 +73,8 @@ class EDM(Solver):
     def __post_init__(self) -> None:
         for name in ("s_churn", "s_min", "s_noise"):
             check_number(name, getattr(self, name), low=0.0)
-        if self.s_max != math.inf and not check_number("s_max", self.s_max) > self.s_min:
+        endless = isinstance(self.s_max, float) and self.s_max == math.inf
+        if not endless and not check_number("s_max", self.s_max) > self.s_min:
             raise InvalidArgumentError(f"`s_max` must be greater than s_min={self.s_min}, got {self.s_max}.")
         object.__setattr__(self, "a", check_positive("a", self.a, high=1.0))
 

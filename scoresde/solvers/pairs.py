@@ -10,8 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._tensors import weighted
-from ..errors import unknown
+from .._tensors import check_choice, weighted
 from ..processes import RHO, SNR, TIME, Coordinate, angle
 from .base import StepControl
 from .families.runge_kutta import RungeKutta, Tableau
@@ -39,8 +38,7 @@ class Pair(RungeKutta):
     adaptive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.form, str) or self.form not in FORMS:
-            raise unknown("form", self.form, FORMS)
+        check_choice("form", self.form, FORMS)
 
     @property
     def coordinate(self) -> Coordinate:  # type: ignore[override]

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .._tensors import check_choice
 from ..correctors import Corrector, LangevinCorrector
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -88,8 +89,7 @@ class PredictorCorrector(Solver):
                 f"`corrector` must be a corrector such as scoresde.LangevinCorrector() or its name, got "
                 f"{self.corrector!r}."
             )
-        if self.order not in ("cp", "pc"):
-            raise unknown("order", self.order, ("cp", "pc"))
+        check_choice("order", self.order, ("cp", "pc"))
 
     @property
     def evaluations(self) -> int:

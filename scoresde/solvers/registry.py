@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from .._tensors import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError, closest, unknown
 from .base import Solver
@@ -71,6 +72,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).corrector.snr
         0.1
     """
+    check_kind("options", options, Mapping, "a mapping of options by their names")
     if isinstance(method, Solver):
         if options:
             raise InvalidArgumentError(
@@ -88,7 +90,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
     given = dict(options)
     if "corrector" in _names(cls):
         given = _parts(given)
-    for name in given:
+    for name in map(str, given):
         if name not in _names(cls):
             own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
             close = " or ".join(map(repr, closest(name, [*own, *others])))
@@ -105,13 +107,11 @@ def _names(cls: type) -> list[str]:
 def _parts(options: dict[str, Any]) -> dict[str, Any]:
     """Turn the names of a predictor and a corrector into objects."""
     if isinstance(options.get("predictor"), str):
-        if options["predictor"] not in BY_NAME:
-            raise unknown("predictor", options["predictor"], BY_NAME)
+        check_choice("predictor", options["predictor"], BY_NAME)
         options["predictor"] = BY_NAME[options["predictor"]].load()()
     corrector = options.get("corrector", LangevinCorrector.name)
     if isinstance(corrector, str):
-        if corrector not in CORRECTORS:
-            raise unknown("corrector", corrector, CORRECTORS)
+        check_choice("corrector", corrector, CORRECTORS)
         own = {k: options.pop(k) for k in _names(CORRECTORS[corrector]) if k in options}
         missing = [
             f.name

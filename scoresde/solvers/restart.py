@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number
+from .._tensors import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
 from ..noise import Noise
@@ -81,14 +81,13 @@ class Restart(Solver):
     def __post_init__(self) -> None:
         try:
             found = tuple(Interval(*each) for each in self.intervals)
-        except TypeError as error:
-            raise InvalidTypeError(f"`intervals` must be a tuple of Interval, got {self.intervals!r}.") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidTypeError(f"`intervals` must be a tuple of Interval, got {shown(self.intervals)}.") from error
         for each in found:
-            check_number("low", each.low, low=0.0, strict=False)
-            if not each.low < check_number("high", each.high, low=0.0):
+            if not check_number("low", each.low, low=0.0) < check_number("high", each.high, low=0.0):
                 raise InvalidArgumentError(f"An interval must have low < high, got {each}.")
-            check_integer("times", each.times, low=1)
-            check_integer("steps", each.steps, low=1)
+            check_integer("times", each.times, low=1, high=MOST_LEVELS)
+            check_integer("steps", each.steps, low=1, high=MOST_LEVELS)
         object.__setattr__(self, "intervals", found)
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from .._phi import phi
-from .._tensors import Scalar, check_flag, check_integer, combine
-from ..errors import unknown
+from .._tensors import Scalar, check_choice, check_flag, check_integer, combine
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -69,8 +68,7 @@ class UniP(Multistep):
         super().__post_init__()
         check_integer("order", self.order, low=1, high=self.highest)
         check_prediction(self.prediction)
-        if self.variant not in VARIANTS:
-            raise unknown("variant", self.variant, VARIANTS)
+        check_choice("variant", self.variant, VARIANTS)
 
     @property
     def highest(self) -> int:

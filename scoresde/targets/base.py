@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_generator, check_integer, check_state, compute_dtype, expand
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._tensors import MOST_NUMBERS, check_generator, check_integer, check_state, compute_dtype, expand
+from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
+from ..sdes.base import check_sde
 from .exact import ExactScore
 
 
@@ -41,8 +42,7 @@ class Target(abc.ABC):
 
     def score(self, sde: AffineSDE) -> ExactScore:
         """The exact score function of this target diffused by an affine process."""
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+        check_sde(sde, affine=True)
         return ExactScore(self._estimate, sde, self.event_shape)
 
     def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
@@ -61,7 +61,7 @@ class Target(abc.ABC):
     ) -> Tensor:
         """Draw ``(n, *event_shape)`` from the data's law, or from the law at time ``t`` of ``sde``."""
         check_generator(generator)
-        x0 = self._draw(check_integer("n", n, low=0), generator)
+        x0 = self._draw(check_integer("n", n, low=0, high=MOST_NUMBERS), generator)
         if sde is None and t is None:
             return x0
         alpha, sigma = _kernel(sde, t)
@@ -72,4 +72,6 @@ class Target(abc.ABC):
 def _kernel(sde: AffineSDE | None, t: Any) -> tuple[Any, Any]:
     if (sde is None) != (t is None):
         raise InvalidArgumentError("Give both `sde` and `t`, or neither.")
+    if sde is not None:
+        check_sde(sde, affine=True)
     return (1.0, 0.0) if sde is None else (sde.alpha(t), sde.sigma(t))

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
+from .._tensors import check_number, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
+
+LARGEST_STD = 1e100  # whose square is a number
 
 
 class Components(NamedTuple):
@@ -86,6 +88,7 @@ def _checked(operator: Any, y: Any, noise: Any, size: int) -> tuple[Tensor, Tens
         raise InvalidTypeError(
             f"`operator` must be a real matrix (M, {size}) or have a method matrix(), got {type(operator).__name__}."
         )
+    check_tensor("operator", given)
     a = given.detach().to(torch.float64)
     if a.ndim != 2 or a.shape[1] != size or not bool(a.isfinite().all()):
         raise InvalidArgumentError(
@@ -93,6 +96,7 @@ def _checked(operator: Any, y: Any, noise: Any, size: int) -> tuple[Tensor, Tens
         )
     if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
         raise InvalidTypeError(f"`y` must be a floating-point tensor, got {type(y).__name__}; try torch.as_tensor(y).")
+    check_tensor("y", y)
     if y.numel() != len(a) or not bool(y.isfinite().all()):
         raise InvalidArgumentError(f"`y` must be {len(a)} finite numbers, got shape {tuple(y.shape)}.")
     return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a))
@@ -106,10 +110,11 @@ def noise_covariance(noise: Any, size: int) -> Tensor:
         tensor([[4.]], dtype=torch.float64)
     """
     if not isinstance(noise, Tensor) or noise.ndim == 0:
-        std = check_number("noise_std", noise, low=0.0)
+        std = check_number("noise_std", noise, low=0.0, high=LARGEST_STD)
         return std * std * torch.eye(size, dtype=torch.float64)
     if noise.is_complex():
         raise InvalidTypeError(f"`noise_std` must be real, got {noise.dtype}.")
+    check_tensor("noise_std", noise, kind="real")
     cov = noise.detach().to(torch.float64)
     if tuple(cov.shape) != (size, size):
         raise InvalidArgumentError(

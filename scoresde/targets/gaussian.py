@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_state
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import as_tensor, check_choice, check_integer, check_state
+from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import _kernel
 from .bayes import Components
@@ -35,7 +35,7 @@ class Gaussian(MixtureTarget):
     """
 
     def __init__(self, mean: Tensor, cov: Tensor | float | LowRank) -> None:
-        mean = torch.as_tensor(mean)
+        mean = as_tensor("mean", mean)
         if mean.ndim < 1 or not mean.dtype.is_floating_point:
             raise InvalidArgumentError(
                 f"`mean` must be a floating-point tensor of the event's shape, got {mean.dtype} {tuple(mean.shape)}."
@@ -77,8 +77,7 @@ class Gaussian(MixtureTarget):
         centred = flat - mean
         place = mean.reshape(data.shape[1:]).to(data.dtype)
         if isinstance(covariance, str):
-            if covariance not in ("dense", "diagonal"):
-                raise unknown("covariance", covariance, ("dense", "diagonal"))
+            check_choice("covariance", covariance, ("dense", "diagonal"))
             if covariance == "diagonal":
                 return cls(place, centred.square().mean(0).reshape(data.shape[1:]))
             return cls(place, centred.mT @ centred / len(flat))

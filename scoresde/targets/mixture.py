@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, check_state, compute_dtype
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import as_tensor, check_choice, check_integer, check_number, check_state, compute_dtype
+from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target
 from .bayes import Components, update
@@ -90,12 +90,12 @@ class GaussianMixture(MixtureTarget):
     def __init__(
         self, weights: Tensor, means: Tensor, covs: Tensor | None = None, *, scales: Tensor | float | None = None
     ) -> None:
-        means = torch.as_tensor(means)
+        means = as_tensor("means", means)
         if means.ndim < 2 or not means.dtype.is_floating_point:
             raise InvalidArgumentError(
                 f"`means` must be a floating-point tensor (K, *event), got {means.dtype} {tuple(means.shape)}."
             )
-        weights = torch.as_tensor(weights, dtype=torch.float64)
+        weights = as_tensor("weights", weights, torch.float64)
         if (
             tuple(weights.shape) != (len(means),)
             or bool((weights <= 0).any())
@@ -112,7 +112,7 @@ class GaussianMixture(MixtureTarget):
         self.log_weights = (weights / weights.sum()).log()
         lead = (len(means),)
         if scales is not None:
-            std = torch.as_tensor(scales, dtype=torch.float64)
+            std = as_tensor("scales", scales, torch.float64)
             if std.ndim > 1 and std.shape != means.shape:
                 raise InvalidArgumentError(
                     f"`scales` must have shape {lead} or {tuple(means.shape)}, or be a number, got {tuple(std.shape)}; "
@@ -149,8 +149,7 @@ class GaussianMixture(MixtureTarget):
             >>> GaussianMixture.fit(data, 2).means.mean(1).sort().values.round().tolist()
             [-9.0, 9.0]
         """
-        if not isinstance(covariance, str) or covariance not in _KINDS:
-            raise unknown("covariance", covariance, _KINDS)
+        check_choice("covariance", covariance, _KINDS)
         check_state("data", data)
         count = check_integer("components", components, low=1, high=len(data), hint=" (at most one a sample)")
         if not bool(torch.isfinite(data).all()):
@@ -175,7 +174,7 @@ class GaussianMixture(MixtureTarget):
         elif covariance == "diagonal":
             covs = covs.reshape(count, *data.shape[1:])
         means = torch.from_numpy(em.means_).reshape(count, *data.shape[1:]).to(data.dtype)
-        return cls(torch.from_numpy(em.weights_), means, covs)
+        return GaussianMixture(torch.from_numpy(em.weights_), means, covs)
 
     def _components(self, x: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor, Spectrum]:
         """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch,
@@ -313,7 +312,7 @@ class Empirical(GaussianMixture):
 
     def __init__(self, data: Tensor, bandwidth: float = 0.0) -> None:
         self.bandwidth = check_number("bandwidth", bandwidth, low=0.0)
-        data = torch.as_tensor(data)
+        data = as_tensor("data", data)
         if data.ndim < 2 or len(data) == 0:
             raise InvalidArgumentError(f"`data` must be (n, *event) with n >= 1, got shape {tuple(data.shape)}.")
         if not data.dtype.is_floating_point or not bool(torch.isfinite(data).all()):

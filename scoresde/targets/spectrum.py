@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
+from .._tensors import as_tensor, check_number, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 # Of eigenvalues, broadcasting against states.
@@ -35,7 +35,7 @@ class Spectrum(NamedTuple):
             raise InvalidTypeError(f"`{name}` must be a number or a real tensor, got {cov!r}.")
         given = cov.dtype if isinstance(cov, Tensor) and cov.dtype.is_floating_point else torch.float64
         resolution = torch.finfo(given).eps
-        cov = torch.as_tensor(cov, dtype=torch.float64)
+        cov = as_tensor(name, cov, torch.float64)
         size = math.prod(event_shape)
         if not bool(torch.isfinite(cov).all()):
             raise InvalidArgumentError(f"`{name}` must be finite.")
@@ -144,6 +144,7 @@ class LowRankSpectrum(NamedTuple):
         """From the factor."""
         if not isinstance(cov.factor, Tensor) or not cov.factor.dtype.is_floating_point:
             raise InvalidTypeError(f"The factor of `{name}` must be a real tensor (D, r), got {cov.factor!r}.")
+        check_tensor(f"{name}.factor", cov.factor)
         factor = cov.factor.to(torch.float64)
         size = math.prod(event_shape)
         if factor.ndim != 2 or len(factor) != size or factor.shape[1] > size or not bool(factor.isfinite().all()):

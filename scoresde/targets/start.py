@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._tensors import check_number
+from .._tensors import check_kind, check_number, check_state
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
 from .gaussian import Gaussian
@@ -74,6 +74,8 @@ class GaussianStart:
         if not isinstance(self.sde, AffineSDE):
             raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {self.sde!r}.")
         check_number("t", self.t, low=self.sde.t_min, high=self.sde.t_max)
+        for name in ("full", "warm"):
+            check_kind(name, getattr(self, name), Solved, "figures of a pilot")
 
     @property
     def saved(self) -> float:
@@ -82,6 +84,7 @@ class GaussianStart:
 
     def state(self, x: Tensor) -> Tensor:
         """The states at ``t``, given those at ``t_max``, shaped like ``x``."""
+        check_state("x", x)
         return self.gaussian.flow_map(x, self.sde, self.sde.t_max, self.t).to(x.dtype)
 
     def __repr__(self) -> str:

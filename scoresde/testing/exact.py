@@ -25,9 +25,24 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from .._tensors import check_integer, check_state
-from ..errors import InvalidArgumentError
+from .. import grids
+from .._tensors import (
+    MOST_DRAWS,
+    MOST_STEPS,
+    as_tensor,
+    check_callable,
+    check_integer,
+    check_integers,
+    check_kind,
+    check_number,
+    check_shape,
+    check_state,
+    check_tensor,
+    check_times,
+)
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
+from ..sdes.base import check_sde
 from ..targets import Gaussian, GaussianMixture
 from ..targets.spectrum import Spectrum
 
@@ -35,6 +50,7 @@ Draw = Callable[[int, Tensor], Tensor]  # (k, like) -> the k-th standard normal 
 Run = Callable[[tuple[int, ...], Draw], Tensor]  # (shape, draw) -> the final state, of that shape
 Weight = Callable[[Tensor], Tensor]  # times (n,) float64 -> amplitudes (n,)
 
+_MOST_POINTS = 1000  # of a quadrature
 _NEWTON_STEPS = 200  # a bracketed search; about ten are used
 
 
@@ -71,7 +87,10 @@ def mixture_flow_map(target: GaussianMixture, x: Tensor, sde: AffineSDE, s: floa
     References:
         Song et al. (2021), section 4.3 (the flow has the marginals of the SDE). https://arxiv.org/abs/2011.13456
     """
+    check_kind("target", target, GaussianMixture, "a scoresde.targets.GaussianMixture")
+    check_sde(sde, affine=True)
     check_state("x", x)
+    s, t = (check_number(name, time, low=sde.t_min, high=sde.t_max) for name, time in (("s", s), ("t", t)))
     if math.prod(target.event_shape) != 1:
         raise InvalidArgumentError(
             f"The flow map is known for mixtures with events of one element, got events {target.event_shape}; use "
@@ -154,10 +173,19 @@ def converge(error: Callable[[int], float], steps: Sequence[int]) -> Convergence
         >>> converge(lambda n: n**-2.0, [8, 16, 32]).slopes
         [2.0, 2.0]
     """
-    counts = tuple(check_integer(f"steps[{i}]", n, low=1) for i, n in enumerate(steps))
+    check_callable("error", error, "error(n)")
+    counts = check_integers("steps", steps, low=1, high=MOST_STEPS)
     if len(counts) < 2 or any(a >= b for a, b in itertools.pairwise(counts)):
         raise InvalidArgumentError(f"`steps` must be two growing numbers of steps or more, got {list(steps)}.")
-    return Convergence(counts, tuple(float(error(n)) for n in counts))
+    return Convergence(counts, tuple(_real("error(n)", error(n)) for n in counts))
+
+
+def _real(name: str, value: Any) -> float:
+    """A number, which may be infinite or NaN."""
+    given = as_tensor(name, value, torch.float64)
+    if given.numel() != 1:
+        raise InvalidTypeError(f"`{name}` must be a number, got shape {tuple(given.shape)}.")
+    return given.item()
 
 
 def slopes(errors: Sequence[float], steps: Sequence[int]) -> list[float]:
@@ -186,6 +214,9 @@ def order(errors: Sequence[float], steps: Sequence[int], last: int = 1) -> float
 
 
 def _check_lengths(errors: Sequence[float], steps: Sequence[int]) -> None:
+    distances, counts = check_times("errors", errors, "errors"), check_times("steps", steps, "numbers of steps")
+    if not bool((counts > 0).all()) or not bool((counts.diff() != 0).all()) or bool((distances < 0).any()):
+        raise InvalidArgumentError("`steps` must be different positive numbers, and `errors` must not be negative.")
     if len(errors) != len(steps) or len(errors) < 2:
         raise InvalidArgumentError(
             f"Give one error for each entry of `steps`, and two or more; got {len(errors)} and {len(steps)}."
@@ -261,8 +292,12 @@ def probe(
         >>> probe(run, (1,)).response.shape  # the prior's draw and four more
         torch.Size([5, 1, 1])
     """
+    check_callable("run", run, "run(shape, draw)")
+    event_shape = check_shape("event_shape", event_shape, rank=1)
+    if basis is not None:
+        check_tensor("basis", basis)
     size = math.prod(event_shape)
-    count = _count(run, event_shape) if draws is None else check_integer("draws", draws, low=0)
+    count = _count(run, event_shape) if draws is None else check_integer("draws", draws, low=0, high=MOST_DRAWS)
     full = basis is None
     columns = torch.eye(size, dtype=torch.float64) if basis is None else basis.to(torch.float64)
     if tuple(columns.shape) != (size, size):
@@ -278,7 +313,9 @@ def probe(
         z[1 + k * per_draw : 1 + (k + 1) * per_draw] = units
         return z.reshape(like.shape).to(like)
 
-    out = run((rows, *event_shape), draw).detach().reshape(rows, size).to(torch.float64)
+    end = run((rows, *event_shape), draw)
+    check_tensor("run(shape, draw)", end, (rows, *event_shape))
+    out = end.detach().reshape(rows, size).to(torch.float64)
     constant, moved = out[0], (out[1:] - out[0]).reshape(count, per_draw, size)
     if full:
         return AffineMap(constant, moved.mT.contiguous())
@@ -334,6 +371,10 @@ def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Ten
         >>> gaussian_state(target, scoresde.VESDE(sigma_min=1.0, sigma_max=9.0), 0.5, torch.ones(1, 1))
         tensor([[3.6056]])
     """
+    check_kind("target", target, Gaussian, "a scoresde.targets.Gaussian")
+    check_sde(sde, affine=True)
+    check_tensor("z", z, (-1, *target.event_shape))
+    t = check_number("t", t, low=sde.t_min, high=sde.t_max)
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     return alpha * target.mean.to(z) + target.spectrum.to(z).map(z, lambda v: (alpha**2 * v + sigma**2).sqrt())
 
@@ -401,13 +442,21 @@ def strong_error(
     References:
         Kloeden, Platen (1992), Numerical Solution of Stochastic Differential Equations, section 10.2.
     """
-    times = times.to(torch.float64)
+    check_kind("affine", affine, AffineMap, "what `probe` returns")
+    check_kind("target", target, Gaussian, "a scoresde.targets.Gaussian")
+    check_sde(sde, affine=True)
+    times = _grid(times, sde.t_min, sde.t_max)
+    stochasticity = check_number("stochasticity", stochasticity, low=0.0)
+    for each_weight in [weight] if weight is None or callable(weight) else weight:
+        if each_weight is not None:
+            check_callable("weight", each_weight, "weight(u)")
     each = 1 if weight is None or callable(weight) else len(weight)
     if len(affine.response) != 1 + each * (len(times) - 1):
         raise InvalidArgumentError(
             f"`affine` must have a draw for the start and {each} for each of the {len(times) - 1} steps, got "
             f"{len(affine.response)} draws."
         )
+    check_tensor("affine.response", affine.response, (-1, math.prod(target.event_shape), math.prod(target.event_shape)))
     if not isinstance(target.spectrum, Spectrum):
         raise InvalidArgumentError("`target` must have a covariance in full, not a LowRank one.")
     values = target.spectrum.values.reshape(-1)
@@ -427,10 +476,10 @@ def strong_error(
     level = _levels(sde, nodes.reshape(-1), values)
     exact = (carried(level) * stochasticity * level.g).reshape(*nodes.shape, -1)  # (steps, points, D)
     if weight is None or callable(weight):
-        shapes = [torch.ones_like(nodes) if weight is None else weight(nodes.reshape(-1)).reshape(nodes.shape)]
+        shapes = [_weighed(weight, nodes)]
     else:
         fraction = (nodes - times[:-1, None]) / times.diff()[:, None]
-        shapes = [each_weight(fraction) for each_weight in weight]
+        shapes = [_weighed(each_weight, fraction) for each_weight in weight]
     gains = turned[1:].diagonal(dim1=1, dim2=2)
     used = torch.zeros_like(exact)
     for j, shape in enumerate(shapes):
@@ -459,11 +508,25 @@ def _levels(sde: AffineSDE, times: Tensor, values: Tensor) -> _Level:
 
 def _quadrature(times: Tensor, points: int) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights of every step, ``(steps, points)``; weights are positive."""
-    unit, weights = np.polynomial.legendre.leggauss(check_integer("points", points, low=1))
+    unit, weights = np.polynomial.legendre.leggauss(check_integer("points", points, low=1, high=_MOST_POINTS))
     half = 0.5 * times.diff()
     middle = 0.5 * (times[1:] + times[:-1])
     nodes = middle[:, None] + half[:, None] * torch.as_tensor(unit, dtype=torch.float64)
     return nodes, half.abs()[:, None] * torch.as_tensor(weights, dtype=torch.float64)
+
+
+def _weighed(weight: Weight | None, u: Tensor) -> Tensor:
+    """The values of a weight."""
+    if weight is None:
+        return torch.ones_like(u)
+    value = weight(u.reshape(-1))
+    check_tensor("weight(u)", value, (u.numel(),))
+    return value.to(torch.float64).reshape(u.shape)
+
+
+def _grid(times: Any, low: float, high: float) -> Tensor:
+    """A grid as float64 times, checked."""
+    return grids.check_times(check_times("times", times), low, high, "times")
 
 
 def coarsen(draw: Draw, times: Tensor, factor: int, *, weight: Weight | None = None, first: int = 1) -> Draw:
@@ -485,10 +548,15 @@ def coarsen(draw: Draw, times: Tensor, factor: int, *, weight: Weight | None = N
         >>> coarse(0, torch.zeros(1, 1)), coarse(1, torch.zeros(1, 1))  # (1 + 2 + 3 + 4) / 2
         (tensor([[0.]]), tensor([[5.]]))
     """
+    check_callable("draw", draw, "draw(k, like)")
+    check_integer("first", first, low=0, high=MOST_DRAWS)
+    times = _grid(times, -math.inf, math.inf)
+    if weight is not None:
+        check_callable("weight", weight, "weight(u)")
     if (len(times) - 1) % check_integer("factor", factor, low=1):
         raise InvalidArgumentError(f"`factor` must divide the {len(times) - 1} steps of the fine grid, got {factor}.")
-    nodes, lengths = _quadrature(times.to(torch.float64), 16)
-    shape = torch.ones_like(nodes) if weight is None else weight(nodes.reshape(-1)).reshape(nodes.shape)
+    nodes, lengths = _quadrature(times, 16)
+    shape = _weighed(weight, nodes)
     energy = (lengths * shape**2).sum(1).reshape(-1, factor)
     mix = (energy / energy.sum(1, keepdim=True)).sqrt().tolist()
 

@@ -6,14 +6,18 @@ itself (the backward Kolmogorov recursion): Gauss-Hermite nodes for z, a cubic s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-from ..errors import InvalidArgumentError
+from .. import grids
+from .._tensors import check_callable, check_integer, check_kind, check_number, check_times
+from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE
+from ..sdes.base import check_sde
 from ..solvers import Multistep, Solver, make_solver
 from ..targets import GaussianMixture
 from .run import end_of
@@ -23,6 +27,8 @@ OBSERVABLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cosine": lambda x: np.cos(2 * x),
     "sigmoid": lambda x: 1 / (1 + np.exp(-4 * x)),
 }
+MOST_DRAWS_A_STEP = 8
+_MOST_KNOTS, _MOST_NODES, _MOST_STATES = 100_000, 300, 10_000_000
 REACH = 9.0  # standard deviations of the marginal law that the spline covers; beyond it lies 1e-18
 
 
@@ -53,9 +59,28 @@ def expectations_of_law(
         >>> round(float(expectations_of_law(target, scoresde.VPSDE(), 0.5)[0]), 6)  # E x^2
         1.0
     """
+    _check(target, sde, function)
+    t = check_number("t", t, low=sde.t_min, high=sde.t_max)
     z, w = np.polynomial.hermite_e.hermegauss(100)
     weights, means, stds = components(target, sde, t)
-    return sum(p * (w / w.sum()) @ function(m + s * z) for p, m, s in zip(weights, means, stds, strict=True))
+    return sum(p * (w / w.sum()) @ _observed(function, m + s * z) for p, m, s in zip(weights, means, stds, strict=True))
+
+
+def _check(target: object, sde: object, function: object) -> None:
+    """Refuse what has no expectations."""
+    check_kind("target", target, GaussianMixture, "a scoresde.targets.GaussianMixture")
+    check_sde(sde, affine=True)
+    check_callable("function", function, "function(x)")
+    if math.prod(target.event_shape) != 1:  # type: ignore[attr-defined]
+        raise InvalidArgumentError("`target` must have events of one number, along which the spline is.")
+
+
+def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """The observables at some places, checked."""
+    values = function(x)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.shape[:1] != x.shape:
+        raise InvalidTypeError(f"`function` must return an array ({len(x)}, observables), got {short(values)}.")
+    return values
 
 
 def _draws(values: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
@@ -97,7 +122,14 @@ def expectations(
         >>> round(float(expectations(target, sde, times, "ancestral", points=101)[0]), 2)  # E x^2, exactly 1
         0.95
     """
-    score, solver = score_fn or target.score(sde), make_solver(method, options)
+    _check(target, sde, function)
+    draws = check_integer("draws", draws, low=1, high=MOST_DRAWS_A_STEP)
+    points = check_integer("points", points, low=4, high=_MOST_KNOTS)
+    nodes = check_integer("nodes", nodes, low=1, high=_MOST_NODES)
+    if nodes**draws * points > _MOST_STATES:
+        raise InvalidArgumentError(f"`points` * `nodes` ** `draws` must be at most {_MOST_STATES} states; take fewer.")
+    times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
+    score, solver = target.score(sde) if score_fn is None else score_fn, make_solver(method, options)
     if isinstance(solver, Multistep) and solver.memory > 1:
         raise InvalidArgumentError(
             f"method={solver.name!r} remembers steps, and the recursion makes each from the start; see weak_order on a "
@@ -115,7 +147,7 @@ def expectations(
 
     ends = times.tolist()
     x = knots(ends[-1])
-    later = CubicSpline(x, function(x))
+    later = CubicSpline(x, _observed(function, x))
     for start, stop in zip(ends[-2::-1], ends[:0:-1], strict=True):
         low, high = x[0], x[-1]
         x = knots(start)

@@ -10,9 +10,19 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._tensors import check_integer
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import (
+    MOST_STEPS,
+    check_choice,
+    check_integer,
+    check_integers,
+    check_kind,
+    check_number,
+    check_tensor,
+    check_times,
+)
+from ..errors import InvalidArgumentError
 from ..sdes import VPSDE, AffineSDE
+from ..sdes.base import check_sde
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian, GaussianMixture
 from .exact import (
@@ -26,7 +36,7 @@ from .exact import (
     probe,
     strong_error,
 )
-from .kolmogorov import expectations, expectations_of_law
+from .kolmogorov import MOST_DRAWS_A_STEP, expectations, expectations_of_law
 from .run import end_of, run
 
 _F64 = torch.float64
@@ -43,7 +53,10 @@ def _gaussian() -> Gaussian:
 
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
-    return sde.t_max if t_start is None else t_start, sde.t_min if t_end is None else t_end
+    check_sde(sde, affine=True)
+    ends = {"t_start": sde.t_max if t_start is None else t_start, "t_end": sde.t_min if t_end is None else t_end}
+    first, last = (check_number(name, t, low=sde.t_min, high=sde.t_max) for name, t in ends.items())
+    return first, last
 
 
 def _times(sde: AffineSDE, grid: str, interval: tuple[float, float], steps: int) -> Tensor:
@@ -113,7 +126,7 @@ def _stochasticity(solver: Solver, given: float | None) -> float:
     own = getattr(solver, "eta", getattr(solver, "tau", solver.default_stochasticity))
     if callable(own):
         raise InvalidArgumentError("`tau` must be a number: the exact solution is known for those.")
-    return float(own if given is None else given)
+    return check_number("stochasticity", own if given is None else given, low=0.0)
 
 
 def weak_order(
@@ -148,7 +161,9 @@ def weak_order(
     process = VPSDE() if sde is None else sde
     interval = _interval(process, t_start, t_end)
     solver = make_solver(method, options)
+    check_integer("draws", draws, low=1, high=MOST_DRAWS_A_STEP)
     _stochasticity(solver, stochasticity)
+    t_end = interval[1]
 
     def gaussian_error(n: int) -> float:
         target, solve = _started(solver, process, _times(process, grid, interval, n), stochasticity)
@@ -162,8 +177,7 @@ def weak_order(
         return float(((got - expectations_of_law(_mixture(), process, t_end)) ** 2).sum() ** 0.5)
 
     problems = {"gaussian": gaussian_error, "mixture": mixture_error}
-    if problem not in problems:
-        raise unknown("problem", problem, problems)
+    check_choice("problem", problem, problems)
     return converge(problems[problem], steps)
 
 
@@ -197,15 +211,17 @@ def strong_order(
     interval = _interval(process, t_start, t_end)
     solver = make_solver(method, options)
     eta = _stochasticity(solver, stochasticity)
+    t_end = interval[1]
+    fractions = check_times("cells", cells, "fractions").tolist()
 
     def error(n: int) -> float:
         times = _times(process, grid, interval, n)
         target, solve = _started(solver, process, times, stochasticity)
         affine = probe(solve, (1,))
         ends = times
-        if cells:
+        if fractions:
             lam = process.log_snr(times)
-            parts = [process.time(lam[:-1] + c * lam.diff()) for c in cells]
+            parts = [process.time(lam[:-1] + c * lam.diff()) for c in fractions]
             ends = torch.cat([torch.stack([times[:-1], *parts], dim=1).flatten(), times[-1:]])
         centre = float(process.alpha(t_end)) * target.mean
         options = {"weight": weight, "stochasticity": eta}
@@ -245,6 +261,9 @@ def work_precision(
         True
     """
     solver = make_solver(method, options)
+    check_kind("target", target, (Gaussian, GaussianMixture), "a Gaussian or a GaussianMixture of scoresde.targets")
+    check_sde(sde, affine=True)
+    budgets = check_integers("budgets", budgets, low=1, high=MOST_STEPS)
     if solver.adaptive:
         raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; it has no error for a budget.")
     if solver.stochastic:
@@ -256,9 +275,11 @@ def work_precision(
         if not isinstance(target, Gaussian):
             raise InvalidArgumentError("`exact` is missing: only a Gaussian target knows where its flow ends.")
         exact = target.flow_map(x, sde, sde.t_max, sde.t_min)
+    check_tensor("x", x, (-1, *target.event_shape))
+    check_tensor("exact", exact, x.shape)
     errors = {}
     for budget in budgets:
-        steps = (check_integer("budgets", budget, low=1) - solver.extra_evaluations) // max(1, solver.evaluations)
+        steps = (budget - solver.extra_evaluations) // max(1, solver.evaluations)
         if steps < 1:
             continue
         got = run(solver, sde, target.score(sde), x, _times(sde, grid, (sde.t_max, sde.t_min), steps))

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._tensors import check_state, check_times, compute_dtype
+from .._arguments import check_events
+from .._tensors import check_callable, check_number, check_state, check_times, compute_dtype
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..integrate import Solution, integrate
 from ..noise import CallableNoise, Noise
 from ..processes import GeneralReverse, Network, ReverseProcess
+from ..scores import as_score
 from ..sdes import SDE
+from ..sdes.base import check_sde
 from ..solvers import Solver, make_solver
 
 
@@ -35,12 +38,19 @@ def run(
         raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; given times are for fixed steps.")
     if solver.stochastic and noise is None:
         raise InvalidArgumentError(f"method={solver.name!r} draws noise; pass `noise`.")
+    check_sde(sde)
+    score = as_score(score_fn)
     check_state("x", x)
+    check_events(score, x)
+    if noise is not None and not isinstance(noise, Noise):
+        check_callable("noise", noise, "noise(k, like)")
+    if stochasticity is not None:
+        check_number("stochasticity", stochasticity, low=0.0)
     times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
-    network = Network(score_fn, copies=solver.keeps_estimates)
+    network = Network(score, copies=solver.keeps_estimates)
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
-    source = noise if isinstance(noise, Noise) else CallableNoise(noise or _none)
+    source = noise if isinstance(noise, Noise) else CallableNoise(_none if noise is None else noise)
     state = x.to(compute_dtype(x.dtype))
     with torch.no_grad():
         solution = integrate(process, solver, FixedGrid(solver.visit(sde, times)), state, source)

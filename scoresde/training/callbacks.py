@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._tensors import MOST_DRAWS, check_integer, check_interval, check_kind, check_shape
 from ..likelihood import variational_bound
+from ..likelihood.bounds.prior import read
+from ..noise import check_seed
 from ..plot import image_grid
 from ..scores import Clip
 from ..sdes import AffineSDE
@@ -45,6 +48,16 @@ class Samples:
     data_range: tuple[float, float] = (-1.0, 1.0)
     seed: int = 0
     clip: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_shape("event_shape", self.event_shape, rank=1)
+        check_integer("num", self.num, low=1, high=MOST_DRAWS)
+        check_kind("sde", self.sde, (AffineSDE, type(None)), "an affine process, or None")
+        check_kind("sampler", self.sampler, Mapping, "a mapping of arguments of scoresde.solve")
+        check_interval("data_range", self.data_range)
+        check_seed("seed", self.seed)
+        if self.clip is not None:
+            check_interval("clip", self.clip)
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         model = progress.model if self.sde is None else progress.model.on(self.sde)
@@ -87,6 +100,12 @@ class Bound:
     sde: AffineSDE | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        read(self.x, self.levels, self.data_range)
+        check_kind("sde", self.sde, (AffineSDE, type(None)), "an affine process, or None")
+        check_seed("seed", self.seed)
+        check_kind("options", self.options, Mapping, "a mapping of arguments of scoresde.variational_bound")
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         model = progress.model if self.sde is None else progress.model.on(self.sde)

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
+from .._files import check_path
+from .._tensors import check_device, check_integer, check_kind
 from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
 from ..nets import Classifier
 from ..zoo.classifier import FILE, save_classifier
 from . import parallel
-from .data import Batches, Source
+from .data import Batches, Source, check_source
 from .recipe import Recipe
 from .seeds import WEIGHTS, seed_of
 from .stream import Stateless
@@ -68,6 +70,12 @@ def train_classifier(
         >>> classifier.log_prob(vp, 3)(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.1)).shape
         torch.Size([2])
     """
+    check_source(source)
+    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
+    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments")
+    check_integer("seed", seed, low=0)
+    device = check_device(device)
+    folder = None if folder is None else check_path("folder", folder)
     if source.classes is None:
         raise InvalidArgumentError(f"`data` must have labels to train a classifier, {source.name} have none.")
     rank, world = parallel.rank_and_world()

@@ -19,9 +19,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .._files import check_path
 from .._samples import image, opened, pictures
-from .._tensors import check_integer, check_number
-from ..errors import InvalidArgumentError, NonFiniteError, unknown
+from .._tensors import (
+    MOST_DRAWS,
+    check_dense,
+    check_flag,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+    check_tensor,
+    shown,
+)
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
 from .seeds import DATA, ROWS, STATISTICS, generator_of
@@ -86,17 +97,24 @@ class Arrays:
     def __init__(
         self, values: Tensor, labels: Tensor | None = None, *, levels: int | None = None, name: str = "arrays"
     ) -> None:
+        check_kind("values", values, Tensor, "a tensor (samples, *event)")
+        check_dense("values", values)
+        check_kind("name", name, str, "a string")
         if values.ndim < 2 or not values.numel():
             raise InvalidArgumentError(f"`data` must be (samples, *event), not empty, got shape {tuple(values.shape)}.")
         if values.is_complex() or values.dtype == torch.bool:
             raise InvalidArgumentError(f"`data` must be integers or floating point, got {values.dtype}.")
+        check_tensor("values", values, kind="real")
         self.levels = _levels(values, levels)
         if labels is not None:
+            check_kind("labels", labels, Tensor, f"integers ({len(values)},), one a sample")
+            check_dense("labels", labels)
             if labels.shape != (len(values),) or labels.is_floating_point() or labels.dtype == torch.bool:
                 raise InvalidArgumentError(
                     f"`labels` must be integers ({len(values)},), one a sample, got {labels.dtype} "
                     f"{tuple(labels.shape)}."
                 )
+            check_tensor("labels", labels, kind="integer")
             labels = labels.long()
             if int(labels.min()) < 0:
                 raise InvalidArgumentError(f"`labels` must be 0 or more, got {int(labels.min())}.")
@@ -115,6 +133,7 @@ class Arrays:
         return len(self.values)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        check_rows(indices, len(self))
         return self.values[indices], None if self.labels is None else self.labels[indices]
 
     def fingerprint(self) -> str:
@@ -123,6 +142,22 @@ class Arrays:
             if part is not None:
                 digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def check_rows(indices: Any, count: int) -> None:
+    """Refuse what are no rows of ``count``."""
+    check_tensor("indices", indices, (-1,), kind="integer")
+    if not bool(((indices >= 0) & (indices < count)).all()):
+        raise InvalidArgumentError(f"`indices` must be 0 … {count - 1}, got {indices.tolist()[:5]}.")
+
+
+def check_source(source: Any) -> None:
+    """Refuse what is no `Source`."""
+    needed = ("name", "event_shape", "levels", "classes", "extent", "rows", "fingerprint", "__len__")
+    if isinstance(source, type) or not all(hasattr(source, name) for name in needed):
+        raise InvalidTypeError(
+            f"`source` must be a scoresde.training.Source, such as read('digits') or Arrays(x), got {shown(source)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -209,8 +244,8 @@ class Folder:
     extent = (0.0, 255.0)
 
     def __init__(self, path: str | Path, *, size: int | None = None) -> None:
-        folder = Path(path)
-        self.size = None if size is None else check_integer("size", size, low=1)
+        folder = check_path("path", path)
+        self.size = None if size is None else check_integer("size", size, low=1, high=_LARGEST_SIDE)
         hint = "; give size= to resize them"
         self.paths, self.event_shape = pictures(folder, deep=True, size=self.size, hint=hint)
         kinds = sorted({p.relative_to(folder).parts[:-1] for p in self.paths})
@@ -224,6 +259,7 @@ class Folder:
         return len(self.paths)
 
     def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        check_rows(indices, len(self))
         values = torch.stack([image(self.paths[i], self.size) for i in indices.tolist()])
         return values, None if self._labels is None else self._labels[indices]
 
@@ -233,6 +269,7 @@ class Folder:
 
 
 _LABELS = ("label", "labels", "y")
+_LARGEST_SIDE = 1 << 16  # pixels
 
 
 def _file(path: Path, levels: int | None) -> Arrays:
@@ -306,10 +343,11 @@ def read(data: str, *, levels: int | None = None, size: int | None = None, root:
         ...
         scoresde.errors.InvalidArgumentError: `data` 'missing.npz' is no file, no folder and none of digits, ...
     """
-    name, _, rest = data.partition(":")
+    path = check_path("data", data)
+    name, _, rest = str(data).partition(":")
+    root = str(check_path("root", root))
     if name in READERS:
         return READERS[name](rest, levels, root)
-    path = Path(data)
     if path.is_dir():
         return Folder(path, size=size)
     return _file(path, levels)
@@ -355,12 +393,17 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     dequantise: bool = True
 
     def __post_init__(self) -> None:
-        check_integer("size", self.size, low=1)
+        check_source(self.source)
+        check_integer("size", self.size, low=1, high=MOST_DRAWS)
         check_integer("seed", self.seed, low=0)
         check_number("label_dropout", self.label_dropout, low=0.0, high=1.0)
+        check_integer("world", self.world, low=1, high=MOST_DRAWS)
+        check_integer("rank", self.rank, low=0, high=self.world - 1)
+        for name, flag in (("flip", self.flip), ("dequantise", self.dequantise)):
+            check_flag(name, flag)
         for name, span in (("data_range", self.data_range), ("value_range", self.value_range)):
-            if span is not None and not (len(span) == 2 and span[0] < span[1]):
-                raise InvalidArgumentError(f"`{name}` must be (low, high) with low < high, got {span}.")
+            if span is not None:
+                check_interval(name, span)
         if self.data_range is None and (self.source.levels is not None or self.value_range is not None):
             raise InvalidArgumentError("`data_range` must be given for grey levels, such as (-1.0, 1.0).")
         span = self.value_range or self.data_range
@@ -376,6 +419,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def indices(self, step: int) -> Tensor:
         """The rows of a step."""
+        check_integer("step", step, low=0)
         count = len(self.source)
         first = (step * self.world + self.rank) * self.size
         last = first + self.size
@@ -411,7 +455,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     def std(self, samples: int = 4096) -> float:
         """The standard deviation of the data in the network's units, of the first rows."""
-        rows = torch.arange(min(samples, len(self.source)))
+        rows = torch.arange(min(check_integer("samples", samples, low=2), len(self.source)))
         return float(self._scaled(self.source.rows(rows)[0], generator_of(self.seed, STATISTICS)).std())
 
     def settings(self) -> dict[str, Any]:

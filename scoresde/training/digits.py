@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._tensors import check_callable, check_flag, check_generator, check_kind, check_tensor
 from ..errors import InvalidArgumentError
 from ..losses import NoiseLevels, edm
 from ..nets import build
+from ..noise import check_seed
 from ..zoo import Config, Labels, Pretrained, save
 from .recipe import Recipe
 from .stream import Piece
@@ -60,6 +62,7 @@ def digits_split(seed: int = 0) -> DigitsSplit:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("The digits come with scikit-learn: pip install 'scoresde[train]'.") from error
+    check_seed("seed", seed)
     images, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     v = torch.from_numpy(images).long().reshape(-1, 1, 8, 8)[order]
@@ -76,6 +79,8 @@ def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
         >>> ((x + 1) / 2 * 17).floor()
         tensor([ 0., 16.])
     """
+    check_tensor("v", v, kind="real")
+    check_generator(generator, device=v.device)
     return -1 + 2 * (v + torch.rand(v.shape, generator=generator, device=v.device)) / 17
 
 
@@ -111,6 +116,11 @@ def fit(
         False
     """
 
+    check_kind("net", net, nn.Module, "a torch.nn.Module")
+    check_callable("draw", draw, "draw(batch_size, generator)")
+    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
+    check_kind("generator", generator, torch.Generator, "a torch.Generator")
+
     def stream(first: int, stop: int) -> Iterator[Piece]:
         dropout: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         for _ in range(first, stop):
@@ -140,7 +150,10 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
         >>> train_digits(recipe=Recipe(steps=1, batch_size=4), progress=False).event_shape
         (1, 8, 8)
     """
-    generator = torch.Generator().manual_seed(seed)
+    check_flag("progress", progress)
+    generator = torch.Generator().manual_seed(check_seed("seed", seed))
+    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
+    check_kind("command", command, str, "a string")
     split = digits_split()
     null = DIGITS_NET["labels"]
 
@@ -176,6 +189,10 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of ``python -m scoresde.training``."""
+    if arguments is not None:
+        check_kind("arguments", arguments, (list, tuple), "a list of words")
+        for i, word in enumerate(arguments):
+            check_kind(f"arguments[{i}]", word, str, "a string")
     parser = argparse.ArgumentParser(prog="python -m scoresde.training", description="Train the reference network.")
     parser.add_argument("data", choices=["digits"], help="what to train on")
     parser.add_argument("--out", type=Path, required=True, help="directory to write the model to")

@@ -12,7 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_integer
+from .._files import check_path
+from .._tensors import (
+    check_callable,
+    check_choice,
+    check_device,
+    check_flag,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_number,
+)
 from ..discrete import Chain
 from ..errors import InvalidArgumentError
 from ..likelihood import Bound, bits_per_dim, dequantize
@@ -22,7 +32,7 @@ from ..sdes import EDMSDE, AffineSDE
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
 from .callbacks import Samples
-from .data import Batches, Source, Unlabelled
+from .data import Batches, Source, Unlabelled, check_source
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
 from .stream import Stateless
@@ -79,8 +89,25 @@ class Preset:
     dequantise: bool = True
     grey_loss: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("summary", "paper"):
+            check_kind(name, getattr(self, name), str, "a string")
+        check_callable("loss", self.loss, "loss(model, x0, generator, **context)")
+        check_kind("recipe", self.recipe, Recipe, "a scoresde.training.Recipe")
+        for name, call in (("process", "process()"), ("bound", "bound(model, x, seed=0)")):
+            if getattr(self, name) is not None:
+                check_callable(name, getattr(self, name), call)
+        check_choice("architecture", self.architecture, ARCHITECTURES)
+        check_kind("kwargs", self.kwargs, Mapping, "a mapping of arguments")
+        check_interval("data_range", self.data_range)
+        check_number("label_dropout", self.label_dropout, low=0.0, high=1.0)
+        check_kind("sampler", self.sampler, Sampler, "a scoresde.zoo.Sampler")
+        for name in ("flip", "labelled", "dequantise", "grey_loss"):
+            check_flag(name, getattr(self, name))
+
     def arguments(self, source: Source) -> dict[str, Any]:
         """The arguments of the network for some data."""
+        check_source(source)
         taken = inspect.signature(ARCHITECTURES[self.architecture]).parameters
         known: dict[str, Any] = {"event_shape": list(source.event_shape), "labels": source.classes or 1}
         return {name: value for name, value in known.items() if name in taken} | dict(self.kwargs)
@@ -93,6 +120,8 @@ class Preset:
             >>> scoresde.presets.PRESETS["edm"].model(read("digits"), 0.6).event_shape
             (1, 8, 8)
         """
+        check_source(source)
+        check_integer("seed", seed, low=0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, WEIGHTS))
             net = self._network(source)
@@ -140,6 +169,8 @@ class Preset:
             >>> preset.bits(model, digits_split().test_images[:2], levels=17, draws=4).shape
             torch.Size([2])
         """
+        check_kind("model", model, ScoreModel, "a scoresde.ScoreModel")
+        check_integer("seed", seed, low=0)
         if self.bound is None:
             raise InvalidArgumentError("This preset has no bound of its own; take scoresde.variational_bound.")
         if not self.dequantise:
@@ -150,6 +181,7 @@ class Preset:
 
     def source(self, source: Source) -> Source:
         """The data as its networks see them: without labels, if it is not told them."""
+        check_source(source)
         return source if self.labelled else Unlabelled(source)
 
     def told(self, source: Source) -> str:
@@ -160,6 +192,7 @@ class Preset:
             >>> scoresde.presets.PRESETS["ddpm"].told(read("digits")).partition("; ")[2]
             'grey v = 0 ... 16 mapped by x = -1 + 2 (v + 1/2) / 17'
         """
+        check_source(source)
         if source.levels is None:
             return source.name
         (low, high), noise = self.data_range, "u" if self.dequantise else "1/2"
@@ -169,6 +202,7 @@ class Preset:
 
     def loss_on(self, source: Source) -> Callable[..., Tensor]:
         """The loss for some data."""
+        check_source(source)
         if not self.grey_loss:
             return self.loss
         return functools.partial(self.loss, levels=source.levels, data_range=self.data_range)
@@ -219,7 +253,12 @@ def train(
         >>> train(small, read("digits"), progress=False).config.sampler.method
         'rho_heun'
     """
+    check_kind("preset", preset, Preset, "a scoresde.training.Preset")
+    check_source(source)
     check_integer("sample_every", sample_every, low=0)
+    check_kind("command", command, str, "a string")
+    device = check_device(device)
+    folder = None if folder is None else check_path("folder", folder)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     shares = world * recipe.accumulate
     if recipe.batch_size % shares:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .._tensors import check_flag, check_integer, check_number
-from ..errors import InvalidArgumentError, unknown
+from .._tensors import check_choice, check_flag, check_integer, check_kind, check_number, shown
+from ..errors import InvalidArgumentError, InvalidTypeError
 
 __all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]
 
@@ -23,6 +23,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "none": lambda share: 1.0,
 }
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+_MOST = 1 << 40  # steps, samples
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
@@ -82,20 +83,20 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        check_integer("steps", self.steps, low=1)
-        check_integer("batch_size", self.batch_size, low=1)
-        check_integer("warmup", self.warmup, low=0)
-        check_integer("accumulate", self.accumulate, low=1)
+        check_integer("steps", self.steps, low=1, high=_MOST)
+        check_integer("batch_size", self.batch_size, low=1, high=_MOST)
+        check_integer("warmup", self.warmup, low=0, high=_MOST)
+        check_integer("accumulate", self.accumulate, low=1, high=_MOST)
         check_number("learning_rate", self.learning_rate, low=0.0, strict=True)
         check_number("process_rate", self.process_rate, low=0.0)
         check_number("weight_decay", self.weight_decay, low=0.0)
         check_number("ema", self.ema, low=0.0, high=1.0)
         if self.ema_power is not None:
             check_number("ema_power", self.ema_power, low=0.0)
-        if not isinstance(self.clip, int | float) or not self.clip > 0:
-            raise InvalidArgumentError(f"`clip` must be positive, or math.inf for none, got {self.clip!r}.")
+        if isinstance(self.clip, bool) or not isinstance(self.clip, int | float) or not self.clip > 0:
+            raise InvalidArgumentError(f"`clip` must be positive, or math.inf for none, got {shown(self.clip)}.")
         if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
-            raise InvalidArgumentError(f"`betas` must be two numbers, got {self.betas!r}.")
+            raise InvalidArgumentError(f"`betas` must be two numbers, got {shown(self.betas)}.")
         for i, beta in enumerate(self.betas):
             check_number(f"betas[{i}]", beta, low=0.0, high=math.nextafter(1.0, 0.0))
         check_flag("compile", self.compile)
@@ -104,25 +105,33 @@ class Recipe:
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("precision", self.precision, PRECISIONS),
         ):
-            if value not in known:
-                raise unknown(name, value, known)
+            check_choice(name, value, known)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
+        check_integer("step", step, low=0, high=self.steps)
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return self.learning_rate * warm * DECAYS[self.decay](step / self.steps)
 
     def ema_at(self, n: int) -> float:
         """The decay of the n-th average, counted from 1 (the first one is the weights themselves)."""
+        check_integer("n", n, low=1)
         return self.ema if self.ema_power is None else min(self.ema, (1 - 1 / n) ** (self.ema_power + 1))
 
     def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser of parameters, or of groups of them."""
         kind: Any = OPTIMIZERS[self.optimizer]
-        return kind(parameters, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        given = list(parameters) if isinstance(parameters, Iterable) and not isinstance(parameters, str | bytes) else []
+        if not given or not all(isinstance(p, Tensor | dict) for p in given):
+            raise InvalidTypeError(
+                f"`parameters` must be those of a module, or groups of them, got {shown(parameters)}."
+            )
+        return kind(given, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 
     def average_of(self, module: nn.Module) -> AveragedModel:
         """The average of a module's weights, torch's own."""
+
+        check_kind("module", module, nn.Module, "a torch.nn.Module")
 
         @torch.no_grad()
         def update(averaged: Any, current: Any, count: Tensor | int) -> None:

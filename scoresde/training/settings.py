@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from ..errors import InvalidArgumentError
+from .._files import check_path
+from .._tensors import check_callable, check_kind, shown
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..losses import Times
 from ..sdes import AffineSDE
 from ..zoo.processes import modules_of
@@ -42,6 +45,21 @@ def _process(sde: AffineSDE) -> dict[str, Any]:
     nodes = [sde.node(sde.t_min + share * (sde.t_max - sde.t_min)) for share in _SHARES]
     schedule = [[described(float(f"{value:.6g}")) for value in (node.alpha, node.lam)] for node in nodes]
     return {"process": _ADDRESS.sub("", repr(sde)), "schedule": schedule}
+
+
+def check_arguments(loss: Any, stream: Any, recipe: Any, folder: Any, settings: Any, callbacks: Any) -> None:
+    """Refuse what a trainer cannot train with."""
+    check_callable("loss", loss, "loss(model, x0, generator, **context)")
+    check_callable("stream", stream, "stream(first, stop), such as scoresde.training.Stateless(batches)")
+    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
+    if folder is not None:
+        check_path("folder", folder)
+    if settings is not None:
+        check_kind("settings", settings, Mapping, "a mapping of JSON values")
+    check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
+    for i, every in enumerate(callbacks):
+        if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
+            raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
 
 
 def check_size(stream: Any, recipe: Recipe, world: int) -> None:

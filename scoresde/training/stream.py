@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .._tensors import check_device, check_integer, check_kind
 from .data import Batches
 from .seeds import DROPOUT, LOSS, generator_of, seed_of
 
@@ -28,6 +29,8 @@ class Piece(NamedTuple):
     generator: torch.Generator
     dropout: int | None
 
+
+_MOST_WORKERS = 1024
 
 # Pieces `first` to `stop` - 1 of a run.
 Stream = Callable[[int, int], Iterator[Piece]]
@@ -53,6 +56,11 @@ class Stateless:
     batches: Batches
     device: torch.device | str = "cpu"
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_kind("batches", self.batches, Batches, "a scoresde.training.Batches")
+        check_integer("workers", self.workers, low=0, high=_MOST_WORKERS)
+        check_device(self.device)
 
     def __call__(self, first: int, stop: int) -> Iterator[Piece]:
         seed, rank = self.batches.seed, self.batches.rank

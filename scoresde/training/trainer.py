@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._tensors import check_integer
+from .._tensors import check_flag, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
 from . import checkpoint, parallel
 from .log import Log
 from .recipe import PRECISIONS, Recipe
-from .settings import check_size, conventions, remembering
+from .settings import check_arguments, check_size, conventions, remembering
 from .stream import Piece, Stream, described
 
 __all__ = ["Every", "Progress", "Trainer"]
@@ -104,6 +104,10 @@ class Trainer:
         progress: bool = True,
         stop: Callable[[], bool] | None = None,
     ) -> None:
+        check_arguments(loss, stream, recipe, folder, settings, callbacks)
+        flags = {"tensorboard": tensorboard, "progress": progress, **({} if resume is None else {"resume": resume})}
+        for name, flag in flags.items():
+            check_flag(name, flag)
         for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
             check_integer(name, value, low=1)
         for i, every in enumerate(callbacks):

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from .. import _registries
 from .._registries import Registry
-from .._tensors import check_kind
+from .._tensors import check_choice, check_kind
 from ..discrete import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..nets import MonotoneGamma
 from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 
@@ -131,8 +131,7 @@ def _value(value: Any) -> Any:
 
 def _made(config: Mapping[str, Any], registry: Mapping[str, Callable[..., Any]], more: Mapping[str, Any]) -> Any:
     name, arguments = config["name"], config["arguments"]
-    if not isinstance(name, str) or name not in registry:
-        raise unknown("name", name, registry)
+    check_choice("name", name, registry)
     if not isinstance(arguments, Mapping):
         raise InvalidTypeError(f"`arguments` must be an object, got {type(arguments).__name__}.")
     known = inspect.signature(registry[name]).parameters.keys() - set(more)

@@ -187,7 +187,10 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
     if not isinstance(path_or_name, str | os.PathLike):
         raise InvalidTypeError(f"`path_or_name` must be a name or a path, got {type(path_or_name).__name__}.")
-    name = os.fspath(path_or_name)
+    try:
+        name = os.fspath(path_or_name)
+    except (TypeError, ValueError) as error:
+        raise InvalidTypeError(f"`path_or_name` must be a name or a path: {error}.") from None
     if isinstance(path_or_name, str) and name in names():
         return SHIPPED / name
     path = Path(name)

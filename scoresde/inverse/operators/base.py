@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import check_shape, compute_dtype
+from ..._tensors import check_shape, check_tensor, compute_dtype
 from ...errors import InvalidArgumentError, InvalidTypeError
 
 _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own
@@ -158,6 +158,7 @@ def check_matrix(name: str, value: Any) -> Tensor:
     """A finite real matrix as float64, or say what is wrong with it."""
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must be a floating-point matrix, got {value!r}; try torch.as_tensor(…).")
+    check_tensor(name, value)
     if value.ndim != 2 or not bool(value.isfinite().all()):
         raise InvalidArgumentError(f"`{name}` must be a finite matrix, got shape {tuple(value.shape)}.")
     return value.detach().to(torch.float64)
@@ -174,6 +175,7 @@ def check_image(name: str, event_shape: Any) -> tuple[int, ...]:
 def _checked(name: str, x: Any, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(x).__name__}.")
+    check_tensor(name, x)
     if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape:
         raise InvalidArgumentError(
             f"`{name}` must be (batch, {', '.join(map(str, shape))}), got shape {tuple(x.shape)}."

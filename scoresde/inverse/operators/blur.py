@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer, check_number
-from ...errors import InvalidArgumentError, unknown
+from ..._tensors import check_choice, check_integer, check_number
+from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator, check_image, check_matrix
 from .separable import gaussian_profile
 
@@ -41,8 +41,7 @@ class Blur(LinearOperator):
             raise InvalidArgumentError(
                 f"`kernel` must have odd sides, at most those of the image {shape[-2:]}, got {(high, wide)}."
             )
-        if border not in _BORDERS:
-            raise unknown("border", border, _BORDERS)
+        check_choice("border", border, _BORDERS)
         self.border = border
         placed = torch.zeros(shape[-2:], dtype=torch.float64)
         placed[:high, :wide] = self.kernel
@@ -93,6 +92,9 @@ def gaussian_kernel(std: float, *, radius: int | None = None) -> Tensor:
     return profile[:, None] * profile
 
 
+_LONGEST = 1 << 14  # pixels
+
+
 def motion_kernel(length: int, angle: float = 0.0) -> Tensor:
     """A straight line of ``length`` pixels (odd) through the centre, of sum one, float64.
 
@@ -106,7 +108,7 @@ def motion_kernel(length: int, angle: float = 0.0) -> Tensor:
                 [0.3333, 0.3333, 0.3333],
                 [0.0000, 0.0000, 0.0000]], dtype=torch.float64)
     """
-    side = check_integer("length", length, low=1)
+    side = check_integer("length", length, low=1, high=_LONGEST)
     if side % 2 == 0:
         raise InvalidArgumentError(f"`length` must be odd, so that the line has a centre, got {side}.")
     turn = math.radians(check_number("angle", angle))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_shape
+from ..._tensors import check_dense, check_shape
 from ...errors import InvalidArgumentError, InvalidTypeError
 from .base import SVD, LinearOperator
 
@@ -29,7 +29,8 @@ class Mask(LinearOperator):
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise InvalidTypeError(f"`mask` must be a boolean tensor, True where measured, got {got}; try mask.bool().")
-        shape = check_shape("event_shape", tuple(mask.shape if event_shape is None else event_shape), rank=1)
+        check_dense("mask", mask)
+        shape = check_shape("event_shape", mask.shape if event_shape is None else event_shape, rank=1)
         try:
             self.mask = mask.detach().cpu().expand(shape).contiguous()
         except RuntimeError as error:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer, check_shape
+from ..._tensors import MOST_LEVELS, check_integer, check_shape
 from ...errors import InvalidArgumentError
-from ...noise import BatchNoise
+from ...noise import BatchNoise, check_seed
 from .base import SVD, LinearOperator, check_matrix, dense_svd
 
 
@@ -36,8 +36,8 @@ class Matrix(LinearOperator):
         self._matrix = check_matrix("matrix", matrix)
         rows, columns = self._matrix.shape
         super().__init__(
-            (columns,) if event_shape is None else tuple(event_shape),
-            (rows,) if measurement_shape is None else tuple(measurement_shape),
+            (columns,) if event_shape is None else check_shape("event_shape", event_shape, rank=1),
+            (rows,) if measurement_shape is None else check_shape("measurement_shape", measurement_shape, rank=1),
         )
         for name, shape, size in (
             ("event_shape", self.event_shape, columns),
@@ -71,6 +71,7 @@ def random_projection(event_shape: Sequence[int], rows: int, *, seed: int = 0) -
         torch.Size([2, 3])
     """
     shape = check_shape("event_shape", event_shape, rank=1)
-    count = check_integer("rows", rows, low=1)
+    count = check_integer("rows", rows, low=1, high=MOST_LEVELS)
+    check_seed("seed", seed)
     like = torch.empty(count, math.prod(shape), dtype=torch.float64)
     return Matrix(BatchNoise.seeded(seed, like.device).normal(like) / math.sqrt(count), shape)

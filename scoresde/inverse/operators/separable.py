@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer, check_number
+from ..._tensors import check_integer, check_positive
 from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator, check_image, check_matrix, full_right
 
@@ -112,6 +112,9 @@ def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None 
     return Separable(shape, toeplitz(shape[-2]), toeplitz(shape[-1]))
 
 
+_LARGEST_RADIUS = 1 << 14  # pixels
+
+
 def gaussian_profile(std: float, radius: int | None = None) -> Tensor:
     """A Gaussian on ``2 radius + 1`` pixels, of sum one, float64.
 
@@ -119,8 +122,8 @@ def gaussian_profile(std: float, radius: int | None = None) -> Tensor:
         >>> round(float(gaussian_profile(1.0).sum()), 6)
         1.0
     """
-    width = check_number("std", std, low=0.0, strict=True)
-    reach = check_integer("radius", math.ceil(3 * width) if radius is None else radius, low=0)
+    width = check_positive("std", std, high=_LARGEST_RADIUS / 3)
+    reach = check_integer("radius", math.ceil(3 * width) if radius is None else radius, low=0, high=_LARGEST_RADIUS)
     place = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (place / width) ** 2)
     return kernel / kernel.sum()

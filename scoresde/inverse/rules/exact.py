@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..._tensors import check_kind
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...sdes import AffineSDE
 from ...targets import ExactScore, Gaussian, GaussianMixture
@@ -41,6 +42,7 @@ class Exact(Rule):
     def __post_init__(self) -> None:
         if not isinstance(self.target, Gaussian | GaussianMixture):
             raise InvalidTypeError(f"`target` must be a targets.Gaussian or GaussianMixture, got {self.target!r}.")
+        check_kind("scores", self.scores, (tuple, type(None)), "what `ready` makes")
 
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
         """See `Rule.ready`."""

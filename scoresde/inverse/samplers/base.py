@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer, expand
+from ..._tensors import MOST_LEVELS, MOST_STEPS, check_integer, check_kind, expand
 from ...noise import Noise
 from ...sdes import Node
 from ...solvers import Solver
@@ -39,6 +39,10 @@ class InverseSolver(Solver):
     gradients: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_kind("measurement", self.measurement, Measurement, "a scoresde.inverse.Measurement")
+        check_kind("tally", self.tally, Tally, "a Tally")
 
     @property
     def products(self) -> int:
@@ -87,5 +91,5 @@ def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
 
 def check_detours(jump: Any, repeats: Any) -> None:
     """Refuse what is no number of steps or repeats."""
-    check_integer("jump", jump, low=1)
-    check_integer("repeats", repeats, low=1)
+    check_integer("jump", jump, low=1, high=MOST_STEPS)
+    check_integer("repeats", repeats, low=1, high=MOST_LEVELS)

@@ -59,6 +59,7 @@ class DDNMPlus(InverseSolver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_detours(self.jump, self.repeats)
         self.operator.svd  # noqa: B018 - refuses an operator without one
 

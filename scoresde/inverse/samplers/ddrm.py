@@ -65,6 +65,7 @@ class DDRM(InverseSolver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("eta", self.eta, low=0.0, high=1.0)
         check_number("eta_b", self.eta_b, low=0.0, high=1.0)
         self.operator.svd  # noqa: B018 - refuses an operator without one

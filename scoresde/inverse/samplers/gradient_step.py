@@ -62,6 +62,7 @@ class DPSStep(InverseSolver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("zeta", self.zeta, low=0.0)
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
@@ -115,6 +116,7 @@ class MCG(InverseSolver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("zeta", self.zeta, low=0.0)
         self.operator.svd  # noqa: B018 - refuses an operator without one
 

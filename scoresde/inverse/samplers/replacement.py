@@ -69,6 +69,7 @@ class Replacement(InverseSolver):
     reference: ClassVar[str] = "Song et al. (2021), appendix I.2-I.3; Lugmayr et al. (2022)"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.predictor, Solver):
             raise InvalidTypeError(
                 f"`predictor` must be a solver such as scoresde.solvers.Ancestral(), got {self.predictor!r}."

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ... import grids
-from ..._tensors import check_integer, check_number, expand
+from ..._tensors import MOST_LEVELS, check_integer, check_number, expand
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Process
@@ -76,12 +76,13 @@ class SplitGibbs(InverseSolver):
     reference: ClassVar[str] = "Xu, Chi (2024), algorithm 1"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("rho_max", self.rho_max, low=0.0, strict=True)
         if self.rho_min is not None and not 0.0 < check_number("rho_min", self.rho_min) <= self.rho_max:
             raise InvalidArgumentError(f"`rho_min` must be in (0, rho_max={self.rho_max:g}], got {self.rho_min!r}.")
-        check_integer("sweeps", self.sweeps, low=1)
+        check_integer("sweeps", self.sweeps, low=1, high=MOST_LEVELS)
         check_integer("hold", self.hold, low=0, high=self.sweeps)
-        check_integer("descent", self.descent, low=1)
+        check_integer("descent", self.descent, low=1, high=MOST_LEVELS)
         solver = self.solver
         if not isinstance(solver, Solver) or not solver.stochastic or solver.adaptive or solver.batch_coupled:
             raise InvalidArgumentError(

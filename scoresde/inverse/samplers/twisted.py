@@ -82,6 +82,7 @@ class TwistedSMC(InverseSolver):
     extra_evaluations: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.twist, Rule):
             raise InvalidTypeError(f"`twist` must be a rule such as PiGDM(), got {self.twist!r}.")
         if type(self.twist).log_likelihood is Rule.log_likelihood:

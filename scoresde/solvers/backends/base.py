@@ -16,8 +16,8 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from ..._tensors import row_finite, where
-from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError, unknown
+from ..._tensors import check_choice, row_finite, where
+from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from ...noise import Noise
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
 from ...sdes import Node
@@ -62,8 +62,7 @@ class ODEBackend(Backend):
     open_end: ClassVar[bool] = False  # nothing is evaluated at the end of a step
 
     def __post_init__(self) -> None:
-        if not isinstance(self.clock, str) or self.clock not in CLOCKS:
-            raise unknown("clock", self.clock, CLOCKS)
+        check_choice("clock", self.clock, CLOCKS)
 
     @property
     def affine(self) -> bool:

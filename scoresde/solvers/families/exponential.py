@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..._phi import phi
-from ..._tensors import Scalar, combine, exp, expm1, number, weighted
-from ...errors import unknown
+from ..._tensors import Scalar, check_choice, combine, exp, expm1, number, weighted
 from ...processes import Process
 from ...sdes import Estimate, Node
 
@@ -169,5 +168,4 @@ def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
 
 def check_prediction(prediction: Any) -> None:
     """Refuse anything but the two."""
-    if prediction not in PREDICTIONS:
-        raise unknown("prediction", prediction, PREDICTIONS)
+    check_choice("prediction", prediction, PREDICTIONS)

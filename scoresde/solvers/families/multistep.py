@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..._tensors import check_flag, combine
-from ...errors import unknown
+from ..._tensors import check_choice, check_flag, combine
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import Estimate, Node
@@ -37,8 +36,7 @@ class Multistep(Solver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.start_up not in START_UPS:
-            raise unknown("start_up", self.start_up, START_UPS)
+        check_choice("start_up", self.start_up, START_UPS)
         check_flag("lower_order_final", self.lower_order_final)
 
     @property
