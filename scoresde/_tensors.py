@@ -76,8 +76,17 @@ def constants(*values: Tensor) -> list[Array]:
         >>> constants(torch.zeros(1), torch.ones(1, requires_grad=True))[0]
         tensor([0.])
     """
-    graph = torch.is_grad_enabled() and any(v.requires_grad for v in values)
-    return list(values) if graph else list(on_host(*values))
+    return list(values) if has_graph(*values) else list(on_host(*values))
+
+
+def has_graph(*values: Scalar) -> bool:
+    """Whether a gradient of one of the values is recorded.
+
+    Example:
+        >>> has_graph(0.5, torch.zeros(1)), has_graph(torch.zeros(1, requires_grad=True))
+        (False, True)
+    """
+    return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)
 
 
 def number(value: Scalar) -> Scalar:
@@ -376,7 +385,7 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
     pairs = [(w, v) for w, v in zip(weights, values, strict=True) if isinstance(w, Tensor) or w]
     out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
     if isinstance(gain, Tensor) and pairs:
-        return torch.addcmul(out, expand(gain, x), weighted(pairs))
+        return torch.addcmul(out, expand(gain, x), _total(pairs))
     for w, v in pairs:
         if isinstance(w, Tensor):
             out = torch.addcmul(out, expand(times(gain, w), v), v)
@@ -391,8 +400,18 @@ def times(a: Scalar, b: Scalar) -> Scalar:
 
 
 def weighted(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
-    r""":math:`\sum_j w_j v_j`."""
-    (w, v), *others = pairs
-    if len(others) == 0:
-        return v if not isinstance(w, Tensor) and w == 1.0 else v * expand(w, v)
-    return combine(w, v, 1.0, *zip(*others, strict=True))
+    r""":math:`\sum_j w_j v_j`, a new tensor even where it is one of the values.
+
+    Example:
+        >>> value = torch.ones(1, 2)
+        >>> weighted([(1.0, value), (0.0, value)]) is value
+        False
+    """
+    total = _total(pairs)
+    return total.clone() if total is pairs[0][1] else total
+
+
+def _total(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
+    r""":math:`\sum_j w_j v_j`; the first value itself where nothing is added to it."""
+    weights, values = zip(*pairs, strict=True)
+    return combine(weights[0], values[0], 1.0, weights[1:], values[1:])

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ._signatures import accepts, offers_estimates
-from ._tensors import check_state, compute_dtype, expand, output_problem, row_times
+from ._tensors import check_state, compute_dtype, expand, has_graph, output_problem, row_times
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from .sdes import AffineSDE, Estimate, Node
 from .sdes.base import times_of
+from .sdes.records import copied, network_parts
 
 ScoreFn = Callable[..., Any]
 Estimator = Callable[..., Estimate]
@@ -62,16 +63,20 @@ class Wrapper(abc.ABC):
         known."""
         return None if self.sde is None else self._estimate
 
-    def ask(self, score_fn: ScoreFn, x: Tensor, node: Node, context: Mapping[str, Any]) -> Estimate:
-        """The estimate of one of the score functions, from its score where it does not offer one."""
+    def ask(
+        self, score_fn: ScoreFn, x: Tensor, node: Node, context: Mapping[str, Any], *, keep: bool = False
+    ) -> Estimate:
+        """The estimate of one of the score functions, from its score where it does not offer one; to ``keep`` while
+        others are evaluated, which may overwrite the same memory, it is copied."""
         if self.sde is not None and offers_estimates(score_fn):
-            return score_fn.estimate(x, node, **context)  # type: ignore[attr-defined]
+            estimate: Estimate = score_fn.estimate(x, node, **context)  # type: ignore[attr-defined]
+            return copied(estimate, network_parts(score_fn)) if keep else estimate
         alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
         score = score_fn(x, row_times(node.t, x), **context)
         problem = output_problem(score, x)
         if problem is not None:
             raise ScoreFnError(f"The score function {problem}.")
-        noise = -sigma * score
+        noise = -sigma * (score.clone() if has_graph(alpha, sigma) else score)
         return Estimate(data=(x - sigma * noise) / alpha, noise=noise)
 
     def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:

@@ -288,7 +288,7 @@ class _Probe:
             if not isinstance(out, Tensor) or out.shape != part.shape:
                 got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
                 raise ScoreFnError(f"The score function must return shape {tuple(part.shape)}, like x, got {got}.")
-            parts.append(out)
+            parts.append(out.clone())  # the next call may overwrite it
         return torch.cat(parts).to(x.dtype)
 
 

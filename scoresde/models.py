@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ._signatures import accepts
-from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, output_problem
+from ._tensors import Scalar, check_number, check_shape, check_state, compute_dtype, expand, has_graph, output_problem
 from .discrete import Chain
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from .sdes import AffineSDE, Estimate, Node, NormalPrior
@@ -72,6 +72,8 @@ PREDICTIONS: dict[str, Prediction] = {
     "flow": _flow,
     "edm": _edm,
 }
+# The part of an estimate that is the network's own output, which its next call may overwrite.
+NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
 
 # What a network is told of the time: a function of a node with (batch,) tensors.
@@ -127,6 +129,8 @@ class ScoreModel:
     Attributes:
         native: the process that the network is meant for; `on` serves others.
         variance_name: the argument ``variance``; the method of that name gives the numbers.
+        network_parts: the parts of an `Estimate` that are the network's own output. The network may write all of its
+            outputs to the same memory, as a CUDA graph does: solvers copy what they keep.
 
     Shapes:
         x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
@@ -202,6 +206,7 @@ class ScoreModel:
             self.event_shape = check_shape("event_shape", event_shape, rank=1)
         self._read_time = _reader(time_input, chain)
         self._estimate = PREDICTIONS[prediction]
+        self.network_parts = NETWORK_PARTS.get(prediction, ())
         self.variance_name = variance
         self._share = None if variance is None else VARIANCES[variance]
         self.has_variance = variance is not None
@@ -331,7 +336,7 @@ class ScoreModel:
         if problem is not None:
             hint = " with the channels doubled for the variance" if self.has_variance else ""
             raise ScoreFnError(f"The network {problem}{hint}.")
-        return out.to(x.dtype)
+        return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
 
     def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
         check_state("x", x)
@@ -346,12 +351,12 @@ class ScoreModel:
     def noise(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The noise prediction :math:`\hat\varepsilon = -\sigma s`."""
         state, node = self._at(x, t)
-        return self.estimate(state, node, **context).noise.to(x.dtype)
+        return self.estimate(state, node, **context).noise.to(x.dtype, copy=True)
 
     def data(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The data prediction :math:`\hat x = E[x_0|x_t]` (Tweedie's formula)."""
         state, node = self._at(x, t)
-        return self.estimate(state, node, **context).data.to(x.dtype)
+        return self.estimate(state, node, **context).data.to(x.dtype, copy=True)
 
     def v(self, x: Tensor, t: Any, **context: Any) -> Tensor:
         r"""The v prediction :math:`\alpha\hat\varepsilon - \sigma\hat x`."""

@@ -178,7 +178,8 @@ def solve(
         )
         if start is not None and start.t != sde.t_max:
             state = start.state(state)
-        network = Network(score_fn, context_of(context, score_fn, len(state), state.device))
+        copies = solver.keeps_estimates or differentiable
+        network = Network(score_fn, context_of(context, score_fn, len(state), state.device), copies=copies)
         saved = _save_at(save_at, sde, times)
         nodes = torch.zeros(0, dtype=torch.float64)
         if not solver.adaptive and not solver.own_steps:

@@ -19,10 +19,16 @@ class Corrector(abc.ABC):
     Attributes:
         name: what ``corrector=`` of ``pc`` calls it.
         moves: moves a call; ``evaluations``: score evaluations a call.
+        keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.Solver`.
     """
 
     name: ClassVar[str] = "own"
     moves: int = 1
+
+    @property
+    def keeps_estimates(self) -> bool:
+        """True, unless a corrector says otherwise."""
+        return True
 
     @property
     def evaluations(self) -> int:

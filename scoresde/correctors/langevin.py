@@ -64,6 +64,7 @@ class LangevinCorrector(Corrector):
     """
 
     snr: float = 0.16
+    keeps_estimates: ClassVar[bool] = False
     moves: int = 1
     rule: str = "sigma"
     chain: int | None = None

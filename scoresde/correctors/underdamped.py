@@ -48,6 +48,7 @@ class UnderdampedCorrector(Corrector):
     friction: float = 1.0
 
     name: ClassVar[str] = "underdamped"
+    keeps_estimates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number("snr", self.snr, low=0.0, strict=True)

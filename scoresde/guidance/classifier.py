@@ -117,14 +117,13 @@ class ClassifierGuidance(Shifted):
     needs_process = False
 
     def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
-        below = self._base(x, node, context)
         given, t = taken(self.function, context), row_times(node.t, x)
 
         def value(y: Tensor) -> tuple[Any, None]:
             return self.function(y.clone(), t.clone(), **{k: usable(v) for k, v in given.items()}), None
 
         slope, _, values = gradient_of(value, x, self.name)
-        return below, slope, values
+        return self._base(x, node, context), slope, values
 
 
 def classifier_guidance(

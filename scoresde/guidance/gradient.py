@@ -75,9 +75,10 @@ def _has_others(value: Tensor, y: Tensor) -> bool:
 
 def _blocked(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, value: Tensor, name: str) -> str:
     """Why there is no gradient: asked again elsewhere, the value tells."""
+    value = value.detach().clone()
     with torch.no_grad():
         moved = function(x.detach() + 0.1)[0]
-    if torch.equal(moved, value.detach()):
+    if torch.equal(moved, value):
         return f"`{name}` does not depend on x, so it guides nothing; leave the guidance out, or set scale=0."
     return (
         f"`{name}` depends on x, but its gradient is blocked (torch.no_grad, .detach() or .numpy() in it, or in what "

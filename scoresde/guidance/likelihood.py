@@ -12,6 +12,7 @@ from .._tensors import check_flag, expand
 from .._wrappers import ScoreFn
 from ..errors import ScoreFnError
 from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.records import copied
 from .classifier import Shifted, Split, moved, taken
 from .gradient import gradient_of, usable
 
@@ -46,6 +47,7 @@ class LikelihoodGuidance(Shifted):
 
     def _refuse_blocked(self, estimate: Estimate, x: Tensor, node: Node, context: dict[str, Any]) -> None:
         """Refuse a score function whose output changes with x, but not for autograd."""
+        estimate = copied(estimate)
         with torch.no_grad():
             elsewhere = self._base(x + 0.1, node, context).estimate
         for here, there in zip(estimate, elsewhere, strict=True):

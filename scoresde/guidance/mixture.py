@@ -49,10 +49,12 @@ class Mixture(Wrapper):
 
     def _estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         t = row_times(node.t, x)
-        logs = [log_prob(x, t.clone()) for log_prob in self.log_probs]
-        for value in logs:
+        logs = []
+        for log_prob in self.log_probs:
+            value = log_prob(x, t.clone())
             check_values(value, x, "log_probs")
-        logits = torch.stack([v.to(torch.float64) for v in logs], dim=1)
+            logs.append(value.to(torch.float64, copy=True))
+        logits = torch.stack(logs, dim=1)
         shares = (logits + torch.tensor(self.weights, dtype=torch.float64).log().to(x.device)).softmax(1)
         estimates = ask_together(self.ask, self.score_fns, x, node, [{}] * len(self.score_fns))
         base = estimates[0]

@@ -122,7 +122,7 @@ class Tall(Wrapper):
     def _by_covariances(
         self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any], known: _Precisions
     ) -> Estimate:
-        base = self.ask(self.score_fns[1], x, node, {})
+        base = self.ask(self.score_fns[1], x, node, {}, keep=True)
         alpha2, sigma2 = (_square(v, x) for v in (node.alpha, node.sigma))
         one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)
         factor = torch.linalg.cholesky(known.total.to(x.device) * sigma2 + one * alpha2)  # (1 or batch, D, D)
@@ -134,7 +134,7 @@ class Tall(Wrapper):
         return base._replace(data=base.data + off[0].to(x.dtype), noise=base.noise + off[1].to(x.dtype))
 
     def _by_jacobians(self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any]) -> Estimate:
-        base, wide = self._with_jacobian(x, lambda y: [self.ask(self.score_fns[1], y, node, {})])
+        base, wide = self._with_jacobian(x, lambda y: [self.ask(self.score_fns[1], y, node, {}, keep=True)])
         total = (1 - _count(observed)) * wide[0]
         weighted = [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
         widest = total.new_full((len(x),), torch.inf)

@@ -15,7 +15,7 @@ from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
 from .conditional import Conditional
 
-Ask = Callable[[ScoreFn, Tensor, Node, Mapping[str, Any]], Estimate]
+Ask = Callable[..., Estimate]  # of `Wrapper.ask`
 
 
 class _Question(NamedTuple):
@@ -56,11 +56,12 @@ def ask_together(
     answers: dict[int, Estimate] = {}
     for group in groups:
         if len(group) == 1:
-            answers[group[0]] = ask(score_fns[group[0]], x, node, contexts[group[0]])
+            answers[group[0]] = ask(score_fns[group[0]], x, node, contexts[group[0]], keep=group is not groups[-1])
             continue
         count, asked = len(group), [questions[i] for i in group]
         context = {k: _joined([q.context[k] for q in asked], x) for k in asked[0].context}
-        whole = ask(asked[0].root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), context)
+        nodes = Node(*(repeated(v, count) for v in node))
+        whole = ask(asked[0].root, torch.cat([x] * count), nodes, context, keep=group is not groups[-1])
         answers.update(zip(group, _cut(whole, count), strict=True))
     return [answers[i] for i in range(len(questions))]
 

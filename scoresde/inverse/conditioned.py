@@ -69,7 +69,7 @@ class Conditioned:
 
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
         """The conditional `Estimate` at a node; what solvers call."""
-        network = Network(self.score_fns[0], context)
+        network = Network(self.score_fns[0], context, copies=False)  # a rule sees one evaluation
         known = look(network.estimate, x, node, self.tally, self.rule.gradients)
         data = self.rule.apply(known, self.measurement, self.measurement.of(x))
         alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)

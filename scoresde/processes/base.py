@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, number
+from .._tensors import Scalar, has_graph, number
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from .network import Network
@@ -35,14 +35,17 @@ class Process(abc.ABC):
 
     @abc.abstractmethod
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        """dx/dt without its noise, shaped like ``x``; multiply by a signed dt."""
+        """dx/dt without its noise, a new tensor shaped like ``x``; multiply by a signed dt."""
 
     @abc.abstractmethod
     def diffusion(self, x: Tensor, node: Node) -> Any:
         """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
-        r""":math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known."""
+        r""":math:`\hat x` and :math:`\hat\varepsilon`, where alpha, sigma and a network are known.
+
+        Where `Solver.keeps_estimates` is False, the next evaluation may overwrite them, and a score as well.
+        """
         raise InvalidArgumentError(f"{type(self).__name__} has no estimate of the data; take a method of its drift.")
 
     def score(self, x: Tensor, node: Node) -> Tensor:
@@ -147,7 +150,7 @@ def node_list(sde: SDE, times: Tensor) -> list[Node]:
     """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule or the grid itself
     (then t, too) has a gradient."""
     nodes = sde.nodes(times)
-    if torch.is_grad_enabled() and any(v.requires_grad for v in nodes):
+    if has_graph(*nodes):
         clock = times.unbind() if times.requires_grad else times.tolist()
         return [Node(*row) for row in zip(clock, *(v.unbind() for v in nodes[1:]), strict=True)]
     return [Node(*row) for row in zip(times.tolist(), *(v.tolist() for v in nodes[1:]), strict=True)]

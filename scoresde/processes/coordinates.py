@@ -28,6 +28,7 @@ class Coordinate:
         lam: :math:`\lambda = \ln(\alpha/\sigma)` as a function of u; None if u is the time itself.
         scale: S at a node.
         slope: ``(process, x, node) -> dy/du``, shaped like ``x``.
+        is_estimate: whether a slope is an estimate of the network itself; False promises a new tensor.
 
     Example:
         >>> import scoresde
@@ -41,6 +42,7 @@ class Coordinate:
     lam: Callable[[Scalar], Scalar] | None
     scale: Callable[[Node], Scalar]
     slope: Callable[[Process, Tensor, Node], Tensor]
+    is_estimate: bool = True
 
 
 def _one(node: Node) -> float:
@@ -87,11 +89,12 @@ def angle(spread: float) -> Coordinate:
         lambda u: -log(spread * tan(u)),
         size,
         slope,
+        is_estimate=False,
     )
 
 
-TIME = Coordinate("time", lambda n: n.t, None, _one, lambda p, x, n: p.drift(x, n))
-LOG_SNR = Coordinate("log_snr", lambda n: n.lam, lambda u: u, _one, _log_snr_slope)
+TIME = Coordinate("time", lambda n: n.t, None, _one, lambda p, x, n: p.drift(x, n), is_estimate=False)
+LOG_SNR = Coordinate("log_snr", lambda n: n.lam, lambda u: u, _one, _log_snr_slope, is_estimate=False)
 RHO = Coordinate(
     "rho",
     lambda n: n.sigma / n.alpha,

@@ -39,7 +39,7 @@ class ForwardProcess(Process):
     """The forward SDE; it has no network."""
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        return _drift(self.sde, x, node)
+        return _drift(self.sde, x, node).clone()
 
     def diffusion(self, x: Tensor, node: Node) -> Any:
         return _g(self.sde, x, node)

@@ -14,11 +14,17 @@ from .._signatures import offers_estimates
 from .._tensors import Scalar, expand, output_problem, row_finite, row_times, warn_caller, where
 from ..errors import ScoreFnError
 from ..sdes import Estimate, Node
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import LearnedEstimate, copied, network_parts
 
 
 class Network:
     """A score function as the loop sees it: checked, counted, and given its context.
+
+    Args:
+        score_fn: ``score_fn(x, t, **context)``.
+        context: ``{name: (batch, …) tensor}``.
+        copies: return copies of what the network may overwrite at its next call (a CUDA graph writes every output to
+            the same memory); False is for callers that use each evaluation before the next one.
 
     Attributes:
         calls: evaluations so far.
@@ -31,9 +37,12 @@ class Network:
         has_twist: whether it is the gradient of a known log-density at every time, see `twisted`.
     """
 
-    def __init__(self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, score_fn: Callable[..., Any], context: Mapping[str, Any] | None = None, *, copies: bool = True
+    ) -> None:
         self.score_fn = score_fn
         self.context = dict(context or {})
+        self.copies = copies
         self.calls = 0
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
@@ -96,6 +105,8 @@ class Network:
             raise ScoreFnError(
                 f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
             )
+        if self.copies:
+            out = copied(out, network_parts(self.score_fn)) if self.gives_estimates else out.clone()
         self.last = _parts(out) if self.gives_estimates else (out,)
         if tracked:
             _cut(given, self.last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -101,3 +102,26 @@ class LearnedEstimate(Estimate):
 
     def __getnewargs__(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.data, self.noise, self.variance  # for copies and pickles
+
+
+PARTS = (*Estimate._fields, "variance")
+
+
+def copied(estimate: Estimate, parts: Sequence[str] = PARTS) -> Estimate:
+    """An estimate with new tensors for some of its parts, which later evaluations do not overwrite. A score function
+    that declares ``network_parts`` names those that are the network's own output; of others any part may be.
+
+    Example:
+        >>> import torch
+        >>> estimate = Estimate(torch.zeros(1, 2), torch.ones(1, 2))
+        >>> kept = copied(estimate, ("noise",))
+        >>> kept.data is estimate.data, kept.noise is estimate.noise
+        (True, False)
+    """
+    new = {name: getattr(estimate, name).clone() for name in parts if hasattr(estimate, name)}
+    return estimate._replace(**new) if new else estimate
+
+
+def network_parts(score_fn: Any) -> tuple[str, ...]:
+    """The parts of a score function's estimates that may be the network's own output."""
+    return tuple(getattr(score_fn, "network_parts", PARTS))

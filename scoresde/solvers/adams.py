@@ -92,6 +92,7 @@ class Adams(Solver):
 
     name: ClassVar[str] = "adams"
     kind: ClassVar[str] = "ode"
+    keeps_estimates: ClassVar[bool] = False
     adaptive: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1
     noise_limit: ClassVar[bool] = True

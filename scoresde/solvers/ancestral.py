@@ -97,6 +97,7 @@ class Ancestral(Solver):
     condition: str = "score"
 
     name: ClassVar[str] = "ancestral"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

@@ -72,6 +72,7 @@ class AnnealedLangevin(Solver):
     convention: str = "code"
 
     name: ClassVar[str] = "annealed_langevin"
+    keeps_estimates: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ("ncsn",)
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True

@@ -97,6 +97,10 @@ class Solver(abc.ABC):
         reference: where it comes from.
         affine: whether it needs a process with alpha and sigma.
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
+        keeps_estimates: whether an estimate or a score is read again after a later evaluation. It is then a copy, since
+            a network may write every output to the same memory, as a CUDA graph does. A method that uses each of them
+            before the next evaluation declares False, and is spared the copies; drifts are new tensors anyway. A class
+            that defines `step` does not inherit False.
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.
@@ -114,6 +118,11 @@ class Solver(abc.ABC):
 
     name: ClassVar[str] = "own"
     aliases: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "step" in vars(cls) and "keeps_estimates" not in vars(cls):
+            cls.keeps_estimates = Solver.keeps_estimates  # type: ignore[method-assign]
 
     @property
     def kind(self) -> str:
@@ -166,6 +175,10 @@ class Solver(abc.ABC):
     @property
     def takes_stochasticity(self) -> bool:
         return False
+
+    @property
+    def keeps_estimates(self) -> bool:
+        return True
 
     @property
     def noise_limit(self) -> bool:

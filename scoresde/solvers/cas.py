@@ -46,6 +46,7 @@ class CAS(Solver):
     epsilon: float = 0.2
 
     name: ClassVar[str] = "cas"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True

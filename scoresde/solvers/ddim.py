@@ -47,6 +47,7 @@ class DDIM(Solver):
     kind: ClassVar[str] = "ode"
     ode_order: ClassVar[int] = 1
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12"
+    keeps_estimates: ClassVar[bool] = False
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 

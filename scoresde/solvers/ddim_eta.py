@@ -45,6 +45,7 @@ class DDIMEta(Solver):
     eta: float = 1.0
 
     name: ClassVar[str] = "ddim_eta"
+    keeps_estimates: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ("euler_ancestral",)
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True

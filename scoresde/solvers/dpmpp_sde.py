@@ -115,6 +115,7 @@ class DPMpp2SAncestral(Solver):
     eta: float = 1.0
 
     name: ClassVar[str] = "dpmpp_2s_ancestral"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

@@ -109,6 +109,11 @@ class ERSDE(Multistep):
         """p."""
         return self.order
 
+    @property
+    def keeps_estimates(self) -> bool:
+        """From order 2 on."""
+        return self.order > 1
+
     def _kept(self, start: Node, stop: Node) -> Scalar:
         r""":math:`\phi_t/\phi_s`."""
         return self.scale(RHO.clock(stop)) / self.scale(RHO.clock(start))

@@ -40,6 +40,7 @@ class EulerMaruyama(Solver):
     """
 
     name: ClassVar[str] = "euler_maruyama"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

@@ -62,6 +62,7 @@ class GGF(Solver):
     """
 
     name: ClassVar[str] = "ggf"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True

@@ -41,6 +41,7 @@ class HeunSDE(Solver):
     """
 
     name: ClassVar[str] = "heun_sde"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2

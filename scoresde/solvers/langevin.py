@@ -48,6 +48,7 @@ class Langevin(Solver):
     moves: int = 1
 
     name: ClassVar[str] = "langevin"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"

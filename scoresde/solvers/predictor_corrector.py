@@ -98,6 +98,11 @@ class PredictorCorrector(Solver):
         return self.predictor.evaluations + self.corrector.evaluations
 
     @property
+    def keeps_estimates(self) -> bool:
+        """Where the predictor or the corrector does."""
+        return self.predictor.keeps_estimates or self.corrector.keeps_estimates
+
+    @property
     def batch_coupled(self) -> bool:
         """As the corrector."""
         return bool(getattr(self.corrector, "batch_coupled", False))

@@ -45,6 +45,7 @@ class ReverseDiffusion(Solver):
     """
 
     name: ClassVar[str] = "reverse_diffusion"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1

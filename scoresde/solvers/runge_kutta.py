@@ -63,6 +63,12 @@ class RungeKutta(Solver):
         return self.coordinate is not TIME
 
     @property
+    def keeps_estimates(self) -> bool:
+        """Where slopes are estimates, and more than the last one is added up."""
+        kept = self.adaptive or any(any(row[:-1]) for row in self.tableau.rows)
+        return self.coordinate.is_estimate and kept
+
+    @property
     def evaluations(self) -> int:
         """One a stage; a pair that keeps its last derivative saves one."""
         return len(self.tableau.c) - (1 if self.adaptive else 0)

@@ -82,6 +82,7 @@ class SEEDS1(_Seeds):
     """
 
     name: ClassVar[str] = "seeds1"
+    keeps_estimates: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ("dpm_sde_1",)
     weak_order: ClassVar[int] = 1
 
@@ -111,6 +112,7 @@ class SEEDS2(_Seeds):
     """
 
     name: ClassVar[str] = "seeds2"
+    keeps_estimates: ClassVar[bool] = False
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
     stages: ClassVar[tuple[float, ...]] = (0.5,)

@@ -68,6 +68,7 @@ class SMC(Solver):
     data_std: float = 1.0
 
     name: ClassVar[str] = "smc"
+    keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = True

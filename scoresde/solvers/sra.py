@@ -58,6 +58,7 @@ class SRA1(_StrongOrder):
     """
 
     name: ClassVar[str] = "sra1"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Roessler (2010), SRA1"
     stages: ClassVar[tuple[float, ...]] = (0.75,)
 
@@ -102,6 +103,7 @@ class ShARK(_StrongOrder):
     """
 
     name: ClassVar[str] = "shark"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
     stages: ClassVar[tuple[float, ...]] = (5 / 6,)
 

@@ -35,6 +35,7 @@ class ExactScore:
 
     rowwise = True
     has_noise_limit = True
+    network_parts = ()  # estimates are new tensors
 
     def __init__(self, denoise: Denoiser, sde: AffineSDE, event_shape: tuple[int, ...]) -> None:
         self.denoise = denoise

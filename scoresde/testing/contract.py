@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import grids
 from ..integrate import Solution
+from ..models import ScoreModel
 from ..noise import CallableNoise, Noise, SampleNoise
 from ..sdes import VPSDE, FlowSDE
 from ..solvers import Solver, make_solver
@@ -30,10 +32,15 @@ def _states(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def _solve(
-    solver: Solver, x: Tensor, steps: int = 6, seeds: range | list[int] | None = None, noise: Noise | None = None
+    solver: Solver,
+    x: Tensor,
+    steps: int = 6,
+    seeds: range | list[int] | None = None,
+    noise: Noise | None = None,
+    score_fn: Callable[..., Any] = _score,
 ) -> Solution:
     times = grids.resolve("log_snr", _SDE, _SDE.t_max, _SDE.t_min, steps)
-    return run(solver, _SDE, _score, x, times, noise or SampleNoise(range(len(x)) if seeds is None else seeds))
+    return run(solver, _SDE, score_fn, x, times, noise or SampleNoise(range(len(x)) if seeds is None else seeds))
 
 
 def dtype_is_kept(solver: Solver) -> None:
@@ -111,6 +118,19 @@ def evaluations_are_as_declared(solver: Solver) -> None:
     assert least <= used <= most, (used, least, most)
 
 
+def the_network_may_reuse_its_memory(solver: Solver) -> None:
+    """A network that writes every output to the same memory, as a CUDA graph does, gives what another one gives."""
+    x = _states(3, 2)
+    memory = torch.empty_like(x)
+    for prediction in ("noise", "data"):
+        wanted, got = (
+            _solve(solver, x, score_fn=ScoreModel(net, _SDE, prediction)).x
+            for net in (_score, lambda x, t: memory.copy_(_score(x, t)))
+        )
+        memory.fill_(torch.nan)
+        assert torch.equal(got, wanted), prediction
+
+
 def the_ends(solver: Solver) -> None:
     """It starts where there is no signal, and ends where there is no noise, if it declares that it can."""
     sde = FlowSDE(t_min=0.0, t_max=1.0)
@@ -132,6 +152,7 @@ CHECKS: dict[str, Callable[[Solver], None]] = {
         same_seed_same_result,
         value_semantics,
         evaluations_are_as_declared,
+        the_network_may_reuse_its_memory,
         the_ends,
     )
 }
@@ -142,7 +163,8 @@ def check_solver(method: Solver | str) -> None:
 
     Dtype and device are kept, the input is untouched, samples do not depend on batch mates, all event ranks work, so
     does a grid of one step, the same seed gives the same result, the solver is a value that can be copied and hashed,
-    it evaluates what it declares, and reaches the ends that it declares.
+    it evaluates what it declares, works with a network that writes every output to the same memory, and reaches the
+    ends that it declares.
 
     Raises:
         AssertionError: a check failed; its name is in the message.

@@ -38,7 +38,8 @@ def run(
     check_state("x", x)
     times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
-    process = (ReverseProcess if sde.affine else GeneralReverse)(sde, Network(score_fn), eta=eta)
+    network = Network(score_fn, copies=solver.keeps_estimates)
+    process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
     source = noise if isinstance(noise, Noise) else CallableNoise(noise or _none)
     state = x.to(compute_dtype(x.dtype))
     with torch.no_grad():

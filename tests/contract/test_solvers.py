@@ -50,11 +50,16 @@ class Broken(solvers.DDIM):
     mistake: str = ""
 
     name: ClassVar[str] = "broken"
+    keeps_estimates: ClassVar[bool] = False
     seen: ClassVar[list[int]] = []
 
     def step(self, process: Any, x: Any, start: Any, stop: Any, state: Any, noise: Any) -> StepResult:
         if self.mistake == "writes into the state":
             x.mul_(1.0 + 1e-9)
+        if self.mistake == "keeps an estimate":
+            data, direction = process.estimate(x, start)
+            last = data if state is None else state
+            return StepResult(stop.alpha * (data + 1e-9 * last) + stop.sigma * direction, data)
         if self.mistake == "evaluates twice":
             process.estimate(x, start)
         out = super().step(process, x, start, stop, state, noise).x
@@ -74,6 +79,7 @@ class Broken(solvers.DDIM):
 
 MISTAKES = [
     "writes into the state",
+    "keeps an estimate",
     "evaluates twice",
     "mixes the batch",
     "changes the dtype",

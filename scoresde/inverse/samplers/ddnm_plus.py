@@ -54,6 +54,7 @@ class DDNMPlus(InverseSolver):
     repeats: int = 1
 
     name: ClassVar[str] = "ddnm_plus"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Wang, Yu, Zhang (2023), eq. 17-19"
     data_limit: ClassVar[bool] = True
 

@@ -60,6 +60,7 @@ class DDRM(InverseSolver):
     eta_b: float = 1.0
 
     name: ClassVar[str] = "ddrm"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Kawar et al. (2022), eq. 7-8"
     data_limit: ClassVar[bool] = True
 

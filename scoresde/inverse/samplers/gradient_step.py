@@ -55,6 +55,7 @@ class DPSStep(InverseSolver):
     zeta: float = 1.0
 
     name: ClassVar[str] = "dps_step"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Chung et al. (2023), algorithm 1"
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1
@@ -107,6 +108,7 @@ class MCG(InverseSolver):
     zeta: float = 1.0
 
     name: ClassVar[str] = "mcg"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Chung et al. (2022), eq. 14-15"
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1

@@ -92,6 +92,11 @@ class Replacement(InverseSolver):
         return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
 
     @property
+    def keeps_estimates(self) -> bool:
+        """Where the predictor or the corrector does."""
+        return self.predictor.keeps_estimates or (self.corrector is not None and self.corrector.keeps_estimates)
+
+    @property
     def batch_coupled(self) -> bool:
         """As the corrector."""
         return bool(getattr(self.corrector, "batch_coupled", False))

@@ -95,6 +95,11 @@ class SplitGibbs(InverseSolver):
         """The solver's."""
         return self.solver.evaluations
 
+    @property
+    def keeps_estimates(self) -> bool:
+        """As the solver."""
+        return self.solver.keeps_estimates
+
     def levels(self, sde: AffineSDE, t_end: float) -> list[float]:
         r"""The levels :math:`\rho` of the sweeps."""
         floor = math.exp(-0.5 * float(sde.log_snr(t_end)))

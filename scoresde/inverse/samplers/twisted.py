@@ -73,6 +73,7 @@ class TwistedSMC(InverseSolver):
     record: Callable[[ParticleInfo], Any] | None = field(default=None, repr=False)
 
     name: ClassVar[str] = "twisted_smc"
+    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Wu et al. (2023), algorithm 1"
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1

@@ -75,6 +75,11 @@ class ODEBackend(Backend):
         return CLOCKS[self.clock]
 
     @property
+    def keeps_estimates(self) -> bool:
+        """Where slopes are estimates."""
+        return self.coordinate.is_estimate
+
+    @property
     def noise_limit(self) -> bool:
         """In time the drift of the probability flow has the limit."""
         return self.clock == TIME.name

@@ -31,6 +31,7 @@ class TorchSDE(Backend):
     prefix: ClassVar[str] = "TorchSDE"
     source: ClassVar[str] = "Li et al. (2020), torchsde. https://arxiv.org/abs/2001.01328"
     stochastic: ClassVar[bool] = True
+    keeps_estimates: ClassVar[bool] = False
     affine: ClassVar[bool] = False
     takes_stochasticity: ClassVar[bool] = True
     reading: ClassVar[str]  # "ito" or "stratonovich"
