@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -327,9 +327,10 @@ def _rebuilt(model: Any, modules: Any, net: Any = None) -> Any:
     made = copy.copy(model)
     made.net, parts = net, modules_of(model.native)
     if parts:
-        made.native = made.sde = copy.copy(model.native)
+        made.native = copy.copy(model.native)
+        made.traits = replace(model.traits, sde=made.native)
         for name in parts:
-            setattr(made.sde, name, modules[_PART + name])
+            setattr(made.native, name, modules[_PART + name])
     return made
 
 
