@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import grids
 from ..integrate import Solution
-from ..models import ScoreModel
+from ..scores import ScoreModel
 from ..noise import CallableNoise, Noise, SampleNoise
 from ..sdes import VPSDE, FlowSDE
 from ..solvers import Solver, make_solver
