@@ -417,12 +417,12 @@ def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any
     """The score of states, and the products of vectors with its Jacobian."""
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; leave it.")
-    check_score_fn(score_fn)
     check_state("x", x)
     if isinstance(t, Node):
         check_model(score_fn)
         check_node(t)
     else:
+        check_score_fn(score_fn)
         t = times_of(x, t)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
