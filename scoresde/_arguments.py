@@ -48,7 +48,21 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
 
 def context_of(context: Any, score_fn: Score, batch: int, device: torch.device) -> dict[str, Tensor]:
     """The context of a batch, checked, on its device."""
-    return {name: value.to(device) for name, value in check_context(context, score_fn, batch).items()}
+    given = check_context(context, score_fn, batch)
+    for name, value in given.items():
+        check_no_vmap(f"context[{name!r}]", value)
+    return {name: value.to(device) for name, value in given.items()}
+
+
+def check_no_vmap(name: str, value: Tensor) -> None:
+    """Refuse a tensor inside `torch.func.vmap`, where none has numbers to choose steps by."""
+    try:
+        value.detach().flatten()[:0].tolist()
+    except RuntimeError as error:
+        raise InvalidArgumentError(
+            f"`{name}` is inside torch.func.vmap, which cannot map over a solve, as its steps and checks depend on "
+            f"numbers; put the samples into the batch dimension of `x` instead, and their labels into `context`."
+        ) from error
 
 
 def tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:

@@ -239,7 +239,8 @@ def integrate(
         callback: called as ``callback(info)`` after each step; True stops the solve.
         progress: a bar to move, in percent.
         max_steps: steps of the loop at most.
-        throw: raise at the first failure; otherwise failed samples become NaN and the others go on.
+        throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
+            not finite at the start are never evaluated.
 
     Returns:
         A `Solution`.
@@ -249,7 +250,7 @@ def integrate(
         StepSizeUnderflowError: the tolerance asks for steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
-    loop = _Loop(process, solver, controller, x, noise, recorder, throw)
+    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw)
     while loop.stop is not None:
         if max_steps is not None and loop.step >= max_steps:
             loop.ledger.close_all(Status.MAX_STEPS)
@@ -273,7 +274,7 @@ def integrate(
         if progress is not None:
             loop.show(progress)
         # leave out what has finished
-        if loop.changed and not loop.drop(compact):
+        if loop.changed and not loop.drop():
             break
     return loop.finish(f"max_steps={max_steps} is used up")
 
@@ -296,26 +297,40 @@ class _Loop:
         controller: Controller,
         x: Tensor,
         noise: Noise,
+        compact: bool,
         recorder: Recorder | None,
         throw: bool,
     ) -> None:
         self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
-        self.recorder, self.throw = recorder, throw
+        self.compact, self.recorder, self.throw = compact, recorder, throw
         self.x, self.start = x, controller.start(process, x)
         self.t = number(self.start.t)
         self.ledger = _Ledger(x, self.t)
         self.first_t = self.ledger.t.copy()
-        self.memory = solver.init(process, x, self.start)
-        self.calls = process.network.calls
-        self.ledger.nfe += self.calls
-        self.stop: Node | None
-        self.stop, self.control = controller.first(process, solver, x, self.start, self.memory)
         self.alive: np.ndarray | None = None
         self.changed = False
-        self.step = 0
+        self.step = self.calls = 0
         self.check_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
-        if recorder is not None:
-            recorder.record(self.t, x)
+        self.memory: Any = None
+        self.control: Any = None
+        self.stop: Node | None = None  # where no sample is finite, there is nothing to do
+        if throw or self._left_out():
+            self.memory = solver.init(self.process, self.x, self.start)
+            self.ledger.nfe[self.ledger.rows[self.ledger.running]] += self.used()
+            self.stop, self.control = controller.first(self.process, solver, self.x, self.start, self.memory)
+        self.record(True)
+
+    def _left_out(self) -> bool:
+        """Leave out the samples that are not finite; returns whether others are there."""
+        lost = as_array(~row_finite(self.x.detach()))
+        if self.ledger.close(lost, Status.NON_FINITE):
+            self.x = where(lost, torch.zeros_like(self.x), self.x)
+            if not self.drop():
+                return False
+            if self.compact:
+                self.start = self.controller.start(self.process, self.x)
+                self.t = number(self.start.t)
+        return True
 
     def used(self) -> int:
         """Evaluations since this was last asked for."""
@@ -411,13 +426,13 @@ class _Loop:
         share = self.controller.share(self.step, self.first_t, self.ledger.t)
         progress.update(progress.total * share - progress.n)
 
-    def drop(self, compact: bool) -> bool:
+    def drop(self) -> bool:
         """Leave out the samples that have finished, if the batch may be cut. Returns whether any are under way."""
         ledger, running = self.ledger, self.ledger.running
         if not running.any():
             return False
         self.alive = running
-        if compact:
+        if self.compact:
             ledger.x = ledger.whole(self.x)
             ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(self.x.device)
             self.process, self.noise = self.process.take(keep), self.noise.take(keep)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .. import grids
 from ..integrate import Solution
-from ..scores import ScoreModel
 from ..noise import CallableNoise, Noise, SampleNoise
+from ..scores import ScoreModel
 from ..sdes import VPSDE, FlowSDE
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian
