@@ -27,7 +27,7 @@ MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
 MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
 MOST_GREY = 1 << 24  # grey levels
 MOST_DRAWS = 1_000_000  # draws, probes, pilots, points: whatever is made of one call
-MOST_NUMBERS = 1 << 40  # of a tensor that is asked for by its shape
+MOST_NUMBERS = 1 << 50  # of a tensor that is asked for by its shape
 
 
 def expand(value: Scalar, like: Tensor) -> Scalar:
@@ -227,6 +227,18 @@ def shown(value: Any) -> str:
     return short(value)
 
 
+def named(value: Any) -> str:
+    """What class a value is of, and the value, for the text of an error.
+
+    Example:
+        >>> named([1]), named(None)
+        ('list [1]', 'NoneType')
+    """
+    if value is None or isinstance(value, Tensor):
+        return "NoneType" if value is None else shown(value)
+    return f"{type(value).__name__} {short(value)}"
+
+
 def form(value: Any) -> str:
     """The shape of a tensor, or what else a value is, for the text of an error.
 
@@ -237,7 +249,7 @@ def form(value: Any) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.dtype not in FLOATS:
-        return str(value.dtype)
+        return f"{value.dtype} {'' if value.is_nested else tuple(value.shape)}".rstrip()
     return str(tuple(value.shape)) if is_dense(value) else "a nested tensor" if value.is_nested else str(value.layout)
 
 
@@ -495,13 +507,13 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
 def check_kind(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
     """Refuse what is not of a class; ``what`` says what would be."""
     if not isinstance(value, kind):
-        raise InvalidTypeError(f"`{name}` must be {what}, got {shown(value)}.")
+        raise InvalidTypeError(f"`{name}` must be {what}, got {named(value)}.")
 
 
 def check_callable(name: str, value: Any, call: str) -> None:
     """Refuse what cannot be called; ``call`` says how it would be."""
     if not callable(value):
-        raise InvalidTypeError(f"`{name}` must be callable as {call}, got {shown(value)}.")
+        raise InvalidTypeError(f"`{name}` must be callable as {call}, got {named(value)}.")
 
 
 def check_score_fn(score_fn: Any) -> None:

@@ -24,6 +24,7 @@ from .._tensors import (
     check_number,
     check_shape,
     check_tensor,
+    form,
     shown,
 )
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
@@ -123,6 +124,8 @@ def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
 
 def grey_levels(v: Any, levels: int) -> Tensor:
     """Whole numbers 0 … ``levels`` - 1 of any dtype, or what is wrong with them."""
+    if not isinstance(v, Tensor) or v.dtype.is_complex or v.dtype == torch.bool:
+        raise InvalidTypeError(f"`v` must be a tensor of grey values, got {form(v)}.")
     check_tensor("v", v, kind="real")
     v = v.detach()
     v = v if v.is_floating_point() else v.to(torch.int64)  # in a narrow type the number of levels would wrap
