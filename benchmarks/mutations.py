@@ -34,11 +34,13 @@ TESTS = (
     "tests/convergence/test_tilted.py",
     "tests/statistical",
     "tests/contract/test_solvers.py",
+    "tests/contract/test_batch_mates.py",
     "tests/unit",
     "tests/integration",
 )
 
 
+REUSED, MATES = "tests/integration/test_reused_output.py", "tests/contract/test_batch_mates.py"
 BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "tests/unit/test_bound.py")
 
 # Those that a defect in a file is most likely to be noticed by, before all the others.
@@ -53,12 +55,17 @@ FIRST: dict[str, tuple[str, ...]] = {
     "controllers/adaptive.py": ("tests/unit/test_controllers.py", "tests/statistical/test_adaptive_sde.py"),
     "controllers/fixed.py": ("tests/unit/test_controllers.py",),
     "processes/general.py": ("tests/convergence/test_general.py",),
+    **dict.fromkeys(
+        ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "solve.py"),
+        (REUSED,),
+    ),
+    "solvers/adams.py": (MATES, "tests/convergence/test_adams.py"),
     "models.py": ("tests/unit/test_models.py", "tests/unit/test_saved_models.py"),
     "sdes/gaussian.py": ("tests/unit/test_sdes.py",),
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
     "_phi.py": ("tests/unit/test_phi.py",),
-    "_tensors.py": ("tests/unit/test_controllers.py",),
+    "_tensors.py": ("tests/unit/test_controllers.py", MATES, REUSED),
     "discrete.py": ("tests/unit/test_discrete.py",),
     "_wrappers.py": ("tests/unit/test_thresholds.py",),
     "likelihood/bounds/variational.py": BOUNDS,
@@ -581,6 +588,52 @@ DEFECTS = (
         "inverse/rules/ddnm.py",
         "operator.pseudo_inverse(y - ",
         "operator.adjoint(y - ",
+    ),
+    # a network that writes every output to the same memory
+    Defect("estimates kept without a copy", "processes/network.py", "        if self.copies:\n", "        if False:\n"),
+    Defect(
+        "methods that declare nothing keep nothing",
+        S + "base.py",
+        "def keeps_estimates(self) -> bool:\n        return True",
+        "def keeps_estimates(self) -> bool:\n        return False",
+    ),
+    Defect(
+        "slopes that are estimates taken for new tensors",
+        "processes/coordinates.py",
+        "is_estimate: bool = True",
+        "is_estimate: bool = False",
+    ),
+    Defect("guidance: answers overwritten", "guidance/together.py", "keep=group is not groups[-1]", "keep=False"),
+    Defect(
+        "the end of a solve in the network's memory",
+        "_tensors.py",
+        "return total.clone() if total is pairs[0][1] else total",
+        "return total",
+    ),
+    Defect(
+        "copies for methods that keep nothing",
+        "solve.py",
+        "copies = solver.keeps_estimates or differentiable",
+        "copies = True",
+    ),
+    # batch mates
+    Defect(
+        "adams: a sum in the order that torch chooses",
+        S + "adams.py",
+        "functools.reduce(torch.add, (part * terms).unbind(1))",
+        "(part * terms).sum(1)",
+    ),
+    Defect(
+        "sums over samples as they lie in memory",
+        "_tensors.py",
+        "return flat if flat.stride(-1) == 1 else flat.contiguous()",
+        "return flat",
+    ),
+    Defect(
+        "a single sum split among threads",
+        "_tensors.py",
+        "flat.sum(1) if len(flat) != 1 else",
+        "flat.sum(1) if True else",
     ),
     # bounds
     Defect("bound: no 1/2 in the integral", B + "variational.py", "return 0.5 * weight", "return weight"),

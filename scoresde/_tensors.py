@@ -163,8 +163,47 @@ def rms(x: Tensor, start: int = 1) -> Tensor:
         >>> rms(torch.ones(2, 3, 4)), rms(torch.ones(2, 3, 4), 2).shape
         (tensor([1., 1.], dtype=torch.float64), torch.Size([2, 3]))
     """
-    flat = x.detach().flatten(start)
+    flat = _in_order(x.detach().flatten(start))
     return torch.linalg.vector_norm(flat, dim=start, dtype=torch.float64) / math.sqrt(max(1, flat.shape[start]))
+
+
+def row_sums(x: Tensor) -> Tensor:
+    """The sum over each sample, ``(batch,)``, the same for a sample whatever its batch.
+
+    Example:
+        >>> row_sums(torch.ones(2, 3, 4))
+        tensor([12., 12.])
+    """
+    flat = _in_order(x.flatten(1))
+    return flat.sum(1) if len(flat) != 1 else flat.expand(2, -1).sum(1)[:1]  # a single sum is split among threads
+
+
+def row_norms(x: Tensor) -> Tensor:
+    """The Euclidean norm of each sample, ``(batch,)``, likewise.
+
+    Example:
+        >>> row_norms(torch.ones(2, 3, 3))
+        tensor([3., 3.])
+    """
+    return _in_order(x.flatten(1)).norm(dim=1)
+
+
+def row_std(x: Tensor, correction: float = 0.0) -> Tensor:
+    """The standard deviation over each sample, ``(batch,)``, likewise; computed in float64.
+
+    Example:
+        >>> row_std(torch.tensor([[1.0, 3.0]]))
+        tensor([1.])
+    """
+    wide = x.flatten(1).to(torch.float64)
+    apart = wide - (row_sums(wide) / wide.shape[1])[:, None]
+    return (row_sums(apart.square()) / (wide.shape[1] - correction)).sqrt().to(x.dtype)
+
+
+def _in_order(flat: Tensor) -> Tensor:
+    """With the last dimension side by side in memory: of other layouts torch adds up the samples of a batch in
+    different orders."""
+    return flat if flat.stride(-1) == 1 else flat.contiguous()
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

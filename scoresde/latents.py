@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import check_number, check_state, check_times, compute_dtype
+from ._tensors import check_number, check_state, check_times, compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
 from .integrate import Solution
 from .sdes import SDE, NormalPrior
@@ -143,9 +143,9 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
         raise unknown("mode", mode, ("slerp", "linear"))
     first, second = 1 - w[:, None].expand(-1, len(a)), w[:, None].expand(-1, len(a))
     if mode == "slerp":
-        flat = [v.flatten(1).to(torch.float64) for v in (a, b)]
-        lengths = [v.norm(dim=1) for v in flat]
-        cos = (flat[0] * flat[1]).sum(1) / (lengths[0] * lengths[1]).clamp_min(1e-300)
+        wide = [v.to(torch.float64) for v in (a, b)]
+        lengths = [row_norms(v) for v in wide]
+        cos = row_sums(wide[0] * wide[1]) / (lengths[0] * lengths[1]).clamp_min(1e-300)
         angle = torch.arccos(cos.clamp(-1, 1))
         if bool((angle > torch.pi - 1e-6).any()):
             raise InvalidArgumentError("`a` and `b` have opposite samples, between which no great circle is the one.")
@@ -198,5 +198,6 @@ def reconstruct(
             raise InvalidArgumentError(f"`{name}` is set: the round trip is from t_min to t_max and back.")
     up = encode(sde, score_fn, x, method=method, **options)
     down = decode(sde, score_fn, up.x, method=method, **options)
-    error = (down.x - x).to(torch.float64).flatten(1).square().mean(1).sqrt()
+    squares = (down.x - x).to(torch.float64).square()
+    error = (row_sums(squares) / max(1, x[:1].numel())).sqrt()
     return Reconstruction(up.x, down.x, error, up.nfe + down.nfe)

@@ -9,23 +9,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer, check_number, expand
+from .._tensors import Scalar, check_integer, check_number, expand, row_norms
 from ..errors import InvalidArgumentError, unknown
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import Corrector
 
-
-def _norms(x: Tensor) -> Tensor:
-    return x.flatten(1).norm(dim=1)
-
-
 # The ratio |z| / |s| of the published rules: (z, s) -> float or (batch,).
 RATIOS: dict[str, Callable[[Tensor, Tensor], Scalar]] = {
-    "batch": lambda z, s: _norms(z).mean() / _norms(s).mean(),
-    "sample": lambda z, s: _norms(z) / _norms(s),
-    "dimension": lambda z, s: math.sqrt(s[0].numel()) / _norms(s),
+    "batch": lambda z, s: row_norms(z).mean() / row_norms(s).mean(),
+    "sample": lambda z, s: row_norms(z) / row_norms(s),
+    "dimension": lambda z, s: math.sqrt(s[0].numel()) / row_norms(s),
 }
 
 
@@ -64,12 +59,12 @@ class LangevinCorrector(Corrector):
     """
 
     snr: float = 0.16
-    keeps_estimates: ClassVar[bool] = False
     moves: int = 1
     rule: str = "sigma"
     chain: int | None = None
 
     name: ClassVar[str] = "langevin"
+    keeps_estimates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_number(

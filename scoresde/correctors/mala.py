@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, expand, row_times, where
+from .._tensors import check_integer, check_number, expand, row_sums, row_times, where
 from ..errors import InvalidTypeError, ScoreFnError
 from ..noise import Noise
 from ..processes import Process
@@ -77,7 +77,8 @@ class MALACorrector(Corrector):
             y = x + drift * score + spread * z
             there, its = process.score(y, node), self._density(y, node)
             back = (x - y - drift * there) / spread  # the draw that would lead back
-            log_ratio = its - density + 0.5 * (_squares(z) - _squares(back))
+            squares, squares_back = (row_sums(v.to(torch.float64).square()) for v in (z, back))
+            log_ratio = its - density + 0.5 * (squares - squares_back)
             uniform = torch.special.ndtr(noise.normal(x.flatten(1)[:, 0].to(torch.float64)))
             accept = uniform.log() < log_ratio
             x, score, density = (where(accept, new, old) for new, old in ((y, x), (there, score), (its, density)))
@@ -95,8 +96,4 @@ class MALACorrector(Corrector):
                 f"`log_prob` returned NaN or infinity for {len(rows)} of {len(x)} samples (first: {rows[:5]}) at "
                 f"t={float(row_times(node.t, x)[rows[0]]):.6g}."
             )
-        return value.to(torch.float64)
-
-
-def _squares(x: Tensor) -> Tensor:
-    return x.flatten(1).to(torch.float64).square().sum(1)
+        return value.to(torch.float64, copy=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._signatures import accepts
-from .._tensors import check_number, expand
+from .._tensors import check_number, expand, row_std
 from .._wrappers import ScoreFn, Wrapper, bound_names, with_data
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
@@ -99,7 +99,7 @@ def _rescaled(data: Tensor, like: Tensor, share: float) -> Tensor:
     """Partly with the standard deviation, over a sample's elements, of other data."""
     if data[0:1].numel() == 1:
         raise InvalidArgumentError("`rescale` needs events of two numbers or more: one has no standard deviation.")
-    own, wanted = (v.flatten(1).std(1, correction=0) for v in (data, like))
+    own, wanted = row_std(data), row_std(like)
     # what is the same everywhere but for rounding has no spread to change
     flat = own <= 8 * torch.finfo(data.dtype).eps * data.flatten(1).abs().amax(1)
     ratio = torch.where(flat, torch.ones_like(own), wanted / torch.where(flat, torch.ones_like(own), own))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, expand
+from .._tensors import check_number, expand, row_sums
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..targets.bayes import noise_covariance
 from .operators import LinearOperator, Matrix, Nonlinear
@@ -147,7 +147,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
         >>> dot(torch.ones(2, 3), torch.ones(2, 3))
         tensor([3., 3.])
     """
-    return (a * b).flatten(1).sum(1)
+    return row_sums(a * b)
 
 
 def scaled(factor: Tensor, x: Tensor) -> Tensor:

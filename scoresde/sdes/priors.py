@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, compute_dtype
+from .._tensors import check_number, compute_dtype, row_sums
 from ..errors import InvalidArgumentError
 
 
@@ -45,7 +45,7 @@ class NormalPrior:
         """The log-density in nats, ``(batch,)``, summed in float32 or wider."""
         x = x.to(compute_dtype(x.dtype))
         z = ((x - self._mean(x)) / self.std).flatten(1)
-        return -0.5 * z.square().sum(1) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * row_sums(z.square()) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
 
     def _mean(self, x: Tensor) -> Any:
         if not isinstance(self.mean, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,8 +92,8 @@ class Adams(Solver):
     spread: float = 0.2
 
     name: ClassVar[str] = "adams"
-    kind: ClassVar[str] = "ode"
     keeps_estimates: ClassVar[bool] = False
+    kind: ClassVar[str] = "ode"
     adaptive: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1
     noise_limit: ClassVar[bool] = True
@@ -146,7 +147,8 @@ class Adams(Solver):
         lengths = size * way * integrals
         terms = expand(growth.T, state.values) * state.values
         part = expand((lengths[:-1] * _like(orders <= used + 1, lengths)).T, terms)
-        predicted = expand(size / state.scale, x) * x + (part * terms).sum(1)
+        added = functools.reduce(torch.add, (part * terms).unbind(1))  # a sum's order depends on the place in a tensor
+        predicted = expand(size / state.scale, x) * x + added
         value = process.slope(self.coordinate, predicted, stop)
         # by P_q(1), q = 0 ... max_order: the differences at the next step
         missed = torch.stack([*itertools.accumulate(terms.unbind(1), torch.sub, initial=value)], dim=1)
