@@ -62,8 +62,20 @@ def context_of(context: Any, score_fn: Any, batch: int, device: torch.device) ->
             raise InvalidArgumentError(
                 f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry a sample, got {got}."
             )
+        check_no_vmap(f"context[{name!r}]", value)
         checked[name] = value.to(device)
     return checked
+
+
+def check_no_vmap(name: str, value: Tensor) -> None:
+    """Refuse a tensor inside `torch.func.vmap`, where none has numbers to choose steps by."""
+    try:
+        value.detach().flatten()[:0].tolist()
+    except RuntimeError as error:
+        raise InvalidArgumentError(
+            f"`{name}` is inside torch.func.vmap, which cannot map over a solve, as its steps and checks depend on "
+            f"numbers; put the samples into the batch dimension of `x` instead, and their labels into `context`."
+        ) from error
 
 
 def tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:

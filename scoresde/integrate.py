@@ -239,7 +239,8 @@ def integrate(
         callback: called as ``callback(info)`` after each step; True stops the solve.
         progress: a bar to move, in percent.
         max_steps: steps of the loop at most.
-        throw: raise at the first failure; otherwise failed samples become NaN and the others go on.
+        throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
+            not finite at the start are never evaluated.
 
     Returns:
         A `Solution`.
@@ -253,13 +254,22 @@ def integrate(
     t = number(start.t)
     ledger = _Ledger(x, t)
     first_t = ledger.t.copy()
+    alive: np.ndarray | None = None  # None: all samples of the loop
+    lost = None if throw else ~row_finite(x.detach())
+    if lost is not None and ledger.close(as_array(lost), Status.NON_FINITE):
+        x, alive = where(lost, torch.zeros_like(x), x), ledger.running
+        if not alive.any():
+            _record(ledger, x, t, True, recorder)
+            return _solution(process, ledger, x, 0, recorder)
+        if compact:
+            process, noise, x, _ = _without_left(ledger, process, noise, x)
+            start, alive = controller.start(process, x), None
+            t = number(start.t)
     solver_state = solver.init(process, x, start)
-    ledger.nfe += process.network.calls
+    ledger.nfe[ledger.rows[ledger.running]] += process.network.calls
     stop: Node | None
     stop, control = controller.first(process, solver, x, start, solver_state)
-    if recorder is not None:
-        recorder.record(t, x)
-    alive: np.ndarray | None = None  # None: all samples of the loop
+    _record(ledger, x, t, True, recorder)
     look_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
     step = 0
     while stop is not None:
@@ -327,10 +337,8 @@ def integrate(
                 break
             alive = running
             if compact:
-                ledger.x = ledger.whole(x)
-                ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(x.device)
-                process, noise = process.take(keep), noise.take(keep)
-                x, solver_state, alive = x[keep], take(solver_state, keep), None
+                process, noise, x, keep = _without_left(ledger, process, noise, x)
+                solver_state, alive = take(solver_state, keep), None
                 if isinstance(t, Tensor):
                     start, control = some(start, keep), take(control, keep)
                     stop = None if stop is None else some(stop, keep)
@@ -338,6 +346,14 @@ def integrate(
         ledger.close_all(Status.SUCCESS)
     advice = "take fewer steps" if isinstance(controller, FixedGrid) else "loosen rtol and atol"
     return _finish(process, ledger, x, step, recorder, throw, f"max_steps={max_steps} is used up; raise it, {advice}")
+
+
+def _without_left(ledger: _Ledger, process: Process, noise: Noise, x: Tensor) -> tuple[Process, Noise, Tensor, Tensor]:
+    """Process, noise and state without the samples that have left, and the places of those that stay."""
+    running = ledger.running
+    ledger.x = ledger.whole(x)
+    ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(x.device)
+    return process.take(keep), noise.take(keep), x[keep], keep
 
 
 def _record(ledger: _Ledger, x: Tensor, t: float | Tensor, moved: bool | np.ndarray, recorder: Recorder | None) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import check_limits, context_of, device_of, memory_note, tolerances
+from ._arguments import check_limits, check_no_vmap, context_of, device_of, memory_note, tolerances
 from ._tensors import (
     check_dtype,
     check_integer,
@@ -121,6 +121,8 @@ def solve(
         progress: show a progress bar.
         max_steps: limit of loop steps (default 10,000 for adaptive methods).
         throw: raise at a failure; False lets the other samples finish and marks failed ones by NaN and ``status``.
+            Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
+            together (``batch_coupled``) refuse them in any case, but for those of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
         device: of the state; default that of ``x``, else torch's default.
@@ -174,7 +176,7 @@ def solve(
     with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
-            sde, score_fn, x, first, shape, dtype, device, seed, seeds, generator, noise
+            sde, score_fn, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
         )
         if start is not None and start.t != sde.t_max:
             state = start.state(state)
@@ -350,13 +352,17 @@ def _initial(
     seeds: Any,
     generator: Any,
     noise: Any,
+    solver: Solver,
+    throw: bool,
 ) -> tuple[Tensor, Noise, torch.dtype]:
-    """The state at the start in its compute dtype, the noise source, and the dtype to return."""
+    """The state at the start in its compute dtype, the noise source, and the dtype to return. A state that is not
+    finite is refused, unless its sample can be left out."""
     event_shape = getattr(score_fn, "event_shape", None)
     if dtype is not None:
         check_dtype("dtype", dtype)
     if x is not None:
         check_state("x", x)
+        check_no_vmap("x", x)
         if shape is not None and check_shape("shape", shape, rank=2) != tuple(x.shape):
             raise InvalidArgumentError(
                 f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
@@ -385,11 +391,17 @@ def _initial(
     else:
         state = x.to(device=where, dtype=compute, copy=True)  # whoever writes to it does not write to the caller's
     good = row_finite(state.detach())
-    if not bool(good.all()):
+    coupled = solver.batch_coupled and not solver.own_steps
+    if not bool(good.all()) and (throw or coupled):
         rows = (~good).nonzero()[:, 0].tolist()
         what = "The draw of the prior" if x is None else "`x`"
+        others = (
+            f"{solver.name!r} steps samples together; leave them out"
+            if coupled
+            else "leave them out, or pass throw=False"
+        )
         raise NonFiniteError(
-            f"{what} has NaN or infinite values in {len(rows)} of {len(state)} samples (first: {rows[:5]}).",
+            f"{what} has NaN or infinite values in {len(rows)} of {len(state)} samples (first: {rows[:5]}); {others}.",
             stage="input",
             indices=rows[:5],
         )
@@ -505,7 +517,8 @@ def _bar(progress: bool, name: str) -> Iterator[Any]:
 def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
     """The solution of a solve without a step."""
     zeros = torch.zeros(len(state), dtype=torch.long)
-    x = state.clone()
+    good = row_finite(state.detach())
+    x = where(good, state.clone(), torch.full_like(state, torch.nan))
     ts, xs = None, None
     if recorder is not None:
         recorder.record(t, x)
@@ -518,7 +531,7 @@ def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
         zeros.clone(),
         zeros.clone(),
         0,
-        zeros + Status.SUCCESS,
+        torch.where(good.cpu(), zeros + Status.SUCCESS, zeros + Status.NON_FINITE),
         ts,
         xs,
     )

@@ -12,7 +12,7 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_events, check_limits, check_made_for, context_of, memory_note, tolerances
+from .._arguments import check_events, check_limits, check_made_for, check_no_vmap, context_of, memory_note, tolerances
 from .._tensors import check_flag, check_integer, check_number, check_state, row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError, unknown
@@ -271,6 +271,7 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> AffineSDE:
     check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
+    check_no_vmap("x", x)
     check_events(score_fn, x)
     return sde
 
@@ -409,7 +410,8 @@ def _read(
     nodes = [process.sde.nodes(torch.tensor([t], dtype=torch.float64, device=x.device)) for t in (start, end)]
     first, last = (torch.as_tensor(solver.coordinate.scale(node), dtype=torch.float64).to(x.device) for node in nodes)
     latent = process.unpack(solution.x)
-    prior_log_prob = prior.log_prob(latent)
+    arrived = solution.success.to(x.device)
+    prior_log_prob = prior.log_prob(where(arrived, latent, torch.zeros_like(latent)))  # torch's refuse NaN
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
         got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
         raise InvalidArgumentError(

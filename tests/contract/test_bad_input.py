@@ -837,6 +837,112 @@ def test_without_throw_the_others_finish_as_if_alone(method: str, when: float, r
     assert torch.equal(solution.xs[:, well], alone.xs)
 
 
+@pytest.mark.parametrize("rowwise", [False, True])
+@pytest.mark.parametrize("method", [*FAIL_METHODS, "dpm_2m", "dpmpp_sde12"])
+def test_without_throw_a_state_that_is_not_finite_is_left_out(method: str, rowwise: bool) -> None:
+    x, well = states(6), [1, 2, 4]
+    x[0, 1], x[3, 0], x[5] = NAN, INF, -INF
+    seen: list[Tensor] = []
+    spy = Spy(lambda x, t: (seen.append(x.clone()), -x)[1], rowwise=rowwise)
+    times = [0.5, SDE_VP.t_min]
+    solution = solve(SDE_VP, spy, x, method=method, seeds=range(6), throw=False, save_at=times)
+    alone = solve(SDE_VP, lambda x, t: -x, x[well], method=method, seeds=well, save_at=times)
+    assert solution.status.tolist() == [1, 0, 0, 1, 0, 1]
+    assert solution.x.isnan().all(1).tolist() == [True, False, False, True, False, True]
+    assert torch.equal(solution.x[well], alone.x) and torch.equal(solution.nfe[well], alone.nfe)
+    assert torch.equal(solution.t[well], alone.t) and torch.equal(solution.accepted[well], alone.accepted)
+    lost = [0, 3, 5]
+    assert not solution.nfe[lost].any() and bool((solution.t[lost] == SDE_VP.t_max).all())
+    assert solution.xs is not None and alone.xs is not None
+    assert torch.equal(solution.xs[:, well], alone.xs) and bool(solution.xs[:, lost].isnan().all())
+    assert max(map(len, seen)) == (3 if rowwise else 6) and all(bool(x.isfinite().all()) for x in seen)
+
+
+@pytest.mark.parametrize("method", ["ddim", "adams", "pc"])
+def test_a_batch_without_a_finite_state_is_not_evaluated(method: str) -> None:
+    spy = Spy()
+    solution = solve(SDE_VP, spy, states() * NAN, method=method, throw=False, save_at="steps", denoise=True)
+    assert spy.calls == 0 == solution.evaluations and solution.status.tolist() == [1, 1, 1]
+    assert bool(solution.x.isnan().all()) and solution.xs is not None and solution.xs.shape == (1, 3, 2)
+
+
+def test_one_that_is_not_finite_in_a_solve_without_a_step() -> None:
+    x = states(2)
+    x[1, 0] = INF
+    solution = solve(SDE_VP, Spy(), x, method="ddim", t_start=0.5, t_end=0.5, throw=False, save_at=[0.5])
+    assert solution.status.tolist() == [0, 1] and torch.equal(solution.x[0], x[0])
+    assert bool(solution.x[1].isnan().all())
+    drawn = solve(
+        SDE_VP, Spy(), shape=(2, 2), method="ddim", steps=2, throw=False,
+        noise=lambda k, like: torch.stack([torch.full_like(like[0], NAN), like[1] * 0]),
+    )  # fmt: skip
+    assert drawn.status.tolist() == [1, 0]
+
+
+def test_codes_and_densities_leave_the_same_samples_out() -> None:
+    x, well = 0.3 * states(3), [0, 2]
+    x[1, 1] = NAN
+    score = lambda x, t: -x  # noqa: E731
+    for function in (scoresde.encode, scoresde.decode):
+        with pytest.raises(NonFiniteError, match=r"1 of 3 samples \(first: \[1\]\)"):
+            function(SDE_VP, score, x)
+        got = function(SDE_VP, score, x, throw=False)
+        assert got.status.tolist() == [0, 1, 0] and bool(got.x[1].isnan().all())
+        assert torch.equal(got.x[well], function(SDE_VP, score, x[well]).x)
+    with pytest.raises(NonFiniteError):
+        scoresde.reconstruct(SDE_VP, score, x)
+    back = scoresde.reconstruct(SDE_VP, score, x, throw=False)
+    alone = scoresde.reconstruct(SDE_VP, score, x[well])
+    assert torch.equal(back.error[well], alone.error) and bool(back.error[1].isnan()) and back.nfe[1] == 0
+    assert torch.equal(back.x[well], alone.x) and bool(back.latent[1].isnan().all())
+    density = scoresde.log_likelihood(SDE_VP, score, x, throw=False, seeds=range(3))
+    assert density.status.tolist() == [0, 1, 0] and bool(density.log_prob[1].isnan())
+    prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2).double(), 1.0), 1)
+    for sick in (lambda x, t: torch.where(x[:, :1] > 0.5, NAN, -x), score):  # torch's laws refuse NaN
+        got = scoresde.log_likelihood(SDE_VP, sick, x + 0.3, throw=False, prior=prior, check=False)
+        assert torch.equal(got.success, got.log_prob.isfinite()) and not got.success[1]
+
+
+def test_samples_that_are_stepped_together_must_all_be_finite() -> None:
+    x = states(4)
+    x[2, 0] = NAN
+    guided = scoresde.guidance.classifier_guidance(lambda x, t: -x, lambda x, t: -x.square().sum(1))
+    for throw in (False, True):
+        error = refused(
+            lambda throw=throw: scoresde.sample_tilted(SDE_VP, guided, x, steps=3, throw=throw), NonFiniteError,
+            ("`x`", "[2]", "leave them out"),
+        )  # fmt: skip
+        assert isinstance(error, NonFiniteError)
+    coupled = scoresde.LangevinCorrector(rule="batch")
+    refused(
+        lambda: solve(SDE_VP, Spy(), x, method="pc", corrector=coupled, throw=False), NonFiniteError, ("`x`", "'pc'")
+    )
+    for method in ("torchdiffeq:dopri5", "scipy:RK45"):
+        solution = solve(SDE_VP, lambda x, t: -x, x, method=method, throw=False)
+        assert solution.status.tolist() == [0, 0, 1, 0] and bool(solution.x[2].isnan().all())
+        assert bool(solution.x[[0, 1, 3]].isfinite().all())
+
+
+def test_a_solve_cannot_be_vmapped() -> None:
+    x, spy = states(4, 3, 2), Spy()
+    for function in (
+        lambda x: solve(SDE_VP, spy, x, method="ddim", steps=2).x,
+        lambda x: solve(SDE_VP, spy, x, method="adams").x,
+        lambda x: scoresde.encode(SDE_VP, spy, x).x,
+        lambda x: scoresde.log_likelihood(SDE_VP, spy, x).log_prob,
+    ):
+        refused(lambda f=function: torch.func.vmap(f)(x), InvalidArgumentError, ("`x`", "vmap", "batch dimension"))
+
+    def labelled(label: Any) -> Any:
+        score = lambda x, t, label: -x + label[:, None]  # noqa: E731
+        return solve(SDE_VP, score, x[0], method="ddim", steps=2, context={"label": label}).x
+
+    refused(lambda: torch.func.vmap(labelled)(x[:, :, 0]), InvalidArgumentError, ("context['label']", "vmap"))
+    assert spy.calls == 0
+    flat = lambda x: solve(SDE_VP, lambda x, t: -x, x[None], method="ddim", steps=2, differentiable=True).x[0]  # noqa: E731
+    assert torch.func.jacrev(flat)(x[0, 0]).shape == (2, 2)
+
+
 @pytest.mark.parametrize("method", ["pc", "ddim", "rk45", "adams"])
 def test_a_time_that_a_sample_never_reached_has_no_state(method: str) -> None:
     """Its last finite state, under a later time, would be a wrong result that looks fine."""
