@@ -41,8 +41,8 @@ def check_limits(sde: AffineSDE, score_fn: Any, solver: Solver, times: tuple[flo
             )
         if not solver.affine and not math.isfinite(nodes.dalpha[0]):
             raise InvalidArgumentError(
-                f"alpha is 0 at t={noisy:g}, where its derivative, which {solver.name!r} needs, is not known; take t_max "
-                f"below {noisy:g}, or a method of the estimates such as 'ddim'."
+                f"alpha is 0 at t={noisy:g}, where its derivative, which {solver.name!r} needs, is not known; take a "
+                f"method of the estimates such as 'ddim', or t_max below {noisy:g}."
             )
     if sigma == 0.0 and times[0] == clean:
         raise InvalidArgumentError(

@@ -163,7 +163,7 @@ class AffineSDE(SDE):
 
     Raises:
         InvalidArgumentError: the interval is empty, the SNR does not fall strictly, or :math:`\alpha` or
-            :math:`\sigma` is negative, or outside the range of a float32 (0 at its end of the interval is a limit, and allowed).
+            :math:`\sigma` is negative, or outside the range of a float32 (0 at its end of the interval is a limit).
     """
 
     affine = True

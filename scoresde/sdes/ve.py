@@ -49,8 +49,8 @@ class VESDE(AffineSDE):
         if log_end > LARGEST:
             largest = (LARGEST - math.log(self.sigma_min)) / self._rate
             raise InvalidArgumentError(
-                f"`t_max`={t_max} makes sigma(t_max) = exp({log_end:.4g}), more than a float32 holds. The largest t_max "
-                f"that works is {0.999 * largest:.4g}."
+                f"`t_max`={t_max} makes sigma(t_max) = exp({log_end:.4g}), more than a float32 holds. "
+                f"The largest t_max that works is {0.999 * largest:.4g}."
             )
         at_end = math.exp(log_end)
         super().__init__(t_min=t_min, t_max=t_max, prior=NormalPrior(at_end) if prior is None else prior)
