@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,10 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
     with torch.no_grad():
         nodes = sde.nodes(torch.tensor([noisy, clean], dtype=torch.float64))
     alpha, sigma = float(nodes.alpha[0]), float(nodes.sigma[1])
-    if alpha < torch.finfo(torch.float32).tiny:
+    smallest = torch.finfo(torch.float32).tiny
+    if min(alpha, sigma) < smallest:
+        sde.check_schedule()  # 0 may be a limit or an underflow
+    if alpha < smallest:
         if not score_fn.traits.noise_limit:
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data, and rho, "
@@ -34,6 +38,11 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
                 f"'heun', or t_max below {noisy:g}."
+            )
+        if not solver.affine and not math.isfinite(nodes.dalpha[0]):
+            raise InvalidArgumentError(
+                f"alpha is 0 at t={noisy:g}, where its derivative, which {solver.name!r} needs, is not known; take a "
+                f"method of the estimates such as 'ddim', or t_max below {noisy:g}."
             )
     if sigma == 0.0 and times[0] == clean:
         raise InvalidArgumentError(

@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 GridFunction = Callable[[Any, float, float, int], Tensor]
+_BESIDE = 1e-9  # an end, as a share of the interval
+_EVEN = 4.0
 
 
 def _pinned(times: Tensor, t_start: float, t_end: float) -> Tensor:
@@ -138,9 +140,28 @@ def angle(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
         >>> [round(t, 3) for t in angle(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 2).tolist()]
         [1.0, 0.5, 0.0]
     """
-    ends = [math.atan(math.exp(-0.5 * float(sde.log_snr(t)))) for t in (t_start, t_end)]
+    return _in_angle(sde, t_start, t_end, steps, 1.0)
+
+
+def tangent(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    r"""Uniform in :math:`u = \arctan\sqrt{\sigma/\alpha}`, so that :math:`\sigma/\alpha = \tan^2 u`.
+
+    Where the log-SNR is infinite the steps beside the end have :math:`\sigma/\alpha`, or its inverse, in proportion to
+    the square of their number: exponential methods keep their orders there, up to 4.
+
+    Example:
+        >>> import scoresde
+        >>> [round(t, 4) for t in tangent(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 4).tolist()]
+        [1.0, 0.8536, 0.5, 0.1464, 0.0]
+    """
+    return _in_angle(sde, t_start, t_end, steps, 0.5)
+
+
+def _in_angle(sde: Any, t_start: float, t_end: float, steps: int, power: float) -> Tensor:
+    """Uniform in the arc tangent of a power of sigma/alpha."""
+    ends = [math.atan(math.exp(-0.5 * power * float(sde.log_snr(t)))) for t in (t_start, t_end)]
     inner = _line(ends[0], ends[1], steps)[1:-1]
-    times = sde.time(-2 * inner.tan().log())
+    times = sde.time(-2 / power * inner.tan().log())
     return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
 
 
@@ -263,6 +284,7 @@ GRIDS: dict[str, GridFunction] = {
     "karras": karras,
     "quadratic": quadratic,
     "cosine": angle,
+    "tangent": tangent,
 }
 
 
@@ -330,16 +352,41 @@ def snap(value: float, sde: Any) -> float:
     return next((end for end in (sde.t_min, sde.t_max) if abs(value - end) <= 1e-6 * abs(end)), value)
 
 
+def default(sde: Any, t_start: float, t_end: float) -> GridFunction:
+    r"""The grid that `solve` takes if none is given: `log_snr` for affine processes with a finite log-SNR at both ends.
+
+    Where it is infinite at an end, `tangent`; but `time` if the angle :math:`\arctan(\sigma/\alpha)` grows evenly with
+    time, at rates that differ by less than a factor of 4 (they are measured beside both ends and in between). This is
+    so for flow matching, and never where :math:`\sigma\sim t^p` at the data end with another p than 1. Steps even in
+    time then suit methods that step in time, and solves of few steps; orders are at most 2.
+
+    Example:
+        >>> import scoresde
+        >>> default(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0).__name__
+        'time'
+        >>> default(scoresde.VPSDE(t_min=0.0), 1.0, 0.0).__name__, default(scoresde.VPSDE(), 1.0, 0.001).__name__
+        ('tangent', 'log_snr')
+    """
+    if not sde.affine:
+        return time
+    low, high = min(t_start, t_end), max(t_start, t_end)
+    with torch.no_grad():
+        if all(abs(float(sde.log_snr(t))) < math.inf for t in (low, high)):
+            return log_snr
+        inner = torch.linspace(0, 1, 33, dtype=torch.float64)[1:-1]
+        near, far = (inner.new_tensor(pair) for pair in ([0, _BESIDE], [1 - _BESIDE, 1]))
+        times = low + (high - low) * torch.cat([near, inner, far])
+        rates = torch.exp(-0.5 * sde.log_snr(times)).atan().diff() / times.diff()
+    return time if float(rates.max()) < _EVEN * float(rates.min()) else tangent
+
+
 def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
-    """The times of a name or a function, checked. None is ``"log_snr"`` for an affine process with finite ends, else
-    ``"time"``."""
+    """The times of a name or a function, checked; None is the `default` grid."""
     if grid is None:
-        with torch.no_grad():
-            finite = sde.affine and all(abs(float(sde.log_snr(t))) < float("inf") for t in (t_start, t_end))
-        grid = "log_snr" if finite else "time"
+        grid = default(sde, t_start, t_end)
     if isinstance(grid, str):
         check_choice("grid", grid, GRIDS)
-        if grid in ("log_snr", "karras", "cosine") and not sde.affine:
+        if grid in ("log_snr", "karras", "cosine", "tangent") and not sde.affine:
             raise InvalidArgumentError(f'grid={grid!r} needs a process with alpha and sigma; pass grid="time".')
         grid = GRIDS[grid]
     if not callable(grid):

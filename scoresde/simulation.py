@@ -58,7 +58,7 @@ def simulate(
         A `Solution`, with no evaluations.
 
     Raises:
-        InvalidArgumentError: an argument does not fit.
+        InvalidArgumentError: an argument does not fit, or a learned schedule has become one that cannot be computed.
         NonFiniteError: NaN or infinity in ``x0`` or a state.
 
     Example:
@@ -83,6 +83,8 @@ def simulate(
         raise InvalidArgumentError(
             f"simulate runs forward: t_start={start:g} must be below t_end={end:g}; backwards is scoresde.solve."
         )
+    if isinstance(sde, AffineSDE) and sde.node(end).alpha < torch.finfo(torch.float32).tiny:
+        sde.check_schedule()  # 0 may be a limit or an underflow
     count = check_integer("steps", steps, low=1, high=MOST_STEPS)
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x0.device, batch=len(x0))
     x: Any = x0.to(compute_dtype(x0.dtype))

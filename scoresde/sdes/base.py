@@ -39,7 +39,9 @@ from .priors import NormalPrior, draw
 from .records import Node
 
 _CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
-_LARGEST = 300.0  # of ln(alpha) and ln(sigma), so that squares do not overflow
+# The range of ln(alpha) and ln(sigma), in which squares of their ratios do not overflow in float64. Both may be 0 at
+# their end of the interval.
+SMALLEST, LARGEST = (math.log(v) for v in (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max))
 
 
 def as_time(name: str, t: Any, low: float = 0.0) -> Tensor:
@@ -174,14 +176,14 @@ class AffineSDE(SDE):
 
     Raises:
         InvalidArgumentError: the interval is empty, the SNR does not fall strictly, or :math:`\alpha` or
-            :math:`\sigma` is negative.
+            :math:`\sigma` is negative, or outside the range of a float32 (0 at its end of the interval is a limit).
     """
 
     affine = True
 
     def __init__(self, *, t_min: float, t_max: float, prior: NormalPrior | None = None) -> None:
         super().__init__(t_min=t_min, t_max=t_max, prior=NormalPrior() if prior is None else prior)
-        self._check_schedule()
+        self.check_schedule()
 
     # The schedule, float64 tensors in and out.
     @abc.abstractmethod
@@ -207,15 +209,25 @@ class AffineSDE(SDE):
         f, rate = self._rates(t)
         return 2 * (2 * self._log_sigma(t)).exp() * (rate - f)
 
-    def _check_schedule(self) -> None:
+    def check_schedule(self) -> None:
+        """Refuse a schedule that cannot be computed with, as the constructor does; a learned one may become that later.
+
+        Raises:
+            InvalidArgumentError: see the class.
+        """
         t = torch.linspace(self.t_min, self.t_max, _CHECKED_TIMES, dtype=torch.float64)
         with torch.no_grad():
             log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
             lam = log_alpha - log_sigma
-            lam = torch.where(torch.maximum(log_alpha, log_sigma) < _LARGEST, lam, torch.nan)
-        if bool(torch.isnan(lam[1:-1]).any()):
-            bad = int(torch.isnan(lam[1:-1]).int().argmax()) + 1
-            raise InvalidArgumentError(f"alpha and sigma must be positive and finite: at t={t[bad]:.6g} they are not.")
+            lam = torch.where(torch.maximum(log_alpha, log_sigma) < LARGEST, lam, torch.nan)
+        if bool(torch.isnan(lam).any()):
+            bad = int(torch.isnan(lam).int().argmax())
+            raise InvalidArgumentError(
+                f"alpha and sigma must be positive and finite: at t={t[bad]:.6g} they are not, or are larger than a "
+                f"float32 holds."
+            )
+        self._check_size("alpha", "t_max", self._log_alpha, t, log_alpha)
+        self._check_size("sigma", "t_min", self._log_sigma, t.flip(0), log_sigma.flip(0))
         falls = lam[1:] < lam[:-1]
         if not bool(falls.all()):
             bad = int((~falls).int().argmax())
@@ -225,6 +237,29 @@ class AffineSDE(SDE):
                 f"and {lam[bad + 1]:.6g} at t={t[bad + 1]:.6g} (index {bad + 1} of {_CHECKED_TIMES} on "
                 f"[{self.t_min}, {self.t_max}])."
             )
+
+    def _check_size(self, name: str, end: str, log: Callable[[Tensor], Tensor], t: Tensor, values: Tensor) -> None:
+        """Refuse an alpha or sigma that underflows on the way to the end where it may vanish, the last of the times; a
+        value of 0 at that end is a limit if its neighbour is not 0."""
+        small = values < SMALLEST
+        if bool(torch.isinf(values[-1])):
+            with torch.no_grad():
+                small[-1] = not bool(torch.isfinite(log(t[-1:] + 1e-12 * (t[-2] - t[-1]))))
+        if not bool(small.any()):
+            return
+        first = int(small.int().argmax())
+        hint = ""
+        if first:
+            good, bad = t[first - 1], t[first]
+            while good != (middle := good + 0.5 * (bad - good)) != bad:
+                good, bad = (good, middle) if bool(log(middle) < SMALLEST) else (middle, bad)
+            most, share = ("largest", 0.999) if end == "t_max" else ("smallest", 1.001)  # the figure is rounded
+            hint = f" The {most} {end} that works is {share * float(good):.4g}."
+        raise InvalidArgumentError(
+            f"`{end}`={t[-1]:g}: {name} underflows before it, and with it the signal-to-noise ratio is lost. At "
+            f"t={t[first]:.6g} it is exp({values[first]:.6g}); it must be at least {math.exp(SMALLEST):.3g}, or 0 at "
+            f"{end} alone.{hint}"
+        )
 
     # The public functions of time.
     def alpha(self, t: Any) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._tensors import check_number
 from ..errors import InvalidArgumentError
-from .base import AffineSDE
+from .base import LARGEST, AffineSDE
 from .priors import NormalPrior
 
 
@@ -46,8 +46,12 @@ class VESDE(AffineSDE):
             raise InvalidArgumentError(f"`sigma_min` must be below `sigma_max`, got {sigma_min} and {sigma_max}.")
         self._rate = math.log(self.sigma_max) - math.log(self.sigma_min)
         log_end = math.log(self.sigma_min) + self._rate * check_number("t_max", t_max)
-        if log_end > 300:
-            raise InvalidArgumentError(f"`t_max`={t_max} makes sigma(t_max) = exp({log_end:.4g}), which is too large.")
+        if log_end > LARGEST:
+            largest = (LARGEST - math.log(self.sigma_min)) / self._rate
+            raise InvalidArgumentError(
+                f"`t_max`={t_max} makes sigma(t_max) = exp({log_end:.4g}), more than a float32 holds. "
+                f"The largest t_max that works is {0.999 * largest:.4g}."
+            )
         at_end = math.exp(log_end)
         super().__init__(t_min=t_min, t_max=t_max, prior=NormalPrior(at_end) if prior is None else prior)
 

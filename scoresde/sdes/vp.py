@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._tensors import check_number, sigmoid
+from .._tensors import check_number, check_positive, sigmoid
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .priors import NormalPrior
 from .records import Node
+
+_LARGEST_BETA = 1e100  # its square is a float
 
 
 class _Schedule(NamedTuple):
@@ -40,8 +42,8 @@ class _LinearBeta(AffineSDE):
         t_max: float = 1.0,
         prior: NormalPrior | None = None,
     ) -> None:
-        self.beta_min = check_number("beta_min", beta_min, low=0.0, strict=True)
-        self.beta_max = check_number("beta_max", beta_max, low=0.0, strict=True)
+        self.beta_min = check_positive("beta_min", beta_min, high=_LARGEST_BETA)
+        self.beta_max = check_positive("beta_max", beta_max, high=_LARGEST_BETA)
         if self.beta_max < self.beta_min:
             raise InvalidArgumentError(f"`beta_min` must not exceed `beta_max`, got {beta_min} and {beta_max}.")
         super().__init__(t_min=t_min, t_max=t_max, prior=prior)

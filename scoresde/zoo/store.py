@@ -116,7 +116,7 @@ def load(
         module.to(device).eval().requires_grad_(False)
     if native is not None and parts and not allow_nonfinite:
         try:
-            native._check_schedule()
+            native.check_schedule()
         except InvalidArgumentError as error:
             raise CorruptCheckpointError(f"{directory}: the learned part of the process is none: {error}") from None
     return Pretrained(net.to(device).eval().requires_grad_(False), config, native)

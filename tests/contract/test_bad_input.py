@@ -1616,3 +1616,93 @@ def test_a_diffusion_that_does_not_fit_the_state(g: Tensor) -> None:
 
     sde = Own(t_min=0.0, t_max=1.0, prior=NormalPrior(1.0))
     refused(lambda: solve(sde, lambda x, t: -x, torch.ones(4, 2), method="euler_maruyama", steps=2), V, ("diffusion",))
+
+
+def _decay(t_max: float) -> GaussianSDE:
+    return GaussianSDE(lambda t: torch.exp(-(t**2)), lambda t: (-torch.expm1(-2 * t**2)).sqrt(), 0.1, t_max)
+
+
+# A process by an end of its interval (or what moves it), the end's name, and values at which a schedule underflows.
+EXTREME: list[tuple[str, Callable[..., Any], str, tuple[float, ...]]] = [
+    ("vp", lambda value, t=None: VPSDE(t_max=t or value), "t_max", (5.0, 200.0, 1e4, 1e10, 1e300)),
+    ("vp from 0", lambda value, t=None: VPSDE(t_min=0.0, t_max=t or value), "t_max", (5.0, 200.0, 1e300)),
+    ("sub-vp", lambda value, t=None: SubVPSDE(t_max=t or value), "t_max", (200.0, 1e4, 1e10, 1e300)),
+    ("vdm", lambda value, t=None: VDMSDE(t_max=t or value), "t_max", (200.0, 1e4, 1e10, 1e300)),
+    ("gaussian", lambda value, t=None: _decay(t or value), "t_max", (20.0, 200.0, 1e4)),
+    ("ve", lambda value, t=None: VESDE(t_max=t or value), "t_max", (15.0, 200.0, 1e4, 1e10, 1e300)),
+    ("vp, beta", lambda value, t=1.0: VPSDE(beta_max=value, t_max=t), "t_max", (400.0, 1e4)),
+    ("vdm, gamma", lambda value, t=1.0: VDMSDE(LinearGamma(-5.0, value), t_max=t), "t_max", (200.0, 1e4, 1e10)),
+    ("vp, t_min", lambda value, t=None: VPSDE(t_min=t or value), "t_min", (1e-100, 1e-300)),
+    ("flow, t_min", lambda value, t=None: FlowSDE(t_min=t or value), "t_min", (1e-40, 1e-300)),
+    ("edm, sigma_min", lambda value, t=None: EDMSDE(sigma_min=t or value), "t_min", (1e-40, 1e-300)),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "end", "value"),
+    [(make, end, value) for _, make, end, values in EXTREME for value in values],
+    ids=[f"{name} {value:g}" for name, _, _, values in EXTREME for value in values],
+)
+def test_an_end_at_which_a_schedule_leaves_its_range_is_refused_with_one_that_works(
+    make: Callable[..., Any], end: str, value: float
+) -> None:
+    error = refused(lambda: make(value), V, (f"`{end}`=", f"est {end} that works is "))
+    nearest = float(str(error).rsplit(" ", 1)[1].rstrip("."))
+    x = torch.zeros(2, 1, dtype=torch.float64)
+    assert bool(scoresde.simulate(make(value, nearest), x, steps=3, seed=0).x.isfinite().all())
+    refused(lambda: make(value, nearest * (1.01 if end == "t_max" else 0.99)), V, (f"{end} that works is ",))
+
+
+class Adjustable:
+    """A gamma whose range can be changed, as training does."""
+
+    top = 5.0
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return -10.0 + (self.top + 10.0) * t
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_learned_schedule_that_came_to_underflow_is_refused(dtype: torch.dtype) -> None:
+    gamma = Adjustable()
+    sde = VDMSDE(gamma)
+    model = ScoreModel(lambda x, t: 0.5 * x, sde, "data")
+    x = torch.ones(2, 3, dtype=dtype)
+    assert bool(solve(sde, model, x, method="ddim", steps=3).x.isfinite().all())
+    gamma.top = 2000.0
+    refused(lambda: scoresde.simulate(sde, x, steps=3, seed=0), V, ("t_max", "largest", "0.0"))
+    spy = Spy()
+    for method in ("ddim", "seeds3", "dpmpp_sde"):
+        refused(lambda: solve(sde, spy, x, method=method, steps=3), V, ("t_max", "largest"))  # noqa: B023
+    assert spy.calls == 0
+
+
+WIDE = {
+    "vp": lambda: VPSDE(t_min=0.0, t_max=4.18),
+    "ve": lambda: VESDE(sigma_min=1.2e-38, sigma_max=3e38),
+    "flow": lambda: FlowSDE(t_min=1.2e-38, t_max=1.0),
+    "vdm": lambda: VDMSDE(LinearGamma(-174.0, 174.0)),
+    "cosine": lambda: CosineVPSDE(s=1e-100, t_min=0.0, t_max=1.0),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("process", WIDE)
+def test_on_the_widest_schedules_a_result_is_finite_or_the_error_is_ours(process: str, dtype: torch.dtype) -> None:
+    sde = WIDE[process]()
+    score = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3).score(sde)
+    for method in (m for m in scoresde.methods() if m.kind != "backend" and m.name not in ("annealed_langevin", "ggf")):
+        options: dict[str, Any] = {"max_steps": 20} if method.adaptive else {"steps": 2}
+        try:
+            end = solve(sde, score, shape=(1, 2), method=method.name, seed=0, dtype=dtype, **options).x
+        except ScoreSDEError:
+            continue
+        assert bool(end.isfinite().all()), method.name
+
+
+@pytest.mark.parametrize("method", ["euler", "midpoint", "rk45"])
+def test_a_rate_that_is_not_known_where_alpha_is_0_is_refused(method: str) -> None:
+    sde = VDMSDE(lambda t: 2 * torch.logit(t))
+    spy = Spy(has_noise_limit=True)
+    refused(lambda: solve(sde, spy, states(), method=method, t_end=0.1), V, ("alpha is 0 at t=1", "derivative", "ddim"))
+    assert spy.calls == 0

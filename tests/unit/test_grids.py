@@ -15,19 +15,23 @@ from torch import Tensor
 from scoresde import (
     EDMSDE,
     SDE,
+    VDMSDE,
     VPSDE,
     CosineVPSDE,
     FlowSDE,
+    GaussianSDE,
     Grid,
     InvalidArgumentError,
     InvalidTypeError,
     NormalPrior,
     ScoreSDEError,
+    SigmoidVPSDE,
+    SubVPSDE,
     grids,
 )
 from tests.unit.strategies import PROCESSES, schedules
 
-NAMES = ["log_snr", "time", "karras", "quadratic", "cosine"]
+NAMES = ["log_snr", "time", "karras", "quadratic", "cosine", "tangent"]
 MADE = {
     "beta": grids.Beta(),
     "beta, dense at the data": grids.Beta(1.0, 0.5),
@@ -88,6 +92,7 @@ def test_grids_of_random_processes(schedule: Any, name: str, steps: int, a: floa
         "quadratic": lambda t: t.sqrt(),
         "log_snr": sde.log_snr,
         "cosine": lambda t: torch.atan(torch.exp(-sde.log_snr(t) / 2)),
+        "tangent": lambda t: torch.atan(torch.exp(-sde.log_snr(t) / 4)),
         "karras": lambda t: torch.exp(-sde.log_snr(t) / 14),
     }[name](times)
     line = torch.linspace(float(quantity[0]), float(quantity[-1]), steps + 1, dtype=F64)
@@ -140,6 +145,50 @@ def test_the_default_is_even_in_log_snr_where_it_has_ends() -> None:
         assert torch.equal(grids.resolve(None, sde, start, end, 5), grids.time(sde, start, end, 5))
     inside = FlowSDE(t_min=0.0, t_max=1.0)
     assert torch.equal(grids.resolve(None, inside, 0.9, 0.1, 5), grids.log_snr(inside, 0.9, 0.1, 5))
+
+
+def power(p: float, low: float = 0.0) -> GaussianSDE:
+    """sigma = (t - low)^p."""
+    return GaussianSDE(lambda t: (1 - (t - low) ** (2 * p)).sqrt(), lambda t: (t - low) ** p, low, low + 0.99)
+
+
+@pytest.mark.parametrize(
+    ("sde", "expected"),
+    [
+        (VPSDE(t_min=0.0), grids.tangent),
+        (SubVPSDE(t_min=0.0), grids.tangent),
+        (EDMSDE(t_min=0.0), grids.tangent),
+        (CosineVPSDE(t_min=0.0), grids.tangent),
+        (CosineVPSDE(t_min=0.0, t_max=1.0), grids.tangent),
+        (SigmoidVPSDE(t_min=0.0), grids.tangent),
+        (power(0.5), grids.tangent),
+        (power(0.5, 0.1), grids.tangent),
+        (power(0.8), grids.tangent),
+        (power(1.0), grids.tangent),
+        (power(2.0), grids.tangent),
+        (VDMSDE(lambda t: t.log() + 6 * t), grids.tangent),
+        (VDMSDE(lambda t: 2 * t.log() + 6 * t), grids.tangent),
+        (VDMSDE(lambda t: 2 * torch.logit(t)), grids.time),
+        (GaussianSDE(lambda t: torch.cos(1.5 * t), lambda t: torch.sin(1.5 * t), 0.0, 1.0), grids.time),
+        (FlowSDE(t_min=0.0, t_max=1.0), grids.time),
+        (FlowSDE(t_min=0.0), grids.time),
+        (FlowSDE(t_max=1.0), grids.time),
+        (CosineVPSDE(t_max=1.0), grids.time),
+        (CosineVPSDE(), grids.log_snr),
+    ],
+    ids=repr,
+)
+def test_the_default_fits_how_signal_and_noise_vanish(sde: Any, expected: Any) -> None:
+    for start, end in ((sde.t_max, sde.t_min), (sde.t_min, sde.t_max)):
+        assert torch.equal(grids.resolve(None, sde, start, end, 7), expected(sde, start, end, 7))
+
+
+def test_the_tangent_grid_is_even_in_the_angle_of_a_root() -> None:
+    for sde in (FlowSDE(t_min=0.0, t_max=1.0), VPSDE(t_min=0.0), VPSDE()):
+        times = grids.tangent(sde, sde.t_max, sde.t_min, 9)
+        u = torch.exp(-0.25 * sde.log_snr(times)).atan()
+        torch.testing.assert_close(u, torch.linspace(float(u[0]), float(u[-1]), 10, dtype=F64), rtol=1e-9, atol=1e-12)
+        assert float(times[0]) == sde.t_max and float(times[-1]) == sde.t_min
 
 
 def test_a_function_is_a_grid() -> None:

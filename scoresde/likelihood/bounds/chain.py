@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ from .draws import DESIGNS, independent_mean
 from .error import estimated
 from .levels import choose
 from .prior import prior_term
-from .result import Bound, Term
+from .result import Bound, Term, pooled_freedom
 
 
 def chain_bound(
@@ -137,7 +138,9 @@ def chain_bound(
         reconstruction = _reconstruction(given, nodes, variance, count)
         if every:
             table = _every_step(given, nodes, variance, count)
-            diffusion = Term(table.value.sum(1), table.std_error.square().sum(1).sqrt())
+            variances = table.std_error.square()
+            freedom = pooled_freedom(variances.T, torch.full_like(variances.T, count - 1.0))
+            diffusion = Term(table.value.sum(1), variances.sum(1).sqrt(), freedom=freedom)
             columns = [torch.cat([a[:, None], b], 1) for a, b in zip(*map(_pair, (reconstruction, table)), strict=True)]
             shown = Term(*columns)
         else:
@@ -191,7 +194,7 @@ def _random_steps(given: Given, nodes: Node, variance: str, shares: Tensor | Non
         value = divergence(given.network, x, given.noise.normal(x), start, stop, variance)
         values.append((value - known.to(x.device)[index]) * inverse)
     term = design.mean(torch.stack(values))
-    return Term(term.value + known.sum(), term.std_error)
+    return replace(term, value=term.value + known.sum())
 
 
 def _reconstruction(given: Given, nodes: Sequence[Node], variance: str, count: int) -> Term:

@@ -11,16 +11,34 @@ inverts it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from ...sdes import AffineSDE, Node
 
-# From u in [0, 1), (batch,), to the nodes and the weights, (batch,).
-Levels = Callable[[Tensor], tuple[Node, Tensor]]
+
+@dataclass(frozen=True)
+class Levels:
+    """Where the term is evaluated.
+
+    Attributes:
+        at: from u in [0, 1), ``(batch,)``, to the nodes and the weights, ``(batch,)``.
+        moments: from the edges of strata of u, ``(strata + 1,)``, to the means of the weight and of its square in each;
+            None where the weight is constant.
+    """
+
+    at: Callable[[Tensor], tuple[Node, Tensor]]
+    moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def __call__(self, u: Tensor) -> tuple[Node, Tensor]:
+        return self.at(u)
+
 
 CLOCKS = ("log_snr", "time")
+_POINTS = 16
 
 
 def continuous(sde: AffineSDE, clock: str) -> Levels:
@@ -40,9 +58,21 @@ def continuous(sde: AffineSDE, clock: str) -> Levels:
 
     def by_time(u: Tensor) -> tuple[Node, Tensor]:
         node = sde.nodes(sde.t_min + (sde.t_max - sde.t_min) * u)
-        return node, (sde.t_max - sde.t_min) * node.g2 / (node.sigma * node.sigma)
+        return node, weight(node)
 
-    return by_log_snr if clock == "log_snr" else by_time
+    def weight(node: Node) -> Tensor:
+        return (sde.t_max - sde.t_min) * node.g2 / (node.sigma * node.sigma)
+
+    def moments(edges: Tensor) -> tuple[Tensor, Tensor]:
+        """With w du = dgamma: the first exactly, the second by a quadrature in gamma, where w is smooth."""
+        gamma = -2 * sde.nodes(sde.t_min + (sde.t_max - sde.t_min) * edges).lam
+        points, parts = (torch.from_numpy(v).to(edges) for v in leggauss(_POINTS))
+        inside = gamma[:-1, None] + gamma.diff()[:, None] * 0.5 * (points + 1)
+        t = sde.time(-inside.flatten()).clamp(sde.t_min, sde.t_max)
+        first = gamma.diff() / edges.diff()
+        return first, first * (weight(sde.nodes(t)).reshape(inside.shape) @ parts) / 2
+
+    return Levels(by_log_snr) if clock == "log_snr" else Levels(by_time, moments)
 
 
 def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
@@ -62,7 +92,14 @@ def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
         index, inverse = pick(u)
         return Node(*(v[index + 1] for v in nodes)), gaps[index] * inverse
 
-    return levels
+    def moments(edges: Tensor) -> tuple[Tensor, Tensor]:
+        ends = (times - times[0]) / (times[-1] - times[0])
+        upper, lower = torch.minimum(edges[1:, None], ends[1:]), torch.maximum(edges[:-1, None], ends[:-1])
+        shares = (upper - lower).clamp_min(0.0) / edges.diff()[:, None]  # of each step in each stratum
+        weight = gaps / ends.diff()
+        return shares @ weight, shares @ weight.square()
+
+    return Levels(levels) if clock == "log_snr" else Levels(levels, moments)
 
 
 def choose(shares: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -6,15 +6,24 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy import special
 from torch import Tensor
 
+from ..._tensors import as_array, check_number
 from ...errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
 class Term:
-    """A part of a bound: nats, and the standard error of each from its draws: 0 where it is exact, NaN where there was
-    one draw only.
+    """A part of a bound.
+
+    Attributes:
+        value: nats.
+        std_error: the standard error of each value from its draws: 0 where it is exact, NaN where there was one draw
+            only. Its square is right in the mean.
+        deviation: what an interval takes for it: where the weights of the draws are known, no less than they imply;
+            None is the standard error.
+        freedom: the degrees of freedom of the deviation; None is infinity.
 
     Example:
         >>> Term(torch.tensor([1.0]), torch.tensor([0.0])).value
@@ -23,6 +32,30 @@ class Term:
 
     value: Tensor
     std_error: Tensor
+    deviation: Tensor | None = None
+    freedom: Tensor | None = None
+
+    @property
+    def variance(self) -> tuple[Tensor, Tensor]:
+        """That which an interval takes, and its degrees of freedom."""
+        known = torch.full_like(self.std_error, math.inf) if self.freedom is None else self.freedom
+        return (self.std_error if self.deviation is None else self.deviation).square(), known
+
+
+def pooled_freedom(variances: Tensor, freedom: Tensor) -> Tensor:
+    r"""The degrees of freedom of a sum of estimated variances along axis 0, by Satterthwaite's formula; 1 at least.
+
+    .. math:: \nu = \frac{(\sum_j v_j)^2}{\sum_j v_j^2/(\nu_j+2)} - 2,
+
+    since :math:`E[v_j^2]` is :math:`1 + 2/\nu_j` times the square of what it estimates.
+
+    Example:
+        >>> pooled_freedom(torch.ones(4, 1), torch.full((4, 1), 10.0))
+        tensor([46.])
+    """
+    total = variances.sum(0)
+    found = total.square() / (variances.square() / (freedom + 2)).sum(0) - 2
+    return torch.where(total > 0, found.clamp_min(1.0), torch.full_like(found, math.inf))
 
 
 @dataclass(frozen=True)
@@ -63,9 +96,27 @@ class Bound:
 
     @property
     def std_error(self) -> Tensor:
-        """Of the total, from all draws."""
-        parts = (self.prior, self.diffusion, self.reconstruction)
-        return torch.stack([part.std_error.square() for part in parts]).sum(0).sqrt()
+        """Of the total, from all draws. Its square is right in the mean, but single ones may be too small: `interval`
+        makes up for it."""
+        return torch.stack([part.std_error.square() for part in self._parts]).sum(0).sqrt()
+
+    @property
+    def _parts(self) -> tuple[Term, Term, Term]:
+        return self.prior, self.diffusion, self.reconstruction
+
+    def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        r"""Bounds of the mean of ``total`` over the draws that hold with about this probability; NaN for one draw.
+
+        By Student's t, with degrees of freedom that Satterthwaite's formula finds from the draws. With
+        ``clock="time"`` the deviation is no less than the known weights imply. Squares of noise are skewed: in one or
+        two dimensions the intervals hold the mean less often.
+        """
+        check_number("level", level, low=0.0, high=1.0, strict=True)
+        variances, each = (torch.stack(values) for values in zip(*(part.variance for part in self._parts), strict=True))
+        freedom = pooled_freedom(variances, each)
+        quantile = torch.from_numpy(special.stdtrit(as_array(freedom), 0.5 * (1 + level))).to(self.total)
+        half = quantile * variances.sum(0).sqrt()
+        return self.total - half, self.total + half
 
     @property
     def bits_per_dim(self) -> Tensor:

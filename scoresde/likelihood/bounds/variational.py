@@ -38,7 +38,7 @@ from ...processes import Network
 from ...sdes import SDE, AffineSDE, Node
 from .arguments import Given, check_model, prepare
 from .decoders import by_denoising, by_likelihood, entropy
-from .draws import DESIGNS, independent_mean
+from .draws import DESIGNS, Weights, edges, independent_mean
 from .error import estimated
 from .levels import CLOCKS, Levels, continuous, discrete
 from .prior import prior_term
@@ -164,7 +164,11 @@ def squares(network: Network, x: Tensor, noise: Tensor, place: Levels, u: Tensor
 def _diffusion(given: Given, place: Levels, times: str, count: int) -> Term:
     x, design = given.data, DESIGNS[times]
     levels = design.draw(count, len(x), given.generator, x.device)
-    return design.mean(torch.stack([squares(given.network, x, given.noise.normal(x), place, u) for u in levels]))
+    values = torch.stack([squares(given.network, x, given.noise.normal(x), place, u) for u in levels])
+    if place.moments is None or not design.strata:
+        return design.mean(values)
+    drawn = place(levels.flatten())[1].reshape(levels.shape)
+    return design.mean(values, Weights(drawn, *place.moments(edges(count, x.device))))
 
 
 def _reconstruction(given: Given, node: Node, decoder: bool, count: int) -> Term:
