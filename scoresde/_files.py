@@ -56,8 +56,13 @@ def check_path(name: str, path: Any) -> Path:
         pass
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
-            raise InvalidArgumentError(f"`{name}` must be a path, got {short(text)}: {error}.") from None
+            raise InvalidArgumentError(f"`{name}` must be a path, got {short(text)}: {_reason(error)}.") from None
     return Path(text)
+
+
+def _reason(error: Exception) -> str:
+    """Why a path cannot be used, without the path."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
