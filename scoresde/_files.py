@@ -290,7 +290,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _failure(error: OSError | ValueError, path: str | os.PathLike[str], size: int) -> OutputError:
     number = getattr(error, "errno", None) or errno.EINVAL
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = _reason(error)
     room = ""
     if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         with contextlib.suppress(OSError):
@@ -324,6 +324,6 @@ def readable(path: Path, name: str = "data") -> Iterator[None]:
     except (MemoryError, *broken) as error:
         if out_of_memory(error):
             raise too_little_memory(f"to read `{name}` {str(path)!r}", error) from error
-        lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
+        lines = _reason(error).splitlines() or [type(error).__name__]
         hint = " A pickle can run code and is refused; save numbers." if "allow_pickle" in str(error) else ""
         raise InvalidArgumentError(f"`{name}` {str(path)!r} cannot be read: {lines[0].rstrip('.')}.{hint}") from None

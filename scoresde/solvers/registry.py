@@ -42,8 +42,8 @@ class Method(NamedTuple):
 def methods() -> tuple[Method, ...]:
     """All methods that `scoresde.solve` takes by name, with what they declare.
 
-    Orders hold between finite log-SNRs, and on the default grid for an infinite one too, up to order 2 on flow matching.
-    That of ``"edm"`` holds where its churn stays below the cap, from 96 steps on with the default ``s_churn``.
+    Orders hold between finite log-SNRs, and on the default grid for an infinite one too (up to order 2 on flow
+    matching). That of ``"edm"`` holds where its churn stays below the cap, from 96 steps on with the default options.
 
     Example:
         >>> [m.name for m in methods() if m.weak_order == 2 and m.evaluations == 1]
