@@ -163,7 +163,10 @@ class Score(abc.ABC):
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """The shape of one sample; there is no such attribute where it is not known."""
+        """The shape of one sample; there is no such attribute where it is not known.
+
+        :meta private:
+        """
         if self.traits.event_shape is None:
             raise AttributeError(f"this {type(self).__name__} does not know the shape of its events")
         return self.traits.event_shape

@@ -1280,7 +1280,7 @@ PROCESSES: list[tuple[str, Callable[[], Any], type[ScoreSDEError], tuple[str, ..
     ("prior mean str", lambda: NormalPrior(1.0, "a"), T, ("`mean`", "'a'")),
     ("prior mean tensor nan", lambda: NormalPrior(1.0, torch.tensor([NAN])), V, ("`mean`",)),
     ("gaussian numbers", lambda: _gaussian(1.0), T, ("`alpha`", "float")),
-    ("gaussian alpha < 0", lambda: _gaussian(lambda t: -1 - t), V, ("positive", "t=0.103516")),
+    ("gaussian alpha < 0", lambda: _gaussian(lambda t: -1 - t), V, ("positive", "t=0.1 ")),
     ("gaussian sigma < 0", lambda: _gaussian(torch.cos, lambda t: -t), V, ("sigma(t_max)", "-1")),
     ("gaussian sigma dips", lambda: _gaussian(torch.cos, lambda t: t - 0.5), V, ("positive",)),
     ("gaussian constant", lambda: _gaussian(lambda t: 1.0, lambda t: 1.0), V, ("signal-to-noise", "index 1")),
