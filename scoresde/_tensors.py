@@ -518,7 +518,8 @@ def check_callable(name: str, value: Any, call: str) -> None:
 
 def check_score_fn(score_fn: Any) -> None:
     """Refuse what is no score function."""
-    hint = "take its .score(sde)" if hasattr(score_fn, "score") else "targets and loaded networks give one by .score(sde)"
+    own = hasattr(score_fn, "score")
+    hint = "take its .score(sde)" if own else "targets and loaded networks give one by .score(sde)"
     check_callable("score_fn", score_fn, f"score_fn(x, t) ({hint})")
 
 
