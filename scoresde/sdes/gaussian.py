@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._tensors import check_callable, check_number
+from .._tensors import check_kind, check_number
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .inverse import decreasing_root, derivative, evaluate
@@ -43,7 +43,7 @@ class GaussianSDE(AffineSDE):
         prior: NormalPrior | None = None,
     ) -> None:
         for name, function in (("alpha", alpha), ("sigma", sigma)):
-            check_callable(name, function, f"{name}(t), with a tensor of times")
+            check_kind(name, function, Callable, "a function of a tensor of times")  # type: ignore[arg-type]
         self._functions = {"alpha": alpha, "sigma": sigma}
         t_max = check_number("t_max", t_max)
         if prior is None:
