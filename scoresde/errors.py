@@ -192,7 +192,7 @@ def short(value: Any) -> str:
 
     Example:
         >>> short([1] * 99)[-7:]
-        '1, 1...'
+        ' 1, ...'
     """
     try:
         text = " ".join(repr(value).split())

@@ -22,7 +22,7 @@ from torch import Tensor
 from .._tensors import check_choice, check_flag, check_kind, check_number, check_tensor, expand
 from ..discrete import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..scores import as_score
+from ..scores.bare import traits_of
 from ..sdes.records import LearnedEstimate
 from .core import (
     Noised,
@@ -316,7 +316,7 @@ def _chain(model: Any) -> BetaChain:
 
 
 def _variance(model: Any, variance: str | None) -> str:
-    learned = as_score(model).traits.variance
+    learned = traits_of(model).variance
     if variance is None:
         return "learned" if learned else "large"
     check_choice("variance", variance, VARIANCES)

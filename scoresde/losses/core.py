@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._signatures import accepts
 from .._tensors import (
     check_choice,
     check_flag,
@@ -33,7 +34,8 @@ from .._tensors import (
 )
 from ..discrete import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
-from ..scores import ScoreModel, as_score
+from ..scores import Score, ScoreModel
+from ..scores.bare import offers_estimates, traits_of
 from ..sdes import Estimate, Node
 from .indices import UniformIndex
 from .times import LowDiscrepancy, Times
@@ -242,12 +244,12 @@ def denoising(
 
 def gives_estimates(model: Any) -> bool:
     """Whether a model gives estimates itself, not a score or a raw network's output."""
-    return callable(model) and not as_score(model).only_scores
+    return not model.only_scores if isinstance(model, Score) else offers_estimates(model)
 
 
 def check_model(model: Any) -> None:
     """Refuse what has no estimates of a process."""
-    if not gives_estimates(model) or as_score(model).traits.sde is None:
+    if not gives_estimates(model) or traits_of(model).sde is None:
         raise InvalidTypeError(
             f"`model` must be a ScoreModel, got {type(model).__name__}; write scoresde.ScoreModel(net, sde, 'noise')."
         )
@@ -265,7 +267,7 @@ def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
     check_model(model)
     check_state("x0", x0)
     check_context(model, context)
-    shape = as_score(model).traits.event_shape
+    shape = traits_of(model).event_shape
     if shape is not None and tuple(x0.shape[1:]) != shape:
         raise InvalidArgumentError(f"`x0` must hold events of shape {shape}, got {tuple(x0.shape[1:])}.")
     return x0.to(compute_dtype(x0.dtype))
@@ -274,7 +276,7 @@ def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
 def check_context(model: Any, context: Mapping[str, Any]) -> None:
     """Refuse what is neither an option of the loss nor an argument of the network."""
     for name in context:
-        if not as_score(model).accepts(name):
+        if not accepts(model, name):
             raise InvalidArgumentError(f"{name!r} is neither an option of this loss nor an argument of the network.")
 
 

@@ -30,7 +30,7 @@ class Bare(Score):
 
     def __init__(self, function: ScoreFn) -> None:
         self.function = function
-        self.traits = _declared(function)
+        self.traits = traits_of(function)
         context = getattr(function, "context", None)
         self._bound_names = frozenset(context) if isinstance(context, Mapping) else frozenset()
 
@@ -90,7 +90,7 @@ def as_score(score_fn: ScoreFn) -> Score:
     if isinstance(score_fn, Score):
         return score_fn
     check_score_fn(score_fn)
-    return Offered(score_fn) if _offers_estimates(score_fn) else Bare(score_fn)
+    return Offered(score_fn) if offers_estimates(score_fn) else Bare(score_fn)
 
 
 def checked(score: Any, x: Tensor) -> Tensor:
@@ -130,16 +130,28 @@ def check_context(context: Any, score_fn: Score, batch: int) -> dict[str, Tensor
     return dict(context or {})
 
 
-def _offers_estimates(score_fn: ScoreFn) -> bool:
-    """Whether a callable has the method ``estimate(x, node, **context)``; another one of that name is its own."""
+def offers_estimates(score_fn: ScoreFn) -> bool:
+    """Whether an object has the method ``estimate(x, node, **context)``; another one of that name is its own.
+
+    Example:
+        >>> offers_estimates(lambda x, t: -x)
+        False
+    """
     method = getattr(score_fn, "estimate", None)
     return callable(method) and "node" in (parameters(method) or {})
 
 
-def _declared(function: Any) -> Traits:
-    """The traits that a callable declares by its attributes."""
+def traits_of(function: Any) -> Traits:
+    """The traits of a `Score`, or those that another object declares by its attributes.
+
+    Example:
+        >>> traits_of(lambda x, t: -x).rowwise
+        False
+    """
+    if isinstance(function, Score):
+        return function.traits
     sde, shape = getattr(function, "sde", None), getattr(function, "event_shape", None)
-    estimates = _offers_estimates(function)
+    estimates = offers_estimates(function)
     shift = estimates and bool(getattr(function, "has_shift", False))
     return Traits(
         sde=sde if isinstance(sde, AffineSDE) else None,
