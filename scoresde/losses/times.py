@@ -329,7 +329,7 @@ class NoiseLevels(_Levels):
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            check_number(entry.name, getattr(self, entry.name))
+            check_number(entry.name, getattr(self, entry.name), hint=" It belongs to a law of noise levels.")
         if not (0 <= self.uniform <= 1 and self.std > 0 and 0 < self.rho_min < self.rho_max < math.inf):
             raise InvalidArgumentError(
                 f"{self} is no law of noise levels: it needs 0 <= uniform <= 1, std > 0 and 0 < rho_min < rho_max;"
