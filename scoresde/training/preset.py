@@ -27,7 +27,7 @@ from ..discrete import Chain
 from ..errors import InvalidArgumentError
 from ..likelihood import Bound, bits_per_dim, dequantize
 from ..nets import ARCHITECTURES, build
-from ..scores import ScoreModel
+from ..scores import Score, ScoreModel
 from ..sdes import EDMSDE, AffineSDE
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
@@ -169,7 +169,7 @@ class Preset:
             >>> preset.bits(model, digits_split().test_images[:2], levels=17, draws=4).shape
             torch.Size([2])
         """
-        check_kind("model", model, ScoreModel, "a scoresde.ScoreModel")
+        check_kind("model", model, Score, "a score function such as scoresde.ScoreModel")
         check_integer("seed", seed, low=0)
         if self.bound is None:
             raise InvalidArgumentError("This preset has no bound of its own; take scoresde.variational_bound.")
