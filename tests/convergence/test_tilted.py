@@ -18,6 +18,7 @@ from torch import Tensor
 import scoresde
 from scoresde import guidance, targets
 from scoresde.solvers import SMC, ParticleLog
+from scoresde.solvers.families import particles
 from scoresde.testing.kolmogorov import expectations
 
 F64 = torch.float64
@@ -71,7 +72,7 @@ def test_one_particle_has_the_right_weight_in_expectation(log_prob, data_std: fl
     for s, t, draw in ((0.6, 0.45, b), (0.45, 0.3, c)):
         start, stop = SDE.node(s), SDE.node(t)
         data = PAIR.score(SDE).estimate(x, start).data
-        mean, _ = scoresde.solvers.particles.posterior_step(x, data, start, stop)
+        mean, _ = particles.posterior_step(x, data, start, stop)
         x = mean + steps.std(start, stop) * draw
     exact = share @ (1.7 * log_prob(x, torch.full((len(x),), 0.3, dtype=F64))).exp()
     assert float(share @ got) == pytest.approx(float(exact), rel=1e-10)
@@ -100,7 +101,7 @@ def test_the_evidence_is_unbiased_through_resampling() -> None:
         mean += p * float(w @ got)
     start, stop = SDE.node(0.6), SDE.node(0.3)
     data = PAIR.score(SDE).estimate(x, start).data
-    centre, _ = scoresde.solvers.particles.posterior_step(x, data, start, stop)
+    centre, _ = particles.posterior_step(x, data, start, stop)
     ends = (centre + SMC()._weights().std(start, stop) * z).reshape(-1, 1)
     psi = (3 * right(ends, torch.full((len(ends),), 0.3, dtype=F64))).exp().reshape(2, -1)
     assert mean == pytest.approx(float((psi @ w).mean()), rel=1e-10)
@@ -118,7 +119,7 @@ def test_a_likelihood_guided_weight_is_right_too(through: bool) -> None:
     place = torch.zeros_like(a)
     got = evidence(score_fn, a, grid, [place, b, place], particles=1)
     start, stop = SDE.node(0.5), SDE.node(0.3)
-    centre, _ = scoresde.solvers.particles.posterior_step(a, PAIR.score(SDE).estimate(a, start).data, start, stop)
+    centre, _ = particles.posterior_step(a, PAIR.score(SDE).estimate(a, start).data, start, stop)
     x = centre + SMC()._weights().std(start, stop) * b
     exact = share @ (0.2 * value(PAIR.score(SDE).estimate(x, stop).data)).exp()
     assert float(share @ got) == pytest.approx(float(exact), rel=1e-10)
@@ -176,7 +177,7 @@ def test_steps_of_the_right_width_are_exact_for_gaussian_data(sde: scoresde.Affi
     score_fn = targets.Gaussian(torch.zeros(1, dtype=F64), variance).score(sde)
     start, stop = (sde.node(u * sde.t_max) for u in (0.8, 0.3))
     x = torch.ones(1, 1, dtype=F64)
-    mean, _ = scoresde.solvers.particles.posterior_step(x, score_fn.estimate(x, start).data, start, stop)
+    mean, _ = particles.posterior_step(x, score_fn.estimate(x, start).data, start, stop)
     before, after = (n.alpha**2 * variance + n.sigma**2 for n in (start, stop))
     std = SMC(data_std=variance**0.5)._weights().std(start, stop)
     assert float(mean) ** 2 * before + std**2 == pytest.approx(after, rel=1e-12)
