@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import enum
+import fnmatch
 import functools
 import importlib
 import inspect
@@ -1660,18 +1661,18 @@ def _saved_digits() -> Any:
 
 
 def missing(error: BaseException) -> str | None:
-    """The name of scoresde that a case asked for and this version lacks, or None if the error is another."""
+    """The name of scoresde that a case needs and this version lacks, or None if the error is another."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     here = last is not None and last.tb_frame.f_code.co_filename == __file__
     if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("scoresde."):
-        return error.name
+        return f"no {error.name}"
     if not here or not isinstance(error, AttributeError):
         return None
     owner = error.obj if isinstance(error.obj, types.ModuleType | type) else type(error.obj)
     name = owner.__name__ if isinstance(owner, types.ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
-    return f"{name}.{error.name}" if name.split(".")[0] == "scoresde" else None
+    return f"no {name}.{error.name}" if name.split(".")[0] == "scoresde" else None
 
 
 def flatten(value: Any, name: str = "", seen: tuple[int, ...] = ()) -> Iterator[tuple[str, Tensor | str]]:
@@ -1747,9 +1748,12 @@ def main() -> None:
     """Compute the cases that the journal does not have yet."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--only", nargs="*", default=list(PARTS))
+    parser.add_argument("--match", default="*")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
+    if not Path(scoresde.__file__).is_relative_to(Path(__file__).parent):
+        raise SystemExit(f"scoresde came from {scoresde.__file__}, not from {Path(__file__).parent}.")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     versions = {"python": sys.version.split()[0], "threads": torch.get_num_threads(), "files": {}}
     for name in PACKAGES:
@@ -1767,7 +1771,7 @@ def main() -> None:
             journal.write(json.dumps(record) + "\n")
             journal.flush()
 
-        for name in PARTS if arguments.only is None else arguments.only:
+        for name in arguments.only:
             cases = PARTS[name](arguments.quick)
             while True:
                 signal.setitimer(signal.ITIMER_PROF, LIMIT)
@@ -1781,7 +1785,7 @@ def main() -> None:
                 if case in known:
                     raise SystemExit(f"Two cases are called {case}.")
                 known.add(case)
-                if case in done:
+                if case in done or not fnmatch.fnmatchcase(case, arguments.match):
                     continue
                 note(case=case)
                 begin = time.process_time()

@@ -32,7 +32,8 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 CASES = Path(__file__).with_name("_same_cases.py")
-BASE, HERE = "base", "here"
+BASE, HERE, NEITHER = "base", "here", "neither"
+LISTED = "list of cases"  # the case that stands for an error while a part lists its cases
 SHOWN = 60  # differing cases that are printed
 WIDTH = 100  # characters of a text that are printed
 
@@ -41,11 +42,10 @@ Values = Mapping[str, "Tensor | str"]
 
 @dataclass(frozen=True)
 class Case:
-    """What one version made of a case; ``lacks`` is the name of the package that it does not have."""
+    """What one version made of a case; ``lacks`` says what it does not have for it."""
 
     values: Values = field(default_factory=dict)
     lacks: str | None = None
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Comparison:
     """All cases of both versions against each other."""
 
     differing: dict[str, list[Difference]] = field(default_factory=dict)
-    only: dict[str, dict[str, str]] = field(default_factory=lambda: {BASE: {}, HERE: {}})
+    only: dict[str, dict[str, str]] = field(default_factory=lambda: {BASE: {}, HERE: {}, NEITHER: {}})
     parts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def unexpected(self, allowed: Sequence[str]) -> list[str]:
@@ -78,26 +78,28 @@ class Comparison:
 
 # ---- the comparison --------------------------------------------------------------------------------------------------
 
-COLUMNS = ("cases", "values", "identical", "differing", "only here", "only in base", "errors")
+SIDES = {HERE: "only here", BASE: "only in base", NEITHER: "in neither"}
+COLUMNS = ("cases", "values", "identical", "differing", *SIDES.values(), "errors")
 
 
 def compare(base: Mapping[str, Case], here: Mapping[str, Case]) -> Comparison:
     """Compare the cases of two versions."""
     result = Comparison()
+    none = Case(lacks="no such case")
     for name in dict.fromkeys([*base, *here]):
         counts = result.parts.setdefault(name.split("/")[0], dict.fromkeys(COLUMNS, 0))
         counts["cases"] += 1
-        old, new = base.get(name), here.get(name)
-        lacking = {side: f"needs {case.lacks}" for side, case in ((BASE, old), (HERE, new)) if case and case.lacks}
-        if old is None or old.lacks or new is None or new.lacks:
-            for side, other, mine in ((BASE, HERE, old), (HERE, BASE, new)):
-                if mine is not None and not mine.lacks:
-                    result.only[side][name] = lacking.get(other, "no such case")
-                    counts["only here" if side == HERE else "only in base"] += 1
+        old, new = base.get(name, none), here.get(name, none)
+        if old.lacks or new.lacks:
+            side = NEITHER if old.lacks and new.lacks else HERE if old.lacks else BASE
+            result.only[side][name] = old.lacks or new.lacks or ""
+            counts[SIDES[side]] += 1
             continue
         counts["values"] += len(old.values.keys() | new.values.keys())
         counts["errors"] += "error" in new.values
         found = differences(old.values, new.values)
+        if name.endswith(f"/{LISTED}"):
+            found.append(Difference("error", f"the part ends here, {_shown(new.values['error.text'])}"))
         if found:
             result.differing[name] = found
         counts["differing" if found else "identical"] += 1
@@ -249,7 +251,7 @@ def results(folder: Path) -> dict[str, Case]:
     for note in journal(folder):
         if "texts" in note:
             tensors = safetensors.torch.load_file(folder / "out" / note["file"]) if note["file"] else {}
-            found[note["case"]] = Case({**note["texts"], **tensors}, note["absent"], note.get("seconds", 0.0))
+            found[note["case"]] = Case({**note["texts"], **tensors}, note["absent"])
     return found
 
 
@@ -279,16 +281,16 @@ def report(comparison: Comparison, allowed: Sequence[str]) -> list[str]:
         total = {column: total[column] + counts[column] for column in COLUMNS}
     lines.append(f"{'all':12}" + "".join(f"{total[column]:>14}" for column in COLUMNS))
     unexpected = set(comparison.unexpected(allowed))
-    for side, where in ((HERE, "only here"), (BASE, "only in base")):
+    for side, where in SIDES.items():
         named = [f"  {case}: {why}" for case, why in comparison.only[side].items()]
         lines += [f"{where}:", *_first(named)] if named else []
-    told = []
+    named = []
     for case in sorted(comparison.differing, key=lambda case: case not in unexpected):
         found = comparison.differing[case]
         more = f" (and {len(found) - 1} more values)" if len(found) > 1 else ""
         allowance = "" if case in unexpected else " [allowed]"
-        told.append(f"  {case}{allowance}: {found[0].value}: {found[0].text}{more}")
-    return lines + (["differing:", *_first(told)] if told else [])
+        named.append(f"  {case}{allowance}: {found[0].value}: {found[0].text}{more}")
+    return lines + (["differing:", *_first(named)] if named else [])
 
 
 def _first(lines: list[str]) -> list[str]:
@@ -312,6 +314,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks same_results", description=__doc__)
     parser.add_argument("--base", required=True, metavar="COMMIT", help="the commit to compare the working tree with")
     parser.add_argument("--only", nargs="+", choices=known, metavar="PART", help=f"of {', '.join(known)}")
+    parser.add_argument(
+        "--match", default="*", metavar="PATTERN", help="only cases of this name, such as 'solve/heun/*'"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer cases of each part")
     parser.add_argument("--allow", action="append", default=[], metavar="PATTERN", help="cases that may differ")
     parser.add_argument("--json", type=Path, metavar="PATH", help="where to write the comparison")
@@ -326,10 +331,12 @@ def main(arguments: list[str]) -> None:
         commit = unpack(options.base, folders[0])
         shutil.copytree(ROOT / "scoresde", folders[1] / "scoresde", ignore=shutil.ignore_patterns("__pycache__"))
         print(f"base: {commit}\nhere: the working tree {ROOT}", flush=True)
-        run(folders, [*(["--only", *options.only] if options.only else []), *(["--quick"] if options.quick else [])])
+        run(folders, [f"--match={options.match}", *["--quick"] * options.quick, "--only", *(options.only or known)])
         print("\n".join(check_sources(folders)), flush=True)
         found = [results(folder) for folder in folders]
         comparison = compare(*found)
+    if not comparison.parts:
+        raise SystemExit(f"No case matches {options.match!r}.")
     unexpected, unused = comparison.unexpected(options.allow), comparison.unused(options.allow)
     print("\n".join(report(comparison, options.allow)))
     if options.json:

@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.same_results import (
     BASE,
     HERE,
+    NEITHER,
     ROOT,
     Case,
     check_sources,
@@ -132,21 +133,29 @@ def test_the_largest_difference_of_a_case_is_first() -> None:
 
 def test_cases_that_one_version_lacks() -> None:
     value = Case({"x": tensor(1.0)})
-    base = {"a/both": value, "a/gone": value, "b/renamed": value, "b/new": Case(lacks="scoresde.new")}
-    here = {"a/both": value, "b/renamed": Case(lacks="scoresde.old"), "b/new": value, "b/newer": value}
+    base = {"a/both": value, "a/gone": value, "b/renamed": value, "b/new": Case(lacks="no scoresde.new")}
+    here = {"a/both": value, "b/renamed": Case(lacks="no scoresde.old"), "b/new": value, "b/newer": value}
     found = compare(base, here)
     assert found.differing == {}
-    assert found.only[BASE] == {"a/gone": "no such case", "b/renamed": "needs scoresde.old"}
-    assert found.only[HERE] == {"b/new": "needs scoresde.new", "b/newer": "no such case"}
+    assert found.only[BASE] == {"a/gone": "no such case", "b/renamed": "no scoresde.old"}
+    assert found.only[HERE] == {"b/new": "no scoresde.new", "b/newer": "no such case"}
     assert found.unexpected([]) == ["a/gone", "b/renamed"]  # new ones are none
     assert found.parts["a"]["identical"] == 1 and found.parts["a"]["only in base"] == 1
     assert found.parts["b"]["only here"] == 2 and found.parts["b"]["cases"] == 3
 
 
-def test_a_case_that_both_lack_is_no_difference() -> None:
-    lacking = {"a/case": Case(lacks="scoresde.none")}
+def test_a_case_that_both_lack_is_named() -> None:
+    lacking = {"a/case": Case(lacks="no scoresde.none")}
     found = compare(lacking, lacking)
-    assert found.unexpected([]) == [] and found.only == {BASE: {}, HERE: {}}
+    assert found.unexpected([]) == []
+    assert found.only == {BASE: {}, HERE: {}, NEITHER: {"a/case": "no scoresde.none"}}
+
+
+def test_a_part_that_ends_early_in_both_versions_is_a_difference() -> None:
+    ended = {"part/list of cases": Case({"error": "TypeError", "error.text": "too many"})}
+    found = compare(ended, ended)
+    assert found.unexpected([]) == ["part/list of cases"]
+    assert "too many" in found.differing["part/list of cases"][0].text
 
 
 def test_what_is_allowed() -> None:
@@ -167,13 +176,15 @@ def test_the_report_has_the_table_and_each_difference() -> None:
     base = one(x=tensor(1.0), y=tensor(1.0)) | {"b/gone": Case(), "c/same": Case({"error": "TypeError"})}
     here = one(x=tensor(2.0), y=tensor(1.5)) | {"c/same": Case({"error": "TypeError"})}
     lines = report(compare(base, here), ["b/*"])
-    assert " ".join(lines[0].split()) == "part cases values identical differing only here only in base errors"
+    assert (
+        " ".join(lines[0].split()) == "part cases values identical differing only here only in base in neither errors"
+    )
     rows = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in lines[1:5]}
     assert rows == {
-        "part": [1, 2, 0, 1, 0, 0, 0],
-        "b": [1, 0, 0, 0, 0, 1, 0],
-        "c": [1, 1, 1, 0, 0, 0, 1],
-        "all": [3, 3, 1, 1, 0, 1, 1],
+        "part": [1, 2, 0, 1, 0, 0, 0, 0],
+        "b": [1, 0, 0, 0, 0, 1, 0, 0],
+        "c": [1, 1, 1, 0, 0, 0, 0, 1],
+        "all": [3, 3, 1, 1, 0, 1, 0, 1],
     }
     assert lines[5:7] == ["only in base:", "  b/gone: no such case"]
     assert lines[7] == "differing:" and lines[8].startswith("  part/case: x: 1 of 1 values, by 1 at most, ")
