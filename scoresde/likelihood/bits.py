@@ -74,7 +74,8 @@ def bits_per_dim(
         levels, data_range: as for `dequantize`.
 
     Example:
-        >>> bits_per_dim(torch.tensor([-64 * 0.6931471805599453], dtype=torch.float64), (64,))  # uniform on [-1, 1]
+        >>> uniform = torch.tensor([-64 * math.log(2)], dtype=torch.float64)  # on [-1, 1]
+        >>> bits_per_dim(uniform, (64,)).round(decimals=6)
         tensor([8.], dtype=torch.float64)
     """
     size = math.prod(check_shape("event_shape", event_shape, rank=1))

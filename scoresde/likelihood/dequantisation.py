@@ -52,7 +52,7 @@ class UniformDequantizer:
 
     Example:
         >>> x, log_q = UniformDequantizer(levels=256).sample(torch.zeros(2, 3, dtype=torch.long))
-        >>> log_q / 3 / math.log(2)
+        >>> (log_q / 3 / math.log(2)).round(decimals=6)
         tensor([7., 7.], dtype=torch.float64)
     """
 

@@ -37,7 +37,7 @@ class LowerBound:
     Example:
         >>> weights = torch.tensor([[0.0, math.log(3.0)]], dtype=torch.float64)
         >>> one = torch.ones(1)
-        >>> LowerBound(weights, True, (2,), None, one, one > 0).log_prob.exp()
+        >>> LowerBound(weights, True, (2,), None, one, one > 0).log_prob.exp().round(decimals=6)
         tensor([2.], dtype=torch.float64)
     """
 

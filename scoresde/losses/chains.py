@@ -51,7 +51,8 @@ def level_of(chain: BetaChain, index: Tensor) -> Level:
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(10)
-        >>> float(level_of(chain, torch.tensor([0])).of_data)  # from the cleanest level the mean is the data estimate
+        >>> cleanest = level_of(chain, torch.tensor([0]))
+        >>> round(float(cleanest.of_data), 6)  # the mean is the data estimate
         1.0
     """
     betas, small = chain.betas, chain.posterior_variances

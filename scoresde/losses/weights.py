@@ -51,7 +51,7 @@ def likelihood(node: Node) -> Tensor:
 
     Example:
         >>> sde = scoresde.VDMSDE(scoresde.LinearGamma(-3.0, 5.0))
-        >>> likelihood(sde.nodes(torch.tensor([0.5])))
+        >>> likelihood(sde.nodes(torch.tensor([0.5]))).round(decimals=6)
         tensor([8.], dtype=torch.float64)
 
     References:
@@ -113,7 +113,7 @@ class EDM:
     :math:`\lambda(\rho) = (\rho^2+\sigma_d^2)/(\rho\sigma_d)^2`.
 
     Example:
-        >>> EDM(0.5)(scoresde.FlowSDE().nodes(torch.tensor([0.5])))
+        >>> EDM(0.5)(scoresde.FlowSDE().nodes(torch.tensor([0.5]))).round(decimals=6)
         tensor([5.], dtype=torch.float64)
 
     References:

@@ -96,7 +96,7 @@ class VPSDE(_LinearBeta):
 
     Example:
         >>> sde = VPSDE()
-        >>> float(sde.alpha(0.3) ** 2 + sde.sigma(0.3) ** 2)
+        >>> round(float(sde.alpha(0.3) ** 2 + sde.sigma(0.3) ** 2), 12)
         1.0
 
     References:
@@ -151,7 +151,7 @@ class CosineVPSDE(AffineSDE):
         prior: the law at ``t_max``.
 
     Example:
-        >>> float(CosineVPSDE().alpha(0.0))
+        >>> round(float(CosineVPSDE().alpha(0.0)), 12)
         1.0
 
     References:

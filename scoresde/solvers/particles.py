@@ -252,7 +252,7 @@ def posterior_weights(start: Node, stop: Node) -> tuple[Scalar, Scalar, Scalar]:
 
     Example:
         >>> sde = scoresde.EDMSDE()
-        >>> posterior_weights(sde.node(2.0), sde.node(1.0))[1]
+        >>> round(posterior_weights(sde.node(2.0), sde.node(1.0))[1], 12)
         0.75
     """
     shrink = -expm1(2 * (start.lam - stop.lam))

@@ -151,7 +151,7 @@ def converge(error: Callable[[int], float], steps: Sequence[int]) -> Convergence
     """Measure ``error(n)`` for each n of ``steps``.
 
     Example:
-        >>> converge(lambda n: n**-2.0, [8, 16, 32]).slopes
+        >>> [round(slope, 6) for slope in converge(lambda n: n**-2.0, [8, 16, 32]).slopes]
         [2.0, 2.0]
     """
     counts = tuple(check_integer(f"steps[{i}]", n, low=1) for i, n in enumerate(steps))
@@ -165,7 +165,7 @@ def slopes(errors: Sequence[float], steps: Sequence[int]) -> list[float]:
     logarithm of the ratio of errors. An error of 0 makes it infinite or NaN.
 
     Example:
-        >>> slopes([1.0, 0.25, 0.125], [10, 20, 40])
+        >>> [round(slope, 6) for slope in slopes([1.0, 0.25, 0.125], [10, 20, 40])]
         [2.0, 1.0]
     """
     _check_lengths(errors, steps)
@@ -176,7 +176,7 @@ def order(errors: Sequence[float], steps: Sequence[int], last: int = 1) -> float
     """The observed order over the last ``last`` refinements together.
 
     Example:
-        >>> order([1.0, 0.25, 0.0625], [10, 20, 40], last=2)
+        >>> round(order([1.0, 0.25, 0.0625], [10, 20, 40], last=2), 6)
         2.0
     """
     _check_lengths(errors, steps)

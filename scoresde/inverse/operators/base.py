@@ -46,7 +46,7 @@ class LinearOperator(abc.ABC):
     Example:
         >>> from scoresde.inverse import Matrix
         >>> operator = Matrix(torch.tensor([[3.0, 4.0]]))
-        >>> operator.forward(torch.ones(1, 2)), operator.svd.values
+        >>> operator.forward(torch.ones(1, 2)), operator.svd.values.round(decimals=6)
         (tensor([[7.]]), tensor([5., 0.], dtype=torch.float64))
     """
 
@@ -128,7 +128,7 @@ def dense_svd(matrix: Tensor, event_shape: tuple[int, ...]) -> SVD:
     """Of a matrix ``(M, D)`` over the flattened event.
 
     Example:
-        >>> dense_svd(torch.eye(2), (2,)).values
+        >>> dense_svd(torch.eye(2), (2,)).values.round(decimals=6)
         tensor([1., 1.], dtype=torch.float64)
     """
     values, vh = full_right(matrix)
