@@ -40,7 +40,7 @@ class ReverseSDE:
         check_score_fn(score_fn)
         self.sde = sde
         self.score_fn = score_fn
-        self.stochasticity = check_number("stochasticity", stochasticity, low=0.0)
+        self.stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:
         """The drift, shaped like ``x``; multiply it by a negative dt."""

@@ -44,7 +44,7 @@ def run(
     if noise is not None and not isinstance(noise, Noise):
         check_callable("noise", noise, "noise(k, like)")
     if stochasticity is not None:
-        check_number("stochasticity", stochasticity, low=0.0)
+        check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
     times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, Network(score_fn), eta=eta)

@@ -120,6 +120,13 @@ class OwnSteps(ODEBackend):
 
     own_steps: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("max_steps", self.max_steps, low=1, high=MOST_STEPS)
+        check_flag("lenient", self.lenient)
+        for name in ("rtol", "atol", "tolerance"):
+            check_number(name, getattr(self, name, 0.0), low=0.0)
+
     def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
         """With a limit of evaluations, and an eye on what is finite."""
         budget = self.max_steps * self.most(x) + 3 * process.steps  # up to three before the first step of a stretch

@@ -97,6 +97,7 @@ class TorchDiffEqAdams(OwnSteps, _TorchDiffEq):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_integer("steps", self.steps, low=1, high=MOST_STEPS)
         check_integer("max_order", self.max_order, low=4, high=12)
 
     def most(self, x: Tensor) -> int:
