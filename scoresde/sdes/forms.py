@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import check_number, check_score_fn, check_state, compute_dtype, output_problem
+from .._tensors import MOST_STOCHASTICITY, check_number, check_score_fn, check_state, compute_dtype, output_problem
 from ..errors import ScoreFnError
 from .base import SDE, as_time, check_sde, spread_over, times_of
 

@@ -29,6 +29,7 @@ from .. import grids
 from .._tensors import (
     MOST_DRAWS,
     MOST_STEPS,
+    MOST_STOCHASTICITY,
     as_tensor,
     check_callable,
     check_integer,

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import grids
 from .._tensors import (
     MOST_STEPS,
+    MOST_STOCHASTICITY,
     check_choice,
     check_integer,
     check_integers,

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import check_events
-from .._tensors import check_callable, check_number, check_score_fn, check_state, check_times, compute_dtype
+from .._tensors import (
+    MOST_STOCHASTICITY,
+    check_callable,
+    check_number,
+    check_score_fn,
+    check_state,
+    check_times,
+    compute_dtype,
+)
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..integrate import Solution, integrate

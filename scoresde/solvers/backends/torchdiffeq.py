@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer
+from ..._tensors import MOST_STEPS, check_integer
 from ...errors import StepSizeUnderflowError
 from .base import ODEBackend, OwnSteps, Slope, family
 
