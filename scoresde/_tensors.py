@@ -27,6 +27,7 @@ MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
 MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
 MOST_GREY = 1 << 24  # grey levels
 MOST_DRAWS = 1_000_000  # draws, probes, pilots, points: whatever is made of one call
+MOST_STOCHASTICITY = 1e6
 MOST_NUMBERS = 1 << 50  # of a tensor that is asked for by its shape
 
 

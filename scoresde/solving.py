@@ -20,6 +20,7 @@ from . import grids
 from ._arguments import check_limits, check_made_for, check_no_vmap, context_of, memory_note, tolerances
 from ._tensors import (
     MOST_STEPS,
+    MOST_STOCHASTICITY,
     check_callable,
     check_device,
     check_dtype,
@@ -48,7 +49,6 @@ from .targets import GaussianStart
 
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
-MOST_STOCHASTICITY = 1e6
 
 
 def solve(

@@ -71,6 +71,7 @@ def prior_kl(x0: Tensor, alpha: Any, sigma: Any, prior: Any) -> Tensor:
             check_broadcast(name, value, x0)
         else:
             check_number(name, value, low=0.0, strict=name == "sigma")
+    alpha = alpha if isinstance(alpha, Tensor) else float(alpha)
     log_variance = 2 * torch.as_tensor(sigma, dtype=torch.float64, device=x0.device).log()
     return gaussian_kl(alpha * x0 - mean, log_variance, 2 * math.log(prior.std)).flatten(1).sum(1).to(x0.dtype)
 

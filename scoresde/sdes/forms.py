@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import check_number, check_score_fn, check_state, compute_dtype, output_problem
+from .._tensors import MOST_STOCHASTICITY, check_number, check_score_fn, check_state, compute_dtype, output_problem
 from ..errors import ScoreFnError
 from .base import SDE, Spread, as_time, check_sde, times_of
 
@@ -40,7 +40,7 @@ class ReverseSDE:
         check_score_fn(score_fn)
         self.sde = sde
         self.score_fn = score_fn
-        self.stochasticity = check_number("stochasticity", stochasticity, low=0.0)
+        self.stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
         self._spread = Spread(sde)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:

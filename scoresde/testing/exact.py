@@ -29,6 +29,7 @@ from .. import grids
 from .._tensors import (
     MOST_DRAWS,
     MOST_STEPS,
+    MOST_STOCHASTICITY,
     as_tensor,
     check_callable,
     check_integer,
@@ -446,9 +447,10 @@ def strong_error(
     check_kind("target", target, Gaussian, "a scoresde.targets.Gaussian")
     check_sde(sde, affine=True)
     times = _grid(times, sde.t_min, sde.t_max)
-    stochasticity = check_number("stochasticity", stochasticity, low=0.0)
-    for each_weight in [weight] if weight is None or callable(weight) else weight:
-        if each_weight is not None:
+    stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
+    if weight is not None and not callable(weight):
+        check_kind("weight", weight, Sequence, "a function weight(u), or a sequence of those")
+        for each_weight in weight:
             check_callable("weight", each_weight, "weight(u)")
     each = 1 if weight is None or callable(weight) else len(weight)
     if len(affine.response) != 1 + each * (len(times) - 1):

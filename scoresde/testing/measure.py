@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import grids
 from .._tensors import (
     MOST_STEPS,
+    MOST_STOCHASTICITY,
     check_choice,
     check_integer,
     check_integers,
@@ -126,7 +127,7 @@ def _stochasticity(solver: Solver, given: float | None) -> float:
     own = getattr(solver, "eta", getattr(solver, "tau", solver.default_stochasticity))
     if callable(own):
         raise InvalidArgumentError("`tau` must be a number: the exact solution is known for those.")
-    return check_number("stochasticity", own if given is None else given, low=0.0)
+    return check_number("stochasticity", own if given is None else given, low=0.0, high=MOST_STOCHASTICITY)
 
 
 def weak_order(

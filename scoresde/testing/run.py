@@ -11,7 +11,14 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import check_events
-from .._tensors import check_callable, check_number, check_state, check_times, compute_dtype
+from .._tensors import (
+    MOST_STOCHASTICITY,
+    check_callable,
+    check_number,
+    check_state,
+    check_times,
+    compute_dtype,
+)
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..integrate import Solution, integrate
@@ -45,7 +52,7 @@ def run(
     if noise is not None and not isinstance(noise, Noise):
         check_callable("noise", noise, "noise(k, like)")
     if stochasticity is not None:
-        check_number("stochasticity", stochasticity, low=0.0)
+        check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
     times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
     network = Network(score, copies=solver.keeps_estimates)

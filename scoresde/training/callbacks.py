@@ -102,6 +102,7 @@ class Bound:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_interval("data_range", self.data_range)
         read(self.x, self.levels, self.data_range)
         check_kind("sde", self.sde, (AffineSDE, type(None)), "an affine process, or None")
         check_seed("seed", self.seed)

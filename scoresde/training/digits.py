@@ -124,7 +124,9 @@ def fit(
     def stream(first: int, stop: int) -> Iterator[Piece]:
         dropout: int | None = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         for _ in range(first, stop):
-            x0, context = draw(recipe.batch_size // recipe.accumulate, generator)
+            batch = draw(recipe.batch_size // recipe.accumulate, generator)
+            check_kind("draw(batch_size, generator)", batch, tuple, "a pair (x0, context)")
+            x0, context = batch
             yield Piece(x0, context, generator, dropout)
             dropout = None
 

@@ -90,8 +90,10 @@ class Preset:
     grey_loss: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("summary", "paper"):
+        for name in ("summary", "paper", "prediction", "input_scale"):
             check_kind(name, getattr(self, name), str, "a string")
+        for name in ("time_input", "variance"):
+            check_kind(name, getattr(self, name), (str, type(None)), "a name, or None")
         check_callable("loss", self.loss, "loss(model, x0, generator, **context)")
         check_kind("recipe", self.recipe, Recipe, "a scoresde.training.Recipe")
         for name, call in (("process", "process()"), ("bound", "bound(model, x, seed=0)")):
@@ -257,6 +259,8 @@ def train(
     check_source(source)
     check_integer("sample_every", sample_every, low=0)
     check_kind("command", command, str, "a string")
+    if settings is not None:
+        check_kind("settings", settings, Mapping, "a mapping of JSON values")
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()

@@ -121,11 +121,12 @@ class Recipe:
     def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser of parameters, or of groups of them."""
         kind: Any = OPTIMIZERS[self.optimizer]
-        given = list(parameters) if isinstance(parameters, Iterable) and not isinstance(parameters, str | bytes) else []
+        try:
+            given = [] if isinstance(parameters, str | bytes) else list(parameters)
+        except (TypeError, ValueError, RuntimeError):
+            given = []
         if not given or not all(isinstance(p, Tensor | dict) for p in given):
-            raise InvalidTypeError(
-                f"`parameters` must be those of a module, or groups of them, got {shown(parameters)}."
-            )
+            raise InvalidTypeError(f"`parameters` must be those of a module, or groups, got {shown(parameters)}.")
         return kind(given, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 
     def average_of(self, module: nn.Module) -> AveragedModel:

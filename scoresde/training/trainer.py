@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._tensors import check_flag, check_integer
+from .._tensors import check_flag, check_integer, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
@@ -227,7 +227,9 @@ class Trainer:
         dtype = PRECISIONS[self.recipe.precision]
         try:
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-                value = self.loss(self._called, piece.x0, piece.generator, **piece.context).mean()
+                each = self.loss(self._called, piece.x0, piece.generator, **piece.context)
+                check_tensor("loss(model, x0, generator)", each)
+                value = each.mean()
             if not torch.isfinite(value):
                 raise NonFiniteError(f"the loss is {value.item()}", stage="score")
         except NonFiniteError as error:

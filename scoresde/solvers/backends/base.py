@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from ..._tensors import check_choice, row_finite, where
+from ..._tensors import MOST_STEPS, check_choice, check_flag, check_integer, check_number, row_finite, where
 from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from ...noise import Noise
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
@@ -125,6 +125,13 @@ class OwnSteps(ODEBackend):
     lenient: bool = False
 
     own_steps: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("max_steps", self.max_steps, low=1, high=MOST_STEPS)
+        check_flag("lenient", self.lenient)
+        for name in ("rtol", "atol", "tolerance"):
+            check_number(name, getattr(self, name, 0.0), low=0.0)
 
     def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
         """With a limit of evaluations, and an eye on what is finite."""

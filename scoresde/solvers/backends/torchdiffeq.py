@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer
+from ..._tensors import MOST_STEPS, check_integer
 from ...errors import StepSizeUnderflowError
 from .base import ODEBackend, OwnSteps, Slope, family
 
@@ -96,6 +96,7 @@ class TorchDiffEqAdams(OwnSteps, _TorchDiffEq):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_integer("steps", self.steps, low=1, high=MOST_STEPS)
         check_integer("max_order", self.max_order, low=4, high=12)
 
     def most(self, x: Tensor) -> int:
