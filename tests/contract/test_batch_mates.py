@@ -16,6 +16,7 @@ from torch import Tensor
 import scoresde
 from scoresde import Solver, guidance, solvers
 from scoresde._tensors import rms, row_norms, row_std, row_sums
+from tests.ids import described
 
 SDE = scoresde.VPSDE()
 F32, F64 = torch.float32, torch.float64
@@ -118,7 +119,7 @@ VARIANTS: list[Solver] = [
 
 
 @WHOLE
-@pytest.mark.parametrize("solver", VARIANTS, ids=repr)
+@pytest.mark.parametrize("solver", VARIANTS, ids=described)
 def test_a_sample_of_variants(solver: Solver, whole: bool) -> None:
     for name in CASES if whole else FEW:
         dtype, event, layout, score_fn = CASES[name]

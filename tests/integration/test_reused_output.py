@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import scoresde
 from scoresde import ScoreModel, Solver, StepResult, guidance, inverse, solvers, targets
 from scoresde.solvers.registry import make_solver
+from tests.ids import described
 
 Net = Callable[..., Tensor]
 SDE = scoresde.VPSDE()
@@ -249,7 +250,7 @@ VARIANTS: list[Solver] = [
 ]
 
 
-@pytest.mark.parametrize("solver", VARIANTS, ids=repr)
+@pytest.mark.parametrize("solver", VARIANTS, ids=described)
 def test_so_do_variants_and_correctors(solver: Solver) -> None:
     for kind in ("bare", "noise", "data", "classifier", "classifier-free, data", "estimates of its own"):
         check(lambda f: run(f, solver), VALUES[kind])
