@@ -24,6 +24,7 @@ from .._samples import image, opened, pictures
 from .._tensors import (
     MOST_DRAWS,
     check_dense,
+    check_finite_rows,
     check_flag,
     check_integer,
     check_interval,
@@ -32,7 +33,7 @@ from .._tensors import (
     check_tensor,
     shown,
 )
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
 from .seeds import DATA, ROWS, STATISTICS, generator_of
@@ -207,15 +208,7 @@ class Unlabelled:
 
 def _levels(values: Tensor, levels: int | None) -> int | None:
     if values.is_floating_point():
-        bad = ~torch.isfinite(values).flatten(1).all(1)
-        if bool(bad.any()):
-            rows = bad.nonzero().flatten().tolist()
-            raise NonFiniteError(
-                f"`data` has NaN or infinite values in {len(rows)} of {len(values)} samples (first: {rows[:5]}). Leave "
-                "them out.",
-                stage="input",
-                indices=rows[:5],
-            )
+        check_finite_rows("`data`", values)
         if levels is not None:
             raise InvalidArgumentError("`levels` belongs to integers, the data are floating point.")
         return None
