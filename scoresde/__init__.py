@@ -11,6 +11,8 @@ torch.Size([1, 2])
 
 from typing import TYPE_CHECKING
 
+from ._lazy import homes, lazy
+
 if TYPE_CHECKING:
     from . import (
         discrete,
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
         training,
         zoo,
     )
-    from .check import ScoreReport, check_score
     from .controllers import Adaptive, FixedGrid
     from .correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
     from .errors import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from .fit import FittedGrid, fit_grid, fit_start
     from .grids import Grid
     from .integrate import Info, Solution, Status
+    from .inverse.tilted import TiltedSamples, sample_tilted
     from .latents import Reconstruction, decode, encode, interpolate, reconstruct
     from .likelihood import (
         Bound,
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     )
     from .noise import BatchNoise, BrownianPath, CallableNoise, Noise, SampleNoise
     from .scores import Score, ScoreModel
+    from .scores.conventions import ScoreReport, check_score
     from .sdes import (
         EDMSDE,
         SDE,
@@ -98,7 +101,6 @@ if TYPE_CHECKING:
     from .solvers import Method, Solver, StepResult, methods
     from .solving import solve
     from .targets import GaussianStart
-    from .tilted import TiltedSamples, sample_tilted
     from .zoo import Pretrained, load, save
 
 __version__ = "0.1.0"
@@ -212,10 +214,8 @@ __all__ = [
 
 # Where the names of `__all__` are that are not modules. Each is imported when it is first used (PEP 562), so that the
 # command line answers at once. Type checkers read the imports above; a test compares the lists.
-_HOMES = {
-    name: module
-    for module, names in {
-        "check": "ScoreReport check_score",
+_HOMES = homes(
+    {
         "controllers": "Adaptive FixedGrid",
         "correctors": "Corrector LangevinCorrector MALACorrector UnderdampedCorrector",
         "errors": "CheckpointError CheckpointMismatchError CorruptCheckpointError InvalidArgumentError "
@@ -224,39 +224,23 @@ _HOMES = {
         "fit": "FittedGrid fit_grid fit_start",
         "grids": "Grid",
         "integrate": "Info Solution Status",
+        "inverse.tilted": "TiltedSamples sample_tilted",
         "latents": "Reconstruction decode encode interpolate reconstruct",
         "likelihood": "Bound DensityProfile Dequantizer Likelihood LowerBound TruncatedNormalDequantizer "
         "UniformDequantizer VariationalDequantizer bits_per_dim chain_bound decoder_bound density_profile dequantize "
         "discrete_log_likelihood fit_control_scale log_likelihood variational_bound",
         "noise": "BatchNoise BrownianPath CallableNoise Noise SampleNoise",
         "scores": "Score ScoreModel",
+        "scores.conventions": "ScoreReport check_score",
         "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE Estimate FlowSDE GaussianSDE LinearGamma Node "
         "NormalPrior ReverseSDE ShiftedGamma SigmoidVPSDE SubVPSDE",
         "simulation": "simulate",
         "solvers": "Method Solver StepResult methods",
         "solving": "solve",
         "targets": "GaussianStart",
-        "tilted": "TiltedSamples sample_tilted",
         "zoo": "Pretrained load save",
-    }.items()
-    for name in names.split()
-}
+    }
+)
 
 if not TYPE_CHECKING:  # or type checkers would take every name for one of the package
-
-    def __getattr__(name: str) -> object:
-        """Import a public name, or a module of the package, and keep it."""
-        from importlib import import_module
-        from importlib.util import find_spec
-
-        if name in _HOMES:
-            value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        elif name.isidentifier() and not name.startswith("__") and find_spec(f"{__name__}.{name}"):
-            value = import_module(f"{__name__}.{name}")
-        else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy(__name__, {name: f".{module}" for name, module in _HOMES.items()})

@@ -17,7 +17,7 @@ from ._run import NUMERICAL, command
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .._samples import Check
+    from ..files.arrays import Check
 
 
 @command
@@ -44,7 +44,7 @@ def check(
     code 3 if the model fails.
     """
     asked = None if sde is None else make_sde(sde)
-    from ..check import check_score
+    from ..scores.conventions import check_score
     from ..zoo import load
 
     where = make_device(device)

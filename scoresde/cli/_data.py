@@ -15,7 +15,7 @@ from ..errors import InvalidArgumentError, NonFiniteError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .._samples import Check
+    from ..files.arrays import Check
 
 DIGITS = "digits"
 _FAR = 0.5  # of the model's range: what floating-point data may lie outside of it
@@ -82,7 +82,7 @@ def read(source: str, key: str | None = None, check: Check | None = None) -> Dat
         >>> read("digits").values.shape
         torch.Size([360, 1, 8, 8])
     """
-    from .._samples import PICTURES, image_shape, pictures
+    from ..files.images import PICTURES, image_shape, pictures
 
     path = Path(source)
     picture = path.suffix.lower() in PICTURES
@@ -209,8 +209,8 @@ def _digits(check: Check) -> Data:
 def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Check) -> Data:
     import torch
 
-    from .._files import readable
-    from .._samples import image
+    from ..files.images import image
+    from ..files.paths import readable
 
     names = [_printable(path) for path in files]
     check((len(files), *shape))
@@ -226,7 +226,8 @@ def _printable(path: Path) -> str:
 
 
 def _array(path: Path, key: str | None, check: Check) -> Data:
-    from .._samples import PICTURES, opened
+    from ..files.arrays import opened
+    from ..files.images import PICTURES
 
     with opened(path, f"an image ({', '.join(PICTURES)}), or a folder of images") as arrays:
         if key is not None and key not in arrays.names:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._files import check_target
 from ..errors import SolveFailedError
+from ..files.writing import check_target
 from ._batches import Show, batches
 from ._data import fits, prepare, read
 from ._options import (

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._files import readable
 from .._registries import RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError, unknown
+from ..files.paths import readable
 from ._data import Data, digest, fits, prepare, read
 from ._operators import check_operator, make_operator, parse_call
 from ._output import ARRAYS
@@ -18,7 +18,7 @@ from ._plan import Plan
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .._samples import Check
+    from ..files.arrays import Check
     from ..inverse import LinearOperator
     from ..sdes import AffineSDE
 

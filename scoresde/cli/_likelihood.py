@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._files import check_target
 from ..errors import InvalidArgumentError, SolveFailedError
+from ..files.writing import check_target
 from ._batches import Show, batches
 from ._data import Inputs, digest, fits, prepare, read
 from ._options import (

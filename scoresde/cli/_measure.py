@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .._files import check_target
 from ..errors import InvalidArgumentError
+from ..files.writing import check_target
 from ._complete import names
 from ._data import prepare, read
 from ._inverse import centred

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._files import readable
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..files.paths import readable
 from ._options import parse_options
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._files import write_bytes
 from ..errors import InvalidArgumentError
+from ..files.writing import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

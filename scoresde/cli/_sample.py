@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._files import check_target
 from .._registries import RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError
+from ..files.writing import check_target
 from ._batches import Show, batches
 from ._complete import names
 from ._inverse import METHOD, SAMPLER, methods, posed, problem_of, solves_itself

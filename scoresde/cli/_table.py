@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._files import extend, locked, remove_temporaries, write_bytes
 from ..errors import InvalidArgumentError, OutputError
+from ..files.locks import locked
+from ..files.writing import extend, remove_temporaries, write_bytes
 
 CSV, PARQUET = ".csv", ".parquet"
 TABLES = (CSV, PARQUET)

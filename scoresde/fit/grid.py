@@ -26,7 +26,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._files import check_path, write_bytes
 from .._tensors import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -46,12 +45,14 @@ from ..errors import (
     NonFiniteError,
     short,
 )
+from ..files.paths import check_path
+from ..files.writing import write_bytes
 from ..grids import Grid
 from ..noise import check_seed
 from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..solvers import Solver, UniPC, make_solver
-from ..solvers.config import to_text
+from ..solvers.registry.config import to_text
 from ..solving import solve
 
 __all__ = ["Cost", "Errors", "FittedGrid", "fit_grid"]

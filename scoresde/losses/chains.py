@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import check_choice, check_flag, check_kind, check_number, check_tensor, expand
-from ..discrete import BetaChain
+from ..chains import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.bare import traits_of
 from ..sdes.records import LearnedEstimate

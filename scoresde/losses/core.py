@@ -32,7 +32,7 @@ from .._tensors import (
     form,
     row_finite,
 )
-from ..discrete import Chain
+from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..scores import Score, ScoreModel
 from ..scores.bare import offers_estimates, traits_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import MOST_LEVELS, check_integer, check_number, check_times
-from ..discrete import Chain
+from ..chains import Chain
 from ..errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..sdes import SDE, AffineSDE
 from .times import Draw, Times

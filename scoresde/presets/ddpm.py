@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..discrete import BetaChain
+from ..chains import BetaChain
 from ..likelihood.bits import cell
 from ..losses import ddpm_simple, iddpm_hybrid
 from ..training import Preset

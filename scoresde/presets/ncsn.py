@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..discrete import NoiseScales
+from ..chains import NoiseScales
 from ..losses import denoising_score_matching
 from ..training import Preset
 from ..zoo import Sampler

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .._signatures import accepts
 from .._tensors import Scalar, check_choice, check_kind, check_number, check_shape, expand, has_graph, output_problem
-from ..discrete import Chain
+from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import LearnedEstimate

@@ -1,44 +1,45 @@
-"""Solvers: one method, one small file. `rows` lists the methods; `registry` makes solvers from it for `scoresde.solve`.
+"""Solvers: one method, one small file. `families` has what several of them share; `registry`
+lists them, and makes solvers by name for `scoresde.solve`.
 
 Names are imported when they are first used: `scoresde.solvers.UniPC2` and the like are found by the rows.
 """
 
 from typing import TYPE_CHECKING
 
-from ._lazy import homes, lazy
-from .rows import MODULES, ROWS
+from .._lazy import homes, lazy
+from .registry.rows import MODULES, ROWS
 
 if TYPE_CHECKING:  # what is no method, for type checkers
-    from .auto import choose as choose
     from .base import Solver as Solver
     from .base import StepControl as StepControl
     from .base import StepResult as StepResult
-    from .config import described as described
-    from .config import from_config as from_config
-    from .config import to_config as to_config
     from .families.multistep import Multistep as Multistep
     from .families.particles import ParticleInfo as ParticleInfo
     from .families.particles import ParticleLog as ParticleLog
     from .families.runge_kutta import RungeKutta as RungeKutta
-    from .registry import Method as Method
-    from .registry import drift_methods as drift_methods
-    from .registry import make_solver as make_solver
-    from .registry import methods as methods
+    from .registry.auto import choose as choose
+    from .registry.config import described as described
+    from .registry.config import from_config as from_config
+    from .registry.config import to_config as to_config
+    from .registry.lookup import Method as Method
+    from .registry.lookup import drift_methods as drift_methods
+    from .registry.lookup import make_solver as make_solver
+    from .registry.lookup import methods as methods
 
 _OTHERS = homes(
     {
-        ".auto": "choose",
+        ".registry.auto": "choose",
         ".backends.base": "Backend ODEBackend OwnSteps",
         ".backends.scipy": "SciPy",
         ".backends.torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
         ".backends.torchsde": "TorchSDE",
         ".base": "Solver StepControl StepResult",
-        ".config": "described from_config to_config",
+        ".registry.config": "described from_config to_config",
         ".families.exponential_runge_kutta": "ExponentialRungeKutta PhiTableau",
         ".families.multistep": "Multistep",
         ".pairs": "Pair",
         ".families.particles": "ParticleInfo ParticleLog",
-        ".registry": "BACKENDS Method drift_methods make_solver methods",
+        ".registry.lookup": "BACKENDS Method drift_methods make_solver methods",
         ".restart": "Interval",
         ".families.runge_kutta": "RungeKutta Tableau",
         ".smc": "SMC",

@@ -15,7 +15,7 @@ from ..errors import NonFiniteError, SolveFailedError
 from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
 from ..sdes import SDE, Node
-from .rows import aliases_of, name_of
+from .registry.rows import aliases_of, name_of
 
 
 class Estimates(NamedTuple):

@@ -13,7 +13,7 @@ from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
 from .families.exponential import History, adams_weights, interpolation_weights, positions
 from .families.multistep import Multistep
-from .variants import variants
+from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 

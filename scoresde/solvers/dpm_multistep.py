@@ -14,7 +14,7 @@ from ..sdes import Node
 from .dpm_singlestep import FORMS
 from .families.exponential import History, adams_weights, check_prediction, frame, interpolation_weights, positions
 from .families.multistep import Multistep
-from .variants import variants
+from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from .._tensors import check_choice, check_number
 from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, Weight, minus
-from .variants import variants
+from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 

@@ -21,7 +21,7 @@ from .ancestral import Ancestral
 from .base import StepResult
 from .families.exponential import History, endless, interpolation_weights, positions
 from .families.multistep import Multistep
-from .variants import variants
+from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 

@@ -16,7 +16,7 @@ from .base import StepResult
 from .families.exponential import History, check_prediction, frame, interpolation_weights, moments, positions, read
 from .families.multistep import Multistep
 from .families.start_up import HIGHEST
-from .variants import variants
+from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .._files import write_bytes
 from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
+from ..files.writing import write_bytes
 
 __all__ = ["check_tensors", "clean", "differences", "latest", "prune", "read", "step_of", "write"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from .._files import check_path
 from .._tensors import check_device, check_integer, check_kind
 from ..errors import InvalidArgumentError
+from ..files.paths import check_path
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
 from ..nets import Classifier

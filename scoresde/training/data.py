@@ -19,8 +19,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._files import check_path
-from .._samples import image, opened, pictures
 from .._tensors import (
     MOST_DRAWS,
     check_dense,
@@ -34,6 +32,9 @@ from .._tensors import (
     shown,
 )
 from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..files.arrays import opened
+from ..files.images import image, pictures
+from ..files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
 from .seeds import DATA, ROWS, STATISTICS, generator_of

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._files import write_bytes
 from ..errors import InvalidArgumentError, OutputError
+from ..files.writing import write_bytes
 
 __all__ = ["Log"]
 

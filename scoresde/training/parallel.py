@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed, nn
 
-from .. import _files
 from ..errors import OutputError
+from ..files import locks
 
 __all__ = ["anywhere", "average_gradients", "barrier", "gathered", "mean", "owned", "processes", "rank_and_world"]
 
@@ -118,7 +118,7 @@ def owned(folder: Path, device: torch.device) -> Iterator[None]:
     with ExitStack() as held:
         if rank_and_world()[0] == 0:
             try:
-                held.enter_context(_files.owned(folder))
+                held.enter_context(locks.owned(folder))
             except OutputError as error:
                 refused = error
         if anywhere(refused is not None, device):

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._files import check_path
 from .._tensors import (
     check_callable,
     check_choice,
@@ -23,8 +22,9 @@ from .._tensors import (
     check_kind,
     check_number,
 )
-from ..discrete import Chain
+from ..chains import Chain
 from ..errors import InvalidArgumentError
+from ..files.paths import check_path
 from ..likelihood import Bound, bits_per_dim, dequantize
 from ..nets import ARCHITECTURES, build
 from ..scores import Score, ScoreModel

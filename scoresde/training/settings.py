@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from .._files import check_path
 from .._tensors import check_callable, check_kind, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..files.paths import check_path
 from ..losses import Times
 from ..sdes import AffineSDE
 from ..zoo.processes import modules_of

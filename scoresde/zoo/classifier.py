@@ -8,8 +8,9 @@ import os
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
-from .._files import check_path, write_bytes
 from ..errors import CorruptCheckpointError, InvalidArgumentError, OutputError, ScoreSDEError
+from ..files.paths import check_path
+from ..files.writing import write_bytes
 from ..guidance import NoisyClassifier
 from ..nets import Classifier
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from .._tensors import MOST_GREY, check_flag, check_integer, check_interval, check_kind, check_number, check_shape
-from ..discrete import Chain
+from ..chains import Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from ..fit import FittedGrid
 from ..nets import ARCHITECTURES

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .. import _registries
 from .._registries import Registry
 from .._tensors import check_choice, check_kind
-from ..discrete import Chain
+from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..nets import MonotoneGamma
 from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma

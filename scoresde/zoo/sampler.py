@@ -16,7 +16,7 @@ from .._tensors import (
     check_number,
     check_score_fn,
 )
-from ..discrete import SPACINGS, Chain
+from ..chains import SPACINGS, Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
 from ..grids import GRIDS
 from ..scores import Clip

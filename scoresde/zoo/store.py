@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from .._files import check_path
 from .._registries import SHIPPED, shipped
 from .._tensors import check_device, check_flag
 from ..errors import (
@@ -29,6 +28,7 @@ from ..errors import (
     ScoreSDEError,
     UnsafeCheckpointError,
 )
+from ..files.paths import check_path
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
 from .config import MAX_BYTES, Config

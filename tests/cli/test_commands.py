@@ -95,7 +95,7 @@ def test_check_of_the_digits_uses_what_training_held_out(run: Run, monkeypatch: 
         seen.update(sde=sde, event_shape=score_fn.event_shape, data=data, **kwargs)
         return SimpleNamespace(ok=True)
 
-    monkeypatch.setattr("scoresde.check.check_score", check_score)
+    monkeypatch.setattr("scoresde.scores.conventions.check_score", check_score)
     result = run("check", "digits", "--sde", "edm", "--seed", 3)
     assert result.exit_code == 0, result.output
     assert isinstance(seen["sde"], scoresde.EDMSDE) and seen["seed"] == 3

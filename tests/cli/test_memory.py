@@ -57,7 +57,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(np.lib.format, "read_array", refuse)
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", refuse)
-    monkeypatch.setattr("scoresde._samples.image", refuse)
+    monkeypatch.setattr("scoresde.files.images.image", refuse)
 
 
 # Headers

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde._files import check_target, extend, locked, owned, remove_temporaries, write_bytes
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError
+from scoresde.files.locks import locked, owned
+from scoresde.files.writing import check_target, extend, remove_temporaries, write_bytes
 from scoresde.plot import bits_histogram, divergence_profile, image_grid
 
 

@@ -17,9 +17,10 @@ import torch
 from typer.testing import Result
 
 import scoresde.likelihood
-from scoresde._files import extend, locked
 from scoresde.cli._batches import batches
 from scoresde.errors import OutputError
+from scoresde.files.locks import locked
+from scoresde.files.writing import extend
 
 Run = Callable[..., Result]
 Files = Callable[[], list[str]]

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import Result
 
 import scoresde.training
-from scoresde._files import owned
+from scoresde.files.locks import owned
 from scoresde.presets import DEFAULT, PRESETS
 from scoresde.training import Recipe, Trainer
 

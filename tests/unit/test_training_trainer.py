@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import scoresde
-from scoresde._files import owned
 from scoresde.discrete import BetaChain
 from scoresde.errors import (
     CheckpointError,
@@ -36,6 +35,7 @@ from scoresde.errors import (
     NonFiniteError,
     OutputError,
 )
+from scoresde.files.locks import owned
 from scoresde.losses import LossSecondMoment, LowDiscrepancy, NoiseLevels
 from scoresde.models import ScoreModel
 from scoresde.training import (

@@ -20,10 +20,10 @@ import torch
 
 import scoresde
 from scoresde import InvalidArgumentError, InvalidTypeError, solvers
+from scoresde._lazy import lazy
 from scoresde.solvers import Solver, from_config, make_solver, to_config
-from scoresde.solvers._lazy import lazy
-from scoresde.solvers.config import to_text
-from scoresde.solvers.rows import BY_NAME, ROWS
+from scoresde.solvers.registry.config import to_text
+from scoresde.solvers.registry.rows import BY_NAME, ROWS
 from tests.ids import described
 
 # One instance of each class as version 0.1.0 wrote it, by protocol 4, when every variant was a class of its own.
@@ -235,7 +235,7 @@ def test_names_are_listed_without_torch() -> None:
         "package = types.ModuleType('scoresde')\n"
         f"package.__path__ = [{str(Path(scoresde.__file__).parent)!r}]\n"
         "sys.modules['scoresde'] = package\n"
-        "from scoresde.solvers.rows import BY_NAME\n"
+        "from scoresde.solvers.registry.rows import BY_NAME\n"
         "print(len(BY_NAME), [name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..._tensors import MOST_DRAWS, Scalar, check_choice, check_flag, check_integer, check_times, expand, expm1
-from ...discrete import Chain
+from ...chains import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
 from ...processes import Network, node_list

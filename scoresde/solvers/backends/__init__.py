@@ -5,7 +5,7 @@ A method with fixed steps is called once a step, on the grid of `scoresde.solve`
 whole interval, cut at the times to save. The libraries are imported when they are used.
 """
 
-from .._lazy import homes, lazy
+from ..._lazy import homes, lazy
 
 _MODULES = homes(
     {
@@ -13,7 +13,7 @@ _MODULES = homes(
         ".scipy": "SciPy",
         ".torchdiffeq": "TorchDiffEqAdams TorchDiffEqAdaptive TorchDiffEqFixed",
         ".torchsde": "TorchSDE",
-        "..registry": "BACKENDS",
+        "..registry.lookup": "BACKENDS",
     }
 )
 

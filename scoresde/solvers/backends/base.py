@@ -22,7 +22,7 @@ from ...noise import Noise
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
 from ...sdes import Node
 from ..base import Solver, StepFailed, StepResult
-from ..variants import described_facts
+from ..registry.variants import described_facts
 from .schemes import SCHEMES, title_of
 
 CLOCKS = {clock.name: clock for clock in (TIME, LOG_SNR, RHO)}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .base import Solver
+from ..base import Solver
 from .rows import Row, row_at, row_of
 
 _DOC = """{about} See `{cls}`, of which it is the one with {options}.

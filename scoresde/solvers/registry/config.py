@@ -8,10 +8,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..correctors import Corrector
-from ..errors import InvalidArgumentError, unknown
-from .base import Solver
-from .registry import CORRECTORS, make_solver
+from ...correctors import Corrector
+from ...errors import InvalidArgumentError, unknown
+from ..base import Solver
+from .lookup import CORRECTORS, make_solver
 from .rows import MODULES, row_of, rows_of
 
 _LONGEST = 1000

@@ -12,9 +12,9 @@ from string import digits
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from .backends.schemes import SCHEMES, title_of
+from ..backends.schemes import SCHEMES, title_of
 
-PACKAGE = __name__.rpartition(".")[0]
+PACKAGE = __name__.removesuffix(".registry.rows")
 
 
 class Row(NamedTuple):

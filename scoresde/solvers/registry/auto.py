@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from .._tensors import MOST_STEPS, check_flag, check_integer, check_kind
-from ..errors import InvalidArgumentError
-from .adams import Adams
-from .base import Solver
-from .dpm_multistep import DPM3M
-from .heun import Heun
-from .ipndm import IPNDM
-from .rk45 import RK45
-from .unipc import UniPC
+from ..._tensors import MOST_STEPS, check_flag, check_integer, check_kind
+from ...errors import InvalidArgumentError
+from ..adams import Adams
+from ..base import Solver
+from ..dpm_multistep import DPM3M
+from ..heun import Heun
+from ..ipndm import IPNDM
+from ..rk45 import RK45
+from ..unipc import UniPC
 
 # The method for so many evaluations and fewer: the smallest errors of the table of all methods, in the geometric mean
 # of its problems, at 5, 10, 20, 50 and 100 evaluations on steps even in the log-SNR.

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .._tensors import check_choice, check_kind
-from ..correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
-from ..errors import InvalidArgumentError, InvalidTypeError, closest, unknown
-from .base import Solver
+from ..._tensors import check_choice, check_kind
+from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
+from ...errors import InvalidArgumentError, InvalidTypeError, closest, unknown
+from ..base import Solver
 from .rows import BY_NAME, ROWS
 
 CORRECTORS: dict[str, type[Corrector]] = {

@@ -24,7 +24,7 @@ def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any]
     def get(name: str) -> Any:
         if name in modules:
             value = getattr(importlib.import_module(modules[name], package), name)
-        elif not name.startswith("_") and importlib.util.find_spec(f".{name}", package):
+        elif name.isidentifier() and not name.startswith("__") and importlib.util.find_spec(f".{name}", package):
             value = importlib.import_module(f".{name}", package)
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -32,7 +32,8 @@ def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any]
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *modules})
+        there = vars(sys.modules[package])
+        return sorted({*there, *there.get("__all__", ()), *modules})
 
     return get, names
 

@@ -1,0 +1,1 @@
+"""Files: paths, files that are there completely or not at all, locks, arrays and images."""

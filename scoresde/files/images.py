@@ -1,0 +1,91 @@
+"""Files of 8-bit pictures, grey or colour; sizes are checked by their heads, before any pixel is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidArgumentError
+from .paths import readable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["PICTURES", "image", "image_shape", "pictures"]
+
+PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_CHANNELS = {"L": 1, "RGB": 3}  # of PIL's modes that are taken
+
+
+def pictures(
+    folder: Path, *, deep: bool = False, size: int | None = None, hint: str = ""
+) -> tuple[list[Path], tuple[int, int, int]]:
+    """The images of a folder in the order of their names, and the shape that all of them have.
+
+    Args:
+        folder: where they are.
+        deep: in its folders too.
+        size: see `image`.
+        hint: what to do about images of several shapes, for the message.
+
+    Raises:
+        InvalidArgumentError: there are none, or one cannot be read or used, or they differ in size or channels.
+    """
+    with readable(folder):
+        found = sorted(
+            path
+            for path in (folder.rglob("*") if deep else folder.iterdir())
+            if path.suffix.lower() in PICTURES and not path.is_dir()
+        )
+    if not found:
+        raise InvalidArgumentError(f"`data`: the folder {str(folder)!r} holds no images ({', '.join(PICTURES)}).")
+    shape = image_shape(found[0], size)
+    for other in found[1:]:
+        if (got := image_shape(other, size)) != shape:
+            raise InvalidArgumentError(
+                f"`data` must be images of one shape, got {shape} in {str(found[0])!r} and {got} in {str(other)!r}"
+                f"{hint}."
+            )
+    return found, shape
+
+
+def image(path: Path, size: int | None = None) -> Tensor:
+    """An 8-bit picture, grey or colour, uint8 ``(channels, h, w)``.
+
+    Args:
+        path: of the file.
+        size: the side of the square that it is cropped and resized to; None takes it as it is.
+    """
+    import numpy as np
+    from PIL import ImageOps
+
+    with _picture(path) as picture, readable(path):
+        array = torch.from_numpy(np.array(picture if size is None else ImageOps.fit(picture, (size, size))))
+    return array.reshape(*array.shape[:2], -1).movedim(-1, 0).contiguous()
+
+
+def image_shape(path: Path, size: int | None = None) -> tuple[int, int, int]:
+    """The shape of `image`, by the head of the file."""
+    with _picture(path) as picture:
+        width, height = picture.size if size is None else (size, size)
+        return _CHANNELS[picture.mode], height, width
+
+
+@contextmanager
+def _picture(path: Path) -> Iterator[Image]:
+    from PIL import Image as pil
+
+    with readable(path):
+        picture = pil.open(path)
+    with picture:
+        if picture.mode not in _CHANNELS:
+            raise InvalidArgumentError(
+                f"`data` {str(path)!r} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode "
+                f"{picture.mode}."
+            )
+        yield picture
