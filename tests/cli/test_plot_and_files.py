@@ -73,7 +73,7 @@ def test_default_size(count: int, event: tuple[int, ...], size: tuple[int, int])
 def test_what_is_not_finite_is_refused(value: float, tmp_path: Path) -> None:
     x = torch.zeros(4, 1, 8, 8)
     x[2, 0, 1, 1] = value
-    with pytest.raises(NonFiniteError, match="1 of 4 images") as caught:
+    with pytest.raises(NonFiniteError, match="1 of 4 samples") as caught:
         image_grid(x, tmp_path / "a.png")
     assert caught.value.indices == [2] and caught.value.stage == "input"
     assert list(tmp_path.iterdir()) == []
