@@ -115,6 +115,12 @@ def memory_note(x: Any, shape: Any) -> Iterator[None]:
         raise
 
 
+def for_data_of(score_fn: Score, solver: Solver) -> Solver:
+    """The method for the data of a score function, where it declares their scale, and they are no single point."""
+    std = score_fn.traits.data_std
+    return solver.for_data(std) if std else solver
+
+
 def check_made_for(sde: SDE, score_fn: Score) -> None:
     """Refuse a score function of another process."""
     own = score_fn.traits.sde

@@ -17,7 +17,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import check_limits, check_made_for, check_no_vmap, check_save_at, context_of, memory_note, tolerances
+from ._arguments import (
+    check_limits,
+    check_made_for,
+    check_no_vmap,
+    check_save_at,
+    context_of,
+    for_data_of,
+    memory_note,
+    tolerances,
+)
 from ._tensors import (
     MOST_STEPS,
     MOST_STOCHASTICITY,
@@ -176,6 +185,7 @@ def solve(
         solver, steps = _chosen(sde, steps, grid, given_grid, solver_options)
     else:
         solver = make_solver(method, solver_options, _parameters())
+    solver = for_data_of(score, solver)
     _check_fit(sde, score, solver, times, stochasticity, rtol, atol, steps, grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         first = times[0] if start is None else sde.t_max

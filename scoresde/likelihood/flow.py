@@ -12,7 +12,16 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_events, check_limits, check_made_for, check_no_vmap, context_of, memory_note, tolerances
+from .._arguments import (
+    check_events,
+    check_limits,
+    check_made_for,
+    check_no_vmap,
+    context_of,
+    for_data_of,
+    memory_note,
+    tolerances,
+)
 from .._tensors import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -203,6 +212,7 @@ def log_likelihood(
     """
     solver = likelihood_solver(method, solver_options)
     sde, score = check_density(sde, score_fn, x)
+    solver = for_data_of(score, solver)
     if isinstance(differentiable, str):
         check_choice("differentiable", differentiable, GRADIENTS)
     keep = isinstance(differentiable, str) or differentiable

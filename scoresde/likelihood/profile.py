@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._arguments import check_limits, context_of, memory_note, tolerances
+from .._arguments import check_limits, context_of, for_data_of, memory_note, tolerances
 from .._tensors import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
@@ -100,6 +100,7 @@ def density_profile(
     """
     solver = likelihood_solver(method, solver_options)
     sde, score = check_density(sde, score_fn, x)
+    solver = for_data_of(score, solver)
     check_finite(x)
     if not len(x):
         raise InvalidArgumentError("`x` must hold one sample or more.")

@@ -51,9 +51,9 @@ class Network:
         """The score, shaped like ``x``."""
         if not self.score_fn.only_scores:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
-        given, version = _lent(x)
+        given, versions = self._lent(x)
         out = self._checked(self.score_fn.score(given, node, **self.context), x, node)
-        self._count(x, version)
+        self._count(x, versions)
         out = out.clone() if self.copies else out
         self._remember(x, given, (out,))
         return out
@@ -63,16 +63,16 @@ class Network:
         score."""
         if self.score_fn.only_scores:
             return estimate_of(self.score(x, node), x, node)
-        given, version = _lent(x)
+        given, versions = self._lent(x)
         out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)
-        return self._finished(out, x, given, version)
+        return self._finished(out, x, given, versions)
 
     def twisted(self, x: Tensor, node: Node) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
-        given, version = _lent(x)
+        given, versions = self._lent(x)
         split = self.score_fn.twisted(given, node, **self.context)
         out = self._checked_estimate(split.estimate, x, node)
-        return split._replace(estimate=self._finished(out, x, given, version))
+        return split._replace(estimate=self._finished(out, x, given, versions))
 
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count goes on."""
@@ -80,19 +80,35 @@ class Network:
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part
 
-    def _finished(self, out: Estimate, x: Tensor, given: Tensor, version: int | None) -> Estimate:
+    def _finished(self, out: Estimate, x: Tensor, given: Tensor, versions: list[int]) -> Estimate:
         """Count an evaluation, and copy what is to be kept."""
-        self._count(x, version)
+        self._count(x, versions)
         out = copied(out, self.traits.network_parts) if self.copies else out
         self._remember(x, given, _parts(out))
         return out
 
-    def _count(self, x: Tensor, version: int | None) -> None:
-        """Count an evaluation, and refuse one that wrote to its input."""
+    def _lent(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """The state as the score function gets it, and the versions by which writing to what it gets is seen."""
+        versions = self._versions(x)
+        if x.is_inference():
+            return x.clone(), versions
+        if torch.is_grad_enabled() and x.requires_grad:
+            return x.view_as(x), versions  # a place for a hook
+        return x.detach(), versions  # the callee may set the flag of gradients of its own
+
+    def _versions(self, x: Tensor) -> list[int]:
+        """How often the state and the context were written to; inference tensors do not count that."""
+        return [0 if value.is_inference() else value._version for value in (x, *self.context.values())]
+
+    def _count(self, x: Tensor, versions: list[int]) -> None:
+        """Count an evaluation, and refuse one that wrote to what it was given."""
         self.calls += 1
-        if version is not None and x._version != version:
+        written = [now != before for now, before in zip(self._versions(x), versions, strict=True)]
+        if any(written):
+            names = [("its input", "x.clone()"), *((f"`context[{name!r}]`", "a clone") for name in self.context)]
+            what, clone = names[written.index(True)]
             raise ScoreFnError(
-                f"The score function modified its input in place (call {self.calls}); work on x.clone() inside it."
+                f"The score function modified {what} in place (call {self.calls}); work on {clone} inside it."
             )
 
     def _remember(self, x: Tensor, given: Tensor, out: tuple[Tensor, ...]) -> None:
@@ -120,15 +136,6 @@ class Network:
             raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
         parts = [self._checked(part, x, node) for part in _parts(out)]
         return LearnedEstimate(*parts) if isinstance(out, LearnedEstimate) else Estimate(*parts)
-
-
-def _lent(x: Tensor) -> tuple[Tensor, int | None]:
-    """The state as the score function gets it, and the version by which writing to it is seen."""
-    if x.is_inference():  # such tensors do not count the writes to them
-        return x.clone(), None
-    if torch.is_grad_enabled() and x.requires_grad:
-        return x.view_as(x), x._version  # a place for a hook
-    return x.detach(), x._version  # the callee may set the flag of gradients of its own
 
 
 def _cut(x: Tensor, outputs: tuple[Tensor, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,8 +21,9 @@ ScoreFn = Callable[..., Any]
 class Bare(Score):
     """A callable ``score_fn(x, t, **context)`` of which only the score is known.
 
-    What it declares by attributes of the names ``sde``, ``event_shape``, ``rowwise`` and ``has_noise_limit`` is read
-    once; a method ``accepts(name)`` answers for the context, which is otherwise read from the signature.
+    What it declares by attributes of the names ``sde``, ``event_shape``, ``rowwise``, ``has_noise_limit`` and
+    ``data_std`` (passed over unless it is a positive number) is read once; a method ``accepts(name)`` answers for the
+    context, which is otherwise read from the signature.
 
     Example:
         >>> Bare(lambda x, t: -x).score(torch.ones(1, 2), scoresde.VPSDE().node(0.5))
@@ -153,6 +155,7 @@ def traits_of(function: Any) -> Traits:
     sde, shape = getattr(function, "sde", None), getattr(function, "event_shape", None)
     estimates = offers_estimates(function)
     shift = estimates and bool(getattr(function, "has_shift", False))
+    std = getattr(function, "data_std", None)
     return Traits(
         sde=sde if isinstance(sde, AffineSDE) else None,
         event_shape=None if shape is None else tuple(shape),
@@ -162,4 +165,5 @@ def traits_of(function: Any) -> Traits:
         network_parts=tuple(getattr(function, "network_parts", PARTS)),
         shift=shift,
         twist=bool(getattr(function, "has_twist", not shift)),
+        data_std=float(std) if isinstance(std, int | float) and 0.0 < std < math.inf else None,
     )

@@ -37,6 +37,7 @@ class Traits:
         network_parts: the parts of its estimates that may be a network's own output, which the next call may overwrite,
             as a CUDA graph does; what is kept beyond that is copied.
         twist: whether everything that guides is the gradient of a known log-density at every time.
+        data_std: the data's standard deviation, RMS over dimensions; None if it does not know.
 
     Example:
         >>> Traits(rowwise=True).event_shape is None
@@ -51,6 +52,7 @@ class Traits:
     network_parts: tuple[str, ...] = PARTS
     shift: bool = False
     twist: bool = True
+    data_std: float | None = None
 
     @classmethod
     def merged(cls, parts: Sequence[Traits], sde: AffineSDE | None = None) -> Traits:
@@ -78,6 +80,7 @@ class Traits:
             rowwise=all(part.rowwise for part in parts),
             noise_limit=all(part.noise_limit for part in parts),
             variance=process is not None and parts[0].variance,
+            data_std=parts[0].data_std,
         )
 
 

@@ -127,6 +127,8 @@ class ScoreModel(Score):
     Attributes:
         native: the process that the network is meant for; `on` serves others.
         variance_name: the argument ``variance``; the method of that name gives the numbers.
+        data_std: the data's standard deviation: the ``sigma_data`` of an EDM prediction, else None unless you set it;
+            `scoresde.solvers.Adams` follows it.
 
     Shapes:
         x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
@@ -209,12 +211,23 @@ class ScoreModel(Score):
             ),
             variance=variance is not None,
             network_parts=NETWORK_PARTS.get(prediction, ()),
+            data_std=self.sigma_data if prediction == "edm" else None,
         )
 
     @property
     def sde(self) -> AffineSDE:
         """The process that it serves; `on` serves others."""
         return self.traits.sde  # type: ignore[return-value]
+
+    @property
+    def data_std(self) -> float | None:
+        """The data's standard deviation, RMS over dimensions; None where it is not known. It can be set."""
+        return self.traits.data_std
+
+    @data_std.setter
+    def data_std(self, value: float | None) -> None:
+        known = None if value is None else check_number("data_std", value, low=0.0, strict=True)
+        self.traits = replace(self.traits, data_std=known)
 
     @property
     def bound_names(self) -> frozenset[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from ..sdes import Node
 from ..sdes.records import either
 from .base import Estimates, Solver, StepControl, StepResult
 
+_SPREAD = 0.2  # of data of scale 1
+_POWERS = 12  # of ten: data of a smaller scale are points
 _CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
 _STILL = 1e-14  # a step of this length has none
 _CLOSE = 1e-6  # in units of the last step, a sliver, as at times to save at
@@ -71,7 +74,11 @@ class Adams(Solver):
 
     Args:
         max_order: of the predictor, 1 to 8.
-        spread: s, in units of the data; a size between that of their finest details and their standard deviation.
+        spread: s, in units of the data; a size between that of their finest details and their standard deviation. None
+            is 0.2 times the power of ten that is nearest to the data's standard deviation, where the score function
+            declares it (``data_std`` of its traits: that of a target, of a `ScoreModel` with an EDM prediction, or one
+            that you set). Where it is not known it is 0.2, which suits data of scale 1; for others give it, or errors
+            are larger than the tolerance: tens of times with data of scale 1e-3.
 
     Example:
         >>> import torch, scoresde
@@ -89,7 +96,7 @@ class Adams(Solver):
     """
 
     max_order: int = 6
-    spread: float = 0.2
+    spread: float | None = None
 
     keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "ode"
@@ -102,7 +109,8 @@ class Adams(Solver):
 
     def __post_init__(self) -> None:
         check_integer("max_order", self.max_order, low=1, high=8)
-        check_number("spread", self.spread, low=0.0, strict=True)
+        if self.spread is not None:
+            check_number("spread", self.spread, low=0.0, strict=True)
 
     @property
     def ode_order(self) -> int:
@@ -112,7 +120,18 @@ class Adams(Solver):
     @property
     def coordinate(self) -> Coordinate:
         """The angle."""
-        return angle(self.spread)
+        return angle(self._s)
+
+    @property
+    def _s(self) -> float:
+        return _SPREAD if self.spread is None else self.spread
+
+    def for_data(self, std: float) -> Adams:
+        """With a spread of the data's order of magnitude, unless one is given."""
+        if self.spread is not None:
+            return self
+        power = min(max(round(math.log10(std)), -_POWERS), _POWERS)
+        return replace(self, spread=_SPREAD * 10.0**power)
 
     def init(self, process: Process, x: Tensor, start: Node) -> AdamsState:
         """The derivative at the start."""
@@ -154,8 +173,8 @@ class Adams(Solver):
         moved = torch.addcmul(predicted, gain, missed.flatten(0, 1).index_select(0, place))
         if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
             unit = self.coordinate.scale(stop)
-            clean = expand(self.spread**2 * stop.alpha / unit**2, x) * predicted
-            clean = clean - expand(self.spread * stop.sigma / unit, x) * value
+            clean = expand(self._s**2 * stop.alpha / unit**2, x) * predicted
+            clean = clean - expand(self._s * stop.sigma / unit, x) * value
             moved = where(ended, expand(end.alpha, x) * clean, moved)
 
         factors = torch.from_numpy(_CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T).to(x.device)

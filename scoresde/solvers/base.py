@@ -265,6 +265,10 @@ class Solver(abc.ABC):
         """The eta of the process that the method steps unless told otherwise: 0 for the probability flow, else 1."""
         return 1.0 if self.stochastic else 0.0
 
+    def for_data(self, std: float) -> Solver:
+        """The method for data of a standard deviation > 0 that the score function declares; most do not ask."""
+        return self
+
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
         if self.stages:

@@ -30,7 +30,7 @@ class Pair(RungeKutta):
     Args:
         form: what is stepped: ``"x"`` in time; or ``"noise"``, :math:`d(x/\alpha) = \hat\varepsilon\,d\rho` with
             :math:`\rho = \sigma/\alpha`, or ``"data"``, :math:`d(x/\sigma) = \hat x\,d\rho^{-1}`, where the linear part
-            has vanished; or ``"angle"``, the coordinate of `Adams` with its default spread.
+            has vanished; or ``"angle"``, the coordinate of `Adams` with a spread of 0.2.
     """
 
     form: str = "x"

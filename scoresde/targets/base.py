@@ -34,6 +34,11 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor: ...
 
+    @property
+    def data_std(self) -> float | None:
+        """The standard deviation, RMS over dimensions; None where it is not known."""
+        return None
+
     def _check(self, x: Tensor) -> None:
         check_state("x", x)
         if tuple(x.shape[1:]) != self.event_shape:
@@ -43,7 +48,7 @@ class Target(abc.ABC):
     def score(self, sde: AffineSDE) -> ExactScore:
         """The exact score function of this target diffused by an affine process."""
         check_sde(sde, affine=True)
-        return ExactScore(self._estimate, sde, self.event_shape)
+        return ExactScore(self._estimate, sde, self.event_shape, self.data_std)
 
     def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
         """The log-density in nats, ``(batch,)``: of the data, or of the data diffused to time ``t`` of ``sde``."""

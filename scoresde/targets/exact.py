@@ -28,7 +28,9 @@ class ExactScore(Score):
         tensor([[-1., -1.]])
     """
 
-    def __init__(self, denoise: Denoiser, sde: AffineSDE, event_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, denoise: Denoiser, sde: AffineSDE, event_shape: tuple[int, ...], data_std: float | None = None
+    ) -> None:
         self.denoise = denoise
         self.traits = Traits(
             sde=sde,
@@ -36,6 +38,7 @@ class ExactScore(Score):
             rowwise=True,
             noise_limit=True,
             network_parts=(),  # they are new tensors
+            data_std=data_std,
         )
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:  # type: ignore[override]  # data take no context

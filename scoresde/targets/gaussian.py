@@ -2,6 +2,7 @@ r"""A Gaussian target: every formula of a linear score is closed."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -129,6 +130,11 @@ class Gaussian(MixtureTarget):
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=self.dtype)
         return self.mean.to(z) + self.spectrum.to(z).draw(z)
+
+    @property
+    def data_std(self) -> float:
+        """The standard deviation, RMS over dimensions."""
+        return math.sqrt(self.spectrum.mean)
 
     def _moments(self) -> Components:
         size = self.mean.numel()

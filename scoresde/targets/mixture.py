@@ -3,6 +3,7 @@ r"""Gaussian mixtures, and empirical data as one."""
 from __future__ import annotations
 
 import abc
+import functools
 import math
 import warnings
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from .spectrum import Spectrum
 
 _KINDS = {"dense": "full", "diagonal": "diag", "shared": "tied"}  # covariances, as scikit-learn calls them
 _CHUNK_ELEMENTS = 2**24  # batch x components x event handled at once
+_COLUMNS = 256  # of a data set handled at once
 
 
 class MixtureTarget(Target):
@@ -256,6 +258,16 @@ class GaussianMixture(MixtureTarget):
         x = x.to(compute_dtype(x.dtype))
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in self._scales(x, sde, t))
         return self._components(x, alpha, sigma)[0].log_softmax(1)
+
+    @functools.cached_property
+    def data_std(self) -> float:  # type: ignore[override]
+        """The standard deviation, RMS over dimensions."""
+        weights = self.log_weights.exp()
+        columns = self.means.flatten(1).split(_COLUMNS, 1)  # in parts: the means may be a data set
+        between = sum(float(weights @ (part - weights @ part).square().sum(1)) for part in columns)
+        values = self.spectrum.values
+        within = float(weights @ values.mean(tuple(range(1, values.ndim))).to(weights))
+        return math.sqrt(between / math.prod(self.event_shape) + within)
 
     def _moments(self) -> Components:
         values, basis = self.spectrum.values.flatten(1), self.spectrum.basis

@@ -3,6 +3,7 @@ r"""Tools to measure solvers with, for those who write one.
 - `estimate_order`, `weak_order`, `strong_order`: the orders of a solver on problems with exact answers, and
   `work_precision`: its error for a number of evaluations.
 - `check_solver`: the contract that every method of this package keeps, for a solver of one's own.
+- `check_score_fn`: what solvers rely on in a score function.
 - What they are made of: exact flow maps (`mixture_flow_map`), exact laws of a scheme on Gaussian data (`probe`,
   `affine_law`), distances on one Brownian path (`strong_error`), expectations on mixtures (`expectations`), orders of
   convergence (`converge`, `order`).
@@ -29,6 +30,7 @@ from .exact import (
 from .kolmogorov import OBSERVABLES, expectations, expectations_of_law
 from .measure import estimate_order, strong_order, weak_order, work_precision
 from .run import end_of
+from .score import check_score_fn
 
 __all__ = [
     "AREA_WEIGHTS",
@@ -40,6 +42,7 @@ __all__ = [
     "Run",
     "Weight",
     "affine_law",
+    "check_score_fn",
     "check_solver",
     "coarsen",
     "converge",

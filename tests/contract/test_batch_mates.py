@@ -149,7 +149,7 @@ def test_codes_and_densities(layout: Callable[[Tensor], Tensor]) -> None:
 
         def density(x: Tensor, seeds: range, **options: Any) -> dict[str, Tensor]:
             got = scoresde.log_likelihood(SDE, elementwise, x, seeds=seeds, check=False, **given, **options)
-            return {"log_prob": got.log_prob, "latent": got.latent, "nfe": got.nfe}
+            return {"log_prob": got.log_prob, "latent": got.latent, "nfe": got.nfe, "std_error": got.std_error}
 
         for options in ({"divergence": "exact"}, {"probes": 3}, {"divergence": "exact", "method": "rk23"}):
             compare(lambda x, s, o=options: density(x, s, **o), x, (0, 32))  # type: ignore[arg-type]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -124,3 +126,64 @@ def test_work_precision() -> None:
     gaussian = scoresde.targets.Gaussian(torch.zeros(3, dtype=torch.float64), 0.5)
     errors = testing.work_precision("rk4", gaussian, scoresde.VPSDE(), budgets=(3, 8, 80))
     assert list(errors) == [8, 80] and errors[80] < errors[8]
+
+
+WRITES: dict[str, Any] = {
+    "x, behind autograd": lambda x, t, label: x.data.mul_(0.5),
+    "x, through NumPy": lambda x, t, label: np.multiply(x.numpy(), 0.5, out=x.numpy()),
+    "x, seen by autograd": lambda x, t, label: x.mul_(0.5),
+    "t": lambda x, t, label: t.data.add_(1.0),
+    "context['label']": lambda x, t, label: label.data.add_(1),
+    "nothing": lambda x, t, label: None,
+}
+
+
+@pytest.mark.parametrize("kind", ["bare", "model"])
+@pytest.mark.parametrize("what", WRITES)
+def test_a_score_function_that_writes_to_its_input(what: str, kind: str) -> None:
+    sde = scoresde.VPSDE()
+
+    def net(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        WRITES[what](x, t, label)
+        return -x + 0.0 * label[:, None] + 0.0 * t[:, None]
+
+    score_fn: Any = scoresde.ScoreModel(net, sde, "noise") if kind == "model" else net
+    x, label = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)), torch.arange(3)
+    before = x.clone(), label.clone()
+    if what == "nothing" or (what, kind) == ("t", "model"):  # a model's network has a time of its own
+        testing.check_score_fn(sde, score_fn, x, context={"label": label})
+    else:
+        with pytest.raises(scoresde.ScoreFnError, match=f"changed `{re.escape(what.split(',')[0])}` in place"):
+            testing.check_score_fn(sde, score_fn, x, context={"label": label})
+    assert torch.equal(x, before[0]) and torch.equal(label, before[1])
+
+
+def test_a_score_function_that_does_not_keep_its_contract() -> None:
+    sde, x = scoresde.VPSDE(), torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    for score_fn, message in (
+        (lambda x, t: x[:, :1], "must return a tensor of shape"),
+        (lambda x, t: x + torch.rand(()), "not deterministic"),
+        (scoresde.ScoreModel(lambda x, t: x + torch.rand(()), sde, "data"), "not deterministic"),
+    ):
+        with pytest.raises(scoresde.ScoreFnError, match=message):
+            testing.check_score_fn(sde, score_fn, x)
+    memory = torch.empty_like(x)
+    good = (lambda x, t: memory.copy_(-x), scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde))
+    for process in (sde, scoresde.FlowSDE(t_min=0.0, t_max=1.0), scoresde.VESDE()):
+        for score_fn in good[:1] if process is not sde else good:
+            testing.check_score_fn(process, score_fn, x)
+            testing.check_score_fn(process, score_fn, x.half())
+            testing.check_score_fn(process, score_fn, x[:0])
+    with pytest.raises(scoresde.InvalidTypeError, match="`sde`"):
+        testing.check_score_fn(None, good[0], x)  # type: ignore[arg-type]
+    with pytest.raises(scoresde.InvalidTypeError, match="`score_fn`"):
+        testing.check_score_fn(sde, None, x)  # type: ignore[arg-type]
+
+
+def test_a_solve_sees_writes_to_its_context() -> None:
+    def score(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return -x * label.mul_(0.5)[:, None]
+
+    label = torch.ones(3)
+    with pytest.raises(scoresde.ScoreFnError, match=r"modified `context\['label'\]` in place \(call 1\)"):
+        scoresde.solve(scoresde.VPSDE(), score, torch.ones(3, 2), method="ddim", steps=3, context={"label": label})

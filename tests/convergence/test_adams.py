@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -190,3 +192,58 @@ def test_the_result_can_be_differentiated() -> None:
     exact = target.flow_map(torch.tensor([[0.0, 1.0]], dtype=F64), sde, sde.t_max, sde.t_min)[0, 1]
     assert float(slope[0, 1]) == pytest.approx(float(exact), rel=1e-5)
     assert abs(float(slope[0, 0])) < 1e-12
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("process", ["ve", "vp"])
+def test_the_spread_follows_the_scale_of_the_data(process: str, scale: float) -> None:
+    """Errors by the defaults are within a few tolerances; at other scales they are tens of them with the spread of 1."""
+    means = scale * torch.tensor([[-1.0, 0.3], [1.0, -0.5], [0.2, 0.9]], dtype=torch.float64)
+    target = scoresde.targets.GaussianMixture(torch.ones(3), means, scales=0.2 * scale)
+    sde = scoresde.VPSDE() if process == "vp" else scoresde.VESDE(sigma_min=0.01 * scale, sigma_max=50 * scale)
+    x = sde.prior.from_normal(torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+
+    def run(tolerance: float, **options: Any) -> torch.Tensor:
+        given: dict[str, Any] = {"rtol": tolerance, "atol": tolerance * scale}
+        return scoresde.solve(sde, target.score(sde), x, method="adams", **given, **options).x
+
+    exact, one = run(1e-10), run(1e-3, spread=0.2)
+    errors = [float((got - exact).abs().max() / (1e-3 * scale)) for got in (run(1e-3), one)]
+    assert errors[0] < 6
+    if scale == 1.0:
+        assert torch.equal(run(1e-3), one)
+    elif process == "vp" or scale < 1:
+        assert errors[1] > 20
+
+
+def test_where_the_spread_comes_from() -> None:
+    adams = scoresde.solvers.Adams()
+    assert adams.coordinate == scoresde.solvers.Adams(spread=0.2).coordinate
+    for std, spread in ((1e-3, 2e-4), (0.5, 0.2), (2.0, 0.2), (5.0, 2.0), (700.0, 200.0), (1e-300, 2e-13)):
+        assert adams.for_data(std).spread == pytest.approx(spread)
+    given = scoresde.solvers.Adams(spread=0.3)
+    assert given.for_data(1e-3) is given
+    for solver in (given, adams, scoresde.solvers.Adams(spread=0.2)):
+        assert pickle.loads(pickle.dumps(solver)) == solver
+    old = object.__new__(scoresde.solvers.Adams)  # as an earlier version left it in a pickle
+    old.__dict__.update(max_order=6, spread=0.2)
+    assert pickle.loads(pickle.dumps(old)) == scoresde.solvers.Adams(spread=0.2)
+
+
+def test_every_solve_takes_the_scale() -> None:
+    """A model that is told the scale gives what a spread of that size gives; so do a likelihood and a profile."""
+    sde, x = scoresde.VPSDE(), 0.01 * torch.ones(2, 2, dtype=torch.float64)
+    target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), torch.tensor([1e-4, 3e-5]))
+    exact = target.score(sde)
+    model = scoresde.ScoreModel(lambda x, t: exact.noise(x, t), sde, "noise")
+    given: dict[str, Any] = {"method": "adams", "rtol": 1e-4, "atol": 1e-6}
+    runs: list[Callable[..., torch.Tensor]] = [
+        lambda **o: scoresde.solve(sde, model, x, **given, **o).x,
+        lambda **o: scoresde.log_likelihood(sde, model, x, divergence="exact", **given, **o).log_prob,
+        lambda **o: scoresde.density_profile(sde, model, x, points=4, divergence="exact", **given, **o).log_det,
+    ]
+    unknown = [run() for run in runs]
+    wanted = [run(spread=0.2 * 10.0**-2) for run in runs]
+    model.data_std = 0.008
+    for run, before, value in zip(runs, unknown, wanted, strict=True):
+        assert torch.equal(run(), value) and not torch.equal(value, before)

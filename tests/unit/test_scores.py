@@ -134,6 +134,7 @@ def test_traits_are_merged() -> None:
     assert both.rowwise and both.noise_limit and not both.shift and both.twist
     assert not Traits.merged([Traits(variance=True)]).variance  # without a process there are scores only
     assert Traits.merged([Traits()], VP).sde is VP
+    assert Traits.merged([Traits(data_std=2.0), Traits(data_std=3.0)]).data_std == 2.0
     with pytest.raises(scoresde.InvalidArgumentError, match="different shapes"):
         Traits.merged([first, Traits(event_shape=(3,))])
     with pytest.raises(scoresde.InvalidArgumentError, match="were made for"):
@@ -188,3 +189,25 @@ def test_what_guides_is_separable_in_guidance_only() -> None:
     limited = guidance.classifier_guidance(Standard(), log_prob, interval=(-2.0, 2.0))
     assert not limited.traits.twist
     assert not guidance.classifier_guidance(lambda x, t: -x, log_prob).traits.shift  # no process, no estimates
+
+
+def test_who_knows_the_scale_of_the_data() -> None:
+    class Declared:
+        data_std: Any = 0.01
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x
+
+    declared = Declared()
+    assert as_score(declared).traits.data_std == 0.01 and as_score(lambda x, t: -x).traits.data_std is None
+    for junk in (-1.0, 0.0, float("inf"), "large", torch.ones(3)):
+        declared.data_std = junk
+        assert as_score(declared).traits.data_std is None
+    model = scoresde.ScoreModel(lambda x, t: x, VP, "edm", sigma_data=0.7)
+    assert model.data_std == model.on(VP).data_std == Clip(model, -1.0, 1.0).traits.data_std == 0.7
+    other = scoresde.ScoreModel(lambda x, t: x, VP, "noise")
+    assert other.data_std is None
+    other.data_std = 3.0
+    assert other.data_std == other.traits.data_std == 3.0
+    with pytest.raises(scoresde.InvalidArgumentError, match="`data_std`"):
+        other.data_std = 0.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..._tensors import take
+from ..._tensors import row_norms, row_sums, take
 from ...errors import InvalidArgumentError
 from .probes import Probe
 
@@ -63,7 +63,8 @@ class Divergence(abc.ABC):
         count = paths.shape[1]
         if count < 2 or not len(paths):
             return torch.full_like(paths[:, 0], torch.nan)
-        return paths.std(1) * math.sqrt(1 / count if self.share is None else self.share)
+        away = paths - (row_sums(paths) / count)[:, None]
+        return row_norms(away) * math.sqrt((1 / count if self.share is None else self.share) / (count - 1))
 
     def take(self, rows: Tensor) -> Divergence:
         """For some samples of the batch."""
