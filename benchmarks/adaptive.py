@@ -70,7 +70,7 @@ PROBLEMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "network": (8, "median", ("1e-2", "1e-3", "1e-4")),
 }
 STEP = 10**-0.5
-MOST = 1000  # evaluations a sample, after which a solve is given up
+MOST = 1000  # evaluations per sample, after which a solve is given up
 
 
 class GivenUp(Exception):
@@ -140,7 +140,7 @@ class Case:
         self.x = x if exact is None else x.float()
 
     def measure(self, run: Run, tolerance: float) -> tuple[float, dict[str, float]] | None:
-        """Evaluations a sample and errors; None if it was given up."""
+        """Evaluations per sample and errors; None if it was given up."""
         self.score.rows = 0
         try:
             with torch.no_grad():

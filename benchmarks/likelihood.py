@@ -1,4 +1,4 @@
-r"""Log-likelihoods: error and evaluations on exact targets, and the digits network in bits a dimension.
+r"""Log-likelihoods: error and evaluations on exact targets, and the digits network in bits per dimension.
 
 - *targets*: ring and gaussian of `benchmarks.work_precision`, digits of `benchmarks.fitted_grids`, on VP, in float64,
   with the exact trace; RMS error in nats over 16 samples, with the exact law at the noise end in place of the prior.
@@ -22,11 +22,11 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
 - *coverage*: a mixture of three Gaussians in 64 dimensions, 20 states, 100 solves of each with other Rademacher probes:
   how often the 95 % interval holds the value with the exact trace, and the width of the interval over that which the
   spread of the 100 solves implies.
-- *bounds*: the variational bounds of the same digits in bits a dimension: dequantised ones for the bounds of densities,
-  and the grey values themselves; standard errors over digits, and of the mean over digits from its draws.
-- *bits*: bits a dimension of held-out and training digits, 17 levels on [-1, 1]: the flow's, dequantised once a digit,
-  8 probes; and the variational bound of the reverse SDE's density at t_min for the same digits, 128 draws. The standard
-  errors are over digits.
+- *bounds*: the variational bounds of the same digits in bits per dimension: dequantised ones for the bounds of
+  densities, and the grey values themselves; standard errors over digits, and of the mean over digits from its draws.
+- *bits*: bits per dimension of held-out and training digits, 17 levels on [-1, 1]: the flow's, dequantised once per
+  digit, 8 probes; and the variational bound of the reverse SDE's density at t_min for the same digits, 128 draws. The
+  standard errors are over digits.
 
 ``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part, and ``--only
 bounds`` measures one part and puts it in the file.
@@ -176,7 +176,7 @@ def crossing(curve: list[tuple[float, float]], error: float) -> float | None:
 
 
 def measure_exact(sizes: tuple[int, ...] = (2, 16, 64, 256), count: int = 4) -> dict[str, Any]:
-    """The largest error a dimension, and how far the prior is from the law that it stands for, in nats."""
+    """The largest error per dimension, and how far the prior is from the law that it stands for, in nats."""
     out: dict[str, Any] = {}
     for (name, sde), size in itertools.product(PROCESSES.items(), sizes):
         for label, target in laws(size).items():

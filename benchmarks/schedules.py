@@ -55,7 +55,7 @@ from scoresde.training import Preset, digits_split, read, train
 
 LEVELS, RANGE = 17, (-1.0, 1.0)
 BATCH = 128
-RATE = 10.0  # of gamma's learning, over the network's; Adam moves a parameter by about a rate a step
+RATE = 10.0  # of gamma's learning, over the network's; Adam moves a parameter by about the rate per step
 VARIANCES = ("learned", "small", "large")
 
 
@@ -271,8 +271,8 @@ def step_gaps(model: ScoreModel, x: Tensor, steps: tuple[int, ...]) -> dict[str,
 
 
 def respaced(model: ScoreModel, v: Tensor, size: Size) -> dict[str, Any]:
-    """Bits a dimension by the variance, paired differences from the learned one, and how far alpha-bar is off: that of
-    the levels, and the product of 1 - beta."""
+    """Bits per dimension by the variance, paired differences from the learned one, and how far alpha-bar is off: that
+    of the levels, and the product of 1 - beta."""
     out: dict[str, Any] = {}
     whole = (1 - model.chain.betas).cumprod(0)
     for count in size.respaced:

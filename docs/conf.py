@@ -129,8 +129,8 @@ def speed_table() -> str:
     noise = record["results"]["microseconds a draw, 1 thread"]
     plain = noise["seed"]
     draws = [[name, *(f"{row[s]:.0f} ({row[s] / plain[s]:.1f})" for s in shapes)] for name, row in noise.items()]
-    second = markdown(["µs a draw (over a plain one), 50 steps", *shapes], draws, record)
-    return first + markdown(["µs a step, 1 thread", *shapes], rows, record) + "\n" + second
+    second = markdown(["µs per draw (over a plain one), 50 steps", *shapes], draws, record)
+    return first + markdown(["µs per step, 1 thread", *shapes], rows, record) + "\n" + second
 
 
 def orders_table() -> str:
@@ -281,7 +281,7 @@ def likelihood_bits() -> str:
     bits, rows = record["results"]["bits"], []
     for name, row in bits.items():
         text = f"{row['bits']:.3f} ± {row['standard error over digits']:.3f}"
-        rows.append([f"bits a dimension of the flow, {row['digits']} {name} digits", text])
+        rows.append([f"bits per dimension of the flow, {row['digits']} {name} digits", text])
         text = f"{row['variational bound']:.3f} ± {row['standard error of the bound over digits']:.3f}"
         rows.append([f"variational bound of the reverse SDE, {name}", text])
     return markdown(["", ""], rows, record)
@@ -400,7 +400,7 @@ def adaptive_tables() -> str:
         [f"`{name}`" if name in results["ratios"] else name, *(f"{row[c]:.0f}" for c in columns)]
         for name, row in results["loop"].items()
     ]
-    fourth = markdown(["µs a step of a sample", *columns], rows, record)
+    fourth = markdown(["µs per step and sample", *columns], rows, record)
     return "\n".join([first, second, third, fourth])
 
 
@@ -532,7 +532,7 @@ def schedules_bound() -> str:
         rows.append([name, between, f"{part[name][0]:.3f} ± {part[name][1]:.3f}"])
     gain, error, t = part["line less learned"]
     rows.append(["line less learned", "", f"{gain:.3f} ± {error:.3f} (t = {t:.1f})"])
-    return markdown(["interior", "ends of γ", "bits a dimension"], rows, record)
+    return markdown(["interior", "ends of γ", "bits per dimension"], rows, record)
 
 
 def schedules_steps() -> str:
@@ -548,7 +548,7 @@ def schedules_steps() -> str:
 
 
 def schedules_iddpm() -> str:
-    """Of the same file: bits a dimension by the variance of the steps."""
+    """Of the same file: bits per dimension by the variance of the steps."""
     record = load("schedules")
     rows = []
     for levels, row in record["results"]["iddpm"].items():

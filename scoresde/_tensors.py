@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning, short, unknown
 
-# A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
+# A Python float, or a tensor (batch,) with one value per sample: solvers are written once for both.
 Scalar: TypeAlias = Any
-# A NumPy array on the host, or a tensor where it must have a gradient: one value or more a sample.
+# A NumPy array on the host, or a tensor where it must have a gradient: one or more values per sample.
 Array: TypeAlias = Any
 
 

@@ -20,7 +20,7 @@ from .scores import as_score, check_context
 from .sdes import AffineSDE, Node
 from .sdes.base import check_sde
 
-_VALUES = 8192  # numbers a noise level that the errors are averaged over, at least
+_VALUES = 8192  # values per noise level, at least, over which errors are averaged
 _MAX_SAMPLES = 2048
 _MOST_LEVELS = 1000
 _CHUNK = 1024

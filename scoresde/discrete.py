@@ -241,7 +241,7 @@ class Chain(abc.ABC):
         if len(log_snrs) < 2 or not bool(torch.isfinite(log_snrs).all()):
             raise InvalidArgumentError("`log_snrs` must be two finite numbers or more.")
         if not isinstance(config["labels"], Sequence) or len(config["labels"]) != len(log_snrs):
-            raise InvalidArgumentError("`labels` must be a list with one label a level.")
+            raise InvalidArgumentError("`labels` must be a list with one label per level.")
         labels = [check_integer("labels", label, low=0, high=_MOST_LABEL) for label in config["labels"]]
         chain = object.__new__(CHAINS[config["name"]])
         Chain.__init__(chain, "log_snrs", log_snrs, torch.tensor(labels, device="cpu"))
@@ -510,8 +510,8 @@ class NoiseScales(Chain):
         return cls.geometric(1 + max(1, round(math.log(high / low) / math.log(wanted))), low, high)
 
     def langevin_step(self, moves: int = 5) -> float:
-        r"""NCSNv2's :math:`\epsilon` for `scoresde.solvers.AnnealedLangevin` with ``moves`` moves a level: the one that
-        keeps the samples' variance nearest to the level's, by `scoresde.ncsnv2.best_step` for the largest ratio of
+        r"""NCSNv2's :math:`\epsilon` for `scoresde.solvers.AnnealedLangevin` with ``moves`` moves per level: the one
+        that keeps the samples' variance nearest to the level's, by `scoresde.ncsnv2.best_step` for the largest ratio of
         neighbours.
 
         Example:

@@ -30,7 +30,7 @@ _DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look w
 
 
 class Status(enum.IntEnum):
-    """What became of a sample; a `Solution` has one a sample.
+    """What became of a sample; a `Solution` has one per sample.
 
     Example:
         >>> Status(0).name
@@ -49,7 +49,7 @@ _RUNNING = -1
 
 class Info(NamedTuple):
     """What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole
-    batch's state, and the evaluations so far a sample.
+    batch's state, and the evaluations so far per sample.
 
     Example:
         >>> Info(step=1, t=0.5, x=torch.zeros(1, 2), nfe=torch.ones(1)).step
@@ -69,11 +69,11 @@ class Solution:
     Attributes:
         x: the final state ``(batch, *event)``; samples that failed are NaN.
         t: the time that each sample reached, ``(batch,)`` float64.
-        nfe: score evaluations a sample, ``(batch,)``.
+        nfe: score evaluations per sample, ``(batch,)``.
         steps: steps of the loop; a last step that needs no evaluation is made in that of the step before.
-        accepted, rejected: steps a sample, ``(batch,)``.
+        accepted, rejected: steps per sample, ``(batch,)``.
         evaluations: calls of the score function.
-        status: one `Status` a sample, ``(batch,)`` integers.
+        status: one `Status` per sample, ``(batch,)`` integers.
         ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
             batch, *event)``; None without ``save_at``.
 

@@ -162,7 +162,7 @@ def spread(step: float, moves: int, ratio: float, start: float = 1.0) -> float:
     Args:
         step: :math:`\eta = \epsilon/\sigma_L^2`, in (0, 2), with :math:`\epsilon` that of
             `scoresde.solvers.AnnealedLangevin`; predictor-corrector samplers write :math:`\eta = 2\,snr^2`.
-        moves: T, moves a level.
+        moves: T, moves per level.
         ratio: :math:`\gamma`, the level before over this one.
         start: v.
 
@@ -186,7 +186,7 @@ def best_step(moves: int, ratio: float) -> float:
     The derivative of the spread has one zero, before K reaches :math:`\gamma^2`; it is found by bracketing.
 
     Args:
-        moves: T, moves a level.
+        moves: T, moves per level.
         ratio: :math:`\gamma > 1`, the noisier level over the cleaner one.
 
     Example:

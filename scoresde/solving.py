@@ -99,7 +99,7 @@ def solve(
             ``"dpm_3m"``, else ``"unipc3"``), with a fitted grid the method that it was fitted for; else, with
             tolerances or none, ``"adams"``.
         shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one
-            sample, or one a seed).
+            sample, or one per seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
             from the method.
         grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"time"``
@@ -115,7 +115,7 @@ def solve(
             own.
         context: ``{name: (batch, …) tensor}`` passed to the score function.
         seed: one seed for the batch.
-        seeds: one seed a sample: sample i then depends on seed i alone, not on the batch.
+        seeds: one seed per sample: sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
         noise: a `Noise`, or a callable ``(k, like) -> tensor`` giving the k-th standard normal draw (k = 0 is the
             prior's when x is missing). Without any of the four, torch's global generator.

@@ -52,7 +52,7 @@ class Inputs:
     data_range: tuple[float, float]
 
     def x(self, first: int, seeds: Sequence[int]) -> Tensor:
-        """The samples from ``first`` on, one a seed, float32."""
+        """The samples from ``first`` on, one per seed, float32."""
         import torch
 
         from ..likelihood import dequantize

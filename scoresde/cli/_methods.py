@@ -27,7 +27,7 @@ def methods(
 ) -> None:
     """List the methods that solve knows.
 
-    Columns: score evaluations a step; orders of convergence as an ODE solver, weak and strong, where there is one;
+    Columns: score evaluations per step; orders of convergence as an ODE solver, weak and strong, where there is one;
     whether the method chooses its own steps; where it comes from.
     """
     from ..solvers import methods as registry

@@ -1,6 +1,6 @@
 """A table that is written batch by batch, and goes on where it was interrupted.
 
-While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then a line a row.
+While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then one line per row.
 Each batch is brought to the disk before the next begins. When all rows are there, the settings with the table's digest
 go to ``FILE.json``, the table to ``FILE``, each completely or not at all; then the journal is removed. The same command
 continues from any of these states.

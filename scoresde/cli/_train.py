@@ -41,7 +41,7 @@ def train(
         ),
     ] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",

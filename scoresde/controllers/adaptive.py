@@ -42,7 +42,7 @@ class AdaptiveState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adaptive(Controller):
-    r"""A PI controller with one time, step size and acceptance a sample.
+    r"""A PI controller with one time, step size and acceptance per sample.
 
     With :math:`e = \sqrt{\max(1, n/m)}\,\mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]`
     over one sample's event in its step n, p the order of the pair, and m of the method, infinite for most (`Adams` says

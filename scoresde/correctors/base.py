@@ -18,7 +18,7 @@ class Corrector(abc.ABC):
 
     Attributes:
         name: what ``corrector=`` of ``pc`` calls it.
-        moves: moves a call; ``evaluations``: score evaluations a call.
+        moves: moves per call; ``evaluations``: score evaluations per call.
         keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.Solver`.
     """
 

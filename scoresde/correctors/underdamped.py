@@ -27,7 +27,7 @@ class UnderdampedCorrector(Corrector):
 
     Facts:
         Exact in its fixed point for Gaussians but for the fresh velocities, whose error falls with the number of moves.
-        ``moves + 1`` evaluations a call.
+        ``moves + 1`` evaluations per call.
 
     Args:
         snr: r, the size of a move relative to the noise level.

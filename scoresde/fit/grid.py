@@ -71,7 +71,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Errors:
-    """The error of the held-out half of the pilot: RMS over dimensions a sample, then RMS and median over samples.
+    """The error of the held-out half of the pilot: RMS over dimensions per sample, then RMS and median over samples.
 
     Example:
         >>> Errors(rms=0.2, median=0.1).median
@@ -264,7 +264,7 @@ def fit_grid(
             up to 40 evaluations takes about 2,000 calls on the pilot; 0 takes the best of the starts.
             ``starts="quick", iterations=0`` needs only one adaptive solve: as many steps fall in an interval as the
             adaptive pair took there.
-        gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves an iteration.
+        gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves per iteration.
         checkpoint: keep only states for the gradient and call the network again on the way back, so that memory does
             not grow with the network's depth times the steps.
         reference: the number of steps of the reference by `scoresde.solvers.UniPC3`, by default 200, or ten times
@@ -564,7 +564,7 @@ class _Problem:
             losses = self.objective(end, self.ends[rows])
             if not isinstance(losses, Tensor) or losses.shape != (len(end),):
                 got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-                raise InvalidArgumentError(f"`objective` must return ({len(end)},), one loss a sample, got {got}.")
+                raise InvalidArgumentError(f"`objective` must return ({len(end)},), one loss per sample, got {got}.")
             return losses.to(torch.float64).mean()
         squares = _squares(end, self.ends[rows])
         if self.objective == "rms":

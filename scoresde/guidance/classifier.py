@@ -148,7 +148,7 @@ def classifier_guidance(
         sde: the process, if the score function does not know it; needed for ``interval`` only.
 
     Raises:
-        ScoreFnError: in a call, ``log_prob`` did not return one value a sample, or its gradient is blocked.
+        ScoreFnError: in a call, ``log_prob`` did not return one value per sample, or its gradient is blocked.
 
     Example:
         >>> sde = scoresde.VPSDE()

@@ -51,7 +51,7 @@ class Conditional(Wrapper):
         for name, value in bound.items():
             if isinstance(value, Tensor) and len(value) != len(x):
                 raise InvalidArgumentError(
-                    f"`{name}` is bound to {len(value)} values, one a sample, but the batch has {len(x)} samples; "
+                    f"`{name}` is bound to {len(value)} values, one per sample, but the batch has {len(x)} samples; "
                     f"labels that belong to a solve are its `context`."
                 )
         return self.ask(self.score_fns[0], x, node, {**context, **bound})

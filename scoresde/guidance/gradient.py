@@ -45,11 +45,11 @@ def usable(value: Any) -> Any:
 
 
 def check_values(value: Any, x: Tensor, name: str) -> None:
-    """Refuse what is not one floating-point value a sample."""
+    """Refuse what is not one floating-point value per sample."""
     if not isinstance(value, Tensor) or value.shape != (len(x),):
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ScoreFnError(
-            f"`{name}` must return ({len(x)},), one value a sample, got {got}. (Labels of each sample belong into the "
+            f"`{name}` must return ({len(x)},), one value per sample, got {got}. (Labels of each sample belong in the "
             f"`context` of the solve, which is cut with the batch.)"
         )
     if not value.dtype.is_floating_point or value.device != x.device:

@@ -80,7 +80,7 @@ def likelihood_guidance(
     elsewhere too certain of y: an approximation, whatever the scale. Where :math:`\log p(y|x_t)` itself is known, use
     `classifier_guidance`.
 
-    The network is called once a step, and its own gradient is used, as in diffusion posterior sampling. With
+    The network is called once per step, and its own gradient is used, as in diffusion posterior sampling. With
     ``through=False`` it is not: :math:`\partial\hat x/\partial x_t` is replaced by :math:`1/\alpha`, its value for data
     that are far wider than the noise.
 
@@ -94,7 +94,7 @@ def likelihood_guidance(
         sde: the process, if the score function does not know it.
 
     Raises:
-        ScoreFnError: in a call, ``log_likelihood`` did not return one value a sample, or its gradient is blocked.
+        ScoreFnError: in a call, ``log_likelihood`` did not return one value per sample, or its gradient is blocked.
 
     Differs from:
         DPS, whose step is divided by the norm of the residual; here the likelihood is taken at its word.

@@ -82,7 +82,7 @@ class NoisyClassifier(nn.Module):
 
 
 def check_labels(label: Any, x: Tensor, classes: int) -> Tensor:
-    """One class a sample, ``(batch,)``."""
+    """One class per sample, ``(batch,)``."""
     if label is None:
         raise InvalidTypeError(
             "`label` is missing: give classifier.log_prob(sde, label), or context={'label': labels} to the solve."

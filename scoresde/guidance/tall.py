@@ -213,7 +213,7 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
 
 
 def _square(value: Any, x: Tensor) -> Any:
-    """Of a float, or one a sample against ``(batch, D, D)``."""
+    """Of a float, or one per sample against ``(batch, D, D)``."""
     return (value * value).to(x.device).reshape(-1, 1, 1) if isinstance(value, Tensor) and value.ndim else value * value
 
 

@@ -98,7 +98,7 @@ def condition(
     Args:
         score_fn: of the data, a `ScoreModel`, a target's score, or any.
         operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
-        y: ``(*measurement)``, or one a sample, ``(batch, *measurement)``.
+        y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
         noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
         method: a name of a rule (`methods`), or a `Rule`.
         sde: the process, if the score function does not know it.

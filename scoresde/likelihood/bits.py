@@ -73,7 +73,7 @@ def bits_per_dim(
     data_range: tuple[float, float] = (-1.0, 1.0),
     throw: bool = True,
 ) -> Tensor:
-    r"""Bits a dimension of the grey values, from the log-density of `dequantize`'s x:
+    r"""Bits per dimension of the grey values, from the log-density of `dequantize`'s x:
 
     .. math:: -\frac{\ln p(x) + D\ln\frac{hi-lo}{L}}{D\ln 2},
 

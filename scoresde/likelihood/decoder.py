@@ -50,12 +50,12 @@ def decoder_bound(
     the second where ``levels`` are given: the normal's part in the cell of each value, to which the first and the last
     reach out to infinity; the values stand at the middle of their cells. No noise is added but the process's own.
 
-    For Gaussian data of the variance V a dimension and an exact score, the gap of the density is
+    For Gaussian data of the variance V per dimension and an exact score, the gap of the density is
     :math:`\tfrac12(r - 1 - \ln r)` in the mean, with :math:`r = V/(V + \sigma^2/\alpha^2)` the true posterior's
     variance in the decoder's: little, where the data have spread at the scale of the noise.
 
     Args:
-        sde, score_fn: as for `log_likelihood`; the score function also denoises, once a draw.
+        sde, score_fn: as for `log_likelihood`; the score function also denoises, once per draw.
         x: data ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
         levels, data_range: of grey values, as for `dequantize`. None for a density.
         draws, importance, seed, generator: as for `discrete_log_likelihood`; the draws are of z.

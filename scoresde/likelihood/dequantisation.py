@@ -76,7 +76,7 @@ class TruncatedNormalDequantizer:
     .. math:: \ln q(z|v) = -\tfrac12|\varepsilon|^2 - \tfrac D2\ln 2\pi\sigma^2 - D\ln Z,\qquad Z = erf(\tau/\sqrt2).
 
     z lies in the cell times :math:`\alpha`, and P(v) is the model's probability of that cell at ``t``. The bound is
-    looser than that of uniform noise where the density is even within cells: by 0.57 bits a dimension for
+    looser than that of uniform noise where the density is even within cells: by 0.57 bits per dimension for
     :math:`\tau = 3`, by little for a small :math:`\tau`.
 
     Args:
@@ -225,7 +225,7 @@ def _layers(event: tuple[int, ...], hidden: int) -> nn.Module:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     with torch.no_grad():
-        last.bias[size:] = 0.55  # nearly uniform: 0.01 nats a dimension from it
+        last.bias[size:] = 0.55  # nearly uniform: 0.01 nats per dimension from it
     return nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.SiLU(), last, nn.Unflatten(1, (2, *event)))
 
 

@@ -183,7 +183,7 @@ def _sample(
 
 
 class Draw(NamedTuple):
-    """One log-weight a sample, its evaluations, and whether it arrived."""
+    """One log-weight per sample, its evaluations, and whether it arrived."""
 
     log_weight: Tensor
     nfe: Tensor

@@ -51,7 +51,7 @@ _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """Log-likelihoods with what is known of their errors; all fields have one entry a sample.
+    """Log-likelihoods with what is known of their errors; all fields have one entry per sample.
 
     Attributes:
         log_prob: nats, float64, ``(batch,)``.
@@ -66,7 +66,7 @@ class Likelihood:
         nfe: score evaluations, ``(batch,)``; each comes with ``products`` products with the Jacobian. What ``check``
             takes is not among them.
         products: see nfe.
-        status: one `Status` a sample.
+        status: one `Status` per sample.
 
     Example:
         >>> import scoresde
@@ -149,7 +149,7 @@ def log_likelihood(
         x: data, ``(batch, *event)``, float32 or float64.
         divergence: ``"hutchinson"``, ``"exact"`` (D products with the Jacobian), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
-        probes: products with the Jacobian an evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
+        probes: products with the Jacobian per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
         probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
             ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
         control: a law near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only the
@@ -422,7 +422,7 @@ def _read(
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
         got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
         raise InvalidArgumentError(
-            f"`prior.log_prob` must return ({len(x)},), one value a sample, got {got}; laws of single numbers become "
+            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {got}; laws of single numbers become "
             f"laws of events by torch.distributions.Independent."
         )
     prior_log_prob = prior_log_prob.to(torch.float64)

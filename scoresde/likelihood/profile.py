@@ -31,7 +31,7 @@ class DensityProfile:
         log_snr: levels, falling from that at ``t_min`` to that at ``t_max``, float64 ``(n,)``.
         log_det: :math:`\ln|\partial x_t/\partial x_0|`, the integral of the divergence up to each level, float64
             ``(batch, n)``. The last one, and the prior's log-density of the latent, make the log-likelihood.
-        nfe: evaluations a sample, ``(batch,)``.
+        nfe: evaluations per sample, ``(batch,)``.
 
     Example:
         >>> DensityProfile(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])).rate
@@ -44,7 +44,7 @@ class DensityProfile:
 
     @property
     def rate(self) -> Tensor:
-        r"""The mean divergence between levels, in nats a unit of falling log-SNR, ``(batch, n - 1)``.
+        r"""The mean divergence between levels, in nats per unit of falling log-SNR, ``(batch, n - 1)``.
 
         In a variance exploding process a dimension in which the data vary less than the noise has ½, one in which they
         vary more has 0, so that twice the rate counts the dimensions that the noise fills.

@@ -37,7 +37,7 @@ def likelihood_weighted(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Score flow's objective :math:`\tfrac12\int g^2\,E\|s - \nabla\log p(x_t|x_0)\|^2 dt` in nats, one drawn time a
+    r"""Score flow's objective :math:`\tfrac12\int g^2\,E\|s - \nabla\log p(x_t|x_0)\|^2 dt` in nats, one drawn time per
     sample.
 
     Up to terms without the model it is the bound of :math:`-\ln p`, and, averaged over the data, the divergence of the
@@ -143,7 +143,7 @@ def vdm(
 ) -> Tensor:
     r"""The bound of variational diffusion models in nats, summed over the event: prior, diffusion and reconstruction.
 
-    The diffusion term of one drawn t and :math:`\varepsilon` a sample, :math:`e = \hat\varepsilon-\varepsilon`, is
+    The diffusion term of one drawn t and :math:`\varepsilon` per sample, :math:`e = \hat\varepsilon-\varepsilon`, is
 
     .. math:: \tfrac12\,(t_{max}-t_{min})\,w\,\gamma'(t)\,\|e\|^2 \qquad\text{or}\qquad
               \tfrac T2\,w\,\mathrm{expm1}(\gamma_t-\gamma_s)\,\|e\|^2
@@ -170,7 +170,7 @@ def vdm(
         x0, generator, context: see `denoising`.
 
     Returns:
-        ``(batch,)``; the mean over data, and draws, is the bound (divide by D ln 2 for bits a dimension).
+        ``(batch,)``; the mean over data, and draws, is the bound (divide by D ln 2 for bits per dimension).
 
     Raises:
         InvalidArgumentError: an end of the log-SNR is infinite, the data are no grey values, the variance of a fixed

@@ -88,7 +88,7 @@ VARIANCES: dict[str, Callable[[Level, Noised], Tensor]] = {
     "learned": lambda level, seen: level.log_small + _share(seen) * (level.log_large - level.log_small),
 }
 
-# From nats a sample to a unit, given the event's size.
+# From nats per sample to a unit, given the event's size.
 UNITS: dict[str, Callable[[int], float]] = {"nats": lambda size: 1.0, "bits": lambda size: 1 / (size * math.log(2))}
 
 
@@ -205,7 +205,7 @@ def ddpm_vlb(
             which is exact for normal data.
         form: ``"kl"``, or ``"weighted"``: of each divergence only :math:`\frac{\beta_i^2}{2v_i\alpha_i(1-\bar\alpha_i)}
             \|\hat\varepsilon-\varepsilon\|^2` with the variance v, which for a fixed variance differs by a constant.
-        unit: ``"nats"``, summed over the event, or ``"bits"`` a dimension.
+        unit: ``"nats"``, summed over the event, or ``"bits"`` per dimension.
         levels: L where the data are L grey values from lo to hi, both included, as DDPM has them
             (:math:`x = -1 + 2v/255`): the last step is then a probability of values, otherwise a density.
         data_range: lo and hi.
@@ -255,8 +255,8 @@ def iddpm_hybrid(
     r"""Improved DDPM's hybrid :math:`L_{simple} + \lambda L_{vlb}`: the mean of reverse steps learns from the simple
     objective alone, their variance from the bound alone.
 
-    :math:`L_{simple}` is a mean over the event; :math:`L_{vlb}`, in bits a dimension and without the prior's constant,
-    is T times the term of the drawn level, its mean frozen.
+    :math:`L_{simple}` is a mean over the event; :math:`L_{vlb}`, in bits per dimension and without the prior's
+    constant, is T times the term of the drawn level, its mean frozen.
 
     Args:
         model: a `ScoreModel` with a chain of betas and ``variance="learned_range"``.

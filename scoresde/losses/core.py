@@ -80,7 +80,7 @@ TARGETS: dict[str, Target] = {
     "edm": _edm,
 }
 
-# From squared errors (batch, *event) to one number a sample: nats add up, "simple" losses are means.
+# From squared errors (batch, *event) to one number per sample: nats add up, "simple" losses are means.
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda squares: squares.flatten(1).sum(1),
     "mean": lambda squares: squares.flatten(1).mean(1),

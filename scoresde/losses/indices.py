@@ -161,7 +161,7 @@ class LossSecondMoment(IndexLaw):
         index, losses = index.detach().cpu().flatten(), losses.detach().cpu().to(torch.float64).flatten()
         if index.shape != losses.shape or bool(((index < 0) | (index >= len(self.chain))).any()):
             raise InvalidArgumentError(
-                f"`index` must hold places 0 … {len(self.chain) - 1}, one a loss; got {len(index)} places for "
+                f"`index` must hold places 0 … {len(self.chain) - 1}, one per loss; got {len(index)} places for "
                 f"{len(losses)} losses."
             )
         if not bool(torch.isfinite(losses).all()):

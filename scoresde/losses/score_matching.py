@@ -246,7 +246,7 @@ def sliced_score_matching(
     It needs neither a kernel nor D products, and so trains the score of any process from simulated states (``t``).
 
     Args:
-        probes: directions a sample.
+        probes: directions per sample.
         probe: ``"rademacher"`` or ``"gaussian"``.
         variance_reduction: take :math:`\|s\|^2`, which is the mean of the other over v.
         t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these

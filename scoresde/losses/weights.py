@@ -197,6 +197,6 @@ def weigh(weight: str | Weight, node: Node) -> Tensor:
     value = torch.as_tensor(returned, dtype=torch.float64, device=node.alpha.device)
     if value.shape not in ((), node.alpha.shape):
         raise InvalidArgumentError(
-            f"`weight` must return one value a sample {tuple(node.alpha.shape)}, got {tuple(value.shape)}."
+            f"`weight` must return one value per sample {tuple(node.alpha.shape)}, got {tuple(value.shape)}."
         )
     return expand(value, node.alpha).expand_as(node.alpha)

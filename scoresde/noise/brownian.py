@@ -18,7 +18,7 @@ _KEPT = 64
 
 
 class BrownianPath(Noise):
-    r"""One Brownian path a sample, on an interval of time, that answers every query consistently.
+    r"""One Brownian path per sample, on an interval of time, that answers every query consistently.
 
     The path is fixed by the seeds alone. Its values at the dyadic points of the interval come from a tree of Brownian
     bridges, each drawn from a counter of its own, so it does not matter in which order, how often, or with which grid
@@ -39,7 +39,7 @@ class BrownianPath(Noise):
     Values between dyadic points are kept, so that memory grows with the number of different times asked for.
 
     Args:
-        seeds: one seed a sample, or one for the batch.
+        seeds: one seed per sample, or one for the batch.
         t0, t1: the ends of the interval, such as ``sde.t_min, sde.t_max``.
         depth: the interval has :math:`2^{depth}` dyadic cells; a grid finer than these sees a path that depends on the
             order of its queries.
@@ -184,7 +184,7 @@ class BrownianPath(Noise):
         """See `Noise.take`."""
         if self._batched:
             raise InvalidArgumentError(
-                "A path with one seed for the batch cannot leave samples out; give one a sample."
+                "A path with one seed for the batch cannot leave samples out; give one per sample."
             )
         keep = rows.cpu()
         seeds = [self.seeds[i] for i in keep.tolist()]
@@ -216,11 +216,15 @@ class BrownianPath(Noise):
     def _check_rows(self, like: Tensor) -> None:
         self._check(like)
         if self._batched:
-            raise InvalidArgumentError("A path with one seed for the batch has no times a sample; give one a sample.")
+            raise InvalidArgumentError(
+                "A path with one seed for the batch has no times per sample; give one per sample."
+            )
 
     def _check(self, like: Tensor) -> None:
         if not self._batched and len(like) != len(self):
-            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {len(like)} samples, {len(self)} seeds.")
+            raise InvalidArgumentError(
+                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
+            )
         kind = (like.shape if self._batched else like.shape[1:], like.dtype)
         if self._kind not in (None, kind):
             raise InvalidArgumentError(f"The path is one of {self._kind}, got {kind}.")

@@ -16,7 +16,7 @@ Clock = Callable[[Tensor], Tensor]
 
 
 class FollowedPath(Noise):
-    r"""One Brownian path a sample, drawn as a solve goes along it: what a rejected step has seen is remembered.
+    r"""One Brownian path per sample, drawn as a solve goes along it: what a rejected step has seen is remembered.
 
     The path is :math:`B(v(t))`, a Brownian motion on a clock v (the time itself by default), so that its increment over
     :math:`[s, t]` is Gaussian with the variance :math:`|v_t - v_s|`. A time beyond all those known takes one draw z,
@@ -34,7 +34,7 @@ class FollowedPath(Noise):
     another one, so that large noise is thrown away.
 
     Facts:
-        `increment` takes one draw of the source a call, whatever becomes of the step; a sample's path depends on its
+        `increment` takes one draw of the source per call, whatever becomes of the step; a sample's path depends on its
         own draws and its own times. Times before the step are forgotten, so that memory holds the few values ahead.
         The path is one of the source and the queries: with other tolerances it is another one. A `BrownianPath` is the
         same path at all tolerances.

@@ -106,7 +106,7 @@ class BatchNoise(Noise):
 
 
 class SampleNoise(Noise):
-    """One generator a sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
+    """One generator per sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
 
     Draws are made on the CPU in float64 and then cast and moved, so that neither the batch, the sample's place in it,
     the dtype nor the device changes them. Small events are drawn in blocks, which hides the cost of many small calls.
@@ -131,7 +131,9 @@ class SampleNoise(Noise):
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
         if len(like) != len(self):
-            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {len(like)} samples, {len(self)} seeds.")
+            raise InvalidArgumentError(
+                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
+            )
         if not len(self):
             return torch.zeros_like(like)
         event = like.shape[1:]
@@ -219,12 +221,12 @@ def resolve(
         several = isinstance(seeds, Sequence | np.ndarray | Tensor) and not isinstance(seeds, str | bytes)
         if not several or getattr(seeds, "ndim", 1) != 1:
             raise InvalidTypeError(
-                f"`seeds` must be a sequence of integers, one a sample, got {shown(seeds)}; one seed for all is "
+                f"`seeds` must be a sequence of integers, one per sample, got {shown(seeds)}; one seed for all is "
                 f"`seed=`."
             )
         source = SampleNoise(seeds)
         if len(source) != batch:
-            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {batch} samples, {len(source)} seeds.")
+            raise InvalidArgumentError(f"`seeds` must have one entry per sample: {batch} samples, {len(source)} seeds.")
         return source
     if noise is not None:
         if isinstance(noise, Noise):

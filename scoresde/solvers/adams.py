@@ -62,8 +62,8 @@ class Adams(Solver):
     tolerance, so that the error of the result follows it.
 
     Facts:
-        Order q + 1 for q up to ``max_order``; 1 evaluation a trial step and one before the first; every sample has its
-        own time, step, order and memory. Starts with order 1.
+        Order q + 1 for q up to ``max_order``; 1 evaluation per trial step and one before the first; every sample has
+        its own time, step, order and memory. Starts with order 1.
 
     Differs from:
         Adams codes as torchdiffeq's, which step the whole drift of a batch in time; deis and UniPC, whose steps are

@@ -35,13 +35,13 @@ class AnnealedLangevin(Solver):
     Facts:
         No order: it targets the law of each level, and is biased. On :math:`N(0, \sigma^2)` its fixed point is
         :math:`\sigma^2/(1 - a/2\sigma^2)`: 11 % too wide for the published :math:`\epsilon` at :math:`\sigma_L` = 0.01.
-        ``moves`` evaluations a level; a grid of L levels has L - 1 steps and ``moves`` extra evaluations. It is
+        ``moves`` evaluations per level; a grid of L levels has L - 1 steps and ``moves`` extra evaluations. It is
         `LangevinCorrector` with :math:`r^2 = \epsilon/2\sigma_L^2`.
 
     Args:
         epsilon: :math:`\epsilon`, in units of the data squared; None is the published :math:`0.2\,\sigma_L^2` (2e-5 at
             :math:`\sigma_L` = 0.01).
-        moves: T, moves a level. NCSNv2 takes 3 to 5, of many levels.
+        moves: T, moves per level. NCSNv2 takes 3 to 5, of many levels.
         convention: ``"code"`` or ``"paper"``.
 
     Differs from:

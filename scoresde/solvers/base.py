@@ -137,7 +137,7 @@ class Solver(abc.ABC):
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
         own_steps: whether a step is a whole stretch, inside which a library makes its own steps: `solve` then tells it
             the tolerances or the number of steps, which are fields of it.
-        evaluations: score evaluations a step; ``extra_evaluations``: those of the first steps beyond that.
+        evaluations: score evaluations per step; ``extra_evaluations``: those of the first steps beyond that.
         ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``,
             those in the law and along the path.
         batch_coupled: whether samples depend on their batch mates.

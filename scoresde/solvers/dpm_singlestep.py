@@ -55,7 +55,7 @@ class DPM2S(ExponentialRungeKutta):
     .. math:: x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t h[\varphi_1(-h)\hat x_0 + \varphi_2(-h) D_1].
 
     Facts:
-        Order 2 in either form; 2 evaluations a step; no state; no noise.
+        Order 2 in either form; 2 evaluations per step; no state; no noise.
 
     Differs from:
         the official code, which takes the "dpmsolver" form by default; the "taylor" form has the smaller error on
@@ -106,7 +106,7 @@ class DPM3S(ExponentialRungeKutta):
     :math:`\lambda_s + \frac23h`; with ``prediction="data"`` DPM-Solver++ (3S).
 
     Facts:
-        Order 3 in either form; 3 evaluations a step; no state; no noise. The second node is not free: with any other
+        Order 3 in either form; 3 evaluations per step; no state; no noise. The second node is not free: with any other
         the order is 2.
 
     Differs from:

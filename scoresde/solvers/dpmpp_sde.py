@@ -34,8 +34,8 @@ class DPMppSDE(Solver):
     noises from one Brownian path in :math:`\rho = \sigma/\alpha`.
 
     Facts:
-        Weak order 2, strong order 1; 2 evaluations a step; no state. With independent draws for the half and the whole
-        step, as in many ports, the weak order is 1.
+        Weak order 2, strong order 1; 2 evaluations per step; no state. With independent draws for the half and the
+        whole step, as in many ports, the weak order is 1.
 
     Args:
         eta: the share of noise, 0 to 1.
@@ -98,7 +98,7 @@ class DPMpp2SAncestral(Solver):
 
     Facts:
         Weak order 2 for the law of a solve that starts at the right one (from a fixed state the order is 1); strong
-        order 1; 2 evaluations a step; no state.
+        order 1; 2 evaluations per step; no state.
 
     Args:
         eta: the share of noise, 0 to 1; 0 is `DPMpp2S` with ``form="dpmsolver"``.

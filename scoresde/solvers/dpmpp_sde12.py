@@ -63,9 +63,9 @@ class DPMppSDE12(Solver):
     :math:`\lambda`.
 
     Facts:
-        Weak order 2, strong order 1; 1 evaluation a trial step and one before the first, mostly none for the last. For
-        a sample of good quality tolerances are large: rtol = 0.3, and atol a tenth of the smallest scale of the data
-        that matters.
+        Weak order 2, strong order 1; 1 evaluation per trial step and one before the first, mostly none for the last.
+        For a sample of good quality tolerances are large: rtol = 0.3, and atol a tenth of the smallest scale of the
+        data that matters.
 
     Differs from:
         dpmpp_2m_sde (no corrector) and sa_solver (given steps).

@@ -37,7 +37,7 @@ class GGF(Solver):
     is accepted if :math:`e\le1`; it goes on from :math:`x''`, and :math:`h \leftarrow 0.9\,h\,e^{-0.9}`.
 
     Facts:
-        Two evaluations a trial step. On given steps it is `HeunSDE`: weak order 2, strong order 1 for additive noise.
+        Two evaluations per trial step. On given steps it is `HeunSDE`: weak order 2, strong order 1 for additive noise.
         :math:`\eta` is the ``stochasticity`` of `scoresde.solve`. It steps in time, where the last tenth of the way
         takes most of the steps; `DPMppSDE12` takes far fewer.
 

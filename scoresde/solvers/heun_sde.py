@@ -23,7 +23,7 @@ class HeunSDE(Solver):
         x' = x + \tfrac12(K_1+K_2).
 
     Facts:
-        Weak order 2, strong order 1; 2 evaluations a step; no state. :math:`\eta` is the ``stochasticity`` of
+        Weak order 2, strong order 1; 2 evaluations per step; no state. :math:`\eta` is the ``stochasticity`` of
         `scoresde.solve`; :math:`\eta = 0` is `Heun`.
 
     Differs from:

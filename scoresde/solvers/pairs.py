@@ -61,7 +61,7 @@ class RK23(Pair):
     r"""The adaptive Bogacki-Shampine 3(2) pair.
 
     Facts:
-        Order 3, error estimate of order 2; 3 evaluations a trial step and one before the first.
+        Order 3, error estimate of order 2; 3 evaluations per trial step and one before the first.
 
     Differs from:
         SciPy's ``RK23`` and torchdiffeq's ``bosh3``, whose error norm spans the batch.
@@ -103,7 +103,7 @@ class Tsit5(Pair):
     r"""Tsitouras's adaptive 5(4) pair.
 
     Facts:
-        Order 5, error estimate of order 4; 6 evaluations a trial step and one before the first.
+        Order 5, error estimate of order 4; 6 evaluations per trial step and one before the first.
 
     Args:
         form: ``"x"``, ``"noise"``, ``"data"`` or ``"angle"``, see `Pair`.
@@ -154,7 +154,7 @@ class DOP853(Pair):
     With the error estimates of orders 5 and 3, :math:`e_5^2/\sqrt{e_5^2 + 0.01\,e_3^2}` elementwise.
 
     Facts:
-        Order 8; 12 evaluations a trial step and one before the first.
+        Order 8; 12 evaluations per trial step and one before the first.
 
     Differs from:
         SciPy's ``DOP853``, which combines the norms of the two estimates over the batch.

@@ -45,7 +45,7 @@ class Restart(Solver):
 
     Facts:
         No order of the law's error other than Heun's in each descent: for finer grids the law is right whatever the
-        intervals. 2 evaluations a downward step, none upwards.
+        intervals. 2 evaluations per downward step, none upwards.
 
     Differs from:
         the official code: any process, and the descents end on the node where they began.

@@ -29,7 +29,7 @@ class RK45(Pair):
     evaluated again.
 
     Facts:
-        Order 5, error estimate of order 4; 6 evaluations a trial step and one before the first.
+        Order 5, error estimate of order 4; 6 evaluations per trial step and one before the first.
 
     Differs from:
         SciPy's ``RK45`` and torchdiffeq's ``dopri5``, whose error norm spans the batch (an easy batch mate loosens the

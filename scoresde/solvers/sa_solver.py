@@ -33,7 +33,7 @@ class SASolver(Multistep):
     Facts:
         With q = min(p + 1, c), or p without a corrector (a corrector of one node has order 1, whatever the predictor):
         for :math:`\tau > 0` weak order min(q, 2), strong order 1, more nodes lowering the constant; for
-        :math:`\tau = 0` order q, once the history is full. 1 evaluation a step.
+        :math:`\tau = 0` order q, once the history is full. 1 evaluation per step.
 
     Differs from:
         the official code, which interpolates with lower orders near the end and is written for VP.

@@ -28,7 +28,7 @@ class SMC(Solver):
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}.
 
     Facts:
-        1 evaluation a step, and one at the end. With more particles the law of each tends to that of the chain's end
+        1 evaluation per step, and one at the end. With more particles the law of each tends to that of the chain's end
         times :math:`\psi` there, at any scale and whatever :math:`\psi` was on the way; with more steps the chain's law
         tends to the data's. That is the tilted law :math:`p(x)\,p(y|x)^w`, which guidance alone has at w = 1 only. The
         product over the levels of the mean weights estimates :math:`\int p(x)\,p(y|x)^w dx` without bias. Particles

@@ -155,7 +155,7 @@ def _repeated(value: Any, times: int) -> Any:
 
 
 def _column(value: Any, x: Tensor) -> Any:
-    """One number a sample, ``(batch, 1)``, float64."""
+    """One number per sample, ``(batch, 1)``, float64."""
     if not isinstance(value, Tensor):
         return value
     return value.to(x.device, torch.float64).reshape(-1, 1)

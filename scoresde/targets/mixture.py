@@ -151,7 +151,7 @@ class GaussianMixture(MixtureTarget):
         """
         check_choice("covariance", covariance, _KINDS)
         check_state("data", data)
-        count = check_integer("components", components, low=1, high=len(data), hint=" (at most one a sample)")
+        count = check_integer("components", components, low=1, high=len(data), hint=" (at most one per sample)")
         if not bool(torch.isfinite(data).all()):
             raise InvalidArgumentError("`data` must be finite.")
         least, start = check_number("ridge", ridge, low=0.0), check_integer("seed", seed, low=0, high=2**32 - 1)
@@ -291,7 +291,7 @@ class _Parts(NamedTuple):
 
 
 def _against(value: Any, v: Tensor) -> Any:
-    """One number a sample, against ``(batch, m, *event)``."""
+    """One number per sample, against ``(batch, m, *event)``."""
     return value.reshape(-1, *(1,) * (v.ndim - 1)) if isinstance(value, Tensor) else value
 
 

@@ -15,7 +15,7 @@ from .gaussian import Gaussian
 
 
 class Solved(NamedTuple):
-    """A pilot's solve: mean evaluations a sample, and RMS and median over the samples of the distance (RMS over
+    """A pilot's solve: mean evaluations per sample, and RMS and median over the samples of the distance (RMS over
     dimensions) from an almost exact one.
 
     Example:
@@ -79,7 +79,7 @@ class GaussianStart:
 
     @property
     def saved(self) -> float:
-        """Mean evaluations a sample of the pilot that the start saves."""
+        """Mean evaluations per sample of the pilot that the start saves."""
         return self.full.evaluations - self.warm.evaluations
 
     def state(self, x: Tensor) -> Tensor:

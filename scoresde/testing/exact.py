@@ -303,7 +303,7 @@ def probe(
     columns = torch.eye(size, dtype=torch.float64) if basis is None else basis.to(torch.float64)
     if tuple(columns.shape) != (size, size):
         raise InvalidArgumentError(f"`basis` must be ({size}, {size}), got {tuple(columns.shape)}.")
-    units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row a probe of one draw
+    units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row per probe of one draw
     per_draw = len(units)
     rows = 1 + count * per_draw
 
@@ -320,7 +320,7 @@ def probe(
     constant, moved = out[0], (out[1:] - out[0]).reshape(count, per_draw, size)
     if full:
         return AffineMap(constant, moved.mT.contiguous())
-    gains = moved[:, 0] @ columns  # (draws, D), one a basis vector
+    gains = moved[:, 0] @ columns  # (draws, D), one per basis vector
     return AffineMap(constant, torch.einsum("ij,kj,lj->kil", columns, gains, columns))
 
 
@@ -421,7 +421,7 @@ def strong_error(
             for the whole of a step, one weight each, as functions of the fraction of the step; they must be orthogonal
             on [0, 1] (`AREA_WEIGHTS` for an increment and the path's mean).
         stochasticity: :math:`\eta`.
-        points: quadrature nodes a step.
+        points: quadrature nodes per step.
 
     Returns:
         The root of the mean square over coordinates.

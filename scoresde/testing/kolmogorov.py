@@ -86,7 +86,7 @@ def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np
 def _draws(values: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
     def draw(k: int, like: torch.Tensor) -> torch.Tensor:
         if k >= len(values):
-            raise InvalidArgumentError(f"The method makes more than {len(values)} draws a step; pass draws={k + 1}.")
+            raise InvalidArgumentError(f"The method makes more than {len(values)} draws per step; pass draws={k + 1}.")
         return values[k]
 
     return draw
@@ -111,9 +111,9 @@ def expectations(
         target, sde, times, method: the solve; the method keeps no memory from step to step.
         score_fn: another score than the target's, as a guided one; its states must stay where the spline is.
         function: other observables, ``(n,) -> (n, observables)``.
-        draws: standard normal draws a step.
+        draws: standard normal draws per step.
         points: knots of the spline.
-        nodes: Gauss-Hermite nodes a draw.
+        nodes: Gauss-Hermite nodes per draw.
 
     Example:
         >>> import scoresde

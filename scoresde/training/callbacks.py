@@ -79,7 +79,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Bound:
-    r"""The variational bound of the averaged model on held-out data: bits a dimension for grey levels, else nats.
+    r"""The variational bound of the averaged model on held-out data: bits per dimension for grey levels, else nats.
 
     Args:
         x: held-out samples ``(n, *event)``: grey levels if ``levels`` is given, else in the network's units.

@@ -107,11 +107,11 @@ class Arrays:
         check_tensor("values", values, kind="real")
         self.levels = _levels(values, levels)
         if labels is not None:
-            check_kind("labels", labels, Tensor, f"integers ({len(values)},), one a sample")
+            check_kind("labels", labels, Tensor, f"integers ({len(values)},), one per sample")
             check_dense("labels", labels)
             if labels.shape != (len(values),) or labels.is_floating_point() or labels.dtype == torch.bool:
                 raise InvalidArgumentError(
-                    f"`labels` must be integers ({len(values)},), one a sample, got {labels.dtype} "
+                    f"`labels` must be integers ({len(values)},), one per sample, got {labels.dtype} "
                     f"{tuple(labels.shape)}."
                 )
             check_tensor("labels", labels, kind="integer")
@@ -362,7 +362,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     Args:
         source: the samples.
-        size: samples a batch, on this rank.
+        size: samples per batch, on this rank.
         seed: of the run.
         data_range: lo and hi; None, for floating-point values only, takes them as they are.
         value_range: the range of floating-point values in the source; that of ``data_range`` by default.

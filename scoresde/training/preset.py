@@ -151,7 +151,7 @@ class Preset:
             ) from None
 
     def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: Any) -> Tensor:
-        """Bits a dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
+        """Bits per dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
         values where it is trained with these, else that of the levels themselves.
 
         Args:

@@ -37,7 +37,7 @@ class Recipe:
 
     Args:
         steps: optimiser steps.
-        batch_size: samples a step, over all ranks and micro-batches.
+        batch_size: samples per step, over all ranks and micro-batches.
         learning_rate: the peak of the schedule.
         warmup: steps until the peak.
         weight_decay: of the optimiser.
@@ -52,7 +52,7 @@ class Recipe:
             scales the loss, on CUDA only.
         process_rate: the learning rate of learned parts of the process, such as VDM's schedule, over that of the
             network.
-        accumulate: micro-batches a step, whose gradients are averaged.
+        accumulate: micro-batches per step, whose gradients are averaged.
         compile: use ``torch.compile`` for the network.
 
     Example:

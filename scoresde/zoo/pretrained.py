@@ -229,8 +229,8 @@ class Pretrained:
             sde: any affine process; the network is asked through the process's signal-to-noise ratio, see
                 `ScoreModel.on`, and must know all of its interval; `process` trims one. The network's own by default.
             context: the class label, if the network has one (``label=`` for the digits): an integer 0 … count − 1 for
-                all samples; None, the default, for the null class; or integers ``(batch,)``, one a sample, where the
-                null class is written as its number. With one a sample, the score function is no longer marked
+                all samples; None, the default, for the null class; or integers ``(batch,)``, one per sample, where the
+                null class is written as its number. With one per sample, the score function is no longer marked
                 ``rowwise``; labels in the ``context`` of a solve keep that.
         """
         labels = self.config.labels

@@ -210,7 +210,7 @@ def test_the_summary(run: Run, fake: Any) -> None:
     head, nats, bits, counts, files = result.output.splitlines()
     nfe = column("nfe")
     used = f"{min(nfe):.0f}" + (f" to {max(nfe):.0f}" if min(nfe) < max(nfe) else "")
-    assert head == f"4 samples under digits: vp, adams, hutchinson (4 probes), {used} evaluations a sample"
+    assert head == f"4 samples under digits: vp, adams, hutchinson (4 probes), {used} evaluations per sample"
     values, errors = np.array(column("log_prob")), np.array(column("std_error"))
     pattern = r"mean (\S+) .*; standard error (\S+) over the samples, (\S+) of the trace estimate"
     unit = 64 * math.log(2)

@@ -374,7 +374,7 @@ def test_the_settings_tell_what_made_the_table(run: Run, solved: list[int]) -> N
 
 
 def test_batches_end_where_a_run_is_taken_up_again() -> None:
-    """Where memory allows two samples a batch, blocks of five are made of 2, 2 and 1, from wherever it goes on."""
+    """Where memory allows two samples per batch, blocks of five are made of 2, 2 and 1, from wherever it goes on."""
 
     def run(first: int, count: int, show: Any) -> tuple[int, int]:
         if count > 2:

@@ -130,7 +130,7 @@ def test_norm_rules_have_their_fixed_point_in_large_dimension(rule: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_mala_leaves_the_law_alone_where_langevin_does_not(name: str) -> None:
     """40,000 exact samples of a mixture, ten large moves. Mean and second moment stay within 4.5 standard errors (false
-    alarms: 1 in 70,000 a figure); the unadjusted moves are off by far more."""
+    alarms: 1 in 70,000 per figure); the unadjusted moves are off by far more."""
     sde = PROCESSES[name]
     process, node = at_unit_noise(name, MIXTURE)
     generator = torch.Generator().manual_seed(2)

@@ -125,7 +125,7 @@ def test_smaller_moves_mean_a_smaller_bias() -> None:
 
 @pytest.mark.parametrize(("name", "order"), both_orders(["ve", "vp", "flow"]))
 def test_expectations_on_a_mixture_improve_with_steps(name: str, order: str) -> None:
-    """Without Monte Carlo, by the backward recursion with two draws a step, from sigma/alpha = 5 on."""
+    """Without Monte Carlo, by the backward recursion with two draws per step, from sigma/alpha = 5 on."""
     sde = PROCESSES[name]
     t_start, t_end = float(sde.time(-3.2)), float(sde.time(4.6))
     truth = exact(MIXTURE, sde, t_end)
@@ -141,7 +141,7 @@ def test_expectations_on_a_mixture_improve_with_steps(name: str, order: str) -> 
 
 # --- a mixture in three dimensions, by seeded Monte Carlo -------------------------------------------------------------
 
-# False alarms: 1e-6 a comparison, two-sided (4.9 standard errors); 12 numbers in each of 19 tests at most: 2.3e-4.
+# False alarms: 1e-6 per comparison, two-sided (4.9 standard errors); 12 numbers in each of 19 tests at most: 2.3e-4.
 SIGMAS = 4.892
 SAMPLES, MIXTURE_STEPS = 3000, 120
 ALLOWED = 0.08  # bias: of the mean in standard deviations, of covariances relative to the variances

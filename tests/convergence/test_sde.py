@@ -282,7 +282,7 @@ def test_strong_error_tells_the_right_increment_from_a_wrong_one() -> None:
 WEAK_STEPS = (16, 32, 64, 128)
 
 
-# Methods without a memory, and their draws a step.
+# Methods without a memory, and their draws per step.
 ONE_STEP = {
     **dict.fromkeys(["euler_maruyama", "reverse_diffusion", "ancestral", "ddim_eta", "heun_sde", "er_sde1"], 1),
     **dict.fromkeys(["dpmpp_2s_ancestral", "edm"], 1),
@@ -302,7 +302,7 @@ def test_weak_order_on_a_mixture(name: str, t_end: float, method: str) -> None:
     off = []
     for steps in refined:
         times = scoresde.grids.log_snr(sde, sde.t_max, t_end, steps)
-        # The recursion solves step by step, and EDM's churn a step is s_churn over the number of steps.
+        # The recursion solves step by step, and EDM's churn per step is s_churn over the number of steps.
         solver = solvers.EDM(s_churn=5.0 / steps) if method == "edm" else METHODS[method].solver()
         off.append(abs(expectations(MIXTURE, sde, times, solver, draws=draws, **resolution) - truth))
     if order == 1:

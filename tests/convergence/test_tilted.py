@@ -3,7 +3,7 @@ r"""Particles reach the tilted law.
 Three links, each with its own reference. The weights: the expectation of one step's, over all its noise by quadrature,
 is the integral of the twisted law, to rounding. The chain: the law of its end times the last twist, by the backward
 recursion, tends to the tilted law at first order. The sampler: independent sets of particles agree with the former
-within five standard deviations of their means (below 1e-6 a number, Bonferroni below 1e-4 for this file).
+within five standard deviations of their means (below 1e-6 per number, Bonferroni below 1e-4 for this file).
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
 
 
 def test_sets_do_not_know_each_other() -> None:
-    """With a seed a sample, a set's particles are the same in any batch."""
+    """With one seed per sample, a set's particles are the same in any batch."""
     options = {"steps": 12, "particles": 4, "dtype": F64}
     whole = scoresde.sample_tilted(SDE, guided(), seeds=range(8), **options)
     part = scoresde.sample_tilted(SDE, guided(), seeds=range(4, 8), **options)

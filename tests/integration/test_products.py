@@ -278,7 +278,7 @@ def test_a_mixture_is_fitted_to_data() -> None:
     assert ridge.spectrum.smallest >= 5.0
     for options, words in (
         ({"components": 0}, "components"),
-        ({"components": 3_000}, "one a sample"),
+        ({"components": 3_000}, "one per sample"),
         ({"components": 2, "covariance": "full"}, "covariance"),
         ({"components": 2, "ridge": -1.0}, "ridge"),
     ):

@@ -305,7 +305,7 @@ def landings(rtol: float, atol: float, **options: Any) -> scoresde.Solution:
 
 
 def test_the_last_step_needs_no_evaluation_where_it_is_small() -> None:
-    """One evaluation at the start and one a trial step, but for the last; none is spared at times to save."""
+    """One evaluation at the start and one per trial step, but for the last; none is spared at times to save."""
     for options in ({}, {"save_at": (0.5, 0.1)}):
         solution = landings(0.3, 0.03, **options)
         spared = solution.accepted + solution.rejected + 1 - solution.nfe
@@ -374,7 +374,7 @@ def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: floa
 
 
 def test_all_states_before_a_landing_are_kept() -> None:
-    """A sample may come to a time and land in one turn of the loop; a callback is told once a turn, of the last."""
+    """A sample may come to a time and land in one turn of the loop; a callback is told once per turn, of the last."""
     times = [0.5, 0.02, 0.005, 0.002]
     score = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(SDE)
     options: dict[str, Any] = {"method": "dpmpp_sde12", "rtol": 0.3, "atol": 0.03, "seed": SEED}

@@ -125,7 +125,7 @@ def test_refusals() -> None:
         path.take(torch.tensor([0]))
     with pytest.raises(scoresde.InvalidArgumentError, match="seeds"):
         BrownianPath([1, 2], 0.0, 1.0).value(0.5, LIKE)
-    with pytest.raises(scoresde.InvalidArgumentError, match="times a sample"):
+    with pytest.raises(scoresde.InvalidArgumentError, match="times per sample"):
         path.increment(torch.zeros(2), torch.ones(2), LIKE)
 
 

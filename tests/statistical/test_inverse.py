@@ -3,7 +3,7 @@
 With Gaussian data the law of the ancestral chain is known exactly, and so is its posterior. A set's
 averages, times its estimate of the evidence, are unbiased for any number of particles; sets are independent, so that
 the ratio of their sums is normal with a known spread. The threshold is 5 such deviations for each of five numbers: a
-false-alarm rate below 1e-5 a test.
+false-alarm rate below 1e-5 per test.
 """
 
 from __future__ import annotations

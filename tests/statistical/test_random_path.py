@@ -129,7 +129,7 @@ def test_a_generator_and_the_default_have_the_discrete_law() -> None:
 
 
 def test_draws_of_different_steps_are_independent() -> None:
-    """Correlations between all pairs of 24 consecutive draws, of one generator and of one a sample."""
+    """Correlations between all pairs of 24 consecutive draws, of one generator and of one per sample."""
     for source in (BatchNoise.seeded(3, torch.device("cpu")), scoresde.SampleNoise(range(500))):
         draws = torch.stack([source.normal(torch.empty(500, 40, dtype=F64)) for _ in range(24)]).flatten(1)
         n = draws.shape[1]

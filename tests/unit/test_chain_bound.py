@@ -146,8 +146,8 @@ def test_a_learned_variance_holds_the_fixed_ones(name: str) -> None:
 
 
 def improved_diffusion(betas: np.ndarray, x: np.ndarray, eps: np.ndarray, net: Any, v: np.ndarray) -> np.ndarray:
-    """The terms in nats a dimension as that paper's code has them, (steps, batch), from its formulas and levels of data
-    in [-1, 1] that are 2/255 apart."""
+    """The terms in nats per dimension as that paper's code has them, (steps, batch), from its formulas and levels of
+    data in [-1, 1] that are 2/255 apart."""
     alphas_bar = np.cumprod(1 - betas)
     before = np.append(1.0, alphas_bar[:-1])
     posterior = betas * (1 - before) / (1 - alphas_bar)

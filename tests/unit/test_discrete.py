@@ -570,7 +570,7 @@ def law(sde, model, grid, mean, std, **options):
 
 
 def of_gaussian(chain, mean, variance):
-    """The noise of N(mean, variance) data, told labels: a table of one row a level."""
+    """The noise of N(mean, variance) data, told labels: a table of one row per level."""
     alpha, sigma = (chain.scale(chain.log_snrs), chain.sde().sigma(chain.times))
     alpha, sigma = (torch.zeros_like(v).index_copy(0, _order(chain), v) for v in (alpha, sigma))
 

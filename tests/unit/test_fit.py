@@ -265,7 +265,7 @@ class TestCost:
             kept[again] = stored, grid.cost
             assert score.calls == grid.cost.calls
         assert kept[True][1].gradients == kept[False][1].gradients > 0
-        assert kept[True][0] < 0.25 * kept[False][0]  # not the network's 256 hidden values a sample
+        assert kept[True][0] < 0.25 * kept[False][0]  # not the network's 256 hidden values per sample
         assert kept[True][1].calls == kept[False][1].calls + kept[True][1].gradients
 
     def test_gradient_is_the_same_with_and_without(self):
@@ -333,7 +333,7 @@ class TestRefusals:
             ({"t_end": 2.0}, "t_end"),
             ({"t_end": 1.0}, "nothing to fit"),
             ({"x": None, "t_start": 0.5}, "`x` is missing"),
-            ({"objective": lambda x, e: x.mean()}, "one loss a sample"),
+            ({"objective": lambda x, e: x.mean()}, "one loss per sample"),
             ({"iterations": -1}, "iterations"),
         ],
     )

@@ -368,7 +368,7 @@ def test_weights_of_the_implicit_losses() -> None:
 
 
 def draws_of(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
-    """The noise of a loss: after the uniform numbers, one a sample."""
+    """The noise of a loss: after the uniform numbers, one per sample."""
     torch.rand(shape[0], generator=generator, dtype=F64)
     return torch.randn(shape, generator=generator, dtype=F64)
 
@@ -612,7 +612,7 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "weight shape": (
         lambda: losses.denoising(plain(), torch.zeros(2, 2), weight=lambda n: torch.ones(3)),
         InvalidArgumentError,
-        "one value a sample",
+        "one value per sample",
     ),
     "weight type": (lambda: losses.denoising(plain(), torch.zeros(1, 2), weight=3.0), InvalidTypeError, "weight"),
     "gamma": (lambda: losses.min_snr(plain(), torch.zeros(1, 2), gamma=-1.0), InvalidArgumentError, "gamma"),

@@ -66,7 +66,7 @@ def test_the_loss_is_the_cross_entropy_at_its_levels() -> None:
     y = x0 + 0.8 * torch.randn(x0.shape, generator=g, dtype=F64)
     margin = torch.where(label == 1, 1.0, -1.0) * 2 * y[:, 0] / 0.64
     torch.testing.assert_close(got, nn.functional.softplus(-margin))
-    with pytest.raises(InvalidArgumentError, match="one a sample"):
+    with pytest.raises(InvalidArgumentError, match="one per sample"):
         noisy_cross_entropy(model, x0, label=label[:2])
 
 

@@ -60,7 +60,7 @@ def states(n: int = 4) -> Tensor:
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("gauss", [True, False])
 def test_it_is_the_diffused_posterior_of_a_conjugate_model(name: str, gauss: bool) -> None:
-    """To 1e-10 of its size at every time, for one time and for one a sample; and its parts make up the state."""
+    """To 1e-10 of its size at every time, for one time and for one per sample; and its parts make up the state."""
     sde = PROCESSES[name]
     score_fn, exact = posterior(sde, gauss), EXACT.score(sde)
     spread = float(sde.prior.std)

@@ -1043,5 +1043,5 @@ def test_under_torchrun_ranks_have_rows_of_their_own_and_one_model(tmp_path: Pat
     found = [safetensors.torch.load_file(tmp_path / f / f"rank{r}") for f in ("whole", "part") for r in range(2)]
     assert all(same(found[0], other) for other in found[1:])
     rows = [json.loads((tmp_path / "whole" / f"rows{rank}").read_text()) for rank in range(2)]
-    for epoch in (slice(0, 5), slice(5, 10)):  # of 20 rows, 4 a step
+    for epoch in (slice(0, 5), slice(5, 10)):  # of 20 rows, 4 per step
         assert sorted(i for rank in rows for step in rank[epoch] for i in step) == list(range(20))

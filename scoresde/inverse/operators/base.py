@@ -106,7 +106,7 @@ class LinearOperator(abc.ABC):
 
     def filter(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         r""":math:`V\,\mathrm{diag}(f(s))\,V^Hx`, with 0 for f where s = 0, shaped like ``x``. The function gets s as
-        ``(1, *coordinates)``, and may give one value a sample."""
+        ``(1, *coordinates)``, and may give one value per sample."""
         values = self.svd.values.to(x.device).unsqueeze(0)
         seen = values > 0
         weights = function(torch.where(seen, values, torch.ones_like(values)))

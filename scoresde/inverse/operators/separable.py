@@ -93,7 +93,7 @@ def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None 
     Args:
         event_shape: ``(..., H, W)``.
         std: the kernel's standard deviation in pixels.
-        radius: the kernel has ``2 radius + 1`` pixels a side; three standard deviations by default.
+        radius: the kernel has ``2 radius + 1`` pixels per side; three standard deviations by default.
 
     Example:
         >>> gaussian_blur((1, 8, 8), 1.0).rank

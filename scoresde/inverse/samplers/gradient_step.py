@@ -26,7 +26,7 @@ class DPSStep(InverseSolver):
     .. math:: x_t \leftarrow x_t - \zeta\,\nabla_{x_s}\|y - A\hat x(x_s)\|.
 
     Facts:
-        1 evaluation and 1 product a step; any operator, also a function. The shift does not shrink with the step, so
+        1 evaluation and 1 product per step; any operator, also a function. The shift does not shrink with the step, so
         that the answer depends on the number of steps; it is a way to images that fit y, not to the posterior.
 
     Args:
@@ -85,7 +85,7 @@ class MCG(InverseSolver):
               V^Hx_t \leftarrow \alpha_tV^HA^+y + \sigma_tV^Hz\ \text{where } s > 0.
 
     Facts:
-        1 evaluation and 1 product a step. The noise of y is taken for signal.
+        1 evaluation and 1 product per step. The noise of y is taken for signal.
 
     Differs from:
         the paper, whose gradient is that of the squared norm; the norm's is that of its released code and of DPS.

@@ -31,9 +31,9 @@ class Replacement(InverseSolver):
     so that the two parts can agree.
 
     Facts:
-        The evaluations of the predictor and the corrector a step; no product with a Jacobian. The rest of the state is
-        told of y only through the noisy known part, so that the law is not the posterior; ``repeats`` brings it closer.
-        The noise of y is taken for signal.
+        The evaluations of the predictor and the corrector per step; no product with a Jacobian. The rest of the state
+        is told of y only through the noisy known part, so that the law is not the posterior; ``repeats`` brings it
+        closer. The noise of y is taken for signal.
 
     Differs from:
         score_sde's inpainting and colourisation, which return the known part's mean, not a draw, to the mean that the

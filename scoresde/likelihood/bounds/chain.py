@@ -81,7 +81,7 @@ def chain_bound(
             step before, and the large one likewise, as in the published code.
         clip: limit :math:`\hat x` to the outermost grey levels, or to ``data_range``, by `scoresde.models.Clip`. The
             published evaluations do; the bound is then that of a sampler that does.
-        steps: ``"all"``, or ``"random"``: ``draws`` steps a sample, drawn with replacement in strata of their
+        steps: ``"all"``, or ``"random"``: ``draws`` steps per sample, drawn with replacement in strata of their
             ``weights``, each divided by its probability. What is known of a step without the network is added exactly.
         weights: n - 1 positive numbers, for the steps to levels 0, 1, …: to which the probabilities of random steps are
             proportional; by default those of :math:`\|\varepsilon-\hat\varepsilon\|^2`. The least variance have root
@@ -217,7 +217,9 @@ def _shares(weights: Any, size: int, every: bool) -> Tensor | None:
         raise InvalidArgumentError('`weights` choose among random steps; take steps="random" with them.')
     shares = check_times("weights", weights, "numbers")
     if len(shares) != size or not bool(((shares > 0) & shares.isfinite()).all()):
-        raise InvalidArgumentError(f"`weights` must be {size} positive numbers, one a step, got {shares.tolist()[:5]}.")
+        raise InvalidArgumentError(
+            f"`weights` must be {size} positive numbers, one per step, got {shares.tolist()[:5]}."
+        )
     return shares
 
 

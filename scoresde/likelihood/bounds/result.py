@@ -68,7 +68,7 @@ class Bound:
         reconstruction: the data given the cleanest state, DDPM's :math:`L_0`; or the entropy of that state, for the
             bound of its density.
         event_shape, levels: of the data.
-        nfe: evaluations a sample.
+        nfe: evaluations per sample.
         steps: of a `chain_bound` over all steps: the divergence of each, ``(batch, n)``. Column i belongs to the step
             from level i to the next cleaner one; column 0 is the reconstruction.
 

@@ -14,7 +14,7 @@ from ..._tensors import take
 from ...errors import InvalidArgumentError
 from .probes import Probe
 
-Product = Callable[[Tensor], Tensor]  # v^T J of several v a sample, (batch, k, *event), shaped like v
+Product = Callable[[Tensor], Tensor]  # v^T J of several v per sample, (batch, k, *event), shaped like v
 Normal = Callable[[Tensor], Tensor]  # a standard normal draw, like a tensor
 
 AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, unless told
@@ -52,7 +52,7 @@ class Divergence(abc.ABC):
     @property
     @abc.abstractmethod
     def products(self) -> int:
-        """Products with the Jacobian an evaluation."""
+        """Products with the Jacobian per evaluation."""
 
     @abc.abstractmethod
     def __call__(self, product: Product) -> Tensor:

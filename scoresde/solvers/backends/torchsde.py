@@ -1,8 +1,8 @@
 r"""torchsde's methods on the reverse family.
 
 The diffusion depends on time alone, so that Ito's and Stratonovich's reading agree and every method serves. torchsde
-makes equal steps only, forward only; here it is called once a step of the grid, on the clock :math:`\pm t`. Each number
-of the state is handed over as a sample with one channel, so that additive noise needs no matrix.
+makes equal steps only, forward only; here it is called once per step of the grid, on the clock :math:`\pm t`. Each
+number of the state is handed over as a sample with one channel, so that additive noise needs no matrix.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .base import Backend, family
 
 @dataclass(frozen=True)
 class TorchSDE(Backend):
-    """On the grid of `scoresde.solve`, with its ``stochasticity``, one call of the library a step, and the increments
+    """On the grid of `scoresde.solve`, with its ``stochasticity``, one call of the library per step, and the increments
     of the solve's own noise; samples do not feel each other.
     """
 

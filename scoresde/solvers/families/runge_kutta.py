@@ -134,7 +134,7 @@ def runge_kutta_step(
 
 def _sums(tableau: Tableau, ks: list[Tensor]) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
     """For every row of a tableau what is to be summed of the derivatives, to which the caller adds. A derivative is
-    added to all rows at once when it is known: one operation a stage, where steps have no time to lose."""
+    added to all rows at once when it is known: one operation per stage, where steps have no time to lose."""
     columns = _columns(tableau, ks[0].dtype, ks[0].device, ks[0].ndim)
     add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
     sums = columns[0] * ks[0]
