@@ -1,21 +1,22 @@
 r"""Log-likelihoods: error and evaluations on exact targets, and the digits network in bits per dimension.
 
 - *targets*: ring and gaussian of `benchmarks.work_precision`, digits of `benchmarks.fitted_grids`, on VP, in float64,
-  with the exact trace; RMS error in nats over 16 samples, with the exact law at the noise end in place of the prior.
-  Beside `log_likelihood` the plain augmented flow, :math:`dx/dt` and the divergence of the drift, by torchdiffeq's
-  dopri5, whose steps are those of the batch. Evaluations at equal error are interpolated in the logarithms.
+  with the exact trace; RMS error in nats over 16 samples, with the exact distribution at the noise end in place of the
+  prior. Beside `log_likelihood` the plain augmented flow, :math:`dx/dt` and the divergence of the drift, by
+  torchdiffeq's dopri5, whose steps are those of the batch. Evaluations at equal error are interpolated in the
+  logarithms.
 - *exact*: a correlated Gaussian and a mixture of three, in 2 to 256 dimensions, on every process, in float64 with the
-  exact trace and the exact law at the noise end: the largest error of 4 samples, and apart from it the largest
-  difference that the prior makes in place of that law.
+  exact trace and the exact distribution at the noise end: the largest error of 4 samples, and apart from it the largest
+  difference that the prior makes in place of that distribution.
 - *network*: 64 held-out digits, one Rademacher probe. The published procedure is SciPy's RK45 with rtol = atol = 1e-5
   on the plain augmented flow of the batch, from t = 1e-5 (Score-SDE's end for likelihoods) and from 1e-3. Errors are
   distances from a solve by dop853 with a tolerance of 1e-7, a state in float64 and the same probe. Times, at the
   tolerance whose error is just below the published procedure's, are medians of interleaved runs, on the wall and of
   the processor, which other work on the machine lengthens less.
 - *control*: the variance of the one-probe estimate (Rademacher, 16 probes of 48 held-out digits) without a control and
-  with laws fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out digits
-  (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that without
-  a control.
+  with distributions fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out
+  digits (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that
+  without a control.
 - *estimators*: 24 products with the Jacobian, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
   the standard error that is told, and how often the 95 % interval holds the value.
 - *products*: seconds for 64 products with the network's Jacobian, four states, medians of five interleaved rounds.
@@ -83,7 +84,7 @@ PROCESSES: dict[str, scoresde.AffineSDE] = {
 
 
 class Law:
-    """The exact law at the noise end."""
+    """The exact distribution at the noise end."""
 
     def __init__(self, target: Any, sde: scoresde.AffineSDE = SDE) -> None:
         self.target, self.sde = target, sde
@@ -176,7 +177,7 @@ def crossing(curve: list[tuple[float, float]], error: float) -> float | None:
 
 
 def measure_exact(sizes: tuple[int, ...] = (2, 16, 64, 256), count: int = 4) -> dict[str, Any]:
-    """The largest error per dimension, and how far the prior is from the law that it stands for, in nats."""
+    """The largest error per dimension, and how far the prior is from the distribution that it stands for, in nats."""
     out: dict[str, Any] = {}
     for (name, sde), size in itertools.product(PROCESSES.items(), sizes):
         for label, target in laws(size).items():

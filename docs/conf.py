@@ -325,7 +325,7 @@ def tilt_table() -> str:
     record = load("tilt")
     results = record["results"]
     laws = {
-        "$p(x)\\,p(y\\mid x)^3$, the tilted law": results["tilted"],
+        "$p(x)\\,p(y\\mid x)^3$, the tilted distribution": results["tilted"],
         "the guided probability flow": results["flow"],
         "the guided reverse SDE": results["reverse SDE"],
     }
@@ -336,7 +336,7 @@ def tilt_table() -> str:
     ):
         laws |= {name.format(count): law for count, law in results[key].items()}
     rows = [[name, f"{mean:.3f}", f"{variance:.3f}"] for name, (mean, variance) in laws.items()]
-    return markdown(["law of", "mean", "variance"], rows, record)
+    return markdown(["distribution of", "mean", "variance"], rows, record)
 
 
 def peers_table() -> str:
@@ -419,11 +419,11 @@ def adaptive_sde_table() -> str:
                         logs[name].append(math.log(counts[-1] / count))
     means = [f"{math.exp(sum(v) / len(v)):.2f}" for v in logs.values()]
     rows.append(["`dpmpp_sde12` over it, geometric mean", "", *means, "", ""])
-    return markdown(["problem", "error of the law", *(f"`{name}`" for name in names)], rows, record)
+    return markdown(["problem", "error of the distribution", *(f"`{name}`" for name in names)], rows, record)
 
 
 def inverse_table() -> str:
-    """Distance and coverage of each method by dimension and law, of ``benchmarks/results/inverse.json``."""
+    """Distance and coverage of each method by dimension and distribution, of ``benchmarks/results/inverse.json``."""
     record = load("inverse")
     columns = [(size, law) for size in ("2", "16", "64") for law in ("gaussian", "mixture")]
     rows = []

@@ -130,7 +130,7 @@ class Chain(abc.ABC):
 
         Args:
             t_min, t_max: the interval, by default from the cleanest to the noisiest level of this chain.
-            prior: the law at ``t_max``; default that of the class that is returned.
+            prior: the distribution at ``t_max``; default that of the class that is returned.
         """
 
     @abc.abstractmethod

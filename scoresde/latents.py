@@ -25,7 +25,7 @@ def encode(
 ) -> Solution:
     """The latents of data: the probability flow from ``t_min`` up to ``t_max``.
 
-    With a perfect score a latent depends on the data's law only, not on the network that was trained on it.
+    With a perfect score a latent depends on the data's distribution only, not on the network that was trained on it.
 
     Args:
         sde, score_fn: as for `scoresde.solve`.
@@ -79,7 +79,7 @@ def decode(
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
-            law of what comes out is not the tempered :math:`p^{1/T^2}`, but for Gaussian data.
+            distribution of what comes out is not the tempered :math:`p^{1/T^2}`, but for Gaussian data.
         **options: of `scoresde.solve`.
 
     Example:

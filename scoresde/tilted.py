@@ -1,4 +1,4 @@
-"""Samples of the law that guidance aims at."""
+"""Samples of the distribution that guidance aims at."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def sample_tilted(
     data_std: float = 1.0,
     **options: Any,
 ) -> TiltedSamples:
-    r"""Sample the tilted law :math:`p(x)\,p(y|x)^w` that a guided score aims at and, for :math:`w \neq 1`, misses: by
-    the particles of `scoresde.solvers.SMC`.
+    r"""Sample the tilted distribution :math:`p(x)\,p(y|x)^w` that a guided score aims at and, for :math:`w \neq 1`,
+    misses: by the particles of `scoresde.solvers.SMC`.
 
     With :math:`\psi_t = p(y|x_t)^w` and the model's ancestral steps p, guided to q, a particle's weight is multiplied
     by

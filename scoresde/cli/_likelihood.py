@@ -77,7 +77,9 @@ def likelihood(
     probes: Annotated[
         int, typer.Option(min=1, help="Products with the Jacobian per evaluation; two or more tell an error.")
     ] = 1,
-    probe: Annotated[str, typer.Option(help="Law of the probes: rademacher, gaussian, orthogonal.")] = "rademacher",
+    probe: Annotated[
+        str, typer.Option(help="Distribution of the probes: rademacher, gaussian, orthogonal.")
+    ] = "rademacher",
     method: Annotated[str, typer.Option(help="Solver: adams, or an adaptive pair such as rk45.")] = "adams",
     rtol: Rtol = 1e-5,
     atol: Atol = 1e-5,

@@ -135,7 +135,7 @@ def sample(
         typer.Option(
             "--denoise/--no-denoise",
             help="End with the expected clean image, without the noise that is left at the last level, for one more "
-            "evaluation. Default: on for pictures, off for arrays, whose law then is the solver's own.",
+            "evaluation. Default: on for pictures, off for arrays, whose distribution then is the solver's own.",
         ),
     ] = None,
     batch_size: BatchSize = 256,

@@ -44,7 +44,7 @@ class LangevinCorrector(Corrector):
         score_sde's ``LangevinCorrector``, which is ``rule="batch", chain=1000``.
 
     Args:
-        snr: r, the size of a move relative to the noise level, in (0, 1): no law has less variance than
+        snr: r, the size of a move relative to the noise level, in (0, 1): no distribution has less variance than
             :math:`\sigma_t^2`, and moves on one that has no more diverge from 1 on.
         moves: moves per call.
         rule: ``"sigma"`` or a published one: ``"batch"``, ``"sample"``, ``"dimension"``.

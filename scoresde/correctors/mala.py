@@ -27,8 +27,8 @@ class MALACorrector(Corrector):
         \min\Big(1, \frac{p_t(y)\,q(x|y)}{p_t(x)\,q(y|x)}\Big),\qquad q(y|x) = N(y;\ x+\epsilon s(x),\ 2\epsilon I).
 
     Facts:
-        The law :math:`p_t` is its fixed point exactly, whatever the step. ``moves + 1`` evaluations per call, besides
-        those of the log-density.
+        The distribution :math:`p_t` is its fixed point exactly, whatever the step. ``moves + 1`` evaluations per call,
+        besides those of the log-density.
 
     Raises:
         ScoreFnError: the log-density is not finite (minus infinity, outside the support, is).

@@ -1,7 +1,8 @@
 r"""Weighted sums of scores.
 
 A sum of scores with weights that sum to one is one of estimates, :math:`\hat x = \sum w_i\hat x_i` and
-:math:`\hat\varepsilon = \sum w_i\hat\varepsilon_i`; what is missing to one is the weight of a flat law, of score 0.
+:math:`\hat\varepsilon = \sum w_i\hat\varepsilon_i`; what is missing to one is the weight of a flat distribution, of
+score 0.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Combination(Wrapper):
 
 
 def _flat(x: Tensor, node: Node) -> Estimate:
-    """Of a law whose score is 0."""
+    """Of a distribution whose score is 0."""
     return Estimate(data=x / expand(node.alpha, x), noise=torch.zeros_like(x))
 
 
@@ -125,7 +126,7 @@ def classifier_free(
     different labels, as ``network.score(sde, label=3)`` and ``network.score(sde)``, or two `conditional` ones of one
     ``rowwise`` score function, they are one call of twice the batch.
 
-    With :math:`w > 1` the samples have no simple law: see `scoresde.guidance`.
+    With :math:`w > 1` the samples have no simple distribution: see `scoresde.guidance`.
 
     Args:
         conditional, unconditional: score functions of one process. Of the ``context`` of a solve, labels go to the

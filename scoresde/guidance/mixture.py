@@ -44,7 +44,7 @@ class Mixture(Wrapper):
         self.weights = weights_of(score_fns, weights, low=0.0, strict=True)
 
     def accepts(self, name: str) -> bool:
-        """False: the densities are of given laws."""
+        """False: the densities are those of given distributions."""
         return False
 
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
@@ -77,9 +77,10 @@ def mixture(
 
     .. math:: \sum_i r_i s_i,\qquad r_i = \frac{w_i\,p_{i,t}(x)}{\sum_j w_j\,p_{j,t}(x)}.
 
-    The diffused law of a mixture is the mixture of the diffused laws, so this is exact for every solver. But it needs
-    the ratios of the densities at every time: scores alone do not tell how much of each law there is at x. Targets and
-    energies have them; of a network each would be a `scoresde.log_likelihood`, a whole solve for every step.
+    The diffused distribution of a mixture is the mixture of the diffused distributions, so this is exact for every
+    solver. But it needs the ratios of the densities at every time: scores alone do not tell how much of each
+    distribution there is at x. Targets and energies have them; of a network each would be a `scoresde.log_likelihood`,
+    a whole solve for every step.
 
     Args:
         score_fns: of one process.

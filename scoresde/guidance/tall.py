@@ -1,6 +1,7 @@
 r"""The posterior of many observations from the posteriors of single ones.
 
-For observations that are independent given :math:`\theta`, Bayes' rule gives the law of clean given noisy parameters,
+For observations that are independent given :math:`\theta`, Bayes' rule gives the distribution of clean given noisy
+parameters,
 
 .. math:: p(\theta_0|\theta_t, x_{1:n}) \propto p(\theta_0|\theta_t)^{1-n}\prod_i p(\theta_0|\theta_t, x_i).
 
@@ -348,14 +349,15 @@ def tall(
         sde: the process, if neither knows it.
 
     Raises:
-        InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no law.
+        InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no distribution.
         ScoreFnError: in a call, the Jacobian is needed and the gradient is blocked.
 
     Differs from:
-        Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same law, for
-        Langevin moves only. (Without the factor 1 - t it is `product`, with the prior as ``base``.)
+        Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same
+        distribution, for Langevin moves only. (Without the factor 1 - t it is `product`, with the prior as ``base``.)
         Linhart et al., in that what :math:`\Lambda` of the Jacobians lacks to the smallest precision of the single
-        posteriors is added, as the precision of a flat law: the joint posterior is no wider than the widest of them.
+        posteriors is added, as the precision of a flat distribution: the joint posterior is no wider than the widest of
+        them.
 
     Example:
         >>> sde, prior = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 1.0)

@@ -1,4 +1,4 @@
-"""Laws drawn together, or spread."""
+"""Distributions drawn together, or spread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Temperature(Wrapper):
 
 
 def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: AffineSDE | None = None) -> Temperature:
-    r"""Draw a law together (T < 1: fewer, more typical samples), or spread it (T > 1), by
+    r"""Draw a distribution together (T < 1: fewer, more typical samples), or spread it (T > 1), by
 
     .. math:: \frac{\alpha^2 v + \sigma^2}{T\alpha^2 v + \sigma^2}\,s(x, t).
 
@@ -40,8 +40,8 @@ def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: 
 
     Facts:
         Exact for data :math:`N(m, vI)`: every solver then samples :math:`N(m, TvI)`. For others it is a heuristic whose
-        law depends on the solver; the weights of far modes are not those of :math:`p^{1/T}`. Langevin moves at the data
-        end have that law as their fixed point, but for the noise that is left.
+        distribution depends on the solver; the weights of far modes are not those of :math:`p^{1/T}`. Langevin moves at
+        the data end have that distribution as their fixed point, but for the noise that is left.
 
     Args:
         score_fn: a `ScoreModel`, a target's score, or any score function.

@@ -152,8 +152,8 @@ def log_likelihood(
         probes: products with the Jacobian per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
         probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
             ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
-        control: a law near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only the
-            difference from it is estimated.
+        control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
+            the difference from it is estimated.
         control_scale: how much of the control to take, see `scoresde.fit_control_scale`.
         chunk: products that are made at once, which take as much memory as so many backward passes; the values do not
             depend on it. By default several for small batches of small events, and one for large ones.
@@ -161,8 +161,8 @@ def log_likelihood(
         rtol, atol: tolerances, of x and of D times as much in the log-density.
         t_start: the data end, ``sde.t_min`` by default, where the density is told.
         t_end: the noise end, ``sde.t_max`` by default.
-        prior: the law at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that of the
-            process, which is the law at ``sde.t_max`` only.
+        prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
+            of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and tell the distance.
         context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
             drawn once, for each sample its own.
@@ -319,11 +319,11 @@ def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tup
 
 
 def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
-    """The law at the noise end."""
+    """The distribution at the noise end."""
     if prior is None:
         if end != sde.t_max:
             raise InvalidArgumentError(
-                f"`prior` is missing: the process's is the law at t_max={sde.t_max:g}, not at t_end={end:g}."
+                f"`prior` is missing: the process's is the distribution at t_max={sde.t_max:g}, not at t_end={end:g}."
             )
         return sde.prior
     if isinstance(prior, type) or not callable(getattr(prior, "log_prob", None)):
@@ -422,8 +422,8 @@ def _read(
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
         got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
         raise InvalidArgumentError(
-            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {got}; laws of single numbers become "
-            f"laws of events by torch.distributions.Independent."
+            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {got}; distributions of scalars "
+            f"become distributions of events by torch.distributions.Independent."
         )
     prior_log_prob = prior_log_prob.to(torch.float64)
     linear = process.size * torch.log(last / first)

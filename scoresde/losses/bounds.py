@@ -41,11 +41,11 @@ def likelihood_weighted(
     sample.
 
     Up to terms without the model it is the bound of :math:`-\ln p`, and, averaged over the data, the divergence of the
-    data's law from that of the reverse SDE. Those terms are in `vdm`.
+    data's distribution from that of the reverse SDE. Those terms are in `vdm`.
 
     Args:
-        times: the law of times; by default :math:`t \propto g^2/\sigma^2` with low discrepancy, which makes the weight
-            a constant.
+        times: the distribution of times; by default :math:`t \propto g^2/\sigma^2` with low discrepancy, which makes
+            the weight a constant.
         model, x0, generator, importance, context: see `denoising`.
 
     Raises:
@@ -162,7 +162,7 @@ def vdm(
             p_{t_{min}}(z_0)]`, in which the clean end of :math:`\gamma` must not be learned.
         data_range: lo and hi.
         weight: w, a name of `WEIGHTS` or a function of a `Node`; anything but ``"constant"`` is no bound.
-        times: the law of times, default uniform with low discrepancy, with its importance weights.
+        times: the distribution of times, default uniform with low discrepancy, with its importance weights.
         minimise_variance: for a `VDMSDE` with a learned :math:`\gamma`: the gradient that reaches :math:`\gamma`
             between its ends is that of :math:`E[L^2]`, L the diffusion term of a sample: the plain one times 2L,
             without a second backward pass. Ends and network get the plain gradient. The loss must be averaged over the

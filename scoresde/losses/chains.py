@@ -161,7 +161,8 @@ def ddpm_simple(
     Args:
         model: a `ScoreModel` with a ``chain``.
         weight: of the levels, ``"constant"`` in DDPM.
-        x0, generator, times, importance, context: see `denoising`; laws of the levels are `UniformIndex` and others.
+        x0, generator, times, importance, context: see `denoising`; distributions of the levels are `UniformIndex` and
+        others.
 
     Raises:
         InvalidArgumentError: the model has no chain; and as `denoising`.
@@ -209,8 +210,8 @@ def ddpm_vlb(
         levels: L where the data are L grey values from lo to hi, both included, as DDPM has them
             (:math:`x = -1 + 2v/255`): the last step is then a probability of values, otherwise a density.
         data_range: lo and hi.
-        times: a law of the levels, as `LossSecondMoment` (improved DDPM); default uniform. Importance weights are
-            always applied.
+        times: a distribution of the levels, as `LossSecondMoment` (improved DDPM); default uniform. Importance weights
+            are always applied.
         x0, generator, context: see `denoising`.
 
     Raises:
@@ -263,7 +264,7 @@ def iddpm_hybrid(
         vlb_weight: :math:`\lambda`; the published code's T/1000 on the term of one level is 0.001 here for every T.
         levels, data_range: see `ddpm_vlb`.
         weight: of the simple objective.
-        times: a law of the levels; default uniform. Importance weights are always applied.
+        times: a distribution of the levels; default uniform. Importance weights are always applied.
         x0, generator, context: see `denoising`.
 
     Raises:
@@ -330,10 +331,14 @@ def _variance(model: Any, variance: str | None) -> str:
 def _index(draw: Any, chain: BetaChain) -> Tensor:
     """The places of a draw in the model's chain."""
     if draw.index is None:
-        raise InvalidTypeError("`times` must be a law of the chain's levels, such as losses.UniformIndex(chain).")
+        raise InvalidTypeError(
+            "`times` must be a distribution of the chain's levels, such as losses.UniformIndex(chain)."
+        )
     times = chain.times.to(draw.t.device)
     if bool((draw.index >= len(times)).any()) or bool((times[draw.index.clamp_max(len(times) - 1)] != draw.t).any()):
-        raise InvalidArgumentError(f"`times` is a law of the levels of another chain than the model's, {chain!r}.")
+        raise InvalidArgumentError(
+            f"`times` is a distribution of the levels of another chain than the model's, {chain!r}."
+        )
     return draw.index
 
 

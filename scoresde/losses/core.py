@@ -209,10 +209,10 @@ def denoising(
         target: what error: a name of `TARGETS`, ``"noise"``, ``"data"``, ``"score"``, ``"v"``, ``"flow"``, ``"edm"``,
             or a function ``(node, sigma_data) -> (a, b)``.
         weight: a name of `WEIGHTS` or a function of a `Node`, of the squared error of the target.
-        times: the law of noise levels; default: uniform, with low discrepancy, over the levels of the model's chain if
-            it has one, and over [t_min, t_max] otherwise.
-        importance: multiply by the importance weights of the law, so that the mean is that over uniform times; False
-            makes the law a part of the objective.
+        times: the distribution of noise levels; default: uniform, with low discrepancy, over the levels of the model's
+            chain if it has one, and over [t_min, t_max] otherwise.
+        importance: multiply by the importance weights of the distribution, so that the mean is that over uniform times;
+            False makes the distribution a part of the objective.
         reduction: ``"mean"`` or ``"sum"`` over the event.
         sigma_data: of the target ``"edm"``; default the model's.
         context: passed on to the network, for example ``label=``.
@@ -221,7 +221,8 @@ def denoising(
         ``(batch,)`` in the dtype of ``x0`` (float32 or wider), to be averaged.
 
     Raises:
-        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is no floating-point tensor, a law or weight is none.
+        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is no floating-point tensor, ``times`` is no distribution
+            of noise levels, or ``weight`` no weight.
         InvalidArgumentError: ``x0`` has no event, a name is unknown, or the network does not take a ``context``.
         ScoreFnError: the network returns something that is no prediction.
         NonFiniteError: the loss of a sample is not finite; the message names its noise level, ``t`` holds its time.
@@ -288,12 +289,12 @@ def drawn(model: Any, x0: Tensor, generator: torch.Generator | None, times: Time
 
 
 def law(model: Any, times: Times | None) -> Times:
-    """The law of noise levels, or the default of a model."""
+    """The distribution of noise levels, or the default of a model."""
     if times is None:
         chain = chain_of(model)
         return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
     if not isinstance(times, Times):
-        raise InvalidTypeError(f"`times` must be a law such as scoresde.losses.Uniform(), got {times!r}.")
+        raise InvalidTypeError(f"`times` must be a distribution such as scoresde.losses.Uniform(), got {times!r}.")
     return times
 
 
@@ -327,7 +328,7 @@ def scaled(value: Tensor, weight: Tensor) -> Tensor:
 def finish(
     value: Tensor, draw: Any, node: Node, x0: Tensor, times: Times | None = None, importance: bool = True
 ) -> Tensor:
-    """A finished loss: checked, told to the law of times, and with the importance weights."""
+    """A finished loss: checked, told to the distribution of times, and with the importance weights."""
     check_flag("importance", importance)
     check_finite(value, node, x0)
     if times is not None and torch.is_grad_enabled():
@@ -348,7 +349,7 @@ def check_finite(value: Tensor, node: Node, x0: Tensor) -> None:
     hint = (
         f"`x0` has NaN or infinite values in samples {data}"
         if data
-        else "the network or the weight is not finite there; lower the learning rate, or narrow the law of noise levels"
+        else "the network or the weight is not finite there; lower the learning rate, or narrow `times`"
     )
     rho = sigma / alpha if alpha else float("inf")
     raise NonFiniteError(

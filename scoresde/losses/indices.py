@@ -1,4 +1,5 @@
-r"""Laws of the levels of a chain: `Times` that draw places i = 0 … T - 1 and weigh them by :math:`1/(T p_i)`, so that
+r"""Distributions of the levels of a chain: `Times` that draw places i = 0 … T - 1 and weigh them by :math:`1/(T p_i)`,
+so that
 
 .. math:: E_{i\sim p}[w_i f_i] = \frac1T\sum_i f_i .
 """
@@ -21,7 +22,7 @@ from .times import Draw, Times
 
 
 class IndexLaw(Times):
-    """A law of the levels of a chain. A subclass gives `probabilities`.
+    """A distribution of the levels of a chain. A subclass gives `probabilities`.
 
     Args:
         chain: the chain, whose process the model has.
@@ -65,8 +66,9 @@ class IndexLaw(Times):
             for t, level in ends
         ):
             raise InvalidArgumentError(
-                f"{self!r} is a law of the levels of its chain, and the process has others at these times: {sde!r}. "
-                "Take chain.sde(), or a law of times such as times=losses.LowDiscrepancy()."
+                f"{self!r} is a distribution of the levels of its chain, and the process has other levels at these times: "
+                f"{sde!r}. "
+                "Take chain.sde(), or a distribution of times such as times=losses.LowDiscrepancy()."
             )
         self._checked = sde
 
@@ -112,12 +114,12 @@ class WeightedIndex(IndexLaw):
 
 
 class LossSecondMoment(IndexLaw):
-    r"""Improved DDPM's law for the pure variational bound: :math:`p_i \propto \sqrt{E[L_i^2]}`.
+    r"""Improved DDPM's distribution for the pure variational bound: :math:`p_i \propto \sqrt{E[L_i^2]}`.
 
-    The mean is over the last ``history`` losses of each level; until every level has as many, the law is uniform. A
-    share of uniform draws keeps all levels in sight: :math:`p_i = (1-q)\,\sqrt{m_i}/\sum_j\sqrt{m_j} + q/T`. Losses
-    given this law as ``times=`` report to it by themselves, except under ``torch.no_grad()``; with several processes
-    gather ``index`` and ``losses`` and call `update` alike on all.
+    The mean is over the last ``history`` losses of each level; until every level has as many, the distribution is
+    uniform. A share of uniform draws keeps all levels in sight: :math:`p_i = (1-q)\,\sqrt{m_i}/\sum_j\sqrt{m_j} + q/T`.
+    Losses given this distribution as ``times=`` report to it by themselves, except under ``torch.no_grad()``; with
+    several processes gather ``index`` and ``losses`` and call `update` alike on all.
 
     Args:
         chain: the chain.

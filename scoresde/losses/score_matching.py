@@ -1,6 +1,6 @@
 r"""Score matching: the objectives whose minimum is :math:`s = \nabla\log p_t`.
 
-With the model's score s and the law :math:`p_t` of the states,
+With the model's score s and the distribution :math:`p_t` of the states,
 
 .. math::
     \tfrac12 E\|s - \nabla\log p_t\|^2
@@ -364,8 +364,8 @@ def transition_score_matching(
 
     .. math:: \tfrac12\,\|g\sqrt h\,s(x', t+h) + z\|^2, \qquad z \sim N(0, I),
 
-    summed over the event. The minimum is the score of the law of :math:`x'`, which differs from that of the process by
-    O(h) in the step of the loss, whatever made x. The variance of its gradient grows as 1/h.
+    summed over the event. The minimum is the score of the distribution of :math:`x'`, which differs from that of the
+    process by O(h) in the step of the loss, whatever made x. The variance of its gradient grows as 1/h.
 
     Args:
         score_fn: ``score_fn(x, t, **context)``, t as ``(batch,)``.

@@ -28,7 +28,8 @@ class FollowedPath(Noise):
     .. math::
         B_t = B_s + \frac{v_t-v_s}{v_u-v_s}(B_u-B_s) + \sqrt{\frac{(v_t-v_s)(v_u-v_t)}{v_u-v_s}}\,z.
 
-    By the Markov property that is the law of the path given everything that the sample has seen of it, the steps that
+    By the Markov property that is the distribution of the path given everything that the sample has seen of it, the
+    steps that
     were rejected for what they saw included: however its steps are chosen, a sample is driven by a Brownian motion.
     With a new draw for every trial it would not be: a step is rejected when its noise is large, and the next draw is
     another one, so that large noise is thrown away.

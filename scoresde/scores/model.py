@@ -248,7 +248,7 @@ class ScoreModel(Score):
     def on(self, sde: AffineSDE) -> ScoreModel:
         r"""The same network as a score function of another process.
 
-        Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same law in both, and
+        Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same distribution in both, and
         :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is asked at its own time of
         that :math:`\lambda`, with the state scaled to its own process,
 

@@ -78,7 +78,7 @@ class SDE(abc.ABC):
     Args:
         t_min: the data end of the interval.
         t_max: the noise end.
-        prior: the law at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and
+        prior: the distribution at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and
             ``log_prob(x)``.
 
     Example:

@@ -91,7 +91,7 @@ class VDMSDE(AffineSDE):
             :math:`\alpha` and :math:`\sigma` to its parameters. Its derivative is taken by automatic differentiation,
             its inverse by bisection, unless it has a method ``inverse(gamma) -> t``.
         t_min, t_max: the interval.
-        prior: the law at ``t_max``, :math:`N(0, I)` by default.
+        prior: the distribution at ``t_max``, :math:`N(0, I)` by default.
 
     Example:
         >>> sde = VDMSDE()

@@ -33,7 +33,7 @@ class AnnealedLangevin(Solver):
     :math:`x + \tfrac{a}{2} s + \sqrt{a} z`, for the same :math:`\epsilon`.
 
     Facts:
-        No order: it targets the law of each level, and is biased. On :math:`N(0, \sigma^2)` its fixed point is
+        No order: it targets the distribution of each level, and is biased. On :math:`N(0, \sigma^2)` its fixed point is
         :math:`\sigma^2/(1 - a/2\sigma^2)`: 11 % too wide for the published :math:`\epsilon` at :math:`\sigma_L` = 0.01.
         ``moves`` evaluations per level; a grid of L levels has L - 1 steps and ``moves`` extra evaluations. It is
         `LangevinCorrector` with :math:`r^2 = \epsilon/2\sigma_L^2`.
@@ -45,8 +45,8 @@ class AnnealedLangevin(Solver):
         convention: ``"code"`` or ``"paper"``.
 
     Differs from:
-        the published code, which starts from a uniform law on [0, 1] (give it as ``x``), and NCSNv2's, which denoises
-        at the end (``denoise=True``).
+        the published code, which starts from a uniform distribution on [0, 1] (give it as ``x``), and NCSNv2's, which
+        denoises at the end (``denoise=True``).
 
     Raises:
         InvalidArgumentError: :math:`a \ge 2\sigma^2`, where the moves diverge.

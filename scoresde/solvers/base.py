@@ -139,7 +139,7 @@ class Solver(abc.ABC):
             the tolerances or the number of steps, which are fields of it.
         evaluations: score evaluations per step; ``extra_evaluations``: those of the first steps beyond that.
         ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``,
-            those in the law and along the path.
+            those in the distribution and along the path.
         batch_coupled: whether samples depend on their batch mates.
         reference: where it comes from.
         affine: whether it needs a process with alpha and sigma.

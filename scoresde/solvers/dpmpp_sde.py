@@ -97,8 +97,8 @@ class DPMpp2SAncestral(Solver):
     r"""DPM-Solver++ (2S) with one ancestral split: a deterministic step of order 2 to :math:`\rho_{dn}`, then noise.
 
     Facts:
-        Weak order 2 for the law of a solve that starts at the right one (from a fixed state the order is 1); strong
-        order 1; 2 evaluations per step; no state.
+        Weak order 2 for the distribution of a solve that starts at the right one (from a fixed state the order is 1);
+        strong order 1; 2 evaluations per step; no state.
 
     Args:
         eta: the share of noise, 0 to 1; 0 is `DPMpp2S` with ``form="dpmsolver"``.

@@ -46,7 +46,7 @@ class DPMppSDE12(Solver):
         \tilde x &= x_1 + \tfrac12(1+\eta^2)\alpha_t h\,\varphi_1(z)\,D_1, \qquad m_t = \hat x(\tilde x, t),\\
         x_t &= x_1 + (1+\eta^2)\alpha_t h\,\varphi_2(z)\,(m_t-m_s).
 
-    With :math:`\eta = 1` the reverse process runs through the laws of the forward one backwards, so that its
+    With :math:`\eta = 1` the reverse process runs through the distributions of the forward one backwards, so that its
     :math:`m = E[x_0|x]` is a martingale, whose change in a step grows as :math:`\sqrt h`, where along the flow it grows
     as h: :math:`p = 1/(1+\min(\eta, 1)^2)`. Its weak order is 2 with any p; 1/2 is better on the large steps of useful
     tolerances, and 1 on small uneven ones.

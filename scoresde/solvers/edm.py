@@ -30,7 +30,7 @@ class EDM(Solver):
     :math:`\hat\rho` never exceeds the noise at ``t_max``.
 
     Facts:
-        Weak order 2 for the law of a solve that starts at the right one, with ``s_noise=1`` and while
+        Weak order 2 for the distribution of a solve that starts at the right one, with ``s_noise=1`` and while
         :math:`S_{churn}/N` is below its cap; no strong order, as the added noise is not that of a reverse SDE with
         fixed :math:`\eta`. 2 evaluations per step; no state. A step that ends at sigma = 0 is one of Euler in
         :math:`\rho`. ``s_churn=0`` is `RhoHeun`.

@@ -22,7 +22,8 @@ class Langevin(Solver):
     `scoresde.LangevinCorrector`). Mixing is slow where the data is far wider than the noise: take many levels.
 
     Facts:
-        No order: it targets the law of each level, and is tested by its fixed point. ``moves`` evaluations per step.
+        No order: it targets the distribution of each level, and is tested by its fixed point. ``moves`` evaluations per
+            step.
 
     Differs from:
         score_sde's corrector-only sampler, whose step takes norms over the batch.

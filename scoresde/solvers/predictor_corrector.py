@@ -26,8 +26,8 @@ class PredictorCorrector(Solver):
     the paper's order (``order="pc"``): predict, then correct at the new level.
 
     Facts:
-        It targets a law, not an order. The evaluations of a step are the predictor's plus the corrector's: 2 by
-        default.
+        It targets a distribution, not an order. The evaluations of a step are the predictor's plus the corrector's: 2
+        by default.
 
     Differs from:
         score_sde: the predictor is written through the transition kernel and so serves every process; the corrector's

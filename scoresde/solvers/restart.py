@@ -44,8 +44,8 @@ class Restart(Solver):
     and the deterministic steps keep theirs small.
 
     Facts:
-        No order of the law's error other than Heun's in each descent: for finer grids the law is right whatever the
-        intervals. 2 evaluations per downward step, none upwards.
+        No order of the distribution's error other than Heun's in each descent: for finer grids the distribution is
+        right whatever the intervals. 2 evaluations per downward step, none upwards.
 
     Differs from:
         the official code: any process, and the descents end on the node where they began.

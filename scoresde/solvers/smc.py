@@ -1,4 +1,4 @@
-"""Particles that reach the law which guidance aims at."""
+"""Particles that reach the distribution which guidance aims at."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class SMC(Solver):
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}.
 
     Facts:
-        1 evaluation per step, and one at the end. With more particles the law of each tends to that of the chain's end
-        times :math:`\psi` there, at any scale and whatever :math:`\psi` was on the way; with more steps the chain's law
-        tends to the data's. That is the tilted law :math:`p(x)\,p(y|x)^w`, which guidance alone has at w = 1 only. The
-        product over the levels of the mean weights estimates :math:`\int p(x)\,p(y|x)^w dx` without bias. Particles
+        1 evaluation per step, and one at the end. With more particles the distribution of each tends to that of the
+        chain's end times :math:`\psi` there, at any scale and whatever :math:`\psi` was on the way; with more steps the
+        chain's distribution tends to the data's. That is the tilted distribution :math:`p(x)\,p(y|x)^w`, which guidance
+        alone has at w = 1 only. The product over the levels of the mean weights estimates :math:`\int p(x)\,p(y|x)^w
+        dx` without bias. Particles
         share their batch: it couples the batch.
 
     Args:
@@ -42,7 +43,7 @@ class SMC(Solver):
         record: called with a `ParticleInfo` at each level; a `ParticleLog` keeps them.
         data_std: :math:`\sqrt v`, about the data's standard deviation: the chain's steps have the variance that is
             exact for data :math:`N(m, vI)`. 0 is the small variance of `Ancestral`; 1 on a variance preserving process
-            its large one. It changes how fast the chain's law tends to the data's, not the limit.
+            its large one. It changes how fast the chain's distribution tends to the data's, not the limit.
 
     Differs from:
         the published sampler, which resamples at every level, and is for inverse problems

@@ -17,9 +17,9 @@ from .spectrum import LowRank, LowRankSpectrum, Spectrum
 
 
 class Gaussian(MixtureTarget):
-    r"""The data law :math:`N(m, \Sigma)`.
+    r"""The data distribution :math:`N(m, \Sigma)`.
 
-    With :math:`S_t = \alpha_t^2\Sigma + \sigma_t^2 I` the diffused law is :math:`N(\alpha_t m, S_t)`, and
+    With :math:`S_t = \alpha_t^2\Sigma + \sigma_t^2 I` the diffused distribution is :math:`N(\alpha_t m, S_t)`, and
 
     .. math:: \hat x = m + \alpha\Sigma S^{-1}(x - \alpha m), \qquad \hat\varepsilon = \sigma S^{-1}(x - \alpha m).
 
@@ -123,7 +123,9 @@ class Gaussian(MixtureTarget):
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
         centred = x - alpha * self.mean.to(x)
         if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
-            raise InvalidArgumentError("This law has no density: its covariance is singular, and nothing is added.")
+            raise InvalidArgumentError(
+                "This distribution has no density: its covariance is singular, and nothing is added."
+            )
         return self.spectrum.to(x).log_density(centred, lambda v: alpha * alpha * v + sigma * sigma)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:

@@ -30,8 +30,8 @@ class MixtureTarget(Target):
         """The components with dense covariances."""
 
     def posterior(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
-        r"""The law of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact score of
-        its diffusion, :math:`\nabla\log p_t(x_t|y)`.
+        r"""The distribution of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact
+        score of its diffusion, :math:`\nabla\log p_t(x_t|y)`.
 
         Args:
             operator: A, a matrix ``(M, D)`` over the flattened event, or an operator of `scoresde.inverse`.
@@ -68,7 +68,7 @@ class MixtureTarget(Target):
 
 
 class GaussianMixture(MixtureTarget):
-    r"""The data law :math:`\sum_k w_k N(m_k, \Sigma_k)`.
+    r"""The data distribution :math:`\sum_k w_k N(m_k, \Sigma_k)`.
 
     With :math:`S_k = \alpha^2\Sigma_k + \sigma^2 I` and responsibilities :math:`r_k \propto w_k N(x; \alpha m_k, S_k)`
 

@@ -1,4 +1,4 @@
-r"""Tools to measure solvers with: exact flow maps, exact laws of a scheme, orders of convergence.
+r"""Tools to measure solvers with: exact flow maps, exact distributions of a scheme, orders of convergence.
 
 Three facts make most measurements free of Monte Carlo error.
 
@@ -230,7 +230,8 @@ def _slope(a: float, b: float, m: float, n: float) -> float:
     return math.log2(a / b) / math.log2(n / m)
 
 
-# --- the exact law of an affine scheme --------------------------------------------------------------------------------
+# --- the exact distribution of an affine scheme
+# --------------------------------------------------------------------------------
 
 
 class AffineMap(NamedTuple):
@@ -363,7 +364,7 @@ def affine_law(
 
 
 def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Tensor:
-    r"""A draw of the law at time t made of a standard normal one: :math:`\alpha_t m + S_t^{1/2} z`.
+    r"""A draw of the distribution at time t made of a standard normal one: :math:`\alpha_t m + S_t^{1/2} z`.
 
     Starting a solve there, instead of at the prior, leaves the solver's own error alone.
 
@@ -412,7 +413,7 @@ def strong_error(
 
     Args:
         affine: the scheme's map (`probe`), started at `gaussian_state` of draw 0, with its draws step by step after it.
-        target: the data law.
+        target: the data distribution.
         sde: the process.
         times: the grid, ``(steps + 1,)``; of a method that draws for parts of a step, the ends of those parts.
         weight: w(u), which increment of the path a step's draw stands for. None is the plain increment (w = 1) of

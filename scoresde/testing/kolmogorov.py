@@ -29,7 +29,7 @@ OBSERVABLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 MOST_DRAWS_A_STEP = 8
 _MOST_KNOTS, _MOST_NODES, _MOST_STATES = 100_000, 300, 10_000_000
-REACH = 9.0  # standard deviations of the marginal law that the spline covers; beyond it lies 1e-18
+REACH = 9.0  # standard deviations of the marginal distribution that the spline covers; beyond it lies 1e-18
 
 
 def observe(x: np.ndarray) -> np.ndarray:
@@ -38,7 +38,7 @@ def observe(x: np.ndarray) -> np.ndarray:
 
 
 def components(target: GaussianMixture, sde: AffineSDE, t: float) -> tuple[np.ndarray, ...]:
-    """Weights, means and standard deviations of the law at time t."""
+    """Weights, means and standard deviations of the distribution at time t."""
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     means = alpha * target.means.reshape(-1).numpy()
     stds = np.sqrt(alpha**2 * target.spectrum.values.reshape(-1).numpy() + sigma**2)
@@ -51,7 +51,7 @@ def expectations_of_law(
     t: float,
     function: Callable[[np.ndarray], np.ndarray] = observe,
 ) -> np.ndarray:
-    """The expectations of ``function``, by default of the three observables, under the law at time t.
+    """The expectations of ``function``, by default of the three observables, under the distribution at time t.
 
     Example:
         >>> import scoresde
@@ -105,7 +105,7 @@ def expectations(
     function: Callable[[np.ndarray], np.ndarray] = observe,
     **options: object,
 ) -> np.ndarray:
-    """The expectations of the observables after a solve that starts at the exact law at ``times[0]``.
+    """The expectations of the observables after a solve that starts at the exact distribution at ``times[0]``.
 
     Args:
         target, sde, times, method: the solve; the method keeps no memory from step to step.

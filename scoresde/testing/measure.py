@@ -109,7 +109,7 @@ def estimate_order(
 
 
 def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float | None) -> tuple[Gaussian, Any]:
-    """A Gaussian problem, and its solve from the exact law at the first time."""
+    """A Gaussian problem, and its solve from the exact distribution at the first time."""
     target = _gaussian()
 
     def solve(shape: tuple[int, ...], draw: Draw) -> Tensor:
@@ -143,7 +143,7 @@ def weak_order(
     stochasticity: float | None = None,
     **options: Any,
 ) -> Convergence:
-    r"""The order of the law of a method, without Monte Carlo error.
+    r"""The order of the distribution of a method, without Monte Carlo error.
 
     On ``"gaussian"``, N(0.7, 0.3), the error is :math:`|V/S - 1|` of the variance, exact by probing. On ``"mixture"``
     it is the root of the summed squares of the errors of :math:`E x^2, E\cos 2x, E\,\mathrm{sigmoid}(4x)`, by the
@@ -247,7 +247,7 @@ def work_precision(
 
     Args:
         method, options: a solver or a name, with fixed steps.
-        target: the data law.
+        target: the data distribution.
         sde: the process, from t_max to t_min.
         x: states at t_max; 64 draws of the prior, of seed 0, by default.
         exact: where the flow takes them; of a `Gaussian` it is known.

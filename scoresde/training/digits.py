@@ -133,8 +133,8 @@ def fit(
     return Trainer(net, loss, stream, recipe, progress=progress).run()
 
 
-# The recipe of the shipped network. The law of its noise levels is dense where digits take shape, and its uniform share
-# covers what processes ask for at their ends: rho = 1.1e-4 (sub-VP) to 1e3 (the flow).
+# The recipe of the shipped network. The distribution of its noise levels is dense where digits take shape, and its
+# uniform share covers what processes ask for at their ends: rho = 1.1e-4 (sub-VP) to 1e3 (the flow).
 DIGITS = Recipe(steps=9000)
 DIGITS_LEVELS = NoiseLevels(mean=0.0, std=1.2, uniform=0.25, rho_min=1e-4, rho_max=1e3)
 DIGITS_NET: dict[str, Any] = {"event_shape": [1, 8, 8], "channels": 32, "blocks": 3, "width": 64, "labels": 10}

@@ -1,7 +1,7 @@
 r"""Fixed points of the correctors besides the plain Langevin one.
 
-On Gaussian data a call is an affine map, which probing reads off; the adjusted corrector is no such map, and its law is
-tested with seeded samples.
+On Gaussian data a call is an affine map, which probing reads off; the adjusted corrector is no such map, and its
+distribution is tested with seeded samples.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_underdamped_is_the_splitting(name: str, friction: float) -> None:
 
 
 def test_underdamped_has_a_smaller_bias_than_langevin_for_the_same_evaluations() -> None:
-    """From the right law, after 8 evaluations with moves of the same length."""
+    """From the right distribution, after 8 evaluations with moves of the same length."""
     calls = 8
     plain, _ = variance_after(LangevinCorrector(snr=0.4 / 2, moves=calls), "vp", 1.0)  # epsilon = h^2 / 2
     fine, _ = variance_after(UnderdampedCorrector(snr=0.4, moves=calls - 1), "vp", 1.0)

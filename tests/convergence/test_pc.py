@@ -1,8 +1,8 @@
-r"""The law of predictor-corrector sampling.
+r"""The distribution of predictor-corrector sampling.
 
-It has no order: with ever more steps the corrector moves ever more often at each level, and the law tends to within the
-bias of its fixed points, whose variance is between v and :math:`v/(1-r^2\sigma^2/v) \le v/(1-r^2)` on :math:`N(0, v)`.
-So errors must fall with the steps until they are below :math:`r^2/(1-r^2)`, relative to the variance.
+It has no order: with ever more steps the corrector moves ever more often at each level, and the distribution tends to
+within the bias of its fixed points, whose variance is between v and :math:`v/(1-r^2\sigma^2/v) \le v/(1-r^2)` on
+:math:`N(0, v)`. So errors must fall with the steps until they are below :math:`r^2/(1-r^2)`, relative to the variance.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_law_with_any_predictor(predictor: str) -> None:
 
 
 def test_a_predictor_without_noise_follows_the_probability_flow() -> None:
-    """With a corrector that hardly moves, the law is the flow's: here with many steps, to a thousandth."""
+    """With a corrector that hardly moves, the distribution is the flow's: here with many steps, to a thousandth."""
     target, sde = gaussian(3, 2), scoresde.VPSDE()
     for predictor in ("heun", "ddim"):
         steps = 100 if predictor == "heun" else 1000

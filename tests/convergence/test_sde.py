@@ -2,7 +2,7 @@ r"""Weak and strong orders of the stochastic methods, without Monte Carlo.
 
 On Gaussian data :math:`N(0.7, 0.3)` a solve is an affine map of its draws, which probing reads off: the mean and the
 variance are exact, and the distance from the exact solution on the same Brownian path is a quadrature. On a mixture the
-backward Kolmogorov recursion gives expectations of observables. Solves start at the exact law.
+backward Kolmogorov recursion gives expectations of observables. Solves start at the exact distribution.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def test_every_method_with_an_order_is_measured() -> None:
 class Errors(NamedTuple):
     variance: float
     mean: float
-    start: float  # of the factor on the start's deviation: the conditional law given the start
+    start: float  # of the factor on the start's deviation: the conditional distribution given the start
     strong: float
 
 
@@ -222,7 +222,7 @@ def test_orders_and_errors_on_vp(case: Case) -> None:
 
 @pytest.mark.parametrize("method", ["euler_maruyama", "reverse_diffusion", "ancestral"])
 def test_the_factor_on_the_start(method: str) -> None:
-    """The conditional law given the start is right to first order too."""
+    """The conditional distribution given the start is right to first order too."""
     case = OF_METHOD[method]
     _, _, start, _ = measure(case, "vp", case.grid, 0.01, STEPS)
     if method == "ancestral":  # the posterior mean of a Gaussian, composed exactly
@@ -354,7 +354,7 @@ def test_strong_order_on_a_mixture(method: str) -> None:
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("steps", [1, 3, 12])
 def test_ancestral_is_exact_for_a_point_mass(name: str, steps: int) -> None:
-    """The law is that of the posteriors composed, N(alpha x_0, sigma^2), whatever the steps."""
+    """The distribution is that of the posteriors composed, N(alpha x_0, sigma^2), whatever the steps."""
     sde = PROCESSES[name]
     point = scoresde.targets.Gaussian(torch.tensor([0.8], dtype=F64), 0.0)
     affine = affine_from(point, sde, scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, steps), "ancestral")

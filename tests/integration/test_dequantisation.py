@@ -1,7 +1,7 @@
 """Bounds of the probability of grey values, against the exact one.
 
-With ``t_start`` and ``t_end`` at the noise end and the law as the prior, `log_likelihood` is the law's density, so that
-most tests here need no network.
+With ``t_start`` and ``t_end`` at the noise end and the distribution as the prior, `log_likelihood` is the
+distribution's density, so that most tests here need no network.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def mixture(size: int = 2) -> targets.GaussianMixture:
 
 
 class Diffused:
-    """The exact law at the noise end, in place of the prior."""
+    """The exact distribution at the noise end, in place of the prior."""
 
     def __init__(self, target: Any, sde: Any) -> None:
         self.target, self.sde = target, sde
@@ -52,7 +52,7 @@ class Diffused:
 @pytest.mark.parametrize(("tolerance", "least"), [(1e-5, 1e-4), (1e-7, 1e-6)])
 @pytest.mark.parametrize("law", ["gaussian", "mixture"])
 def test_the_density_is_exact_to_the_tolerance(name: str, tolerance: float, least: float, law: str) -> None:
-    """With the exact trace and the exact law at the end: 1e-4 nats per dimension at 1e-5, 1e-6 at 1e-7."""
+    """With the exact trace and the exact distribution at the end: 1e-4 nats per dimension at 1e-5, 1e-6 at 1e-7."""
     hold_to_the_exact_density(name, correlated(6) if law == "gaussian" else mixture(), tolerance, least)
 
 

@@ -1,5 +1,5 @@
-r"""Adaptive methods of the reverse SDE: rejections leave the law of the noise as it is, and results converge with the
-tolerance, along a path and in law.
+r"""Adaptive methods of the reverse SDE: rejections leave the distribution of the noise as it is, and results converge
+with the tolerance, along a path and in distribution.
 
 Seeds are fixed. False alarms: 1e-6 for each of the four verdicts of `compare` on right programs, and z-tests at 4.9
 standard errors (1e-6 each, 16 of them): 2e-5 in all.
@@ -196,7 +196,8 @@ def test_they_converge_along_a_path(method: str) -> None:
     assert errors[-1] < 0.03, errors
 
 
-# --- in law ---------------------------------------------------------------------------------------------------------
+# --- in distribution
+# ---------------------------------------------------------------------------------------------------------
 
 COUNT, SIZE = 5_000, 8
 TARGET = scoresde.targets.Gaussian(torch.full((SIZE,), 0.7, dtype=F64), 0.3)
@@ -338,7 +339,8 @@ def test_a_last_step_that_is_not_small_is_evaluated() -> None:
 
 
 def test_where_the_estimate_is_constant_landing_is_exact() -> None:
-    """The data are one point: every step is exact, and so is the last, in law and to rounding along the path."""
+    """The data are one point: every step is exact, and so is the last, in distribution and to rounding along the
+    path."""
     point = scoresde.targets.Gaussian(torch.tensor([0.7], dtype=F64), torch.tensor([0.0], dtype=F64))
     x = torch.full((20_000, 1), 0.2, dtype=F64)
     solution = scoresde.solve(SDE, point.score(SDE), x, method="dpmpp_sde12", rtol=0.3, atol=0.03, seed=SEED)

@@ -1,4 +1,4 @@
-"""The Brownian path: its law, and that it answers every query consistently.
+"""The Brownian path: its distribution, and that it answers every query consistently.
 
 Seeded; z-tests at 4.9 standard errors (false alarms: 1e-6 each, about 40 of them).
 """

@@ -1,4 +1,4 @@
-"""The forward process as a path: its exact law by probing every draw, save times, dtypes, refusals."""
+"""The forward process as a path: its exact distribution by probing every draw, save times, dtypes, refusals."""
 
 from __future__ import annotations
 

@@ -814,7 +814,7 @@ def test_chains_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_law_that_learns_from_losses_goes_on_where_it_was(wrapped: bool, tmp_path: Path) -> None:
-    """A run that is cut off between two checkpoints, and the law with a history that is full by then."""
+    """A run that is cut off between two checkpoints, and the distribution with a history that is full by then."""
     chain = BetaChain.linear(2)
 
     def bound() -> Any:

@@ -31,7 +31,8 @@ class DDRM(InverseSolver):
 
     Facts:
         1 evaluation per step, no product with a Jacobian. It knows how noisy each direction is, but not how directions
-        depend on each other under the data's law. With :math:`\eta > 0` every step draws the same share of the noise
+        depend on each other under the data's distribution. With :math:`\eta > 0` every step draws the same share of the
+        noise
         anew, however short it is: it is meant for few steps (20 in the paper), and for many it tends to no posterior,
         nor without a measurement to the prior.
 

@@ -32,13 +32,13 @@ class Replacement(InverseSolver):
 
     Facts:
         The evaluations of the predictor and the corrector per step; no product with a Jacobian. The rest of the state
-        is told of y only through the noisy known part, so that the law is not the posterior; ``repeats`` brings it
-        closer. The noise of y is taken for signal.
+        is told of y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
+        brings it closer. The noise of y is taken for signal.
 
     Differs from:
         score_sde's inpainting and colourisation, which return the known part's mean, not a draw, to the mean that the
         last step gives; here every replaced value is a draw at the level where the state is. RePaint's code draws its
-        jumps one step at a time; the leap is the same in law.
+        jumps one step at a time; the leap is the same in distribution.
 
     Args:
         measurement: of a linear operator with singular values.

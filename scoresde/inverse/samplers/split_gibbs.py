@@ -32,9 +32,9 @@ class SplitGibbs(InverseSolver):
     ``rho_max`` to ``rho_min``.
 
     Facts:
-        With :math:`\rho` held, the law of z tends to the posterior with the noise :math:`\sigma_y^2I + \rho^2AA^T`:
-        exact as :math:`\rho \to 0`, where the moves become small and slow. No product with a Jacobian; ``sweeps`` x
-        ``descent`` evaluations beyond those of the first descent, which draws from the prior.
+        With :math:`\rho` held, the distribution of z tends to the posterior with the noise :math:`\sigma_y^2I +
+        \rho^2AA^T`: exact as :math:`\rho \to 0`, where the moves become small and slow. No product with a Jacobian;
+        ``sweeps`` x ``descent`` evaluations beyond those of the first descent, which draws from the prior.
 
     Differs from:
         DPnP and PnP-DM in the reverse SDE's solver, which is any of this package.

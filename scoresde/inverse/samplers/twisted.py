@@ -35,9 +35,10 @@ class TwistedSMC(InverseSolver):
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}.
 
     Facts:
-        1 evaluation and 1 product per step, and one evaluation at the end. With more particles the law of each tends to
-        that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps the
-        chain's law tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width vanishes with
+        1 evaluation and 1 product per step, and one evaluation at the end. With more particles the distribution of each
+        tends to that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps
+        the chain's distribution tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width
+        vanishes with
         the noise that is left): that is the posterior. Particles share their batch: it couples the batch.
 
     Differs from:

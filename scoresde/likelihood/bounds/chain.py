@@ -7,7 +7,8 @@ For levels 0 … n - 1, from the cleanest on, and the data x,
     \sum_{i=1}^{n-1}\underbrace{E\,KL(q(x_{i-1}|x_i,x)\,\|\,p(x_{i-1}|x_i))}_{L_i} +
     \underbrace{E[-\ln p(x|x_0)]}_{L_0}.
 
-With :math:`\tilde\sigma` the deviation of q and s that of p, both normal laws, and :math:`r = \tilde\sigma^2/s^2`,
+With :math:`\tilde\sigma` the deviation of q and s that of p, both normal distributions, and :math:`r =
+\tilde\sigma^2/s^2`,
 
 .. math:: KL = \tfrac12\sum_d\big[(e^{\gamma_i-\gamma_{i-1}}-1)\,r\,(\varepsilon-\hat\varepsilon)_d^2 +
           r - 1 - \ln r\big],
@@ -88,7 +89,7 @@ def chain_bound(
             mean squares of the divergences, ``bound.steps.value[:, 1:].square().mean(0).sqrt()`` of other data.
         draws: of noise for each of all steps (default 1), or of steps and noise (2 or more, default 32); and as many
             for :math:`L_0`. With one draw the standard errors are NaN.
-        prior: the law of the noisiest level; default that of ``chain.sde()``.
+        prior: the distribution of the noisiest level; default that of ``chain.sde()``.
         context: as for `scoresde.solve`.
         seed: of the draws; None is torch's global generator.
         noise: a source of the normal draws, as for `scoresde.solve`: those of :math:`L_0` first, then from level 1 up.

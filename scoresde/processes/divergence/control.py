@@ -1,6 +1,6 @@
 r"""A known field beside the network's.
 
-With the exact field of a law of data, whose Jacobian K and its trace are closed formulas,
+With the exact field of a distribution of data, whose Jacobian K and its trace are closed formulas,
 
 .. math:: \mathrm{tr}\,J = \mathrm{tr}(J - cK) + c\,\mathrm{tr}\,K,
 

@@ -22,8 +22,8 @@ class ParticleInfo(NamedTuple):
 
     Fields: ``t``; ``ess``, the effective sample size of each set ``(sets,)``, :math:`(\\sum w)^2/\\sum w^2`;
     ``resampled``, whether the set was drawn anew ``(sets,)``; ``log_mean``, the logarithm of the mean weight
-    ``(sets,)``: the exponential of its sum over the levels is an unbiased estimate of the integral of the twisted law,
-    which is p(y) up to the twist's constant factor.
+    ``(sets,)``: the exponential of its sum over the levels is an unbiased estimate of the integral of the twisted
+    distribution, which is p(y) up to the twist's constant factor.
 
     Example:
         >>> ParticleInfo(0.5, torch.ones(1), torch.tensor([False]), torch.zeros(1)).t
@@ -74,7 +74,7 @@ class ParticleLog:
 
     @property
     def log_evidence(self) -> Tensor:
-        """The logarithm of the estimate of the twisted law's integral, ``(sets,)`` float64."""
+        """The logarithm of the estimate of the twisted distribution's integral, ``(sets,)`` float64."""
         return torch.stack([info.log_mean for info in self.infos]).sum(0)
 
 
@@ -101,8 +101,8 @@ class Particles:
 
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)},\qquad w_T = \psi_T(x_T),
 
-    whose product is :math:`\psi_0(x_0)` times the ratio of the chains: the weighted particles have the law of the
-    chain's end times :math:`\psi_0`, whatever the other :math:`\psi` and the guidance were.
+    whose product is :math:`\psi_0(x_0)` times the ratio of the chains: the weighted particles have the distribution of
+    the chain's end times :math:`\psi_0`, whatever the other :math:`\psi` and the guidance were.
 
     Args:
         count: of a set; None: the batch is one set.
