@@ -66,9 +66,8 @@ class IndexLaw(Times):
             for t, level in ends
         ):
             raise InvalidArgumentError(
-                f"{self!r} is a distribution of the levels of its chain, and the process has other levels at these times: "
-                f"{sde!r}. "
-                "Take chain.sde(), or a distribution of times such as times=losses.LowDiscrepancy()."
+                f"{self!r} is a distribution of the levels of its chain, and the process has other levels at these "
+                f"times: {sde!r}. Take chain.sde(), or a distribution of times such as times=losses.LowDiscrepancy()."
             )
         self._checked = sde
 
