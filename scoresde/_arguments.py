@@ -31,7 +31,7 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
         if not score_fn.traits.noise_limit:
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data, and rho, "
-                f"log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction told t or "
+                f"log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction and the time input t or "
                 f"sigma, or t_max below {noisy:g}."
             )
         if not solver.noise_limit:

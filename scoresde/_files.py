@@ -4,7 +4,7 @@
 same folder, brings it to the disk, and renames it. Whatever happens in between, the old file or none is what is left.
 
 `extend` is for a journal, which grows by whole records: what a kill left of the last one is cut off by the next.
-`locked` holds a file, and `owned` a folder, against other processes. `readable` tells of input that cannot be read.
+`locked` holds a file, and `owned` a folder, against other processes. `readable` reports input that cannot be read.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def extend(path: str | os.PathLike[str], size: int, content: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a file, made if it is not there, against other processes that ask for it here, where the system can; a lock
+    """Hold a file, made if it is not there, against other processes that use this function, where the system can; a lock
     ends with its process.
 
     Raises:
@@ -196,7 +196,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder, made if it is not there, against other runs that ask for it here, where the system can. While it
+    """Hold a folder, made if it is not there, against other runs that use this function, where the system can. While it
     is held, its file ``.lock`` says by whom; a killed process leaves the file, but not the lock. A folder that was made
     for it and is empty at the end is removed.
 

@@ -153,7 +153,7 @@ def _numpy(path: Path) -> Iterator[Arrays]:
 
 
 def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
-    """The shape of an array of NumPy's format, of numbers that are all there as far as the size of the file tells."""
+    """The shape of an array in NumPy's format; the size of the file must allow for all of its values."""
     from numpy.lib import format
 
     header = format.read_array_header_1_0 if format.read_magic(file) == (1, 0) else format.read_array_header_2_0

@@ -1,4 +1,4 @@
-"""What a callable of the user's takes, asked before it is called."""
+"""Which arguments a user's callable takes, found out before it is called."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
 MOST_GREY = 1 << 24  # grey levels
 MOST_DRAWS = 1_000_000  # draws, probes, pilots, points: whatever is made of one call
 MOST_STOCHASTICITY = 1e6
-MOST_NUMBERS = 1 << 50  # of a tensor that is asked for by its shape
+MOST_NUMBERS = 1 << 50  # of a tensor that is requested by its shape
 
 
 def expand(value: Scalar, like: Tensor) -> Scalar:
@@ -525,7 +525,7 @@ def check_score_fn(score_fn: Any) -> None:
 
 
 def check_device(device: Any, default: torch.device | None = None) -> torch.device:
-    """Return the device asked for, if it is one and holds data."""
+    """Return the requested device, if it is one and holds data."""
     try:
         fallback = torch.get_default_device() if default is None else default
         where = fallback if device is None else torch.device(device)
@@ -552,7 +552,7 @@ def expm1(z: Scalar) -> Scalar:
 
 def sigmoid(z: Tensor) -> Tensor:
     """1/(1 + exp(-z)), the same for a value wherever it stands. The last digit of `torch.sigmoid`, `logaddexp`,
-    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on its batch mates.
+    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on the rest of its batch.
 
     Example:
         >>> sigmoid(torch.zeros(1))

@@ -41,7 +41,7 @@ class ScoreReport:
         convention: ``"score"`` if it does, the name of the convention that it seems to follow instead, or
             ``"unknown"``.
         message: the same in a sentence, with what to do.
-        t: the times looked at.
+        t: the times of the noise levels.
         error: the normalised denoising error :math:`E\|\sigma s(x_t, t) + \varepsilon\|^2 / D` at each.
         baseline: that of a Gaussian denoiser with the data's mean and variance.
         alternatives: for each other reading, its error relative to the baseline (geometric mean over the levels).

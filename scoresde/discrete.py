@@ -6,7 +6,7 @@ solver serves its networks. The conventions, for all chains:
 - **Order.** The arrays of a chain run from the cleanest level to the noisiest, as time does.
 - **Time.** Level i, i = 0 … N - 1, is at the time i. At these times :math:`\alpha` and :math:`\sigma` of `Chain.sde`
   are the chain's own; between them :math:`\ln(\alpha^2/\sigma^2)` is a monotone cubic of time.
-- **Label.** What a network is told is an integer: its level's place in the list that the network was trained with. Off
+- **Label.** What a network receives is an integer: its level's place in the list that the network was trained with. Off
   the chain it is that of the level nearest in log-SNR (`Chain.label`).
 - **The last step**, from the cleanest level to the data, gives :math:`E[x_0|x]` in these samplers:
   ``solve(..., denoise=True)``. A grid of n levels so takes n evaluations: n - 1 steps and one to denoise.
@@ -89,7 +89,7 @@ class Chain(abc.ABC):
 
     Attributes:
         times: float64 ``(n,)``, rising: where the levels are on the process's clock.
-        labels: int64 ``(n,)``: what a network is told at them.
+        labels: int64 ``(n,)``: what a network receives at them.
         log_snrs: float64 ``(n,)``, falling: :math:`\ln(\alpha^2/\sigma^2)` of the levels.
 
     Example:
@@ -248,7 +248,7 @@ class Chain(abc.ABC):
         return chain if config["places"] is None else chain.respace(config["places"])
 
     def _places(self, n: Any, spacing: str) -> Tensor:
-        """The places of the levels that are asked for, rising."""
+        """The places of the requested levels, rising."""
         check_choice("spacing", spacing, SPACINGS)
         size = len(self)
         if (

@@ -107,7 +107,7 @@ class SolveFailedError(ScoreSDEError, RuntimeError):
 
 
 class StepSizeUnderflowError(SolveFailedError):
-    """The step that the tolerance asks for is too small for the clock.
+    """The step that the tolerance requires is too small for the clock.
 
     Example:
         >>> issubclass(StepSizeUnderflowError, SolveFailedError)
@@ -179,7 +179,7 @@ class OutOfMemoryError(ScoreSDEError, MemoryError):
 
 
 class ScoreSDEWarning(UserWarning):
-    """Something looks wrong, though it may be meant; every warning of this package is one.
+    """Something may be wrong, though it may be intended; every warning of this package is one.
 
     Example:
         >>> issubclass(ScoreSDEWarning, UserWarning)

@@ -1,6 +1,6 @@
 """The loop. Every solve, in either direction, with fixed or adaptive steps, runs through `integrate`.
 
-It asks the controller where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
+The controller says where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
 calls back, and drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
 """
 
@@ -26,7 +26,7 @@ from .sdes import Node
 from .sdes.records import either, some
 from .solvers.base import Solver, StepFailed, StepResult
 
-_DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
+_DEVICE_CHECK_EVERY = 16  # steps between checks of a device's state; each check synchronises
 
 
 class Status(enum.IntEnum):
@@ -247,7 +247,7 @@ def integrate(
 
     Raises:
         NonFiniteError: a state or a score is not finite.
-        StepSizeUnderflowError: the tolerance asks for steps that the clock cannot resolve.
+        StepSizeUnderflowError: the tolerance requires steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
     loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw)
@@ -333,7 +333,7 @@ class _Loop:
         return True
 
     def used(self) -> int:
-        """Evaluations since this was last asked for."""
+        """Evaluations since the last call."""
         before, self.calls = self.calls, self.process.network.calls
         return self.calls - before
 

@@ -178,7 +178,7 @@ class Reconstruction:
 def reconstruct(
     sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Reconstruction:
-    """Encode and decode again; the round trip's error tells the solver's, whatever the network.
+    """Encode and decode again; the round trip's error is that of the solver, whatever the network.
 
     Args:
         sde, score_fn, x, method: as for `encode`.

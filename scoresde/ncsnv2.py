@@ -4,7 +4,7 @@ Five recommendations, in the paper's order, and where they are here:
 
 1. The noisiest level is the largest distance between two data: `largest_distance`.
 2. The levels are a geometric list, near enough that each covers the next one's shell: `overlap`, `ratio`.
-3. The network is told no level, its output is divided by it, :math:`s(x, \sigma) = f(x)/\sigma`. This is a noise
+3. The network receives no level, its output is divided by it, :math:`s(x, \sigma) = f(x)/\sigma`. This is a noise
    prediction :math:`\hat\varepsilon = -f(x)`: train with ``prediction="noise"`` a network with ``time="constant"``.
 4. The step of annealed Langevin dynamics keeps the spread of the samples near :math:`\sigma`: `spread`, `best_step`.
 5. The weights are averaged, with a decay of 0.999: `scoresde.training.Recipe`.
@@ -37,11 +37,11 @@ def largest_distance(
     r"""The largest Euclidean distance between two data, :math:`\max_{ij}\lVert x^{(i)}-x^{(j)}\rVert`: technique 1.
 
     It is exact to float64's rounding. The data are sorted by their distance from the mean, and pairs that the triangle
-    inequality excludes are not looked at; the work is :math:`n^2/2` products of vectors at most.
+    inequality excludes are not compared; the work is :math:`n^2/2` products of vectors at most.
 
     Args:
         data: ``(n, *event)``, two or more.
-        sample: look at that many data only, drawn without replacement; the result is then a lower bound.
+        sample: use that many data only, drawn without replacement; the result is then a lower bound.
         chunk: data a block; a block of distances has ``chunk`` squared numbers.
         generator: for ``sample``; None is torch's global one.
 

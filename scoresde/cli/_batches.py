@@ -9,7 +9,7 @@ from typing import TypeVar
 from ..errors import out_of_memory, too_little_memory
 
 T = TypeVar("T")
-Show = Callable[[float], None]  # told the share of a batch that is done
+Show = Callable[[float], None]  # called with the share of a batch that is done
 
 
 def batches(

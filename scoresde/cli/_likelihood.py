@@ -75,7 +75,7 @@ def likelihood(
         typer.Option(help="Trace of the Jacobian: hutchinson, exact (one product per dimension), hutch++, xtrace."),
     ] = "hutchinson",
     probes: Annotated[
-        int, typer.Option(min=1, help="Products with the Jacobian per evaluation; two or more tell an error.")
+        int, typer.Option(min=1, help="Products with the Jacobian per evaluation; two or more give an error estimate.")
     ] = 1,
     probe: Annotated[
         str, typer.Option(help="Distribution of the probes: rademacher, gaussian, orthogonal.")

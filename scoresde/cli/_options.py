@@ -69,7 +69,7 @@ def label_of(network: Any, label: int | None) -> dict[str, int]:
 
 
 def process_of(network: Any, asked: AffineSDE | None) -> AffineSDE:
-    """The process to solve for a model: the one that is asked for, as far as the model knows it; else its own, or vp.
+    """The process to solve for a model: the requested one, as far as the model covers it; else its own, or vp.
 
     Example:
         >>> type(process_of(scoresde.load("digits"), None)).__name__

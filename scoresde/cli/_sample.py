@@ -64,7 +64,7 @@ def sample(
         str | None,
         typer.Option(
             help="Solver; see `scoresde methods`, or auto. Default: the model's own sampler, if it has one and nothing "
-            f"else is told of process and solver; else pc; of a measurement {SAMPLER}."
+            f"else is given of process and solver; else pc; for a measurement {SAMPLER}."
         ),
     ] = None,
     steps: Steps = None,
@@ -156,7 +156,7 @@ def sample(
         for name, value in (("method", method), ("option", option)):
             if value is not None:
                 raise InvalidArgumentError(
-                    f"`{name}`: {problem.method!r} steps by itself; leave --{name} out. Its own options are told as "
+                    f"`{name}`: {problem.method!r} steps by itself; leave --{name} out. Its own options are given as "
                     f"--inverse {problem.method}:key=value."
                 )
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))

@@ -104,7 +104,7 @@ class Table:
             settings, told = record["settings"], record["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} tells what made it; write to another "
+                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} says what made it; write to another "
                 f"file, or give --overwrite."
             ) from None
         self._compare(settings)

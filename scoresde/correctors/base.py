@@ -36,7 +36,7 @@ class Corrector(abc.ABC):
         return self.moves
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """Called once before the first step, with the nodes where it will be asked: refuse what cannot work there."""
+        """Called once before the first step, with the nodes where it will be called: refuse what cannot work there."""
         return None
 
     @abc.abstractmethod

@@ -78,7 +78,7 @@ class LangevinCorrector(Corrector):
 
     @property
     def batch_coupled(self) -> bool:
-        """Whether samples depend on their batch mates."""
+        """Whether samples depend on the others of their batch."""
         return self.rule == "batch"
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:

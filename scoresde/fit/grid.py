@@ -62,9 +62,9 @@ _LEAST_GAP = 1e-3  # of the mean gap
 _RATE = 0.15  # Adam's first step in theta
 _SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
 _STEP = 0.02  # of a finite difference in theta
-_PATIENCE = 8  # looks at the held-out half without progress
+_PATIENCE = 8  # evaluations of the held-out half without progress
 _LOOK_EVERY = 3  # iterations
-_STARTING = 4.0  # a first step so much smaller than the next one is none that the error asked for
+_STARTING = 4.0  # a first step so much smaller than the next one was not chosen by the error
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -111,7 +111,7 @@ class FittedGrid(Grid):
         method: the method that it was fitted for, as text, which ``method="auto"`` takes; others run on it too, for
             what it is worth to them.
         process: the process, as text.
-        log_snr: of the process at the times; what tells it from others.
+        log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
         cost: what the fit took.
 

@@ -56,7 +56,7 @@ def fit_start(
 ) -> GaussianStart:
     """Find the noise level down to which a Gaussian's flow replaces the network's, and measure what that saves.
 
-    A pilot batch follows the Gaussian's flow from ``t_max`` downwards, and the network is asked on the way how far it
+    A pilot batch follows the Gaussian's flow from ``t_max`` downwards, and the network is evaluated on the way to see how far it
     disagrees. The start is the last level where the bound on the error, RMS over the pilot, is within the tolerance.
     Then the pilot is solved with and without it.
 
@@ -70,7 +70,7 @@ def fit_start(
         pilot: the number of samples.
         x: the pilot's states at ``t_max``, instead of draws from the prior.
         seed: of the pilot.
-        levels: how many noise levels, even in the angle, the network is asked at, at most; it is asked at few, since
+        levels: how many noise levels, even in the angle, the network is evaluated at, at most; few are needed, since
             it ends at the first where the bound is passed.
         context: ``{name: (pilot, …) tensor}``.
         dtype, device: of the pilot.

@@ -2,7 +2,7 @@ r"""Guidance: score functions made from score functions, for any solver.
 
 By Bayes' rule :math:`\nabla\log p(x_t|y) = \nabla\log p(x_t) + \nabla\log p(y|x_t)`, so a conditional distribution
 needs nothing but another score. Every function here takes score functions and returns one: they compose, no solver
-knows of them, and solvers that ask for estimates get estimates, with :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
+knows of them, and solvers that use estimates receive estimates, with :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
 
 ======================== ===========================================================================
 `classifier_guidance`    :math:`s + w\,\nabla\log p(y|x_t)`; `NoisyClassifier` is one for all processes

@@ -78,7 +78,7 @@ def mixture(
     .. math:: \sum_i r_i s_i,\qquad r_i = \frac{w_i\,p_{i,t}(x)}{\sum_j w_j\,p_{j,t}(x)}.
 
     The diffused distribution of a mixture is the mixture of the diffused distributions, so this is exact for every
-    solver. But it needs the ratios of the densities at every time: scores alone do not tell how much of each
+    solver. But it needs the ratios of the densities at every time: scores alone do not determine how much of each
     distribution there is at x. Targets and energies have them; of a network each would be a `scoresde.log_likelihood`,
     a whole solve for every step.
 

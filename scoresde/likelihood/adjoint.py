@@ -29,7 +29,7 @@ from ..sdes import Node
 from ..solvers import Solver
 from ..solvers.backends.base import Slope
 
-_LOOKED = (0.0, 0.5, 1.0)  # of the way, where parameters are looked for
+_LOOKED = (0.0, 0.5, 1.0)  # of the way, where parameters are searched for
 
 
 @dataclass(frozen=True)

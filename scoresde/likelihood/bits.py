@@ -139,10 +139,10 @@ def grey_levels(v: Any, levels: int) -> Tensor:
 
 
 def float_dtype(dtype: Any) -> torch.dtype:
-    """Of what is dequantised: torch's default, or one that tells the noise in a cell."""
+    """Of what is dequantised: torch's default, or one that resolves the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {shown(out)}.")
+        raise InvalidTypeError(f"`dtype` must be float32 or float64, which resolve the noise in a cell, got {shown(out)}.")
     return out
 
 

@@ -1,6 +1,6 @@
 r"""From the density at the data end of the process to that of the data.
 
-The flow tells the density of :math:`z = \alpha x + \sigma\varepsilon` at :math:`t_{min}`, not that of x. A last step,
+The flow gives the density of :math:`z = \alpha x + \sigma\varepsilon` at :math:`t_{min}`, not that of x. A last step,
 from z to x by a decoder :math:`p(x|z)`, makes it one of x, bounded by Jensen's inequality:
 
 .. math:: \ln p_0(x) \ge E_{q(z|x)}\big[\ln p_{t_{min}}(z) + \ln p(x|z) - \ln q(z|x)\big],\qquad

@@ -4,7 +4,7 @@ A value v stands for a cell of x. For any density :math:`q(x|v)` on it,
 
 .. math:: \ln P(v) = \ln\int_{cell} p(x)\,dx \ge E_{q(x|v)}\big[\ln p(x) - \ln q(x|v)\big],
 
-with equality where :math:`q(x|v) \propto p(x)`. A dequantiser draws from q and tells :math:`\ln q`, the width of the
+with equality where :math:`q(x|v) \propto p(x)`. A dequantiser draws from q and gives :math:`\ln q`, the width of the
 cell included.
 """
 
@@ -25,7 +25,7 @@ from .bits import cell, float_dtype, grey_levels, uniform
 
 @runtime_checkable
 class Dequantizer(Protocol):
-    """What `discrete_log_likelihood` asks for.
+    """What `discrete_log_likelihood` requires of a dequantiser.
 
     Attributes:
         levels: L; values are 0 … L - 1.

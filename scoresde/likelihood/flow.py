@@ -59,7 +59,7 @@ class Likelihood:
             estimate, which has no spread. It is that of independent estimates, less for orthogonal probes, and for
             ``"xtrace"`` the jackknife's, which errs on the safe side.
         paths: the estimates whose mean ``log_prob`` is, ``(batch, paths)``.
-        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless asked for;
+        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless requested;
             the error of this one is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
         prior_log_prob: of the latents, nats.
@@ -96,7 +96,7 @@ class Likelihood:
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Bounds of ``log_prob`` that hold with about this probability, by Student's t; NaN where ``std_error`` is.
 
-        They tell the error of the trace estimate, not that of the solver, and take paths for normally distributed: in
+        They give the error of the trace estimate, not that of the solver, and take paths for normally distributed: in
         few dimensions they are not (Rademacher probes have :math:`2^{D-1}` different values), and the exact trace, of D
         products, is the better choice there.
         """
@@ -159,20 +159,20 @@ def log_likelihood(
             depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
         rtol, atol: tolerances, of x and of D times as much in the log-density.
-        t_start: the data end, ``sde.t_min`` by default, where the density is told.
+        t_start: the data end, ``sde.t_min`` by default, where the density is evaluated.
         t_end: the noise end, ``sde.t_max`` by default.
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
-        solver_error: solve again with ten times the tolerance, and tell the distance.
+        solver_error: solve again with ten times the tolerance, and report the distance.
         context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
             drawn once, for each sample its own.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters; with
             ``"checkpoint"`` only the states, the network being evaluated again on the way back, so that memory does not
             grow with the network's depth times the steps; with ``"adjoint"`` nothing but the ends, the gradient being
             that of the flow, up to the tolerance, by the adjoint equation.
-        check: look at the data and the score function first, at the cost of fifteen evaluations of up to eight samples
+        check: examine the data and the score function first, at the cost of fifteen evaluations of up to eight samples
             or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): gradients that are
-            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few
+            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data on few
             levels, for which there is no density, and of a score function that does not denoise the data, as untrained
             ones do not.
         **solver_options: fields of the method's class.
@@ -377,11 +377,11 @@ def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node,
     ):
         if found.moved > _RANDOM:
             raise ScoreFnError(
-                "The score function is not deterministic: asked twice, it answers differently (dropout? net.eval())."
+                "The score function is not deterministic: two calls give different results (dropout? net.eval())."
             )
         if found.coupled > _COUPLED:
             raise ScoreFnError(
-                "The score of a sample depends on its batch mates (batch norm? call net.eval()), and has no divergence "
+                "The score of a sample depends on the rest of its batch (batch norm? net.eval()), and has no divergence "
                 "of its own."
             )
         mismatch = found.mismatch

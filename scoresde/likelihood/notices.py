@@ -1,4 +1,4 @@
-"""What looks wrong before a likelihood is computed, told as warnings."""
+"""Warnings about data and score functions, before a likelihood is computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from .._tensors import expand, row_finite, warn_caller
 from ..processes.density import LogDensityFlow, sample_of
 
-_ROWS = 64  # looked at for a lattice
+_ROWS = 64  # searched for a lattice
 _DIMENSIONS = 16  # grids that densities are drawn on have fewer
 _POINTS = 2**16  # of a lattice, at most; random numbers do not stand on so few
 _NOISE_END = 0.5  # of the denoising error there; a score that fits the data has hundredths

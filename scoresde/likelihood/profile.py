@@ -76,7 +76,7 @@ def density_profile(
     Args:
         sde: an affine process with a finite log-SNR at both ends.
         score_fn, divergence, probes, probe, method, rtol, atol, context, seed, seeds: as for
-            `scoresde.log_likelihood`; of several probes the mean is told.
+            `scoresde.log_likelihood`; of several probes it is the mean.
         x: data, ``(batch, *event)``, float32 or float64.
         points: n, levels with both ends. The solver steps onto each.
         **solver_options: fields of the method's class.

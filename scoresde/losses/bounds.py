@@ -108,7 +108,7 @@ def _diffusion(
     minimise_variance: bool,
     context: Mapping[str, Any],
 ) -> tuple[Tensor, Node]:
-    """`diffusion_at`, and where the network was asked."""
+    """`diffusion_at`, and where the network was evaluated."""
     sde = model.sde
     schedule = _Schedule(sde, minimise_variance)
     span = sde.t_max - sde.t_min
@@ -150,7 +150,7 @@ def vdm(
 
     in continuous time or in T steps from s to t. It is the same in expectation for every :math:`\gamma` with the same
     ends; a learned one (``VDMSDE(gamma=module)``) is trained through its ends by the bound, and in between by the
-    variance if that is asked for.
+    variance if that is requested.
 
     Args:
         model: a `ScoreModel` on a process with a finite log-SNR at both ends and a normal prior.
@@ -250,7 +250,7 @@ def reconstruction(
 
 
 class _Schedule:
-    r"""The nodes of a process; with the gradient of :math:`\gamma` between its ends that of a variance, if asked for.
+    r"""The nodes of a process; with the gradient of :math:`\gamma` between its ends that of a variance, if requested.
 
     :math:`\gamma = \gamma_0 + (\gamma_1-\gamma_0)\,n(t)` splits any :math:`\gamma` into its ends and what is between,
     n, whose value does not depend on the ends. The gradient of n is multiplied by 2L when it is known.

@@ -215,7 +215,7 @@ def ddpm_vlb(
         x0, generator, context: see `denoising`.
 
     Raises:
-        InvalidArgumentError: the model has no chain of betas, or no learned variance where that is asked for; and as
+        InvalidArgumentError: the model has no chain of betas, or no learned variance where that is requested; and as
             `denoising`.
         InvalidTypeError, ScoreFnError, NonFiniteError: as `denoising`.
 

@@ -1,6 +1,6 @@
 r"""The core of all denoising losses: a noise level, a noised sample, one call of the model, one error.
 
-Every denoising objective looks at a linear combination of :math:`e = \hat\varepsilon-\varepsilon` and
+Every denoising objective measures a linear combination of :math:`e = \hat\varepsilon-\varepsilon` and
 :math:`d = \hat x-x_0`, whatever the network predicts. Since :math:`\alpha d + \sigma e = 0` both are the same number;
 the one that is well known is e where the signal is stronger, and d where the noise is:
 
@@ -328,7 +328,7 @@ def scaled(value: Tensor, weight: Tensor) -> Tensor:
 def finish(
     value: Tensor, draw: Any, node: Node, x0: Tensor, times: Times | None = None, importance: bool = True
 ) -> Tensor:
-    """A finished loss: checked, told to the distribution of times, and with the importance weights."""
+    """A finished loss: checked, reported to the distribution of times, and with the importance weights."""
     check_flag("importance", importance)
     check_finite(value, node, x0)
     if times is not None and torch.is_grad_enabled():

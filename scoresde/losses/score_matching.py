@@ -171,7 +171,7 @@ def implicit_score_matching(
         probes: products of ``"hutchinson"``.
         probe: ``"rademacher"`` or ``"gaussian"``.
         t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these
-            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not asked.
+            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not used.
         model, x0, generator, weight, times, importance, context: see `denoising`.
 
     Raises:
@@ -250,7 +250,7 @@ def sliced_score_matching(
         probe: ``"rademacher"`` or ``"gaussian"``.
         variance_reduction: take :math:`\|s\|^2`, which is the mean of the other over v.
         t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these
-            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not asked.
+            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not used.
         model, x0, generator, weight, times, importance, context: see `denoising`.
 
     Raises:

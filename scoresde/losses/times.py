@@ -1,4 +1,4 @@
-r"""Distributions of the noise levels that a loss looks at.
+r"""Distributions of the noise levels that a loss uses.
 
 A distribution maps uniform numbers u in [0, 1) to times, and knows its density q, so that a mean over one distribution
 is a mean over
@@ -11,7 +11,7 @@ A loss multiplies by w where its objective is a mean over uniform times and the 
 `scoresde.losses.vdm`), and leaves it out where the distribution is a part of the objective (`scoresde.losses.edm`,
 `scoresde.losses.flow_matching`). Distributions of the levels of a chain are in `scoresde.losses.indices`.
 
-All distributions live on the [t_min, t_max] of the process they are asked for; those with tails are cut off there.
+All distributions live on the [t_min, t_max] of the process they are used with; those with tails are cut off there.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Times(abc.ABC):
             return self.at(sde, self.uniforms(n, generator, device))
 
     def observe(self, draw: Draw, losses: Tensor) -> None:  # noqa: B027
-        """Be told the losses ``(batch,)`` of a draw before importance weights. Most distributions do not care."""
+        """Receive the losses ``(batch,)`` of a draw before importance weights. Most distributions ignore them."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the distribution remembers of losses, for a checkpoint. Most distributions remember nothing."""
@@ -306,7 +306,7 @@ class NoiseLevels(_Levels):
     .. math:: \ln \rho \sim (1 - w)\, N(\mu, s^2) + w\, U[\ln \rho_{min}, \ln \rho_{max}]
 
     EDM's distribution is ``uniform=0``; its tails are thin: one draw in 2000 is above ρ = 16, although VE starts at 50.
-    The uniform share trains the whole range that some process will ask for. Called with uniform numbers it gives levels
+    The uniform share trains the whole range that some process will need. Called with uniform numbers it gives levels
     without a process; as a distribution of times both parts are cut off at the ends of the process.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a network is told besides its input: the time and the class; and finer features of the input."""
+"""What a network receives besides its input: the time and the class; and finer features of the input."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class NoiseEmbedding(nn.Module):
     ``"sinusoidal"``   64, geometric from 1 to 1e-4: for the labels 0 … 1000 of DDPM
     ``"gaussian"``     64, drawn from :math:`N(0, (2\pi\cdot 16)^2)` and kept: Score-SDE's, rough in time
     ``"log_gaussian"`` the same of :math:`\ln c`: for c a noise level :math:`\sigma`
-    ``"constant"``     0: the network is not told the time, as NCSNv2's
+    ``"constant"``     0: the network does not receive the time, as NCSNv2's
     ================== ==================================================================================
 
     Args:
@@ -94,7 +94,7 @@ class NoiseEmbedding(nn.Module):
 
 
 class Conditioned(nn.Module):
-    """What a network that is told a time and a class has in common; the networks here are its subclasses.
+    """What networks that receive a time and a class have in common; the networks here are its subclasses.
 
     Args:
         width: size of the embedding of both.

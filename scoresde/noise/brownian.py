@@ -1,4 +1,4 @@
-"""A Brownian path that can be asked for any interval."""
+"""A Brownian path with consistent increments over any intervals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class BrownianPath(Noise):
 
     The path is fixed by the seeds alone. Its values at the dyadic points of the interval come from a tree of Brownian
     bridges, each drawn from a counter of its own, so it does not matter in which order, how often, or with which grid
-    they are asked for: solves with more steps see the same path in finer detail, and a step that is rejected and tried
+    they are requested: solves with more steps see the same path in finer detail, and a step that is rejected and tried
     again sees the path that it saw. Between neighbouring dyadic points values are drawn by bridges from what is known
-    of the path there, and kept: they are consistent with everything asked for before.
+    of the path there, and kept: they are consistent with everything drawn before.
 
     In a solve, `increment` gives :math:`(W_t - W_s)/\sqrt{|t-s|}`, which methods take for their draws. Times may be
-    those of the samples, ``(batch,)``: each sample then asks its own path, and its answers depend on its own questions
+    those of the samples, ``(batch,)``: each sample then has its own path, and its increments depend on its own requests
     only.
 
     With ``areas`` the tree holds the integral of the path too, in bridges of both, so that `increment_and_mean` (what
@@ -36,7 +36,7 @@ class BrownianPath(Noise):
     With a clock v it is the path :math:`W(v(t))`, with increments of the variance :math:`|v_t-v_s|`, from the same
     draws.
 
-    Values between dyadic points are kept, so that memory grows with the number of different times asked for.
+    Values between dyadic points are kept, so that memory grows with the number of different times requested.
 
     Args:
         seeds: one seed per sample, or one for the batch.
@@ -90,9 +90,9 @@ class BrownianPath(Noise):
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
         self._extra = 0  # draws that belong to no interval
-        self._rows: list[BrownianPath] = []  # the paths of the samples, once they ask for times of their own
+        self._rows: list[BrownianPath] = []  # the paths of the samples, once they need times of their own
         self.clock = clock
-        self._variances: dict[float, float] = {}  # what the clock shows at places that were asked for
+        self._variances: dict[float, float] = {}  # what the clock shows at requested places
         self._kind: tuple[torch.Size, torch.dtype] | None = None  # of the states
 
     def __len__(self) -> int:

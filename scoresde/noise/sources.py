@@ -42,7 +42,7 @@ class Noise(abc.ABC):
     def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """The Brownian increment over an interval of time, divided by the root of its length: standard normal.
 
-        A step asks for intervals that do not overlap, in order, so independent draws will do; a source that keeps a
+        A step requests intervals that do not overlap, in order, so independent draws will do; a source that keeps a
         path, as `BrownianPath`, answers from it.
         """
         return self.normal(like)

@@ -168,7 +168,7 @@ def examine(
     Args:
         flow, x, node: the states and their levels of noise.
         backward, differentiable: how products are made.
-        levels: how many parts of the batch, of one size, are told of apart.
+        levels: how many parts of the batch, of one size, are reported separately.
         seed: of the directions, which no pattern of a network should be orthogonal to.
         step: of the differences, in units of sigma; by default by the states' precision.
     """

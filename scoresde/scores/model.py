@@ -74,7 +74,7 @@ PREDICTIONS: dict[str, Prediction] = {
 NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
 
-# What a network is told of the time: a function of a node with (batch,) tensors.
+# What a network receives as its time: a function of a node with (batch,) tensors.
 TIME_INPUTS: dict[str, Callable[[Node], Tensor]] = {
     "t": lambda n: n.t,
     "sigma": lambda n: n.sigma,
@@ -249,7 +249,7 @@ class ScoreModel(Score):
         r"""The same network as a score function of another process.
 
         Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same distribution in both, and
-        :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is asked at its own time of
+        :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is evaluated at its own time of
         that :math:`\lambda`, with the state scaled to its own process,
 
         .. math:: x_{own} = \frac{\alpha_{own}}{\alpha} x = \frac{\sigma_{own}}{\sigma} x .
@@ -382,7 +382,7 @@ _MOST_NODES = 4096
 
 
 def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node], Tensor]:
-    """What the network is told of the time, as a function of a node."""
+    """What the network receives as its time, as a function of a node."""
     if chain is not None and not isinstance(chain, Chain):
         raise InvalidTypeError(
             f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."

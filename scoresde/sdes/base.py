@@ -38,7 +38,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
 
-_CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
+_CHECKED_TIMES = 257  # times at which a constructor checks its schedule
 # The range of ln(alpha) and ln(sigma), in which squares of their ratios do not overflow in float64. Both may be 0 at
 # their end of the interval.
 SMALLEST, LARGEST = (math.log(v) for v in (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max))
@@ -279,7 +279,7 @@ class AffineSDE(SDE):
     def time(self, log_snr: Any) -> Tensor:
         """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable.
 
-        Processes without a closed form (`VDMSDE`, `GaussianSDE`) look for it on [t_min, t_max] only.
+        Processes without a closed form (`VDMSDE`, `GaussianSDE`) search for it on [t_min, t_max] only.
         """
         return _like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
 

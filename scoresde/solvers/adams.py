@@ -21,7 +21,7 @@ from .base import Estimates, Solver, StepControl, StepResult
 
 _CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
 _STILL = 1e-14  # a step of this length has none
-_CLOSE = 1e-6  # in units of the last step, a sliver, as at times to save at
+_CLOSE = 1e-6  # in units of the last step: a very short step, as at times to save at
 _FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
 _ELSEWHERE = 16.0  # no two angles are that far apart
 _TINY = 1e-300

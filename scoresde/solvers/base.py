@@ -135,12 +135,12 @@ class Solver(abc.ABC):
         kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
         stochastic: whether it draws noise.
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
-        own_steps: whether a step is a whole stretch, inside which a library makes its own steps: `solve` then tells it
+        own_steps: whether a step is a whole stretch, inside which a library makes its own steps: `solve` then passes it
             the tolerances or the number of steps, which are fields of it.
         evaluations: score evaluations per step; ``extra_evaluations``: those of the first steps beyond that.
         ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``,
             those in the distribution and along the path.
-        batch_coupled: whether samples depend on their batch mates.
+        batch_coupled: whether samples depend on the others of their batch.
         reference: where it comes from.
         affine: whether it needs a process with alpha and sigma.
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
@@ -153,7 +153,7 @@ class Solver(abc.ABC):
             move the state in between; such a method cannot be a predictor.
         lands: whether an adaptive method may make its last step without an evaluation: it does if it has a `land`.
         default_steps: the number of steps that `solve` takes if none is given.
-        stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
+        stages: the fractions of a step at which it evaluates, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         control: how the steps of an adaptive method follow its errors.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
@@ -262,11 +262,11 @@ class Solver(abc.ABC):
 
     @property
     def default_stochasticity(self) -> float:
-        """The eta of the process that the method steps unless told otherwise: 0 for the probability flow, else 1."""
+        """The eta of the process that the method steps unless given: 0 for the probability flow, else 1."""
         return 1.0 if self.stochastic else 0.0
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
+        """Called once before the first step on a fixed grid: look up the nodes that steps will need."""
         if self.stages:
             process.nodes.prepare_between(nodes, self.stages, self.coordinate)
 
@@ -288,7 +288,7 @@ class Solver(abc.ABC):
 
     def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """The step to the end of the solve by what is in the memory, without an evaluation, and its error estimate, of
-        methods that have one. Every step asks for it, whether it is the last or not; the step itself follows with the
+        methods that have one. Every step calls it, whether it is the last or not; the step itself follows with the
         same ``stop`` and noise."""
         raise NotImplementedError
 

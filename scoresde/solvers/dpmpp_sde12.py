@@ -102,7 +102,7 @@ class DPMppSDE12(Solver):
     control: ClassVar[StepControl] = StepControl(
         first_step=0.065,  # its tolerances are large, and steps grow from there
         growth=5.0,
-        longest=2.5,  # errors where the noise is large do not tell what a step passes over
+        longest=2.5,  # errors where the noise is large do not show what a step passes over
         safety=0.8,
     )
 
@@ -149,7 +149,7 @@ class DPMppSDE12(Solver):
         _, first, second = phi(2, part.z)
         known = state.passed > 0
         ratio = part.h / torch.where(known, state.passed, 1.0)
-        # after a sliver of a step, to a time to save at, the noise is no slope
+        # after a very short step, to a time to save at, the noise is no slope
         ratio = ratio.clamp_max(self.control.growth)
         power = 1 / (1 + min(self.eta, 1.0) ** 2)
         slope = expand(torch.where(known, ratio**power, 0.0), x) * (state.value - state.before)

@@ -97,7 +97,7 @@ class SASolver(Multistep):
 
     @property
     def memory(self) -> int:
-        """The nodes that predictor and corrector look back at."""
+        """The earlier nodes that predictor and corrector use."""
         return max(self.predictor_order, self.corrector_order - 1)
 
     def stochasticity(self, node: Node) -> float:

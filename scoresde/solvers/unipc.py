@@ -109,7 +109,7 @@ class UniP(Multistep):
 class UniPC(UniP):
     r"""UniPC-p: UniP-p, corrected with the estimate that the next step needs anyway.
 
-    The network looks at the predicted state, and the step is made again with this estimate as one more node
+    The network is evaluated at the predicted state, and the step is made again with this estimate as one more node
     (:math:`r = 1`). The estimate is not renewed at the corrected state (PEC) and serves the next step, so that the
     correction costs nothing.
 

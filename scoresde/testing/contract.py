@@ -161,7 +161,7 @@ CHECKS: dict[str, Callable[[Solver], None]] = {
 def check_solver(method: Solver | str) -> None:
     """Run the contract of a fixed-step method: every check of `CHECKS`.
 
-    Dtype and device are kept, the input is untouched, samples do not depend on batch mates, all event ranks work, so
+    Dtype and device are kept, the input is untouched, samples do not depend on their batch, all event ranks work, so
     does a grid of one step, the same seed gives the same result, the solver is a value that can be copied and hashed,
     it evaluates what it declares, works with a network that writes every output to the same memory, and reaches the
     ends that it declares.

@@ -1,4 +1,4 @@
-"""What can be looked at while a network is trained; see `scoresde.training.Every`."""
+"""Callbacks that examine a network while it is trained; see `scoresde.training.Every`."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def _levels(values: Tensor, levels: int | None) -> int | None:
             raise InvalidArgumentError("`levels` belongs to integers, the data are floating point.")
         return None
     if levels is None and values.dtype != torch.uint8:
-        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; tell the number of grey levels.")
+        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; give the number of grey levels.")
     levels = 256 if levels is None else check_integer("levels", levels, low=2, high=1 << 16)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= levels:
@@ -411,8 +411,8 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             (least, most), slack = self.source.extent, 1e-6 * (span[1] - span[0])
             if least < span[0] - slack or most > span[1] + slack:
                 raise InvalidArgumentError(
-                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; tell "
-                    "the range that they have by value_range=(low, high)."
+                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; pass "
+                    "their range as value_range=(low, high)."
                 )
         if self.flip and len(self.source.event_shape) != 3:
             raise InvalidArgumentError(f"`flip` is for images, the events are {self.source.event_shape}.")

@@ -18,7 +18,7 @@ HEADER = ("step", "name", "value")
 
 
 class Log:
-    """``log.csv``, one line per figure: step, name, value; and TensorBoard's events if asked.
+    """``log.csv``, one line per figure: step, name, value; and TensorBoard's events if requested.
 
     Args:
         folder: where the file is, or None for none.

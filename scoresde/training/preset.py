@@ -59,7 +59,7 @@ class Preset:
         sampler: how its networks are sampled, which is saved with them.
         paper: where it comes from.
         bound: ``bound(model, x, seed=…) -> scoresde.Bound``, its own; with ``levels``, ``data_range`` for grey levels.
-        labelled: whether networks are told the labels of the data.
+        labelled: whether networks receive the labels of the data.
         dequantise: whether grey levels get noise, see `Batches`.
         grey_loss: whether the loss has the arguments ``levels`` and ``data_range``, which come from the data.
 
@@ -182,7 +182,7 @@ class Preset:
         return bits_per_dim(-density.total, density.event_shape, levels=levels, data_range=self.data_range)
 
     def source(self, source: Source) -> Source:
-        """The data as its networks see them: without labels, if it is not told them."""
+        """The data as its networks see them: without labels, if it does not receive them."""
         check_source(source)
         return source if self.labelled else Unlabelled(source)
 

@@ -21,7 +21,7 @@ __all__ = ["Piece", "Stateless", "Stream", "described"]
 
 
 class Piece(NamedTuple):
-    """A micro-batch: data, what the network is told of them, the source of the loss's noise, and a seed for dropout,
+    """A micro-batch: data, what else the network receives, the source of the loss's noise, and a seed for dropout,
     which knows torch's global generator only (None goes on with it)."""
 
     x0: Tensor
@@ -93,7 +93,7 @@ def _apart(worker: int) -> None:
 
 
 def described(value: Any) -> Any:
-    """A loss, or what it is made of, as JSON values that tell it from others.
+    """A loss, or what it is made of, as JSON values that identify it.
 
     Example:
         >>> described(partial(scoresde.losses.edm, sigma_data=0.7))

@@ -53,7 +53,7 @@ class Trainer:
         stream: the data, such as `Stateless`.
         recipe: the numbers.
         folder: where checkpoints and the log go; None leaves nothing.
-        settings: what else tells this run from others, JSON values.
+        settings: what else identifies this run, JSON values.
         callbacks: see `Every`; they run on rank 0.
         checkpoint_every, log_every: steps between checkpoints, and between lines of the log.
         keep: how many checkpoints are kept.

@@ -226,7 +226,7 @@ class Pretrained:
         """The score function of the network for an affine process.
 
         Args:
-            sde: any affine process; the network is asked through the process's signal-to-noise ratio, see
+            sde: any affine process; the network is evaluated through the process's signal-to-noise ratio, see
                 `ScoreModel.on`, and must know all of its interval; `process` trims one. The network's own by default.
             context: the class label, if the network has one (``label=`` for the digits): an integer 0 … count − 1 for
                 all samples; None, the default, for the null class; or integers ``(batch,)``, one per sample, where the

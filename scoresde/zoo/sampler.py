@@ -95,7 +95,7 @@ class Sampler:
         """The arguments of `scoresde.solve`.
 
         Raises:
-            InvalidArgumentError: ``levels`` are asked for, and there is no chain that has as many.
+            InvalidArgumentError: ``levels`` are given, and there is no chain with as many.
         """
         given: dict[str, Any] = {"method": self.method, "denoise": self.denoise, **self.options}
         check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")

@@ -375,7 +375,7 @@ def test_random_and_coupled_networks_are_refused() -> None:
         lambda x: 0.3 * x.mean(0, keepdim=True),
         *(lambda x, k=k: 0.01 * x.roll(k, 0) for k in range(1, 5)),
     ):
-        with pytest.raises(scoresde.ScoreFnError, match="batch mates"):
+        with pytest.raises(scoresde.ScoreFnError, match="the rest of its batch"):
             log_likelihood(sde, lambda x, t, coupled=coupled: -x - coupled(x), many)
     got = log_likelihood(sde, lambda x, t: drop.eval()(x), x, seed=0, check=False)
     assert bool(got.log_prob.isfinite().all())

@@ -32,7 +32,7 @@ class Replacement(InverseSolver):
 
     Facts:
         The evaluations of the predictor and the corrector per step; no product with a Jacobian. The rest of the state
-        is told of y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
+        learns of y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
         brings it closer. The noise of y is taken for signal.
 
     Differs from:

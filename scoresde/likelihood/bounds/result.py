@@ -1,4 +1,4 @@
-"""What a variational bound is told in: terms with their standard errors."""
+"""Results of the variational bounds: terms with their standard errors."""
 
 from __future__ import annotations
 

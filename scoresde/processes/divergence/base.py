@@ -17,7 +17,7 @@ from .probes import Probe
 Product = Callable[[Tensor], Tensor]  # v^T J of several v per sample, (batch, k, *event), shaped like v
 Normal = Callable[[Tensor], Tensor]  # a standard normal draw, like a tensor
 
-AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, unless told
+AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, by default
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Divergence(abc.ABC):
     Args:
         probes: ``(batch, m, *event)``.
         chunk: products made at once; None for as many as fit `AT_ONCE`.
-        share: the variance of the mean of the paths, in units of the expected variance among them; None where there is
-            none to tell.
+        share: the variance of the mean of the paths, in units of the expected variance among them; None where it is
+            unknown.
     """
 
     probes: Tensor

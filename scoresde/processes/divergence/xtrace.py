@@ -75,7 +75,7 @@ class XTrace(Divergence):
     The leave-one-out bases come from one QR decomposition, and their products from those with Q, so that there are 2r
     products. The :math:`\omega_i` are Gaussian, which makes :math:`\mu_i` uniform on its sphere, and the mean unbiased.
 
-    **Standard error.** The r terms share their vectors: they are positively correlated, and their spread tells too
+    **Standard error.** The r terms share their vectors: they are positively correlated, and their spread shows too
     little (down to 0.7 of the true deviation, and intervals of 95 % that hold 79 %). The paths are instead those of the
     jackknife,
 

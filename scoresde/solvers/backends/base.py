@@ -1,6 +1,6 @@
 r"""What the solvers of other libraries share.
 
-A library integrates :math:`dy/du = F(y, u)` on a `Coordinate`'s clock u. `Slope` is F as a library may ask for it, with
+A library integrates :math:`dy/du = F(y, u)` on a `Coordinate`'s clock u. `Slope` is F as a library may call it, with
 what the library leaves open put right: u is brought back into the step, evaluations are limited, and a score that is
 not finite is an error, so that no library steps on with it or turns in circles.
 """
@@ -118,7 +118,7 @@ class OwnSteps(ODEBackend):
     Args:
         max_steps: evaluations are limited to those of so many steps; ``max_steps`` of `scoresde.solve`.
         lenient: leave a sample whose score is not finite where it is and go on with the others, which is what
-            ``throw=False`` of `scoresde.solve` asks for; otherwise it is an error.
+            ``throw=False`` of `scoresde.solve` allows; otherwise it is an error.
     """
 
     max_steps: int = 10_000
@@ -146,13 +146,13 @@ class OwnSteps(ODEBackend):
 
 
 class Slope:
-    """dy/du as a library asks for it.
+    """dy/du as a library calls it.
 
     Args:
         solver: whose.
         process: what is stepped.
         x: the state at the start, for its shape, dtype and device.
-        start, stop: the ends; what is asked for beyond them is answered at them.
+        start, stop: the ends; beyond them it is evaluated at them.
         budget: evaluations of the whole solve at most; None leaves them, and what is not finite, to the loop.
         lenient: see `OwnSteps`.
     """

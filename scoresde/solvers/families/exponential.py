@@ -133,7 +133,7 @@ class History(NamedTuple):
 
     def _beside(self, node: Node) -> bool:
         """Whether a coming node lies within a twentieth of the last step of the newest one: such pairs (from times to
-        save at) tell no slope, and would turn the error of an estimate, of the size of a correction in a method that
+        save at) give no slope, and would turn the error of an estimate, of the size of a correction in a method that
         corrects, into a large one."""
         if len(self.nodes) < 2:
             return False

@@ -40,7 +40,7 @@ class ParticleLog:
     """Keeps what a particle method reports; it is a ``record`` of one.
 
     Args:
-        then: another ``record``, which is told too.
+        then: another ``record``, which is called too.
 
     Example:
         >>> log = ParticleLog()
