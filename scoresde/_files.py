@@ -78,19 +78,19 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         >>> check_target("no/such/folder/samples.png")
         Traceback (most recent call last):
         ...
-        scoresde.errors.OutputError: [Errno 2] The output folder does not exist, make it first: 'no/such/folder'
+        scoresde.errors.OutputError: [Errno 2] The output folder does not exist; make it first: 'no/such/folder'
     """
     folder = Path(path).parent
     try:
         target = Path(os.path.realpath(path))
         if not target.parent.exists():
-            raise OutputError(errno.ENOENT, "The output folder does not exist, make it first", str(folder))
+            raise OutputError(errno.ENOENT, "The output folder does not exist; make it first", str(folder))
         if not target.parent.is_dir():
             raise OutputError(errno.ENOTDIR, "The output folder is a file", str(folder))
         if target.is_dir():
             raise OutputError(
                 errno.EISDIR,
-                f"The output is a folder, name a file in it such as {Path(path) / 'samples.png'}",
+                f"The output is a folder; name a file in it, such as {Path(path) / 'samples.png'}",
                 str(path),
             )
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
@@ -157,8 +157,8 @@ def extend(path: str | os.PathLike[str], size: int, content: bytes) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a file, made if it is not there, against other processes that use this function, where the system can; a lock
-    ends with its process.
+    """Hold a file, made if it is not there, against other processes that use this function, where the system can; a
+    lock ends with its process.
 
     Raises:
         OutputError: another process holds it.

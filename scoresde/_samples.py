@@ -55,7 +55,7 @@ class Arrays(NamedTuple):
         if "x" in names or len(names) == 1:
             return "x" if "x" in names else names[0]
         raise InvalidArgumentError(
-            f"`data` {str(self.path)!r} must hold an array called x or one alone{hint}; it has "
+            f"`data` {str(self.path)!r} must hold an array called x, or a single array{hint}; it has "
             f"{', '.join(names) or 'none'}."
         )
 

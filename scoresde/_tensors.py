@@ -302,7 +302,9 @@ def check_tensor(
             wanted = ", ".join("n" if n == -1 else str(n) for n in shape) + ("," if len(shape) == 1 else "")
             raise InvalidArgumentError(f"`{name}` must have shape ({wanted}), got {tuple(x.shape)}.")
     if finite and not bool(torch.isfinite(x).all()):
-        raise InvalidArgumentError(f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} others.")
+        raise InvalidArgumentError(
+            f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} values that are not."
+        )
 
 
 def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
@@ -355,7 +357,7 @@ def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
         raise InvalidArgumentError(f"`{name}` must have at least {rank} entries, got {shown(tuple(shape))}.")
     sizes = tuple(check_integer(f"{name}[{i}]", n, low=0) for i, n in enumerate(shape))
     if math.prod(sizes) > MOST_NUMBERS:
-        raise InvalidArgumentError(f"`{name}` must be of at most {MOST_NUMBERS} numbers, got {shown(sizes)}.")
+        raise InvalidArgumentError(f"`{name}` must have at most {MOST_NUMBERS} numbers, got {shown(sizes)}.")
     return sizes
 
 
@@ -416,9 +418,7 @@ def check_number(
     try:
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except OverflowError:
-        raise InvalidArgumentError(
-            f"`{name}` must be a finite number, got a larger one than a float holds.{hint}"
-        ) from None
+        raise InvalidArgumentError(f"`{name}` must be a finite number, got one too large for a float.{hint}") from None
     except (TypeError, ValueError, RuntimeError):
         raise InvalidTypeError(f"`{name}` must be a number, got {type(value).__name__}.{hint}") from None
     inside = low < number < high if strict else low <= number <= high
@@ -552,7 +552,8 @@ def expm1(z: Scalar) -> Scalar:
 
 def sigmoid(z: Tensor) -> Tensor:
     """1/(1 + exp(-z)), the same for a value wherever it stands. The last digit of `torch.sigmoid`, `logaddexp`,
-    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on the rest of its batch.
+    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on the rest of its
+    batch.
 
     Example:
         >>> sigmoid(torch.zeros(1))

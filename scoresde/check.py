@@ -125,7 +125,7 @@ _READINGS = (
     ),
     _Reading(
         "time / 1000",
-        "the time label is scaled: it works when it is called with 1000 t, so the network wants labels up to 1000",
+        "the time label is scaled: it works when it is called with 1000 t, so the network expects labels up to 1000",
         time=lambda t, sde: t * 1000,
     ),
     _Reading(
@@ -136,7 +136,7 @@ _READINGS = (
     *(
         _Reading(
             "data range",
-            f"the data is in another range than the network's: it works on {formula} (x0 being the data given)",
+            f"the data are not in the network's range: it works on {formula} (x0 being the data given)",
             data=change,
         )
         for formula, change in (

@@ -235,11 +235,11 @@ class Chain(abc.ABC):
             InvalidArgumentError, InvalidTypeError: there is no such chain.
         """
         if not isinstance(config, Mapping) or set(config) != {"name", "log_snrs", "labels", "places"}:
-            raise InvalidArgumentError("a chain must have name, log_snrs, labels and places.")
+            raise InvalidArgumentError("a chain must have the keys name, log_snrs, labels and places.")
         check_choice("name", config["name"], CHAINS)
         log_snrs = check_times("log_snrs", config["log_snrs"], "numbers")
         if len(log_snrs) < 2 or not bool(torch.isfinite(log_snrs).all()):
-            raise InvalidArgumentError("`log_snrs` must be two finite numbers or more.")
+            raise InvalidArgumentError("`log_snrs` must be at least two finite numbers.")
         if not isinstance(config["labels"], Sequence) or len(config["labels"]) != len(log_snrs):
             raise InvalidArgumentError("`labels` must be a list with one label per level.")
         labels = [check_integer("labels", label, low=0, high=_MOST_LABEL) for label in config["labels"]]
@@ -559,7 +559,7 @@ def _numbers(name: str, values: Any, high: float) -> Tensor:
     """A list of two or more numbers in (0, high), float64 ``(n,)``."""
     numbers = check_times(name, values, "numbers")
     if len(numbers) < 2:
-        raise InvalidArgumentError(f"`{name}` must have two entries or more, got {len(numbers)}.")
+        raise InvalidArgumentError(f"`{name}` must have at least two entries, got {len(numbers)}.")
     bad = ~((numbers > 0) & (numbers < high))
     if bool(bad.any()):
         i = int(bad.int().argmax())

@@ -147,7 +147,9 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
         cos = row_sums(wide[0] * wide[1]) / (lengths[0] * lengths[1]).clamp_min(1e-300)
         angle = torch.arccos(cos.clamp(-1, 1))
         if bool((angle > torch.pi - 1e-6).any()):
-            raise InvalidArgumentError("`a` and `b` have opposite samples, between which no great circle is the one.")
+            raise InvalidArgumentError(
+                "`a` and `b` have opposite samples, between which the great circle is not unique."
+            )
         sin = torch.where(angle > 1e-6, torch.sin(angle), 1.0)
         first, second = (torch.where(angle > 1e-6, torch.sin(v * angle) / sin, v) for v in (first, second))
     shape = (*first.shape, *(1,) * (a.ndim - 1))
@@ -194,7 +196,9 @@ def reconstruct(
     """
     for name in ("t_start", "t_end"):
         if name in options:
-            raise InvalidArgumentError(f"`{name}` is set: the round trip is from t_min to t_max and back.")
+            raise InvalidArgumentError(
+                f"`{name}` cannot be given here: the round trip is from t_min to t_max and back."
+            )
     up = encode(sde, score_fn, x, method=method, **options)
     down = decode(sde, score_fn, up.x, method=method, **options)
     squares = (down.x - x).to(torch.float64).square()

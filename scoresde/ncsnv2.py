@@ -59,7 +59,7 @@ def largest_distance(
     check_state("data", data)
     check_generator(generator)
     if len(data) < 2:
-        raise InvalidArgumentError(f"`data` must have two entries or more, got {len(data)}.")
+        raise InvalidArgumentError(f"`data` must have at least two entries, got {len(data)}.")
     size = check_integer("chunk", chunk, low=1, high=MOST_NUMBERS)
     rows = data.detach().flatten(1)
     if sample is not None:
@@ -83,7 +83,7 @@ def largest_distance(
             squares = r.square()[:, None] + other_r.square() - 2 * first @ second.T
             largest = max(largest, float(squares.max()))
     if not largest > 0.0:
-        raise InvalidArgumentError("`data` must have two different entries; all are the same.")
+        raise InvalidArgumentError("`data` must have two different entries, but all are the same.")
     return math.sqrt(largest)
 
 

@@ -234,7 +234,7 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
     if not (isinstance(sde, AffineSDE) and sde.same_schedule(start.sde)):
         raise InvalidArgumentError(f"`start` was made for {start.sde!r}, but `sde` is {sde!r}.")
     if t_start is not None:
-        raise InvalidArgumentError("`t_start` is set by the given start; leave it out.")
+        raise InvalidArgumentError("`t_start` follows from `start`; leave it out.")
     return start.t
 
 
@@ -251,7 +251,7 @@ def _times(
         own = None if start else t_start
         for name, value in (("steps", steps), ("t_start", own), ("t_end", t_end)):
             if value is not None:
-                raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
+                raise InvalidArgumentError(f"`{name}` follows from `grid`; leave it out.")
         values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
         if len(values):
             values[0], values[-1] = grids.snap(float(values[0]), sde), grids.snap(float(values[-1]), sde)
@@ -407,7 +407,7 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
         return check_shape("shape", shape, rank=2)
     if event_shape is None:
         raise InvalidArgumentError(
-            "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
+            "Give x, or shape=(batch, *event): this score function does not declare the shape of its events."
         )
     several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
     return (len(seeds) if several else 1, *event_shape)

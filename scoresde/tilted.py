@@ -90,13 +90,13 @@ def sample_tilted(
     """
     if "method" in options:
         raise InvalidArgumentError(
-            f"`method` is the particle method here, got {options['method']!r}; other methods are those of solve."
+            f"`method` is always the particle method here, got {options['method']!r}; other methods are those of solve."
         )
     log = ParticleLog(record)
     solution = solve(sde, score_fn, x, method=SMC(particles, threshold, log, data_std), **options)
     if not log.infos:
         raise InvalidArgumentError(
-            "There is nothing to weigh: `x` has no samples, the solve no step, or (with throw=False) no particle a "
-            "weight at the start."
+            "There is nothing to weigh: `x` has no samples, the solve has no steps, or (with throw=False) no "
+            "particle has a weight at the start."
         )
     return TiltedSamples(solution.x, log.ess, log.resampled, log.log_evidence, solution)

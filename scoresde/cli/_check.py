@@ -73,7 +73,7 @@ def _floating(data: str, key: str | None, check: Check) -> Tensor:
 def _digits(network: Any, seed: int, check: Check) -> Tensor:
     """The digits that training held out, if the model is one of the digits."""
     if not network.config.data.startswith("scikit-learn digits"):
-        raise InvalidArgumentError("`data`: only models of the digits bring their data; give --data FILE.npz.")
+        raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")
     import torch
 
     from ..training import grey_to_x

@@ -64,7 +64,8 @@ def problem_of(
     noise: float | None,
     inverse: str | None,
 ) -> Problem | None:
-    """The problem of a command line, None if there is none. What the options leave open is taken from the measurement's file.
+    """The problem of a command line, None if there is none. What the options leave open is taken from the measurement's
+    file.
 
     Example:
         >>> problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm").method
@@ -72,17 +73,17 @@ def problem_of(
         >>> problem_of(None, None, None, 0.1, None)
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `noise` is of a measurement; say which, as --measurement y.npz or ...
+        scoresde.errors.InvalidArgumentError: `noise` needs a measurement; give one, such as --measurement y.npz or ...
     """
     if inpaint is None and measurement is None:
         for name, value in (("operator", operator), ("noise", noise), ("inverse", inverse)):
             if value is not None:
                 raise InvalidArgumentError(
-                    f"`{name}` is of a measurement; say which, as --measurement y.npz or --inpaint MASK IMAGE."
+                    f"`{name}` needs a measurement; give one, such as --measurement y.npz or --inpaint MASK IMAGE."
                 )
         return None
     if inpaint is not None and (operator is not None or measurement is not None):
-        raise InvalidArgumentError("`inpaint` says what is measured; leave --operator and --measurement out.")
+        raise InvalidArgumentError("`inpaint` defines the measurement; leave --operator and --measurement out.")
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
     if method not in methods():
         raise unknown("inverse", method, methods())

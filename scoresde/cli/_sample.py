@@ -97,7 +97,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
-            help=f"What measured: {EXAMPLES}. Default: as the measurement's file says.",
+            help=f"Operator of the measurement: {EXAMPLES}. Default: the one in the measurement's file.",
             autocompletion=names(OPERATORS),
         ),
     ] = None,
@@ -233,7 +233,9 @@ def _guided(network: Any, process: AffineSDE, label: int | None, scale: float | 
     if scale is None:
         return score_fn
     if label is None:
-        raise InvalidArgumentError("`guidance` is towards a class; say which, as --label 7 --guidance 2.")
+        raise InvalidArgumentError(
+            "`guidance` needs a class to guide towards; give one, such as --label 7 --guidance 2."
+        )
     from ..guidance import classifier_free
 
     return classifier_free(score_fn, network.score(process), scale)

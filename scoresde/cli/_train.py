@@ -42,7 +42,7 @@ def train(
     ] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all randomness of the run.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
@@ -56,7 +56,9 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
     resume: Annotated[
         bool | None,
-        typer.Option("--resume/--no-resume", help="Demand or refuse a run to go on with; default: as it is."),
+        typer.Option(
+            "--resume/--no-resume", help="Demand, or refuse, a run to continue; default: continue one if it is there."
+        ),
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(min=0, help="Steps between pictures of samples; 0 for none.")] = 1000,

@@ -68,7 +68,7 @@ class LangevinCorrector(Corrector):
 
     def __post_init__(self) -> None:
         check_number(
-            "snr", self.snr, low=0.0, high=1.0, strict=True, hint=" From 1 on the moves diverge where noise rules."
+            "snr", self.snr, low=0.0, high=1.0, strict=True, hint=" From 1 on the moves diverge where noise dominates."
         )
         check_integer("moves", self.moves, low=1)
         if not isinstance(self.rule, str) or (self.rule != "sigma" and self.rule not in RATIOS):

@@ -206,7 +206,7 @@ class FittedGrid(Grid):
             content = json.loads(Path(where).read_bytes())
             found = content.pop("format")
             if found != FORMAT:
-                raise ValueError(f"its format is {found!r}, this version of scoresde reads {FORMAT}")
+                raise ValueError(f"its format is {found!r}, but this version of scoresde reads {FORMAT}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
         return cls.of(content, where)
@@ -326,7 +326,9 @@ def fit_grid(
         event = check_shape("shape", shape, rank=2)[1:] if shape is not None else watched.traits.event_shape
         size = pilot if shape is None else int(shape[0])
         if event is None:
-            raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
+            raise InvalidArgumentError(
+                "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
+            )
         where = check_device(device)
         generator = torch.Generator(where).manual_seed(seed)
         x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
@@ -708,7 +710,7 @@ def _optimise(problem: _Problem, starts: list[Tensor], iterations: int) -> Tenso
             value = problem.value(theta, problem.train, problem.floor(theta))
         reached.append((value, theta))
     if not math.isfinite(search.lowest):
-        raise NonFiniteError("No start gives a finite result; take more steps or other starts.", stage="state")
+        raise NonFiniteError("No starting grid gives a finite result; take more steps or other starts.", stage="state")
     left = iterations - each * len(starts)
     if left:
         theta = search.adam(min(reached, key=lambda pair: pair[0])[1], left // 2, _RATE / 2)

@@ -56,9 +56,9 @@ def fit_start(
 ) -> GaussianStart:
     """Find the noise level down to which a Gaussian's flow replaces the network's, and measure what that saves.
 
-    A pilot batch follows the Gaussian's flow from ``t_max`` downwards, and the network is evaluated on the way to see how far it
-    disagrees. The start is the last level where the bound on the error, RMS over the pilot, is within the tolerance.
-    Then the pilot is solved with and without it.
+    A pilot batch follows the Gaussian's flow from ``t_max`` downwards, and the network is evaluated on the way to see
+    how far it disagrees. The start is the last level where the bound on the error, RMS over the pilot, is within the
+    tolerance. Then the pilot is solved with and without it.
 
     Args:
         sde: an affine process.

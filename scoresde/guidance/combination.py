@@ -100,7 +100,9 @@ def _flat(x: Tensor, node: Node) -> Estimate:
 def _rescaled(data: Tensor, like: Tensor, share: float) -> Tensor:
     """Partly with the standard deviation, over a sample's elements, of other data."""
     if data[0:1].numel() == 1:
-        raise InvalidArgumentError("`rescale` needs events of two numbers or more: one has no standard deviation.")
+        raise InvalidArgumentError(
+            "`rescale` needs events of at least two elements: a single one has no standard deviation."
+        )
     own, wanted = row_std(data), row_std(like)
     # what is the same everywhere but for rounding has no spread to change
     flat = own <= 8 * torch.finfo(data.dtype).eps * data.flatten(1).abs().amax(1)
@@ -262,7 +264,9 @@ def weights_of(score_fns: Sequence[ScoreFn], weights: Any, **limits: Any) -> tup
         return (1.0,) * len(score_fns)
     given = listed("weights", weights)
     if len(given) != len(score_fns):
-        raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(given)}.")
+        raise InvalidArgumentError(
+            f"`weights` must be {len(score_fns)} numbers, one per score function, got {len(given)}."
+        )
     return tuple(check_number(f"weights[{i}]", w, **limits) for i, w in enumerate(given))
 
 

@@ -30,7 +30,7 @@ class Interval(NamedTuple):
         low, high = (_end(v, open_end) for v, open_end in zip(given, (-math.inf, math.inf), strict=True))
         if not low < high:
             raise InvalidArgumentError(
-                f"`interval` must be (low, high) in log-SNR, which is low where noise rules, got {tuple(given)}."
+                f"`interval` must be (low, high) in log-SNR, which is low where noise dominates, got {tuple(given)}."
             )
         return cls(low, high)
 

@@ -32,7 +32,7 @@ class Mixture(Wrapper):
         score_fns, log_probs = listed("score_fns", score_fns), listed("log_probs", log_probs)
         if len(score_fns) < 1 or len(log_probs) != len(score_fns):
             raise InvalidArgumentError(
-                f"`log_probs` must be one for each score function, got {len(log_probs)} for {len(score_fns)}."
+                f"`log_probs` must have one entry per score function, got {len(log_probs)} for {len(score_fns)}."
             )
         for log_prob in log_probs:
             if not callable(log_prob):

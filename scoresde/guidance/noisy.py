@@ -44,7 +44,9 @@ class NoisyClassifier(nn.Module):
     def __init__(self, net: nn.Module, sigma_data: float = 0.5, rho_min: float = 1e-3, rho_max: float = 80.0) -> None:
         super().__init__()
         if not isinstance(net, nn.Module):
-            raise InvalidTypeError(f"`net` must be a module, as scoresde.nets.Classifier, got {type(net).__name__}.")
+            raise InvalidTypeError(
+                f"`net` must be a module such as scoresde.nets.Classifier, got {type(net).__name__}."
+            )
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.rho_min = check_number("rho_min", rho_min, low=0.0, strict=True)
         self.rho_max = check_number("rho_max", rho_max)

@@ -54,7 +54,7 @@ class Tall(Wrapper):
         if isinstance(prior, Target):
             if not isinstance(known, AffineSDE):
                 raise InvalidArgumentError(
-                    "`sde` is missing, and this score function does not know its own; pass sde=…."
+                    "`sde` is missing, and this score function does not declare its own; pass sde=…."
                 )
             prior = prior.score(known)
         super().__init__((single, prior), sde)
@@ -71,7 +71,7 @@ class Tall(Wrapper):
         if isinstance(covariances, str):
             if self.observations is not None or covariances in self.names:
                 raise InvalidArgumentError(
-                    f"`covariances` may name an entry of the context where `observations` do, and another one, got "
+                    f"`covariances` may name an entry of the context where `observations` do, and a different one, got "
                     f"{covariances!r}."
                 )
         elif covariances is not None:
@@ -114,7 +114,7 @@ class Tall(Wrapper):
         if self.precisions is not None:
             if len(self.precisions.single) != count:
                 raise InvalidArgumentError(
-                    f"`covariances` are of {len(self.precisions.single)} observations, the context has {count}."
+                    f"`covariances` are for {len(self.precisions.single)} observations, but the context has {count}."
                 )
             return self.precisions
         given = context.get(str(self.covariances))
@@ -248,14 +248,16 @@ def _observations(given: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, value in given.items():
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InvalidArgumentError(f"`observations[{name!r}]` must be a tensor (n, …), one entry each, got {got}.")
+            raise InvalidArgumentError(
+                f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {got}."
+            )
     return _same_count("observations", {k: v.detach() for k, v in given.items()})
 
 
 def _same_count(what: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
     if len({len(v) for v in given.values()}) > 1:
         sizes = {k: len(v) for k, v in given.items()}
-        raise InvalidArgumentError(f"`{what}` must have as many observations under every name, got {sizes}.")
+        raise InvalidArgumentError(f"`{what}` must have the same number of observations under every name, got {sizes}.")
     return given
 
 
@@ -283,7 +285,9 @@ def _inverses(name: str, given: Any, count: int | None) -> Tensor:
 def _together(single: Tensor, base: Tensor) -> _Precisions:
     """Of single posteriors ``(n, 1 or batch, D, D)`` and the prior ``(D, D)``."""
     if base.shape != single.shape[2:]:
-        raise InvalidArgumentError(f"`covariances` are of {single.shape[2]} parameters, the prior's of {len(base)}.")
+        raise InvalidArgumentError(
+            f"`covariances` are of {single.shape[2]} parameters, but the prior's of {len(base)}."
+        )
     total = single.sum(0) + (1 - len(single)) * base
     least = float(_least(total).amin()) if len(total) else 1.0
     if least <= 0:

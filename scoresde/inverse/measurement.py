@@ -127,13 +127,15 @@ class Measurement:
         event = getattr(self.operator, "event_shape", tuple(x.shape[1:]))
         if tuple(x.shape[1:]) != tuple(event):
             raise InvalidArgumentError(
-                f"The operator measures events of shape {tuple(event)}, the state has events {tuple(x.shape[1:])}."
+                f"The operator measures events of shape {tuple(event)}, but the state has events {tuple(x.shape[1:])}."
             )
         y = self.y.to(x)
         if self.shared:
             return y.expand(len(x), *y.shape)
         if len(y) != len(x):
-            raise InvalidArgumentError(f"`y` has {len(y)} measurements for a batch of {len(x)}; give one, or one each.")
+            raise InvalidArgumentError(
+                f"`y` has {len(y)} measurements for a batch of {len(x)}; give one, or one per sample."
+            )
         return y
 
     def pull(self, data: Tensor, v: Tensor) -> Tensor:

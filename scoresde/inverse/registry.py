@@ -127,7 +127,7 @@ def condition(
     if isinstance(method, str) and method not in RULES:
         raise unknown("method", method, (*RULES, *SAMPLERS))
     if isinstance(method, Rule) and options:
-        raise InvalidArgumentError(f"`method` is a rule already; set {', '.join(options)} there.")
+        raise InvalidArgumentError(f"`method` is already a rule; set {', '.join(options)} there.")
     if not isinstance(method, str | Rule):
         raise InvalidTypeError(f"`method` must be a name or a Rule, got {method!r}.")
     rule = method if isinstance(method, Rule) else make(RULES[method], options)

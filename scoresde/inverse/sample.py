@@ -79,8 +79,8 @@ def sample_posterior(
     """
     if not isinstance(method, str):
         raise InvalidTypeError(
-            f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; a rule or a solver with its "
-            "options goes to condition or solve."
+            f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; pass a rule with its "
+            "options to condition, or a solver to solve."
         )
     if method not in RULES and method not in SAMPLERS:
         raise unknown("method", method, (*RULES, *SAMPLERS))

@@ -101,7 +101,7 @@ def bits_per_dim(
     _, width = cell(levels, data_range)
     check_flag("throw", throw)
     if hasattr(log_prob, "log_prob"):
-        raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; take .log_prob of it.")
+        raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; pass its .log_prob.")
     if not isinstance(log_prob, Tensor):
         log_prob = torch.tensor(check_number("log_prob", log_prob), dtype=torch.float64)
     check_tensor("log_prob", log_prob, kind="real")
@@ -142,7 +142,9 @@ def float_dtype(dtype: Any) -> torch.dtype:
     """Of what is dequantised: torch's default, or one that resolves the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`dtype` must be float32 or float64, which resolve the noise in a cell, got {shown(out)}.")
+        raise InvalidTypeError(
+            f"`dtype` must be float32 or float64, which resolve the noise in a cell, got {shown(out)}."
+        )
     return out
 
 

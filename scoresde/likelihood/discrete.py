@@ -215,13 +215,15 @@ def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
         )
     for name in ("seeds", "differentiable"):
         if name in options:
-            raise InvalidArgumentError(f"`{name}` is not taken here; take log_likelihood of dequantised data for it.")
+            raise InvalidArgumentError(
+                f"`{name}` is not an option here; use log_likelihood on dequantised data for it."
+            )
     return count
 
 
 def source_of(seed: Any, generator: Any, device: torch.device) -> torch.Generator | None:
     """What all draws come from, one after the other; None is torch's global generator."""
-    check_generator(generator, "an integer is `seed=`")
+    check_generator(generator, "pass an integer as `seed=`")
     if seed is None:
         return generator
     if generator is not None:

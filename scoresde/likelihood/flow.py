@@ -271,7 +271,9 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
     score = as_score(score_fn)
     check_made_for(sde, score)
     if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
+        raise InvalidArgumentError(
+            "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
+        )
     if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
         raise InvalidTypeError(
             f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
@@ -323,7 +325,7 @@ def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
     if prior is None:
         if end != sde.t_max:
             raise InvalidArgumentError(
-                f"`prior` is missing: the process's is the distribution at t_max={sde.t_max:g}, not at t_end={end:g}."
+                f"`prior` is missing: the process's prior belongs to t_max={sde.t_max:g}, not to t_end={end:g}."
             )
         return sde.prior
     if isinstance(prior, type) or not callable(getattr(prior, "log_prob", None)):
@@ -381,8 +383,8 @@ def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node,
             )
         if found.coupled > _COUPLED:
             raise ScoreFnError(
-                "The score of a sample depends on the rest of its batch (batch norm? net.eval()), and has no divergence "
-                "of its own."
+                "The score of a sample depends on the rest of its batch (batch norm? net.eval()), and has no "
+                "divergence of its own."
             )
         mismatch = found.mismatch
         if mismatch > _BLOCKED:  # of the score function, not of the step? Half precision needs a wide one

@@ -27,9 +27,9 @@ def told_of_lattice(x: Tensor) -> None:
     if len(values) < 2 or not on_a_lattice(values, torch.finfo(x.dtype).eps):
         return
     warn_caller(
-        f"`x` stands on few levels ({len(values)} values in {rows.numel()} numbers, evenly spaced): it is not "
+        f"`x` takes few different values ({len(values)} values in {rows.numel()} numbers, evenly spaced): it is not "
         f"dequantised, and the density of a flow that knows the levels has no bound there. Write dequantize(v, "
-        f"levels=L) of the grey values v, or discrete_log_likelihood; check=False if it is meant."
+        f"levels=L) of the grey values v, or discrete_log_likelihood; check=False if it is intended."
     )
 
 
@@ -82,9 +82,9 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
         missed = missed[missed.isfinite()]
         if len(missed) and float(missed.mean()) > limit:
             warn_caller(
-                f"The score function does not denoise `x`: at t={float(node.t[0]):.3g} it misses the noise by "
+                f"The score function does not denoise `x`: at t={float(node.t[0]):.3g} its error of the noise is "
                 f"{float(missed.mean()):.2g} of its variance, where {limit:.2g} is the most for a score of these data. "
-                f"It is untrained, follows another convention, or knows data of another range than `x` of RMS "
-                f"{scale:.2g}; print(check_score(sde, score_fn, data)) names it, check=False is silent."
+                f"It is untrained, follows another convention, or was trained on data of another range than `x` of RMS "
+                f"{scale:.2g}; print(check_score(sde, score_fn, data)) names the cause; check=False skips this check."
             )
             break

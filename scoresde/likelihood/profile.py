@@ -102,7 +102,7 @@ def density_profile(
     sde, score = check_density(sde, score_fn, x)
     check_finite(x)
     if not len(x):
-        raise InvalidArgumentError("`x` must hold one sample or more.")
+        raise InvalidArgumentError("`x` must hold at least one sample.")
     count = check_integer("points", points, low=2, high=MOST_DRAWS)
     allowed = tolerances(rtol, atol, x.dtype)
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)

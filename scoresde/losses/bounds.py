@@ -299,7 +299,7 @@ def _ends(sde: AffineSDE) -> tuple[Node, Node]:
     for t, lam in zip((sde.t_min, sde.t_max), nodes.lam.tolist(), strict=True):
         if not math.isfinite(lam):
             raise InvalidArgumentError(
-                f"The log-SNR must be finite at both ends, and is {2 * lam:g} at t={t:g}; take t_min or t_max inside "
+                f"The log-SNR must be finite at both ends, but is {2 * lam:g} at t={t:g}; take t_min or t_max inside "
                 "the interval."
             )
     return Node(*(v[0] for v in nodes)), Node(*(v[1] for v in nodes))

@@ -299,7 +299,7 @@ def iddpm_hybrid(
 def _share(seen: Noised) -> Tensor:
     """v of a learned variance."""
     if not isinstance(seen.estimate, LearnedEstimate):
-        raise InvalidArgumentError("This model has learned no variance; make it with variance='learned_range'.")
+        raise InvalidArgumentError("This model has no learned variance; make it with variance='learned_range'.")
     return seen.estimate.variance
 
 
@@ -310,7 +310,7 @@ def _chain(model: Any) -> BetaChain:
     if not isinstance(chain, BetaChain):
         got = "none" if chain is None else type(chain).__name__
         raise InvalidArgumentError(
-            f"This loss is of a discrete.BetaChain, and `model` has {got}; write ScoreModel(net, chain.sde(), 'noise', "
+            f"This loss needs a discrete.BetaChain, and `model` has {got}; write ScoreModel(net, chain.sde(), 'noise', "
             "time_input='index', chain=chain)."
         )
     return chain

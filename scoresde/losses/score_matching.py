@@ -416,7 +416,7 @@ def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapp
 def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any]) -> tuple[Tensor, Any]:
     """The score of states, and the products of vectors with its Jacobian."""
     if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; leave it.")
+        raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; call it outside.")
     check_state("x", x)
     if isinstance(t, Node):
         check_model(score_fn)

@@ -122,7 +122,9 @@ class Conditioned(nn.Module):
         if self.label is not None:
             embedding = embedding + self._embed_label(self.label, label, x)
         elif label is not None:
-            raise InvalidArgumentError("`label`: this network has no classes; make it with labels=, or give none.")
+            raise InvalidArgumentError(
+                "`label`: this network has no classes; make it with labels=, or leave `label` out."
+            )
         return F.silu(embedding)
 
     def _embed_label(self, table: nn.Embedding, label: Tensor | int | None, x: Tensor) -> Tensor:

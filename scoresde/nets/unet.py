@@ -2,9 +2,9 @@
 
 A residual block reads the noise level and the class through a scale and a shift of its normalised features (FiLM), and
 one self-attention layer at the lowest resolution lets every part of the image see every other. Nothing couples the
-samples of a batch: normalisation is per sample (group norm), so a sample's output does not depend on the rest of its batch.
-Every nonlinearity is smooth, in the image and in the noise level, because solvers of high order differentiate the
-network along the path.
+samples of a batch: normalisation is per sample (group norm), so a sample's output does not depend on the rest of its
+batch. Every nonlinearity is smooth, in the image and in the noise level, because solvers of high order differentiate
+the network along the path.
 """
 
 from __future__ import annotations

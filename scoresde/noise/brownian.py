@@ -80,7 +80,7 @@ class BrownianPath(Noise):
         self.depth = check_integer("depth", depth, low=0, high=30)
         check_flag("areas", areas)
         if areas and clock is not None:
-            raise InvalidArgumentError("`areas` are those of a path on the time itself; leave `clock` out.")
+            raise InvalidArgumentError("`areas` need a path in time itself; leave `clock` out.")
         self.areas = areas
         if clock is not None:
             check_callable("clock", clock, "clock(times)")
@@ -115,7 +115,9 @@ class BrownianPath(Noise):
                 "This method draws the mean of the path over a step, too; pass BrownianPath(..., areas=True)."
             )
         if any(isinstance(t, Tensor) and t.ndim for t in (start, stop)):
-            raise InvalidArgumentError("Means are those of the steps of a fixed grid, with one time for the batch.")
+            raise InvalidArgumentError(
+                "Means are available for the steps of a fixed grid only, with one time for the batch."
+            )
         first, last = self._at(start, like), self._at(stop, like)
         (w, integral), length = (last - first).unbind(-1), float(stop - start)
         z, mean = (v / math.sqrt(abs(length)) for v in (w, integral / length - first[..., 0]))
@@ -175,7 +177,7 @@ class BrownianPath(Noise):
     def on(self, clock: Callable[[Tensor], Tensor]) -> BrownianPath:
         """A path on another clock, from the same seeds; nothing is known of it."""
         if self.areas:
-            raise InvalidArgumentError("A path with areas is one on the time itself; this method needs areas=False.")
+            raise InvalidArgumentError("A path with areas is a path in time itself; this method needs areas=False.")
         part = BrownianPath(self.seeds, self.t0, self.t1, depth=self.depth, clock=clock)
         part._batched, part._extra = self._batched, self._extra
         return part
@@ -227,7 +229,7 @@ class BrownianPath(Noise):
             )
         kind = (like.shape if self._batched else like.shape[1:], like.dtype)
         if self._kind not in (None, kind):
-            raise InvalidArgumentError(f"The path is one of {self._kind}, got {kind}.")
+            raise InvalidArgumentError(f"The path is in {self._kind}, got {kind}.")
         self._kind = kind
 
     def _dyadic(self, index: int, like: Tensor) -> Tensor:

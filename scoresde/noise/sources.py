@@ -236,7 +236,7 @@ def resolve(
                 f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}."
             )
         return CallableNoise(noise)
-    check_generator(generator, "an integer is `seed=`")
+    check_generator(generator, "pass an integer as `seed=`")
     if generator is not None and generator.device.type not in ("cpu", device.type):
         raise InvalidArgumentError(
             f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU."

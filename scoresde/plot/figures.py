@@ -105,7 +105,7 @@ def divergence_profile(
         )
     steps = x.diff()
     if len(x) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
-        raise InvalidArgumentError("`levels` must be two or more, strictly falling or rising.")
+        raise InvalidArgumentError("`levels` must be at least two, strictly falling or rising.")
     if names is not None:
         check_kind("names", names, Sequence, f"{len(y)} strings")
     if names is not None and (isinstance(names, str) or len(names) != len(y)):

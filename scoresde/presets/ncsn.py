@@ -44,8 +44,8 @@ NCSN = Preset(
     bound=OfChain("small"),
 )
 
-# The network does not receive the level, and its output over sigma is the score, up to the sign that "noise" has. Differs
-# from the published code as NCSN does, and in that the data are dequantised.
+# The network does not receive the level, and its output over sigma is the score, up to the sign that "noise" has.
+# Differs from the published code as NCSN does, and in that the data are dequantised.
 NCSNV2 = Preset(
     summary="NCSN with levels, step and parameterisation from the data, and a last denoising step",
     paper="Song, Ermon (2020), arXiv:2006.09011",

@@ -110,8 +110,8 @@ class Network:
         if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not (self.calls or self.warned):
             self.warned = True
             warn_caller(
-                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype."
-                f" Pass dtype={out.dtype} to solve in that precision."
+                f"The score function returns {out.dtype}, but the state is {x.dtype}; scores are cast to the state's "
+                f"dtype. Pass dtype={out.dtype} to solve in that precision."
             )
         return out.to(x.dtype)
 

@@ -168,7 +168,7 @@ class Score(abc.ABC):
         :meta private:
         """
         if self.traits.event_shape is None:
-            raise AttributeError(f"this {type(self).__name__} does not know the shape of its events")
+            raise AttributeError(f"this {type(self).__name__} does not declare the shape of its events")
         return self.traits.event_shape
 
     @property
@@ -200,7 +200,7 @@ class Score(abc.ABC):
     def _estimated(self, x: Tensor, t: Any, context: Mapping[str, Any]) -> tuple[Estimate, Tensor, Node]:
         if self.traits.sde is None:
             raise InvalidArgumentError(
-                f"This {type(self).__name__} does not know its process, and gives scores only; wrap the network in "
+                f"This {type(self).__name__} does not declare its process, and gives scores only; wrap the network in "
                 "ScoreModel(net, sde, prediction='score')."
             )
         state, node = self._at(x, t)

@@ -283,7 +283,7 @@ class ScoreModel(Score):
             (low, high), (own_low, own_high) = log_snr_range(sde), self.limits
             raise InvalidArgumentError(
                 f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, that of the network's own process, "
-                f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and what it says beyond is not known. Trim "
+                f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and beyond them it was not trained. Trim "
                 "the process: network.process(sde) of a loaded network, or scoresde.models.within(sde, model.limits)."
             )
         model = copy.copy(self)

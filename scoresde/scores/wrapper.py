@@ -35,7 +35,9 @@ class Wrapper(Score):
         self.score_fns = tuple(as_score(score_fn) for score_fn in score_fns)
         self.traits = Traits.merged([score_fn.traits for score_fn in self.score_fns], sde)
         if self.needs_process and self.traits.sde is None:
-            raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
+            raise InvalidArgumentError(
+                "`sde` is missing, and this score function does not declare its own; pass sde=…."
+            )
 
     @abc.abstractmethod
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:

@@ -54,8 +54,8 @@ class NormalPrior:
             return self.mean
         if self.mean.ndim and self.mean.shape not in (x.shape[1:], (1, *x.shape[1:])):
             raise InvalidArgumentError(
-                f"The prior's `mean` has shape {tuple(self.mean.shape)}, the events have {tuple(x.shape[1:])}; give a "
-                "number or a tensor of the event's shape."
+                f"The prior's `mean` has shape {tuple(self.mean.shape)}, but the events have {tuple(x.shape[1:])}; "
+                "give a number or a tensor of the event's shape."
             )
         return self.mean.to(x)
 

@@ -40,7 +40,7 @@ def to_config(solver: Solver) -> dict[str, Any]:
     rows = rows_of(type(solver))
     if not rows:
         raise InvalidArgumentError(
-            f"`solver` must be of a class behind scoresde.methods(), got {solver!r}, which has no name to be found by."
+            f"`solver` must be of a class behind scoresde.methods(), got {solver!r}, which no name refers to."
         )
     changes = {row.name: _changed(solver, row.options) for row in rows}
     name = min(changes, key=lambda name: len(changes[name]))

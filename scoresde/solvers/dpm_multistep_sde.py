@@ -103,7 +103,7 @@ class DPMpp3MSDE(DPM3M):
         check_number("eta", self.eta, low=0.0)
         if self.start_up != "published":
             raise InvalidArgumentError(
-                "`start_up` must be 'published' here: single steps of a higher order have no noise."
+                "`start_up` must be 'published' here: the single steps of higher order are deterministic."
             )
 
     def stochasticity(self, node: Node) -> float:

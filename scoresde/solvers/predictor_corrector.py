@@ -76,8 +76,8 @@ class PredictorCorrector(Solver):
             )
         if self.predictor.batch_coupled:
             raise InvalidArgumentError(
-                f"`predictor` must step each sample by itself, for weights do not know what a corrector moves, got "
-                f"{self.predictor.name!r}; try 'ancestral'."
+                "`predictor` must step each sample by itself, since the corrector's moves would invalidate weights, "
+                f"got {self.predictor.name!r}; try 'ancestral'."
             )
         if self.predictor.looks_ahead:
             raise InvalidArgumentError(

@@ -25,8 +25,8 @@ _B5 = (*_A[-1], 0.0)
 class RK45(Pair):
     r"""The adaptive Dormand-Prince 5(4) pair on the probability flow.
 
-    Every sample has its own time, step and acceptance: other samples never change a result, and finished samples are not
-    evaluated again.
+    Every sample has its own time, step and acceptance: other samples never change a result, and finished samples are
+    not evaluated again.
 
     Facts:
         Order 5, error estimate of order 4; 6 evaluations per trial step and one before the first.

@@ -71,7 +71,7 @@ class Gaussian(MixtureTarget):
         """
         check_state("data", data)
         if len(data) < 2:
-            raise InvalidArgumentError(f"`data` must have 2 samples or more, got {len(data)}.")
+            raise InvalidArgumentError(f"`data` must have at least 2 samples, got {len(data)}.")
         flat = data.detach().flatten(1).to(torch.float64)
         mean = flat.mean(0)
         centred = flat - mean
@@ -124,7 +124,7 @@ class Gaussian(MixtureTarget):
         centred = x - alpha * self.mean.to(x)
         if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
             raise InvalidArgumentError(
-                "This distribution has no density: its covariance is singular, and nothing is added."
+                "This distribution has no density: its covariance is singular, and no noise is added."
             )
         return self.spectrum.to(x).log_density(centred, lambda v: alpha * alpha * v + sigma * sigma)
 

@@ -177,4 +177,4 @@ def check_solver(method: Solver | str) -> None:
         try:
             check(solver)
         except AssertionError as error:
-            raise AssertionError(f"{solver!r} does not keep the contract: {name}: {check.__doc__} {error}") from error
+            raise AssertionError(f"{solver!r} breaks the contract: {name}: {check.__doc__} {error}") from error

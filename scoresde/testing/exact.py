@@ -177,7 +177,7 @@ def converge(error: Callable[[int], float], steps: Sequence[int]) -> Convergence
     check_callable("error", error, "error(n)")
     counts = check_integers("steps", steps, low=1, high=MOST_STEPS)
     if len(counts) < 2 or any(a >= b for a, b in itertools.pairwise(counts)):
-        raise InvalidArgumentError(f"`steps` must be two growing numbers of steps or more, got {list(steps)}.")
+        raise InvalidArgumentError(f"`steps` must be at least two growing numbers of steps, got {list(steps)}.")
     return Convergence(counts, tuple(_real("error(n)", error(n)) for n in counts))
 
 
@@ -220,7 +220,7 @@ def _check_lengths(errors: Sequence[float], steps: Sequence[int]) -> None:
         raise InvalidArgumentError("`steps` must be different positive numbers, and `errors` must not be negative.")
     if len(errors) != len(steps) or len(errors) < 2:
         raise InvalidArgumentError(
-            f"Give one error for each entry of `steps`, and two or more; got {len(errors)} and {len(steps)}."
+            f"Give one error for each entry of `steps`, and at least two; got {len(errors)} and {len(steps)}."
         )
 
 
@@ -461,7 +461,7 @@ def strong_error(
         )
     check_tensor("affine.response", affine.response, (-1, math.prod(target.event_shape), math.prod(target.event_shape)))
     if not isinstance(target.spectrum, Spectrum):
-        raise InvalidArgumentError("`target` must have a covariance in full, not a LowRank one.")
+        raise InvalidArgumentError("`target` must have a full covariance, not a LowRank one.")
     values = target.spectrum.values.reshape(-1)
     basis = target.spectrum.basis
     turned = affine.response if basis is None else basis.mT @ affine.response @ basis

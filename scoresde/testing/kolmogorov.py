@@ -72,7 +72,7 @@ def _check(target: object, sde: object, function: object) -> None:
     check_sde(sde, affine=True)
     check_callable("function", function, "function(x)")
     if math.prod(target.event_shape) != 1:  # type: ignore[attr-defined]
-        raise InvalidArgumentError("`target` must have events of one number, along which the spline is.")
+        raise InvalidArgumentError("`target` must have events of one element, along which the spline runs.")
 
 
 def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -132,7 +132,7 @@ def expectations(
     score, solver = target.score(sde) if score_fn is None else score_fn, make_solver(method, options)
     if isinstance(solver, Multistep) and solver.memory > 1:
         raise InvalidArgumentError(
-            f"method={solver.name!r} remembers steps, and the recursion makes each from the start; see weak_order on a "
+            f"method={solver.name!r} uses earlier steps, which the recursion does not keep; see weak_order on a "
             f"Gaussian."
         )
     z1, w1 = np.polynomial.hermite_e.hermegauss(nodes)

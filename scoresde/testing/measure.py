@@ -126,7 +126,7 @@ def _stochasticity(solver: Solver, given: float | None) -> float:
         raise InvalidArgumentError(f"method={solver.name!r} has no stochasticity; it may have an option such as eta.")
     own = getattr(solver, "eta", getattr(solver, "tau", solver.default_stochasticity))
     if callable(own):
-        raise InvalidArgumentError("`tau` must be a number: the exact solution is known for those.")
+        raise InvalidArgumentError("`tau` must be a number: the exact solution is known for constants only.")
     return check_number("stochasticity", own if given is None else given, low=0.0, high=MOST_STOCHASTICITY)
 
 
@@ -266,9 +266,9 @@ def work_precision(
     check_sde(sde, affine=True)
     budgets = check_integers("budgets", budgets, low=1, high=MOST_STEPS)
     if solver.adaptive:
-        raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; it has no error for a budget.")
+        raise InvalidArgumentError(f"method={solver.name!r} chooses its steps, so it has no error for a budget.")
     if solver.stochastic:
-        raise InvalidArgumentError(f"method={solver.name!r} draws noise; it has no distance from an end point.")
+        raise InvalidArgumentError(f"method={solver.name!r} draws noise, so it has no distance from an end point.")
     if x is None:
         generator = torch.Generator().manual_seed(0)
         x = sde.prior_sample((64, *target.event_shape), generator=generator, dtype=_F64)

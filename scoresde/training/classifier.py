@@ -77,7 +77,7 @@ def train_classifier(
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     if source.classes is None:
-        raise InvalidArgumentError(f"`data` must have labels to train a classifier, {source.name} have none.")
+        raise InvalidArgumentError(f"`data` must have labels to train a classifier, but {source.name} have none.")
     rank, world = parallel.rank_and_world()
     shares = world * recipe.accumulate
     if recipe.batch_size % shares:

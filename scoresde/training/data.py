@@ -217,7 +217,7 @@ def _levels(values: Tensor, levels: int | None) -> int | None:
                 indices=rows[:5],
             )
         if levels is not None:
-            raise InvalidArgumentError("`levels` belongs to integers, the data are floating point.")
+            raise InvalidArgumentError("`levels` applies to integers, but the data are floating point.")
         return None
     if levels is None and values.dtype != torch.uint8:
         raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; give the number of grey levels.")
@@ -274,7 +274,7 @@ _LARGEST_SIDE = 1 << 16  # pixels
 
 def _file(path: Path, levels: int | None) -> Arrays:
     if not path.exists():
-        raise InvalidArgumentError(f"`data` {str(path)!r} is no file, no folder and none of {', '.join(READERS)}.")
+        raise InvalidArgumentError(f"`data` {str(path)!r} must be a file, a folder or one of {', '.join(READERS)}.")
     with opened(path, "a folder of images") as arrays:
         values = arrays.samples(arrays.main(without=_LABELS, hint=" beside the labels"))
         label = next((name for name in _LABELS if name in arrays.names), None)
@@ -305,7 +305,7 @@ def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:
         values, labels = torch.as_tensor(content.data), torch.as_tensor(content.targets)
     except (OSError, RuntimeError) as error:  # no network, no room, a broken download
         raise InvalidArgumentError(
-            f"`data`: torchvision's {rest} is not in {root!r} and could not be got: {str(error).splitlines()[0]}"
+            f"`data`: torchvision's {rest} is not in {root!r} and could not be downloaded: {str(error).splitlines()[0]}"
         ) from None
     except (TypeError, AttributeError):
         raise InvalidArgumentError(
@@ -415,7 +415,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                     "their range as value_range=(low, high)."
                 )
         if self.flip and len(self.source.event_shape) != 3:
-            raise InvalidArgumentError(f"`flip` is for images, the events are {self.source.event_shape}.")
+            raise InvalidArgumentError(f"`flip` is for images, but the events have shape {self.source.event_shape}.")
 
     def indices(self, step: int) -> Tensor:
         """The rows of a step."""

@@ -169,7 +169,7 @@ class Trainer:
         there = [name for name in names if (folder / name).exists()]
         if there and checkpoint.latest(self._checkpoints()) is None:
             raise InvalidArgumentError(
-                f"{folder} has a {there[0]} of something else; take another folder, nothing is overwritten."
+                f"{folder} has a {there[0]} that this run did not write; use another folder. Nothing was overwritten."
             )
 
     def _run(self) -> Any:
@@ -284,7 +284,7 @@ class Trainer:
         path = None if self.folder is None else checkpoint.latest(self._checkpoints())
         parallel.barrier()
         if self.resume is not None and self.resume != (path is not None):
-            there = "no checkpoint to go on from" if self.resume else "the checkpoints of a run already"
+            there = "no checkpoint to continue from" if self.resume else "the checkpoints of a run already"
             raise InvalidArgumentError(f"`resume` is {self.resume}, but {self.folder} has {there}.")
         if path is None:
             return 0

@@ -68,5 +68,5 @@ def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
         net.load_state_dict(state)
         model = NoisyClassifier(net, **content)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ScoreSDEError) as error:
-        raise CorruptCheckpointError(f"{path} has no classifier that can be read: {error}") from None
+        raise CorruptCheckpointError(f"{path} has no readable classifier: {error}") from None
     return model.eval().requires_grad_(False)

@@ -149,7 +149,7 @@ class Config:
         content = _parse(raw)
         version = content.get("format")
         if type(version) is not int or version not in _SCHEMAS:
-            _fail("format", f"is {str(version)[:40]}, this version of scoresde reads 1 to {FORMAT}")
+            _fail("format", f"is {str(version)[:40]}, but this version of scoresde reads 1 to {FORMAT}")
         schema = _SCHEMAS[version]
         _check("", content, schema | {key: kind for key, kind in _OPTIONAL.items() if key in content})
         digest = content.pop("sha256")
@@ -228,7 +228,7 @@ class Config:
             with torch.random.fork_rng(devices=[]):  # initial values, drawn and replaced, leave no trace
                 process = from_config(self.process, chain)
         except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            _fail(key, f"is none: {str(error)[:500].rstrip('.')}")
+            _fail(key, f"cannot be used: {str(error)[:500].rstrip('.')}")
         return process, chain
 
     def model(self, net: Any, process: AffineSDE | None, chain: Chain | None, **more: Any) -> ScoreModel:
@@ -323,7 +323,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) != len(pairs):
             keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
         return content
 
     try:

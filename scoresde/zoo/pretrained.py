@@ -101,8 +101,8 @@ class Pretrained:
         name = next((name for name, kind in ARCHITECTURES.items() if kind is type(model.net)), None)
         if name is None or not isinstance(model.net, nn.Module):
             raise InvalidArgumentError(
-                f"`model`: its network is a {type(model.net).__name__}, which is no architecture; add yours to "
-                "scoresde.nets.ARCHITECTURES."
+                f"`model`: its network is a {type(model.net).__name__}, which is not a registered architecture; add "
+                "yours to scoresde.nets.ARCHITECTURES."
             )
         known = getattr(model.net, "arguments", None) if kwargs is None else kwargs
         if not isinstance(known, Mapping):

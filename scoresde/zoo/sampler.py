@@ -84,7 +84,7 @@ class Sampler:
         if self.clip is not None:
             object.__setattr__(self, "clip", check_interval("clip", self.clip))
         if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
-            raise InvalidArgumentError("`levels` of a chain are steps, grid and t_end in one; leave those out.")
+            raise InvalidArgumentError("`levels` of a chain already determine steps, grid and t_end; leave those out.")
         check_kind("method", self.method, str, "a name")
         if self.method == "auto":
             choose(True, self.steps, dict(self.options))
@@ -101,7 +101,7 @@ class Sampler:
         check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
         if self.levels is not None:
             if chain is None:
-                raise InvalidArgumentError("`levels` of a sampler are those of a chain, and the network has none.")
+                raise InvalidArgumentError("`levels` of a sampler need a chain, and the network has none.")
             return given | {"grid": chain.grid(self.levels, self.spacing)}
         told = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
         return given | {name: value for name, value in told.items() if value is not None}
@@ -140,4 +140,4 @@ class Sampler:
         try:
             return cls(**content)
         except (InvalidArgumentError, InvalidTypeError) as error:
-            raise CorruptCheckpointError(f"{where} is none: {str(error)[:300]}") from None
+            raise CorruptCheckpointError(f"{where} cannot be used: {str(error)[:300]}") from None

@@ -210,7 +210,11 @@ def test_arguments_give_their_source() -> None:
         ({"seeds": torch.tensor([1.0, 2.0, 3.0])}, InvalidTypeError, r"`seeds\[0\]` must be an integer, got 1.0"),
         ({"seeds": torch.tensor([[1], [2], [3]])}, InvalidTypeError, "`seeds` must be a sequence of integers"),
         ({"seeds": "abc"}, InvalidTypeError, "`seeds"),
-        ({"generator": 5}, InvalidTypeError, "`generator` must be a torch.Generator, got int; an integer is `seed=`"),
+        (
+            {"generator": 5},
+            InvalidTypeError,
+            "`generator` must be a torch.Generator, got int; pass an integer as `seed=`",
+        ),
         ({"noise": 5}, InvalidTypeError, "`noise` must be a Noise or a callable .* got int"),
         ({"noise": torch.zeros(3, 2)}, InvalidTypeError, "`noise` must be a Noise or a callable .* got Tensor"),
     ],

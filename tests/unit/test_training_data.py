@@ -326,7 +326,7 @@ def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert read("torchvision:CIFAR10").event_shape == (3, 4, 5)
     with pytest.raises(InvalidArgumentError, match="did you mean 'MNIST'"):
         read("torchvision:MNITS")
-    with pytest.raises(InvalidArgumentError, match="could not be got: Temporary failure"):
+    with pytest.raises(InvalidArgumentError, match="could not be downloaded: Temporary failure"):
         read("torchvision:Offline")
     with pytest.raises(InvalidArgumentError, match="in memory"):
         read("torchvision:Paths")

@@ -168,7 +168,7 @@ def check_image(name: str, event_shape: Any) -> tuple[int, ...]:
     """The shape of an image, ``(..., H, W)`` with at least two entries."""
     shape = check_shape(name, event_shape, rank=2)
     if not all(shape):
-        raise InvalidArgumentError(f"`{name}` must have no empty dimension, got {shape}.")
+        raise InvalidArgumentError(f"`{name}` must have no dimension of size 0, got {shape}.")
     return shape
 
 

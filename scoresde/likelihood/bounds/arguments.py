@@ -22,7 +22,7 @@ def check_model(sde: AffineSDE, score_fn: ScoreFn) -> Score:
     score = as_score(score_fn)
     check_made_for(sde, score)
     if not isinstance(sde.prior, NormalPrior):
-        raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence is known.")
+        raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence has a closed form.")
     return score
 
 

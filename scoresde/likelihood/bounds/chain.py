@@ -215,7 +215,7 @@ def _shares(weights: Any, size: int, every: bool) -> Tensor | None:
     if weights is None:
         return None
     if every:
-        raise InvalidArgumentError('`weights` choose among random steps; take steps="random" with them.')
+        raise InvalidArgumentError('`weights` choose among random steps; set steps="random" too.')
     shares = check_times("weights", weights, "numbers")
     if len(shares) != size or not bool(((shares > 0) & shares.isfinite()).all()):
         raise InvalidArgumentError(

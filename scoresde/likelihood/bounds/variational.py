@@ -145,7 +145,7 @@ def _grid(sde: AffineSDE, steps: Any) -> Tensor:
         return torch.linspace(sde.t_min, sde.t_max, count + 1, dtype=torch.float64)
     times = check_times("steps", steps).sort().values
     if len(times) < 2 or not bool((times.diff() > 0).all()):
-        raise InvalidArgumentError(f"`steps` must have two or more different times, got {steps.tolist()}.")
+        raise InvalidArgumentError(f"`steps` must have at least two different times, got {steps.tolist()}.")
     if not (sde.t_min <= float(times[0]) and float(times[-1]) <= sde.t_max):
         raise InvalidArgumentError(
             f"`steps` must have times within [{sde.t_min:g}, {sde.t_max:g}], got {float(times[0]):g} to "

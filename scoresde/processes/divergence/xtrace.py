@@ -102,7 +102,7 @@ class XTrace(Divergence):
         """See `Divergence`; the vectors are Gaussian."""
         size = x.shape[1:].numel()
         if count % 2 or count // 2 > size:
-            raise refuse(f"'xtrace' must be even and at most {2 * size}, twice the numbers of an event", count)
+            raise refuse(f"'xtrace' must be even and at most {2 * size}, twice the size of an event", count)
         return cls(normal(x.new_empty((len(x), count // 2, *x.shape[1:]))), chunk=chunk)
 
     @property

@@ -86,7 +86,8 @@ class TorchDiffEqAdams(OwnSteps, _TorchDiffEq):
         clock: see `ODEBackend`.
         max_steps, lenient: see `OwnSteps`.
         steps: of the whole way; each stretch between times to save has its share, and one at least.
-        max_order: the number of earlier steps that it uses, plus one; torchdiffeq's own 12 is unstable on most problems.
+        max_order: the number of earlier steps that it uses, plus one; torchdiffeq's own 12 is unstable on most
+            problems.
         tolerance: of the implicit method's iteration, over the whole batch.
     """
 
