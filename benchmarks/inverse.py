@@ -7,7 +7,7 @@ dimensions, with exact scores. Operators: a direction (2), and a mask of half th
 - distance: sliced Wasserstein-2 distance to exact samples of the posterior, over that of other exact samples (1 is as
   good as can be seen with so many samples);
 - coverage: the share of samples inside the exact region of highest density that holds 90 % of the posterior;
-- evaluations of the network and products with its Jacobian.
+- evaluations of the network and vector-Jacobian products.
 
 Averages are over several measurements, drawn from the data's distribution. *particles*: the particle method's distance
 by the number of particles and steps, with the floor.

@@ -17,9 +17,9 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
   with distributions fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out
   digits (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that
   without a control.
-- *estimators*: 24 products with the Jacobian, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
+- *estimators*: 24 vector-Jacobian products, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
   the standard error that is told, and how often the 95 % interval holds the value.
-- *products*: seconds for 64 products with the network's Jacobian, four states, medians of five interleaved rounds.
+- *products*: seconds for 64 vector-Jacobian products, four states, medians of five interleaved rounds.
 - *coverage*: a mixture of three Gaussians in 64 dimensions, 20 states, 100 solves of each with other Rademacher probes:
   how often the 95 % interval holds the value with the exact trace, and the width of the interval over that which the
   spread of the 100 solves implies.
@@ -324,7 +324,7 @@ class Published(HutchPlusPlus):
 
 
 def measure_products(rounds: int = 5) -> dict[str, Any]:
-    """Seconds for 64 products with the network's Jacobian, batch 4, in several ways."""
+    """Seconds for 64 vector-Jacobian products, batch 4, in several ways."""
     import torch.autograd.forward_ad as forward
 
     flow, coordinate = ReverseProcess(SDE, Network(scoresde.load("digits").score(SDE))), angle(0.2)

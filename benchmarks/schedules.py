@@ -4,7 +4,7 @@ r"""Learned schedules and learned variances: what they gain, on held-out digits.
   and its interior by the variance. The network is told the noise level and not the time, so that one network serves
   both this schedule and a line between the same ends, and the variance of its diffusion term is compared exactly: of
   the mean over a batch of 128 digits with low-discrepancy times, and of a single value (with independent times that of
-  a batch is as much over 128), drawn anew each time; standard errors by bootstrap over batches. By quadrature over
+  a batch is as much over 128), redrawn each time; standard errors by bootstrap over batches. By quadrature over
   :math:`\gamma`, with :math:`\ell = \tfrac12\|\hat\varepsilon-\varepsilon\|^2` and the density :math:`q(\gamma) =
   1/\gamma'(t)` that a schedule gives the noise levels,
 

@@ -4,7 +4,7 @@ Every preset of `scoresde.presets` gets the same processor time on one thread, t
 Then:
 
 - recognised, energy: of 720 samples, as in `benchmarks.digits`; samples are first brought to the 17 grey levels and
-  dequantised anew, alike for systems that were trained on grey levels and on dequantised ones. Beside them stand those
+  dequantised again, alike for systems that were trained on grey levels and on dequantised ones. Beside them stand those
   of the training digits;
 - own bound: bits per dimension of the held-out digits by the preset's own bound, of grey values or of the density of
   dequantised ones as it was trained, with the standard error over digits;

@@ -62,7 +62,7 @@ def as_array(value: Array) -> Any:
 
 
 def on_host(*values: Tensor) -> list[np.ndarray]:
-    """float64 arrays of tensors, without a gradient, with one wait for the device.
+    """float64 arrays of tensors, without a gradient, with one synchronisation of the device.
 
     Example:
         >>> on_host(torch.ones(2), torch.zeros(1))

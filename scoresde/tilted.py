@@ -22,7 +22,7 @@ class TiltedSamples:
     Attributes:
         x: the samples, ``(batch, *event)``, of equal weights.
         ess: the effective sample size at each level, ``(levels, sets)``.
-        resampled: where sets were drawn anew, ``(levels, sets)`` bool.
+        resampled: where sets were resampled, ``(levels, sets)`` bool.
         log_evidence: :math:`\ln\int p(x)\,p(y|x)^w dx` as each set estimates it, ``(sets,)``; its exponential is
             unbiased for the chain of these steps.
         solution: the `Solution` of the solve.
@@ -58,7 +58,7 @@ def sample_tilted(
 
     .. math:: \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}
 
-    in a step from s to t; sets whose weights are too unequal are drawn anew.
+    in a step from s to t; sets whose weights are too unequal are resampled.
 
     Args:
         sde: the process.
@@ -67,7 +67,7 @@ def sample_tilted(
         x: the state at ``t_start``, as in `scoresde.solve`.
         particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set. A
             ``context`` is to be the same for all particles of a set.
-        threshold: the share of effective particles below which a set is drawn anew.
+        threshold: the share of effective particles below which a set is resampled.
         record: called with a `scoresde.solvers.ParticleInfo` at each level.
         data_std: about the data's standard deviation; see `scoresde.solvers.SMC`.
         **options: of `scoresde.solve`: ``shape``, ``steps``, ``seed``, ``context``, …

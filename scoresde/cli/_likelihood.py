@@ -75,7 +75,7 @@ def likelihood(
         typer.Option(help="Trace of the Jacobian: hutchinson, exact (one product per dimension), hutch++, xtrace."),
     ] = "hutchinson",
     probes: Annotated[
-        int, typer.Option(min=1, help="Products with the Jacobian per evaluation; two or more give an error estimate.")
+        int, typer.Option(min=1, help="Vector-Jacobian products per evaluation; two or more give an error estimate.")
     ] = 1,
     probe: Annotated[
         str, typer.Option(help="Distribution of the probes: rademacher, gaussian, orthogonal.")
@@ -97,7 +97,7 @@ def likelihood(
         Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew, whatever is there; else the same command goes on.")
+        bool, typer.Option("--overwrite", help="Start over, whatever is there; else the same command goes on.")
     ] = False,
     batch_size: BatchSize = 64,
     quiet: Quiet = False,

@@ -81,7 +81,7 @@ def sample(
         tuple[Path, str] | None,
         typer.Option(
             metavar="MASK IMAGE",
-            help="Paint parts of an image anew: where the mask, a picture of the image's size, is white. Where it is "
+            help="Repaint parts of an image: where the mask, a picture of the image's size, is white. Where it is "
             "black the image is observed.",
         ),
     ] = None,

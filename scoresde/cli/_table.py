@@ -1,4 +1,4 @@
-"""A table that is written batch by batch, and goes on where it was interrupted.
+"""A table that is written batch by batch, and continues where it was interrupted.
 
 While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then one line per row.
 Each batch is brought to the disk before the next begins. When all rows are there, the settings with the table's digest

@@ -32,7 +32,7 @@ class Corrector(abc.ABC):
 
     @property
     def evaluations(self) -> int:
-        """One a move, unless a corrector says otherwise."""
+        """One per move, unless a corrector says otherwise."""
         return self.moves
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:

@@ -200,8 +200,8 @@ def product(
 
     .. math:: b + \sum_i w_i(s_i - b),\qquad p_b\prod_i (p_i/p_b)^{w_i}.
 
-    Without a base it is the product of experts :math:`\prod_i p_i^{w_i}`. Where noise rules this has not the width of
-    the process's prior, unless the weights sum to one; the base mends that.
+    Without a base it is the product of experts :math:`\prod_i p_i^{w_i}`. Where noise dominates, this does not have the
+    width of the process's prior, unless the weights sum to one; the base mends that.
 
     The products at different times are not a diffusion of the last one: use Langevin moves, or take it as a heuristic.
 

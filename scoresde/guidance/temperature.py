@@ -35,8 +35,8 @@ def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: 
 
     .. math:: \frac{\alpha^2 v + \sigma^2}{T\alpha^2 v + \sigma^2}\,s(x, t).
 
-    The factor is 1 where noise rules, so that the prior stays right, and 1/T where it has gone, which makes the score
-    that of :math:`p^{1/T}`.
+    The factor is 1 where noise dominates, so that the prior stays right, and 1/T where it has gone, which makes the
+    score that of :math:`p^{1/T}`.
 
     Facts:
         Exact for data :math:`N(m, vI)`: every solver then samples :math:`N(m, TvI)`. For others it is a heuristic whose

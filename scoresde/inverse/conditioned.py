@@ -27,7 +27,7 @@ class Conditioned(Wrapper):
         sde: the process, if the score function does not know it.
 
     Attributes:
-        tally: ``tally.products`` counts the products with the network's Jacobian since it was made.
+        tally: ``tally.products`` counts the vector-Jacobian products since it was made.
 
     Example:
         >>> from scoresde.inverse import Conditioned, Measurement

@@ -29,7 +29,7 @@ class PosteriorSamples:
     Attributes:
         x: the samples, ``(batch, *event)``.
         solution: the `Solution` of the solve, with the network's evaluations.
-        products: products with the network's Jacobian, of the whole batch at once.
+        products: vector-Jacobian products, of the whole batch at once.
         ess: of ``"twisted_smc"``, the effective sample size at each level, ``(levels, sets)``; None of others.
 
     Example:

@@ -63,7 +63,7 @@ class Likelihood:
             the error of this one is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
         prior_log_prob: of the latents, nats.
-        nfe: score evaluations, ``(batch,)``; each comes with ``products`` products with the Jacobian. What ``check``
+        nfe: score evaluations, ``(batch,)``; each comes with ``products`` vector-Jacobian products. What ``check``
             takes is not among them.
         products: see nfe.
         status: one `Status` per sample.
@@ -147,9 +147,9 @@ def log_likelihood(
         sde: an affine process.
         score_fn: as for `scoresde.solve`.
         x: data, ``(batch, *event)``, float32 or float64.
-        divergence: ``"hutchinson"``, ``"exact"`` (D products with the Jacobian), ``"hutch++"`` (a third of the
+        divergence: ``"hutchinson"``, ``"exact"`` (D vector-Jacobian products), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
-        probes: products with the Jacobian per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
+        probes: vector-Jacobian products per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
         probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
             ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
         control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
@@ -172,9 +172,9 @@ def log_likelihood(
             that of the flow, up to the tolerance, by the adjoint equation.
         check: examine the data and the score function first, at the cost of fifteen evaluations of up to eight samples
             or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): gradients that are
-            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data on few
-            levels, for which there is no density, and of a score function that does not denoise the data, as untrained
-            ones do not.
+            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data
+            that are not dequantised, which have no density, and a score function that does not denoise the data, as an
+            untrained one.
         **solver_options: fields of the method's class.
 
     Returns:

@@ -18,7 +18,7 @@ _CHANCE = 6.0  # standard deviations of the error of no denoising at all, by whi
 
 
 def told_of_lattice(x: Tensor) -> None:
-    """Warn of data on few levels, which have no density. Samples of one number throughout are passed over."""
+    """Warn of data on few levels, which have no density. Constant samples are passed over."""
     rows = x[:_ROWS].flatten(1)
     if not len(rows) or rows.shape[1] < _DIMENSIONS:
         return

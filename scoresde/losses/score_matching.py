@@ -167,7 +167,7 @@ def implicit_score_matching(
     r"""Without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed over the event.
 
     Args:
-        divergence: ``"exact"``, of D products with the Jacobian, or ``"hutchinson"``.
+        divergence: ``"exact"``, of D vector-Jacobian products, or ``"hutchinson"``.
         probes: products of ``"hutchinson"``.
         probe: ``"rademacher"`` or ``"gaussian"``.
         t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these

@@ -1,4 +1,4 @@
-"""Brownian paths of a solve with steps of its own for every sample, drawn as the solve goes along."""
+"""Brownian paths of a solve with steps per sample, drawn as the solve goes along."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Noise(abc.ABC):
         return z, 0.5 * z + 12**-0.5 * self.normal(like)
 
     def begin(self) -> Noise:
-        """The source as a solve begins with it; a stream goes on where it was."""
+        """The source as a solve begins with it; a stream continues where it stopped."""
         return self
 
     def take(self, rows: Tensor) -> Noise:

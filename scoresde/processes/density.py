@@ -58,7 +58,7 @@ class LogDensityFlow(Process):
 
     @property
     def size(self) -> int:
-        """D, the numbers of an event."""
+        """D, the elements of an event."""
         return math.prod(self.event_shape)
 
     @property
@@ -142,7 +142,7 @@ def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tenso
 
 
 class Examined(NamedTuple):
-    """What a score function is like: how far products with its Jacobian are from differences (0, or 1 where autograd
+    """What a score function is like: how far vector-Jacobian products are from differences (0, or 1 where autograd
     does not see it), what part of a sample's gradient belongs to others, and how far its answer to the same question
     is from the first one, in units of its RMS."""
 

@@ -84,7 +84,7 @@ class AnnealedLangevin(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a move."""
+        """One per move."""
         return self.moves
 
     @property

@@ -34,7 +34,7 @@ class PairState(NamedTuple):
 
 @dataclass(frozen=True)
 class DPMppSDE12(Solver):
-    r"""An adaptive pair of orders 1 and 2 for the reverse SDE, with a step size of its own for every sample.
+    r"""An adaptive pair of orders 1 and 2 for the reverse SDE, with a step size per sample.
 
     The step of SDE-DPM-Solver++ (2M) predicts, the new estimate :math:`m_t` corrects, with the same noise: in the frame
     of the data estimate, with :math:`h = \lambda_t-\lambda_s`, :math:`z = -(1+\eta^2)h` and :math:`D_1 =

@@ -1,4 +1,4 @@
-"""Adaptive exponential Runge-Kutta pairs, with a step size of its own for every sample."""
+"""Adaptive exponential Runge-Kutta pairs, with a step size per sample."""
 
 from __future__ import annotations
 

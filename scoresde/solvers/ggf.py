@@ -26,7 +26,7 @@ class GGFState(NamedTuple):
 
 @dataclass(frozen=True)
 class GGF(Solver):
-    r"""Gotta Go Fast: Euler-Maruyama inside stochastic Heun, with a step size of its own for every sample.
+    r"""Gotta Go Fast: Euler-Maruyama inside stochastic Heun, with a step size per sample.
 
     .. math::
         K_1 = hF(x, s) + g_s\sqrt{|h|}\,z,\quad x' = x + K_1,\quad K_2 = hF(x', t) + g_t\sqrt{|h|}\,z,\quad

@@ -58,7 +58,7 @@ class Langevin(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a move."""
+        """One per move."""
         return self.moves
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

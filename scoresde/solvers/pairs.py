@@ -22,7 +22,7 @@ FORMS: dict[str, Coordinate] = {"x": TIME, "noise": RHO, "data": SNR, "angle": a
 
 @dataclass(frozen=True)
 class Pair(RungeKutta):
-    r"""An adaptive pair, with a step size of its own for every sample; subclasses give the tableau.
+    r"""An adaptive pair, with a step size per sample; subclasses give the tableau.
 
     Batch mates never change a result, finished samples are not evaluated again, and nothing is evaluated beyond the end
     of the interval.

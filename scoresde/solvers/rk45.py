@@ -1,4 +1,4 @@
-"""The Dormand-Prince pair, with a step size of its own for every sample."""
+"""The Dormand-Prince pair, with a step size per sample."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .families.particles import ParticleInfo, Particles, Twisted
 @dataclass(frozen=True)
 class SMC(Solver):
     r"""Twisted sequential Monte Carlo for guided scores: the guided ancestral step proposes, weights say what the
-    guidance got wrong, and particles are drawn anew by their weights.
+    guidance got wrong, and particles are resampled by their weights.
 
     With :math:`\psi_t(x_t) = p(y|x_t)^w` of a `scoresde.guidance.classifier_guidance` at scale w (of a
     ``likelihood_guidance`` :math:`p(y|\hat x(x_t))^w`), the model's chain p of ancestral steps, and the guided chain q,
@@ -38,8 +38,8 @@ class SMC(Solver):
     Args:
         particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set. A
             ``context`` of the solve must be the same for all particles of a set.
-        threshold: 0 to 1, the share of effective particles below which a set is drawn anew; 1 resamples always. At the
-            end the particles are always drawn anew, so that they have equal weights.
+        threshold: 0 to 1, the share of effective particles below which a set is resampled; 1 resamples always. At the
+            end the particles are always resampled, so that they have equal weights.
         record: called with a `ParticleInfo` at each level; a `ParticleLog` keeps them.
         data_std: :math:`\sqrt v`, about the data's standard deviation: the chain's steps have the variance that is
             exact for data :math:`N(m, vI)`. 0 is the small variance of `Ancestral`; 1 on a variance preserving process

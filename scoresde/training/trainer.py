@@ -45,7 +45,7 @@ class Every(NamedTuple):
 
 
 class Trainer:
-    r"""Trains a network, and goes on where a run was interrupted.
+    r"""Trains a network, and continues where a run was interrupted.
 
     Args:
         model: a `scoresde.ScoreModel`, whose network and learned schedule are trained; or a module.

@@ -116,7 +116,7 @@ _LARGEST_RADIUS = 1 << 14  # pixels
 
 
 def gaussian_profile(std: float, radius: int | None = None) -> Tensor:
-    """A Gaussian on ``2 radius + 1`` pixels, of sum one, float64.
+    """A Gaussian on ``2 radius + 1`` pixels, with sum one, float64.
 
     Example:
         >>> round(float(gaussian_profile(1.0).sum()), 6)

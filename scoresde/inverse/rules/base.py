@@ -28,7 +28,7 @@ from ..measurement import Measurement
 
 @dataclass
 class Tally:
-    """Counts products with the network's Jacobian, of the whole batch at once.
+    """Counts vector-Jacobian products, of the whole batch at once.
 
     Example:
         >>> Tally().products
@@ -40,7 +40,7 @@ class Tally:
 
 @dataclass
 class Known:
-    r"""The network's word on a state, and products with its Jacobian.
+    r"""The network's estimate at a state, and vector-Jacobian products.
 
     Attributes:
         x: the state.
@@ -68,7 +68,7 @@ class Known:
     def pull(self, v: Tensor) -> Tensor:
         r""":math:`J^Tv` with :math:`J = \partial\hat x/\partial x_t`, shaped like ``x``."""
         if self._input is None or self._output is None:
-            raise InvalidArgumentError("A rule that takes products with the Jacobian must set `gradients = True`.")
+            raise InvalidArgumentError("A rule that takes vector-Jacobian products must set `gradients = True`.")
         self.tally.products += 1
         with torch.inference_mode(False):
             weights = v.clone() if v.is_inference() else v
@@ -87,8 +87,8 @@ class Known:
 
 
 def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, tally: Tally, gradients: bool) -> Known:
-    """Ask a network once, with or without a graph for products with its Jacobian. The graph is that of one evaluation,
-    and is gone when the answer is; a surrounding one (``differentiable=True``) is kept.
+    """Evaluate a network once, with or without a graph for vector-Jacobian products. The graph is that of one
+    evaluation, and is gone when the answer is; a surrounding one (``differentiable=True``) is kept.
 
     Example:
         >>> import scoresde
@@ -136,7 +136,7 @@ class Rule(abc.ABC):
 
     Attributes:
         name: what `scoresde.inverse.condition` calls it.
-        gradients: whether it takes products with the network's Jacobian; ``products``: how many an evaluation.
+        gradients: whether it takes vector-Jacobian products; ``products``: how many per evaluation.
         reference: where it comes from.
 
     Example:
@@ -160,7 +160,7 @@ class Rule(abc.ABC):
 
     @property
     def products(self) -> int:
-        """Products with the Jacobian in an evaluation."""
+        """Vector-Jacobian products per evaluation."""
         return 0
 
     @abc.abstractmethod

@@ -22,7 +22,7 @@ class Exact(Rule):
     .. math:: \nabla\ln p(y|x_t) = \nabla\ln p_t(x_t|y) - \nabla\ln p_t(x_t).
 
     Facts:
-        No product with a Jacobian. Exact where the score is that of the same distribution; with a `targets.Gaussian`
+        No vector-Jacobian product. Exact where the score is that of the same distribution; with a `targets.Gaussian`
         fitted to data and a network, the Gaussian part of the answer. One y for the whole batch.
 
     Args:

@@ -23,7 +23,7 @@ class MMPS(Rule):
         E[x_0|x_t,y] \approx \hat x + C_tA^T(AC_tA^T+\sigma_y^2I)^{-1}(y-A\hat x),
 
     with :math:`C_t = \frac{\sigma^2}{\alpha}J` (second-order Tweedie). The system is solved by conjugate gradients,
-    whose products with :math:`C_t` are products with the network's Jacobian; no matrix is formed.
+    whose products with :math:`C_t` are vector-Jacobian products of the network; no matrix is formed.
 
     Facts:
         One product per iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
@@ -56,7 +56,7 @@ class MMPS(Rule):
 
     @property
     def products(self) -> int:
-        """One an iteration."""
+        """One per iteration."""
         return self.iterations
 
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:

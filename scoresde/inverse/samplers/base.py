@@ -25,7 +25,7 @@ class InverseSolver(Solver):
 
     Args:
         measurement: what was measured.
-        tally: counts products with the network's Jacobian.
+        tally: counts vector-Jacobian products.
 
     Example:
         >>> from scoresde.inverse import DDRM, Mask, Measurement
@@ -46,7 +46,7 @@ class InverseSolver(Solver):
 
     @property
     def products(self) -> int:
-        """Products with the network's Jacobian in a step."""
+        """Vector-Jacobian products per step."""
         return 0
 
     @property

@@ -31,7 +31,7 @@ class Replacement(InverseSolver):
     so that the two parts can agree.
 
     Facts:
-        The evaluations of the predictor and the corrector per step; no product with a Jacobian. The rest of the state
+        The evaluations of the predictor and the corrector per step; no vector-Jacobian product. The rest of the state
         learns of y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
         brings it closer. The noise of y is taken for signal.
 

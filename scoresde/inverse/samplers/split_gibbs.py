@@ -33,7 +33,7 @@ class SplitGibbs(InverseSolver):
 
     Facts:
         With :math:`\rho` held, the distribution of z tends to the posterior with the noise :math:`\sigma_y^2I +
-        \rho^2AA^T`: exact as :math:`\rho \to 0`, where the moves become small and slow. No product with a Jacobian;
+        \rho^2AA^T`: exact as :math:`\rho \to 0`, where the moves become small and slow. No vector-Jacobian product;
         ``sweeps`` x ``descent`` evaluations beyond those of the first descent, which draws from the prior.
 
     Differs from:

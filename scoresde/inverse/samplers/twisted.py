@@ -27,7 +27,7 @@ class _Memory(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class TwistedSMC(InverseSolver):
     r"""The twisted diffusion sampler: particles are proposed with a rule's guidance, weighted by what the guidance got
-    wrong, and drawn anew by their weights.
+    wrong, and resampled by their weights.
 
     With a rule's density :math:`\psi_t(x_t) \approx p(y|x_t)`, the chain p of ancestral steps, and the proposal q which
     is p with the guided data estimate,
@@ -49,7 +49,7 @@ class TwistedSMC(InverseSolver):
         measurement: one y for all particles of a set.
         twist: a rule with a density: `PiGDM` or `DPS`.
         particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set.
-        threshold: 0 to 1; 1 resamples always, and at the end the particles are always drawn anew, so that they have
+        threshold: 0 to 1; 1 resamples always, and at the end the particles are always resampled, so that they have
             equal weights.
         record: called with a `ParticleInfo` at each level.
 

@@ -1,4 +1,4 @@
-r"""The divergence of a field, :math:`\mathrm{tr}\,J`, from products with its Jacobian J.
+r"""The divergence of a field, :math:`\mathrm{tr}\,J`, from vector-Jacobian products.
 
 A `Divergence` belongs to one solve: its probes are drawn once, so that what is integrated is a smooth function. It
 gives one value for each of its ``paths``, whose mean is the divergence, and whose spread measures how well it is known.

@@ -22,7 +22,7 @@ AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, by defaul
 
 @dataclass(frozen=True)
 class Divergence(abc.ABC):
-    """How a trace is made of products with the Jacobian.
+    """How a trace is made of vector-Jacobian products.
 
     Args:
         probes: ``(batch, m, *event)``.
@@ -52,7 +52,7 @@ class Divergence(abc.ABC):
     @property
     @abc.abstractmethod
     def products(self) -> int:
-        """Products with the Jacobian per evaluation."""
+        """Vector-Jacobian products per evaluation."""
 
     @abc.abstractmethod
     def __call__(self, product: Product) -> Tensor:

@@ -72,7 +72,7 @@ class SciPy(OwnSteps):
 @dataclass(frozen=True)
 class SciPyImplicit(SciPy):
     """Implicit, for stiff problems: the Jacobian is measured by differences, sample by sample in parallel, at one
-    evaluation for each number of an event. Like all of SciPy's methods it steps the batch as one.
+    evaluation for each element of an event. Like all of SciPy's methods it steps the batch as one.
 
     Args:
         clock: see `ODEBackend`.

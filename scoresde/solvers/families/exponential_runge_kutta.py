@@ -70,7 +70,7 @@ class ExponentialRungeKutta(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a stage."""
+        """One per stage."""
         return len(self.tableau.c)
 
     @property

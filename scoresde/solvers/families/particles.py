@@ -21,7 +21,7 @@ class ParticleInfo(NamedTuple):
     """What a particle method reports of one level.
 
     Fields: ``t``; ``ess``, the effective sample size of each set ``(sets,)``, :math:`(\\sum w)^2/\\sum w^2`;
-    ``resampled``, whether the set was drawn anew ``(sets,)``; ``log_mean``, the logarithm of the mean weight
+    ``resampled``, whether the set was resampled ``(sets,)``; ``log_mean``, the logarithm of the mean weight
     ``(sets,)``: the exponential of its sum over the levels is an unbiased estimate of the integral of the twisted
     distribution, which is p(y) up to the twist's constant factor.
 
@@ -69,7 +69,7 @@ class ParticleLog:
 
     @property
     def resampled(self) -> Tensor:
-        """Where sets were drawn anew, ``(levels, sets)`` bool."""
+        """Where sets were resampled, ``(levels, sets)`` bool."""
         return torch.stack([info.resampled for info in self.infos])
 
     @property
@@ -106,7 +106,7 @@ class Particles:
 
     Args:
         count: of a set; None: the batch is one set.
-        threshold: sets whose effective sample size is below this share are drawn anew, by systematic resampling.
+        threshold: sets whose effective sample size is below this share are resampled, by systematic resampling.
         record: called with a `ParticleInfo` at each level.
         data_std: :math:`\sqrt v`: the steps of p and q have the variance that is exact for data :math:`N(m, vI)`.
 
@@ -167,7 +167,7 @@ class Particles:
         Args:
             look: ``look(x, node, proposes)``; only a look that proposes needs the guided estimate.
             log_weight: without the twist at the current level.
-            last: whether it is the last step: the particles are then drawn anew at its end.
+            last: whether it is the last step: the particles are then resampled at its end.
         """
         known = look(x, start, True)
         rows, log_weight = self.select(self._weighed(log_weight, known, start), start, noise, x, False)

@@ -70,7 +70,7 @@ class RungeKutta(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a stage; a pair that keeps its last derivative saves one."""
+        """One per stage; a pair that keeps its last derivative saves one."""
         return len(self.tableau.c) - (1 if self.adaptive else 0)
 
     @property
