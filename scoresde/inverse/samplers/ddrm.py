@@ -30,10 +30,10 @@ class DDRM(InverseSolver):
         \end{cases}
 
     Facts:
-        1 evaluation per step, no vector-Jacobian product. It takes into account how noisy each direction is, but not how
-        directions depend on each other under the data's distribution. With :math:`\eta > 0` every step redraws the same share of
-        the noise, however short it is. So it suits few steps (20 in the paper); with many steps it does not tend to
-        the posterior, nor to the prior without a measurement.
+        1 evaluation per step, no vector-Jacobian product. It takes into account how noisy each direction is, but not
+        how directions depend on each other under the data's distribution. With :math:`\eta > 0` every step redraws the
+        same share of the noise, however short it is. So it suits few steps (20 in the paper); with many steps it does
+        not tend to the posterior, nor to the prior without a measurement.
 
     Differs from:
         the paper, which also draws the first state near y: here it is the prior's draw, which at ``t_max`` hardly
