@@ -229,7 +229,7 @@ def likelihood_network() -> str:
             times = [f"{run[key] / first[key]:.2f}" if key in run else "" for key in keys]
             used = f"{run[keys[0]]:.2f}" if keys[0] in run else ""
             rows.append([end, name, f"{run['evaluations']:.0f}", f"{run['error']:.1e}", used, *times])
-    head = ["", "", "evaluations", "error, nats", "processor, s", "of the published", "on the wall"]
+    head = ["", "", "evaluations", "error, nats", "processor, s", "over published", "wall clock over published"]
     return markdown(head, rows, record)
 
 
@@ -265,7 +265,7 @@ def likelihood_estimators() -> str:
         [name, f"{row['deviation']:.2f}", f"{row['standard error']:.2f}", f"{row['coverage']:.3f}"]
         for name, row in record["results"]["estimators"].items()
     ]
-    return markdown(["24 products", "deviation, nats", "standard error told", "95 % intervals hold"], rows, record)
+    return markdown(["24 products", "deviation, nats", "its stated standard error", "95 % intervals hold"], rows, record)
 
 
 def likelihood_products() -> str:
@@ -298,7 +298,7 @@ def likelihood_bounds() -> str:
             for part in ("held out", "training")
         ]
         rows.append([name, row["of"], str(row["evaluations"]), *texts])
-    head = ["bound", "of minus the logarithm of the", "evaluations", "held-out digits, how many", "training digits"]
+    head = ["bound", "on the negative logarithm of the", "evaluations", "held-out digits (number)", "training digits"]
     return markdown(head, rows, record)
 
 
@@ -343,7 +343,7 @@ def peers_table() -> str:
     """The figures of ``benchmarks/results/peers.json``."""
     record = load("peers")
     rows = [[name, f"{gap:.0e}"] for name, gap in record["results"].items()]
-    return markdown(["compared", "largest difference"], rows, record)
+    return markdown(["comparison", "largest difference"], rows, record)
 
 
 def adaptive_tables() -> str:
