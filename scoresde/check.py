@@ -34,7 +34,7 @@ _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gau
 
 @dataclass(frozen=True)
 class ScoreReport:
-    r"""What `check_score` found.
+    r"""The result of `check_score`.
 
     Attributes:
         ok: whether the score function denoises the data as a score should.
@@ -74,7 +74,7 @@ def _as_given(t: Tensor, sde: AffineSDE) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read a score function: what to feed it, and what noise its output then means."""
+    """One reading of a score function: its inputs, and the noise that its output then means."""
 
     name: str
     meaning: str

@@ -339,8 +339,8 @@ class BetaChain(Chain):
 
     @classmethod
     def cosine(cls, n: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> BetaChain:
-        r"""Improved DDPM's: :math:`\beta_i = \min(1 - f_{i+1}/f_i,\ \beta_{max})` with :math:`f_i = \cos^2 a_i,\ a_i =
-        \frac{i/n+s}{1+s}\frac{\pi}{2}`.
+        r"""Improved DDPM's cosine schedule: :math:`\beta_i = \min(1 - f_{i+1}/f_i,\ \beta_{max})` with :math:`f_i =
+        \cos^2 a_i,\ a_i = \frac{i/n+s}{1+s}\frac{\pi}{2}`.
 
         It is computed as :math:`\sin(a_{i+1}-a_i)\sin(a_{i+1}+a_i)/\cos^2 a_i`, which loses no digits.
 
@@ -363,7 +363,8 @@ class BetaChain(Chain):
     def sigmoid(
         cls, n: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
     ) -> BetaChain:
-        r"""Of the sigmoid schedule: :math:`\beta_i = \min(1 - \bar\alpha_{i+1}/\bar\alpha_i,\ \beta_{max})` with
+        r"""The betas of the sigmoid schedule: :math:`\beta_i = \min(1 - \bar\alpha_{i+1}/\bar\alpha_i,\ \beta_{max})`
+        with
         :math:`\bar\alpha_i = \alpha^2(i/n)` of `scoresde.SigmoidVPSDE`.
 
         Example:

@@ -30,7 +30,7 @@ _DEVICE_CHECK_EVERY = 16  # steps between checks of a device's state; each check
 
 
 class Status(enum.IntEnum):
-    """What became of a sample; a `Solution` has one per sample.
+    """The outcome for a sample; a `Solution` has one per sample.
 
     Example:
         >>> Status(0).name
@@ -161,7 +161,7 @@ class _Ledger:
 
     @property
     def running(self) -> np.ndarray:
-        """Of the samples in the loop, which are under way."""
+        """Which of the samples in the loop are under way."""
         return self.status[self.rows] == _RUNNING
 
     def whole(self, x: Tensor) -> Tensor:

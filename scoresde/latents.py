@@ -158,7 +158,7 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Data, its latents, and what came back.
+    """Data, their latents, and their reconstruction.
 
     Attributes:
         latent, x: the latents and the reconstruction, shaped like the data.

@@ -1,4 +1,4 @@
-"""Samples of the distribution that guidance aims at."""
+"""Samples of the tilted distribution, at which guidance aims."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .solving import solve
 
 @dataclass(frozen=True, eq=False)
 class TiltedSamples:
-    r"""What `sample_tilted` gives.
+    r"""The result of `sample_tilted`.
 
     Attributes:
         x: the samples, ``(batch, *event)``, of equal weights.

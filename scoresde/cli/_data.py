@@ -37,7 +37,7 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """Of the values and the names."""
+        """The digest of the values and the names."""
         return digest([("names", "\n".join(self.names).encode()), ("values", self.values)])
 
 

@@ -224,7 +224,7 @@ def span(values: Sequence[int]) -> str:
 
 
 def version() -> str:
-    """Of the package."""
+    """The version of the package."""
     from .. import __version__
 
     return __version__

@@ -16,7 +16,7 @@ from ..solvers.base import Solver, StepResult
 
 
 class Decision(NamedTuple):
-    """What becomes of a step.
+    """The controller's decision on a step.
 
     Fields:
         accept: True, or which samples take the step, ``(batch,)`` bool.

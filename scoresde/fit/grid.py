@@ -84,7 +84,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit took.
+    """The cost of a fit.
 
     Args:
         calls: calls of the score function, those repeated to save memory included.
@@ -165,7 +165,7 @@ class FittedGrid(Grid):
         write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
     def fields(self) -> dict[str, Any]:
-        """As JSON takes them, and `of` gives them back: numbers that are not finite as text."""
+        """The fields as JSON values, which `of` reads; numbers that are not finite are text."""
         return _plain(asdict(self))
 
     @classmethod
@@ -484,7 +484,7 @@ class _Watch(Score):
         return self.score_fn.twisted(x, node, **context)
 
     def cost(self, pilot: int) -> Cost:
-        """What was used so far."""
+        """The cost so far."""
         return Cost(self.calls, self.gradients, self.rows / pilot)
 
     def _run(self, function: Callable[..., Any], x: Tensor, node: Node, context: Mapping[str, Any]) -> Any:
@@ -555,7 +555,7 @@ class _Problem:
         return None if self.context is None else {k: v[rows] for k, v in self.context.items()}
 
     def end(self, times: Tensor, rows: slice, differentiable: bool) -> Tensor:
-        """Where the rows end on a grid."""
+        """The end states of the rows on a grid."""
         return solve(
             self.sde, self.score_fn, self.x[rows], method=self.solver, grid=times, context=self._context(rows),
             differentiable=differentiable, throw=False,
@@ -574,7 +574,7 @@ class _Problem:
         return 0.5 * (squares + floor**2).log().mean()
 
     def floor(self, theta: Tensor) -> float:
-        """The error below which a sample counts no more."""
+        """The error below which a sample no longer counts."""
         with torch.no_grad():
             squares = _squares(self.end(self.clock.times(theta), self.train, False), self.ends[self.train])
         return _SMOOTH * max(math.sqrt(float(squares.nanmedian())), 1e-14)
@@ -592,7 +592,7 @@ class _Problem:
             return float(self._loss(self.end(self.clock.times(theta), rows, False), rows, floor))
 
     def value_and_gradient(self, theta: Tensor, floor: float) -> tuple[float, Tensor]:
-        """On the half to learn from."""
+        """The objective and its gradient on the half that is learned from."""
         rows = self.train
         if not self.gradient:
             shifts = _STEP * torch.eye(len(theta), dtype=torch.float64)
@@ -609,7 +609,7 @@ class _Problem:
         return loss.item(), slope
 
     def errors(self, times: Tensor) -> Errors:
-        """Of the held-out half."""
+        """The errors of the held-out half."""
         with torch.no_grad():
             each = _squares(self.end(times, self.held_out, False), self.ends[self.held_out]).sqrt()
             each = each.nan_to_num(nan=math.inf)  # of samples that failed
@@ -646,7 +646,7 @@ class _Spent(Exception):
 
 
 class _Search:
-    """What is known of the held-out half while theta moves."""
+    """The best theta so far, by the held-out half."""
 
     def __init__(self, problem: _Problem) -> None:
         self.problem, self.best, self.lowest, self.idle = problem, torch.zeros(0), math.inf, 0

@@ -13,7 +13,7 @@ knows of them, and solvers that use estimates receive estimates, with :math:`x =
 `product`                :math:`b + \sum_i w_i(s_i - b)`: what has all concepts
 `negation`               :math:`b + w(b - s)`: what does not have one
 `mixture`                :math:`\sum_i r_i s_i`: what has one of them; needs densities
-`temperature`            a distribution drawn together, or spread
+`temperature`            a distribution made narrower or wider
 `tall`                   the posterior of many observations, from those of single ones
 ======================== ===========================================================================
 

@@ -62,7 +62,7 @@ class Shifted(Wrapper):
         return self.twisted(x, node, **context)[:2]
 
     def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
-        """What `split` gives, and the logarithm of what guides."""
+        """The result of `split`, and the logarithm of what guides."""
         inside = self.interval.inside(node)
         if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
             return self._base(x, node, context)
@@ -99,7 +99,7 @@ def moved(estimate: Estimate, shift: Tensor, x: Tensor, node: Node) -> Estimate:
 
 
 def taken(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
-    """What a callable takes of a context."""
+    """The part of a context that a callable takes."""
     return {k: v for k, v in context.items() if accepts(function, k)}
 
 

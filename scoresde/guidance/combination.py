@@ -93,7 +93,7 @@ class Combination(Wrapper):
 
 
 def _flat(x: Tensor, node: Node) -> Estimate:
-    """Of a distribution whose score is 0."""
+    """The estimate of a distribution whose score is 0."""
     return Estimate(data=x / expand(node.alpha, x), noise=torch.zeros_like(x))
 
 
@@ -196,7 +196,7 @@ def product(
     base: ScoreFn | None = None,
     sde: AffineSDE | None = None,
 ) -> Combination:
-    r"""What has all of several concepts: with b the score without any,
+    r"""Product of concepts: with b the score without any,
 
     .. math:: b + \sum_i w_i(s_i - b),\qquad p_b\prod_i (p_i/p_b)^{w_i}.
 
@@ -230,7 +230,7 @@ def product(
 
 
 def negation(base: ScoreFn, concept: ScoreFn, scale: float = 1.0, *, sde: AffineSDE | None = None) -> Combination:
-    r"""What does not have a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
+    r"""Negation of a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
 
     Args:
         base: the score of the data; the ``context`` of a solve goes to it.
@@ -271,7 +271,7 @@ def weights_of(score_fns: Sequence[ScoreFn], weights: Any, **limits: Any) -> tup
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """What a user gave as several, as a list."""
+    """A sequence given by a user, as a list."""
     try:
         return list(values)
     except (TypeError, ValueError, RuntimeError):

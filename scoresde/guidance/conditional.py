@@ -38,7 +38,7 @@ class Conditional(Wrapper):
         self.traits = replace(self.traits, rowwise=self.rowwise and not per_sample)
 
     def accepts(self, name: str) -> bool:
-        """As the score function, but for the labels that are bound."""
+        """Like the score function, except for the labels that are bound."""
         return name not in self.labels and super().accepts(name)
 
     def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 
     @classmethod
     def of(cls, given: Sequence[float | None] | None) -> Interval:
-        """From two numbers, or None for everywhere; an end may be None or infinite."""
+        """An interval from two numbers, or None for everywhere; an end may be None or infinite."""
         if given is None:
             return cls()
         if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) != 2:

@@ -1,4 +1,4 @@
-"""What has one of several concepts."""
+"""Mixtures of concepts."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def mixture(
     *,
     sde: AffineSDE | None = None,
 ) -> Mixture:
-    r"""What has one of several concepts: the score of :math:`\sum_i w_i p_i`,
+    r"""Mixture of concepts: the score of :math:`\sum_i w_i p_i`,
 
     .. math:: \sum_i r_i s_i,\qquad r_i = \frac{w_i\,p_{i,t}(x)}{\sum_j w_j\,p_{j,t}(x)}.
 

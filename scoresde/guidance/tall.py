@@ -30,7 +30,7 @@ _FLOOR = 1e-6  # of a precision, in units of that of the noise
 
 
 class _Precisions(NamedTuple):
-    """Of the single posteriors, ``(n, 1 or batch, D, D)``, and of the joint one, ``(1 or batch, D, D)``."""
+    """Precisions of the single posteriors, ``(n, 1 or batch, D, D)``, and of the joint one, ``(1 or batch, D, D)``."""
 
     single: Tensor
     total: Tensor
@@ -81,7 +81,7 @@ class Tall(Wrapper):
         self.traits = replace(self.traits, noise_limit=limit, variance=False)
 
     def accepts(self, name: str) -> bool:
-        """As the score function, but for the observations: those of a mapping are given, others belong to the
+        """Like the score function, except for the observations: those of a mapping are given, others belong to the
         context."""
         if name in self.names:
             return self.observations is None
@@ -214,7 +214,7 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
 
 
 def _square(value: Any, x: Tensor) -> Any:
-    """Of a float, or one per sample against ``(batch, D, D)``."""
+    """The square of a float, or of one per sample against ``(batch, D, D)``."""
     return (value * value).to(x.device).reshape(-1, 1, 1) if isinstance(value, Tensor) and value.ndim else value * value
 
 
@@ -283,7 +283,7 @@ def _inverses(name: str, given: Any, count: int | None) -> Tensor:
 
 
 def _together(single: Tensor, base: Tensor) -> _Precisions:
-    """Of single posteriors ``(n, 1 or batch, D, D)`` and the prior ``(D, D)``."""
+    """The precisions from those of single posteriors ``(n, 1 or batch, D, D)`` and of the prior ``(D, D)``."""
     if base.shape != single.shape[2:]:
         raise InvalidArgumentError(
             f"`covariances` are of {single.shape[2]} parameters, but the prior's of {len(base)}."
@@ -323,7 +323,7 @@ def tall(
     chunk: int | None = None,
     sde: AffineSDE | None = None,
 ) -> Tall:
-    r"""The posterior of parameters :math:`\theta` given n observations, from a network that knows the posterior of one:
+    r"""The posterior of parameters :math:`\theta` given n observations, from a network for the posterior of one:
 
     .. math:: s = s_\lambda + \sum_i\Lambda^{-1}P_i\,(s_i - s_\lambda), \qquad
               \Lambda = \sum_i P_i + (1-n)P_\lambda,

@@ -1,4 +1,4 @@
-"""Distributions drawn together, or spread."""
+"""Distributions made narrower or wider."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Temperature(Wrapper):
 
 
 def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: AffineSDE | None = None) -> Temperature:
-    r"""Draw a distribution together (T < 1: fewer, more typical samples), or spread it (T > 1), by
+    r"""Make a distribution narrower (T < 1: more typical, less diverse samples) or wider (T > 1), by
 
     .. math:: \frac{\alpha^2 v + \sigma^2}{T\alpha^2 v + \sigma^2}\,s(x, t).
 

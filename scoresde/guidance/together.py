@@ -1,4 +1,4 @@
-"""Several answers of one network in one call."""
+"""Several estimates of one network in one call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured: an operator, the numbers, and their noise."""
+"""Measurements: an operator, the measured values, and their noise."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scaled(factor: Tensor, x: Tensor) -> Tensor:
-    """Each sample times a number of its own.
+    """Multiply each sample by its own factor.
 
     Example:
         >>> scaled(torch.tensor([2.0]), torch.ones(1, 2))

@@ -24,7 +24,7 @@ from .samplers.twisted import TwistedSMC
 
 @dataclass(frozen=True, eq=False)
 class PosteriorSamples:
-    """What `sample_posterior` gives.
+    """The result of `sample_posterior`.
 
     Attributes:
         x: the samples, ``(batch, *event)``.

@@ -71,7 +71,7 @@ class Adjoint:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """What the clock shows at the ends."""
+        """The clock's values at the ends."""
         first, last = (float(self.solver.coordinate.clock(node)) for node in (self.start, self.end))
         return first, last
 

@@ -116,7 +116,7 @@ def bits_per_dim(
 
 
 def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
-    """Where the first cell begins, and the width of all."""
+    """The lower end of the first cell, and the width of all cells."""
     check_integer("levels", levels, low=2, high=MOST_GREY)
     low, high = check_interval("data_range", data_range)
     return low, (high - low) / levels
@@ -139,7 +139,7 @@ def grey_levels(v: Any, levels: int) -> Tensor:
 
 
 def float_dtype(dtype: Any) -> torch.dtype:
-    """Of what is dequantised: torch's default, or one that resolves the noise in a cell."""
+    """The dtype of dequantised values: torch's default, or one that resolves the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):
         raise InvalidTypeError(

@@ -1,4 +1,4 @@
-"""How much of a control to take."""
+"""The scale of a control variate."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ def decoder_bound(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> LowerBound:
-    r"""The log-density of data at t = 0, or the log-probability of grey values, from below: the flow from ``t_start``
-    and a decoder around the denoised z,
+    r"""A lower bound of the log-density of data at t = 0, or of the log-probability of grey values: the flow from
+    ``t_start`` and a decoder around the denoised z,
 
     .. math:: p(x|z) = N\Big(\hat x(z), \frac{\sigma^2}{\alpha^2}\Big),\qquad
         P(v|z) = \prod\big[\Phi(b_v) - \Phi(a_v)\big],

@@ -50,7 +50,7 @@ class LowerBound:
 
     @property
     def draws(self) -> int:
-        """k."""
+        """The number k of draws."""
         return self.log_weights.shape[1]
 
     @property
@@ -83,7 +83,7 @@ class LowerBound:
 
     @property
     def bits_per_dim(self) -> Tensor:
-        r"""Of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
+        r"""Bits per dimension of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
         if self.levels is None:
             raise InvalidArgumentError(
                 "This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim("
@@ -222,7 +222,7 @@ def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
 
 
 def source_of(seed: Any, generator: Any, device: torch.device) -> torch.Generator | None:
-    """What all draws come from, one after the other; None is torch's global generator."""
+    """The generator that all draws come from, one after the other; None is torch's global one."""
     check_generator(generator, "pass an integer as `seed=`")
     if seed is None:
         return generator

@@ -51,7 +51,7 @@ _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """Log-likelihoods with what is known of their errors; all fields have one entry per sample.
+    """Log-likelihoods with estimates of their errors; all fields have one entry per sample.
 
     Attributes:
         log_prob: nats, float64, ``(batch,)``.
@@ -288,7 +288,7 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
 
 
 def check_finite(x: Tensor) -> Tensor:
-    """That all samples are finite, ``(batch,)``."""
+    """Which samples are finite, ``(batch,)``; refuse others."""
     finite = row_finite(x.detach()).cpu()
     if not bool(finite.all()):
         rows = (~finite).nonzero()[:, 0].tolist()

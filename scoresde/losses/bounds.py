@@ -306,6 +306,6 @@ def _ends(sde: AffineSDE) -> tuple[Node, Node]:
 
 
 def _entropy(x0: Tensor, node: Node) -> Tensor:
-    """Of q(z_0|x), nats."""
+    """The entropy of q(z_0|x), nats."""
     one = 0.5 * (math.log(2 * math.pi * math.e) + 2 * node.sigma.log())
     return (math.prod(x0.shape[1:]) * one).to(x0).expand(len(x0))

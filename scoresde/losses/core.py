@@ -105,7 +105,7 @@ class Noised(NamedTuple):
 
 
 def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> Noised:
-    r"""Ask a model about :math:`\alpha x_0 + \sigma\varepsilon` at a node of its process, once.
+    r"""Evaluate a model at :math:`\alpha x_0 + \sigma\varepsilon` at a node of its process, once.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.FlowSDE(), "noise")
@@ -244,12 +244,12 @@ def denoising(
 
 
 def gives_estimates(model: Any) -> bool:
-    """Whether a model gives estimates itself, not a score or a raw network's output."""
+    """Whether a model gives estimates itself, not only a score or a network's raw output."""
     return not model.only_scores if isinstance(model, Score) else offers_estimates(model)
 
 
 def check_model(model: Any) -> None:
-    """Refuse what has no estimates of a process."""
+    """Refuse a model without estimates for a process."""
     if not gives_estimates(model) or traits_of(model).sde is None:
         raise InvalidTypeError(
             f"`model` must be a ScoreModel, got {type(model).__name__}; write scoresde.ScoreModel(net, sde, 'noise')."
@@ -314,7 +314,7 @@ def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def named(argument: str, value: Any, registry: Mapping[str, Any]) -> Any:
-    """What a name stands for; what is callable stands for itself."""
+    """The entry with a name; a callable is returned as it is."""
     if callable(value):
         return value
     return registry[check_choice(argument, value, registry)]

@@ -76,7 +76,7 @@ class IndexLaw(Times):
 
 
 class UniformIndex(IndexLaw):
-    """All levels alike; every weight is 1.
+    """All levels are equally likely; every weight is 1.
 
     Example:
         >>> UniformIndex(scoresde.discrete.BetaChain.linear(4)).probabilities().tolist()
@@ -153,7 +153,7 @@ class LossSecondMoment(IndexLaw):
         return p.clamp_min(torch.finfo(torch.float64).tiny)
 
     def update(self, index: Tensor, losses: Tensor) -> None:
-        """Remember losses ``(n,)`` of levels ``(n,)``, the oldest of a level being forgotten.
+        """Keep losses ``(n,)`` of levels ``(n,)``; the oldest of a level are dropped.
 
         Raises:
             InvalidArgumentError: shapes differ, or a place is not in the chain.
@@ -177,7 +177,7 @@ class LossSecondMoment(IndexLaw):
             self.update(draw.index, losses)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What it remembers, as tensors."""
+        """The losses that it keeps, as tensors."""
         return {"squares": self._squares.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

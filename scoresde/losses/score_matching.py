@@ -101,7 +101,8 @@ def explicit_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Against a known score: :math:`\tfrac12 w(t)\,\|s(x_t, t) - \nabla\log p_t(x_t)\|^2`, summed over the event.
+    r"""Score matching against a known score: :math:`\tfrac12 w(t)\,\|s(x_t, t) - \nabla\log p_t(x_t)\|^2`, summed over
+    the event.
 
     Args:
         score: the score, ``score(x, t)``, or a target, as `scoresde.targets.GaussianMixture`.
@@ -164,7 +165,8 @@ def implicit_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed over the event.
+    r"""Score matching without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed
+    over the event.
 
     Args:
         divergence: ``"exact"``, of D vector-Jacobian products, or ``"hutchinson"``.
@@ -240,7 +242,8 @@ def sliced_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v + \tfrac12\|s\|^2]`, or with
+    r"""Score matching along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v +
+    \tfrac12\|s\|^2]`, or with
     :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
 
     It needs neither a kernel nor D products, and so trains the score of any process from simulated states (``t``).
@@ -284,8 +287,8 @@ def denoising_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Against the score of the kernel: :math:`\tfrac12 w(t)\,\|s(x_t, t) + \varepsilon/\sigma\|^2`, summed over the
-    event.
+    r"""Score matching against the score of the kernel: :math:`\tfrac12 w(t)\,\|s(x_t, t) + \varepsilon/\sigma\|^2`,
+    summed over the event.
 
     On a `scoresde.discrete.NoiseScales` chain with :math:`w = \sigma^2` it is NCSN's objective, otherwise score-SDE's.
 

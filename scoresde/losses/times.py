@@ -98,11 +98,11 @@ class Times(abc.ABC):
         """Receive the losses ``(batch,)`` of a draw before importance weights. Most distributions ignore them."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the distribution remembers of losses, for a checkpoint. Most distributions remember nothing."""
+        """What the distribution keeps of past losses, for a checkpoint. Most distributions keep nothing."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Remember what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 @dataclass(frozen=True)
@@ -470,7 +470,7 @@ def _normal_mass(mean: float, std: float, low: float, high: float) -> tuple[floa
 
 
 def _quantile(u: Tensor) -> Tensor:
-    """Of the standard normal distribution; finite, for the tails beyond are infinite."""
+    """The quantile of the standard normal distribution, kept finite in the tails."""
     edge = torch.finfo(u.dtype).eps
     return torch.special.ndtri(u.clamp(edge, 1 - edge))
 

@@ -164,7 +164,7 @@ WEIGHTS: dict[str, Weight] = {
 
 
 def weight_of(weight: str | Weight) -> Weight:
-    """What a name stands for; a function stands for itself.
+    """The weight with a name; a function is returned as it is.
 
     Example:
         >>> weight_of("constant") is WEIGHTS["constant"]

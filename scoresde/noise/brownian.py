@@ -282,7 +282,7 @@ class BrownianPath(Noise):
         return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(self._dtype(like))
 
     def _dtype(self, like: Tensor) -> torch.dtype:
-        """Of the values of the path: float64 where its differences are far smaller than they."""
+        """The dtype of the path's values: float64 where its differences are far smaller than they are."""
         return like.dtype if self.clock is None and not self.areas else torch.float64
 
 

@@ -68,7 +68,7 @@ class FollowedPath(Noise):
 
     @property
     def whole_batch(self) -> bool:  # type: ignore[override]
-        """As of the source."""
+        """The same as that of the source."""
         return self.source.whole_batch
 
     def normal(self, like: Tensor) -> Tensor:

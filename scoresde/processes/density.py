@@ -58,12 +58,12 @@ class LogDensityFlow(Process):
 
     @property
     def size(self) -> int:
-        """D, the elements of an event."""
+        """D, the number of elements of an event."""
         return math.prod(self.event_shape)
 
     @property
     def weight(self) -> float:
-        """Of an integral."""
+        """The weight of an integral."""
         paths = self.divergence.paths
         return _STRICT * math.sqrt((self.size + paths) / paths) / self.size
 
@@ -142,7 +142,7 @@ def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tenso
 
 
 class Examined(NamedTuple):
-    """What a score function is like: how far vector-Jacobian products are from differences (0, or 1 where autograd
+    """Properties of a score function: how far vector-Jacobian products are from differences (0, or 1 where autograd
     does not see it), what part of a sample's gradient belongs to others, and how far its answer to the same question
     is from the first one, in units of its RMS."""
 
@@ -162,8 +162,8 @@ def examine(
     seed: int = 0,
     step: float | None = None,
 ) -> list[Examined]:
-    """Ask for the noise estimate near some states, along a direction of its own of about every other one; rows that are
-    not finite, or so large that a step is lost in them, count for nothing.
+    """Evaluate the noise estimate near some states, along a direction of its own of about every other one; rows that
+    are not finite, or so large that a step is lost in them, count for nothing.
 
     Args:
         flow, x, node: the states and their levels of noise.

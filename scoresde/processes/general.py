@@ -53,7 +53,7 @@ class GeneralReverse(_DriftAndDiffusion):
 
     @property
     def score(self) -> Callable[[Tensor, Node], Tensor]:
-        """That of the network."""
+        """The score of the network."""
         return self.network.score
 
 

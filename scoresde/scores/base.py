@@ -95,7 +95,7 @@ class Split(NamedTuple):
     log_twist: Tensor | None = None
 
     def detached(self) -> Split:
-        """Without a graph of what guides."""
+        """The same, detached from the graph of what guides."""
         return Split(self.estimate, *(None if v is None else v.detach() for v in self[1:]))
 
 
@@ -145,7 +145,7 @@ class Score(abc.ABC):
 
     @property
     def bound_names(self) -> frozenset[str]:
-        """The names of the context that it has values for itself."""
+        """The names of the context that are bound already."""
         return frozenset()
 
     def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:

@@ -68,5 +68,5 @@ class Wrapper(Score):
 
     @property
     def bound_names(self) -> frozenset[str]:
-        """The names of the context that the score functions have values for themselves."""
+        """The names of the context that are bound in the score functions."""
         return frozenset().union(*(score_fn.bound_names for score_fn in self.score_fns))

@@ -151,7 +151,7 @@ class SDE(abc.ABC):
         return self.reverse(score_fn, 0.0)
 
     def node(self, t: float) -> Node:
-        """What a solver needs to know of one time, as Python floats."""
+        """The quantities that a solver needs at one time, as Python floats."""
         return Node(float(t), *([math.nan] * 7))
 
     def nodes(self, t: Tensor) -> Node:
@@ -364,7 +364,7 @@ class AffineSDE(SDE):
 
     # What solvers read.
     def nodes(self, t: Tensor) -> Node:
-        """Times ``(n,)`` with all that a solver needs of them, as float64 tensors."""
+        """The quantities that a solver needs at times ``(n,)``, as float64 tensors."""
         t = t.to(torch.float64)
         log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
         return Node(
@@ -379,7 +379,7 @@ class AffineSDE(SDE):
         )
 
     def node(self, t: float) -> Node:
-        """One time with all that a solver needs of it, as Python floats."""
+        """The quantities that a solver needs at one time, as Python floats."""
         with torch.no_grad():
             values = self.nodes(torch.tensor([t], dtype=torch.float64))
         return Node(*(v.item() for v in values))

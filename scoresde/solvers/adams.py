@@ -106,7 +106,7 @@ class Adams(Solver):
 
     @property
     def ode_order(self) -> int:
-        """Of the corrector at the highest order."""
+        """The order of the corrector at the highest order."""
         return self.max_order + 1
 
     @property
@@ -175,7 +175,7 @@ class Adams(Solver):
 
 
 def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
-    r"""Of a step from the first of the clocks :math:`c_0, \ldots, c_{k-1}` to t.
+    r"""The coefficients of a step from the first of the clocks :math:`c_0, \ldots, c_{k-1}` to t.
 
     Differences are kept as :math:`\delta_m = f[c_0, \ldots, c_m]\prod_{1\le i\le m}(c_0-c_i)`, which is what
     the polynomial through :math:`c_1, \ldots, c_m` missed at :math:`c_0`. Then with :math:`u = 1-\tau`

@@ -91,7 +91,7 @@ class DPM2S(ExponentialRungeKutta):
 
     @property
     def reference(self) -> str:
-        """That of what is integrated."""
+        """The reference for the estimate that is integrated."""
         return f"Lu et al. (2022), DPM-Solver{'++' * (self.prediction == 'data')}, algorithm 1"
 
     @property
@@ -142,7 +142,7 @@ class DPM3S(ExponentialRungeKutta):
 
     @property
     def reference(self) -> str:
-        """That of what is integrated."""
+        """The reference for the estimate that is integrated."""
         return f"Lu et al. (2022), DPM-Solver{'++' if self.prediction == 'data' else ', algorithm 2'}"
 
     @property

@@ -113,7 +113,7 @@ class ERSDE(Multistep):
 
     @property
     def keeps_estimates(self) -> bool:
-        """From order 2 on."""
+        """True from order 2 on."""
         return self.order > 1
 
     def _kept(self, start: Node, stop: Node) -> Scalar:

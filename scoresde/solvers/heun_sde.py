@@ -56,7 +56,7 @@ class HeunSDE(Solver):
 
 
 def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Those of Euler-Maruyama at the start, and with the same noise at the end that they lead to."""
+    """The increments of Euler-Maruyama at the start, and, with the same noise, at the end that they lead to."""
     h = stop.t - start.t
     z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
     first = combine(h, process.drift(x, start), process.diffusion(x, start), (1.0,), (z,))

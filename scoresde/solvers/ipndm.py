@@ -107,7 +107,7 @@ class PLMS(IPNDM):
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the first step."""
+        """The additional evaluation of the first step."""
         return int(self.order > 1)
 
     def predict(

@@ -42,17 +42,17 @@ class Pair(RungeKutta):
 
     @property
     def coordinate(self) -> Coordinate:  # type: ignore[override]
-        """That of the form."""
+        """The coordinate of the form."""
         return FORMS[self.form]
 
     @property
     def noise_limit(self) -> bool:  # type: ignore[override]
-        """Where the clock is finite at the noise."""
+        """True where the clock is finite at the noise end."""
         return self.form in ("x", "angle")
 
     @property
     def data_limit(self) -> bool:
-        """It evaluates at the end."""
+        """False: it evaluates at the end of a step."""
         return False
 
 
@@ -180,7 +180,7 @@ class DOP853(Pair):
         return _dop853()[0]
 
     def error(self, ks: Sequence[Tensor]) -> Tensor:
-        """Of both estimates."""
+        """The error by both estimates."""
         fifth = super().error(ks)
         third = weighted([(w, k) for w, k in zip(_dop853()[1], ks, strict=True) if w])
         size = (fifth.square() + (0.1 * third).square()).sqrt()

@@ -93,41 +93,41 @@ class PredictorCorrector(Solver):
 
     @property
     def evaluations(self) -> int:
-        """The predictor's and the corrector's."""
+        """The evaluations of the predictor and of the corrector."""
         return self.predictor.evaluations + self.corrector.evaluations
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where the predictor or the corrector does."""
+        """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or self.corrector.keeps_estimates
 
     @property
     def batch_coupled(self) -> bool:
-        """As the corrector."""
+        """The same as that of the corrector."""
         return bool(getattr(self.corrector, "batch_coupled", False))
 
     @property
     def default_stochasticity(self) -> float:
-        """As the predictor: a deterministic one steps the probability flow."""
+        """The same as that of the predictor: a deterministic one steps the probability flow."""
         return self.predictor.default_stochasticity
 
     @property
     def takes_stochasticity(self) -> bool:
-        """As the predictor."""
+        """The same as that of the predictor."""
         return self.predictor.takes_stochasticity
 
     @property
     def data_limit(self) -> bool:
-        """As the predictor, if nothing is corrected at the end."""
+        """The same as that of the predictor, if nothing is corrected at the end."""
         return self.predictor.data_limit and self.order == "cp"
 
     @property
     def extra_evaluations(self) -> int:
-        """As the predictor."""
+        """The same as that of the predictor."""
         return self.predictor.extra_evaluations
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """As the predictor and the corrector."""
+        """Prepare the predictor and the corrector."""
         self.predictor.prepare(process, nodes)
         self.corrector.prepare(process, nodes[:-1] if self.order == "cp" else nodes[1:])
 

@@ -19,7 +19,7 @@ BACKENDS: tuple[type[Solver], ...] = tuple(row.load() for row in ROWS if ":" in 
 
 
 class Method(NamedTuple):
-    """What a method is; one record per method, see `methods`.
+    """The declarations of a method; one record per method, see `methods`.
 
     Example:
         >>> {m.name: m.ode_order for m in methods()}["rk4"]

@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Restart(Solver):
-    r"""Restart sampling: a deterministic solver that goes back up in noise now and then.
+    r"""Restart sampling: a deterministic solver that returns to a higher noise level now and then.
 
     When the solve passes the lower end of an interval, it adds the forward process's noise up to the upper end, and
     comes down again by Heun's method in :math:`\rho`; so many times. The added noise contracts the error made so far,

@@ -81,18 +81,18 @@ class SASolver(Multistep):
 
     @property
     def weak_order(self) -> int:
-        """2, or 1 where one node rules."""
+        """2, or 1 where only one node is used."""
         c = self.corrector_order
         return min(2, min(self.predictor_order + 1, c) if c else self.predictor_order)
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the correction at the end."""
+        """The evaluation of the correction at the end."""
         return int(self.correct_last and self.corrector_order > 0)
 
     @property
     def looks_ahead(self) -> bool:
-        """With a corrector."""
+        """True with a corrector."""
         return self.corrector_order > 0
 
     @property

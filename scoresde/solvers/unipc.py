@@ -150,7 +150,7 @@ class UniPC(UniP):
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the single steps at the start, and of the correction at the end."""
+        """The evaluations of the single steps at the start, and of the correction at the end."""
         return super().extra_evaluations + self.correct_last
 
     @property

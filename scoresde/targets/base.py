@@ -1,4 +1,4 @@
-"""What every target offers."""
+"""The protocol of targets."""
 
 from __future__ import annotations
 

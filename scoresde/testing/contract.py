@@ -1,4 +1,4 @@
-"""What every method keeps, as checks that a solver of one's own can run too."""
+"""The contract of a solver, as checks that your own solver can run too."""
 
 from __future__ import annotations
 

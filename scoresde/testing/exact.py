@@ -235,7 +235,7 @@ def _slope(a: float, b: float, m: float, n: float) -> float:
 
 
 class AffineMap(NamedTuple):
-    r"""What a solve does to its draws, :math:`x = c + \sum_k J_k z_k`, on flattened events of D elements.
+    r"""A solve as an affine map of its draws, :math:`x = c + \sum_k J_k z_k`, on flattened events of D elements.
 
     Fields: ``constant`` c, ``(D,)``; ``response`` J, ``(draws, D, D)``.
 

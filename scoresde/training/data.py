@@ -190,7 +190,7 @@ class Unlabelled:
 
     @property
     def extent(self) -> tuple[float, float] | None:
-        """Of the values."""
+        """The range of the values."""
         return self.source.extent
 
     def __len__(self) -> int:

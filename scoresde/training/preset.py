@@ -187,7 +187,7 @@ class Preset:
         return source if self.labelled else Unlabelled(source)
 
     def told(self, source: Source) -> str:
-        """What some data are, and how they are mapped to the network's numbers.
+        """A description of the data, and of their mapping to the network's range.
 
         Example:
             >>> from scoresde.training import read

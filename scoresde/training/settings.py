@@ -73,7 +73,7 @@ def check_size(stream: Any, recipe: Recipe, world: int) -> None:
 
 
 def remembering(loss: Any) -> dict[str, Any]:
-    """What of a loss remembers, by the name of its option: distributions of noise levels that learn from losses.
+    """The stateful parts of a loss, by option: distributions of noise levels that learn from losses.
 
     A loss is searched through ``functools.partial``; one that has ``state_dict`` and ``load_state_dict`` itself is its
     own memory, under the name "own".

@@ -1,4 +1,4 @@
-"""What a trainer is fed with: a batch, its context, and the randomness of its loss."""
+"""The input of a trainer: a batch, its context, and the randomness of its loss."""
 
 from __future__ import annotations
 

@@ -311,7 +311,7 @@ class Trainer:
 
 
 def parts_of(model: Any) -> dict[str, nn.Module]:
-    """What of a model is trained: its network, and the learned parts of its process."""
+    """The trained parts of a model: its network, and the learned parts of its process."""
     if isinstance(model, nn.Module):
         return {"net": model}
     if not isinstance(model, ScoreModel) or not isinstance(model.net, nn.Module):

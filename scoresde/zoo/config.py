@@ -43,7 +43,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Config:
-    """What a network is, and what made it.
+    """The description of a saved network, and its origin.
 
     Args:
         architecture: its name in `scoresde.nets.ARCHITECTURES`.

@@ -1,4 +1,4 @@
-"""What every measurement operator offers."""
+"""The protocol of measurement operators."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class LinearOperator(abc.ABC):
 
     @property
     def size(self) -> int:
-        """The number of measured numbers."""
+        """The number of measured values."""
         return math.prod(self.measurement_shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class LinearOperator(abc.ABC):
 
 
 def dense_svd(matrix: Tensor, event_shape: tuple[int, ...]) -> SVD:
-    """Of a matrix ``(M, D)`` over the flattened event.
+    """The singular value decomposition of a matrix ``(M, D)`` over the flattened event.
 
     Example:
         >>> dense_svd(torch.eye(2), (2,)).values.round(decimals=6)

@@ -31,7 +31,7 @@ class Nonlinear:
         self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What it measures, ``(batch, *measurement)``."""
+        """The measurement of x, ``(batch, *measurement)``."""
         out: Any = self.function(x.clone())  # it may write to what it gets
         wanted = (len(x), *self.measurement_shape)
         if not isinstance(out, Tensor) or tuple(out.shape) != wanted:

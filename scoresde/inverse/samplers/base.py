@@ -1,4 +1,4 @@
-"""What the solvers of inverse problems share."""
+"""Common parts of the solvers of inverse problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..rules import Tally
 
 @dataclass(frozen=True, eq=False)
 class InverseSolver(Solver):
-    """A solver whose steps know a measurement; subclasses are frozen dataclasses.
+    """A solver whose steps use a measurement; subclasses are frozen dataclasses.
 
     What belongs to a sample, its measurement above all, is in the solver's state, so that it leaves the batch with it.
 
@@ -56,7 +56,7 @@ class InverseSolver(Solver):
 
 
 def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise: Noise) -> Tensor:
-    r"""Replace what A sees of a state by ``known``, perturbed to the state's own level with fresh noise:
+    r"""Replace the part of a state that A measures by ``known``, perturbed to the state's own level with fresh noise:
     :math:`V^Hx \leftarrow \alpha V^Hx_{known} + \sigma V^Hz` where :math:`s > 0`.
 
     Example:

@@ -89,22 +89,22 @@ class Replacement(InverseSolver):
 
     @property
     def evaluations(self) -> int:
-        """The predictor's and the corrector's."""
+        """The evaluations of the predictor and of the corrector."""
         return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where the predictor or the corrector does."""
+        """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or (self.corrector is not None and self.corrector.keeps_estimates)
 
     @property
     def batch_coupled(self) -> bool:
-        """As the corrector."""
+        """The same as that of the corrector."""
         return bool(getattr(self.corrector, "batch_coupled", False))
 
     @property
     def default_stochasticity(self) -> float:
-        """As the predictor."""
+        """The same as that of the predictor."""
         return self.predictor.default_stochasticity
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Replacement(InverseSolver):
         return detours(times, self.jump, self.repeats)
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """As the predictor and the corrector."""
+        """Prepare the predictor and the corrector."""
         self.predictor.prepare(process, nodes)
         if self.corrector is not None:
             self.corrector.prepare(process, nodes[:-1])

@@ -22,7 +22,7 @@ from .base import InverseSolver
 
 @dataclass(frozen=True, eq=False)
 class SplitGibbs(InverseSolver):
-    r"""Split Gibbs sampling: alternately a draw that knows y, and a draw that knows the data.
+    r"""Split Gibbs sampling: draws from the likelihood and from the prior alternate.
 
     .. math::
         u \sim N(u; z, \rho^2I)\,N(y; Au, \sigma_y^2I), \qquad z \sim p(z)\,N(u; z, \rho^2I).
@@ -93,12 +93,12 @@ class SplitGibbs(InverseSolver):
 
     @property
     def evaluations(self) -> int:
-        """The solver's."""
+        """The evaluations of the solver."""
         return self.solver.evaluations
 
     @property
     def keeps_estimates(self) -> bool:
-        """As the solver."""
+        """The same as that of the solver."""
         return self.solver.keeps_estimates
 
     def levels(self, sde: AffineSDE, t_end: float) -> list[float]:

@@ -225,7 +225,7 @@ def _shares(weights: Any, size: int, every: bool) -> Tensor | None:
 
 
 def _range(levels: int | None, data_range: tuple[float, float]) -> tuple[float, float]:
-    """Of the data estimates."""
+    """The range of the data estimates."""
     if levels is None:
         return data_range
     low, width = cell(levels, data_range)

@@ -109,12 +109,12 @@ def _variance(values: Tensor) -> Tensor:
 
 
 def _sizes(count: int) -> list[int]:
-    """Of the strata: pairs, and one of three if the number is odd."""
+    """The sizes of the strata: pairs, and one of three if the number is odd."""
     return [2] * (count // 2) if count % 2 == 0 else [2] * ((count - 3) // 2) + [3]
 
 
 def edges(count: int, device: torch.device) -> Tensor:
-    """Of the strata in [0, 1], ``(strata + 1,)``.
+    """The edges of the strata in [0, 1], ``(strata + 1,)``.
 
     Example:
         >>> edges(4, torch.device("cpu")).tolist()

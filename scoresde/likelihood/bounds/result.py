@@ -37,7 +37,7 @@ class Term:
 
     @property
     def variance(self) -> tuple[Tensor, Tensor]:
-        """That which an interval takes, and its degrees of freedom."""
+        """The variance for an interval, and its degrees of freedom."""
         known = torch.full_like(self.std_error, math.inf) if self.freedom is None else self.freedom
         return (self.std_error if self.deviation is None else self.deviation).square(), known
 
@@ -91,13 +91,13 @@ class Bound:
 
     @property
     def total(self) -> Tensor:
-        """Nats, ``(batch,)``: an upper bound of the negative log-likelihood."""
+        """The sum of the terms in nats, ``(batch,)``: an upper bound of the negative log-likelihood."""
         return self.prior.value + self.diffusion.value + self.reconstruction.value
 
     @property
     def std_error(self) -> Tensor:
-        """Of the total, from all draws. Its square is right in the mean, but single ones may be too small: `interval`
-        makes up for it."""
+        """The standard error of the total, from all draws. Its square is right in the mean, but single ones may be too
+        small: `interval` makes up for it."""
         return torch.stack([part.std_error.square() for part in self._parts]).sum(0).sqrt()
 
     @property
@@ -120,7 +120,7 @@ class Bound:
 
     @property
     def bits_per_dim(self) -> Tensor:
-        """Of the grey values: the total over D ln 2."""
+        """Bits per dimension of the grey values: the total over D ln 2."""
         if self.levels is None:
             raise InvalidArgumentError(
                 "This is the bound of a density; for data from dequantize(v, levels=L) its bits are "

@@ -1,4 +1,4 @@
-"""What every estimate of a trace offers."""
+"""The protocol of trace estimates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, by defaul
 
 @dataclass(frozen=True)
 class Divergence(abc.ABC):
-    """How a trace is made of vector-Jacobian products.
+    """An estimate of a trace from vector-Jacobian products.
 
     Args:
         probes: ``(batch, m, *event)``.
@@ -38,7 +38,7 @@ class Divergence(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Divergence:
-        """Made of ``count`` products for states ``(batch, *event)``.
+        """An estimate from ``count`` products for states ``(batch, *event)``.
 
         Raises:
             InvalidArgumentError: it cannot be made of so many.
@@ -66,7 +66,7 @@ class Divergence(abc.ABC):
         return paths.std(1) * math.sqrt(1 / count if self.share is None else self.share)
 
     def take(self, rows: Tensor) -> Divergence:
-        """For some samples of the batch."""
+        """The same estimate for some samples of the batch."""
         return replace(self, probes=take(self.probes, rows))
 
     @property

@@ -23,13 +23,13 @@ from ..reverse import ReverseProcess
 
 
 class _Given:
-    """Answers with an estimate that is known."""
+    """A network that returns a known estimate."""
 
     def __init__(self, estimate: Estimate) -> None:
         self.known = estimate
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
-        """It."""
+        """The known estimate."""
         return self.known
 
 

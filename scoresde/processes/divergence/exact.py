@@ -22,7 +22,7 @@ class Exact(Divergence):
 
     @property
     def paths(self) -> int:
-        """One."""
+        """A single path."""
         return 1
 
     @property

@@ -51,7 +51,7 @@ class _Sketch(NamedTuple):
         return _Sketch(r[..., :-1, :-1], turn.mT @ self.h @ turn, turn.mT @ few.inside, turn.mT @ across, rest, length)
 
     def estimates(self, size: int) -> Tensor:
-        """Those of the leave-one-out, ``(..., m)``."""
+        """The leave-one-out estimates, ``(..., m)``."""
         m = self.r.shape[-1]
         largest = self.r.diagonal(dim1=-2, dim2=-1).abs().amax(-1, keepdim=True)
         r = self.r / largest.clamp_min(torch.finfo(largest.dtype).tiny)[..., None]
@@ -112,7 +112,7 @@ class XTrace(Divergence):
 
     @property
     def products(self) -> int:
-        """With the vectors, and with the basis of what they give."""
+        """The products with the vectors, and with the basis of those products."""
         return 2 * self.probes.shape[1]
 
     def __call__(self, product: Product) -> Tensor:

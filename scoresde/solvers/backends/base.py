@@ -66,7 +66,7 @@ class ODEBackend(Backend):
 
     @property
     def affine(self) -> bool:
-        """On any clock but time."""
+        """True on any clock but time."""
         return self.clock != TIME.name
 
     @property
@@ -76,7 +76,7 @@ class ODEBackend(Backend):
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where slopes are estimates."""
+        """True where slopes are estimates."""
         return self.coordinate.is_estimate
 
     @property
@@ -134,14 +134,14 @@ class OwnSteps(ODEBackend):
             check_number(name, getattr(self, name, 0.0), low=0.0)
 
     def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
-        """With a limit of evaluations, and an eye on what is finite."""
+        """The right-hand side, with a limit of evaluations and checks for values that are not finite."""
         budget = (
             self.max_steps * self.most(x) + 3 * process.nodes.steps
         )  # up to three before the first step of a stretch
         return Slope(self, process, x, start, stop, budget, self.lenient)
 
     def most(self, x: Tensor) -> int:
-        """Evaluations of a step at most."""
+        """The most evaluations that a step may take."""
         return self.evaluations
 
 
@@ -186,7 +186,7 @@ class Slope:
         return out if self.budget is None else self._finite(out, x)
 
     def fail(self, error: type[MaxStepsError] | type[StepSizeUnderflowError], why: str) -> NoReturn:
-        """Give up, in words."""
+        """Give up with an error that says why."""
         calls = self.process.network.calls
         raise StepFailed(
             error(

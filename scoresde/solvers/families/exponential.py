@@ -111,13 +111,13 @@ def interpolation_weights(nodes: Sequence[Scalar], moments: Sequence[Scalar]) ->
 
 
 class History(NamedTuple):
-    """The memory of a multistep method: nodes passed, newest first, and what the network said at each."""
+    """The memory of a multistep method: nodes passed, newest first, and the network's estimates there."""
 
     nodes: tuple[Node, ...] = ()
     values: tuple[Tensor, ...] = ()
 
     def push(self, node: Node, value: Tensor, keep: int) -> History:
-        """With one more, and no more than ``keep``; in place of the newest, if it lies beside that. Nodes with an
+        """Add one node, and keep at most ``keep``; it replaces the newest if it lies next to that. Nodes with an
         infinite log-SNR cannot be interpolated."""
         if self._beside(node):
             return History(self.nodes[1:], self.values[1:]).push(node, value, keep)
@@ -141,7 +141,7 @@ class History(NamedTuple):
         return isinstance(lam, float) and abs(lam - newest) <= _APART * abs(newest - older)
 
     def apart(self, stop: Node) -> History:
-        """Without nodes that lie within a twentieth of the coming step of a newer one, likewise."""
+        """The history without nodes that lie within a twentieth of the coming step of a newer one, likewise."""
         end, lams = number(stop.lam), [number(node.lam) for node in self.nodes]
         if len(self.nodes) < 2 or not isinstance(end, float):
             return self

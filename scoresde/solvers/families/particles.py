@@ -18,7 +18,7 @@ from ..base import StepFailed
 
 
 class ParticleInfo(NamedTuple):
-    """What a particle method reports of one level.
+    """The report of a particle method on one level.
 
     Fields: ``t``; ``ess``, the effective sample size of each set ``(sets,)``, :math:`(\\sum w)^2/\\sum w^2`;
     ``resampled``, whether the set was resampled ``(sets,)``; ``log_mean``, the logarithm of the mean weight
@@ -212,7 +212,7 @@ class Particles:
         return weight
 
     def select(self, log_weight: Tensor, node: Node, noise: Noise, x: Tensor, always: bool) -> tuple[Tensor, Tensor]:
-        """Which particles go on, and their weights, of mean 1 in each set."""
+        """Which particles survive, and their weights, of mean 1 in each set."""
         count = self.of(x)
         sets = log_weight.reshape(-1, count)
         weights = sets.softmax(1)

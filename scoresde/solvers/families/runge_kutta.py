@@ -59,12 +59,12 @@ class RungeKutta(Solver):
 
     @property
     def affine(self) -> bool:
-        """On any clock but time."""
+        """True on any clock but time."""
         return self.coordinate is not TIME
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where slopes are estimates, and more than the last one is added up."""
+        """True where slopes are estimates, and more than the last one is added up."""
         kept = self.adaptive or any(any(row[:-1]) for row in self.tableau.rows)
         return self.coordinate.is_estimate and kept
 
