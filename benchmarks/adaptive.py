@@ -98,7 +98,7 @@ class Counted:
         return out
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Refused: it is asked for estimates, which are what is counted."""
+        """Refused: estimates are what is counted."""
         raise TypeError("this score counts estimates only")
 
 

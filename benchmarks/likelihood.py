@@ -18,7 +18,7 @@ r"""Log-likelihoods: error and evaluations on exact targets, and the digits netw
   digits (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that
   without a control.
 - *estimators*: 24 vector-Jacobian products, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
-  the standard error that is told, and how often the 95 % interval holds the value.
+  the reported standard error, and how often the 95 % interval holds the value.
 - *products*: seconds for 64 vector-Jacobian products, four states, medians of five interleaved rounds.
 - *coverage*: a mixture of three Gaussians in 64 dimensions, 20 states, 100 solves of each with other Rademacher probes:
   how often the 95 % interval holds the value with the exact trace, and the width of the interval over that which the
@@ -361,7 +361,7 @@ def measure_products(rounds: int = 5) -> dict[str, Any]:
 
 
 def measure_estimators(products: int = 24, digits: int = 8, repeats: int = 24) -> dict[str, Any]:
-    """Deviations from the exact trace at equal numbers of products, and the standard errors that are told."""
+    """Deviations from the exact trace at equal numbers of products, and the reported standard errors."""
     score, x = scoresde.load("digits").score(SDE), held_out(digits)
     options: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
     exact = log_likelihood(SDE, score, x, divergence="exact", **options).log_prob.repeat(repeats)

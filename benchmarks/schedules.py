@@ -1,7 +1,7 @@
 r"""Learned schedules and learned variances: what they gain, on held-out digits.
 
 - *vdm*: the preset ``vdm`` with a learned :math:`\gamma`, `scoresde.nets.MonotoneGamma`, its ends trained by the bound
-  and its interior by the variance. The network is told the noise level and not the time, so that one network serves
+  and its interior by the variance. The network receives the noise level and not the time, so that one network serves
   both this schedule and a line between the same ends, and the variance of its diffusion term is compared exactly: of
   the mean over a batch of 128 digits with low-discrepancy times, and of a single value (with independent times that of
   a batch is as much over 128), redrawn each time; standard errors by bootstrap over batches. By quadrature over
@@ -113,7 +113,7 @@ def held_out(size: Size) -> tuple[Tensor, Tensor]:
 
 
 def on(model: ScoreModel, sde: VDMSDE) -> ScoreModel:
-    """The same network on another schedule; it is told the noise level."""
+    """The same network on another schedule; it receives the noise level."""
     return ScoreModel(model.net, sde, model.prediction, model.time_input)
 
 

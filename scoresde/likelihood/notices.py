@@ -57,7 +57,7 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
 
     At the noise end of the process (where ``end`` is given) little of the data is left, and the error is small whatever
     they are. At noise of a third and twice the data's RMS it is 1 at most on average, for data of the score function's
-    distribution; that is asked for in many dimensions only, where densities are told of data.
+    distribution; that is required in many dimensions only, where densities of data are computed.
     """
     rows, flow = sample_of(process, x)
     data = x[rows]
