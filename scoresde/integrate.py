@@ -140,8 +140,8 @@ class Recorder:
 class _Ledger:
     """The whole batch, every sample in its place, while some of it is still under way; on the host.
 
-    What steps add to samples under way is kept (in numbers, while they move together) until they part, or somebody
-    asks: then `flush` spreads it.
+    What steps add to samples under way is kept (in numbers, while they move together) until they part, or the
+    result is needed: then `flush` spreads it.
     """
 
     def __init__(self, x: Tensor, t: float | Tensor) -> None:

@@ -274,7 +274,9 @@ _LARGEST_SIDE = 1 << 16  # pixels
 
 def _file(path: Path, levels: int | None) -> Arrays:
     if not path.exists():
-        raise InvalidArgumentError(f"`data` must be a file, a folder or one of {', '.join(READERS)}, got {str(path)!r}.")
+        raise InvalidArgumentError(
+            f"`data` must be a file, a folder or one of {', '.join(READERS)}, got {str(path)!r}."
+        )
     with opened(path, "a folder of images") as arrays:
         values = arrays.samples(arrays.main(without=_LABELS, hint=" beside the labels"))
         label = next((name for name in _LABELS if name in arrays.names), None)
@@ -341,7 +343,7 @@ def read(data: str, *, levels: int | None = None, size: int | None = None, root:
         >>> read("missing.npz")
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` must be a file, a folder or one of digits, torchvision, got 'missing.npz'.
+        scoresde.errors.InvalidArgumentError: `data` must be a file, a folder or one of digits, ..., got 'missing.npz'.
     """
     path = check_path("data", data)
     name, _, rest = str(data).partition(":")
