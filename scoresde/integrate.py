@@ -511,7 +511,7 @@ def _is_true(value: Any) -> bool:
 def _advance(
     accept: bool | np.ndarray, alive: np.ndarray | None, result: Any, x: Tensor, state: Any
 ) -> tuple[Tensor, Any]:
-    """The accepted rows of a step's state and memory (that of samples that have left does not matter)."""
+    """The accepted rows of x and of the solver state (those of samples that have left do not matter)."""
     mask = accept if alive is None else alive if accept is True else accept & alive
     if mask is True:
         return result.x, result.state

@@ -65,7 +65,7 @@ def sample_tilted(
         score_fn: a `scoresde.guidance.classifier_guidance`, or a ``likelihood_guidance``, at any scale w. One guided
             by both multiplies their factors.
         x: the state at ``t_start``, as in `scoresde.solve`.
-        particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set. A
+        particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A
             ``context`` is to be the same for all particles of a set.
         threshold: the share of effective particles below which a set is resampled.
         record: called with a `scoresde.solvers.ParticleInfo` at each level.

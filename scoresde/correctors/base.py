@@ -14,7 +14,7 @@ from ..sdes import Node
 
 
 class Corrector(abc.ABC):
-    """Moves a state towards the distribution at one time; a frozen dataclass without memory.
+    """Moves a state towards the distribution at one time; a frozen dataclass without state.
 
     Attributes:
         name: what ``corrector=`` of ``pc`` calls it.

@@ -20,7 +20,7 @@ knows of them, and solvers that use estimates receive estimates, with :math:`x =
 With :math:`w \neq 1` the guided score at time t is that of the tilted distribution :math:`p_t(x)\,p(y|x_t)^w`, but
 these distributions are not diffusions of the one at t = 0: neither the probability flow nor the reverse SDE of the
 guided score ends in
-:math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which know one level only, do, and so do the
+:math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which use one level only, do, and so do the
 particles of `scoresde.sample_tilted`.
 """
 

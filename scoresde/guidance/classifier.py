@@ -145,7 +145,7 @@ def classifier_guidance(
             ``rowwise = False``; finished samples then stay in the batch.
         scale: w; 0 does not call ``log_prob``.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
-        sde: the process, if the score function does not know it; needed for ``interval`` only.
+        sde: the process, if the score function does not declare it; needed for ``interval`` only.
 
     Raises:
         ScoreFnError: in a call, ``log_prob`` did not return one value per sample, or its gradient is blocked.

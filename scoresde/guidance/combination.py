@@ -138,7 +138,7 @@ def classifier_free(
             process) is in ``(low, high)``; elsewhere the conditional alone is evaluated. None is open.
         rescale: :math:`\phi` in [0, 1]: the guided :math:`\hat x` gets the standard deviation, over a sample's
             elements, of the conditional one, to this share.
-        sde: the process, if neither knows it; needed for ``interval`` and ``rescale`` only.
+        sde: the process, if neither declares it; needed for ``interval`` and ``rescale`` only.
 
     Differs from:
         Lin et al. and diffusers rescale what the network predicts; here it is the data estimate, whatever is predicted.
@@ -209,7 +209,7 @@ def product(
         score_fns: one or more, of one process; each keeps its labels.
         weights: one each, by default 1.
         base: the score of the data without a concept.
-        sde: the process, if none knows it.
+        sde: the process, if none declares it.
 
     Example:
         >>> left, right = lambda x, t: -(x - 1), lambda x, t: -(x - 3)
@@ -236,7 +236,7 @@ def negation(base: ScoreFn, concept: ScoreFn, scale: float = 1.0, *, sde: Affine
         base: the score of the data; the ``context`` of a solve goes to it.
         concept: the score of what to stay away from; it keeps its labels.
         scale: w, 0 for the base alone.
-        sde: the process, if neither knows it.
+        sde: the process, if neither declares it.
 
     Example:
         >>> negation(lambda x, t: -x, lambda x, t: -(x - 1))(torch.zeros(1, 1), 0.5)

@@ -62,7 +62,7 @@ def conditional(score_fn: ScoreFn, *, sde: AffineSDE | None = None, **labels: An
 
     Args:
         score_fn: ``score_fn(x, t, **context)``: a `ScoreModel`, or any callable.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
         **labels: what to pass to every call: numbers are expanded to ``(batch,)``; tensors ``(batch, …)`` belong to one
             batch, and the score function is then not ``rowwise``. The ``context`` of a solve cannot change them.
 

@@ -91,7 +91,7 @@ def likelihood_guidance(
         scale: w.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
         through: whether the gradient goes through the score function.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Raises:
         ScoreFnError: in a call, ``log_likelihood`` did not return one value per sample, or its gradient is blocked.

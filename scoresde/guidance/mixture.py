@@ -86,7 +86,7 @@ def mixture(
         score_fns: of one process.
         log_probs: ``log_prob(x, t) -> (batch,)`` of each, up to a constant that is the same for all.
         weights: positive, one each, by default equal.
-        sde: the process, if none knows it.
+        sde: the process, if none declares it.
 
     Example:
         >>> sde = scoresde.VPSDE()

@@ -26,7 +26,7 @@ class NoisyClassifier(nn.Module):
     Args:
         net: F, ``net(x, t) -> (batch, classes)``, such as `scoresde.nets.Classifier`.
         sigma_data: the standard deviation of the data, :math:`\sigma_d`.
-        rho_min, rho_max: the noise levels that F knows; beyond them it receives the nearest.
+        rho_min, rho_max: the noise levels that F was trained on; beyond them it receives the nearest.
 
     Example:
         >>> classifier = NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))

@@ -348,9 +348,9 @@ def tall(
             names alone: the solve's ``context`` then has a data set for each sample, ``(batch, n, …)``.
         covariances: ``(n, D, D)`` over the flattened event, or variances ``(n, D)``, for example of samples of the
             single posteriors. With names of observations it may be a name too, of ``(batch, n, D, D)`` in the context.
-        prior_covariance: ``(D, D)``; a target knows its own.
+        prior_covariance: ``(D, D)``; a target has its own.
         chunk: observations in a call, to bound memory; None: all.
-        sde: the process, if neither knows it.
+        sde: the process, if neither declares it.
 
     Raises:
         InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no distribution.

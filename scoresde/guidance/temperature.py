@@ -47,7 +47,7 @@ def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: 
         score_fn: a `ScoreModel`, a target's score, or any score function.
         value: the temperature T.
         variance: v, of an element of the data.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Example:
         >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 4.0)

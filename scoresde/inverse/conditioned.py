@@ -24,7 +24,7 @@ class Conditioned(Wrapper):
         score_fn: of the data: a `ScoreModel`, a target's score, or any score function.
         measurement: what was measured.
         rule: how it is used.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Attributes:
         tally: ``tally.products`` counts the vector-Jacobian products since it was made.
@@ -72,7 +72,7 @@ class Conditioned(Wrapper):
 
 
 def event_of(score_fn: Score, measurement: Measurement) -> tuple[int, ...] | None:
-    """The shape of the events that both the network and the operator know; None where neither says."""
+    """The shape of the events that network and operator declare; None where neither does."""
     measured = getattr(measurement.operator, "event_shape", None)
     known = [tuple(shape) for shape in (measured, score_fn.traits.event_shape) if shape is not None]
     if len(set(known)) > 1:

@@ -18,7 +18,7 @@ class Measurement:
     r"""The data of an inverse problem, :math:`y = A x_0 + n`, :math:`n \sim N(0, R)`.
 
     A covariance R is divided out: the operator becomes :math:`L^{-1}A` with :math:`R = LL^T` (a matrix, or a function),
-    y becomes :math:`L^{-1}y`, and the noise standard. Methods so know one standard deviation.
+    y becomes :math:`L^{-1}y`, and the noise standard. So methods see one standard deviation.
 
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.

@@ -101,7 +101,7 @@ def condition(
         y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
         noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
         method: a name of a rule (`methods`), or a `Rule`.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
         **options: of the rule, such as ``iterations=5`` of ``"mmps"``.
 
     Raises:

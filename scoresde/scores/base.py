@@ -1,6 +1,6 @@
 r"""The score function as an object.
 
-A `Score` knows :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+A `Score` gives :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
 \sigma\hat\varepsilon`, at every node of a process; the score, v and the velocity of the flow follow. What it is made
 for, and what it can do beyond that, it declares in its `Traits`, which wrappers merge. A bare callable becomes a
 `Score` by `scoresde.scores.as_score`.
@@ -28,8 +28,8 @@ class Traits:
     """What a score function declares.
 
     Attributes:
-        sde: the process that it was made for; None if it does not know.
-        event_shape: the shape of one sample; None if it does not know.
+        sde: the process that it was made for; None if it is not known.
+        event_shape: the shape of one sample; None if it is not known.
         rowwise: whether samples do not depend on each other, so that finished ones may leave the batch.
         noise_limit: whether it has a value where alpha = 0.
         variance: whether its estimates carry a learned variance of reverse steps.
@@ -58,7 +58,7 @@ class Traits:
 
         Args:
             parts: one or more.
-            sde: the process, if none of them knows it.
+            sde: the process, if none of them declares it.
 
         Raises:
             InvalidArgumentError: the parts were made for different processes or events.

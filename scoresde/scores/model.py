@@ -261,7 +261,7 @@ class ScoreModel(Score):
             sde: an affine process whose log-SNR stays within `limits`; `within` trims one.
 
         Raises:
-            InvalidArgumentError: the process goes beyond the log-SNRs that the network knows.
+            InvalidArgumentError: the process goes beyond the log-SNRs that the network was trained on.
 
         Example:
             >>> model = ScoreModel(lambda x, t: x, scoresde.VPSDE(), prediction="noise")

@@ -18,12 +18,12 @@ from .base import Score, Traits, estimate_of, nameless
 class Wrapper(Score):
     """A score function made from others; a subclass gives `estimate`, in which it evaluates them by `ask`.
 
-    It declares what the first of them does, and of all of them what must hold for all. Where none knows its process, it
-    gives scores only.
+    It declares what the first of them does, and of all of them what must hold for all. Where none declares its process,
+    it gives scores only.
 
     Args:
         score_fns: one or more; the first is the one that is changed.
-        sde: the process, if none of them knows it.
+        sde: the process, if none of them declares it.
 
     Attributes:
         score_fns: the same as `Score` objects.

@@ -29,7 +29,7 @@ _MOMENTS = np.array([1 / ((n + 1) * (n + 2)) for n in range(8)])  # of 1 - u
 
 
 class AdamsState(NamedTuple):
-    """Per sample, newest first: the angles at which the derivatives in memory were made, their differences, how many
+    """Per sample, newest first: the angles at which the kept derivatives were evaluated, their differences, how many
     there are; of the last step its size and the error norms of all orders; and the scale of the state at its end. All
     but the differences are NumPy arrays, or tensors where a schedule has a gradient."""
 
@@ -54,7 +54,7 @@ class Adams(Solver):
         y_t = y_s + h\int_0^1 P(\tau)\,d\tau, \qquad
         P_{q+1}(\tau) = P_q(\tau) + \frac{f_t - P_q(1)}{\prod_{i<q}(1-r_i)}\prod_{i<q}(\tau-r_i),
 
-    with :math:`f_t` evaluated once at the predicted state, at which it stays in the memory (PEC): a step, accepted or
+    with :math:`f_t` evaluated once at the predicted state, where it is kept (PEC): a step, accepted or
     not, costs one evaluation. The difference to the corrector of one order less estimates the error. From the same
     evaluation come the errors that other orders would have had; the next step takes the order with the smallest, so
     that a rough network, for which they do not fall, is stepped with a low order. There a small tolerance takes many
@@ -63,7 +63,7 @@ class Adams(Solver):
 
     Facts:
         Order q + 1 for q up to ``max_order``; 1 evaluation per trial step and one before the first; every sample has
-        its own time, step, order and memory. Starts with order 1.
+        its own time, step, order and solver state. Starts with order 1.
 
     Differs from:
         Adams codes as torchdiffeq's, which step the whole drift of a batch in time; deis and UniPC, whose steps are
@@ -201,7 +201,7 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
 
 
 def _replaced(state: AdamsState, then: Array, missed: Tensor) -> AdamsState:
-    """The memory with its newest node elsewhere: :math:`P_{m+1}` without its last term has not seen the old one."""
+    """The state with its newest node elsewhere: :math:`P_{m+1}` without its last term has not seen the old one."""
     apart = (then[:, None] - state.clocks[:, 1:]) / (state.clocks[:, :1] - state.clocks[:, 1:])
     kept = _joined((_like(np.ones((len(then), 1)), then), apart)).cumprod(1)
     clocks = _joined((then[:, None], state.clocks[:, 1:]))

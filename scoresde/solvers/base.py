@@ -1,4 +1,4 @@
-"""The protocol of a solver: an immutable object that knows how to make one step."""
+"""The protocol of a solver: an immutable object that makes one step."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def of_power(error: Tensor, power: float) -> Estimates:
 
 
 class StepResult(NamedTuple):
-    """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods; see
-    `Estimates` for several). ``rejected`` is the memory of a sample whose step is rejected; None leaves it as it was.
+    """The result of a step: the new x, the new solver state, and an error estimate (adaptive methods; see
+    `Estimates` for several). ``rejected`` is the solver state of a sample whose step is rejected; None leaves it as it
+    was.
 
     Example:
         >>> import torch
@@ -98,7 +99,7 @@ class StepFailed(Exception):
     """A step that cannot be made: `integrate` raises the error, or with ``throw=False`` marks the samples.
 
     Attributes:
-        error: what there is to say to the user.
+        error: the error to raise.
         samples: which samples it is about, ``(batch,)`` bool; the others cannot go on without them.
 
     Example:
@@ -283,11 +284,12 @@ class Solver(abc.ABC):
         return times
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The memory before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of those."""
+        """The solver state before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of
+        those."""
         return None
 
     def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-        """The step to the end of the solve by what is in the memory, without an evaluation, and its error estimate, of
+        """The step to the end of the solve from the solver state, without an evaluation, and its error estimate, of
         methods that have one. Every step calls it, whether it is the last or not; the step itself follows with the
         same ``stop`` and noise."""
         raise NotImplementedError

@@ -100,7 +100,7 @@ class RhoAB(Multistep):
     with the weights of Adams-Bashforth for uneven steps.
 
     Facts:
-        Order p; 1 evaluation per step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. It is
+        Order p; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1 estimates; no noise. It is
         k-diffusion's ``sample_lms``.
 
     Differs from:

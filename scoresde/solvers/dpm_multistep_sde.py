@@ -20,7 +20,7 @@ class DPMpp2MSDE(DPM2M):
             \tfrac12\varphi_1(z) D_1] + \sigma_t\sqrt{1-e^{-2\eta^2h}}\,z_0,\qquad z = -(1+\eta^2)h.
 
     Facts:
-        Weak order 2, strong order 1; 1 evaluation per step; remembers one estimate. With :math:`\eta = 0` it is
+        Weak order 2, strong order 1; 1 evaluation per step; keeps one estimate. With :math:`\eta = 0` it is
         `DPMpp2M`.
 
     Differs from:
@@ -67,7 +67,7 @@ class DPMpp3MSDE(DPM3M):
 
     Facts:
         Weak order 2 (one increment per step allows no more for :math:`\eta > 0`; the third node lowers the constant),
-        strong order 1; 1 evaluation per step; remembers two estimates. With :math:`\eta = 0` it is `DPMpp3M` with the
+        strong order 1; 1 evaluation per step; keeps two estimates. With :math:`\eta = 0` it is `DPMpp3M` with the
         published start-up.
 
     Differs from:

@@ -59,7 +59,7 @@ class ERSDE(Multistep):
     :math:`\ln\rho`.
 
     Facts:
-        Weak order min(p, 2), strong order 1; 1 evaluation per step; remembers p - 1 estimates.
+        Weak order min(p, 2), strong order 1; 1 evaluation per step; keeps p - 1 estimates.
 
     Differs from:
         the official code, which integrates by a Riemann sum of 100 points.

@@ -29,7 +29,7 @@ class IPNDM(Multistep):
 
     Facts:
         Order 2, whatever the number of estimates, since the weights are those of an even grid and the transfer is not
-        linear; on coarse grids more estimates help. 1 evaluation per step; remembers up to 3 estimates; no noise.
+        linear; on coarse grids more estimates help. 1 evaluation per step; keeps up to 3 estimates; no noise.
 
     Args:
         order: the number of estimates used, 1 to 4.
@@ -86,7 +86,7 @@ class PLMS(IPNDM):
     r"""PLMS: `IPNDM` whose first step averages the noise at its two ends, as in latent diffusion's code.
 
     Facts:
-        Order 2; 1 evaluation per step and 1 more in the first; remembers up to 3 estimates; no noise.
+        Order 2; 1 evaluation per step and 1 more in the first; keeps up to 3 estimates; no noise.
 
     Differs from:
         diffusers' ``PNDMScheduler``, where the same method skips one time step.

@@ -132,7 +132,7 @@ class PredictorCorrector(Solver):
         self.corrector.prepare(process, nodes[:-1] if self.order == "cp" else nodes[1:])
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The predictor's memory."""
+        """The predictor's state."""
         return self.predictor.init(process, x, start)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

@@ -36,7 +36,7 @@ class SMC(Solver):
         share their batch: it couples the batch.
 
     Args:
-        particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set. A
+        particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A
             ``context`` of the solve must be the same for all particles of a set.
         threshold: 0 to 1, the share of effective particles below which a set is resampled; 1 resamples always. At the
             end the particles are always resampled, so that they have equal weights.

@@ -33,7 +33,7 @@ class UniP(Multistep):
     or :math:`B = e^z - 1` ("bh2"); with more nodes B drops out of the system.
 
     Facts:
-        Order p; 1 evaluation per step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. UniP-1
+        Order p; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1 estimates; no noise. UniP-1
         is DDIM, UniP-2 with "bh2" DPM-Solver(++) 2M, UniP-3 with "full" DPM-Solver(++) 3M ("bh2" differs in the
         second step, which has two nodes).
 
@@ -114,7 +114,7 @@ class UniPC(UniP):
     correction costs nothing.
 
     Facts:
-        Order p + 1; 1 evaluation per step (2 more at the start of UniPC-3); remembers p - 1 estimates and a state; no
+        Order p + 1; 1 evaluation per step (2 more at the start of UniPC-3); keeps p - 1 estimates and a state; no
         noise. The last step is not corrected, since that costs an evaluation; the order is not touched.
 
     Differs from:

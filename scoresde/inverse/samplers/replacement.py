@@ -32,7 +32,7 @@ class Replacement(InverseSolver):
 
     Facts:
         The evaluations of the predictor and the corrector per step; no vector-Jacobian product. The rest of the state
-        learns of y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
+        depends on y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
         brings it closer. The noise of y is taken for signal.
 
     Differs from:
@@ -118,7 +118,7 @@ class Replacement(InverseSolver):
             self.corrector.prepare(process, nodes[:-1])
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The predictor's memory, and the known part."""
+        """The predictor's state, and the known part."""
         known = self.operator.pseudo_inverse(self.measurement.of(x))
         return self.predictor.init(process, x, start), known
 

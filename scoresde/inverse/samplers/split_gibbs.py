@@ -131,7 +131,7 @@ class SplitGibbs(InverseSolver):
         return torch.cat(path)
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The solver's memory, and the known part."""
+        """The solver's state, and the known part."""
         known = self.operator.pseudo_inverse(self.measurement.of(x))
         return self.solver.init(process, x, start), known
 

@@ -48,7 +48,7 @@ class TwistedSMC(InverseSolver):
     Args:
         measurement: one y for all particles of a set.
         twist: a rule with a density: `PiGDM` or `DPS`.
-        particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set.
+        particles: of a set; the batch is a whole number of sets, which are independent. None: one set.
         threshold: 0 to 1; 1 resamples always, and at the end the particles are always resampled, so that they have
             equal weights.
         record: called with a `ParticleInfo` at each level.

@@ -41,7 +41,7 @@ class _TorchDiffEq(ODEBackend):
 
 @dataclass(frozen=True)
 class TorchDiffEqFixed(_TorchDiffEq):
-    """On the grid of `scoresde.solve`, one call of the library per step; samples do not feel each other.
+    """On the grid of `scoresde.solve`, one call of the library per step; samples do not affect each other.
 
     Args:
         clock: see `ODEBackend`.

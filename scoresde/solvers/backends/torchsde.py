@@ -24,7 +24,7 @@ from .base import Backend, family
 @dataclass(frozen=True)
 class TorchSDE(Backend):
     """On the grid of `scoresde.solve`, with its ``stochasticity``, one call of the library per step, and the increments
-    of the solve's own noise; samples do not feel each other.
+    of the solve's own noise; samples do not affect each other.
     """
 
     package: ClassVar[str] = "torchsde"

@@ -1,4 +1,4 @@
-r"""What exponential integrators share: the exact linear part, :math:`\varphi`-weights, and the memory of multistep
+r"""What exponential integrators share: the exact linear part, :math:`\varphi`-weights, and the history of multistep
 methods.
 
 Between two nodes, with :math:`h = \lambda_t - \lambda_s` and m the data or noise estimate of the network along the
@@ -111,7 +111,7 @@ def interpolation_weights(nodes: Sequence[Scalar], moments: Sequence[Scalar]) ->
 
 
 class History(NamedTuple):
-    """The memory of a multistep method: nodes passed, newest first, and the network's estimates there."""
+    """The history of a multistep method: nodes passed, newest first, and the network's estimates there."""
 
     nodes: tuple[Node, ...] = ()
     values: tuple[Tensor, ...] = ()

@@ -79,7 +79,7 @@ class ParticleLog:
 
 
 class Twisted(NamedTuple):
-    r"""What is known of particles at a level: the data estimate of the model, the guided one of the proposal (None
+    r"""The quantities of particles at a level: the data estimate of the model, the guided one of the proposal (None
     where no step follows), and :math:`\ln\psi_t(x_t)`, ``(batch,)``.
 
     Example:
