@@ -286,7 +286,7 @@ _KINDS: dict[str, Callable[[torch.dtype], bool]] = {
 def check_tensor(
     name: str, x: Any, shape: Sequence[int] | None = None, *, kind: str = "floating-point", finite: bool = False
 ) -> None:
-    """Refuse what is no dense tensor of a kind, of a shape if one is given (-1 stands for any size).
+    """Refuse what is not a dense tensor of a kind, of a shape if one is given (-1 stands for any size).
 
     Example:
         >>> check_tensor("y", torch.zeros(3, 2), (-1, 2))
@@ -324,7 +324,7 @@ def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor
 
 
 def check_broadcast(name: str, x: Any, like: Tensor) -> None:
-    """Refuse what is no floating-point tensor that broadcasts against another one."""
+    """Refuse what is not a floating-point tensor that broadcasts against another one."""
     check_tensor(name, x)
     try:
         torch.broadcast_shapes(x.shape, like.shape)
@@ -518,7 +518,7 @@ def check_callable(name: str, value: Any, call: str) -> None:
 
 
 def check_score_fn(score_fn: Any) -> None:
-    """Refuse what is no score function."""
+    """Refuse what is not a score function."""
     own = hasattr(score_fn, "score")
     hint = "take its .score(sde)" if own else "targets and loaded networks give one by .score(sde)"
     check_callable("score_fn", score_fn, f"score_fn(x, t) ({hint})")

@@ -1,4 +1,4 @@
-"""Does a score function do what it says?
+"""Check the convention of a score function.
 
 `check_score` denoises real data with it, and names the convention that is likely wrong.
 """
@@ -163,7 +163,7 @@ def check_score(
     r"""Measure a score function by the noise it finds, and say which convention is likely wrong.
 
     At a range of noise levels real data is perturbed, :math:`x_t = \alpha x_0 + \sigma\varepsilon`, and the error of
-    :math:`\hat\varepsilon = -\sigma s(x_t, t)` is compared with that of a Gaussian denoiser that knows only the data's
+    :math:`\hat\varepsilon = -\sigma s(x_t, t)` is compared with that of a Gaussian denoiser from the data's
     mean and variance: a trained network is better. The same outputs are then read in other ways: as noise, as data,
     with another sign, with other time labels, on rescaled data. If one reading is clearly better (by 6 standard errors
     of the paired difference and 2 % of the error), and its outputs help (by 10 % of the error, against zeros in their
@@ -248,7 +248,7 @@ class _Probe:
     def errors(self, reading: _Reading, *, strict: bool, silent: bool = False) -> tuple[Tensor, Tensor]:
         """Per-sample errors ``(levels, n)`` and the Gaussian denoiser's expected error ``(levels,)``.
 
-        ``silent`` puts zeros in place of the outputs: what the reading knows by itself.
+        ``silent`` puts zeros in place of the outputs: the error of the reading alone.
         """
         data = self.data if reading.data is None else reading.data(self.data)
         variance = float(data.var(0, correction=0).mean())

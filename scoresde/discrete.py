@@ -9,7 +9,7 @@ solver serves its networks. The conventions, for all chains:
 - **Label.** What a network receives is an integer: its level's place in the list that the network was trained with. Off
   the chain it is that of the level nearest in log-SNR (`Chain.label`).
 - **The last step**, from the cleanest level to the data, gives :math:`E[x_0|x]` in these samplers:
-  ``solve(..., denoise=True)``. A grid of n levels so takes n evaluations: n - 1 steps and one to denoise.
+  ``solve(..., denoise=True)``. So a grid of n levels takes n evaluations: n - 1 steps and one to denoise.
 - **Respacing.** A part of a chain keeps the times, labels, :math:`\alpha` and :math:`\sigma` of its levels.
 """
 
@@ -166,7 +166,7 @@ class Chain(abc.ABC):
         Raises:
             InvalidArgumentError: n is below 2 or above the number of levels, a place is not in the chain or comes
                 twice, or the spacing is unknown.
-            InvalidTypeError: n is no integer and no list of integers.
+            InvalidTypeError: n is neither an integer nor a list of integers.
 
         Differs from:
             diffusers' ``DDIMScheduler``, whose steps go :math:`\lfloor N/n\rfloor` down from each label, whatever the
@@ -288,7 +288,7 @@ class BetaChain(Chain):
     Labels are 0 … N - 1, as in the published code (the paper's t is the label plus 1), and the time is the label.
 
     Args:
-        betas: N numbers in (0, 1), the first level's first; two or more.
+        betas: N numbers in (0, 1), the first level's first; at least two.
 
     Attributes:
         betas: :math:`1-\bar\alpha_i/\bar\alpha_{i-1}` between the levels of this chain, with :math:`\bar\alpha_{-1} =
@@ -299,7 +299,7 @@ class BetaChain(Chain):
 
     Raises:
         InvalidArgumentError: a beta is not in (0, 1), or there are fewer than two.
-        InvalidTypeError: betas is no list of real numbers.
+        InvalidTypeError: betas is not a list of real numbers.
 
     Example:
         >>> chain = BetaChain.linear()
@@ -364,8 +364,7 @@ class BetaChain(Chain):
         cls, n: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
     ) -> BetaChain:
         r"""The betas of the sigmoid schedule: :math:`\beta_i = \min(1 - \bar\alpha_{i+1}/\bar\alpha_i,\ \beta_{max})`
-        with
-        :math:`\bar\alpha_i = \alpha^2(i/n)` of `scoresde.SigmoidVPSDE`.
+        with :math:`\bar\alpha_i = \alpha^2(i/n)` of `scoresde.SigmoidVPSDE`.
 
         Example:
             >>> round(float(BetaChain.sigmoid(1000).alphas_bar[499]), 12)
@@ -418,14 +417,14 @@ class NoiseScales(Chain):
     level i (from the cleanest) has the label N - 1 - i.
 
     Args:
-        sigmas: positive numbers, strictly decreasing or increasing; two or more.
+        sigmas: positive numbers, strictly decreasing or increasing; at least two.
 
     Attributes:
         sigmas: the levels from the cleanest on.
 
     Raises:
         InvalidArgumentError: a sigma is not positive, they are not strictly monotone, or there are fewer than two.
-        InvalidTypeError: sigmas is no list of real numbers.
+        InvalidTypeError: sigmas is not a list of real numbers.
 
     Example:
         >>> chain = NoiseScales([1.0, 0.5, 0.1])
@@ -482,7 +481,7 @@ class NoiseScales(Chain):
         with a ratio near that of `scoresde.ncsnv2.ratio`.
 
         Args:
-            data: ``(n, *event)``, events of 5 numbers or more.
+            data: ``(n, *event)``, events of at least 5 elements.
             sigma_min: the cleanest level, below what can be seen in the data; the published 0.01 is for data in [0, 1].
             overlap: how much neighbouring levels overlap; the published lists have 0.566.
             sample, chunk, generator: of `scoresde.ncsnv2.largest_distance`.

@@ -48,7 +48,8 @@ class InvalidTypeError(ScoreSDEError, TypeError):
 
 
 class ScoreFnError(ScoreSDEError, RuntimeError):
-    """The score function returned something that is no score: a wrong shape, dtype or device, or it changed its input.
+    """The score function returned something that is not a score: a wrong shape, dtype or device, or it changed its
+    input.
 
     Example:
         >>> issubclass(ScoreFnError, RuntimeError)

@@ -79,7 +79,7 @@ def decode(
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
-            distribution of what comes out is not the tempered :math:`p^{1/T^2}`, but for Gaussian data.
+            distribution of what comes out is not the tempered :math:`p^{1/T^2}`, except for Gaussian data.
         **options: of `scoresde.solve`.
 
     Example:
@@ -162,7 +162,7 @@ class Reconstruction:
 
     Attributes:
         latent, x: the latents and the reconstruction, shaped like the data.
-        error: RMS over dimensions of what differs, ``(batch,)``.
+        error: RMS of the difference over dimensions, ``(batch,)``.
         nfe: evaluations of both ways, ``(batch,)``.
 
     Example:

@@ -40,7 +40,7 @@ def simulate(
     r"""Draw a path of the forward process :math:`dx = f\,dt + g\,dw`.
 
     Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the distribution is exact whatever the
-    steps; others go by a method of drift and diffusion.
+    steps; other processes take a method that needs drift and diffusion only.
 
     Args:
         sde: the process.

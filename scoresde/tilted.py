@@ -66,14 +66,14 @@ def sample_tilted(
             by both multiplies their factors.
         x: the state at ``t_start``, as in `scoresde.solve`.
         particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A
-            ``context`` is to be the same for all particles of a set.
+            ``context`` must be the same for all particles of a set.
         threshold: the share of effective particles below which a set is resampled.
         record: called with a `scoresde.solvers.ParticleInfo` at each level.
         data_std: about the data's standard deviation; see `scoresde.solvers.SMC`.
         **options: of `scoresde.solve`: ``shape``, ``steps``, ``seed``, ``context``, …
 
     Raises:
-        InvalidArgumentError: the score function is not guided by a density, or the batch is no whole number of sets.
+        InvalidArgumentError: the score function is not guided by a density, or the batch is not a whole number of sets.
 
     Example:
         >>> sde = scoresde.VPSDE()

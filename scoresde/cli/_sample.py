@@ -171,7 +171,7 @@ def sample(
     event = tuple(network.event_shape)
     if extension == PICTURE and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(
-            f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
+            f"`out`: samples of shape {event} are not pictures; write arrays, --out {out.with_suffix('.npz')}."
         )
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     if problem is not None:

@@ -127,7 +127,7 @@ class Table:
             settings = json.loads(head)["settings"]
         except (ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.journal)!r} is no journal of this command; remove it, or give --overwrite."
+                f"`out`: {str(self.journal)!r} is not a journal of this command; remove it, or give --overwrite."
             ) from None
         self._compare(settings)
         return body

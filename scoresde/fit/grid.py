@@ -1,13 +1,13 @@
-r"""Grids fitted to a network: the best places for a given number of steps.
+r"""Grids fitted to a network: the best nodes for a given number of steps.
 
 With few steps the error of a solve depends on where they are more than on the method. `fit_grid` takes a pilot batch,
-solves it once almost exactly, and moves the nodes until the steps that are wanted come close to that. Nodes are written
-as
+solves it once almost exactly, and moves the nodes until a solve with the given number of steps comes close to it. Nodes
+are written as
 
 .. math:: \lambda_k = \lambda_0 + (\lambda_N-\lambda_0)\sum_{j<k}\mathrm{softmax}(\theta)_j,
 
 so that both ends stay and the order is kept, and :math:`\theta` follows the gradient of the pilot's error, which goes
-backwards through the solver. The error of half of the pilot is descended, that of the other half decides.
+backwards through the solver. The gradient is that of one half of the pilot; the error of the other half decides.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ class FittedGrid(Grid):
 
     Args:
         times: from the start to the end of the solve.
-        name: what to call it.
-        method: the method that it was fitted for, as text, which ``method="auto"`` takes; others run on it too, for
-            what it is worth to them.
+        name: a name for it.
+        method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
+            too, usually with less gain.
         process: the process, as text.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
@@ -173,7 +173,7 @@ class FittedGrid(Grid):
         """A grid from its fields, as `dataclasses.asdict` and JSON give them.
 
         Raises:
-            CorruptCheckpointError: they are none of a grid; ``where`` says whose.
+            CorruptCheckpointError: the fields are not those of a grid; ``where`` names their source.
         """
         try:
             given = dict(content)
@@ -191,7 +191,7 @@ class FittedGrid(Grid):
                 raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
             grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
+            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
         return grid
 
     @classmethod
@@ -199,7 +199,7 @@ class FittedGrid(Grid):
         """Read what `save` wrote.
 
         Raises:
-            CorruptCheckpointError: the file is no such grid.
+            CorruptCheckpointError: the file is not a fitted grid.
         """
         where = os.fspath(check_path("path", path))
         try:
@@ -208,7 +208,7 @@ class FittedGrid(Grid):
             if found != FORMAT:
                 raise ValueError(f"its format is {found!r}, but this version of scoresde reads {FORMAT}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
+            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
         return cls.of(content, where)
 
     def __repr__(self) -> str:
@@ -243,7 +243,7 @@ def fit_grid(
     r"""Fit the nodes of a grid to a score function, a process and a deterministic method.
 
     A few iterations of Adam from each start choose one of them; Adam goes on there, and BFGS ends it. A third of the
-    iterations is for each of the three. What did best on the held-out half at any time is returned, so a fit is never
+    iterations is for each of the three. The grid that did best on the held-out half is returned, so a fit is never
     worse there than its starts and the default grid.
 
     Args:
@@ -253,9 +253,9 @@ def fit_grid(
         method: a deterministic method with fixed steps.
         pilot: the number of samples, one half to learn from and one half held out.
         objective: ``"log"``, the mean logarithm of the samples' RMS errors, which a few samples that end in another
-            mode do not rule; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is descended.
+            mode do not dominate; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is minimised.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
-        shape: ``(pilot, *event)``, where the score function does not know the shape of its events.
+        shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
         starts: names of grids, ``"quick"`` (the steps of an adaptive method), ``"perturbed"`` (the default grid with
             random gaps), grids, or tensors of times; by default ``"log_snr"`` (``"time"`` where that is infinite),
@@ -370,20 +370,20 @@ def _plain(value: Any) -> Any:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf", "nan")):
-        raise ValueError(f"{str(value)[:40]!r} is no number")
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
     return float(value)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{str(values)[:40]!r} is no list of numbers")
+        raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
     return tuple(_number(v) for v in values)
 
 
 def _named(values: Any) -> dict[str, Any]:
     """Numbers by name; whole ones stay whole."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{str(values)[:40]!r} is no object of numbers")
+        raise ValueError(f"{str(values)[:40]!r} is not an object of numbers")
     return {name: v if type(v) is int else _number(v) for name, v in values.items()}
 
 

@@ -1,4 +1,4 @@
-r"""A warm start fitted to a network: how far the flow of a Gaussian will do.
+r"""A warm start fitted to a network: how far the flow of a Gaussian is accurate enough.
 
 In :math:`y = x/\sqrt{\sigma^2 + s^2\alpha^2}` and the angle :math:`\varphi`, :math:`\tan\varphi = \sigma/s\alpha`, the
 flows of the network and of the Gaussian are :math:`dy/d\varphi = \cos\varphi\,\hat\varepsilon -
@@ -66,7 +66,7 @@ def fit_start(
         gaussian: with the mean and covariance of the data, in full, diagonal or of low rank; see `Gaussian.fit`.
         rtol: the error that is allowed, in units of the RMS of the data; also the tolerance of the pilot's solves by
             an adaptive method.
-        method, steps: what is measured with and without the start; a method with fixed steps takes as many.
+        method, steps: the method that is measured with and without the start, and the number of its fixed steps.
         pilot: the number of samples.
         x: the pilot's states at ``t_max``, instead of draws from the prior.
         seed: of the pilot.

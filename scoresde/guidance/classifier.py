@@ -140,9 +140,9 @@ def classifier_guidance(
     Args:
         score_fn: a `ScoreModel`, a target's score, or any score function.
         log_prob: ``log_prob(x, t, **context) -> (batch,)``, differentiable in x by autograd, up to a constant of x; it
-            gets x in the dtype of the state, t as ``(batch,)``, and those of the solve's ``context`` that it takes.
-            Labels of each sample belong there. One that holds something of each sample itself should have an attribute
-            ``rowwise = False``; finished samples then stay in the batch.
+            gets x in the dtype of the state, t as ``(batch,)``, and the entries of the solve's ``context`` that it
+            takes. Labels of each sample belong there. A function that holds per-sample values itself should have an
+            attribute ``rowwise = False``; finished samples then stay in the batch.
         scale: w; 0 does not call ``log_prob``.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
         sde: the process, if the score function does not declare it; needed for ``interval`` only.

@@ -26,7 +26,7 @@ class Combination(Wrapper):
     """A weighted sum of scores; outside the interval the first alone.
 
     Args:
-        score_fns, weights: one weight each.
+        score_fns, weights: the score functions, and a weight for each.
         keeps: which of them keep their own labels when a solve gives others.
         interval: see `classifier_free`.
         rescale: see `classifier_free`.

@@ -26,7 +26,9 @@ class Conditional(Wrapper):
             raise InvalidArgumentError("`labels` are missing: write conditional(score_fn, label=3), for example.")
         for name, value in labels.items():
             if name in ("x", "t", "node") or not self.score_fns[0].accepts(name):
-                raise InvalidArgumentError(f"`{name}` is no argument that the score function takes besides x and t.")
+                raise InvalidArgumentError(
+                    f"`{name}` is not an argument that the score function takes besides x and t."
+                )
             if isinstance(value, str | bytes):
                 raise InvalidTypeError(f"`{name}` must be a number or a tensor, got {value!r}.")
             if isinstance(value, int) and not isinstance(value, bool):

@@ -97,7 +97,7 @@ def likelihood_guidance(
         ScoreFnError: in a call, ``log_likelihood`` did not return one value per sample, or its gradient is blocked.
 
     Differs from:
-        DPS, whose step is divided by the norm of the residual; here the likelihood is taken at its word.
+        DPS, whose step is divided by the norm of the residual; here the likelihood is used as it is.
 
     Example:
         >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))

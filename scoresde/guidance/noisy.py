@@ -16,7 +16,7 @@ __all__ = ["NoisyClassifier"]
 
 
 class NoisyClassifier(nn.Module):
-    r"""The logits of :math:`p(y|x_t)` for every affine process, by a network that sees what EDM's does:
+    r"""The logits of :math:`p(y|x_t)` for every affine process, by a network with the inputs of EDM's networks:
 
     .. math:: \mathrm{logits} = F\Big(\frac{x_t}{\sqrt{\sigma^2 + \sigma_d^2\alpha^2}}, \tfrac14\ln\rho\Big),\qquad
         \rho = \sigma/\alpha.
@@ -65,8 +65,8 @@ class NoisyClassifier(nn.Module):
         takes integers ``(batch,)`` from the ``context`` of a solve.
 
         Raises:
-            InvalidTypeError: the process is not affine, or in a call, a label is no integer, or there is none.
-            InvalidArgumentError: in a call, a label is no class.
+            InvalidTypeError: the process is not affine, or in a call, a label is not an integer or is missing.
+            InvalidArgumentError: in a call, a label is not a class.
         """
         if not isinstance(sde, AffineSDE):
             raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")

@@ -303,8 +303,8 @@ def _moments_of(prior: Any) -> Tensor:
     """The covariance ``(D, D)`` of a target."""
     if not isinstance(prior, MixtureTarget):
         raise InvalidArgumentError(
-            "`prior_covariance` is missing, and the prior is no target; estimate it from parameters of the prior, as "
-            "torch.cov(theta.mT)."
+            "`prior_covariance` is missing, and the prior is not a target; estimate it from parameters of the prior, "
+            "as torch.cov(theta.mT)."
         )
     log_weights, means, covs = prior._moments()
     weights = log_weights.exp()

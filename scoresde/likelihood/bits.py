@@ -48,7 +48,7 @@ def dequantize(
         dtype: of the result, torch's default otherwise.
 
     Raises:
-        InvalidArgumentError: a value is no whole number of the range.
+        InvalidArgumentError: a value is not a whole number of the range.
 
     Example:
         >>> x = dequantize(torch.tensor([[0, 255]]), generator=torch.Generator().manual_seed(0))

@@ -211,7 +211,7 @@ def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
     if importance and options.get("divergence", "hutchinson") != "exact":
         raise InvalidArgumentError(
             "`importance` needs divergence='exact': the noise of an estimated one raises the logarithm of a mean, "
-            "which is no lower bound then. Without importance any divergence will do."
+            "which is not a lower bound then. Without importance any divergence will do."
         )
     for name in ("seeds", "differentiable"):
         if name in options:

@@ -154,8 +154,8 @@ def log_likelihood(
             ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
         control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
             the difference from it is estimated.
-        control_scale: how much of the control to take, see `scoresde.fit_control_scale`.
-        chunk: products that are made at once, which take as much memory as so many backward passes; the values do not
+        control_scale: the factor of the control, see `scoresde.fit_control_scale`.
+        chunk: products that are made at once, which take the memory of that many backward passes; the values do not
             depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
         rtol, atol: tolerances, of x and of D times as much in the log-density.

@@ -173,7 +173,7 @@ def vdm(
         ``(batch,)``; the mean over data, and draws, is the bound (divide by D ln 2 for bits per dimension).
 
     Raises:
-        InvalidArgumentError: an end of the log-SNR is infinite, the data are no grey values, the variance of a fixed
+        InvalidArgumentError: an end of the log-SNR is infinite, the data are not grey values, the variance of a fixed
             :math:`\gamma` is to be minimised; and as `denoising`.
         InvalidTypeError, ScoreFnError, NonFiniteError: as `denoising`.
 

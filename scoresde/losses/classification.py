@@ -40,8 +40,8 @@ def noisy_cross_entropy(
         levels: from uniform numbers to noise levels, such as `NoiseLevels`.
 
     Raises:
-        InvalidArgumentError: there is not one label per sample, or one is no class.
-        InvalidTypeError: the labels are no integers.
+        InvalidArgumentError: there is not one label per sample, or one is not a class.
+        InvalidTypeError: the labels are not integers.
 
     Example:
         >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))

@@ -221,10 +221,10 @@ def denoising(
         ``(batch,)`` in the dtype of ``x0`` (float32 or wider), to be averaged.
 
     Raises:
-        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is no floating-point tensor, ``times`` is no distribution
-            of noise levels, or ``weight`` no weight.
+        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is not a floating-point tensor, ``times`` is no
+            distribution of noise levels, or ``weight`` no weight.
         InvalidArgumentError: ``x0`` has no event, a name is unknown, or the network does not take a ``context``.
-        ScoreFnError: the network returns something that is no prediction.
+        ScoreFnError: the network returns something that is not a prediction.
         NonFiniteError: the loss of a sample is not finite; the message names its noise level, ``t`` holds its time.
 
     Example:
@@ -257,7 +257,7 @@ def check_model(model: Any) -> None:
 
 
 def check_node(node: Any) -> None:
-    """Refuse what is no node of tensors, as a process gives for times."""
+    """Refuse what is not a node of tensors, as a process gives for times."""
     check_kind("node", node, Node, "a Node, such as sde.nodes(t) for a tensor of times")
     for name, value in zip(node._fields, node, strict=True):
         check_tensor(f"node.{name}", value)

@@ -380,7 +380,7 @@ def transition_score_matching(
 
     Raises:
         InvalidTypeError, InvalidArgumentError: an argument does not fit.
-        ScoreFnError: the score function returns something that is no score.
+        ScoreFnError: the score function returns something that is not a score.
         NonFiniteError: the loss of a sample is not finite.
 
     Example:

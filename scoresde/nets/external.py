@@ -27,7 +27,7 @@ class External(nn.Module):
 
     Raises:
         InvalidTypeError: an argument has the wrong type.
-        ScoreFnError: in a call, the output has no such attribute, or it is no tensor.
+        ScoreFnError: in a call, the output has no such attribute, or it is not a tensor.
 
     Example:
         >>> net = External(torch.tanh, takes_time=False, gain=-1.0)

@@ -49,7 +49,7 @@ def image_grid(
 
     Raises:
         NonFiniteError: an image has NaN or infinite values.
-        InvalidArgumentError, InvalidTypeError: these are no images, or the other arguments do not fit.
+        InvalidArgumentError, InvalidTypeError: these are not images, or the other arguments do not fit.
         OutputError: the file cannot be written.
 
     Example:

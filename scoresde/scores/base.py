@@ -1,8 +1,8 @@
 r"""The score function as an object.
 
 A `Score` gives :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
-\sigma\hat\varepsilon`, at every node of a process; the score, v and the velocity of the flow follow. What it is made
-for, and what it can do beyond that, it declares in its `Traits`, which wrappers merge. A bare callable becomes a
+\sigma\hat\varepsilon`, at every node of a process; the score, v and the velocity of the flow follow. It declares in
+its `Traits` what it was made for and what else it can do; wrappers merge these. A bare callable becomes a
 `Score` by `scoresde.scores.as_score`.
 """
 
@@ -54,7 +54,7 @@ class Traits:
 
     @classmethod
     def merged(cls, parts: Sequence[Traits], sde: AffineSDE | None = None) -> Traits:
-        """The traits of a score function made of others: those of the first, and of all what must hold for all.
+        """The traits of a score function made of others: those of the first, and of all parts what must hold for all.
 
         Args:
             parts: one or more.
@@ -187,7 +187,7 @@ class Score(abc.ABC):
         return self.traits.variance
 
     def check(self, x: Tensor) -> None:
-        """Refuse what is no state."""
+        """Refuse what is not a state."""
         check_state("x", x)
 
     def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:

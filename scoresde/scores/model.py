@@ -1,7 +1,7 @@
-r"""Score networks: what a network predicts and how it wants its inputs, turned into one protocol.
+r"""Score networks: what a network predicts and how it expects its inputs, turned into one protocol.
 
 A network may predict the score, the noise, the data, v, the velocity of the flow, or EDM's raw output; all of them are
-the same two numbers, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+the same two quantities, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
 \sigma\hat\varepsilon`. `ScoreModel` wraps the network once, and every solver, process and loss reads the `Estimate`
 that it needs.
 """
@@ -105,7 +105,7 @@ class ScoreModel(Score):
 
     Args:
         net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
-        sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
+        sde: the process that :math:`\alpha` and :math:`\sigma` belong to.
         prediction: see the table.
         time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
             ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), ``"index"`` (the int64
@@ -135,7 +135,7 @@ class ScoreModel(Score):
         InvalidArgumentError: a name is unknown, the ``chain`` is missing or not used, or its networks expect the data
             scaled otherwise than ``sde`` and ``input_scale`` do.
         InvalidTypeError: an argument has the wrong type.
-        ScoreFnError: in a call, the network returned something that is no prediction.
+        ScoreFnError: in a call, the network returned something that is not a prediction.
 
     Example:
         >>> import scoresde
@@ -249,7 +249,7 @@ class ScoreModel(Score):
         r"""The same network as a score function of another process.
 
         Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same distribution in both, and
-        :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is evaluated at its own time of
+        :math:`\hat x` and :math:`\hat\varepsilon` are the same. So the network is evaluated at its own time of
         that :math:`\lambda`, with the state scaled to its own process,
 
         .. math:: x_{own} = \frac{\alpha_{own}}{\alpha} x = \frac{\sigma_{own}}{\sigma} x .

@@ -400,7 +400,7 @@ class AffineSDE(SDE):
 
 
 def check_sde(sde: Any, *, affine: bool = False) -> None:
-    """Refuse what is no process, or no affine one."""
+    """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
 

@@ -266,7 +266,7 @@ def probe(
 
     One solve with a batch of probes: a row without any noise gives c, and a row in which only entry j of draw k is 1
     gives column j of :math:`J_k` on top of it. Nothing is estimated, and every defect in the scale or the use of a draw
-    shows. Adaptive solvers and non-linear scores are no affine maps.
+    shows. Adaptive solvers and non-linear scores are not affine maps.
 
     Args:
         run: ``run(shape, draw)`` solves for a batch of the given shape, with ``draw`` as its ``noise`` (the prior's

@@ -49,7 +49,7 @@ class Log:
                 raise OutputError(error.errno, f"The log cannot be written: {error.strerror}", str(folder)) from error
             if rows and tuple(rows[0]) != HEADER:
                 raise InvalidArgumentError(
-                    f"{self.path} is no log of a run, which begins with {','.join(HEADER)}; use another folder; "
+                    f"{self.path} is not a log of a run, which begins with {','.join(HEADER)}; use another folder; "
                     "nothing was overwritten."
                 )
             kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]

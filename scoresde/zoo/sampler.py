@@ -132,7 +132,7 @@ class Sampler:
         """Read what `to_config` wrote.
 
         Raises:
-            CorruptCheckpointError: it is no sampler.
+            CorruptCheckpointError: it is not a sampler.
         """
         names = {entry.name for entry in fields(cls)}
         if not isinstance(content, Mapping) or set(content) != names:

@@ -281,7 +281,7 @@ def test_tables_of_others_are_not_touched(run: Run, solved: list[int], files: Fi
     JOURNAL.write_bytes(b"mine\n")
     TABLE.unlink()
     result = run(*COMMAND)
-    assert result.exit_code == 2 and "is no journal of this command" in result.output
+    assert result.exit_code == 2 and "is not a journal of this command" in result.output
     assert JOURNAL.read_bytes() == b"mine\n" and not solved
     assert run(*COMMAND, "--overwrite").exit_code == 3
     assert files() == ["data.npz", "likelihood.csv", "likelihood.csv.json"]

@@ -84,7 +84,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fitted(gradient="no"), InvalidTypeError, "`gradient` must be True or False, got 'no'"),
     (lambda: fitted(pilot=10**9), InvalidArgumentError, "`pilot` must be at most 1000000"),
     (lambda: fit_start(SDE, SCORE, GAUSSIAN, levels=10**9), InvalidArgumentError, "`levels` must be at most 100000"),
-    (lambda: scoresde.FittedGrid.load("no/such/grid.json"), scoresde.CorruptCheckpointError, "is no fitted grid"),
+    (lambda: scoresde.FittedGrid.load("no/such/grid.json"), scoresde.CorruptCheckpointError, "is not a fitted grid"),
     # training
     (lambda: trainer(stream=None), InvalidTypeError, "`stream` must be callable"),
     (lambda: trainer(recipe="quick"), InvalidTypeError, "`recipe` must be a scoresde.training.Recipe, got str 'quick'"),

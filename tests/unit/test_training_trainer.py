@@ -377,7 +377,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_log_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InvalidArgumentError, match=r"log\.csv is no log of a run"):
+    with pytest.raises(InvalidArgumentError, match=r"log\.csv is not a log of a run"):
         trainer(tmp_path).run()
     assert (tmp_path / "log.csv").read_text() == "a,b\n1,2\n"
 

@@ -90,6 +90,6 @@ def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
 
 
 def check_detours(jump: Any, repeats: Any) -> None:
-    """Refuse what is no number of steps or repeats."""
+    """Refuse what is not a number of steps or repeats."""
     check_integer("jump", jump, low=1, high=MOST_STEPS)
     check_integer("repeats", repeats, low=1, high=MOST_LEVELS)

@@ -129,7 +129,7 @@ class Particles:
             raise InvalidTypeError(f"`record` must be callable as record(info), got {self.record!r}.")
 
     def init(self, x: Tensor) -> Tensor:
-        """The logarithms of the first weights, ``(batch,)`` float64; a batch that is no whole number of sets is
+        """The logarithms of the first weights, ``(batch,)`` float64; a batch that is not a whole number of sets is
         refused."""
         count = self.of(x)
         if len(x) % count:
