@@ -21,13 +21,13 @@ class Conditioned(Wrapper):
     :math:`x = \alpha\hat x + \sigma\hat\varepsilon` is kept.
 
     Args:
-        score_fn: of the data: a `ScoreModel`, a target's score, or any score function.
-        measurement: what was measured.
-        rule: how it is used.
+        score_fn: the score function of the data: a `ScoreModel`, a target's score, or any score function.
+        measurement: the measurement.
+        rule: how the measurement is used.
         sde: the process, if the score function does not declare it.
 
     Attributes:
-        tally: ``tally.products`` counts the vector-Jacobian products since it was made.
+        tally: ``tally.products`` counts the vector-Jacobian products since this object was made.
 
     Example:
         >>> from scoresde.inverse import Conditioned, Measurement

@@ -22,12 +22,12 @@ class Measurement:
 
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
-        y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; of a bare function the former.
+        y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
         noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
-        event_shape: of the data, where the operator is a bare matrix.
+        event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
-        operator: what it is after R is divided out.
+        operator: the operator after R is divided out.
         y: likewise; ``shared`` says that it is the same for all samples.
         std: the noise's standard deviation.
 
@@ -111,7 +111,7 @@ class Measurement:
         return self.std
 
     def solvable(self, name: str) -> None:
-        r"""Refuse a zero noise with rows that depend on each other, where ``name`` needs the inverse of
+        r"""Refuse a noise of 0 with linearly dependent rows, where ``name`` needs the inverse of
         :math:`A C A^T + R`."""
         operator = self.linear(name)
         if self.std == 0.0 and operator.rank < operator.size:

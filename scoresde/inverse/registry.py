@@ -96,7 +96,7 @@ def condition(
     r"""The score function of the data given a measurement :math:`y = Ax_0 + n`, for any solver.
 
     Args:
-        score_fn: of the data, a `ScoreModel`, a target's score, or any.
+        score_fn: the score function of the data: a `ScoreModel`, a target's score, or any other.
         operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
         y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
         noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
@@ -106,7 +106,7 @@ def condition(
 
     Raises:
         InvalidArgumentError: a shape does not fit, or the method cannot use this measurement.
-        InvalidTypeError, NonFiniteError: y or the operator is no such thing, or not finite.
+        InvalidTypeError, NonFiniteError: y or the operator has the wrong type, or is not finite.
 
     Example:
         >>> from scoresde import inverse

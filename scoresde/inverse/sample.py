@@ -30,7 +30,7 @@ class PosteriorSamples:
         x: the samples, ``(batch, *event)``.
         solution: the `Solution` of the solve, with the network's evaluations.
         products: vector-Jacobian products, of the whole batch at once.
-        ess: of ``"twisted_smc"``, the effective sample size at each level, ``(levels, sets)``; None of others.
+        ess: the effective sample size of ``"twisted_smc"`` at each level, ``(levels, sets)``; None for other methods.
 
     Example:
         >>> PosteriorSamples(torch.zeros(1, 2), None, 0).ess is None

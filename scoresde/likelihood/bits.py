@@ -41,10 +41,10 @@ def dequantize(
     r"""Uniform dequantisation: :math:`x = lo + (v+u)(hi-lo)/L` with u uniform on [0, 1).
 
     Args:
-        v: integers 0 … ``levels`` - 1, of any shape; floating-point tensors of whole numbers will do.
+        v: integers 0 … ``levels`` - 1, of any shape; floating-point tensors of whole numbers are accepted.
         levels: L.
         data_range: lo and hi.
-        generator: of u.
+        generator: the source of u.
         dtype: of the result, torch's default otherwise.
 
     Raises:

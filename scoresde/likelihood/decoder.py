@@ -47,12 +47,12 @@ def decoder_bound(
     .. math:: p(x|z) = N\Big(\hat x(z), \frac{\sigma^2}{\alpha^2}\Big),\qquad
         P(v|z) = \prod\big[\Phi(b_v) - \Phi(a_v)\big],
 
-    the second where ``levels`` are given: the normal's part in the cell of each value, to which the first and the last
-    reach out to infinity; the values stand at the middle of their cells. No noise is added but the process's own.
+    the second where ``levels`` are given: the normal's part in the cell of each value, where the first and the last
+    cell extend to infinity; the values stand at the middle of their cells. Only the process's own noise is added.
 
     For Gaussian data of the variance V per dimension and an exact score, the gap of the density is
     :math:`\tfrac12(r - 1 - \ln r)` in the mean, with :math:`r = V/(V + \sigma^2/\alpha^2)` the true posterior's
-    variance in the decoder's: little, where the data have spread at the scale of the noise.
+    variance in the decoder's: it is small where the data vary on the scale of the noise.
 
     Args:
         sde, score_fn: as for `log_likelihood`; the score function also denoises, once per draw.
@@ -67,7 +67,7 @@ def decoder_bound(
 
     Raises:
         InvalidArgumentError: an argument does not fit.
-        Others as `log_likelihood`.
+        Others: as `log_likelihood`.
 
     Example:
         >>> import scoresde

@@ -158,7 +158,7 @@ class VariationalDequantizer(nn.Module):
     step needs one evaluation of it and no likelihood. The bound holds for any parameters.
 
     Args:
-        event_shape: of v.
+        event_shape: the shape of v without the batch.
         levels: L.
         data_range: lo and hi.
         net: from the values on [-1, 1], ``(batch, *event)``, to m and l, ``(batch, 2, *event)``; by default two layers.

@@ -69,7 +69,7 @@ class LowerBound:
     def std_error(self) -> Tensor:
         r"""The standard error of ``log_prob`` as an estimate of its mean over draws, NaN for one draw: spread over
         :math:`\sqrt k`, or by the delta method :math:`s_w/(\bar w\sqrt k)` with the weights' standard deviation. It
-        does not hold the distance from the bound to :math:`\ln P`, and where few weights make the sum
+        does not include the distance from the bound to :math:`\ln P`, and where few weights make the sum
         (`effective_draws`), it is too small."""
         if not self.importance:
             return self.spread / math.sqrt(self.draws)
@@ -109,7 +109,7 @@ def discrete_log_likelihood(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> LowerBound:
-    r"""The log-probability of grey values under the flow's density, from below:
+    r"""A lower bound of the log-probability of grey values under the flow's density:
 
     .. math:: \ln P(v) = \ln\int_{cell(v)}p(x)\,dx \ge E_{x_i\sim q(x|v)}\ln\frac1k\sum_{i=1}^k\frac{p(x_i)}{q(x_i|v)},
 
@@ -117,14 +117,14 @@ def discrete_log_likelihood(
     bound of a single draw with less noise.
 
     Hutchinson's noise :math:`\eta` has no bias in :math:`\ln p`, but has one in the sum over draws, since
-    :math:`E e^\eta > 1`: up to half the variance, and upwards, so that it would be no bound. ``importance`` therefore
-    needs ``divergence="exact"``.
+    :math:`E e^\eta > 1`: up to half the variance, and upwards, so that the result would not be a bound. ``importance``
+    therefore needs ``divergence="exact"``.
 
     Args:
         sde, score_fn: as for `log_likelihood`.
         v: integers 0 … L - 1, ``(batch, *event)``.
         dequantizer: a `Dequantizer`, by default ``UniformDequantizer(256)``.
-        draws: k, one likelihood of the batch each.
+        draws: k, each of them one likelihood of the batch.
         importance: the bound by importance weights, see above.
         seed, generator: of the noise in cells and of probes; at most one.
         dtype: of x, float32 or float64; torch's default otherwise.
@@ -135,7 +135,7 @@ def discrete_log_likelihood(
 
     Raises:
         InvalidArgumentError: an argument does not fit, or ``importance`` with an estimated divergence.
-        Others as `log_likelihood`.
+        Others: as `log_likelihood`.
 
     Example:
         >>> import scoresde

@@ -63,8 +63,8 @@ class Likelihood:
             the error of this one is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
         prior_log_prob: of the latents, nats.
-        nfe: score evaluations, ``(batch,)``; each comes with ``products`` vector-Jacobian products. What ``check``
-            takes is not among them.
+        nfe: score evaluations, ``(batch,)``; each comes with ``products`` vector-Jacobian products. Those of
+            ``check`` are not counted.
         products: see nfe.
         status: one `Status` per sample.
 

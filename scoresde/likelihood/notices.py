@@ -52,7 +52,7 @@ def on_a_lattice(values: Tensor, epsilon: float) -> bool:
 
 
 def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: float | None) -> None:
-    r"""Warn of a score function whose noise estimate is worse than none, from
+    r"""Warn of a score function whose noise estimate is worse than 0, from
     :math:`\|\hat\varepsilon-\varepsilon\|^2/D` of up to eight samples at three levels of noise.
 
     At the noise end of the process (where ``end`` is given) little of the data is left, and the error is small whatever

@@ -69,7 +69,7 @@ def density_profile(
     seeds: Sequence[int] | Tensor | None = None,
     **solver_options: Any,
 ) -> DensityProfile:
-    r"""Follow `scoresde.log_likelihood` on its way, and keep what it has added up at even levels of the log-SNR:
+    r"""Follow `scoresde.log_likelihood`, and keep the accumulated divergence at even levels of the log-SNR:
 
     .. math:: \ln\Big|\frac{\partial x_t}{\partial x_0}\Big| = \int_{t_{min}}^t \nabla\cdot\frac{dx}{d\tau}\,d\tau.
 
@@ -78,7 +78,7 @@ def density_profile(
         score_fn, divergence, probes, probe, method, rtol, atol, context, seed, seeds: as for
             `scoresde.log_likelihood`; of several probes it is the mean.
         x: data, ``(batch, *event)``, float32 or float64.
-        points: n, levels with both ends. The solver steps onto each.
+        points: n, levels with both ends. The solver hits each exactly.
         **solver_options: fields of the method's class.
 
     Raises:

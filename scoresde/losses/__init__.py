@@ -9,7 +9,7 @@ keywords, so that ``functools.partial(loss, weight="min_snr")`` is a loss. A los
 - Denoising, a mean over the event: `denoising` (any target, any weight), `edm`, `v_prediction`, `flow_matching`,
   `min_snr`, `p2`, and on a chain `ddpm_simple`, `iddpm_hybrid`.
 - Bounds in nats: `likelihood_weighted`, `vdm`, `ddpm_vlb`.
-- What they are made of: `TARGETS`, `WEIGHTS`, distributions of noise levels (`Times`, and `IndexLaw` for the levels of
+- The building blocks: `TARGETS`, `WEIGHTS`, distributions of noise levels (`Times`, and `IndexLaw` for the levels of
   a chain).
 
 `LOSSES` has the losses of score networks by name.

@@ -161,7 +161,7 @@ def vdm(
             for a density: it is then the entropy of :math:`q(z_0|x)`, and the bound that of :math:`E[-\ln
             p_{t_{min}}(z_0)]`, in which the clean end of :math:`\gamma` must not be learned.
         data_range: lo and hi.
-        weight: w, a name of `WEIGHTS` or a function of a `Node`; anything but ``"constant"`` is no bound.
+        weight: w, a name of `WEIGHTS` or a function of a `Node`; with anything but ``"constant"`` it is not a bound.
         times: the distribution of times, default uniform with low discrepancy, with its importance weights.
         minimise_variance: for a `VDMSDE` with a learned :math:`\gamma`: the gradient that reaches :math:`\gamma`
             between its ends is that of :math:`E[L^2]`, L the diffusion term of a sample: the plain one times 2L,

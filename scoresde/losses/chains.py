@@ -108,7 +108,7 @@ def chain_term(
         seen: what `scoresde.losses.look` returned at the levels.
         level: see `level_of`.
         variance, form, levels, data_range: see `ddpm_vlb`.
-        freeze_mean: no gradient by the mean (improved DDPM's hybrid).
+        freeze_mean: no gradient through the mean (improved DDPM's hybrid).
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(10)

@@ -1,8 +1,8 @@
 r"""The core of all denoising losses: a noise level, a noised sample, one call of the model, one error.
 
 Every denoising objective measures a linear combination of :math:`e = \hat\varepsilon-\varepsilon` and
-:math:`d = \hat x-x_0`, whatever the network predicts. Since :math:`\alpha d + \sigma e = 0` both are the same number;
-the one that is well known is e where the signal is stronger, and d where the noise is:
+:math:`d = \hat x-x_0`, whatever the network predicts. Since :math:`\alpha d + \sigma e = 0` either follows from the
+other; the accurate one is e where the signal is stronger, and d where the noise is:
 
 .. math:: a\,e + b\,d = \begin{cases} (a - b\,\sigma/\alpha)\,e & \sigma \le \alpha\\
                                       (b - a\,\alpha/\sigma)\,d & \sigma > \alpha. \end{cases}
@@ -88,7 +88,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Noised(NamedTuple):
-    """Samples at a noise level and what the model says of them.
+    """Samples at a noise level, and the model's estimates of them.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
@@ -129,7 +129,7 @@ def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> N
 
 
 def error(seen: Noised, of_noise: Tensor, of_data: Tensor) -> Tensor:
-    r""":math:`a\,e + b\,d`, shaped like the data, by the better of both.
+    r""":math:`a\,e + b\,d`, shaped like the data, from the more accurate of the two.
 
     Args:
         seen: what `look` returned.
@@ -169,7 +169,7 @@ def denoising_at(
     sigma_data: float | None = None,
     **context: Any,
 ) -> Tensor:
-    """`denoising` with the noise and the noise levels given, ``(batch,)``: what a quadrature is made of.
+    """`denoising` with the noise and the noise levels given, ``(batch,)``, for a quadrature.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
@@ -199,15 +199,15 @@ def denoising(
 ) -> Tensor:
     r"""Any denoising objective: :math:`w(t)\,\|a\,(\hat\varepsilon-\varepsilon) + b\,(\hat x-x_0)\|^2`, per sample.
 
-    All the others with one term are made of it. The target and the network's prediction are independent: a network that
-    predicts the noise can be trained for v.
+    All other objectives with one term are special cases. The target and the network's prediction are independent: a
+    network that predicts the noise can be trained for v.
 
     Args:
-        model: a `ScoreModel` (or what has ``estimate(x, node, **context)`` and ``sde``).
+        model: a `ScoreModel` (or an object with ``estimate(x, node, **context)`` and ``sde``).
         x0: data, ``(batch, *event)``, floating.
         generator: source of the noise levels, then of the noise; None is torch's global one.
-        target: what error: a name of `TARGETS`, ``"noise"``, ``"data"``, ``"score"``, ``"v"``, ``"flow"``, ``"edm"``,
-            or a function ``(node, sigma_data) -> (a, b)``.
+        target: the quantity whose error is taken: a name of `TARGETS`, ``"noise"``, ``"data"``, ``"score"``, ``"v"``,
+            ``"flow"``, ``"edm"``, or a function ``(node, sigma_data) -> (a, b)``.
         weight: a name of `WEIGHTS` or a function of a `Node`, of the squared error of the target.
         times: the distribution of noise levels; default: uniform, with low discrepancy, over the levels of the model's
             chain if it has one, and over [t_min, t_max] otherwise.
@@ -221,7 +221,7 @@ def denoising(
         ``(batch,)`` in the dtype of ``x0`` (float32 or wider), to be averaged.
 
     Raises:
-        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is not a floating-point tensor, ``times`` is no
+        InvalidTypeError: the model is not a `ScoreModel`, ``x0`` is not a floating-point tensor, ``times`` is no
             distribution of noise levels, or ``weight`` no weight.
         InvalidArgumentError: ``x0`` has no event, a name is unknown, or the network does not take a ``context``.
         ScoreFnError: the network returns something that is not a prediction.

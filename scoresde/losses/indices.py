@@ -116,13 +116,13 @@ class LossSecondMoment(IndexLaw):
     r"""Improved DDPM's distribution for the pure variational bound: :math:`p_i \propto \sqrt{E[L_i^2]}`.
 
     The mean is over the last ``history`` losses of each level; until every level has as many, the distribution is
-    uniform. A share of uniform draws keeps all levels in sight: :math:`p_i = (1-q)\,\sqrt{m_i}/\sum_j\sqrt{m_j} + q/T`.
-    Losses given this distribution as ``times=`` report to it by themselves, except under ``torch.no_grad()``; with
-    several processes gather ``index`` and ``losses`` and call `update` alike on all.
+    uniform. A share of uniform draws keeps every level possible: :math:`p_i = (1-q)\,\sqrt{m_i}/\sum_j\sqrt{m_j} +
+    q/T`. Losses given this distribution as ``times=`` report to it automatically, except under ``torch.no_grad()``;
+    with several processes gather ``index`` and ``losses`` and call `update` with the same values on all.
 
     Args:
         chain: the chain.
-        history: losses remembered of each level.
+        history: losses kept per level.
         uniform_prob: q, in [0, 1].
 
     Example:
@@ -181,7 +181,7 @@ class LossSecondMoment(IndexLaw):
         return {"squares": self._squares.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what another one of the same size did.
+        """Restore the state of another one of the same size.
 
         Raises:
             CheckpointMismatchError: names or shapes differ.

@@ -243,8 +243,7 @@ def sliced_score_matching(
     **context: Any,
 ) -> Tensor:
     r"""Score matching along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v +
-    \tfrac12\|s\|^2]`, or with
-    :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
+    \tfrac12\|s\|^2]`, or with :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
 
     It needs neither a kernel nor D products, and so trains the score of any process from simulated states (``t``).
 
@@ -361,7 +360,7 @@ def transition_score_matching(
     step: float,
     **context: Any,
 ) -> Tensor:
-    r"""Denoising for a process of which only drift and diffusion are known, against the kernel of one Euler step.
+    r"""Denoising for a process given by drift and diffusion only, against the kernel of one Euler step.
 
     With :math:`x' = x + hf + g\sqrt h\,z` the score of the kernel is :math:`-z/(g\sqrt h)`; weighted by its variance,
 

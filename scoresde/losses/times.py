@@ -1,8 +1,7 @@
 r"""Distributions of the noise levels that a loss uses.
 
-A distribution maps uniform numbers u in [0, 1) to times, and knows its density q, so that a mean over one distribution
-is a mean over
-another: with the weight :math:`w = 1/((t_{max}-t_{min})\,q(t))`
+A distribution maps uniform numbers u in [0, 1) to times, and has a density q, so that a mean over one distribution
+becomes a mean over another: with the weight :math:`w = 1/((t_{max}-t_{min})\,q(t))`
 
 .. math:: E_{t\sim q}[w(t) f(t)] = \frac1{t_{max}-t_{min}}\int_{t_{min}}^{t_{max}} f(t)\,dt .
 

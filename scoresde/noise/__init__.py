@@ -1,4 +1,4 @@
-"""Where randomness comes from. A solver draws only through the `Noise` that it is handed.
+"""Where randomness comes from. A solver draws only from the `Noise` that it receives.
 
 Four sources share one interface:
 

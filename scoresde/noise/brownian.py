@@ -18,13 +18,13 @@ _KEPT = 64
 
 
 class BrownianPath(Noise):
-    r"""One Brownian path per sample, on an interval of time, that answers every query consistently.
+    r"""One Brownian path per sample, on an interval of time, with consistent increments.
 
     The path is fixed by the seeds alone. Its values at the dyadic points of the interval come from a tree of Brownian
     bridges, each drawn from a counter of its own, so it does not matter in which order, how often, or with which grid
     they are requested: solves with more steps see the same path in finer detail, and a step that is rejected and tried
-    again sees the path that it saw. Between neighbouring dyadic points values are drawn by bridges from what is known
-    of the path there, and kept: they are consistent with everything drawn before.
+    again sees the same path. Between neighbouring dyadic points values are drawn by bridges from the known values of
+    the path there, and kept: they are consistent with everything drawn before.
 
     In a solve, `increment` gives :math:`(W_t - W_s)/\sqrt{|t-s|}`, which methods take for their draws. Times may be
     those of the samples, ``(batch,)``: each sample then has its own path, and its increments depend on its own requests

@@ -42,8 +42,8 @@ class Noise(abc.ABC):
     def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """The Brownian increment over an interval of time, divided by the root of its length: standard normal.
 
-        A step requests intervals that do not overlap, in order, so independent draws will do; a source that keeps a
-        path, as `BrownianPath`, answers from it.
+        A step requests intervals that do not overlap, in order, so independent draws suffice; a source that keeps a
+        path, such as `BrownianPath`, takes them from it.
         """
         return self.normal(like)
 

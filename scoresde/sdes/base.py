@@ -70,7 +70,7 @@ def _like_time(value: Tensor, t: Any) -> Tensor:
 
 
 class SDE(abc.ABC):
-    r"""A forward process :math:`dx = f(x, t)\,dt + g(t)\,dw` of which only drift and diffusion are known.
+    r"""A forward process :math:`dx = f(x, t)\,dt + g(t)\,dw` given by drift and diffusion only.
 
     Subclass it and give `drift` and `diffusion`. Processes with a Gaussian kernel are `AffineSDE`, which offers much
     more.

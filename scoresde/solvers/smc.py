@@ -19,8 +19,8 @@ from .families.particles import ParticleInfo, Particles, Twisted
 
 @dataclass(frozen=True)
 class SMC(Solver):
-    r"""Twisted sequential Monte Carlo for guided scores: the guided ancestral step proposes, weights say what the
-    guidance got wrong, and particles are resampled by their weights.
+    r"""Twisted sequential Monte Carlo for guided scores: the guided ancestral step proposes, weights correct the
+    error of the guidance, and particles are resampled by their weights.
 
     With :math:`\psi_t(x_t) = p(y|x_t)^w` of a `scoresde.guidance.classifier_guidance` at scale w (of a
     ``likelihood_guidance`` :math:`p(y|\hat x(x_t))^w`), the model's chain p of ancestral steps, and the guided chain q,

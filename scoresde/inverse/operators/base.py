@@ -20,7 +20,7 @@ _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, wher
 class SVD(NamedTuple):
     r"""The singular values of :math:`A = U\,\mathrm{diag}(s)\,V^H`, and V as two maps. U follows: :math:`U = AV/s`.
 
-    Fields: ``values``, s, float64, one for each coordinate (0 for those that A does not see); ``into``,
+    Fields: ``values``, s, float64, one for each coordinate (0 for those that A does not measure); ``into``,
     :math:`x \mapsto V^Hx`, from ``(batch, *event)`` to ``(batch, *values.shape)``; ``back``, :math:`c \mapsto Vc`. The
     coordinates may be complex, as Fourier ones are; s is then the same for both of a conjugate pair, so that a function
     of s takes real states to real ones.
@@ -40,8 +40,8 @@ class LinearOperator(abc.ABC):
     `_decompose`.
 
     Attributes:
-        event_shape: of what it measures, without the batch.
-        measurement_shape: of what it gives.
+        event_shape: the shape of the events, without the batch.
+        measurement_shape: the shape of a measurement, without the batch.
 
     Example:
         >>> from scoresde.inverse import Matrix
@@ -88,10 +88,10 @@ class LinearOperator(abc.ABC):
 
     @functools.cached_property
     def svd(self) -> SVD:
-        """The singular value decomposition; values that are 0 but for rounding are 0.
+        """The singular value decomposition; values that are 0 up to rounding are 0.
 
         Raises:
-            InvalidArgumentError: there is none that is cheap.
+            InvalidArgumentError: there is no cheap decomposition.
         """
         values, into, back = self._decompose()
         values = values.to(torch.float64)

@@ -17,7 +17,7 @@ class Nonlinear:
 
     Args:
         function: ``(batch, *event) -> (batch, *measurement)``, sample by sample, in torch.
-        measurement_shape: of what it gives, without the batch.
+        measurement_shape: the shape of a measurement, without the batch.
 
     Example:
         >>> Nonlinear(lambda x: x.square().sum(1, keepdim=True), (1,)).forward(torch.ones(1, 3))

@@ -23,7 +23,7 @@ class DiffPIR(Rule):
 
     Facts:
         No vector-Jacobian product; the singular values of A. With :math:`\lambda = 1` it is Kalman's update with the
-        covariance :math:`(\sigma/\alpha)^2I`, which is larger than any :math:`C_t` of data that are less spread; with
+        covariance :math:`(\sigma/\alpha)^2I`, which is larger than any :math:`C_t` of data with less variance; with
         :math:`\sigma_y = 0` it is `DDNM`.
 
     Differs from:

@@ -15,7 +15,7 @@ from .base import Known, Rule
 
 @dataclass(frozen=True)
 class DPS(Rule):
-    r"""DPS: :math:`x_0` is taken to be :math:`\hat x`, as if nothing were uncertain.
+    r"""DPS: :math:`x_0` is taken to be :math:`\hat x`, without uncertainty.
 
     .. math:: p(y|x_t) \approx N(y; A\hat x, \sigma_y^2 I), \qquad
               \nabla\ln p(y|x_t) \approx \frac{\zeta}{\sigma_y^2} J^TA^T(y - A\hat x).

@@ -23,7 +23,7 @@ class Exact(Rule):
 
     Facts:
         No vector-Jacobian product. Exact where the score is that of the same distribution; with a `targets.Gaussian`
-        fitted to data and a network, the Gaussian part of the answer. One y for the whole batch.
+        fitted to data and a network, it is the Gaussian part of the posterior. One y for the whole batch.
 
     Args:
         target: the distribution of the data.

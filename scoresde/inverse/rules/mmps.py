@@ -28,7 +28,7 @@ class MMPS(Rule):
     Facts:
         One product per iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
         iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance: a sample
-        that meets a direction p with :math:`p^TAC_tA^Tp < 0` keeps what it has, and so does one whose residual is down
+        that meets a direction p with :math:`p^TAC_tA^Tp < 0` stops there, and so does one whose residual is down
         to rounding. Without this stop a few samples of a trained network leave the range of the data altogether.
 
     Args:

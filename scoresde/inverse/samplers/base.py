@@ -21,10 +21,11 @@ from ..rules import Tally
 class InverseSolver(Solver):
     """A solver whose steps use a measurement; subclasses are frozen dataclasses.
 
-    What belongs to a sample, its measurement above all, is in the solver's state, so that it leaves the batch with it.
+    Per-sample values, above all the measurement, are in the solver's state, so that they leave the batch with the
+    sample.
 
     Args:
-        measurement: what was measured.
+        measurement: the measurement.
         tally: counts vector-Jacobian products.
 
     Example:
@@ -74,7 +75,7 @@ def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise
 
 
 def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
-    """A grid on which every stretch of ``jump`` steps is gone ``repeats`` times, with a leap back up in between.
+    """A grid that repeats every stretch of ``jump`` steps ``repeats`` times, with a leap back up in between.
 
     Example:
         >>> detours(torch.tensor([3.0, 2.0, 1.0]), jump=2, repeats=2)

@@ -29,8 +29,8 @@ class DDNMPlus(InverseSolver):
 
     Facts:
         1 evaluation per step, no vector-Jacobian product. With ``repeats`` above 1 every stretch of ``jump`` steps is
-        gone so many times (the paper's time travel). Where :math:`\lambda < 1` the noise of y is all the noise of the
-        step, and the same in every step, while a reverse process redraws it.
+        repeated that many times (the paper's time travel). Where :math:`\lambda < 1` the noise of y is all the noise of
+        the step, and the same in every step, while a reverse process redraws it.
 
     Args:
         measurement: of a linear operator with singular values.

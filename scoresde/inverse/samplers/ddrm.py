@@ -18,7 +18,7 @@ from .base import InverseSolver
 
 @dataclass(frozen=True, eq=False)
 class DDRM(InverseSolver):
-    r"""DDRM: each singular direction is stepped on its own, with what y says of it. With :math:`\bar y = U^Hy/s`, of
+    r"""DDRM: each singular direction is stepped separately, with its component of y. With :math:`\bar y = U^Hy/s`, of
     standard deviation :math:`\sigma_y/s`, in coordinates :math:`V^Hx/\alpha` and with :math:`\rho = \sigma/\alpha`,
 
     .. math::

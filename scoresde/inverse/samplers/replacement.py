@@ -21,19 +21,19 @@ from .base import InverseSolver, check_detours, detours, impute
 
 @dataclass(frozen=True, eq=False)
 class Replacement(InverseSolver):
-    r"""Replacement: after each move what is measured is put in its place, perturbed to the current level.
+    r"""Replacement: after each move the measured part is put in place, perturbed to the current level.
 
     .. math:: V^Hx \leftarrow \alpha_t V^HA^+y + \sigma_t V^Hz \quad\text{where } s > 0.
 
     With a `scoresde.inverse.Mask` this is imputation, with `scoresde.inverse.Grey` colourisation in the orthogonal
     transform of the channels; with a corrector, the predictor-corrector samplers of Song et al. With ``repeats`` above
-    1 it is RePaint: every stretch of ``jump`` steps is gone so many times, with the forward process's noise in between,
-    so that the two parts can agree.
+    1 it is RePaint: every stretch of ``jump`` steps is repeated that many times, with the forward process's noise in
+    between, so that the two parts can agree.
 
     Facts:
         The evaluations of the predictor and the corrector per step; no vector-Jacobian product. The rest of the state
         depends on y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
-        brings it closer. The noise of y is taken for signal.
+        brings it closer. The noise of y is treated as signal.
 
     Differs from:
         score_sde's inpainting and colourisation, which return the known part's mean, not a draw, to the mean that the
@@ -42,7 +42,7 @@ class Replacement(InverseSolver):
 
     Args:
         measurement: of a linear operator with singular values.
-        predictor: a solver of one step a grid step.
+        predictor: a solver that makes one step per step of the grid.
         corrector: moves within a level, before the predictor's step; None for none.
         jump, repeats: of RePaint.
 

@@ -37,7 +37,7 @@ class SplitGibbs(InverseSolver):
         ``sweeps`` x ``descent`` evaluations beyond those of the first descent, which draws from the prior.
 
     Differs from:
-        DPnP and PnP-DM in the reverse SDE's solver, which is any of this package.
+        DPnP and PnP-DM in the solver of the reverse SDE, which can be any of this package.
 
     Args:
         measurement: of a linear operator with singular values.

@@ -26,8 +26,8 @@ class _Memory(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TwistedSMC(InverseSolver):
-    r"""The twisted diffusion sampler: particles are proposed with a rule's guidance, weighted by what the guidance got
-    wrong, and resampled by their weights.
+    r"""The twisted diffusion sampler: particles are proposed with a rule's guidance, weighted by the error of the
+    guidance, and resampled by their weights.
 
     With a rule's density :math:`\psi_t(x_t) \approx p(y|x_t)`, the chain p of ancestral steps, and the proposal q which
     is p with the guided data estimate,
@@ -38,8 +38,7 @@ class TwistedSMC(InverseSolver):
         1 evaluation and 1 product per step, and one evaluation at the end. With more particles the distribution of each
         tends to that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps
         the chain's distribution tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width
-        vanishes with
-        the noise that is left): that is the posterior. Particles share their batch: it couples the batch.
+        vanishes with the noise that is left): that is the posterior. Particles share their batch: it couples the batch.
 
     Differs from:
         the paper, which resamples at every level; here where the effective sample size falls below ``threshold`` times

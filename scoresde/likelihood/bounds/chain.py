@@ -64,9 +64,9 @@ def chain_bound(
 ) -> Bound:
     r"""The bound of DDPM and improved DDPM, for any chain of `scoresde.discrete` and its parts.
 
-    It is one of the likelihood of ancestral sampling on the chain with the given variance, whose last step draws the
-    data from :math:`N(\hat x(x_0), s_0^2)`. For grey values that is a mass: of the value's cell, and beyond the range
-    of the outermost two.
+    It bounds the likelihood of ancestral sampling on the chain with the given variance, whose last step draws the
+    data from :math:`N(\hat x(x_0), s_0^2)`. For grey values the last step gives the mass of the value's cell; the
+    outermost two cells extend to infinity.
 
     Args:
         chain: a `scoresde.discrete.BetaChain` or `scoresde.discrete.NoiseScales`, or a part of one,
@@ -78,12 +78,13 @@ def chain_bound(
         data_range: lo and hi of the cells. Networks trained on :math:`x = 2v/255 - 1`, as DDPM's, have
             ``levels=256, data_range=(-256 / 255, 256 / 255)``.
         variance: ``"small"``, ``"large"`` or ``"learned"``, as of `scoresde.solvers.Ancestral`: :math:`\tilde\beta`,
-            :math:`\beta`, or what the network says. For :math:`s_0` the small one, 0, is replaced by that of the
+            :math:`\beta`, or what the network predicts. For :math:`s_0` the small one, 0, is replaced by that of the
             step before, and the large one likewise, as in the published code.
         clip: limit :math:`\hat x` to the outermost grey levels, or to ``data_range``, by `scoresde.models.Clip`. The
-            published evaluations do; the bound is then that of a sampler that does.
+            published evaluations do so; the bound is then that of a sampler that does so, too.
         steps: ``"all"``, or ``"random"``: ``draws`` steps per sample, drawn with replacement in strata of their
-            ``weights``, each divided by its probability. What is known of a step without the network is added exactly.
+            ``weights``, each divided by its probability. The part of a step that does not involve the network is added
+            exactly.
         weights: n - 1 positive numbers, for the steps to levels 0, 1, …: to which the probabilities of random steps are
             proportional; by default those of :math:`\|\varepsilon-\hat\varepsilon\|^2`. The least variance have root
             mean squares of the divergences, ``bound.steps.value[:, 1:].square().mean(0).sqrt()`` of other data.
@@ -91,7 +92,7 @@ def chain_bound(
             for :math:`L_0`. With one draw the standard errors are NaN.
         prior: the distribution of the noisiest level; default that of ``chain.sde()``.
         context: as for `scoresde.solve`.
-        seed: of the draws; None is torch's global generator.
+        seed: the seed of the draws; None is torch's global generator.
         noise: a source of the normal draws, as for `scoresde.solve`: those of :math:`L_0` first, then from level 1 up.
 
     Raises:

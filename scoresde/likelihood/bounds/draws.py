@@ -1,6 +1,6 @@
-r"""Draws of the noise levels, and what their mean is worth.
+r"""Draws of the noise levels, and the standard errors of their means.
 
-Each design gives numbers in [0, 1), ``(count, batch)``, every one of them uniform, and knows the standard error of the
+Each design gives numbers in [0, 1), ``(count, batch)``, every one of them uniform, and has a standard error for the
 mean of a function of them:
 
 - *stratified*: each sample's interval is cut into strata of two draws (one of three if their number is odd). What
@@ -13,7 +13,7 @@ mean of a function of them:
   for a q that does not depend on the weight; an interval takes the larger of the two variances.
 - *even*: each sample's draws are an even grid, and the grids of the samples interleave to one of all, which a single
   uniform number shifts (low discrepancy). The standard error is that of strata, and a little too large.
-- *independent*: the textbook's.
+- *independent*: independent draws, with the usual standard error.
 """
 
 from __future__ import annotations

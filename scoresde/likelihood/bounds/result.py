@@ -21,8 +21,8 @@ class Term:
         value: nats.
         std_error: the standard error of each value from its draws: 0 where it is exact, NaN where there was one draw
             only. Its square is right in the mean.
-        deviation: what an interval takes for it: where the weights of the draws are known, no less than they imply;
-            None is the standard error.
+        deviation: the standard deviation that an interval takes: where the weights of the draws are known, no less than
+            they imply; None is the standard error.
         freedom: the degrees of freedom of the deviation; None is infinity.
 
     Example:
@@ -67,7 +67,7 @@ class Bound:
         diffusion: the divergences of the steps, or their integral.
         reconstruction: the data given the cleanest state, DDPM's :math:`L_0`; or the entropy of that state, for the
             bound of its density.
-        event_shape, levels: of the data.
+        event_shape, levels: those of the data.
         nfe: evaluations per sample.
         steps: of a `chain_bound` over all steps: the divergence of each, ``(batch, n)``. Column i belongs to the step
             from level i to the next cleaner one; column 0 is the reconstruction.
