@@ -97,16 +97,19 @@ def likelihood(
         Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over, whatever is there; else the same command goes on.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Start again and replace existing files; by default the same command goes on."
+        ),
     ] = False,
     batch_size: BatchSize = 64,
     quiet: Quiet = False,
 ) -> None:
-    """Log-likelihoods of data under a model, in nats and in bits per dimension.
+    """Compute log-likelihoods of data under a model, in nats and in bits per dimension.
 
-    Writes one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches that are
-    done, and the same command goes on. Samples that fail have a row with their status and no values; the exit code is
-    then 3.
+    The output has one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches
+    that are done, and the same command goes on. Samples that fail have a row with their status and no values; the exit
+    code is then 3.
     """
     began = time.perf_counter()
     check_format(check_extension(out, TABLES))

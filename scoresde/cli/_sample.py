@@ -63,8 +63,8 @@ def sample(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Solver; see `scoresde methods`, or auto. Default: the model's own sampler, if it has one and nothing "
-            f"else is given of process and solver; else pc; for a measurement {SAMPLER}."
+            help="Solver: a name of `scoresde methods`, or auto. Default: the model's own sampler, if it has one and "
+            f"no other option of the process or solver is given, else pc; for a measurement {SAMPLER}."
         ),
     ] = None,
     steps: Steps = None,
@@ -73,24 +73,24 @@ def sample(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Classifier-free guidance towards --label: 1, the default, is the class as the model knows it; above "
-            "1 exaggerates it, 0 ignores it."
+            help="Scale of classifier-free guidance towards --label: 1, the default, is the conditional model; above 1 "
+            "exaggerates the class, 0 ignores it."
         ),
     ] = None,
     inpaint: Annotated[
         tuple[Path, str] | None,
         typer.Option(
             metavar="MASK IMAGE",
-            help="Repaint parts of an image: where the mask, a picture of the image's size, is white. Where it is "
-            "black the image is observed.",
+            help="Inpaint an image where the mask, a picture of the image's size, is white; where it is black the "
+            "image is observed.",
         ),
     ] = None,
     measurement: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Draw what the data may have been, given a measurement of them: a file of `scoresde measure`, an "
-            "array y (.npz, .safetensors; samples first), or a picture.",
+            help="Sample what the data may have been, given this measurement: a file of `scoresde measure`, an array y "
+            "(.npz, .safetensors; samples first), or a picture.",
         ),
     ] = None,
     operator: Annotated[
@@ -104,8 +104,8 @@ def sample(
     noise: Annotated[
         float | None,
         typer.Option(
-            help="Standard deviation of the noise of what was measured, or of IMAGE, in the model's units. Default: as "
-            "the measurement's file says, or 0."
+            help="Standard deviation of the noise of the measurement, or of IMAGE, in the model's units. Default: the "
+            "value in the measurement's file, or 0."
         ),
     ] = None,
     inverse: Annotated[
@@ -113,7 +113,7 @@ def sample(
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
             help=f"How a measurement is used: {', '.join(methods(RULES))}, which work with any --method; or "
-            f"{', '.join(methods(SAMPLERS))}, which step by themselves. Default {METHOD}.",
+            f"{', '.join(methods(SAMPLERS))}, which take the place of --method. Default: {METHOD}.",
             autocompletion=names(methods()),
         ),
     ] = None,
@@ -134,8 +134,8 @@ def sample(
         bool | None,
         typer.Option(
             "--denoise/--no-denoise",
-            help="End with the expected clean image, without the noise that is left at the last level, for one more "
-            "evaluation. Default: on for pictures, off for arrays, whose distribution then is the solver's own.",
+            help="End with the data estimate, without the noise that is left at the last level, at one more "
+            "evaluation. Default: on for pictures; off for arrays, whose distribution is then that of the solver.",
         ),
     ] = None,
     batch_size: BatchSize = 256,
@@ -143,8 +143,8 @@ def sample(
 ) -> None:
     """Draw samples of a model, or of the data given a measurement of them.
 
-    Writes a picture (.png), or arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors). A file is
-    there completely or not at all, and replaces one that was there; if any sample fails, nothing is written.
+    The output is a picture (.png), or the arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors).
+    The file is written as a whole and replaces an existing one; if any sample fails, nothing is written.
     """
     began = time.perf_counter()
     extension = check_extension(out)

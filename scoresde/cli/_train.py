@@ -37,7 +37,8 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="What to train; see `scoresde presets`, or classifier.", autocompletion=names(PRESETS, [CLASSIFIER])
+            help="What to train: a name of `scoresde presets`, or classifier.",
+            autocompletion=names(PRESETS, [CLASSIFIER]),
         ),
     ] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
@@ -57,21 +58,22 @@ def train(
     resume: Annotated[
         bool | None,
         typer.Option(
-            "--resume/--no-resume", help="Demand, or refuse, a run to continue; default: continue one if it is there."
+            "--resume/--no-resume",
+            help="Require, or refuse, a run to continue; default: continue a run if there is one.",
         ),
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(min=0, help="Steps between pictures of samples; 0 for none.")] = 1000,
     log: Annotated[
-        str, typer.Option(help="csv (log.csv), or tensorboard beside it.", autocompletion=names(LOGS))
+        str, typer.Option(help="csv (log.csv only), or tensorboard (both).", autocompletion=names(LOGS))
     ] = "csv",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")] = False,
 ) -> None:
     """Train a network on your data.
 
-    Ctrl-C or SIGTERM ends it after the current step, with a checkpoint, and a second one at once. The same command goes
-    on from the last checkpoint, with the same result. What it leaves is a model: `scoresde sample --model OUT`. Several
-    processes: torchrun --nproc-per-node 2 -m scoresde train ...
+    Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second one ends it at once. The same
+    command goes on from the last checkpoint, with the same result. OUT is then a model for `scoresde sample --model
+    OUT`. Run several processes by torchrun --nproc-per-node 2 -m scoresde train ...
     """
     began = time.perf_counter()
     if log not in LOGS:

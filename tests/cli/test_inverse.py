@@ -203,7 +203,7 @@ MEASURED = ("--measurement", "y.npz")
         ((*MASKED, "--inverse", "ddrm", "--method", "ddim"), "leave --method out"),
         ((*MASKED, "--inverse", "ddrm", "--option", "eta=1"), "--inverse ddrm:key=value"),
         ((*MASKED, "--method", "eulr"), "did you mean 'euler'"),
-        (("--noise", "0.1"), "`noise` is of a measurement"),
+        (("--noise", "0.1"), "`noise` needs a measurement"),
         (("--inverse", "mmps"), "`inverse` is of a measurement"),
         (("--operator", "grey"), "`operator` is of a measurement"),
         (MEASURED, "`operator` is missing"),

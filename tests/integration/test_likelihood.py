@@ -283,7 +283,7 @@ def test_what_to_write_instead() -> None:
         log_likelihood(sde, score, x, prior=torch.distributions.Normal)
     with pytest.raises(scoresde.NonFiniteError, match="throw=False"):
         log_likelihood(sde, score, x / 0)
-    with pytest.raises(scoresde.InvalidTypeError, match=r"take \.log_prob"):
+    with pytest.raises(scoresde.InvalidTypeError, match=r"pass its \.log_prob"):
         bits_per_dim(log_likelihood(sde, score, x, seed=0), (2,))  # type: ignore[arg-type]
 
 

@@ -299,11 +299,11 @@ class TestFile:
         path = tmp_path / "grid.json"
         grid.save(path)
         path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-        with pytest.raises(CorruptCheckpointError, match="no fitted grid"):
+        with pytest.raises(CorruptCheckpointError, match="not a fitted grid"):
             scoresde.FittedGrid.load(path)
         for content in (b"", b"[]", b"\x80\x02", b"{"):
             path.write_bytes(content)
-            with pytest.raises(CorruptCheckpointError, match="no fitted grid"):
+            with pytest.raises(CorruptCheckpointError, match="not a fitted grid"):
                 scoresde.FittedGrid.load(path)
 
     def test_missing_folder(self, grid, tmp_path):
@@ -396,7 +396,7 @@ class TestHostileGrids:
     def test_fields_of_a_wrong_type(self, change):
         good = FittedGrid((1.0, 0.5), log_snr=(0.0, 1.0)).fields()
         assert FittedGrid.of(good, "it").times == (1.0, 0.5)
-        with pytest.raises(scoresde.CorruptCheckpointError, match="no fitted grid"):
+        with pytest.raises(scoresde.CorruptCheckpointError, match="not a fitted grid"):
             FittedGrid.of({**good, **change}, "it")
 
     def test_a_grid_made_by_hand_without_its_process(self):

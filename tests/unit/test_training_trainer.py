@@ -714,7 +714,9 @@ def test_the_result_is_saved_while_the_folder_is_held(tmp_path: Path) -> None:
     assert trainer(tmp_path / "a").run(save, ["result"]) is saved[1]  # the run's own
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "result").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match=r"has a result of something else.*nothing is overwritten"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"has a result that this run did not write.*Nothing was overwritten"
+    ):
         trainer(tmp_path / "b").run(save, ["result"])
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["result"] and len(saved) == 2
 
