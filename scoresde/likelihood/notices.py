@@ -27,8 +27,8 @@ def told_of_lattice(x: Tensor) -> None:
     if len(values) < 2 or not on_a_lattice(values, torch.finfo(x.dtype).eps):
         return
     warn_caller(
-        f"`x` takes few different values ({len(values)} values in {rows.numel()} numbers, evenly spaced): it is not "
-        f"dequantised, and the density of a flow that knows the levels has no bound there. Write dequantize(v, "
+        f"`x` takes few different values ({len(values)} values in {rows.numel()} elements, evenly spaced): it is not "
+        f"dequantised, and the density of a flow that has learned the levels is unbounded. Write dequantize(v, "
         f"levels=L) of the grey values v, or discrete_log_likelihood; check=False if it is intended."
     )
 

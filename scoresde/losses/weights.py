@@ -3,7 +3,7 @@ r"""Weights of noise levels: functions of a `Node` that multiply the squared err
 `WEIGHTS` names them. Those of the literature are written here for the error of the noise,
 :math:`\|\hat\varepsilon-\varepsilon\|^2`; since :math:`\hat\varepsilon-\varepsilon = -(\alpha/\sigma)(\hat x-x_0)`, the
 same objective has the weight :math:`w\,\mathrm{SNR}` on the error of the data, and :math:`w\,\sigma^2` on that of the
-score. A function of one's own is as good as a name.
+score. Your own function may take the place of a name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The nodes of time: what a grid knows, and the nodes inside its steps."""
+"""The nodes of a solve: those of its grid, and those inside its steps."""
 
 from __future__ import annotations
 

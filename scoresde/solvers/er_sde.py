@@ -1,4 +1,4 @@
-r"""ER-SDE: exponential methods for reverse SDEs with a noise scale of one's own."""
+r"""ER-SDE: exponential methods for reverse SDEs with a noise scale of your own."""
 
 from __future__ import annotations
 

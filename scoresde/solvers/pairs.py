@@ -24,7 +24,7 @@ FORMS: dict[str, Coordinate] = {"x": TIME, "noise": RHO, "data": SNR, "angle": a
 class Pair(RungeKutta):
     r"""An adaptive pair, with a step size per sample; subclasses give the tableau.
 
-    Batch mates never change a result, finished samples are not evaluated again, and nothing is evaluated beyond the end
+    Other samples of the batch never change a result, finished samples are not evaluated again, and nothing is evaluated beyond the end
     of the interval.
 
     Args:

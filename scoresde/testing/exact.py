@@ -270,7 +270,7 @@ def probe(
 
     Args:
         run: ``run(shape, draw)`` solves for a batch of the given shape, with ``draw`` as its ``noise`` (the prior's
-            draw is number 0 if ``x`` is left out; a start of one's own may call ``draw(0, like)`` and count the
+            draw is number 0 if ``x`` is left out; a start of your own may call ``draw(0, like)`` and count the
             solve's draws from 1), and returns the final state. It must compute in float64 to be exact.
         event_shape: the shape of one sample.
         draws: how many draws a solve takes; None counts them by one more solve.

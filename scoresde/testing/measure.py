@@ -274,7 +274,7 @@ def work_precision(
         x = sde.prior_sample((64, *target.event_shape), generator=generator, dtype=_F64)
     if exact is None:
         if not isinstance(target, Gaussian):
-            raise InvalidArgumentError("`exact` is missing: only a Gaussian target knows where its flow ends.")
+            raise InvalidArgumentError("`exact` is missing: only a Gaussian target has a closed form of its flow.")
         exact = target.flow_map(x, sde, sde.t_max, sde.t_min)
     check_tensor("x", x, (-1, *target.event_shape))
     check_tensor("exact", exact, x.shape)

@@ -89,7 +89,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint and its JSON, after their digests are checked.
 
     Raises:
-        CorruptCheckpointError: it is none, or was altered.
+        CorruptCheckpointError: the file is no checkpoint, or was altered.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -51,7 +51,7 @@ def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
     without gradients of its weights.
 
     Raises:
-        CorruptCheckpointError: there is none, or it was altered.
+        CorruptCheckpointError: the classifier is missing, or was altered.
 
     Example:
         >>> load_classifier("no/such/folder")

@@ -160,7 +160,7 @@ class Config:
         if content["architecture"]["name"] not in ARCHITECTURES:
             _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
         if version == 1 and content["prediction"] != "edm":
-            _fail("prediction", f"is {content['prediction']!r}, format 1 knows 'edm'")
+            _fail("prediction", f"is {content['prediction']!r}, format 1 has only 'edm'")
         if not 0 < content["sigma_data"] < math.inf:
             _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
         shape = content["event_shape"]

@@ -153,7 +153,7 @@ class Pretrained:
         return (-math.inf, math.inf) if self.native is None else log_snr_range(self.native)
 
     def process(self, sde: AffineSDE) -> AffineSDE:
-        """A process on the part of its interval that the network knows; itself if that is all of it.
+        """A process on the part of its interval that the network was trained for; itself if that is all of it.
 
         Example:
             >>> from scoresde.zoo import load
@@ -202,7 +202,7 @@ class Pretrained:
         its ``method``.
 
         Raises:
-            InvalidArgumentError: there is none; `scoresde.fit_grid` makes one.
+            InvalidArgumentError: the grid is missing; `scoresde.fit_grid` makes one.
 
         Example:
             >>> from scoresde.zoo import load

@@ -4,7 +4,7 @@ With the exact field of a distribution of data, whose Jacobian K and its trace a
 
 .. math:: \mathrm{tr}\,J = \mathrm{tr}(J - cK) + c\,\mathrm{tr}\,K,
 
-and only the first trace is estimated. It has no bias for any c that does not know the probes.
+and only the first trace is estimated. It has no bias for any c that does not depend on the probes.
 """
 
 from __future__ import annotations
