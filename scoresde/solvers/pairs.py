@@ -24,8 +24,8 @@ FORMS: dict[str, Coordinate] = {"x": TIME, "noise": RHO, "data": SNR, "angle": a
 class Pair(RungeKutta):
     r"""An adaptive pair, with a step size per sample; subclasses give the tableau.
 
-    Other samples of the batch never change a result, finished samples are not evaluated again, and nothing is evaluated beyond the end
-    of the interval.
+    Other samples of the batch never change a result, finished samples are not evaluated again, and nothing is evaluated
+    beyond the end of the interval.
 
     Args:
         form: what is stepped: ``"x"`` in time; or ``"noise"``, :math:`d(x/\alpha) = \hat\varepsilon\,d\rho` with
