@@ -17,7 +17,7 @@ class Corrector(abc.ABC):
     """Moves a state towards the distribution at one time; a frozen dataclass without state.
 
     Attributes:
-        name: what ``corrector=`` of ``pc`` calls it.
+        name: its name in ``corrector=`` of ``pc``.
         moves: moves per call; ``evaluations``: score evaluations per call.
         keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.Solver`.
     """

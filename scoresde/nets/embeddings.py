@@ -17,7 +17,7 @@ __all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]
 
 
 class Waves(NamedTuple):
-    """The waves that a time is seen through: angular frequencies, of the time or of its logarithm.
+    """The waves that encode a time: angular frequencies, of the time or of its logarithm.
 
     Example:
         >>> EMBEDDINGS["sinusoidal"].frequencies().shape
@@ -99,7 +99,7 @@ class Conditioned(nn.Module):
     Args:
         width: size of the embedding of both.
         labels: number of classes; the label ``labels`` is the null class, "no class given". 0: no classes.
-        time: how the time is seen, a name in `EMBEDDINGS`.
+        time: the encoding of the time, a name in `EMBEDDINGS`.
     """
 
     def __init__(self, width: int, labels: int, time: str) -> None:

@@ -30,11 +30,11 @@ def bits_histogram(
     Args:
         bits: ``(n,)``, one per sample, finite.
         path: where to write the figure as PNG, completely or not at all.
-        bins: of the histogram; by default :math:`\sqrt n`, from 5 to 50.
+        bins: the number of bins; by default :math:`\sqrt n`, from 5 to 50.
         title: above the figure.
 
     Returns:
-        The figure, a `matplotlib.figure.Figure` that pyplot does not know.
+        The figure, a `matplotlib.figure.Figure` not registered with pyplot.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -84,7 +84,7 @@ def divergence_profile(
         title: above the figure.
 
     Returns:
-        The figure, a `matplotlib.figure.Figure` that pyplot does not know.
+        The figure, a `matplotlib.figure.Figure` not registered with pyplot.
 
     Raises:
         ImportError: matplotlib is missing.

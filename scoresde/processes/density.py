@@ -34,7 +34,7 @@ _STRICT = 4.0  # integrals are larger than states, and their tolerance, which is
 
 @dataclass(frozen=True)
 class LogDensityFlow(Process):
-    """See the module.
+    """The probability flow with its log-density; see the module.
 
     Args:
         flow: the probability flow of the states.
@@ -143,8 +143,8 @@ def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tenso
 
 class Examined(NamedTuple):
     """Properties of a score function: how far vector-Jacobian products are from differences (0, or 1 where autograd
-    does not see it), what part of a sample's gradient belongs to others, and how far its answer to the same question
-    is from the first one, in units of its RMS."""
+    does not see it), what part of a sample's gradient belongs to others, and how far a second evaluation at the same
+    place is from the first, in units of its RMS."""
 
     mismatch: float
     coupled: float
@@ -168,7 +168,7 @@ def examine(
     Args:
         flow, x, node: the states and their levels of noise.
         backward, differentiable: how products are made.
-        levels: how many parts of the batch, of one size, are reported separately.
+        levels: the number of equal parts of the batch that are reported separately.
         seed: of the directions, which no pattern of a network should be orthogonal to.
         step: of the differences, in units of sigma; by default by the states' precision.
     """

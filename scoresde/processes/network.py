@@ -23,12 +23,12 @@ class Network:
     Args:
         score_fn: ``score_fn(x, t, **context)``.
         context: ``{name: (batch, …) tensor}``.
-        copies: return copies of what the network may overwrite at its next call (a CUDA graph writes every output to
-            the same memory); False is for callers that use each evaluation before the next one.
+        copies: return copies of tensors that the network may overwrite at its next call (a CUDA graph writes every
+            output to the same memory); False is for callers that use each evaluation before the next one.
 
     Attributes:
         score_fn: the score function.
-        context: what it is given with every call.
+        context: the context of every call.
         calls: evaluations so far.
         warned: whether the warning about a cast to the state's dtype has been given.
         last: the tensors that the last evaluation returned.

@@ -66,8 +66,8 @@ class Adams(Solver):
         its own time, step, order and solver state. Starts with order 1.
 
     Differs from:
-        Adams codes as torchdiffeq's, which step the whole drift of a batch in time; deis and UniPC, whose steps are
-        given, and which integrate the noise or the data estimate (s large or small).
+        Adams codes such as torchdiffeq's, which step the whole drift of a batch in time; DEIS and UniPC, whose steps
+        are given and which integrate the noise or the data estimate (s large or small).
 
     Args:
         max_order: of the predictor, 1 to 8.

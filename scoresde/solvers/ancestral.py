@@ -70,8 +70,8 @@ class Ancestral(Solver):
             :math:`(\alpha_s/\alpha_t)(\sigma_t/\sigma_s)^2` with the small one: 1 to first order in the step.
 
     Differs from:
-        DDPM and improved DDPM, which clip :math:`\hat x`; score_sde's ``AncestralSamplingPredictor``, which knows VE
-        and VP only.
+        DDPM and improved DDPM, which clip :math:`\hat x`; score_sde's ``AncestralSamplingPredictor``, which supports
+        VE and VP only.
 
     Raises:
         InvalidArgumentError: the variance is unknown, or ``"learned"`` and the network has none.

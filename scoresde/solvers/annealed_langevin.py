@@ -29,7 +29,8 @@ class AnnealedLangevin(Solver):
 
     .. math:: x \leftarrow x + a\, s(x, \sigma) + \sqrt{2a}\, z, \qquad a = \epsilon\,\sigma^2/\sigma_L^2,
 
-    with :math:`\sigma_L` of the grid's last level. That is the published code; the paper's algorithm has half the step,
+    with :math:`\sigma_L` the noise of the grid's last level. That is the published code; the paper's algorithm has half
+    the step,
     :math:`x + \tfrac{a}{2} s + \sqrt{a} z`, for the same :math:`\epsilon`.
 
     Facts:

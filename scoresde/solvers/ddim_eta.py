@@ -24,7 +24,7 @@ class DDIMEta(Solver):
 
     Facts:
         Weak order 1, strong order 1; 1 evaluation per step; no state. :math:`\eta = 0` is `DDIM`, :math:`\eta = 1` is
-        `Ancestral`. In between it is another scheme than the exponential integrator of the reverse SDE with the same
+        `Ancestral`. In between it differs from the exponential integrator of the reverse SDE with the same
         :math:`\eta`; both have the right distribution in the limit. In :math:`x/\alpha` it is k-diffusion's
         ``sample_euler_ancestral``.
 

@@ -32,8 +32,8 @@ class TAB(Multistep):
     with L the Lagrange basis in time and the integrals by 16 Gauss nodes, computed before the first step.
 
     Facts:
-        Order p on grids that are even in time; 1 evaluation per step (more in the first steps of p >= 3); remembers p -
-        1 estimates; no noise.
+        Order p on grids that are even in time; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1
+        estimates; no noise.
 
     Differs from:
         the official code, which counts from r = p - 1 and starts with lower orders; diffusers' ``DEISMultistep``, which

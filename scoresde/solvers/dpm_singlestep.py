@@ -64,7 +64,7 @@ class DPM2S(ExponentialRungeKutta):
     Args:
         prediction: ``"noise"`` or ``"data"``, what is integrated.
         form: ``"taylor"`` or ``"dpmsolver"``.
-        r: where the inner node is, in (0, 1).
+        r: the place of the inner node, in (0, 1).
 
     Example:
         >>> import torch, scoresde
@@ -115,7 +115,7 @@ class DPM3S(ExponentialRungeKutta):
     Args:
         prediction: ``"noise"`` or ``"data"``, what is integrated.
         form: ``"taylor"`` or ``"dpmsolver"``.
-        r1: where the first inner node is, in (0, 2/3).
+        r1: the place of the first inner node, in (0, 2/3).
 
     Example:
         >>> import torch, scoresde

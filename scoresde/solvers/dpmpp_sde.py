@@ -30,8 +30,8 @@ def _towards(
 
 @dataclass(frozen=True)
 class DPMppSDE(Solver):
-    r"""DPM-Solver++ (2S) for the SDE, as in k-diffusion: ancestral splits for the half and for the whole step, their
-    noises from one Brownian path in :math:`\rho = \sigma/\alpha`.
+    r"""DPM-Solver++ (2S) for the SDE, as in k-diffusion: ancestral splits for the half and for the whole step, with
+    noise from one Brownian path in :math:`\rho = \sigma/\alpha`.
 
     Facts:
         Weak order 2, strong order 1; 2 evaluations per step; no state. With independent draws for the half and the
@@ -39,7 +39,7 @@ class DPMppSDE(Solver):
 
     Args:
         eta: the share of noise, 0 to 1.
-        r: where the inner node is, in :math:`\lambda`.
+        r: the place of the inner node, in :math:`\lambda`.
 
     Example:
         >>> import torch, scoresde

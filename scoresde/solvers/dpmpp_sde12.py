@@ -55,8 +55,8 @@ class DPMppSDE12(Solver):
     e^{2\eta^2\lambda_t}(1-e^{-2\eta^2h})`: a step in two halves has the noise of the whole. The estimate at the
     predicted state serves the next step (PEC), so that a trial step costs one evaluation.
 
-    The error is the mean of the differences to the method of order 1, :math:`\varphi_2(m_t-m_s)`, and to that which
-    goes on by :math:`D_1`, :math:`\varphi_2(m_t-m_s-D_1)`. It may be as large as :math:`\max(\mathrm{atol},
+    The error is the mean of the differences to the method of order 1, :math:`\varphi_2(m_t-m_s)`, and to the one that
+    continues with :math:`D_1`, :math:`\varphi_2(m_t-m_s-D_1)`. It may be as large as :math:`\max(\mathrm{atol},
     \mathrm{rtol}\,\sigma_t)`, since an error well below the noise that is still in the state does not matter: rtol is a
     share of the noise, atol a size in the units of the data. The last step, to the end of the solve, is the predictor
     alone and needs no evaluation, where :math:`\varphi_2D_1` is below a quarter of that. No step is longer than 2.5 in

@@ -39,9 +39,9 @@ class EDM(Solver):
         EDM's code, where alpha is 1 and the time is :math:`\rho`.
 
     Args:
-        s_churn, s_min, s_max, s_noise: the amount of churn, where, and the factor on its noise. Published: 0 for the
-            deterministic sampler; (30, 0.01, 1, 1.007) and (80, 0.05, 1, 1.007) for CIFAR-10 with VP and VE networks,
-            (40, 0.05, 50, 1.003) for ImageNet-64.
+        s_churn, s_min, s_max, s_noise: the amount of churn, its range, and the factor on its noise. Published: 0 for
+            the deterministic sampler; (30, 0.01, 1, 1.007) and (80, 0.05, 1, 1.007) for CIFAR-10 with VP and VE
+            networks, (40, 0.05, 50, 1.003) for ImageNet-64.
         a: the stage of the family of order 2, in (0, 1].
 
     Example:

@@ -141,7 +141,7 @@ class ERK43(ExponentialPair):
 
     Differs from:
         Hochbruck and Ostermann's eq. 5.19, whose inner nodes are all at a half. An estimate of order 3 that uses only
-        the nodes 0, 1/2 and 1 has the same quadrature as the result, and does not see its error.
+        the nodes 0, 1/2 and 1 has the same quadrature as the result, and cannot estimate its error.
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.

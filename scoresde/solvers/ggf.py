@@ -34,7 +34,7 @@ class GGF(Solver):
 
     With the error :math:`E = \frac12(K_2-K_1)` and the tolerance :math:`\delta = \max(\mathrm{atol},
     \mathrm{rtol}\max(|x'|, |x'_{last}|))` of each element, and :math:`e = \mathrm{RMS}[E/\delta]` over a sample, a step
-    is accepted if :math:`e\le1`; it goes on from :math:`x''`, and :math:`h \leftarrow 0.9\,h\,e^{-0.9}`.
+    is accepted if :math:`e\le1`; it continues from :math:`x''`, and :math:`h \leftarrow 0.9\,h\,e^{-0.9}`.
 
     Facts:
         Two evaluations per trial step. On given steps it is `HeunSDE`: weak order 2, strong order 1 for additive noise.

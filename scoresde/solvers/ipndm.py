@@ -33,7 +33,7 @@ class IPNDM(Multistep):
 
     Args:
         order: the number of estimates used, 1 to 4.
-        start_up: ``"single"`` or ``"published"``, the same here: the first steps use what is known.
+        start_up: ``"single"`` or ``"published"``, the same here: the first steps use the estimates that there are.
         lower_order_final: use fewer estimates in the last steps.
 
     Example:

@@ -23,7 +23,7 @@ class Langevin(Solver):
 
     Facts:
         No order: it targets the distribution of each level, and is tested by its fixed point. ``moves`` evaluations per
-            step.
+        step.
 
     Differs from:
         score_sde's corrector-only sampler, whose step takes norms over the batch.

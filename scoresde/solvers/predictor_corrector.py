@@ -34,8 +34,8 @@ class PredictorCorrector(Solver):
         step is :math:`2(r\sigma_t)^2`, of each sample alone.
 
     Args:
-        predictor: a solver of one step: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …; `scoresde.solve`
-            also takes a name.
+        predictor: a solver that steps from level to level: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …;
+            `scoresde.solve` also takes a name.
         corrector: a corrector.
         order: ``"cp"`` or ``"pc"``.
 

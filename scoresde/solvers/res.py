@@ -23,7 +23,7 @@ class RES2S(ExponentialRungeKutta):
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.
-        c2: where the inner node is, in (0, 1].
+        c2: the place of the inner node, in (0, 1].
 
     Example:
         >>> import torch, scoresde
@@ -73,7 +73,7 @@ class RES3S(ExponentialRungeKutta):
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.
-        c2, c3: where the inner nodes are, in (0, 1]; c2 is not 2/3 unless c3 is.
+        c2, c3: the places of the inner nodes, in (0, 1]; c2 is not 2/3 unless c3 is.
 
     Example:
         >>> import torch, scoresde

@@ -40,8 +40,8 @@ class Restart(Solver):
     r"""Restart sampling: a deterministic solver that returns to a higher noise level now and then.
 
     When the solve passes the lower end of an interval, it adds the forward process's noise up to the upper end, and
-    comes down again by Heun's method in :math:`\rho`; so many times. The added noise contracts the error made so far,
-    and the deterministic steps keep theirs small.
+    comes down again by Heun's method in :math:`\rho`, as often as the interval says. The added noise contracts the
+    error made so far, and the deterministic steps keep their own error small.
 
     Facts:
         No order of the distribution's error other than Heun's in each descent: for finer grids the distribution is

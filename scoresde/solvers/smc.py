@@ -32,8 +32,7 @@ class SMC(Solver):
         chain's end times :math:`\psi` there, at any scale and whatever :math:`\psi` was on the way; with more steps the
         chain's distribution tends to the data's. That is the tilted distribution :math:`p(x)\,p(y|x)^w`, which guidance
         alone has at w = 1 only. The product over the levels of the mean weights estimates :math:`\int p(x)\,p(y|x)^w
-        dx` without bias. Particles
-        share their batch: it couples the batch.
+        dx` without bias. Particles share their batch: the method couples the batch.
 
     Args:
         particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A

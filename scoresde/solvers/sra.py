@@ -1,7 +1,7 @@
 r"""Methods of strong order 1.5 for additive noise: SRA1 and ShARK.
 
 The diffusion of a score-based SDE depends on time alone, which is what they need. A step takes two draws: the increment
-of the path, and its mean over the step. ``noise=BrownianPath(..., areas=True)`` answers both from one path, so that
+of the path, and its mean over the step. ``noise=BrownianPath(..., areas=True)`` gives both from one path, so that
 solves with more steps come closer to each other with order 1.5.
 """
 

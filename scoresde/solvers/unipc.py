@@ -115,7 +115,7 @@ class UniPC(UniP):
 
     Facts:
         Order p + 1; 1 evaluation per step (2 more at the start of UniPC-3); keeps p - 1 estimates and a state; no
-        noise. The last step is not corrected, since that costs an evaluation; the order is not touched.
+        noise. The last step is not corrected, since that costs an evaluation; the order does not change.
 
     Differs from:
         the official code and diffusers, whose first steps have lower orders: that limits UniPC-3 to order 3.

@@ -22,8 +22,8 @@ _CHUNK_ELEMENTS = 2**24  # batch x components x event handled at once
 
 
 class MixtureTarget(Target):
-    """A distribution that is a mixture of Gaussians, one or more, and so are its posteriors given linear measurements;
-    a subclass gives `_moments`."""
+    """A mixture of one or more Gaussians, whose posteriors given linear measurements are mixtures, too; a subclass
+    gives `_moments`."""
 
     @abc.abstractmethod
     def _moments(self) -> Components:
@@ -35,7 +35,7 @@ class MixtureTarget(Target):
 
         Args:
             operator: A, a matrix ``(M, D)`` over the flattened event, or an operator of `scoresde.inverse`.
-            y: the M measured numbers, of any shape.
+            y: the M measured values, of any shape.
             noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
 
         Raises:
@@ -298,7 +298,7 @@ def _against(value: Any, v: Tensor) -> Any:
 class Empirical(GaussianMixture):
     r"""Data points themselves, each a Gaussian of standard deviation ``bandwidth``.
 
-    With bandwidth 0 the score is that of a network which has learnt the training set by heart: samples collapse on data
+    With bandwidth 0 the score is that of a network that has memorised the training set: samples collapse on data
     points as t goes to 0, and the data's own density does not exist.
 
     Args:

@@ -44,7 +44,7 @@ class GaussianStart:
     Args:
         gaussian: with the mean and covariance of the data, such as `Gaussian.fit` gives.
         sde: the process.
-        t: where the method goes on.
+        t: the time at which the method takes over.
         bound: of the error at t in units of the data, as fitted.
         full, warm: the pilot from ``t_max``, and with this start.
 

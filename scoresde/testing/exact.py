@@ -1,4 +1,4 @@
-r"""Tools to measure solvers with: exact flow maps, exact distributions of a scheme, orders of convergence.
+r"""Tools to measure solvers: exact flow maps, exact distributions of a scheme, orders of convergence.
 
 Three facts make most measurements free of Monte Carlo error.
 
@@ -366,7 +366,7 @@ def affine_law(
 def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Tensor:
     r"""A draw of the distribution at time t made of a standard normal one: :math:`\alpha_t m + S_t^{1/2} z`.
 
-    Starting a solve there, instead of at the prior, leaves the solver's own error alone.
+    Starting a solve there, instead of at the prior, leaves only the solver's own error.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(1), 4.0)

@@ -27,11 +27,11 @@ class Samples:
     """Samples of the averaged model: a picture ``samples/step-….png`` of images, and their standard deviation.
 
     Args:
-        event_shape: of one sample.
+        event_shape: the shape of one sample.
         num: how many.
         sde: the process; the model's own by default.
         sampler: arguments of `scoresde.solve`.
-        data_range: black and white.
+        data_range: the values of black and white.
         clip: the range that the data estimate is limited to, or None.
         seed: sample i is drawn with seed + i, so that pictures of different steps can be compared.
 

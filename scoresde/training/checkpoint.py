@@ -38,7 +38,7 @@ def write(
     """Write the checkpoint of a step, and remove all but the last few.
 
     Raises:
-        OutputError: it cannot be written; those that were there are there still.
+        OutputError: it cannot be written; the earlier ones are kept.
     """
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = {"format": FORMAT, "step": step, "state": state, "settings": settings, "tensors": _digest(held)}

@@ -1,8 +1,8 @@
-r"""Data to train on: where samples come from, and which of them a step sees.
+r"""Data to train on: the source of samples, and the batch of each step.
 
 A `Source` has rows of integer grey levels or of floating-point numbers, with or without a label each; `read` opens one
 by name. `Batches` makes the batch of a step: rows of a permutation of the epoch, dequantised, mirrored and with some
-labels hidden, all as a pure function of seed, step and rank. So a run that was interrupted goes on without any state of
+labels hidden, all as a pure function of seed, step and rank. So an interrupted run continues without any state of
 a loader, and worker processes change nothing.
 """
 
@@ -44,9 +44,9 @@ class Source(Protocol):
     """Samples by their row.
 
     Attributes:
-        name: what they are, in words.
-        event_shape: of one sample.
-        levels: grey levels of integer samples, None for floating-point ones.
+        name: a description of the samples.
+        event_shape: the shape of one sample.
+        levels: the number of grey levels of integer samples, None for floating-point ones.
         classes: how many labels there are, 0 … classes - 1, or None.
         extent: the smallest and the largest value, None if it is not known before they are read.
     """
@@ -82,7 +82,7 @@ class Arrays:
         values: ``(n, *event)``, integer grey levels or floating-point numbers.
         labels: integers ``(n,)`` from 0, or None.
         levels: of integers; 256 for uint8 by default.
-        name: what they are.
+        name: a description of the samples.
 
     Raises:
         InvalidArgumentError: the values or the labels cannot be used.
@@ -237,7 +237,7 @@ class Folder:
         size: the side of the square that images are cropped and resized to; None takes them as they are.
 
     Raises:
-        InvalidArgumentError: there are none, or one cannot be read, or they differ in size or channels.
+        InvalidArgumentError: there are no images, or one cannot be read, or they differ in size or channels.
     """
 
     levels = 256
@@ -365,7 +365,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     Args:
         source: the samples.
         size: samples per batch, on this rank.
-        seed: of the run.
+        seed: the seed of the run.
         data_range: lo and hi; None, for floating-point values only, takes them as they are.
         value_range: the range of floating-point values in the source; that of ``data_range`` by default.
         flip: mirror every second image, at random.

@@ -99,13 +99,13 @@ def fit(
         net: the network, changed in place.
         loss: ``loss(net, x0, generator, **context) -> (batch,)``, such as `scoresde.losses.edm`.
         draw: ``draw(batch_size, generator) -> (x0, context)``, a fresh batch.
-        recipe: the numbers.
-        generator: the source of all randomness; dropout, which only knows torch's global generator, is seeded from it,
-            and the global generator is put back afterwards.
+        recipe: the hyperparameters.
+        generator: the source of all randomness; dropout, which uses torch's global generator only, is seeded from it,
+            and the state of the global generator is restored afterwards.
         progress: show a progress bar.
 
     Raises:
-        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss knows, noise level.
+        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss has it, noise level.
 
     Example:
         >>> from scoresde.training import Recipe, fit

@@ -21,8 +21,8 @@ class Log:
     """``log.csv``, one line per figure: step, name, value; and TensorBoard's events if requested.
 
     Args:
-        folder: where the file is, or None for none.
-        step: the step that the run goes on from; figures of later ones, of a run that was killed, are removed.
+        folder: the folder of the file, or None for no file.
+        step: the step that the run continues from; figures of later steps, of a run that was killed, are removed.
         tensorboard: write TensorBoard's events too.
 
     Raises:

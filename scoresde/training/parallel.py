@@ -1,6 +1,6 @@
-"""Several processes, as ``torchrun`` starts them: every rank draws rows of its own, and the gradients are averaged.
+"""Several processes, as ``torchrun`` starts them: every rank draws its own rows, and the gradients are averaged.
 
-The gradients are averaged here, in one message per step, and not by ``DistributedDataParallel``: it wraps the forward
+The gradients are averaged here, in one message per step, and not by ``DistributedDataParallel``: that wraps the forward
 call of one module, but a loss may call the network several times, differentiate through it, or train a schedule beside
 it.
 """

@@ -46,18 +46,18 @@ class Preset:
     """A published way to train, or one of yours.
 
     Args:
-        summary: what it is, in a line.
+        summary: a description in one line.
         loss: ``loss(model, x0, generator, **context) -> (batch,)``, with a `scoresde.ScoreModel`.
-        recipe: the numbers.
+        recipe: the hyperparameters.
         process: makes the process or the discrete chain; None for an EDM network that serves all processes.
         prediction, time_input, input_scale, variance: see `scoresde.ScoreModel`.
         architecture: its name in `scoresde.nets.ARCHITECTURES`.
         kwargs: its arguments; ``event_shape`` and ``labels``, if it takes them, come from the data.
-        data_range: what the grey levels are mapped to.
+        data_range: the range that grey levels are mapped to.
         label_dropout: the share of labels that are hidden, which trains the null class.
         flip: mirror images at random.
-        sampler: how its networks are sampled, which is saved with them.
-        paper: where it comes from.
+        sampler: the sampler of its networks, which is saved with them.
+        paper: the publication.
         bound: ``bound(model, x, seed=…) -> scoresde.Bound``, its own; with ``levels``, ``data_range`` for grey levels.
         labelled: whether networks receive the labels of the data.
         dequantise: whether grey levels get noise, see `Batches`.
@@ -157,7 +157,7 @@ class Preset:
         Args:
             model: a network of the preset.
             v: integers 0 … levels - 1, ``(batch, *event)``.
-            levels: how many there are.
+            levels: the number of levels.
             seed: of noise and draws.
             options: of the bound.
 
@@ -229,15 +229,15 @@ def train(
     """Train a preset's network on some data, and save it.
 
     Args:
-        preset: what to train.
+        preset: the preset to train.
         source: the data.
-        folder: where the model, its checkpoints, its log and its samples go. A run that is there goes on.
+        folder: where the model, its checkpoints, its log and its samples go. A run in it continues.
         seed: of the run: all its randomness is a function of it.
-        device: where the network is.
-        value_range: of floating-point data, mapped to the preset's ``data_range``, which is the default.
+        device: the device of the network.
+        value_range: the range of floating-point data, mapped to the preset's ``data_range``, which is the default.
         flip: mirror images at random; the preset's choice by default.
         workers: processes that load the data.
-        command: what made the model, for its config.
+        command: the command that makes the model, for its config.
         sample_every: steps between pictures of samples; 0 for none.
         callbacks, settings: see `Trainer`.
         options: of the `Trainer`.

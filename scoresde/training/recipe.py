@@ -41,10 +41,10 @@ class Recipe:
         learning_rate: the peak of the schedule.
         warmup: steps until the peak.
         weight_decay: of the optimiser.
-        ema: decay of the exponential moving average of the weights, a step.
+        ema: decay of the exponential moving average of the weights, per step.
         clip: largest norm of the gradient.
         ema_power: None, or :math:`\gamma` of a power-law average, whose memory is a share of the run: the decay of step
-            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. An average so is good at any step, and short runs too.
+            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. Such an average is good at any step, and for short runs too.
         decay: ``"cosine"`` (to 0), ``"linear"`` (to 0) or ``"none"``.
         optimizer: ``"adamw"`` or ``"adam"``.
         betas: of the optimiser.

@@ -75,8 +75,8 @@ def check_size(stream: Any, recipe: Recipe, world: int) -> None:
 def remembering(loss: Any) -> dict[str, Any]:
     """The stateful parts of a loss, by option: distributions of noise levels that learn from losses.
 
-    A loss is searched through ``functools.partial``; one that has ``state_dict`` and ``load_state_dict`` itself is its
-    own memory, under the name "own".
+    A loss is searched through ``functools.partial``; a loss that has ``state_dict`` and ``load_state_dict`` itself is
+    listed under the name "own".
 
     Example:
         >>> law = scoresde.losses.LossSecondMoment(scoresde.discrete.BetaChain.linear(10))

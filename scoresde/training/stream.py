@@ -22,7 +22,7 @@ __all__ = ["Piece", "Stateless", "Stream", "described"]
 
 class Piece(NamedTuple):
     """A micro-batch: data, what else the network receives, the source of the loss's noise, and a seed for dropout,
-    which knows torch's global generator only (None goes on with it)."""
+    which uses torch's global generator only (None leaves it as it is)."""
 
     x0: Tensor
     context: dict[str, Any]
@@ -43,7 +43,7 @@ class Stateless:
     Args:
         batches: the data.
         device: where the pieces go.
-        workers: processes that load them; 0 loads in this one. They change nothing but the time.
+        workers: processes that load them; 0 loads in this one. They only change the time.
 
     Example:
         >>> from scoresde.training import Batches, read

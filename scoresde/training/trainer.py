@@ -51,28 +51,28 @@ class Trainer:
         model: a `scoresde.ScoreModel`, whose network and learned schedule are trained; or a module.
         loss: ``loss(model, x0, generator, **context) -> (batch,)``.
         stream: the data, such as `Stateless`.
-        recipe: the numbers.
-        folder: where checkpoints and the log go; None leaves nothing.
+        recipe: the hyperparameters.
+        folder: the folder of checkpoints and the log; None keeps nothing.
         settings: what else identifies this run, JSON values.
         callbacks: see `Every`; they run on rank 0.
         checkpoint_every, log_every: steps between checkpoints, and between lines of the log.
         keep: how many checkpoints are kept.
         tensorboard: write TensorBoard's events too.
-        resume: True demands a checkpoint in the folder, False that there is none; None goes on if there is one.
+        resume: True demands a checkpoint in the folder, False that there is none; None continues if there is one.
         progress: show a progress bar.
         stop: called after each step but the last one, on every rank. When it returns True on one of them, all ranks
             stop after this step: they write a checkpoint, if there is a folder, and raise KeyboardInterrupt. Without
-            ``stop`` an interrupt ends the run at once, and the run goes on from the checkpoint before.
+            ``stop`` an interrupt ends the run at once, and it continues from the checkpoint before.
 
     Attributes:
-        modules: what is trained.
+        modules: the trained modules.
         averaged: their averaged copy.
 
     Raises:
         InvalidArgumentError: the folder has a run with other settings, or ``resume`` does not fit.
-        OutputError: the folder cannot be written to, or another run is at it.
+        OutputError: the folder cannot be written to, or another run holds it.
         CheckpointError: the checkpoint was altered, or is of another network.
-        NonFiniteError: the loss or its gradient became NaN or infinite; the message names step and, if the loss knows
+        NonFiniteError: the loss or its gradient became NaN or infinite; the message names step and, if the loss has
             it, noise level.
 
     Example:
@@ -149,7 +149,7 @@ class Trainer:
 
         Args:
             save: ``save(averaged, folder)`` writes the result into the folder, if there is one, on rank 0.
-            names: the files that it writes. Where one of them is there, but no checkpoint, something else made it, and
+            names: the files that it writes. If one of them exists without a checkpoint, this run did not write it, and
                 the run is refused.
 
         Returns:

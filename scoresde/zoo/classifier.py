@@ -23,7 +23,7 @@ def save_classifier(model: NoisyClassifier, path: str | os.PathLike[str]) -> Non
     """Write a classifier to a directory, so that `load_classifier` reads it back.
 
     Raises:
-        InvalidArgumentError: its network is no `scoresde.nets.Classifier`.
+        InvalidArgumentError: its network is not a `scoresde.nets.Classifier`.
         OutputError: the directory cannot be written.
 
     Example:

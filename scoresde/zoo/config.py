@@ -51,7 +51,7 @@ class Config:
         sigma_data: the standard deviation of the data that its preconditioning uses.
         event_shape: shape of one sample.
         labels: its class labels, or None.
-        data: what it was trained on, and in which units.
+        data: the training data and their units.
         command: the command that made it.
         prediction: what it predicts, as in `scoresde.ScoreModel`.
         time_input, input_scale, variance: likewise.
@@ -60,8 +60,8 @@ class Config:
         chain: the discrete chain that it was trained on, as its ``to_config`` describes it, or None.
         levels: how many grey levels a value of the data has, or None for data that are continuous.
         data_range: the low end of the first level and the high end of the last in the network's units, or None.
-        grids: fitted to the network, see `scoresde.fit_grid`.
-        sampler: how it is meant to be sampled, or None.
+        grids: grids fitted to the network, see `scoresde.fit_grid`.
+        sampler: the sampler to use, or None.
 
     Example:
         >>> config = Config("unet", {"channels": 8}, sigma_data=0.5, event_shape=(1, 8, 8))
@@ -142,7 +142,7 @@ class Config:
         """Read the bytes of ``config.json``: the config, and the digest and size of the weights.
 
         Raises:
-            CorruptCheckpointError: the bytes are no such config.
+            CorruptCheckpointError: the bytes are not such a config.
         """
         check_kind("raw", raw, bytes, "the bytes of a file")
         check_flag("verify", verify)
@@ -215,7 +215,7 @@ class Config:
         """The process and the chain that it names; a learned part of the process has its initial parameters.
 
         Raises:
-            CorruptCheckpointError: there are no such.
+            CorruptCheckpointError: they cannot be made.
         """
         if self.process is None and (self.prediction != "edm" or self.chain is not None):
             _fail("prediction", f"is {str(self.prediction)[:40]!r}, which needs a `process`; null is for 'edm' alone")

@@ -34,7 +34,7 @@ class Pretrained:
 
     Args:
         net: the raw network, called as ``net(input, time, **context)``.
-        config: what it is.
+        config: its description.
         native: the process that it is meant for, with its learned part if it has one; made from ``config`` if left out.
             None for an EDM network that serves all processes.
 
@@ -78,7 +78,7 @@ class Pretrained:
         every_process: bool = False,
         sampler: Sampler | None = None,
     ) -> Pretrained:
-        """A network as a user has it after training, with what `scoresde.save` needs to know.
+        """A network after training, with everything that `scoresde.save` needs.
 
         Args:
             model: the network with its conventions; its class must be in `scoresde.nets.ARCHITECTURES`.
@@ -177,7 +177,7 @@ class Pretrained:
         """Draw samples by the network's own sampler, on its own process; by `scoresde.solve`'s default if it has none.
 
         Args:
-            num: how many.
+            num: the number of samples.
             label: of its class labels, see `score`; None for the null class.
             options: other arguments of `scoresde.solve`, such as ``seed``; with a ``method`` it replaces the sampler.
 
@@ -227,7 +227,7 @@ class Pretrained:
 
         Args:
             sde: any affine process; the network is evaluated through the process's signal-to-noise ratio, see
-                `ScoreModel.on`, and must know all of its interval; `process` trims one. The network's own by default.
+                `ScoreModel.on`, and must cover its interval; `process` trims one. The network's own by default.
             context: the class label, if the network has one (``label=`` for the digits): an integer 0 … count − 1 for
                 all samples; None, the default, for the null class; or integers ``(batch,)``, one per sample, where the
                 null class is written as its number. With one per sample, the score function is no longer marked

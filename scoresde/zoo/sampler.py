@@ -29,7 +29,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 @dataclass(frozen=True)
 class Sampler:
-    """A method of `scoresde.solve` with its steps and options: `scoresde.load` gives it back with the network.
+    """A method of `scoresde.solve` with its steps and options: `scoresde.load` returns it with the network.
 
     Args:
         method: a name of `scoresde.methods`, or ``"auto"``.
@@ -38,7 +38,7 @@ class Sampler:
         levels: step through that many levels of the network's chain, in place of steps and grid.
         spacing: how these are chosen, see `scoresde.discrete.Chain.grid`.
         t_end: where to end; None is the process's t_min.
-        denoise: end with the expected data, for one evaluation more.
+        denoise: end with the expected data, for one more evaluation.
         options: of the method, plain values.
         clip: the range that the data estimate is limited to, or None; see `model`.
 
@@ -118,7 +118,7 @@ class Sampler:
         return score_fn if self.clip is None else Clip(score_fn, *self.clip)
 
     def to_config(self) -> dict[str, Any]:
-        """As JSON values.
+        """The sampler as JSON values.
 
         Example:
             >>> Sampler.of(Sampler("ddim", steps=10).to_config()) == Sampler("ddim", steps=10)

@@ -41,7 +41,7 @@ class Divergence(abc.ABC):
         """An estimate from ``count`` products for states ``(batch, *event)``.
 
         Raises:
-            InvalidArgumentError: it cannot be made of so many.
+            InvalidArgumentError: it cannot use this number of products.
         """
 
     @property

@@ -35,10 +35,10 @@ class _Given:
 
 @dataclass(frozen=True)
 class Control:
-    """See the module.
+    """A control variate for the trace; see the module.
 
     Args:
-        law: whose field it is.
+        law: the distribution of the field.
         scale: c.
     """
 

@@ -66,7 +66,8 @@ class _Sketch(NamedTuple):
 
 @dataclass(frozen=True)
 class XTrace(Divergence):
-    r"""XTrace: every vector is once the probe of what the others have not seen. With r vectors :math:`\omega_i`, and
+    r"""XTrace: each vector in turn is the probe for the part that the others leave out. With r vectors
+    :math:`\omega_i`, and
     :math:`Q_{(i)}` an orthonormal basis of the products with all but the i-th,
 
     .. math:: \mathrm{tr}\,J \approx \frac1r\sum_i\Big[\mathrm{tr}\,Q_{(i)}^TJQ_{(i)} + \mu_i^TJ\mu_i\Big],\qquad

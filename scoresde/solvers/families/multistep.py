@@ -23,8 +23,8 @@ class Multistep(Solver):
 
     With k nodes known, `advance` makes a step of order k. The error of a single step of order q is of order q + 1, so
     a method of order p keeps its order if its first steps have order p - 1: with ``start_up="single"`` these are single
-    steps, until all nodes but one are known (then `advance` has order p - 1 itself). ``start_up="published"`` takes
-    what is known, of order 1, 2, …, as the published codes do, which limits the order of the whole.
+    steps, until all nodes but one are known (then `advance` has order p - 1 itself). ``start_up="published"`` uses
+    the known nodes, with orders 1, 2, …, as the published codes do, which limits the order of the whole.
 
     A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM.
 

@@ -37,7 +37,7 @@ class ParticleInfo(NamedTuple):
 
 
 class ParticleLog:
-    """Keeps what a particle method reports; it is a ``record`` of one.
+    """Keeps the reports of a particle method, as its ``record``.
 
     Args:
         then: another ``record``, which is called too.
@@ -105,7 +105,7 @@ class Particles:
     the chain's end times :math:`\psi_0`, whatever the other :math:`\psi` and the guidance were.
 
     Args:
-        count: of a set; None: the batch is one set.
+        count: the particles of a set; None: the batch is one set.
         threshold: sets whose effective sample size is below this share are resampled, by systematic resampling.
         record: called with a `ParticleInfo` at each level.
         data_std: :math:`\sqrt v`: the steps of p and q have the variance that is exact for data :math:`N(m, vI)`.
