@@ -96,8 +96,8 @@ def main(arguments: list[str]) -> None:
     mean = results["tilted"][0]
     for name in ("flow", "reverse SDE"):
         if abs(results[name][0] - mean) < 0.2:
-            sys.exit(f"{name} has the mean of the tilted law, and should not.")
+            sys.exit(f"{name} has the mean of the tilted distribution, and should not.")
     for name in ("langevin", "particles"):
         gaps = [abs(value[0] - mean) for value in results[name].values()]
         if not gaps[1] < gaps[0] < 0.1:
-            sys.exit(f"{name} does not tend to the tilted law: {gaps}.")
+            sys.exit(f"{name} does not tend to the tilted distribution: {gaps}.")

@@ -69,7 +69,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     """Refuse a path where no file can be written; nothing is left there, and a file that is there stays as it is.
 
     Returns:
-        Where the file will be: a symbolic link is followed, so that it goes on pointing to the file.
+        Where the file will be: a symbolic link is followed, so that it still points to the file.
 
     Raises:
         OutputError: the folder is missing or not a folder or cannot be written; or the path is a folder or a device.

@@ -424,7 +424,8 @@ def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
 
 
 def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:
-    """A solver that makes its own steps, with what it has to know of the solve; what is not given it has itself."""
+    """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
+    values."""
     told: dict[str, Any] = {"lenient": not throw}
     if limit is not None:
         told["max_steps"] = limit

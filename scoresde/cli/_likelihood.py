@@ -99,7 +99,7 @@ def likelihood(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Start again and replace existing files; by default the same command goes on."
+            "--overwrite", help="Start again and replace existing files; by default the same command resumes."
         ),
     ] = False,
     batch_size: BatchSize = 64,
@@ -108,7 +108,7 @@ def likelihood(
     """Compute log-likelihoods of data under a model, in nats and in bits per dimension.
 
     The output has one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches
-    that are done, and the same command goes on. Samples that fail have a row with their status and no values; the exit
+    that are done, and the same command resumes. Samples that fail have a row with their status and no values; the exit
     code is then 3.
     """
     began = time.perf_counter()

@@ -94,7 +94,7 @@ class Table:
     def _kept(self) -> str:
         if not self.rows:
             return "no row is kept, the same command starts again"
-        return f"{len(self.rows)} of {self.num} rows are kept, the same command goes on"
+        return f"{len(self.rows)} of {self.num} rows are kept, the same command resumes"
 
     def _open_finished(self) -> None:
         """Read a table that is complete."""

@@ -72,7 +72,7 @@ def train(
     """Train a network on your data.
 
     Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second one ends it at once. The same
-    command goes on from the last checkpoint, with the same result. OUT is then a model for `scoresde sample --model
+    command resumes from the last checkpoint, with the same result. OUT is then a model for `scoresde sample --model
     OUT`. Run several processes by torchrun --nproc-per-node 2 -m scoresde train ...
     """
     began = time.perf_counter()
@@ -128,7 +128,7 @@ def train(
 
 @contextlib.contextmanager
 def _resumable(out: Path, resume: bool | None) -> Iterator[None]:
-    """Say where the same command goes on when it is interrupted."""
+    """Say where the same command resumes when it is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
@@ -139,6 +139,6 @@ def _resumable(out: Path, resume: bool | None) -> Iterator[None]:
         kept = (
             "the same command starts again, for there is no checkpoint yet"
             if last is None
-            else f"a checkpoint is kept, and {again} goes on at step {step_of(last)}"
+            else f"a checkpoint is kept, and {again} resumes at step {step_of(last)}"
         )
         raise KeyboardInterrupt(f"Interrupted; {kept}.") from None

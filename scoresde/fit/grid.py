@@ -242,8 +242,8 @@ def fit_grid(
 ) -> FittedGrid:
     r"""Fit the nodes of a grid to a score function, a process and a deterministic method.
 
-    A few iterations of Adam from each start choose one of them; Adam goes on there, and BFGS ends it. A third of the
-    iterations is for each of the three. The grid that did best on the held-out half is returned, so a fit is never
+    A few iterations of Adam from each start choose one of them; Adam continues with it, and BFGS finishes. A third of
+    the iterations is for each of the three. The grid that did best on the held-out half is returned, so a fit is never
     worse there than its starts and the default grid.
 
     Args:

@@ -58,7 +58,7 @@ class Adjoint:
             )
 
     def __call__(self, z: Tensor, solution: Solution) -> Solution:
-        """The solution with a gradient, in its beginning z and in the leaves that the score function knows."""
+        """The solution with a gradient, with respect to its beginning z and the leaves of the score function."""
         leaves: dict[int, Tensor] = {}
         slope, ends = self.slope(z), self.ends
         with torch.enable_grad():

@@ -96,7 +96,7 @@ class BatchNoise(Noise):
         return z if self._rows is None else z[self._rows]
 
     def take(self, rows: Tensor) -> Noise:
-        """See `Noise.take`. The whole batch goes on to be drawn, so that the draws of those who stay do not change."""
+        """See `Noise.take`. The whole batch is still drawn, so that the draws of those who stay do not change."""
         if not self._batch:  # nothing was drawn for the whole batch
             return self
         part = BatchNoise(self.generator)

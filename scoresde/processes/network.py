@@ -75,7 +75,7 @@ class Network:
         return split._replace(estimate=self._finished(out, x, given, version))
 
     def take(self, rows: Tensor) -> Network:
-        """The same network for some samples; the count goes on."""
+        """The same network for some samples; the count continues."""
         part = copy.copy(self)
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part

@@ -72,7 +72,7 @@ class Source(Protocol):
         """The samples of the rows ``(n,)`` and their labels."""
 
     def fingerprint(self) -> str:
-        """A digest of the content, by which a run that is resumed knows its data again."""
+        """A digest of the content, by which a resumed run recognises its data."""
 
 
 class Arrays:

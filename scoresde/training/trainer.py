@@ -243,7 +243,8 @@ class Trainer:
         return value
 
     def _after(self, done: int, value: float, norm: float, log: Log) -> None:
-        """The log, the callbacks and the checkpoint of a step, in this order: what a checkpoint knows is in the log."""
+        """The log, the callbacks and the checkpoint of a step, in this order: whatever is in a checkpoint is in the
+        log."""
         last = done == self.recipe.steps
         self._window = [self._window[0] + value, self._window[1] + 1]
         if done % self.log_every == 0 or last:

@@ -149,7 +149,7 @@ class Pretrained:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest log-SNR that the network knows."""
+        """The lowest and the highest log-SNR that the network was trained on."""
         return (-math.inf, math.inf) if self.native is None else log_snr_range(self.native)
 
     def process(self, sde: AffineSDE) -> AffineSDE:

@@ -95,7 +95,7 @@ def test_an_interrupted_batch_is_all_that_is_lost(
         result = run(*COMMAND)
     assert files() == (["data.npz", JOURNAL.name] if done else ["data.npz"])
     if error is KeyboardInterrupt:
-        kept = f"{2 * done} of 7 rows are kept, the same command goes on" if done else "no row is kept"
+        kept = f"{2 * done} of 7 rows are kept, the same command resumes" if done else "no row is kept"
         assert result.exit_code == 75 and kept in result.output
     else:
         assert result.exit_code == 1

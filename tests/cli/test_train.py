@@ -222,7 +222,7 @@ def test_the_presets_are_listed(run: Run) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C in the middle: exit code 75; the same command goes on from the last checkpoint."""
+    """Ctrl-C in the middle: exit code 75; the same command resumes from the last checkpoint."""
     code = (
         "import sys; from dataclasses import replace; from scoresde.presets import PRESETS\n"
         f"PRESETS['edm-wide'] = replace(PRESETS['edm-wide'], kwargs={SMALL})\n"
