@@ -106,7 +106,7 @@ def test_at_the_last_step_the_run_is_completed(run: Run, monkeypatch: pytest.Mon
     assert scoresde.load("model").event_shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize(("resume", "said"), [((), "the same command resumes"), (("--no-resume",), "without --no-resume")])
+@pytest.mark.parametrize(("resume", "said"), [((), "command resumes"), (("--no-resume",), "without --no-resume")])
 def test_what_is_said_of_an_interrupt_while_data_are_read(
     run: Run, monkeypatch: pytest.MonkeyPatch, resume: tuple[str, ...], said: str
 ) -> None:
