@@ -1,4 +1,4 @@
-"""Where results go: one JSON file a benchmark, with what it ran on."""
+"""Where results go: one JSON file per benchmark, with what it ran on."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def methods(kind: str) -> str:
     best = [_numbers(results["peers"][problem], budgets) for problem, budgets in columns.items()]
     rows.append(["best of the peers", "", "", "", "", *best])
     titles = [f"{problem}: {' / '.join(budgets)}" for problem, budgets in columns.items()]
-    return markdown(["method", "processes", "evaluations a step", "order", "measured", *titles], rows, record)
+    return markdown(["method", "processes", "evaluations per step", "order", "measured", *titles], rows, record)
 
 
 def fill_readme() -> None:

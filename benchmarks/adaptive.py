@@ -1,12 +1,12 @@
 r"""Adaptive methods of the probability flow beside those of torchdiffeq, SciPy, torchode and k-diffusion.
 
 Problems, with exact scores in float64: *ring*, the eight Gaussians of `benchmarks.work_precision` with standard
-deviations 0.1, 0.05 and 0.02; *gaussian*, its 32 dimensions; *digits*, the empirical law of `benchmarks.fitted_grids`;
-and *network*, the shipped network of handwritten digits, in float32. Each goes from the prior at t_max to t_min. The
-truth is the exact flow (gaussian), or ``dop853`` in the data's form at a tolerance of 1e-11 (ring, digits); for the
-network, the same network in float64 at 1e-8. Errors are distances of end points (RMS over dimensions), RMS and median
-over samples. A few samples of the ring and the digits begin near the border between two modes and rule the RMS, so that
-there the median counts.
+deviations 0.1, 0.05 and 0.02; *gaussian*, its 32 dimensions; *digits*, the empirical distribution of
+`benchmarks.fitted_grids`; and *network*, the shipped network of handwritten digits, in float32. Each goes from the
+prior at t_max to t_min. The truth is the exact flow (gaussian), or ``dop853`` in the data's form at a tolerance of
+1e-11 (ring, digits); for the network, the same network in float64 at 1e-8. Errors are distances of end points (RMS over
+dimensions), RMS and median over samples. A few samples of the ring and the digits begin near the border between two
+modes and rule the RMS, so that there the median counts.
 
 Every method is run with tolerances (relative and absolute alike) that fall by the root of 10 until both errors are
 small. An evaluation is counted for each row that the score is called with, and divided by the number of samples: a
@@ -70,7 +70,7 @@ PROBLEMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "network": (8, "median", ("1e-2", "1e-3", "1e-4")),
 }
 STEP = 10**-0.5
-MOST = 1000  # evaluations a sample, after which a solve is given up
+MOST = 1000  # evaluations per sample, after which a solve is given up
 
 
 class GivenUp(Exception):
@@ -98,12 +98,12 @@ class Counted:
         return out
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Refused: it is asked for estimates, which are what is counted."""
+        """Refused: estimates are what is counted."""
         raise TypeError("this score counts estimates only")
 
 
 def target_of(problem: str) -> scoresde.targets.Gaussian | scoresde.targets.GaussianMixture:
-    """The law of the data."""
+    """The distribution of the data."""
     if problem == "gaussian":
         return gaussian()
     known = ring()
@@ -140,7 +140,7 @@ class Case:
         self.x = x if exact is None else x.float()
 
     def measure(self, run: Run, tolerance: float) -> tuple[float, dict[str, float]] | None:
-        """Evaluations a sample and errors; None if it was given up."""
+        """Evaluations per sample and errors; None if it was given up."""
         self.score.rows = 0
         try:
             with torch.no_grad():

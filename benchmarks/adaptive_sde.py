@@ -1,4 +1,4 @@
-r"""Adaptive methods of the reverse SDE: evaluations at equal error of the law, beside those of fixed steps.
+r"""Adaptive methods of the reverse SDE: evaluations at equal error of the distribution, beside those of fixed steps.
 
 Problems, from t_max to t_min on the VP and the VE process, with exact scores, all samples from one seed:
 
@@ -6,8 +6,8 @@ Problems, from t_max to t_min on the VP and the VE process, with exact scores, a
   along the eigenvectors, RMS, less what the finite number of samples adds.
 - ring: eight Gaussians of standard deviation 0.1 on a circle, with unequal weights; digits: scikit-learn's 1,797 digits
   scaled to [-1, 1], each a Gaussian of standard deviation 0.05, in float32. The error is the sliced Wasserstein-1
-  distance from the exact law, whose projections on 32 directions are known; *floor* is what as many samples of the
-  exact law have.
+  distance from the exact distribution, whose projections on 32 directions are known; *floor* is what as many samples of
+  the exact distribution have.
 
 Every method has its best setting, a grid of those below for fixed steps and a ratio of the tolerances for adaptive
 ones; evaluations at a given error are interpolated in the logarithms. Evaluations of adaptive methods are means over
@@ -62,7 +62,7 @@ class Rounded(Points):
 
 
 class Problem:
-    """A score, and the distance of samples from the law that it belongs to."""
+    """A score, and the distance of samples from the distribution that it belongs to."""
 
     def __init__(self, name: str, sde: scoresde.AffineSDE, count: int) -> None:
         self.name, self.sde, self.count, self.dtype = name, sde, count, F64
@@ -100,7 +100,7 @@ class Problem:
         self.floor = self.distance(exact)
 
     def distance(self, x: Tensor) -> float:
-        """Of samples from the law at t_min."""
+        """Of samples from the distribution at t_min."""
         x = x.to(F64)
         if self.name == "gaussian":
             along = (x - x.mean(0)) @ self.basis

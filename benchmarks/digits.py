@@ -98,7 +98,7 @@ def recognised(net: Classifier, x: Tensor) -> float:
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:
-    """2 E|A - B| - E|A - A'| - E|B - B'| of the two empirical laws (not negative; 0 for equal ones)."""
+    """2 E|A - B| - E|A - A'| - E|B - B'| of the two empirical distributions (not negative; 0 for equal ones)."""
     a, b = a.flatten(1).double(), b.flatten(1).double()
     return float(2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean())
 

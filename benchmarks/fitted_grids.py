@@ -85,7 +85,7 @@ class Points:
 
 
 def points() -> Points:
-    """The empirical law of the digits."""
+    """The empirical distribution of the digits."""
     from sklearn.datasets import load_digits
 
     return Points(torch.as_tensor(load_digits().data, dtype=F64) / 8 - 1, 0.05, SDE)

@@ -7,10 +7,10 @@ dimensions, with exact scores. Operators: a direction (2), and a mask of half th
 - distance: sliced Wasserstein-2 distance to exact samples of the posterior, over that of other exact samples (1 is as
   good as can be seen with so many samples);
 - coverage: the share of samples inside the exact region of highest density that holds 90 % of the posterior;
-- evaluations of the network and products with its Jacobian.
+- evaluations of the network and vector-Jacobian products.
 
-Averages are over several measurements, drawn from the data's law. *particles*: the particle method's distance by the
-number of particles and steps, with the floor.
+Averages are over several measurements, drawn from the data's distribution. *particles*: the particle method's distance
+by the number of particles and steps, with the floor.
 
 ``python -m benchmarks inverse`` writes ``results/inverse.json``; ``--quick`` is a small version that writes nothing.
 """
@@ -67,7 +67,7 @@ def covariance(size: int) -> Tensor:
 
 
 def targets(size: int) -> dict[str, Gaussian | GaussianMixture]:
-    """The laws of data."""
+    """The distributions of data."""
     shape, cov = SHAPES[size], covariance(size)
     generator = torch.Generator().manual_seed(size)
     factor = torch.linalg.cholesky(cov)

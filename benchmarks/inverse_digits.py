@@ -12,7 +12,7 @@ label, draws the lower half, some samples of each observation:
   above 0.9. *half* is what a classifier of noisy halves gives to the true class on average: the share that would be
   right in the posterior, if that classifier is;
 - classes: how many classes the samples of an observation are taken for;
-- evaluations of the network and products with its Jacobian, a sample.
+- evaluations of the network and vector-Jacobian products, per sample.
 
 ``python -m benchmarks inverse_digits`` writes ``results/inverse_digits.json``; ``--quick`` is a small version that
 writes nothing; ``--sweep`` prints the figures of `dps_step` and `mcg` by the size of their steps instead.

@@ -1,32 +1,33 @@
-r"""Log-likelihoods: error and evaluations on exact targets, and the digits network in bits a dimension.
+r"""Log-likelihoods: error and evaluations on exact targets, and the digits network in bits per dimension.
 
 - *targets*: ring and gaussian of `benchmarks.work_precision`, digits of `benchmarks.fitted_grids`, on VP, in float64,
-  with the exact trace; RMS error in nats over 16 samples, with the exact law at the noise end in place of the prior.
-  Beside `log_likelihood` the plain augmented flow, :math:`dx/dt` and the divergence of the drift, by torchdiffeq's
-  dopri5, whose steps are those of the batch. Evaluations at equal error are interpolated in the logarithms.
+  with the exact trace; RMS error in nats over 16 samples, with the exact distribution at the noise end in place of the
+  prior. Beside `log_likelihood` the plain augmented flow, :math:`dx/dt` and the divergence of the drift, by
+  torchdiffeq's dopri5, whose steps are those of the batch. Evaluations at equal error are interpolated in the
+  logarithms.
 - *exact*: a correlated Gaussian and a mixture of three, in 2 to 256 dimensions, on every process, in float64 with the
-  exact trace and the exact law at the noise end: the largest error of 4 samples, and apart from it the largest
-  difference that the prior makes in place of that law.
+  exact trace and the exact distribution at the noise end: the largest error of 4 samples, and apart from it the largest
+  difference that the prior makes in place of that distribution.
 - *network*: 64 held-out digits, one Rademacher probe. The published procedure is SciPy's RK45 with rtol = atol = 1e-5
   on the plain augmented flow of the batch, from t = 1e-5 (Score-SDE's end for likelihoods) and from 1e-3. Errors are
   distances from a solve by dop853 with a tolerance of 1e-7, a state in float64 and the same probe. Times, at the
   tolerance whose error is just below the published procedure's, are medians of interleaved runs, on the wall and of
   the processor, which other work on the machine lengthens less.
 - *control*: the variance of the one-probe estimate (Rademacher, 16 probes of 48 held-out digits) without a control and
-  with laws fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out digits
-  (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that without
-  a control.
-- *estimators*: 24 products with the Jacobian, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
-  the standard error that is told, and how often the 95 % interval holds the value.
-- *products*: seconds for 64 products with the network's Jacobian, four states, medians of five interleaved rounds.
+  with distributions fitted to the training digits, as they are and scaled by `fit_control_scale` on 16 other held-out
+  digits (the ridge of the mixtures was chosen on 16 more); and the median time of three solves of one probe over that
+  without a control.
+- *estimators*: 24 vector-Jacobian products, 8 held-out digits 24 times: the deviation from the exact trace, in nats,
+  the reported standard error, and how often the 95 % interval holds the value.
+- *products*: seconds for 64 vector-Jacobian products, four states, medians of five interleaved rounds.
 - *coverage*: a mixture of three Gaussians in 64 dimensions, 20 states, 100 solves of each with other Rademacher probes:
   how often the 95 % interval holds the value with the exact trace, and the width of the interval over that which the
   spread of the 100 solves implies.
-- *bounds*: the variational bounds of the same digits in bits a dimension: dequantised ones for the bounds of densities,
-  and the grey values themselves; standard errors over digits, and of the mean over digits from its draws.
-- *bits*: bits a dimension of held-out and training digits, 17 levels on [-1, 1]: the flow's, dequantised once a digit,
-  8 probes; and the variational bound of the reverse SDE's density at t_min for the same digits, 128 draws. The standard
-  errors are over digits.
+- *bounds*: the variational bounds of the same digits in bits per dimension: dequantised ones for the bounds of
+  densities, and the grey values themselves; standard errors over digits, and of the mean over digits from its draws.
+- *bits*: bits per dimension of held-out and training digits, 17 levels on [-1, 1]: the flow's, dequantised once per
+  digit, 8 probes; and the variational bound of the reverse SDE's density at t_min for the same digits, 128 draws. The
+  standard errors are over digits.
 
 ``python -m benchmarks likelihood`` writes ``results/likelihood.json``; ``--quick`` checks a part, and ``--only
 bounds`` measures one part and puts it in the file.
@@ -83,7 +84,7 @@ PROCESSES: dict[str, scoresde.AffineSDE] = {
 
 
 class Law:
-    """The exact law at the noise end."""
+    """The exact distribution at the noise end."""
 
     def __init__(self, target: Any, sde: scoresde.AffineSDE = SDE) -> None:
         self.target, self.sde = target, sde
@@ -176,7 +177,7 @@ def crossing(curve: list[tuple[float, float]], error: float) -> float | None:
 
 
 def measure_exact(sizes: tuple[int, ...] = (2, 16, 64, 256), count: int = 4) -> dict[str, Any]:
-    """The largest error a dimension, and how far the prior is from the law that it stands for, in nats."""
+    """The largest error per dimension, and how far the prior is from the distribution that it stands for, in nats."""
     out: dict[str, Any] = {}
     for (name, sde), size in itertools.product(PROCESSES.items(), sizes):
         for label, target in laws(size).items():
@@ -323,7 +324,7 @@ class Published(HutchPlusPlus):
 
 
 def measure_products(rounds: int = 5) -> dict[str, Any]:
-    """Seconds for 64 products with the network's Jacobian, batch 4, in several ways."""
+    """Seconds for 64 vector-Jacobian products, batch 4, in several ways."""
     import torch.autograd.forward_ad as forward
 
     flow, coordinate = ReverseProcess(SDE, Network(scoresde.load("digits").score(SDE))), angle(0.2)
@@ -360,7 +361,7 @@ def measure_products(rounds: int = 5) -> dict[str, Any]:
 
 
 def measure_estimators(products: int = 24, digits: int = 8, repeats: int = 24) -> dict[str, Any]:
-    """Deviations from the exact trace at equal numbers of products, and the standard errors that are told."""
+    """Deviations from the exact trace at equal numbers of products, and the reported standard errors."""
     score, x = scoresde.load("digits").score(SDE), held_out(digits)
     options: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}
     exact = log_likelihood(SDE, score, x, divergence="exact", **options).log_prob.repeat(repeats)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from benchmarks._record import write
 
 ROOT = Path(__file__).resolve().parent.parent
-# Quick ones first. They take no figures from the defective package: all compare with formulas or exact laws.
+# Quick ones first. They take no figures from the defective package: all compare with formulas or exact distributions.
 TESTS = (
     "tests/convergence/test_equivalences.py",
     "tests/convergence/test_sde.py",
@@ -431,7 +431,7 @@ DEFECTS = (
         "off = spread * _called(score_fn, x, times + step, context) + noise",
     ),
     Defect(
-        "losses: a log-normal law that is not cut off",
+        "losses: a log-normal distribution that is not cut off",
         "losses/times.py",
         "return self.mean + self.std * z, _bell(z) / (self.std * mass)",
         "return self.mean + self.std * z, _bell(z) / self.std",
@@ -628,7 +628,7 @@ DEFECTS = (
         "copies = solver.keeps_estimates or differentiable",
         "copies = True",
     ),
-    # batch mates
+    # samples of a batch that affect each other
     Defect(
         "adams: a sum in the order that torch chooses",
         S + "adams.py",

@@ -1,10 +1,10 @@
 r"""Learned schedules and learned variances: what they gain, on held-out digits.
 
 - *vdm*: the preset ``vdm`` with a learned :math:`\gamma`, `scoresde.nets.MonotoneGamma`, its ends trained by the bound
-  and its interior by the variance. The network is told the noise level and not the time, so that one network serves
+  and its interior by the variance. The network receives the noise level and not the time, so that one network serves
   both this schedule and a line between the same ends, and the variance of its diffusion term is compared exactly: of
   the mean over a batch of 128 digits with low-discrepancy times, and of a single value (with independent times that of
-  a batch is as much over 128), drawn anew each time; standard errors by bootstrap over batches. By quadrature over
+  a batch is as much over 128), redrawn each time; standard errors by bootstrap over batches. By quadrature over
   :math:`\gamma`, with :math:`\ell = \tfrac12\|\hat\varepsilon-\varepsilon\|^2` and the density :math:`q(\gamma) =
   1/\gamma'(t)` that a schedule gives the noise levels,
 
@@ -55,7 +55,7 @@ from scoresde.training import Preset, digits_split, read, train
 
 LEVELS, RANGE = 17, (-1.0, 1.0)
 BATCH = 128
-RATE = 10.0  # of gamma's learning, over the network's; Adam moves a parameter by about a rate a step
+RATE = 10.0  # of gamma's learning, over the network's; Adam moves a parameter by about the rate per step
 VARIANCES = ("learned", "small", "large")
 
 
@@ -113,7 +113,7 @@ def held_out(size: Size) -> tuple[Tensor, Tensor]:
 
 
 def on(model: ScoreModel, sde: VDMSDE) -> ScoreModel:
-    """The same network on another schedule; it is told the noise level."""
+    """The same network on another schedule; it receives the noise level."""
     return ScoreModel(model.net, sde, model.prediction, model.time_input)
 
 
@@ -271,8 +271,8 @@ def step_gaps(model: ScoreModel, x: Tensor, steps: tuple[int, ...]) -> dict[str,
 
 
 def respaced(model: ScoreModel, v: Tensor, size: Size) -> dict[str, Any]:
-    """Bits a dimension by the variance, paired differences from the learned one, and how far alpha-bar is off: that of
-    the levels, and the product of 1 - beta."""
+    """Bits per dimension by the variance, paired differences from the learned one, and how far alpha-bar is off: that
+    of the levels, and the product of 1 - beta."""
     out: dict[str, Any] = {}
     whole = (1 - model.chain.betas).cumprod(0)
     for count in size.respaced:

@@ -1,5 +1,5 @@
-"""What sampling costs: the digits network, 64 digits by pc, the loop's own time a step with a null network, and a draw
-from each source of noise."""
+"""What sampling costs: the digits network, 64 digits by pc, the loop's own time per step with a null network, and a
+draw from each source of noise."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Null:
 
 
 def hand_written(x: Tensor, coefficients: list[tuple[float, float]]) -> Tensor:
-    """DDIM by hand: two operations a step, coefficients as floats. The limit."""
+    """DDIM by hand: two operations per step, coefficients as floats. The limit."""
     for a, s in coefficients:
         x = (x * a).add_(x, alpha=s)
     return x
@@ -109,7 +109,9 @@ def main(arguments: list[str]) -> None:
         "ms a call on 64": 1e3 * call,
         "seconds for 64 digits by pc, 500 steps": sample,
     }
-    print(f"digits, {threads} threads: {1e3 * call:.2f} ms a call on 64; 64 digits by pc with 500 steps {sample:.1f} s")
+    print(
+        f"digits, {threads} threads: {1e3 * call:.2f} ms per call on 64; 64 digits by pc with 500 steps {sample:.1f} s"
+    )
 
     torch.set_num_threads(1)
     coefficients = [(0.999, 1e-3)] * STEPS
@@ -124,7 +126,7 @@ def main(arguments: list[str]) -> None:
         for method, seconds in interleaved(programs, options.rounds).items():
             table.setdefault(method, {})[label] = 1e6 * seconds / STEPS
     results["microseconds a step, null network, 1 thread"] = table
-    print(f"{'µs a step':20}" + "".join(f"{label:>18}" for label in SHAPES))
+    print(f"{'µs per step':20}" + "".join(f"{label:>18}" for label in SHAPES))
     for method, row in table.items():
         print(f"{method:20}" + "".join(f"{row[label]:>18.1f}" for label in SHAPES))
     noise: dict[str, dict[str, float]] = {}

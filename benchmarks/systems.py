@@ -4,11 +4,11 @@ Every preset of `scoresde.presets` gets the same processor time on one thread, t
 Then:
 
 - recognised, energy: of 720 samples, as in `benchmarks.digits`; samples are first brought to the 17 grey levels and
-  dequantised anew, alike for systems that were trained on grey levels and on dequantised ones. Beside them stand those
+  dequantised again, alike for systems that were trained on grey levels and on dequantised ones. Beside them stand those
   of the training digits;
-- own bound: bits a dimension of the held-out digits by the preset's own bound, of grey values or of the density of
+- own bound: bits per dimension of the held-out digits by the preset's own bound, of grey values or of the density of
   dequantised ones as it was trained, with the standard error over digits;
-- flow: bits a dimension of 120 of them by the probability flow, with uniform noise in the cells where the system was
+- flow: bits per dimension of 120 of them by the probability flow, with uniform noise in the cells where the system was
   trained with it, else with the process's own noise cut at the cells.
 
 ``python -m benchmarks systems`` writes ``results/systems.json`` and a picture each to ``docs/assets/systems``, in about
@@ -61,7 +61,7 @@ class Job(NamedTuple):
 
 
 def pace(name: str) -> float:
-    """Processor seconds a step, the median of a pilot."""
+    """Processor seconds per step, the median of a pilot."""
     preset, seen = PRESETS[name], []
     short = replace(preset, recipe=replace(preset.recipe, steps=PILOT))
     tick = Every(1, lambda progress: seen.append(time.process_time()))

@@ -1,13 +1,13 @@
-r"""What guidance with a scale above 1 samples: laws of one dimension by quadrature, no samples.
+r"""What guidance with a scale above 1 samples: distributions of one dimension by quadrature, no samples.
 
 Two components :math:`N(\pm1, 0.8^2)` of equal weight, the exact classifier of the right one, w = 3, on the VP process:
-mean and variance of the tilted law :math:`p(x)\,p(y|x)^3`; of the guided probability flow, of the guided reverse SDE,
-of Langevin moves on the guided score (backward recursions of `scoresde.testing.kolmogorov`, that of the reverse SDE
-extrapolated from two numbers of steps); and of the chain that `scoresde.sample_tilted` takes its particles from, times
-its last twist, which is what many particles have.
+mean and variance of the tilted distribution :math:`p(x)\,p(y|x)^3`; of the guided probability flow, of the guided
+reverse SDE, of Langevin moves on the guided score (backward recursions of `scoresde.testing.kolmogorov`, that of the
+reverse SDE extrapolated from two numbers of steps); and of the chain that `scoresde.sample_tilted` takes its particles
+from, times its last twist, which is what many particles have.
 
 ``python -m benchmarks tilt`` writes ``results/tilt.json``; ``--quick`` takes fewer levels, and checks that the tilted
-law is reached by the last two and missed by the others.
+distribution is reached by the last two and missed by the others.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def of_method(method: str, steps: int, **options: Any) -> list[float]:
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """Mean and variance of every law."""
+    """Mean and variance of every distribution."""
     x = torch.linspace(-9, 9, 40_001, dtype=F64)[:, None]
     weight = (PAIR.log_prob(x) + SCALE * PAIR.log_responsibilities(x)[:, 1]).softmax(0)
     u = (torch.arange(4000, dtype=F64) + 0.5) / 4000
@@ -96,8 +96,8 @@ def main(arguments: list[str]) -> None:
     mean = results["tilted"][0]
     for name in ("flow", "reverse SDE"):
         if abs(results[name][0] - mean) < 0.2:
-            sys.exit(f"{name} has the mean of the tilted law, and should not.")
+            sys.exit(f"{name} has the mean of the tilted distribution, and should not.")
     for name in ("langevin", "particles"):
         gaps = [abs(value[0] - mean) for value in results[name].values()]
         if not gaps[1] < gaps[0] < 0.1:
-            sys.exit(f"{name} does not tend to the tilted law: {gaps}.")
+            sys.exit(f"{name} does not tend to the tilted distribution: {gaps}.")

@@ -3,7 +3,7 @@ r"""Warm starts by a Gaussian: where they end, and what they save, at several to
 Problems: *ring* of `benchmarks.work_precision` and *digits* of `benchmarks.fitted_grids` with exact scores, in float64,
 and *network*, the shipped network of handwritten digits, in float32; the Gaussians have the mean and the covariance of
 the data, for the digits in full and of rank 8. A pilot of 64 samples is solved with and without the start: by `adams`
-with the same tolerance, mean evaluations a sample; and by `unipc2` in 8 steps, median error.
+with the same tolerance, mean evaluations per sample; and by `unipc2` in 8 steps, median error.
 
 ``python -m benchmarks warm_start`` writes ``results/warm_start.json``.
 """

@@ -129,8 +129,8 @@ def speed_table() -> str:
     noise = record["results"]["microseconds a draw, 1 thread"]
     plain = noise["seed"]
     draws = [[name, *(f"{row[s]:.0f} ({row[s] / plain[s]:.1f})" for s in shapes)] for name, row in noise.items()]
-    second = markdown(["µs a draw (over a plain one), 50 steps", *shapes], draws, record)
-    return first + markdown(["µs a step, 1 thread", *shapes], rows, record) + "\n" + second
+    second = markdown(["µs per draw (over a plain one), 50 steps", *shapes], draws, record)
+    return first + markdown(["µs per step, 1 thread", *shapes], rows, record) + "\n" + second
 
 
 def orders_table() -> str:
@@ -190,7 +190,7 @@ def warm_table() -> str:
 
 
 def likelihood_targets() -> str:
-    """Of ``benchmarks/results/likelihood.json``: evaluations and errors on exact targets."""
+    """Evaluations and errors on exact targets, from ``benchmarks/results/likelihood.json``."""
     record = load("likelihood")
     rows = []
     for name, row in record["results"]["targets"].items():
@@ -207,7 +207,7 @@ def likelihood_targets() -> str:
 
 
 def likelihood_exact() -> str:
-    """Of the same file: the largest errors on exact targets, by process."""
+    """The largest errors on exact targets, by process, from the same file."""
     record = load("likelihood")
     rows = []
     for name, cases in record["results"]["exact"].items():
@@ -219,7 +219,7 @@ def likelihood_exact() -> str:
 
 
 def likelihood_network() -> str:
-    """Of the same file: wall time."""
+    """Wall time, from the same file."""
     record = load("likelihood")
     rows = []
     keys = ("processor seconds", "seconds")
@@ -229,12 +229,12 @@ def likelihood_network() -> str:
             times = [f"{run[key] / first[key]:.2f}" if key in run else "" for key in keys]
             used = f"{run[keys[0]]:.2f}" if keys[0] in run else ""
             rows.append([end, name, f"{run['evaluations']:.0f}", f"{run['error']:.1e}", used, *times])
-    head = ["", "", "evaluations", "error, nats", "processor, s", "of the published", "on the wall"]
+    head = ["", "", "evaluations", "error, nats", "processor, s", "over published", "wall clock over published"]
     return markdown(head, rows, record)
 
 
 def likelihood_coverage() -> str:
-    """Of the same file: the intervals."""
+    """The intervals, from the same file."""
     record = load("likelihood")
     rows = [
         [n, f"{row['coverage']:.3f}", f"{row['width over implied']:.2f}", str(row["trials"])]
@@ -244,7 +244,7 @@ def likelihood_coverage() -> str:
 
 
 def likelihood_control() -> str:
-    """Of the same file: the variance that controls leave."""
+    """The variance that controls leave, from the same file."""
     record = load("likelihood")
     control = record["results"]["control"]
     rows = []
@@ -259,36 +259,36 @@ def likelihood_control() -> str:
 
 
 def likelihood_estimators() -> str:
-    """Of the same file: estimates of the trace at equal cost."""
+    """Estimates of the trace at equal cost, from the same file."""
     record = load("likelihood")
     rows = [
         [name, f"{row['deviation']:.2f}", f"{row['standard error']:.2f}", f"{row['coverage']:.3f}"]
         for name, row in record["results"]["estimators"].items()
     ]
-    return markdown(["24 products", "deviation, nats", "standard error told", "95 % intervals hold"], rows, record)
+    return markdown(["24 products", "deviation, nats", "stated standard error", "95 % intervals hold"], rows, record)
 
 
 def likelihood_products() -> str:
-    """Of the same file: ways to multiply with a Jacobian."""
+    """Ways to multiply with a Jacobian, from the same file."""
     record = load("likelihood")
     rows = [[name, f"{1e3 * seconds:.0f}"] for name, seconds in record["results"]["products"].items()]
     return markdown(["", "ms"], rows, record)
 
 
 def likelihood_bits() -> str:
-    """Of the same file: the bits."""
+    """The bits, from the same file."""
     record = load("likelihood")
     bits, rows = record["results"]["bits"], []
     for name, row in bits.items():
         text = f"{row['bits']:.3f} ± {row['standard error over digits']:.3f}"
-        rows.append([f"bits a dimension of the flow, {row['digits']} {name} digits", text])
+        rows.append([f"bits per dimension of the flow, {row['digits']} {name} digits", text])
         text = f"{row['variational bound']:.3f} ± {row['standard error of the bound over digits']:.3f}"
         rows.append([f"variational bound of the reverse SDE, {name}", text])
     return markdown(["", ""], rows, record)
 
 
 def likelihood_bounds() -> str:
-    """Of the same file: the variational bounds."""
+    """The variational bounds, from the same file."""
     record = load("likelihood")
     rows = []
     for name, row in record["results"]["bounds"].items():
@@ -298,7 +298,7 @@ def likelihood_bounds() -> str:
             for part in ("held out", "training")
         ]
         rows.append([name, row["of"], str(row["evaluations"]), *texts])
-    head = ["bound", "of minus the logarithm of the", "evaluations", "held-out digits, how many", "training digits"]
+    head = ["bound", "on the negative logarithm of the", "evaluations", "held-out digits (number)", "training digits"]
     return markdown(head, rows, record)
 
 
@@ -325,7 +325,7 @@ def tilt_table() -> str:
     record = load("tilt")
     results = record["results"]
     laws = {
-        "$p(x)\\,p(y\\mid x)^3$, the tilted law": results["tilted"],
+        "$p(x)\\,p(y\\mid x)^3$, the tilted distribution": results["tilted"],
         "the guided probability flow": results["flow"],
         "the guided reverse SDE": results["reverse SDE"],
     }
@@ -336,14 +336,14 @@ def tilt_table() -> str:
     ):
         laws |= {name.format(count): law for count, law in results[key].items()}
     rows = [[name, f"{mean:.3f}", f"{variance:.3f}"] for name, (mean, variance) in laws.items()]
-    return markdown(["law of", "mean", "variance"], rows, record)
+    return markdown(["distribution of", "mean", "variance"], rows, record)
 
 
 def peers_table() -> str:
     """The figures of ``benchmarks/results/peers.json``."""
     record = load("peers")
     rows = [[name, f"{gap:.0e}"] for name, gap in record["results"].items()]
-    return markdown(["compared", "largest difference"], rows, record)
+    return markdown(["comparison", "largest difference"], rows, record)
 
 
 def adaptive_tables() -> str:
@@ -400,7 +400,7 @@ def adaptive_tables() -> str:
         [f"`{name}`" if name in results["ratios"] else name, *(f"{row[c]:.0f}" for c in columns)]
         for name, row in results["loop"].items()
     ]
-    fourth = markdown(["µs a step of a sample", *columns], rows, record)
+    fourth = markdown(["µs per step and sample", *columns], rows, record)
     return "\n".join([first, second, third, fourth])
 
 
@@ -418,12 +418,12 @@ def adaptive_sde_table() -> str:
                     if count and counts[-1]:
                         logs[name].append(math.log(counts[-1] / count))
     means = [f"{math.exp(sum(v) / len(v)):.2f}" for v in logs.values()]
-    rows.append(["`dpmpp_sde12` over it, geometric mean", "", *means, "", ""])
-    return markdown(["problem", "error of the law", *(f"`{name}`" for name in names)], rows, record)
+    rows.append(["ratio of `dpmpp_sde12` to it, geometric mean", "", *means, "", ""])
+    return markdown(["problem", "error of the distribution", *(f"`{name}`" for name in names)], rows, record)
 
 
 def inverse_table() -> str:
-    """Distance and coverage of each method by dimension and law, of ``benchmarks/results/inverse.json``."""
+    """Distance and coverage of each method by dimension and distribution, from ``benchmarks/results/inverse.json``."""
     record = load("inverse")
     columns = [(size, law) for size in ("2", "16", "64") for law in ("gaussian", "mixture")]
     rows = []
@@ -472,13 +472,13 @@ def half_digits_table() -> str:
     note = (
         f"{results['observations']} held-out digits, {results['samples of each']} samples of each, {results['steps']} "
         f"steps (`ddrm` 20), rules by `{results['sampler of the rules']}`. A classifier trained on noisy upper halves "
-        f"gives {results['half']:.2f} to the true class on average: so many would be right in the posterior.\n"
+        f"gives {results['half']:.2f} to the true class on average, the share that would be right in the posterior.\n"
     )
     return markdown(["", *keys, "evaluations + products"], rows, record) + "\n" + note
 
 
 def training_sentence() -> str:
-    """How long the first digits take, and how many are recognised."""
+    """The time that the first digits take, and how many of them are recognised."""
     results = load("training")["results"]
     shares = [results["trained"]["recognised"], results["shipped"]["recognised"], results["held-out"]]
     return (
@@ -507,7 +507,7 @@ def systems_table() -> str:
 
 
 def schedules_variance() -> str:
-    """Of ``benchmarks/results/schedules.json``: the variance under either schedule."""
+    """The variance under either schedule, from ``benchmarks/results/schedules.json``."""
     record = load("schedules")
     rows = []
     names = {"single": "a single value", "batch": "a batch's mean, times 128"}
@@ -523,7 +523,7 @@ def schedules_variance() -> str:
 
 
 def schedules_bound() -> str:
-    """Of the same file: the bounds of two networks."""
+    """The bounds of two networks, from the same file."""
     record = load("schedules")
     part = record["results"]["bound"]
     rows = []
@@ -531,12 +531,12 @@ def schedules_bound() -> str:
         between = " to ".join(f"{end:.2f}" for end in part["ends"][name])
         rows.append([name, between, f"{part[name][0]:.3f} ± {part[name][1]:.3f}"])
     gain, error, t = part["line less learned"]
-    rows.append(["line less learned", "", f"{gain:.3f} ± {error:.3f} (t = {t:.1f})"])
-    return markdown(["interior", "ends of γ", "bits a dimension"], rows, record)
+    rows.append(["line − learned", "", f"{gain:.3f} ± {error:.3f} (t = {t:.1f})"])
+    return markdown(["interior", "ends of γ", "bits per dimension"], rows, record)
 
 
 def schedules_steps() -> str:
-    """Of the same file: the gap of T steps."""
+    """The gap of T steps, from the same file."""
     record = load("schedules")
     part = record["results"]["vdm"]["steps"]
     slopes = ["", *(f"{slope:.3f}" for slope in part["slopes"])]
@@ -548,14 +548,14 @@ def schedules_steps() -> str:
 
 
 def schedules_iddpm() -> str:
-    """Of the same file: bits a dimension by the variance of the steps."""
+    """Bits per dimension by the variance of the steps, from the same file."""
     record = load("schedules")
     rows = []
     for levels, row in record["results"]["iddpm"].items():
         bits = [f"{row[k][0]:.3f} ± {row[k][1]:.3f}" for k in ("learned", "small", "large")]
         pairs = [row[f"{k} less learned"] for k in ("small", "large")]
         rows.append([levels, *bits, *(f"{d:.3f} ± {e:.3f} (t = {t:.1f})" for d, e, t in pairs)])
-    head = ["levels", "learned", "small", "large", "small less learned", "large less learned"]
+    head = ["levels", "learned", "small", "large", "small − learned", "large − learned"]
     return markdown(head, rows, record)
 
 

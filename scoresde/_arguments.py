@@ -32,8 +32,8 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
         if not score_fn.traits.noise_limit:
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where a score or noise prediction does not determine the data, and rho, "
-                f"log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction told t or "
-                f"sigma, or t_max below {noisy:g}."
+                "log_snr and x/alpha are infinite; take a ScoreModel with data, v or flow prediction and the time "
+                f"input t or sigma, or t_max below {noisy:g}."
             )
         if not solver.noise_limit:
             raise InvalidArgumentError(
@@ -139,4 +139,4 @@ def check_events(score_fn: Score, x: Tensor) -> None:
             f"The score function is for events of shape {event}, got events of shape {tuple(x.shape[1:])}."
         )
     if not all(x.shape[1:]):
-        raise InvalidArgumentError(f"Events of shape {tuple(x.shape[1:])} have no numbers, and no density.")
+        raise InvalidArgumentError(f"Events of shape {tuple(x.shape[1:])} have no elements, and so no density.")

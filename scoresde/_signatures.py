@@ -1,4 +1,4 @@
-"""What a callable of the user's takes, asked before it is called."""
+"""Which arguments a user's callable takes, found out before it is called."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of a callable, of ``forward`` for a module; None where Python does not know them."""
+    """The parameters of a callable, of ``forward`` for a module; None where Python cannot inspect them."""
     try:
         return inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
     except (TypeError, ValueError):

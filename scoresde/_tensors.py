@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEWarning, short, unknown
 
-# A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
+# A Python float, or a tensor (batch,) with one value per sample: solvers are written once for both.
 Scalar: TypeAlias = Any
-# A NumPy array on the host, or a tensor where it must have a gradient: one value or more a sample.
+# A NumPy array on the host, or a tensor where it must have a gradient: one or more values per sample.
 Array: TypeAlias = Any
 
 
@@ -28,7 +28,7 @@ MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
 MOST_GREY = 1 << 24  # grey levels
 MOST_DRAWS = 1_000_000  # draws, probes, pilots, points: whatever is made of one call
 MOST_STOCHASTICITY = 1e6
-MOST_NUMBERS = 1 << 50  # of a tensor that is asked for by its shape
+MOST_NUMBERS = 1 << 50  # of a tensor that is requested by its shape
 
 
 def expand(value: Scalar, like: Tensor) -> Scalar:
@@ -62,7 +62,7 @@ def as_array(value: Array) -> Any:
 
 
 def on_host(*values: Tensor) -> list[np.ndarray]:
-    """float64 arrays of tensors, without a gradient, with one wait for the device.
+    """float64 arrays of tensors, without a gradient, with one synchronisation of the device.
 
     Example:
         >>> on_host(torch.ones(2), torch.zeros(1))
@@ -303,7 +303,7 @@ _KINDS: dict[str, Callable[[torch.dtype], bool]] = {
 def check_tensor(
     name: str, x: Any, shape: Sequence[int] | None = None, *, kind: str = "floating-point", finite: bool = False
 ) -> None:
-    """Refuse what is no dense tensor of a kind, of a shape if one is given (-1 stands for any size).
+    """Refuse what is not a dense tensor of a kind, of a shape if one is given (-1 stands for any size).
 
     Example:
         >>> check_tensor("y", torch.zeros(3, 2), (-1, 2))
@@ -319,7 +319,9 @@ def check_tensor(
             wanted = ", ".join("n" if n == -1 else str(n) for n in shape) + ("," if len(shape) == 1 else "")
             raise InvalidArgumentError(f"`{name}` must have shape ({wanted}), got {tuple(x.shape)}.")
     if finite and not bool(torch.isfinite(x).all()):
-        raise InvalidArgumentError(f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} others.")
+        raise InvalidArgumentError(
+            f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} values that are not."
+        )
 
 
 def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
@@ -339,7 +341,7 @@ def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor
 
 
 def check_broadcast(name: str, x: Any, like: Tensor) -> None:
-    """Refuse what is no floating-point tensor that broadcasts against another one."""
+    """Refuse what is not a floating-point tensor that broadcasts against another one."""
     check_tensor(name, x)
     try:
         torch.broadcast_shapes(x.shape, like.shape)
@@ -372,7 +374,7 @@ def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
         raise InvalidArgumentError(f"`{name}` must have at least {rank} entries, got {shown(tuple(shape))}.")
     sizes = tuple(check_integer(f"{name}[{i}]", n, low=0) for i, n in enumerate(shape))
     if math.prod(sizes) > MOST_NUMBERS:
-        raise InvalidArgumentError(f"`{name}` must be of at most {MOST_NUMBERS} numbers, got {shown(sizes)}.")
+        raise InvalidArgumentError(f"`{name}` must have at most {MOST_NUMBERS} numbers, got {shown(sizes)}.")
     return sizes
 
 
@@ -433,9 +435,7 @@ def check_number(
     try:
         number = float(value.detach() if isinstance(value, Tensor) else value)
     except OverflowError:
-        raise InvalidArgumentError(
-            f"`{name}` must be a finite number, got a larger one than a float holds.{hint}"
-        ) from None
+        raise InvalidArgumentError(f"`{name}` must be a finite number, got one too large for a float.{hint}") from None
     except (TypeError, ValueError, RuntimeError):
         raise InvalidTypeError(f"`{name}` must be a number, got {type(value).__name__}.{hint}") from None
     inside = low < number < high if strict else low <= number <= high
@@ -535,14 +535,14 @@ def check_callable(name: str, value: Any, call: str) -> None:
 
 
 def check_score_fn(score_fn: Any) -> None:
-    """Refuse what is no score function."""
+    """Refuse what is not a score function."""
     own = hasattr(score_fn, "score")
     hint = "take its .score(sde)" if own else "targets and loaded networks give one by .score(sde)"
     check_callable("score_fn", score_fn, f"score_fn(x, t) ({hint})")
 
 
 def check_device(device: Any, default: torch.device | None = None) -> torch.device:
-    """Return the device asked for, if it is one and holds data."""
+    """Return the requested device, if it is one and holds data."""
     try:
         fallback = torch.get_default_device() if default is None else default
         where = fallback if device is None else torch.device(device)
@@ -569,7 +569,8 @@ def expm1(z: Scalar) -> Scalar:
 
 def sigmoid(z: Tensor) -> Tensor:
     """1/(1 + exp(-z)), the same for a value wherever it stands. The last digit of `torch.sigmoid`, `logaddexp`,
-    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on its batch mates.
+    `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on the rest of its
+    batch.
 
     Example:
         >>> sigmoid(torch.zeros(1))

@@ -48,7 +48,8 @@ class InvalidTypeError(ScoreSDEError, TypeError):
 
 
 class ScoreFnError(ScoreSDEError, RuntimeError):
-    """The score function returned something that is no score: a wrong shape, dtype or device, or it changed its input.
+    """The score function returned something that is not a score: a wrong shape, dtype or device, or it changed its
+    input.
 
     Example:
         >>> issubclass(ScoreFnError, RuntimeError)
@@ -107,7 +108,7 @@ class SolveFailedError(ScoreSDEError, RuntimeError):
 
 
 class StepSizeUnderflowError(SolveFailedError):
-    """The step that the tolerance asks for is too small for the clock.
+    """The step that the tolerance requires is too small for the clock.
 
     Example:
         >>> issubclass(StepSizeUnderflowError, SolveFailedError)
@@ -179,7 +180,7 @@ class OutOfMemoryError(ScoreSDEError, MemoryError):
 
 
 class ScoreSDEWarning(UserWarning):
-    """Something looks wrong, though it may be meant; every warning of this package is one.
+    """Something may be wrong, though it may be intended; every warning of this package is one.
 
     Example:
         >>> issubclass(ScoreSDEWarning, UserWarning)

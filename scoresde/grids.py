@@ -1,8 +1,8 @@
 r"""Where a fixed-step solver puts its steps: pure functions ``grid(sde, t_start, t_end, steps) -> (steps + 1,)``,
 float64.
 
-Both ends are hit exactly, and both directions work. A user's own function, a tensor of times or a fitted `Grid` does as
-well.
+Both ends are hit exactly, and both directions work. A function of yours, a tensor of times or a fitted `Grid` works
+as well.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class Levels:
     scaled log-linearly so that both ends are those of the solve.
 
     Args:
-        rho: decreasing levels, all positive (a final 0 is the business of ``denoise=True``).
+        rho: decreasing levels, all positive (a final 0 is what ``denoise=True`` is for).
 
     Example:
         >>> import scoresde
@@ -294,7 +294,7 @@ class Grid:
 
     Args:
         times: strictly monotone, from the start to the end of the solve.
-        name: what to call it.
+        name: a name for it.
 
     Example:
         >>> Grid((1.0, 0.5, 0.1)).steps

@@ -1,6 +1,6 @@
 """The loop. Every solve, in either direction, with fixed or adaptive steps, runs through `integrate`.
 
-It asks the controller where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
+The controller says where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
 calls back, and drops finished samples when the network allows it. It alone counts evaluations and enforces limits.
 """
 
@@ -26,11 +26,11 @@ from .sdes import Node
 from .sdes.records import either, some
 from .solvers.base import Solver, StepFailed, StepResult
 
-_DEVICE_CHECK_EVERY = 16  # steps between looks at a device's state; each look waits for the device
+_DEVICE_CHECK_EVERY = 16  # steps between checks of a device's state; each check synchronises
 
 
 class Status(enum.IntEnum):
-    """What became of a sample; a `Solution` has one a sample.
+    """The outcome for a sample; a `Solution` has one per sample.
 
     Example:
         >>> Status(0).name
@@ -49,7 +49,7 @@ _RUNNING = -1
 
 class Info(NamedTuple):
     """What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole
-    batch's state, and the evaluations so far a sample.
+    batch's state, and the evaluations so far per sample.
 
     Example:
         >>> Info(step=1, t=0.5, x=torch.zeros(1, 2), nfe=torch.ones(1)).step
@@ -69,11 +69,11 @@ class Solution:
     Attributes:
         x: the final state ``(batch, *event)``; samples that failed are NaN.
         t: the time that each sample reached, ``(batch,)`` float64.
-        nfe: score evaluations a sample, ``(batch,)``.
+        nfe: score evaluations per sample, ``(batch,)``.
         steps: steps of the loop; a last step that needs no evaluation is made in that of the step before.
-        accepted, rejected: steps a sample, ``(batch,)``.
+        accepted, rejected: steps per sample, ``(batch,)``.
         evaluations: calls of the score function.
-        status: one `Status` a sample, ``(batch,)`` integers.
+        status: one `Status` per sample, ``(batch,)`` integers.
         ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
             batch, *event)``; None without ``save_at``.
 
@@ -140,8 +140,8 @@ class Recorder:
 class _Ledger:
     """The whole batch, every sample in its place, while some of it is still under way; on the host.
 
-    What steps add to samples under way is kept (in numbers, while they move together) until they part, or somebody
-    asks: then `flush` spreads it.
+    What steps add to samples under way is kept (in numbers, while they move together) until they part, or the
+    result is needed: then `flush` spreads it.
     """
 
     def __init__(self, x: Tensor, t: float | Tensor) -> None:
@@ -161,7 +161,7 @@ class _Ledger:
 
     @property
     def running(self) -> np.ndarray:
-        """Of the samples in the loop, which are under way."""
+        """Which of the samples in the loop are under way."""
         return self.status[self.rows] == _RUNNING
 
     def whole(self, x: Tensor) -> Tensor:
@@ -247,7 +247,7 @@ def integrate(
 
     Raises:
         NonFiniteError: a state or a score is not finite.
-        StepSizeUnderflowError: the tolerance asks for steps that the clock cannot resolve.
+        StepSizeUnderflowError: the tolerance requires steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
     loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw)
@@ -333,7 +333,7 @@ class _Loop:
         return True
 
     def used(self) -> int:
-        """Evaluations since this was last asked for."""
+        """Evaluations since the last call."""
         before, self.calls = self.calls, self.process.network.calls
         return self.calls - before
 
@@ -511,7 +511,7 @@ def _is_true(value: Any) -> bool:
 def _advance(
     accept: bool | np.ndarray, alive: np.ndarray | None, result: Any, x: Tensor, state: Any
 ) -> tuple[Tensor, Any]:
-    """The accepted rows of a step's state and memory (that of samples that have left does not matter)."""
+    """The accepted rows of x and of the solver state (those of samples that have left do not matter)."""
     mask = accept if alive is None else alive if accept is True else accept & alive
     if mask is True:
         return result.x, result.state

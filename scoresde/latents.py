@@ -25,7 +25,7 @@ def encode(
 ) -> Solution:
     """The latents of data: the probability flow from ``t_min`` up to ``t_max``.
 
-    With a perfect score a latent depends on the data's law only, not on the network that was trained on it.
+    With a perfect score a latent depends on the data's distribution only, not on the network that was trained on it.
 
     Args:
         sde, score_fn: as for `scoresde.solve`.
@@ -79,7 +79,7 @@ def decode(
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
-            law of what comes out is not the tempered :math:`p^{1/T^2}`, but for Gaussian data.
+            distribution of what comes out is not the tempered :math:`p^{1/T^2}`, except for Gaussian data.
         **options: of `scoresde.solve`.
 
     Example:
@@ -147,7 +147,9 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
         cos = row_sums(wide[0] * wide[1]) / (lengths[0] * lengths[1]).clamp_min(1e-300)
         angle = torch.arccos(cos.clamp(-1, 1))
         if bool((angle > torch.pi - 1e-6).any()):
-            raise InvalidArgumentError("`a` and `b` have opposite samples, between which no great circle is the one.")
+            raise InvalidArgumentError(
+                "`a` and `b` have opposite samples, between which the great circle is not unique."
+            )
         sin = torch.where(angle > 1e-6, torch.sin(angle), 1.0)
         first, second = (torch.where(angle > 1e-6, torch.sin(v * angle) / sin, v) for v in (first, second))
     shape = (*first.shape, *(1,) * (a.ndim - 1))
@@ -156,11 +158,11 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """Data, its latents, and what came back.
+    """Data, their latents, and their reconstruction.
 
     Attributes:
         latent, x: the latents and the reconstruction, shaped like the data.
-        error: RMS over dimensions of what differs, ``(batch,)``.
+        error: RMS of the difference over dimensions, ``(batch,)``.
         nfe: evaluations of both ways, ``(batch,)``.
 
     Example:
@@ -178,7 +180,7 @@ class Reconstruction:
 def reconstruct(
     sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Reconstruction:
-    """Encode and decode again; the round trip's error tells the solver's, whatever the network.
+    """Encode and decode again; the round trip's error is that of the solver, whatever the network.
 
     Args:
         sde, score_fn, x, method: as for `encode`.
@@ -194,7 +196,9 @@ def reconstruct(
     """
     for name in ("t_start", "t_end"):
         if name in options:
-            raise InvalidArgumentError(f"`{name}` is set: the round trip is from t_min to t_max and back.")
+            raise InvalidArgumentError(
+                f"`{name}` cannot be given here: the round trip is from t_min to t_max and back."
+            )
     up = encode(sde, score_fn, x, method=method, **options)
     down = decode(sde, score_fn, up.x, method=method, **options)
     squares = (down.x - x).to(torch.float64).square()

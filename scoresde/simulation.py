@@ -46,8 +46,8 @@ def simulate(
 ) -> Solution:
     r"""Draw a path of the forward process :math:`dx = f\,dt + g\,dw`.
 
-    Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the law is exact whatever the steps;
-    others go by a method of drift and diffusion.
+    Affine processes compose their transition kernels :math:`q(x_t|x_s)`, so that the distribution is exact whatever the
+    steps; other processes take a method that needs drift and diffusion only.
 
     Args:
         sde: the process.

@@ -103,29 +103,28 @@ def solve(
         sde: the forward process.
         score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as
             ``(batch,)``; a `ScoreModel`, a target's score, or any callable.
-        x: the state at ``t_start``, ``(batch, *event)``; missing, it is drawn from the prior.
-        method: a name of `methods`, a solver object, or ``"auto"``: with ``steps`` as the number of evaluations, the
-            method that the measured table of all methods recommends for it (up to 7 ``"ipndm"``, up to 29
-            ``"dpm_3m"``, else ``"unipc3"``), with a fitted grid the method that it was fitted for; else, with
-            tolerances or none, ``"adams"``.
+        x: the state at ``t_start``, ``(batch, *event)``; if it is missing, it is drawn from the prior.
+        method: a name from `methods`, a solver object, or ``"auto"``. With ``steps`` as the number of evaluations,
+            ``"auto"`` is the method that the measured table of all methods recommends (up to 7 ``"ipndm"``, up to 29
+            ``"dpm_3m"``, beyond that ``"unipc3"``); with a fitted grid it is the method that the grid was fitted for;
+            otherwise ``"adams"``.
         shape: ``(batch, *event)`` when ``x`` is missing; not needed if ``score_fn`` has an ``event_shape`` (then one
-            sample, or one a seed).
+            sample, or one per seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
             from the method.
         grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"time"``
-            (default else),
-            ``"karras"``, ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, or a `Grid` or
-            tensor of times, with which steps, t_start and t_end are not given. With ``differentiable=True`` a tensor
-            that requires a gradient gets one.
+            (default for others), ``"karras"``, ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps +
+            1,)``, or a `Grid` or tensor of times, which replace steps, t_start and t_end. With ``differentiable=True``
+            a tensor that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
         start: a warm start, such as `fit_start` finds: ``x``, or the prior's draw, is the state at ``t_max``, a
-            Gaussian's flow takes it to ``start.t``, and the method goes on there. It sets ``t_start``.
+            Gaussian's flow takes it to ``start.t``, and the method takes over. It sets ``t_start``.
         stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
             own.
         context: ``{name: (batch, …) tensor}`` passed to the score function.
         seed: one seed for the batch.
-        seeds: one seed a sample: sample i then depends on seed i alone, not on the batch.
+        seeds: one seed per sample: sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
         noise: a `Noise`, or a callable ``(k, like) -> tensor`` giving the k-th standard normal draw (k = 0 is the
             prior's when x is missing). Without any of the four, torch's global generator.
@@ -144,11 +143,11 @@ def solve(
         **solver_options: fields of the method's class, as ``snr=0.16`` of ``"pc"``.
 
     Returns:
-        A `Solution`: ``x``, and per sample what it took.
+        A `Solution`: ``x``, and the cost of each sample.
 
     Raises:
         InvalidArgumentError: an argument does not fit, before the first evaluation.
-        ScoreFnError: the score function returned something that is no score.
+        ScoreFnError: the score function returned something that is not a score.
         NonFiniteError: NaN or infinity in the input, a score or a state.
         MaxStepsError, StepSizeUnderflowError: an adaptive method could not arrive.
 
@@ -245,7 +244,7 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
     if not (isinstance(sde, AffineSDE) and sde.same_schedule(start.sde)):
         raise InvalidArgumentError(f"`start` was made for {start.sde!r}, but `sde` is {sde!r}.")
     if t_start is not None:
-        raise InvalidArgumentError("`t_start` is set by the given start; leave it out.")
+        raise InvalidArgumentError("`t_start` follows from `start`; leave it out.")
     return start.t
 
 
@@ -262,7 +261,7 @@ def _times(
         own = None if start else t_start
         for name, value in (("steps", steps), ("t_start", own), ("t_end", t_end)):
             if value is not None:
-                raise InvalidArgumentError(f"`{name}` is set by the given grid; leave it out.")
+                raise InvalidArgumentError(f"`{name}` follows from `grid`; leave it out.")
         values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
         if len(values):
             values[0], values[-1] = grids.snap(float(values[0]), sde), grids.snap(float(values[-1]), sde)
@@ -407,14 +406,15 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
         return check_shape("shape", shape, rank=2)
     if event_shape is None:
         raise InvalidArgumentError(
-            "Give x, or shape=(batch, *event): this score function does not say the shape of its events."
+            "Give x, or shape=(batch, *event): this score function does not declare the shape of its events."
         )
     several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
     return (len(seeds) if several else 1, *event_shape)
 
 
 def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:
-    """A solver that makes its own steps, with what it has to know of the solve; what is not given it has itself."""
+    """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
+    values."""
     told: dict[str, Any] = {"lenient": not throw}
     if limit is not None:
         told["max_steps"] = limit

@@ -6,10 +6,10 @@ solver serves its networks. The conventions, for all chains:
 - **Order.** The arrays of a chain run from the cleanest level to the noisiest, as time does.
 - **Time.** Level i, i = 0 … N - 1, is at the time i. At these times :math:`\alpha` and :math:`\sigma` of `Chain.sde`
   are the chain's own; between them :math:`\ln(\alpha^2/\sigma^2)` is a monotone cubic of time.
-- **Label.** What a network is told is an integer: its level's place in the list that the network was trained with. Off
+- **Label.** What a network receives is an integer: its level's place in the list that the network was trained with. Off
   the chain it is that of the level nearest in log-SNR (`Chain.label`).
 - **The last step**, from the cleanest level to the data, gives :math:`E[x_0|x]` in these samplers:
-  ``solve(..., denoise=True)``. A grid of n levels so takes n evaluations: n - 1 steps and one to denoise.
+  ``solve(..., denoise=True)``. So a grid of n levels takes n evaluations: n - 1 steps and one to denoise.
 - **Respacing.** A part of a chain keeps the times, labels, :math:`\alpha` and :math:`\sigma` of its levels.
 """
 

@@ -35,7 +35,7 @@ class Chain(abc.ABC):
 
     Attributes:
         times: float64 ``(n,)``, rising: where the levels are on the process's clock.
-        labels: int64 ``(n,)``: what a network is told at them.
+        labels: int64 ``(n,)``: what a network receives at them.
         log_snrs: float64 ``(n,)``, falling: :math:`\ln(\alpha^2/\sigma^2)` of the levels.
 
     Example:
@@ -77,7 +77,7 @@ class Chain(abc.ABC):
 
         Args:
             t_min, t_max: the interval, by default from the cleanest to the noisiest level of this chain.
-            prior: the law at ``t_max``; default that of the class that is returned.
+            prior: the distribution at ``t_max``; default that of the class that is returned.
         """
 
     @abc.abstractmethod
@@ -114,7 +114,7 @@ class Chain(abc.ABC):
         Raises:
             InvalidArgumentError: n is below 2 or above the number of levels, a place is not in the chain or comes
                 twice, or the spacing is unknown.
-            InvalidTypeError: n is no integer and no list of integers.
+            InvalidTypeError: n is neither an integer nor a list of integers.
 
         Differs from:
             diffusers' ``DDIMScheduler``, whose steps go :math:`\lfloor N/n\rfloor` down from each label, whatever the
@@ -186,20 +186,20 @@ class Chain(abc.ABC):
             InvalidArgumentError, InvalidTypeError: there is no such chain.
         """
         if not isinstance(config, Mapping) or set(config) != {"name", "log_snrs", "labels", "places"}:
-            raise InvalidArgumentError("a chain must have name, log_snrs, labels and places.")
+            raise InvalidArgumentError("a chain must have the keys name, log_snrs, labels and places.")
         check_choice("name", config["name"], CHAINS)
         log_snrs = check_times("log_snrs", config["log_snrs"], "numbers")
         if len(log_snrs) < 2 or not bool(torch.isfinite(log_snrs).all()):
-            raise InvalidArgumentError("`log_snrs` must be two finite numbers or more.")
+            raise InvalidArgumentError("`log_snrs` must be at least two finite numbers.")
         if not isinstance(config["labels"], Sequence) or len(config["labels"]) != len(log_snrs):
-            raise InvalidArgumentError("`labels` must be a list with one label a level.")
+            raise InvalidArgumentError("`labels` must be a list with one label per level.")
         labels = [check_integer("labels", label, low=0, high=_MOST_LABEL) for label in config["labels"]]
         chain = object.__new__(CHAINS[config["name"]])
         Chain.__init__(chain, "log_snrs", log_snrs, torch.tensor(labels, device="cpu"))
         return chain if config["places"] is None else chain.respace(config["places"])
 
     def _places(self, n: Any, spacing: str) -> Tensor:
-        """The places of the levels that are asked for, rising."""
+        """The places of the requested levels, rising."""
         check_choice("spacing", spacing, SPACINGS)
         size = len(self)
         if (
@@ -228,7 +228,7 @@ def numbers_of(name: str, values: Any, high: float) -> Tensor:
     """A list of two or more numbers in (0, high), float64 ``(n,)``."""
     numbers = check_times(name, values, "numbers")
     if len(numbers) < 2:
-        raise InvalidArgumentError(f"`{name}` must have two entries or more, got {len(numbers)}.")
+        raise InvalidArgumentError(f"`{name}` must have at least two entries, got {len(numbers)}.")
     bad = ~((numbers > 0) & (numbers < high))
     if bool(bad.any()):
         i = int(bad.int().argmax())

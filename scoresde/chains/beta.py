@@ -23,7 +23,7 @@ class BetaChain(Chain):
     Labels are 0 … N - 1, as in the published code (the paper's t is the label plus 1), and the time is the label.
 
     Args:
-        betas: N numbers in (0, 1), the first level's first; two or more.
+        betas: N numbers in (0, 1), the first level's first; at least two.
 
     Attributes:
         betas: :math:`1-\bar\alpha_i/\bar\alpha_{i-1}` between the levels of this chain, with :math:`\bar\alpha_{-1} =
@@ -34,7 +34,7 @@ class BetaChain(Chain):
 
     Raises:
         InvalidArgumentError: a beta is not in (0, 1), or there are fewer than two.
-        InvalidTypeError: betas is no list of real numbers.
+        InvalidTypeError: betas is not a list of real numbers.
 
     Example:
         >>> chain = BetaChain.linear()
@@ -74,8 +74,8 @@ class BetaChain(Chain):
 
     @classmethod
     def cosine(cls, n: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> BetaChain:
-        r"""Improved DDPM's: :math:`\beta_i = \min(1 - f_{i+1}/f_i,\ \beta_{max})` with :math:`f_i = \cos^2 a_i,\ a_i =
-        \frac{i/n+s}{1+s}\frac{\pi}{2}`.
+        r"""Improved DDPM's cosine schedule: :math:`\beta_i = \min(1 - f_{i+1}/f_i,\ \beta_{max})` with :math:`f_i =
+        \cos^2 a_i,\ a_i = \frac{i/n+s}{1+s}\frac{\pi}{2}`.
 
         It is computed as :math:`\sin(a_{i+1}-a_i)\sin(a_{i+1}+a_i)/\cos^2 a_i`, which loses no digits.
 
@@ -98,8 +98,8 @@ class BetaChain(Chain):
     def sigmoid(
         cls, n: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
     ) -> BetaChain:
-        r"""Of the sigmoid schedule: :math:`\beta_i = \min(1 - \bar\alpha_{i+1}/\bar\alpha_i,\ \beta_{max})` with
-        :math:`\bar\alpha_i = \alpha^2(i/n)` of `scoresde.SigmoidVPSDE`.
+        r"""The betas of the sigmoid schedule: :math:`\beta_i = \min(1 - \bar\alpha_{i+1}/\bar\alpha_i,\ \beta_{max})`
+        with :math:`\bar\alpha_i = \alpha^2(i/n)` of `scoresde.SigmoidVPSDE`.
 
         Example:
             >>> round(float(BetaChain.sigmoid(1000).alphas_bar[499]), 12)

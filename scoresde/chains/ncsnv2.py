@@ -4,7 +4,7 @@ Five recommendations, in the paper's order, and where they are here:
 
 1. The noisiest level is the largest distance between two data: `largest_distance`.
 2. The levels are a geometric list, near enough that each covers the next one's shell: `overlap`, `ratio`.
-3. The network is told no level, its output is divided by it, :math:`s(x, \sigma) = f(x)/\sigma`. This is a noise
+3. The network receives no level, its output is divided by it, :math:`s(x, \sigma) = f(x)/\sigma`. This is a noise
    prediction :math:`\hat\varepsilon = -f(x)`: train with ``prediction="noise"`` a network with ``time="constant"``.
 4. The step of annealed Langevin dynamics keeps the spread of the samples near :math:`\sigma`: `spread`, `best_step`.
 5. The weights are averaged, with a decay of 0.999: `scoresde.training.Recipe`.
@@ -37,11 +37,11 @@ def largest_distance(
     r"""The largest Euclidean distance between two data, :math:`\max_{ij}\lVert x^{(i)}-x^{(j)}\rVert`: technique 1.
 
     It is exact to float64's rounding. The data are sorted by their distance from the mean, and pairs that the triangle
-    inequality excludes are not looked at; the work is :math:`n^2/2` products of vectors at most.
+    inequality excludes are not compared; the work is :math:`n^2/2` products of vectors at most.
 
     Args:
         data: ``(n, *event)``, two or more.
-        sample: look at that many data only, drawn without replacement; the result is then a lower bound.
+        sample: use that many data only, drawn without replacement; the result is then a lower bound.
         chunk: data a block; a block of distances has ``chunk`` squared numbers.
         generator: for ``sample``; None is torch's global one.
 
@@ -59,7 +59,7 @@ def largest_distance(
     check_state("data", data)
     check_generator(generator)
     if len(data) < 2:
-        raise InvalidArgumentError(f"`data` must have two entries or more, got {len(data)}.")
+        raise InvalidArgumentError(f"`data` must have at least two entries, got {len(data)}.")
     size = check_integer("chunk", chunk, low=1, high=MOST_NUMBERS)
     rows = data.detach().flatten(1)
     if sample is not None:
@@ -83,7 +83,7 @@ def largest_distance(
             squares = r.square()[:, None] + other_r.square() - 2 * first @ second.T
             largest = max(largest, float(squares.max()))
     if not largest > 0.0:
-        raise InvalidArgumentError("`data` must have two different entries; all are the same.")
+        raise InvalidArgumentError("`data` must have two different entries, but all are the same.")
     return math.sqrt(largest)
 
 
@@ -162,7 +162,7 @@ def spread(step: float, moves: int, ratio: float, start: float = 1.0) -> float:
     Args:
         step: :math:`\eta = \epsilon/\sigma_L^2`, in (0, 2), with :math:`\epsilon` that of
             `scoresde.solvers.AnnealedLangevin`; predictor-corrector samplers write :math:`\eta = 2\,snr^2`.
-        moves: T, moves a level.
+        moves: T, moves per level.
         ratio: :math:`\gamma`, the level before over this one.
         start: v.
 
@@ -186,7 +186,7 @@ def best_step(moves: int, ratio: float) -> float:
     The derivative of the spread has one zero, before K reaches :math:`\gamma^2`; it is found by bracketing.
 
     Args:
-        moves: T, moves a level.
+        moves: T, moves per level.
         ratio: :math:`\gamma > 1`, the noisier level over the cleaner one.
 
     Example:

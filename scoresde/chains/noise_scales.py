@@ -24,14 +24,14 @@ class NoiseScales(Chain):
     level i (from the cleanest) has the label N - 1 - i.
 
     Args:
-        sigmas: positive numbers, strictly decreasing or increasing; two or more.
+        sigmas: positive numbers, strictly decreasing or increasing; at least two.
 
     Attributes:
         sigmas: the levels from the cleanest on.
 
     Raises:
         InvalidArgumentError: a sigma is not positive, they are not strictly monotone, or there are fewer than two.
-        InvalidTypeError: sigmas is no list of real numbers.
+        InvalidTypeError: sigmas is not a list of real numbers.
 
     Example:
         >>> chain = NoiseScales([1.0, 0.5, 0.1])
@@ -88,7 +88,7 @@ class NoiseScales(Chain):
         with a ratio near that of `scoresde.ncsnv2.ratio`.
 
         Args:
-            data: ``(n, *event)``, events of 5 numbers or more.
+            data: ``(n, *event)``, events of at least 5 elements.
             sigma_min: the cleanest level, below what can be seen in the data; the published 0.01 is for data in [0, 1].
             overlap: how much neighbouring levels overlap; the published lists have 0.566.
             sample, chunk, generator: of `scoresde.ncsnv2.largest_distance`.
@@ -117,8 +117,8 @@ class NoiseScales(Chain):
         return cls.geometric(1 + max(1, round(math.log(high / low) / math.log(wanted))), low, high)
 
     def langevin_step(self, moves: int = 5) -> float:
-        r"""NCSNv2's :math:`\epsilon` for `scoresde.solvers.AnnealedLangevin` with ``moves`` moves a level: the one that
-        keeps the samples' variance nearest to the level's, by `scoresde.ncsnv2.best_step` for the largest ratio of
+        r"""NCSNv2's :math:`\epsilon` for `scoresde.solvers.AnnealedLangevin` with ``moves`` moves per level: the one
+        that keeps the samples' variance nearest to the level's, by `scoresde.ncsnv2.best_step` for the largest ratio of
         neighbours.
 
         Example:

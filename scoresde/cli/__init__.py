@@ -8,7 +8,7 @@ Exit codes:
     3: the numbers went wrong: NaN or infinity, a solver that did not arrive, a score function that is none.
     4: the output cannot be written.
     5: the model cannot be read.
-    75: interrupted; the same command starts again, or goes on where it has kept what was done.
+    75: interrupted; the same command starts again, or resumes where it stopped.
 
 This package imports torch inside the commands only, so that help is quick.
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from ..errors import out_of_memory, too_little_memory
 
 T = TypeVar("T")
-Show = Callable[[float], None]  # told the share of a batch that is done
+Show = Callable[[float], None]  # called with the share of a batch that is done
 
 
 def batches(
@@ -49,7 +49,7 @@ def batches(
                 if count == 1:
                     raise too_little_memory("for one sample", error) from error
                 size = count // 2
-                tqdm.write(f"Too little memory; going on in batches of {size}.", file=sys.stderr)
+                tqdm.write(f"Too little memory; continuing in batches of {size}.", file=sys.stderr)
                 continue
             done += count
             bar.n = done

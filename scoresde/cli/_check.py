@@ -34,14 +34,14 @@ def check(
     ] = None,
     key: Key = None,
     sde: Process = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Check that a model denoises data as a score should.
 
-    Prints its error at a range of noise levels beside that of a Gaussian denoiser, and names the convention that is
-    likely wrong. A model of the digits is checked on the digits that its training held out; others need --data. Exit
-    code 3 if the model fails.
+    The report has its error at several noise levels beside that of a Gaussian denoiser, and names the convention that
+    is likely wrong. A model of the digits is checked on the digits held out of its training; others need --data. Exit
+    code 3 means that the model fails.
     """
     asked = None if sde is None else make_sde(sde)
     from ..scores.conventions import check_score
@@ -73,7 +73,7 @@ def _floating(data: str, key: str | None, check: Check) -> Tensor:
 def _digits(network: Any, seed: int, check: Check) -> Tensor:
     """The digits that training held out, if the model is one of the digits."""
     if not network.config.data.startswith("scikit-learn digits"):
-        raise InvalidArgumentError("`data`: only models of the digits bring their data; give --data FILE.npz.")
+        raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")
     import torch
 
     from ..training import grey_to_x

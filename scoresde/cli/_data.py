@@ -28,7 +28,7 @@ class Data:
     Attributes:
         values: integer grey levels or floating-point numbers, ``(n, *event)``.
         names: of files, or indices.
-        levels: the grey levels that the data's format has, None where it does not tell.
+        levels: the grey levels that the data's format has, None where it does not say.
     """
 
     values: Tensor
@@ -37,7 +37,7 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """Of the values and the names."""
+        """The digest of the values and the names."""
         return digest([("names", "\n".join(self.names).encode()), ("values", self.values)])
 
 
@@ -52,7 +52,7 @@ class Inputs:
     data_range: tuple[float, float]
 
     def x(self, first: int, seeds: Sequence[int]) -> Tensor:
-        """The samples from ``first`` on, one a seed, float32."""
+        """The samples from ``first`` on, one per seed, float32."""
         import torch
 
         from ..likelihood import dequantize
@@ -143,7 +143,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
         >>> prepare(grey, (2, 4), None, (-1.0, 1.0))
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `levels` is missing: `data` are integers, 0 to 7; tell the number of ...
+        scoresde.errors.InvalidArgumentError: `levels` is missing: `data` are integers, 0 to 7; give the number of ...
     """
     from ..likelihood.bits import cell
 
@@ -157,7 +157,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
     if not values.is_floating_point():
         if levels is None:
             raise InvalidArgumentError(
-                f"`levels` is missing: `data` are integers, {least} to {most}; tell the number of grey levels, such as "
+                f"`levels` is missing: `data` are integers, {least} to {most}; give the number of grey levels, such as "
                 f"--levels 256, or give floating-point data in the model's range."
             )
         if least < 0 or most >= levels:
@@ -167,7 +167,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
     if least < low - _FAR * (high - low) or most > high + _FAR * (high - low):
         raise InvalidArgumentError(
             f"`data` reach from {least:g} to {most:g}, far outside the model's range {low:g} to {high:g}. Grey levels "
-            f"must be integers, with --levels; data of another range are told by --data-range LOW HIGH."
+            f"must be integers, with --levels; give another range of data by --data-range LOW HIGH."
         )
     return Inputs(values, levels, (low, high))
 

@@ -77,10 +77,10 @@ def encode(
     batch_size: BatchSize = 256,
     quiet: Quiet = False,
 ) -> None:
-    """Latents of data: the states at the noise end of a model's probability flow.
+    """Compute latents of data: the states at the noise end of a model's probability flow.
 
-    Writes arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is there
-    completely or not at all, and replaces one that was there. Samples that fail are left out; the exit code is then 3.
+    The output has the arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is
+    written as a whole and replaces an existing one. Samples that fail are left out; the exit code is then 3.
     """
     began = time.perf_counter()
     extension = check_extension(out, ARRAYS)

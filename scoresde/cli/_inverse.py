@@ -38,7 +38,7 @@ def methods(*tables: Iterable[str]) -> list[str]:
 
 
 class Problem(NamedTuple):
-    """An inverse problem as it was told.
+    """An inverse problem as the command line states it.
 
     Attributes:
         operator, options: the name of what measures, and its options.
@@ -64,7 +64,8 @@ def problem_of(
     noise: float | None,
     inverse: str | None,
 ) -> Problem | None:
-    """The problem of a command line, None if there is none. What is not told of a measurement is as its file says.
+    """The problem of a command line, None if there is none. What the options leave open is taken from the measurement's
+    file.
 
     Example:
         >>> problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm").method
@@ -72,17 +73,17 @@ def problem_of(
         >>> problem_of(None, None, None, 0.1, None)
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `noise` is of a measurement; say which, as --measurement y.npz or ...
+        scoresde.errors.InvalidArgumentError: `noise` needs a measurement; give one, such as --measurement y.npz or ...
     """
     if inpaint is None and measurement is None:
         for name, value in (("operator", operator), ("noise", noise), ("inverse", inverse)):
             if value is not None:
                 raise InvalidArgumentError(
-                    f"`{name}` is of a measurement; say which, as --measurement y.npz or --inpaint MASK IMAGE."
+                    f"`{name}` needs a measurement; give one, such as --measurement y.npz or --inpaint MASK IMAGE."
                 )
         return None
     if inpaint is not None and (operator is not None or measurement is not None):
-        raise InvalidArgumentError("`inpaint` says what is measured; leave --operator and --measurement out.")
+        raise InvalidArgumentError("`inpaint` defines the measurement; leave --operator and --measurement out.")
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
     if method not in methods():
         raise unknown("inverse", method, methods())
@@ -97,7 +98,7 @@ def problem_of(
         text = record.get("operator") if operator is None else operator
         if not isinstance(text, str):
             raise InvalidArgumentError(
-                f"`operator` is missing, and {source!r} does not tell it; say what measured, as "
+                f"`operator` is missing, and {source!r} does not name it; say what made the measurement, as "
                 "--operator block_average:factor=2."
             )
         told, options = parse_call("operator", text)
@@ -111,8 +112,8 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
     """The plan that draws the data given what was measured: a rule changes the score, a solver takes the plan's place.
 
     Args:
-        problem: what was told.
-        plan: of the process and the solver that were told, or their defaults.
+        problem: as the command line states it.
+        plan: the process and the solver that were given, or their defaults.
         event: the shape of the data.
         process: to be solved.
         span: the values of black and white.
@@ -142,7 +143,7 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
 
 
 def solves_itself(problem: Problem) -> bool:
-    """Whether the method is a solver, so that no other can be told.
+    """Whether the method is a solver, so that no other can be given.
 
     Example:
         >>> solves_itself(problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm"))

@@ -72,12 +72,14 @@ def likelihood(
     label: Label = None,
     divergence: Annotated[
         str,
-        typer.Option(help="Trace of the Jacobian: hutchinson, exact (a product with it a dimension), hutch++, xtrace."),
+        typer.Option(help="Trace of the Jacobian: hutchinson, exact (one product per dimension), hutch++, xtrace."),
     ] = "hutchinson",
     probes: Annotated[
-        int, typer.Option(min=1, help="Products with the Jacobian an evaluation; two or more tell an error.")
+        int, typer.Option(min=1, help="Vector-Jacobian products per evaluation; two or more give an error estimate.")
     ] = 1,
-    probe: Annotated[str, typer.Option(help="Law of the probes: rademacher, gaussian, orthogonal.")] = "rademacher",
+    probe: Annotated[
+        str, typer.Option(help="Distribution of the probes: rademacher, gaussian, orthogonal.")
+    ] = "rademacher",
     method: Annotated[str, typer.Option(help="Solver: adams, or an adaptive pair such as rk45.")] = "adams",
     rtol: Rtol = 1e-5,
     atol: Atol = 1e-5,
@@ -89,21 +91,25 @@ def likelihood(
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[
-        Path, typer.Option(help=f"Table of a row a sample; its extension is its format: {', '.join(TABLES)}.")
+        Path, typer.Option(help=f"Table with one row per sample; its extension is its format: {', '.join(TABLES)}.")
     ] = Path("likelihood.csv"),
     plot: Annotated[
-        Path | None, typer.Option(help=f"Draw a histogram of the bits a dimension to this {PICTURE}.")
+        Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew, whatever is there; else the same command goes on.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Start again and replace existing files; by default the same command resumes."
+        ),
     ] = False,
     batch_size: BatchSize = 64,
     quiet: Quiet = False,
 ) -> None:
-    """Log-likelihoods of data under a model, in nats and in bits a dimension.
+    """Compute log-likelihoods of data under a model, in nats and in bits per dimension.
 
-    Writes a row a sample, with the settings beside it in FILE.json. An interrupted run keeps the batches that are done,
-    and the same command goes on. Samples that fail have a row with their status and no values; the exit code is then 3.
+    The output has one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches
+    that are done, and the same command resumes. Samples that fail have a row with their status and no values; the exit
+    code is then 3.
     """
     began = time.perf_counter()
     check_format(check_extension(out, TABLES))
@@ -121,7 +127,9 @@ def likelihood(
     source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     if picture is not None and inputs.levels is None:
-        raise InvalidArgumentError("`plot` shows bits a dimension, which floating-point data have with --levels only.")
+        raise InvalidArgumentError(
+            "`plot` shows bits per dimension, which floating-point data have with --levels only."
+        )
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)
     size = min(batch_size, num)
@@ -174,7 +182,7 @@ def likelihood(
     if not quiet:
         estimate = divergence if divergence == "exact" else f"{divergence} ({probes} probe{'s' * (probes > 1)})"
         nfe = [row["nfe"] for row in table.rows]
-        typer.echo(f"{num} samples under {model}: {title}, {method}, {estimate}, {span(nfe)} evaluations a sample")
+        typer.echo(f"{num} samples under {model}: {title}, {method}, {estimate}, {span(nfe)} evaluations per sample")
         for text in _summary(good, math.prod(event)):
             typer.echo(text)
         typer.echo(f"failures: {num - len(good)}; evaluations: {sum(nfe)}")
@@ -200,7 +208,7 @@ def _weights(network: Any) -> str:
 
 
 def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:
-    """A row a sample of a batch."""
+    """The rows of a batch, one per sample."""
     import torch
 
     from ..integrate import Status
@@ -247,7 +255,7 @@ def _line(name: str, unit: str, mean: float, over: float | None, trace: float | 
 
     Example:
         >>> _line("bits", "a dimension", 3.25, 0.012, None)
-        'bits: mean 3.2500 a dimension; standard error 0.012 over the samples, unknown of the trace estimate'
+        'bits: mean 3.2500 per dimension; standard error 0.012 over the samples, unknown of the trace estimate'
     """
     first, second = ("unknown" if error is None else f"{error:.2g}" for error in (over, trace))
     shown = f"{mean:.4f}" if abs(mean) < 1000 else f"{mean:.2f}"

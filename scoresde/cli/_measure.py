@@ -26,26 +26,26 @@ def measure(
         str,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
-            help=f"What measures: {EXAMPLES}.",
+            help=f"Operator of the measurement: {EXAMPLES}.",
             show_default=False,
             autocompletion=names(OPERATORS),
         ),
     ],
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise that is added.")] = 0.0,
-    index: Annotated[int, typer.Option(min=0, help="Which sample of DATA is measured.")] = 0,
+    index: Annotated[int, typer.Option(min=0, help="Index of the sample of DATA to measure.")] = 0,
     out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
         "measurement.npz"
     ),
     levels: Levels = None,
     data_range: DataRange = (-1.0, 1.0),
     key: Key = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
     quiet: Quiet = False,
 ) -> None:
     """Measure an image, for `scoresde sample --measurement`.
 
-    Writes an array y, with operator and noise as metadata, which sample reads; a file that was there is replaced. The
-    middle of a grey level's cell is taken for it.
+    The output is an array y, with the operator and the noise as metadata for sample; an existing file is replaced. A
+    grey level becomes the middle of its cell.
     """
     from .._tensors import check_number
 

@@ -25,10 +25,10 @@ _COLUMNS = {
 def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the options of each method.")] = False,
 ) -> None:
-    """List the methods that solve knows.
+    """List the methods of solve.
 
-    Columns: score evaluations a step; orders of convergence as an ODE solver, weak and strong, where there is one;
-    whether the method chooses its own steps; where it comes from.
+    The columns are the score evaluations per step, the orders of convergence (as an ODE solver, weak and strong),
+    whether the method chooses its own steps, and its reference.
     """
     from ..solvers import methods as registry
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..inverse import LinearOperator
 
-_MODES = ("1", "L", "P", "RGB")  # of pictures without transparency, one byte a channel at most
+_MODES = ("1", "L", "P", "RGB")  # of pictures without transparency, one byte per channel at most
 
 
 def parse_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WORDS = {"true": True, "false": False, "none": None}
 _MASK = 0xFFFFFFFF
-_SMALL = 65_536  # values a batch below which more than one thread costs more than it gains
+_SMALL = 65_536  # values per batch below which more than one thread costs more than it gains
 
 
 def make_sde(name: str) -> AffineSDE:
@@ -69,7 +69,7 @@ def label_of(network: Any, label: int | None) -> dict[str, int]:
 
 
 def process_of(network: Any, asked: AffineSDE | None) -> AffineSDE:
-    """The process to solve for a model: the one that is asked for, as far as the model knows it; else its own, or vp.
+    """The process to solve for a model: the requested one, as far as the model covers it; else its own, or vp.
 
     Example:
         >>> type(process_of(scoresde.load("digits"), None)).__name__
@@ -206,10 +206,10 @@ def effort(solver: Solver, steps: int | None, nfe: Sequence[int]) -> str:
     Example:
         >>> from scoresde.solvers import make_solver
         >>> effort(make_solver("heun", {}), 10, [20, 20])
-        '10 steps, 20 evaluations a sample'
+        '10 steps, 20 evaluations per sample'
     """
     taken = "adaptive steps" if solver.adaptive else f"{steps or solver.default_steps} steps"
-    return f"{taken}, {span(nfe)} evaluations a sample"
+    return f"{taken}, {span(nfe)} evaluations per sample"
 
 
 def span(values: Sequence[int]) -> str:
@@ -224,7 +224,7 @@ def span(values: Sequence[int]) -> str:
 
 
 def version() -> str:
-    """Of the package."""
+    """The version of the package."""
     from .. import __version__
 
     return __version__

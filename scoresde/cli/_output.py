@@ -33,7 +33,7 @@ class Samples:
 
 
 def check_extension(path: Path, allowed: Sequence[str] = EXTENSIONS, name: str = "out") -> str:
-    """The format that a file name asks for.
+    """The format that a file name implies.
 
     Example:
         >>> check_extension(Path("samples.npz"))

@@ -1,4 +1,4 @@
-"""Options that several commands have, told once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from .._registries import SDES, shipped
 from ._complete import names
 
 DATA_HELP = (
-    "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images, taken by name; "
-    "or digits, those that the shipped model has not seen. Integers are grey levels, floating-point numbers are taken "
-    "as they are."
+    "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images in the order of their names; "
+    "or digits, those that the shipped model was not trained on. Integers are grey levels; floating-point numbers are "
+    "used unchanged."
 )
 
 Data = Annotated[str, typer.Argument(help=DATA_HELP)]
-Key = Annotated[str | None, typer.Option(help="Array of a file with several; default x, or the only one.")]
+Key = Annotated[str | None, typer.Option(help="Name of the array in the file; default x, or the only one.")]
 Levels = Annotated[
     int | None,
     typer.Option(
         min=2,
         help="Grey levels of integer data, 0 to LEVELS - 1, which are dequantised; default 256 for images, 17 for "
-        "digits. With floating-point data: those that it was dequantised from.",
+        "digits. For floating-point data: the grey levels before dequantisation.",
     ),
 ]
 DataRange = Annotated[
     tuple[float, float],
-    typer.Option(metavar="LOW HIGH", help="The model's range, where the darkest cell begins and the brightest ends."),
+    typer.Option(metavar="LOW HIGH", help="Range of the model's data, from the darkest cell to the brightest."),
 ]
 Model = Annotated[
     str,
@@ -37,12 +37,12 @@ Process = Annotated[
     str | None,
     typer.Option(
         "--sde",
-        help=f"Forward process: {', '.join(SDES)}; default the model's own, or vp if it has none.",
+        help=f"Forward process: {', '.join(SDES)}. Default: the model's own, or vp if it has none.",
         autocompletion=names(SDES),
     ),
 ]
-Label = Annotated[int | None, typer.Option(help="Class of all samples; default none given.")]
-Seed = Annotated[int, typer.Option(min=0, help="Sample i depends on this and on i alone, not on its batch.")]
+Label = Annotated[int | None, typer.Option(help="Class of all samples; default: no class.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed; sample i depends on the seed and on i alone, not on its batch.")]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", autocompletion=names(("auto", "cpu", "cuda")))
 ]
@@ -51,11 +51,11 @@ Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adapt
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]
 MaxSteps = Annotated[int | None, typer.Option(help="Limit of the steps of an adaptive method.")]
 Grid = Annotated[
-    str | None, typer.Option(help="Where a fixed-step method steps: log_snr, time, karras, quadratic, cosine.")
+    str | None, typer.Option(help="Grid of a fixed-step method: log_snr, time, karras, quadratic, cosine.")
 ]
 Options = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, as snr=0.16; repeatable."),
+    typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, such as snr=0.16; repeatable."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples solved together; halved if memory is short.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")]

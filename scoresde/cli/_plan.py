@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Plan(NamedTuple):
-    """A solver with what `scoresde.solve` is told beside it.
+    """A solver with the other arguments of `scoresde.solve`.
 
     Attributes:
         name: the method's.

@@ -22,7 +22,8 @@ _COLUMNS = ("preset", "process", "predicts", "loss", "sampler", "paper")
 @command
 def presets(
     name: Annotated[
-        str | None, typer.Argument(help="Print all that this preset says.", autocompletion=names(PRESETS, [CLASSIFIER]))
+        str | None,
+        typer.Argument(help="Print all settings of this preset.", autocompletion=names(PRESETS, [CLASSIFIER])),
     ] = None,
 ) -> None:
     """List the presets of `scoresde train`: published systems by name."""

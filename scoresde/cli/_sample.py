@@ -63,8 +63,8 @@ def sample(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Solver; see `scoresde methods`, or auto. Default: the model's own sampler, if it has one and nothing "
-            f"else is told of process and solver; else pc; of a measurement {SAMPLER}."
+            help="Solver: a name of `scoresde methods`, or auto. Default: the model's own sampler, if it has one and "
+            f"no other option of the process or solver is given, else pc; for a measurement {SAMPLER}."
         ),
     ] = None,
     steps: Steps = None,
@@ -73,39 +73,39 @@ def sample(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Classifier-free guidance towards --label: 1, the default, is the class as the model knows it; above "
-            "1 exaggerates it, 0 ignores it."
+            help="Scale of classifier-free guidance towards --label: 1, the default, is the conditional model; above 1 "
+            "exaggerates the class, 0 ignores it."
         ),
     ] = None,
     inpaint: Annotated[
         tuple[Path, str] | None,
         typer.Option(
             metavar="MASK IMAGE",
-            help="Paint parts of an image anew: where the mask, a picture of the image's size, is white. Where it is "
-            "black the image is observed.",
+            help="Inpaint an image where the mask, a picture of the image's size, is white; where it is black the "
+            "image is observed.",
         ),
     ] = None,
     measurement: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Draw what the data may have been, given a measurement of them: a file of `scoresde measure`, an "
-            "array y (.npz, .safetensors; samples first), or a picture.",
+            help="Sample what the data may have been, given this measurement: a file of `scoresde measure`, an array y "
+            "(.npz, .safetensors; samples first), or a picture.",
         ),
     ] = None,
     operator: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
-            help=f"What measured: {EXAMPLES}. Default: as the measurement's file says.",
+            help=f"Operator of the measurement: {EXAMPLES}. Default: the one in the measurement's file.",
             autocompletion=names(OPERATORS),
         ),
     ] = None,
     noise: Annotated[
         float | None,
         typer.Option(
-            help="Standard deviation of the noise of what was measured, or of IMAGE, in the model's units. Default: as "
-            "the measurement's file says, or 0."
+            help="Standard deviation of the noise of the measurement, or of IMAGE, in the model's units. Default: the "
+            "value in the measurement's file, or 0."
         ),
     ] = None,
     inverse: Annotated[
@@ -113,7 +113,7 @@ def sample(
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
             help=f"How a measurement is used: {', '.join(methods(RULES))}, which work with any --method; or "
-            f"{', '.join(methods(SAMPLERS))}, which step by themselves. Default {METHOD}.",
+            f"{', '.join(methods(SAMPLERS))}, which take the place of --method. Default: {METHOD}.",
             autocompletion=names(methods()),
         ),
     ] = None,
@@ -134,8 +134,8 @@ def sample(
         bool | None,
         typer.Option(
             "--denoise/--no-denoise",
-            help="End with the expected clean image, without the noise that is left at the last level, for one more "
-            "evaluation. Default: on for pictures, off for arrays, whose law then is the solver's own.",
+            help="End with the data estimate, without the noise that is left at the last level, at one more "
+            "evaluation. Default: on for pictures; off for arrays, whose distribution is then that of the solver.",
         ),
     ] = None,
     batch_size: BatchSize = 256,
@@ -143,8 +143,8 @@ def sample(
 ) -> None:
     """Draw samples of a model, or of the data given a measurement of them.
 
-    Writes a picture (.png), or arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors). A file is
-    there completely or not at all, and replaces one that was there; if any sample fails, nothing is written.
+    The output is a picture (.png), or the arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors).
+    The file is written as a whole and replaces an existing one; if any sample fails, nothing is written.
     """
     began = time.perf_counter()
     extension = check_extension(out)
@@ -156,7 +156,7 @@ def sample(
         for name, value in (("method", method), ("option", option)):
             if value is not None:
                 raise InvalidArgumentError(
-                    f"`{name}`: {problem.method!r} steps by itself; leave --{name} out. Its own options are told as "
+                    f"`{name}`: {problem.method!r} steps by itself; leave --{name} out. Its own options are given as "
                     f"--inverse {problem.method}:key=value."
                 )
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
@@ -171,7 +171,7 @@ def sample(
     event = tuple(network.event_shape)
     if extension == PICTURE and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(
-            f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
+            f"`out`: samples of shape {event} are not pictures; write arrays, --out {out.with_suffix('.npz')}."
         )
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     if problem is not None:
@@ -233,7 +233,9 @@ def _guided(network: Any, process: AffineSDE, label: int | None, scale: float | 
     if scale is None:
         return score_fn
     if label is None:
-        raise InvalidArgumentError("`guidance` is towards a class; say which, as --label 7 --guidance 2.")
+        raise InvalidArgumentError(
+            "`guidance` needs a class to guide towards; give one, such as --label 7 --guidance 2."
+        )
     from ..guidance import classifier_free
 
     return classifier_free(score_fn, network.score(process), scale)

@@ -1,6 +1,6 @@
-"""A table that is written batch by batch, and goes on where it was interrupted.
+"""A table that is written batch by batch, and continues where it was interrupted.
 
-While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then a line a row.
+While it is made its rows are in a journal beside it, ``FILE.partial``: a line with the settings, then one line per row.
 Each batch is brought to the disk before the next begins. When all rows are there, the settings with the table's digest
 go to ``FILE.json``, the table to ``FILE``, each completely or not at all; then the journal is removed. The same command
 continues from any of these states.
@@ -95,7 +95,7 @@ class Table:
     def _kept(self) -> str:
         if not self.rows:
             return "no row is kept, the same command starts again"
-        return f"{len(self.rows)} of {self.num} rows are kept, the same command goes on"
+        return f"{len(self.rows)} of {self.num} rows are kept, the same command resumes"
 
     def _open_finished(self) -> None:
         """Read a table that is complete."""
@@ -105,7 +105,7 @@ class Table:
             settings, told = record["settings"], record["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} tells what made it; write to another "
+                f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} says what made it; write to another "
                 f"file, or give --overwrite."
             ) from None
         self._compare(settings)
@@ -128,7 +128,7 @@ class Table:
             settings = json.loads(head)["settings"]
         except (ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.journal)!r} is no journal of this command; remove it, or give --overwrite."
+                f"`out`: {str(self.journal)!r} is not a journal of this command; remove it, or give --overwrite."
             ) from None
         self._compare(settings)
         return body

@@ -37,12 +37,13 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="What to train; see `scoresde presets`, or classifier.", autocompletion=names(PRESETS, [CLASSIFIER])
+            help="What to train: a name of `scoresde presets`, or classifier.",
+            autocompletion=names(PRESETS, [CLASSIFIER]),
         ),
     ] = DEFAULT,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples a step; default the preset's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the run: all its randomness.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all randomness of the run.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
@@ -56,20 +57,23 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
     resume: Annotated[
         bool | None,
-        typer.Option("--resume/--no-resume", help="Demand or refuse a run to go on with; default: as it is."),
+        typer.Option(
+            "--resume/--no-resume",
+            help="Require, or refuse, a run to continue; default: continue a run if there is one.",
+        ),
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(min=0, help="Steps between pictures of samples; 0 for none.")] = 1000,
     log: Annotated[
-        str, typer.Option(help="csv (log.csv), or tensorboard beside it.", autocompletion=names(LOGS))
+        str, typer.Option(help="csv (log.csv only), or tensorboard (both).", autocompletion=names(LOGS))
     ] = "csv",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")] = False,
 ) -> None:
     """Train a network on your data.
 
-    Ctrl-C or SIGTERM ends it after the current step, with a checkpoint, and a second one at once. The same command goes
-    on from the last checkpoint, with the same result. What it leaves is a model: `scoresde sample --model OUT`. Several
-    processes: torchrun --nproc-per-node 2 -m scoresde train ...
+    Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second one ends it at once. The same
+    command resumes from the last checkpoint, with the same result. OUT is then a model for `scoresde sample --model
+    OUT`. Run several processes by torchrun --nproc-per-node 2 -m scoresde train ...
     """
     began = time.perf_counter()
     if log not in LOGS:
@@ -124,7 +128,7 @@ def train(
 
 @contextlib.contextmanager
 def _resumable(out: Path, resume: bool | None) -> Iterator[None]:
-    """Say where the same command goes on when it is interrupted."""
+    """Say where the same command resumes when it is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
@@ -135,6 +139,6 @@ def _resumable(out: Path, resume: bool | None) -> Iterator[None]:
         kept = (
             "the same command starts again, for there is no checkpoint yet"
             if last is None
-            else f"a checkpoint is kept, and {again} goes on at step {step_of(last)}"
+            else f"a checkpoint is kept, and {again} resumes at step {step_of(last)}"
         )
         raise KeyboardInterrupt(f"Interrupted; {kept}.") from None

@@ -42,11 +42,11 @@ class AdaptiveState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adaptive(Controller):
-    r"""A PI controller with one time, step size and acceptance a sample.
+    r"""A PI controller with one time, step size and acceptance per sample.
 
     With :math:`e = \sqrt{\max(1, n/m)}\,\mathrm{RMS}[\,\mathrm{error}/(\mathrm{atol} + \mathrm{rtol}\max(|x|, |x'|))]`
-    over one sample's event in its step n, p the order of the pair, and m of the method, infinite for most (`Adams` says
-    why), a step is accepted if :math:`e \le 1`, and
+    over one sample's event in its step n, p the order of the pair, and m of the method, infinite for most (see
+    `Adams`), a step is accepted if :math:`e \le 1`, and
 
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
 
@@ -55,7 +55,7 @@ class Adaptive(Controller):
 
     Args:
         targets: times to hit exactly, in order; the last is the end.
-        t_start: where to begin.
+        t_start: the first time.
         rtol, atol: tolerances.
 
     Example:
@@ -79,7 +79,7 @@ class Adaptive(Controller):
 
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
         """The first step is the solver's share of the way, or less: where the derivative is known, one that moves the
-        state by a hundredth of itself. A small derivative is no reason for a long one, at whose end an error estimate
+        state by a hundredth of itself. A small derivative does not justify a long one, at whose end an error estimate
         may be small by chance."""
         now, t = on_host(_clock(solver, start), start.t)
         ends = self._ends(process, solver, x)

@@ -16,12 +16,12 @@ from ..solvers.base import Solver, StepResult
 
 
 class Decision(NamedTuple):
-    """What becomes of a step.
+    """The controller's decision on a step.
 
     Fields:
         accept: True, or which samples take the step, ``(batch,)`` bool.
         start, stop: the next step's ends; ``stop`` is None when the whole batch has arrived.
-        state: the controller's memory.
+        state: the controller's new state.
         done: which samples have arrived, ``(batch,)`` bool, or None while all are under way together.
         non_finite, underflow: which samples have failed, or None.
 
@@ -51,7 +51,7 @@ class Masks(NamedTuple):
 
 
 class Controller(abc.ABC):
-    """Chooses steps; frozen, with its memory in the state that it returns.
+    """Chooses steps. It is frozen: what it keeps is in the state that it returns.
 
     Attributes:
         targets: the times to hit exactly, in order; the last is the end.
@@ -65,7 +65,7 @@ class Controller(abc.ABC):
 
     @abc.abstractmethod
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
-        """The end of the first step, and the controller's memory."""
+        """The end of the first step, and the controller's first state."""
 
     @abc.abstractmethod
     def adapt(

@@ -1,4 +1,5 @@
-"""Correctors: Markov chains that leave the law at one time as it is, and so repair the law of a state there."""
+"""Correctors: Markov chains that leave the distribution at one time unchanged, and so repair the distribution of a
+state there."""
 
 from .base import Corrector
 from .langevin import LangevinCorrector

@@ -14,11 +14,11 @@ from ..sdes import Node
 
 
 class Corrector(abc.ABC):
-    """Moves a state towards the law at one time; a frozen dataclass without memory.
+    """Moves a state towards the distribution at one time; a frozen dataclass without state.
 
     Attributes:
-        name: what ``corrector=`` of ``pc`` calls it.
-        moves: moves a call; ``evaluations``: score evaluations a call.
+        name: its name in ``corrector=`` of ``pc``.
+        moves: moves per call; ``evaluations``: score evaluations per call.
         keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.Solver`.
     """
 
@@ -32,11 +32,11 @@ class Corrector(abc.ABC):
 
     @property
     def evaluations(self) -> int:
-        """One a move, unless a corrector says otherwise."""
+        """One per move, unless a corrector says otherwise."""
         return self.moves
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """Called once before the first step, with the nodes where it will be asked: refuse what cannot work there."""
+        """Called once before the first step, with the nodes where it will be called: refuse what cannot work there."""
         return None
 
     @abc.abstractmethod

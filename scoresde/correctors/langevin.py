@@ -44,7 +44,7 @@ class LangevinCorrector(Corrector):
         score_sde's ``LangevinCorrector``, which is ``rule="batch", chain=1000``.
 
     Args:
-        snr: r, the size of a move relative to the noise level, in (0, 1): no law has less variance than
+        snr: r, the size of a move relative to the noise level, in (0, 1): no distribution has less variance than
             :math:`\sigma_t^2`, and moves on one that has no more diverge from 1 on.
         moves: moves per call.
         rule: ``"sigma"`` or a published one: ``"batch"``, ``"sample"``, ``"dimension"``.
@@ -68,7 +68,7 @@ class LangevinCorrector(Corrector):
 
     def __post_init__(self) -> None:
         check_number(
-            "snr", self.snr, low=0.0, high=1.0, strict=True, hint=" From 1 on the moves diverge where noise rules."
+            "snr", self.snr, low=0.0, high=1.0, strict=True, hint=" From 1 on the moves diverge where noise dominates."
         )
         check_integer("moves", self.moves, low=1)
         if not isinstance(self.rule, str) or (self.rule != "sigma" and self.rule not in RATIOS):
@@ -78,7 +78,7 @@ class LangevinCorrector(Corrector):
 
     @property
     def batch_coupled(self) -> bool:
-        """Whether samples depend on their batch mates."""
+        """Whether samples depend on the others of their batch."""
         return self.rule == "batch"
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:

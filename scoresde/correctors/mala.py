@@ -27,8 +27,8 @@ class MALACorrector(Corrector):
         \min\Big(1, \frac{p_t(y)\,q(x|y)}{p_t(x)\,q(y|x)}\Big),\qquad q(y|x) = N(y;\ x+\epsilon s(x),\ 2\epsilon I).
 
     Facts:
-        The law :math:`p_t` is its fixed point exactly, whatever the step. ``moves + 1`` evaluations a call, besides
-        those of the log-density.
+        The distribution :math:`p_t` is its fixed point exactly, whatever the step. ``moves + 1`` evaluations per call,
+        besides those of the log-density.
 
     Raises:
         ScoreFnError: the log-density is not finite (minus infinity, outside the support, is).
@@ -88,7 +88,7 @@ class MALACorrector(Corrector):
         value = self.log_prob(x, row_times(node.t, x))
         if not isinstance(value, Tensor) or value.shape != (len(x),):
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ScoreFnError(f"`log_prob` must return ({len(x)},), one value a sample, got {got}.")
+            raise ScoreFnError(f"`log_prob` must return ({len(x)},), one value per sample, got {got}.")
         bad = torch.isnan(value) | (value == torch.inf)  # -inf is a place outside the support
         if bool(bad.any()):
             rows = bad.nonzero()[:, 0].tolist()

@@ -26,13 +26,13 @@ class UnderdampedCorrector(Corrector):
             \sqrt{1-e^{-2\gamma r}}\,z,\quad x \mathrel{+}= \tfrac h2 v,\quad v \mathrel{+}= \tfrac h2 s(x).
 
     Facts:
-        Exact in its fixed point for Gaussians but for the fresh velocities, whose error falls with the number of moves.
-        ``moves + 1`` evaluations a call.
+        Its fixed point is exact for Gaussians, except for the fresh velocities, whose error falls with the number of
+        moves. ``moves + 1`` evaluations per call.
 
     Args:
         snr: r, the size of a move relative to the noise level.
         moves: moves per call.
-        friction: :math:`\gamma`; large values forget the velocity at once.
+        friction: :math:`\gamma`; with large values the velocity is redrawn in every move.
 
     Example:
         >>> UnderdampedCorrector(moves=3).evaluations

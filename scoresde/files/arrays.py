@@ -50,7 +50,7 @@ class Arrays(NamedTuple):
         if "x" in names or len(names) == 1:
             return "x" if "x" in names else names[0]
         raise InvalidArgumentError(
-            f"`data` {str(self.path)!r} must hold an array called x or one alone{hint}; it has "
+            f"`data` {str(self.path)!r} must hold an array called x, or a single array{hint}; it has "
             f"{', '.join(names) or 'none'}."
         )
 
@@ -148,7 +148,7 @@ def _numpy(path: Path) -> Iterator[Arrays]:
 
 
 def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
-    """The shape of an array of NumPy's format, of numbers that are all there as far as the size of the file tells."""
+    """The shape of an array in NumPy's format; the size of the file must allow for all of its values."""
     from numpy.lib import format
 
     header = format.read_array_header_1_0 if format.read_magic(file) == (1, 0) else format.read_array_header_2_0

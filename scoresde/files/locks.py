@@ -23,8 +23,8 @@ if hasattr(os, "register_at_fork"):  # or a worker that survives its parent woul
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a file, made if it is not there, against other processes that ask for it here, where the system can; a lock
-    ends with its process.
+    """Hold a file, made if it is not there, against other processes that use this function, where the system can; a
+    lock ends with its process.
 
     Raises:
         OutputError: another process holds it.
@@ -62,7 +62,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder, made if it is not there, against other runs that ask for it here, where the system can. While it
+    """Hold a folder, made if it is not there, against other runs that use this function, where the system can. While it
     is held, its file ``.lock`` says by whom; a killed process leaves the file, but not the lock. A folder that was made
     for it and is empty at the end is removed.
 

@@ -27,7 +27,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     """Refuse a path where no file can be written; nothing is left there, and a file that is there stays as it is.
 
     Returns:
-        Where the file will be: a symbolic link is followed, so that it goes on pointing to the file.
+        Where the file will be: a symbolic link is followed, so that it still points to the file.
 
     Raises:
         OutputError: the folder is missing or not a folder or cannot be written; or the path is a folder or a device.
@@ -36,19 +36,19 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         >>> check_target("no/such/folder/samples.png")
         Traceback (most recent call last):
         ...
-        scoresde.errors.OutputError: [Errno 2] The output folder does not exist, make it first: 'no/such/folder'
+        scoresde.errors.OutputError: [Errno 2] The output folder does not exist; make it first: 'no/such/folder'
     """
     folder = Path(path).parent
     try:
         target = Path(os.path.realpath(path))
         if not target.parent.exists():
-            raise OutputError(errno.ENOENT, "The output folder does not exist, make it first", str(folder))
+            raise OutputError(errno.ENOENT, "The output folder does not exist; make it first", str(folder))
         if not target.parent.is_dir():
             raise OutputError(errno.ENOTDIR, "The output folder is a file", str(folder))
         if target.is_dir():
             raise OutputError(
                 errno.EISDIR,
-                f"The output is a folder, name a file in it such as {Path(path) / 'samples.png'}",
+                f"The output is a folder; name a file in it, such as {Path(path) / 'samples.png'}",
                 str(path),
             )
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):

@@ -1,13 +1,13 @@
-r"""Grids fitted to a network: the best places for a given number of steps.
+r"""Grids fitted to a network: the best nodes for a given number of steps.
 
 With few steps the error of a solve depends on where they are more than on the method. `fit_grid` takes a pilot batch,
-solves it once almost exactly, and moves the nodes until the steps that are wanted come close to that. Nodes are written
-as
+solves it once almost exactly, and moves the nodes until a solve with the given number of steps comes close to it. Nodes
+are written as
 
 .. math:: \lambda_k = \lambda_0 + (\lambda_N-\lambda_0)\sum_{j<k}\mathrm{softmax}(\theta)_j,
 
 so that both ends stay and the order is kept, and :math:`\theta` follows the gradient of the pilot's error, which goes
-backwards through the solver. The error of half of the pilot is descended, that of the other half decides.
+backwards through the solver. The gradient is that of one half of the pilot; the error of the other half decides.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ _LEAST_GAP = 1e-3  # of the mean gap
 _RATE = 0.15  # Adam's first step in theta
 _SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
 _STEP = 0.02  # of a finite difference in theta
-_PATIENCE = 8  # looks at the held-out half without progress
+_PATIENCE = 8  # evaluations of the held-out half without progress
 _LOOK_EVERY = 3  # iterations
-_STARTING = 4.0  # a first step so much smaller than the next one is none that the error asked for
+_STARTING = 4.0  # a first step so much smaller than the next one was not chosen by the error
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Errors:
-    """The error of the held-out half of the pilot: RMS over dimensions a sample, then RMS and median over samples.
+    """The error of the held-out half of the pilot: RMS over dimensions per sample, then RMS and median over samples.
 
     Example:
         >>> Errors(rms=0.2, median=0.1).median
@@ -84,7 +84,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a fit took.
+    """The cost of a fit.
 
     Args:
         calls: calls of the score function, those repeated to save memory included.
@@ -107,11 +107,11 @@ class FittedGrid(Grid):
 
     Args:
         times: from the start to the end of the solve.
-        name: what to call it.
-        method: the method that it was fitted for, as text, which ``method="auto"`` takes; others run on it too, for
-            what it is worth to them.
+        name: a name for it.
+        method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
+            too, usually with less gain.
         process: the process, as text.
-        log_snr: of the process at the times; what tells it from others.
+        log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
         cost: what the fit took.
 
@@ -165,7 +165,7 @@ class FittedGrid(Grid):
         write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
     def fields(self) -> dict[str, Any]:
-        """As JSON takes them, and `of` gives them back: numbers that are not finite as text."""
+        """The fields as JSON values, which `of` reads; numbers that are not finite are text."""
         return _plain(asdict(self))
 
     @classmethod
@@ -173,7 +173,7 @@ class FittedGrid(Grid):
         """A grid from its fields, as `dataclasses.asdict` and JSON give them.
 
         Raises:
-            CorruptCheckpointError: they are none of a grid; ``where`` says whose.
+            CorruptCheckpointError: the fields are not those of a grid; ``where`` names their source.
         """
         try:
             given = dict(content)
@@ -191,7 +191,7 @@ class FittedGrid(Grid):
                 raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
             grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
+            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
         return grid
 
     @classmethod
@@ -199,16 +199,16 @@ class FittedGrid(Grid):
         """Read what `save` wrote.
 
         Raises:
-            CorruptCheckpointError: the file is no such grid.
+            CorruptCheckpointError: the file is not a fitted grid.
         """
         where = os.fspath(check_path("path", path))
         try:
             content = json.loads(Path(where).read_bytes())
             found = content.pop("format")
             if found != FORMAT:
-                raise ValueError(f"its format is {found!r}, this version of scoresde reads {FORMAT}")
+                raise ValueError(f"its format is {found!r}, but this version of scoresde reads {FORMAT}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise CorruptCheckpointError(f"{where} is no fitted grid: {error}") from None
+            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
         return cls.of(content, where)
 
     def __repr__(self) -> str:
@@ -242,8 +242,8 @@ def fit_grid(
 ) -> FittedGrid:
     r"""Fit the nodes of a grid to a score function, a process and a deterministic method.
 
-    A few iterations of Adam from each start choose one of them; Adam goes on there, and BFGS ends it. A third of the
-    iterations is for each of the three. What did best on the held-out half at any time is returned, so a fit is never
+    A few iterations of Adam from each start choose one of them; Adam continues with it, and BFGS finishes. A third of
+    the iterations is for each of the three. The grid that did best on the held-out half is returned, so a fit is never
     worse there than its starts and the default grid.
 
     Args:
@@ -253,9 +253,9 @@ def fit_grid(
         method: a deterministic method with fixed steps.
         pilot: the number of samples, one half to learn from and one half held out.
         objective: ``"log"``, the mean logarithm of the samples' RMS errors, which a few samples that end in another
-            mode do not rule; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is descended.
+            mode do not dominate; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is minimised.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
-        shape: ``(pilot, *event)``, where the score function does not know the shape of its events.
+        shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
         starts: names of grids, ``"quick"`` (the steps of an adaptive method), ``"perturbed"`` (the default grid with
             random gaps), grids, or tensors of times; by default ``"log_snr"`` (``"time"`` where that is infinite),
@@ -264,7 +264,7 @@ def fit_grid(
             up to 40 evaluations takes about 2,000 calls on the pilot; 0 takes the best of the starts.
             ``starts="quick", iterations=0`` needs only one adaptive solve: as many steps fall in an interval as the
             adaptive pair took there.
-        gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves an iteration.
+        gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves per iteration.
         checkpoint: keep only states for the gradient and call the network again on the way back, so that memory does
             not grow with the network's depth times the steps.
         reference: the number of steps of the reference by `scoresde.solvers.UniPC3`, by default 200, or ten times
@@ -325,7 +325,9 @@ def fit_grid(
         event = check_shape("shape", shape, rank=2)[1:] if shape is not None else watched.traits.event_shape
         size = pilot if shape is None else int(shape[0])
         if event is None:
-            raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
+            raise InvalidArgumentError(
+                "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
+            )
         where = check_device(device)
         generator = torch.Generator(where).manual_seed(seed)
         x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
@@ -367,20 +369,20 @@ def _plain(value: Any) -> Any:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf", "nan")):
-        raise ValueError(f"{str(value)[:40]!r} is no number")
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
     return float(value)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
     if not isinstance(values, list | tuple):
-        raise ValueError(f"{str(values)[:40]!r} is no list of numbers")
+        raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
     return tuple(_number(v) for v in values)
 
 
 def _named(values: Any) -> dict[str, Any]:
     """Numbers by name; whole ones stay whole."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{str(values)[:40]!r} is no object of numbers")
+        raise ValueError(f"{str(values)[:40]!r} is not an object of numbers")
     return {name: v if type(v) is int else _number(v) for name, v in values.items()}
 
 
@@ -476,7 +478,7 @@ class _Watch(Score):
         return self.score_fn.twisted(x, node, **context)
 
     def cost(self, pilot: int) -> Cost:
-        """What was used so far."""
+        """The cost so far."""
         return Cost(self.calls, self.gradients, self.rows / pilot)
 
     def _run(self, function: Callable[..., Any], x: Tensor, node: Node, context: Mapping[str, Any]) -> Any:
@@ -547,7 +549,7 @@ class _Problem:
         return None if self.context is None else {k: v[rows] for k, v in self.context.items()}
 
     def end(self, times: Tensor, rows: slice, differentiable: bool) -> Tensor:
-        """Where the rows end on a grid."""
+        """The end states of the rows on a grid."""
         return solve(
             self.sde, self.score_fn, self.x[rows], method=self.solver, grid=times, context=self._context(rows),
             differentiable=differentiable, throw=False,
@@ -558,7 +560,7 @@ class _Problem:
             losses = self.objective(end, self.ends[rows])
             if not isinstance(losses, Tensor) or losses.shape != (len(end),):
                 got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-                raise InvalidArgumentError(f"`objective` must return ({len(end)},), one loss a sample, got {got}.")
+                raise InvalidArgumentError(f"`objective` must return ({len(end)},), one loss per sample, got {got}.")
             return losses.to(torch.float64).mean()
         squares = _squares(end, self.ends[rows])
         if self.objective == "rms":
@@ -566,7 +568,7 @@ class _Problem:
         return 0.5 * (squares + floor**2).log().mean()
 
     def floor(self, theta: Tensor) -> float:
-        """The error below which a sample counts no more."""
+        """The error below which a sample no longer counts."""
         with torch.no_grad():
             squares = _squares(self.end(self.clock.times(theta), self.train, False), self.ends[self.train])
         return _SMOOTH * max(math.sqrt(float(squares.nanmedian())), 1e-14)
@@ -584,7 +586,7 @@ class _Problem:
             return float(self._loss(self.end(self.clock.times(theta), rows, False), rows, floor))
 
     def value_and_gradient(self, theta: Tensor, floor: float) -> tuple[float, Tensor]:
-        """On the half to learn from."""
+        """The objective and its gradient on the half that is learned from."""
         rows = self.train
         if not self.gradient:
             shifts = _STEP * torch.eye(len(theta), dtype=torch.float64)
@@ -601,7 +603,7 @@ class _Problem:
         return loss.item(), slope
 
     def errors(self, times: Tensor) -> Errors:
-        """Of the held-out half."""
+        """The errors of the held-out half."""
         with torch.no_grad():
             each = _squares(self.end(times, self.held_out, False), self.ends[self.held_out]).sqrt()
             each = each.nan_to_num(nan=math.inf)  # of samples that failed
@@ -638,7 +640,7 @@ class _Spent(Exception):
 
 
 class _Search:
-    """What is known of the held-out half while theta moves."""
+    """The best theta so far, by the held-out half."""
 
     def __init__(self, problem: _Problem) -> None:
         self.problem, self.best, self.lowest, self.idle = problem, torch.zeros(0), math.inf, 0
@@ -702,7 +704,7 @@ def _optimise(problem: _Problem, starts: list[Tensor], iterations: int) -> Tenso
             value = problem.value(theta, problem.train, problem.floor(theta))
         reached.append((value, theta))
     if not math.isfinite(search.lowest):
-        raise NonFiniteError("No start gives a finite result; take more steps or other starts.", stage="state")
+        raise NonFiniteError("No starting grid gives a finite result; take more steps or other starts.", stage="state")
     left = iterations - each * len(starts)
     if left:
         theta = search.adam(min(reached, key=lambda pair: pair[0])[1], left // 2, _RATE / 2)

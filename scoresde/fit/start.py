@@ -1,4 +1,4 @@
-r"""A warm start fitted to a network: how far the flow of a Gaussian will do.
+r"""A warm start fitted to a network: how far the flow of a Gaussian is accurate enough.
 
 In :math:`y = x/\sqrt{\sigma^2 + s^2\alpha^2}` and the angle :math:`\varphi`, :math:`\tan\varphi = \sigma/s\alpha`, the
 flows of the network and of the Gaussian are :math:`dy/d\varphi = \cos\varphi\,\hat\varepsilon -
@@ -56,9 +56,9 @@ def fit_start(
 ) -> GaussianStart:
     """Find the noise level down to which a Gaussian's flow replaces the network's, and measure what that saves.
 
-    A pilot batch follows the Gaussian's flow from ``t_max`` downwards, and the network is asked on the way how far it
-    disagrees. The start is the last level where the bound on the error, RMS over the pilot, is within the tolerance.
-    Then the pilot is solved with and without it.
+    A pilot batch follows the Gaussian's flow from ``t_max`` downwards, and the network is evaluated on the way to see
+    how far it disagrees. The start is the last level where the bound on the error, RMS over the pilot, is within the
+    tolerance. Then the pilot is solved with and without it.
 
     Args:
         sde: an affine process.
@@ -66,11 +66,11 @@ def fit_start(
         gaussian: with the mean and covariance of the data, in full, diagonal or of low rank; see `Gaussian.fit`.
         rtol: the error that is allowed, in units of the RMS of the data; also the tolerance of the pilot's solves by
             an adaptive method.
-        method, steps: what is measured with and without the start; a method with fixed steps takes as many.
+        method, steps: the method that is measured with and without the start, and the number of its fixed steps.
         pilot: the number of samples.
         x: the pilot's states at ``t_max``, instead of draws from the prior.
         seed: of the pilot.
-        levels: how many noise levels, even in the angle, the network is asked at, at most; it is asked at few, since
+        levels: how many noise levels, even in the angle, the network is evaluated at, at most; few are needed, since
             it ends at the first where the bound is passed.
         context: ``{name: (pilot, …) tensor}``.
         dtype, device: of the pilot.

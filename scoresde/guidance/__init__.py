@@ -1,8 +1,9 @@
 r"""Guidance: score functions made from score functions, for any solver.
 
-By Bayes' rule :math:`\nabla\log p(x_t|y) = \nabla\log p(x_t) + \nabla\log p(y|x_t)`, so a conditional law needs nothing
-but another score. Every function here takes score functions and returns one: they compose, no solver knows of them, and
-solvers that ask for estimates get estimates, with :math:`x = \alpha\hat x + \sigma\hat\varepsilon`.
+By Bayes' rule :math:`\nabla\log p(x_t|y) = \nabla\log p(x_t) + \nabla\log p(y|x_t)`, so a conditional distribution
+needs nothing but another score. Every function here takes score functions and returns one: they compose, no solver
+depends on them, and solvers that use estimates receive estimates, with :math:`x = \alpha\hat x +
+\sigma\hat\varepsilon`.
 
 ======================== ===========================================================================
 `classifier_guidance`    :math:`s + w\,\nabla\log p(y|x_t)`; `NoisyClassifier` is one for all processes
@@ -10,17 +11,17 @@ solvers that ask for estimates get estimates, with :math:`x = \alpha\hat x + \si
 `autoguidance`           the same, with a weaker network in place of u
 `likelihood_guidance`    :math:`s + w\,\nabla_{x_t}\log p(y|\hat x(x_t))`
 `conditional`            a score function with its labels bound
-`product`                :math:`b + \sum_i w_i(s_i - b)`: what has all concepts
-`negation`               :math:`b + w(b - s)`: what does not have one
-`mixture`                :math:`\sum_i r_i s_i`: what has one of them; needs densities
-`temperature`            a law drawn together, or spread
+`product`                :math:`b + \sum_i w_i(s_i - b)`: all of several concepts
+`negation`               :math:`b + w(b - s)`: the absence of a concept
+`mixture`                :math:`\sum_i r_i s_i`: one of several; needs densities
+`temperature`            a distribution made narrower or wider
 `tall`                   the posterior of many observations, from those of single ones
 ======================== ===========================================================================
 
-With :math:`w \neq 1` the guided score at time t is that of the tilted law :math:`p_t(x)\,p(y|x_t)^w`, but these laws
-are not diffusions of the one at t = 0: neither the probability flow nor the reverse SDE of the guided score ends in
-:math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which know one level only, do, and so do the
-particles of `scoresde.sample_tilted`.
+With :math:`w \neq 1` the guided score at time t is that of the tilted distribution :math:`p_t(x)\,p(y|x_t)^w`, but
+these distributions are not diffusions of the one at t = 0: neither the probability flow nor the reverse SDE of the
+guided score ends in :math:`p_0(x)\,p(y|x)^w`, and the two end differently. Langevin moves, which use one level only,
+do, and so do the particles of `scoresde.sample_tilted`.
 """
 
 from .classifier import classifier_guidance

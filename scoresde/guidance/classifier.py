@@ -62,7 +62,7 @@ class Shifted(Wrapper):
         return self.twisted(x, node, **context)[:2]
 
     def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
-        """What `split` gives, and the logarithm of what guides."""
+        """The result of `split`, and the logarithm of what guides."""
         inside = self.interval.inside(node)
         if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
             return self._base(x, node, context)
@@ -99,7 +99,7 @@ def moved(estimate: Estimate, shift: Tensor, x: Tensor, node: Node) -> Estimate:
 
 
 def taken(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
-    """What a callable takes of a context."""
+    """The part of a context that a callable takes."""
     return {k: v for k, v in context.items() if accepts(function, k)}
 
 
@@ -140,15 +140,15 @@ def classifier_guidance(
     Args:
         score_fn: a `ScoreModel`, a target's score, or any score function.
         log_prob: ``log_prob(x, t, **context) -> (batch,)``, differentiable in x by autograd, up to a constant of x; it
-            gets x in the dtype of the state, t as ``(batch,)``, and those of the solve's ``context`` that it takes.
-            Labels of each sample belong there. One that holds something of each sample itself should have an attribute
-            ``rowwise = False``; finished samples then stay in the batch.
+            gets x in the dtype of the state, t as ``(batch,)``, and the entries of the solve's ``context`` that it
+            takes. Labels of each sample belong there. A function that holds per-sample values itself should have an
+            attribute ``rowwise = False``; finished samples then stay in the batch.
         scale: w; 0 does not call ``log_prob``.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
-        sde: the process, if the score function does not know it; needed for ``interval`` only.
+        sde: the process, if the score function does not declare it; needed for ``interval`` only.
 
     Raises:
-        ScoreFnError: in a call, ``log_prob`` did not return one value a sample, or its gradient is blocked.
+        ScoreFnError: in a call, ``log_prob`` did not return one value per sample, or its gradient is blocked.
 
     Example:
         >>> sde = scoresde.VPSDE()

@@ -1,7 +1,8 @@
 r"""Weighted sums of scores.
 
 A sum of scores with weights that sum to one is one of estimates, :math:`\hat x = \sum w_i\hat x_i` and
-:math:`\hat\varepsilon = \sum w_i\hat\varepsilon_i`; what is missing to one is the weight of a flat law, of score 0.
+:math:`\hat\varepsilon = \sum w_i\hat\varepsilon_i`; what is missing to one is the weight of a flat distribution, of
+score 0.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Combination(Wrapper):
     """A weighted sum of scores; outside the interval the first alone.
 
     Args:
-        score_fns, weights: one weight each.
+        score_fns, weights: the score functions, and a weight for each.
         keeps: which of them keep their own labels when a solve gives others.
         interval: see `classifier_free`.
         rescale: see `classifier_free`.
@@ -92,14 +93,16 @@ class Combination(Wrapper):
 
 
 def _flat(x: Tensor, node: Node) -> Estimate:
-    """Of a law whose score is 0."""
+    """The estimate of a distribution whose score is 0."""
     return Estimate(data=x / expand(node.alpha, x), noise=torch.zeros_like(x))
 
 
 def _rescaled(data: Tensor, like: Tensor, share: float) -> Tensor:
     """Partly with the standard deviation, over a sample's elements, of other data."""
     if data[0:1].numel() == 1:
-        raise InvalidArgumentError("`rescale` needs events of two numbers or more: one has no standard deviation.")
+        raise InvalidArgumentError(
+            "`rescale` needs events of at least two elements: a single one has no standard deviation."
+        )
     own, wanted = row_std(data), row_std(like)
     # what is the same everywhere but for rounding has no spread to change
     flat = own <= 8 * torch.finfo(data.dtype).eps * data.flatten(1).abs().amax(1)
@@ -125,7 +128,7 @@ def classifier_free(
     different labels, as ``network.score(sde, label=3)`` and ``network.score(sde)``, or two `conditional` ones of one
     ``rowwise`` score function, they are one call of twice the batch.
 
-    With :math:`w > 1` the samples have no simple law: see `scoresde.guidance`.
+    With :math:`w > 1` the samples have no simple distribution: see `scoresde.guidance`.
 
     Args:
         conditional, unconditional: score functions of one process. Of the ``context`` of a solve, labels go to the
@@ -135,7 +138,7 @@ def classifier_free(
             process) is in ``(low, high)``; elsewhere the conditional alone is evaluated. None is open.
         rescale: :math:`\phi` in [0, 1]: the guided :math:`\hat x` gets the standard deviation, over a sample's
             elements, of the conditional one, to this share.
-        sde: the process, if neither knows it; needed for ``interval`` and ``rescale`` only.
+        sde: the process, if neither declares it; needed for ``interval`` and ``rescale`` only.
 
     Differs from:
         Lin et al. and diffusers rescale what the network predicts; here it is the data estimate, whatever is predicted.
@@ -193,12 +196,12 @@ def product(
     base: ScoreFn | None = None,
     sde: AffineSDE | None = None,
 ) -> Combination:
-    r"""What has all of several concepts: with b the score without any,
+    r"""Product of concepts: with b the score without any,
 
     .. math:: b + \sum_i w_i(s_i - b),\qquad p_b\prod_i (p_i/p_b)^{w_i}.
 
-    Without a base it is the product of experts :math:`\prod_i p_i^{w_i}`. Where noise rules this has not the width of
-    the process's prior, unless the weights sum to one; the base mends that.
+    Without a base it is the product of experts :math:`\prod_i p_i^{w_i}`. Where noise dominates, this does not have the
+    width of the process's prior, unless the weights sum to one; the base mends that.
 
     The products at different times are not a diffusion of the last one: use Langevin moves, or take it as a heuristic.
 
@@ -206,7 +209,7 @@ def product(
         score_fns: one or more, of one process; each keeps its labels.
         weights: one each, by default 1.
         base: the score of the data without a concept.
-        sde: the process, if none knows it.
+        sde: the process, if none declares it.
 
     Example:
         >>> left, right = lambda x, t: -(x - 1), lambda x, t: -(x - 3)
@@ -227,13 +230,13 @@ def product(
 
 
 def negation(base: ScoreFn, concept: ScoreFn, scale: float = 1.0, *, sde: AffineSDE | None = None) -> Combination:
-    r"""What does not have a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
+    r"""Negation of a concept: :math:`b + w(b - s)`, :math:`p_b(p_b/p)^w`.
 
     Args:
         base: the score of the data; the ``context`` of a solve goes to it.
         concept: the score of what to stay away from; it keeps its labels.
         scale: w, 0 for the base alone.
-        sde: the process, if neither knows it.
+        sde: the process, if neither declares it.
 
     Example:
         >>> negation(lambda x, t: -x, lambda x, t: -(x - 1))(torch.zeros(1, 1), 0.5)
@@ -261,12 +264,14 @@ def weights_of(score_fns: Sequence[ScoreFn], weights: Any, **limits: Any) -> tup
         return (1.0,) * len(score_fns)
     given = listed("weights", weights)
     if len(given) != len(score_fns):
-        raise InvalidArgumentError(f"`weights` must be {len(score_fns)} numbers, one each, got {len(given)}.")
+        raise InvalidArgumentError(
+            f"`weights` must be {len(score_fns)} numbers, one per score function, got {len(given)}."
+        )
     return tuple(check_number(f"weights[{i}]", w, **limits) for i, w in enumerate(given))
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """What a user gave as several, as a list."""
+    """A sequence given by a user, as a list."""
     try:
         return list(values)
     except (TypeError, ValueError, RuntimeError):

@@ -26,7 +26,9 @@ class Conditional(Wrapper):
             raise InvalidArgumentError("`labels` are missing: write conditional(score_fn, label=3), for example.")
         for name, value in labels.items():
             if name in ("x", "t", "node") or not self.score_fns[0].accepts(name):
-                raise InvalidArgumentError(f"`{name}` is no context that the score function takes besides x and t.")
+                raise InvalidArgumentError(
+                    f"`{name}` is not an argument that the score function takes besides x and t."
+                )
             if isinstance(value, str | bytes):
                 raise InvalidTypeError(f"`{name}` must be a number or a tensor, got {value!r}.")
             if isinstance(value, int) and not isinstance(value, bool):
@@ -38,7 +40,7 @@ class Conditional(Wrapper):
         self.traits = replace(self.traits, rowwise=self.rowwise and not per_sample)
 
     def accepts(self, name: str) -> bool:
-        """As the score function, but for the labels that are bound."""
+        """Like the score function, except for the labels that are bound."""
         return name not in self.labels and super().accepts(name)
 
     def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
@@ -51,7 +53,7 @@ class Conditional(Wrapper):
         for name, value in bound.items():
             if isinstance(value, Tensor) and len(value) != len(x):
                 raise InvalidArgumentError(
-                    f"`{name}` is bound to {len(value)} values, one a sample, but the batch has {len(x)} samples; "
+                    f"`{name}` is bound to {len(value)} values, one per sample, but the batch has {len(x)} samples; "
                     f"labels that belong to a solve are its `context`."
                 )
         return self.ask(self.score_fns[0], x, node, {**context, **bound})
@@ -62,7 +64,7 @@ def conditional(score_fn: ScoreFn, *, sde: AffineSDE | None = None, **labels: An
 
     Args:
         score_fn: ``score_fn(x, t, **context)``: a `ScoreModel`, or any callable.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
         **labels: what to pass to every call: numbers are expanded to ``(batch,)``; tensors ``(batch, …)`` belong to one
             batch, and the score function is then not ``rowwise``. The ``context`` of a solve cannot change them.
 

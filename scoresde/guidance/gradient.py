@@ -18,7 +18,7 @@ def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: 
     """The gradient, shaped like ``x``, of a function ``(batch, …) -> ((batch,) values, anything)``, the anything, and
     the values.
 
-    The graph is kept where a gradient of it may be asked for: while torch records, and if x or something else in it
+    The graph is kept where a gradient of it may be needed: while torch records, and if x or something else in it
     requires one. It works under ``torch.no_grad`` and ``torch.inference_mode``.
     """
     records = torch.is_grad_enabled()
@@ -45,11 +45,11 @@ def usable(value: Any) -> Any:
 
 
 def check_values(value: Any, x: Tensor, name: str) -> None:
-    """Refuse what is not one floating-point value a sample."""
+    """Refuse what is not one floating-point value per sample."""
     if not isinstance(value, Tensor) or value.shape != (len(x),):
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ScoreFnError(
-            f"`{name}` must return ({len(x)},), one value a sample, got {got}. (Labels of each sample belong into the "
+            f"`{name}` must return ({len(x)},), one value per sample, got {got}. (Labels of each sample belong in the "
             f"`context` of the solve, which is cut with the batch.)"
         )
     if not value.dtype.is_floating_point or value.device != x.device:
@@ -74,7 +74,7 @@ def _has_others(value: Tensor, y: Tensor) -> bool:
 
 
 def _blocked(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, value: Tensor, name: str) -> str:
-    """Why there is no gradient: asked again elsewhere, the value tells."""
+    """Why there is no gradient: a second evaluation, elsewhere, shows it."""
     value = value.detach().clone()
     with torch.no_grad():
         moved = function(x.detach() + 0.1)[0]

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
 
     @classmethod
     def of(cls, given: Sequence[float | None] | None) -> Interval:
-        """From two numbers, or None for everywhere; an end may be None or infinite."""
+        """An interval from two numbers, or None for everywhere; an end may be None or infinite."""
         if given is None:
             return cls()
         if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) != 2:
@@ -30,7 +30,7 @@ class Interval(NamedTuple):
         low, high = (_end(v, open_end) for v, open_end in zip(given, (-math.inf, math.inf), strict=True))
         if not low < high:
             raise InvalidArgumentError(
-                f"`interval` must be (low, high) in log-SNR, which is low where noise rules, got {tuple(given)}."
+                f"`interval` must be (low, high) in log-SNR, which is low where noise dominates, got {tuple(given)}."
             )
         return cls(low, high)
 

@@ -80,7 +80,7 @@ def likelihood_guidance(
     elsewhere too certain of y: an approximation, whatever the scale. Where :math:`\log p(y|x_t)` itself is known, use
     `classifier_guidance`.
 
-    The network is called once a step, and its own gradient is used, as in diffusion posterior sampling. With
+    The network is called once per step, and its own gradient is used, as in diffusion posterior sampling. With
     ``through=False`` it is not: :math:`\partial\hat x/\partial x_t` is replaced by :math:`1/\alpha`, its value for data
     that are far wider than the noise.
 
@@ -91,13 +91,13 @@ def likelihood_guidance(
         scale: w.
         interval: guide only where the log-SNR :math:`\ln\alpha^2/\sigma^2` is in ``(low, high)``; None is open.
         through: whether the gradient goes through the score function.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Raises:
-        ScoreFnError: in a call, ``log_likelihood`` did not return one value a sample, or its gradient is blocked.
+        ScoreFnError: in a call, ``log_likelihood`` did not return one value per sample, or its gradient is blocked.
 
     Differs from:
-        DPS, whose step is divided by the norm of the residual; here the likelihood is taken at its word.
+        DPS, whose step is divided by the norm of the residual; here the likelihood is used as it is.
 
     Example:
         >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))

@@ -1,4 +1,4 @@
-"""What has one of several concepts."""
+"""Mixtures of concepts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mixture(Wrapper):
         score_fns, log_probs = listed("score_fns", score_fns), listed("log_probs", log_probs)
         if len(score_fns) < 1 or len(log_probs) != len(score_fns):
             raise InvalidArgumentError(
-                f"`log_probs` must be one for each score function, got {len(log_probs)} for {len(score_fns)}."
+                f"`log_probs` must have one entry per score function, got {len(log_probs)} for {len(score_fns)}."
             )
         for log_prob in log_probs:
             if not callable(log_prob):
@@ -44,7 +44,7 @@ class Mixture(Wrapper):
         self.weights = weights_of(score_fns, weights, low=0.0, strict=True)
 
     def accepts(self, name: str) -> bool:
-        """False: the densities are of given laws."""
+        """False: the densities are those of given distributions."""
         return False
 
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
@@ -73,19 +73,20 @@ def mixture(
     *,
     sde: AffineSDE | None = None,
 ) -> Mixture:
-    r"""What has one of several concepts: the score of :math:`\sum_i w_i p_i`,
+    r"""Mixture of concepts: the score of :math:`\sum_i w_i p_i`,
 
     .. math:: \sum_i r_i s_i,\qquad r_i = \frac{w_i\,p_{i,t}(x)}{\sum_j w_j\,p_{j,t}(x)}.
 
-    The diffused law of a mixture is the mixture of the diffused laws, so this is exact for every solver. But it needs
-    the ratios of the densities at every time: scores alone do not tell how much of each law there is at x. Targets and
-    energies have them; of a network each would be a `scoresde.log_likelihood`, a whole solve for every step.
+    The diffused distribution of a mixture is the mixture of the diffused distributions, so this is exact for every
+    solver. But it needs the ratios of the densities at every time: scores alone do not determine how much of each
+    distribution there is at x. Targets and energies have them; of a network each would be a `scoresde.log_likelihood`,
+    a whole solve for every step.
 
     Args:
         score_fns: of one process.
         log_probs: ``log_prob(x, t) -> (batch,)`` of each, up to a constant that is the same for all.
         weights: positive, one each, by default equal.
-        sde: the process, if none knows it.
+        sde: the process, if none declares it.
 
     Example:
         >>> sde = scoresde.VPSDE()

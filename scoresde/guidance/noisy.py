@@ -16,7 +16,7 @@ __all__ = ["NoisyClassifier"]
 
 
 class NoisyClassifier(nn.Module):
-    r"""The logits of :math:`p(y|x_t)` for every affine process, by a network that sees what EDM's does:
+    r"""The logits of :math:`p(y|x_t)` for every affine process, by a network with the inputs of EDM's networks:
 
     .. math:: \mathrm{logits} = F\Big(\frac{x_t}{\sqrt{\sigma^2 + \sigma_d^2\alpha^2}}, \tfrac14\ln\rho\Big),\qquad
         \rho = \sigma/\alpha.
@@ -26,7 +26,7 @@ class NoisyClassifier(nn.Module):
     Args:
         net: F, ``net(x, t) -> (batch, classes)``, such as `scoresde.nets.Classifier`.
         sigma_data: the standard deviation of the data, :math:`\sigma_d`.
-        rho_min, rho_max: the noise levels that F knows; beyond them it is told the nearest.
+        rho_min, rho_max: the noise levels that F was trained on; beyond them it receives the nearest.
 
     Example:
         >>> classifier = NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))
@@ -44,7 +44,9 @@ class NoisyClassifier(nn.Module):
     def __init__(self, net: nn.Module, sigma_data: float = 0.5, rho_min: float = 1e-3, rho_max: float = 80.0) -> None:
         super().__init__()
         if not isinstance(net, nn.Module):
-            raise InvalidTypeError(f"`net` must be a module, as scoresde.nets.Classifier, got {type(net).__name__}.")
+            raise InvalidTypeError(
+                f"`net` must be a module such as scoresde.nets.Classifier, got {type(net).__name__}."
+            )
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.rho_min = check_number("rho_min", rho_min, low=0.0, strict=True)
         self.rho_max = check_number("rho_max", rho_max)
@@ -63,8 +65,8 @@ class NoisyClassifier(nn.Module):
         takes integers ``(batch,)`` from the ``context`` of a solve.
 
         Raises:
-            InvalidTypeError: the process is not affine, or in a call, a label is no integer, or there is none.
-            InvalidArgumentError: in a call, a label is no class.
+            InvalidTypeError: the process is not affine, or in a call, a label is not an integer or is missing.
+            InvalidArgumentError: in a call, a label is not a class.
         """
         if not isinstance(sde, AffineSDE):
             raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
@@ -82,7 +84,7 @@ class NoisyClassifier(nn.Module):
 
 
 def check_labels(label: Any, x: Tensor, classes: int) -> Tensor:
-    """One class a sample, ``(batch,)``."""
+    """One class per sample, ``(batch,)``."""
     if label is None:
         raise InvalidTypeError(
             "`label` is missing: give classifier.log_prob(sde, label), or context={'label': labels} to the solve."

@@ -1,6 +1,7 @@
 r"""The posterior of many observations from the posteriors of single ones.
 
-For observations that are independent given :math:`\theta`, Bayes' rule gives the law of clean given noisy parameters,
+For observations that are independent given :math:`\theta`, Bayes' rule gives the distribution of clean given noisy
+parameters,
 
 .. math:: p(\theta_0|\theta_t, x_{1:n}) \propto p(\theta_0|\theta_t)^{1-n}\prod_i p(\theta_0|\theta_t, x_i).
 
@@ -29,7 +30,7 @@ _FLOOR = 1e-6  # of a precision, in units of that of the noise
 
 
 class _Precisions(NamedTuple):
-    """Of the single posteriors, ``(n, 1 or batch, D, D)``, and of the joint one, ``(1 or batch, D, D)``."""
+    """Precisions of the single posteriors, ``(n, 1 or batch, D, D)``, and of the joint one, ``(1 or batch, D, D)``."""
 
     single: Tensor
     total: Tensor
@@ -53,7 +54,7 @@ class Tall(Wrapper):
         if isinstance(prior, Target):
             if not isinstance(known, AffineSDE):
                 raise InvalidArgumentError(
-                    "`sde` is missing, and this score function does not know its own; pass sde=…."
+                    "`sde` is missing, and this score function does not declare its own; pass sde=…."
                 )
             prior = prior.score(known)
         super().__init__((single, prior), sde)
@@ -70,7 +71,7 @@ class Tall(Wrapper):
         if isinstance(covariances, str):
             if self.observations is not None or covariances in self.names:
                 raise InvalidArgumentError(
-                    f"`covariances` may name an entry of the context where `observations` do, and another one, got "
+                    f"`covariances` may name an entry of the context where `observations` do, and a different one, got "
                     f"{covariances!r}."
                 )
         elif covariances is not None:
@@ -80,7 +81,7 @@ class Tall(Wrapper):
         self.traits = replace(self.traits, noise_limit=limit, variance=False)
 
     def accepts(self, name: str) -> bool:
-        """As the score function, but for the observations: those of a mapping are given, others belong to the
+        """Like the score function, except for the observations: those of a mapping are given, others belong to the
         context."""
         if name in self.names:
             return self.observations is None
@@ -113,7 +114,7 @@ class Tall(Wrapper):
         if self.precisions is not None:
             if len(self.precisions.single) != count:
                 raise InvalidArgumentError(
-                    f"`covariances` are of {len(self.precisions.single)} observations, the context has {count}."
+                    f"`covariances` are for {len(self.precisions.single)} observations, but the context has {count}."
                 )
             return self.precisions
         given = context.get(str(self.covariances))
@@ -213,7 +214,7 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
 
 
 def _square(value: Any, x: Tensor) -> Any:
-    """Of a float, or one a sample against ``(batch, D, D)``."""
+    """The square of a float, or of one per sample against ``(batch, D, D)``."""
     return (value * value).to(x.device).reshape(-1, 1, 1) if isinstance(value, Tensor) and value.ndim else value * value
 
 
@@ -247,14 +248,16 @@ def _observations(given: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, value in given.items():
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise InvalidArgumentError(f"`observations[{name!r}]` must be a tensor (n, …), one entry each, got {got}.")
+            raise InvalidArgumentError(
+                f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {got}."
+            )
     return _same_count("observations", {k: v.detach() for k, v in given.items()})
 
 
 def _same_count(what: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
     if len({len(v) for v in given.values()}) > 1:
         sizes = {k: len(v) for k, v in given.items()}
-        raise InvalidArgumentError(f"`{what}` must have as many observations under every name, got {sizes}.")
+        raise InvalidArgumentError(f"`{what}` must have the same number of observations under every name, got {sizes}.")
     return given
 
 
@@ -280,9 +283,11 @@ def _inverses(name: str, given: Any, count: int | None) -> Tensor:
 
 
 def _together(single: Tensor, base: Tensor) -> _Precisions:
-    """Of single posteriors ``(n, 1 or batch, D, D)`` and the prior ``(D, D)``."""
+    """The precisions from those of single posteriors ``(n, 1 or batch, D, D)`` and of the prior ``(D, D)``."""
     if base.shape != single.shape[2:]:
-        raise InvalidArgumentError(f"`covariances` are of {single.shape[2]} parameters, the prior's of {len(base)}.")
+        raise InvalidArgumentError(
+            f"`covariances` are of {single.shape[2]} parameters, but the prior's of {len(base)}."
+        )
     total = single.sum(0) + (1 - len(single)) * base
     least = float(_least(total).amin()) if len(total) else 1.0
     if least <= 0:
@@ -298,8 +303,8 @@ def _moments_of(prior: Any) -> Tensor:
     """The covariance ``(D, D)`` of a target."""
     if not isinstance(prior, MixtureTarget):
         raise InvalidArgumentError(
-            "`prior_covariance` is missing, and the prior is no target; estimate it from parameters of the prior, as "
-            "torch.cov(theta.mT)."
+            "`prior_covariance` is missing, and the prior is not a target; estimate it from parameters of the prior, "
+            "as torch.cov(theta.mT)."
         )
     log_weights, means, covs = prior._moments()
     weights = log_weights.exp()
@@ -318,7 +323,7 @@ def tall(
     chunk: int | None = None,
     sde: AffineSDE | None = None,
 ) -> Tall:
-    r"""The posterior of parameters :math:`\theta` given n observations, from a network that knows the posterior of one:
+    r"""The posterior of parameters :math:`\theta` given n observations, from a network for the posterior of one:
 
     .. math:: s = s_\lambda + \sum_i\Lambda^{-1}P_i\,(s_i - s_\lambda), \qquad
               \Lambda = \sum_i P_i + (1-n)P_\lambda,
@@ -343,19 +348,20 @@ def tall(
             names alone: the solve's ``context`` then has a data set for each sample, ``(batch, n, …)``.
         covariances: ``(n, D, D)`` over the flattened event, or variances ``(n, D)``, for example of samples of the
             single posteriors. With names of observations it may be a name too, of ``(batch, n, D, D)`` in the context.
-        prior_covariance: ``(D, D)``; a target knows its own.
+        prior_covariance: ``(D, D)``; a target has its own.
         chunk: observations in a call, to bound memory; None: all.
-        sde: the process, if neither knows it.
+        sde: the process, if neither declares it.
 
     Raises:
-        InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no law.
+        InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no distribution.
         ScoreFnError: in a call, the Jacobian is needed and the gradient is blocked.
 
     Differs from:
-        Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same law, for
-        Langevin moves only. (Without the factor 1 - t it is `product`, with the prior as ``base``.)
+        Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same
+        distribution, for Langevin moves only. (Without the factor 1 - t it is `product`, with the prior as ``base``.)
         Linhart et al., in that what :math:`\Lambda` of the Jacobians lacks to the smallest precision of the single
-        posteriors is added, as the precision of a flat law: the joint posterior is no wider than the widest of them.
+        posteriors is added, as the precision of a flat distribution: the joint posterior is no wider than the widest of
+        them.
 
     Example:
         >>> sde, prior = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 1.0)

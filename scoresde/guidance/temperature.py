@@ -1,4 +1,4 @@
-"""Laws drawn together, or spread."""
+"""Distributions made narrower or wider."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class Temperature(Wrapper):
 
 
 def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: AffineSDE | None = None) -> Temperature:
-    r"""Draw a law together (T < 1: fewer, more typical samples), or spread it (T > 1), by
+    r"""Make a distribution narrower (T < 1: more typical, less diverse samples) or wider (T > 1), by
 
     .. math:: \frac{\alpha^2 v + \sigma^2}{T\alpha^2 v + \sigma^2}\,s(x, t).
 
-    The factor is 1 where noise rules, so that the prior stays right, and 1/T where it has gone, which makes the score
-    that of :math:`p^{1/T}`.
+    The factor is 1 where noise dominates, so that the prior stays right, and 1/T where it has gone, which makes the
+    score that of :math:`p^{1/T}`.
 
     Facts:
         Exact for data :math:`N(m, vI)`: every solver then samples :math:`N(m, TvI)`. For others it is a heuristic whose
-        law depends on the solver; the weights of far modes are not those of :math:`p^{1/T}`. Langevin moves at the data
-        end have that law as their fixed point, but for the noise that is left.
+        distribution depends on the solver; the weights of far modes are not those of :math:`p^{1/T}`. Langevin moves at
+        the data end have that distribution as their fixed point, but for the noise that is left.
 
     Args:
         score_fn: a `ScoreModel`, a target's score, or any score function.
         value: the temperature T.
         variance: v, of an element of the data.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Example:
         >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 4.0)

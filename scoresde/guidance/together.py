@@ -1,4 +1,4 @@
-"""Several answers of one network in one call."""
+"""Several estimates of one network in one call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ask = Callable[..., Estimate]  # of `Wrapper.ask`
 
 
 class _Question(NamedTuple):
-    """A score function without its labels, and all labels that it is asked with."""
+    """A score function without its labels, and all labels that it is called with."""
 
     root: Score
     context: dict[str, Any]

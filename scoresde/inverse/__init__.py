@@ -7,8 +7,8 @@ r"""Linear inverse problems: the data given a measurement :math:`y = Ax_0 + n`, 
 - **Solvers** need more than the estimate: what happens between steps (`Replacement`, `DPSStep`, `MCG`), the noise of
   each direction (`DDRM`, `DDNMPlus`), weights (`TwistedSMC`), or another path through the levels (`SplitGibbs`). They
   are ``method=`` of `scoresde.solve`.
-- `sample_posterior` runs any of them by name. What is exact to compare with is ``target.posterior(operator, y,
-  noise_std)``.
+- `sample_posterior` runs any of them by name. The exact posterior of a target, for comparison, is
+  ``target.posterior(operator, y, noise_std)``.
 """
 
 from ..solvers import ParticleInfo

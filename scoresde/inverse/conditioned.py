@@ -21,13 +21,13 @@ class Conditioned(Wrapper):
     :math:`x = \alpha\hat x + \sigma\hat\varepsilon` is kept.
 
     Args:
-        score_fn: of the data: a `ScoreModel`, a target's score, or any score function.
-        measurement: what was measured.
-        rule: how it is used.
-        sde: the process, if the score function does not know it.
+        score_fn: the score function of the data: a `ScoreModel`, a target's score, or any score function.
+        measurement: the measurement.
+        rule: how the measurement is used.
+        sde: the process, if the score function does not declare it.
 
     Attributes:
-        tally: ``tally.products`` counts the products with the network's Jacobian since it was made.
+        tally: ``tally.products`` counts the vector-Jacobian products since this object was made.
 
     Example:
         >>> from scoresde.inverse import Conditioned, Measurement
@@ -72,7 +72,7 @@ class Conditioned(Wrapper):
 
 
 def event_of(score_fn: Score, measurement: Measurement) -> tuple[int, ...] | None:
-    """The shape of the events that both the network and the operator know; None where neither says."""
+    """The shape of the events that network and operator declare; None where neither does."""
     measured = getattr(measurement.operator, "event_shape", None)
     known = [tuple(shape) for shape in (measured, score_fn.traits.event_shape) if shape is not None]
     if len(set(known)) > 1:

@@ -1,4 +1,4 @@
-"""What was measured: an operator, the numbers, and their noise."""
+"""Measurements: an operator, the measured values, and their noise."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Measurement:
     r"""The data of an inverse problem, :math:`y = A x_0 + n`, :math:`n \sim N(0, R)`.
 
     A covariance R is divided out: the operator becomes :math:`L^{-1}A` with :math:`R = LL^T` (a matrix, or a function),
-    y becomes :math:`L^{-1}y`, and the noise standard. Methods so know one standard deviation.
+    y becomes :math:`L^{-1}y`, and the noise standard. So methods see one standard deviation.
 
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
-        y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; of a bare function the former.
+        y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
         noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
-        event_shape: of the data, where the operator is a bare matrix.
+        event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
-        operator: what it is after R is divided out.
+        operator: the operator after R is divided out.
         y: likewise; ``shared`` says that it is the same for all samples.
         std: the noise's standard deviation.
 
@@ -111,7 +111,7 @@ class Measurement:
         return self.std
 
     def solvable(self, name: str) -> None:
-        r"""Refuse a zero noise with rows that depend on each other, where ``name`` needs the inverse of
+        r"""Refuse a noise of 0 with linearly dependent rows, where ``name`` needs the inverse of
         :math:`A C A^T + R`."""
         operator = self.linear(name)
         if self.std == 0.0 and operator.rank < operator.size:
@@ -127,13 +127,15 @@ class Measurement:
         event = getattr(self.operator, "event_shape", tuple(x.shape[1:]))
         if tuple(x.shape[1:]) != tuple(event):
             raise InvalidArgumentError(
-                f"The operator measures events of shape {tuple(event)}, the state has events {tuple(x.shape[1:])}."
+                f"The operator measures events of shape {tuple(event)}, but the state has events {tuple(x.shape[1:])}."
             )
         y = self.y.to(x)
         if self.shared:
             return y.expand(len(x), *y.shape)
         if len(y) != len(x):
-            raise InvalidArgumentError(f"`y` has {len(y)} measurements for a batch of {len(x)}; give one, or one each.")
+            raise InvalidArgumentError(
+                f"`y` has {len(y)} measurements for a batch of {len(x)}; give one, or one per sample."
+            )
         return y
 
     def pull(self, data: Tensor, v: Tensor) -> Tensor:
@@ -155,7 +157,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scaled(factor: Tensor, x: Tensor) -> Tensor:
-    """Each sample times a number of its own.
+    """Multiply each sample by its own factor.
 
     Example:
         >>> scaled(torch.tensor([2.0]), torch.ones(1, 2))

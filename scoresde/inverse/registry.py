@@ -96,17 +96,17 @@ def condition(
     r"""The score function of the data given a measurement :math:`y = Ax_0 + n`, for any solver.
 
     Args:
-        score_fn: of the data, a `ScoreModel`, a target's score, or any.
+        score_fn: the score function of the data: a `ScoreModel`, a target's score, or any other.
         operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
-        y: ``(*measurement)``, or one a sample, ``(batch, *measurement)``.
+        y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
         noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
         method: a name of a rule (`methods`), or a `Rule`.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
         **options: of the rule, such as ``iterations=5`` of ``"mmps"``.
 
     Raises:
         InvalidArgumentError: a shape does not fit, or the method cannot use this measurement.
-        InvalidTypeError, NonFiniteError: y or the operator is no such thing, or not finite.
+        InvalidTypeError, NonFiniteError: y or the operator has the wrong type, or is not finite.
 
     Example:
         >>> from scoresde import inverse
@@ -127,7 +127,7 @@ def condition(
     if isinstance(method, str) and method not in RULES:
         raise unknown("method", method, (*RULES, *SAMPLERS))
     if isinstance(method, Rule) and options:
-        raise InvalidArgumentError(f"`method` is a rule already; set {', '.join(options)} there.")
+        raise InvalidArgumentError(f"`method` is already a rule; set {', '.join(options)} there.")
     if not isinstance(method, str | Rule):
         raise InvalidTypeError(f"`method` must be a name or a Rule, got {method!r}.")
     rule = method if isinstance(method, Rule) else make(RULES[method], options)

@@ -24,13 +24,13 @@ from .samplers.twisted import TwistedSMC
 
 @dataclass(frozen=True, eq=False)
 class PosteriorSamples:
-    """What `sample_posterior` gives.
+    """The result of `sample_posterior`.
 
     Attributes:
         x: the samples, ``(batch, *event)``.
         solution: the `Solution` of the solve, with the network's evaluations.
-        products: products with the network's Jacobian, of the whole batch at once.
-        ess: of ``"twisted_smc"``, the effective sample size at each level, ``(levels, sets)``; None of others.
+        products: vector-Jacobian products, of the whole batch at once.
+        ess: the effective sample size of ``"twisted_smc"`` at each level, ``(levels, sets)``; None for other methods.
 
     Example:
         >>> PosteriorSamples(torch.zeros(1, 2), None, 0).ess is None
@@ -79,8 +79,8 @@ def sample_posterior(
     """
     if not isinstance(method, str):
         raise InvalidTypeError(
-            f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; a rule or a solver with its "
-            "options goes to condition or solve."
+            f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; pass a rule with its "
+            "options to condition, or a solver to solve."
         )
     if method not in RULES and method not in SAMPLERS:
         raise unknown("method", method, (*RULES, *SAMPLERS))

@@ -1,4 +1,4 @@
-"""Samples of the law that guidance aims at."""
+"""Samples of the tilted distribution, at which guidance aims."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..solving import solve
 
 @dataclass(frozen=True, eq=False)
 class TiltedSamples:
-    r"""What `sample_tilted` gives.
+    r"""The result of `sample_tilted`.
 
     Attributes:
         x: the samples, ``(batch, *event)``, of equal weights.
         ess: the effective sample size at each level, ``(levels, sets)``.
-        resampled: where sets were drawn anew, ``(levels, sets)`` bool.
+        resampled: where sets were resampled, ``(levels, sets)`` bool.
         log_evidence: :math:`\ln\int p(x)\,p(y|x)^w dx` as each set estimates it, ``(sets,)``; its exponential is
             unbiased for the chain of these steps.
         solution: the `Solution` of the solve.
@@ -50,30 +50,30 @@ def sample_tilted(
     data_std: float = 1.0,
     **options: Any,
 ) -> TiltedSamples:
-    r"""Sample the tilted law :math:`p(x)\,p(y|x)^w` that a guided score aims at and, for :math:`w \neq 1`, misses: by
-    the particles of `scoresde.solvers.SMC`.
+    r"""Sample the tilted distribution :math:`p(x)\,p(y|x)^w` that a guided score aims at and, for :math:`w \neq 1`,
+    misses: by the particles of `scoresde.solvers.SMC`.
 
     With :math:`\psi_t = p(y|x_t)^w` and the model's ancestral steps p, guided to q, a particle's weight is multiplied
     by
 
     .. math:: \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}
 
-    in a step from s to t; sets whose weights are too unequal are drawn anew.
+    in a step from s to t; sets whose weights are too unequal are resampled.
 
     Args:
         sde: the process.
         score_fn: a `scoresde.guidance.classifier_guidance`, or a ``likelihood_guidance``, at any scale w. One guided
             by both multiplies their factors.
         x: the state at ``t_start``, as in `scoresde.solve`.
-        particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set. A
-            ``context`` is to be the same for all particles of a set.
-        threshold: the share of effective particles below which a set is drawn anew.
+        particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A
+            ``context`` must be the same for all particles of a set.
+        threshold: the share of effective particles below which a set is resampled.
         record: called with a `scoresde.solvers.ParticleInfo` at each level.
         data_std: about the data's standard deviation; see `scoresde.solvers.SMC`.
         **options: of `scoresde.solve`: ``shape``, ``steps``, ``seed``, ``context``, …
 
     Raises:
-        InvalidArgumentError: the score function is not guided by a density, or the batch is no whole number of sets.
+        InvalidArgumentError: the score function is not guided by a density, or the batch is not a whole number of sets.
 
     Example:
         >>> sde = scoresde.VPSDE()
@@ -90,13 +90,13 @@ def sample_tilted(
     """
     if "method" in options:
         raise InvalidArgumentError(
-            f"`method` is the particle method here, got {options['method']!r}; other methods are those of solve."
+            f"`method` is always the particle method here, got {options['method']!r}; other methods are those of solve."
         )
     log = ParticleLog(record)
     solution = solve(sde, score_fn, x, method=SMC(particles, threshold, log, data_std), **options)
     if not log.infos:
         raise InvalidArgumentError(
-            "There is nothing to weigh: `x` has no samples, the solve no step, or (with throw=False) no particle a "
-            "weight at the start."
+            "There is nothing to weigh: `x` has no samples, the solve has no steps, or (with throw=False) no "
+            "particle has a weight at the start."
         )
     return TiltedSamples(solution.x, log.ess, log.resampled, log.log_evidence, solution)

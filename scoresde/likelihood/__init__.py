@@ -1,5 +1,5 @@
 """Densities: the log-likelihood of the probability flow with its error bars, variational bounds, and the units they are
-told in."""
+reported in."""
 
 from .bits import bits_per_dim, dequantize
 from .bounds import Bound, Term, chain_bound, variational_bound

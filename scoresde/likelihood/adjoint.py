@@ -5,8 +5,8 @@ With :math:`dy/du = G(y, u; \theta)` and :math:`a = \partial L/\partial y`,
 .. math:: \frac{da}{du} = -\Big(\frac{\partial G}{\partial y}\Big)^{\!T} a,\qquad
     \frac{\partial L}{\partial\theta} = \int a^T\frac{\partial G}{\partial\theta}\,du,
 
-solved from the noise end to the data end beside y, which is found again on the way: nothing is kept of the solve but
-its ends. The gradient is that of the flow, not of the steps that were taken; the two agree up to the tolerance.
+solved from the noise end to the data end beside y, which is recomputed on the way: only the ends of the solve are
+kept. The gradient is that of the flow, not of the steps that were taken; the two agree up to the tolerance.
 
 References:
     Chen et al. (2018), Neural ordinary differential equations. https://arxiv.org/abs/1806.07366
@@ -29,7 +29,7 @@ from ..sdes import Node
 from ..solvers import Solver
 from ..solvers.backends.base import Slope
 
-_LOOKED = (0.0, 0.5, 1.0)  # of the way, where parameters are looked for
+_LOOKED = (0.0, 0.5, 1.0)  # of the way, where parameters are searched for
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Adjoint:
     """How to differentiate a solve of a `LogDensityFlow`, by torchdiffeq's dopri5, whose steps are those of the batch.
 
     Args:
-        process: with ``differentiable``.
-        solver: whose coordinate is stepped in.
-        start, end: of the solve, with Python floats.
+        process: the flow, with ``differentiable``.
+        solver: the solver, whose coordinate is used.
+        start, end: the ends of the solve, with Python floats.
         rtol, atol: tolerances of y and of its gradient.
     """
 
@@ -58,7 +58,7 @@ class Adjoint:
             )
 
     def __call__(self, z: Tensor, solution: Solution) -> Solution:
-        """The solution with a gradient, in its beginning z and in the leaves that the score function knows."""
+        """The solution with a gradient, with respect to its beginning z and the leaves of the score function."""
         leaves: dict[int, Tensor] = {}
         slope, ends = self.slope(z), self.ends
         with torch.enable_grad():
@@ -71,7 +71,7 @@ class Adjoint:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """What the clock shows at the ends."""
+        """The clock's values at the ends."""
         first, last = (float(self.solver.coordinate.clock(node)) for node in (self.start, self.end))
         return first, last
 

@@ -41,14 +41,14 @@ def dequantize(
     r"""Uniform dequantisation: :math:`x = lo + (v+u)(hi-lo)/L` with u uniform on [0, 1).
 
     Args:
-        v: integers 0 … ``levels`` - 1, of any shape; floating-point tensors of whole numbers will do.
+        v: integers 0 … ``levels`` - 1, of any shape; floating-point tensors of whole numbers are accepted.
         levels: L.
         data_range: lo and hi.
-        generator: of u.
+        generator: the source of u.
         dtype: of the result, torch's default otherwise.
 
     Raises:
-        InvalidArgumentError: a value is no whole number of the range.
+        InvalidArgumentError: a value is not a whole number of the range.
 
     Example:
         >>> x = dequantize(torch.tensor([[0, 255]]), generator=torch.Generator().manual_seed(0))
@@ -73,7 +73,7 @@ def bits_per_dim(
     data_range: tuple[float, float] = (-1.0, 1.0),
     throw: bool = True,
 ) -> Tensor:
-    r"""Bits a dimension of the grey values, from the log-density of `dequantize`'s x:
+    r"""Bits per dimension of the grey values, from the log-density of `dequantize`'s x:
 
     .. math:: -\frac{\ln p(x) + D\ln\frac{hi-lo}{L}}{D\ln 2},
 
@@ -101,7 +101,7 @@ def bits_per_dim(
     _, width = cell(levels, data_range)
     check_flag("throw", throw)
     if hasattr(log_prob, "log_prob"):
-        raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; take .log_prob of it.")
+        raise InvalidTypeError(f"`log_prob` must be a tensor, got {type(log_prob).__name__}; pass its .log_prob.")
     if not isinstance(log_prob, Tensor):
         log_prob = torch.tensor(check_number("log_prob", log_prob), dtype=torch.float64)
     check_tensor("log_prob", log_prob, kind="real")
@@ -116,7 +116,7 @@ def bits_per_dim(
 
 
 def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
-    """Where the first cell begins, and the width of all."""
+    """The lower end of the first cell, and the width of all cells."""
     check_integer("levels", levels, low=2, high=MOST_GREY)
     low, high = check_interval("data_range", data_range)
     return low, (high - low) / levels
@@ -139,10 +139,12 @@ def grey_levels(v: Any, levels: int) -> Tensor:
 
 
 def float_dtype(dtype: Any) -> torch.dtype:
-    """Of what is dequantised: torch's default, or one that tells the noise in a cell."""
+    """The dtype of dequantised values: torch's default, or one that resolves the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`dtype` must be float32 or float64, which tell the noise in a cell, got {shown(out)}.")
+        raise InvalidTypeError(
+            f"`dtype` must be float32 or float64, which resolve the noise in a cell, got {shown(out)}."
+        )
     return out
 
 

@@ -1,4 +1,4 @@
-"""How much of a control to take."""
+"""The scale of a control variate."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def fit_control_scale(
 
     .. math:: c^* = \frac{\sum\mathrm{Cov}(A, B)}{\sum\mathrm{Var}(B)},
 
-    summed over samples. A scale that knows the probes makes a bias: take others than those of the solve that it is
-    for, by another seed, and better other samples too.
+    summed over samples. A scale that depends on the probes makes a bias: fit it with another seed than the solve that
+    it is for, and preferably on other samples too.
 
     Args:
         sde, score_fn, control: as for `log_likelihood`.
         x: the pilot's data, ``(batch, *event)``, ten samples or so.
-        probes, seed: of the pilot's two solves, of the same probes.
+        probes, seed: for the pilot's two solves, which share their probes.
         **options: of `log_likelihood`.
 
     Returns:
-        c, 1 where the control leaves the estimates as they are.
+        c; 1 where the control does not change the estimates.
 
     Raises:
         InvalidArgumentError: an argument does not fit.

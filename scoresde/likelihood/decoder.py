@@ -1,6 +1,6 @@
 r"""From the density at the data end of the process to that of the data.
 
-The flow tells the density of :math:`z = \alpha x + \sigma\varepsilon` at :math:`t_{min}`, not that of x. A last step,
+The flow gives the density of :math:`z = \alpha x + \sigma\varepsilon` at :math:`t_{min}`, not that of x. A last step,
 from z to x by a decoder :math:`p(x|z)`, makes it one of x, bounded by Jensen's inequality:
 
 .. math:: \ln p_0(x) \ge E_{q(z|x)}\big[\ln p_{t_{min}}(z) + \ln p(x|z) - \ln q(z|x)\big],\qquad
@@ -42,21 +42,21 @@ def decoder_bound(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> LowerBound:
-    r"""The log-density of data at t = 0, or the log-probability of grey values, from below: the flow from ``t_start``
-    and a decoder around the denoised z,
+    r"""A lower bound of the log-density of data at t = 0, or of the log-probability of grey values: the flow from
+    ``t_start`` and a decoder around the denoised z,
 
     .. math:: p(x|z) = N\Big(\hat x(z), \frac{\sigma^2}{\alpha^2}\Big),\qquad
         P(v|z) = \prod\big[\Phi(b_v) - \Phi(a_v)\big],
 
-    the second where ``levels`` are given: the normal's part in the cell of each value, to which the first and the last
-    reach out to infinity; the values stand at the middle of their cells. No noise is added but the process's own.
+    the second where ``levels`` are given: the normal's part in the cell of each value, where the first and the last
+    cell extend to infinity; the values stand at the middle of their cells. Only the process's own noise is added.
 
-    For Gaussian data of the variance V a dimension and an exact score, the gap of the density is
+    For Gaussian data of the variance V per dimension and an exact score, the gap of the density is
     :math:`\tfrac12(r - 1 - \ln r)` in the mean, with :math:`r = V/(V + \sigma^2/\alpha^2)` the true posterior's
-    variance in the decoder's: little, where the data have spread at the scale of the noise.
+    variance in the decoder's: it is small where the data vary on the scale of the noise.
 
     Args:
-        sde, score_fn: as for `log_likelihood`; the score function also denoises, once a draw.
+        sde, score_fn: as for `log_likelihood`; the score function also denoises, once per draw.
         x: data ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
         levels, data_range: of grey values, as for `dequantize`. None for a density.
         draws, importance, seed, generator: as for `discrete_log_likelihood`; the draws are of z.
@@ -68,7 +68,7 @@ def decoder_bound(
 
     Raises:
         InvalidArgumentError: an argument does not fit.
-        Others as `log_likelihood`.
+        Others: as `log_likelihood`.
 
     Example:
         >>> import scoresde

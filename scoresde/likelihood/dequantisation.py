@@ -4,7 +4,7 @@ A value v stands for a cell of x. For any density :math:`q(x|v)` on it,
 
 .. math:: \ln P(v) = \ln\int_{cell} p(x)\,dx \ge E_{q(x|v)}\big[\ln p(x) - \ln q(x|v)\big],
 
-with equality where :math:`q(x|v) \propto p(x)`. A dequantiser draws from q and tells :math:`\ln q`, the width of the
+with equality where :math:`q(x|v) \propto p(x)`. A dequantiser draws from q and gives :math:`\ln q`, the width of the
 cell included.
 """
 
@@ -25,7 +25,7 @@ from .bits import cell, float_dtype, grey_levels, uniform
 
 @runtime_checkable
 class Dequantizer(Protocol):
-    """What `discrete_log_likelihood` asks for.
+    """What `discrete_log_likelihood` requires of a dequantiser.
 
     Attributes:
         levels: L; values are 0 … L - 1.
@@ -76,7 +76,7 @@ class TruncatedNormalDequantizer:
     .. math:: \ln q(z|v) = -\tfrac12|\varepsilon|^2 - \tfrac D2\ln 2\pi\sigma^2 - D\ln Z,\qquad Z = erf(\tau/\sqrt2).
 
     z lies in the cell times :math:`\alpha`, and P(v) is the model's probability of that cell at ``t``. The bound is
-    looser than that of uniform noise where the density is even within cells: by 0.57 bits a dimension for
+    looser than that of uniform noise where the density is even within cells: by 0.57 bits per dimension for
     :math:`\tau = 3`, by little for a small :math:`\tau`.
 
     Args:
@@ -158,7 +158,7 @@ class VariationalDequantizer(nn.Module):
     step needs one evaluation of it and no likelihood. The bound holds for any parameters.
 
     Args:
-        event_shape: of v.
+        event_shape: the shape of v without the batch.
         levels: L.
         data_range: lo and hi.
         net: from the values on [-1, 1], ``(batch, *event)``, to m and l, ``(batch, 2, *event)``; by default two layers.
@@ -225,7 +225,7 @@ def _layers(event: tuple[int, ...], hidden: int) -> nn.Module:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     with torch.no_grad():
-        last.bias[size:] = 0.55  # nearly uniform: 0.01 nats a dimension from it
+        last.bias[size:] = 0.55  # nearly uniform: 0.01 nats per dimension from it
     return nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.SiLU(), last, nn.Unflatten(1, (2, *event)))
 
 

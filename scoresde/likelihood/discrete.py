@@ -50,7 +50,7 @@ class LowerBound:
 
     @property
     def draws(self) -> int:
-        """k."""
+        """The number k of draws."""
         return self.log_weights.shape[1]
 
     @property
@@ -69,7 +69,7 @@ class LowerBound:
     def std_error(self) -> Tensor:
         r"""The standard error of ``log_prob`` as an estimate of its mean over draws, NaN for one draw: spread over
         :math:`\sqrt k`, or by the delta method :math:`s_w/(\bar w\sqrt k)` with the weights' standard deviation. It
-        does not hold the distance from the bound to :math:`\ln P`, and where few weights make the sum
+        does not include the distance from the bound to :math:`\ln P`, and where few weights make the sum
         (`effective_draws`), it is too small."""
         if not self.importance:
             return self.spread / math.sqrt(self.draws)
@@ -83,7 +83,7 @@ class LowerBound:
 
     @property
     def bits_per_dim(self) -> Tensor:
-        r"""Of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
+        r"""Bits per dimension of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
         if self.levels is None:
             raise InvalidArgumentError(
                 "This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim("
@@ -109,7 +109,7 @@ def discrete_log_likelihood(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> LowerBound:
-    r"""The log-probability of grey values under the flow's density, from below:
+    r"""A lower bound of the log-probability of grey values under the flow's density:
 
     .. math:: \ln P(v) = \ln\int_{cell(v)}p(x)\,dx \ge E_{x_i\sim q(x|v)}\ln\frac1k\sum_{i=1}^k\frac{p(x_i)}{q(x_i|v)},
 
@@ -117,14 +117,14 @@ def discrete_log_likelihood(
     bound of a single draw with less noise.
 
     Hutchinson's noise :math:`\eta` has no bias in :math:`\ln p`, but has one in the sum over draws, since
-    :math:`E e^\eta > 1`: up to half the variance, and upwards, so that it would be no bound. ``importance`` therefore
-    needs ``divergence="exact"``.
+    :math:`E e^\eta > 1`: up to half the variance, and upwards, so that the result would not be a bound. ``importance``
+    therefore needs ``divergence="exact"``.
 
     Args:
         sde, score_fn: as for `log_likelihood`.
         v: integers 0 … L - 1, ``(batch, *event)``.
         dequantizer: a `Dequantizer`, by default ``UniformDequantizer(256)``.
-        draws: k, one likelihood of the batch each.
+        draws: k, each of them one likelihood of the batch.
         importance: the bound by importance weights, see above.
         seed, generator: of the noise in cells and of probes; at most one.
         dtype: of x, float32 or float64; torch's default otherwise.
@@ -135,7 +135,7 @@ def discrete_log_likelihood(
 
     Raises:
         InvalidArgumentError: an argument does not fit, or ``importance`` with an estimated divergence.
-        Others as `log_likelihood`.
+        Others: as `log_likelihood`.
 
     Example:
         >>> import scoresde
@@ -183,7 +183,7 @@ def _sample(
 
 
 class Draw(NamedTuple):
-    """One log-weight a sample, its evaluations, and whether it arrived."""
+    """One log-weight per sample, its evaluations, and whether it arrived."""
 
     log_weight: Tensor
     nfe: Tensor
@@ -211,17 +211,19 @@ def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
     if importance and options.get("divergence", "hutchinson") != "exact":
         raise InvalidArgumentError(
             "`importance` needs divergence='exact': the noise of an estimated one raises the logarithm of a mean, "
-            "which is no lower bound then. Without importance any divergence will do."
+            "which is not a lower bound then. Without importance any divergence will do."
         )
     for name in ("seeds", "differentiable"):
         if name in options:
-            raise InvalidArgumentError(f"`{name}` is not taken here; take log_likelihood of dequantised data for it.")
+            raise InvalidArgumentError(
+                f"`{name}` is not an option here; use log_likelihood on dequantised data for it."
+            )
     return count
 
 
 def source_of(seed: Any, generator: Any, device: torch.device) -> torch.Generator | None:
-    """What all draws come from, one after the other; None is torch's global generator."""
-    check_generator(generator, "an integer is `seed=`")
+    """The generator that all draws come from, one after the other; None is torch's global one."""
+    check_generator(generator, "pass an integer as `seed=`")
     if seed is None:
         return generator
     if generator is not None:

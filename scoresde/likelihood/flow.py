@@ -61,7 +61,7 @@ _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """Log-likelihoods with what is known of their errors; all fields have one entry a sample.
+    """Log-likelihoods with estimates of their errors; all fields have one entry per sample.
 
     Attributes:
         log_prob: nats, float64, ``(batch,)``.
@@ -69,14 +69,14 @@ class Likelihood:
             estimate, which has no spread. It is that of independent estimates, less for orthogonal probes, and for
             ``"xtrace"`` the jackknife's, which errs on the safe side.
         paths: the estimates whose mean ``log_prob`` is, ``(batch, paths)``.
-        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless asked for;
+        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless requested;
             the error of this one is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
         prior_log_prob: of the latents, nats.
-        nfe: score evaluations, ``(batch,)``; each comes with ``products`` products with the Jacobian. What ``check``
-            takes is not among them.
+        nfe: score evaluations, ``(batch,)``; each comes with ``products`` vector-Jacobian products. Those of
+            ``check`` are not counted.
         products: see nfe.
-        status: one `Status` a sample.
+        status: one `Status` per sample.
 
     Example:
         >>> import scoresde
@@ -106,7 +106,7 @@ class Likelihood:
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Bounds of ``log_prob`` that hold with about this probability, by Student's t; NaN where ``std_error`` is.
 
-        They tell the error of the trace estimate, not that of the solver, and take paths for normally distributed: in
+        They give the error of the trace estimate, not that of the solver, and take paths for normally distributed: in
         few dimensions they are not (Rademacher probes have :math:`2^{D-1}` different values), and the exact trace, of D
         products, is the better choice there.
         """
@@ -157,34 +157,34 @@ def log_likelihood(
         sde: an affine process.
         score_fn: as for `scoresde.solve`.
         x: data, ``(batch, *event)``, float32 or float64.
-        divergence: ``"hutchinson"``, ``"exact"`` (D products with the Jacobian), ``"hutch++"`` (a third of the
+        divergence: ``"hutchinson"``, ``"exact"`` (D vector-Jacobian products), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
-        probes: products with the Jacobian an evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
+        probes: vector-Jacobian products per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
         probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
             ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
-        control: a law near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only the
-            difference from it is estimated.
-        control_scale: how much of the control to take, see `scoresde.fit_control_scale`.
-        chunk: products that are made at once, which take as much memory as so many backward passes; the values do not
+        control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
+            the difference from it is estimated.
+        control_scale: the factor of the control, see `scoresde.fit_control_scale`.
+        chunk: products that are made at once, which take the memory of that many backward passes; the values do not
             depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
         rtol, atol: tolerances, of x and of D times as much in the log-density.
-        t_start: the data end, ``sde.t_min`` by default, where the density is told.
+        t_start: the data end, ``sde.t_min`` by default, where the density is evaluated.
         t_end: the noise end, ``sde.t_max`` by default.
-        prior: the law at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that of the
-            process, which is the law at ``sde.t_max`` only.
-        solver_error: solve again with ten times the tolerance, and tell the distance.
+        prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
+            of the process, which is the distribution at ``sde.t_max`` only.
+        solver_error: solve again with ten times the tolerance, and report the distance.
         context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
             drawn once, for each sample its own.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters; with
             ``"checkpoint"`` only the states, the network being evaluated again on the way back, so that memory does not
             grow with the network's depth times the steps; with ``"adjoint"`` nothing but the ends, the gradient being
             that of the flow, up to the tolerance, by the adjoint equation.
-        check: look at the data and the score function first, at the cost of fifteen evaluations of up to eight samples
+        check: examine the data and the score function first, at the cost of fifteen evaluations of up to eight samples
             or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): gradients that are
-            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` tells of data that stand on few
-            levels, for which there is no density, and of a score function that does not denoise the data, as untrained
-            ones do not.
+            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data
+            that are not dequantised, which have no density, and a score function that does not denoise the data, as an
+            untrained one.
         **solver_options: fields of the method's class.
 
     Returns:
@@ -284,7 +284,9 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
     score = as_score(score_fn)
     check_made_for(sde, score)
     if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError("The divergence needs gradients, which torch.inference_mode() forbids; leave it.")
+        raise InvalidArgumentError(
+            "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
+        )
     if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
         raise InvalidTypeError(
             f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
@@ -321,11 +323,11 @@ def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tup
 
 
 def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
-    """The law at the noise end."""
+    """The distribution at the noise end."""
     if prior is None:
         if end != sde.t_max:
             raise InvalidArgumentError(
-                f"`prior` is missing: the process's is the law at t_max={sde.t_max:g}, not at t_end={end:g}."
+                f"`prior` is missing: the process's prior belongs to t_max={sde.t_max:g}, not to t_end={end:g}."
             )
         return sde.prior
     if isinstance(prior, type) or not callable(getattr(prior, "log_prob", None)):
@@ -379,12 +381,12 @@ def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node,
     ):
         if found.moved > _RANDOM:
             raise ScoreFnError(
-                "The score function is not deterministic: asked twice, it answers differently (dropout? net.eval())."
+                "The score function is not deterministic: two calls give different results (dropout? net.eval())."
             )
         if found.coupled > _COUPLED:
             raise ScoreFnError(
-                "The score of a sample depends on its batch mates (batch norm? call net.eval()), and has no divergence "
-                "of its own."
+                "The score of a sample depends on the rest of its batch (batch norm? net.eval()), and has no "
+                "divergence of its own."
             )
         mismatch = found.mismatch
         if mismatch > _BLOCKED:  # of the score function, not of the step? Half precision needs a wide one
@@ -424,8 +426,8 @@ def _read(
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
         got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
         raise InvalidArgumentError(
-            f"`prior.log_prob` must return ({len(x)},), one value a sample, got {got}; laws of single numbers become "
-            f"laws of events by torch.distributions.Independent."
+            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {got}; distributions of scalars "
+            f"become distributions of events by torch.distributions.Independent."
         )
     prior_log_prob = prior_log_prob.to(torch.float64)
     linear = process.size * torch.log(last / first)

@@ -1,4 +1,4 @@
-"""What looks wrong before a likelihood is computed, told as warnings."""
+"""Warnings about data and score functions, before a likelihood is computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from .._tensors import expand, row_finite, warn_caller
 from ..processes.density import LogDensityFlow, sample_of
 
-_ROWS = 64  # looked at for a lattice
+_ROWS = 64  # searched for a lattice
 _DIMENSIONS = 16  # grids that densities are drawn on have fewer
 _POINTS = 2**16  # of a lattice, at most; random numbers do not stand on so few
 _NOISE_END = 0.5  # of the denoising error there; a score that fits the data has hundredths
@@ -18,7 +18,7 @@ _CHANCE = 6.0  # standard deviations of the error of no denoising at all, by whi
 
 
 def told_of_lattice(x: Tensor) -> None:
-    """Warn of data on few levels, which have no density. Samples of one number throughout are passed over."""
+    """Warn of data on few levels, which have no density. Constant samples are passed over."""
     rows = x[:_ROWS].flatten(1)
     if not len(rows) or rows.shape[1] < _DIMENSIONS:
         return
@@ -27,9 +27,9 @@ def told_of_lattice(x: Tensor) -> None:
     if len(values) < 2 or not on_a_lattice(values, torch.finfo(x.dtype).eps):
         return
     warn_caller(
-        f"`x` stands on few levels ({len(values)} values in {rows.numel()} numbers, evenly spaced): it is not "
-        f"dequantised, and the density of a flow that knows the levels has no bound there. Write dequantize(v, "
-        f"levels=L) of the grey values v, or discrete_log_likelihood; check=False if it is meant."
+        f"`x` takes few different values ({len(values)} values in {rows.numel()} elements, evenly spaced): it is not "
+        f"dequantised, and the density of a flow that has learned the levels is unbounded. Write dequantize(v, "
+        f"levels=L) of the grey values v, or discrete_log_likelihood; check=False if it is intended."
     )
 
 
@@ -52,12 +52,12 @@ def on_a_lattice(values: Tensor, epsilon: float) -> bool:
 
 
 def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: float | None) -> None:
-    r"""Warn of a score function whose noise estimate is worse than none, from
+    r"""Warn of a score function whose noise estimate is worse than 0, from
     :math:`\|\hat\varepsilon-\varepsilon\|^2/D` of up to eight samples at three levels of noise.
 
     At the noise end of the process (where ``end`` is given) little of the data is left, and the error is small whatever
     they are. At noise of a third and twice the data's RMS it is 1 at most on average, for data of the score function's
-    law; that is asked for in many dimensions only, where densities are told of data.
+    distribution; that is required in many dimensions only, where densities of data are computed.
     """
     rows, flow = sample_of(process, x)
     data = x[rows]
@@ -82,9 +82,9 @@ def told_of_denoising(process: LogDensityFlow, x: Tensor, start: float, end: flo
         missed = missed[missed.isfinite()]
         if len(missed) and float(missed.mean()) > limit:
             warn_caller(
-                f"The score function does not denoise `x`: at t={float(node.t[0]):.3g} it misses the noise by "
+                f"The score function does not denoise `x`: at t={float(node.t[0]):.3g} its error of the noise is "
                 f"{float(missed.mean()):.2g} of its variance, where {limit:.2g} is the most for a score of these data. "
-                f"It is untrained, follows another convention, or knows data of another range than `x` of RMS "
-                f"{scale:.2g}; print(check_score(sde, score_fn, data)) names it, check=False is silent."
+                f"It is untrained, follows another convention, or was trained on data of another range than `x` of RMS "
+                f"{scale:.2g}; print(check_score(sde, score_fn, data)) names the cause; check=False skips this check."
             )
             break

@@ -31,7 +31,7 @@ class DensityProfile:
         log_snr: levels, falling from that at ``t_min`` to that at ``t_max``, float64 ``(n,)``.
         log_det: :math:`\ln|\partial x_t/\partial x_0|`, the integral of the divergence up to each level, float64
             ``(batch, n)``. The last one, and the prior's log-density of the latent, make the log-likelihood.
-        nfe: evaluations a sample, ``(batch,)``.
+        nfe: evaluations per sample, ``(batch,)``.
 
     Example:
         >>> DensityProfile(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])).rate
@@ -44,7 +44,7 @@ class DensityProfile:
 
     @property
     def rate(self) -> Tensor:
-        r"""The mean divergence between levels, in nats a unit of falling log-SNR, ``(batch, n - 1)``.
+        r"""The mean divergence between levels, in nats per unit of falling log-SNR, ``(batch, n - 1)``.
 
         In a variance exploding process a dimension in which the data vary less than the noise has ½, one in which they
         vary more has 0, so that twice the rate counts the dimensions that the noise fills.
@@ -69,16 +69,16 @@ def density_profile(
     seeds: Sequence[int] | Tensor | None = None,
     **solver_options: Any,
 ) -> DensityProfile:
-    r"""Follow `scoresde.log_likelihood` on its way, and keep what it has added up at even levels of the log-SNR:
+    r"""Follow `scoresde.log_likelihood`, and keep the accumulated divergence at even levels of the log-SNR:
 
     .. math:: \ln\Big|\frac{\partial x_t}{\partial x_0}\Big| = \int_{t_{min}}^t \nabla\cdot\frac{dx}{d\tau}\,d\tau.
 
     Args:
         sde: an affine process with a finite log-SNR at both ends.
         score_fn, divergence, probes, probe, method, rtol, atol, context, seed, seeds: as for
-            `scoresde.log_likelihood`; of several probes the mean is told.
+            `scoresde.log_likelihood`; of several probes it is the mean.
         x: data, ``(batch, *event)``, float32 or float64.
-        points: n, levels with both ends. The solver steps onto each.
+        points: n, levels with both ends. The solver hits each exactly.
         **solver_options: fields of the method's class.
 
     Raises:
@@ -103,7 +103,7 @@ def density_profile(
     solver = for_data_of(score, solver)
     check_finite(x)
     if not len(x):
-        raise InvalidArgumentError("`x` must hold one sample or more.")
+        raise InvalidArgumentError("`x` must hold at least one sample.")
     count = check_integer("points", points, low=2, high=MOST_DRAWS)
     allowed = tolerances(rtol, atol, x.dtype)
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)

@@ -4,12 +4,13 @@ r"""Training objectives. Each is ``loss(model, x0, generator=None, **context) ->
 keywords, so that ``functools.partial(loss, weight="min_snr")`` is a loss. A loss draws noise levels and noise from
 ``generator`` alone (None: torch's global one), calls the model once, and never imports a solver.
 
-- Score matching, with the law's own score, without it, or with the kernel's: `explicit_score_matching`,
+- Score matching, with the distribution's own score, without it, or with the kernel's: `explicit_score_matching`,
   `implicit_score_matching`, `sliced_score_matching`, `denoising_score_matching`, `transition_score_matching`.
 - Denoising, a mean over the event: `denoising` (any target, any weight), `edm`, `v_prediction`, `flow_matching`,
   `min_snr`, `p2`, and on a chain `ddpm_simple`, `iddpm_hybrid`.
 - Bounds in nats: `likelihood_weighted`, `vdm`, `ddpm_vlb`.
-- What they are made of: `TARGETS`, `WEIGHTS`, laws of noise levels (`Times`, and `IndexLaw` for the levels of a chain).
+- The building blocks: `TARGETS`, `WEIGHTS`, distributions of noise levels (`Times`, and `IndexLaw` for the levels of
+  a chain).
 
 `LOSSES` has the losses of score networks by name.
 """

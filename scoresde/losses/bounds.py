@@ -37,15 +37,15 @@ def likelihood_weighted(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Score flow's objective :math:`\tfrac12\int g^2\,E\|s - \nabla\log p(x_t|x_0)\|^2 dt` in nats, one drawn time a
+    r"""Score flow's objective :math:`\tfrac12\int g^2\,E\|s - \nabla\log p(x_t|x_0)\|^2 dt` in nats, one drawn time per
     sample.
 
     Up to terms without the model it is the bound of :math:`-\ln p`, and, averaged over the data, the divergence of the
-    data's law from that of the reverse SDE. Those terms are in `vdm`.
+    data's distribution from that of the reverse SDE. Those terms are in `vdm`.
 
     Args:
-        times: the law of times; by default :math:`t \propto g^2/\sigma^2` with low discrepancy, which makes the weight
-            a constant.
+        times: the distribution of times; by default :math:`t \propto g^2/\sigma^2` with low discrepancy, which makes
+            the weight a constant.
         model, x0, generator, importance, context: see `denoising`.
 
     Raises:
@@ -108,7 +108,7 @@ def _diffusion(
     minimise_variance: bool,
     context: Mapping[str, Any],
 ) -> tuple[Tensor, Node]:
-    """`diffusion_at`, and where the network was asked."""
+    """`diffusion_at`, and where the network was evaluated."""
     sde = model.sde
     schedule = _Schedule(sde, minimise_variance)
     span = sde.t_max - sde.t_min
@@ -143,14 +143,14 @@ def vdm(
 ) -> Tensor:
     r"""The bound of variational diffusion models in nats, summed over the event: prior, diffusion and reconstruction.
 
-    The diffusion term of one drawn t and :math:`\varepsilon` a sample, :math:`e = \hat\varepsilon-\varepsilon`, is
+    The diffusion term of one drawn t and :math:`\varepsilon` per sample, :math:`e = \hat\varepsilon-\varepsilon`, is
 
     .. math:: \tfrac12\,(t_{max}-t_{min})\,w\,\gamma'(t)\,\|e\|^2 \qquad\text{or}\qquad
               \tfrac T2\,w\,\mathrm{expm1}(\gamma_t-\gamma_s)\,\|e\|^2
 
     in continuous time or in T steps from s to t. It is the same in expectation for every :math:`\gamma` with the same
     ends; a learned one (``VDMSDE(gamma=module)``) is trained through its ends by the bound, and in between by the
-    variance if that is asked for.
+    variance if that is requested.
 
     Args:
         model: a `ScoreModel` on a process with a finite log-SNR at both ends and a normal prior.
@@ -161,8 +161,8 @@ def vdm(
             for a density: it is then the entropy of :math:`q(z_0|x)`, and the bound that of :math:`E[-\ln
             p_{t_{min}}(z_0)]`, in which the clean end of :math:`\gamma` must not be learned.
         data_range: lo and hi.
-        weight: w, a name of `WEIGHTS` or a function of a `Node`; anything but ``"constant"`` is no bound.
-        times: the law of times, default uniform with low discrepancy, with its importance weights.
+        weight: w, a name of `WEIGHTS` or a function of a `Node`; with anything but ``"constant"`` it is not a bound.
+        times: the distribution of times, default uniform with low discrepancy, with its importance weights.
         minimise_variance: for a `VDMSDE` with a learned :math:`\gamma`: the gradient that reaches :math:`\gamma`
             between its ends is that of :math:`E[L^2]`, L the diffusion term of a sample: the plain one times 2L,
             without a second backward pass. Ends and network get the plain gradient. The loss must be averaged over the
@@ -170,10 +170,10 @@ def vdm(
         x0, generator, context: see `denoising`.
 
     Returns:
-        ``(batch,)``; the mean over data, and draws, is the bound (divide by D ln 2 for bits a dimension).
+        ``(batch,)``; the mean over data, and draws, is the bound (divide by D ln 2 for bits per dimension).
 
     Raises:
-        InvalidArgumentError: an end of the log-SNR is infinite, the data are no grey values, the variance of a fixed
+        InvalidArgumentError: an end of the log-SNR is infinite, the data are not grey values, the variance of a fixed
             :math:`\gamma` is to be minimised; and as `denoising`.
         InvalidTypeError, ScoreFnError, NonFiniteError: as `denoising`.
 
@@ -250,7 +250,7 @@ def reconstruction(
 
 
 class _Schedule:
-    r"""The nodes of a process; with the gradient of :math:`\gamma` between its ends that of a variance, if asked for.
+    r"""The nodes of a process; with the gradient of :math:`\gamma` between its ends that of a variance, if requested.
 
     :math:`\gamma = \gamma_0 + (\gamma_1-\gamma_0)\,n(t)` splits any :math:`\gamma` into its ends and what is between,
     n, whose value does not depend on the ends. The gradient of n is multiplied by 2L when it is known.
@@ -299,13 +299,13 @@ def _ends(sde: AffineSDE) -> tuple[Node, Node]:
     for t, lam in zip((sde.t_min, sde.t_max), nodes.lam.tolist(), strict=True):
         if not math.isfinite(lam):
             raise InvalidArgumentError(
-                f"The log-SNR must be finite at both ends, and is {2 * lam:g} at t={t:g}; take t_min or t_max inside "
+                f"The log-SNR must be finite at both ends, but is {2 * lam:g} at t={t:g}; take t_min or t_max inside "
                 "the interval."
             )
     return Node(*(v[0] for v in nodes)), Node(*(v[1] for v in nodes))
 
 
 def _entropy(x0: Tensor, node: Node) -> Tensor:
-    """Of q(z_0|x), nats."""
+    """The entropy of q(z_0|x), nats."""
     one = 0.5 * (math.log(2 * math.pi * math.e) + 2 * node.sigma.log())
     return (math.prod(x0.shape[1:]) * one).to(x0).expand(len(x0))

@@ -43,7 +43,7 @@ from .weights import Weight, weigh
 
 
 class Level(NamedTuple):
-    r"""What a reverse step needs of the levels that samples are at, float64 ``(batch,)``: :math:`c_i`,
+    r"""What a reverse step needs to know of the levels that samples are at, float64 ``(batch,)``: :math:`c_i`,
     :math:`\ln\beta_i`, :math:`\ln\tilde\beta_i` (at the first level that of the second, for it is :math:`-\infty`), and
     whether the step is the last, to the data.
 
@@ -88,7 +88,7 @@ VARIANCES: dict[str, Callable[[Level, Noised], Tensor]] = {
     "learned": lambda level, seen: level.log_small + _share(seen) * (level.log_large - level.log_small),
 }
 
-# From nats a sample to a unit, given the event's size.
+# From nats per sample to a unit, given the event's size.
 UNITS: dict[str, Callable[[int], float]] = {"nats": lambda size: 1.0, "bits": lambda size: 1 / (size * math.log(2))}
 
 
@@ -108,7 +108,7 @@ def chain_term(
         seen: what `scoresde.losses.look` returned at the levels.
         level: see `level_of`.
         variance, form, levels, data_range: see `ddpm_vlb`.
-        freeze_mean: no gradient by the mean (improved DDPM's hybrid).
+        freeze_mean: no gradient through the mean (improved DDPM's hybrid).
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(10)
@@ -161,7 +161,8 @@ def ddpm_simple(
     Args:
         model: a `ScoreModel` with a ``chain``.
         weight: of the levels, ``"constant"`` in DDPM.
-        x0, generator, times, importance, context: see `denoising`; laws of the levels are `UniformIndex` and others.
+        x0, generator, times, importance, context: see `denoising`; distributions of the levels are `UniformIndex` and
+        others.
 
     Raises:
         InvalidArgumentError: the model has no chain; and as `denoising`.
@@ -205,16 +206,16 @@ def ddpm_vlb(
             which is exact for normal data.
         form: ``"kl"``, or ``"weighted"``: of each divergence only :math:`\frac{\beta_i^2}{2v_i\alpha_i(1-\bar\alpha_i)}
             \|\hat\varepsilon-\varepsilon\|^2` with the variance v, which for a fixed variance differs by a constant.
-        unit: ``"nats"``, summed over the event, or ``"bits"`` a dimension.
+        unit: ``"nats"``, summed over the event, or ``"bits"`` per dimension.
         levels: L where the data are L grey values from lo to hi, both included, as DDPM has them
             (:math:`x = -1 + 2v/255`): the last step is then a probability of values, otherwise a density.
         data_range: lo and hi.
-        times: a law of the levels, as `LossSecondMoment` (improved DDPM); default uniform. Importance weights are
-            always applied.
+        times: a distribution of the levels, as `LossSecondMoment` (improved DDPM); default uniform. Importance weights
+            are always applied.
         x0, generator, context: see `denoising`.
 
     Raises:
-        InvalidArgumentError: the model has no chain of betas, or no learned variance where that is asked for; and as
+        InvalidArgumentError: the model has no chain of betas, or no learned variance where that is requested; and as
             `denoising`.
         InvalidTypeError, ScoreFnError, NonFiniteError: as `denoising`.
 
@@ -255,15 +256,15 @@ def iddpm_hybrid(
     r"""Improved DDPM's hybrid :math:`L_{simple} + \lambda L_{vlb}`: the mean of reverse steps learns from the simple
     objective alone, their variance from the bound alone.
 
-    :math:`L_{simple}` is a mean over the event; :math:`L_{vlb}`, in bits a dimension and without the prior's constant,
-    is T times the term of the drawn level, its mean frozen.
+    :math:`L_{simple}` is a mean over the event; :math:`L_{vlb}`, in bits per dimension and without the prior's
+    constant, is T times the term of the drawn level, its mean frozen.
 
     Args:
         model: a `ScoreModel` with a chain of betas and ``variance="learned_range"``.
         vlb_weight: :math:`\lambda`; the published code's T/1000 on the term of one level is 0.001 here for every T.
         levels, data_range: see `ddpm_vlb`.
         weight: of the simple objective.
-        times: a law of the levels; default uniform. Importance weights are always applied.
+        times: a distribution of the levels; default uniform. Importance weights are always applied.
         x0, generator, context: see `denoising`.
 
     Raises:
@@ -298,7 +299,7 @@ def iddpm_hybrid(
 def _share(seen: Noised) -> Tensor:
     """v of a learned variance."""
     if not isinstance(seen.estimate, LearnedEstimate):
-        raise InvalidArgumentError("This model has learned no variance; make it with variance='learned_range'.")
+        raise InvalidArgumentError("This model has no learned variance; make it with variance='learned_range'.")
     return seen.estimate.variance
 
 
@@ -309,7 +310,7 @@ def _chain(model: Any) -> BetaChain:
     if not isinstance(chain, BetaChain):
         got = "none" if chain is None else type(chain).__name__
         raise InvalidArgumentError(
-            f"This loss is of a discrete.BetaChain, and `model` has {got}; write ScoreModel(net, chain.sde(), 'noise', "
+            f"This loss needs a discrete.BetaChain, and `model` has {got}; write ScoreModel(net, chain.sde(), 'noise', "
             "time_input='index', chain=chain)."
         )
     return chain
@@ -330,10 +331,14 @@ def _variance(model: Any, variance: str | None) -> str:
 def _index(draw: Any, chain: BetaChain) -> Tensor:
     """The places of a draw in the model's chain."""
     if draw.index is None:
-        raise InvalidTypeError("`times` must be a law of the chain's levels, such as losses.UniformIndex(chain).")
+        raise InvalidTypeError(
+            "`times` must be a distribution of the chain's levels, such as losses.UniformIndex(chain)."
+        )
     times = chain.times.to(draw.t.device)
     if bool((draw.index >= len(times)).any()) or bool((times[draw.index.clamp_max(len(times) - 1)] != draw.t).any()):
-        raise InvalidArgumentError(f"`times` is a law of the levels of another chain than the model's, {chain!r}.")
+        raise InvalidArgumentError(
+            f"`times` is a distribution of the levels of another chain than the model's, {chain!r}."
+        )
     return draw.index
 
 

@@ -40,8 +40,8 @@ def noisy_cross_entropy(
         levels: from uniform numbers to noise levels, such as `NoiseLevels`.
 
     Raises:
-        InvalidArgumentError: there is not one label a sample, or one is no class.
-        InvalidTypeError: the labels are no integers.
+        InvalidArgumentError: there is not one label per sample, or one is not a class.
+        InvalidTypeError: the labels are not integers.
 
     Example:
         >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))
@@ -58,7 +58,7 @@ def noisy_cross_entropy(
     check_kind("label", label, Tensor, f"integers ({len(x0)},)")
     check_dense("label", label)
     if label.shape != (len(x0),):
-        raise InvalidArgumentError(f"`label` must be ({len(x0)},), one a sample, got {tuple(label.shape)}.")
+        raise InvalidArgumentError(f"`label` must be ({len(x0)},), one per sample, got {tuple(label.shape)}.")
     check_generator(generator, device=x0.device)
     rho = levels(LowDiscrepancy().uniforms(len(x0), generator, x0.device))
     check_tensor("levels(u)", rho, (len(x0),), finite=True)

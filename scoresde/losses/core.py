@@ -1,8 +1,8 @@
 r"""The core of all denoising losses: a noise level, a noised sample, one call of the model, one error.
 
-Every denoising objective looks at a linear combination of :math:`e = \hat\varepsilon-\varepsilon` and
-:math:`d = \hat x-x_0`, whatever the network predicts. Since :math:`\alpha d + \sigma e = 0` both are the same number;
-the one that is well known is e where the signal is stronger, and d where the noise is:
+Every denoising objective measures a linear combination of :math:`e = \hat\varepsilon-\varepsilon` and
+:math:`d = \hat x-x_0`, whatever the network predicts. Since :math:`\alpha d + \sigma e = 0` either follows from the
+other; the accurate one is e where the signal is stronger, and d where the noise is:
 
 .. math:: a\,e + b\,d = \begin{cases} (a - b\,\sigma/\alpha)\,e & \sigma \le \alpha\\
                                       (b - a\,\alpha/\sigma)\,d & \sigma > \alpha. \end{cases}
@@ -80,7 +80,7 @@ TARGETS: dict[str, Target] = {
     "edm": _edm,
 }
 
-# From squared errors (batch, *event) to one number a sample: nats add up, "simple" losses are means.
+# From squared errors (batch, *event) to one number per sample: nats add up, "simple" losses are means.
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda squares: squares.flatten(1).sum(1),
     "mean": lambda squares: squares.flatten(1).mean(1),
@@ -88,7 +88,7 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Noised(NamedTuple):
-    """Samples at a noise level and what the model says of them.
+    """Samples at a noise level, and the model's estimates of them.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
@@ -105,7 +105,7 @@ class Noised(NamedTuple):
 
 
 def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> Noised:
-    r"""Ask a model about :math:`\alpha x_0 + \sigma\varepsilon` at a node of its process, once.
+    r"""Evaluate a model at :math:`\alpha x_0 + \sigma\varepsilon` at a node of its process, once.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.FlowSDE(), "noise")
@@ -129,7 +129,7 @@ def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> N
 
 
 def error(seen: Noised, of_noise: Tensor, of_data: Tensor) -> Tensor:
-    r""":math:`a\,e + b\,d`, shaped like the data, by the better of both.
+    r""":math:`a\,e + b\,d`, shaped like the data, from the more accurate of the two.
 
     Args:
         seen: what `look` returned.
@@ -169,7 +169,7 @@ def denoising_at(
     sigma_data: float | None = None,
     **context: Any,
 ) -> Tensor:
-    """`denoising` with the noise and the noise levels given, ``(batch,)``: what a quadrature is made of.
+    """`denoising` with the noise and the noise levels given, ``(batch,)``, for a quadrature.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
@@ -199,20 +199,20 @@ def denoising(
 ) -> Tensor:
     r"""Any denoising objective: :math:`w(t)\,\|a\,(\hat\varepsilon-\varepsilon) + b\,(\hat x-x_0)\|^2`, per sample.
 
-    All the others with one term are made of it. The target and the network's prediction are independent: a network that
-    predicts the noise can be trained for v.
+    All other objectives with one term are special cases. The target and the network's prediction are independent: a
+    network that predicts the noise can be trained for v.
 
     Args:
-        model: a `ScoreModel` (or what has ``estimate(x, node, **context)`` and ``sde``).
+        model: a `ScoreModel` (or an object with ``estimate(x, node, **context)`` and ``sde``).
         x0: data, ``(batch, *event)``, floating.
         generator: source of the noise levels, then of the noise; None is torch's global one.
-        target: what error: a name of `TARGETS`, ``"noise"``, ``"data"``, ``"score"``, ``"v"``, ``"flow"``, ``"edm"``,
-            or a function ``(node, sigma_data) -> (a, b)``.
+        target: the quantity whose error is taken: a name of `TARGETS`, ``"noise"``, ``"data"``, ``"score"``, ``"v"``,
+            ``"flow"``, ``"edm"``, or a function ``(node, sigma_data) -> (a, b)``.
         weight: a name of `WEIGHTS` or a function of a `Node`, of the squared error of the target.
-        times: the law of noise levels; default: uniform, with low discrepancy, over the levels of the model's chain if
-            it has one, and over [t_min, t_max] otherwise.
-        importance: multiply by the importance weights of the law, so that the mean is that over uniform times; False
-            makes the law a part of the objective.
+        times: the distribution of noise levels; default: uniform, with low discrepancy, over the levels of the model's
+            chain if it has one, and over [t_min, t_max] otherwise.
+        importance: multiply by the importance weights of the distribution, so that the mean is that over uniform times;
+            False makes the distribution a part of the objective.
         reduction: ``"mean"`` or ``"sum"`` over the event.
         sigma_data: of the target ``"edm"``; default the model's.
         context: passed on to the network, for example ``label=``.
@@ -221,9 +221,10 @@ def denoising(
         ``(batch,)`` in the dtype of ``x0`` (float32 or wider), to be averaged.
 
     Raises:
-        InvalidTypeError: the model is no `ScoreModel`, ``x0`` is no floating-point tensor, a law or weight is none.
+        InvalidTypeError: the model is not a `ScoreModel`, ``x0`` is not a floating-point tensor, ``times`` is no
+            distribution of noise levels, or ``weight`` no weight.
         InvalidArgumentError: ``x0`` has no event, a name is unknown, or the network does not take a ``context``.
-        ScoreFnError: the network returns something that is no prediction.
+        ScoreFnError: the network returns something that is not a prediction.
         NonFiniteError: the loss of a sample is not finite; the message names its noise level, ``t`` holds its time.
 
     Example:
@@ -243,12 +244,12 @@ def denoising(
 
 
 def gives_estimates(model: Any) -> bool:
-    """Whether a model gives estimates itself, not a score or a raw network's output."""
+    """Whether a model gives estimates itself, not only a score or a network's raw output."""
     return not model.only_scores if isinstance(model, Score) else offers_estimates(model)
 
 
 def check_model(model: Any) -> None:
-    """Refuse what has no estimates of a process."""
+    """Refuse a model without estimates for a process."""
     if not gives_estimates(model) or traits_of(model).sde is None:
         raise InvalidTypeError(
             f"`model` must be a ScoreModel, got {type(model).__name__}; write scoresde.ScoreModel(net, sde, 'noise')."
@@ -256,7 +257,7 @@ def check_model(model: Any) -> None:
 
 
 def check_node(node: Any) -> None:
-    """Refuse what is no node of tensors, as a process gives for times."""
+    """Refuse what is not a node of tensors, as a process gives for times."""
     check_kind("node", node, Node, "a Node, such as sde.nodes(t) for a tensor of times")
     for name, value in zip(node._fields, node, strict=True):
         check_tensor(f"node.{name}", value)
@@ -288,12 +289,12 @@ def drawn(model: Any, x0: Tensor, generator: torch.Generator | None, times: Time
 
 
 def law(model: Any, times: Times | None) -> Times:
-    """The law of noise levels, or the default of a model."""
+    """The distribution of noise levels, or the default of a model."""
     if times is None:
         chain = chain_of(model)
         return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
     if not isinstance(times, Times):
-        raise InvalidTypeError(f"`times` must be a law such as scoresde.losses.Uniform(), got {times!r}.")
+        raise InvalidTypeError(f"`times` must be a distribution such as scoresde.losses.Uniform(), got {times!r}.")
     return times
 
 
@@ -313,7 +314,7 @@ def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def named(argument: str, value: Any, registry: Mapping[str, Any]) -> Any:
-    """What a name stands for; what is callable stands for itself."""
+    """The entry with a name; a callable is returned as it is."""
     if callable(value):
         return value
     return registry[check_choice(argument, value, registry)]
@@ -327,7 +328,7 @@ def scaled(value: Tensor, weight: Tensor) -> Tensor:
 def finish(
     value: Tensor, draw: Any, node: Node, x0: Tensor, times: Times | None = None, importance: bool = True
 ) -> Tensor:
-    """A finished loss: checked, told to the law of times, and with the importance weights."""
+    """A finished loss: checked, reported to the distribution of times, and with the importance weights."""
     check_flag("importance", importance)
     check_finite(value, node, x0)
     if times is not None and torch.is_grad_enabled():
@@ -348,7 +349,7 @@ def check_finite(value: Tensor, node: Node, x0: Tensor) -> None:
     hint = (
         f"`x0` has NaN or infinite values in samples {data}"
         if data
-        else "the network or the weight is not finite there; lower the learning rate, or narrow the law of noise levels"
+        else "the network or the weight is not finite there; lower the learning rate, or narrow `times`"
     )
     rho = sigma / alpha if alpha else float("inf")
     raise NonFiniteError(

@@ -29,7 +29,7 @@ def gaussian_kl(distance: Tensor, log_variance: Any, other_log_variance: Any) ->
 
     Args:
         distance: :math:`m - m'`.
-        log_variance: ln v, a number or what broadcasts.
+        log_variance: ln v, a number or a tensor that broadcasts.
         other_log_variance: ln v'.
 
     Example:
@@ -122,7 +122,7 @@ def discretised_log_prob(
     Args:
         x: grey values in ``data_range``.
         mean: :math:`\mu`, shaped like x.
-        log_variance: :math:`\ln\sigma^2`, a number or what broadcasts.
+        log_variance: :math:`\ln\sigma^2`, a number or a tensor that broadcasts.
         levels, data_range, grid: see `grey_values`.
 
     Differs from:

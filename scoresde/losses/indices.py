@@ -1,4 +1,5 @@
-r"""Laws of the levels of a chain: `Times` that draw places i = 0 … T - 1 and weigh them by :math:`1/(T p_i)`, so that
+r"""Distributions of the levels of a chain: `Times` that draw places i = 0 … T - 1 and weigh them by :math:`1/(T p_i)`,
+so that
 
 .. math:: E_{i\sim p}[w_i f_i] = \frac1T\sum_i f_i .
 """
@@ -21,7 +22,7 @@ from .times import Draw, Times
 
 
 class IndexLaw(Times):
-    """A law of the levels of a chain. A subclass gives `probabilities`.
+    """A distribution of the levels of a chain. A subclass gives `probabilities`.
 
     Args:
         chain: the chain, whose process the model has.
@@ -65,8 +66,8 @@ class IndexLaw(Times):
             for t, level in ends
         ):
             raise InvalidArgumentError(
-                f"{self!r} is a law of the levels of its chain, and the process has others at these times: {sde!r}. "
-                "Take chain.sde(), or a law of times such as times=losses.LowDiscrepancy()."
+                f"{self!r} is a distribution of the levels of its chain, and the process has other levels at these "
+                f"times: {sde!r}. Take chain.sde(), or a distribution of times such as times=losses.LowDiscrepancy()."
             )
         self._checked = sde
 
@@ -75,7 +76,7 @@ class IndexLaw(Times):
 
 
 class UniformIndex(IndexLaw):
-    """All levels alike; every weight is 1.
+    """All levels are equally likely; every weight is 1.
 
     Example:
         >>> UniformIndex(scoresde.discrete.BetaChain.linear(4)).probabilities().tolist()
@@ -112,16 +113,16 @@ class WeightedIndex(IndexLaw):
 
 
 class LossSecondMoment(IndexLaw):
-    r"""Improved DDPM's law for the pure variational bound: :math:`p_i \propto \sqrt{E[L_i^2]}`.
+    r"""Improved DDPM's distribution for the pure variational bound: :math:`p_i \propto \sqrt{E[L_i^2]}`.
 
-    The mean is over the last ``history`` losses of each level; until every level has as many, the law is uniform. A
-    share of uniform draws keeps all levels in sight: :math:`p_i = (1-q)\,\sqrt{m_i}/\sum_j\sqrt{m_j} + q/T`. Losses
-    given this law as ``times=`` report to it by themselves, except under ``torch.no_grad()``; with several processes
-    gather ``index`` and ``losses`` and call `update` alike on all.
+    The mean is over the last ``history`` losses of each level; until every level has as many, the distribution is
+    uniform. A share of uniform draws keeps every level possible: :math:`p_i = (1-q)\,\sqrt{m_i}/\sum_j\sqrt{m_j} +
+    q/T`. Losses given this distribution as ``times=`` report to it automatically, except under ``torch.no_grad()``;
+    with several processes gather ``index`` and ``losses`` and call `update` with the same values on all.
 
     Args:
         chain: the chain.
-        history: losses remembered of each level.
+        history: losses kept per level.
         uniform_prob: q, in [0, 1].
 
     Example:
@@ -152,7 +153,7 @@ class LossSecondMoment(IndexLaw):
         return p.clamp_min(torch.finfo(torch.float64).tiny)
 
     def update(self, index: Tensor, losses: Tensor) -> None:
-        """Remember losses ``(n,)`` of levels ``(n,)``, the oldest of a level being forgotten.
+        """Keep losses ``(n,)`` of levels ``(n,)``; the oldest of a level are dropped.
 
         Raises:
             InvalidArgumentError: shapes differ, or a place is not in the chain.
@@ -161,7 +162,7 @@ class LossSecondMoment(IndexLaw):
         index, losses = index.detach().cpu().flatten(), losses.detach().cpu().to(torch.float64).flatten()
         if index.shape != losses.shape or bool(((index < 0) | (index >= len(self.chain))).any()):
             raise InvalidArgumentError(
-                f"`index` must hold places 0 … {len(self.chain) - 1}, one a loss; got {len(index)} places for "
+                f"`index` must hold places 0 … {len(self.chain) - 1}, one per loss; got {len(index)} places for "
                 f"{len(losses)} losses."
             )
         if not bool(torch.isfinite(losses).all()):
@@ -176,11 +177,11 @@ class LossSecondMoment(IndexLaw):
             self.update(draw.index, losses)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What it remembers, as tensors."""
+        """The losses that it keeps, as tensors."""
         return {"squares": self._squares.clone(), "counts": self._counts.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what another one of the same size did.
+        """Restore the state of another one of the same size.
 
         Raises:
             CheckpointMismatchError: names or shapes differ.

@@ -42,7 +42,7 @@ def edm(
         \sigma_d^2}}, \quad c_{in} = \frac1{\sqrt{\rho^2 + \sigma_d^2}}, \quad c_{noise} = \tfrac14 \ln \rho.
 
     It is the target ``"edm"`` of `denoising`, so that a model that predicts something else can be trained with it too.
-    The law of noise levels is a part of the objective: there are no importance weights.
+    The distribution of noise levels is a part of the objective: there are no importance weights.
 
     Differs from:
         EDM's code: the levels of a batch are stratified (`LowDiscrepancy`), and the loss is a mean over the event, not
@@ -53,8 +53,8 @@ def edm(
         x0: data, ``(batch, *event)``, floating.
         generator: source of the noise levels and of the noise; None is torch's global one.
         sigma_data: standard deviation of the data, :math:`\sigma_d`; default that of the model, 0.5 for a raw network.
-        levels: a law such as `NoiseLevels` (the default is EDM's) or `LogNormal`, or a function from uniform numbers
-            ``(batch,)`` to noise levels ρ.
+        levels: a distribution such as `NoiseLevels` (the default is EDM's) or `LogNormal`, or a function from uniform
+            numbers ``(batch,)`` to noise levels ρ.
         context: passed on to the network, for example ``label=``.
 
     Raises:
@@ -73,7 +73,9 @@ def edm(
     if sigma_data is not None:
         sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True, hint=" (write x0.std().item())")
     if not callable(levels) and not isinstance(levels, Times):
-        raise InvalidTypeError(f"`levels` must be a law such as NoiseLevels(), or a function of u, got {levels!r}.")
+        raise InvalidTypeError(
+            f"`levels` must be a distribution such as NoiseLevels(), or a function of u, got {levels!r}."
+        )
     if not gives_estimates(model):
         model = ScoreModel(model, _ALL_LEVELS, "edm", sigma_data=0.5 if sigma_data is None else sigma_data)
     check_context(model, context)
@@ -104,8 +106,8 @@ def v_prediction(
     For a variance preserving process it is :math:`\|\hat x-x_0\|^2` with the weight SNR + 1.
 
     Args:
-        model, x0, generator, times, importance, context: see `denoising`; the law of times is a part of the objective
-            unless ``importance`` is set.
+        model, x0, generator, times, importance, context: see `denoising`; the distribution of times is a part of the
+            objective unless ``importance`` is set.
 
     Raises:
         InvalidTypeError, InvalidArgumentError, ScoreFnError, NonFiniteError: as `denoising`.
@@ -134,8 +136,8 @@ def flow_matching(
     :math:`\varepsilon - x_0`.
 
     Args:
-        model, x0, generator, times, importance, context: see `denoising`; the law of times is a part of the objective
-            unless ``importance`` is set (Stable Diffusion 3: ``times=LogitNormal()``).
+        model, x0, generator, times, importance, context: see `denoising`; the distribution of times is a part of the
+            objective unless ``importance`` is set (Stable Diffusion 3: ``times=LogitNormal()``).
 
     Raises:
         InvalidTypeError, InvalidArgumentError, ScoreFnError, NonFiniteError: as `denoising`.

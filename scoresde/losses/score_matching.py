@@ -1,6 +1,6 @@
 r"""Score matching: the objectives whose minimum is :math:`s = \nabla\log p_t`.
 
-With the model's score s and the law :math:`p_t` of the states,
+With the model's score s and the distribution :math:`p_t` of the states,
 
 .. math::
     \tfrac12 E\|s - \nabla\log p_t\|^2
@@ -101,7 +101,8 @@ def explicit_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Against a known score: :math:`\tfrac12 w(t)\,\|s(x_t, t) - \nabla\log p_t(x_t)\|^2`, summed over the event.
+    r"""Score matching against a known score: :math:`\tfrac12 w(t)\,\|s(x_t, t) - \nabla\log p_t(x_t)\|^2`, summed over
+    the event.
 
     Args:
         score: the score, ``score(x, t)``, or a target, as `scoresde.targets.GaussianMixture`.
@@ -164,14 +165,15 @@ def implicit_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed over the event.
+    r"""Score matching without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed
+    over the event.
 
     Args:
-        divergence: ``"exact"``, of D products with the Jacobian, or ``"hutchinson"``.
+        divergence: ``"exact"``, of D vector-Jacobian products, or ``"hutchinson"``.
         probes: products of ``"hutchinson"``.
         probe: ``"rademacher"`` or ``"gaussian"``.
         t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these
-            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not asked.
+            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not used.
         model, x0, generator, weight, times, importance, context: see `denoising`.
 
     Raises:
@@ -240,17 +242,17 @@ def sliced_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v + \tfrac12\|s\|^2]`, or with
-    :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
+    r"""Score matching along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v +
+    \tfrac12\|s\|^2]`, or with :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
 
     It needs neither a kernel nor D products, and so trains the score of any process from simulated states (``t``).
 
     Args:
-        probes: directions a sample.
+        probes: directions per sample.
         probe: ``"rademacher"`` or ``"gaussian"``.
         variance_reduction: take :math:`\|s\|^2`, which is the mean of the other over v.
         t: None; or the times of states, a number or ``(batch,)``: ``x0`` then holds states of any process at these
-            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not asked.
+            times, and the model is any ``score_fn(x, t)``. Nothing is noised and ``weight`` is not used.
         model, x0, generator, weight, times, importance, context: see `denoising`.
 
     Raises:
@@ -284,8 +286,8 @@ def denoising_score_matching(
     importance: bool = True,
     **context: Any,
 ) -> Tensor:
-    r"""Against the score of the kernel: :math:`\tfrac12 w(t)\,\|s(x_t, t) + \varepsilon/\sigma\|^2`, summed over the
-    event.
+    r"""Score matching against the score of the kernel: :math:`\tfrac12 w(t)\,\|s(x_t, t) + \varepsilon/\sigma\|^2`,
+    summed over the event.
 
     On a `scoresde.discrete.NoiseScales` chain with :math:`w = \sigma^2` it is NCSN's objective, otherwise score-SDE's.
 
@@ -358,14 +360,14 @@ def transition_score_matching(
     step: float,
     **context: Any,
 ) -> Tensor:
-    r"""Denoising for a process of which only drift and diffusion are known, against the kernel of one Euler step.
+    r"""Denoising for a process given by drift and diffusion only, against the kernel of one Euler step.
 
     With :math:`x' = x + hf + g\sqrt h\,z` the score of the kernel is :math:`-z/(g\sqrt h)`; weighted by its variance,
 
     .. math:: \tfrac12\,\|g\sqrt h\,s(x', t+h) + z\|^2, \qquad z \sim N(0, I),
 
-    summed over the event. The minimum is the score of the law of :math:`x'`, which differs from that of the process by
-    O(h) in the step of the loss, whatever made x. The variance of its gradient grows as 1/h.
+    summed over the event. The minimum is the score of the distribution of :math:`x'`, which differs from that of the
+    process by O(h) in the step of the loss, whatever made x. The variance of its gradient grows as 1/h.
 
     Args:
         score_fn: ``score_fn(x, t, **context)``, t as ``(batch,)``.
@@ -377,7 +379,7 @@ def transition_score_matching(
 
     Raises:
         InvalidTypeError, InvalidArgumentError: an argument does not fit.
-        ScoreFnError: the score function returns something that is no score.
+        ScoreFnError: the score function returns something that is not a score.
         NonFiniteError: the loss of a sample is not finite.
 
     Example:
@@ -416,7 +418,7 @@ def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapp
 def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any]) -> tuple[Tensor, Any]:
     """The score of states, and the products of vectors with its Jacobian."""
     if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; leave it.")
+        raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; call it outside.")
     check_state("x", x)
     if isinstance(t, Node):
         check_model(score_fn)

@@ -1,16 +1,16 @@
-r"""Laws of the noise levels that a loss looks at.
+r"""Distributions of the noise levels that a loss uses.
 
-A law maps uniform numbers u in [0, 1) to times, and knows its density q, so that a mean over one law is a mean over
-another: with the weight :math:`w = 1/((t_{max}-t_{min})\,q(t))`
+A distribution maps uniform numbers u in [0, 1) to times, and has a density q, so that a mean over one distribution
+becomes a mean over another: with the weight :math:`w = 1/((t_{max}-t_{min})\,q(t))`
 
 .. math:: E_{t\sim q}[w(t) f(t)] = \frac1{t_{max}-t_{min}}\int_{t_{min}}^{t_{max}} f(t)\,dt .
 
-A loss multiplies by w where its objective is a mean over uniform times and the law is a matter of variance
+A loss multiplies by w where its objective is a mean over uniform times and the distribution is a matter of variance
 (``importance=True``: `scoresde.losses.denoising_score_matching`, `scoresde.losses.likelihood_weighted`,
-`scoresde.losses.vdm`), and leaves it out where the law is a part of the objective (`scoresde.losses.edm`,
-`scoresde.losses.flow_matching`). Laws of the levels of a chain are in `scoresde.losses.indices`.
+`scoresde.losses.vdm`), and leaves it out where the distribution is a part of the objective (`scoresde.losses.edm`,
+`scoresde.losses.flow_matching`). Distributions of the levels of a chain are in `scoresde.losses.indices`.
 
-All laws live on the [t_min, t_max] of the process they are asked for; those with tails are cut off there.
+All distributions live on the [t_min, t_max] of the process they are used with; those with tails are cut off there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Draw:
 
 
 class Times(abc.ABC):
-    """A law of noise levels.
+    """A distribution of noise levels.
 
     A subclass gives `at`.
 
@@ -94,14 +94,14 @@ class Times(abc.ABC):
             return self.at(sde, self.uniforms(n, generator, device))
 
     def observe(self, draw: Draw, losses: Tensor) -> None:  # noqa: B027
-        """Be told the losses ``(batch,)`` of a draw before importance weights. Most laws do not care."""
+        """Receive the losses ``(batch,)`` of a draw before importance weights. Most distributions ignore them."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the law remembers of losses, for a checkpoint. Most laws remember nothing."""
+        """What the distribution keeps of past losses, for a checkpoint. Most distributions keep nothing."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Remember what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,14 @@ class Fixed(Times):
 
 @dataclass(frozen=True)
 class LowDiscrepancy(Times):
-    r"""Another law, with the uniform numbers of a batch spread evenly: :math:`u_i = u_0 + i/n \bmod 1` with one
+    r"""Another distribution, with the uniform numbers of a batch spread evenly: :math:`u_i = u_0 + i/n \bmod 1` with
+    one
     :math:`u_0 \sim U[0, 1)`.
 
     Each :math:`u_i` is uniform, so that no expectation changes; the mean over a batch has less variance.
 
     Args:
-        law: the law that the numbers are put into.
+        law: the distribution that the numbers are put into.
 
     Example:
         >>> u = LowDiscrepancy().uniforms(4, torch.Generator().manual_seed(0))
@@ -160,7 +161,7 @@ class LowDiscrepancy(Times):
     law: Times = Uniform()
 
     def __post_init__(self) -> None:
-        check_kind("law", self.law, Times, "a law such as scoresde.losses.Uniform()")
+        check_kind("law", self.law, Times, "a distribution such as scoresde.losses.Uniform()")
 
     def uniforms(self, n: int, generator: torch.Generator | None, device: torch.device | str | None = None) -> Tensor:
         """The evenly spread numbers, ``(n,)``."""
@@ -218,7 +219,7 @@ class LogitNormal(Times):
 
 
 class _Levels(Times):
-    r"""A law of :math:`\ln\rho`, :math:`\rho = \sigma/\alpha`, between the ends of a process."""
+    r"""A distribution of :math:`\ln\rho`, :math:`\rho = \sigma/\alpha`, between the ends of a process."""
 
     @abc.abstractmethod
     def of_levels(self, u: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
@@ -227,12 +228,15 @@ class _Levels(Times):
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""
         if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(f"A law of noise levels needs an affine process such as VPSDE(), got {sde!r}.")
+            raise InvalidTypeError(
+                f"A distribution of noise levels needs an affine process such as VPSDE(), got {sde!r}."
+            )
         low, high = -sde.node(sde.t_min).lam, -sde.node(sde.t_max).lam
         if not (math.isfinite(low) and math.isfinite(high)):
             raise InvalidArgumentError(
-                f"A law of sigma/alpha needs a finite log-SNR at both ends of the process, got {-2 * low:g} at t_min="
-                f"{sde.t_min:g} and {-2 * high:g} at t_max={sde.t_max:g}; take t_min, t_max inside, or a law of t."
+                f"A distribution of sigma/alpha needs a finite log-SNR at both ends of the process, got "
+                f"{-2 * low:g} at t_min={sde.t_min:g} and {-2 * high:g} at t_max={sde.t_max:g}; take t_min "
+                "and t_max inside, or a distribution of t."
             )
         level, density = self.of_levels(u, low, high)
         t = sde.time(-2 * level.clamp(low, high)).clamp(sde.t_min, sde.t_max)
@@ -243,7 +247,8 @@ class _Levels(Times):
 
 @dataclass(frozen=True)
 class LogNormal(_Levels):
-    r"""EDM's law: :math:`\ln\rho \sim N(m, s^2)`, :math:`\rho = \sigma/\alpha`, between the ends of the process.
+    r"""EDM's distribution: :math:`\ln\rho \sim N(m, s^2)`, :math:`\rho = \sigma/\alpha`, between the ends of the
+    process.
 
     Args:
         mean: m.
@@ -276,8 +281,8 @@ class LogNormal(_Levels):
 
 @dataclass(frozen=True)
 class LogUniform(_Levels):
-    r"""Uniform in the log-SNR between the ends of the process: :math:`q \propto g^2/\sigma^2`, the law that makes the
-    weights of the likelihood constant.
+    r"""Uniform in the log-SNR between the ends of the process: :math:`q \propto g^2/\sigma^2`, the distribution that
+    makes the weights of the likelihood constant.
 
     Example:
         >>> median = LogUniform().at(scoresde.EDMSDE(0.01, 100.0), torch.tensor([0.5], dtype=torch.float64))
@@ -295,13 +300,13 @@ class LogUniform(_Levels):
 
 @dataclass(frozen=True)
 class NoiseLevels(_Levels):
-    r"""A law of noise levels ρ = σ/α: log-normal, with a share of log-uniform.
+    r"""A distribution of noise levels ρ = σ/α: log-normal, with a share of log-uniform.
 
     .. math:: \ln \rho \sim (1 - w)\, N(\mu, s^2) + w\, U[\ln \rho_{min}, \ln \rho_{max}]
 
-    EDM's law is ``uniform=0``; its tails are thin: one draw in 2000 is above ρ = 16, although VE starts at 50. The
-    uniform share trains the whole range that some process will ask for. Called with uniform numbers it gives levels
-    without a process; as a law of times both parts are cut off at the ends of the process.
+    EDM's distribution is ``uniform=0``; its tails are thin: one draw in 2000 is above ρ = 16, although VE starts at 50.
+    The uniform share trains the whole range that some process will need. Called with uniform numbers it gives levels
+    without a process; as a distribution of times both parts are cut off at the ends of the process.
 
     Args:
         mean: μ, the mean of ln ρ of the log-normal part.
@@ -329,11 +334,11 @@ class NoiseLevels(_Levels):
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            check_number(entry.name, getattr(self, entry.name), hint=" It belongs to a law of noise levels.")
+            check_number(entry.name, getattr(self, entry.name), hint=" It belongs to a distribution of noise levels.")
         if not (0 <= self.uniform <= 1 and self.std > 0 and 0 < self.rho_min < self.rho_max < math.inf):
             raise InvalidArgumentError(
-                f"{self} is no law of noise levels: it needs 0 <= uniform <= 1, std > 0 and 0 < rho_min < rho_max;"
-                " write NoiseLevels(mean=-1.2, std=1.2), for example."
+                f"A distribution of noise levels must have 0 <= uniform <= 1, std > 0 and 0 < rho_min < rho_max, got "
+                f"{self}; write NoiseLevels(mean=-1.2, std=1.2), for example."
             )
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -457,14 +462,14 @@ def _mesh(sde: AffineSDE, n: int) -> Tensor:
 
 
 def _normal_mass(mean: float, std: float, low: float, high: float) -> tuple[float, float]:
-    """The mass of a normal law below ``low``, and between both."""
+    """The mass of a normal distribution below ``low``, and between both."""
     ends = torch.tensor([(low - mean) / std, (high - mean) / std], dtype=torch.float64)
     below, above = torch.special.ndtr(ends).tolist()
     return below, above - below
 
 
 def _quantile(u: Tensor) -> Tensor:
-    """Of the standard normal law; finite, for the tails beyond are infinite."""
+    """The quantile of the standard normal distribution, kept finite in the tails."""
     edge = torch.finfo(u.dtype).eps
     return torch.special.ndtri(u.clamp(edge, 1 - edge))
 

@@ -3,7 +3,7 @@ r"""Weights of noise levels: functions of a `Node` that multiply the squared err
 `WEIGHTS` names them. Those of the literature are written here for the error of the noise,
 :math:`\|\hat\varepsilon-\varepsilon\|^2`; since :math:`\hat\varepsilon-\varepsilon = -(\alpha/\sigma)(\hat x-x_0)`, the
 same objective has the weight :math:`w\,\mathrm{SNR}` on the error of the data, and :math:`w\,\sigma^2` on that of the
-score. A function of one's own is as good as a name.
+score. Your own function may take the place of a name.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ WEIGHTS: dict[str, Weight] = {
 
 
 def weight_of(weight: str | Weight) -> Weight:
-    """What a name stands for; a function stands for itself.
+    """The weight with a name; a function is returned as it is.
 
     Example:
         >>> weight_of("constant") is WEIGHTS["constant"]
@@ -197,6 +197,6 @@ def weigh(weight: str | Weight, node: Node) -> Tensor:
     value = torch.as_tensor(returned, dtype=torch.float64, device=node.alpha.device)
     if value.shape not in ((), node.alpha.shape):
         raise InvalidArgumentError(
-            f"`weight` must return one value a sample {tuple(node.alpha.shape)}, got {tuple(value.shape)}."
+            f"`weight` must return one value per sample {tuple(node.alpha.shape)}, got {tuple(value.shape)}."
         )
     return expand(value, node.alpha).expand_as(node.alpha)

@@ -119,7 +119,7 @@ def check_image(
     sizes = [channels * m for m in check_integers("multipliers", multipliers, low=1, high=16)]
     if not 2 <= len(sizes) <= 8:
         raise InvalidArgumentError(
-            f"`multipliers` must have two to eight entries, one a resolution, got {list(multipliers)}."
+            f"`multipliers` must have two to eight entries, one per resolution, got {list(multipliers)}."
         )
     if heads and sizes[-1] % heads:
         raise InvalidArgumentError(f"`heads` must divide the {sizes[-1]} features it shares, got {heads}.")

@@ -1,4 +1,4 @@
-"""What a network is told besides its input: the time and the class; and finer features of the input."""
+"""What a network receives besides its input: the time and the class; and finer features of the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]
 
 
 class Waves(NamedTuple):
-    """The waves that a time is seen through: angular frequencies, of the time or of its logarithm.
+    """The waves that encode a time: angular frequencies, of the time or of its logarithm.
 
     Example:
         >>> EMBEDDINGS["sinusoidal"].frequencies().shape
@@ -54,7 +54,7 @@ class NoiseEmbedding(nn.Module):
     ``"sinusoidal"``   64, geometric from 1 to 1e-4: for the labels 0 … 1000 of DDPM
     ``"gaussian"``     64, drawn from :math:`N(0, (2\pi\cdot 16)^2)` and kept: Score-SDE's, rough in time
     ``"log_gaussian"`` the same of :math:`\ln c`: for c a noise level :math:`\sigma`
-    ``"constant"``     0: the network is not told the time, as NCSNv2's
+    ``"constant"``     0: the network does not receive the time, as NCSNv2's
     ================== ==================================================================================
 
     Args:
@@ -94,12 +94,12 @@ class NoiseEmbedding(nn.Module):
 
 
 class Conditioned(nn.Module):
-    """What a network that is told a time and a class has in common; the networks here are its subclasses.
+    """What networks that receive a time and a class have in common; the networks here are its subclasses.
 
     Args:
         width: size of the embedding of both.
         labels: number of classes; the label ``labels`` is the null class, "no class given". 0: no classes.
-        time: how the time is seen, a name in `EMBEDDINGS`.
+        time: the encoding of the time, a name in `EMBEDDINGS`.
     """
 
     def __init__(self, width: int, labels: int, time: str) -> None:
@@ -122,7 +122,9 @@ class Conditioned(nn.Module):
         if self.label is not None:
             embedding = embedding + self._embed_label(self.label, label, x)
         elif label is not None:
-            raise InvalidArgumentError("`label`: this network has no classes; make it with labels=, or give none.")
+            raise InvalidArgumentError(
+                "`label`: this network has no classes; make it with labels=, or leave `label` out."
+            )
         return F.silu(embedding)
 
     def _embed_label(self, table: nn.Embedding, label: Tensor | int | None, x: Tensor) -> Tensor:

@@ -20,14 +20,14 @@ class External(nn.Module):
     Args:
         net: called as ``net(x, time, **context)``, or as ``net(x, **context)``.
         output: the attribute of what ``net`` returns that is the tensor; None if it returns the tensor.
-        names: what ``net`` calls an argument of the context, ``{"label": "class_labels"}``.
-        takes_time: whether ``net`` is told the time.
-        gain: what the output is multiplied by. NCSNv2's network f, with the score :math:`f(x)/\sigma`, is the noise
+        names: the name in ``net`` of an argument of the context, ``{"label": "class_labels"}``.
+        takes_time: whether ``net`` takes the time.
+        gain: a factor of the output. NCSNv2's network f, with the score :math:`f(x)/\sigma`, is the noise
             prediction of ``External(f, takes_time=False, gain=-1.0)``.
 
     Raises:
         InvalidTypeError: an argument has the wrong type.
-        ScoreFnError: in a call, the output has no such attribute, or it is no tensor.
+        ScoreFnError: in a call, the output has no such attribute, or it is not a tensor.
 
     Example:
         >>> net = External(torch.tanh, takes_time=False, gain=-1.0)

@@ -64,7 +64,7 @@ class MonotoneGamma(nn.Module):
 
     Args:
         gamma_min, gamma_max: the endpoints at the start.
-        hidden: K, smooth steps in the curve. 0 leaves a line: VDM's ``learnable_scalar``.
+        hidden: K, the number of smooth steps in the curve. 0 leaves a line: VDM's ``learnable_scalar``.
 
     Differs from:
         the paper's network: the first linear layer is absorbed in the second (both are affine in t), and positive

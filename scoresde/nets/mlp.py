@@ -79,7 +79,7 @@ class MLP(Conditioned):
     ) -> None:
         shape = check_integers("event_shape", event_shape, low=1)
         if not shape:
-            raise InvalidArgumentError("`event_shape` must have an entry or more, got (); write (1,) for numbers.")
+            raise InvalidArgumentError("`event_shape` must have at least one entry, got (); write (1,) for scalars.")
         check_sizes(channels=(channels, 2, 8192), blocks=(blocks, 1, 64))
         check_number("dropout", dropout, low=0.0, high=1.0)
         check_flag("learned_variance", learned_variance)

@@ -1,10 +1,10 @@
 """A small class-conditional U-Net for small images.
 
-A residual block reads the noise level and the class through a scale and a shift of its normalised features (FiLM), and
-one self-attention layer at the lowest resolution lets every part of the image see every other. Nothing couples the
-samples of a batch: normalisation is per sample (group norm), so a sample's output does not depend on its batch mates.
-Every nonlinearity is smooth, in the image and in the noise level, because solvers of high order differentiate the
-network along the path.
+A residual block receives the noise level and the class through a scale and a shift of its normalised features (FiLM),
+and one self-attention layer at the lowest resolution lets every part of the image see every other. Nothing couples the
+samples of a batch: normalisation is per sample (group norm), so a sample's output does not depend on the rest of its
+batch. Every nonlinearity is smooth, in the image and in the noise level, because solvers of high order differentiate
+the network along the path.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class UNet(Conditioned):
         labels: number of classes; the label ``labels`` is the null class, "no class given". 0: no classes.
         dropout: share of features dropped inside a residual block while training.
         multipliers: features at each resolution, from the full one down by halves, in units of ``channels``.
-        heads: of the attention, whose work grows as the square of the number of pixels at the lowest resolution; 0
-            leaves it out.
-        time: how the time is seen, see `scoresde.nets.EMBEDDINGS`.
+        heads: heads of the attention, whose work grows as the square of the number of pixels at the lowest resolution;
+            0 leaves it out.
+        time: the encoding of the time, see `scoresde.nets.EMBEDDINGS`.
         fourier: exponents n of `scoresde.nets.fourier_features`, VDM's are (7, 8).
         learned_variance: whether the output has twice the channels, for ``ScoreModel(variance="learned_range")``.
 

@@ -1,9 +1,9 @@
-"""Where randomness comes from. A solver draws only through the `Noise` that it is handed.
+"""Where randomness comes from. A solver draws only from the `Noise` that it receives.
 
 Four sources share one interface:
 
 - `BatchNoise`: one generator for the whole batch (``seed=``, ``generator=``, or torch's global one);
-- `SampleNoise`: one generator a sample (``seeds=``), so that sample i depends on seed i alone;
+- `SampleNoise`: one generator per sample (``seeds=``), so that sample i depends on seed i alone;
 - `CallableNoise`: a function ``(k, like) -> tensor`` that gives the k-th draw, to probe or replay a solve;
 - `BrownianPath`: a path that gives the same increments whatever the grid (``noise=BrownianPath(...)``).
 

@@ -1,4 +1,4 @@
-"""A Brownian path that can be asked for any interval."""
+"""A Brownian path with consistent increments over any intervals."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _KEPT = 64
 
 
 class BrownianPath(Noise):
-    r"""One Brownian path a sample, on an interval of time, that answers every query consistently.
+    r"""One Brownian path per sample, on an interval of time, with consistent increments.
 
     The path is fixed by the seeds alone. Its values at the dyadic points of the interval come from a tree of Brownian
     bridges, each drawn from a counter of its own, so it does not matter in which order, how often, or with which grid
-    they are asked for: solves with more steps see the same path in finer detail, and a step that is rejected and tried
-    again sees the path that it saw. Between neighbouring dyadic points values are drawn by bridges from what is known
-    of the path there, and kept: they are consistent with everything asked for before.
+    they are requested: solves with more steps see the same path in finer detail, and a step that is rejected and tried
+    again sees the same path. Between neighbouring dyadic points values are drawn by bridges from the known values of
+    the path there, and kept: they are consistent with everything drawn before.
 
     In a solve, `increment` gives :math:`(W_t - W_s)/\sqrt{|t-s|}`, which methods take for their draws. Times may be
-    those of the samples, ``(batch,)``: each sample then asks its own path, and its answers depend on its own questions
+    those of the samples, ``(batch,)``: each sample then has its own path, and its increments depend on its own requests
     only.
 
     With ``areas`` the tree holds the integral of the path too, in bridges of both, so that `increment_and_mean` (what
@@ -36,10 +36,10 @@ class BrownianPath(Noise):
     With a clock v it is the path :math:`W(v(t))`, with increments of the variance :math:`|v_t-v_s|`, from the same
     draws.
 
-    Values between dyadic points are kept, so that memory grows with the number of different times asked for.
+    Values between dyadic points are kept, so that memory grows with the number of different times requested.
 
     Args:
-        seeds: one seed a sample, or one for the batch.
+        seeds: one seed per sample, or one for the batch.
         t0, t1: the ends of the interval, such as ``sde.t_min, sde.t_max``.
         depth: the interval has :math:`2^{depth}` dyadic cells; a grid finer than these sees a path that depends on the
             order of its queries.
@@ -80,7 +80,7 @@ class BrownianPath(Noise):
         self.depth = check_integer("depth", depth, low=0, high=30)
         check_flag("areas", areas)
         if areas and clock is not None:
-            raise InvalidArgumentError("`areas` are those of a path on the time itself; leave `clock` out.")
+            raise InvalidArgumentError("`areas` need a path in time itself; leave `clock` out.")
         self.areas = areas
         if clock is not None:
             check_callable("clock", clock, "clock(times)")
@@ -90,9 +90,9 @@ class BrownianPath(Noise):
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
         self._extra = 0  # draws that belong to no interval
-        self._rows: list[BrownianPath] = []  # the paths of the samples, once they ask for times of their own
+        self._rows: list[BrownianPath] = []  # the paths of the samples, once they need times of their own
         self.clock = clock
-        self._variances: dict[float, float] = {}  # what the clock shows at places that were asked for
+        self._variances: dict[float, float] = {}  # what the clock shows at requested places
         self._kind: tuple[torch.Size, torch.dtype] | None = None  # of the states
 
     def __len__(self) -> int:
@@ -115,7 +115,9 @@ class BrownianPath(Noise):
                 "This method draws the mean of the path over a step, too; pass BrownianPath(..., areas=True)."
             )
         if any(isinstance(t, Tensor) and t.ndim for t in (start, stop)):
-            raise InvalidArgumentError("Means are those of the steps of a fixed grid, with one time for the batch.")
+            raise InvalidArgumentError(
+                "Means are available for the steps of a fixed grid only, with one time for the batch."
+            )
         first, last = self._at(start, like), self._at(stop, like)
         (w, integral), length = (last - first).unbind(-1), float(stop - start)
         z, mean = (v / math.sqrt(abs(length)) for v in (w, integral / length - first[..., 0]))
@@ -175,7 +177,7 @@ class BrownianPath(Noise):
     def on(self, clock: Callable[[Tensor], Tensor]) -> BrownianPath:
         """A path on another clock, from the same seeds; nothing is known of it."""
         if self.areas:
-            raise InvalidArgumentError("A path with areas is one on the time itself; this method needs areas=False.")
+            raise InvalidArgumentError("A path with areas is a path in time itself; this method needs areas=False.")
         part = BrownianPath(self.seeds, self.t0, self.t1, depth=self.depth, clock=clock)
         part._batched, part._extra = self._batched, self._extra
         return part
@@ -184,7 +186,7 @@ class BrownianPath(Noise):
         """See `Noise.take`."""
         if self._batched:
             raise InvalidArgumentError(
-                "A path with one seed for the batch cannot leave samples out; give one a sample."
+                "A path with one seed for the batch cannot leave samples out; give one per sample."
             )
         keep = rows.cpu()
         seeds = [self.seeds[i] for i in keep.tolist()]
@@ -216,14 +218,18 @@ class BrownianPath(Noise):
     def _check_rows(self, like: Tensor) -> None:
         self._check(like)
         if self._batched:
-            raise InvalidArgumentError("A path with one seed for the batch has no times a sample; give one a sample.")
+            raise InvalidArgumentError(
+                "A path with one seed for the batch has no times per sample; give one per sample."
+            )
 
     def _check(self, like: Tensor) -> None:
         if not self._batched and len(like) != len(self):
-            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {len(like)} samples, {len(self)} seeds.")
+            raise InvalidArgumentError(
+                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
+            )
         kind = (like.shape if self._batched else like.shape[1:], like.dtype)
         if self._kind not in (None, kind):
-            raise InvalidArgumentError(f"The path is one of {self._kind}, got {kind}.")
+            raise InvalidArgumentError(f"The path is in {self._kind}, got {kind}.")
         self._kind = kind
 
     def _dyadic(self, index: int, like: Tensor) -> Tensor:
@@ -276,7 +282,7 @@ class BrownianPath(Noise):
         return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(self._dtype(like))
 
     def _dtype(self, like: Tensor) -> torch.dtype:
-        """Of the values of the path: float64 where its differences are far smaller than they."""
+        """The dtype of the path's values: float64 where its differences are far smaller than they are."""
         return like.dtype if self.clock is None and not self.areas else torch.float64
 
 

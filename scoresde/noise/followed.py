@@ -1,4 +1,4 @@
-"""Brownian paths of a solve with steps of its own for every sample, drawn as the solve asks for them."""
+"""Brownian paths of a solve with steps per sample, drawn as the solve goes along."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Clock = Callable[[Tensor], Tensor]
 
 
 class FollowedPath(Noise):
-    r"""One Brownian path a sample, drawn as a solve goes along it: what a rejected step has seen is remembered.
+    r"""One Brownian path per sample, drawn as a solve goes along: the part that a rejected step has seen is kept.
 
     The path is :math:`B(v(t))`, a Brownian motion on a clock v (the time itself by default), so that its increment over
     :math:`[s, t]` is Gaussian with the variance :math:`|v_t - v_s|`. A time beyond all those known takes one draw z,
@@ -28,19 +28,19 @@ class FollowedPath(Noise):
     .. math::
         B_t = B_s + \frac{v_t-v_s}{v_u-v_s}(B_u-B_s) + \sqrt{\frac{(v_t-v_s)(v_u-v_t)}{v_u-v_s}}\,z.
 
-    By the Markov property that is the law of the path given everything that the sample has seen of it, the steps that
-    were rejected for what they saw included: however its steps are chosen, a sample is driven by a Brownian motion.
+    By the Markov property that is the distribution of the path given everything that the sample has seen of it,
+    rejected steps included: however its steps are chosen, a sample is driven by a Brownian motion.
     With a new draw for every trial it would not be: a step is rejected when its noise is large, and the next draw is
     another one, so that large noise is thrown away.
 
     Facts:
-        `increment` takes one draw of the source a call, whatever becomes of the step; a sample's path depends on its
-        own draws and its own times. Times before the step are forgotten, so that memory holds the few values ahead.
+        `increment` takes one draw of the source per call, whatever becomes of the step; a sample's path depends on its
+        own draws and its own times. Times before the step are dropped, so that only the few values ahead are kept.
         The path is one of the source and the queries: with other tolerances it is another one. A `BrownianPath` is the
         same path at all tolerances.
 
     Args:
-        source: of the draws.
+        source: the source of the draws.
         clock: the variance v as a function of times ``(n,)`` float64, rising or falling.
 
     Example:
@@ -67,7 +67,7 @@ class FollowedPath(Noise):
 
     @property
     def whole_batch(self) -> bool:  # type: ignore[override]
-        """As of the source."""
+        """The same as that of the source."""
         return self.source.whole_batch
 
     def normal(self, like: Tensor) -> Tensor:
@@ -142,8 +142,8 @@ class FollowedPath(Noise):
 
 
 def path_on(clock: Clock | None, noise: Noise, method: str) -> Noise:
-    """The source that a method draws from which needs a path on a clock: the source itself if it is such a path, one
-    with the same seeds, or one that follows the solve; without a clock the source.
+    """The source for a method that needs a path on a clock: the source itself if it is such a path, a path with the
+    same seeds, or one that follows the solve. Without a clock it is the source.
 
     Example:
         >>> from scoresde.noise import SampleNoise

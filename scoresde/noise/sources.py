@@ -42,8 +42,8 @@ class Noise(abc.ABC):
     def increment(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
         """The Brownian increment over an interval of time, divided by the root of its length: standard normal.
 
-        A step asks for intervals that do not overlap, in order, so independent draws will do; a source that keeps a
-        path, as `BrownianPath`, answers from it.
+        A step requests intervals that do not overlap, in order, so independent draws suffice; a source that keeps a
+        path, such as `BrownianPath`, takes them from it.
         """
         return self.normal(like)
 
@@ -54,7 +54,7 @@ class Noise(abc.ABC):
         return z, 0.5 * z + 12**-0.5 * self.normal(like)
 
     def begin(self) -> Noise:
-        """The source as a solve begins with it; a stream goes on where it was."""
+        """The source as a solve begins with it; a stream continues where it stopped."""
         return self
 
     def take(self, rows: Tensor) -> Noise:
@@ -96,7 +96,7 @@ class BatchNoise(Noise):
         return z if self._rows is None else z[self._rows]
 
     def take(self, rows: Tensor) -> Noise:
-        """See `Noise.take`. The whole batch goes on to be drawn, so that the draws of those who stay do not change."""
+        """See `Noise.take`. The whole batch is still drawn, so that the draws of those who stay do not change."""
         if not self._batch:  # nothing was drawn for the whole batch
             return self
         part = BatchNoise(self.generator)
@@ -106,7 +106,7 @@ class BatchNoise(Noise):
 
 
 class SampleNoise(Noise):
-    """One generator a sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
+    """One generator per sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
 
     Draws are made on the CPU in float64 and then cast and moved, so that neither the batch, the sample's place in it,
     the dtype nor the device changes them. Small events are drawn in blocks, which hides the cost of many small calls.
@@ -131,7 +131,9 @@ class SampleNoise(Noise):
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
         if len(like) != len(self):
-            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {len(like)} samples, {len(self)} seeds.")
+            raise InvalidArgumentError(
+                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
+            )
         if not len(self):
             return torch.zeros_like(like)
         event = like.shape[1:]
@@ -219,12 +221,12 @@ def resolve(
         several = isinstance(seeds, Sequence | np.ndarray | Tensor) and not isinstance(seeds, str | bytes)
         if not several or getattr(seeds, "ndim", 1) != 1:
             raise InvalidTypeError(
-                f"`seeds` must be a sequence of integers, one a sample, got {shown(seeds)}; one seed for all is "
+                f"`seeds` must be a sequence of integers, one per sample, got {shown(seeds)}; one seed for all is "
                 f"`seed=`."
             )
         source = SampleNoise(seeds)
         if len(source) != batch:
-            raise InvalidArgumentError(f"`seeds` must have one entry a sample: {batch} samples, {len(source)} seeds.")
+            raise InvalidArgumentError(f"`seeds` must have one entry per sample: {batch} samples, {len(source)} seeds.")
         return source
     if noise is not None:
         if isinstance(noise, Noise):
@@ -234,7 +236,7 @@ def resolve(
                 f"`noise` must be a Noise or a callable (k, like) -> tensor, got {type(noise).__name__}."
             )
         return CallableNoise(noise)
-    check_generator(generator, "an integer is `seed=`")
+    check_generator(generator, "pass an integer as `seed=`")
     if generator is not None and generator.device.type not in ("cpu", device.type):
         raise InvalidArgumentError(
             f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU."

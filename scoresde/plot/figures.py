@@ -26,16 +26,16 @@ _MOST_BINS = 100_000
 def bits_histogram(
     bits: Tensor, path: str | os.PathLike[str] | None = None, *, bins: int | None = None, title: str = ""
 ) -> Figure:
-    r"""A histogram of bits a dimension, with their mean and its standard error :math:`s/\sqrt n`.
+    r"""A histogram of bits per dimension, with their mean and its standard error :math:`s/\sqrt n`.
 
     Args:
-        bits: ``(n,)``, one a sample, finite.
+        bits: ``(n,)``, one per sample, finite.
         path: where to write the figure as PNG, completely or not at all.
-        bins: of the histogram; by default :math:`\sqrt n`, from 5 to 50.
+        bins: the number of bins; by default :math:`\sqrt n`, from 5 to 50.
         title: above the figure.
 
     Returns:
-        The figure, a `matplotlib.figure.Figure` that pyplot does not know.
+        The figure, a `matplotlib.figure.Figure` not registered with pyplot.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -81,11 +81,11 @@ def divergence_profile(
         levels: log-SNR, ``(n,)``, strictly falling or rising: ``DensityProfile.log_snr``.
         values: :math:`\ln|\partial x_t/\partial x_0|` at each level, ``(samples, n)``: ``DensityProfile.log_det``.
         path: where to write the figure as PNG, completely or not at all.
-        names: one a sample, for the legend; by default there is none.
+        names: one per sample, for the legend; by default there is none.
         title: above the figure.
 
     Returns:
-        The figure, a `matplotlib.figure.Figure` that pyplot does not know.
+        The figure, a `matplotlib.figure.Figure` not registered with pyplot.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -102,15 +102,15 @@ def divergence_profile(
     check_kind("title", title, str, "a string")
     if y.shape[1] != len(x):
         raise InvalidArgumentError(
-            f"`values` must be (samples, {len(x)}), one column a level, got shape {tuple(y.shape)}."
+            f"`values` must be (samples, {len(x)}), one column per level, got shape {tuple(y.shape)}."
         )
     steps = x.diff()
     if len(x) < 2 or not (bool((steps > 0).all()) or bool((steps < 0).all())):
-        raise InvalidArgumentError("`levels` must be two or more, strictly falling or rising.")
+        raise InvalidArgumentError("`levels` must be at least two, strictly falling or rising.")
     if names is not None:
         check_kind("names", names, Sequence, f"{len(y)} strings")
     if names is not None and (isinstance(names, str) or len(names) != len(y)):
-        raise InvalidArgumentError(f"`names` must be {len(y)} strings, one a sample, got {short(names)}.")
+        raise InvalidArgumentError(f"`names` must be {len(y)} strings, one per sample, got {short(names)}.")
     target = None if path is None else check_target(check_path("path", path))
     figure, axes = _new_figure()
     for i, curve in enumerate(y):

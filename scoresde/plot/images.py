@@ -42,15 +42,15 @@ def image_grid(
         x: ``(batch, 1, h, w)`` grey or ``(batch, 3, h, w)`` colour images, one or more.
         path: where to write the picture as PNG, completely or not at all.
         data_range: the values of black and white.
-        columns: images a row; by default the grid is as square as it gets.
-        scale: pixels a value's side; by default just enough for images of 32 pixels or more.
+        columns: images per row; by default the grid is as square as it gets.
+        scale: pixels per value's side; by default just enough for images of 32 pixels or more.
 
     Returns:
         The picture, a PIL image.
 
     Raises:
         NonFiniteError: an image has NaN or infinite values.
-        InvalidArgumentError, InvalidTypeError: these are no images, or the other arguments do not fit.
+        InvalidArgumentError, InvalidTypeError: these are not images, or the other arguments do not fit.
         OutputError: the file cannot be written.
 
     Example:

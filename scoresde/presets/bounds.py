@@ -36,7 +36,7 @@ class OfChain:
 
     def __call__(self, model: ScoreModel, v: Tensor, **options: Any) -> Bound:
         if model.chain is None:
-            raise InvalidArgumentError(f"`model` must be one of a chain, got {model!r}.")
+            raise InvalidArgumentError(f"`model` must have a chain, got {model!r}.")
         chain = model.chain if self.levels is None else model.chain.respace(self.levels)
         return chain_bound(chain, model.on(chain.sde()), v, variance=self.variance, clip=self.clip, **options)
 

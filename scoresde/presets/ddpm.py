@@ -62,7 +62,7 @@ DDPM = Preset(
     bound=OfChain("large", clip=True),
 )
 
-# Differs from the published code in that the network is told the level 0 … 3999, not its place on a scale of 1000.
+# Differs from the published code in that the network receives the level 0 … 3999, not its place on a scale of 1000.
 IDDPM = Preset(
     summary="4000 levels of the cosine schedule, learned variances, the hybrid loss, 50 steps",
     paper="Nichol, Dhariwal (2021), arXiv:2102.09672",

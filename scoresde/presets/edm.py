@@ -52,7 +52,7 @@ EDM = Preset(
 )
 
 EDM_WIDE = Preset(
-    summary="EDM at the noise levels of all processes, with labels, as the shipped digits have it",
+    summary="EDM at the noise levels of all processes, with labels, as in the shipped network of digits",
     paper=PAPER,
     loss=edm_wide,
     recipe=replace(DIGITS, ema_power=9.0),

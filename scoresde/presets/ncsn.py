@@ -27,7 +27,7 @@ def ncsnv2_levels() -> NoiseScales:
     return NoiseScales.geometric(LEVELS, SIGMA_MIN, LARGEST_DISTANCE)
 
 
-# Differs from the published code: it starts from the levels' own prior and not from uniform noise, is told the level
+# Differs from the published code: it starts from the levels' own prior and not from uniform noise, receives the level
 # through an embedding and not through the norms of its layers, and does not mirror digits.
 NCSN = Preset(
     summary="noise-conditional score network: 10 levels, annealed Langevin dynamics",
@@ -44,8 +44,8 @@ NCSN = Preset(
     bound=OfChain("small"),
 )
 
-# The network is not told the level, and its output over sigma is the score, up to the sign that "noise" has. Differs
-# from the published code as NCSN does, and in that the data are dequantised.
+# The network does not receive the level, and its output over sigma is the score, up to the sign that "noise" has.
+# Differs from the published code as NCSN does, and in that the data are dequantised.
 NCSNV2 = Preset(
     summary="NCSN with levels, step and parameterisation from the data, and a last denoising step",
     paper="Song, Ermon (2020), arXiv:2006.09011",

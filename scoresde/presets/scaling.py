@@ -1,4 +1,4 @@
-r"""From published numbers to those of small images.
+r"""Published settings scaled to small images.
 
 The published numbers are those for CIFAR-10: 50,000 images of 32×32×3, networks of 128 channels. The presets are for
 scikit-learn's digits, 1,437 images of 8×8, and networks of 32 channels. Four rules lead from one to the other, and no

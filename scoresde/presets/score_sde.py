@@ -51,7 +51,7 @@ SCORE_SDE_VE = Preset(
 )
 
 SCORE_SDE_VP = Preset(
-    summary="variance preserving SDE, Euler and Maruyama's steps of the reverse SDE",
+    summary="variance preserving SDE, Euler-Maruyama steps of the reverse SDE",
     paper=PAPER,
     loss=denoising,
     recipe=scaled(1_300_000, 2e-4, ema=0.9999, warmup=5000, clip=1.0, batch_size=128),
@@ -65,7 +65,7 @@ SCORE_SDE_VP = Preset(
 )
 
 SCORE_SDE_SUBVP = Preset(
-    summary="sub-VP SDE, Euler and Maruyama's steps of the reverse SDE",
+    summary="sub-VP SDE, Euler-Maruyama steps of the reverse SDE",
     paper=PAPER,
     loss=denoising,
     recipe=SCORE_SDE_VP.recipe,

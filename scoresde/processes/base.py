@@ -1,4 +1,4 @@
-"""What every process offers to solvers."""
+"""The protocol of a process."""
 
 from __future__ import annotations
 

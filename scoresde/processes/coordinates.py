@@ -1,6 +1,6 @@
 r"""Other clocks for the same path.
 
-The probability flow is one curve; what a method makes of it depends on the variable that it steps in. A `Coordinate`
+The probability flow is one curve; the error of a method depends on the variable that it steps in. A `Coordinate`
 names a clock u and a scale S with :math:`y = x/S`, and gives :math:`dy/du`. In :math:`u = \sigma/\alpha` the linear
 part is gone, :math:`dy/du = \hat\varepsilon`: there Euler's method is DDIM and Heun's is EDM's sampler.
 """
@@ -23,7 +23,7 @@ class Coordinate:
     r"""A clock u, a scale S of the state, and the derivative of :math:`y = x/S`.
 
     Args:
-        name: of the clock.
+        name: the name of the clock.
         clock: u at a node.
         lam: :math:`\lambda = \ln(\alpha/\sigma)` as a function of u; None if u is the time itself.
         scale: S at a node.

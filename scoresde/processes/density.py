@@ -34,7 +34,7 @@ _STRICT = 4.0  # integrals are larger than states, and their tolerance, which is
 
 @dataclass(frozen=True)
 class LogDensityFlow(Process):
-    """See the module.
+    """The probability flow with its log-density; see the module.
 
     Args:
         flow: the probability flow of the states.
@@ -58,12 +58,12 @@ class LogDensityFlow(Process):
 
     @property
     def size(self) -> int:
-        """D, the numbers of an event."""
+        """D, the number of elements of an event."""
         return math.prod(self.event_shape)
 
     @property
     def weight(self) -> float:
-        """Of an integral."""
+        """The weight of an integral."""
         paths = self.divergence.paths
         return _STRICT * math.sqrt((self.size + paths) / paths) / self.size
 
@@ -142,9 +142,9 @@ def sample_of(process: LogDensityFlow, x: Tensor, count: int = 8) -> tuple[Tenso
 
 
 class Examined(NamedTuple):
-    """What a score function is like: how far products with its Jacobian are from differences (0, or 1 where autograd
-    does not see it), what part of a sample's gradient belongs to others, and how far its answer to the same question
-    is from the first one, in units of its RMS."""
+    """Properties of a score function: how far vector-Jacobian products are from differences (0, or 1 where autograd
+    does not see it), what part of a sample's gradient belongs to others, and how far a second evaluation at the same
+    place is from the first, in units of its RMS."""
 
     mismatch: float
     coupled: float
@@ -162,13 +162,13 @@ def examine(
     seed: int = 0,
     step: float | None = None,
 ) -> list[Examined]:
-    """Ask for the noise estimate near some states, along a direction of its own of about every other one; rows that are
-    not finite, or so large that a step is lost in them, count for nothing.
+    """Evaluate the noise estimate near some states, along a direction of its own of about every other one; rows that
+    are not finite, or so large that a step is lost in them, count for nothing.
 
     Args:
         flow, x, node: the states and their levels of noise.
         backward, differentiable: how products are made.
-        levels: how many parts of the batch, of one size, are told of apart.
+        levels: the number of equal parts of the batch that are reported separately.
         seed: of the directions, which no pattern of a network should be orthogonal to.
         step: of the differences, in units of sigma; by default by the states' precision.
     """

@@ -39,7 +39,7 @@ class _DriftAndDiffusion(Process):
 
 @dataclass(frozen=True)
 class GeneralReverse(_DriftAndDiffusion):
-    r"""The reverse family of a process of which only drift and diffusion are known:
+    r"""The reverse family of a process given by drift and diffusion only:
     :math:`[f(x,t)-\tfrac12(1+\eta^2)g^2s]\,dt + \eta g\,d\bar w`."""
 
     eta: float = 0.0
@@ -53,7 +53,7 @@ class GeneralReverse(_DriftAndDiffusion):
 
     @property
     def score(self) -> Callable[[Tensor, Node], Tensor]:
-        """That of the network."""
+        """The score of the network."""
         return self.network.score
 
 

@@ -23,12 +23,12 @@ class Network:
     Args:
         score_fn: ``score_fn(x, t, **context)``.
         context: ``{name: (batch, …) tensor}``.
-        copies: return copies of what the network may overwrite at its next call (a CUDA graph writes every output to
-            the same memory); False is for callers that use each evaluation before the next one.
+        copies: return copies of tensors that the network may overwrite at its next call (a CUDA graph writes every
+            output to the same memory); False is for callers that use each evaluation before the next one.
 
     Attributes:
         score_fn: the score function.
-        context: what it is given with every call.
+        context: the context of every call.
         calls: evaluations so far.
         warned: whether the warning about a cast to the state's dtype has been given.
         last: the tensors that the last evaluation returned.
@@ -75,7 +75,7 @@ class Network:
         return split._replace(estimate=self._finished(out, x, given, versions))
 
     def take(self, rows: Tensor) -> Network:
-        """The same network for some samples; the count goes on."""
+        """The same network for some samples; the count continues."""
         part = copy.copy(self)
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part
@@ -126,8 +126,8 @@ class Network:
         if torch.finfo(out.dtype).bits > torch.finfo(x.dtype).bits and not (self.calls or self.warned):
             self.warned = True
             warn_caller(
-                f"The score function returns {out.dtype}, the state is {x.dtype}; scores are cast to the state's dtype."
-                f" Pass dtype={out.dtype} to solve in that precision."
+                f"The score function returns {out.dtype}, but the state is {x.dtype}; scores are cast to the state's "
+                f"dtype. Pass dtype={out.dtype} to solve in that precision."
             )
         return out.to(x.dtype)
 

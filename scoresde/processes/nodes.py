@@ -1,4 +1,4 @@
-"""The nodes of time: what a grid knows, and the nodes inside its steps."""
+"""The nodes of a solve: those of its grid, and those inside its steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class Nodes:
     """The nodes of one solve. Those of a fixed grid, and those inside its steps, are computed at once before the first
-    step, so that a step only looks them up; where steps are chosen on the way, they are computed when asked for.
+    step, so that a step only looks them up; where steps are chosen on the way, they are computed when needed.
 
     Args:
         sde: the process of the nodes.

@@ -35,10 +35,10 @@ class ReverseProcess(Process):
 
     @property
     def estimate(self) -> Callable[[Tensor, Node], Estimate]:
-        """That of the network."""
+        """The estimate of the network."""
         return self.network.estimate
 
     @property
     def score(self) -> Callable[[Tensor, Node], Tensor]:
-        """That of the network."""
+        """The score of the network."""
         return self.network.score

@@ -1,4 +1,4 @@
-"""Score functions: the protocol, networks with their conventions, callables of the user's, wrappers and limits."""
+"""Score functions: the protocol, networks with their conventions, the user's callables, wrappers and limits."""
 
 from .bare import ScoreFn, as_score, check_context
 from .base import Score, Split, Traits, estimate_of, with_data

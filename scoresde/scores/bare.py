@@ -1,4 +1,4 @@
-"""A callable of the user's as a `Score`: the only place that looks at what such a callable is and declares."""
+"""A user's callable as a `Score`: the only place that inspects what such a callable is and declares."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 r"""The score function as an object.
 
-A `Score` knows :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
-\sigma\hat\varepsilon`, at every node of a process; the score, v and the velocity of the flow follow. What it is made
-for, and what it can do beyond that, it declares in its `Traits`, which wrappers merge. A bare callable becomes a
+A `Score` gives :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+\sigma\hat\varepsilon`, at every node of a process; the score, v and the velocity of the flow follow. It declares in
+its `Traits` what it was made for and what else it can do; wrappers merge these. A bare callable becomes a
 `Score` by `scoresde.scores.as_score`.
 """
 
@@ -28,8 +28,8 @@ class Traits:
     """What a score function declares.
 
     Attributes:
-        sde: the process that it was made for; None if it does not know.
-        event_shape: the shape of one sample; None if it does not know.
+        sde: the process that it was made for; None if it is not known.
+        event_shape: the shape of one sample; None if it is not known.
         rowwise: whether samples do not depend on each other, so that finished ones may leave the batch.
         noise_limit: whether it has a value where alpha = 0.
         variance: whether its estimates carry a learned variance of reverse steps.
@@ -56,11 +56,11 @@ class Traits:
 
     @classmethod
     def merged(cls, parts: Sequence[Traits], sde: AffineSDE | None = None) -> Traits:
-        """The traits of a score function made of others: those of the first, and of all what must hold for all.
+        """The traits of a score function made of others: those of the first, and of all parts what must hold for all.
 
         Args:
             parts: one or more.
-            sde: the process, if none of them knows it.
+            sde: the process, if none of them declares it.
 
         Raises:
             InvalidArgumentError: the parts were made for different processes or events.
@@ -98,7 +98,7 @@ class Split(NamedTuple):
     log_twist: Tensor | None = None
 
     def detached(self) -> Split:
-        """Without a graph of what guides."""
+        """The same, detached from the graph of what guides."""
         return Split(self.estimate, *(None if v is None else v.detach() for v in self[1:]))
 
 
@@ -148,7 +148,7 @@ class Score(abc.ABC):
 
     @property
     def bound_names(self) -> frozenset[str]:
-        """The names of the context that it has values for itself."""
+        """The names of the context that are bound already."""
         return frozenset()
 
     def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
@@ -171,7 +171,7 @@ class Score(abc.ABC):
         :meta private:
         """
         if self.traits.event_shape is None:
-            raise AttributeError(f"this {type(self).__name__} does not know the shape of its events")
+            raise AttributeError(f"this {type(self).__name__} does not declare the shape of its events")
         return self.traits.event_shape
 
     @property
@@ -190,7 +190,7 @@ class Score(abc.ABC):
         return self.traits.variance
 
     def check(self, x: Tensor) -> None:
-        """Refuse what is no state."""
+        """Refuse what is not a state."""
         check_state("x", x)
 
     def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
@@ -203,7 +203,7 @@ class Score(abc.ABC):
     def _estimated(self, x: Tensor, t: Any, context: Mapping[str, Any]) -> tuple[Estimate, Tensor, Node]:
         if self.traits.sde is None:
             raise InvalidArgumentError(
-                f"This {type(self).__name__} does not know its process, and gives scores only; wrap the network in "
+                f"This {type(self).__name__} does not declare its process, and gives scores only; wrap the network in "
                 "ScoreModel(net, sde, prediction='score')."
             )
         state, node = self._at(x, t)

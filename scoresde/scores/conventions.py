@@ -1,4 +1,4 @@
-"""Does a score function do what it says?
+"""Check the convention of a score function.
 
 `check_score` denoises real data with it, and names the convention that is likely wrong.
 """
@@ -20,7 +20,7 @@ from ..sdes import AffineSDE, Node
 from ..sdes.base import check_sde
 from .bare import as_score, check_context
 
-_VALUES = 8192  # numbers a noise level that the errors are averaged over, at least
+_VALUES = 8192  # values per noise level, at least, over which errors are averaged
 _MAX_SAMPLES = 2048
 _MOST_LEVELS = 1000
 _CHUNK = 1024
@@ -34,14 +34,14 @@ _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gau
 
 @dataclass(frozen=True)
 class ScoreReport:
-    r"""What `check_score` found.
+    r"""The result of `check_score`.
 
     Attributes:
         ok: whether the score function denoises the data as a score should.
         convention: ``"score"`` if it does, the name of the convention that it seems to follow instead, or
             ``"unknown"``.
         message: the same in a sentence, with what to do.
-        t: the times looked at.
+        t: the times of the noise levels.
         error: the normalised denoising error :math:`E\|\sigma s(x_t, t) + \varepsilon\|^2 / D` at each.
         baseline: that of a Gaussian denoiser with the data's mean and variance.
         alternatives: for each other reading, its error relative to the baseline (geometric mean over the levels).
@@ -74,7 +74,7 @@ def _as_given(t: Tensor, sde: AffineSDE) -> Tensor:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read a score function: what to feed it, and what noise its output then means."""
+    """One reading of a score function: its inputs, and the noise that its output then means."""
 
     name: str
     meaning: str
@@ -125,7 +125,7 @@ _READINGS = (
     ),
     _Reading(
         "time / 1000",
-        "the time label is scaled: it works when it is called with 1000 t, so the network wants labels up to 1000",
+        "the time label is scaled: it works when it is called with 1000 t, so the network expects labels up to 1000",
         time=lambda t, sde: t * 1000,
     ),
     _Reading(
@@ -136,7 +136,7 @@ _READINGS = (
     *(
         _Reading(
             "data range",
-            f"the data is in another range than the network's: it works on {formula} (x0 being the data given)",
+            f"the data are not in the network's range: it works on {formula} (x0 being the data given)",
             data=change,
         )
         for formula, change in (
@@ -163,7 +163,7 @@ def check_score(
     r"""Measure a score function by the noise it finds, and say which convention is likely wrong.
 
     At a range of noise levels real data is perturbed, :math:`x_t = \alpha x_0 + \sigma\varepsilon`, and the error of
-    :math:`\hat\varepsilon = -\sigma s(x_t, t)` is compared with that of a Gaussian denoiser that knows only the data's
+    :math:`\hat\varepsilon = -\sigma s(x_t, t)` is compared with that of a Gaussian denoiser from the data's
     mean and variance: a trained network is better. The same outputs are then read in other ways: as noise, as data,
     with another sign, with other time labels, on rescaled data. If one reading is clearly better (by 6 standard errors
     of the paired difference and 2 % of the error), and its outputs help (by 10 % of the error, against zeros in their
@@ -248,7 +248,7 @@ class _Probe:
     def errors(self, reading: _Reading, *, strict: bool, silent: bool = False) -> tuple[Tensor, Tensor]:
         """Per-sample errors ``(levels, n)`` and the Gaussian denoiser's expected error ``(levels,)``.
 
-        ``silent`` puts zeros in place of the outputs: what the reading knows by itself.
+        ``silent`` puts zeros in place of the outputs: the error of the reading alone.
         """
         data = self.data if reading.data is None else reading.data(self.data)
         variance = float(data.var(0, correction=0).mean())

@@ -45,7 +45,7 @@ class Clip(Limited):
     Args:
         score_fn: a `ScoreModel`, a target's score, or any score function.
         low, high: the range of the data.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Example:
         >>> import scoresde
@@ -81,7 +81,7 @@ class DynamicThreshold(Limited):
         score_fn: a `ScoreModel`, a target's score, or any score function.
         quantile: in (0, 1], 0.995 as published.
         bound: half the width of the data's range, which is symmetric.
-        sde: the process, if the score function does not know it.
+        sde: the process, if the score function does not declare it.
 
     Example:
         >>> import scoresde

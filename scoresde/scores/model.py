@@ -1,7 +1,7 @@
-r"""Score networks: what a network predicts and how it wants its inputs, turned into one protocol.
+r"""Score networks: what a network predicts and how it expects its inputs, turned into one protocol.
 
 A network may predict the score, the noise, the data, v, the velocity of the flow, or EDM's raw output; all of them are
-the same two numbers, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
+the same two quantities, :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon`, with :math:`x_t = \alpha\hat x +
 \sigma\hat\varepsilon`. `ScoreModel` wraps the network once, and every solver, process and loss reads the `Estimate`
 that it needs.
 """
@@ -74,7 +74,7 @@ PREDICTIONS: dict[str, Prediction] = {
 NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
 
-# What a network is told of the time: a function of a node with (batch,) tensors.
+# What a network receives as its time: a function of a node with (batch,) tensors.
 TIME_INPUTS: dict[str, Callable[[Node], Tensor]] = {
     "t": lambda n: n.t,
     "sigma": lambda n: n.sigma,
@@ -105,7 +105,7 @@ class ScoreModel(Score):
 
     Args:
         net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
-        sde: the process whose :math:`\alpha` and :math:`\sigma` are meant.
+        sde: the process that :math:`\alpha` and :math:`\sigma` belong to.
         prediction: see the table.
         time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
             ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), ``"index"`` (the int64
@@ -137,7 +137,7 @@ class ScoreModel(Score):
         InvalidArgumentError: a name is unknown, the ``chain`` is missing or not used, or its networks expect the data
             scaled otherwise than ``sde`` and ``input_scale`` do.
         InvalidTypeError: an argument has the wrong type.
-        ScoreFnError: in a call, the network returned something that is no prediction.
+        ScoreFnError: in a call, the network returned something that is not a prediction.
 
     Example:
         >>> import scoresde
@@ -261,8 +261,8 @@ class ScoreModel(Score):
     def on(self, sde: AffineSDE) -> ScoreModel:
         r"""The same network as a score function of another process.
 
-        Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same law in both, and
-        :math:`\hat x` and :math:`\hat\varepsilon` are the same numbers. So the network is asked at its own time of
+        Where two processes have the same :math:`\lambda`, :math:`x/\alpha` has the same distribution in both, and
+        :math:`\hat x` and :math:`\hat\varepsilon` are the same. So the network is evaluated at its own time of
         that :math:`\lambda`, with the state scaled to its own process,
 
         .. math:: x_{own} = \frac{\alpha_{own}}{\alpha} x = \frac{\sigma_{own}}{\sigma} x .
@@ -274,7 +274,7 @@ class ScoreModel(Score):
             sde: an affine process whose log-SNR stays within `limits`; `within` trims one.
 
         Raises:
-            InvalidArgumentError: the process goes beyond the log-SNRs that the network knows.
+            InvalidArgumentError: the process goes beyond the log-SNRs that the network was trained on.
 
         Example:
             >>> model = ScoreModel(lambda x, t: x, scoresde.VPSDE(), prediction="noise")
@@ -296,7 +296,7 @@ class ScoreModel(Score):
             (low, high), (own_low, own_high) = log_snr_range(sde), self.limits
             raise InvalidArgumentError(
                 f"`sde`: its log-SNR runs from {high:.4g} to {low:.4g}, that of the network's own process, "
-                f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and what it says beyond is not known. Trim "
+                f"{self.native!r}, from {own_high:.4g} to {own_low:.4g}, and beyond them it was not trained. Trim "
                 "the process: network.process(sde) of a loaded network, or scoresde.models.within(sde, model.limits)."
             )
         model = copy.copy(self)
@@ -395,7 +395,7 @@ _MOST_NODES = 4096
 
 
 def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node], Tensor]:
-    """What the network is told of the time, as a function of a node."""
+    """What the network receives as its time, as a function of a node."""
     if chain is not None and not isinstance(chain, Chain):
         raise InvalidTypeError(
             f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."

@@ -18,12 +18,12 @@ from .base import Score, Traits, estimate_of, nameless
 class Wrapper(Score):
     """A score function made from others; a subclass gives `estimate`, in which it evaluates them by `ask`.
 
-    It declares what the first of them does, and of all of them what must hold for all. Where none knows its process, it
-    gives scores only.
+    It declares what the first of them does, and of all of them what must hold for all. Where none declares its process,
+    it gives scores only.
 
     Args:
         score_fns: one or more; the first is the one that is changed.
-        sde: the process, if none of them knows it.
+        sde: the process, if none of them declares it.
 
     Attributes:
         score_fns: the same as `Score` objects.
@@ -35,7 +35,9 @@ class Wrapper(Score):
         self.score_fns = tuple(as_score(score_fn) for score_fn in score_fns)
         self.traits = Traits.merged([score_fn.traits for score_fn in self.score_fns], sde)
         if self.needs_process and self.traits.sde is None:
-            raise InvalidArgumentError("`sde` is missing, and this score function does not know its own; pass sde=….")
+            raise InvalidArgumentError(
+                "`sde` is missing, and this score function does not declare its own; pass sde=…."
+            )
 
     @abc.abstractmethod
     def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
@@ -66,5 +68,5 @@ class Wrapper(Score):
 
     @property
     def bound_names(self) -> frozenset[str]:
-        """The names of the context that the score functions have values for themselves."""
+        """The names of the context that are bound in the score functions."""
         return frozenset().union(*(score_fn.bound_names for score_fn in self.score_fns))

@@ -38,7 +38,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
 
-_CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
+_CHECKED_TIMES = 257  # times at which a constructor checks its schedule
 # The range of ln(alpha) and ln(sigma), in which squares of their ratios do not overflow in float64. Both may be 0 at
 # their end of the interval.
 SMALLEST, LARGEST = (math.log(v) for v in (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max))
@@ -70,7 +70,7 @@ def _like_time(value: Tensor, t: Any) -> Tensor:
 
 
 class SDE(abc.ABC):
-    r"""A forward process :math:`dx = f(x, t)\,dt + g(t)\,dw` of which only drift and diffusion are known.
+    r"""A forward process :math:`dx = f(x, t)\,dt + g(t)\,dw` given by drift and diffusion only.
 
     Subclass it and give `drift` and `diffusion`. Processes with a Gaussian kernel are `AffineSDE`, which offers much
     more.
@@ -78,7 +78,7 @@ class SDE(abc.ABC):
     Args:
         t_min: the data end of the interval.
         t_max: the noise end.
-        prior: the law at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and
+        prior: the distribution at ``t_max``: `NormalPrior` or an object with its two methods ``from_normal(z)`` and
             ``log_prob(x)``.
 
     Example:
@@ -151,7 +151,7 @@ class SDE(abc.ABC):
         return self.reverse(score_fn, 0.0)
 
     def node(self, t: float) -> Node:
-        """What a solver needs to know of one time, as Python floats."""
+        """The quantities that a solver needs at one time, as Python floats."""
         return Node(float(t), *([math.nan] * 7))
 
     def nodes(self, t: Tensor) -> Node:
@@ -279,7 +279,7 @@ class AffineSDE(SDE):
     def time(self, log_snr: Any) -> Tensor:
         """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable.
 
-        Processes without a closed form (`VDMSDE`, `GaussianSDE`) look for it on [t_min, t_max] only.
+        Processes without a closed form (`VDMSDE`, `GaussianSDE`) search for it on [t_min, t_max] only.
         """
         return _like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
 
@@ -364,7 +364,7 @@ class AffineSDE(SDE):
 
     # What solvers read.
     def nodes(self, t: Tensor) -> Node:
-        """Times ``(n,)`` with all that a solver needs of them, as float64 tensors."""
+        """The quantities that a solver needs at times ``(n,)``, as float64 tensors."""
         t = t.to(torch.float64)
         log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
         return Node(
@@ -379,7 +379,7 @@ class AffineSDE(SDE):
         )
 
     def node(self, t: float) -> Node:
-        """One time with all that a solver needs of it, as Python floats."""
+        """The quantities that a solver needs at one time, as Python floats."""
         with torch.no_grad():
             values = self.nodes(torch.tensor([t], dtype=torch.float64))
         return Node(*(v.item() for v in values))
@@ -400,7 +400,7 @@ class AffineSDE(SDE):
 
 
 def check_sde(sde: Any, *, affine: bool = False) -> None:
-    """Refuse what is no process, or no affine one."""
+    """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
 

@@ -17,7 +17,7 @@ class FlowSDE(AffineSDE):
         t_min: the data end.
         t_max: the noise end, at most 1. At 1 the signal is gone, and only data, v and flow predictions and methods that
             have the limit can start there; `scoresde.solve` refuses the others.
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Example:
         >>> float(FlowSDE().log_snr(0.5))

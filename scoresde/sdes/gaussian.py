@@ -25,7 +25,7 @@ class GaussianSDE(AffineSDE):
         alpha: an elementwise function of a float64 tensor of times, positive on the interval.
         sigma: likewise; write it without cancellation (``torch.expm1``, ``torch.log1p``) where it is small.
         t_min, t_max: the interval.
-        prior: the law at ``t_max``; by default :math:`N(0, \sigma(t_{max})^2 I)`.
+        prior: the distribution at ``t_max``; by default :math:`N(0, \sigma(t_{max})^2 I)`.
 
     Example:
         >>> sde = GaussianSDE(lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=1e-3, t_max=1.5)

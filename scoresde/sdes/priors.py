@@ -1,4 +1,4 @@
-"""The law that generation starts from."""
+"""The distribution that generation starts from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NormalPrior:
     Args:
         std: s, a positive number.
         mean: m, a number or a tensor of the event's shape (a process whose :math:`\alpha(t_{max})` is not 0 has a prior
-            closer to the data's law with :math:`m = \alpha(t_{max}) E[x_0]`).
+            closer to the data's distribution with :math:`m = \alpha(t_{max}) E[x_0]`).
 
     Example:
         >>> NormalPrior(2.0).log_prob(torch.zeros(1, 2))
@@ -54,8 +54,8 @@ class NormalPrior:
             return self.mean
         if self.mean.ndim and self.mean.shape not in (x.shape[1:], (1, *x.shape[1:])):
             raise InvalidArgumentError(
-                f"The prior's `mean` has shape {tuple(self.mean.shape)}, the events have {tuple(x.shape[1:])}; give a "
-                "number or a tensor of the event's shape."
+                f"The prior's `mean` has shape {tuple(self.mean.shape)}, but the events have {tuple(x.shape[1:])}; "
+                "give a number or a tensor of the event's shape."
             )
         return self.mean.to(x)
 

@@ -61,7 +61,7 @@ def either(mask: Tensor, new: Node, old: Node) -> Node:
 
 
 class Estimate(NamedTuple):
-    r"""What a score network says of a state: :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon = (x_t-\alpha\hat
+    r"""A score network's estimates at a state: :math:`\hat x = E[x_0|x_t]` and :math:`\hat\varepsilon = (x_t-\alpha\hat
     x)/\sigma`.
 
     Both are kept, because each is ill-conditioned to derive from the other at one end of the interval.

@@ -35,7 +35,7 @@ class SigmoidVPSDE(AffineSDE):
         tau: :math:`\tau > 0`, the temperature; large values make :math:`\alpha^2` a line, small ones a step.
         t_min, t_max: the interval, inside (0, 1): at t = 1 the signal is gone and :math:`\alpha'` infinite. At the
             default ``t_max`` :math:`\lambda` is -5.2, as for `VPSDE`.
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Differs from:
         the published code, which clips :math:`\alpha^2` at 1e-9.

@@ -32,7 +32,8 @@ def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
 
 
 def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
-    r"""A process on the part of its interval where the log-SNR stays within limits; itself if that is all of it.
+    r"""A process on the part of its interval where the log-SNR stays within limits; the process itself if that is all
+    of it.
 
     A prior :math:`N(\cdot, \sigma(t_{max})^2 I)` follows the end, another one stays.
 
@@ -41,7 +42,7 @@ def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
         limits: the lowest and the highest log-SNR.
 
     Raises:
-        InvalidArgumentError: no part of the interval is within.
+        InvalidArgumentError: no part of the interval is within the limits.
 
     Example:
         >>> flow = within(scoresde.FlowSDE(), (-10.0, 10.0))

@@ -46,12 +46,12 @@ class LinearGamma:
 class ShiftedGamma:
     r""":math:`\gamma(t) = shift - \mathrm{log\text{-}SNR}(t)` of another process: the same schedule with more noise.
 
-    Larger images hide less behind the same noise. Simple diffusion so adds :math:`2\ln(64/d)` to the log-SNR of a
-    schedule that suits 64 pixels, for images of d pixels a side: ``shift = 2 * math.log(d / 64)``.
+    Larger images hide less behind the same noise. Simple diffusion therefore adds :math:`2\ln(64/d)` to the log-SNR of
+    a schedule that suits 64 pixels, for images of d pixels per side: ``shift = 2 * math.log(d / 64)``.
 
     Args:
         sde: the process whose log-SNR is shifted.
-        shift: what is subtracted from the log-SNR.
+        shift: the number that is subtracted from the log-SNR.
 
     Example:
         >>> cosine = scoresde.CosineVPSDE()
@@ -91,7 +91,7 @@ class VDMSDE(AffineSDE):
             :math:`\alpha` and :math:`\sigma` to its parameters. Its derivative is taken by automatic differentiation,
             its inverse by bisection, unless it has a method ``inverse(gamma) -> t``.
         t_min, t_max: the interval.
-        prior: the law at ``t_max``, :math:`N(0, I)` by default.
+        prior: the distribution at ``t_max``, :math:`N(0, I)` by default.
 
     Example:
         >>> sde = VDMSDE()

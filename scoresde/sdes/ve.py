@@ -21,7 +21,7 @@ class VESDE(AffineSDE):
         sigma_min: noise at t = 0, below what can be seen in the data.
         sigma_max: noise at t = 1, about the largest distance between two data points.
         t_min, t_max: the interval.
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Example:
         >>> round(float(VESDE(sigma_max=100.0).sigma(0.5)), 6)
@@ -76,7 +76,7 @@ class EDMSDE(AffineSDE):
         sigma_min: the data end of the interval.
         sigma_max: the noise end.
         t_min, t_max: the interval, by default [sigma_min, sigma_max].
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Example:
         >>> float(EDMSDE().prior.std)

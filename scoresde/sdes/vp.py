@@ -94,7 +94,7 @@ class VPSDE(_LinearBeta):
         beta_min: :math:`\beta(0)`.
         beta_max: :math:`\beta(1)`.
         t_min, t_max: the interval.
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Example:
         >>> sde = VPSDE()
@@ -121,7 +121,7 @@ class SubVPSDE(_LinearBeta):
         beta_min: :math:`\beta(0)`.
         beta_max: :math:`\beta(1)`.
         t_min, t_max: the interval.
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Example:
         >>> bool(SubVPSDE().sigma(0.3) < VPSDE().sigma(0.3))
@@ -150,7 +150,7 @@ class CosineVPSDE(AffineSDE):
     Args:
         s: the offset that keeps the noise of the first steps visible.
         t_min, t_max: the interval; at the default ``t_max`` :math:`\lambda` is -4.8, at t = 1 :math:`\alpha` vanishes.
-        prior: the law at ``t_max``.
+        prior: the distribution at ``t_max``.
 
     Example:
         >>> round(float(CosineVPSDE().alpha(0.0)), 12)

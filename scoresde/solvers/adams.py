@@ -24,7 +24,7 @@ _SPREAD = 0.2  # of data of scale 1
 _POWERS = 12  # of ten: data of a smaller scale are points
 _CAUTION = 2.0  # the estimate belongs to the corrector of one order less; this brings errors near the tolerance
 _STILL = 1e-14  # a step of this length has none
-_CLOSE = 1e-6  # in units of the last step, a sliver, as at times to save at
+_CLOSE = 1e-6  # in units of the last step: a very short step, as at times to save at
 _FAR = 12.0  # the log-SNR (its half) that stands for an infinite one
 _ELSEWHERE = 16.0  # no two angles are that far apart
 _TINY = 1e-300
@@ -32,7 +32,7 @@ _MOMENTS = np.array([1 / ((n + 1) * (n + 2)) for n in range(8)])  # of 1 - u
 
 
 class AdamsState(NamedTuple):
-    """Per sample, newest first: the angles at which the derivatives in memory were made, their differences, how many
+    """Per sample, newest first: the angles at which the kept derivatives were evaluated, their differences, how many
     there are; of the last step its size and the error norms of all orders; and the scale of the state at its end. All
     but the differences are NumPy arrays, or tensors where a schedule has a gradient."""
 
@@ -57,7 +57,7 @@ class Adams(Solver):
         y_t = y_s + h\int_0^1 P(\tau)\,d\tau, \qquad
         P_{q+1}(\tau) = P_q(\tau) + \frac{f_t - P_q(1)}{\prod_{i<q}(1-r_i)}\prod_{i<q}(\tau-r_i),
 
-    with :math:`f_t` evaluated once at the predicted state, at which it stays in the memory (PEC): a step, accepted or
+    with :math:`f_t` evaluated once at the predicted state, where it is kept (PEC): a step, accepted or
     not, costs one evaluation. The difference to the corrector of one order less estimates the error. From the same
     evaluation come the errors that other orders would have had; the next step takes the order with the smallest, so
     that a rough network, for which they do not fall, is stepped with a low order. There a small tolerance takes many
@@ -65,12 +65,12 @@ class Adams(Solver):
     tolerance, so that the error of the result follows it.
 
     Facts:
-        Order q + 1 for q up to ``max_order``; 1 evaluation a trial step and one before the first; every sample has its
-        own time, step, order and memory. Starts with order 1.
+        Order q + 1 for q up to ``max_order``; 1 evaluation per trial step and one before the first; every sample has
+        its own time, step, order and solver state. Starts with order 1.
 
     Differs from:
-        Adams codes as torchdiffeq's, which step the whole drift of a batch in time; deis and UniPC, whose steps are
-        given, and which integrate the noise or the data estimate (s large or small).
+        Adams codes such as torchdiffeq's, which step the whole drift of a batch in time; DEIS and UniPC, whose steps
+        are given and which integrate the noise or the data estimate (s large or small).
 
     Args:
         max_order: of the predictor, 1 to 8.
@@ -114,7 +114,7 @@ class Adams(Solver):
 
     @property
     def ode_order(self) -> int:
-        """Of the corrector at the highest order."""
+        """The order of the corrector at the highest order."""
         return self.max_order + 1
 
     @property
@@ -194,7 +194,7 @@ class Adams(Solver):
 
 
 def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
-    r"""Of a step from the first of the clocks :math:`c_0, \ldots, c_{k-1}` to t.
+    r"""The coefficients of a step from the first of the clocks :math:`c_0, \ldots, c_{k-1}` to t.
 
     Differences are kept as :math:`\delta_m = f[c_0, \ldots, c_m]\prod_{1\le i\le m}(c_0-c_i)`, which is what
     the polynomial through :math:`c_1, \ldots, c_m` missed at :math:`c_0`. Then with :math:`u = 1-\tau`
@@ -220,7 +220,7 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
 
 
 def _replaced(state: AdamsState, then: Array, missed: Tensor) -> AdamsState:
-    """The memory with its newest node elsewhere: :math:`P_{m+1}` without its last term has not seen the old one."""
+    """The state with its newest node elsewhere: :math:`P_{m+1}` without its last term has not seen the old one."""
     apart = (then[:, None] - state.clocks[:, 1:]) / (state.clocks[:, :1] - state.clocks[:, 1:])
     kept = _joined((_like(np.ones((len(then), 1)), then), apart)).cumprod(1)
     clocks = _joined((then[:, None], state.clocks[:, 1:]))

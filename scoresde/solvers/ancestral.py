@@ -55,13 +55,13 @@ class Ancestral(Solver):
     :math:`\sigma = 0` adds no noise, as DDPM's last one.
 
     Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state. The small variance is exact for a point mass, the
+        Weak order 1, strong order 1; 1 evaluation per step; no state. The small variance is exact for a point mass, the
         large one for standard normal data under a variance preserving process. With the small one it is VDM's ancestral
         sampler, DDIM with :math:`\eta = 1` and the first-order SDE-DPM-Solver++.
 
     Args:
         variance: ``"small"``, ``"large"``, or ``"learned"`` for a network with improved DDPM's variance v (one number
-            an element, `ScoreModel.variance`).
+            per element, `ScoreModel.variance`).
         condition: how a `scoresde.guidance.classifier_guidance` (or ``likelihood_guidance``) of the score acts, with
             :math:`u = w\,\nabla\log p(y|x_s)`. ``"score"``: through the guided :math:`\hat x`, as in every method,
             which shifts the mean of a step by :math:`\alpha_t(1-e^{-2h})(\sigma_s^2/\alpha_s)\,u`. ``"mean"``: by
@@ -70,8 +70,8 @@ class Ancestral(Solver):
             :math:`(\alpha_s/\alpha_t)(\sigma_t/\sigma_s)^2` with the small one: 1 to first order in the step.
 
     Differs from:
-        DDPM and improved DDPM, which clip :math:`\hat x`; score_sde's ``AncestralSamplingPredictor``, which knows VE
-        and VP only.
+        DDPM and improved DDPM, which clip :math:`\hat x`; score_sde's ``AncestralSamplingPredictor``, which supports
+        VE and VP only.
 
     Raises:
         InvalidArgumentError: the variance is unknown, or ``"learned"`` and the network has none.

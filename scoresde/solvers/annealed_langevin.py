@@ -29,24 +29,25 @@ class AnnealedLangevin(Solver):
 
     .. math:: x \leftarrow x + a\, s(x, \sigma) + \sqrt{2a}\, z, \qquad a = \epsilon\,\sigma^2/\sigma_L^2,
 
-    with :math:`\sigma_L` of the grid's last level. That is the published code; the paper's algorithm has half the step,
+    with :math:`\sigma_L` the noise of the grid's last level. That is the published code; the paper's algorithm has half
+    the step,
     :math:`x + \tfrac{a}{2} s + \sqrt{a} z`, for the same :math:`\epsilon`.
 
     Facts:
-        No order: it targets the law of each level, and is biased. On :math:`N(0, \sigma^2)` its fixed point is
+        No order: it targets the distribution of each level, and is biased. On :math:`N(0, \sigma^2)` its fixed point is
         :math:`\sigma^2/(1 - a/2\sigma^2)`: 11 % too wide for the published :math:`\epsilon` at :math:`\sigma_L` = 0.01.
-        ``moves`` evaluations a level; a grid of L levels has L - 1 steps and ``moves`` extra evaluations. It is
+        ``moves`` evaluations per level; a grid of L levels has L - 1 steps and ``moves`` extra evaluations. It is
         `LangevinCorrector` with :math:`r^2 = \epsilon/2\sigma_L^2`.
 
     Args:
         epsilon: :math:`\epsilon`, in units of the data squared; None is the published :math:`0.2\,\sigma_L^2` (2e-5 at
             :math:`\sigma_L` = 0.01).
-        moves: T, moves a level. NCSNv2 takes 3 to 5, of many levels.
+        moves: T, moves per level. NCSNv2 takes 3 to 5, of many levels.
         convention: ``"code"`` or ``"paper"``.
 
     Differs from:
-        the published code, which starts from a uniform law on [0, 1] (give it as ``x``), and NCSNv2's, which denoises
-        at the end (``denoise=True``).
+        the published code, which starts from a uniform distribution on [0, 1] (give it as ``x``), and NCSNv2's, which
+        denoises at the end (``denoise=True``).
 
     Raises:
         InvalidArgumentError: :math:`a \ge 2\sigma^2`, where the moves diverge.
@@ -84,7 +85,7 @@ class AnnealedLangevin(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a move."""
+        """One per move."""
         return self.moves
 
     @property

@@ -1,4 +1,4 @@
-"""The protocol of a solver: an immutable object that knows how to make one step."""
+"""The protocol of a solver: an immutable object that makes one step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Estimates(NamedTuple):
         powers: p of each, ``(m,)``: the error is proportional to :math:`h^p`.
         used: which of them is that of the step, ``(batch,)``.
         usable: which of them the next step may use, ``(batch, m)`` bool.
-        factors: what the values are to be multiplied by, ``(batch, m)``; None stands for 1.
+        factors: factors of the values, ``(batch, m)``; None stands for 1.
 
-    All but the values may be NumPy arrays, which spares a device the arithmetic.
+    All but the values may be NumPy arrays, which saves the device the arithmetic.
 
     Example:
         >>> import torch
@@ -44,7 +44,7 @@ class Estimates(NamedTuple):
 
 
 def of_power(error: Tensor, power: float) -> Estimates:
-    r"""One estimate, which is proportional to :math:`h^p` with any p.
+    r"""A single estimate, proportional to :math:`h^p` with any p.
 
     Example:
         >>> of_power(torch.ones(4, 2), 1.5).values.shape
@@ -55,8 +55,9 @@ def of_power(error: Tensor, power: float) -> Estimates:
 
 
 class StepResult(NamedTuple):
-    """The state after a step, the solver's memory for the next one, and an error estimate (adaptive methods; see
-    `Estimates` for several). ``rejected`` is the memory of a sample whose step is rejected; None leaves it as it was.
+    """The result of a step: the new x, the new solver state, and an error estimate (adaptive methods; see
+    `Estimates` for several). ``rejected`` is the solver state of a sample whose step is rejected; None leaves it as it
+    was.
 
     Example:
         >>> import torch
@@ -98,8 +99,8 @@ class StepFailed(Exception):
     """A step that cannot be made: `integrate` raises the error, or with ``throw=False`` marks the samples.
 
     Attributes:
-        error: what there is to say to the user.
-        samples: which samples it is about, ``(batch,)`` bool; the others cannot go on without them.
+        error: the error to raise.
+        samples: the samples concerned, ``(batch,)`` bool; the others cannot continue without them.
 
     Example:
         >>> import torch
@@ -125,39 +126,39 @@ class _FromRow:
 class Solver(abc.ABC):
     r"""One method. Subclasses are frozen dataclasses whose fields are the method's options.
 
-    A class declares what it is, by class variables or, where it depends on the options, by properties;
-    `scoresde.methods` shows it, `scoresde.solve` refuses what does not fit, and the convergence tests measure the
-    orders.
+    A class declares its properties by class variables or, where it depends on the options, by properties;
+    `scoresde.methods` shows them, `scoresde.solve` refuses arguments that do not fit, and the convergence tests measure
+    the orders.
 
     Attributes:
-        name: what `solve` calls it; ``aliases``: other names of it. Both are found by its row; a solver without one,
+        name: its name in `solve`; ``aliases``: other names of it. Both are found by its row; a solver without one,
             such as your own, may set them.
         kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
         stochastic: whether it draws noise.
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
-        own_steps: whether a step is a whole stretch, inside which a library makes its own steps: `solve` then tells it
-            the tolerances or the number of steps, which are fields of it.
-        evaluations: score evaluations a step; ``extra_evaluations``: those of the first steps beyond that.
+        own_steps: whether a step is a whole interval, inside which a library makes its own steps: `solve` then passes
+            it the tolerances or the number of steps, which are fields of it.
+        evaluations: score evaluations per step; ``extra_evaluations``: those of the first steps beyond that.
         ode_order: the order on the probability flow, None where there is none; ``weak_order`` and ``strong_order``,
-            those in the law and along the path.
-        batch_coupled: whether samples depend on their batch mates.
-        reference: where it comes from.
+            those in the distribution and along the path.
+        batch_coupled: whether samples depend on the others of their batch.
+        reference: the publication.
         affine: whether it needs a process with alpha and sigma.
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
         keeps_estimates: whether an estimate or a score is read again after a later evaluation. It is then a copy, since
             a network may write every output to the same memory, as a CUDA graph does. A method that uses each of them
-            before the next evaluation declares False, and is spared the copies; drifts are new tensors anyway. A class
+            before the next evaluation declares False, and saves the copies; drifts are new tensors anyway. A class
             that defines `step` does not inherit False.
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.
         lands: whether an adaptive method may make its last step without an evaluation: it does if it has a `land`.
         default_steps: the number of steps that `solve` takes if none is given.
-        stages: the fractions of a step at which it looks inside, on the clock of its ``coordinate``; an adaptive method
+        stages: the fractions of a step at which it evaluates, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         control: how the steps of an adaptive method follow its errors.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
-            depend on them; else independent draws will do.
+            depend on them; otherwise independent draws suffice.
     """
 
     name: ClassVar[str] = _FromRow(name_of)  # type: ignore[assignment]
@@ -262,7 +263,7 @@ class Solver(abc.ABC):
 
     @property
     def default_stochasticity(self) -> float:
-        """The eta of the process that the method steps unless told otherwise: 0 for the probability flow, else 1."""
+        """The eta of the process that the method steps unless given: 0 for the probability flow, else 1."""
         return 1.0 if self.stochastic else 0.0
 
     def for_data(self, std: float) -> Solver:
@@ -270,7 +271,7 @@ class Solver(abc.ABC):
         return self
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
+        """Called once before the first step on a fixed grid: look up the nodes that steps will need."""
         if self.stages:
             process.nodes.prepare_between(nodes, self.stages, self.coordinate)
 
@@ -287,12 +288,13 @@ class Solver(abc.ABC):
         return times
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The memory before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of those."""
+        """The solver state before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of
+        those."""
         return None
 
     def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
-        """The step to the end of the solve by what is in the memory, without an evaluation, and its error estimate, of
-        methods that have one. Every step asks for it, whether it is the last or not; the step itself follows with the
+        """The step to the end of the solve from the solver state, without an evaluation, and its error estimate, for
+        methods that have one. Every step calls it, whether it is the last or not; the step itself follows with the
         same ``stop`` and noise."""
         raise NotImplementedError
 

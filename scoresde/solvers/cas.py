@@ -26,7 +26,7 @@ class CAS(Solver):
 
     Facts:
         No order: with fixed :math:`\epsilon` and finer grids it becomes annealed Langevin dynamics. It is exact for a
-        point mass. 1 evaluation a step; no state. Where :math:`(1-\epsilon)\rho_s > \rho_t` it is `DDIM`.
+        point mass. 1 evaluation per step; no state. Where :math:`(1-\epsilon)\rho_s > \rho_t` it is `DDIM`.
 
     Args:
         epsilon: the share of the noise that is removed, in (0, 1].

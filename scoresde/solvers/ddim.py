@@ -26,7 +26,7 @@ class DDIM(Solver):
     exact in one step.
 
     Facts:
-        Order 1 in the log-SNR; 1 evaluation a step; no state; no noise; finite where :math:`\alpha = 0` or
+        Order 1 in the log-SNR; 1 evaluation per step; no state; no noise; finite where :math:`\alpha = 0` or
         :math:`\sigma = 0`.
 
     Differs from:

@@ -23,9 +23,9 @@ class DDIMEta(Solver):
             c^2 = \eta^2\sigma_t^2(1-e^{-2h}).
 
     Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state. :math:`\eta = 0` is `DDIM`, :math:`\eta = 1` is
-        `Ancestral`. In between it is another scheme than the exponential integrator of the reverse SDE with the same
-        :math:`\eta`; both have the right law in the limit. In :math:`x/\alpha` it is k-diffusion's
+        Weak order 1, strong order 1; 1 evaluation per step; no state. :math:`\eta = 0` is `DDIM`, :math:`\eta = 1` is
+        `Ancestral`. In between it differs from the exponential integrator of the reverse SDE with the same
+        :math:`\eta`; both have the right distribution in the limit. In :math:`x/\alpha` it is k-diffusion's
         ``sample_euler_ancestral``.
 
     Args:

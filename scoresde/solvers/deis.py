@@ -32,7 +32,7 @@ class TAB(Multistep):
     with L the Lagrange basis in time and the integrals by 16 Gauss nodes, computed before the first step.
 
     Facts:
-        Order p on grids that are even in time; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1
+        Order p on grids that are even in time; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1
         estimates; no noise.
 
     Differs from:
@@ -100,7 +100,7 @@ class RhoAB(Multistep):
     with the weights of Adams-Bashforth for uneven steps.
 
     Facts:
-        Order p; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. It is
+        Order p; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1 estimates; no noise. It is
         k-diffusion's ``sample_lms``.
 
     Differs from:

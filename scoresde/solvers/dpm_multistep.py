@@ -31,7 +31,7 @@ class DPM2M(Multistep):
     DPM-Solver++ (2M), k-diffusion's ``sample_dpmpp_2m`` on any process.
 
     Facts:
-        Order 2 in either form; 1 evaluation a step; remembers one estimate; no noise.
+        Order 2 in either form; 1 evaluation per step; keeps one estimate; no noise.
 
     Differs from:
         diffusers, where "dpmsolver" is called midpoint and "taylor" heun.
@@ -90,8 +90,8 @@ class DPM3M(Multistep):
     derivative, which makes its order 2. With ``prediction="data"`` it is DPM-Solver++ (3M).
 
     Facts:
-        Order 3, the same method as `UniP3` with ``variant="full"``; 1 evaluation a step (1 more at the start);
-        remembers two estimates; no noise. ``variant="published"`` has order 2.
+        Order 3, the same method as `UniP3` with ``variant="full"``; 1 evaluation per step (1 more at the start);
+        keeps two estimates; no noise. ``variant="published"`` has order 2.
 
     Differs from:
         the official code and diffusers, where the factor 2 of :math:`D_2` is missing and the first two steps have

@@ -20,7 +20,7 @@ class DPMpp2MSDE(DPM2M):
             \tfrac12\varphi_1(z) D_1] + \sigma_t\sqrt{1-e^{-2\eta^2h}}\,z_0,\qquad z = -(1+\eta^2)h.
 
     Facts:
-        Weak order 2, strong order 1; 1 evaluation a step; remembers one estimate. With :math:`\eta = 0` it is
+        Weak order 2, strong order 1; 1 evaluation per step; keeps one estimate. With :math:`\eta = 0` it is
         `DPMpp2M`.
 
     Differs from:
@@ -66,8 +66,8 @@ class DPMpp3MSDE(DPM3M):
     r"""SDE-DPM-Solver++ (3M): `DPMpp3M` for the reverse SDE with stochasticity :math:`\eta`.
 
     Facts:
-        Weak order 2 (one increment a step allows no more for :math:`\eta > 0`; the third node lowers the constant),
-        strong order 1; 1 evaluation a step; remembers two estimates. With :math:`\eta = 0` it is `DPMpp3M` with the
+        Weak order 2 (one increment per step allows no more for :math:`\eta > 0`; the third node lowers the constant),
+        strong order 1; 1 evaluation per step; keeps two estimates. With :math:`\eta = 0` it is `DPMpp3M` with the
         published start-up.
 
     Differs from:
@@ -103,7 +103,7 @@ class DPMpp3MSDE(DPM3M):
         check_number("eta", self.eta, low=0.0)
         if self.start_up != "published":
             raise InvalidArgumentError(
-                "`start_up` must be 'published' here: single steps of a higher order have no noise."
+                "`start_up` must be 'published' here: the single steps of higher order are deterministic."
             )
 
     def stochasticity(self, node: Node) -> float:

@@ -55,7 +55,7 @@ class DPM2S(ExponentialRungeKutta):
     .. math:: x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t h[\varphi_1(-h)\hat x_0 + \varphi_2(-h) D_1].
 
     Facts:
-        Order 2 in either form; 2 evaluations a step; no state; no noise.
+        Order 2 in either form; 2 evaluations per step; no state; no noise.
 
     Differs from:
         the official code, which takes the "dpmsolver" form by default; the "taylor" form has the smaller error on
@@ -64,7 +64,7 @@ class DPM2S(ExponentialRungeKutta):
     Args:
         prediction: ``"noise"`` or ``"data"``, what is integrated.
         form: ``"taylor"`` or ``"dpmsolver"``.
-        r: where the inner node is, in (0, 1).
+        r: the place of the inner node, in (0, 1).
 
     Example:
         >>> import torch, scoresde
@@ -91,7 +91,7 @@ class DPM2S(ExponentialRungeKutta):
 
     @property
     def reference(self) -> str:
-        """That of what is integrated."""
+        """The reference for the estimate that is integrated."""
         return f"Lu et al. (2022), DPM-Solver{'++' * (self.prediction == 'data')}, algorithm 1"
 
     @property
@@ -106,7 +106,7 @@ class DPM3S(ExponentialRungeKutta):
     :math:`\lambda_s + \frac23h`; with ``prediction="data"`` DPM-Solver++ (3S).
 
     Facts:
-        Order 3 in either form; 3 evaluations a step; no state; no noise. The second node is not free: with any other
+        Order 3 in either form; 3 evaluations per step; no state; no noise. The second node is not free: with any other
         the order is 2.
 
     Differs from:
@@ -115,7 +115,7 @@ class DPM3S(ExponentialRungeKutta):
     Args:
         prediction: ``"noise"`` or ``"data"``, what is integrated.
         form: ``"taylor"`` or ``"dpmsolver"``.
-        r1: where the first inner node is, in (0, 2/3).
+        r1: the place of the first inner node, in (0, 2/3).
 
     Example:
         >>> import torch, scoresde
@@ -142,7 +142,7 @@ class DPM3S(ExponentialRungeKutta):
 
     @property
     def reference(self) -> str:
-        """That of what is integrated."""
+        """The reference for the estimate that is integrated."""
         return f"Lu et al. (2022), DPM-Solver{'++' if self.prediction == 'data' else ', algorithm 2'}"
 
     @property

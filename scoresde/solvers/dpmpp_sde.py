@@ -30,16 +30,16 @@ def _towards(
 
 @dataclass(frozen=True)
 class DPMppSDE(Solver):
-    r"""DPM-Solver++ (2S) for the SDE, as in k-diffusion: ancestral splits for the half and for the whole step, their
-    noises from one Brownian path in :math:`\rho = \sigma/\alpha`.
+    r"""DPM-Solver++ (2S) for the SDE, as in k-diffusion: ancestral splits for the half and for the whole step, with
+    noise from one Brownian path in :math:`\rho = \sigma/\alpha`.
 
     Facts:
-        Weak order 2, strong order 1; 2 evaluations a step; no state. With independent draws for the half and the whole
-        step, as in many ports, the weak order is 1.
+        Weak order 2, strong order 1; 2 evaluations per step; no state. With independent draws for the half and the
+        whole step, as in many ports, the weak order is 1.
 
     Args:
         eta: the share of noise, 0 to 1.
-        r: where the inner node is, in :math:`\lambda`.
+        r: the place of the inner node, in :math:`\lambda`.
 
     Example:
         >>> import torch, scoresde
@@ -97,8 +97,8 @@ class DPMpp2SAncestral(Solver):
     r"""DPM-Solver++ (2S) with one ancestral split: a deterministic step of order 2 to :math:`\rho_{dn}`, then noise.
 
     Facts:
-        Weak order 2 for the law of a solve that starts at the right one (from a fixed state the order is 1); strong
-        order 1; 2 evaluations a step; no state.
+        Weak order 2 for the distribution of a solve that starts at the right one (from a fixed state the order is 1);
+        strong order 1; 2 evaluations per step; no state.
 
     Args:
         eta: the share of noise, 0 to 1; 0 is `DPMpp2S` with ``form="dpmsolver"``.

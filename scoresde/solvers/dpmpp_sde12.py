@@ -34,7 +34,7 @@ class PairState(NamedTuple):
 
 @dataclass(frozen=True)
 class DPMppSDE12(Solver):
-    r"""An adaptive pair of orders 1 and 2 for the reverse SDE, with a step size of its own for every sample.
+    r"""An adaptive pair of orders 1 and 2 for the reverse SDE, with a step size per sample.
 
     The step of SDE-DPM-Solver++ (2M) predicts, the new estimate :math:`m_t` corrects, with the same noise: in the frame
     of the data estimate, with :math:`h = \lambda_t-\lambda_s`, :math:`z = -(1+\eta^2)h` and :math:`D_1 =
@@ -46,7 +46,7 @@ class DPMppSDE12(Solver):
         \tilde x &= x_1 + \tfrac12(1+\eta^2)\alpha_t h\,\varphi_1(z)\,D_1, \qquad m_t = \hat x(\tilde x, t),\\
         x_t &= x_1 + (1+\eta^2)\alpha_t h\,\varphi_2(z)\,(m_t-m_s).
 
-    With :math:`\eta = 1` the reverse process runs through the laws of the forward one backwards, so that its
+    With :math:`\eta = 1` the reverse process runs through the distributions of the forward one backwards, so that its
     :math:`m = E[x_0|x]` is a martingale, whose change in a step grows as :math:`\sqrt h`, where along the flow it grows
     as h: :math:`p = 1/(1+\min(\eta, 1)^2)`. Its weak order is 2 with any p; 1/2 is better on the large steps of useful
     tolerances, and 1 on small uneven ones.
@@ -55,17 +55,17 @@ class DPMppSDE12(Solver):
     e^{2\eta^2\lambda_t}(1-e^{-2\eta^2h})`: a step in two halves has the noise of the whole. The estimate at the
     predicted state serves the next step (PEC), so that a trial step costs one evaluation.
 
-    The error is the mean of the differences to the method of order 1, :math:`\varphi_2(m_t-m_s)`, and to that which
-    goes on by :math:`D_1`, :math:`\varphi_2(m_t-m_s-D_1)`. It may be as large as :math:`\max(\mathrm{atol},
+    The error is the mean of the differences to the method of order 1, :math:`\varphi_2(m_t-m_s)`, and to the one that
+    continues with :math:`D_1`, :math:`\varphi_2(m_t-m_s-D_1)`. It may be as large as :math:`\max(\mathrm{atol},
     \mathrm{rtol}\,\sigma_t)`, since an error well below the noise that is still in the state does not matter: rtol is a
     share of the noise, atol a size in the units of the data. The last step, to the end of the solve, is the predictor
     alone and needs no evaluation, where :math:`\varphi_2D_1` is below a quarter of that. No step is longer than 2.5 in
     :math:`\lambda`.
 
     Facts:
-        Weak order 2, strong order 1; 1 evaluation a trial step and one before the first, mostly none for the last. For
-        a sample of good quality tolerances are large: rtol = 0.3, and atol a tenth of the smallest scale of the data
-        that matters.
+        Weak order 2, strong order 1; 1 evaluation per trial step and one before the first, mostly none for the last.
+        For a sample of good quality tolerances are large: rtol = 0.3, and atol a tenth of the smallest scale of the
+        data that matters.
 
     Differs from:
         dpmpp_2m_sde (no corrector) and sa_solver (given steps).
@@ -102,7 +102,7 @@ class DPMppSDE12(Solver):
     control: ClassVar[StepControl] = StepControl(
         first_step=0.065,  # its tolerances are large, and steps grow from there
         growth=5.0,
-        longest=2.5,  # errors where the noise is large do not tell what a step passes over
+        longest=2.5,  # errors where the noise is large do not show what a step passes over
         safety=0.8,
     )
 
@@ -149,7 +149,7 @@ class DPMppSDE12(Solver):
         _, first, second = phi(2, part.z)
         known = state.passed > 0
         ratio = part.h / torch.where(known, state.passed, 1.0)
-        # after a sliver of a step, to a time to save at, the noise is no slope
+        # after a very short step, to a time to save at, the noise is no slope
         ratio = ratio.clamp_max(self.control.growth)
         power = 1 / (1 + min(self.eta, 1.0) ** 2)
         slope = expand(torch.where(known, ratio**power, 0.0), x) * (state.value - state.before)

@@ -30,18 +30,18 @@ class EDM(Solver):
     :math:`\hat\rho` never exceeds the noise at ``t_max``.
 
     Facts:
-        Weak order 2 for the law of a solve that starts at the right one, with ``s_noise=1`` and while
+        Weak order 2 for the distribution of a solve that starts at the right one, with ``s_noise=1`` and while
         :math:`S_{churn}/N` is below its cap; no strong order, as the added noise is not that of a reverse SDE with
-        fixed :math:`\eta`. 2 evaluations a step; no state. A step that ends at sigma = 0 is one of Euler in
+        fixed :math:`\eta`. 2 evaluations per step; no state. A step that ends at sigma = 0 is one of Euler in
         :math:`\rho`. ``s_churn=0`` is `RhoHeun`.
 
     Differs from:
         EDM's code, where alpha is 1 and the time is :math:`\rho`.
 
     Args:
-        s_churn, s_min, s_max, s_noise: the amount of churn, where, and the factor on its noise. Published: 0 for the
-            deterministic sampler; (30, 0.01, 1, 1.007) and (80, 0.05, 1, 1.007) for CIFAR-10 with VP and VE networks,
-            (40, 0.05, 50, 1.003) for ImageNet-64.
+        s_churn, s_min, s_max, s_noise: the amount of churn, its range, and the factor on its noise. Published: 0 for
+            the deterministic sampler; (30, 0.01, 1, 1.007) and (80, 0.05, 1, 1.007) for CIFAR-10 with VP and VE
+            networks, (40, 0.05, 50, 1.003) for ImageNet-64.
         a: the stage of the family of order 2, in (0, 1].
 
     Example:

@@ -1,4 +1,4 @@
-r"""ER-SDE: exponential methods for reverse SDEs with a noise scale of one's own."""
+r"""ER-SDE: exponential methods for reverse SDEs with a noise scale of your own."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ERSDE(Multistep):
     :math:`\ln\rho`.
 
     Facts:
-        Weak order min(p, 2), strong order 1; 1 evaluation a step; remembers p - 1 estimates.
+        Weak order min(p, 2), strong order 1; 1 evaluation per step; keeps p - 1 estimates.
 
     Differs from:
         the official code, which integrates by a Riemann sum of 100 points.
@@ -113,7 +113,7 @@ class ERSDE(Multistep):
 
     @property
     def keeps_estimates(self) -> bool:
-        """From order 2 on."""
+        """True from order 2 on."""
         return self.order > 1
 
     def _kept(self, start: Node, stop: Node) -> Scalar:

@@ -13,7 +13,7 @@ class Euler(RungeKutta):
     r"""Euler's method on the probability flow: :math:`x_s = x_t + (s - t)\,F(x_t, t)`.
 
     Facts:
-        Order 1; 1 evaluation a step; no state; no noise.
+        Order 1; 1 evaluation per step; no state; no noise.
 
     Differs from:
         k-diffusion's ``sample_euler``, which is `DDIM`: Euler in :math:`\sigma/\alpha`. This is Euler in time, linear

@@ -21,7 +21,7 @@ class EulerMaruyama(Solver):
     .. math:: x' = x + h\,[fx - \tfrac12(1+\eta^2)g^2 s] + \eta g\sqrt{|h|}\,z, \qquad h = t_{next} - t < 0.
 
     Facts:
-        Weak order 1 and, the noise being additive, strong order 1; 1 evaluation a step; no state. :math:`\eta` is the
+        Weak order 1 and, the noise being additive, strong order 1; 1 evaluation per step; no state. :math:`\eta` is the
         ``stochasticity`` of `scoresde.solve`.
 
     Differs from:

@@ -1,4 +1,4 @@
-"""Adaptive exponential Runge-Kutta pairs, with a step size of its own for every sample."""
+"""Adaptive exponential Runge-Kutta pairs, with a step size per sample."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DPM12(ExponentialPair):
     r"""DPM-Solver-12: `DPM2S` with DDIM inside it.
 
     Facts:
-        Order 2, error estimate of order 1; 2 evaluations a trial step.
+        Order 2, error estimate of order 1; 2 evaluations per trial step.
 
     Differs from:
         the official code and k-diffusion's ``dpm_adaptive``, where one step size serves the batch, and a step is
@@ -61,7 +61,7 @@ class DPM23(ExponentialPair):
     r"""DPM-Solver-23: `DPM3S` with `DPM2S` inside it, nodes at a third and two thirds.
 
     Facts:
-        Order 3, error estimate of order 2; 3 evaluations a trial step.
+        Order 3, error estimate of order 2; 3 evaluations per trial step.
 
     Differs from:
         the official code and k-diffusion's ``dpm_adaptive``, where one step size serves the batch.
@@ -89,7 +89,7 @@ class ERK32(ExponentialPair):
     r"""The exponential pair 3(2): `RES3S` with nodes 1/2 and 1, and its method of order 2 on the first of them.
 
     Facts:
-        Order 3, error estimate of order 2 (both stiff); 3 evaluations a trial step.
+        Order 3, error estimate of order 2 (both stiff); 3 evaluations per trial step.
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.
@@ -137,11 +137,11 @@ class ERK43(ExponentialPair):
     r"""An exponential pair 4(3): Hochbruck and Ostermann's five stages with their second and third nodes at a third.
 
     Facts:
-        Order 4 (stiff), error estimate of order 3; 5 evaluations a trial step.
+        Order 4 (stiff), error estimate of order 3; 5 evaluations per trial step.
 
     Differs from:
         Hochbruck and Ostermann's eq. 5.19, whose inner nodes are all at a half. An estimate of order 3 that uses only
-        the nodes 0, 1/2 and 1 has the same quadrature as the result, and does not see its error.
+        the nodes 0, 1/2 and 1 has the same quadrature as the result, and cannot estimate its error.
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.

@@ -26,7 +26,7 @@ class GGFState(NamedTuple):
 
 @dataclass(frozen=True)
 class GGF(Solver):
-    r"""Gotta Go Fast: Euler-Maruyama inside stochastic Heun, with a step size of its own for every sample.
+    r"""Gotta Go Fast: Euler-Maruyama inside stochastic Heun, with a step size per sample.
 
     .. math::
         K_1 = hF(x, s) + g_s\sqrt{|h|}\,z,\quad x' = x + K_1,\quad K_2 = hF(x', t) + g_t\sqrt{|h|}\,z,\quad
@@ -34,10 +34,10 @@ class GGF(Solver):
 
     With the error :math:`E = \frac12(K_2-K_1)` and the tolerance :math:`\delta = \max(\mathrm{atol},
     \mathrm{rtol}\max(|x'|, |x'_{last}|))` of each element, and :math:`e = \mathrm{RMS}[E/\delta]` over a sample, a step
-    is accepted if :math:`e\le1`; it goes on from :math:`x''`, and :math:`h \leftarrow 0.9\,h\,e^{-0.9}`.
+    is accepted if :math:`e\le1`; it continues from :math:`x''`, and :math:`h \leftarrow 0.9\,h\,e^{-0.9}`.
 
     Facts:
-        Two evaluations a trial step. On given steps it is `HeunSDE`: weak order 2, strong order 1 for additive noise.
+        Two evaluations per trial step. On given steps it is `HeunSDE`: weak order 2, strong order 1 for additive noise.
         :math:`\eta` is the ``stochasticity`` of `scoresde.solve`. It steps in time, where the last tenth of the way
         takes most of the steps; `DPMppSDE12` takes far fewer.
 

@@ -13,7 +13,7 @@ class Heun(RungeKutta):
     r"""Heun's method on the probability flow, in time: :math:`x' = x + \tfrac h2[F(x, t) + F(x + hF(x, t),\ t + h)]`.
 
     Facts:
-        Order 2; 2 evaluations a step; no state; no noise.
+        Order 2; 2 evaluations per step; no state; no noise.
 
     Differs from:
         EDM's sampler, which is Heun in :math:`\sigma/\alpha` and ends with one Euler step to zero noise; here the last

@@ -23,7 +23,7 @@ class HeunSDE(Solver):
         x' = x + \tfrac12(K_1+K_2).
 
     Facts:
-        Weak order 2, strong order 1; 2 evaluations a step; no state. :math:`\eta` is the ``stochasticity`` of
+        Weak order 2, strong order 1; 2 evaluations per step; no state. :math:`\eta` is the ``stochasticity`` of
         `scoresde.solve`; :math:`\eta = 0` is `Heun`.
 
     Differs from:
@@ -56,7 +56,7 @@ class HeunSDE(Solver):
 
 
 def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Tensor]:
-    """Those of Euler-Maruyama at the start, and with the same noise at the end that they lead to."""
+    """The increments of Euler-Maruyama at the start, and, with the same noise, at the end that they lead to."""
     h = stop.t - start.t
     z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
     first = combine(h, process.drift(x, start), process.diffusion(x, start), (1.0,), (z,))

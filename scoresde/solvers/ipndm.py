@@ -29,11 +29,11 @@ class IPNDM(Multistep):
 
     Facts:
         Order 2, whatever the number of estimates, since the weights are those of an even grid and the transfer is not
-        linear; on coarse grids more estimates help. 1 evaluation a step; remembers up to 3 estimates; no noise.
+        linear; on coarse grids more estimates help. 1 evaluation per step; keeps up to 3 estimates; no noise.
 
     Args:
         order: the number of estimates used, 1 to 4.
-        start_up: ``"single"`` or ``"published"``, the same here: the first steps use what is known.
+        start_up: ``"single"`` or ``"published"``, the same here: the first steps use the estimates that there are.
         lower_order_final: use fewer estimates in the last steps.
 
     Example:
@@ -86,7 +86,7 @@ class PLMS(IPNDM):
     r"""PLMS: `IPNDM` whose first step averages the noise at its two ends, as in latent diffusion's code.
 
     Facts:
-        Order 2; 1 evaluation a step and 1 more in the first; remembers up to 3 estimates; no noise.
+        Order 2; 1 evaluation per step and 1 more in the first; keeps up to 3 estimates; no noise.
 
     Differs from:
         diffusers' ``PNDMScheduler``, where the same method skips one time step.
@@ -107,7 +107,7 @@ class PLMS(IPNDM):
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the first step."""
+        """The additional evaluation of the first step."""
         return int(self.order > 1)
 
     def predict(

@@ -22,14 +22,15 @@ class Langevin(Solver):
     `scoresde.LangevinCorrector`). Mixing is slow where the data is far wider than the noise: take many levels.
 
     Facts:
-        No order: it targets the law of each level, and is tested by its fixed point. ``moves`` evaluations a step.
+        No order: it targets the distribution of each level, and is tested by its fixed point. ``moves`` evaluations per
+        step.
 
     Differs from:
         score_sde's corrector-only sampler, whose step takes norms over the batch.
 
     Args:
         snr: r.
-        moves: Langevin moves a level.
+        moves: Langevin moves per level.
 
     Example:
         >>> import torch, scoresde
@@ -57,7 +58,7 @@ class Langevin(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a move."""
+        """One per move."""
         return self.moves
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

@@ -14,7 +14,7 @@ class Midpoint(RungeKutta):
     h2)`.
 
     Facts:
-        Order 2; 2 evaluations a step, none at its end; no state; no noise.
+        Order 2; 2 evaluations per step, none at its end; no state; no noise.
 
     Example:
         >>> import torch, scoresde

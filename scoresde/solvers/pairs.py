@@ -22,10 +22,10 @@ FORMS: dict[str, Coordinate] = {"x": TIME, "noise": RHO, "data": SNR, "angle": a
 
 @dataclass(frozen=True)
 class Pair(RungeKutta):
-    r"""An adaptive pair, with a step size of its own for every sample; subclasses give the tableau.
+    r"""An adaptive pair, with a step size per sample; subclasses give the tableau.
 
-    Batch mates never change a result, finished samples are not evaluated again, and nothing is evaluated beyond the end
-    of the interval.
+    Other samples of the batch never change a result, finished samples are not evaluated again, and nothing is evaluated
+    beyond the end of the interval.
 
     Args:
         form: what is stepped: ``"x"`` in time; or ``"noise"``, :math:`d(x/\alpha) = \hat\varepsilon\,d\rho` with
@@ -42,17 +42,17 @@ class Pair(RungeKutta):
 
     @property
     def coordinate(self) -> Coordinate:  # type: ignore[override]
-        """That of the form."""
+        """The coordinate of the form."""
         return FORMS[self.form]
 
     @property
     def noise_limit(self) -> bool:  # type: ignore[override]
-        """Where the clock is finite at the noise."""
+        """True where the clock is finite at the noise end."""
         return self.form in ("x", "angle")
 
     @property
     def data_limit(self) -> bool:
-        """It evaluates at the end."""
+        """False: it evaluates at the end of a step."""
         return False
 
 
@@ -61,7 +61,7 @@ class RK23(Pair):
     r"""The adaptive Bogacki-Shampine 3(2) pair.
 
     Facts:
-        Order 3, error estimate of order 2; 3 evaluations a trial step and one before the first.
+        Order 3, error estimate of order 2; 3 evaluations per trial step and one before the first.
 
     Differs from:
         SciPy's ``RK23`` and torchdiffeq's ``bosh3``, whose error norm spans the batch.
@@ -103,7 +103,7 @@ class Tsit5(Pair):
     r"""Tsitouras's adaptive 5(4) pair.
 
     Facts:
-        Order 5, error estimate of order 4; 6 evaluations a trial step and one before the first.
+        Order 5, error estimate of order 4; 6 evaluations per trial step and one before the first.
 
     Args:
         form: ``"x"``, ``"noise"``, ``"data"`` or ``"angle"``, see `Pair`.
@@ -154,7 +154,7 @@ class DOP853(Pair):
     With the error estimates of orders 5 and 3, :math:`e_5^2/\sqrt{e_5^2 + 0.01\,e_3^2}` elementwise.
 
     Facts:
-        Order 8; 12 evaluations a trial step and one before the first.
+        Order 8; 12 evaluations per trial step and one before the first.
 
     Differs from:
         SciPy's ``DOP853``, which combines the norms of the two estimates over the batch.
@@ -180,7 +180,7 @@ class DOP853(Pair):
         return _dop853()[0]
 
     def error(self, ks: Sequence[Tensor]) -> Tensor:
-        """Of both estimates."""
+        """The error by both estimates."""
         fifth = super().error(ks)
         third = weighted([(w, k) for w, k in zip(_dop853()[1], ks, strict=True) if w])
         size = (fifth.square() + (0.1 * third).square()).sqrt()

@@ -26,16 +26,16 @@ class PredictorCorrector(Solver):
     the paper's order (``order="pc"``): predict, then correct at the new level.
 
     Facts:
-        It targets a law, not an order. The evaluations of a step are the predictor's plus the corrector's: 2 by
-        default.
+        It targets a distribution, not an order. The evaluations of a step are the predictor's plus the corrector's: 2
+        by default.
 
     Differs from:
         score_sde: the predictor is written through the transition kernel and so serves every process; the corrector's
         step is :math:`2(r\sigma_t)^2`, of each sample alone.
 
     Args:
-        predictor: a solver of one step: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …; `scoresde.solve`
-            also takes a name.
+        predictor: a solver that steps from level to level: `ReverseDiffusion`, `Ancestral`, `EulerMaruyama`, `DDIM`, …;
+            `scoresde.solve` also takes a name.
         corrector: a corrector.
         order: ``"cp"`` or ``"pc"``.
 
@@ -76,8 +76,8 @@ class PredictorCorrector(Solver):
             )
         if self.predictor.batch_coupled:
             raise InvalidArgumentError(
-                f"`predictor` must step each sample by itself, for weights do not know what a corrector moves, got "
-                f"{self.predictor.name!r}; try 'ancestral'."
+                "`predictor` must step each sample by itself, since the corrector's moves would invalidate weights, "
+                f"got {self.predictor.name!r}; try 'ancestral'."
             )
         if self.predictor.looks_ahead:
             raise InvalidArgumentError(
@@ -93,46 +93,46 @@ class PredictorCorrector(Solver):
 
     @property
     def evaluations(self) -> int:
-        """The predictor's and the corrector's."""
+        """The evaluations of the predictor and of the corrector."""
         return self.predictor.evaluations + self.corrector.evaluations
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where the predictor or the corrector does."""
+        """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or self.corrector.keeps_estimates
 
     @property
     def batch_coupled(self) -> bool:
-        """As the corrector."""
+        """The same as that of the corrector."""
         return bool(getattr(self.corrector, "batch_coupled", False))
 
     @property
     def default_stochasticity(self) -> float:
-        """As the predictor: a deterministic one steps the probability flow."""
+        """The same as that of the predictor: a deterministic one steps the probability flow."""
         return self.predictor.default_stochasticity
 
     @property
     def takes_stochasticity(self) -> bool:
-        """As the predictor."""
+        """The same as that of the predictor."""
         return self.predictor.takes_stochasticity
 
     @property
     def data_limit(self) -> bool:
-        """As the predictor, if nothing is corrected at the end."""
+        """The same as that of the predictor, if nothing is corrected at the end."""
         return self.predictor.data_limit and self.order == "cp"
 
     @property
     def extra_evaluations(self) -> int:
-        """As the predictor."""
+        """The same as that of the predictor."""
         return self.predictor.extra_evaluations
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """As the predictor and the corrector."""
+        """Prepare the predictor and the corrector."""
         self.predictor.prepare(process, nodes)
         self.corrector.prepare(process, nodes[:-1] if self.order == "cp" else nodes[1:])
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The predictor's memory."""
+        """The predictor's state."""
         return self.predictor.init(process, x, start)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:

@@ -19,11 +19,11 @@ class RES2S(ExponentialRungeKutta):
         a_{21} = c_2\varphi_1(c_2z),\quad b_1 = \varphi_1 - \tfrac1{c_2}\varphi_2,\quad b_2 = \tfrac1{c_2}\varphi_2.
 
     Facts:
-        Order 2 (stiff); 2 evaluations a step; no state; no noise. The same as DPM-Solver++ (2S) in its "taylor" form.
+        Order 2 (stiff); 2 evaluations per step; no state; no noise. The same as DPM-Solver++ (2S) in its "taylor" form.
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.
-        c2: where the inner node is, in (0, 1].
+        c2: the place of the inner node, in (0, 1].
 
     Example:
         >>> import torch, scoresde
@@ -69,11 +69,11 @@ class RES3S(ExponentialRungeKutta):
     \frac23`, :math:`\gamma = 0`: DPM-Solver++ (3S) in its "dpmsolver" form.
 
     Facts:
-        Order 3 (stiff, with the last condition met at z = 0); 3 evaluations a step; no state; no noise.
+        Order 3 (stiff, with the last condition met at z = 0); 3 evaluations per step; no state; no noise.
 
     Args:
         prediction: ``"data"`` or ``"noise"``, what is integrated.
-        c2, c3: where the inner nodes are, in (0, 1]; c2 is not 2/3 unless c3 is.
+        c2, c3: the places of the inner nodes, in (0, 1]; c2 is not 2/3 unless c3 is.
 
     Example:
         >>> import torch, scoresde

@@ -37,15 +37,15 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Restart(Solver):
-    r"""Restart sampling: a deterministic solver that goes back up in noise now and then.
+    r"""Restart sampling: a deterministic solver that returns to a higher noise level now and then.
 
     When the solve passes the lower end of an interval, it adds the forward process's noise up to the upper end, and
-    comes down again by Heun's method in :math:`\rho`; so many times. The added noise contracts the error made so far,
-    and the deterministic steps keep theirs small.
+    comes down again by Heun's method in :math:`\rho`, as often as the interval says. The added noise contracts the
+    error made so far, and the deterministic steps keep their own error small.
 
     Facts:
-        No order of the law's error other than Heun's in each descent: for finer grids the law is right whatever the
-        intervals. 2 evaluations a downward step, none upwards.
+        No order of the distribution's error other than Heun's in each descent: for finer grids the distribution is
+        right whatever the intervals. 2 evaluations per downward step, none upwards.
 
     Differs from:
         the official code: any process, and the descents end on the node where they began.

@@ -28,7 +28,7 @@ class ReverseDiffusion(Solver):
     as published, with :math:`\beta = 1-(\alpha_s/\alpha_t)^2`; every other process gets the same formula.
 
     Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state.
+        Weak order 1, strong order 1; 1 evaluation per step; no state.
 
     Differs from:
         score_sde, where :math:`\beta = \beta(t)/N`, which exceeds 1 for few steps.

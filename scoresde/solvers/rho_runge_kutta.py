@@ -20,7 +20,8 @@ class RhoHeun(Heun):
     r"""Heun's method in :math:`\rho`: EDM's deterministic sampler, on any process.
 
     Facts:
-        Order 2; 2 evaluations a step; no state; no noise. A step that ends at sigma = 0 is one of DDIM, as EDM's last.
+        Order 2; 2 evaluations per step; no state; no noise. A step that ends at sigma = 0 is one of DDIM, as EDM's
+        last.
 
     Differs from:
         EDM's code, where the process is always alpha = 1; `Heun`, which steps in time.
@@ -45,7 +46,7 @@ class RhoMidpoint(Midpoint):
     r"""The midpoint method in :math:`\rho`: EDM's family of order 2 with :math:`\alpha = \frac12`.
 
     Facts:
-        Order 2; 2 evaluations a step; no state; no noise.
+        Order 2; 2 evaluations per step; no state; no noise.
 
     Example:
         >>> RhoMidpoint().evaluations
@@ -64,7 +65,7 @@ class RhoRalston(RungeKutta):
     r"""Ralston's method in :math:`\rho`: EDM's family of order 2 with :math:`\alpha = \frac23`.
 
     Facts:
-        Order 2; 2 evaluations a step; no state; no noise.
+        Order 2; 2 evaluations per step; no state; no noise.
 
     Example:
         >>> RhoRalston().tableau.c
@@ -85,7 +86,7 @@ class RhoKutta3(RungeKutta):
     r"""Kutta's method of order 3 in :math:`\rho`: ρ3Kutta-DEIS.
 
     Facts:
-        Order 3; 3 evaluations a step; no state; no noise.
+        Order 3; 3 evaluations per step; no state; no noise.
 
     Example:
         >>> RhoKutta3().evaluations
@@ -106,7 +107,7 @@ class RhoRK4(RK4):
     r"""The classical Runge-Kutta method in :math:`\rho`: ρ4RK-DEIS.
 
     Facts:
-        Order 4; 4 evaluations a step; no state; no noise.
+        Order 4; 4 evaluations per step; no state; no noise.
 
     Example:
         >>> RhoRK4().ode_order

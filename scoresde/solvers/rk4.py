@@ -15,7 +15,7 @@ class RK4(RungeKutta):
     .. math:: x' = x + \tfrac h6 (k_1 + 2k_2 + 2k_3 + k_4).
 
     Facts:
-        Order 4; 4 evaluations a step; no state; no noise.
+        Order 4; 4 evaluations per step; no state; no noise.
 
     Example:
         >>> import torch, scoresde

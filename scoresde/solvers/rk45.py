@@ -1,4 +1,4 @@
-"""The Dormand-Prince pair, with a step size of its own for every sample."""
+"""The Dormand-Prince pair, with a step size per sample."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _B5 = (*_A[-1], 0.0)
 class RK45(Pair):
     r"""The adaptive Dormand-Prince 5(4) pair on the probability flow.
 
-    Every sample has its own time, step and acceptance: batch mates never change a result, and finished samples are not
-    evaluated again.
+    Every sample has its own time, step and acceptance: other samples never change a result, and finished samples are
+    not evaluated again.
 
     Facts:
-        Order 5, error estimate of order 4; 6 evaluations a trial step and one before the first.
+        Order 5, error estimate of order 4; 6 evaluations per trial step and one before the first.
 
     Differs from:
-        SciPy's ``RK45`` and torchdiffeq's ``dopri5``, whose error norm spans the batch (an easy batch mate loosens the
+        SciPy's ``RK45`` and torchdiffeq's ``dopri5``, whose error norm spans the batch (an easy sample loosens the
         tolerance of a hard one); nothing is evaluated beyond the end of the interval.
 
     Args:

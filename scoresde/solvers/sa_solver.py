@@ -33,7 +33,7 @@ class SASolver(Multistep):
     Facts:
         With q = min(p + 1, c), or p without a corrector (a corrector of one node has order 1, whatever the predictor):
         for :math:`\tau > 0` weak order min(q, 2), strong order 1, more nodes lowering the constant; for
-        :math:`\tau = 0` order q, once the history is full. 1 evaluation a step.
+        :math:`\tau = 0` order q, once the history is full. 1 evaluation per step.
 
     Differs from:
         the official code, which interpolates with lower orders near the end and is written for VP.
@@ -81,23 +81,23 @@ class SASolver(Multistep):
 
     @property
     def weak_order(self) -> int:
-        """2, or 1 where one node rules."""
+        """2, or 1 where only one node is used."""
         c = self.corrector_order
         return min(2, min(self.predictor_order + 1, c) if c else self.predictor_order)
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the correction at the end."""
+        """The evaluation of the correction at the end."""
         return int(self.correct_last and self.corrector_order > 0)
 
     @property
     def looks_ahead(self) -> bool:
-        """With a corrector."""
+        """True with a corrector."""
         return self.corrector_order > 0
 
     @property
     def memory(self) -> int:
-        """The nodes that predictor and corrector look back at."""
+        """The earlier nodes that predictor and corrector use."""
         return max(self.predictor_order, self.corrector_order - 1)
 
     def stochasticity(self, node: Node) -> float:

@@ -67,7 +67,7 @@ class SEEDS1(_Seeds):
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s - 2\sigma_t(e^h-1)\hat\varepsilon + \sigma_t\sqrt{e^{2h}-1}\,z.
 
     Facts:
-        Weak order 1, strong order 1; 1 evaluation a step; no state.
+        Weak order 1, strong order 1; 1 evaluation per step; no state.
 
     Example:
         >>> import torch, scoresde
@@ -96,7 +96,7 @@ class SEEDS2(_Seeds):
     r"""SEEDS-2: the estimate half-way, at a state with the noise of the first half, serves the whole step.
 
     Facts:
-        Weak order 2, strong order 1; 2 evaluations a step; no state.
+        Weak order 2, strong order 1; 2 evaluations per step; no state.
 
     Differs from:
         the official code, whose stages draw noise of the wrong size.
@@ -131,7 +131,7 @@ class SEEDS3(_Seeds):
 
     Facts:
         Weak order 2 in general (the third-order conditions of the noise are not all met), strong order 1; 3 evaluations
-        a step; no state.
+        per step; no state.
 
     Differs from:
         the official code, whose last step takes the noise of the thirds in the wrong order.

@@ -1,4 +1,4 @@
-"""Particles that reach the law which guidance aims at."""
+"""Particles that reach the distribution which guidance aims at."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .families.particles import ParticleInfo, Particles, Twisted
 
 @dataclass(frozen=True)
 class SMC(Solver):
-    r"""Twisted sequential Monte Carlo for guided scores: the guided ancestral step proposes, weights say what the
-    guidance got wrong, and particles are drawn anew by their weights.
+    r"""Twisted sequential Monte Carlo for guided scores: the guided ancestral step proposes, weights correct the
+    error of the guidance, and particles are resampled by their weights.
 
     With :math:`\psi_t(x_t) = p(y|x_t)^w` of a `scoresde.guidance.classifier_guidance` at scale w (of a
     ``likelihood_guidance`` :math:`p(y|\hat x(x_t))^w`), the model's chain p of ancestral steps, and the guided chain q,
@@ -28,21 +28,21 @@ class SMC(Solver):
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}.
 
     Facts:
-        1 evaluation a step, and one at the end. With more particles the law of each tends to that of the chain's end
-        times :math:`\psi` there, at any scale and whatever :math:`\psi` was on the way; with more steps the chain's law
-        tends to the data's. That is the tilted law :math:`p(x)\,p(y|x)^w`, which guidance alone has at w = 1 only. The
-        product over the levels of the mean weights estimates :math:`\int p(x)\,p(y|x)^w dx` without bias. Particles
-        share their batch: it couples the batch.
+        1 evaluation per step, and one at the end. With more particles the distribution of each tends to that of the
+        chain's end times :math:`\psi` there, at any scale and whatever :math:`\psi` was on the way; with more steps the
+        chain's distribution tends to the data's. That is the tilted distribution :math:`p(x)\,p(y|x)^w`, which guidance
+        alone has at w = 1 only. The product over the levels of the mean weights estimates :math:`\int p(x)\,p(y|x)^w
+        dx` without bias. Particles share their batch: the method couples the batch.
 
     Args:
-        particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set. A
+        particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A
             ``context`` of the solve must be the same for all particles of a set.
-        threshold: 0 to 1, the share of effective particles below which a set is drawn anew; 1 resamples always. At the
-            end the particles are always drawn anew, so that they have equal weights.
+        threshold: 0 to 1, the share of effective particles below which a set is resampled; 1 resamples always. At the
+            end the particles are always resampled, so that they have equal weights.
         record: called with a `ParticleInfo` at each level; a `ParticleLog` keeps them.
         data_std: :math:`\sqrt v`, about the data's standard deviation: the chain's steps have the variance that is
             exact for data :math:`N(m, vI)`. 0 is the small variance of `Ancestral`; 1 on a variance preserving process
-            its large one. It changes how fast the chain's law tends to the data's, not the limit.
+            its large one. It changes how fast the chain's distribution tends to the data's, not the limit.
 
     Differs from:
         the published sampler, which resamples at every level, and is for inverse problems

@@ -1,7 +1,7 @@
 r"""Methods of strong order 1.5 for additive noise: SRA1 and ShARK.
 
 The diffusion of a score-based SDE depends on time alone, which is what they need. A step takes two draws: the increment
-of the path, and its mean over the step. ``noise=BrownianPath(..., areas=True)`` answers both from one path, so that
+of the path, and its mean over the step. ``noise=BrownianPath(..., areas=True)`` gives both from one path, so that
 solves with more steps come closer to each other with order 1.5.
 """
 
@@ -42,7 +42,7 @@ class SRA1(_StrongOrder):
         x' = x + h(\tfrac13 f_1 + \tfrac23 f_2) + g_t\Delta W + (g_s-g_t) I_{10}/|h|.
 
     Facts:
-        Strong order 1.5, weak order 2; 2 evaluations and 2 draws a step; no state. :math:`\eta` is the
+        Strong order 1.5, weak order 2; 2 evaluations and 2 draws per step; no state. :math:`\eta` is the
         ``stochasticity`` of `scoresde.solve`.
 
     Example:
@@ -87,7 +87,7 @@ class ShARK(_StrongOrder):
     middle of the line.
 
     Facts:
-        Strong order 1.5, weak order 2; 2 evaluations and 2 draws a step; no state.
+        Strong order 1.5, weak order 2; 2 evaluations and 2 draws per step; no state.
 
     Example:
         >>> import torch, scoresde

@@ -33,8 +33,8 @@ class UniP(Multistep):
     or :math:`B = e^z - 1` ("bh2"); with more nodes B drops out of the system.
 
     Facts:
-        Order p; 1 evaluation a step (more in the first steps of p >= 3); remembers p - 1 estimates; no noise. UniP-1 is
-        DDIM, UniP-2 with "bh2" DPM-Solver(++) 2M, UniP-3 with "full" DPM-Solver(++) 3M ("bh2" differs in the
+        Order p; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1 estimates; no noise. UniP-1
+        is DDIM, UniP-2 with "bh2" DPM-Solver(++) 2M, UniP-3 with "full" DPM-Solver(++) 3M ("bh2" differs in the
         second step, which has two nodes).
 
     Args:
@@ -109,13 +109,13 @@ class UniP(Multistep):
 class UniPC(UniP):
     r"""UniPC-p: UniP-p, corrected with the estimate that the next step needs anyway.
 
-    The network looks at the predicted state, and the step is made again with this estimate as one more node
+    The network is evaluated at the predicted state, and the step is made again with this estimate as one more node
     (:math:`r = 1`). The estimate is not renewed at the corrected state (PEC) and serves the next step, so that the
     correction costs nothing.
 
     Facts:
-        Order p + 1; 1 evaluation a step (2 more at the start of UniPC-3); remembers p - 1 estimates and a state; no
-        noise. The last step is not corrected, since that costs an evaluation; the order is not touched.
+        Order p + 1; 1 evaluation per step (2 more at the start of UniPC-3); keeps p - 1 estimates and a state; no
+        noise. The last step is not corrected, since that costs an evaluation; the order does not change.
 
     Differs from:
         the official code and diffusers, whose first steps have lower orders: that limits UniPC-3 to order 3.
@@ -150,7 +150,7 @@ class UniPC(UniP):
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the single steps at the start, and of the correction at the end."""
+        """The evaluations of the single steps at the start, and of the correction at the end."""
         return super().extra_evaluations + self.correct_last
 
     @property

@@ -1,4 +1,4 @@
-"""Data laws with exact scores, to measure solvers against."""
+"""Data distributions with exact scores, to measure solvers against."""
 
 from .base import Target
 from .exact import ExactScore

@@ -1,4 +1,4 @@
-"""What every target offers."""
+"""The protocol of targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .exact import ExactScore
 
 
 class Target(abc.ABC):
-    """A data law whose diffused score, density and samples are exact.
+    """A data distribution whose diffused score, density and samples are exact.
 
     A subclass gives `_estimate`, `_log_prob` and `_draw` as functions of the kernel's :math:`\\alpha` and
     :math:`\\sigma`.
@@ -64,7 +64,8 @@ class Target(abc.ABC):
     def sample(
         self, n: int, sde: AffineSDE | None = None, t: Any = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw ``(n, *event_shape)`` from the data's law, or from the law at time ``t`` of ``sde``."""
+        """Draw ``(n, *event_shape)`` from the data's distribution, or from the distribution at time ``t`` of
+        ``sde``."""
         check_generator(generator)
         x0 = self._draw(check_integer("n", n, low=0, high=MOST_NUMBERS), generator)
         if sde is None and t is None:

@@ -63,8 +63,8 @@ def update(prior: Components, operator: Any, y: Any, noise: Any) -> Updated:
     values = torch.linalg.eigvalsh(spread)
     if bool((values[:, 0] <= len(a) * torch.finfo(torch.float64).eps * values[:, -1]).any()):
         raise InvalidArgumentError(
-            "The measurements have no density: with this noise some combination of them is known without error from "
-            f"the others (or from the law itself); the smallest eigenvalue of A Σ Aᵀ + R is {float(values.min()):.3g}. "
+            "The measurements have no density: with this noise some combination of them is determined by the others "
+            f"(or by the distribution itself); the smallest eigenvalue of A Σ Aᵀ + R is {float(values.min()):.3g}. "
             "Give a `noise_std` above 0, or drop the redundant rows."
         )
     factor = torch.linalg.cholesky(spread)

@@ -18,9 +18,9 @@ from .spectrum import LowRank, LowRankSpectrum, Spectrum
 
 
 class Gaussian(MixtureTarget):
-    r"""The data law :math:`N(m, \Sigma)`.
+    r"""The data distribution :math:`N(m, \Sigma)`.
 
-    With :math:`S_t = \alpha_t^2\Sigma + \sigma_t^2 I` the diffused law is :math:`N(\alpha_t m, S_t)`, and
+    With :math:`S_t = \alpha_t^2\Sigma + \sigma_t^2 I` the diffused distribution is :math:`N(\alpha_t m, S_t)`, and
 
     .. math:: \hat x = m + \alpha\Sigma S^{-1}(x - \alpha m), \qquad \hat\varepsilon = \sigma S^{-1}(x - \alpha m).
 
@@ -72,7 +72,7 @@ class Gaussian(MixtureTarget):
         """
         check_state("data", data)
         if len(data) < 2:
-            raise InvalidArgumentError(f"`data` must have 2 samples or more, got {len(data)}.")
+            raise InvalidArgumentError(f"`data` must have at least 2 samples, got {len(data)}.")
         flat = data.detach().flatten(1).to(torch.float64)
         mean = flat.mean(0)
         centred = flat - mean
@@ -124,7 +124,9 @@ class Gaussian(MixtureTarget):
     def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
         centred = x - alpha * self.mean.to(x)
         if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
-            raise InvalidArgumentError("This law has no density: its covariance is singular, and nothing is added.")
+            raise InvalidArgumentError(
+                "This distribution has no density: its covariance is singular, and no noise is added."
+            )
         return self.spectrum.to(x).log_density(centred, lambda v: alpha * alpha * v + sigma * sigma)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
@@ -161,7 +163,7 @@ def _repeated(value: Any, times: int) -> Any:
 
 
 def _column(value: Any, x: Tensor) -> Any:
-    """One number a sample, ``(batch, 1)``, float64."""
+    """One number per sample, ``(batch, 1)``, float64."""
     if not isinstance(value, Tensor):
         return value
     return value.to(x.device, torch.float64).reshape(-1, 1)

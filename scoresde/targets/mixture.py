@@ -24,20 +24,20 @@ _COLUMNS = 256  # of a data set handled at once
 
 
 class MixtureTarget(Target):
-    """A distribution that is a mixture of Gaussians, one or more, and so are its posteriors given linear measurements;
-    a subclass gives `_moments`."""
+    """A mixture of one or more Gaussians, whose posteriors given linear measurements are mixtures, too; a subclass
+    gives `_moments`."""
 
     @abc.abstractmethod
     def _moments(self) -> Components:
         """The components with dense covariances."""
 
     def posterior(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
-        r"""The law of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact score of
-        its diffusion, :math:`\nabla\log p_t(x_t|y)`.
+        r"""The distribution of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact
+        score of its diffusion, :math:`\nabla\log p_t(x_t|y)`.
 
         Args:
             operator: A, a matrix ``(M, D)`` over the flattened event, or an operator of `scoresde.inverse`.
-            y: the M measured numbers, of any shape.
+            y: the M measured values, of any shape.
             noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
 
         Raises:
@@ -70,7 +70,7 @@ class MixtureTarget(Target):
 
 
 class GaussianMixture(MixtureTarget):
-    r"""The data law :math:`\sum_k w_k N(m_k, \Sigma_k)`.
+    r"""The data distribution :math:`\sum_k w_k N(m_k, \Sigma_k)`.
 
     With :math:`S_k = \alpha^2\Sigma_k + \sigma^2 I` and responsibilities :math:`r_k \propto w_k N(x; \alpha m_k, S_k)`
 
@@ -153,7 +153,7 @@ class GaussianMixture(MixtureTarget):
         """
         check_choice("covariance", covariance, _KINDS)
         check_state("data", data)
-        count = check_integer("components", components, low=1, high=len(data), hint=" (at most one a sample)")
+        count = check_integer("components", components, low=1, high=len(data), hint=" (at most one per sample)")
         if not bool(torch.isfinite(data).all()):
             raise InvalidArgumentError("`data` must be finite.")
         least, start = check_number("ridge", ridge, low=0.0), check_integer("seed", seed, low=0, high=2**32 - 1)
@@ -303,14 +303,14 @@ class _Parts(NamedTuple):
 
 
 def _against(value: Any, v: Tensor) -> Any:
-    """One number a sample, against ``(batch, m, *event)``."""
+    """One number per sample, against ``(batch, m, *event)``."""
     return value.reshape(-1, *(1,) * (v.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 class Empirical(GaussianMixture):
     r"""Data points themselves, each a Gaussian of standard deviation ``bandwidth``.
 
-    With bandwidth 0 the score is that of a network which has learnt the training set by heart: samples collapse on data
+    With bandwidth 0 the score is that of a network that has memorised the training set: samples collapse on data
     points as t goes to 0, and the data's own density does not exist.
 
     Args:

@@ -63,7 +63,7 @@ class Spectrum(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of the eigenvalues."""
+        """The mean of the eigenvalues."""
         return float(self.values.mean())
 
     @property
@@ -90,7 +90,7 @@ class Spectrum(NamedTuple):
         return self.back(self.values.sqrt() * z)
 
     def log_density(self, centred: Tensor, variance: Function) -> Tensor:
-        """Of N(0, variance(cov)), ``(batch,)``."""
+        """The log-density of N(0, variance(cov)), ``(batch,)``."""
         turned = self.into(centred)
         values = variance(self.values).expand(turned.shape)
         return -0.5 * (turned**2 / values + values.log() + math.log(2 * math.pi)).flatten(1).sum(1)
@@ -141,7 +141,7 @@ class LowRankSpectrum(NamedTuple):
 
     @classmethod
     def of(cls, cov: LowRank, event_shape: tuple[int, ...], name: str) -> LowRankSpectrum:
-        """From the factor."""
+        """The spectrum of a low-rank factor."""
         if not isinstance(cov.factor, Tensor) or not cov.factor.dtype.is_floating_point:
             raise InvalidTypeError(f"The factor of `{name}` must be a real tensor (D, r), got {cov.factor!r}.")
         check_tensor(f"{name}.factor", cov.factor)
@@ -157,7 +157,7 @@ class LowRankSpectrum(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of the eigenvalues."""
+        """The mean of the eigenvalues."""
         size, known = self.basis.shape
         return float((self.values.sum() + (size - known) * self.rest) / size)
 
@@ -193,7 +193,7 @@ class LowRankSpectrum(NamedTuple):
         return self.map(z, torch.sqrt)
 
     def log_density(self, centred: Tensor, variance: Function) -> Tensor:
-        """Of N(0, variance(cov)), ``(batch,)``."""
+        """The log-density of N(0, variance(cov)), ``(batch,)``."""
         size, known = self.basis.shape
         own, rest = (v.flatten(1) for v in self._functions(variance))
         inside, outside = self._split(centred)

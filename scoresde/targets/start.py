@@ -15,7 +15,7 @@ from .gaussian import Gaussian
 
 
 class Solved(NamedTuple):
-    """A pilot's solve: mean evaluations a sample, and RMS and median over the samples of the distance (RMS over
+    """A pilot's solve: mean evaluations per sample, and RMS and median over the samples of the distance (RMS over
     dimensions) from an almost exact one.
 
     Example:
@@ -38,13 +38,13 @@ class GaussianStart:
 
     .. math:: x_t = \alpha_t m + S_t^{1/2} S_T^{-1/2}(x_T - \alpha_T m),\qquad S_t = \alpha_t^2\Sigma + \sigma_t^2 I.
 
-    At high noise every law of data has the score of the Gaussian with its mean and covariance, to leading order.
-    `scoresde.fit_start` finds how far that goes for a network; with a time of one's own nothing is fitted.
+    At high noise every distribution of data has the score of the Gaussian with its mean and covariance, to leading
+    order. `scoresde.fit_start` finds how far that goes for a network; with a time of your own nothing is fitted.
 
     Args:
         gaussian: with the mean and covariance of the data, such as `Gaussian.fit` gives.
         sde: the process.
-        t: where the method goes on.
+        t: the time at which the method takes over.
         bound: of the error at t in units of the data, as fitted.
         full, warm: the pilot from ``t_max``, and with this start.
 
@@ -79,7 +79,7 @@ class GaussianStart:
 
     @property
     def saved(self) -> float:
-        """Mean evaluations a sample of the pilot that the start saves."""
+        """Mean evaluations per sample of the pilot that the start saves."""
         return self.full.evaluations - self.warm.evaluations
 
     def state(self, x: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-r"""Tools to measure solvers with, for those who write one.
+r"""Tools to measure solvers, for those who write one.
 
 - `estimate_order`, `weak_order`, `strong_order`: the orders of a solver on problems with exact answers, and
   `work_precision`: its error for a number of evaluations.
-- `check_solver`: the contract that every method of this package keeps, for a solver of one's own.
+- `check_solver`: the contract that every method of this package keeps, for a solver of your own.
 - `check_score_fn`: what solvers rely on in a score function.
-- What they are made of: exact flow maps (`mixture_flow_map`), exact laws of a scheme on Gaussian data (`probe`,
-  `affine_law`), distances on one Brownian path (`strong_error`), expectations on mixtures (`expectations`), orders of
-  convergence (`converge`, `order`).
+- The building blocks: exact flow maps (`mixture_flow_map`), exact distributions of a scheme on Gaussian data
+  (`probe`, `affine_law`), distances on one Brownian path (`strong_error`), expectations on mixtures (`expectations`),
+  orders of convergence (`converge`, `order`).
 """
 
 from .contract import CHECKS, check_solver

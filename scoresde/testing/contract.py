@@ -1,4 +1,4 @@
-"""What every method keeps, as checks that a solver of one's own can run too."""
+"""The contract of a solver, as checks that your own solver can run too."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ CHECKS: dict[str, Callable[[Solver], None]] = {
 def check_solver(method: Solver | str) -> None:
     """Run the contract of a fixed-step method: every check of `CHECKS`.
 
-    Dtype and device are kept, the input is untouched, samples do not depend on batch mates, all event ranks work, so
+    Dtype and device are kept, the input is untouched, samples do not depend on their batch, all event ranks work, so
     does a grid of one step, the same seed gives the same result, the solver is a value that can be copied and hashed,
     it evaluates what it declares, works with a network that writes every output to the same memory, and reaches the
     ends that it declares.
@@ -177,4 +177,4 @@ def check_solver(method: Solver | str) -> None:
         try:
             check(solver)
         except AssertionError as error:
-            raise AssertionError(f"{solver!r} does not keep the contract: {name}: {check.__doc__} {error}") from error
+            raise AssertionError(f"{solver!r} breaks the contract: {name}: {check.__doc__} {error}") from error

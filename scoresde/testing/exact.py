@@ -1,4 +1,4 @@
-r"""Tools to measure solvers with: exact flow maps, exact laws of a scheme, orders of convergence.
+r"""Tools to measure solvers: exact flow maps, exact distributions of a scheme, orders of convergence.
 
 Three facts make most measurements free of Monte Carlo error.
 
@@ -177,7 +177,7 @@ def converge(error: Callable[[int], float], steps: Sequence[int]) -> Convergence
     check_callable("error", error, "error(n)")
     counts = check_integers("steps", steps, low=1, high=MOST_STEPS)
     if len(counts) < 2 or any(a >= b for a, b in itertools.pairwise(counts)):
-        raise InvalidArgumentError(f"`steps` must be two growing numbers of steps or more, got {list(steps)}.")
+        raise InvalidArgumentError(f"`steps` must be at least two growing numbers of steps, got {list(steps)}.")
     return Convergence(counts, tuple(_real("error(n)", error(n)) for n in counts))
 
 
@@ -220,7 +220,7 @@ def _check_lengths(errors: Sequence[float], steps: Sequence[int]) -> None:
         raise InvalidArgumentError("`steps` must be different positive numbers, and `errors` must not be negative.")
     if len(errors) != len(steps) or len(errors) < 2:
         raise InvalidArgumentError(
-            f"Give one error for each entry of `steps`, and two or more; got {len(errors)} and {len(steps)}."
+            f"Give one error for each entry of `steps`, and at least two; got {len(errors)} and {len(steps)}."
         )
 
 
@@ -230,11 +230,12 @@ def _slope(a: float, b: float, m: float, n: float) -> float:
     return math.log2(a / b) / math.log2(n / m)
 
 
-# --- the exact law of an affine scheme --------------------------------------------------------------------------------
+# --- the exact distribution of an affine scheme
+# --------------------------------------------------------------------------------
 
 
 class AffineMap(NamedTuple):
-    r"""What a solve does to its draws, :math:`x = c + \sum_k J_k z_k`, on flattened events of D elements.
+    r"""A solve as an affine map of its draws, :math:`x = c + \sum_k J_k z_k`, on flattened events of D elements.
 
     Fields: ``constant`` c, ``(D,)``; ``response`` J, ``(draws, D, D)``.
 
@@ -265,11 +266,11 @@ def probe(
 
     One solve with a batch of probes: a row without any noise gives c, and a row in which only entry j of draw k is 1
     gives column j of :math:`J_k` on top of it. Nothing is estimated, and every defect in the scale or the use of a draw
-    shows. Adaptive solvers and non-linear scores are no affine maps.
+    shows. Adaptive solvers and non-linear scores are not affine maps.
 
     Args:
         run: ``run(shape, draw)`` solves for a batch of the given shape, with ``draw`` as its ``noise`` (the prior's
-            draw is number 0 if ``x`` is left out; a start of one's own may call ``draw(0, like)`` and count the
+            draw is number 0 if ``x`` is left out; a start of your own may call ``draw(0, like)`` and count the
             solve's draws from 1), and returns the final state. It must compute in float64 to be exact.
         event_shape: the shape of one sample.
         draws: how many draws a solve takes; None counts them by one more solve.
@@ -303,7 +304,7 @@ def probe(
     columns = torch.eye(size, dtype=torch.float64) if basis is None else basis.to(torch.float64)
     if tuple(columns.shape) != (size, size):
         raise InvalidArgumentError(f"`basis` must be ({size}, {size}), got {tuple(columns.shape)}.")
-    units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row a probe of one draw
+    units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row per probe of one draw
     per_draw = len(units)
     rows = 1 + count * per_draw
 
@@ -320,7 +321,7 @@ def probe(
     constant, moved = out[0], (out[1:] - out[0]).reshape(count, per_draw, size)
     if full:
         return AffineMap(constant, moved.mT.contiguous())
-    gains = moved[:, 0] @ columns  # (draws, D), one a basis vector
+    gains = moved[:, 0] @ columns  # (draws, D), one per basis vector
     return AffineMap(constant, torch.einsum("ij,kj,lj->kil", columns, gains, columns))
 
 
@@ -363,9 +364,9 @@ def affine_law(
 
 
 def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Tensor:
-    r"""A draw of the law at time t made of a standard normal one: :math:`\alpha_t m + S_t^{1/2} z`.
+    r"""A draw of the distribution at time t made of a standard normal one: :math:`\alpha_t m + S_t^{1/2} z`.
 
-    Starting a solve there, instead of at the prior, leaves the solver's own error alone.
+    Starting a solve there, instead of at the prior, leaves only the solver's own error.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(1), 4.0)
@@ -412,7 +413,7 @@ def strong_error(
 
     Args:
         affine: the scheme's map (`probe`), started at `gaussian_state` of draw 0, with its draws step by step after it.
-        target: the data law.
+        target: the data distribution.
         sde: the process.
         times: the grid, ``(steps + 1,)``; of a method that draws for parts of a step, the ends of those parts.
         weight: w(u), which increment of the path a step's draw stands for. None is the plain increment (w = 1) of
@@ -421,7 +422,7 @@ def strong_error(
             for the whole of a step, one weight each, as functions of the fraction of the step; they must be orthogonal
             on [0, 1] (`AREA_WEIGHTS` for an increment and the path's mean).
         stochasticity: :math:`\eta`.
-        points: quadrature nodes a step.
+        points: quadrature nodes per step.
 
     Returns:
         The root of the mean square over coordinates.
@@ -460,7 +461,7 @@ def strong_error(
         )
     check_tensor("affine.response", affine.response, (-1, math.prod(target.event_shape), math.prod(target.event_shape)))
     if not isinstance(target.spectrum, Spectrum):
-        raise InvalidArgumentError("`target` must have a covariance in full, not a LowRank one.")
+        raise InvalidArgumentError("`target` must have a full covariance, not a LowRank one.")
     values = target.spectrum.values.reshape(-1)
     basis = target.spectrum.basis
     turned = affine.response if basis is None else basis.mT @ affine.response @ basis

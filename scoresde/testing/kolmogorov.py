@@ -29,7 +29,7 @@ OBSERVABLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 MOST_DRAWS_A_STEP = 8
 _MOST_KNOTS, _MOST_NODES, _MOST_STATES = 100_000, 300, 10_000_000
-REACH = 9.0  # standard deviations of the marginal law that the spline covers; beyond it lies 1e-18
+REACH = 9.0  # standard deviations of the marginal distribution that the spline covers; beyond it lies 1e-18
 
 
 def observe(x: np.ndarray) -> np.ndarray:
@@ -38,7 +38,7 @@ def observe(x: np.ndarray) -> np.ndarray:
 
 
 def components(target: GaussianMixture, sde: AffineSDE, t: float) -> tuple[np.ndarray, ...]:
-    """Weights, means and standard deviations of the law at time t."""
+    """Weights, means and standard deviations of the distribution at time t."""
     alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
     means = alpha * target.means.reshape(-1).numpy()
     stds = np.sqrt(alpha**2 * target.spectrum.values.reshape(-1).numpy() + sigma**2)
@@ -51,7 +51,7 @@ def expectations_of_law(
     t: float,
     function: Callable[[np.ndarray], np.ndarray] = observe,
 ) -> np.ndarray:
-    """The expectations of ``function``, by default of the three observables, under the law at time t.
+    """The expectations of ``function``, by default of the three observables, under the distribution at time t.
 
     Example:
         >>> import scoresde
@@ -72,7 +72,7 @@ def _check(target: object, sde: object, function: object) -> None:
     check_sde(sde, affine=True)
     check_callable("function", function, "function(x)")
     if math.prod(target.event_shape) != 1:  # type: ignore[attr-defined]
-        raise InvalidArgumentError("`target` must have events of one number, along which the spline is.")
+        raise InvalidArgumentError("`target` must have events of one element, along which the spline runs.")
 
 
 def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np
 def _draws(values: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
     def draw(k: int, like: torch.Tensor) -> torch.Tensor:
         if k >= len(values):
-            raise InvalidArgumentError(f"The method makes more than {len(values)} draws a step; pass draws={k + 1}.")
+            raise InvalidArgumentError(f"The method makes more than {len(values)} draws per step; pass draws={k + 1}.")
         return values[k]
 
     return draw
@@ -105,15 +105,15 @@ def expectations(
     function: Callable[[np.ndarray], np.ndarray] = observe,
     **options: object,
 ) -> np.ndarray:
-    """The expectations of the observables after a solve that starts at the exact law at ``times[0]``.
+    """The expectations of the observables after a solve that starts at the exact distribution at ``times[0]``.
 
     Args:
         target, sde, times, method: the solve; the method keeps no memory from step to step.
         score_fn: another score than the target's, as a guided one; its states must stay where the spline is.
         function: other observables, ``(n,) -> (n, observables)``.
-        draws: standard normal draws a step.
+        draws: standard normal draws per step.
         points: knots of the spline.
-        nodes: Gauss-Hermite nodes a draw.
+        nodes: Gauss-Hermite nodes per draw.
 
     Example:
         >>> import scoresde
@@ -132,7 +132,7 @@ def expectations(
     score, solver = target.score(sde) if score_fn is None else score_fn, make_solver(method, options)
     if isinstance(solver, Multistep) and solver.memory > 1:
         raise InvalidArgumentError(
-            f"method={solver.name!r} remembers steps, and the recursion makes each from the start; see weak_order on a "
+            f"method={solver.name!r} uses earlier steps, which the recursion does not keep; see weak_order on a "
             f"Gaussian."
         )
     z1, w1 = np.polynomial.hermite_e.hermegauss(nodes)

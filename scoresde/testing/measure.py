@@ -108,7 +108,7 @@ def estimate_order(
 
 
 def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float | None) -> tuple[Gaussian, Any]:
-    """A Gaussian problem, and its solve from the exact law at the first time."""
+    """A Gaussian problem, and its solve from the exact distribution at the first time."""
     target = _gaussian()
 
     def solve(shape: tuple[int, ...], draw: Draw) -> Tensor:
@@ -125,7 +125,7 @@ def _stochasticity(solver: Solver, given: float | None) -> float:
         raise InvalidArgumentError(f"method={solver.name!r} has no stochasticity; it may have an option such as eta.")
     own = getattr(solver, "eta", getattr(solver, "tau", solver.default_stochasticity))
     if callable(own):
-        raise InvalidArgumentError("`tau` must be a number: the exact solution is known for those.")
+        raise InvalidArgumentError("`tau` must be a number: the exact solution is known for constants only.")
     return check_number("stochasticity", own if given is None else given, low=0.0, high=MOST_STOCHASTICITY)
 
 
@@ -142,7 +142,7 @@ def weak_order(
     stochasticity: float | None = None,
     **options: Any,
 ) -> Convergence:
-    r"""The order of the law of a method, without Monte Carlo error.
+    r"""The order of the distribution of a method, without Monte Carlo error.
 
     On ``"gaussian"``, N(0.7, 0.3), the error is :math:`|V/S - 1|` of the variance, exact by probing. On ``"mixture"``
     it is the root of the summed squares of the errors of :math:`E x^2, E\cos 2x, E\,\mathrm{sigmoid}(4x)`, by the
@@ -246,7 +246,7 @@ def work_precision(
 
     Args:
         method, options: a solver or a name, with fixed steps.
-        target: the data law.
+        target: the data distribution.
         sde: the process, from t_max to t_min.
         x: states at t_max; 64 draws of the prior, of seed 0, by default.
         exact: where the flow takes them; of a `Gaussian` it is known.
@@ -265,15 +265,15 @@ def work_precision(
     check_sde(sde, affine=True)
     budgets = check_integers("budgets", budgets, low=1, high=MOST_STEPS)
     if solver.adaptive:
-        raise InvalidArgumentError(f"method={solver.name!r} chooses its steps; it has no error for a budget.")
+        raise InvalidArgumentError(f"method={solver.name!r} chooses its steps, so it has no error for a budget.")
     if solver.stochastic:
-        raise InvalidArgumentError(f"method={solver.name!r} draws noise; it has no distance from an end point.")
+        raise InvalidArgumentError(f"method={solver.name!r} draws noise, so it has no distance from an end point.")
     if x is None:
         generator = torch.Generator().manual_seed(0)
         x = sde.prior_sample((64, *target.event_shape), generator=generator, dtype=_F64)
     if exact is None:
         if not isinstance(target, Gaussian):
-            raise InvalidArgumentError("`exact` is missing: only a Gaussian target knows where its flow ends.")
+            raise InvalidArgumentError("`exact` is missing: only a Gaussian target has a closed form of its flow.")
         exact = target.flow_map(x, sde, sde.t_max, sde.t_min)
     check_tensor("x", x, (-1, *target.event_shape))
     check_tensor("exact", exact, x.shape)

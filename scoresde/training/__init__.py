@@ -1,7 +1,7 @@
 """Training of score networks: `train` with a `Preset`, or `Trainer` with any model, loss and data.
 
-The data come as `Batches`, each a function of seed, step and rank; a run that was killed goes on exactly where its last
-checkpoint was. ``python -m scoresde.training digits --out DIR`` makes the shipped network.
+The data come as `Batches`, each a function of seed, step and rank; a run that was killed continues exactly from its
+last checkpoint. ``python -m scoresde.training digits --out DIR`` makes the shipped network.
 """
 
 from .callbacks import Bound, Samples

@@ -1,4 +1,4 @@
-"""What can be looked at while a network is trained; see `scoresde.training.Every`."""
+"""Callbacks that examine a network while it is trained; see `scoresde.training.Every`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Samples:
     """Samples of the averaged model: a picture ``samples/step-….png`` of images, and their standard deviation.
 
     Args:
-        event_shape: of one sample.
+        event_shape: the shape of one sample.
         num: how many.
         sde: the process; the model's own by default.
         sampler: arguments of `scoresde.solve`.
-        data_range: black and white.
+        data_range: the values of black and white.
         clip: the range that the data estimate is limited to, or None.
         seed: sample i is drawn with seed + i, so that pictures of different steps can be compared.
 
@@ -79,7 +79,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Bound:
-    r"""The variational bound of the averaged model on held-out data: bits a dimension for grey levels, else nats.
+    r"""The variational bound of the averaged model on held-out data: bits per dimension for grey levels, else nats.
 
     Args:
         x: held-out samples ``(n, *event)``: grey levels if ``levels`` is given, else in the network's units.

@@ -38,7 +38,7 @@ def write(
     """Write the checkpoint of a step, and remove all but the last few.
 
     Raises:
-        OutputError: it cannot be written; those that were there are there still.
+        OutputError: it cannot be written; the earlier ones are kept.
     """
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     content = {"format": FORMAT, "step": step, "state": state, "settings": settings, "tensors": _digest(held)}
@@ -89,7 +89,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint and its JSON, after their digests are checked.
 
     Raises:
-        CorruptCheckpointError: it is none, or was altered.
+        CorruptCheckpointError: the file is no checkpoint, or was altered.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -127,8 +127,8 @@ def check_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     if found := differences(old, new):
         listing = "\n".join(f"  {line}" for line in found[:10])
         raise InvalidArgumentError(
-            f"The run in {path.parent.parent} was started with other settings:\n{listing}\nGive those, or another "
-            "folder; nothing is overwritten."
+            f"The run in {path.parent.parent} was started with other settings:\n{listing}\nUse those settings, or "
+            "another folder; nothing was overwritten."
         )
 
 
@@ -143,7 +143,7 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, 
     ]
     if lines:
         listing = "\n".join(sorted(lines)[:20])
-        raise CheckpointMismatchError(f"The checkpoint {path} is of another network:\n{listing}")
+        raise CheckpointMismatchError(f"The checkpoint {path} is that of another network:\n{listing}")
 
 
 def _text_digest(content: Mapping[str, Any]) -> str:

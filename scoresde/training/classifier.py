@@ -46,13 +46,13 @@ def train_classifier(
 
     Args:
         source: images with labels.
-        folder: where the classifier, its checkpoints and its log go. A run that is there goes on.
-        recipe: the numbers.
+        folder: where the classifier, its checkpoints and its log go. A run in it continues.
+        recipe: the hyperparameters.
         kwargs: arguments of `scoresde.nets.Classifier`; the shape and the classes come from the data.
-        seed: of the run.
-        device: where the network is.
-        data_range: what grey levels are mapped to.
-        value_range: of floating-point data.
+        seed: the seed of the run.
+        device: the device of the network.
+        data_range: the range that grey levels are mapped to.
+        value_range: the range of floating-point data.
         flip: mirror images at random.
         workers: processes that load the data.
         options: of the `Trainer`.
@@ -77,7 +77,7 @@ def train_classifier(
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     if source.classes is None:
-        raise InvalidArgumentError(f"`data` must have labels to train a classifier, {source.name} have none.")
+        raise InvalidArgumentError(f"`data` must have labels to train a classifier, but {source.name} have none.")
     rank, world = parallel.rank_and_world()
     shares = world * recipe.accumulate
     if recipe.batch_size % shares:

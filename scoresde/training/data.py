@@ -1,8 +1,8 @@
-r"""Data to train on: where samples come from, and which of them a step sees.
+r"""Data to train on: the source of samples, and the batch of each step.
 
 A `Source` has rows of integer grey levels or of floating-point numbers, with or without a label each; `read` opens one
 by name. `Batches` makes the batch of a step: rows of a permutation of the epoch, dequantised, mirrored and with some
-labels hidden, all as a pure function of seed, step and rank. So a run that was interrupted goes on without any state of
+labels hidden, all as a pure function of seed, step and rank. So an interrupted run continues without any state of
 a loader, and worker processes change nothing.
 """
 
@@ -46,9 +46,9 @@ class Source(Protocol):
     """Samples by their row.
 
     Attributes:
-        name: what they are, in words.
-        event_shape: of one sample.
-        levels: grey levels of integer samples, None for floating-point ones.
+        name: a description of the samples.
+        event_shape: the shape of one sample.
+        levels: the number of grey levels of integer samples, None for floating-point ones.
         classes: how many labels there are, 0 … classes - 1, or None.
         extent: the smallest and the largest value, None if it is not known before they are read.
     """
@@ -74,7 +74,7 @@ class Source(Protocol):
         """The samples of the rows ``(n,)`` and their labels."""
 
     def fingerprint(self) -> str:
-        """A digest of the content, by which a run that is resumed knows its data again."""
+        """A digest of the content, by which a resumed run recognises its data."""
 
 
 class Arrays:
@@ -84,7 +84,7 @@ class Arrays:
         values: ``(n, *event)``, integer grey levels or floating-point numbers.
         labels: integers ``(n,)`` from 0, or None.
         levels: of integers; 256 for uint8 by default.
-        name: what they are.
+        name: a description of the samples.
 
     Raises:
         InvalidArgumentError: the values or the labels cannot be used.
@@ -109,11 +109,11 @@ class Arrays:
         check_tensor("values", values, kind="real")
         self.levels = _levels(values, levels)
         if labels is not None:
-            check_kind("labels", labels, Tensor, f"integers ({len(values)},), one a sample")
+            check_kind("labels", labels, Tensor, f"integers ({len(values)},), one per sample")
             check_dense("labels", labels)
             if labels.shape != (len(values),) or labels.is_floating_point() or labels.dtype == torch.bool:
                 raise InvalidArgumentError(
-                    f"`labels` must be integers ({len(values)},), one a sample, got {labels.dtype} "
+                    f"`labels` must be integers ({len(values)},), one per sample, got {labels.dtype} "
                     f"{tuple(labels.shape)}."
                 )
             check_tensor("labels", labels, kind="integer")
@@ -192,7 +192,7 @@ class Unlabelled:
 
     @property
     def extent(self) -> tuple[float, float] | None:
-        """Of the values."""
+        """The range of the values."""
         return self.source.extent
 
     def __len__(self) -> int:
@@ -211,10 +211,10 @@ def _levels(values: Tensor, levels: int | None) -> int | None:
     if values.is_floating_point():
         check_finite_rows("`data`", values)
         if levels is not None:
-            raise InvalidArgumentError("`levels` belongs to integers, the data are floating point.")
+            raise InvalidArgumentError("`levels` applies to integers, but the data are floating point.")
         return None
     if levels is None and values.dtype != torch.uint8:
-        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; tell the number of grey levels.")
+        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; give the number of grey levels.")
     levels = 256 if levels is None else check_integer("levels", levels, low=2, high=1 << 16)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high >= levels:
@@ -231,7 +231,7 @@ class Folder:
         size: the side of the square that images are cropped and resized to; None takes them as they are.
 
     Raises:
-        InvalidArgumentError: there are none, or one cannot be read, or they differ in size or channels.
+        InvalidArgumentError: there are no images, or one cannot be read, or they differ in size or channels.
     """
 
     levels = 256
@@ -268,7 +268,9 @@ _LARGEST_SIDE = 1 << 16  # pixels
 
 def _file(path: Path, levels: int | None) -> Arrays:
     if not path.exists():
-        raise InvalidArgumentError(f"`data` {str(path)!r} is no file, no folder and none of {', '.join(READERS)}.")
+        raise InvalidArgumentError(
+            f"`data` must be a file, a folder or one of {', '.join(READERS)}, got {str(path)!r}."
+        )
     with opened(path, "a folder of images") as arrays:
         values = arrays.samples(arrays.main(without=_LABELS, hint=" beside the labels"))
         label = next((name for name in _LABELS if name in arrays.names), None)
@@ -299,7 +301,7 @@ def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:
         values, labels = torch.as_tensor(content.data), torch.as_tensor(content.targets)
     except (OSError, RuntimeError) as error:  # no network, no room, a broken download
         raise InvalidArgumentError(
-            f"`data`: torchvision's {rest} is not in {root!r} and could not be got: {str(error).splitlines()[0]}"
+            f"`data`: torchvision's {rest} is not in {root!r} and could not be downloaded: {str(error).splitlines()[0]}"
         ) from None
     except (TypeError, AttributeError):
         raise InvalidArgumentError(
@@ -335,7 +337,7 @@ def read(data: str, *, levels: int | None = None, size: int | None = None, root:
         >>> read("missing.npz")
         Traceback (most recent call last):
         ...
-        scoresde.errors.InvalidArgumentError: `data` 'missing.npz' is no file, no folder and none of digits, ...
+        scoresde.errors.InvalidArgumentError: `data` must be a file, a folder or one of digits, ..., got 'missing.npz'.
     """
     path = check_path("data", data)
     name, _, rest = str(data).partition(":")
@@ -356,8 +358,8 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
     Args:
         source: the samples.
-        size: samples a batch, on this rank.
-        seed: of the run.
+        size: samples per batch, on this rank.
+        seed: the seed of the run.
         data_range: lo and hi; None, for floating-point values only, takes them as they are.
         value_range: the range of floating-point values in the source; that of ``data_range`` by default.
         flip: mirror every second image, at random.
@@ -405,11 +407,11 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
             (least, most), slack = self.source.extent, 1e-6 * (span[1] - span[0])
             if least < span[0] - slack or most > span[1] + slack:
                 raise InvalidArgumentError(
-                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; tell "
-                    "the range that they have by value_range=(low, high)."
+                    f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; pass "
+                    "their range as value_range=(low, high)."
                 )
         if self.flip and len(self.source.event_shape) != 3:
-            raise InvalidArgumentError(f"`flip` is for images, the events are {self.source.event_shape}.")
+            raise InvalidArgumentError(f"`flip` is for images, but the events have shape {self.source.event_shape}.")
 
     def indices(self, step: int) -> Tensor:
         """The rows of a step."""

@@ -2,7 +2,7 @@ r"""The reference network: ``python -m scoresde.training digits --out DIR --seed
 
 The data are scikit-learn's 1,797 handwritten digits, 8×8 pixels of integer grey v = 0 … 16. A continuous model needs a
 density: :math:`x = -1 + 2 (v + u)/17` with fresh :math:`u \sim U[0, 1)` each time a digit is seen (uniform
-dequantisation). `digits_split` holds a fifth out; the recipe never looks at it.
+dequantisation). `digits_split` holds a fifth out; the recipe never uses it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "train_digits",
 ]
 
-Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what the network is told about it
+Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what else the network receives
 
 
 class DigitsSplit(NamedTuple):
@@ -99,13 +99,13 @@ def fit(
         net: the network, changed in place.
         loss: ``loss(net, x0, generator, **context) -> (batch,)``, such as `scoresde.losses.edm`.
         draw: ``draw(batch_size, generator) -> (x0, context)``, a fresh batch.
-        recipe: the numbers.
-        generator: the source of all randomness; dropout, which only knows torch's global generator, is seeded from it,
-            and the global generator is put back afterwards.
+        recipe: the hyperparameters.
+        generator: the source of all randomness; dropout, which uses torch's global generator only, is seeded from it,
+            and the state of the global generator is restored afterwards.
         progress: show a progress bar.
 
     Raises:
-        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss knows, noise level.
+        NonFiniteError: the loss became NaN or infinite; the message names step and, if the loss has it, noise level.
 
     Example:
         >>> from scoresde.training import Recipe, fit
@@ -133,8 +133,8 @@ def fit(
     return Trainer(net, loss, stream, recipe, progress=progress).run()
 
 
-# The recipe of the shipped network. The law of its noise levels is dense where digits take shape, and its uniform share
-# covers what processes ask for at their ends: rho = 1.1e-4 (sub-VP) to 1e3 (the flow).
+# The recipe of the shipped network. The distribution of its noise levels is dense where digits take shape, and its
+# uniform share covers what processes need at their ends: rho = 1.1e-4 (sub-VP) to 1e3 (the flow).
 DIGITS = Recipe(steps=9000)
 DIGITS_LEVELS = NoiseLevels(mean=0.0, std=1.2, uniform=0.25, rho_min=1e-4, rho_max=1e3)
 DIGITS_NET: dict[str, Any] = {"event_shape": [1, 8, 8], "channels": 32, "blocks": 3, "width": 64, "labels": 10}

@@ -18,11 +18,11 @@ HEADER = ("step", "name", "value")
 
 
 class Log:
-    """``log.csv``, a line a figure: step, name, value; and TensorBoard's events if asked.
+    """``log.csv``, one line per figure: step, name, value; and TensorBoard's events if requested.
 
     Args:
-        folder: where the file is, or None for none.
-        step: the step that the run goes on from; figures of later ones, of a run that was killed, are removed.
+        folder: the folder of the file, or None for no file.
+        step: the step that the run continues from; figures of later steps, of a run that was killed, are removed.
         tensorboard: write TensorBoard's events too.
 
     Raises:
@@ -49,8 +49,8 @@ class Log:
                 raise OutputError(error.errno, f"The log cannot be written: {error.strerror}", str(folder)) from error
             if rows and tuple(rows[0]) != HEADER:
                 raise InvalidArgumentError(
-                    f"{self.path} is no log of a run, which begins with {','.join(HEADER)}; take another folder, "
-                    "nothing is overwritten."
+                    f"{self.path} is not a log of a run, which begins with {','.join(HEADER)}; use another folder; "
+                    "nothing was overwritten."
                 )
             kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]
             write_bytes(self.path, _text([HEADER, *kept]).encode())

@@ -1,6 +1,6 @@
-"""Several processes, as ``torchrun`` starts them: every rank draws rows of its own, and the gradients are averaged.
+"""Several processes, as ``torchrun`` starts them: every rank draws its own rows, and the gradients are averaged.
 
-The gradients are averaged here, in one message a step, and not by ``DistributedDataParallel``: it wraps the forward
+The gradients are averaged here, in one message per step, and not by ``DistributedDataParallel``: that wraps the forward
 call of one module, but a loss may call the network several times, differentiate through it, or train a schedule beside
 it.
 """
@@ -24,7 +24,8 @@ __all__ = ["anywhere", "average_gradients", "barrier", "gathered", "mean", "owne
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that ``torchrun`` started, if it did: gloo on the CPU, NCCL on CUDA with a device a rank."""
+    """Join the processes that ``torchrun`` started, if it did: gloo on the CPU, NCCL on CUDA with one device per
+    rank."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield device
         return

@@ -46,20 +46,20 @@ class Preset:
     """A published way to train, or one of yours.
 
     Args:
-        summary: what it is, in a line.
+        summary: a description in one line.
         loss: ``loss(model, x0, generator, **context) -> (batch,)``, with a `scoresde.ScoreModel`.
-        recipe: the numbers.
+        recipe: the hyperparameters.
         process: makes the process or the discrete chain; None for an EDM network that serves all processes.
         prediction, time_input, input_scale, variance: see `scoresde.ScoreModel`.
         architecture: its name in `scoresde.nets.ARCHITECTURES`.
         kwargs: its arguments; ``event_shape`` and ``labels``, if it takes them, come from the data.
-        data_range: what the grey levels are mapped to.
+        data_range: the range that grey levels are mapped to.
         label_dropout: the share of labels that are hidden, which trains the null class.
         flip: mirror images at random.
-        sampler: how its networks are sampled, which is saved with them.
-        paper: where it comes from.
+        sampler: the sampler of its networks, which is saved with them.
+        paper: the publication.
         bound: ``bound(model, x, seed=…) -> scoresde.Bound``, its own; with ``levels``, ``data_range`` for grey levels.
-        labelled: whether networks are told the labels of the data.
+        labelled: whether networks receive the labels of the data.
         dequantise: whether grey levels get noise, see `Batches`.
         grey_loss: whether the loss has the arguments ``levels`` and ``data_range``, which come from the data.
 
@@ -151,13 +151,13 @@ class Preset:
             ) from None
 
     def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: Any) -> Tensor:
-        """Bits a dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
+        """Bits per dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
         values where it is trained with these, else that of the levels themselves.
 
         Args:
             model: a network of the preset.
             v: integers 0 … levels - 1, ``(batch, *event)``.
-            levels: how many there are.
+            levels: the number of levels.
             seed: of noise and draws.
             options: of the bound.
 
@@ -182,12 +182,12 @@ class Preset:
         return bits_per_dim(-density.total, density.event_shape, levels=levels, data_range=self.data_range)
 
     def source(self, source: Source) -> Source:
-        """The data as its networks see them: without labels, if it is not told them."""
+        """The data as its networks see them: without labels, if it does not receive them."""
         check_source(source)
         return source if self.labelled else Unlabelled(source)
 
     def told(self, source: Source) -> str:
-        """What some data are, and how they are mapped to the network's numbers.
+        """A description of the data, and of their mapping to the network's range.
 
         Example:
             >>> from scoresde.training import read
@@ -229,15 +229,15 @@ def train(
     """Train a preset's network on some data, and save it.
 
     Args:
-        preset: what to train.
+        preset: the preset to train.
         source: the data.
-        folder: where the model, its checkpoints, its log and its samples go. A run that is there goes on.
+        folder: where the model, its checkpoints, its log and its samples go. A run in it continues.
         seed: of the run: all its randomness is a function of it.
-        device: where the network is.
-        value_range: of floating-point data, mapped to the preset's ``data_range``, which is the default.
+        device: the device of the network.
+        value_range: the range of floating-point data, mapped to the preset's ``data_range``, which is the default.
         flip: mirror images at random; the preset's choice by default.
         workers: processes that load the data.
-        command: what made the model, for its config.
+        command: the command that makes the model, for its config.
         sample_every: steps between pictures of samples; 0 for none.
         callbacks, settings: see `Trainer`.
         options: of the `Trainer`.

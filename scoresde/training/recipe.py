@@ -37,14 +37,14 @@ class Recipe:
 
     Args:
         steps: optimiser steps.
-        batch_size: samples a step, over all ranks and micro-batches.
+        batch_size: samples per step, over all ranks and micro-batches.
         learning_rate: the peak of the schedule.
         warmup: steps until the peak.
         weight_decay: of the optimiser.
-        ema: decay of the exponential moving average of the weights, a step.
+        ema: decay of the exponential moving average of the weights, per step.
         clip: largest norm of the gradient.
         ema_power: None, or :math:`\gamma` of a power-law average, whose memory is a share of the run: the decay of step
-            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. An average so is good at any step, and short runs too.
+            n is :math:`\min(ema, (1 - 1/n)^{\gamma+1})`. Such an average is good at any step, and for short runs too.
         decay: ``"cosine"`` (to 0), ``"linear"`` (to 0) or ``"none"``.
         optimizer: ``"adamw"`` or ``"adam"``.
         betas: of the optimiser.
@@ -52,7 +52,7 @@ class Recipe:
             scales the loss, on CUDA only.
         process_rate: the learning rate of learned parts of the process, such as VDM's schedule, over that of the
             network.
-        accumulate: micro-batches a step, whose gradients are averaged.
+        accumulate: micro-batches per step, whose gradients are averaged.
         compile: use ``torch.compile`` for the network.
 
     Example:

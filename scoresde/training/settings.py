@@ -1,4 +1,4 @@
-"""What tells a run from others, and what its loss remembers."""
+"""The identity of a training run, and the state of its loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHARES = tuple(i / 16 for i in range(17))  # of a process's interval
 
 
 def conventions(model: Any) -> dict[str, Any]:
-    """A model as JSON values that tell it from others.
+    """A model as JSON values that identify it.
 
     Example:
         >>> net = scoresde.nets.build("mlp", {"event_shape": (2,)})
@@ -41,7 +41,7 @@ def conventions(model: Any) -> dict[str, Any]:
 
 
 def _process(sde: AffineSDE) -> dict[str, Any]:
-    """A process as JSON values: its name, and its schedule at some times, which tells functions and chains apart."""
+    """A process as JSON values: its name, and its schedule at some times, which distinguishes functions and chains."""
     nodes = [sde.node(sde.t_min + share * (sde.t_max - sde.t_min)) for share in _SHARES]
     schedule = [[described(float(f"{value:.6g}")) for value in (node.alpha, node.lam)] for node in nodes]
     return {"process": _ADDRESS.sub("", repr(sde)), "schedule": schedule}
@@ -73,10 +73,10 @@ def check_size(stream: Any, recipe: Recipe, world: int) -> None:
 
 
 def remembering(loss: Any) -> dict[str, Any]:
-    """What of a loss remembers, by the name of its option: laws of noise levels that learn from losses.
+    """The stateful parts of a loss, by option: distributions of noise levels that learn from losses.
 
-    A loss is searched through ``functools.partial``; one that has ``state_dict`` and ``load_state_dict`` itself is its
-    own memory, under the name "own".
+    A loss is searched through ``functools.partial``; a loss that has ``state_dict`` and ``load_state_dict`` itself is
+    listed under the name "own".
 
     Example:
         >>> law = scoresde.losses.LossSecondMoment(scoresde.discrete.BetaChain.linear(10))

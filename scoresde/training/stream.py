@@ -1,4 +1,4 @@
-"""What a trainer is fed with: a batch, its context, and the randomness of its loss."""
+"""The input of a trainer: a batch, its context, and the randomness of its loss."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["Piece", "Stateless", "Stream", "described"]
 
 
 class Piece(NamedTuple):
-    """A micro-batch: data, what the network is told of them, the source of the loss's noise, and a seed for dropout,
-    which knows torch's global generator only (None goes on with it)."""
+    """A micro-batch: data, what else the network receives, the source of the loss's noise, and a seed for dropout,
+    which uses torch's global generator only (None leaves it as it is)."""
 
     x0: Tensor
     context: dict[str, Any]
@@ -43,7 +43,7 @@ class Stateless:
     Args:
         batches: the data.
         device: where the pieces go.
-        workers: processes that load them; 0 loads in this one. They change nothing but the time.
+        workers: processes that load them; 0 loads in this one. They only change the time.
 
     Example:
         >>> from scoresde.training import Batches, read
@@ -93,7 +93,7 @@ def _apart(worker: int) -> None:
 
 
 def described(value: Any) -> Any:
-    """A loss, or what it is made of, as JSON values that tell it from others.
+    """A loss, or what it is made of, as JSON values that identify it.
 
     Example:
         >>> described(partial(scoresde.losses.edm, sigma_data=0.7))

@@ -45,34 +45,34 @@ class Every(NamedTuple):
 
 
 class Trainer:
-    r"""Trains a network, and goes on where a run was interrupted.
+    r"""Trains a network, and continues where a run was interrupted.
 
     Args:
         model: a `scoresde.ScoreModel`, whose network and learned schedule are trained; or a module.
         loss: ``loss(model, x0, generator, **context) -> (batch,)``.
         stream: the data, such as `Stateless`.
-        recipe: the numbers.
-        folder: where checkpoints and the log go; None leaves nothing.
-        settings: what else tells this run from others, JSON values.
+        recipe: the hyperparameters.
+        folder: the folder of checkpoints and the log; None keeps nothing.
+        settings: what else identifies this run, JSON values.
         callbacks: see `Every`; they run on rank 0.
         checkpoint_every, log_every: steps between checkpoints, and between lines of the log.
         keep: how many checkpoints are kept.
         tensorboard: write TensorBoard's events too.
-        resume: True demands a checkpoint in the folder, False that there is none; None goes on if there is one.
+        resume: True demands a checkpoint in the folder, False that there is none; None continues if there is one.
         progress: show a progress bar.
         stop: called after each step but the last one, on every rank. When it returns True on one of them, all ranks
             stop after this step: they write a checkpoint, if there is a folder, and raise KeyboardInterrupt. Without
-            ``stop`` an interrupt ends the run at once, and the run goes on from the checkpoint before.
+            ``stop`` an interrupt ends the run at once, and it continues from the checkpoint before.
 
     Attributes:
-        modules: what is trained.
+        modules: the trained modules.
         averaged: their averaged copy.
 
     Raises:
         InvalidArgumentError: the folder has a run with other settings, or ``resume`` does not fit.
-        OutputError: the folder cannot be written to, or another run is at it.
+        OutputError: the folder cannot be written to, or another run holds it.
         CheckpointError: the checkpoint was altered, or is of another network.
-        NonFiniteError: the loss or its gradient became NaN or infinite; the message names step and, if the loss knows
+        NonFiniteError: the loss or its gradient became NaN or infinite; the message names step and, if the loss has
             it, noise level.
 
     Example:
@@ -149,7 +149,7 @@ class Trainer:
 
         Args:
             save: ``save(averaged, folder)`` writes the result into the folder, if there is one, on rank 0.
-            names: the files that it writes. Where one of them is there, but no checkpoint, something else made it, and
+            names: the files that it writes. If one of them exists without a checkpoint, this run did not write it, and
                 the run is refused.
 
         Returns:
@@ -169,7 +169,7 @@ class Trainer:
         there = [name for name in names if (folder / name).exists()]
         if there and checkpoint.latest(self._checkpoints()) is None:
             raise InvalidArgumentError(
-                f"{folder} has a {there[0]} of something else; take another folder, nothing is overwritten."
+                f"{folder} has a {there[0]} that this run did not write; use another folder. Nothing was overwritten."
             )
 
     def _run(self) -> Any:
@@ -243,7 +243,8 @@ class Trainer:
         return value
 
     def _after(self, done: int, value: float, norm: float, log: Log) -> None:
-        """The log, the callbacks and the checkpoint of a step, in this order: what a checkpoint knows is in the log."""
+        """The log, the callbacks and the checkpoint of a step, in this order: whatever is in a checkpoint is in the
+        log."""
         last = done == self.recipe.steps
         self._window = [self._window[0] + value, self._window[1] + 1]
         if done % self.log_every == 0 or last:
@@ -284,7 +285,7 @@ class Trainer:
         path = None if self.folder is None else checkpoint.latest(self._checkpoints())
         parallel.barrier()
         if self.resume is not None and self.resume != (path is not None):
-            there = "no checkpoint to go on from" if self.resume else "the checkpoints of a run already"
+            there = "no checkpoint to continue from" if self.resume else "the checkpoints of a run already"
             raise InvalidArgumentError(f"`resume` is {self.resume}, but {self.folder} has {there}.")
         if path is None:
             return 0
@@ -311,7 +312,7 @@ class Trainer:
 
 
 def parts_of(model: Any) -> dict[str, nn.Module]:
-    """What of a model is trained: its network, and the learned parts of its process."""
+    """The trained parts of a model: its network, and the learned parts of its process."""
     if isinstance(model, nn.Module):
         return {"net": model}
     if not isinstance(model, ScoreModel) or not isinstance(model.net, nn.Module):

@@ -1,7 +1,7 @@
 """Saved networks: ``save(model, path)`` and ``load(path_or_name)``.
 
-A saved model is a directory with ``config.json`` (what the network is, and what made it) and ``model.safetensors`` (its
-weights). Neither can run code. `load` checks the digests of both before it uses them.
+A saved model is a directory with ``config.json`` (the network's description and its origin) and ``model.safetensors``
+(its weights). Neither can run code. `load` checks the digests of both before it uses them.
 """
 
 from .classifier import load_classifier, save_classifier

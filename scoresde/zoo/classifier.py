@@ -24,7 +24,7 @@ def save_classifier(model: NoisyClassifier, path: str | os.PathLike[str]) -> Non
     """Write a classifier to a directory, so that `load_classifier` reads it back.
 
     Raises:
-        InvalidArgumentError: its network is no `scoresde.nets.Classifier`.
+        InvalidArgumentError: its network is not a `scoresde.nets.Classifier`.
         OutputError: the directory cannot be written.
 
     Example:
@@ -52,7 +52,7 @@ def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
     without gradients of its weights.
 
     Raises:
-        CorruptCheckpointError: there is none, or it was altered.
+        CorruptCheckpointError: the classifier is missing, or was altered.
 
     Example:
         >>> load_classifier("no/such/folder")
@@ -69,5 +69,5 @@ def load_classifier(path: str | os.PathLike[str]) -> NoisyClassifier:
         net.load_state_dict(state)
         model = NoisyClassifier(net, **content)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ScoreSDEError) as error:
-        raise CorruptCheckpointError(f"{path} has no classifier that can be read: {error}") from None
+        raise CorruptCheckpointError(f"{path} has no readable classifier: {error}") from None
     return model.eval().requires_grad_(False)

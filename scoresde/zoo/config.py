@@ -43,7 +43,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Config:
-    """What a network is, and what made it.
+    """The description of a saved network, and its origin.
 
     Args:
         architecture: its name in `scoresde.nets.ARCHITECTURES`.
@@ -51,7 +51,7 @@ class Config:
         sigma_data: the standard deviation of the data that its preconditioning uses.
         event_shape: shape of one sample.
         labels: its class labels, or None.
-        data: what it was trained on, and in which units.
+        data: the training data and their units.
         command: the command that made it.
         prediction: what it predicts, as in `scoresde.ScoreModel`.
         time_input, input_scale, variance: likewise.
@@ -60,8 +60,8 @@ class Config:
         chain: the discrete chain that it was trained on, as its ``to_config`` describes it, or None.
         levels: how many grey levels a value of the data has, or None for data that are continuous.
         data_range: the low end of the first level and the high end of the last in the network's units, or None.
-        grids: fitted to the network, see `scoresde.fit_grid`.
-        sampler: how it is meant to be sampled, or None.
+        grids: grids fitted to the network, see `scoresde.fit_grid`.
+        sampler: the sampler to use, or None.
 
     Example:
         >>> config = Config("unet", {"channels": 8}, sigma_data=0.5, event_shape=(1, 8, 8))
@@ -142,14 +142,14 @@ class Config:
         """Read the bytes of ``config.json``: the config, and the digest and size of the weights.
 
         Raises:
-            CorruptCheckpointError: the bytes are no such config.
+            CorruptCheckpointError: the bytes are not such a config.
         """
         check_kind("raw", raw, bytes, "the bytes of a file")
         check_flag("verify", verify)
         content = _parse(raw)
         version = content.get("format")
         if type(version) is not int or version not in _SCHEMAS:
-            _fail("format", f"is {str(version)[:40]}, this version of scoresde reads 1 to {FORMAT}")
+            _fail("format", f"is {str(version)[:40]}, but this version of scoresde reads 1 to {FORMAT}")
         schema = _SCHEMAS[version]
         _check("", content, schema | {key: kind for key, kind in _OPTIONAL.items() if key in content})
         digest = content.pop("sha256")
@@ -160,7 +160,7 @@ class Config:
         if content["architecture"]["name"] not in ARCHITECTURES:
             _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
         if version == 1 and content["prediction"] != "edm":
-            _fail("prediction", f"is {content['prediction']!r}, format 1 knows 'edm'")
+            _fail("prediction", f"is {content['prediction']!r}, format 1 has only 'edm'")
         if not 0 < content["sigma_data"] < math.inf:
             _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
         shape = content["event_shape"]
@@ -215,7 +215,7 @@ class Config:
         """The process and the chain that it names; a learned part of the process has its initial parameters.
 
         Raises:
-            CorruptCheckpointError: there are no such.
+            CorruptCheckpointError: they cannot be made.
         """
         if self.process is None and (self.prediction != "edm" or self.chain is not None):
             _fail("prediction", f"is {str(self.prediction)[:40]!r}, which needs a `process`; null is for 'edm' alone")
@@ -228,7 +228,7 @@ class Config:
             with torch.random.fork_rng(devices=[]):  # initial values, drawn and replaced, leave no trace
                 process = from_config(self.process, chain)
         except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            _fail(key, f"is none: {str(error)[:500].rstrip('.')}")
+            _fail(key, f"cannot be used: {str(error)[:500].rstrip('.')}")
         return process, chain
 
     def model(self, net: Any, process: AffineSDE | None, chain: Chain | None, **more: Any) -> ScoreModel:
@@ -323,7 +323,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) != len(pairs):
             keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
         return content
 
     try:

@@ -34,7 +34,7 @@ class Pretrained:
 
     Args:
         net: the raw network, called as ``net(input, time, **context)``.
-        config: what it is.
+        config: its description.
         native: the process that it is meant for, with its learned part if it has one; made from ``config`` if left out.
             None for an EDM network that serves all processes.
 
@@ -78,7 +78,7 @@ class Pretrained:
         every_process: bool = False,
         sampler: Sampler | None = None,
     ) -> Pretrained:
-        """A network as a user has it after training, with what `scoresde.save` needs to know.
+        """A network after training, with everything that `scoresde.save` needs.
 
         Args:
             model: the network with its conventions; its class must be in `scoresde.nets.ARCHITECTURES`.
@@ -101,8 +101,8 @@ class Pretrained:
         name = next((name for name, kind in ARCHITECTURES.items() if kind is type(model.net)), None)
         if name is None or not isinstance(model.net, nn.Module):
             raise InvalidArgumentError(
-                f"`model`: its network is a {type(model.net).__name__}, which is no architecture; add yours to "
-                "scoresde.nets.ARCHITECTURES."
+                f"`model`: its network is a {type(model.net).__name__}, which is not a registered architecture; add "
+                "yours to scoresde.nets.ARCHITECTURES."
             )
         known = getattr(model.net, "arguments", None) if kwargs is None else kwargs
         if not isinstance(known, Mapping):
@@ -149,11 +149,11 @@ class Pretrained:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest log-SNR that the network knows."""
+        """The lowest and the highest log-SNR that the network was trained on."""
         return (-math.inf, math.inf) if self.native is None else log_snr_range(self.native)
 
     def process(self, sde: AffineSDE) -> AffineSDE:
-        """A process on the part of its interval that the network knows; itself if that is all of it.
+        """A process on the part of its interval that the network was trained for; itself if that is all of it.
 
         Example:
             >>> from scoresde.zoo import load
@@ -177,7 +177,7 @@ class Pretrained:
         """Draw samples by the network's own sampler, on its own process; by `scoresde.solve`'s default if it has none.
 
         Args:
-            num: how many.
+            num: the number of samples.
             label: of its class labels, see `score`; None for the null class.
             options: other arguments of `scoresde.solve`, such as ``seed``; with a ``method`` it replaces the sampler.
 
@@ -202,7 +202,7 @@ class Pretrained:
         its ``method``.
 
         Raises:
-            InvalidArgumentError: there is none; `scoresde.fit_grid` makes one.
+            InvalidArgumentError: the grid is missing; `scoresde.fit_grid` makes one.
 
         Example:
             >>> from scoresde.zoo import load
@@ -226,11 +226,11 @@ class Pretrained:
         """The score function of the network for an affine process.
 
         Args:
-            sde: any affine process; the network is asked through the process's signal-to-noise ratio, see
-                `ScoreModel.on`, and must know all of its interval; `process` trims one. The network's own by default.
+            sde: any affine process; the network is evaluated through the process's signal-to-noise ratio, see
+                `ScoreModel.on`, and must cover its interval; `process` trims one. The network's own by default.
             context: the class label, if the network has one (``label=`` for the digits): an integer 0 … count − 1 for
-                all samples; None, the default, for the null class; or integers ``(batch,)``, one a sample, where the
-                null class is written as its number. With one a sample, the score function is no longer marked
+                all samples; None, the default, for the null class; or integers ``(batch,)``, one per sample, where the
+                null class is written as its number. With one per sample, the score function is no longer marked
                 ``rowwise``; labels in the ``context`` of a solve keep that.
         """
         labels = self.config.labels

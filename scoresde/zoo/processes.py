@@ -40,10 +40,10 @@ _OWN = ("t_min", "t_max", "prior")  # arguments that every process has
 
 
 def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, Any]:
-    """A process as JSON values; that of the chain is called ``"chain"``, and `Chain.to_config` says the rest.
+    """A process as JSON values; that of the chain is called ``"chain"``, described by `Chain.to_config`.
 
     Raises:
-        InvalidArgumentError: its class, or that of an argument, is not registered, or its prior is no `NormalPrior`.
+        InvalidArgumentError: its class, or that of an argument, is not registered, or its prior is not a `NormalPrior`.
 
     Example:
         >>> to_config(scoresde.GaussianSDE(torch.cos, torch.sin, 0.1, 1.5))

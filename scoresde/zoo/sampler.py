@@ -29,7 +29,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 @dataclass(frozen=True)
 class Sampler:
-    """A method of `scoresde.solve` with its steps and options: `scoresde.load` gives it back with the network.
+    """A method of `scoresde.solve` with its steps and options: `scoresde.load` returns it with the network.
 
     Args:
         method: a name of `scoresde.methods`, or ``"auto"``.
@@ -38,7 +38,7 @@ class Sampler:
         levels: step through that many levels of the network's chain, in place of steps and grid.
         spacing: how these are chosen, see `scoresde.discrete.Chain.grid`.
         t_end: where to end; None is the process's t_min.
-        denoise: end with the expected data, for one evaluation more.
+        denoise: end with the expected data, for one more evaluation.
         options: of the method, plain values.
         clip: the range that the data estimate is limited to, or None; see `model`.
 
@@ -84,7 +84,7 @@ class Sampler:
         if self.clip is not None:
             object.__setattr__(self, "clip", check_interval("clip", self.clip))
         if self.levels is not None and (self.steps, self.grid, self.t_end) != (None, None, None):
-            raise InvalidArgumentError("`levels` of a chain are steps, grid and t_end in one; leave those out.")
+            raise InvalidArgumentError("`levels` of a chain already determine steps, grid and t_end; leave those out.")
         check_kind("method", self.method, str, "a name")
         if self.method == "auto":
             choose(True, self.steps, dict(self.options))
@@ -95,13 +95,13 @@ class Sampler:
         """The arguments of `scoresde.solve`.
 
         Raises:
-            InvalidArgumentError: ``levels`` are asked for, and there is no chain that has as many.
+            InvalidArgumentError: ``levels`` are given, and there is no chain with as many.
         """
         given: dict[str, Any] = {"method": self.method, "denoise": self.denoise, **self.options}
         check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
         if self.levels is not None:
             if chain is None:
-                raise InvalidArgumentError("`levels` of a sampler are those of a chain, and the network has none.")
+                raise InvalidArgumentError("`levels` of a sampler need a chain, and the network has none.")
             return given | {"grid": chain.grid(self.levels, self.spacing)}
         told = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
         return given | {name: value for name, value in told.items() if value is not None}
@@ -118,7 +118,7 @@ class Sampler:
         return score_fn if self.clip is None else Clip(score_fn, *self.clip)
 
     def to_config(self) -> dict[str, Any]:
-        """As JSON values.
+        """The sampler as JSON values.
 
         Example:
             >>> Sampler.of(Sampler("ddim", steps=10).to_config()) == Sampler("ddim", steps=10)
@@ -132,7 +132,7 @@ class Sampler:
         """Read what `to_config` wrote.
 
         Raises:
-            CorruptCheckpointError: it is no sampler.
+            CorruptCheckpointError: it is not a sampler.
         """
         names = {entry.name for entry in fields(cls)}
         if not isinstance(content, Mapping) or set(content) != names:
@@ -140,4 +140,4 @@ class Sampler:
         try:
             return cls(**content)
         except (InvalidArgumentError, InvalidTypeError) as error:
-            raise CorruptCheckpointError(f"{where} is none: {str(error)[:300]}") from None
+            raise CorruptCheckpointError(f"{where} cannot be used: {str(error)[:300]}") from None

@@ -92,7 +92,7 @@ def load(
     if verify:
         if len(raw) != weights["bytes"]:
             raise CorruptCheckpointError(
-                f"{directory / WEIGHTS} has {len(raw):,} bytes, its config says {weights['bytes']:,}: get it again."
+                f"{directory / WEIGHTS} has {len(raw):,} bytes, but its config says {weights['bytes']:,}; get it again."
             )
         found = hashlib.sha256(raw).hexdigest()
         if found != weights["sha256"]:
@@ -118,7 +118,9 @@ def load(
         try:
             native.check_schedule()
         except InvalidArgumentError as error:
-            raise CorruptCheckpointError(f"{directory}: the learned part of the process is none: {error}") from None
+            raise CorruptCheckpointError(
+                f"{directory}: the learned part of the process cannot be used: {error}"
+            ) from None
     return Pretrained(net.to(device).eval().requires_grad_(False), config, native)
 
 
@@ -148,7 +150,7 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     if isinstance(model, ScoreModel):
         model = Pretrained.of(model, **known)
     elif known:
-        raise InvalidArgumentError(f"{sorted(known)} belong to a ScoreModel, a Pretrained has them in its config.")
+        raise InvalidArgumentError(f"{sorted(known)} belong to a ScoreModel; a Pretrained has them in its config.")
     if not isinstance(model, Pretrained):
         raise InvalidTypeError(
             f"`model` must be a scoresde.ScoreModel or a scoresde.zoo.Pretrained, got {type(model).__name__}; write "
@@ -157,7 +159,7 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     config = model.config
     if ARCHITECTURES.get(config.architecture) is not type(model.net):
         raise InvalidArgumentError(
-            f"`model`: its config names the architecture {config.architecture!r}, its network is a "
+            f"`model`: its config names the architecture {config.architecture!r}, but its network is a "
             f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
         )
     tensors = dict(model.net.state_dict())
@@ -211,12 +213,12 @@ def _find(path_or_name: str | os.PathLike[str]) -> Path:
         if pickles:
             raise UnsafeCheckpointError(_pickle_message(path / pickles[0]))
         if missing:
-            raise CorruptCheckpointError(f"{path} has no {' and no '.join(missing)}: it is no complete saved model.")
+            raise CorruptCheckpointError(f"{path} has no {' and no '.join(missing)}: it is not a complete saved model.")
         return path
     if path.suffix in PICKLES:
         raise UnsafeCheckpointError(_pickle_message(path))
     _refuse_pickle(_read(path, 1 << 10), path)
-    raise CheckpointError(f"{path} is a file; a saved model is a directory with {CONFIG} and {WEIGHTS}: give that.")
+    raise CheckpointError(f"{path} is a file, but a saved model is a directory with {CONFIG} and {WEIGHTS}; give that.")
 
 
 def _read(path: Path, expected: int) -> bytes:
@@ -232,8 +234,8 @@ def _read(path: Path, expected: int) -> bytes:
 
 def _pickle_message(path: Path) -> str:
     return (
-        f"{path} is a pickle, which can run code when it is read: refused. Read the weights where you trust them, with "
-        "torch.load(..., weights_only=True), and write them with scoresde.save."
+        f"{path} is a pickle, which can run code when it is read, and is refused. If you trust it, read the weights "
+        "with torch.load(..., weights_only=True), and write them with scoresde.save."
     )
 
 
@@ -274,7 +276,7 @@ def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, all
             lines.append(f"  {key} has dtype {got.dtype}, expected {want.dtype}")
     if lines:
         listing = "\n".join(sorted(lines))
-        raise CheckpointMismatchError(f"{where}: the weights are not those of {config.architecture!r}:\n{listing}")
+        raise CheckpointMismatchError(f"{where}: the weights do not fit {config.architecture!r}:\n{listing}")
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad and not allow_nonfinite:
         raise CorruptCheckpointError(

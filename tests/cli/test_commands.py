@@ -204,9 +204,9 @@ def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["sample", "encode", "measure"])
-def test_help_says_what_becomes_of_a_file_that_was_there(run: Run, command: str) -> None:
+def test_help_says_that_an_existing_file_is_replaced(run: Run, command: str) -> None:
     text = " ".join(run(command, "--help").output.split())
-    assert "replaces one that was there" in text or "a file that was there is replaced" in text
+    assert "replaces an existing one" in text or "an existing file is replaced" in text
 
 
 def test_without_a_command_it_shows_help(run: Run) -> None:

@@ -76,7 +76,7 @@ def test_a_rule_is_that_of_condition(run: Run, fake: Any, half: None) -> None:
 def test_a_solver_takes_the_place_of_the_method(run: Run, fake: Any, half: None) -> None:
     command = ("sample", "--inpaint", "mask.png", "image.png", "--inverse", "ddrm:eta=0.5", "--noise", 0.1)
     result = run(*command, "--steps", 8, "--num", 3, "--out", "a.npz")
-    assert result.exit_code == 0 and "vp, ddrm, 8 steps, 8 evaluations a sample" in result.output, result.output
+    assert result.exit_code == 0 and "vp, ddrm, 8 steps, 8 evaluations per sample" in result.output, result.output
     sde, seen = scoresde.VPSDE(), torch.zeros(1, 8, 8, dtype=torch.bool)
     seen[:, :4] = True
     method = inverse.DDRM(inverse.Measurement(inverse.Mask(seen), torch.full((32,), -1 + 2 * 12.5 / 256), 0.1), eta=0.5)
@@ -203,7 +203,7 @@ MEASURED = ("--measurement", "y.npz")
         ((*MASKED, "--inverse", "ddrm", "--method", "ddim"), "leave --method out"),
         ((*MASKED, "--inverse", "ddrm", "--option", "eta=1"), "--inverse ddrm:key=value"),
         ((*MASKED, "--method", "eulr"), "did you mean 'euler'"),
-        (("--noise", "0.1"), "`noise` is of a measurement"),
+        (("--noise", "0.1"), "`noise` needs a measurement"),
         (("--inverse", "mmps"), "`inverse` is of a measurement"),
         (("--operator", "grey"), "`operator` is of a measurement"),
         (MEASURED, "`operator` is missing"),

@@ -101,7 +101,7 @@ def test_the_exact_trace_of_a_gaussian_is_its_density(run: Run, fake: Any, files
     target = scoresde.targets.GaussianMixture(torch.ones(2), fake.means(), scales=0.05)
     sde = scoresde.VPSDE()
     exact = target.log_prob(torch.from_numpy(x), sde, sde.t_min)
-    assert np.allclose(column("log_prob"), exact, atol=0.02)  # the prior is not quite the law at t_max
+    assert np.allclose(column("log_prob"), exact, atol=0.02)  # the prior is not quite the distribution at t_max
     assert column("std_error") == [0.0] * 3
     assert [row["bits_per_dim"] for row in rows()] == [""] * 3
     assert files() == ["data.npz", "likelihood.csv", "likelihood.csv.json"]
@@ -210,7 +210,7 @@ def test_the_summary(run: Run, fake: Any) -> None:
     head, nats, bits, counts, files = result.output.splitlines()
     nfe = column("nfe")
     used = f"{min(nfe):.0f}" + (f" to {max(nfe):.0f}" if min(nfe) < max(nfe) else "")
-    assert head == f"4 samples under digits: vp, adams, hutchinson (4 probes), {used} evaluations a sample"
+    assert head == f"4 samples under digits: vp, adams, hutchinson (4 probes), {used} evaluations per sample"
     values, errors = np.array(column("log_prob")), np.array(column("std_error"))
     pattern = r"mean (\S+) .*; standard error (\S+) over the samples, (\S+) of the trace estimate"
     unit = 64 * math.log(2)

@@ -50,7 +50,7 @@ def test_digits_from_the_command_to_the_picture(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err.decode()
     assert err == b""  # no terminal: no progress bar; and no warning
-    assert b"4 samples of digits: vp, pc, 3 steps, 7 evaluations a sample" in out
+    assert b"4 samples of digits: vp, pc, 3 steps, 7 evaluations per sample" in out
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
 
 
@@ -71,7 +71,7 @@ def test_a_signal_leaves_no_file(tmp_path: Path, number: signal.Signals, code: i
 
 @posix
 def test_a_signal_keeps_the_batches_that_are_done(tmp_path: Path) -> None:
-    """Ctrl-C in the second batch of two; the same command goes on."""
+    """Ctrl-C in the second batch of two; the same command resumes."""
     np.savez(tmp_path / "data.npz", x=np.zeros((2, 1, 8, 8)))
     arguments = ("likelihood", "data.npz", "--batch-size", 1, "--rtol", 1e-2, "--atol", 1e-2)
     slow = start(tmp_path, *arguments, code=SLOW)
@@ -80,7 +80,7 @@ def test_a_signal_keeps_the_batches_that_are_done(tmp_path: Path) -> None:
         assert slow.stdout.readline() == b"started\n"
     slow.send_signal(signal.SIGINT)
     _, err = slow.communicate(timeout=60)
-    assert slow.returncode == 75 and b"1 of 2 rows are kept, the same command goes on" in err, err.decode()
+    assert slow.returncode == 75 and b"1 of 2 rows are kept, the same command resumes" in err, err.decode()
     process = start(tmp_path, *arguments, code=SLOW.replace("0.02", "0").replace("flush=True", "flush=False"))
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err.decode()

@@ -96,7 +96,7 @@ def test_an_interrupted_batch_is_all_that_is_lost(
         result = run(*COMMAND)
     assert files() == (["data.npz", JOURNAL.name] if done else ["data.npz"])
     if error is KeyboardInterrupt:
-        kept = f"{2 * done} of 7 rows are kept, the same command goes on" if done else "no row is kept"
+        kept = f"{2 * done} of 7 rows are kept, the same command resumes" if done else "no row is kept"
         assert result.exit_code == 75 and kept in result.output
     else:
         assert result.exit_code == 1
@@ -282,7 +282,7 @@ def test_tables_of_others_are_not_touched(run: Run, solved: list[int], files: Fi
     JOURNAL.write_bytes(b"mine\n")
     TABLE.unlink()
     result = run(*COMMAND)
-    assert result.exit_code == 2 and "is no journal of this command" in result.output
+    assert result.exit_code == 2 and "is not a journal of this command" in result.output
     assert JOURNAL.read_bytes() == b"mine\n" and not solved
     assert run(*COMMAND, "--overwrite").exit_code == 3
     assert files() == ["data.npz", "likelihood.csv", "likelihood.csv.json"]
@@ -375,7 +375,7 @@ def test_the_settings_tell_what_made_the_table(run: Run, solved: list[int]) -> N
 
 
 def test_batches_end_where_a_run_is_taken_up_again() -> None:
-    """Where memory allows two samples a batch, blocks of five are made of 2, 2 and 1, from wherever it goes on."""
+    """Where memory allows two samples per batch, blocks of five are made of 2, 2 and 1, from wherever it goes on."""
 
     def run(first: int, count: int, show: Any) -> tuple[int, int]:
         if count > 2:

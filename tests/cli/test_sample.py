@@ -59,7 +59,7 @@ def test_default_is_a_picture_of_64_samples(ddim: Run, fake: Any, files: Files) 
 
 def test_summary_says_what_it_took(ddim: Run, fake: Any) -> None:
     output = ddim("--num", 3, "--out", "a.npz").output
-    assert "3 samples of digits: vp, ddim, 10 steps, 10 evaluations a sample" in output
+    assert "3 samples of digits: vp, ddim, 10 steps, 10 evaluations per sample" in output
     assert "a.npz: arrays, x is 3 x 1 x 8 x 8; 10 network calls" in output
     assert fake.calls == 10
     assert ddim("--num", 3, "--quiet").output == ""
@@ -110,7 +110,7 @@ def test_guidance_towards_a_label(ddim: Run, run: Run, fake: Any, files: Files) 
 
 
 def test_guidance_of_the_shipped_network(run: Run) -> None:
-    """One call a step for both of its answers."""
+    """One call per step for both of its answers."""
     command = ("sample", "--label", 7, "--guidance", 2, "--num", 2, "--method", "unipc", "--steps", 4, "--out", "a.npz")
     result = run(*command)
     assert result.exit_code == 0 and "4 network calls" in result.output, result.output

@@ -142,7 +142,7 @@ def test_another_run_in_the_folder_is_refused(run: Run, arguments: tuple[object,
 def test_a_model_that_is_there_is_not_overwritten(run: Run) -> None:
     scoresde.save(scoresde.load("digits"), "model")
     result = train(run)
-    assert result.exit_code == 2 and "nothing is overwritten" in result.output
+    assert result.exit_code == 2 and "nothing was overwritten" in result.output
     assert sorted(path.name for path in Path("model").iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -151,7 +151,7 @@ def test_a_file_of_a_models_name_is_not_overwritten(name: str, run: Run) -> None
     Path("model", "checkpoints").mkdir(parents=True)  # with nothing in it
     Path("model", name).write_text("mine")
     result = train(run)
-    assert result.exit_code == 2 and "nothing is overwritten" in result.output
+    assert result.exit_code == 2 and "nothing was overwritten" in result.output
     assert Path("model", name).read_text() == "mine"
 
 
@@ -222,7 +222,7 @@ def test_the_presets_are_listed(run: Run) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
-    """Ctrl-C in the middle: exit code 75; the same command goes on from the last checkpoint."""
+    """Ctrl-C in the middle: exit code 75; the same command resumes from the last checkpoint."""
     code = (
         "import sys; from dataclasses import replace; from scoresde.presets import PRESETS\n"
         f"PRESETS['edm-wide'] = replace(PRESETS['edm-wide'], kwargs={SMALL})\n"

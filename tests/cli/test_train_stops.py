@@ -76,7 +76,7 @@ def test_a_signal_stops_after_the_step_and_the_same_command_goes_on_exactly(
         signalling(patch, "_step", at, number)
         result = run(*COMMAND)
     assert result.exit_code == 75, result.output
-    assert result.output.endswith(f"Interrupted; a checkpoint is kept, and the same command goes on at step {at}.\n")
+    assert result.output.endswith(f"Interrupted; a checkpoint is kept, and the same command resumes at step {at}.\n")
     assert checkpoints() == sorted({at, 4} if at > 4 else {at})
     assert sorted(os.listdir("model")) == sorted(["checkpoints", "log.csv", *(["samples"] if at > 2 else [])])
     assert run(*COMMAND, "--resume").exit_code == 0
@@ -87,7 +87,7 @@ def test_a_second_signal_stops_at_once(run: Run, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         signalling(patch, "_step", 6, signal.SIGTERM, signal.SIGTERM)
         result = run(*COMMAND)
-    assert result.exit_code == 75 and "goes on at step 4" in result.output, result.output
+    assert result.exit_code == 75 and "resumes at step 4" in result.output, result.output
     assert checkpoints() == [4]
 
 
@@ -106,7 +106,7 @@ def test_at_the_last_step_the_run_is_completed(run: Run, monkeypatch: pytest.Mon
     assert scoresde.load("model").event_shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize(("resume", "said"), [((), "the same command goes"), (("--no-resume",), "without --no-resume")])
+@pytest.mark.parametrize(("resume", "said"), [((), "command resumes"), (("--no-resume",), "without --no-resume")])
 def test_what_is_said_of_an_interrupt_while_data_are_read(
     run: Run, monkeypatch: pytest.MonkeyPatch, resume: tuple[str, ...], said: str
 ) -> None:
@@ -207,13 +207,13 @@ def test_a_signal_to_all_processes_of_a_run_with_workers(tmp_path: Path) -> None
     _, err = process.communicate(timeout=100)
     reached = [int(path.stem[5:]) for path in tmp_path.glob("model/checkpoints/step-*")]
     assert process.returncode == 75 and len(reached) == 1 and reached[0] >= 50, err.decode()
-    assert err.decode().endswith(f"the same command goes on at step {reached[0]}.\n") and b"Traceback" not in err
+    assert err.decode().endswith(f"the same command resumes at step {reached[0]}.\n") and b"Traceback" not in err
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # of four starts of three processes
 def test_a_signal_to_two_ranks(tmp_path: Path) -> None:
-    """torchrun passes it on: they stop at one step, and the same command goes on to the same bits. Another job is
+    """torchrun passes it on: they stop at one step, and the same command resumes to the same bits. Another job is
     refused meanwhile."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "scoresde"]
     command += ["train", "--batch-size", "4", "--steps", "120", "--sample-every", "0", "--checkpoint-every", "1000"]
@@ -230,7 +230,7 @@ def test_a_signal_to_two_ranks(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=200)
     stopped = [int(path.stem[5:]) for path in tmp_path.glob("part/checkpoints/step-*")]
     assert len(stopped) == 1 and 50 <= stopped[0] < 120, err.decode()
-    assert f"goes on at step {stopped[0]}.".encode() in err and not (tmp_path / "part" / ".lock").exists()
+    assert f"resumes at step {stopped[0]}.".encode() in err and not (tmp_path / "part" / ".lock").exists()
     with owned(tmp_path / "part"):
         other = start("part")
         _, err = other.communicate(timeout=200)

@@ -384,7 +384,8 @@ def test_pc_with_a_predictor_of_an_ode_keeps_the_law(predictor: str) -> None:
         solution = solve(SDE_VP, target.score(SDE_VP), **arguments)
     except InvalidArgumentError:
         return
-    # The predictor and the corrector each keep the law but for their bias, a few per cent; 6 standard errors are 0.034.
+    # The predictor and the corrector each keep the distribution but for their bias, a few per cent; 6 standard errors
+    # are 0.034.
     assert float(solution.x.var()) == pytest.approx(0.25, abs=0.05)
 
 
@@ -898,7 +899,7 @@ def test_codes_and_densities_leave_the_same_samples_out() -> None:
     density = scoresde.log_likelihood(SDE_VP, score, x, throw=False, seeds=range(3))
     assert density.status.tolist() == [0, 1, 0] and bool(density.log_prob[1].isnan())
     prior = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2).double(), 1.0), 1)
-    for sick in (lambda x, t: torch.where(x[:, :1] > 0.5, NAN, -x), score):  # torch's laws refuse NaN
+    for sick in (lambda x, t: torch.where(x[:, :1] > 0.5, NAN, -x), score):  # torch's distributions refuse NaN
         got = scoresde.log_likelihood(SDE_VP, sick, x + 0.3, throw=False, prior=prior, check=False)
         assert torch.equal(got.success, got.log_prob.isfinite()) and not got.success[1]
 

@@ -84,7 +84,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fitted(gradient="no"), InvalidTypeError, "`gradient` must be True or False, got 'no'"),
     (lambda: fitted(pilot=10**9), InvalidArgumentError, "`pilot` must be at most 1000000"),
     (lambda: fit_start(SDE, SCORE, GAUSSIAN, levels=10**9), InvalidArgumentError, "`levels` must be at most 100000"),
-    (lambda: scoresde.FittedGrid.load("no/such/grid.json"), scoresde.CorruptCheckpointError, "is no fitted grid"),
+    (lambda: scoresde.FittedGrid.load("no/such/grid.json"), scoresde.CorruptCheckpointError, "is not a fitted grid"),
     # training
     (lambda: trainer(stream=None), InvalidTypeError, "`stream` must be callable"),
     (lambda: trainer(recipe="quick"), InvalidTypeError, "`recipe` must be a scoresde.training.Recipe, got str 'quick'"),
@@ -133,7 +133,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: scoresde.simulate(SDE, X, steps=10**9), InvalidArgumentError, "`steps` must be at most 10000000"),
     (lambda: scoresde.check_score(SDE, SCORE, X, levels=10**9), InvalidArgumentError, "`levels` must be at most 1000"),
     (lambda: discrete.BetaChain.linear(10**9), InvalidArgumentError, "`n` must be at most 1000000"),
-    (lambda: SDE.prior_sample((10**9, 10**9)), InvalidArgumentError, "`shape` must be of at most"),
+    (lambda: SDE.prior_sample((10**9, 10**9)), InvalidArgumentError, "`shape` must have at most"),
     (lambda: scoresde.dequantize(torch.zeros(1, 2), levels=HUGE), InvalidArgumentError, "`levels` must be at most"),
     # functions, contexts, devices, intervals
     (lambda: scoresde.check_score(SDE, SCORE, X, context=5), InvalidTypeError, "`context` must be a mapping"),  # type: ignore[arg-type]

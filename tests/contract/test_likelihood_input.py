@@ -308,7 +308,7 @@ def test_a_prior_that_is_nan_is_told_and_one_that_is_zero_is_not() -> None:
     got = density(prior=Prior(NAN), throw=False)
     assert torch.equal(got.log_prob.isnan(), latent) and torch.equal(got.success, ~latent)
     assert torch.equal(got.latent.isnan().all(1), latent)
-    outside = density(prior=Prior(-INF))  # a law with an end
+    outside = density(prior=Prior(-INF))  # a distribution with an end
     assert torch.equal(outside.log_prob == -INF, latent) and bool(outside.success.all())
 
 

@@ -65,7 +65,7 @@ def affine_from(
     basis: Tensor | None = None,
     **options: object,
 ) -> testing.AffineMap:
-    """The map of a solve over ``times`` that starts at the exact law there; draw 0 makes the start."""
+    """The map of a solve over ``times`` that starts at the exact distribution there; draw 0 makes the start."""
 
     def run(shape: tuple[int, ...], draw: testing.Draw) -> Tensor:
         x = testing.gaussian_state(target, sde, float(times[0]), draw(0, torch.empty(shape, dtype=torch.float64)))

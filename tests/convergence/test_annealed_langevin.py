@@ -21,7 +21,7 @@ TARGET = targets.GaussianMixture(
 
 
 def one_point(sde: scoresde.AffineSDE) -> Any:
-    """The score of data that are zero: every level's law is N(0, sigma^2)."""
+    """The score of data that are zero: every level's distribution is N(0, sigma^2)."""
     return targets.Empirical(torch.zeros(1, 1, dtype=F64)).score(sde)
 
 
@@ -65,7 +65,7 @@ def test_it_is_the_published_loop(convention: str) -> None:
 
 @pytest.mark.parametrize(("convention", "inflation"), [("code", 1 / 0.9), ("paper", 1 / 0.95)])
 def test_its_stationary_variance(convention: str, inflation: float) -> None:
-    """The published step makes the law of data at one point 11 % (5 %) too wide."""
+    """The published step makes the distribution of data at one point 11 % (5 %) too wide."""
     chain = NoiseScales.geometric(3, 0.01, 0.02)
     sde = chain.sde()
 

@@ -1,7 +1,7 @@
 r"""Fixed points of the correctors besides the plain Langevin one.
 
-On Gaussian data a call is an affine map, which probing reads off; the adjusted corrector is no such map, and its law is
-tested with seeded samples.
+On Gaussian data a call is an affine map, which probing reads off; the adjusted corrector is no such map, and its
+distribution is tested with seeded samples.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_underdamped_is_the_splitting(name: str, friction: float) -> None:
 
 
 def test_underdamped_has_a_smaller_bias_than_langevin_for_the_same_evaluations() -> None:
-    """From the right law, after 8 evaluations with moves of the same length."""
+    """From the right distribution, after 8 evaluations with moves of the same length."""
     calls = 8
     plain, _ = variance_after(LangevinCorrector(snr=0.4 / 2, moves=calls), "vp", 1.0)  # epsilon = h^2 / 2
     fine, _ = variance_after(UnderdampedCorrector(snr=0.4, moves=calls - 1), "vp", 1.0)
@@ -130,7 +130,7 @@ def test_norm_rules_have_their_fixed_point_in_large_dimension(rule: str) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_mala_leaves_the_law_alone_where_langevin_does_not(name: str) -> None:
     """40,000 exact samples of a mixture, ten large moves. Mean and second moment stay within 4.5 standard errors (false
-    alarms: 1 in 70,000 a figure); the unadjusted moves are off by far more."""
+    alarms: 1 in 70,000 per figure); the unadjusted moves are off by far more."""
     sde = PROCESSES[name]
     process, node = at_unit_noise(name, MIXTURE)
     generator = torch.Generator().manual_seed(2)

@@ -37,7 +37,7 @@ AREAS = torch.randn(FINE, 200, 1, dtype=F64, generator=torch.Generator().manual_
 
 
 def path(steps: int, double: bool) -> Callable[[int, Tensor], Tensor]:
-    """The draws of a method with so many steps, in the order of its steps; ``double``: two a step."""
+    """The draws of a method with so many steps, in the order of its steps; ``double``: two per step."""
     cells = FINE // steps
     h, fine = 1 / steps, 1 / FINE
     w = PATHS.reshape(steps, cells, 200, 1)

@@ -1,8 +1,8 @@
-"""Laws of guided sampling, against closed forms.
+"""Distributions of guided sampling, against closed forms.
 
 With the exact classifier of a mixture and scale 1, the guided score is that of one component: every method must do what
-it does on that Gaussian. With a larger scale neither the flow nor the reverse SDE has the tilted law, and Langevin
-moves do; the figures are quadratures, not samples.
+it does on that Gaussian. With a larger scale neither the flow nor the reverse SDE has the tilted distribution, and
+Langevin moves do; the figures are quadratures, not samples.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ def test_shift_of_the_mean_needs_guidance_that_has_one() -> None:
         scoresde.solvers.Ancestral(condition="means")
 
 
-# --- scales above one: the tilted law ---------------------------------------------------------------------------------
+# --- scales above one: the tilted distribution
+# ---------------------------------------------------------------------------------
 
 PAIR = targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]], dtype=F64), scales=0.8)
 SDE = scoresde.VPSDE()
@@ -197,7 +198,7 @@ def test_flow_and_reverse_sde_miss_the_tilted_law_and_differ() -> None:
 
 
 def test_langevin_moves_reach_the_tilted_law() -> None:
-    """The moves at a level know that level only; with many levels the law follows, to the moves' bias."""
+    """The moves at a level know that level only; with many levels the distribution follows, to the moves' bias."""
     mean, variance = tilted()
     errors = []
     for steps in (40, 100, 250):
@@ -223,7 +224,8 @@ def test_the_recursion_of_expectations_is_unchanged_by_default() -> None:
     assert np.array_equal(a, b)
 
 
-# --- other laws -------------------------------------------------------------------------------------------------------
+# --- other distributions
+# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["vp", "ve", "flow"])
@@ -253,7 +255,7 @@ def test_temperature_is_exact_for_isotropic_gaussians(name: str, value: float) -
 
 
 def test_product_of_gaussians_with_a_base_has_the_products_score() -> None:
-    """At every time: p_1 p_2 / p_b of the laws diffused to it."""
+    """At every time: p_1 p_2 / p_b of the distributions diffused to it."""
     sde = scoresde.VPSDE()
     a, b, base = (targets.Gaussian(m, v) for m, v in ((MEANS[0], 0.2), (MEANS[1], 0.3), (MEANS[2], 1.5)))
     joint = guidance.product(a.score(sde), b.score(sde), base=base.score(sde))

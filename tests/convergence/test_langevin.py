@@ -75,7 +75,7 @@ def test_moves_converge_to_the_fixed_point(name: str, snr: float) -> None:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_law_of_a_level_is_left_alone_up_to_the_step(name: str) -> None:
-    """From the exact law, no number of moves leads further than to the fixed point, epsilon / 2v away."""
+    """From the exact distribution, no number of moves leads further than to the fixed point, epsilon / 2v away."""
     sde, times = level(name)
 
     def run(shape: tuple[int, ...], draw: testing.Draw) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_the_law_of_a_level_is_left_alone_up_to_the_step(name: str) -> None:
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("log_snr", [-4.0, 0.0, 5.0])
 def test_a_move_on_a_mixture_changes_the_law_in_second_order_only(name: str, log_snr: float) -> None:
-    r"""For x of any law p, :math:`E s = 0` and :math:`E x s = -1`, so a move keeps the mean and adds exactly
+    r"""For x of any distribution p, :math:`E s = 0` and :math:`E x s = -1`, so a move keeps the mean and adds exactly
     :math:`\epsilon^2 E s^2` to the second moment. By quadrature, through the solver."""
     sde = PROCESSES[name]
     times = torch.tensor([float(sde.time(log_snr - 1)), float(sde.time(log_snr))], dtype=F64)
@@ -126,8 +126,8 @@ def test_a_move_on_a_mixture_changes_the_law_in_second_order_only(name: str, log
 
 @pytest.mark.parametrize("moves", [3, 300])
 def test_annealing_follows_the_levels(moves: int) -> None:
-    """Corrector-only sampling, from the prior: the law is that of the recursion level by level, and with enough moves
-    that of the last level's fixed point."""
+    """Corrector-only sampling, from the prior: the distribution is that of the recursion level by level, and with
+    enough moves that of the last level's fixed point."""
     sde = scoresde.VESDE(sigma_min=0.5, sigma_max=20.0)
     times = scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, 12)
 

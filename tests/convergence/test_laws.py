@@ -1,4 +1,4 @@
-"""Methods without an order: the law that they reach, exact by probing."""
+"""Methods without an order: the distribution that they reach, exact by probing."""
 
 from __future__ import annotations
 

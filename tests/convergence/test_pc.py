@@ -1,8 +1,8 @@
-r"""The law of predictor-corrector sampling.
+r"""The distribution of predictor-corrector sampling.
 
-It has no order: with ever more steps the corrector moves ever more often at each level, and the law tends to within the
-bias of its fixed points, whose variance is between v and :math:`v/(1-r^2\sigma^2/v) \le v/(1-r^2)` on :math:`N(0, v)`.
-So errors must fall with the steps until they are below :math:`r^2/(1-r^2)`, relative to the variance.
+It has no order: with ever more steps the corrector moves ever more often at each level, and the distribution tends to
+within the bias of its fixed points, whose variance is between v and :math:`v/(1-r^2\sigma^2/v) \le v/(1-r^2)` on
+:math:`N(0, v)`. So errors must fall with the steps until they are below :math:`r^2/(1-r^2)`, relative to the variance.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_law_with_any_predictor(predictor: str) -> None:
 
 
 def test_a_predictor_without_noise_follows_the_probability_flow() -> None:
-    """With a corrector that hardly moves, the law is the flow's: here with many steps, to a thousandth."""
+    """With a corrector that hardly moves, the distribution is the flow's: here with many steps, to a thousandth."""
     target, sde = gaussian(3, 2), scoresde.VPSDE()
     for predictor in ("heun", "ddim"):
         steps = 100 if predictor == "heun" else 1000
@@ -125,7 +125,7 @@ def test_smaller_moves_mean_a_smaller_bias() -> None:
 
 @pytest.mark.parametrize(("name", "order"), both_orders(["ve", "vp", "flow"]))
 def test_expectations_on_a_mixture_improve_with_steps(name: str, order: str) -> None:
-    """Without Monte Carlo, by the backward recursion with two draws a step, from sigma/alpha = 5 on."""
+    """Without Monte Carlo, by the backward recursion with two draws per step, from sigma/alpha = 5 on."""
     sde = PROCESSES[name]
     t_start, t_end = float(sde.time(-3.2)), float(sde.time(4.6))
     truth = exact(MIXTURE, sde, t_end)
@@ -141,7 +141,7 @@ def test_expectations_on_a_mixture_improve_with_steps(name: str, order: str) -> 
 
 # --- a mixture in three dimensions, by seeded Monte Carlo -------------------------------------------------------------
 
-# False alarms: 1e-6 a comparison, two-sided (4.9 standard errors); 12 numbers in each of 19 tests at most: 2.3e-4.
+# False alarms: 1e-6 per comparison, two-sided (4.9 standard errors); 12 numbers in each of 19 tests at most: 2.3e-4.
 SIGMAS = 4.892
 SAMPLES, MIXTURE_STEPS = 3000, 120
 ALLOWED = 0.08  # bias: of the mean in standard deviations, of covariances relative to the variances

@@ -2,7 +2,7 @@ r"""Weak and strong orders of the stochastic methods, without Monte Carlo.
 
 On Gaussian data :math:`N(0.7, 0.3)` a solve is an affine map of its draws, which probing reads off: the mean and the
 variance are exact, and the distance from the exact solution on the same Brownian path is a quadrature. On a mixture the
-backward Kolmogorov recursion gives expectations of observables. Solves start at the exact law.
+backward Kolmogorov recursion gives expectations of observables. Solves start at the exact distribution.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def test_every_method_with_an_order_is_measured() -> None:
 class Errors(NamedTuple):
     variance: float
     mean: float
-    start: float  # of the factor on the start's deviation: the conditional law given the start
+    start: float  # of the factor on the start's deviation: the conditional distribution given the start
     strong: float
 
 
@@ -222,7 +222,7 @@ def test_orders_and_errors_on_vp(case: Case) -> None:
 
 @pytest.mark.parametrize("method", ["euler_maruyama", "reverse_diffusion", "ancestral"])
 def test_the_factor_on_the_start(method: str) -> None:
-    """The conditional law given the start is right to first order too."""
+    """The conditional distribution given the start is right to first order too."""
     case = OF_METHOD[method]
     _, _, start, _ = measure(case, "vp", case.grid, 0.01, STEPS)
     if method == "ancestral":  # the posterior mean of a Gaussian, composed exactly
@@ -282,7 +282,7 @@ def test_strong_error_tells_the_right_increment_from_a_wrong_one() -> None:
 WEAK_STEPS = (16, 32, 64, 128)
 
 
-# Methods without a memory, and their draws a step.
+# Methods without a memory, and their draws per step.
 ONE_STEP = {
     **dict.fromkeys(["euler_maruyama", "reverse_diffusion", "ancestral", "ddim_eta", "heun_sde", "er_sde1"], 1),
     **dict.fromkeys(["dpmpp_2s_ancestral", "edm"], 1),
@@ -302,7 +302,7 @@ def test_weak_order_on_a_mixture(name: str, t_end: float, method: str) -> None:
     off = []
     for steps in refined:
         times = scoresde.grids.log_snr(sde, sde.t_max, t_end, steps)
-        # The recursion solves step by step, and EDM's churn a step is s_churn over the number of steps.
+        # The recursion solves step by step, and EDM's churn per step is s_churn over the number of steps.
         solver = solvers.EDM(s_churn=5.0 / steps) if method == "edm" else METHODS[method].solver()
         off.append(abs(expectations(MIXTURE, sde, times, solver, draws=draws, **resolution) - truth))
     if order == 1:
@@ -354,7 +354,7 @@ def test_strong_order_on_a_mixture(method: str) -> None:
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("steps", [1, 3, 12])
 def test_ancestral_is_exact_for_a_point_mass(name: str, steps: int) -> None:
-    """The law is that of the posteriors composed, N(alpha x_0, sigma^2), whatever the steps."""
+    """The distribution is that of the posteriors composed, N(alpha x_0, sigma^2), whatever the steps."""
     sde = PROCESSES[name]
     point = scoresde.targets.Gaussian(torch.tensor([0.8], dtype=F64), 0.0)
     affine = affine_from(point, sde, scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, steps), "ancestral")

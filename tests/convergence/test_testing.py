@@ -105,7 +105,7 @@ def test_probing_in_a_basis_equals_probing_in_full() -> None:
         return scoresde.solve(sde, target.score(sde), method="pc", steps=7, shape=shape, noise=draw, dtype=F64).x
 
     full, quick = testing.probe(run, (3,)), testing.probe(run, (3,), basis=target.spectrum.basis)
-    assert len(full.response) == 15  # the prior's draw, and two a step
+    assert len(full.response) == 15  # the prior's draw, and two per step
     torch.testing.assert_close(full.constant, quick.constant, rtol=0, atol=1e-12)
     torch.testing.assert_close(full.response, quick.response, rtol=0, atol=1e-12)
 

@@ -1,9 +1,10 @@
-r"""Particles reach the tilted law.
+r"""Particles reach the tilted distribution.
 
 Three links, each with its own reference. The weights: the expectation of one step's, over all its noise by quadrature,
-is the integral of the twisted law, to rounding. The chain: the law of its end times the last twist, by the backward
-recursion, tends to the tilted law at first order. The sampler: independent sets of particles agree with the former
-within five standard deviations of their means (below 1e-6 a number, Bonferroni below 1e-4 for this file).
+is the integral of the twisted distribution, to rounding. The chain: the distribution of its end times the last twist,
+by the backward recursion, tends to the tilted distribution at first order. The sampler: independent sets of particles
+agree with the former within five standard deviations of their means (below 1e-6 per number, Bonferroni below 1e-4 for
+this file).
 """
 
 from __future__ import annotations
@@ -130,13 +131,13 @@ def test_a_likelihood_guided_weight_is_right_too(through: bool) -> None:
 
 
 def features(x: Tensor) -> Tensor:
-    """What is compared: moments, and the law below five points."""
+    """What is compared: moments, and the distribution below five points."""
     below = [(x < q).to(x) for q in (-0.5, 0.0, 0.6, 1.27, 2.0)]
     return torch.stack([x, x**2, *below], dim=-1)
 
 
 def chain(steps: int, scale: float = 3.0, variance: str = "large") -> Tensor:
-    """Features of the law of the chain's end times the last twist, and the log of its integral."""
+    """Features of the distribution of the chain's end times the last twist, and the log of its integral."""
 
     def weighted(x: np.ndarray) -> np.ndarray:
         y = torch.as_tensor(x)
@@ -227,7 +228,7 @@ def test_samples_have_the_tilted_law_in_one_dimension() -> None:
 
 def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
     """Three components, the second one's classifier; moments, and each quadrant, against a quadrature of the tilted
-    law. The chain's bias is bounded by the change of the figures at twice the steps, which is half of it."""
+    distribution. The chain's bias is bounded by the change of the figures at twice the steps, which is half of it."""
     target = targets.GaussianMixture(
         torch.tensor([0.3, 0.5, 0.2]),
         torch.tensor([[-1.0, 0.4], [0.6, -0.3], [1.0, 1.0]], dtype=F64),
@@ -260,7 +261,7 @@ def test_samples_have_the_tilted_law_in_two_dimensions() -> None:
 
 
 def test_sets_do_not_know_each_other() -> None:
-    """With a seed a sample, a set's particles are the same in any batch."""
+    """With one seed per sample, a set's particles are the same in any batch."""
     options = {"steps": 12, "particles": 4, "dtype": F64}
     whole = scoresde.sample_tilted(SDE, guided(), seeds=range(8), **options)
     part = scoresde.sample_tilted(SDE, guided(), seeds=range(4, 8), **options)
@@ -278,8 +279,8 @@ def test_guidance_of_guidance_multiplies_the_twists() -> None:
 @pytest.mark.parametrize(("sign", "scale"), [("product", 1.0), ("negation", -0.5)])
 def test_products_and_negations_with_densities_are_tilts(sign: str, scale: float) -> None:
     r"""With the ratio of two diffused densities as ``log_prob``, a product :math:`p_b (p/p_b)^w` at w > 0, its opposite
-    below. Gaussians: the law is :math:`N` with the precision :math:`(1-w)/v_b + w/v`. 5 deviations, and the chain's
-    bias of 60 steps."""
+    below. Gaussians: the distribution is :math:`N` with the precision :math:`(1-w)/v_b + w/v`. 5 deviations, and the
+    chain's bias of 60 steps."""
     base, concept = targets.Gaussian(torch.zeros(1, dtype=F64), 1.0), targets.Gaussian(torch.ones(1, dtype=F64), 1.5)
     ratio = lambda x, t: concept.log_prob(x, SDE, t) - base.log_prob(x, SDE, t)  # noqa: E731
     score_fn = guidance.classifier_guidance(base.score(SDE), ratio, scale)

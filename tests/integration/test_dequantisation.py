@@ -1,7 +1,7 @@
 """Bounds of the probability of grey values, against the exact one.
 
-With ``t_start`` and ``t_end`` at the noise end and the law as the prior, `log_likelihood` is the law's density, so that
-most tests here need no network.
+With ``t_start`` and ``t_end`` at the noise end and the distribution as the prior, `log_likelihood` is the
+distribution's density, so that most tests here need no network.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ def quadrature(function: Any, centre: Tensor, spread: float) -> Tensor:
 @pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.VESDE(), scoresde.EDMSDE(), scoresde.FlowSDE()], ids=str)
 @pytest.mark.parametrize("t", [None, 0.1])
 def test_the_gap_of_the_decoder_on_gaussian_data(sde: Any, t: float | None) -> None:
-    """In the mean over 4,000 data it is (r - 1 - ln r)/2 a dimension, within 4.9 standard errors of the pairs."""
+    """In the mean over 4,000 data it is (r - 1 - ln r)/2 per dimension, within 4.9 standard errors of the pairs."""
     variances = torch.tensor([0.3, 0.002], dtype=F64)
     law = targets.Gaussian(torch.tensor([0.1, -0.3], dtype=F64), variances)
     time = sde.t_min if t is None else t

@@ -39,7 +39,7 @@ def mixture(size: int = 2) -> targets.GaussianMixture:
 
 
 class Diffused:
-    """The exact law at the noise end, in place of the prior."""
+    """The exact distribution at the noise end, in place of the prior."""
 
     def __init__(self, target: Any, sde: Any) -> None:
         self.target, self.sde = target, sde
@@ -52,7 +52,7 @@ class Diffused:
 @pytest.mark.parametrize(("tolerance", "least"), [(1e-5, 1e-4), (1e-7, 1e-6)])
 @pytest.mark.parametrize("law", ["gaussian", "mixture"])
 def test_the_density_is_exact_to_the_tolerance(name: str, tolerance: float, least: float, law: str) -> None:
-    """With the exact trace and the exact law at the end: 1e-4 nats a dimension at 1e-5, 1e-6 at 1e-7."""
+    """With the exact trace and the exact distribution at the end: 1e-4 nats per dimension at 1e-5, 1e-6 at 1e-7."""
     hold_to_the_exact_density(name, correlated(6) if law == "gaussian" else mixture(), tolerance, least)
 
 
@@ -283,7 +283,7 @@ def test_what_to_write_instead() -> None:
         log_likelihood(sde, score, x, prior=torch.distributions.Normal)
     with pytest.raises(scoresde.NonFiniteError, match="throw=False"):
         log_likelihood(sde, score, x / 0)
-    with pytest.raises(scoresde.InvalidTypeError, match=r"take \.log_prob"):
+    with pytest.raises(scoresde.InvalidTypeError, match=r"pass its \.log_prob"):
         bits_per_dim(log_likelihood(sde, score, x, seed=0), (2,))  # type: ignore[arg-type]
 
 
@@ -375,7 +375,7 @@ def test_random_and_coupled_networks_are_refused() -> None:
         lambda x: 0.3 * x.mean(0, keepdim=True),
         *(lambda x, k=k: 0.01 * x.roll(k, 0) for k in range(1, 5)),
     ):
-        with pytest.raises(scoresde.ScoreFnError, match="batch mates"):
+        with pytest.raises(scoresde.ScoreFnError, match="the rest of its batch"):
             log_likelihood(sde, lambda x, t, coupled=coupled: -x - coupled(x), many)
     got = log_likelihood(sde, lambda x, t: drop.eval()(x), x, seed=0, check=False)
     assert bool(got.log_prob.isfinite().all())

@@ -74,8 +74,8 @@ def laws(size: int) -> dict[str, Any]:
 @by_process
 @pytest.mark.parametrize("size", [1, 2, 16, 100])
 def test_exact_scores_are_passed_over(name: str, size: int) -> None:
-    """Data of a law, and data at t_min, one and eight, of float64 and float32: 56 batches a law. Where the chance of an
-    alarm is largest (one sample of 16 numbers, nothing denoised), it is 3e-5."""
+    """Data of a distribution, and data at t_min, one and eight, of float64 and float32: 56 batches a distribution.
+    Where the chance of an alarm is largest (one sample of 16 numbers, nothing denoised), it is 3e-5."""
     sde = PROCESSES[name]
     for law in laws(size).values():
         for seed in range(14):

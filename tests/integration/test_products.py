@@ -243,8 +243,8 @@ def test_a_mixture_as_control() -> None:
 
 
 def test_the_scale_of_a_control_is_the_best_on_the_pilot() -> None:
-    """A law with half of the score's curvature wants a scale of its own: on the pilot no other does better, and on
-    other samples and probes it still does better than 1."""
+    """A distribution with half of the score's curvature wants a scale of its own: on the pilot no other does better,
+    and on other samples and probes it still does better than 1."""
     target = mixture(6)
     x = target.sample(24, SDE, SDE.t_min, generator=torch.Generator().manual_seed(0))
     score = lambda x, t: target.score(SDE)(x, t) - 0.0 * x  # noqa: E731
@@ -278,7 +278,7 @@ def test_a_mixture_is_fitted_to_data() -> None:
     assert ridge.spectrum.smallest >= 5.0
     for options, words in (
         ({"components": 0}, "components"),
-        ({"components": 3_000}, "one a sample"),
+        ({"components": 3_000}, "one per sample"),
         ({"components": 2, "covariance": "full"}, "covariance"),
         ({"components": 2, "ridge": -1.0}, "ridge"),
     ):

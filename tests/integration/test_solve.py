@@ -187,10 +187,10 @@ class Count(TorchFunctionMode):
 
 
 def test_many_seeds_of_small_events_are_cheap() -> None:
-    """The work and memory of a draw are those of the numbers drawn, not of a large block a sample."""
+    """The work and memory of a draw are those of the numbers drawn, not of a large block per sample."""
     with Count() as count:
         solve(SDE, elementwise, states(1000), method="ancestral", steps=3, seeds=range(1000))
-    assert count.calls < 2500  # a few a seed, not one a draw
+    assert count.calls < 2500  # a few per seed, not one per draw
 
 
 @by_method
@@ -209,7 +209,7 @@ def test_seeds_set_the_batch_where_the_event_is_known() -> None:
 
 @by_any_score
 def test_a_bare_function_always_sees_the_whole_batch(method: str) -> None:
-    """It may be a closure over labels, one a sample."""
+    """It may be a closure over labels, one per sample."""
     labels = torch.linspace(0.5, 40.0, 5, dtype=torch.float64)[:, None]
     shapes: set[tuple[int, ...]] = set()
 
@@ -262,7 +262,7 @@ def test_a_function_for_noise_always_sees_the_whole_batch() -> None:
     assert shapes == [(3, 2)] * 10
     shapes.clear()
     solve(SDE, elementwise, shape=(3, 2), method="ancestral", steps=2, noise=draw)
-    assert shapes == [(3, 2)] * 3  # the prior's, and one a step
+    assert shapes == [(3, 2)] * 3  # the prior's, and one per step
 
 
 # --- what is counted ------------------------------------------------------------------------------------------------

@@ -844,7 +844,7 @@ def test_flow_match_heun(make: Make, shift: float) -> None:
 
 def test_flow_match_euler_with_noise(make: Make) -> None:
     """stochastic_sampling draws all of the noise anew, (1 - s) x0 + s z, whatever the step; ``ddim_eta`` and
-    ``ancestral`` keep the share that the posterior keeps, and have the law of the reverse SDE."""
+    ``ancestral`` keep the share that the posterior keeps, and have the distribution of the reverse SDE."""
     draws = normals(12)
     scheduler = make("FlowMatchEulerDiscreteScheduler", draws, stochastic_sampling=True)
     scheduler.set_timesteps(12)

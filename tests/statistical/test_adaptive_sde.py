@@ -1,5 +1,5 @@
-r"""Adaptive methods of the reverse SDE: rejections leave the law of the noise as it is, and results converge with the
-tolerance, along a path and in law.
+r"""Adaptive methods of the reverse SDE: rejections leave the distribution of the noise as it is, and results converge
+with the tolerance, along a path and in distribution.
 
 Seeds are fixed. False alarms: 1e-6 for each of the four verdicts of `compare` on right programs, and z-tests at 4.9
 standard errors (1e-6 each, 16 of them): 2e-5 in all.
@@ -196,7 +196,8 @@ def test_they_converge_along_a_path(method: str) -> None:
     assert errors[-1] < 0.03, errors
 
 
-# --- in law ---------------------------------------------------------------------------------------------------------
+# --- in distribution
+# ---------------------------------------------------------------------------------------------------------
 
 COUNT, SIZE = 5_000, 8
 TARGET = scoresde.targets.Gaussian(torch.full((SIZE,), 0.7, dtype=F64), 0.3)
@@ -305,7 +306,7 @@ def landings(rtol: float, atol: float, **options: Any) -> scoresde.Solution:
 
 
 def test_the_last_step_needs_no_evaluation_where_it_is_small() -> None:
-    """One evaluation at the start and one a trial step, but for the last; none is spared at times to save."""
+    """One evaluation at the start and one per trial step, but for the last; none is spared at times to save."""
     for options in ({}, {"save_at": (0.5, 0.1)}):
         solution = landings(0.3, 0.03, **options)
         spared = solution.accepted + solution.rejected + 1 - solution.nfe
@@ -338,7 +339,8 @@ def test_a_last_step_that_is_not_small_is_evaluated() -> None:
 
 
 def test_where_the_estimate_is_constant_landing_is_exact() -> None:
-    """The data are one point: every step is exact, and so is the last, in law and to rounding along the path."""
+    """The data are one point: every step is exact, and so is the last, in distribution and to rounding along the
+    path."""
     point = scoresde.targets.Gaussian(torch.tensor([0.7], dtype=F64), torch.tensor([0.0], dtype=F64))
     x = torch.full((20_000, 1), 0.2, dtype=F64)
     solution = scoresde.solve(SDE, point.score(SDE), x, method="dpmpp_sde12", rtol=0.3, atol=0.03, seed=SEED)
@@ -374,7 +376,7 @@ def test_the_estimate_goes_on_as_a_martingale_or_a_slope(eta: float, power: floa
 
 
 def test_all_states_before_a_landing_are_kept() -> None:
-    """A sample may come to a time and land in one turn of the loop; a callback is told once a turn, of the last."""
+    """A sample may come to a time and land in one turn of the loop; a callback is told once per turn, of the last."""
     times = [0.5, 0.02, 0.005, 0.002]
     score = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(SDE)
     options: dict[str, Any] = {"method": "dpmpp_sde12", "rtol": 0.3, "atol": 0.03, "seed": SEED}

@@ -1,4 +1,4 @@
-"""The Brownian path: its law, and that it answers every query consistently.
+"""The Brownian path: its distribution, and that it answers every query consistently.
 
 Seeded; z-tests at 4.9 standard errors (false alarms: 1e-6 each, about 40 of them).
 """
@@ -125,7 +125,7 @@ def test_refusals() -> None:
         path.take(torch.tensor([0]))
     with pytest.raises(scoresde.InvalidArgumentError, match="seeds"):
         BrownianPath([1, 2], 0.0, 1.0).value(0.5, LIKE)
-    with pytest.raises(scoresde.InvalidArgumentError, match="times a sample"):
+    with pytest.raises(scoresde.InvalidArgumentError, match="times per sample"):
         path.increment(torch.zeros(2), torch.ones(2), LIKE)
 
 

@@ -1,9 +1,9 @@
-"""The particle method is consistent: its law tends to the one it names as the particles grow.
+"""The particle method is consistent: its distribution tends to the one it names as the particles grow.
 
-With Gaussian data the law of the ancestral chain is known exactly, and so is its posterior. A set's
+With Gaussian data the distribution of the ancestral chain is known exactly, and so is its posterior. A set's
 averages, times its estimate of the evidence, are unbiased for any number of particles; sets are independent, so that
 the ratio of their sums is normal with a known spread. The threshold is 5 such deviations for each of five numbers: a
-false-alarm rate below 1e-5 a test.
+false-alarm rate below 1e-5 per test.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MATRIX, Y, STD = torch.tensor([[1.0, -0.4]], dtype=F64), torch.tensor([1.5], dty
 
 
 def chain(steps):
-    """The law of the ancestral chain's end."""
+    """The distribution of the ancestral chain's end."""
 
     def run(shape, noise):
         return scoresde.solve(

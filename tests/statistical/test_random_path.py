@@ -1,8 +1,9 @@
-r"""The random numbers that users get: `solve` with ``seed=`` and ``seeds=`` has the exact law of the discrete scheme.
+r"""The random numbers that users get: `solve` with ``seed=`` and ``seeds=`` has the exact distribution of the discrete
+scheme.
 
-The null hypothesis needs no bias to be tuned: on Gaussian data the law of a fixed-grid solve is the normal law that
-probing reads off, on a mixture the expectations of the backward recursion. Seeds are fixed, so a run is deterministic;
-the stated rates say how surprising the fixed seeds would have to be for a right program to fail.
+The null hypothesis needs no bias to be tuned: on Gaussian data the distribution of a fixed-grid solve is the normal
+distribution that probing reads off, on a mixture the expectations of the backward recursion. Seeds are fixed, so a run
+is deterministic; the stated rates say how surprising the fixed seeds would have to be for a right program to fail.
 
 False alarms: every verdict splits `ALPHA` evenly over its comparisons (Bonferroni); with the 26 verdicts below on right
 programs that is 2.6e-5 in all. Power: a deviation that a comparison sees with probability 0.999 is about 8 standard
@@ -37,7 +38,7 @@ STEPS = 64
 
 
 class Verdict(NamedTuple):
-    """p-values by name; the law is rejected if the smallest is below its share of `ALPHA`."""
+    """p-values by name; the distribution is rejected if the smallest is below its share of `ALPHA`."""
 
     p: dict[str, float]
 
@@ -129,7 +130,7 @@ def test_a_generator_and_the_default_have_the_discrete_law() -> None:
 
 
 def test_draws_of_different_steps_are_independent() -> None:
-    """Correlations between all pairs of 24 consecutive draws, of one generator and of one a sample."""
+    """Correlations between all pairs of 24 consecutive draws, of one generator and of one per sample."""
     for source in (BatchNoise.seeded(3, torch.device("cpu")), scoresde.SampleNoise(range(500))):
         draws = torch.stack([source.normal(torch.empty(500, 40, dtype=F64)) for _ in range(24)]).flatten(1)
         n = draws.shape[1]
@@ -217,7 +218,7 @@ DEFECTS: list[tuple[Callable[[str], dict[str, Any]], str]] = [
 
 @pytest.mark.parametrize(("make", "mistake"), DEFECTS, ids=lambda v: v if isinstance(v, str) else "")
 def test_defects_are_rejected(make: Callable[[str], dict[str, Any]], mistake: str) -> None:
-    """Each with the sample size of the tests above; the null is the law of the program without the defect."""
+    """Each with the sample size of the tests above; the null is the distribution of the program without the defect."""
     sde = PROCESSES["vp"]
     mean, variance = discrete_law(sde, "euler_maruyama", grid="time")
     assert compare(sample(sde, count=COUNT, size=SIZE, grid="time", **make(mistake)), mean, variance).rejected

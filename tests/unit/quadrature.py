@@ -19,7 +19,7 @@ F64 = torch.float64
 
 @functools.cache
 def hermite(points: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the standard normal law."""
+    """Nodes and weights of the standard normal distribution."""
     x, w = (torch.tensor(v, dtype=F64) for v in np.polynomial.hermite_e.hermegauss(points))
     return x, w / math.sqrt(2 * math.pi)
 
@@ -32,7 +32,8 @@ def legendre(points: int, low: float = 0.0, high: float = 1.0) -> tuple[Tensor, 
 
 
 class Line:
-    """A mixture of normal laws on the line (one of them: a normal law), with its nodes and its diffused density."""
+    """A mixture of normal distributions on the line (one of them: a normal distribution), with its nodes and its
+    diffused density."""
 
     def __init__(self, weights: list[float], means: list[float], variances: list[float]) -> None:
         self.weights, self.means, self.variances = (torch.tensor(v, dtype=F64) for v in (weights, means, variances))
@@ -80,7 +81,7 @@ class Off:
 
 
 class Given(losses.Times):
-    """A law that returns a prepared draw."""
+    """A distribution that returns a prepared draw."""
 
     def __init__(self, t: Tensor, weight: Tensor | None = None, index: Tensor | None = None) -> None:
         self.made = losses.Draw(t, torch.ones_like(t) if weight is None else weight, index)

@@ -30,8 +30,8 @@ def entropy(sde: Any, t: float) -> float:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_with_an_exact_score_the_mean_bound_is_the_entropy(name: str) -> None:
-    """E[-ln p(z_0)] plus the divergence of the law at the end from the prior; 20,000 data, at 4.9 standard errors of
-    draws and data together."""
+    """E[-ln p(z_0)] plus the divergence of the distribution at the end from the prior; 20,000 data, at 4.9 standard
+    errors of draws and data together."""
     sde = PROCESSES[name]
     x = GAUSSIAN.sample(20_000, generator=torch.Generator().manual_seed(0)).to(F64)
     bound = variational_bound(sde, GAUSSIAN.score(sde), x, draws=16, seed=0)
@@ -81,8 +81,8 @@ def test_the_schedule_between_the_ends_does_not_matter() -> None:
 
 
 def test_grey_levels() -> None:
-    """Data spread evenly over 17 levels: log2(17) bits at least, and hardly more, where the score knows the law and the
-    noise at t_min is far below a level."""
+    """Data spread evenly over 17 levels: log2(17) bits at least, and hardly more, where the score knows the
+    distribution and the noise at t_min is far below a level."""
     sde = scoresde.VPSDE(t_min=1e-5)
     centres = -1 + 2 * (torch.arange(17, dtype=F64) + 0.5) / 17
     target = targets.GaussianMixture(torch.ones(17), centres[:, None], scales=1e-4)

@@ -40,7 +40,7 @@ def legendre(n: int) -> tuple[Tensor, Tensor]:
 
 
 def hermite(n: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the standard normal law."""
+    """Nodes and weights of the standard normal distribution."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(n)
     return torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum())
 

@@ -30,7 +30,7 @@ CHAINS: dict[str, Chain] = {
 
 
 def hermite(n: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of the standard normal law."""
+    """Nodes and weights of the standard normal distribution."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(n)
     return torch.as_tensor(nodes), torch.as_tensor(weights / weights.sum())
 
@@ -73,7 +73,7 @@ class Steps:
 
     def expected(self, variance: Tensor) -> Tensor:
         """In expectation over data and noise, with the exact score and the given variances of the model's steps."""
-        missed = self.reverse - self.posterior  # E (mean - mean')^2, by the law of total variance
+        missed = self.reverse - self.posterior  # E (mean - mean')^2, by the distribution of total variance
         inner = 0.5 * (torch.log(variance / self.posterior) + (self.posterior + missed) / variance - 1)
         inner[0] = 0.5 * (torch.log(2 * math.pi * variance[0]) + self.reverse[0] / variance[0])
         return inner
@@ -116,8 +116,10 @@ def test_every_step_has_its_closed_form(name: str, variance: str) -> None:
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_perfect_variance_leaves_the_divergence_at_the_end(name: str) -> None:
-    """The reverse steps of a Gaussian law are normal, so that with their variance the bound is the entropy of the data
-    and KL(p_T || prior), and each step is half the logarithm of a quotient of variances; fixed ones have more."""
+    """The reverse steps of a Gaussian distribution are normal, so that with their variance the bound is the entropy of
+    the data and KL(p_T || prior), and each step is half the logarithm of a quotient of variances; fixed ones have
+    more.
+    """
     chain = CHAINS[name]
     steps = Steps(chain)
     bound = probed(chain, learned(chain, steps.share(steps.reverse)), variance="learned")
@@ -146,8 +148,8 @@ def test_a_learned_variance_holds_the_fixed_ones(name: str) -> None:
 
 
 def improved_diffusion(betas: np.ndarray, x: np.ndarray, eps: np.ndarray, net: Any, v: np.ndarray) -> np.ndarray:
-    """The terms in nats a dimension as that paper's code has them, (steps, batch), from its formulas and levels of data
-    in [-1, 1] that are 2/255 apart."""
+    """The terms in nats per dimension as that paper's code has them, (steps, batch), from its formulas and levels of
+    data in [-1, 1] that are 2/255 apart."""
     alphas_bar = np.cumprod(1 - betas)
     before = np.append(1.0, alphas_bar[:-1])
     posterior = betas * (1 - before) / (1 - alphas_bar)

@@ -548,7 +548,7 @@ def test_annealed_langevin_is_the_published_loop():
     assert float((got - wanted).abs().max()) < 1e-10
 
 
-# The laws that the two variances are exact for, without Monte Carlo
+# The distributions that the two variances are exact for, without Monte Carlo
 
 
 def law(sde, model, grid, mean, std, **options):
@@ -571,7 +571,7 @@ def law(sde, model, grid, mean, std, **options):
 
 
 def of_gaussian(chain, mean, variance):
-    """The noise of N(mean, variance) data, told labels: a table of one row a level."""
+    """The noise of N(mean, variance) data, told labels: a table of one row per level."""
     alpha, sigma = (chain.scale(chain.log_snrs), chain.sde().sigma(chain.times))
     alpha, sigma = (torch.zeros_like(v).index_copy(0, _order(chain), v) for v in (alpha, sigma))
 
@@ -639,7 +639,7 @@ def test_deterministic_solvers_on_the_process_of_a_chain(chain, method, options,
 
 @pytest.mark.parametrize("chain", PROCESSES)
 def test_predictor_corrector_on_the_process_of_a_chain(chain):
-    """The law of its result for one-dimensional data, exactly, beside that of the process."""
+    """The distribution of its result for one-dimensional data, exactly, beside that of the process."""
     sde = PROCESSES[chain].sde()
     target = targets.Gaussian(torch.tensor([0.5], dtype=F64), torch.tensor([[0.3]], dtype=F64))
     grid = scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, 200)

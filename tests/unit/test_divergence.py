@@ -339,7 +339,7 @@ def laws() -> dict[str, Any]:
 
 @pytest.mark.parametrize("law", laws())
 def test_the_jacobians_of_denoisers(law: str) -> None:
-    """Closed forms against autograd, float64, with one noise level a sample; and the posterior's covariance."""
+    """Closed forms against autograd, float64, with one noise level per sample; and the posterior's covariance."""
     target, x = laws()[law], normal(3, 2, 3, seed=5).requires_grad_(True)
     alpha, sigma = (torch.tensor(v, dtype=F64).reshape(3, 1, 1) for v in ((0.9, 0.5, 0.1), (0.1, 0.5, 1.2)))
     units = torch.eye(6, dtype=F64).reshape(1, 6, 2, 3).expand(3, 6, 2, 3)

@@ -265,7 +265,7 @@ class TestCost:
             kept[again] = stored, grid.cost
             assert score.calls == grid.cost.calls
         assert kept[True][1].gradients == kept[False][1].gradients > 0
-        assert kept[True][0] < 0.25 * kept[False][0]  # not the network's 256 hidden values a sample
+        assert kept[True][0] < 0.25 * kept[False][0]  # not the network's 256 hidden values per sample
         assert kept[True][1].calls == kept[False][1].calls + kept[True][1].gradients
 
     def test_gradient_is_the_same_with_and_without(self):
@@ -299,11 +299,11 @@ class TestFile:
         path = tmp_path / "grid.json"
         grid.save(path)
         path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-        with pytest.raises(CorruptCheckpointError, match="no fitted grid"):
+        with pytest.raises(CorruptCheckpointError, match="not a fitted grid"):
             scoresde.FittedGrid.load(path)
         for content in (b"", b"[]", b"\x80\x02", b"{"):
             path.write_bytes(content)
-            with pytest.raises(CorruptCheckpointError, match="no fitted grid"):
+            with pytest.raises(CorruptCheckpointError, match="not a fitted grid"):
                 scoresde.FittedGrid.load(path)
 
     def test_missing_folder(self, grid, tmp_path):
@@ -333,7 +333,7 @@ class TestRefusals:
             ({"t_end": 2.0}, "t_end"),
             ({"t_end": 1.0}, "nothing to fit"),
             ({"x": None, "t_start": 0.5}, "`x` is missing"),
-            ({"objective": lambda x, e: x.mean()}, "one loss a sample"),
+            ({"objective": lambda x, e: x.mean()}, "one loss per sample"),
             ({"iterations": -1}, "iterations"),
         ],
     )
@@ -396,7 +396,7 @@ class TestHostileGrids:
     def test_fields_of_a_wrong_type(self, change):
         good = FittedGrid((1.0, 0.5), log_snr=(0.0, 1.0)).fields()
         assert FittedGrid.of(good, "it").times == (1.0, 0.5)
-        with pytest.raises(scoresde.CorruptCheckpointError, match="no fitted grid"):
+        with pytest.raises(scoresde.CorruptCheckpointError, match="not a fitted grid"):
             FittedGrid.of({**good, **change}, "it")
 
     def test_a_grid_made_by_hand_without_its_process(self):

@@ -1,4 +1,4 @@
-"""The path that follows a solve: its exact law under any queries, what it remembers, and what it refuses.
+"""The path that follows a solve: its exact distribution under any queries, what it remembers, and what it refuses.
 
 A path is linear in its draws. With draw k equal to one in sample k and zero in the others, sample k shows what draw k
 does to every answer, and the covariance of the answers is a matrix product, without a random number.

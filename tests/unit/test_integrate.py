@@ -85,7 +85,7 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class Scripted(Controller):
-    """Follows a script a sample: "+" takes a step, "-" rejects it, "n" fails as not finite, "u" as an underflow."""
+    """Follows a script per sample: "+" takes a step, "-" rejects it, "n" fails as not finite, "u" as an underflow."""
 
     scripts: Sequence[str]
 

@@ -207,7 +207,7 @@ def test_a_covariance_is_divided_out_of_a_function_too(own):
 
 
 def test_exact_rules_sample_the_posterior():
-    """Without Monte Carlo: the law of the samples, at two step counts; the error is that of the solver."""
+    """Without Monte Carlo: the distribution of the samples, at two step counts; the error is that of the solver."""
     target, (matrix, y, std) = gaussian(3), measured(rows=2, size=3)
     exact = target.posterior(matrix, y, std)
     cov = exact._moments().covs[0]
@@ -222,7 +222,8 @@ def test_exact_rules_sample_the_posterior():
 
 @pytest.mark.parametrize("std", [0.0, 0.3])
 def test_split_gibbs_samples_what_it_says(std):
-    """The law of z is the posterior with the noise sigma_y^2 + rho^2 A A^T, exactly in the limit of fine descents."""
+    """The distribution of z is the posterior with the noise sigma_y^2 + rho^2 A A^T, exactly in the limit of fine
+    descents."""
     target, (matrix, y, _), rho = gaussian(2), measured(rows=1, size=2), 0.4
     noise = std**2 * torch.eye(1, dtype=F64) + rho**2 * matrix @ matrix.mT
     exact = target.posterior(matrix, y, noise)
@@ -356,7 +357,7 @@ def test_imputation_leaves_independent_pixels_to_the_sampler():
 
 
 def test_going_back_up_brings_the_parts_together():
-    """RePaint: the law of the rest comes closer to the posterior with more repeats."""
+    """RePaint: the distribution of the rest comes closer to the posterior with more repeats."""
     target = Gaussian(torch.zeros(2, dtype=F64), torch.tensor([[1.0, 0.9], [0.9, 1.0]], dtype=F64))
     operator, y = inverse.Mask(torch.tensor([True, False])), torch.tensor([2.0], dtype=F64)
     errors = {}

@@ -38,7 +38,8 @@ def test_the_latent_is_the_exact_one() -> None:
 
 
 def test_two_networks_of_the_same_data_have_the_same_latents() -> None:
-    """Two fits of the exact noise of the same law, of different sizes and seeds, within their fitting error."""
+    """Two fits of the exact noise of the same distribution, of different sizes and seeds, within their fitting
+    error."""
     sde = scoresde.VPSDE()
 
     def trained(seed: int, width: int) -> Any:

@@ -192,7 +192,8 @@ def shifted(x: Tensor, t: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", SHIFTED)
 def test_losses_of_a_known_error(name: str) -> None:
-    """Times given, the loss is known; its importance weight multiplies it where the law is no part of the objective."""
+    """Times given, the loss is known; its importance weight multiplies it where the distribution is no part of the
+    objective."""
     loss, formula = SHIFTED[name]
     sde = scoresde.VPSDE()
     model = ScoreModel(shifted, sde, "noise")
@@ -209,7 +210,7 @@ def test_losses_of_a_known_error(name: str) -> None:
 
 
 def test_ncsn_weighs_its_levels_alike() -> None:
-    """On a chain of noise scales the default law is that of its levels, and the weight sigma^2."""
+    """On a chain of noise scales the default distribution is that of its levels, and the weight sigma^2."""
     chain = NoiseScales.geometric(4, 0.01, 1.0)
     seen: list[Tensor] = []
 
@@ -267,7 +268,8 @@ CASES = [
 @pytest.mark.parametrize("law", ["normal", "mixture"])
 @pytest.mark.parametrize("name", MATCHING)
 def test_the_exact_score_is_the_minimum(name: str, law: str) -> None:
-    r"""With the Fisher information J of the diffused law, the minima are 0, :math:`-\tfrac12\sigma^2 J` (twice) and
+    r"""With the Fisher information J of the diffused distribution, the minima are 0, :math:`-\tfrac12\sigma^2 J`
+    (twice) and
     :math:`\tfrac12(1 - \sigma^2 J) = \tfrac12 E\,Cov(\varepsilon|x_t)`, and a noise estimate off by a h costs
     :math:`\tfrac12 a^2 E h^2` more, exactly: J and :math:`E h^2` by a grid over the density."""
     line = NORMAL if law == "normal" else MIXTURE
@@ -368,7 +370,7 @@ def test_weights_of_the_implicit_losses() -> None:
 
 
 def draws_of(generator: torch.Generator, shape: tuple[int, ...]) -> Tensor:
-    """The noise of a loss: after the uniform numbers, one a sample."""
+    """The noise of a loss: after the uniform numbers, one per sample."""
     torch.rand(shape[0], generator=generator, dtype=F64)
     return torch.randn(shape, generator=generator, dtype=F64)
 
@@ -388,8 +390,10 @@ WELL = DoubleWell(t_min=0.0, t_max=2.0, prior=scoresde.NormalPrior(1.0))
 
 
 def test_the_minimum_of_the_transition_loss_is_the_score_after_the_step() -> None:
-    """States N(0, 0.3) and one Euler step of the double well: the law after it by quadrature, its score by automatic
-    differentiation. The gradient of the loss in any direction is 0 there, and is not at the score before the step."""
+    """States N(0, 0.3) and one Euler step of the double well: the distribution after it by quadrature, its score by
+    automatic differentiation. The gradient of the loss in any direction is 0 there, and is not at the score before the
+    step.
+    """
     t, step = 0.4, 0.2
     z, w = hermite(80)
     start = math.sqrt(0.3) * z
@@ -417,9 +421,9 @@ def test_the_minimum_of_the_transition_loss_is_the_score_after_the_step() -> Non
 
 
 def test_sliced_score_matching_finds_the_score_of_a_simulated_law() -> None:
-    """The stationary law of the Ornstein–Uhlenbeck process dx = -x dt + dw is N(0, 1/2): over 40,000 states at t = 6,
-    simulated in steps of 0.05 (law N(0, 1/(2 - h))), the loss of s = -c x has its minimum at c = 2 - h, within 4.9
-    standard errors of c, which are sqrt(2 / n) c."""
+    """The stationary distribution of the Ornstein–Uhlenbeck process dx = -x dt + dw is N(0, 1/2): over 40,000 states at
+    t = 6, simulated in steps of 0.05 (distribution N(0, 1/(2 - h))), the loss of s = -c x has its minimum at c = 2 - h,
+    within 4.9 standard errors of c, which are sqrt(2 / n) c."""
 
     class OU(scoresde.SDE):
         def drift(self, x: Tensor, t: Any) -> Tensor:
@@ -612,7 +616,7 @@ CALLS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "weight shape": (
         lambda: losses.denoising(plain(), torch.zeros(2, 2), weight=lambda n: torch.ones(3)),
         InvalidArgumentError,
-        "one value a sample",
+        "one value per sample",
     ),
     "weight type": (lambda: losses.denoising(plain(), torch.zeros(1, 2), weight=3.0), InvalidTypeError, "weight"),
     "gamma": (lambda: losses.min_snr(plain(), torch.zeros(1, 2), gamma=-1.0), InvalidArgumentError, "gamma"),

@@ -30,7 +30,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def test_gaussian_kl() -> None:
-    """Against torch's, and a divergence of laws that hardly differ, where ratios would cancel."""
+    """Against torch's, and a divergence of distributions that hardly differ, where ratios would cancel."""
     m, v, w = (torch.tensor([x], dtype=F64) for x in (0.7, 0.3, 1.9))
     laws = [torch.distributions.Normal(c * m, x.sqrt()) for c, x in ((1, v), (0, w))]
     torch.testing.assert_close(losses.gaussian_kl(m, v.log(), w.log()), torch.distributions.kl_divergence(*laws))
@@ -65,7 +65,7 @@ def test_grey_values_have_probabilities(levels: int, grid: str) -> None:
 
 
 def test_gradients_of_grey_values_do_not_vanish() -> None:
-    """DDPM's clamp loses the gradient at 1e-12; here it is that of the normal law far away."""
+    """DDPM's clamp loses the gradient at 1e-12; here it is that of the normal distribution far away."""
     mean = torch.tensor([0.9], dtype=F64, requires_grad=True)
     value = losses.discretised_log_prob(torch.tensor([-0.2], dtype=F64), mean, -6.0)
     (slope,) = torch.autograd.grad(value.sum(), mean)
@@ -76,7 +76,7 @@ def test_gradients_of_grey_values_do_not_vanish() -> None:
 
 
 def chain_model(chain: BetaChain, line: Line) -> ScoreModel:
-    """The exact denoiser of a law on a chain."""
+    """The exact denoiser of a distribution on a chain."""
     sde = chain.sde()
     exact = line.target.score(sde)
     return ScoreModel(
@@ -302,7 +302,7 @@ def diffusion(model: Any, line: Line, points: int = 14, **options: Any) -> Tenso
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_the_bound_of_a_normal_law_is_its_entropy(process: str) -> None:
-    """With the exact score: the entropy at t_min and the divergence of the law at t_max from the prior."""
+    """With the exact score: the entropy at t_min and the divergence of the distribution at t_max from the prior."""
     sde = PROCESSES[process]
     model = NORMAL.target.score(sde)
     ends = [(float(sde.alpha(t)), float(sde.sigma(t))) for t in (sde.t_min, sde.t_max)]
@@ -336,8 +336,10 @@ def test_the_public_bound_has_three_terms() -> None:
 
 @pytest.mark.parametrize("levels", [2, 7])
 def test_the_bound_of_grey_values_is_their_entropy(levels: int) -> None:
-    """Even grey values and their exact denoiser: ln L, and the divergence of the law at t_max from the prior, which at
-    gamma = 9 is below 1e-4; the clean end at gamma = -11 leaves the reconstruction to the noise. By quadrature."""
+    """Even grey values and their exact denoiser: ln L, and the divergence of the distribution at t_max from the prior,
+    which at gamma = 9 is below 1e-4; the clean end at gamma = -11 leaves the reconstruction to the noise. By
+    quadrature.
+    """
     first, width, count = losses.grey_values(levels)
     centres = (first + width * torch.arange(count, dtype=F64)).tolist()
     sde = scoresde.VDMSDE(scoresde.LinearGamma(-11.0, 9.0))

@@ -1,4 +1,5 @@
-"""Laws of noise levels: the mean over a law with its weights is the mean over uniform times, by quadrature."""
+"""Distributions of noise levels: the mean over a distribution with its weights is the mean over uniform times, by
+quadrature."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ LAWS = {
 
 
 def gauss(low: float, high: float, cells: int = 400, points: int = 8) -> tuple[Tensor, Tensor]:
-    """Composite Gauss–Legendre nodes and weights in z, u = Phi(z): laws with normal tails are smooth in it."""
+    """Composite Gauss–Legendre nodes and weights in z, u = Phi(z): distributions with normal tails are smooth in it."""
     x, w = (torch.tensor(v, dtype=F64) for v in np.polynomial.legendre.leggauss(points))
     edges = torch.linspace(low, high, cells + 1, dtype=F64)
     half = 0.5 * edges.diff()
@@ -181,7 +182,7 @@ OF_LONG = scoresde.ScoreModel(lambda x, i: 0 * x, LONG.sde(), "noise", time_inpu
     ],
 )
 def test_levels_of_a_chain_are_refused_for_another_process(model: scoresde.ScoreModel) -> None:
-    with pytest.raises(InvalidArgumentError, match="the process has others at these times"):
+    with pytest.raises(InvalidArgumentError, match="the process has other levels at these times"):
         losses.denoising(model, torch.zeros(4, 2), times=losses.UniformIndex(LONG))
 
 

@@ -78,7 +78,8 @@ def test_overlap_is_the_published_expression() -> None:
 
 
 def test_overlap_is_the_share_of_radii() -> None:
-    """Of points of the cleaner level, those within three deviations of the noisier one's radii, by the exact law."""
+    """Of points of the cleaner level, those within three deviations of the noisier one's radii, by the exact
+    distribution."""
     from scipy.stats import chi2
 
     for d, gamma in ((3072, 1.04), (300_000, 1.004), (30_000_000, 1.0004)):

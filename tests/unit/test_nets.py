@@ -146,7 +146,7 @@ def test_networks_start_at_zero() -> None:
 
 
 def test_residual_blocks_start_as_the_identity() -> None:
-    """Up to the bias of the last convolution, one number a channel."""
+    """Up to the bias of the last convolution, one number per channel."""
     from scoresde.nets.blocks import ResidualBlock, SelfAttention
     from scoresde.nets.mlp import DenseBlock
 

@@ -57,7 +57,7 @@ def test_draws_have_the_shape_and_dtype_asked_for(dtype: torch.dtype) -> None:
         assert (z.shape, z.dtype) == ((2, 3, 4), dtype)
 
 
-# One generator a sample
+# One generator per sample
 
 
 @given(seeds=st.lists(SEEDS, min_size=1, max_size=6), event=EVENTS, count=st.integers(1, 4), data=st.data())
@@ -200,17 +200,21 @@ def test_arguments_give_their_source() -> None:
         ({"seed": True}, InvalidTypeError, "`seed` must be an integer, got True"),
         ({"seed": 1.0}, InvalidTypeError, "`seed` must be an integer, got 1.0"),
         ({"seed": "1"}, InvalidTypeError, "`seed` must be an integer, got '1'"),
-        ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one a sample, got 5"),
+        ({"seeds": 5}, InvalidTypeError, "`seeds` must be a sequence of integers, one per sample, got 5"),
         ({"seeds": torch.tensor(5)}, InvalidTypeError, "`seeds` must be a sequence of integers"),
-        ({"seeds": [1, 2]}, InvalidArgumentError, "`seeds` must have one entry a sample: 3 samples, 2 seeds"),
-        ({"seeds": []}, InvalidArgumentError, "`seeds` must have one entry a sample: 3 samples, 0 seeds"),
+        ({"seeds": [1, 2]}, InvalidArgumentError, "`seeds` must have one entry per sample: 3 samples, 2 seeds"),
+        ({"seeds": []}, InvalidArgumentError, "`seeds` must have one entry per sample: 3 samples, 0 seeds"),
         ({"seeds": [1, -2, 3]}, InvalidArgumentError, r"`seeds\[1\]` must be at least 0, got -2"),
         ({"seeds": [1, 2, 2**64]}, InvalidArgumentError, r"`seeds\[2\]` must be below"),
         ({"seeds": [1, 2.5, 3]}, InvalidTypeError, r"`seeds\[1\]` must be an integer, got 2.5"),
         ({"seeds": torch.tensor([1.0, 2.0, 3.0])}, InvalidTypeError, r"`seeds\[0\]` must be an integer, got 1.0"),
         ({"seeds": torch.tensor([[1], [2], [3]])}, InvalidTypeError, "`seeds` must be a sequence of integers"),
         ({"seeds": "abc"}, InvalidTypeError, "`seeds"),
-        ({"generator": 5}, InvalidTypeError, "`generator` must be a torch.Generator, got int; an integer is `seed=`"),
+        (
+            {"generator": 5},
+            InvalidTypeError,
+            "`generator` must be a torch.Generator, got int; pass an integer as `seed=`",
+        ),
         ({"noise": 5}, InvalidTypeError, "`noise` must be a Noise or a callable .* got int"),
         ({"noise": torch.zeros(3, 2)}, InvalidTypeError, "`noise` must be a Noise or a callable .* got Tensor"),
     ],
@@ -234,7 +238,7 @@ def test_only_errors_of_the_package_are_raised(value: Any) -> None:
 
 
 def test_a_source_knows_its_batch() -> None:
-    with pytest.raises(InvalidArgumentError, match="`seeds` must have one entry a sample: 2 samples, 3 seeds"):
+    with pytest.raises(InvalidArgumentError, match="`seeds` must have one entry per sample: 2 samples, 3 seeds"):
         SampleNoise([1, 2, 3]).normal(torch.zeros(2, 2))
 
 

@@ -66,7 +66,7 @@ def test_the_loss_is_the_cross_entropy_at_its_levels() -> None:
     y = x0 + 0.8 * torch.randn(x0.shape, generator=g, dtype=F64)
     margin = torch.where(label == 1, 1.0, -1.0) * 2 * y[:, 0] / 0.64
     torch.testing.assert_close(got, nn.functional.softplus(-margin))
-    with pytest.raises(InvalidArgumentError, match="one a sample"):
+    with pytest.raises(InvalidArgumentError, match="one per sample"):
         noisy_cross_entropy(model, x0, label=label[:2])
 
 
@@ -96,7 +96,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     raw = file.read_bytes()
     for broken in (raw[:-8], b"", raw.replace(b"channels", b"chanels_"), raw.replace(b"0.6", b"-.6")):
         file.write_bytes(broken)
-        with pytest.raises(CorruptCheckpointError, match="no classifier that can be read"):
+        with pytest.raises(CorruptCheckpointError, match="no readable classifier"):
             load_classifier(tmp_path)
     with pytest.raises(InvalidArgumentError, match=r"nets\.Classifier"):
         save_classifier(NoisyClassifier(Exact(1.0)), tmp_path)

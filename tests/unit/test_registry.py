@@ -92,7 +92,7 @@ def test_a_solver_is_a_frozen_value(method: Method) -> None:
     assert method.solver.__doc__ and "References:" in method.solver.__doc__ and "Example:" in method.solver.__doc__
 
 
-# Steps beyond the grid, and how many of them are not counted in evaluations a step: restart leaps up without one and
+# Steps beyond the grid, and how many of them are not counted in evaluations per step: restart leaps up without one and
 # comes down in three steps; annealed Langevin moves at the first level too, and declares that as extra.
 DETOURS = {"restart": (4, 1), "annealed_langevin": (1, 1)}
 

@@ -101,7 +101,7 @@ def test_a_bare_callable_is_read_once() -> None:
     assert again is not score and again.same_network(score) and not again.same_network(Standard())
     score_fn.rowwise = False  # type: ignore[attr-defined]
     assert score.rowwise and not as_score(score_fn).same_network(as_score(score_fn))
-    with pytest.raises(scoresde.InvalidArgumentError, match="does not know its process"):
+    with pytest.raises(scoresde.InvalidArgumentError, match="does not declare its process"):
         score.data(states(), 0.5)
     for junk in (None, 3, "score", scoresde.targets.Gaussian(torch.zeros(2), 1.0)):
         with pytest.raises(scoresde.InvalidTypeError, match=r"`score_fn`.*\.score\(sde\)"):

@@ -449,7 +449,7 @@ def test_gradients_flow_to_the_functions_of_a_gaussian_process() -> None:
 def test_a_gaussian_process_with_parameters_finds_its_prior() -> None:
     width = torch.tensor(2.0, dtype=F64, requires_grad=True)
     before = torch.is_warn_always_enabled()
-    torch.set_warn_always(True)  # or the warning would come once a process only
+    torch.set_warn_always(True)  # or the warning would come once per process only
     try:
         sde = GaussianSDE(lambda t: 1.0, lambda t: width * t, 1e-3, 1.0)
     finally:

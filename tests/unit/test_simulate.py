@@ -1,4 +1,4 @@
-"""The forward process as a path: its exact law by probing every draw, save times, dtypes, refusals."""
+"""The forward process as a path: its exact distribution by probing every draw, save times, dtypes, refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ F64 = torch.float64
 
 @pytest.fixture
 def warn_always() -> Iterator[None]:
-    """Some of torch's warnings come once a process, so that a test would depend on those before it."""
+    """Some of torch's warnings come once per process, so that a test would depend on those before it."""
     before = torch.is_warn_always_enabled()
     torch.set_warn_always(True)
     yield
@@ -326,7 +326,7 @@ X = torch.zeros(2, 2)
         ((VPSDE(), X), {"steps": True}, InvalidTypeError, "`steps` must be an integer, got True"),
         ((VPSDE(), X), {"grid": "tme"}, InvalidArgumentError, "`grid`: unknown name 'tme'; did you mean 'time'"),
         ((VPSDE(), X), {"seed": 1, "seeds": [1, 2]}, InvalidArgumentError, "at most one of seed, seeds"),
-        ((VPSDE(), X), {"seeds": [1]}, InvalidArgumentError, "`seeds` must have one entry a sample"),
+        ((VPSDE(), X), {"seeds": [1]}, InvalidArgumentError, "`seeds` must have one entry per sample"),
         ((VPSDE(), X), {"save_at": [2.0]}, InvalidArgumentError, "`save_at` must be in .* got 2.0"),
         ((VPSDE(), X), {"save_at": [math.nan]}, InvalidArgumentError, "`save_at` must be in .* got nan"),
         ((VPSDE(), X), {"save_at": "step"}, ScoreSDEError, "`save_at`"),

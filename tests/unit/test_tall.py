@@ -60,7 +60,7 @@ def states(n: int = 4) -> Tensor:
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize("gauss", [True, False])
 def test_it_is_the_diffused_posterior_of_a_conjugate_model(name: str, gauss: bool) -> None:
-    """To 1e-10 of its size at every time, for one time and for one a sample; and its parts make up the state."""
+    """To 1e-10 of its size at every time, for one time and for one per sample; and its parts make up the state."""
     sde = PROCESSES[name]
     score_fn, exact = posterior(sde, gauss), EXACT.score(sde)
     spread = float(sde.prior.std)
@@ -158,7 +158,7 @@ def test_a_batch_of_data_sets_that_does_not_fit_is_refused() -> None:
         ("y", lambda: guidance.tall(single, PRIOR, ["y"], sde=SDE)(x, 0.5, y=data[:2])),
         ("y", lambda: guidance.tall(single, PRIOR, ["y"], sde=SDE)(x, 0.5, y=data[:, :0])),
         (
-            "of 5 observations",
+            "for 5 observations",
             lambda: guidance.tall(single, PRIOR, ["y"], covariances=shared, sde=SDE)(x, 0.5, y=data[:, :4]),
         ),
         ("spread", lambda: each(x, 0.5, y=data)),
@@ -302,7 +302,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ("observations", lambda: guidance.tall(single, PRIOR, Y, sde=SDE)),
         ("observations", lambda: guidance.tall(single, PRIOR, {}, sde=SDE)),
         ("'z'", lambda: guidance.tall(single, PRIOR, {"z": Y}, sde=SDE)),
-        ("one entry each", lambda: guidance.tall(single, PRIOR, {"y": Y[:0]}, sde=SDE)),
+        ("one entry per observation", lambda: guidance.tall(single, PRIOR, {"y": Y[:0]}, sde=SDE)),
         ("covariances", lambda: guidance.tall(single, PRIOR, y, covariances=COVARIANCE, sde=SDE)),
         ("covariances", lambda: guidance.tall(single, PRIOR, y, covariances=cov[1:], sde=SDE)),
         ("covariances", lambda: guidance.tall(single, PRIOR, y, covariances=[1.0], sde=SDE)),

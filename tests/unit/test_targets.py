@@ -79,7 +79,7 @@ def matrices(target: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def law(target: Any, alpha: float, sigma: float) -> torch.distributions.Distribution:
-    """The diffused law, by torch.distributions over the flat event."""
+    """The diffused distribution, by torch.distributions over the flat event."""
     weights, means, covs = matrices(target)
     parts = torch.distributions.MultivariateNormal(
         alpha * means, alpha**2 * covs + sigma**2 * torch.eye(means.shape[1], dtype=F64)

@@ -192,7 +192,7 @@ def test_noise_levels_are_finite_at_the_ends() -> None:
     "arguments", [{"std": 0.0}, {"uniform": 1.1}, {"rho_min": 2.0, "rho_max": 1.0}, {"std": math.nan}]
 )
 def test_noise_levels_refuse(arguments: dict) -> None:
-    with pytest.raises(InvalidArgumentError, match="law of noise levels"):
+    with pytest.raises(InvalidArgumentError, match="distribution of noise levels"):
         NoiseLevels(**arguments)
 
 

@@ -259,7 +259,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
     good = np.zeros((3, 2), np.uint8)
     (tmp_path / "a.txt").write_text("text")
-    for path, word in ((tmp_path / "none.npz", "no file"), (tmp_path / "a.txt", "must end in")):
+    for path, word in ((tmp_path / "none.npz", "must be a file"), (tmp_path / "a.txt", "must end in")):
         with pytest.raises(InvalidArgumentError, match=word):
             read(str(path))
     for arrays, word in (
@@ -326,7 +326,7 @@ def test_torchvision_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert read("torchvision:CIFAR10").event_shape == (3, 4, 5)
     with pytest.raises(InvalidArgumentError, match="did you mean 'MNIST'"):
         read("torchvision:MNITS")
-    with pytest.raises(InvalidArgumentError, match="could not be got: Temporary failure"):
+    with pytest.raises(InvalidArgumentError, match="could not be downloaded: Temporary failure"):
         read("torchvision:Offline")
     with pytest.raises(InvalidArgumentError, match="in memory"):
         read("torchvision:Paths")

@@ -377,7 +377,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def test_a_log_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InvalidArgumentError, match=r"log\.csv is no log of a run"):
+    with pytest.raises(InvalidArgumentError, match=r"log\.csv is not a log of a run"):
         trainer(tmp_path).run()
     assert (tmp_path / "log.csv").read_text() == "a,b\n1,2\n"
 
@@ -714,7 +714,9 @@ def test_the_result_is_saved_while_the_folder_is_held(tmp_path: Path) -> None:
     assert trainer(tmp_path / "a").run(save, ["result"]) is saved[1]  # the run's own
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "result").write_text("mine")
-    with pytest.raises(InvalidArgumentError, match=r"has a result of something else.*nothing is overwritten"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"has a result that this run did not write.*Nothing was overwritten"
+    ):
         trainer(tmp_path / "b").run(save, ["result"])
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["result"] and len(saved) == 2
 
@@ -814,7 +816,7 @@ def test_chains_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_law_that_learns_from_losses_goes_on_where_it_was(wrapped: bool, tmp_path: Path) -> None:
-    """A run that is cut off between two checkpoints, and the law with a history that is full by then."""
+    """A run that is cut off between two checkpoints, and the distribution with a history that is full by then."""
     chain = BetaChain.linear(2)
 
     def bound() -> Any:
@@ -1043,5 +1045,5 @@ def test_under_torchrun_ranks_have_rows_of_their_own_and_one_model(tmp_path: Pat
     found = [safetensors.torch.load_file(tmp_path / f / f"rank{r}") for f in ("whole", "part") for r in range(2)]
     assert all(same(found[0], other) for other in found[1:])
     rows = [json.loads((tmp_path / "whole" / f"rows{rank}").read_text()) for rank in range(2)]
-    for epoch in (slice(0, 5), slice(5, 10)):  # of 20 rows, 4 a step
+    for epoch in (slice(0, 5), slice(5, 10)):  # of 20 rows, 4 per step
         assert sorted(i for rank in rows for step in rank[epoch] for i in step) == list(range(20))

@@ -1,4 +1,4 @@
-"""What every measurement operator offers."""
+"""The protocol of measurement operators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, wher
 class SVD(NamedTuple):
     r"""The singular values of :math:`A = U\,\mathrm{diag}(s)\,V^H`, and V as two maps. U follows: :math:`U = AV/s`.
 
-    Fields: ``values``, s, float64, one for each coordinate (0 for those that A does not see); ``into``,
+    Fields: ``values``, s, float64, one for each coordinate (0 for those that A does not measure); ``into``,
     :math:`x \mapsto V^Hx`, from ``(batch, *event)`` to ``(batch, *values.shape)``; ``back``, :math:`c \mapsto Vc`. The
     coordinates may be complex, as Fourier ones are; s is then the same for both of a conjugate pair, so that a function
     of s takes real states to real ones.
@@ -40,8 +40,8 @@ class LinearOperator(abc.ABC):
     `_decompose`.
 
     Attributes:
-        event_shape: of what it measures, without the batch.
-        measurement_shape: of what it gives.
+        event_shape: the shape of the events, without the batch.
+        measurement_shape: the shape of a measurement, without the batch.
 
     Example:
         >>> from scoresde.inverse import Matrix
@@ -71,7 +71,7 @@ class LinearOperator(abc.ABC):
 
     @property
     def size(self) -> int:
-        """The number of measured numbers."""
+        """The number of measured values."""
         return math.prod(self.measurement_shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ class LinearOperator(abc.ABC):
 
     @functools.cached_property
     def svd(self) -> SVD:
-        """The singular value decomposition; values that are 0 but for rounding are 0.
+        """The singular value decomposition; values that are 0 up to rounding are 0.
 
         Raises:
-            InvalidArgumentError: there is none that is cheap.
+            InvalidArgumentError: there is no cheap decomposition.
         """
         values, into, back = self._decompose()
         values = values.to(torch.float64)
@@ -106,7 +106,7 @@ class LinearOperator(abc.ABC):
 
     def filter(self, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         r""":math:`V\,\mathrm{diag}(f(s))\,V^Hx`, with 0 for f where s = 0, shaped like ``x``. The function gets s as
-        ``(1, *coordinates)``, and may give one value a sample."""
+        ``(1, *coordinates)``, and may give one value per sample."""
         values = self.svd.values.to(x.device).unsqueeze(0)
         seen = values > 0
         weights = function(torch.where(seen, values, torch.ones_like(values)))
@@ -125,7 +125,7 @@ class LinearOperator(abc.ABC):
 
 
 def dense_svd(matrix: Tensor, event_shape: tuple[int, ...]) -> SVD:
-    """Of a matrix ``(M, D)`` over the flattened event.
+    """The singular value decomposition of a matrix ``(M, D)`` over the flattened event.
 
     Example:
         >>> dense_svd(torch.eye(2), (2,)).values.round(decimals=6)
@@ -168,7 +168,7 @@ def check_image(name: str, event_shape: Any) -> tuple[int, ...]:
     """The shape of an image, ``(..., H, W)`` with at least two entries."""
     shape = check_shape(name, event_shape, rank=2)
     if not all(shape):
-        raise InvalidArgumentError(f"`{name}` must have no empty dimension, got {shape}.")
+        raise InvalidArgumentError(f"`{name}` must have no dimension of size 0, got {shape}.")
     return shape
 
 

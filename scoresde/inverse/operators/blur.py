@@ -67,7 +67,7 @@ class Blur(LinearOperator):
 
 
 def fourier_svd(values: Tensor, event_shape: tuple[int, ...]) -> SVD:
-    """Of an operator that is diagonal in the two-dimensional discrete Fourier transform.
+    """The singular values of an operator that is diagonal in the two-dimensional discrete Fourier transform.
 
     Example:
         >>> fourier_svd(torch.ones(2, 2), (1, 2, 2)).into(torch.ones(1, 1, 2, 2))[0, 0, 0, 0].real.round()
@@ -81,7 +81,7 @@ def fourier_svd(values: Tensor, event_shape: tuple[int, ...]) -> SVD:
 
 
 def gaussian_kernel(std: float, *, radius: int | None = None) -> Tensor:
-    """A Gaussian, ``(2 radius + 1, 2 radius + 1)``, of sum one, float64; the radius is three standard deviations by
+    """A Gaussian, ``(2 radius + 1, 2 radius + 1)``, with sum one, float64; the radius is three standard deviations by
     default.
 
     Example:
@@ -96,7 +96,7 @@ _LONGEST = 1 << 14  # pixels
 
 
 def motion_kernel(length: int, angle: float = 0.0) -> Tensor:
-    """A straight line of ``length`` pixels (odd) through the centre, of sum one, float64.
+    """A straight line of ``length`` pixels (odd) through the centre, with sum one, float64.
 
     Args:
         length: the side of the kernel and the length of the line.

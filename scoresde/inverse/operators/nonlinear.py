@@ -17,7 +17,7 @@ class Nonlinear:
 
     Args:
         function: ``(batch, *event) -> (batch, *measurement)``, sample by sample, in torch.
-        measurement_shape: of what it gives, without the batch.
+        measurement_shape: the shape of a measurement, without the batch.
 
     Example:
         >>> Nonlinear(lambda x: x.square().sum(1, keepdim=True), (1,)).forward(torch.ones(1, 3))
@@ -31,7 +31,7 @@ class Nonlinear:
         self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What it measures, ``(batch, *measurement)``."""
+        """The measurement of x, ``(batch, *measurement)``."""
         out: Any = self.function(x.clone())  # it may write to what it gets
         wanted = (len(x), *self.measurement_shape)
         if not isinstance(out, Tensor) or tuple(out.shape) != wanted:

@@ -93,7 +93,7 @@ def gaussian_blur(event_shape: Sequence[int], std: float, *, radius: int | None 
     Args:
         event_shape: ``(..., H, W)``.
         std: the kernel's standard deviation in pixels.
-        radius: the kernel has ``2 radius + 1`` pixels a side; three standard deviations by default.
+        radius: the kernel has ``2 radius + 1`` pixels per side; three standard deviations by default.
 
     Example:
         >>> gaussian_blur((1, 8, 8), 1.0).rank
@@ -116,7 +116,7 @@ _LARGEST_RADIUS = 1 << 14  # pixels
 
 
 def gaussian_profile(std: float, radius: int | None = None) -> Tensor:
-    """A Gaussian on ``2 radius + 1`` pixels, of sum one, float64.
+    """A Gaussian on ``2 radius + 1`` pixels, with sum one, float64.
 
     Example:
         >>> round(float(gaussian_profile(1.0).sum()), 6)

@@ -1,4 +1,4 @@
-"""Rules: how a measurement moves the data estimate, one published method a file."""
+"""Rules: how a measurement moves the data estimate, one published method per file."""
 
 from ... import _registries
 from ..._registries import Registry

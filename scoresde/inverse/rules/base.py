@@ -6,7 +6,7 @@ For :math:`x_t = \alpha x_0 + \sigma\varepsilon` the conditional score and the c
     E[x_0|x_t, y] = \hat x + \frac{\sigma^2}{\alpha}\nabla_{x_t}\ln p(y|x_t), \qquad
         C_t = \mathrm{Cov}[x_0|x_t] = \frac{\sigma^2}{\alpha}\frac{\partial\hat x}{\partial x_t}.
 
-A rule gives an approximation of the left one. With it any solver samples.
+A rule gives an approximation of the left equation, with which any solver samples.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..measurement import Measurement
 
 @dataclass
 class Tally:
-    """Counts products with the network's Jacobian, of the whole batch at once.
+    """Counts vector-Jacobian products, of the whole batch at once.
 
     Example:
         >>> Tally().products
@@ -40,11 +40,11 @@ class Tally:
 
 @dataclass
 class Known:
-    r"""The network's word on a state, and products with its Jacobian.
+    r"""The network's estimate at a state, and vector-Jacobian products.
 
     Attributes:
         x: the state.
-        node: where it is.
+        node: the node of the state.
         data: :math:`\hat x`, without a graph.
         noise: :math:`\hat\varepsilon`, without a graph.
 
@@ -68,7 +68,7 @@ class Known:
     def pull(self, v: Tensor) -> Tensor:
         r""":math:`J^Tv` with :math:`J = \partial\hat x/\partial x_t`, shaped like ``x``."""
         if self._input is None or self._output is None:
-            raise InvalidArgumentError("A rule that takes products with the Jacobian must set `gradients = True`.")
+            raise InvalidArgumentError("A rule that takes vector-Jacobian products must set `gradients = True`.")
         self.tally.products += 1
         with torch.inference_mode(False):
             weights = v.clone() if v.is_inference() else v
@@ -87,8 +87,8 @@ class Known:
 
 
 def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, tally: Tally, gradients: bool) -> Known:
-    """Ask a network once, with or without a graph for products with its Jacobian. The graph is that of one evaluation,
-    and is gone when the answer is; a surrounding one (``differentiable=True``) is kept.
+    """Evaluate a network once, with or without a graph for vector-Jacobian products. The graph is that of one
+    evaluation, and is freed with the result; a surrounding one (``differentiable=True``) is kept.
 
     Example:
         >>> import scoresde
@@ -135,9 +135,9 @@ class Rule(abc.ABC):
     """How a measurement moves the data estimate. Subclasses are frozen dataclasses whose fields are the options.
 
     Attributes:
-        name: what `scoresde.inverse.condition` calls it.
-        gradients: whether it takes products with the network's Jacobian; ``products``: how many an evaluation.
-        reference: where it comes from.
+        name: its name in `scoresde.inverse.condition`.
+        gradients: whether it takes vector-Jacobian products; ``products``: how many per evaluation.
+        reference: the publication.
 
     Example:
         >>> class Halfway(Rule):
@@ -160,7 +160,7 @@ class Rule(abc.ABC):
 
     @property
     def products(self) -> int:
-        """Products with the Jacobian in an evaluation."""
+        """Vector-Jacobian products per evaluation."""
         return 0
 
     @abc.abstractmethod
@@ -172,8 +172,8 @@ class Rule(abc.ABC):
         r"""The estimate of :math:`E[x_0|x_t, y]`, ``(batch, *event)``, given y ``(batch, *measurement)``."""
 
     def log_likelihood(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
-        r"""The rule's :math:`\ln p(y|x_t)`, ``(batch,)``, up to what does not depend on :math:`x_t`; of rules that are
-        the gradient of one."""
+        r"""The rule's :math:`\ln p(y|x_t)`, ``(batch,)``, up to terms that do not depend on :math:`x_t`; only rules
+        that are the gradient of a likelihood have it."""
         with_one = sorted(name for name, rule in RULES.items() if rule.log_likelihood is not Rule.log_likelihood)
         names = " and ".join(map(repr, with_one))
         raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {names}.")

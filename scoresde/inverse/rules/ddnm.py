@@ -19,7 +19,7 @@ class DDNM(Rule):
     .. math:: \hat x \leftarrow \hat x + A^+(y - A\hat x) = A^+y + (I - A^+A)\hat x.
 
     Facts:
-        No product with a Jacobian; the singular values of A. The end agrees with y exactly, noise included; how the
+        No vector-Jacobian product; the singular values of A. The end agrees with y exactly, noise included; how the
         measured part informs the rest is left to the network's later evaluations. `DDNMPlus` is the version for noisy
         measurements.
 

@@ -22,12 +22,12 @@ class DiffPIR(Rule):
             = \hat x + (A^TA+\rho_tI)^{-1}A^T(y-A\hat x), \qquad \rho_t = \lambda\,\sigma_y^2\alpha^2/\sigma^2.
 
     Facts:
-        No product with a Jacobian; the singular values of A. With :math:`\lambda = 1` it is Kalman's update with the
-        covariance :math:`(\sigma/\alpha)^2I`, which is larger than any :math:`C_t` of data that are less spread; with
+        No vector-Jacobian product; the singular values of A. With :math:`\lambda = 1` it is Kalman's update with the
+        covariance :math:`(\sigma/\alpha)^2I`, which is larger than any :math:`C_t` of data with less variance; with
         :math:`\sigma_y = 0` it is `DDNM`.
 
     Differs from:
-        the published sampler, whose step draws a fixed share of the noise anew; take ``ancestral`` or ``ddim_eta``.
+        the published sampler, whose step redraws a fixed share of the noise; take ``ancestral`` or ``ddim_eta``.
 
     Args:
         weight: :math:`\lambda`.

@@ -15,13 +15,13 @@ from .base import Known, Rule
 
 @dataclass(frozen=True)
 class DPS(Rule):
-    r"""DPS: :math:`x_0` is taken to be :math:`\hat x`, as if nothing were uncertain.
+    r"""DPS: :math:`x_0` is taken to be :math:`\hat x`, without uncertainty.
 
     .. math:: p(y|x_t) \approx N(y; A\hat x, \sigma_y^2 I), \qquad
               \nabla\ln p(y|x_t) \approx \frac{\zeta}{\sigma_y^2} J^TA^T(y - A\hat x).
 
     Facts:
-        1 product an evaluation; any operator, also a function. Exact only where :math:`C_t = 0`: it trusts the
+        1 product per evaluation; any operator, also a function. Exact only where :math:`C_t = 0`: it trusts the
         measurement too much while there is noise, so that the posterior comes out too narrow, and the smaller
         :math:`\sigma_y` the stiffer the equation. `DPSStep` is the rule with the published step size.
 

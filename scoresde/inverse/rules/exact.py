@@ -1,4 +1,4 @@
-"""The likelihood score of a law that is known."""
+"""The likelihood score of a distribution that is known."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Exact(Rule):
     .. math:: \nabla\ln p(y|x_t) = \nabla\ln p_t(x_t|y) - \nabla\ln p_t(x_t).
 
     Facts:
-        No product with a Jacobian. Exact where the score is that of the same law; with a `targets.Gaussian` fitted to
-        data and a network, the Gaussian part of the answer. One y for the whole batch.
+        No vector-Jacobian product. Exact where the score is that of the same distribution; with a `targets.Gaussian`
+        fitted to data and a network, it is the Gaussian part of the posterior. One y for the whole batch.
 
     Args:
-        target: the law of the data.
+        target: the distribution of the data.
 
     Example:
         >>> Exact(scoresde.targets.Gaussian(torch.zeros(2), 1.0)).name
@@ -34,7 +34,9 @@ class Exact(Rule):
     """
 
     target: Gaussian | GaussianMixture
-    scores: tuple[ExactScore, ExactScore] | None = field(default=None, repr=False)  # of the law, without and with y
+    scores: tuple[ExactScore, ExactScore] | None = field(
+        default=None, repr=False
+    )  # of the distribution, without and with y
 
     name: ClassVar[str] = "exact"
     reference: ClassVar[str] = "Bayes' rule"

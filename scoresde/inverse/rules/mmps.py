@@ -23,12 +23,12 @@ class MMPS(Rule):
         E[x_0|x_t,y] \approx \hat x + C_tA^T(AC_tA^T+\sigma_y^2I)^{-1}(y-A\hat x),
 
     with :math:`C_t = \frac{\sigma^2}{\alpha}J` (second-order Tweedie). The system is solved by conjugate gradients,
-    whose products with :math:`C_t` are products with the network's Jacobian; no matrix is formed.
+    whose products with :math:`C_t` are vector-Jacobian products of the network; no matrix is formed.
 
     Facts:
-        One product an iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
+        One product per iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
         iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance: a sample
-        that meets a direction p with :math:`p^TAC_tA^Tp < 0` keeps what it has, and so does one whose residual is down
+        that meets a direction p with :math:`p^TAC_tA^Tp < 0` stops there, and so does one whose residual is down
         to rounding. Without this stop a few samples of a trained network leave the range of the data altogether.
 
     Args:
@@ -56,7 +56,7 @@ class MMPS(Rule):
 
     @property
     def products(self) -> int:
-        """One an iteration."""
+        """One per iteration."""
         return self.iterations
 
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:

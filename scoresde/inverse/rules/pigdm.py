@@ -23,7 +23,7 @@ class PiGDM(Rule):
         \qquad \nabla\ln p(y|x_t) \approx J^TA^T(r_t^2AA^T+\sigma_y^2I)^{-1}(y-A\hat x).
 
     Facts:
-        1 product an evaluation, and the singular values of A. Exact for data N(m, v I). With :math:`\sigma_y = 0` the
+        1 product per evaluation, and the singular values of A. Exact for data N(m, v I). With :math:`\sigma_y = 0` the
         inverse is the pseudo-inverse.
 
     Differs from:

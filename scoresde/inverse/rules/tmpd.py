@@ -20,7 +20,7 @@ class TMPD(Rule):
     .. math:: p(y|x_t) \approx N(y; A\hat x, \mathrm{diag}(AC_tA^T1) + \sigma_y^2I).
 
     Facts:
-        2 products an evaluation; any linear operator. Exact for Gaussian data where :math:`AC_tA^T` is diagonal. Row
+        2 products per evaluation; any linear operator. Exact for Gaussian data where :math:`AC_tA^T` is diagonal. Row
         sums below 0, which a covariance may have, count as 0.
 
     Example:

@@ -1,4 +1,4 @@
-"""Solvers whose steps know a measurement, one published method a file."""
+"""Solvers whose steps use a measurement, one published method per file."""
 
 from ... import _registries
 from ..._registries import Registry

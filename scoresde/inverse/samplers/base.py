@@ -1,4 +1,4 @@
-"""What the solvers of inverse problems share."""
+"""Common parts of the solvers of inverse problems."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from ..rules import Tally
 
 @dataclass(frozen=True, eq=False)
 class InverseSolver(Solver):
-    """A solver whose steps know a measurement; subclasses are frozen dataclasses.
+    """A solver whose steps use a measurement; subclasses are frozen dataclasses.
 
-    What belongs to a sample, its measurement above all, is in the solver's state, so that it leaves the batch with it.
+    Per-sample values, above all the measurement, are in the solver's state, so that they leave the batch with the
+    sample.
 
     Args:
-        measurement: what was measured.
-        tally: counts products with the network's Jacobian.
+        measurement: the measurement.
+        tally: counts vector-Jacobian products.
 
     Example:
         >>> from scoresde.inverse import DDRM, Mask, Measurement
@@ -46,7 +47,7 @@ class InverseSolver(Solver):
 
     @property
     def products(self) -> int:
-        """Products with the network's Jacobian in a step."""
+        """Vector-Jacobian products per step."""
         return 0
 
     @property
@@ -56,7 +57,7 @@ class InverseSolver(Solver):
 
 
 def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise: Noise) -> Tensor:
-    r"""Replace what A sees of a state by ``known``, perturbed to the state's own level with fresh noise:
+    r"""Replace the part of a state that A measures by ``known``, perturbed to the state's own level with fresh noise:
     :math:`V^Hx \leftarrow \alpha V^Hx_{known} + \sigma V^Hz` where :math:`s > 0`.
 
     Example:
@@ -74,7 +75,7 @@ def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise
 
 
 def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
-    """A grid on which every stretch of ``jump`` steps is gone ``repeats`` times, with a leap back up in between.
+    """A grid that repeats every stretch of ``jump`` steps ``repeats`` times, with a leap back up in between.
 
     Example:
         >>> detours(torch.tensor([3.0, 2.0, 1.0]), jump=2, repeats=2)
@@ -90,6 +91,6 @@ def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
 
 
 def check_detours(jump: Any, repeats: Any) -> None:
-    """Refuse what is no number of steps or repeats."""
+    """Refuse what is not a number of steps or repeats."""
     check_integer("jump", jump, low=1, high=MOST_STEPS)
     check_integer("repeats", repeats, low=1, high=MOST_LEVELS)

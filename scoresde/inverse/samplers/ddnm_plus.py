@@ -28,9 +28,9 @@ class DDNMPlus(InverseSolver):
         \lambda = \min\Big(1, \frac{b\,s}{a\,\sigma_y}\Big),\quad \gamma^2 = b^2 - a^2\lambda^2\sigma_y^2/s^2.
 
     Facts:
-        1 evaluation a step, no product with a Jacobian. With ``repeats`` above 1 every stretch of ``jump`` steps is
-        gone so many times (the paper's time travel). Where :math:`\lambda < 1` the noise of y is all the noise of the
-        step, and the same in every step, while a reverse process draws it anew.
+        1 evaluation per step, no vector-Jacobian product. With ``repeats`` above 1 every stretch of ``jump`` steps is
+        repeated that many times (the paper's time travel). Where :math:`\lambda < 1` the noise of y is all the noise of
+        the step, and the same in every step, while a reverse process redraws it.
 
     Args:
         measurement: of a linear operator with singular values.

@@ -18,7 +18,7 @@ from .base import InverseSolver
 
 @dataclass(frozen=True, eq=False)
 class DDRM(InverseSolver):
-    r"""DDRM: each singular direction is stepped on its own, with what y says of it. With :math:`\bar y = U^Hy/s`, of
+    r"""DDRM: each singular direction is stepped separately, with its component of y. With :math:`\bar y = U^Hy/s`, of
     standard deviation :math:`\sigma_y/s`, in coordinates :math:`V^Hx/\alpha` and with :math:`\rho = \sigma/\alpha`,
 
     .. math::
@@ -30,10 +30,10 @@ class DDRM(InverseSolver):
         \end{cases}
 
     Facts:
-        1 evaluation a step, no product with a Jacobian. It knows how noisy each direction is, but not how directions
-        depend on each other under the data's law. With :math:`\eta > 0` every step draws the same share of the noise
-        anew, however short it is: it is meant for few steps (20 in the paper), and for many it tends to no posterior,
-        nor without a measurement to the prior.
+        1 evaluation per step, no vector-Jacobian product. It takes into account how noisy each direction is, but not
+        how directions depend on each other under the data's distribution. With :math:`\eta > 0` every step redraws the
+        same share of the noise, however short it is. So it suits few steps (20 in the paper); with many steps it does
+        not tend to the posterior, nor to the prior without a measurement.
 
     Differs from:
         the paper, which also draws the first state near y: here it is the prior's draw, which at ``t_max`` hardly

@@ -26,8 +26,8 @@ class DPSStep(InverseSolver):
     .. math:: x_t \leftarrow x_t - \zeta\,\nabla_{x_s}\|y - A\hat x(x_s)\|.
 
     Facts:
-        1 evaluation and 1 product a step; any operator, also a function. The shift does not shrink with the step, so
-        that the answer depends on the number of steps; it is a way to images that fit y, not to the posterior.
+        1 evaluation and 1 product per step; any operator, also a function. The shift does not shrink with the step, so
+        that the answer depends on the number of steps; it leads to images that fit y, not to the posterior.
 
     Args:
         measurement: any.
@@ -85,7 +85,7 @@ class MCG(InverseSolver):
               V^Hx_t \leftarrow \alpha_tV^HA^+y + \sigma_tV^Hz\ \text{where } s > 0.
 
     Facts:
-        1 evaluation and 1 product a step. The noise of y is taken for signal.
+        1 evaluation and 1 product per step. The noise of y is treated as signal.
 
     Differs from:
         the paper, whose gradient is that of the squared norm; the norm's is that of its released code and of DPS.
@@ -93,7 +93,8 @@ class MCG(InverseSolver):
     Args:
         measurement: of a linear operator with singular values.
         zeta: the step. The default is held against 0.03 to 2 on half digits in 50 steps (``python -m benchmarks
-            inverse_digits --sweep``): the larger, the more samples are the right digit; above 1 they come out too sure.
+            inverse_digits --sweep``): with a larger step more samples are the right digit, but above 1 they are
+            overconfident.
 
     Example:
         >>> from scoresde.inverse import MCG, Mask, Measurement

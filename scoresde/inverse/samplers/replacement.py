@@ -21,28 +21,28 @@ from .base import InverseSolver, check_detours, detours, impute
 
 @dataclass(frozen=True, eq=False)
 class Replacement(InverseSolver):
-    r"""Replacement: after each move what is measured is put in its place, perturbed to the current level.
+    r"""Replacement: after each move the measured part is put in place, perturbed to the current level.
 
     .. math:: V^Hx \leftarrow \alpha_t V^HA^+y + \sigma_t V^Hz \quad\text{where } s > 0.
 
     With a `scoresde.inverse.Mask` this is imputation, with `scoresde.inverse.Grey` colourisation in the orthogonal
     transform of the channels; with a corrector, the predictor-corrector samplers of Song et al. With ``repeats`` above
-    1 it is RePaint: every stretch of ``jump`` steps is gone so many times, with the forward process's noise in between,
-    so that the two parts can agree.
+    1 it is RePaint: every stretch of ``jump`` steps is repeated that many times, with the forward process's noise in
+    between, so that the two parts can agree.
 
     Facts:
-        The evaluations of the predictor and the corrector a step; no product with a Jacobian. The rest of the state is
-        told of y only through the noisy known part, so that the law is not the posterior; ``repeats`` brings it closer.
-        The noise of y is taken for signal.
+        The evaluations of the predictor and the corrector per step; no vector-Jacobian product. The rest of the state
+        depends on y only through the noisy known part, so that the distribution is not the posterior; ``repeats``
+        brings it closer. The noise of y is treated as signal.
 
     Differs from:
         score_sde's inpainting and colourisation, which return the known part's mean, not a draw, to the mean that the
         last step gives; here every replaced value is a draw at the level where the state is. RePaint's code draws its
-        jumps one step at a time; the leap is the same in law.
+        jumps one step at a time; the leap is the same in distribution.
 
     Args:
         measurement: of a linear operator with singular values.
-        predictor: a solver of one step a grid step.
+        predictor: a solver that makes one step per step of the grid.
         corrector: moves within a level, before the predictor's step; None for none.
         jump, repeats: of RePaint.
 
@@ -89,22 +89,22 @@ class Replacement(InverseSolver):
 
     @property
     def evaluations(self) -> int:
-        """The predictor's and the corrector's."""
+        """The evaluations of the predictor and of the corrector."""
         return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where the predictor or the corrector does."""
+        """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or (self.corrector is not None and self.corrector.keeps_estimates)
 
     @property
     def batch_coupled(self) -> bool:
-        """As the corrector."""
+        """The same as that of the corrector."""
         return bool(getattr(self.corrector, "batch_coupled", False))
 
     @property
     def default_stochasticity(self) -> float:
-        """As the predictor."""
+        """The same as that of the predictor."""
         return self.predictor.default_stochasticity
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
@@ -112,13 +112,13 @@ class Replacement(InverseSolver):
         return detours(times, self.jump, self.repeats)
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
-        """As the predictor and the corrector."""
+        """Prepare the predictor and the corrector."""
         self.predictor.prepare(process, nodes)
         if self.corrector is not None:
             self.corrector.prepare(process, nodes[:-1])
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The predictor's memory, and the known part."""
+        """The predictor's state, and the known part."""
         known = self.operator.pseudo_inverse(self.measurement.of(x))
         return self.predictor.init(process, x, start), known
 

@@ -22,7 +22,7 @@ from .base import InverseSolver
 
 @dataclass(frozen=True, eq=False)
 class SplitGibbs(InverseSolver):
-    r"""Split Gibbs sampling: alternately a draw that knows y, and a draw that knows the data.
+    r"""Split Gibbs sampling: draws from the likelihood and from the prior alternate.
 
     .. math::
         u \sim N(u; z, \rho^2I)\,N(y; Au, \sigma_y^2I), \qquad z \sim p(z)\,N(u; z, \rho^2I).
@@ -32,12 +32,12 @@ class SplitGibbs(InverseSolver):
     ``rho_max`` to ``rho_min``.
 
     Facts:
-        With :math:`\rho` held, the law of z tends to the posterior with the noise :math:`\sigma_y^2I + \rho^2AA^T`:
-        exact as :math:`\rho \to 0`, where the moves become small and slow. No product with a Jacobian; ``sweeps`` x
-        ``descent`` evaluations beyond those of the first descent, which draws from the prior.
+        With :math:`\rho` held, the distribution of z tends to the posterior with the noise :math:`\sigma_y^2I +
+        \rho^2AA^T`: exact as :math:`\rho \to 0`, where the moves become small and slow. No vector-Jacobian product;
+        ``sweeps`` x ``descent`` evaluations beyond those of the first descent, which draws from the prior.
 
     Differs from:
-        DPnP and PnP-DM in the reverse SDE's solver, which is any of this package.
+        DPnP and PnP-DM in the solver of the reverse SDE, which can be any of this package.
 
     Args:
         measurement: of a linear operator with singular values.
@@ -93,12 +93,12 @@ class SplitGibbs(InverseSolver):
 
     @property
     def evaluations(self) -> int:
-        """The solver's."""
+        """The evaluations of the solver."""
         return self.solver.evaluations
 
     @property
     def keeps_estimates(self) -> bool:
-        """As the solver."""
+        """The same as that of the solver."""
         return self.solver.keeps_estimates
 
     def levels(self, sde: AffineSDE, t_end: float) -> list[float]:
@@ -131,7 +131,7 @@ class SplitGibbs(InverseSolver):
         return torch.cat(path)
 
     def init(self, process: Process, x: Tensor, start: Node) -> Any:
-        """The solver's memory, and the known part."""
+        """The solver's state, and the known part."""
         known = self.operator.pseudo_inverse(self.measurement.of(x))
         return self.solver.init(process, x, start), known
 

@@ -26,8 +26,8 @@ class _Memory(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TwistedSMC(InverseSolver):
-    r"""The twisted diffusion sampler: particles are proposed with a rule's guidance, weighted by what the guidance got
-    wrong, and drawn anew by their weights.
+    r"""The twisted diffusion sampler: particles are proposed with a rule's guidance, weighted by the error of the
+    guidance, and resampled by their weights.
 
     With a rule's density :math:`\psi_t(x_t) \approx p(y|x_t)`, the chain p of ancestral steps, and the proposal q which
     is p with the guided data estimate,
@@ -35,10 +35,11 @@ class TwistedSMC(InverseSolver):
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)}.
 
     Facts:
-        1 evaluation and 1 product a step, and one evaluation at the end. With more particles the law of each tends to
-        that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps the
-        chain's law tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width vanishes with
-        the noise that is left): that is the posterior. Particles share their batch: it couples the batch.
+        1 evaluation and 1 product per step, and one evaluation at the end. With more particles the distribution of each
+        tends to that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps
+        the chain's distribution tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width
+        vanishes with the noise that is left): that is the posterior. Particles share their batch: the method couples
+            the batch.
 
     Differs from:
         the paper, which resamples at every level; here where the effective sample size falls below ``threshold`` times
@@ -47,8 +48,8 @@ class TwistedSMC(InverseSolver):
     Args:
         measurement: one y for all particles of a set.
         twist: a rule with a density: `PiGDM` or `DPS`.
-        particles: of a set; the batch is a whole number of sets, which do not know each other. None: one set.
-        threshold: 0 to 1; 1 resamples always, and at the end the particles are always drawn anew, so that they have
+        particles: of a set; the batch is a whole number of sets, which are independent. None: one set.
+        threshold: 0 to 1; 1 resamples always, and at the end the particles are always resampled, so that they have
             equal weights.
         record: called with a `ParticleInfo` at each level.
 

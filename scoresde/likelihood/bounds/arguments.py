@@ -1,4 +1,4 @@
-"""What the bounds check of their arguments."""
+"""Checks of the arguments of the bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_model(sde: AffineSDE, score_fn: ScoreFn) -> Score:
     score = as_score(score_fn)
     check_made_for(sde, score)
     if not isinstance(sde.prior, NormalPrior):
-        raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence is known.")
+        raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence has a closed form.")
     return score
 
 

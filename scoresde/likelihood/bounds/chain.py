@@ -7,7 +7,8 @@ For levels 0 … n - 1, from the cleanest on, and the data x,
     \sum_{i=1}^{n-1}\underbrace{E\,KL(q(x_{i-1}|x_i,x)\,\|\,p(x_{i-1}|x_i))}_{L_i} +
     \underbrace{E[-\ln p(x|x_0)]}_{L_0}.
 
-With :math:`\tilde\sigma` the deviation of q and s that of p, both normal laws, and :math:`r = \tilde\sigma^2/s^2`,
+With :math:`\tilde\sigma` the deviation of q and s that of p, both normal distributions, and :math:`r =
+\tilde\sigma^2/s^2`,
 
 .. math:: KL = \tfrac12\sum_d\big[(e^{\gamma_i-\gamma_{i-1}}-1)\,r\,(\varepsilon-\hat\varepsilon)_d^2 +
           r - 1 - \ln r\big],
@@ -63,9 +64,9 @@ def chain_bound(
 ) -> Bound:
     r"""The bound of DDPM and improved DDPM, for any chain of `scoresde.discrete` and its parts.
 
-    It is one of the likelihood of ancestral sampling on the chain with the given variance, whose last step draws the
-    data from :math:`N(\hat x(x_0), s_0^2)`. For grey values that is a mass: of the value's cell, and beyond the range
-    of the outermost two.
+    It bounds the likelihood of ancestral sampling on the chain with the given variance, whose last step draws the
+    data from :math:`N(\hat x(x_0), s_0^2)`. For grey values the last step gives the mass of the value's cell; the
+    outermost two cells extend to infinity.
 
     Args:
         chain: a `scoresde.discrete.BetaChain` or `scoresde.discrete.NoiseScales`, or a part of one,
@@ -77,20 +78,21 @@ def chain_bound(
         data_range: lo and hi of the cells. Networks trained on :math:`x = 2v/255 - 1`, as DDPM's, have
             ``levels=256, data_range=(-256 / 255, 256 / 255)``.
         variance: ``"small"``, ``"large"`` or ``"learned"``, as of `scoresde.solvers.Ancestral`: :math:`\tilde\beta`,
-            :math:`\beta`, or what the network says. For :math:`s_0` the small one, 0, is replaced by that of the
+            :math:`\beta`, or what the network predicts. For :math:`s_0` the small one, 0, is replaced by that of the
             step before, and the large one likewise, as in the published code.
         clip: limit :math:`\hat x` to the outermost grey levels, or to ``data_range``, by `scoresde.models.Clip`. The
-            published evaluations do; the bound is then that of a sampler that does.
-        steps: ``"all"``, or ``"random"``: ``draws`` steps a sample, drawn with replacement in strata of their
-            ``weights``, each divided by its probability. What is known of a step without the network is added exactly.
+            published evaluations do so; the bound is then that of a sampler that does so, too.
+        steps: ``"all"``, or ``"random"``: ``draws`` steps per sample, drawn with replacement in strata of their
+            ``weights``, each divided by its probability. The part of a step that does not involve the network is added
+            exactly.
         weights: n - 1 positive numbers, for the steps to levels 0, 1, …: to which the probabilities of random steps are
             proportional; by default those of :math:`\|\varepsilon-\hat\varepsilon\|^2`. The least variance have root
             mean squares of the divergences, ``bound.steps.value[:, 1:].square().mean(0).sqrt()`` of other data.
         draws: of noise for each of all steps (default 1), or of steps and noise (2 or more, default 32); and as many
             for :math:`L_0`. With one draw the standard errors are NaN.
-        prior: the law of the noisiest level; default that of ``chain.sde()``.
+        prior: the distribution of the noisiest level; default that of ``chain.sde()``.
         context: as for `scoresde.solve`.
-        seed: of the draws; None is torch's global generator.
+        seed: the seed of the draws; None is torch's global generator.
         noise: a source of the normal draws, as for `scoresde.solve`: those of :math:`L_0` first, then from level 1 up.
 
     Raises:
@@ -214,15 +216,17 @@ def _shares(weights: Any, size: int, every: bool) -> Tensor | None:
     if weights is None:
         return None
     if every:
-        raise InvalidArgumentError('`weights` choose among random steps; take steps="random" with them.')
+        raise InvalidArgumentError('`weights` choose among random steps; set steps="random" too.')
     shares = check_times("weights", weights, "numbers")
     if len(shares) != size or not bool(((shares > 0) & shares.isfinite()).all()):
-        raise InvalidArgumentError(f"`weights` must be {size} positive numbers, one a step, got {shares.tolist()[:5]}.")
+        raise InvalidArgumentError(
+            f"`weights` must be {size} positive numbers, one per step, got {shares.tolist()[:5]}."
+        )
     return shares
 
 
 def _range(levels: int | None, data_range: tuple[float, float]) -> tuple[float, float]:
-    """Of the data estimates."""
+    """The range of the data estimates."""
     if levels is None:
         return data_range
     low, width = cell(levels, data_range)

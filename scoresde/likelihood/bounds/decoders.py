@@ -1,7 +1,7 @@
 r"""The reconstruction term: the data given the cleanest state z.
 
-- `entropy`: of :math:`q(z|x)`. The bound is then one of the density of z, no decoder is needed.
-- `by_likelihood`: :math:`p(v|z) \propto q(z|v)` over the grey values of each dimension; the network is not asked.
+- `entropy`: of :math:`q(z|x)`. The bound is then that of the density of z, and no decoder is needed.
+- `by_likelihood`: :math:`p(v|z) \propto q(z|v)` over the grey values of each dimension; the network is not evaluated.
 - `by_denoising`: :math:`N(x;\,\hat x(z), s^2)`, the last step of the reverse chain: its density, or its mass in the
   cells of the grey values.
 """

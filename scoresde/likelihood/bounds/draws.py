@@ -1,6 +1,6 @@
-r"""Draws of the noise levels, and what their mean is worth.
+r"""Draws of the noise levels, and the standard errors of their means.
 
-Each design gives numbers in [0, 1), ``(count, batch)``, every one of them uniform, and knows the standard error of the
+Each design gives numbers in [0, 1), ``(count, batch)``, every one of them uniform, and has a standard error for the
 mean of a function of them:
 
 - *stratified*: each sample's interval is cut into strata of two draws (one of three if their number is odd). What
@@ -13,7 +13,7 @@ mean of a function of them:
   for a q that does not depend on the weight; an interval takes the larger of the two variances.
 - *even*: each sample's draws are an even grid, and the grids of the samples interleave to one of all, which a single
   uniform number shifts (low discrepancy). The standard error is that of strata, and a little too large.
-- *independent*: the textbook's.
+- *independent*: independent draws, with the usual standard error.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ def _variance(values: Tensor) -> Tensor:
 
 
 def _sizes(count: int) -> list[int]:
-    """Of the strata: pairs, and one of three if the number is odd."""
+    """The sizes of the strata: pairs, and one of three if the number is odd."""
     return [2] * (count // 2) if count % 2 == 0 else [2] * ((count - 3) // 2) + [3]
 
 
 def edges(count: int, device: torch.device) -> Tensor:
-    """Of the strata in [0, 1], ``(strata + 1,)``.
+    """The edges of the strata in [0, 1], ``(strata + 1,)``.
 
     Example:
         >>> edges(4, torch.device("cpu")).tolist()

@@ -1,4 +1,4 @@
-"""How far the network's estimate is from what it estimates."""
+"""The error of a network's estimate."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Grey(NamedTuple):
     width: float
 
     def centres(self) -> Tensor:
-        """Of all cells, float64 ``(levels,)``."""
+        """The centres of all cells, float64 ``(levels,)``."""
         return self.low + self.width * (torch.arange(self.levels, dtype=torch.float64, device=self.values.device) + 0.5)
 
 

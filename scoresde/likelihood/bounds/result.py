@@ -1,4 +1,4 @@
-"""What a variational bound is told in: terms with their standard errors."""
+"""Results of the variational bounds: terms with their standard errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Term:
         value: nats.
         std_error: the standard error of each value from its draws: 0 where it is exact, NaN where there was one draw
             only. Its square is right in the mean.
-        deviation: what an interval takes for it: where the weights of the draws are known, no less than they imply;
-            None is the standard error.
+        deviation: the standard deviation that an interval takes: where the weights of the draws are known, no less than
+            they imply; None is the standard error.
         freedom: the degrees of freedom of the deviation; None is infinity.
 
     Example:
@@ -37,7 +37,7 @@ class Term:
 
     @property
     def variance(self) -> tuple[Tensor, Tensor]:
-        """That which an interval takes, and its degrees of freedom."""
+        """The variance for an interval, and its degrees of freedom."""
         known = torch.full_like(self.std_error, math.inf) if self.freedom is None else self.freedom
         return (self.std_error if self.deviation is None else self.deviation).square(), known
 
@@ -67,8 +67,8 @@ class Bound:
         diffusion: the divergences of the steps, or their integral.
         reconstruction: the data given the cleanest state, DDPM's :math:`L_0`; or the entropy of that state, for the
             bound of its density.
-        event_shape, levels: of the data.
-        nfe: evaluations a sample.
+        event_shape, levels: those of the data.
+        nfe: evaluations per sample.
         steps: of a `chain_bound` over all steps: the divergence of each, ``(batch, n)``. Column i belongs to the step
             from level i to the next cleaner one; column 0 is the reconstruction.
 
@@ -91,13 +91,13 @@ class Bound:
 
     @property
     def total(self) -> Tensor:
-        """Nats, ``(batch,)``: an upper bound of the negative log-likelihood."""
+        """The sum of the terms in nats, ``(batch,)``: an upper bound of the negative log-likelihood."""
         return self.prior.value + self.diffusion.value + self.reconstruction.value
 
     @property
     def std_error(self) -> Tensor:
-        """Of the total, from all draws. Its square is right in the mean, but single ones may be too small: `interval`
-        makes up for it."""
+        """The standard error of the total, from all draws. Its square is right in the mean, but single ones may be too
+        small: `interval` makes up for it."""
         return torch.stack([part.std_error.square() for part in self._parts]).sum(0).sqrt()
 
     @property
@@ -120,7 +120,7 @@ class Bound:
 
     @property
     def bits_per_dim(self) -> Tensor:
-        """Of the grey values: the total over D ln 2."""
+        """Bits per dimension of the grey values: the total over D ln 2."""
         if self.levels is None:
             raise InvalidArgumentError(
                 "This is the bound of a density; for data from dequantize(v, levels=L) its bits are "

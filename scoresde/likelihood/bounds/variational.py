@@ -19,7 +19,7 @@ The bound that follows from Girsanov's theorem and denoising score matching,
 
 is the same number: :math:`g^2\,dt = \sigma^2 d\gamma`, :math:`E\|\nabla\ln p_{0t}\|^2 = D/\sigma^2`, and what remains
 integrates to :math:`D\ln(\sigma_0/\sigma_T)`, the difference of the entropies of :math:`q(z_0|x)` and
-:math:`q(z_T|x)`. The two differ as estimators: in how levels are drawn, and in what is known and yet drawn.
+:math:`q(z_T|x)`. The two differ as estimators: in how levels are drawn, and in whether known terms are drawn too.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def variational_bound(
     .. math:: \tfrac12\sum_i\mathrm{expm1}(\gamma_i-\gamma_{i-1})\,E\|\varepsilon-\hat\varepsilon(z_{t_i})\|^2 =
               \tfrac12\sum_i(\mathrm{SNR}_{i-1}-\mathrm{SNR}_i)\,E\|x-\hat x(z_{t_i})\|^2,
 
-    which comes down to the integral as O(1/steps). `scoresde.chain_bound` has other variances, and every step.
+    which tends to the integral as O(1/steps). `scoresde.chain_bound` has other variances, and every step.
 
     Args:
         sde: an affine process with a finite log-SNR at both ends, and a normal prior.
@@ -86,13 +86,13 @@ def variational_bound(
             entropy of :math:`q(z_0|x)`, and the bound that of :math:`E[-\ln p_{t_{min}}(z_0)]`. True denoises:
             :math:`p(x|z_0) = N(\hat x(z_0), \sigma_0^2/\alpha_0^2)`, and its mass in the cell of a grey value; the
             bound is then one of :math:`p(x)` itself, at the cost of ``draws`` more evaluations.
-        draws: of noise levels and noise, a sample; 2 or more.
+        draws: the number of noise levels, with noise, per sample; at least 2.
         clock: on which the levels are drawn: ``"log_snr"`` is importance sampling, :math:`t\propto g^2/\sigma^2`, and
             on a grid steps in proportion to their weights; ``"time"`` takes all times, or steps by their length.
         times: ``"stratified"``, in strata of two draws; ``"even"``, a grid with one uniform shift for all samples (low
             discrepancy), whose standard errors are a little too large; ``"independent"``.
         context: as for `scoresde.solve`.
-        seed: of the draws; None is torch's global generator.
+        seed: the seed of the draws; None is torch's global generator.
         noise: a source of the normal draws, as for `scoresde.solve`; first those of the diffusion.
 
     Raises:
@@ -145,7 +145,7 @@ def _grid(sde: AffineSDE, steps: Any) -> Tensor:
         return torch.linspace(sde.t_min, sde.t_max, count + 1, dtype=torch.float64)
     times = check_times("steps", steps).sort().values
     if len(times) < 2 or not bool((times.diff() > 0).all()):
-        raise InvalidArgumentError(f"`steps` must have two or more different times, got {steps.tolist()}.")
+        raise InvalidArgumentError(f"`steps` must have at least two different times, got {steps.tolist()}.")
     if not (sde.t_min <= float(times[0]) and float(times[-1]) <= sde.t_max):
         raise InvalidArgumentError(
             f"`steps` must have times within [{sde.t_min:g}, {sde.t_max:g}], got {float(times[0]):g} to "

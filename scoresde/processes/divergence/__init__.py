@@ -1,7 +1,7 @@
-r"""The divergence of a field, :math:`\mathrm{tr}\,J`, from products with its Jacobian J.
+r"""The divergence of a field, :math:`\mathrm{tr}\,J`, from vector-Jacobian products.
 
 A `Divergence` belongs to one solve: its probes are drawn once, so that what is integrated is a smooth function. It
-gives one value for each of its ``paths``, whose mean is the divergence, and whose spread tells how well it is known.
+gives one value for each of its ``paths``, whose mean is the divergence, and whose spread measures how well it is known.
 
 Products are made by reverse differentiation, several at once: forward they take ten times as long, and by copies of the
 states in a larger batch they are no faster

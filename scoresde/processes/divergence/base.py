@@ -1,4 +1,4 @@
-"""What every estimate of a trace offers."""
+"""The protocol of trace estimates."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..._tensors import row_norms, row_sums, take
 from ...errors import InvalidArgumentError
 from .probes import Probe
 
-Product = Callable[[Tensor], Tensor]  # v^T J of several v a sample, (batch, k, *event), shaped like v
+Product = Callable[[Tensor], Tensor]  # v^T J of several v per sample, (batch, k, *event), shaped like v
 Normal = Callable[[Tensor], Tensor]  # a standard normal draw, like a tensor
 
-AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, unless told
+AT_ONCE = 2**16  # numbers in the vectors that are multiplied at once, by default
 
 
 @dataclass(frozen=True)
 class Divergence(abc.ABC):
-    """How a trace is made of products with the Jacobian.
+    """An estimate of a trace from vector-Jacobian products.
 
     Args:
         probes: ``(batch, m, *event)``.
         chunk: products made at once; None for as many as fit `AT_ONCE`.
-        share: the variance of the mean of the paths, in units of the expected variance among them; None where there is
-            none to tell.
+        share: the variance of the mean of the paths, in units of the expected variance among them; None where it is
+            unknown.
     """
 
     probes: Tensor
@@ -38,10 +38,10 @@ class Divergence(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Divergence:
-        """Made of ``count`` products for states ``(batch, *event)``.
+        """An estimate from ``count`` products for states ``(batch, *event)``.
 
         Raises:
-            InvalidArgumentError: it cannot be made of so many.
+            InvalidArgumentError: it cannot use this number of products.
         """
 
     @property
@@ -52,7 +52,7 @@ class Divergence(abc.ABC):
     @property
     @abc.abstractmethod
     def products(self) -> int:
-        """Products with the Jacobian an evaluation."""
+        """Vector-Jacobian products per evaluation."""
 
     @abc.abstractmethod
     def __call__(self, product: Product) -> Tensor:
@@ -67,7 +67,7 @@ class Divergence(abc.ABC):
         return row_norms(away) * math.sqrt((1 / count if self.share is None else self.share) / (count - 1))
 
     def take(self, rows: Tensor) -> Divergence:
-        """For some samples of the batch."""
+        """The same estimate for some samples of the batch."""
         return replace(self, probes=take(self.probes, rows))
 
     @property

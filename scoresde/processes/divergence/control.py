@@ -1,10 +1,10 @@
 r"""A known field beside the network's.
 
-With the exact field of a law of data, whose Jacobian K and its trace are closed formulas,
+With the exact field of a distribution of data, whose Jacobian K and its trace are closed formulas,
 
 .. math:: \mathrm{tr}\,J = \mathrm{tr}(J - cK) + c\,\mathrm{tr}\,K,
 
-and only the first trace is estimated. It has no bias for any c that does not know the probes.
+and only the first trace is estimated. It has no bias for any c that does not depend on the probes.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..reverse import ReverseProcess
 
 
 class _Given:
-    """Answers with an estimate that is known."""
+    """A network that returns a known estimate."""
 
     def __init__(self, estimate: Estimate) -> None:
         self.known = estimate
 
     def estimate(self, x: Tensor, node: Node) -> Estimate:
-        """It."""
+        """The known estimate."""
         return self.known
 
 
 @dataclass(frozen=True)
 class Control:
-    """See the module.
+    """A control variate for the trace; see the module.
 
     Args:
-        law: whose field it is.
+        law: the distribution of the field.
         scale: c.
     """
 

@@ -13,7 +13,7 @@ from .probes import Probe
 
 @dataclass(frozen=True)
 class Exact(Divergence):
-    """All the unit vectors; probes ``(batch, 0, *event)`` tell the shape."""
+    """All the unit vectors; probes ``(batch, 0, *event)`` give the shape."""
 
     @classmethod
     def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Exact:
@@ -22,7 +22,7 @@ class Exact(Divergence):
 
     @property
     def paths(self) -> int:
-        """One."""
+        """A single path."""
         return 1
 
     @property

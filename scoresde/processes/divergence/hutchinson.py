@@ -27,12 +27,12 @@ class Hutchinson(Divergence):
 
     @property
     def paths(self) -> int:
-        """One a probe."""
+        """One per probe."""
         return self.probes.shape[1]
 
     @property
     def products(self) -> int:
-        """One a probe."""
+        """One per probe."""
         return self.probes.shape[1]
 
     def __call__(self, product: Product) -> Tensor:

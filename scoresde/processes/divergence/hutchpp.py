@@ -19,9 +19,9 @@ class HutchPlusPlus(Divergence):
     .. math:: \mathrm{tr}\,J = cD + \mathrm{tr}\,Q^TAQ + E\,g^T(I-QQ^T)A(I-QQ^T)g,\qquad A = J - cI,\quad
         Q = \mathrm{orth}(A^TS),\qquad c = \frac{\sum s^TJs}{\sum s^Ts}.
 
-    The shift c is of the sketch and costs no product; the rest does not know the sketch, so there is no bias. The
-    sketch is Gaussian: one of signs could miss the range. Each probe g is a path: given the sketch they are
-    independent.
+    The shift c comes from the sketch and costs no product; the other probes are independent of the sketch, so there is
+    no bias. The sketch is Gaussian: random signs could miss the range. Each probe g is a path: given the sketch they
+    are independent.
 
     Facts:
         Exact for a multiple of I, and without the shift for a rank of up to a third of the products.

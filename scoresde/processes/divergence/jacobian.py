@@ -1,4 +1,4 @@
-"""Products with the Jacobian of a network, several at once where autograd can."""
+"""Vector-Jacobian products of a network, several at once where autograd can."""
 
 from __future__ import annotations
 

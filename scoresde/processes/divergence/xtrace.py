@@ -51,7 +51,7 @@ class _Sketch(NamedTuple):
         return _Sketch(r[..., :-1, :-1], turn.mT @ self.h @ turn, turn.mT @ few.inside, turn.mT @ across, rest, length)
 
     def estimates(self, size: int) -> Tensor:
-        """Those of the leave-one-out, ``(..., m)``."""
+        """The leave-one-out estimates, ``(..., m)``."""
         m = self.r.shape[-1]
         largest = self.r.diagonal(dim1=-2, dim2=-1).abs().amax(-1, keepdim=True)
         r = self.r / largest.clamp_min(torch.finfo(largest.dtype).tiny)[..., None]
@@ -66,7 +66,8 @@ class _Sketch(NamedTuple):
 
 @dataclass(frozen=True)
 class XTrace(Divergence):
-    r"""XTrace: every vector is once the probe of what the others have not seen. With r vectors :math:`\omega_i`, and
+    r"""XTrace: each vector in turn is the probe for the part that the others leave out. With r vectors
+    :math:`\omega_i`, and
     :math:`Q_{(i)}` an orthonormal basis of the products with all but the i-th,
 
     .. math:: \mathrm{tr}\,J \approx \frac1r\sum_i\Big[\mathrm{tr}\,Q_{(i)}^TJQ_{(i)} + \mu_i^TJ\mu_i\Big],\qquad
@@ -75,7 +76,7 @@ class XTrace(Divergence):
     The leave-one-out bases come from one QR decomposition, and their products from those with Q, so that there are 2r
     products. The :math:`\omega_i` are Gaussian, which makes :math:`\mu_i` uniform on its sphere, and the mean unbiased.
 
-    **Standard error.** The r terms share their vectors: they are positively correlated, and their spread tells too
+    **Standard error.** The r terms share their vectors: they are positively correlated, and their spread shows too
     little (down to 0.7 of the true deviation, and intervals of 95 % that hold 79 %). The paths are instead those of the
     jackknife,
 
@@ -102,7 +103,7 @@ class XTrace(Divergence):
         """See `Divergence`; the vectors are Gaussian."""
         size = x.shape[1:].numel()
         if count % 2 or count // 2 > size:
-            raise refuse(f"'xtrace' must be even and at most {2 * size}, twice the numbers of an event", count)
+            raise refuse(f"'xtrace' must be even and at most {2 * size}, twice the size of an event", count)
         return cls(normal(x.new_empty((len(x), count // 2, *x.shape[1:]))), chunk=chunk)
 
     @property
@@ -112,7 +113,7 @@ class XTrace(Divergence):
 
     @property
     def products(self) -> int:
-        """With the vectors, and with the basis of what they give."""
+        """The products with the vectors, and with the basis of those products."""
         return 2 * self.probes.shape[1]
 
     def __call__(self, product: Product) -> Tensor:

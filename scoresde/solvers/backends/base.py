@@ -1,6 +1,6 @@
 r"""What the solvers of other libraries share.
 
-A library integrates :math:`dy/du = F(y, u)` on a `Coordinate`'s clock u. `Slope` is F as a library may ask for it, with
+A library integrates :math:`dy/du = F(y, u)` on a `Coordinate`'s clock u. `Slope` is F as a library may call it, with
 what the library leaves open put right: u is brought back into the step, evaluations are limited, and a score that is
 not finite is an error, so that no library steps on with it or turns in circles.
 """
@@ -66,7 +66,7 @@ class ODEBackend(Backend):
 
     @property
     def affine(self) -> bool:
-        """On any clock but time."""
+        """True on any clock but time."""
         return self.clock != TIME.name
 
     @property
@@ -76,7 +76,7 @@ class ODEBackend(Backend):
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where slopes are estimates."""
+        """True where slopes are estimates."""
         return self.coordinate.is_estimate
 
     @property
@@ -118,7 +118,7 @@ class OwnSteps(ODEBackend):
     Args:
         max_steps: evaluations are limited to those of so many steps; ``max_steps`` of `scoresde.solve`.
         lenient: leave a sample whose score is not finite where it is and go on with the others, which is what
-            ``throw=False`` of `scoresde.solve` asks for; otherwise it is an error.
+            ``throw=False`` of `scoresde.solve` allows; otherwise it is an error.
     """
 
     max_steps: int = 10_000
@@ -134,25 +134,25 @@ class OwnSteps(ODEBackend):
             check_number(name, getattr(self, name, 0.0), low=0.0)
 
     def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
-        """With a limit of evaluations, and an eye on what is finite."""
+        """The right-hand side, with a limit of evaluations and checks for values that are not finite."""
         budget = (
             self.max_steps * self.most(x) + 3 * process.nodes.steps
         )  # up to three before the first step of a stretch
         return Slope(self, process, x, start, stop, budget, self.lenient)
 
     def most(self, x: Tensor) -> int:
-        """Evaluations of a step at most."""
+        """The most evaluations that a step may take."""
         return self.evaluations
 
 
 class Slope:
-    """dy/du as a library asks for it.
+    """dy/du as a library calls it.
 
     Args:
         solver: whose.
         process: what is stepped.
         x: the state at the start, for its shape, dtype and device.
-        start, stop: the ends; what is asked for beyond them is answered at them.
+        start, stop: the ends; beyond them it is evaluated at them.
         budget: evaluations of the whole solve at most; None leaves them, and what is not finite, to the loop.
         lenient: see `OwnSteps`.
     """
@@ -186,7 +186,7 @@ class Slope:
         return out if self.budget is None else self._finite(out, x)
 
     def fail(self, error: type[MaxStepsError] | type[StepSizeUnderflowError], why: str) -> NoReturn:
-        """Give up, in words."""
+        """Give up with an error that says why."""
         calls = self.process.network.calls
         raise StepFailed(
             error(

@@ -72,7 +72,7 @@ class SciPy(OwnSteps):
 @dataclass(frozen=True)
 class SciPyImplicit(SciPy):
     """Implicit, for stiff problems: the Jacobian is measured by differences, sample by sample in parallel, at one
-    evaluation for each number of an event. Like all of SciPy's methods it steps the batch as one.
+    evaluation for each element of an event. Like all of SciPy's methods it steps the batch as one.
 
     Args:
         clock: see `ODEBackend`.
@@ -83,7 +83,7 @@ class SciPyImplicit(SciPy):
     iterations: ClassVar[int]  # evaluations of all its iterations of a step
 
     def most(self, x: Tensor) -> int:
-        """Those of the iterations, and of a Jacobian."""
+        """The evaluations of the iterations, and of a Jacobian."""
         return self.iterations + 2 * x[0].numel()
 
     def arguments(self, y: Tensor) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class SciPyBanded(SciPyImplicit):
         return {"lband": band, "uband": band} if len(y) > 1 else {}
 
     def integrate(self, slope: Slope, y: Tensor, u_start: float, u_stop: float) -> Tensor:
-        """LSODA refuses a way of a few units in the last place, for which Euler's method is exact."""
+        """Hand over to SciPy; intervals of a few units in the last place, which LSODA refuses, are one Euler step."""
         if abs(u_stop - u_start) < 64 * math.ulp(max(abs(u_start), abs(u_stop))) and not torch.is_grad_enabled():
             return y + (u_stop - u_start) * slope(u_start, y)
         return super().integrate(slope, y, u_start, u_stop)

@@ -41,7 +41,7 @@ class _TorchDiffEq(ODEBackend):
 
 @dataclass(frozen=True)
 class TorchDiffEqFixed(_TorchDiffEq):
-    """On the grid of `scoresde.solve`, one call of the library a step; samples do not feel each other.
+    """On the grid of `scoresde.solve`, one call of the library per step; samples do not affect each other.
 
     Args:
         clock: see `ODEBackend`.
@@ -54,7 +54,7 @@ class TorchDiffEqFixed(_TorchDiffEq):
 
 @dataclass(frozen=True)
 class TorchDiffEqAdaptive(OwnSteps, _TorchDiffEq):
-    """Steps from the root mean square of the error over the whole batch: an easy batch mate loosens the tolerance of a
+    """Steps from the root mean square of the error over the whole batch: an easy sample loosens the tolerance of a
     hard one. `rk45` has steps for each sample.
 
     Args:
@@ -86,7 +86,8 @@ class TorchDiffEqAdams(OwnSteps, _TorchDiffEq):
         clock: see `ODEBackend`.
         max_steps, lenient: see `OwnSteps`.
         steps: of the whole way; each stretch between times to save has its share, and one at least.
-        max_order: steps that it looks back, and one; torchdiffeq's own 12 is unstable on most problems.
+        max_order: the number of earlier steps that it uses, plus one; torchdiffeq's own 12 is unstable on most
+            problems.
         tolerance: of the implicit method's iteration, over the whole batch.
     """
 

@@ -1,8 +1,8 @@
 r"""torchsde's methods on the reverse family.
 
 The diffusion depends on time alone, so that Ito's and Stratonovich's reading agree and every method serves. torchsde
-makes equal steps only, forward only; here it is called once a step of the grid, on the clock :math:`\pm t`. Each number
-of the state is handed over as a sample with one channel, so that additive noise needs no matrix.
+makes equal steps only, forward only; here it is called once per step of the grid, on the clock :math:`\pm t`. Each
+number of the state is handed over as a sample with one channel, so that additive noise needs no matrix.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .base import Backend, family
 
 @dataclass(frozen=True)
 class TorchSDE(Backend):
-    """On the grid of `scoresde.solve`, with its ``stochasticity``, one call of the library a step, and the increments
-    of the solve's own noise; samples do not feel each other.
+    """On the grid of `scoresde.solve`, with its ``stochasticity``, one call of the library per step, and the increments
+    of the solve's own noise; samples do not affect each other.
     """
 
     package: ClassVar[str] = "torchsde"
@@ -43,7 +43,7 @@ class TorchSDE(Backend):
         problem = _Problem(process, x, start, stop, self.reading)
         if state is not None:
             state = tuple(part.flatten()[(...,) + (None,) * tail] for part, tail in zip(state, (1, 2, 1), strict=True))
-            problem.seen = (start.t, problem.y, state[0])  # asked for before the first step, for its shape alone
+            problem.seen = (start.t, problem.y, state[0])  # needed before the first step, for its shape alone
         ends = torch.tensor([problem.sign * start.t, problem.sign * stop.t], dtype=torch.float64, device=x.device)
         states, extra = module.sdeint(
             problem,
@@ -60,7 +60,7 @@ class TorchSDE(Backend):
 
 
 class _Problem:
-    """Drift and diffusion as torchsde asks for them, forward on its clock."""
+    """Drift and diffusion as torchsde calls them, forward on its clock."""
 
     noise_type = "additive"
 
@@ -70,7 +70,7 @@ class _Problem:
         self.sign = 1.0 if stop.t > start.t else -1.0
         self.nodes = {start.t: start, stop.t: stop}
         self.low, self.high = sorted((start.t, stop.t))
-        self.seen: tuple[float, Tensor, Tensor] | None = None  # torchsde asks twice for the same
+        self.seen: tuple[float, Tensor, Tensor] | None = None  # torchsde evaluates twice at the same place
 
     def f(self, s: Tensor, y: Tensor) -> Tensor:
         """The drift."""
@@ -93,7 +93,7 @@ class _Problem:
 
 
 class _Path:
-    """A `Noise` as torchsde's Brownian motion: the increment, and its integral over the step where it is asked for."""
+    """A `Noise` as torchsde's Brownian motion: the increment, and its integral over the step where it is requested."""
 
     levy_area_approximation = "foster"  # nothing is missing: with additive noise the area has no effect
 

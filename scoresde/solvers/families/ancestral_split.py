@@ -1,4 +1,5 @@
-r"""The ancestral split of k-diffusion: a deterministic step to less noise than asked for, and fresh noise on top.
+r"""The ancestral split of k-diffusion: a deterministic step to less noise than the target level, and fresh noise on
+top.
 
 From :math:`\rho_s` to :math:`\rho_t < \rho_s`, with :math:`\rho_{up} = \eta\rho_t\sqrt{1-\rho_t^2/\rho_s^2}` and
 :math:`\rho_{dn} = \sqrt{\rho_t^2-\rho_{up}^2}`.

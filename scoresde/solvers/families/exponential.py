@@ -1,4 +1,4 @@
-r"""What exponential integrators share: the exact linear part, :math:`\varphi`-weights, and the memory of multistep
+r"""What exponential integrators share: the exact linear part, :math:`\varphi`-weights, and the history of multistep
 methods.
 
 Between two nodes, with :math:`h = \lambda_t - \lambda_s` and m the data or noise estimate of the network along the
@@ -111,13 +111,13 @@ def interpolation_weights(nodes: Sequence[Scalar], moments: Sequence[Scalar]) ->
 
 
 class History(NamedTuple):
-    """The memory of a multistep method: nodes passed, newest first, and what the network said at each."""
+    """The history of a multistep method: nodes passed, newest first, and the network's estimates there."""
 
     nodes: tuple[Node, ...] = ()
     values: tuple[Tensor, ...] = ()
 
     def push(self, node: Node, value: Tensor, keep: int) -> History:
-        """With one more, and no more than ``keep``; in place of the newest, if it lies beside that. Nodes with an
+        """Add one node, and keep at most ``keep``; it replaces the newest if it lies next to that. Nodes with an
         infinite log-SNR cannot be interpolated."""
         if self._beside(node):
             return History(self.nodes[1:], self.values[1:]).push(node, value, keep)
@@ -133,7 +133,7 @@ class History(NamedTuple):
 
     def _beside(self, node: Node) -> bool:
         """Whether a coming node lies within a twentieth of the last step of the newest one: such pairs (from times to
-        save at) tell no slope, and would turn the error of an estimate, of the size of a correction in a method that
+        save at) give no slope, and would turn the error of an estimate, of the size of a correction in a method that
         corrects, into a large one."""
         if len(self.nodes) < 2:
             return False
@@ -141,7 +141,7 @@ class History(NamedTuple):
         return isinstance(lam, float) and abs(lam - newest) <= _APART * abs(newest - older)
 
     def apart(self, stop: Node) -> History:
-        """Without nodes that lie within a twentieth of the coming step of a newer one, likewise."""
+        """The history without nodes that lie within a twentieth of the coming step of a newer one, likewise."""
         end, lams = number(stop.lam), [number(node.lam) for node in self.nodes]
         if len(self.nodes) < 2 or not isinstance(end, float):
             return self

@@ -31,7 +31,7 @@ def minus(weight: Weight) -> Weight:
 
 
 class PhiTableau(NamedTuple):
-    r"""Stages at fractions c of the step in :math:`\lambda`, and the weights of what the network said before.
+    r"""Stages at fractions c of the step in :math:`\lambda`, and the weights of the earlier estimates.
 
     .. math:: u_i = K_i x + G_i h \sum_{j<i} a_{ij}(z)\,m_j,\qquad x' = K x + G h\sum_j b_j(z)\,m_j.
 
@@ -70,7 +70,7 @@ class ExponentialRungeKutta(Solver):
 
     @property
     def evaluations(self) -> int:
-        """One a stage."""
+        """One per stage."""
         return len(self.tableau.c)
 
     @property
@@ -91,7 +91,7 @@ class ExponentialRungeKutta(Solver):
 def exponential_step(
     tableau: PhiTableau, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """One step of a tableau, given what the network says at its start; and the error estimate of a pair."""
+    """One step of a tableau, given the estimate at its start; and the error estimate of a pair."""
     whole = frame(prediction, start, stop)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
     nodes = dict(zip(inner, process.nodes.between(start, stop, inner, LOG_SNR), strict=True))

@@ -1,4 +1,4 @@
-"""What multistep methods share: their memory, and a start that keeps their order."""
+"""Common parts of multistep methods: their history, and a start that keeps their order."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ START_UPS = ("single", "published")
 
 
 class Multistep(Solver):
-    """A method that remembers what the network said at the nodes before.
+    """A method that keeps the network's estimates at earlier nodes.
 
     With k nodes known, `advance` makes a step of order k. The error of a single step of order q is of order q + 1, so
     a method of order p keeps its order if its first steps have order p - 1: with ``start_up="single"`` these are single
-    steps, until all nodes but one are known (then `advance` has order p - 1 itself). ``start_up="published"`` takes
-    what is known, of order 1, 2, …, as the published codes do, which limits the order of the whole.
+    steps, until all nodes but one are known (then `advance` has order p - 1 itself). ``start_up="published"`` uses
+    the known nodes, with orders 1, 2, …, as the published codes do, which limits the order of the whole.
 
     A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM.
 
@@ -70,7 +70,7 @@ class Multistep(Solver):
 
     @property
     def extra_evaluations(self) -> int:
-        """Of the single steps at the start."""
+        """The evaluations of the single steps at the start."""
         each = start_evaluations(self.start_order)
         return max(0, self.memory - 2) * (each - 1)
 

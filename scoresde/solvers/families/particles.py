@@ -18,12 +18,12 @@ from ..base import StepFailed
 
 
 class ParticleInfo(NamedTuple):
-    """What a particle method reports of one level.
+    """The report of a particle method on one level.
 
     Fields: ``t``; ``ess``, the effective sample size of each set ``(sets,)``, :math:`(\\sum w)^2/\\sum w^2`;
-    ``resampled``, whether the set was drawn anew ``(sets,)``; ``log_mean``, the logarithm of the mean weight
-    ``(sets,)``: the exponential of its sum over the levels is an unbiased estimate of the integral of the twisted law,
-    which is p(y) up to the twist's constant factor.
+    ``resampled``, whether the set was resampled ``(sets,)``; ``log_mean``, the logarithm of the mean weight
+    ``(sets,)``: the exponential of its sum over the levels is an unbiased estimate of the integral of the twisted
+    distribution, which is p(y) up to the twist's constant factor.
 
     Example:
         >>> ParticleInfo(0.5, torch.ones(1), torch.tensor([False]), torch.zeros(1)).t
@@ -37,10 +37,10 @@ class ParticleInfo(NamedTuple):
 
 
 class ParticleLog:
-    """Keeps what a particle method reports; it is a ``record`` of one.
+    """Keeps the reports of a particle method, as its ``record``.
 
     Args:
-        then: another ``record``, which is told too.
+        then: another ``record``, which is called too.
 
     Example:
         >>> log = ParticleLog()
@@ -69,17 +69,17 @@ class ParticleLog:
 
     @property
     def resampled(self) -> Tensor:
-        """Where sets were drawn anew, ``(levels, sets)`` bool."""
+        """Where sets were resampled, ``(levels, sets)`` bool."""
         return torch.stack([info.resampled for info in self.infos])
 
     @property
     def log_evidence(self) -> Tensor:
-        """The logarithm of the estimate of the twisted law's integral, ``(sets,)`` float64."""
+        """The logarithm of the estimate of the twisted distribution's integral, ``(sets,)`` float64."""
         return torch.stack([info.log_mean for info in self.infos]).sum(0)
 
 
 class Twisted(NamedTuple):
-    r"""What is known of particles at a level: the data estimate of the model, the guided one of the proposal (None
+    r"""The quantities of particles at a level: the data estimate of the model, the guided one of the proposal (None
     where no step follows), and :math:`\ln\psi_t(x_t)`, ``(batch,)``.
 
     Example:
@@ -101,12 +101,12 @@ class Particles:
 
     .. math:: w_t = \frac{\psi_t(x_t)}{\psi_s(x_s)}\,\frac{p(x_t|x_s)}{q(x_t|x_s)},\qquad w_T = \psi_T(x_T),
 
-    whose product is :math:`\psi_0(x_0)` times the ratio of the chains: the weighted particles have the law of the
-    chain's end times :math:`\psi_0`, whatever the other :math:`\psi` and the guidance were.
+    whose product is :math:`\psi_0(x_0)` times the ratio of the chains: the weighted particles have the distribution of
+    the chain's end times :math:`\psi_0`, whatever the other :math:`\psi` and the guidance were.
 
     Args:
-        count: of a set; None: the batch is one set.
-        threshold: sets whose effective sample size is below this share are drawn anew, by systematic resampling.
+        count: the particles of a set; None: the batch is one set.
+        threshold: sets whose effective sample size is below this share are resampled, by systematic resampling.
         record: called with a `ParticleInfo` at each level.
         data_std: :math:`\sqrt v`: the steps of p and q have the variance that is exact for data :math:`N(m, vI)`.
 
@@ -129,7 +129,7 @@ class Particles:
             raise InvalidTypeError(f"`record` must be callable as record(info), got {self.record!r}.")
 
     def init(self, x: Tensor) -> Tensor:
-        """The logarithms of the first weights, ``(batch,)`` float64; a batch that is no whole number of sets is
+        """The logarithms of the first weights, ``(batch,)`` float64; a batch that is not a whole number of sets is
         refused."""
         count = self.of(x)
         if len(x) % count:
@@ -167,7 +167,7 @@ class Particles:
         Args:
             look: ``look(x, node, proposes)``; only a look that proposes needs the guided estimate.
             log_weight: without the twist at the current level.
-            last: whether it is the last step: the particles are then drawn anew at its end.
+            last: whether it is the last step: the particles are then resampled at its end.
         """
         known = look(x, start, True)
         rows, log_weight = self.select(self._weighed(log_weight, known, start), start, noise, x, False)
@@ -212,13 +212,13 @@ class Particles:
         return weight
 
     def select(self, log_weight: Tensor, node: Node, noise: Noise, x: Tensor, always: bool) -> tuple[Tensor, Tensor]:
-        """Which particles go on, and their weights, of mean 1 in each set."""
+        """Which particles survive, and their weights, of mean 1 in each set."""
         count = self.of(x)
         sets = log_weight.reshape(-1, count)
         weights = sets.softmax(1)
         ess = 1 / weights.square().sum(1)
         drawn = torch.full_like(ess, always, dtype=torch.bool) | (ess < self.threshold * count)
-        # one uniform number a set: a normal draw through its distribution function
+        # one uniform number per set: a normal draw through its distribution function
         place = torch.special.ndtr(noise.normal(x.new_empty(len(x), 1)).double().reshape(-1, count)[:, :1])
         marks = (torch.arange(count, device=x.device) + place) / count
         chosen = torch.searchsorted(weights.cumsum(1), marks).clamp_max(count - 1)

@@ -59,18 +59,18 @@ class RungeKutta(Solver):
 
     @property
     def affine(self) -> bool:
-        """On any clock but time."""
+        """True on any clock but time."""
         return self.coordinate is not TIME
 
     @property
     def keeps_estimates(self) -> bool:
-        """Where slopes are estimates, and more than the last one is added up."""
+        """True where slopes are estimates, and more than the last one is added up."""
         kept = self.adaptive or any(any(row[:-1]) for row in self.tableau.rows)
         return self.coordinate.is_estimate and kept
 
     @property
     def evaluations(self) -> int:
-        """One a stage; a pair that keeps its last derivative saves one."""
+        """One per stage; a pair that keeps its last derivative saves one."""
         return len(self.tableau.c) - (1 if self.adaptive else 0)
 
     @property
@@ -134,7 +134,7 @@ def runge_kutta_step(
 
 def _sums(tableau: Tableau, ks: list[Tensor]) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
     """For every row of a tableau what is to be summed of the derivatives, to which the caller adds. A derivative is
-    added to all rows at once when it is known: one operation a stage, where steps have no time to lose."""
+    added to all rows at once when it is known: one operation per stage, where steps have no time to lose."""
     columns = _columns(tableau, ks[0].dtype, ks[0].device, ks[0].ndim)
     add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
     sums = columns[0] * ks[0]

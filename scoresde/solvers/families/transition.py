@@ -16,8 +16,8 @@ from ..base import Solver, StepResult
 
 @dataclass(frozen=True)
 class Transition(Solver):
-    r"""Draws from :math:`q(x_t|x_s)` for growing times; `scoresde.simulate` uses it. It composes exactly, so steps only
-    set what is seen.
+    r"""Draws from :math:`q(x_t|x_s)` for growing times; `scoresde.simulate` uses it. It composes exactly, so the steps
+    only determine which states are seen.
 
     Example:
         >>> Transition().evaluations

@@ -23,8 +23,8 @@ def choose(affine: bool, steps: int | None, options: Iterable[str]) -> tuple[Sol
     """The method, and its number of steps for a budget.
 
     - With ``steps``, the number of evaluations: up to 7 `IPNDM`, up to 29 `DPM3M`, beyond that `UniPC3`.
-    - Else, with tolerances or none: `Adams`.
-    - A process with a drift and a diffusion only: `Heun` and `RK45`.
+    - Otherwise, with or without tolerances: `Adams`.
+    - For a process with a drift and a diffusion only: `Heun` and `RK45`.
 
     Example:
         >>> choose(True, 10, ())

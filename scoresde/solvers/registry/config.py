@@ -29,7 +29,7 @@ def to_config(solver: Solver) -> dict[str, Any]:
         ``{"corrector": name, "options": {...}}``.
 
     Raises:
-        InvalidArgumentError: it is a solver of another class, or an option is a function.
+        InvalidArgumentError: the solver is of another class, or an option is a function.
 
     Example:
         >>> to_config(scoresde.solvers.UniPC(order=2, variant="bh1"))
@@ -40,7 +40,7 @@ def to_config(solver: Solver) -> dict[str, Any]:
     rows = rows_of(type(solver))
     if not rows:
         raise InvalidArgumentError(
-            f"`solver` must be of a class behind scoresde.methods(), got {solver!r}, which has no name to be found by."
+            f"`solver` must be of a class behind scoresde.methods(), got {solver!r}, which no name refers to."
         )
     changes = {row.name: _changed(solver, row.options) for row in rows}
     name = min(changes, key=lambda name: len(changes[name]))
@@ -55,7 +55,7 @@ def from_config(config: Mapping[str, Any] | str) -> Solver:
             have it.
 
     Raises:
-        InvalidArgumentError: nothing of this package is described so, or an option does not fit.
+        InvalidArgumentError: no solver of this package has this description, or an option does not fit.
 
     Example:
         >>> corrector = {"corrector": "langevin", "options": {"snr": 0.1}}

@@ -19,7 +19,7 @@ BACKENDS: tuple[type[Solver], ...] = tuple(row.load() for row in ROWS if ":" in 
 
 
 class Method(NamedTuple):
-    """What a method is; one record per method, see `methods`.
+    """The declarations of a method; one record per method, see `methods`.
 
     Example:
         >>> {m.name: m.ode_order for m in methods()}["rk4"]
@@ -69,7 +69,7 @@ def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterab
     """A solver from a name and its options; a solver object is taken as it is.
 
     ``predictor=`` and ``corrector=`` of ``pc`` may be names; the options of its corrector (``snr``, ``moves``) may be
-    given beside them. ``others`` are names that a misspelt option may have meant as well.
+    given beside them. ``others`` are further names to suggest for a misspelt option.
 
     Example:
         >>> make_solver("pc", {"predictor": "ancestral", "snr": 0.1}).corrector.snr

@@ -1,7 +1,7 @@
 """The methods, one row each: the name that `scoresde.solve` takes, the class behind it, and the options that make it.
 
 A method is registered here and nowhere else. The rows import neither torch nor NumPy, so that names can be listed, and
-misspelt ones answered, without them.
+misspelt names be corrected, without them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Row(NamedTuple):
     """A method.
 
     Fields:
-        name: what `scoresde.solve` calls it.
+        name: its name in `scoresde.solve`.
         path: the module and the class, within ``scoresde.solvers``.
         public: its name in ``scoresde.solvers``, where that is not the name of the class.
-        options: those that make it this method, where they are not the defaults of the class.
+        options: the options that make it this method, where they are not the defaults of the class.
         about: the method in one line, where it shares its class with others.
         aliases: other names that `scoresde.solve` takes.
 
