@@ -726,8 +726,8 @@ def test_the_standard_deviation_of_the_data() -> None:
     assert Empirical(data, bandwidth=2.0).data_std == pytest.approx(math.hypot(wanted, 2.0), rel=1e-12)
     factor = torch.randn(5, 2, generator=generator, dtype=F64)
     cov = factor @ factor.T + 0.1 * torch.eye(5, dtype=F64)
-    for given in (cov, LowRank(factor, 0.1)):
-        assert Gaussian(torch.ones(5, dtype=F64), given).data_std == pytest.approx(float(cov.trace() / 5) ** 0.5)
+    for covariance in (cov, LowRank(factor, 0.1)):
+        assert Gaussian(torch.ones(5, dtype=F64), covariance).data_std == pytest.approx(float(cov.trace() / 5) ** 0.5)
     mixture_of = GaussianMixture(
         torch.tensor([3.0, 1.0]), torch.tensor([[0.0], [4.0]]), scales=torch.tensor([1.0, 2.0])
     )
