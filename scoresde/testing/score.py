@@ -62,7 +62,8 @@ def check_score_fn(
         times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)
         _check(score_fn, state, {"t": times.to(state.dtype)}, given, t)
         if not score.only_scores and isinstance(sde, AffineSDE):
-            _check(score.estimate, state, sde.nodes(times)._asdict(), given, t)
+            node = {f"node.{name}": value for name, value in sde.nodes(times)._asdict().items()}
+            _check(score.estimate, state, node, given, t)
 
 
 @torch.no_grad()
@@ -72,10 +73,9 @@ def _check(
     """Ask twice at one time, or node."""
     answers = []
     for _ in range(2):
-        names = {"x": x, **{k if k == "t" else f"node.{k}": v for k, v in moment.items()}}
-        names |= {f"context[{k!r}]": v for k, v in context.items()}
+        names = {"x": x, **moment, **{f"context[{k!r}]": v for k, v in context.items()}}
         lent = {name: value.clone() for name, value in names.items()}
-        at = lent["t"] if "t" in moment else Node(*(lent[f"node.{k}"] for k in moment))
+        at = lent["t"] if "t" in moment else Node(*(lent[k] for k in moment))
         out = function(lent["x"], at, **{k: lent[f"context[{k!r}]"] for k in context})
         for name, value in lent.items():
             kept = names[name]

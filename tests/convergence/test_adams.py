@@ -197,7 +197,7 @@ def test_the_result_can_be_differentiated() -> None:
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("process", ["ve", "vp"])
 def test_the_spread_follows_the_scale_of_the_data(process: str, scale: float) -> None:
-    """Errors by the defaults are within a few tolerances; with the spread of 1 they would be tens of them."""
+    """Errors by the defaults are within a few tolerances; at other scales they are tens of them with that of 1."""
     means = scale * torch.tensor([[-1.0, 0.3], [1.0, -0.5], [0.2, 0.9]], dtype=torch.float64)
     target = scoresde.targets.GaussianMixture(torch.ones(3), means, scales=0.2 * scale)
     sde = scoresde.VPSDE() if process == "vp" else scoresde.VESDE(sigma_min=0.01 * scale, sigma_max=50 * scale)

@@ -726,11 +726,9 @@ def test_the_standard_deviation_of_the_data() -> None:
     assert Empirical(data, bandwidth=2.0).data_std == pytest.approx(math.hypot(wanted, 2.0), rel=1e-12)
     factor = torch.randn(5, 2, generator=generator, dtype=F64)
     cov = factor @ factor.T + 0.1 * torch.eye(5, dtype=F64)
-    for covariance in (cov, LowRank(factor, 0.1)):
-        assert Gaussian(torch.ones(5, dtype=F64), covariance).data_std == pytest.approx(float(cov.trace() / 5) ** 0.5)
-    mixture_of = GaussianMixture(
-        torch.tensor([3.0, 1.0]), torch.tensor([[0.0], [4.0]]), scales=torch.tensor([1.0, 2.0])
-    )
-    assert mixture_of.data_std == pytest.approx(math.sqrt(0.75 * 1 + 0.25 * 4 + 0.75 * 0.25 * 16))
-    assert mixture_of.score(VPSDE()).traits.data_std == mixture_of.data_std
+    for known in (cov, LowRank(factor, 0.1)):
+        assert Gaussian(torch.ones(5, dtype=F64), known).data_std == pytest.approx(float(cov.trace() / 5) ** 0.5)
+    pair = GaussianMixture(torch.tensor([3.0, 1.0]), torch.tensor([[0.0], [4.0]]), scales=torch.tensor([1.0, 2.0]))
+    assert pair.data_std == pytest.approx(math.sqrt(0.75 * 1 + 0.25 * 4 + 0.75 * 0.25 * 16))
+    assert pair.score(VPSDE()).traits.data_std == pair.data_std
     assert Gaussian(torch.zeros(2), 0.0).data_std == 0.0
