@@ -298,11 +298,7 @@ def fit_grid(
         raise InvalidArgumentError(
             f"`sde` must be an affine process, whose log-SNR the grid is fitted in, got {sde!r}."
         )
-    if solver.stochastic or solver.adaptive or solver.own_steps:
-        what = "draws noise" if solver.stochastic else "chooses its own steps"
-        raise InvalidArgumentError(
-            f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
-        )
+    _check_method(solver)
     steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
     each = steps * solver.evaluations
     count = min(max(720 // each, 10), 150)
@@ -311,12 +307,7 @@ def fit_grid(
     check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
     for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
-    if isinstance(objective, str):
-        check_choice("objective", objective, ("log", "rms"))
-    if not isinstance(objective, str) and not callable(objective):
-        raise InvalidTypeError(
-            f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
-        )
+    _check_objective(objective)
     watched = _Watch(as_score(score_fn), checkpoint)
     first = sde.t_max if t_start is None else check_number("t_start", t_start)
     last = sde.t_min if t_end is None else check_number("t_end", t_end)
@@ -324,15 +315,7 @@ def fit_grid(
     seed = check_seed("seed", seed)
     default = clock.default(steps)
     if x is None:
-        event = check_shape("shape", shape, rank=2)[1:] if shape is not None else watched.traits.event_shape
-        size = pilot if shape is None else int(shape[0])
-        if event is None:
-            raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
-        where = check_device(device)
-        generator = torch.Generator(where).manual_seed(seed)
-        x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
-        if clock.start != sde.t_max:
-            raise InvalidArgumentError(f"`x` is missing, but t_start={clock.start:g} is not t_max={sde.t_max:g}.")
+        x = _drawn(sde, watched, clock, pilot, shape, seed, dtype, device)
     else:
         check_state("x", x)
         if dtype is not None:
@@ -356,6 +339,48 @@ def fit_grid(
         default=problem.errors(default),
         cost=watched.cost(len(x)),
     )
+
+
+def _check_method(solver: Solver) -> None:
+    """Refuse a method whose error is no function of the nodes."""
+    if solver.stochastic or solver.adaptive or solver.own_steps:
+        what = "draws noise" if solver.stochastic else "chooses its own steps"
+        raise InvalidArgumentError(
+            f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
+        )
+
+
+def _check_objective(objective: Any) -> None:
+    """Refuse what is neither the name of an objective nor a function."""
+    if isinstance(objective, str):
+        check_choice("objective", objective, ("log", "rms"))
+    elif not callable(objective):
+        raise InvalidTypeError(
+            f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
+        )
+
+
+def _drawn(
+    sde: AffineSDE,
+    score: _Watch,
+    clock: _Clock,
+    pilot: int,
+    shape: Sequence[int] | None,
+    seed: int,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Tensor:
+    """The pilot's states at the start, from the prior."""
+    event = check_shape("shape", shape, rank=2)[1:] if shape is not None else score.traits.event_shape
+    size = pilot if shape is None else int(shape[0])
+    if event is None:
+        raise InvalidArgumentError("Give x, or shape=(pilot, *event): this score function does not say its events.")
+    where = check_device(device)
+    generator = torch.Generator(where).manual_seed(seed)
+    x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
+    if clock.start != sde.t_max:
+        raise InvalidArgumentError(f"`x` is missing, but t_start={clock.start:g} is not t_max={sde.t_max:g}.")
+    return x
 
 
 def _plain(value: Any) -> Any:
