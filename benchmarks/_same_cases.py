@@ -1462,8 +1462,9 @@ def digits(quick: bool) -> Iterator[Case]:
         yield f"likelihood/{process}", functools.partial(_digits_likelihood, process)
     yield "sample", lambda: scoresde.load("digits").sample(2, label=3, seed=0, method="auto", steps=10)
     yield "config", lambda: scoresde.load("digits").config
-    for grid in scoresde.load("digits").config.grids:
-        yield f"grid/{grid.steps}", functools.partial(_digits_grid, "EDMSDE", grid.steps)
+    steps = {grid.steps for grid in scoresde.load("digits").config.grids}
+    for process, n in itertools.product(("vp", "EDMSDE"), sorted(steps)):
+        yield f"grid/{process}/{n}", functools.partial(_digits_grid, process, n)
     yield "grid/refused", lambda: _digits_grid("vp", 7)
     yield "weights", lambda: dict(scoresde.load("digits").net.state_dict())
     yield "call", lambda: scoresde.load("digits").score(scoresde.VPSDE(), label=4)(random(2, 1, 8, 8, dtype=F32), 0.3)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import check_number
-from .errors import InvalidArgumentError
+from ._tensors import check_number, check_times
+from .errors import InvalidArgumentError, short
+from .grids import snap
 from .scores import Score, check_context
 from .sdes import SDE, AffineSDE
 from .solvers import Solver
@@ -72,6 +73,18 @@ def check_no_vmap(name: str, value: Tensor) -> None:
             f"`{name}` is inside torch.func.vmap, which cannot map over a solve, as its steps and checks depend on "
             f"numbers; put the samples into the batch dimension of `x` instead, and their labels into `context`."
         ) from error
+
+
+def check_save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
+    """The times to save at between those of the ends; none for None and for "steps"."""
+    if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
+        return []
+    if isinstance(save_at, str):
+        raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {short(save_at)}.')
+    values = [snap(t, sde) for t in check_times("save_at", save_at).tolist()]
+    for value in values:
+        check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
+    return values
 
 
 def tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:

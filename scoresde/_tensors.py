@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgumentError, InvalidTypeError, ScoreSDEWarning, short, unknown
+from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEWarning, short, unknown
 
 # A Python float, or a tensor (batch,) with one value a sample: solvers are written once for both.
 Scalar: TypeAlias = Any
@@ -161,6 +161,23 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 def row_finite(x: Tensor) -> Tensor:
     """Which samples are finite, ``(batch,)`` bool."""
     return torch.isfinite(x).flatten(1).all(1)
+
+
+def check_finite_rows(what: str, x: Tensor, hint: str = "leave them out") -> None:
+    """Refuse samples with NaN or infinite values.
+
+    Example:
+        >>> check_finite_rows("`x0`", torch.tensor([[0.0], [torch.nan]]))
+        Traceback (most recent call last):
+        scoresde.errors.NonFiniteError: `x0` has NaN or infinite values in 1 of 2 samples (first: [1]); leave them out.
+    """
+    rows = (~row_finite(x.detach())).nonzero()[:, 0].tolist()
+    if rows:
+        raise NonFiniteError(
+            f"{what} has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}); {hint}.",
+            stage="input",
+            indices=rows[:5],
+        )
 
 
 def rms(x: Tensor, start: int = 1) -> Tensor:

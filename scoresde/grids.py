@@ -352,6 +352,12 @@ def snap(value: float, sde: Any) -> float:
     return next((end for end in (sde.t_min, sde.t_max) if abs(value - end) <= 1e-6 * abs(end)), value)
 
 
+def time_of(name: str, value: Any, sde: Any, default: float) -> float:
+    """A time of the process, or the default for None; rounding at an end of its interval is forgiven (see `snap`)."""
+    time = default if value is None else snap(check_number(name, value), sde)
+    return check_number(name, time, low=sde.t_min, high=sde.t_max, hint=" (the process's [t_min, t_max])")
+
+
 def default(sde: Any, t_start: float, t_end: float) -> GridFunction:
     r"""The grid that `solve` takes if none is given: `log_snr` for affine processes with a finite log-SNR at both ends.
 

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from . import grids
-from ._tensors import MOST_STEPS, check_integer, check_number, check_state, check_times, compute_dtype, row_finite
+from ._arguments import check_save_at
+from ._tensors import (
+    MOST_STEPS,
+    check_finite_rows,
+    check_integer,
+    check_state,
+    compute_dtype,
+)
 from .controllers import FixedGrid
-from .errors import InvalidArgumentError, NonFiniteError
+from .errors import InvalidArgumentError
 from .integrate import Recorder, Solution, integrate
 from .noise import Noise
 from .noise import resolve as resolve_noise
@@ -69,16 +76,8 @@ def simulate(
     """
     check_sde(sde)
     check_state("x0", x0)
-    start = (
-        sde.t_min
-        if t_start is None
-        else check_number("t_start", grids.snap(check_number("t_start", t_start), sde), low=sde.t_min, high=sde.t_max)
-    )
-    end = (
-        sde.t_max
-        if t_end is None
-        else check_number("t_end", grids.snap(check_number("t_end", t_end), sde), low=sde.t_min, high=sde.t_max)
-    )
+    start = grids.time_of("t_start", t_start, sde, sde.t_min)
+    end = grids.time_of("t_end", t_end, sde, sde.t_max)
     if not start < end:
         raise InvalidArgumentError(
             f"simulate runs forward: t_start={start:g} must be below t_end={end:g}; backwards is scoresde.solve."
@@ -88,19 +87,10 @@ def simulate(
     count = check_integer("steps", steps, low=1, high=MOST_STEPS)
     source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x0.device, batch=len(x0))
     x: Any = x0.to(compute_dtype(x0.dtype))
-    if not bool(row_finite(x).all()):
-        rows = (~row_finite(x)).nonzero()[:, 0].tolist()
-        raise NonFiniteError(f"`x0` has NaN or infinite values in samples {rows[:5]}.", stage="input", indices=rows[:5])
+    check_finite_rows("`x0`", x)
     times = grids.resolve(grid, sde, start, end, count)
-    saved: list[float] = []
-    if isinstance(save_at, str):
-        if save_at != "steps":
-            raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {save_at!r}.')
-    elif save_at is not None:
-        saved = [
-            check_number("save_at", grids.snap(t, sde), low=start, high=end)
-            for t in check_times("save_at", save_at).tolist()
-        ]
+    saved = check_save_at(save_at, sde, (start, end))
+    if saved:
         times = torch.tensor(sorted({*times.tolist(), *saved}), dtype=torch.float64)
     recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(x))
     solver = _solver(sde, method)

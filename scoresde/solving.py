@@ -17,13 +17,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import check_limits, check_made_for, check_no_vmap, context_of, memory_note, tolerances
+from ._arguments import check_limits, check_made_for, check_no_vmap, check_save_at, context_of, memory_note, tolerances
 from ._tensors import (
     MOST_STEPS,
     MOST_STOCHASTICITY,
     check_callable,
     check_device,
     check_dtype,
+    check_finite_rows,
     check_flag,
     check_integer,
     check_number,
@@ -35,7 +36,7 @@ from ._tensors import (
     where,
 )
 from .controllers import Adaptive, Controller, FixedGrid
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
+from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from .grids import Grid
 from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
@@ -182,7 +183,7 @@ def solve(
         copies = solver.keeps_estimates or differentiable
         network = Network(score, context_of(context, score, len(state), state.device), copies=copies)
         # the steps, and what makes them
-        saved = _save_at(save_at, sde, times)
+        saved = check_save_at(save_at, sde, times)
         nodes = torch.zeros(0, dtype=torch.float64)
         if not solver.adaptive and not solver.own_steps:
             nodes = _nodes(sde, solver, times, given_grid, grid, steps)
@@ -269,12 +270,8 @@ def _times(
                 f"`grid` must begin where the start ends, at t={start.t:g}, got {float(values[0]):g}."
             )
         return (float(values[0]), float(values[-1])), values
-    hint = " (the process's [t_min, t_max])"
-    ends = []
-    for name, value, default in (("t_start", t_start, sde.t_max), ("t_end", t_end, sde.t_min)):
-        time = default if value is None else grids.snap(check_number(name, value), sde)
-        ends.append(check_number(name, time, low=sde.t_min, high=sde.t_max, hint=hint))
-    return (ends[0], ends[1]), None
+    first = grids.time_of("t_start", t_start, sde, sde.t_max)
+    return (first, grids.time_of("t_end", t_end, sde, sde.t_min)), None
 
 
 def _chosen(
@@ -392,20 +389,13 @@ def _initial(
             raise InvalidArgumentError(f"The prior gave shape {tuple(state.shape)} for {full}; see prior.from_normal.")
     else:
         state = x.to(device=where, dtype=compute, copy=True)  # whoever writes to it does not write to the caller's
-    good = row_finite(state.detach())
     coupled = solver.batch_coupled and not solver.own_steps
-    if not bool(good.all()) and (throw or coupled):
-        rows = (~good).nonzero()[:, 0].tolist()
-        what = "The draw of the prior" if x is None else "`x`"
-        others = (
-            f"{solver.name!r} steps samples together; leave them out"
-            if coupled
-            else "leave them out, or pass throw=False"
-        )
-        raise NonFiniteError(
-            f"{what} has NaN or infinite values in {len(rows)} of {len(state)} samples (first: {rows[:5]}); {others}.",
-            stage="input",
-            indices=rows[:5],
+    if throw or coupled:
+        together = f"{solver.name!r} steps samples together; leave them out"
+        check_finite_rows(
+            "The draw of the prior" if x is None else "`x`",
+            state,
+            together if coupled else "leave them out, or pass throw=False",
         )
     return state, source, out_dtype
 
@@ -419,17 +409,6 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
         )
     several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
     return (len(seeds) if several else 1, *event_shape)
-
-
-def _save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
-    if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
-        return []
-    if isinstance(save_at, str):
-        raise InvalidArgumentError(f'`save_at` must be a list of times or "steps", got {short(save_at)}.')
-    values = [grids.snap(t, sde) for t in check_times("save_at", save_at).tolist()]
-    for value in values:
-        check_number("save_at", value, low=min(times), high=max(times), hint=" (the interval of the solve)")
-    return values
 
 
 def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:

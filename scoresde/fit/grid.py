@@ -34,7 +34,6 @@ from .._tensors import (
     check_dtype,
     check_flag,
     check_integer,
-    check_number,
     check_shape,
     check_state,
     check_tensor,
@@ -309,9 +308,8 @@ def fit_grid(
         check_flag(name, flag)
     _check_objective(objective)
     watched = _Watch(as_score(score_fn), checkpoint)
-    first = sde.t_max if t_start is None else check_number("t_start", t_start)
-    last = sde.t_min if t_end is None else check_number("t_end", t_end)
-    clock = _Clock(sde, first, last)
+    first = grids.time_of("t_start", t_start, sde, sde.t_max)
+    clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
     seed = check_seed("seed", seed)
     default = clock.default(steps)
     if x is None:
@@ -443,13 +441,8 @@ class _Clock:
     """Times as functions of theta: gaps in the log-SNR, or in time where that is infinite at an end."""
 
     def __init__(self, sde: AffineSDE, start: float, end: float) -> None:
-        self.sde, self.start, self.end = sde, grids.snap(start, sde), grids.snap(end, sde)
-        for name, t in (("t_start", self.start), ("t_end", self.end)):
-            if not sde.t_min <= t <= sde.t_max:
-                raise InvalidArgumentError(
-                    f"`{name}` must lie in [t_min, t_max] = [{sde.t_min:g}, {sde.t_max:g}], got {t:g}."
-                )
-        if self.start == self.end:
+        self.sde, self.start, self.end = sde, start, end
+        if start == end:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         with torch.no_grad():
             ends = [float(sde.log_snr(t)) for t in (self.start, self.end)]

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import grids
 from .._arguments import check_events, check_made_for, context_of
-from .._tensors import check_number, check_state, expand, row_finite, where
+from .._tensors import check_state, expand, row_finite, where
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..processes import Network
 from ..scores import as_score
@@ -102,9 +103,7 @@ def decoder_bound(
     check_events(score, data)
     count = check_draws(draws, importance, options)
     source = source_of(seed, generator, data.device)
-    start = sde.t_min
-    if options.get("t_start") is not None:
-        start = check_number("t_start", options["t_start"], low=sde.t_min, high=sde.t_max)
+    start = grids.time_of("t_start", options.get("t_start"), sde, sde.t_min)
     network = Network(score, context_of(options.get("context"), score, len(data), data.device))
 
     def draw(given: Mapping[str, Any]) -> Draw:

@@ -17,6 +17,7 @@ from .._tensors import (
     MOST_DRAWS,
     MOST_STEPS,
     check_choice,
+    check_finite_rows,
     check_flag,
     check_integer,
     check_number,
@@ -202,9 +203,7 @@ def log_likelihood(
     """
     solver = likelihood_solver(method, solver_options)
     sde, score = check_density(sde, score_fn, x)
-    if isinstance(differentiable, str):
-        check_choice("differentiable", differentiable, GRADIENTS)
-    keep = isinstance(differentiable, str) or differentiable
+    keep = _kept(differentiable)
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
     start, end = _interval(sde, t_start, t_end)
@@ -213,7 +212,9 @@ def log_likelihood(
     allowed = tolerances(DEFAULT if rtol is None else rtol, DEFAULT if atol is None else atol, x.dtype)
     check_limits(sde, score, solver, (start, end))
     limit = MAX_STEPS if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
-    finite = check_finite(x) if throw else row_finite(x.detach()).cpu()
+    if throw:
+        check_finite(x)
+    finite = row_finite(x.detach()).cpu()
     with torch.set_grad_enabled(keep), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
@@ -262,6 +263,14 @@ def log_likelihood(
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
 
 
+def _kept(differentiable: bool | str) -> bool:
+    """Whether the result has a gradient, by any of the ways to make one."""
+    if isinstance(differentiable, str):
+        check_choice("differentiable", differentiable, GRADIENTS)
+        return True
+    return differentiable
+
+
 def _adjoint(
     process: LogDensityFlow, solver: Solver, start: float, end: float, allowed: tuple[float, float]
 ) -> Adjoint:
@@ -291,18 +300,9 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
     return sde, score
 
 
-def check_finite(x: Tensor) -> Tensor:
-    """That all samples are finite, ``(batch,)``."""
-    finite = row_finite(x.detach()).cpu()
-    if not bool(finite.all()):
-        rows = (~finite).nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"`x` has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}); leave them out "
-            f"(throw=False of log_likelihood lets the others finish).",
-            stage="input",
-            indices=rows[:5],
-        )
-    return finite
+def check_finite(x: Tensor) -> None:
+    """Refuse samples that are not finite."""
+    check_finite_rows("`x`", x, "leave them out (throw=False of log_likelihood lets the others finish)")
 
 
 def likelihood_solver(method: Any, options: Mapping[str, Any]) -> Solver:
@@ -315,13 +315,11 @@ def likelihood_solver(method: Any, options: Mapping[str, Any]) -> Solver:
 
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
-    ends = []
-    for name, value, default in (("t_start", t_start, sde.t_min), ("t_end", t_end, sde.t_max)):
-        time = default if value is None else grids.snap(check_number(name, value), sde)
-        ends.append(check_number(name, time, low=sde.t_min, high=sde.t_max, hint=" (the process's [t_min, t_max])"))
-    if ends[0] > ends[1]:
-        raise InvalidArgumentError(f"`t_start`, the data end, must be below t_end={ends[1]:g}, got {ends[0]:g}.")
-    return ends[0], ends[1]
+    start = grids.time_of("t_start", t_start, sde, sde.t_min)
+    end = grids.time_of("t_end", t_end, sde, sde.t_max)
+    if start > end:
+        raise InvalidArgumentError(f"`t_start`, the data end, must be below t_end={end:g}, got {start:g}.")
+    return start, end
 
 
 def _law(prior: Any, sde: AffineSDE, end: float) -> Any:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_DRAWS, check_integer, check_interval, check_state, row_finite
-from ..errors import InvalidArgumentError, NonFiniteError
+from .._tensors import MOST_DRAWS, check_finite_rows, check_integer, check_interval, check_state
+from ..errors import InvalidArgumentError
 from ..files.paths import check_path
 from ..files.writing import check_target, write_bytes
 
@@ -71,15 +71,7 @@ def image_grid(
     scale = check_integer("scale", scale, low=1, high=_LARGEST_SCALE)
     target = None if path is None else check_target(check_path("path", path))
     x = x.detach()
-    good = row_finite(x)
-    if not bool(good.all()):
-        rows = (~good).nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"`x` has NaN or infinite values in {len(rows)} of {count} images (first: {rows[:5]}), and no picture was "
-            "made; leave them out with x[x.isfinite().flatten(1).all(1)].",
-            stage="input",
-            indices=rows[:5],
-        )
+    check_finite_rows("`x`", x, "leave them out with x[x.isfinite().flatten(1).all(1)]")
     unit = ((x.to("cpu", torch.float64) - low) / (high - low)).clamp(0.0, 1.0)
     grey = (255 * unit).round().to(torch.uint8)
     grey = grey.repeat_interleave(scale, 2).repeat_interleave(scale, 3)  # (count, channels, scale h, scale w)

@@ -55,9 +55,8 @@ def _gaussian() -> Gaussian:
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
     check_sde(sde, affine=True)
-    ends = {"t_start": sde.t_max if t_start is None else t_start, "t_end": sde.t_min if t_end is None else t_end}
-    first, last = (check_number(name, t, low=sde.t_min, high=sde.t_max) for name, t in ends.items())
-    return first, last
+    first = grids.time_of("t_start", t_start, sde, sde.t_max)
+    return first, grids.time_of("t_end", t_end, sde, sde.t_min)
 
 
 def _times(sde: AffineSDE, grid: str, interval: tuple[float, float], steps: int) -> Tensor:

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from .._tensors import (
     MOST_DRAWS,
     check_dense,
+    check_finite_rows,
     check_flag,
     check_integer,
     check_interval,
@@ -30,7 +31,7 @@ from .._tensors import (
     check_tensor,
     shown,
 )
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..files.arrays import opened
 from ..files.images import image, pictures
 from ..files.paths import check_path
@@ -209,15 +210,7 @@ class Unlabelled:
 
 def _levels(values: Tensor, levels: int | None) -> int | None:
     if values.is_floating_point():
-        bad = ~torch.isfinite(values).flatten(1).all(1)
-        if bool(bad.any()):
-            rows = bad.nonzero().flatten().tolist()
-            raise NonFiniteError(
-                f"`data` has NaN or infinite values in {len(rows)} of {len(values)} samples (first: {rows[:5]}). Leave "
-                "them out.",
-                stage="input",
-                indices=rows[:5],
-            )
+        check_finite_rows("`data`", values)
         if levels is not None:
             raise InvalidArgumentError("`levels` belongs to integers, the data are floating point.")
         return None

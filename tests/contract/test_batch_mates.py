@@ -16,6 +16,7 @@ from torch import Tensor
 import scoresde
 from scoresde import Solver, guidance, solvers
 from scoresde._tensors import rms, row_norms, row_std, row_sums
+from tests.ids import described
 
 SDE = scoresde.VPSDE()
 F32, F64 = torch.float32, torch.float64
@@ -79,6 +80,8 @@ CASES: dict[str, tuple[torch.dtype, tuple[int, ...], Callable[[Tensor], Tensor],
     "both across": (F64, (17,), across, otherwise_in_memory),
     "channels last": (F64, (3, 4, 4), channels_last, elementwise),
 }
+FEW = ("float32", "both across")  # of the cases
+WHOLE = pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"])
 METHODS = [
     m for m in scoresde.methods() if m.name == m.solver.name and not m.batch_coupled and m.name != "annealed_langevin"
 ]
@@ -90,10 +93,13 @@ def solve(solver: Solver, score_fn: Any, x: Tensor, seeds: range) -> dict[str, T
     return {"x": found.x, "nfe": found.nfe}
 
 
+@WHOLE
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_a_sample_of_any_method(method: scoresde.Method) -> None:
-    for dtype, event, layout, score_fn in CASES.values():
-        compare(lambda x, s, f=score_fn: solve(method.solver(), f, x, s), layout(states(33, *event, dtype=dtype)))
+def test_a_sample_of_any_method(method: scoresde.Method, whole: bool) -> None:
+    for name in CASES if whole else FEW:
+        dtype, event, layout, score_fn = CASES[name]
+        x = layout(states(33, *event, dtype=dtype))
+        compare(lambda x, s, f=score_fn: solve(method.solver(), f, x, s), x, (0, 16, 32) if whole else (16,))
 
 
 VARIANTS: list[Solver] = [
@@ -112,9 +118,11 @@ VARIANTS: list[Solver] = [
 ]
 
 
-@pytest.mark.parametrize("solver", VARIANTS, ids=repr)
-def test_a_sample_of_variants(solver: Solver) -> None:
-    for dtype, event, layout, score_fn in CASES.values():
+@WHOLE
+@pytest.mark.parametrize("solver", VARIANTS, ids=described)
+def test_a_sample_of_variants(solver: Solver, whole: bool) -> None:
+    for name in CASES if whole else FEW:
+        dtype, event, layout, score_fn = CASES[name]
         if event != (1,):
             compare(lambda x, s, f=score_fn: solve(solver, f, x, s), layout(states(33, *event, dtype=dtype)))
 

@@ -11,6 +11,7 @@ import torch
 
 import scoresde
 from scoresde import StepResult, solvers, testing
+from tests.ids import described
 
 # What makes steps of its own inside a step is not under this contract: see tests/integration/test_backends.py.
 METHODS = [m for m in scoresde.methods() if m.name == m.solver.name and not m.adaptive and not m.solver().own_steps]
@@ -33,7 +34,7 @@ def test_every_method_keeps_the_contract(method: scoresde.Method, check: str) ->
     testing.CHECKS[check](method.solver())
 
 
-@pytest.mark.parametrize("solver", VARIANTS, ids=repr)
+@pytest.mark.parametrize("solver", VARIANTS, ids=described)
 def test_so_do_their_variants(solver: scoresde.Solver) -> None:
     for check in testing.CHECKS.values():
         check(solver)

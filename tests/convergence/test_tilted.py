@@ -20,6 +20,7 @@ from scoresde import guidance, targets
 from scoresde.solvers import SMC, ParticleLog
 from scoresde.solvers.families import particles
 from scoresde.testing.kolmogorov import expectations
+from tests.ids import described
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -170,7 +171,7 @@ def test_the_steps_have_the_variances_of_the_ancestral_sampler(variance: str) ->
         assert torch.allclose(*ends, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("sde", [SDE, scoresde.EDMSDE(), scoresde.FlowSDE()], ids=repr)
+@pytest.mark.parametrize("sde", [SDE, scoresde.EDMSDE(), scoresde.FlowSDE()], ids=described)
 def test_steps_of_the_right_width_are_exact_for_gaussian_data(sde: scoresde.AffineSDE) -> None:
     """One long step takes the variance at its start to that at its end."""
     variance = 0.49

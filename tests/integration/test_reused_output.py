@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import scoresde
 from scoresde import ScoreModel, Solver, StepResult, guidance, inverse, solvers, targets
 from scoresde.solvers.registry import make_solver
+from tests.ids import described
 
 Net = Callable[..., Tensor]
 SDE = scoresde.VPSDE()
@@ -98,6 +99,8 @@ NETS: dict[str, tuple[Callable[[], Net], Net]] = {
 
 
 ONE = {"one buffer": NETS["one buffer"]}
+TWO = {**ONE, "its input": NETS["its input"]}
+WHOLE = pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"])
 
 
 def doubled(net: Net) -> Net:
@@ -208,19 +211,21 @@ def run(score_fn: Any, method: Any, sde: scoresde.AffineSDE = SDE, **options: An
 METHODS = [m for m in scoresde.methods() if m.name == m.solver.name and m.name not in ("smc", "annealed_langevin")]
 
 
+@WHOLE
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-def test_a_method_gives_the_same_whatever_memory_the_network_writes_to(method: scoresde.Method) -> None:
+def test_a_method_gives_the_same_whatever_memory_the_network_writes_to(method: scoresde.Method, whole: bool) -> None:
     options = {"save_at": [0.5]} if method.solver().own_steps else {}
-    for kind in ("noise", "data", "bare", "v", "classifier-free", "estimates of its own"):
-        nets = NETS if kind in ("noise", "data") else ONE
+    for kind in ("noise", "data", *(("bare", "v", "classifier-free", "estimates of its own") if whole else ())):
+        nets = ONE if kind not in ("noise", "data") else NETS if whole else TWO
         check(lambda f: run(f, method.solver(), **options), VALUES[kind], nets)
 
 
+@WHOLE
 @pytest.mark.parametrize("kind", VALUES)
-def test_so_do_all_kinds_of_score_functions(kind: str) -> None:
+def test_so_do_all_kinds_of_score_functions(kind: str, whole: bool) -> None:
     sde = SDE_WITHIN if kind == "on another process" else SDE
-    for name in (*KEEPERS, "ddim", "heun", "adams"):
-        check(lambda f, name=name: run(f, make_solver(name, {}), sde), VALUES[kind])
+    for name in (*KEEPERS, "ddim", "heun", "adams") if whole else ("dpm_2m", "dpm23"):
+        check(lambda f, name=name: run(f, make_solver(name, {}), sde), VALUES[kind], NETS if whole else TWO)
 
 
 VARIANTS: list[Solver] = [
@@ -245,7 +250,7 @@ VARIANTS: list[Solver] = [
 ]
 
 
-@pytest.mark.parametrize("solver", VARIANTS, ids=repr)
+@pytest.mark.parametrize("solver", VARIANTS, ids=described)
 def test_so_do_variants_and_correctors(solver: Solver) -> None:
     for kind in ("bare", "noise", "data", "classifier", "classifier-free, data", "estimates of its own"):
         check(lambda f: run(f, solver), VALUES[kind])

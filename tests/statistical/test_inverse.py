@@ -18,6 +18,7 @@ from scoresde import inverse
 from scoresde.solvers.families.particles import Particles
 from scoresde.targets import Gaussian, GaussianMixture
 from scoresde.testing import affine_law
+from tests.ids import described
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -86,7 +87,7 @@ def deviations(values, truth, weight=1.0):
     return off.mean(0) / (off.std(0) / math.sqrt(len(off)))
 
 
-@pytest.mark.parametrize("twist", [inverse.PiGDM(), inverse.PiGDM(data_std=0.3), inverse.DPS(scale=0.2)], ids=repr)
+@pytest.mark.parametrize("twist", [inverse.PiGDM(), inverse.PiGDM(data_std=0.3), inverse.DPS(scale=0.2)], ids=described)
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
 def test_particles_have_the_law_of_the_chains_posterior(twist, threshold):
     truth = wanted(*exact(10, twist))

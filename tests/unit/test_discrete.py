@@ -18,6 +18,7 @@ from scoresde import InvalidArgumentError, InvalidTypeError, ScoreFnError, Score
 from scoresde.discrete import BetaChain, NoiseScales
 from scoresde.sdes.records import LearnedEstimate
 from scoresde.thresholds import Clip
+from tests.ids import described
 
 F64 = torch.float64
 V, T = InvalidArgumentError, InvalidTypeError
@@ -274,7 +275,7 @@ def test_respacing_again_counts_places_in_the_part():
         NoiseScales.geometric(12),
         NoiseScales.geometric(12).respace([1, 5, 6, 11]),
     ],
-    ids=repr,
+    ids=described,
 )
 def test_labels_off_the_chain_are_those_of_the_nearest_level(chain):
     levels, labels = chain.log_snrs, chain.labels

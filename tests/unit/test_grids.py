@@ -29,6 +29,7 @@ from scoresde import (
     SubVPSDE,
     grids,
 )
+from tests.ids import described
 from tests.unit.strategies import PROCESSES, schedules
 
 NAMES = ["log_snr", "time", "karras", "quadratic", "cosine", "tangent"]
@@ -176,7 +177,7 @@ def power(p: float, low: float = 0.0) -> GaussianSDE:
         (CosineVPSDE(t_max=1.0), grids.time),
         (CosineVPSDE(), grids.log_snr),
     ],
-    ids=repr,
+    ids=described,
 )
 def test_the_default_fits_how_signal_and_noise_vanish(sde: Any, expected: Any) -> None:
     for start, end in ((sde.t_max, sde.t_min), (sde.t_min, sde.t_max)):

@@ -24,6 +24,7 @@ from scoresde._lazy import lazy
 from scoresde.solvers import Solver, from_config, make_solver, to_config
 from scoresde.solvers.registry.config import to_text
 from scoresde.solvers.registry.rows import BY_NAME, ROWS
+from tests.ids import described
 
 # One instance of each class as version 0.1.0 wrote it, by protocol 4, when every variant was a class of its own.
 PICKLES = {
@@ -331,7 +332,7 @@ def test_what_no_config_can_say() -> None:
         "UniPC(order=print(1))",
         "UniPC(**{'order': 2})",
     ],
-    ids=repr,
+    ids=described,
 )
 def test_configs_of_nothing(config: Any) -> None:
     with pytest.raises((InvalidArgumentError, InvalidTypeError)):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import check_state, check_tensor
-from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..._tensors import check_finite_rows, check_state, check_tensor
+from ...errors import InvalidArgumentError, InvalidTypeError
 from ...losses import prior_kl
 from ...sdes import Node, NormalPrior
 from ..bits import cell
@@ -49,8 +49,7 @@ def read(x: Any, levels: int | None, data_range: tuple[float, float]) -> tuple[T
     """
     if levels is None:
         check_state("x", x)
-        if not bool(x.isfinite().all()):
-            raise NonFiniteError("`x` has NaN or infinite values.", stage="input")
+        check_finite_rows("`x`", x)
         return x.to(torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype), None
     low, width = cell(levels, data_range)
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.ndim < 2:
