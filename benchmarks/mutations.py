@@ -624,7 +624,7 @@ DEFECTS = (
     ),
     Defect(
         "copies for methods that keep nothing",
-        "solve.py",
+        "solving.py",
         "copies = solver.keeps_estimates or differentiable",
         "copies = True",
     ),

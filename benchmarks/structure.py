@@ -1,8 +1,8 @@
 r"""The size and the shape of the package, in numbers: ``python -m benchmarks structure [--base COMMIT]``.
 
 Counted are files, lines of code (what is neither blank, nor comment, nor docstring), classes, functions and how long
-their bodies are, mentions of ``Any``, circles of imports between subpackages and modules, and the frames of the package
-between `scoresde.solve` and the user's callable. With ``--base`` an earlier commit is counted beside it.
+their bodies are, copies, mentions of ``Any``, circles of imports between subpackages and modules, and the frames of the
+package between `scoresde.solve` and the user's callable. With ``--base`` an earlier commit is counted beside it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import itertools
 import json
 import subprocess
 import sys
 import tarfile
 import tempfile
 import tokenize
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LONG = 60  # lines of a body
+COPIED = 8  # lines of code that are the same in two places
 ROOT = Path(__file__).resolve().parent.parent
 
 # Frames between the call of `solve` and that of the network, in the package's files, the call of `solve` counted.
@@ -93,6 +96,32 @@ def functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.name, (body[-1].end_lineno or 0) - body[0].lineno + 1
 
 
+def copies(sources: Mapping[str, str]) -> set[tuple[str, str]]:
+    """The pairs of places with the same `COPIED` lines of code or more, imports and signatures left out."""
+    places: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
+    for name, source in sources.items():
+        left_out = {
+            line
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef)
+            for line in range(node.lineno, _head_end(node) + 1)
+        }
+        texts = source.splitlines()
+        lines = [line for line in sorted(code_lines(source) - left_out) if texts[line - 1].strip()]
+        for k in range(len(lines) - COPIED + 1):
+            run = tuple(texts[line - 1].strip() for line in lines[k : k + COPIED])
+            places[run].append((name, k))
+    pairs = {pair for found in places.values() for pair in itertools.combinations(found, 2)}
+    # runs that begin a line later in both places belong to one copy
+    firsts = {(a, b) for a, b in pairs if ((a[0], a[1] - 1), (b[0], b[1] - 1)) not in pairs}
+    return {(f"{a[0]}:{a[1]}", f"{b[0]}:{b[1]}") for a, b in firsts if a[0] != b[0] or b[1] - a[1] >= COPIED}
+
+
+def _head_end(node: ast.Import | ast.ImportFrom | ast.FunctionDef) -> int:
+    """The last line of an import, or of a function's signature."""
+    return node.body[0].lineno - 1 if isinstance(node, ast.FunctionDef) else node.end_lineno or node.lineno
+
+
 def imports(path: Path, package: Path) -> set[str]:
     """The modules of the package that a module imports, be it when it is imported itself or in a call."""
     parts = path.relative_to(package.parent).with_suffix("").parts
@@ -157,6 +186,7 @@ def counted(root: Path) -> dict[str, object]:
     long: list[tuple[int, str]] = []
     mentions = 0
     edges: dict[str, set[str]] = {}
+    sources: dict[str, str] = {}
     for path in files:
         source = path.read_text(encoding="utf-8")
         tree = ast.parse(source)
@@ -166,6 +196,7 @@ def counted(root: Path) -> dict[str, object]:
         long += [(length, f"{place}:{name}") for name, length in functions(tree)]
         name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
         edges[name] = imports(path, package)
+        sources[name] = source
         mentions += sum(map(_mentions_any, source.splitlines()))
     sizes = [len(path.read_text(encoding="utf-8").splitlines()) for path in files]
     longest = max(long)
@@ -185,6 +216,7 @@ def counted(root: Path) -> dict[str, object]:
         "functions": len(long),
         "longest body": f"{longest[0]} ({longest[1]})",
         f"bodies over {LONG} lines": sum(length > LONG for length, _ in long),
+        f"copies of {COPIED} lines": len(copies(sources)),
         "lines with Any": mentions,
         "circles of imports": len(groups),
         "modules in circles": sum(map(len, groups)),

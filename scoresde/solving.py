@@ -164,17 +164,12 @@ def solve(
         Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations.
         https://arxiv.org/abs/2011.13456
     """
+    # what is given, checked
     check_sde(sde)
     score = as_score(score_fn)
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
-    flags = {"denoise": denoise, "progress": progress, "throw": throw, "differentiable": differentiable}
-    for name, flag in flags.items():
-        check_flag(name, flag)
-    if denoise and not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(
-            f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
-        )
+    _check_flags(sde, denoise=denoise, progress=progress, throw=throw, differentiable=differentiable)
     times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
     if start is not None and times[1] > times[0]:
         raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
@@ -187,6 +182,7 @@ def solve(
     solver = for_data_of(score, solver)
     _check_fit(sde, score, solver, times, stochasticity, rtol, atol, steps, grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
+        # the state at the start, the source of noise, the network
         first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
             sde, score.traits.event_shape, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
@@ -195,6 +191,7 @@ def solve(
             state = start.state(state)
         copies = solver.keeps_estimates or differentiable
         network = Network(score, context_of(context, score, len(state), state.device), copies=copies)
+        # the steps, and what makes them
         saved = check_save_at(save_at, sde, times)
         nodes = torch.zeros(0, dtype=torch.float64)
         if not solver.adaptive and not solver.own_steps:
@@ -205,6 +202,7 @@ def solve(
             solver, limit = _told(solver, steps, rtol, atol, limit, throw, state.dtype), None
         if solver.needs_path:
             source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
+        # the solve
         eta = solver.default_stochasticity if stochasticity is None else float(stochasticity)
         process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
         recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(state))
@@ -233,6 +231,16 @@ def solve(
 def _parameters() -> tuple[str, ...]:
     """The names of what `solve` takes."""
     return tuple(inspect.signature(solve).parameters)
+
+
+def _check_flags(sde: SDE, **flags: Any) -> None:
+    """Refuse flags that are none, and to denoise a process that has no data estimate."""
+    for name, flag in flags.items():
+        check_flag(name, flag)
+    if flags["denoise"] and not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(
+            f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
+        )
 
 
 def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> float | None:

@@ -18,13 +18,11 @@ from ._options import (
     effort,
     follow,
     label_of,
-    make_device,
     make_sde,
+    open_model,
     parse_options,
-    process_of,
     sample_seeds,
     threads,
-    title_of,
     version,
 )
 from ._output import ARRAYS, check_extension, write_arrays
@@ -88,13 +86,7 @@ def encode(
     asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     solver, steps = choose_method(method, steps, options)
-    where = make_device(device)
-    from ..zoo import load
-
-    network = load(model, device=where)
-    process = process_of(network, asked)
-    title = title_of(network, sde)
-    event = tuple(network.event_shape)
+    network, where, process, title, event = open_model(model, device, sde, asked)
     source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     score_fn = network.score(process, **label_of(network, label))

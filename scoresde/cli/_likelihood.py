@@ -15,14 +15,12 @@ from ._batches import Show, batches
 from ._data import Inputs, digest, fits, prepare, read
 from ._options import (
     label_of,
-    make_device,
     make_sde,
+    open_model,
     parse_options,
-    process_of,
     sample_seeds,
     span,
     threads,
-    title_of,
     version,
 )
 from ._output import PICTURE, check_extension
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..likelihood import Likelihood
+    from ..sdes import AffineSDE
 
 COLUMNS: dict[str, type] = {
     "index": int,
@@ -117,13 +116,7 @@ def likelihood(
     asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     picture = None if plot is None else _check_picture(plot)
-    where = make_device(device)
-    from ..zoo import load
-
-    network = load(model, device=where)
-    process = process_of(network, asked)
-    title = title_of(network, sde)
-    event = tuple(network.event_shape)
+    network, where, process, title, event = open_model(model, device, sde, asked)
     source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     if picture is not None and inputs.levels is None:
@@ -133,14 +126,8 @@ def likelihood(
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)
     size = min(batch_size, num)
-    arguments: dict[str, Any] = {
-        "divergence": divergence,
-        "probes": probes,
-        "probe": probe,
-        "rtol": rtol,
-        "atol": atol,
-        "max_steps": max_steps,
-    }
+    trace = {"divergence": divergence, "probes": probes, "probe": probe}
+    arguments: dict[str, Any] = trace | {"rtol": rtol, "atol": atol, "max_steps": max_steps}
     settings = {
         "scoresde": version(),
         "model": model,
@@ -160,11 +147,9 @@ def likelihood(
     }
 
     def run(first: int, count: int, show: Show | None) -> list[Row]:
-        from ..likelihood import log_likelihood
-
         seeds = sample_seeds(seed, first, count)
         x = inputs.x(first, seeds).to(where)
-        got = log_likelihood(process, score_fn, x, method=method, seeds=seeds, throw=False, **arguments, **options)
+        got = _evaluated(process, score_fn, x, seeds, method=method, **arguments, **options)
         return _rows(got, first, source.names, inputs, event)
 
     table = Table(target, COLUMNS, settings, num, size)
@@ -174,19 +159,11 @@ def likelihood(
             table.append(rows)
     good = [row for row in table.rows if row["status"] == SUCCESS]
     if picture is not None and good:
-        import torch
-
-        from ..plot import bits_histogram
-
-        bits_histogram(torch.tensor([row["bits_per_dim"] for row in good], dtype=torch.float64), picture, title=model)
+        _draw_bits(good, picture, model)
     if not quiet:
-        estimate = divergence if divergence == "exact" else f"{divergence} ({probes} probe{'s' * (probes > 1)})"
-        nfe = [row["nfe"] for row in table.rows]
-        typer.echo(f"{num} samples under {model}: {title}, {method}, {estimate}, {span(nfe)} evaluations per sample")
-        for text in _summary(good, math.prod(event)):
-            typer.echo(text)
-        typer.echo(f"failures: {num - len(good)}; evaluations: {sum(nfe)}")
-        before = f", {kept} of them were there" if kept else ""
+        what = f"{num} samples under {model}: {title}, {method}, {_estimate(divergence, probes)}"
+        _report(what, table.rows, good, math.prod(event))
+        before = f", {kept} of them were there" * (kept > 0)
         typer.echo(f"{out}: {num} rows{before}; {time.perf_counter() - began:.1f} s")
     if len(good) < num:
         raise _failed(table.rows, out)
@@ -207,6 +184,13 @@ def _weights(network: Any) -> str:
     return digest([("config", repr(network.config).encode()), *tensors])
 
 
+def _evaluated(process: AffineSDE, score_fn: Any, x: Tensor, seeds: list[int], /, **arguments: Any) -> Likelihood:
+    """The log-likelihoods of a batch; samples that fail are marked."""
+    from ..likelihood import log_likelihood
+
+    return log_likelihood(process, score_fn, x, seeds=seeds, throw=False, **arguments)
+
+
 def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:
     """The rows of a batch, one per sample."""
     import torch
@@ -224,6 +208,34 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
         cells.append(Status(int(got.status[i])).name.lower())
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
+
+
+def _draw_bits(rows: list[Row], picture: Path, model: str) -> None:
+    """A histogram of the bits a dimension."""
+    import torch
+
+    from ..plot import bits_histogram
+
+    bits_histogram(torch.tensor([row["bits_per_dim"] for row in rows], dtype=torch.float64), picture, title=model)
+
+
+def _estimate(divergence: str, probes: int) -> str:
+    """The divergence in words.
+
+    Example:
+        >>> _estimate("hutchinson", 2)
+        'hutchinson (2 probes)'
+    """
+    return divergence if divergence == "exact" else f"{divergence} ({probes} probe{'s' * (probes > 1)})"
+
+
+def _report(what: str, rows: list[Row], good: list[Row], size: int) -> None:
+    """Print what was done, what came out on average, and what it took."""
+    nfe = [row["nfe"] for row in rows]
+    typer.echo(f"{what}, {span(nfe)} evaluations per sample")
+    for text in _summary(good, size):
+        typer.echo(text)
+    typer.echo(f"failures: {len(rows) - len(good)}; evaluations: {sum(nfe)}")
 
 
 def _summary(rows: list[Row], size: int) -> list[str]:

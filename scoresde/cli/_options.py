@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._registries import SDES
 from ..errors import InvalidArgumentError, unknown
@@ -89,6 +89,38 @@ def title_of(network: Any, name: str | None) -> str:
         'vp'
     """
     return name or ("vp" if getattr(network, "native", None) is None else "its own process")
+
+
+class Opened(NamedTuple):
+    """A model on its device, and the process to solve for it, with what to call it.
+
+    Attributes:
+        event: the shape of a sample.
+    """
+
+    network: Any
+    device: torch.device
+    process: AffineSDE
+    title: str
+    event: tuple[int, ...]
+
+
+def open_model(model: str, device: str, name: str | None, asked: AffineSDE | None) -> Opened:
+    """A model as a command line names it.
+
+    Args:
+        model, device: their names.
+        name, asked: of a process, and the process, where one is asked for.
+
+    Example:
+        >>> open_model("digits", "cpu", None, None).event
+        (1, 8, 8)
+    """
+    where = make_device(device)
+    from ..zoo import load
+
+    network = load(model, device=where)
+    return Opened(network, where, process_of(network, asked), title_of(network, name), tuple(network.event_shape))
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -21,13 +21,11 @@ from ._options import (
     effort,
     follow,
     label_of,
-    make_device,
     make_sde,
+    open_model,
     parse_options,
-    process_of,
     sample_seeds,
     threads,
-    title_of,
     version,
 )
 from ._output import EXTENSIONS, PICTURE, Samples, check_extension, write
@@ -46,7 +44,7 @@ from ._parameters import (
     Seed,
     Steps,
 )
-from ._plan import asked, saved
+from ._plan import Plan, asked, saved
 from ._run import command
 
 if TYPE_CHECKING:
@@ -153,26 +151,13 @@ def sample(
     target = check_target(out)
     problem = problem_of(inpaint, operator, measurement, noise, inverse)
     if problem is not None and solves_itself(problem):
-        for name, value in (("method", method), ("option", option)):
-            if value is not None:
-                raise InvalidArgumentError(
-                    f"`{name}`: {problem.method!r} steps by itself; leave --{name} out. Its own options are given as "
-                    f"--inverse {problem.method}:key=value."
-                )
+        _check_alone(problem.method, method=method, option=option)
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
     usual_method = "pc" if problem is None else SAMPLER
     plan = asked(usual_method if method is None else method, steps, grid, options)
-    from ..zoo import load
-
-    where = make_device(device)
-    network = load(model, device=where)
-    process = process_of(network, wanted)
-    title = title_of(network, sde)
-    event = tuple(network.event_shape)
-    if extension == PICTURE and not (len(event) == 3 and event[0] in (1, 3)):
-        raise InvalidArgumentError(
-            f"`out`: samples of shape {event} are not pictures; write arrays, --out {out.with_suffix('.npz')}."
-        )
+    network, where, process, title, event = open_model(model, device, sde, wanted)
+    if extension == PICTURE:
+        _check_pictures(event, out)
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     if problem is not None:
         plan = posed(problem, plan, event, process, span)
@@ -189,23 +174,7 @@ def sample(
     }
 
     def run(first: int, count: int, show: Show | None) -> Solution:
-        from ..solving import solve
-
-        seeds = sample_seeds(seed, first, count)
-        try:
-            return solve(
-                process,
-                score_fn,
-                method=plan.solver,
-                shape=(count, *event),
-                seeds=seeds,
-                callback=follow(show, plan.solver, process, plan.steps),
-                device=where,
-                **plan.told,
-                **arguments,
-            )
-        except NonFiniteError as error:
-            raise _located(error, first, seeds) from error
+        return _solved(process, score_fn, plan, (count, *event), seed, first, show, device=where, **arguments)
 
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
@@ -225,6 +194,54 @@ def sample(
     if not quiet:
         typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
+
+
+def _check_alone(inverse: str, **given: Any) -> None:
+    """Refuse what belongs to another method than the one that steps by itself."""
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidArgumentError(
+                f"`{name}`: {inverse!r} steps by itself; leave --{name} out. Its own options are given as "
+                f"--inverse {inverse}:key=value."
+            )
+
+
+def _check_pictures(event: tuple[int, ...], out: Path) -> None:
+    """Refuse samples that are no pictures."""
+    if not (len(event) == 3 and event[0] in (1, 3)):
+        raise InvalidArgumentError(
+            f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
+        )
+
+
+def _solved(
+    process: AffineSDE,
+    score_fn: Callable[..., Any],
+    plan: Plan,
+    shape: tuple[int, ...],
+    seed: int,
+    first: int,
+    show: Show | None,
+    **arguments: Any,
+) -> Solution:
+    """A batch of samples, the first of which is number ``first`` of all."""
+    from ..solving import solve
+
+    seeds = sample_seeds(seed, first, shape[0])
+    callback = follow(show, plan.solver, process, plan.steps)
+    try:
+        return solve(
+            process,
+            score_fn,
+            method=plan.solver,
+            shape=shape,
+            seeds=seeds,
+            callback=callback,
+            **plan.told,
+            **arguments,
+        )
+    except NonFiniteError as error:
+        raise _located(error, first, seeds) from error
 
 
 def _guided(network: Any, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:

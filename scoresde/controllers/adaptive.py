@@ -130,10 +130,7 @@ class Adaptive(Controller):
                 f"The solver {solver.name!r} is adaptive, but its step returned no error estimate."
             )
         # error norms, times and clocks come to the host in one transfer
-        values, powers, used, usable, factors = _estimates(result.error, solver)
-        scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
-        ratios = rms(values / scale[:, None], 2)
-        ratios = ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device)
+        ratios, powers, used, usable = self._ratios(solver, x, result, result.error)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
         control = solver.control
@@ -194,11 +191,20 @@ class Adaptive(Controller):
         (t,) = on_host(stop.t)
         last = (state.target == len(self.targets) - 1) & (t == self.targets[-1])
         result = solver.land(process, x, start, stop, memory, noise)
-        values, _, used, _, _ = _estimates(result.error, solver)  # type: ignore[arg-type]
-        scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
-        norms, sums = on_host(rms(values / scale[:, None], 2), result.x.detach().flatten(1).sum(1))
+        ratios, _, used, _ = self._ratios(solver, x, result, result.error)  # type: ignore[arg-type]
+        norms, sums = on_host(ratios, result.x.detach().flatten(1).sum(1))
         error = norms[np.arange(len(t)), used]
         return last & (error <= _UNSEEN) & np.isfinite(sums), result.x
+
+    def _ratios(
+        self, solver: Solver, x: Tensor, result: StepResult, error: Tensor | Estimates
+    ) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
+        """The norms of the errors of all orders, ``(batch, orders)``, of which 1 just meets the tolerance; and the
+        `Estimates`' powers, used and usable."""
+        values, powers, used, usable, factors = _estimates(error, solver)
+        scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
+        ratios = rms(values / scale[:, None], 2)
+        return ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device), powers, used, usable
 
 
 def _factor(

@@ -297,11 +297,7 @@ def fit_grid(
         raise InvalidArgumentError(
             f"`sde` must be an affine process, whose log-SNR the grid is fitted in, got {sde!r}."
         )
-    if solver.stochastic or solver.adaptive or solver.own_steps:
-        what = "draws noise" if solver.stochastic else "chooses its own steps"
-        raise InvalidArgumentError(
-            f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
-        )
+    _check_method(solver)
     steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
     each = steps * solver.evaluations
     count = min(max(720 // each, 10), 150)
@@ -310,29 +306,14 @@ def fit_grid(
     check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
     for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
-    if isinstance(objective, str):
-        check_choice("objective", objective, ("log", "rms"))
-    if not isinstance(objective, str) and not callable(objective):
-        raise InvalidTypeError(
-            f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
-        )
+    _check_objective(objective)
     watched = _Watch(as_score(score_fn), checkpoint)
     first = grids.time_of("t_start", t_start, sde, sde.t_max)
     clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
     seed = check_seed("seed", seed)
     default = clock.default(steps)
     if x is None:
-        event = check_shape("shape", shape, rank=2)[1:] if shape is not None else watched.traits.event_shape
-        size = pilot if shape is None else int(shape[0])
-        if event is None:
-            raise InvalidArgumentError(
-                "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
-            )
-        where = check_device(device)
-        generator = torch.Generator(where).manual_seed(seed)
-        x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
-        if clock.start != sde.t_max:
-            raise InvalidArgumentError(f"`x` is missing, but t_start={clock.start:g} is not t_max={sde.t_max:g}.")
+        x = _drawn(sde, watched, clock, pilot, shape, seed, dtype, device)
     else:
         check_state("x", x)
         if dtype is not None:
@@ -356,6 +337,50 @@ def fit_grid(
         default=problem.errors(default),
         cost=watched.cost(len(x)),
     )
+
+
+def _check_method(solver: Solver) -> None:
+    """Refuse a method whose error is no function of the nodes."""
+    if solver.stochastic or solver.adaptive or solver.own_steps:
+        what = "draws noise" if solver.stochastic else "chooses its own steps"
+        raise InvalidArgumentError(
+            f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
+        )
+
+
+def _check_objective(objective: Any) -> None:
+    """Refuse what is neither the name of an objective nor a function."""
+    if isinstance(objective, str):
+        check_choice("objective", objective, ("log", "rms"))
+    elif not callable(objective):
+        raise InvalidTypeError(
+            f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
+        )
+
+
+def _drawn(
+    sde: AffineSDE,
+    score: _Watch,
+    clock: _Clock,
+    pilot: int,
+    shape: Sequence[int] | None,
+    seed: int,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Tensor:
+    """The pilot's states at the start, from the prior."""
+    event = check_shape("shape", shape, rank=2)[1:] if shape is not None else score.traits.event_shape
+    size = pilot if shape is None else int(shape[0])
+    if event is None:
+        raise InvalidArgumentError(
+            "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
+        )
+    where = check_device(device)
+    generator = torch.Generator(where).manual_seed(seed)
+    x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
+    if clock.start != sde.t_max:
+        raise InvalidArgumentError(f"`x` is missing, but t_start={clock.start:g} is not t_max={sde.t_max:g}.")
+    return x
 
 
 def _plain(value: Any) -> Any:
@@ -611,7 +636,7 @@ class _Problem:
 
 
 def _squares(end: Tensor, exact: Tensor) -> Tensor:
-    """Mean squares over dimensions, a sample."""
+    """Mean squares over dimensions, per sample."""
     return (end.to(torch.float64) - exact.to(torch.float64)).flatten(1).square().mean(1)
 
 

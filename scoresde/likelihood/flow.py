@@ -213,9 +213,7 @@ def log_likelihood(
     solver = likelihood_solver(method, solver_options)
     sde, score = check_density(sde, score_fn, x)
     solver = for_data_of(score, solver)
-    if isinstance(differentiable, str):
-        check_choice("differentiable", differentiable, GRADIENTS)
-    keep = isinstance(differentiable, str) or differentiable
+    keep = _kept(differentiable)
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
     start, end = _interval(sde, t_start, t_end)
@@ -248,12 +246,10 @@ def log_likelihood(
             told_of_lattice(state.detach()[finite.to(x.device)])
             check_gradients(process, state, start, end)
             told_of_denoising(process, state.detach(), start, end if prior is None else None)
-
-        adjoint: Adjoint | None = None
-        stepped, beginning = process, process.pack(state)
+        # what is stepped: with the adjoint equation, without a gradient
+        stepped, beginning, adjoint = process, process.pack(state), None
         if differentiable == "adjoint":
-            first, last = node_list(sde, torch.tensor([start, end], dtype=torch.float64))
-            adjoint = Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
+            adjoint = _adjoint(process, solver, start, end, allowed)
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
         def run(factor: float) -> Likelihood:
@@ -275,6 +271,22 @@ def log_likelihood(
         if not solver_error:
             return result
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
+
+
+def _kept(differentiable: bool | str) -> bool:
+    """Whether the result has a gradient, by any of the ways to make one."""
+    if isinstance(differentiable, str):
+        check_choice("differentiable", differentiable, GRADIENTS)
+        return True
+    return differentiable
+
+
+def _adjoint(
+    process: LogDensityFlow, solver: Solver, start: float, end: float, allowed: tuple[float, float]
+) -> Adjoint:
+    """The adjoint equation of the flow, up to the tolerances of the flow."""
+    first, last = node_list(process.sde, torch.tensor([start, end], dtype=torch.float64))
+    return Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
 
 
 def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:

@@ -36,7 +36,9 @@ from .._tensors import (
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
-from ..sdes.base import Spread, check_sde, times_of
+from ..sdes.base import check_sde
+from ..sdes.spread import Spread
+from ..sdes.times import times_of
 from ..targets import Target
 from .core import (
     check_context,

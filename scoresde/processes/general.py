@@ -13,7 +13,7 @@ from torch import Tensor
 from .._tensors import output_problem, row_times
 from ..errors import InvalidArgumentError
 from ..sdes import Node
-from ..sdes.base import Spread
+from ..sdes.spread import Spread
 from .base import Process
 
 

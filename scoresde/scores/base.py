@@ -19,8 +19,9 @@ from torch import Tensor
 from .._tensors import Scalar, check_state, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.base import check_sde, times_of
+from ..sdes.base import check_sde
 from ..sdes.records import PARTS
+from ..sdes.times import times_of
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Forward processes."""
 
-from .base import SDE, AffineSDE
+from .base import SDE, AffineSDE, ReverseSDE
 from .flow import FlowSDE
-from .forms import ReverseSDE
 from .gaussian import GaussianSDE
 from .priors import NormalPrior
 from .records import Estimate, Node

@@ -16,57 +16,35 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._tensors import (
-    check_dense,
+    MOST_STOCHASTICITY,
     check_device,
     check_dtype,
     check_generator,
     check_kind,
     check_number,
+    check_score_fn,
     check_shape,
     check_state,
     check_tensor,
     compute_dtype,
+    output_problem,
 )
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from .priors import NormalPrior, draw
 from .records import Node
+from .spread import Spread
+from .times import as_time, like_time, times_of
 
 _CHECKED_TIMES = 257  # times at which a constructor checks its schedule
 # The range of ln(alpha) and ln(sigma), in which squares of their ratios do not overflow in float64. Both may be 0 at
 # their end of the interval.
 SMALLEST, LARGEST = (math.log(v) for v in (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max))
-
-
-def as_time(name: str, t: Any, low: float = 0.0) -> Tensor:
-    """A time as a float64 tensor, 0-d or ``(batch,)``; as a number it must not be below ``low``."""
-    if isinstance(t, Tensor):
-        if not t.dtype.is_floating_point:
-            raise InvalidTypeError(f"`{name}` must be a float or a floating-point tensor, got {t.dtype}.")
-        check_dense(name, t)
-        if t.ndim > 1:
-            raise InvalidArgumentError(f"`{name}` must be a scalar or (batch,), got shape {tuple(t.shape)}.")
-        return t.to(torch.float64)
-    return torch.tensor(check_number(name, t, low=low), dtype=torch.float64)
-
-
-def times_of(x: Tensor, t: Any) -> Tensor:
-    """The time of each sample of a batch, float64 ``(batch,)`` on the batch's device."""
-    time = as_time("t", t)
-    if time.ndim and len(time) not in (1, len(x)):
-        raise InvalidArgumentError(f"`t` must be a scalar or (batch,) = ({len(x)},), got shape {tuple(time.shape)}.")
-    return time.to(x.device).expand(len(x))
-
-
-def _like_time(value: Tensor, t: Any) -> Tensor:
-    """float64 for a float; the dtype of a tensor, float32 or wider."""
-    return value.to(compute_dtype(t.dtype)) if isinstance(t, Tensor) else value
 
 
 class SDE(abc.ABC):
@@ -139,14 +117,12 @@ class SDE(abc.ABC):
         check_state("x", x)
         return self.prior.log_prob(x)
 
-    def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> Any:
+    def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> ReverseSDE:
         r"""The reverse-time form :math:`dx = [f - \tfrac12(1+\eta^2) g^2 s]\,dt + \eta g\,d\bar w`; see
         `scoresde.sdes.ReverseSDE`."""
-        from .forms import ReverseSDE
-
         return ReverseSDE(self, score_fn, stochasticity)
 
-    def probability_flow(self, score_fn: Callable[..., Tensor]) -> Any:
+    def probability_flow(self, score_fn: Callable[..., Tensor]) -> ReverseSDE:
         """The ODE with the same marginals: the reverse form without noise."""
         return self.reverse(score_fn, 0.0)
 
@@ -162,6 +138,53 @@ class SDE(abc.ABC):
     def __repr__(self) -> str:
         shown = {k: v for k, v in vars(self).items() if not k.startswith("_")}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+
+class ReverseSDE:
+    r"""The family of reverse-time processes with the forward marginals.
+
+    .. math:: dx = \Big[f(x, t) - \tfrac12 (1+\eta^2)\, g(t)^2\, s(x, t)\Big] dt + \eta\, g(t)\, d\bar w, \qquad dt < 0.
+
+    :math:`\eta = 0` is the probability-flow ODE, :math:`\eta = 1` Anderson's reverse SDE.
+
+    Args:
+        sde: the forward process.
+        score_fn: ``score_fn(x, t)`` with t as ``(batch,)``.
+        stochasticity: :math:`\eta \ge 0`.
+
+    Example:
+        >>> from scoresde import VESDE
+        >>> flow = VESDE().probability_flow(lambda x, t: -x)
+        >>> flow.drift(torch.ones(1, 2), 0.0), float(flow.diffusion(0.0))
+        (tensor([[0.0009, 0.0009]]), 0.0)
+
+    References:
+        Song et al. (2021), Score-Based Generative Modeling through SDEs, eqs. 6 and 13.
+        https://arxiv.org/abs/2011.13456
+    """
+
+    def __init__(self, sde: SDE, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> None:
+        check_sde(sde)
+        check_score_fn(score_fn)
+        self.sde = sde
+        self.score_fn = score_fn
+        self.stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
+        self._spread = Spread(sde)
+
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        """The drift, shaped like ``x``; multiply it by a negative dt."""
+        check_state("x", x)
+        time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
+        score = self.score_fn(x, times_of(x, t).to(x.device, time.dtype))
+        problem = output_problem(score, x)
+        if problem is not None:
+            raise ScoreFnError(f"The score function {problem}.")
+        g = self._spread(x, as_time("t", t))
+        return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
+
+    def diffusion(self, t: Any) -> Tensor:
+        r""":math:`\eta\, g(t)`."""
+        return self.stochasticity * self.sde.diffusion(t)
 
 
 class AffineSDE(SDE):
@@ -265,23 +288,23 @@ class AffineSDE(SDE):
     def alpha(self, t: Any) -> Tensor:
         r""":math:`\alpha(t)`, the signal's scale: float64 for a float, else in the dtype of ``t`` (float32 or
         wider)."""
-        return _like_time(self._log_alpha(as_time("t", t)).exp(), t)
+        return like_time(self._log_alpha(as_time("t", t)).exp(), t)
 
     def sigma(self, t: Any) -> Tensor:
         r""":math:`\sigma(t)`, the noise's standard deviation."""
-        return _like_time(self._log_sigma(as_time("t", t)).exp(), t)
+        return like_time(self._log_sigma(as_time("t", t)).exp(), t)
 
     def log_snr(self, t: Any) -> Tensor:
         r""":math:`\ln(\alpha^2/\sigma^2)` as in the VDM paper; a solver's :math:`\lambda` is half of it."""
         time = as_time("t", t)
-        return _like_time(2 * (self._log_alpha(time) - self._log_sigma(time)), t)
+        return like_time(2 * (self._log_alpha(time) - self._log_sigma(time)), t)
 
     def time(self, log_snr: Any) -> Tensor:
         """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable.
 
         Processes without a closed form (`VDMSDE`, `GaussianSDE`) search for it on [t_min, t_max] only.
         """
-        return _like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
+        return like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:
         """f(t) x, shaped like ``x``."""
@@ -290,7 +313,7 @@ class AffineSDE(SDE):
 
     def diffusion(self, t: Any) -> Tensor:
         """g(t) >= 0."""
-        return _like_time(self._g2(as_time("t", t)).sqrt(), t)
+        return like_time(self._g2(as_time("t", t)).sqrt(), t)
 
     # The kernels.
     def marginal(self, x0: Tensor, t: Any) -> tuple[Tensor, Tensor]:
@@ -403,77 +426,6 @@ def check_sde(sde: Any, *, affine: bool = False) -> None:
     """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
-
-
-class Spread:
-    """The diffusion of a process, broadcast against a state.
-
-    A list of numbers is one value per sample if its length follows the batch of the times, and one value per dimension
-    if it does not. A batch that is as large as the event does not show which, so the process is called once with times
-    of another batch.
-
-    Example:
-        >>> class Brownian(SDE):
-        ...     def drift(self, x, t):
-        ...         return 0 * x
-        ...
-        ...     def diffusion(self, t):
-        ...         return torch.tensor([0.5, 2.0])
-        >>> sde = Brownian(t_min=0.0, t_max=1.0, prior=NormalPrior())
-        >>> Spread(sde)(torch.zeros(2, 2), torch.tensor(0.5)).expand(2, 2)
-        tensor([[0.5000, 2.0000],
-                [0.5000, 2.0000]])
-    """
-
-    def __init__(self, sde: SDE) -> None:
-        self.sde = sde
-        self._per_sample: bool | None = True if sde.affine else None  # unknown before the first call
-
-    def __call__(self, x: Tensor, t: Tensor) -> Any:
-        """g(t) for times that are 0-d or ``(batch,)``; a Python number passes through."""
-        g = spread = self.sde.diffusion(t)
-        if isinstance(g, Real):
-            return g
-        fits = isinstance(g, Tensor) and not g.dtype.is_complex
-        if fits and 0 < g.ndim < x.ndim:
-            missing = (1,) * (x.ndim - g.ndim)
-            if g.numel() == 1 or self._follows(g, t):
-                fits, spread = g.ndim == 1, g.reshape(g.shape + missing)
-            else:
-                fits, spread = g.ndim > 1 or g.shape == x.shape[1:], g.reshape(missing + g.shape)
-        if fits and _broadcasts(spread.shape, x.shape):
-            return spread.to(x)
-        event, got = tuple(x.shape[1:]), f"{g.dtype} {tuple(g.shape)}" if isinstance(g, Tensor) else type(g).__name__
-        raise InvalidArgumentError(
-            f"{type(self.sde).__name__}.diffusion must return a real number or tensor that fits the state "
-            f"{tuple(x.shape)}: a scalar; one value per sample, (batch,), where the times are (batch,); one value per "
-            f"dimension, {event} or {(1, *event)}; or the state's rank, with 1 where values are shared. For times of "
-            f"shape {tuple(t.shape)} it returned {got}."
-        )
-
-    def _follows(self, g: Tensor, t: Tensor) -> bool:
-        """Whether the first axis of g(t) is that of the times."""
-        if not t.ndim or not len(t):
-            return bool(t.ndim)
-        if self._per_sample is None:
-            count = len(g) + 1
-            try:
-                with torch.no_grad():
-                    other = self.sde.diffusion(t[:1].expand(count).clone())
-            except RuntimeError as error:
-                raise InvalidArgumentError(
-                    f"{type(self.sde).__name__}.diffusion returned {tuple(g.shape)} for {len(t)} times and failed for "
-                    f"{count} ({error}); the times are 0-d or (batch,), so for values per dimension that change with "
-                    f"time write t[..., None] * g."
-                ) from error
-            self._per_sample = isinstance(other, Tensor) and other.shape == (count, *g.shape[1:])
-        return self._per_sample
-
-
-def _broadcasts(shape: torch.Size, onto: torch.Size) -> bool:
-    """Whether values of a shape fit a state's without making it larger."""
-    pairs = zip(reversed(shape), reversed(onto), strict=False)
-    return len(shape) <= len(onto) and all(a in (1, b) for a, b in pairs)
 
 
 def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:

@@ -1,5 +1,5 @@
-"""Solvers: one method, one small file. `families` has what several of them share; `registry`
-lists them, and makes solvers by name for `scoresde.solve`.
+"""Solvers: one method, one small file. `families` has what several of them share; `registry` lists them, and makes
+solvers by name for `scoresde.solve`.
 
 Names are imported when they are first used: `scoresde.solvers.UniPC2` and the like are found by the rows.
 """

@@ -145,6 +145,7 @@ class Adams(Solver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
+        # the end of the step
         then, size, sigma = self._place(stop)
         ended, end = as_array(sigma) == 0, stop
         some = np.count_nonzero(ended) > 0
@@ -152,41 +153,54 @@ class Adams(Solver):
             near = process.nodes.at((start.lam + 1).clamp_min(_FAR))
             stop = either(torch.from_numpy(ended).to(x.device), near, stop)
             then, size, _ = self._place(stop)
-        orders, rows = np.arange(1, self.max_order + 1)[:, None], np.arange(len(x))  # orders come first here
         way = then - state.clocks[:, 0]
         h = as_array(way)
+
+        # choose the order less 1 whose error, seen from the last step, is the smallest for this one
+        orders, rows = np.arange(1, self.max_order + 1)[:, None], np.arange(len(x))  # orders come first here
         shrunk = np.maximum(np.abs(h) / np.maximum(np.abs(state.h), _TINY), _TINY)
-        # the order less 1 whose error, seen from the last step, is the smallest for this one
         used = (np.log(state.norms.T) + (orders + 1) * np.log(shrunk)).argmin(0)
 
+        # predict, by the integral of the polynomial through the last values
         growth, integrals = _coefficients(state.clocks, then)
         lengths = size * way * integrals
         terms = expand(growth.T, state.values) * state.values
         part = expand((lengths[:-1] * _like(orders <= used + 1, lengths)).T, terms)
         added = functools.reduce(torch.add, (part * terms).unbind(1))  # a sum's order depends on the place in a tensor
         predicted = expand(size / state.scale, x) * x + added
+
+        # evaluate: what P_q(1) missed, q = 0 ... max_order, are the differences at the next step
         value = process.slope(self.coordinate, predicted, stop)
-        # by P_q(1), q = 0 ... max_order: the differences at the next step
         missed = torch.stack([*itertools.accumulate(terms.unbind(1), torch.sub, initial=value)], dim=1)
+
+        # correct, by the term that goes through the new value
         place = torch.from_numpy(rows * (self.max_order + 1) + used + 1).to(x.device)
         gain = expand(lengths[used + 1, rows], x)
         moved = torch.addcmul(predicted, gain, missed.flatten(0, 1).index_select(0, place))
-        if some:  # y = cos(phi) x / s + sin(phi) eps, and the derivative has the other combination
-            unit = self.coordinate.scale(stop)
-            clean = expand(self._s**2 * stop.alpha / unit**2, x) * predicted
-            clean = clean - expand(self._s * stop.sigma / unit, x) * value
-            moved = where(ended, expand(end.alpha, x) * clean, moved)
+        if some:
+            moved = where(ended, self._clean(predicted, value, stop, end), moved)
 
+        # the errors that all orders had
         factors = torch.from_numpy(_CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T).to(x.device)
         usable = ((orders <= state.known) & (orders <= used + 2)).T
         norms = np.where(usable, np.maximum(as_array(factors * rms(missed[:, 1:], 2)), _TINY), np.inf)
+        estimates = Estimates(missed[:, 1:], orders[:, 0] + 1.0, used, usable, factors)
+
+        # the memory, of an accepted step and of a rejected one
         clocks = _joined((then[:, None], state.clocks[:, :-1]))
         after = AdamsState(clocks, missed[:, :-1], np.minimum(state.known + 1, self.max_order), h, norms, size)
         close = (np.abs(h) < _STILL) | ((state.known > 1) & (shrunk < _CLOSE))
         if np.count_nonzero(close):  # differences need nodes apart: the new one takes the place of the last
             after = where(close, _replaced(state, then, missed)._replace(scale=size), after)
-        estimates = Estimates(missed[:, 1:], orders[:, 0] + 1.0, used, usable, factors)
         return StepResult(moved, after, estimates, state._replace(h=h, norms=norms))
+
+    def _clean(self, predicted: Tensor, value: Tensor, stop: Node, end: Node) -> Tensor:
+        r"""The state where the noise ends, by the data estimate at a state a little before: with :math:`y =
+        \cos\varphi\,x/s + \sin\varphi\,\hat\varepsilon` the derivative has the other combination."""
+        unit = self.coordinate.scale(stop)
+        clean = expand(self._s**2 * stop.alpha / unit**2, predicted) * predicted
+        clean = clean - expand(self._s * stop.sigma / unit, predicted) * value
+        return expand(end.alpha, predicted) * clean
 
     def _place(self, node: Node) -> list[Array]:
         """The angle, the scale of the state, and sigma."""

@@ -23,7 +23,33 @@ _WEIGHT = tuple(float(0.5 * w) for w in _GAUSS[1])
 
 
 @dataclass(frozen=True)
-class TAB(Multistep):
+class _DEIS(Multistep):
+    """What both have: an order, and a memory of as many noise estimates."""
+
+    order: int = 4
+    start_up: str = "single"
+    lower_order_final: bool = False
+
+    prediction: ClassVar[str] = "noise"
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("order", self.order, low=1, high=4)
+
+    @property
+    def ode_order(self) -> int:
+        """p."""
+        return self.order
+
+    @property
+    def memory(self) -> int:
+        """p."""
+        return self.order
+
+
+@dataclass(frozen=True)
+class TAB(_DEIS):
     r"""tAB-DEIS: a polynomial in time through the last estimates of the noise.
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t\sum_{j<p} C_j\,\hat\varepsilon_{-j},\qquad
@@ -57,28 +83,8 @@ class TAB(Multistep):
         https://arxiv.org/abs/2204.13902
     """
 
-    order: int = 4
-    start_up: str = "single"
-    lower_order_final: bool = False
-
-    prediction: ClassVar[str] = "noise"
     coordinate: ClassVar[Coordinate] = TIME
     stages: ClassVar[tuple[float, ...]] = _AT
-    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("order", self.order, low=1, high=4)
-
-    @property
-    def ode_order(self) -> int:
-        """p."""
-        return self.order
-
-    @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
@@ -92,7 +98,7 @@ class TAB(Multistep):
 
 
 @dataclass(frozen=True)
-class RhoAB(Multistep):
+class RhoAB(_DEIS):
     r"""ρAB-DEIS: Adams-Bashforth in :math:`\rho = \sigma/\alpha`, where :math:`d(x/\alpha)/d\rho = \hat\varepsilon`.
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t(\rho_t-\rho_s)\sum_{j<p}\omega_j\hat\varepsilon_{-j},
@@ -122,27 +128,6 @@ class RhoAB(Multistep):
     References:
         Zhang, Chen (2023), DEIS, section 3.3. https://arxiv.org/abs/2204.13902
     """
-
-    order: int = 4
-    start_up: str = "single"
-    lower_order_final: bool = False
-
-    prediction: ClassVar[str] = "noise"
-    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("order", self.order, low=1, high=4)
-
-    @property
-    def ode_order(self) -> int:
-        """p."""
-        return self.order
-
-    @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""

@@ -9,10 +9,32 @@ from .._tensors import check_number
 from ..errors import InvalidArgumentError
 from ..sdes import Node
 from .dpm_multistep import DPM2M, DPM3M
+from .families.multistep import Multistep
 
 
 @dataclass(frozen=True)
-class DPMpp2MSDE(DPM2M):
+class _Stochastic(Multistep):
+    """What makes a multistep method one of the reverse SDE; its eta comes after the fields of that method."""
+
+    eta: float = 1.0
+
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+    ode_order: ClassVar[None] = None
+    weak_order: ClassVar[int] = 2
+    strong_order: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("eta", self.eta, low=0.0)
+
+    def stochasticity(self, node: Node) -> float:
+        """Eta."""
+        return self.eta
+
+
+@dataclass(frozen=True)
+class DPMpp2MSDE(_Stochastic, DPM2M):  # type: ignore[misc]  # which has no ode_order
     r"""SDE-DPM-Solver++ (2M): `DPMpp2M` for the reverse SDE with stochasticity :math:`\eta`.
 
     .. math::
@@ -44,25 +66,10 @@ class DPMpp2MSDE(DPM2M):
     """
 
     prediction: str = "data"
-    eta: float = 1.0
-
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
-    ode_order: ClassVar[None] = None  # type: ignore[assignment]
-    weak_order: ClassVar[int] = 2
-    strong_order: ClassVar[float] = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("eta", self.eta, low=0.0)
-
-    def stochasticity(self, node: Node) -> float:
-        """Eta."""
-        return self.eta
 
 
 @dataclass(frozen=True)
-class DPMpp3MSDE(DPM3M):
+class DPMpp3MSDE(_Stochastic, DPM3M):  # type: ignore[misc]  # which has no ode_order
     r"""SDE-DPM-Solver++ (3M): `DPMpp3M` for the reverse SDE with stochasticity :math:`\eta`.
 
     Facts:
@@ -90,22 +97,10 @@ class DPMpp3MSDE(DPM3M):
 
     prediction: str = "data"
     start_up: str = "published"
-    eta: float = 1.0
-
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
-    ode_order: ClassVar[None] = None  # type: ignore[assignment]
-    weak_order: ClassVar[int] = 2
-    strong_order: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("eta", self.eta, low=0.0)
         if self.start_up != "published":
             raise InvalidArgumentError(
                 "`start_up` must be 'published' here: the single steps of higher order are deterministic."
             )
-
-    def stochasticity(self, node: Node) -> float:
-        """Eta."""
-        return self.eta

@@ -37,6 +37,7 @@ from ..files.images import image, pictures
 from ..files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
+from .digits_data import DIGITS_NAME, digits_split
 from .seeds import DATA, ROWS, STATISTICS, generator_of
 
 __all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "Unlabelled", "read"]
@@ -279,8 +280,6 @@ def _file(path: Path, levels: int | None) -> Arrays:
 
 
 def _digits(rest: str, levels: int | None, root: str) -> Arrays:
-    from .digits import DIGITS_NAME, digits_split
-
     try:
         split = digits_split()
     except ImportError as error:

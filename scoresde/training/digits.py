@@ -11,17 +11,18 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_callable, check_flag, check_generator, check_kind, check_tensor
+from .._tensors import check_callable, check_flag, check_kind
 from ..errors import InvalidArgumentError
 from ..losses import NoiseLevels, edm
 from ..nets import build
 from ..noise import check_seed
 from ..zoo import Config, Labels, Pretrained, save
+from .digits_data import DIGITS_DATA, DigitsSplit, digits_split, grey_to_x
 from .recipe import Recipe
 from .stream import Piece
 from .trainer import Trainer
@@ -39,49 +40,6 @@ __all__ = [
 ]
 
 Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what else the network receives
-
-
-class DigitsSplit(NamedTuple):
-    """Integer images ``(n, 1, 8, 8)``, values 0 … 16, and labels ``(n,)``, of the training and the held-out part."""
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-
-
-def digits_split(seed: int = 0) -> DigitsSplit:
-    """Split the 1,797 digits at random into 1,437 to train on and 360 held out.
-
-    Example:
-        >>> split = digits_split()
-        >>> split.train_images.shape, split.test_labels.shape, int(split.train_images.max())
-        (torch.Size([1437, 1, 8, 8]), torch.Size([360]), 16)
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("The digits come with scikit-learn: pip install 'scoresde[train]'.") from error
-    check_seed("seed", seed)
-    images, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    v = torch.from_numpy(images).long().reshape(-1, 1, 8, 8)[order]
-    label = torch.from_numpy(labels).long()[order]
-    train = len(v) * 4 // 5
-    return DigitsSplit(v[:train], label[:train], v[train:], label[train:])
-
-
-def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    r"""Dequantise integer grey levels 0 … 16: :math:`x = -1 + 2 (v + u)/17`, :math:`u \sim U[0, 1)`.
-
-    Example:
-        >>> x = grey_to_x(torch.tensor([0, 16]), torch.Generator().manual_seed(0))
-        >>> ((x + 1) / 2 * 17).floor()
-        tensor([ 0., 16.])
-    """
-    check_tensor("v", v, kind="real")
-    check_generator(generator, device=v.device)
-    return -1 + 2 * (v + torch.rand(v.shape, generator=generator, device=v.device)) / 17
 
 
 def fit(
@@ -139,8 +97,6 @@ DIGITS = Recipe(steps=9000)
 DIGITS_LEVELS = NoiseLevels(mean=0.0, std=1.2, uniform=0.25, rho_min=1e-4, rho_max=1e3)
 DIGITS_NET: dict[str, Any] = {"event_shape": [1, 8, 8], "channels": 32, "blocks": 3, "width": 64, "labels": 10}
 DIGITS_DROPOUT = 0.1  # with 1,437 digits, what keeps the network from learning them by heart
-DIGITS_NAME = "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split())"
-DIGITS_DATA = f"{DIGITS_NAME}; grey v = 0 ... 16 mapped by x = -1 + 2 (v + u) / 17, u ~ U[0, 1)"
 DIGITS_LABEL_DROPOUT = 0.6  # share of digits shown without their label: they train the null class, the default
 
 

@@ -300,21 +300,23 @@ def train(
         callbacks=callbacks,
         **options,
     )
-
-    def pretrained(trained: ScoreModel) -> Pretrained:
-        network = Pretrained.of(
-            trained,
-            preset.arguments(source),
-            labels=None if source.classes is None else Labels("label", source.classes, source.classes),
-            levels=source.levels,
-            data_range=preset.data_range,
-            data=preset.told(source),
-            command=command,
-            every_process=preset.process is None,
-            sampler=preset.sampler,
-        )
-        network.net.requires_grad_(False)
-        return network
-
+    pretrained = functools.partial(_pretrained, preset, source, command)
     names = (store.CONFIG, store.WEIGHTS)
     return pretrained(trainer.run(lambda trained, folder: save(pretrained(trained), folder), names))
+
+
+def _pretrained(preset: Preset, source: Source, command: str, trained: ScoreModel) -> Pretrained:
+    """The network as it is saved, with what it was trained on and by what."""
+    network = Pretrained.of(
+        trained,
+        preset.arguments(source),
+        labels=None if source.classes is None else Labels("label", source.classes, source.classes),
+        levels=source.levels,
+        data_range=preset.data_range,
+        data=preset.told(source),
+        command=command,
+        every_process=preset.process is None,
+        sampler=preset.sampler,
+    )
+    network.net.requires_grad_(False)
+    return network

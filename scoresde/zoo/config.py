@@ -146,41 +146,8 @@ class Config:
         """
         check_kind("raw", raw, bytes, "the bytes of a file")
         check_flag("verify", verify)
-        content = _parse(raw)
-        version = content.get("format")
-        if type(version) is not int or version not in _SCHEMAS:
-            _fail("format", f"is {str(version)[:40]}, but this version of scoresde reads 1 to {FORMAT}")
-        schema = _SCHEMAS[version]
-        _check("", content, schema | {key: kind for key, kind in _OPTIONAL.items() if key in content})
-        digest = content.pop("sha256")
-        if verify and digest != _digest(content):
-            _fail(
-                "sha256", "does not match the content: the file was altered. If you edited it, load with verify=False"
-            )
-        if content["architecture"]["name"] not in ARCHITECTURES:
-            _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
-        if version == 1 and content["prediction"] != "edm":
-            _fail("prediction", f"is {content['prediction']!r}, format 1 has only 'edm'")
-        if not 0 < content["sigma_data"] < math.inf:
-            _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
-        shape = content["event_shape"]
-        if not shape or any(type(size) is not int or not 0 < size < 1 << 20 for size in shape):
-            _fail("event_shape", "must be a list of positive integers")
-        if content["architecture"]["kwargs"].get("event_shape", shape) != shape:
-            _fail("event_shape", f"is {shape}, but the architecture's is another")
-        labels = content["labels"]
-        if labels is not None:
-            _check("labels.", labels, _LABELS)
-            if not (labels["name"].isidentifier() and 0 < labels["count"] <= labels["null"] < 1 << 31):
-                _fail("labels", "must have an identifier as name, and 0 < count <= null")
-        span = content.get("data_range")
-        if span is not None and not (
-            len(span) == 2 and all(type(v) is float for v in span) and span[0] < span[1] < math.inf
-        ):
-            _fail("data_range", "must be two growing floating-point numbers, or null")
-        levels = content.get("levels")
-        if levels is not None and not (2 <= levels <= 1 << 16 and span is not None):
-            _fail("levels", "must be from 2 to 65536, with a data_range, or null")
+        content = _content(raw, verify)
+        labels, span = content["labels"], content.get("data_range")
         config = cls(
             architecture=content["architecture"]["name"],
             kwargs=content["architecture"]["kwargs"],
@@ -190,10 +157,10 @@ class Config:
             variance=content.get("variance"),
             process=content.get("process"),
             chain=content.get("chain"),
-            levels=levels,
+            levels=content.get("levels"),
             data_range=None if span is None else (span[0], span[1]),
             sigma_data=content["sigma_data"],
-            event_shape=tuple(shape),
+            event_shape=tuple(content["event_shape"]),
             labels=None if labels is None else Labels(**labels),
             data=content["data"],
             command=content["command"],
@@ -278,6 +245,49 @@ _SCHEMAS: dict[int, dict[str, Any]] = {
         "data_range": (list, type(None)),
     },
 }
+
+
+def _content(raw: bytes, verify: bool) -> dict[str, Any]:
+    """The keys and values of ``config.json``, all of which are known and of their types, without its digest."""
+    content = _parse(raw)
+    version = content.get("format")
+    if type(version) is not int or version not in _SCHEMAS:
+        _fail("format", f"is {str(version)[:40]}, this version of scoresde reads 1 to {FORMAT}")
+    schema = _SCHEMAS[version]
+    _check("", content, schema | {key: kind for key, kind in _OPTIONAL.items() if key in content})
+    digest = content.pop("sha256")
+    if verify and digest != _digest(content):
+        _fail("sha256", "does not match the content: the file was altered. If you edited it, load with verify=False")
+    _check_values(content, version)
+    return content
+
+
+def _check_values(content: dict[str, Any], version: int) -> None:
+    """Refuse values that a type cannot tell from good ones."""
+    if content["architecture"]["name"] not in ARCHITECTURES:
+        _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
+    if version == 1 and content["prediction"] != "edm":
+        _fail("prediction", f"is {content['prediction']!r}, format 1 knows 'edm'")
+    if not 0 < content["sigma_data"] < math.inf:
+        _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
+    shape = content["event_shape"]
+    if not shape or any(type(size) is not int or not 0 < size < 1 << 20 for size in shape):
+        _fail("event_shape", "must be a list of positive integers")
+    if content["architecture"]["kwargs"].get("event_shape", shape) != shape:
+        _fail("event_shape", f"is {shape}, but the architecture's is another")
+    labels = content["labels"]
+    if labels is not None:
+        _check("labels.", labels, _LABELS)
+        if not (labels["name"].isidentifier() and 0 < labels["count"] <= labels["null"] < 1 << 31):
+            _fail("labels", "must have an identifier as name, and 0 < count <= null")
+    span = content.get("data_range")
+    if span is not None and not (
+        len(span) == 2 and all(type(v) is float for v in span) and span[0] < span[1] < math.inf
+    ):
+        _fail("data_range", "must be two growing floating-point numbers, or null")
+    levels = content.get("levels")
+    if levels is not None and not (2 <= levels <= 1 << 16 and span is not None):
+        _fail("levels", "must be from 2 to 65536, with a data_range, or null")
 
 
 def _fail(key: str, reason: str) -> NoReturn:
