@@ -162,7 +162,7 @@ def ddpm_simple(
         model: a `ScoreModel` with a ``chain``.
         weight: of the levels, ``"constant"`` in DDPM.
         x0, generator, times, importance, context: see `denoising`; distributions of the levels are `UniformIndex` and
-        others.
+            others.
 
     Raises:
         InvalidArgumentError: the model has no chain; and as `denoising`.

@@ -39,7 +39,7 @@ class TwistedSMC(InverseSolver):
         tends to that of the chain's end times :math:`\psi` there, whatever :math:`\psi` was on the way. With more steps
         the chain's distribution tends to the data's, and :math:`\psi` at the end to the likelihood (``pigdm``'s width
         vanishes with the noise that is left): that is the posterior. Particles share their batch: the method couples
-            the batch.
+        the batch.
 
     Differs from:
         the paper, which resamples at every level; here where the effective sample size falls below ``threshold`` times
