@@ -20,6 +20,7 @@ import itertools
 import json
 import math
 import os
+import pkgutil
 import re
 import signal
 import sys
@@ -201,11 +202,8 @@ def public(module: Any) -> dict[str, Any]:
 @part
 def names(quick: bool) -> Iterator[Case]:
     """The parameters of all that is public, and the records of the methods."""
-    modules = {"": scoresde} | {
-        f"{name}.": module
-        for name, module in sorted(vars(scoresde).items())
-        if isinstance(module, types.ModuleType) and not name.startswith("_") and hasattr(module, "__all__")
-    }
+    found = sorted(info.name for info in pkgutil.iter_modules(scoresde.__path__) if not info.name.startswith("_"))
+    modules = {"": scoresde} | {f"{name}.": module for name in found if hasattr(module := submodule(name), "__all__")}
     for prefix, module in modules.items():
         for name, value in public(module).items():
             yield f"{prefix}{name}", functools.partial(_parameters, value)
