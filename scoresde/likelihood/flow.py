@@ -243,9 +243,7 @@ def log_likelihood(
         if not len(x) or start == end:
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
         if check:
-            told_of_lattice(state.detach()[finite.to(x.device)])
-            check_gradients(process, state, start, end)
-            told_of_denoising(process, state.detach(), start, end if prior is None else None)
+            _examine(process, state, finite, start, end, whole=prior is None)
         # what is stepped: with the adjoint equation, without a gradient
         stepped, beginning, adjoint = process, process.pack(state), None
         if differentiable == "adjoint":
@@ -271,6 +269,13 @@ def log_likelihood(
         if not solver_error:
             return result
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
+
+
+def _examine(process: LogDensityFlow, state: Tensor, finite: Tensor, start: float, end: float, *, whole: bool) -> None:
+    """What is likely wrong with the data, the gradients and the score, before the density is computed."""
+    told_of_lattice(state.detach()[finite.to(state.device)])
+    check_gradients(process, state, start, end)
+    told_of_denoising(process, state.detach(), start, end if whole else None)
 
 
 def _kept(differentiable: bool | str) -> bool:
