@@ -602,7 +602,12 @@ DEFECTS = (
         "operator.adjoint(y - ",
     ),
     # a network that writes every output to the same memory
-    Defect("estimates kept without a copy", "processes/network.py", "        if self.copies:\n", "        if False:\n"),
+    Defect(
+        "estimates kept without a copy",
+        "processes/network.py",
+        "copied(out, self.traits.network_parts) if self.copies else out",
+        "out",
+    ),
     Defect(
         "methods that declare nothing keep nothing",
         S + "base.py",

@@ -113,12 +113,24 @@ def test_modules_are_attributes_and_unknown_names_are_refused() -> None:
         "scoresde.integrate.Status",
         "scoresde.sdes.vp.VPSDE",
         "scoresde.errors.OutputError",
+        "scoresde.check.ScoreReport",
+        "scoresde.tilted.TiltedSamples",
+        "scoresde.sdes.forms.ReverseSDE",
+        "scoresde.solvers.registry.Method",
     ],
 )
 def test_pickles_by_reference_are_found(place: str) -> None:
     module, _, name = place.rpartition(".")
     found = pickle.loads(f"c{module}\n{name}\n.".encode())
     assert found is getattr(scoresde, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["BetaChain", "NoiseScales", "_MonotoneCurve", "_Nearest", "_Tables", "_sigma", "_leading", "_linspace"]
+)
+def test_parts_of_chains_are_found_where_earlier_pickles_have_them(name: str) -> None:
+    found = pickle.loads(f"cscoresde.discrete\n{name}\n.".encode())
+    assert found.__module__.startswith("scoresde.chains.") and found.__name__.strip("_") == name.strip("_")
 
 
 def test_public_classes_and_functions_are_pickled_by_reference() -> None:
