@@ -249,7 +249,7 @@ def _summary(rows: list[Row], size: int) -> list[str]:
     if rows[0]["bits_per_dim"] is not None:
         mean, over = _mean([row["bits_per_dim"] for row in rows])
         unit = size * math.log(2)
-        lines.append(_line("bits", "a dimension", mean, over, None if trace is None else trace / unit))
+        lines.append(_line("bits", "per dimension", mean, over, None if trace is None else trace / unit))
     return lines
 
 
@@ -266,7 +266,7 @@ def _line(name: str, unit: str, mean: float, over: float | None, trace: float | 
     """A mean in words.
 
     Example:
-        >>> _line("bits", "a dimension", 3.25, 0.012, None)
+        >>> _line("bits", "per dimension", 3.25, 0.012, None)
         'bits: mean 3.2500 per dimension; standard error 0.012 over the samples, unknown of the trace estimate'
     """
     first, second = ("unknown" if error is None else f"{error:.2g}" for error in (over, trace))
