@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from .errors import InvalidArgumentError, InvalidTypeError, OutputError, out_of_memory, short, too_little_memory
 
@@ -31,7 +31,7 @@ if hasattr(os, "register_at_fork"):  # or a worker that survives its parent woul
     os.register_at_fork(after_in_child=lambda: [file.close() for file in _held])
 
 
-def check_path(name: str, path: Any) -> Path:
+def check_path(name: str, path: object) -> Path:
     """Return a path that a system could have, or say what is wrong with it.
 
     Raises:

@@ -209,7 +209,7 @@ class Chain(abc.ABC):
         part._nearest = _Nearest(part.log_snrs, part.labels)
         return part
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """The chain as JSON values, of the levels that `respace` left out too; `from_config` reads them.
 
         Example:
@@ -555,7 +555,7 @@ def _sigma(curve: _MonotoneCurve, t: Tensor) -> Tensor:
     return (0.5 * curve(t)).exp()
 
 
-def _numbers(name: str, values: Any, high: float) -> Tensor:
+def _numbers(name: str, values: object, high: float) -> Tensor:
     """A list of two or more numbers in (0, high), float64 ``(n,)``."""
     numbers = check_times(name, values, "numbers")
     if len(numbers) < 2:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import (
+    Scalar,
     check_dense,
     check_device,
     check_dtype,
@@ -44,7 +45,7 @@ _CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
 SMALLEST, LARGEST = (math.log(v) for v in (torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max))
 
 
-def as_time(name: str, t: Any, low: float = 0.0) -> Tensor:
+def as_time(name: str, t: object, low: float = 0.0) -> Tensor:
     """A time as a float64 tensor, 0-d or ``(batch,)``; as a number it must not be below ``low``."""
     if isinstance(t, Tensor):
         if not t.dtype.is_floating_point:
@@ -56,7 +57,7 @@ def as_time(name: str, t: Any, low: float = 0.0) -> Tensor:
     return torch.tensor(check_number(name, t, low=low), dtype=torch.float64)
 
 
-def times_of(x: Tensor, t: Any) -> Tensor:
+def times_of(x: Tensor, t: Scalar) -> Tensor:
     """The time of each sample of a batch, float64 ``(batch,)`` on the batch's device."""
     time = as_time("t", t)
     if time.ndim and len(time) not in (1, len(x)):
@@ -64,7 +65,7 @@ def times_of(x: Tensor, t: Any) -> Tensor:
     return time.to(x.device).expand(len(x))
 
 
-def _like_time(value: Tensor, t: Any) -> Tensor:
+def _like_time(value: Tensor, t: Scalar) -> Tensor:
     """float64 for a float; the dtype of a tensor, float32 or wider."""
     return value.to(compute_dtype(t.dtype)) if isinstance(t, Tensor) else value
 
@@ -107,11 +108,11 @@ class SDE(abc.ABC):
         self.prior = prior
 
     @abc.abstractmethod
-    def drift(self, x: Tensor, t: Any) -> Tensor:
+    def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """f(x, t), shaped like ``x``; a solver gives t as ``(batch,)`` in the state's dtype."""
 
     @abc.abstractmethod
-    def diffusion(self, t: Any) -> Tensor:
+    def diffusion(self, t: Scalar) -> Tensor:
         """g(t): a scalar; ``(batch,)`` for times ``(batch,)``; a value per dimension, shaped like the event or ``(1,
         *event)``; or a tensor of the state's rank that broadcasts against it.
 
@@ -150,11 +151,11 @@ class SDE(abc.ABC):
         """The ODE with the same marginals: the reverse form without noise."""
         return self.reverse(score_fn, 0.0)
 
-    def node(self, t: float) -> Node:
+    def node(self, t: float) -> Node[float]:
         """What a solver needs to know of one time, as Python floats."""
         return Node(float(t), *([math.nan] * 7))
 
-    def nodes(self, t: Tensor) -> Node:
+    def nodes(self, t: Tensor) -> Node[Tensor]:
         """The same for times ``(n,)``, as float64 tensors."""
         t = t.to(torch.float64)
         return Node(t, *([torch.full_like(t, math.nan)] * 7))
@@ -262,38 +263,38 @@ class AffineSDE(SDE):
         )
 
     # The public functions of time.
-    def alpha(self, t: Any) -> Tensor:
+    def alpha(self, t: Scalar) -> Tensor:
         r""":math:`\alpha(t)`, the signal's scale: float64 for a float, else in the dtype of ``t`` (float32 or
         wider)."""
         return _like_time(self._log_alpha(as_time("t", t)).exp(), t)
 
-    def sigma(self, t: Any) -> Tensor:
+    def sigma(self, t: Scalar) -> Tensor:
         r""":math:`\sigma(t)`, the noise's standard deviation."""
         return _like_time(self._log_sigma(as_time("t", t)).exp(), t)
 
-    def log_snr(self, t: Any) -> Tensor:
+    def log_snr(self, t: Scalar) -> Tensor:
         r""":math:`\ln(\alpha^2/\sigma^2)` as in the VDM paper; a solver's :math:`\lambda` is half of it."""
         time = as_time("t", t)
         return _like_time(2 * (self._log_alpha(time) - self._log_sigma(time)), t)
 
-    def time(self, log_snr: Any) -> Tensor:
+    def time(self, log_snr: Scalar) -> Tensor:
         """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable.
 
         Processes without a closed form (`VDMSDE`, `GaussianSDE`) look for it on [t_min, t_max] only.
         """
         return _like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
 
-    def drift(self, x: Tensor, t: Any) -> Tensor:
+    def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """f(t) x, shaped like ``x``."""
         check_state("x", x)
         return (self._on(x, self._rates(as_time("t", t))[0]) * x).to(x.dtype)
 
-    def diffusion(self, t: Any) -> Tensor:
+    def diffusion(self, t: Scalar) -> Tensor:
         """g(t) >= 0."""
         return _like_time(self._g2(as_time("t", t)).sqrt(), t)
 
     # The kernels.
-    def marginal(self, x0: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+    def marginal(self, x0: Tensor, t: Scalar) -> tuple[Tensor, Tensor]:
         r"""Mean :math:`\alpha_t x_0` and standard deviation :math:`\sigma_t` of :math:`q(x_t|x_0)`; the latter
         broadcasts against ``x0``."""
         check_state("x0", x0)
@@ -301,7 +302,7 @@ class AffineSDE(SDE):
         mean = self._on(x0, self._log_alpha(time).exp()) * x0
         return mean.to(x0.dtype), self._on(x0, self._log_sigma(time).exp()).to(x0.dtype)
 
-    def perturb(self, x0: Tensor, t: Any, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def perturb(self, x0: Tensor, t: Scalar, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha_t x_0 + \sigma_t\varepsilon`; returns :math:`(x_t, \varepsilon)`."""
         mean, std = self.marginal(x0, t)
         if noise is not None:
@@ -309,7 +310,7 @@ class AffineSDE(SDE):
         z = torch.randn_like(x0) if noise is None else noise
         return mean + std * z, z
 
-    def transition(self, x_s: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+    def transition(self, x_s: Tensor, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
         r"""Mean and standard deviation of :math:`q(x_t|x_s)` for s < t (s is the cleaner time).
 
         .. math:: \frac{\alpha_t}{\alpha_s} x_s, \qquad \sigma_t\sqrt{1-e^{2(\lambda_t-\lambda_s)}}.
@@ -320,7 +321,7 @@ class AffineSDE(SDE):
         std = self._on(x_s, self._log_sigma(t).exp() * shrink.sqrt())
         return (self._on(x_s, ratio) * x_s).to(x_s.dtype), std.to(x_s.dtype)
 
-    def posterior(self, x_t: Tensor, x0: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+    def posterior(self, x_t: Tensor, x0: Tensor, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
         r"""Mean and standard deviation of :math:`q(x_s|x_t,x_0)` for s < t (s is the cleaner time).
 
         .. math:: \frac{\sigma_s}{\sigma_t}e^{\lambda_t-\lambda_s} x_t + \alpha_s(1-e^{2(\lambda_t-\lambda_s)})x_0,
@@ -338,7 +339,7 @@ class AffineSDE(SDE):
         mean = self._on(x_t, keep) * x_t + self._on(x_t, self._log_alpha(s).exp() * shrink) * x0
         return mean.to(x_t.dtype), self._on(x_t, sigma_s * shrink.sqrt()).to(x_t.dtype)
 
-    def _ordered(self, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+    def _ordered(self, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
         s, t = as_time("s", s), as_time("t", t)
         if not bool((s <= t).all()):
             raise InvalidArgumentError(
@@ -363,7 +364,7 @@ class AffineSDE(SDE):
         return moved.reshape(moved.shape + (1,) * (x.ndim - moved.ndim)) if moved.ndim else moved
 
     # What solvers read.
-    def nodes(self, t: Tensor) -> Node:
+    def nodes(self, t: Tensor) -> Node[Tensor]:
         """Times ``(n,)`` with all that a solver needs of them, as float64 tensors."""
         t = t.to(torch.float64)
         log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
@@ -378,7 +379,7 @@ class AffineSDE(SDE):
             self._sigma_rate(t),
         )
 
-    def node(self, t: float) -> Node:
+    def node(self, t: float) -> Node[float]:
         """One time with all that a solver needs of it, as Python floats."""
         with torch.no_grad():
             values = self.nodes(torch.tensor([t], dtype=torch.float64))
@@ -399,7 +400,7 @@ class AffineSDE(SDE):
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
 
 
-def check_sde(sde: Any, *, affine: bool = False) -> None:
+def check_sde(sde: object, *, affine: bool = False) -> None:
     """Refuse what is no process, or no affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")

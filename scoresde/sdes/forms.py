@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
-from .._tensors import MOST_STOCHASTICITY, check_number, check_score_fn, check_state, compute_dtype, output_problem
+from .._tensors import (
+    MOST_STOCHASTICITY,
+    Scalar,
+    check_number,
+    check_score_fn,
+    check_state,
+    compute_dtype,
+    output_problem,
+)
 from ..errors import ScoreFnError
 from .base import SDE, Spread, as_time, check_sde, times_of
 
@@ -43,7 +50,7 @@ class ReverseSDE:
         self.stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
         self._spread = Spread(sde)
 
-    def drift(self, x: Tensor, t: Any) -> Tensor:
+    def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
@@ -54,6 +61,6 @@ class ReverseSDE:
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 
-    def diffusion(self, t: Any) -> Tensor:
+    def diffusion(self, t: Scalar) -> Tensor:
         r""":math:`\eta\, g(t)`."""
         return self.stochasticity * self.sde.diffusion(t)

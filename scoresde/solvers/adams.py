@@ -114,7 +114,7 @@ class Adams(Solver):
         """The angle."""
         return angle(self.spread)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> AdamsState:
+    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> AdamsState:
         """The derivative at the start."""
         value = process.slope(self.coordinate, x, start)
         now, size, _ = self._place(start)
@@ -124,7 +124,9 @@ class Adams(Solver):
         norms[:, 0] = 1.0
         return AdamsState(clocks, values, np.ones(len(x), dtype=np.int64), np.ones(len(x)), norms, size)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: AdamsState, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
         then, size, sigma = self._place(stop)
         ended, end = as_array(sigma) == 0, stop
@@ -169,7 +171,7 @@ class Adams(Solver):
         estimates = Estimates(missed[:, 1:], orders[:, 0] + 1.0, used, usable, factors)
         return StepResult(moved, after, estimates, state._replace(h=h, norms=norms))
 
-    def _place(self, node: Node) -> list[Array]:
+    def _place(self, node: Node[Tensor]) -> list[Array]:
         """The angle, the scale of the state, and sigma."""
         return constants(self.coordinate.clock(node), self.coordinate.scale(node), node.sigma)
 
@@ -193,7 +195,7 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
     one = _like(np.ones(len(then)), then)
     growth = _joined((one[None], ahead[:-1] / (c[0] - c[1:])), 0).cumprod(0)
     moments = _like(_MOMENTS[: len(c), None], ahead)  # with the first factor, which is 1 - u
-    integrals = [one, 0.5 * one]
+    integrals: list[Any] = [one, 0.5 * one]
     for distance in ahead[1:]:
         moments = moments[:-1] - ahead[0] / distance * moments[1:]
         integrals.append(moments[0])
@@ -213,6 +215,6 @@ def _like(array: np.ndarray, like: Array) -> Array:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device) if isinstance(like, Tensor) else array
 
 
-def _joined(parts: Sequence[Array], axis: int = 1) -> Array:
+def _joined(parts: Sequence[Any], axis: int = 1) -> Array:
     """Side by side."""
     return torch.cat(list(parts), axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)

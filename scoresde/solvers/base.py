@@ -163,7 +163,7 @@ class Solver(abc.ABC):
     name: ClassVar[str] = _FromRow(name_of)  # type: ignore[assignment]
     aliases: ClassVar[tuple[str, ...]] = _FromRow(aliases_of)  # type: ignore[assignment]
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if "step" in vars(cls) and "keeps_estimates" not in vars(cls):
             cls.keeps_estimates = Solver.keeps_estimates  # type: ignore[method-assign]
@@ -265,7 +265,7 @@ class Solver(abc.ABC):
         """The eta of the process that the method steps unless told otherwise: 0 for the probability flow, else 1."""
         return 1.0 if self.stochastic else 0.0
 
-    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+    def prepare(self, process: Process, nodes: Sequence[Node[Any]]) -> None:
         """Called once before the first step on a fixed grid: look up the nodes that steps will ask for."""
         if self.stages:
             process.nodes.prepare_between(nodes, self.stages, self.coordinate)
@@ -282,16 +282,20 @@ class Solver(abc.ABC):
         """The times that the method goes through, given those of the grid; most go straight."""
         return times
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node[Any]) -> object:
         """The memory before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of those."""
         return None
 
-    def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def land(
+        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
+    ) -> StepResult:
         """The step to the end of the solve by what is in the memory, without an evaluation, and its error estimate, of
         methods that have one. Every step asks for it, whether it is the last or not; the step itself follows with the
         same ``stop`` and noise."""
         raise NotImplementedError
 
     @abc.abstractmethod
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
+    ) -> StepResult:
         """One step from ``start`` to ``stop``. Inputs are not changed; randomness comes from ``noise`` only."""

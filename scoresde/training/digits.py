@@ -38,7 +38,7 @@ __all__ = [
     "train_digits",
 ]
 
-Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what the network is told about it
+Batch = tuple[Tensor, dict[str, object]]  # data (batch, *event), and what the network is told about it
 
 
 class DigitsSplit(NamedTuple):
@@ -87,7 +87,7 @@ def grey_to_x(v: Tensor, generator: torch.Generator | None = None) -> Tensor:
 def fit(
     net: nn.Module,
     loss: Callable[..., Tensor],
-    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, Any]]],
+    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, object]]],
     recipe: Recipe,
     generator: torch.Generator,
     *,
