@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -56,7 +55,9 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
         )
 
 
-def context_of(context: Any, score_fn: Score, batch: int, device: torch.device) -> dict[str, Tensor]:
+def context_of(
+    context: Mapping[str, Tensor] | None, score_fn: Score, batch: int, device: torch.device
+) -> dict[str, Tensor]:
     """The context of a batch, checked, on its device."""
     given = check_context(context, score_fn, batch)
     for name, value in given.items():
@@ -75,7 +76,7 @@ def check_no_vmap(name: str, value: Tensor) -> None:
         ) from error
 
 
-def check_save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[float]:
+def check_save_at(save_at: object, sde: SDE, times: tuple[float, float]) -> list[float]:
     """The times to save at between those of the ends; none for None and for "steps"."""
     if save_at is None or (isinstance(save_at, str) and save_at == "steps"):
         return []
@@ -87,7 +88,7 @@ def check_save_at(save_at: Any, sde: SDE, times: tuple[float, float]) -> list[fl
     return values
 
 
-def tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:
+def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tuple[float, float]:
     """Relative and absolute, checked."""
     epsilon = 10 * torch.finfo(dtype).eps
     rtol, atol = (
@@ -103,7 +104,7 @@ def tolerances(rtol: Any, atol: Any, dtype: torch.dtype) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def memory_note(x: Any, shape: Any) -> Iterator[None]:
+def memory_note(x: object, shape: object) -> Iterator[None]:
     """torch's own error when memory runs out, with a note of what to do."""
     try:
         yield

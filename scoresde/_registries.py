@@ -8,7 +8,7 @@ them as to a dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ class Registry(MutableMapping[str, T]):
     """
 
     def __init__(self, places: Mapping[str, str]) -> None:
-        self._rows: dict[str, Any] = {name: partial(_taken, place) for name, place in places.items()}
+        self._rows: dict[str, Callable[[], T]] = {name: partial(_taken, place) for name, place in places.items()}
 
     def __getitem__(self, name: str) -> T:
         return self._rows[name]()

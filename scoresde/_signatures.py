@@ -19,7 +19,7 @@ def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
         return None
 
 
-def accepts(function: Any, name: str) -> bool:
+def accepts(function: object, name: str) -> bool:
     """Whether ``function(..., name=value)`` is possible, as far as can be seen; True if it cannot be seen.
 
     A callable may have a method ``accepts(name)`` of its own that answers for what it wraps.

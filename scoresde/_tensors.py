@@ -7,7 +7,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEWarning, short, unknown
 
 # A Python float, or a tensor (batch,) with one value per sample: solvers are written once for both.
-Scalar: TypeAlias = Any
+Scalar: TypeAlias = float | Tensor
 # A NumPy array on the host, or a tensor where it must have a gradient: one or more values per sample.
-Array: TypeAlias = Any
+Array: TypeAlias = np.ndarray | Tensor
 
+Tree = TypeVar("Tree")  # tensors, arrays, None, and tuples of those
 
 _LEAVES = (np.ndarray, Tensor)
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
@@ -31,7 +32,15 @@ MOST_STOCHASTICITY = 1e6
 MOST_NUMBERS = 1 << 50  # of a tensor that is requested by its shape
 
 
-def expand(value: Scalar, like: Tensor) -> Scalar:
+@overload
+def expand(value: Array, like: Tensor) -> Tensor: ...
+
+
+@overload
+def expand(value: float, like: Tensor) -> float: ...
+
+
+def expand(value: Scalar | Array, like: Tensor) -> Scalar:
     """Make per-sample values ``(batch,)`` broadcast against ``like``, in its dtype and on its device; floats pass
     through.
 
@@ -49,7 +58,23 @@ def expand(value: Scalar, like: Tensor) -> Scalar:
     return value.reshape(value.shape + (1,) * missing) if value.ndim and missing else value
 
 
-def as_array(value: Array) -> Any:
+@overload
+def as_array(value: Tensor | np.ndarray) -> np.ndarray: ...
+
+
+@overload
+def as_array(value: None) -> None: ...
+
+
+@overload
+def as_array(value: bool) -> bool: ...
+
+
+@overload
+def as_array(value: float) -> float: ...
+
+
+def as_array(value: Array | float | None) -> np.ndarray | float | None:
     """On the host, without a gradient; what is neither tensor nor array passes through.
 
     Example:
@@ -134,10 +159,10 @@ def tree_map(function: Callable[..., Any], *trees: Any) -> Any:
     return first
 
 
-def where(mask: Tensor | np.ndarray, new: Any, old: Any) -> Any:
+def where(mask: Tensor | np.ndarray, new: Tree, old: Tree) -> Tree:
     """Take the rows of ``new`` where ``mask`` is true and those of ``old`` elsewhere, leaf by leaf."""
 
-    def choose(a: Array, b: Array) -> Array:
+    def choose(a: Any, b: Any) -> Any:
         if a is b:
             return a
         if isinstance(a, np.ndarray):
@@ -145,12 +170,14 @@ def where(mask: Tensor | np.ndarray, new: Any, old: Any) -> Any:
         rows = torch.as_tensor(mask, device=a.device)
         return torch.where(rows.reshape(-1, *(1,) * (a.ndim - 1)) if a.ndim > 1 else rows, a, b)
 
-    return tree_map(choose, new, old)
+    chosen: Tree = tree_map(choose, new, old)
+    return chosen
 
 
-def take(tree: Any, rows: Tensor) -> Any:
+def take(tree: Tree, rows: Tensor) -> Tree:
     """Keep the given rows of every leaf of a tree."""
-    return tree_map(lambda a: a[as_array(rows) if isinstance(a, np.ndarray) else rows] if a.ndim else a, tree)
+    kept: Tree = tree_map(lambda a: a[as_array(rows) if isinstance(a, np.ndarray) else rows] if a.ndim else a, tree)
+    return kept
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -233,7 +260,7 @@ def _in_order(flat: Tensor) -> Tensor:
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value for the text of an error, on one line and not long.
 
     Example:
@@ -245,7 +272,7 @@ def shown(value: Any) -> str:
     return short(value)
 
 
-def named(value: Any) -> str:
+def named(value: object) -> str:
     """What class a value is of, and the value, for the text of an error.
 
     Example:
@@ -257,7 +284,7 @@ def named(value: Any) -> str:
     return f"{type(value).__name__} {short(value)}"
 
 
-def form(value: Any) -> str:
+def form(value: object) -> str:
     """The shape of a tensor, or what else a value is, for the text of an error.
 
     Example:
@@ -271,7 +298,7 @@ def form(value: Any) -> str:
     return str(tuple(value.shape)) if is_dense(value) else "a nested tensor" if value.is_nested else str(value.layout)
 
 
-def check_dtype(name: str, dtype: Any) -> None:
+def check_dtype(name: str, dtype: object) -> None:
     """Refuse what is not one of the dtypes that states may have."""
     if not isinstance(dtype, torch.dtype) or dtype not in FLOATS:
         names = ", ".join(str(d) for d in FLOATS)
@@ -301,12 +328,13 @@ _KINDS: dict[str, Callable[[torch.dtype], bool]] = {
 
 
 def check_tensor(
-    name: str, x: Any, shape: Sequence[int] | None = None, *, kind: str = "floating-point", finite: bool = False
-) -> None:
-    """Refuse what is not a dense tensor of a kind, of a shape if one is given (-1 stands for any size).
+    name: str, x: object, shape: Sequence[int] | None = None, *, kind: str = "floating-point", finite: bool = False
+) -> Tensor:
+    """Return a dense tensor of a kind, of a shape if one is given (-1 stands for any size), or say what is wrong.
 
     Example:
-        >>> check_tensor("y", torch.zeros(3, 2), (-1, 2))
+        >>> check_tensor("y", torch.zeros(3, 2), (-1, 2)).shape
+        torch.Size([3, 2])
     """
     if not isinstance(x, Tensor):
         raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try torch.as_tensor({name}).")
@@ -322,9 +350,10 @@ def check_tensor(
         raise InvalidArgumentError(
             f"`{name}` must be finite, got {int((~torch.isfinite(x)).sum())} values that are not."
         )
+    return x
 
 
-def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
+def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
     """Return a number, a list of numbers, an array or a tensor as a dense tensor of real numbers.
 
     Example:
@@ -340,9 +369,9 @@ def as_tensor(name: str, value: Any, dtype: torch.dtype | None = None) -> Tensor
     return x if dtype is None else x.to(dtype)
 
 
-def check_broadcast(name: str, x: Any, like: Tensor) -> None:
+def check_broadcast(name: str, x: object, like: Tensor) -> None:
     """Refuse what is not a floating-point tensor that broadcasts against another one."""
-    check_tensor(name, x)
+    x = check_tensor(name, x)
     try:
         torch.broadcast_shapes(x.shape, like.shape)
     except RuntimeError:
@@ -351,8 +380,8 @@ def check_broadcast(name: str, x: Any, like: Tensor) -> None:
         ) from None
 
 
-def check_state(name: str, x: Any) -> None:
-    """Refuse what is not a floating-point tensor ``(batch, *event)`` with an event of rank one or more."""
+def check_state(name: str, x: object) -> Tensor:
+    """Return a floating-point tensor ``(batch, *event)`` with an event of rank one or more, or say what is wrong."""
     if not isinstance(x, Tensor):
         raise InvalidTypeError(
             f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name})."
@@ -364,9 +393,10 @@ def check_state(name: str, x: Any) -> None:
             f"`{name}` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(x.shape)}; "
             f"scalars are events of shape (1,): try {name}.reshape(-1, 1)."
         )
+    return x
 
 
-def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
+def check_shape(name: str, shape: object, *, rank: int) -> tuple[int, ...]:
     """Return a shape of at least the given rank as a tuple of Python ints, or say what is wrong with it."""
     if isinstance(shape, str | bytes | bytearray) or not isinstance(shape, Sequence):
         raise InvalidTypeError(f"`{name}` must be a tuple of integers, got {shown(shape)}.")
@@ -378,7 +408,7 @@ def check_shape(name: str, shape: Any, *, rank: int) -> tuple[int, ...]:
     return sizes
 
 
-def check_times(name: str, values: Any, what: str = "times") -> Tensor:
+def check_times(name: str, values: object, what: str = "times") -> Tensor:
     """Return a list of times (or of ``what`` it is) as float64 ``(n,)`` on the CPU, or say what is wrong with it."""
     if isinstance(values, str | bytes):
         raise InvalidTypeError(f"`{name}` must be a list of {what}, got {shown(values)}.")
@@ -401,7 +431,7 @@ def check_times(name: str, values: Any, what: str = "times") -> Tensor:
     return times
 
 
-def output_problem(out: Any, x: Tensor) -> str | None:
+def output_problem(out: object, x: Tensor) -> str | None:
     """What is wrong with the output of a network that must be a floating-point tensor like ``x``; None if nothing."""
     if not isinstance(out, Tensor):
         return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}"
@@ -449,7 +479,7 @@ def check_number(
     return number
 
 
-def check_positive(name: str, value: Any, *, high: float) -> float:
+def check_positive(name: str, value: object, *, high: float) -> float:
     """Return a number in (0, high], or say what is wrong with it."""
     number = check_number(name, value)
     if not 0.0 < number <= high:
@@ -457,7 +487,7 @@ def check_positive(name: str, value: Any, *, high: float) -> float:
     return number
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: object) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):
         raise InvalidTypeError(f"`{name}` must be True or False, got {shown(value)}.")
@@ -493,7 +523,7 @@ def check_integers(name: str, values: Any, *, low: int, high: int | None = None)
 
 
 def check_generator(
-    generator: Any, hint: str = "write torch.Generator().manual_seed(0)", *, device: torch.device | None = None
+    generator: object, hint: str = "write torch.Generator().manual_seed(0)", *, device: torch.device | None = None
 ) -> None:
     """Refuse what is neither a generator nor None, and one that is not on a device, if one is given."""
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -504,7 +534,7 @@ def check_generator(
         )
 
 
-def check_interval(name: str, value: Any) -> tuple[float, float]:
+def check_interval(name: str, value: object) -> tuple[float, float]:
     """Return two finite numbers (low, high) with low < high, or say what is wrong with them."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence) or len(value) != 2:
         raise InvalidTypeError(f"`{name}` must be (low, high), got {shown(value)}.")
@@ -514,7 +544,7 @@ def check_interval(name: str, value: Any) -> tuple[float, float]:
     return low, high
 
 
-def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
+def check_choice(name: str, value: object, known: Iterable[str]) -> str:
     """Return one of some names, or say which there are."""
     names = tuple(known)
     if not isinstance(value, str) or value not in names:
@@ -522,19 +552,19 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
     return value
 
 
-def check_kind(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
     """Refuse what is not of a class; ``what`` says what would be."""
     if not isinstance(value, kind):
         raise InvalidTypeError(f"`{name}` must be {what}, got {named(value)}.")
 
 
-def check_callable(name: str, value: Any, call: str) -> None:
+def check_callable(name: str, value: object, call: str) -> None:
     """Refuse what cannot be called; ``call`` says how it would be."""
     if not callable(value):
         raise InvalidTypeError(f"`{name}` must be callable as {call}, got {named(value)}.")
 
 
-def check_score_fn(score_fn: Any) -> None:
+def check_score_fn(score_fn: object) -> None:
     """Refuse what is not a score function."""
     own = hasattr(score_fn, "score")
     hint = "take its .score(sde)" if own else "targets and loaded networks give one by .score(sde)"
@@ -560,6 +590,19 @@ def check_device(device: Any, default: torch.device | None = None) -> torch.devi
         reason = str(error).partition("\n")[0]
         raise InvalidArgumentError(f"`device` {shown(device)} is not available here: {reason}") from error
     return where
+
+
+def absolute(z: Scalar) -> Scalar:
+    """abs(z) of a float or a tensor."""
+    return z.abs() if isinstance(z, Tensor) else abs(z)
+
+
+@overload
+def expm1(z: Tensor) -> Tensor: ...
+
+
+@overload
+def expm1(z: float) -> float: ...
 
 
 def expm1(z: Scalar) -> Scalar:
@@ -630,14 +673,22 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
     """
     pairs = [(w, v) for w, v in zip(weights, values, strict=True) if isinstance(w, Tensor) or w]
     out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
-    if isinstance(gain, Tensor) and pairs:
-        return torch.addcmul(out, expand(gain, x), _total(pairs))
+    if isinstance(gain, Tensor):
+        return torch.addcmul(out, expand(gain, x), _total(pairs)) if pairs else out
     for w, v in pairs:
         if isinstance(w, Tensor):
             out = torch.addcmul(out, expand(times(gain, w), v), v)
         else:
             out = out.add(v, alpha=gain * w) if out is x else out.add_(v, alpha=gain * w)
     return out
+
+
+@overload
+def times(a: Scalar, b: Tensor) -> Tensor: ...
+
+
+@overload
+def times(a: Scalar, b: Scalar) -> Scalar: ...
 
 
 def times(a: Scalar, b: Scalar) -> Scalar:

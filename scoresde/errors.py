@@ -188,7 +188,7 @@ class ScoreSDEWarning(UserWarning):
     """
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """The repr of a value for the text of an error: on one line, and not long.
 
     Example:
@@ -202,7 +202,7 @@ def short(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def unknown(argument: str, got: Any, allowed: Iterable[str]) -> InvalidArgumentError:
+def unknown(argument: str, got: object, allowed: Iterable[str]) -> InvalidArgumentError:
     """The error for a name that is not in a list, with the closest names as a suggestion.
 
     Example:

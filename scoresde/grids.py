@@ -12,13 +12,13 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._tensors import MOST_STEPS, check_callable, check_choice, check_integer, check_number
+from ._tensors import MOST_STEPS, Scalar, check_callable, check_choice, check_integer, check_number
 from ._tensors import check_times as real_times
 from .errors import InvalidArgumentError, InvalidTypeError, short
 
@@ -36,7 +36,19 @@ __all__ = [
     "time",
 ]
 
-GridFunction = Callable[[Any, float, float, int], Tensor]
+
+class Schedule(Protocol):
+    """What grids need to know of a process: an `scoresde.AffineSDE`."""
+
+    t_min: float
+    t_max: float
+
+    def log_snr(self, t: Scalar) -> Tensor: ...
+
+    def time(self, log_snr: Scalar) -> Tensor: ...
+
+
+GridFunction = Callable[[Any, float, float, int], Tensor]  # of a process, the ends and the number of steps
 _BESIDE = 1e-9  # an end, as a share of the interval
 _EVEN = 4.0
 
@@ -50,10 +62,10 @@ def _line(start: float, end: float, steps: int) -> Tensor:
     return torch.linspace(start, end, steps + 1, dtype=torch.float64)
 
 
-def _grid(affine: bool) -> Callable[[Any], Any]:
+def _grid(affine: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Make a function check the arguments that all grids take; an affine one needs the process's log-SNR."""
 
-    def decorate(function: Any) -> Any:
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(function)
         def checked(sde: Any, t_start: float, t_end: float, steps: int, **options: float) -> Tensor:
             low, high = 0.0, math.inf
@@ -75,7 +87,7 @@ def _grid(affine: bool) -> Callable[[Any], Any]:
 
 
 @_grid(affine=False)
-def time(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+def time(sde: object, t_start: float, t_end: float, steps: int) -> Tensor:
     """Uniform in time.
 
     Example:
@@ -87,7 +99,7 @@ def time(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
 
 
 @_grid(affine=True)
-def log_snr(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+def log_snr(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
     """Uniform in the log-SNR, where the first-order exponential methods spread their error evenly.
 
     Example:
@@ -101,7 +113,7 @@ def log_snr(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
 
 
 @_grid(affine=True)
-def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float = 7.0) -> Tensor:
+def karras(sde: Schedule, t_start: float, t_end: float, steps: int, exponent: float = 7.0) -> Tensor:
     r"""EDM's grid: uniform in :math:`\rho^{1/7}`, :math:`\rho = \sigma/\alpha`.
 
     Example:
@@ -120,7 +132,7 @@ def karras(sde: Any, t_start: float, t_end: float, steps: int, exponent: float =
 
 
 @_grid(affine=False)
-def quadratic(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+def quadratic(sde: object, t_start: float, t_end: float, steps: int) -> Tensor:
     """Uniform in the square root of time, DDIM's grid for CIFAR-10.
 
     Example:
@@ -132,7 +144,7 @@ def quadratic(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
 
 
 @_grid(affine=True)
-def angle(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+def angle(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
     r"""Uniform in the angle :math:`\arctan(\sigma/\alpha)`, nearly the time of the cosine schedule, for any process.
 
     Example:
@@ -143,7 +155,7 @@ def angle(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     return _in_angle(sde, t_start, t_end, steps, 1.0)
 
 
-def tangent(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+def tangent(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
     r"""Uniform in :math:`u = \arctan\sqrt{\sigma/\alpha}`, so that :math:`\sigma/\alpha = \tan^2 u`.
 
     Where the log-SNR is infinite the steps beside the end have :math:`\sigma/\alpha`, or its inverse, in proportion to
@@ -157,7 +169,7 @@ def tangent(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
     return _in_angle(sde, t_start, t_end, steps, 0.5)
 
 
-def _in_angle(sde: Any, t_start: float, t_end: float, steps: int, power: float) -> Tensor:
+def _in_angle(sde: Schedule, t_start: float, t_end: float, steps: int, power: float) -> Tensor:
     """Uniform in the arc tangent of a power of sigma/alpha."""
     ends = [math.atan(math.exp(-0.5 * power * float(sde.log_snr(t)))) for t in (t_start, t_end)]
     inner = _line(ends[0], ends[1], steps)[1:-1]
@@ -190,7 +202,7 @@ class Beta:
         for name, value in (("a", self.a), ("b", self.b)):
             check_number(name, value, low=0.0, strict=True)
 
-    def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    def __call__(self, sde: object, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
         from scipy.stats import beta  # takes long to import
 
@@ -229,7 +241,7 @@ class Levels:
             raise InvalidArgumentError(f"`rho` must be finite, got {values}.")
         object.__setattr__(self, "rho", values)
 
-    def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
         ends = [-float(sde.log_snr(t)) / 2 for t in (t_start, t_end)]
         _finite(ends, t_start, t_end, "Levels")
@@ -268,7 +280,7 @@ class Shifted:
         check_number("factor", self.factor, low=0.0, strict=True)
         check_callable("grid", self.grid, "grid(sde, t_start, t_end, steps), such as grids.time")
 
-    def __call__(self, sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:
+    def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
         """The grid."""
         w = torch.sigmoid(-0.5 * sde.log_snr(self.grid(sde, t_start, t_end, steps)))
         low, high = (w[-1], w[0]) if t_start > t_end else (w[0], w[-1])

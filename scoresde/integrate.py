@@ -222,7 +222,7 @@ def integrate(
     *,
     compact: bool = False,
     recorder: Recorder | None = None,
-    callback: Callable[[Info], Any] | None = None,
+    callback: Callable[[Info], object] | None = None,
     progress: tqdm | None = None,
     max_steps: int | None = None,
     throw: bool = True,
@@ -400,7 +400,7 @@ class _Loop:
             times, whole = self._seen()
             self.recorder.record(times, whole, _moved(self.ledger, moved))
 
-    def stopped(self, callback: Callable[[Info], Any]) -> bool:
+    def stopped(self, callback: Callable[[Info], object]) -> bool:
         """Call back; returns whether that ends the solve."""
         times, whole = self._seen()
         info = Info(self.step, times, whole.clone(), torch.from_numpy(self.ledger.nfe.copy()))
@@ -503,7 +503,7 @@ class _Loop:
         return self.solution()
 
 
-def _is_true(value: Any) -> bool:
+def _is_true(value: object) -> bool:
     """Whether a callback returned True, in Python's, NumPy's or torch's form."""
     return value is True or (str(getattr(value, "dtype", "")).rpartition(".")[2] == "bool" and bool(value))
 

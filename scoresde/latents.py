@@ -21,7 +21,7 @@ __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 
 
 def encode(
-    sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, method: str | Solver = "adams", **options: Any
+    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Solution:
     """The latents of data: the probability flow from ``t_min`` up to ``t_max``.
 
@@ -54,7 +54,7 @@ def encode(
     return solve(sde, score_fn, x, method=method, **{**options, "t_start": start, "t_end": end})
 
 
-def _ends(sde: Any, options: Mapping[str, Any], start: str, end: str) -> tuple[float, float]:
+def _ends(sde: Any, options: Mapping[str, object], start: str, end: str) -> tuple[float, float]:
     """Where the flow starts and ends."""
     check_sde(sde)
     given = {"t_start": options.get("t_start"), "t_end": options.get("t_end")}
@@ -65,7 +65,7 @@ def _ends(sde: Any, options: Mapping[str, Any], start: str, end: str) -> tuple[f
 
 def decode(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     z: Tensor,
     *,
     method: str | Solver = "adams",
@@ -178,7 +178,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, method: str | Solver = "adams", **options: Any
+    sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Reconstruction:
     """Encode and decode again; the round trip's error is that of the solver, whatever the network.
 

@@ -63,7 +63,7 @@ _ROUNDING = 1e-12
 
 def solve(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor | None = None,
     *,
     method: str | Solver = "pc",
@@ -83,14 +83,14 @@ def solve(
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
     denoise: bool = False,
     save_at: Sequence[float] | Tensor | str | None = None,
-    callback: Callable[[Info], Any] | None = None,
+    callback: Callable[[Info], object] | None = None,
     progress: bool = False,
     max_steps: int | None = None,
     throw: bool = True,
     differentiable: bool = False,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    **solver_options: Any,
+    **solver_options: object,
 ) -> Solution:
     r"""Solve the reverse-time SDE or the probability-flow ODE of a forward process.
 
@@ -284,7 +284,7 @@ def _times(
 
 
 def _chosen(
-    sde: SDE, steps: Any, grid: Any, given_grid: Tensor | None, options: Mapping[str, Any]
+    sde: SDE, steps: Any, grid: Any, given_grid: Tensor | None, options: Mapping[str, object]
 ) -> tuple[Solver, int | None]:
     """The method for ``method="auto"``, and its number of steps unless a grid sets it."""
     if isinstance(grid, Grid) and grid.method and not options:
@@ -423,7 +423,7 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
 def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:
     """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
     values."""
-    told: dict[str, Any] = {"lenient": not throw}
+    told: dict[str, object] = {"lenient": not throw}
     if limit is not None:
         told["max_steps"] = limit
     if solver.adaptive:

@@ -159,7 +159,7 @@ class Chain(abc.ABC):
         part._nearest = Nearest(part.log_snrs, part.labels)
         return part
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """The chain as JSON values, of the levels that `respace` left out too; `from_config` reads them.
 
         Example:

@@ -49,12 +49,12 @@ class Problem(NamedTuple):
     """
 
     operator: str
-    options: dict[str, Any]
+    options: dict[str, object]
     source: str
     painted: bool
     noise: float
     method: str
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
 
 def problem_of(
@@ -89,6 +89,7 @@ def problem_of(
         raise unknown("inverse", method, methods())
     from .._tensors import check_number
 
+    options: dict[str, object]
     if inpaint is not None:
         mask, source = inpaint
         told, options = "inpaint", {"mask": str(mask)}

@@ -42,7 +42,7 @@ def methods(
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _record(method: Any) -> dict[str, Any]:
+def _record(method: Any) -> dict[str, object]:
     """A method as plain values.
 
     Example:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MODES = ("1", "L", "P", "RGB")  # of pictures without transparency, one byte per channel at most
 
 
-def parse_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
+def parse_call(argument: str, text: str) -> tuple[str, dict[str, object]]:
     """Read ``NAME`` or ``NAME:key=value,key=value``.
 
     Example:
@@ -37,7 +37,7 @@ def parse_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
         ) from None
 
 
-def check_operator(name: str, options: dict[str, Any]) -> None:
+def check_operator(name: str, options: dict[str, object]) -> None:
     """Refuse a name that is unknown, and options that do not fit, before anything is read.
 
     Example:
@@ -59,7 +59,7 @@ def check_operator(name: str, options: dict[str, Any]) -> None:
         )
 
 
-def make_operator(name: str, options: dict[str, Any], event: Sequence[int]) -> LinearOperator:
+def make_operator(name: str, options: dict[str, object], event: Sequence[int]) -> LinearOperator:
     """An operator on events of a shape.
 
     Example:

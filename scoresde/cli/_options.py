@@ -40,7 +40,7 @@ def make_sde(name: str) -> AffineSDE:
     return process
 
 
-def choose_method(name: str, steps: int | None, options: dict[str, Any]) -> tuple[Solver, int | None]:
+def choose_method(name: str, steps: int | None, options: dict[str, object]) -> tuple[Solver, int | None]:
     """The solver of a name with its options, and its steps; ``auto`` chooses both.
 
     Example:
@@ -130,7 +130,7 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
         >>> parse_options(["snr=0.1", "moves=2", "predictor=ancestral"])
         {'snr': 0.1, 'moves': 2, 'predictor': 'ancestral'}
     """
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (equals and key.isidentifier() and value):

@@ -28,7 +28,7 @@ class Samples:
     x: Tensor
     seeds: list[int]
     nfe: Tensor
-    metadata: dict[str, Any]
+    metadata: dict[str, object]
     data_range: tuple[float, float] = (-1.0, 1.0)
 
 
@@ -98,7 +98,7 @@ def write_arrays(path: Path, extension: str, arrays: dict[str, Any], metadata: d
     return f"arrays, {name} is {' x '.join(map(str, first.shape))}"
 
 
-def _described(metadata: dict[str, Any]) -> str:
+def _described(metadata: dict[str, object]) -> str:
     return json.dumps(metadata, ensure_ascii=False)
 
 

@@ -28,11 +28,11 @@ class Plan(NamedTuple):
     steps: int | None
     told: Mapping[str, Any]
     denoise: bool | None
-    shown: Mapping[str, Any]
+    shown: Mapping[str, object]
     model: Callable[[Any], Any] = lambda score_fn: score_fn
 
 
-def asked(name: str, steps: int | None, grid: str | None, options: dict[str, Any]) -> Plan:
+def asked(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Plan:
     """The plan of a command line.
 
     Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,7 +40,7 @@ def presets(
         typer.echo(f"{CLASSIFIER}: of noisy data, for guidance; no score network")
         return
     preset = training.CLASSIFIER if name == CLASSIFIER else PRESETS[name]
-    shown: dict[str, Any] = {field.name: getattr(preset, field.name) for field in fields(preset)}
+    shown: dict[str, object] = {field.name: getattr(preset, field.name) for field in fields(preset)}
     if name != CLASSIFIER:
         shown["process"] = _process(PRESETS[name])
     for key, value in shown.items():

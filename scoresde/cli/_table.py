@@ -42,7 +42,7 @@ class Table:
 
     path: Path
     columns: Mapping[str, type]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
     num: int
     block: int
     rows: list[Row] = field(default_factory=list)

@@ -73,11 +73,13 @@ class Adaptive(Controller):
     shrink: float = 0.2
     attempts: int = 8
 
-    def start(self, process: Process, x: Tensor) -> Node:
+    def start(self, process: Process, x: Tensor) -> Node[Tensor]:
         """See `Controller.start`."""
         return process.sde.nodes(torch.full((len(x),), self.t_start, dtype=torch.float64, device=x.device))
 
-    def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
+    def first(
+        self, process: Process, solver: Solver, x: Tensor, start: Node[Tensor], solver_state: object
+    ) -> tuple[Node[Tensor], object]:
         """The first step is the solver's share of the way, or less: where the derivative is known, one that moves the
         state by a hundredth of itself. A small derivative does not justify a long one, at whose end an error estimate
         may be small by chance."""
@@ -122,7 +124,14 @@ class Adaptive(Controller):
         return np.where(near | (state.h >= left * (1 - 1e-6)), target, moved)
 
     def adapt(
-        self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
+        self,
+        process: Process,
+        solver: Solver,
+        x: Tensor,
+        start: Node[Tensor],
+        stop: Node[Tensor],
+        result: StepResult,
+        state: Any,
     ) -> Decision:
         """See `Controller.adapt`. Steps are constants to differentiation, and chosen on the host."""
         if result.error is None:
@@ -180,9 +189,9 @@ class Adaptive(Controller):
         process: Process,
         solver: Solver,
         x: Tensor,
-        start: Node,
-        stop: Node,
-        memory: Any,
+        start: Node[Tensor],
+        stop: Node[Tensor],
+        memory: object,
         noise: Noise,
         state: Any,
     ) -> tuple[np.ndarray, Tensor]:
@@ -240,6 +249,6 @@ def _estimates(
     return _estimates(of_power(error.detach(), float(solver.ode_order or 1)), solver)
 
 
-def _clock(solver: Solver, node: Node) -> Tensor:
+def _clock(solver: Solver, node: Node[Tensor]) -> Tensor:
     """What the solver's clock shows; the ends of the noise and of the data are far, not infinitely far."""
     return torch.nan_to_num(solver.coordinate.clock(node), nan=torch.nan, posinf=_FAR, neginf=-_FAR)

@@ -29,8 +29,8 @@ class Decision(NamedTuple):
     """
 
     accept: bool | Tensor | np.ndarray
-    start: Node
-    stop: Node | None
+    start: Node[Any]
+    stop: Node[Any] | None
     state: Any
     done: Tensor | np.ndarray | None = None
     non_finite: Tensor | np.ndarray | None = None
@@ -60,16 +60,25 @@ class Controller(abc.ABC):
     targets: tuple[float, ...]
 
     @abc.abstractmethod
-    def start(self, process: Process, x: Tensor) -> Node:
+    def start(self, process: Process, x: Tensor) -> Node[Any]:
         """The first node."""
 
     @abc.abstractmethod
-    def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, Any]:
+    def first(
+        self, process: Process, solver: Solver, x: Tensor, start: Node[Any], solver_state: object
+    ) -> tuple[Node[Any], object]:
         """The end of the first step, and the controller's first state."""
 
     @abc.abstractmethod
     def adapt(
-        self, process: Process, solver: Solver, x: Tensor, start: Node, stop: Node, result: StepResult, state: Any
+        self,
+        process: Process,
+        solver: Solver,
+        x: Tensor,
+        start: Node[Any],
+        stop: Node[Any],
+        result: StepResult,
+        state: Any,
     ) -> Decision:
         """Judge a step and choose the next."""
 
@@ -83,9 +92,9 @@ class Controller(abc.ABC):
         process: Process,
         solver: Solver,
         x: Tensor,
-        start: Node,
-        stop: Node,
-        memory: Any,
+        start: Node[Any],
+        stop: Node[Any],
+        memory: object,
         noise: Noise,
         state: Any,
     ) -> tuple[np.ndarray, Tensor]:

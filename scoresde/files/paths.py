@@ -7,12 +7,11 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ..errors import InvalidArgumentError, InvalidTypeError, out_of_memory, short, too_little_memory
 
 
-def check_path(name: str, path: Any) -> Path:
+def check_path(name: str, path: object) -> Path:
     """Return a path that a system could have, or say what is wrong with it.
 
     Raises:

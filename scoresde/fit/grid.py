@@ -164,7 +164,7 @@ class FittedGrid(Grid):
         content = {"format": FORMAT, **self.fields()}
         write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, object]:
         """The fields as JSON values, which `of` reads; numbers that are not finite are text."""
         return _plain(asdict(self))
 
@@ -219,7 +219,7 @@ class FittedGrid(Grid):
 
 def fit_grid(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     steps: int,
     method: str | Solver = "unipc2",
     *,
@@ -238,7 +238,7 @@ def fit_grid(
     context: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    **solver_options: Any,
+    **solver_options: object,
 ) -> FittedGrid:
     r"""Fit the nodes of a grid to a score function, a process and a deterministic method.
 
@@ -348,7 +348,7 @@ def _check_method(solver: Solver) -> None:
         )
 
 
-def _check_objective(objective: Any) -> None:
+def _check_objective(objective: object) -> None:
     """Refuse what is neither the name of an objective nor a function."""
     if isinstance(objective, str):
         check_choice("objective", objective, ("log", "rms"))
@@ -383,7 +383,7 @@ def _drawn(
     return x
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """A tree for JSON, which has no infinity and no NaN."""
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
@@ -392,13 +392,13 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf", "nan")):
         raise ValueError(f"{str(value)[:40]!r} is not a number")
     return float(value)
 
 
-def _numbers(values: Any) -> tuple[float, ...]:
+def _numbers(values: object) -> tuple[float, ...]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
     return tuple(_number(v) for v in values)
@@ -489,15 +489,15 @@ class _Watch(Score):
     def accepts(self, name: str) -> bool:
         return self.score_fn.accepts(name)
 
-    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+    def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         out: Tensor = self._run(self.score_fn.score, x, node, context)
         return out
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         out: Estimate = self._run(self.score_fn.estimate, x, node, context)
         return out
 
-    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+    def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         self.calls += 1
         self.rows += len(x)
         return self.score_fn.twisted(x, node, **context)
@@ -506,7 +506,7 @@ class _Watch(Score):
         """The cost so far."""
         return Cost(self.calls, self.gradients, self.rows / pilot)
 
-    def _run(self, function: Callable[..., Any], x: Tensor, node: Node, context: Mapping[str, Any]) -> Any:
+    def _run(self, function: Callable[..., Any], x: Tensor, node: Node, context: Mapping[str, object]) -> Any:
         def call(x: Tensor, node: Node) -> Any:
             self.calls += 1
             self.rows += len(x)

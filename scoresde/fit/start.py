@@ -39,7 +39,7 @@ _FINER = 0.03  # the tolerance of the reference, in units of that of the pilot
 
 def fit_start(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     gaussian: Gaussian,
     *,
     rtol: float = 1e-2,

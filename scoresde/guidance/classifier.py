@@ -57,11 +57,11 @@ class Shifted(Wrapper):
         """Whether the score function, or what guides it, takes a context of this name."""
         return super().accepts(name) or accepts(self.function, name)
 
-    def split(self, x: Tensor, node: Node, **context: Any) -> tuple[Estimate, Tensor | None]:
+    def split(self, x: Tensor, node: Node, **context: object) -> tuple[Estimate, Tensor | None]:
         """The estimate without guidance, and :math:`v`, shaped like ``x``; None where nothing guides."""
         return self.twisted(x, node, **context)[:2]
 
-    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+    def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         """The result of `split`, and the logarithm of what guides."""
         inside = self.interval.inside(node)
         if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
@@ -75,10 +75,10 @@ class Shifted(Wrapper):
         return Split(below.estimate, shift, log_twist)
 
     @abc.abstractmethod
-    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
+    def _slope(self, x: Tensor, node: Node, context: dict[str, object]) -> tuple[Split, Tensor, Tensor]:
         """What `_base` gives, the gradient, and the value it is of."""
 
-    def _base(self, x: Tensor, node: Node, context: dict[str, Any]) -> Split:
+    def _base(self, x: Tensor, node: Node, context: dict[str, object]) -> Split:
         """The estimate of the score function, and what guides it itself."""
         score_fn = self.score_fns[0]
         given = {name: value for name, value in context.items() if score_fn.accepts(name)}
@@ -86,7 +86,7 @@ class Shifted(Wrapper):
             return score_fn.twisted(x, node, **given)
         return Split(self.ask(score_fn, x, node, given))
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         estimate, shift = self.split(x, node, **context)
         return estimate if shift is None else moved(estimate, shift, x, node)
@@ -98,7 +98,7 @@ def moved(estimate: Estimate, shift: Tensor, x: Tensor, node: Node) -> Estimate:
     return estimate._replace(data=estimate.data + (sigma * sigma / alpha) * shift, noise=estimate.noise - sigma * shift)
 
 
-def taken(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
+def taken(function: Callable[..., Any], context: dict[str, object]) -> dict[str, object]:
     """The part of a context that a callable takes."""
     return {k: v for k, v in context.items() if accepts(function, k)}
 
@@ -108,7 +108,7 @@ class ClassifierGuidance(Shifted):
 
     needs_process = False
 
-    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
+    def _slope(self, x: Tensor, node: Node, context: dict[str, object]) -> tuple[Split, Tensor, Tensor]:
         given, t = taken(self.function, context), row_times(node.t, x)
 
         def value(y: Tensor) -> tuple[Any, None]:

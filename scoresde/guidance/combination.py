@@ -59,11 +59,11 @@ class Combination(Wrapper):
         score_fn = self.score_fns[i]
         return score_fn.accepts(name) and not (self.keeps[i] and name in score_fn.bound_names)
 
-    def _asked(self, which: Sequence[int], x: Tensor, node: Node, context: dict[str, Any]) -> list[Estimate]:
+    def _asked(self, which: Sequence[int], x: Tensor, node: Node, context: dict[str, object]) -> list[Estimate]:
         contexts = [{k: v for k, v in context.items() if self._takes(i, k)} for i in which]
         return ask_together(self.ask, [self.score_fns[i] for i in which], x, node, contexts)
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         inside = self.interval.inside(node)
         if inside is False or (inside is not True and not bool(inside.any())):

@@ -20,7 +20,7 @@ class Conditional(Wrapper):
 
     needs_process = False
 
-    def __init__(self, score_fn: ScoreFn, labels: dict[str, Any], sde: AffineSDE | None = None) -> None:
+    def __init__(self, score_fn: ScoreFn, labels: dict[str, object], sde: AffineSDE | None = None) -> None:
         super().__init__((score_fn,), sde)
         if not labels:
             raise InvalidArgumentError("`labels` are missing: write conditional(score_fn, label=3), for example.")
@@ -43,11 +43,11 @@ class Conditional(Wrapper):
         """Like the score function, except for the labels that are bound."""
         return name not in self.labels and super().accepts(name)
 
-    def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
+    def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """See `Score.unbound`."""
         return self.score_fns[0].unbound({**context, **self.labels})
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         bound = {k: per_row(v, x) for k, v in self.labels.items()}
         for name, value in bound.items():

@@ -13,8 +13,10 @@ from ..errors import ScoreFnError
 from ..sdes import Estimate
 from ..sdes.records import LearnedEstimate
 
+Valued = Callable[[Tensor], tuple[Tensor, Any]]  # the values (batch,), and what else there is
 
-def gradient_of(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, name: str) -> tuple[Tensor, Any, Tensor]:
+
+def gradient_of(function: Valued, x: Tensor, name: str) -> tuple[Tensor, Any, Tensor]:
     """The gradient, shaped like ``x``, of a function ``(batch, …) -> ((batch,) values, anything)``, the anything, and
     the values.
 
@@ -44,7 +46,7 @@ def usable(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
-def check_values(value: Any, x: Tensor, name: str) -> None:
+def check_values(value: object, x: Tensor, name: str) -> None:
     """Refuse what is not one floating-point value per sample."""
     if not isinstance(value, Tensor) or value.shape != (len(x),):
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -73,7 +75,7 @@ def _has_others(value: Tensor, y: Tensor) -> bool:
     return False
 
 
-def _blocked(function: Callable[[Tensor], tuple[Any, Any]], x: Tensor, value: Tensor, name: str) -> str:
+def _blocked(function: Valued, x: Tensor, value: Tensor, name: str) -> str:
     """Why there is no gradient: a second evaluation, elsewhere, shows it."""
     value = value.detach().clone()
     with torch.no_grad():

@@ -22,7 +22,7 @@ class LikelihoodGuidance(Shifted):
 
     through: bool = True
 
-    def _slope(self, x: Tensor, node: Node, context: dict[str, Any]) -> tuple[Split, Tensor, Tensor]:
+    def _slope(self, x: Tensor, node: Node, context: dict[str, object]) -> tuple[Split, Tensor, Tensor]:
         given = taken(self.function, context)
 
         def value(data: Tensor) -> Any:
@@ -45,7 +45,7 @@ class LikelihoodGuidance(Shifted):
         below = below._replace(estimate=estimate)
         return below if slope.requires_grad else below.detached(), slope, values
 
-    def _refuse_blocked(self, estimate: Estimate, x: Tensor, node: Node, context: dict[str, Any]) -> None:
+    def _refuse_blocked(self, estimate: Estimate, x: Tensor, node: Node, context: dict[str, object]) -> None:
         """Refuse a score function whose output changes with x, but not for autograd."""
         estimate = copied(estimate)
         with torch.no_grad():

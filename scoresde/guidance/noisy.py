@@ -83,7 +83,7 @@ class NoisyClassifier(nn.Module):
         return lambda x, t: given(x, t, chosen)
 
 
-def check_labels(label: Any, x: Tensor, classes: int) -> Tensor:
+def check_labels(label: object, x: Tensor, classes: int) -> Tensor:
     """One class per sample, ``(batch,)``."""
     if label is None:
         raise InvalidTypeError(

@@ -87,7 +87,7 @@ class Tall(Wrapper):
             return self.observations is None
         return name == self.covariances or self.score_fns[0].accepts(name)
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         observed = self._observed(x, context)
         rest = {k: v for k, v in context.items() if k not in self.names and k != self.covariances}
@@ -95,11 +95,12 @@ class Tall(Wrapper):
             return self._by_jacobians(x, node, observed, rest)
         return self._by_covariances(x, node, observed, rest, self._known(context, len(x), _count(observed)))
 
-    def _observed(self, x: Tensor, context: dict[str, Any]) -> dict[str, Tensor]:
+    def _observed(self, x: Tensor, context: dict[str, object]) -> dict[str, Tensor]:
         """The observations of each sample, ``(n, batch, …)``."""
         if self.observations is not None:
             given = {k: v.to(x.device) for k, v in self.observations.items()}
             return {k: v.unsqueeze(1).expand(len(v), len(x), *v.shape[1:]) for k, v in given.items()}
+        found: dict[str, Tensor] = {}
         for name in self.names:
             value = context.get(name)
             if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != len(x) or not value.shape[1]:
@@ -107,9 +108,10 @@ class Tall(Wrapper):
                 raise InvalidArgumentError(
                     f"`context[{name!r}]` must be the observations of each sample, ({len(x)}, n, …), got {got}."
                 )
-        return _same_count("context", {k: context[k].transpose(0, 1) for k in self.names})
+            found[name] = value.transpose(0, 1)
+        return _same_count("context", found)
 
-    def _known(self, context: dict[str, Any], batch: int, count: int) -> _Precisions:
+    def _known(self, context: dict[str, object], batch: int, count: int) -> _Precisions:
         """The precisions of the single posteriors, of as many as are observed."""
         if self.precisions is not None:
             if len(self.precisions.single) != count:
@@ -128,7 +130,7 @@ class Tall(Wrapper):
         return _together(inverse.unflatten(0, (batch, count)).transpose(0, 1), self.base)
 
     def _by_covariances(
-        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any], known: _Precisions
+        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object], known: _Precisions
     ) -> Estimate:
         base = self.ask(self.score_fns[1], x, node, {}, keep=True)
         alpha2, sigma2 = (_square(v, x) for v in (node.alpha, node.sigma))
@@ -141,7 +143,7 @@ class Tall(Wrapper):
                 off = [o + _times(weight, e - b) for o, e, b in zip(off, estimate, base, strict=True)]
         return base._replace(data=base.data + off[0].to(x.dtype), noise=base.noise + off[1].to(x.dtype))
 
-    def _by_jacobians(self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any]) -> Estimate:
+    def _by_jacobians(self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object]) -> Estimate:
         base, wide = self._with_jacobian(x, lambda y: [self.ask(self.score_fns[1], y, node, {}, keep=True)])
         total = (1 - _count(observed)) * wide[0]
         weighted = [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
@@ -189,13 +191,13 @@ class Tall(Wrapper):
         return [slice(first, first + size) for first in range(0, count, size)]
 
     def _asked(
-        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, Any]
+        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object]
     ) -> Iterator[tuple[slice, list[Estimate]]]:
         """The estimates given the observations, chunk by chunk."""
         for rows in self._chunks(observed):
             yield rows, self._ask(x, node, {k: v[rows] for k, v in observed.items()}, context)
 
-    def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, Any]) -> list[Estimate]:
+    def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, object]) -> list[Estimate]:
         """The estimates given some observations, in one call."""
         count = _count(some)
         given = {k: repeated(v, count) for k, v in context.items()} | {k: v.flatten(0, 1) for k, v in some.items()}
@@ -244,14 +246,16 @@ def _names(score_fn: Score, given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _observations(given: Mapping[str, Any]) -> dict[str, Tensor]:
+def _observations(given: Mapping[str, object]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
     for name, value in given.items():
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidArgumentError(
                 f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {got}."
             )
-    return _same_count("observations", {k: v.detach() for k, v in given.items()})
+        found[name] = value.detach()
+    return _same_count("observations", found)
 
 
 def _same_count(what: str, given: dict[str, Tensor]) -> dict[str, Tensor]:

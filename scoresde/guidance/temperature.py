@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from .._tensors import check_number, expand
@@ -19,7 +17,7 @@ class Temperature(Wrapper):
         self.variance = check_number("variance", variance, low=0.0, strict=True)
         super().__init__((score_fn,), sde)
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         given = self.ask(self.score_fns[0], x, node, context)
         signal, noise = node.alpha * node.alpha * self.variance, node.sigma * node.sigma

@@ -20,7 +20,7 @@ class _Question(NamedTuple):
     """A score function without its labels, and all labels that it is called with."""
 
     root: Score
-    context: dict[str, Any]
+    context: dict[str, object]
 
     def joins(self, other: _Question, x: Tensor) -> bool:
         """Whether one call can answer both."""
@@ -32,7 +32,7 @@ class _Question(NamedTuple):
 
 
 def ask_together(
-    ask: Ask, score_fns: Sequence[Score], x: Tensor, node: Node, contexts: Sequence[Mapping[str, Any]]
+    ask: Ask, score_fns: Sequence[Score], x: Tensor, node: Node, contexts: Sequence[Mapping[str, object]]
 ) -> list[Estimate]:
     """The estimates of score functions; those of one network that differ in their labels are one call, of as many
     batches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
@@ -63,7 +63,7 @@ class Conditioned(Wrapper):
             variance=False,
         )
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """The conditional `Estimate` at a node; what solvers call."""
         network = Network(self.score_fns[0], context, copies=False)  # a rule sees one evaluation
         known = look(network.estimate, x, node, self.tally, self.rule.gradients)

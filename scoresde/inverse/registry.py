@@ -64,7 +64,7 @@ def options_of(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(cls) if f.name not in ("measurement", "tally", "scores"))
 
 
-def make(cls: type, options: Mapping[str, Any], *fixed: Any) -> Any:
+def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
     """A method of a class with its options; one that it does not have is refused.
 
     Example:
@@ -84,14 +84,14 @@ def make(cls: type, options: Mapping[str, Any], *fixed: Any) -> Any:
 
 
 def condition(
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     operator: Any,
     y: Tensor,
     noise_std: Tensor | float = 0.0,
     *,
     method: str | Rule = "mmps",
     sde: AffineSDE | None = None,
-    **options: Any,
+    **options: object,
 ) -> Conditioned:
     r"""The score function of the data given a measurement :math:`y = Ax_0 + n`, for any solver.
 

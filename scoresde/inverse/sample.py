@@ -45,7 +45,7 @@ class PosteriorSamples:
 
 def sample_posterior(
     sde: AffineSDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     operator: Any,
     y: Tensor,
     noise_std: Tensor | float = 0.0,

@@ -41,12 +41,12 @@ class TiltedSamples:
 
 def sample_tilted(
     sde: AffineSDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor | None = None,
     *,
     particles: int | None = None,
     threshold: float = 0.5,
-    record: Callable[[ParticleInfo], Any] | None = None,
+    record: Callable[[ParticleInfo], object] | None = None,
     data_std: float = 1.0,
     **options: Any,
 ) -> TiltedSamples:

@@ -18,7 +18,7 @@ _LEAST = 1e-6  # of the variance of the estimates, what a control must have to b
 
 def fit_control_scale(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     control: Gaussian | GaussianMixture,
     x: Tensor,
     *,

@@ -30,7 +30,7 @@ from .flow import log_likelihood
 
 def decoder_bound(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
     levels: int | None = None,
@@ -87,7 +87,7 @@ def decoder_bound(
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
     score = as_score(score_fn)
     check_made_for(sde, score)
-    decode: Callable[[Estimate, Tensor, Node], Tensor] = _density
+    decode: Callable[[Estimate, Tensor, Node[Tensor]], Tensor] = _density
     if levels is None:
         check_state("x", x)
         if x.dtype not in (torch.float32, torch.float64):
@@ -126,7 +126,7 @@ def decoder_bound(
     return bound_of(draw, count, importance, options, tuple(data.shape[1:]), levels)
 
 
-def _density(estimate: Estimate, noise: Tensor, node: Node) -> Tensor:
+def _density(estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
     r""":math:`\ln N(x; \hat x, \sigma^2/\alpha^2)` of each number, with
     :math:`x - \hat x = -(\varepsilon - \hat\varepsilon)\sigma/\alpha`."""
     missed = (noise - estimate.noise).to(torch.float64)
@@ -140,7 +140,7 @@ class _Cells(NamedTuple):
     values: Tensor
     edges: Tensor
 
-    def log_prob(self, estimate: Estimate, noise: Tensor, node: Node) -> Tensor:
+    def log_prob(self, estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
         r""":math:`\ln[\Phi(b) - \Phi(a)]` of each number."""
         edges = self.edges.clone()
         edges[0], edges[-1] = -math.inf, math.inf

@@ -98,7 +98,7 @@ def _std(values: Tensor) -> Tensor:
 
 def discrete_log_likelihood(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     v: Tensor,
     *,
     dequantizer: Dequantizer | None = None,
@@ -191,10 +191,10 @@ class Draw(NamedTuple):
 
 
 def bound_of(
-    draw: Callable[[Mapping[str, Any]], Draw],
+    draw: Callable[[Mapping[str, object]], Draw],
     count: int,
     importance: bool,
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     event_shape: tuple[int, ...],
     levels: int | None,
 ) -> LowerBound:
@@ -204,7 +204,7 @@ def bound_of(
     return LowerBound(weights, importance, event_shape, levels, nfe.sum(1), success.all(1))
 
 
-def check_draws(draws: Any, importance: Any, options: dict[str, Any]) -> int:
+def check_draws(draws: object, importance: object, options: dict[str, object]) -> int:
     """The number of draws, if the options go with it."""
     count = check_integer("draws", draws, low=1, high=MOST_DRAWS)
     check_flag("importance", importance)

@@ -42,7 +42,7 @@ from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
-from ..scores import Score, as_score
+from ..scores import Score, ScoreFn, as_score
 from ..sdes import SDE, AffineSDE, Node
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
@@ -118,7 +118,7 @@ class Likelihood:
 
 def log_likelihood(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
     divergence: str = "hutchinson",
@@ -142,7 +142,7 @@ def log_likelihood(
     throw: bool = True,
     differentiable: bool | str = False,
     check: bool = True,
-    **solver_options: Any,
+    **solver_options: object,
 ) -> Likelihood:
     r"""The log-likelihood of the probability flow, by the change of variables along it:
 
@@ -294,7 +294,7 @@ def _adjoint(
     return Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
 
 
-def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
+def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Score]:
     """The process and the score function, if there is a density of x."""
     if not isinstance(sde, AffineSDE):
         raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
@@ -309,7 +309,7 @@ def check_density(sde: SDE, score_fn: Any, x: Any) -> tuple[AffineSDE, Score]:
             f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
             f"dequantize(x, levels=L) or discrete_log_likelihood."
         )
-    check_state("x", x)
+    x = check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
     check_no_vmap("x", x)
@@ -322,7 +322,7 @@ def check_finite(x: Tensor) -> None:
     check_finite_rows("`x`", x, "leave them out (throw=False of log_likelihood lets the others finish)")
 
 
-def likelihood_solver(method: Any, options: Mapping[str, Any]) -> Solver:
+def likelihood_solver(method: Any, options: Mapping[str, object]) -> Solver:
     solver = make_solver(method, options, ())
     if not isinstance(solver, Adams | Pair):
         raise InvalidArgumentError(
@@ -384,14 +384,16 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
     at_once = len(levels) if len(levels) * len(x) <= batch else 1  # no batch larger than that of the solve
     flow = replace(flow, network=flow.network.take(torch.arange(len(x), device=x.device).repeat(at_once)))
     x = x.repeat(at_once, *[1] * (x.ndim - 1))
-    for seed, lam in enumerate(lams.split(at_once)):
+    for seed, lam in enumerate(torch.split(lams, at_once)):
         with torch.no_grad():
             node = process.nodes.at(lam.repeat_interleave(len(x) // at_once))
         _judge(process, flow, x, node, at_once, seed)
     process.network.warned = flow.network.warned
 
 
-def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node, levels: int, seed: int) -> None:
+def _judge(
+    process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node[Tensor], levels: int, seed: int
+) -> None:
     """Ask about some states, a part of them at each level, and refuse what was found of any part."""
     for i, found in enumerate(
         examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)

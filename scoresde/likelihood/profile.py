@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +53,7 @@ class DensityProfile:
 
 def density_profile(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
     points: int = 65,
@@ -67,7 +66,7 @@ def density_profile(
     context: Mapping[str, Tensor] | None = None,
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
-    **solver_options: Any,
+    **solver_options: object,
 ) -> DensityProfile:
     r"""Follow `scoresde.log_likelihood`, and keep the accumulated divergence at even levels of the log-SNR:
 

@@ -19,7 +19,7 @@ from .._tensors import MOST_STEPS, check_flag, check_generator, check_integer, c
 from ..errors import InvalidArgumentError
 from ..losses.core import check_model, check_node
 from ..sdes import VDMSDE, AffineSDE, Node
-from .core import check_data, check_finite, denoising, error, finish, law, look, normal, scaled
+from .core import Model, check_data, check_finite, denoising, error, finish, law, look, normal, scaled
 from .gaussian import grey_values, prior_kl
 from .times import LogUniform, LowDiscrepancy, Times
 from .weights import Weight, likelihood, weigh
@@ -29,7 +29,7 @@ _OFF_GRID = 1e-3  # how far from a grey value, in cells, data may be
 
 
 def likelihood_weighted(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -67,7 +67,7 @@ def likelihood_weighted(
 
 
 def diffusion_at(
-    model: Any,
+    model: Model,
     x0: Tensor,
     noise: Tensor,
     u: Tensor,
@@ -75,7 +75,7 @@ def diffusion_at(
     steps: int | None = None,
     weight: str | Weight = "constant",
     minimise_variance: bool = False,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""The diffusion term of `vdm` with the noise and the times given, nats ``(batch,)``; its mean over u in [0, 1) and
     the noise is the term.
@@ -99,15 +99,15 @@ def diffusion_at(
 
 
 def _diffusion(
-    model: Any,
+    model: Model,
     x0: Tensor,
     noise: Tensor,
     u: Tensor,
     steps: int | None,
     weight: str | Weight,
     minimise_variance: bool,
-    context: Mapping[str, Any],
-) -> tuple[Tensor, Node]:
+    context: Mapping[str, object],
+) -> tuple[Tensor, Node[Tensor]]:
     """`diffusion_at`, and where the network was evaluated."""
     sde = model.sde
     schedule = _Schedule(sde, minimise_variance)
@@ -129,7 +129,7 @@ def _diffusion(
 
 
 def vdm(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -139,7 +139,7 @@ def vdm(
     weight: str | Weight = "constant",
     times: Times | None = None,
     minimise_variance: bool = False,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""The bound of variational diffusion models in nats, summed over the event: prior, diffusion and reconstruction.
 
@@ -208,7 +208,7 @@ def vdm(
 
 
 def reconstruction(
-    x0: Tensor, node: Node, noise: Tensor, levels: int, data_range: tuple[float, float] = (-1.0, 1.0)
+    x0: Tensor, node: Node[Tensor], noise: Tensor, levels: int, data_range: tuple[float, float] = (-1.0, 1.0)
 ) -> Tensor:
     r""":math:`-\ln p(v|z_0)` of grey values, nats ``(batch,)``, with :math:`z_0 = \alpha_0 x_0 + \sigma_0\varepsilon`.
 
@@ -259,7 +259,7 @@ class _Schedule:
     def __init__(self, sde: AffineSDE, minimise_variance: bool) -> None:
         self.sde = sde
         self.losses: Tensor | None = None
-        self.node: Callable[[Tensor], Node] = self._bent if minimise_variance else sde.nodes
+        self.node: Callable[[Tensor], Node[Tensor]] = self._bent if minimise_variance else sde.nodes
         if not minimise_variance:
             return
         if not isinstance(sde, VDMSDE):
@@ -272,7 +272,7 @@ class _Schedule:
         """The terms of the samples."""
         self.losses = losses.detach()
 
-    def _bent(self, t: Tensor) -> Node:
+    def _bent(self, t: Tensor) -> Node[Tensor]:
         given = self.sde.nodes(t)
         if torch.is_grad_enabled() and not given.lam.requires_grad:
             raise InvalidArgumentError("`minimise_variance` needs a learned gamma: this one has no parameters.")
@@ -293,7 +293,7 @@ class _Schedule:
         return out
 
 
-def _ends(sde: AffineSDE) -> tuple[Node, Node]:
+def _ends(sde: AffineSDE) -> tuple[Node[Tensor], Node[Tensor]]:
     """Both ends of a process as 0-d tensors, with gradients of a learned schedule."""
     nodes = sde.nodes(torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64))
     for t, lam in zip((sde.t_min, sde.t_max), nodes.lam.tolist(), strict=True):
@@ -305,7 +305,7 @@ def _ends(sde: AffineSDE) -> tuple[Node, Node]:
     return Node(*(v[0] for v in nodes)), Node(*(v[1] for v in nodes))
 
 
-def _entropy(x0: Tensor, node: Node) -> Tensor:
+def _entropy(x0: Tensor, node: Node[Tensor]) -> Tensor:
     """The entropy of q(z_0|x), nats."""
     one = 0.5 * (math.log(2 * math.pi * math.e) + 2 * node.sigma.log())
     return (math.prod(x0.shape[1:]) * one).to(x0).expand(len(x0))

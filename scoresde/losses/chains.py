@@ -25,6 +25,7 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.bare import traits_of
 from ..sdes.records import LearnedEstimate
 from .core import (
+    Model,
     Noised,
     chain_of,
     check_data,
@@ -144,7 +145,7 @@ FORMS: dict[str, bool] = {"kl": False, "weighted": True}
 
 
 def ddpm_simple(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -182,7 +183,7 @@ def ddpm_simple(
 
 
 def ddpm_vlb(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -192,7 +193,7 @@ def ddpm_vlb(
     levels: int | None = None,
     data_range: tuple[float, float] = (-1.0, 1.0),
     times: Times | None = None,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""The variational bound of a chain, in full in expectation: the prior's divergence and T times the term of a drawn
     level.
@@ -242,7 +243,7 @@ def ddpm_vlb(
 
 
 def iddpm_hybrid(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -251,7 +252,7 @@ def iddpm_hybrid(
     data_range: tuple[float, float] = (-1.0, 1.0),
     weight: str | Weight = "constant",
     times: Times | None = None,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""Improved DDPM's hybrid :math:`L_{simple} + \lambda L_{vlb}`: the mean of reverse steps learns from the simple
     objective alone, their variance from the bound alone.
@@ -303,7 +304,7 @@ def _share(seen: Noised) -> Tensor:
     return seen.estimate.variance
 
 
-def _chain(model: Any) -> BetaChain:
+def _chain(model: Model) -> BetaChain:
     """The model's chain, if it is DDPM's."""
     check_model(model)
     chain = chain_of(model)
@@ -316,7 +317,7 @@ def _chain(model: Any) -> BetaChain:
     return chain
 
 
-def _variance(model: Any, variance: str | None) -> str:
+def _variance(model: Model, variance: str | None) -> str:
     learned = traits_of(model).variance
     if variance is None:
         return "learned" if learned else "large"

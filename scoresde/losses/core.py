@@ -13,7 +13,7 @@ So nothing that has a limit becomes NaN where :math:`\alpha` or :math:`\sigma` i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -36,36 +36,36 @@ from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..scores import Score, ScoreModel
 from ..scores.bare import offers_estimates, traits_of
-from ..sdes import Estimate, Node
+from ..sdes import AffineSDE, Estimate, Node
 from .indices import UniformIndex
 from .times import LowDiscrepancy, Times
 from .weights import Weight, weigh
 
 # (node, sigma_data) -> (a, b): the error of the target is a e + b d.
-Target = Callable[[Node, float], tuple[Tensor, Tensor]]
+Target = Callable[[Node[Tensor], float], tuple[Tensor, Tensor]]
 
 
-def _noise(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _noise(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     return torch.ones_like(n.alpha), torch.zeros_like(n.alpha)
 
 
-def _data(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _data(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(n.alpha), torch.ones_like(n.alpha)
 
 
-def _score(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _score(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     return -1 / n.sigma, torch.zeros_like(n.alpha)
 
 
-def _v(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _v(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     return n.alpha, -n.sigma
 
 
-def _flow(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _flow(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     return n.dsigma, n.dalpha
 
 
-def _edm(n: Node, sigma_data: float) -> tuple[Tensor, Tensor]:
+def _edm(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     # d = (sigma_d sigma / q) F and e = -(sigma_d alpha / q) F, solved for F by the combination that never divides by 0
     scale = (n.sigma**2 + (sigma_data * n.alpha) ** 2).sqrt() / (sigma_data * (n.alpha**2 + n.sigma**2))
     return -n.alpha * scale, n.sigma * scale
@@ -87,6 +87,15 @@ REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class Model(Protocol):
+    """What a loss takes as a model: a `ScoreModel`, or what else has ``estimate`` and ``sde``."""
+
+    @property
+    def sde(self) -> AffineSDE: ...
+
+    def estimate(self, x: Tensor, node: Node[Tensor], **context: object) -> Estimate: ...
+
+
 class Noised(NamedTuple):
     """Samples at a noise level, and the model's estimates of them.
 
@@ -99,12 +108,12 @@ class Noised(NamedTuple):
 
     x0: Tensor
     noise: Tensor
-    node: Node
+    node: Node[Tensor]
     state: Tensor
     estimate: Estimate
 
 
-def look(model: Any, x0: Tensor, noise: Tensor, node: Node, **context: Any) -> Noised:
+def look(model: Model, x0: Tensor, noise: Tensor, node: Node[Tensor], **context: object) -> Noised:
     r"""Evaluate a model at :math:`\alpha x_0 + \sigma\varepsilon` at a node of its process, once.
 
     Example:
@@ -158,16 +167,16 @@ def error(seen: Noised, of_noise: Tensor, of_data: Tensor) -> Tensor:
 
 
 def denoising_at(
-    model: Any,
+    model: Model,
     x0: Tensor,
     noise: Tensor,
-    node: Node,
+    node: Node[Tensor],
     *,
     target: str | Target = "noise",
     weight: str | Weight = "constant",
     reduction: str = "mean",
     sigma_data: float | None = None,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     """`denoising` with the noise and the noise levels given, ``(batch,)``, for a quadrature.
 
@@ -185,7 +194,7 @@ def denoising_at(
 
 
 def denoising(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -195,7 +204,7 @@ def denoising(
     importance: bool = True,
     reduction: str = "mean",
     sigma_data: float | None = None,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""Any denoising objective: :math:`w(t)\,\|a\,(\hat\varepsilon-\varepsilon) + b\,(\hat x-x_0)\|^2`, per sample.
 
@@ -243,12 +252,12 @@ def denoising(
 # ---- what losses share -----------------------------------------------------------------------------------------------
 
 
-def gives_estimates(model: Any) -> bool:
+def gives_estimates(model: object) -> bool:
     """Whether a model gives estimates itself, not only a score or a network's raw output."""
     return not model.only_scores if isinstance(model, Score) else offers_estimates(model)
 
 
-def check_model(model: Any) -> None:
+def check_model(model: object) -> None:
     """Refuse a model without estimates for a process."""
     if not gives_estimates(model) or traits_of(model).sde is None:
         raise InvalidTypeError(
@@ -256,17 +265,17 @@ def check_model(model: Any) -> None:
         )
 
 
-def check_node(node: Any) -> None:
+def check_node(node: Node[Tensor]) -> None:
     """Refuse what is not a node of tensors, as a process gives for times."""
     check_kind("node", node, Node, "a Node, such as sde.nodes(t) for a tensor of times")
     for name, value in zip(node._fields, node, strict=True):
         check_tensor(f"node.{name}", value)
 
 
-def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
+def check_data(model: object, x0: object, context: Mapping[str, object]) -> Tensor:
     """The data in the dtype of computation, if model, data and context fit."""
     check_model(model)
-    check_state("x0", x0)
+    x0 = check_state("x0", x0)
     check_context(model, context)
     shape = traits_of(model).event_shape
     if shape is not None and tuple(x0.shape[1:]) != shape:
@@ -274,21 +283,23 @@ def check_data(model: Any, x0: Any, context: Mapping[str, Any]) -> Tensor:
     return x0.to(compute_dtype(x0.dtype))
 
 
-def check_context(model: Any, context: Mapping[str, Any]) -> None:
+def check_context(model: object, context: Mapping[str, object]) -> None:
     """Refuse what is neither an option of the loss nor an argument of the network."""
     for name in context:
         if not accepts(model, name):
             raise InvalidArgumentError(f"{name!r} is neither an option of this loss nor an argument of the network.")
 
 
-def drawn(model: Any, x0: Tensor, generator: torch.Generator | None, times: Times | None) -> tuple[Any, Node, Tensor]:
+def drawn(
+    model: Model, x0: Tensor, generator: torch.Generator | None, times: Times | None
+) -> tuple[Any, Node[Tensor], Tensor]:
     """The draw of noise levels, their nodes, and the noise."""
     check_generator(generator, device=x0.device)
     draw = law(model, times).draw(model.sde, len(x0), generator, x0.device)
     return draw, model.sde.nodes(draw.t), normal(x0, generator)
 
 
-def law(model: Any, times: Times | None) -> Times:
+def law(model: object, times: Times | None) -> Times:
     """The distribution of noise levels, or the default of a model."""
     if times is None:
         chain = chain_of(model)
@@ -298,12 +309,12 @@ def law(model: Any, times: Times | None) -> Times:
     return times
 
 
-def chain_of(model: Any) -> Chain | None:
+def chain_of(model: object) -> Chain | None:
     """The chain that a model was made for, if any."""
     return model.chain if isinstance(model, ScoreModel) else None
 
 
-def _sigma_data(model: Any) -> float:
+def _sigma_data(model: object) -> float:
     return model.sigma_data if isinstance(model, ScoreModel) else 0.5
 
 
@@ -313,7 +324,7 @@ def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
-def named(argument: str, value: Any, registry: Mapping[str, Any]) -> Any:
+def named(argument: str, value: object, registry: Mapping[str, object]) -> Any:
     """The entry with a name; a callable is returned as it is."""
     if callable(value):
         return value
@@ -326,7 +337,7 @@ def scaled(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def finish(
-    value: Tensor, draw: Any, node: Node, x0: Tensor, times: Times | None = None, importance: bool = True
+    value: Tensor, draw: Any, node: Node[Tensor], x0: Tensor, times: Times | None = None, importance: bool = True
 ) -> Tensor:
     """A finished loss: checked, reported to the distribution of times, and with the importance weights."""
     check_flag("importance", importance)
@@ -336,7 +347,7 @@ def finish(
     return scaled(value, draw.weight) if importance else value
 
 
-def check_finite(value: Tensor, node: Node, x0: Tensor) -> None:
+def check_finite(value: Tensor, node: Node[Tensor], x0: Tensor) -> None:
     """Refuse a loss that is not finite, and say at which noise level."""
     bad = ~torch.isfinite(value.detach())
     if not bool(bad.any()):

@@ -12,7 +12,7 @@ from .._tensors import check_number
 from ..errors import InvalidTypeError
 from ..scores import ScoreModel
 from ..sdes import EDMSDE
-from .core import check_context, denoising, gives_estimates
+from .core import Model, check_context, denoising, gives_estimates
 from .times import FromLevels, LowDiscrepancy, NoiseLevels, Times
 from .weights import P2, MinSNR
 
@@ -93,7 +93,7 @@ def edm(
 
 
 def v_prediction(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -124,7 +124,7 @@ def v_prediction(
 
 
 def flow_matching(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -155,7 +155,7 @@ def flow_matching(
 
 
 def min_snr(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -185,7 +185,7 @@ def min_snr(
 
 
 def p2(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,

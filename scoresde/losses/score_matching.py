@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .._tensors import (
     MOST_DRAWS,
+    Scalar,
     check_callable,
     check_choice,
     check_flag,
@@ -41,6 +42,7 @@ from ..sdes.spread import Spread
 from ..sdes.times import times_of
 from ..targets import Target
 from .core import (
+    Model,
     check_context,
     check_data,
     check_model,
@@ -60,14 +62,14 @@ _DIVERGENCES = ("exact", "hutchinson")
 
 
 def explicit_at(
-    model: Any,
+    model: Model,
     x0: Tensor,
     noise: Tensor,
-    node: Node,
+    node: Node[Tensor],
     *,
     score: Callable[..., Tensor] | Target,
     weight: str | Weight = "constant",
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     """`explicit_score_matching` with the noise and the noise levels given, ``(batch,)``.
 
@@ -93,7 +95,7 @@ def explicit_at(
 
 
 def explicit_score_matching(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -101,7 +103,7 @@ def explicit_score_matching(
     weight: str | Weight = "constant",
     times: Times | None = None,
     importance: bool = True,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""Score matching against a known score: :math:`\tfrac12 w(t)\,\|s(x_t, t) - \nabla\log p_t(x_t)\|^2`, summed over
     the event.
@@ -132,7 +134,9 @@ def explicit_score_matching(
     return finish(value, draw, node, x0, times, importance)
 
 
-def implicit_at(score_fn: Any, x: Tensor, t: Tensor | Node, probes: Tensor | None = None, **context: Any) -> Tensor:
+def implicit_at(
+    score_fn: Any, x: Tensor, t: Tensor | Node[Tensor], probes: Tensor | None = None, **context: object
+) -> Tensor:
     r""":math:`\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2` at states, ``(batch,)``.
 
     Args:
@@ -154,18 +158,18 @@ def implicit_at(score_fn: Any, x: Tensor, t: Tensor | Node, probes: Tensor | Non
 
 
 def implicit_score_matching(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
     divergence: str = "exact",
     probes: int = 1,
     probe: str = "rademacher",
-    t: Any = None,
+    t: Scalar | None = None,
     weight: str | Weight = "constant",
     times: Times | None = None,
     importance: bool = True,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""Score matching without a score to compare with: :math:`w(t)\,[\mathrm{tr}\,\nabla s + \tfrac12\|s\|^2]`, summed
     over the event.
@@ -192,7 +196,7 @@ def implicit_score_matching(
     """
     check_choice("divergence", divergence, _DIVERGENCES)
 
-    def value(state: Tensor, at: Any, **context: Any) -> Tensor:
+    def value(state: Tensor, at: Tensor | Node[Tensor], **context: object) -> Tensor:
         drawn = _probes(state, probes, probe, generator) if divergence == "hutchinson" else None
         return implicit_at(model, state, at, drawn, **context)
 
@@ -202,11 +206,11 @@ def implicit_score_matching(
 def sliced_at(
     score_fn: Any,
     x: Tensor,
-    t: Tensor | Node,
+    t: Tensor | Node[Tensor],
     probes: Tensor,
     *,
     variance_reduction: bool = True,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r""":math:`v^T\nabla s\,v + \tfrac12\|s\|^2` or :math:`v^T\nabla s\,v + \tfrac12(v^Ts)^2` at states, the mean over
     probes ``(batch, m, *event)``; the rest as in `implicit_at`.
@@ -231,18 +235,18 @@ def sliced_at(
 
 
 def sliced_score_matching(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
     probes: int = 1,
     probe: str = "rademacher",
     variance_reduction: bool = True,
-    t: Any = None,
+    t: Scalar | None = None,
     weight: str | Weight = "constant",
     times: Times | None = None,
     importance: bool = True,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""Score matching along random directions v with the covariance I: :math:`w(t)\,[v^T\nabla s\,v +
     \tfrac12\|s\|^2]`, or with :math:`\tfrac12(v^Ts)^2` in place of :math:`\tfrac12\|s\|^2`, summed over the event.
@@ -271,7 +275,7 @@ def sliced_score_matching(
     """
     check_flag("variance_reduction", variance_reduction)
 
-    def value(state: Tensor, at: Any, **context: Any) -> Tensor:
+    def value(state: Tensor, at: Tensor | Node[Tensor], **context: object) -> Tensor:
         v = _probes(state, probes, probe, generator)
         return sliced_at(model, state, at, v, variance_reduction=variance_reduction, **context)
 
@@ -279,7 +283,7 @@ def sliced_score_matching(
 
 
 def denoising_score_matching(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -326,7 +330,9 @@ def denoising_score_matching(
     )
 
 
-def transition_at(score_fn: Any, x: Tensor, noise: Tensor, *, sde: SDE, t: Any, step: float, **context: Any) -> Tensor:
+def transition_at(
+    score_fn: Any, x: Tensor, noise: Tensor, *, sde: SDE, t: Scalar, step: float, **context: object
+) -> Tensor:
     """`transition_score_matching` with the noise given, ``(batch,)``.
 
     Example:
@@ -358,9 +364,9 @@ def transition_score_matching(
     generator: torch.Generator | None = None,
     *,
     sde: SDE,
-    t: Any,
+    t: Scalar,
     step: float,
-    **context: Any,
+    **context: object,
 ) -> Tensor:
     r"""Denoising for a process given by drift and diffusion only, against the kernel of one Euler step.
 
@@ -408,7 +414,7 @@ def transition_score_matching(
     return _finite_states(value, x, times)
 
 
-def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapping[str, Any]) -> Tensor:
+def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapping[str, object]) -> Tensor:
     """A score function's score of states, checked."""
     out = score_fn(x, t.to(x.dtype), **context)
     problem = output_problem(out, x)
@@ -417,7 +423,7 @@ def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapp
     return out.to(x.dtype)
 
 
-def _field(score_fn: Any, x: Tensor, t: Tensor | Node, context: Mapping[str, Any]) -> tuple[Tensor, Any]:
+def _field(score_fn: Any, x: Tensor, t: Tensor | Node[Tensor], context: Mapping[str, object]) -> tuple[Tensor, Any]:
     """The score of states, and the products of vectors with its Jacobian."""
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError("This loss needs gradients, which torch.inference_mode() forbids; call it outside.")
@@ -460,14 +466,14 @@ def _probes(x: Tensor, count: int, kind: str, generator: torch.Generator | None)
 
 def _of_states(
     value: Callable[..., Tensor],
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None,
-    t: Any,
+    t: Scalar | None,
     weight: str | Weight,
     times: Times | None,
     importance: bool,
-    context: Mapping[str, Any],
+    context: Mapping[str, object],
 ) -> Tensor:
     """A loss of states: of given ones, or of data that are noised here."""
     if t is not None:
@@ -480,9 +486,9 @@ def _of_states(
     return finish(scaled(value(state, node, **context), weigh(weight, node)), draw, node, x0, times, importance)
 
 
-def _checked_states(score_fn: Any, x: Any, context: Mapping[str, Any]) -> Tensor:
+def _checked_states(score_fn: object, x: object, context: Mapping[str, object]) -> Tensor:
     check_score_fn(score_fn)
-    check_state("x", x)
+    x = check_state("x", x)
     check_context(score_fn, context)
     return x.to(compute_dtype(x.dtype))
 

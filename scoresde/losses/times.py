@@ -19,7 +19,6 @@ import abc
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,7 +99,7 @@ class Times(abc.ABC):
         """What the distribution keeps of past losses, for a checkpoint. Most distributions keep nothing."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+    def load_state_dict(self, state: Mapping[str, object]) -> None:  # noqa: B027
         """Restore what `state_dict` returned."""
 
 
@@ -180,7 +179,7 @@ class LowDiscrepancy(Times):
         """See `Times`."""
         return self.law.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """See `Times`."""
         self.law.load_state_dict(state)
 

@@ -19,10 +19,10 @@ from .._tensors import check_choice, check_number, check_tensor, expand, sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import Node
 
-Weight: TypeAlias = Callable[[Node], Tensor]
+Weight: TypeAlias = Callable[[Node[Tensor]], Tensor]
 
 
-def constant(node: Node) -> Tensor:
+def constant(node: Node[Tensor]) -> Tensor:
     """1.
 
     Example:
@@ -32,7 +32,7 @@ def constant(node: Node) -> Tensor:
     return torch.ones_like(node.alpha)
 
 
-def sigma2(node: Node) -> Tensor:
+def sigma2(node: Node[Tensor]) -> Tensor:
     r""":math:`\sigma^2`, NCSN's weight of the score's error: all levels then count alike.
 
     Example:
@@ -45,7 +45,7 @@ def sigma2(node: Node) -> Tensor:
     return node.sigma * node.sigma
 
 
-def likelihood(node: Node) -> Tensor:
+def likelihood(node: Node[Tensor]) -> Tensor:
     r""":math:`g^2/\sigma^2 = d\gamma/dt`, with :math:`\gamma = -\ln\mathrm{SNR}`: half of it makes the error of the
     noise a bound of the likelihood, in nats. Score flow's :math:`g^2` for the score and VDM's :math:`\gamma'` are it.
 
@@ -79,7 +79,7 @@ class MinSNR:
     def __post_init__(self) -> None:
         object.__setattr__(self, "gamma", check_number("gamma", self.gamma, low=0.0, strict=True))
 
-    def __call__(self, node: Node) -> Tensor:
+    def __call__(self, node: Node[Tensor]) -> Tensor:
         return (self.gamma * torch.exp(-2 * node.lam)).clamp_max(1.0)
 
 
@@ -103,7 +103,7 @@ class P2:
         object.__setattr__(self, "k", check_number("k", self.k, low=0.0, strict=True))
         object.__setattr__(self, "gamma", check_number("gamma", self.gamma, low=0.0))
 
-    def __call__(self, node: Node) -> Tensor:
+    def __call__(self, node: Node[Tensor]) -> Tensor:
         return (self.k + torch.exp(2 * node.lam)) ** -self.gamma
 
 
@@ -125,7 +125,7 @@ class EDM:
     def __post_init__(self) -> None:
         check_number("sigma_data", self.sigma_data, low=0.0, strict=True)
 
-    def __call__(self, node: Node) -> Tensor:
+    def __call__(self, node: Node[Tensor]) -> Tensor:
         return 1 + torch.exp(-2 * node.lam) / self.sigma_data**2
 
 
@@ -147,7 +147,7 @@ class Sigmoid:
     def __post_init__(self) -> None:
         check_number("bias", self.bias)
 
-    def __call__(self, node: Node) -> Tensor:
+    def __call__(self, node: Node[Tensor]) -> Tensor:
         return sigmoid(self.bias - 2 * node.lam)
 
 
@@ -177,7 +177,7 @@ def weight_of(weight: str | Weight) -> Weight:
     return weight
 
 
-def weigh(weight: str | Weight, node: Node) -> Tensor:
+def weigh(weight: str | Weight, node: Node[Tensor]) -> Tensor:
     """The weights of samples, float64 ``(batch,)``, from a name or a function of a node.
 
     Raises:

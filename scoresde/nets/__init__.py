@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -34,7 +33,7 @@ __all__ = [
 ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "mlp": MLP}
 
 
-def build(architecture: str, kwargs: Mapping[str, Any]) -> nn.Module:
+def build(architecture: str, kwargs: Mapping[str, object]) -> nn.Module:
     """Make a network from its name in `ARCHITECTURES` and its arguments.
 
     Raises:

@@ -62,7 +62,7 @@ class External(nn.Module):
         """Whether the network has an argument of this name, for the ``context`` of a solve."""
         return accepts(self.net, self.names.get(name, name))
 
-    def forward(self, x: Tensor, time: Tensor, **context: Any) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, **context: object) -> Tensor:
         given = (x, time) if self.takes_time else (x,)
         out = self.net(*given, **{self.names.get(name, name): value for name, value in context.items()})
         if self.output is not None:

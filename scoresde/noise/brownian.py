@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,7 +207,7 @@ class BrownianPath(Noise):
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
         return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
 
-    def _clock(self, t: float) -> float:
+    def _clock(self, t: Any) -> Any:
         return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)).detach())
 
     def _variance(self, place: float) -> float:

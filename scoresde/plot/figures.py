@@ -122,7 +122,7 @@ def divergence_profile(
     return _save(figure, target)
 
 
-def _numbers(name: str, values: Any, rank: int) -> Tensor:
+def _numbers(name: str, values: object, rank: int) -> Tensor:
     if not isinstance(values, Tensor) or not values.is_floating_point():
         raise InvalidTypeError(
             f"`{name}` must be a floating-point tensor, got {getattr(values, 'dtype', type(values).__name__)}."

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..chains import BetaChain
 from ..likelihood.bits import cell
 from ..losses import ddpm_simple, iddpm_hybrid
+from ..losses.core import Model
 from ..training import Preset
 from ..zoo import Sampler
 from .bounds import OfChain
@@ -32,7 +33,7 @@ def cosine() -> BetaChain:
 
 
 def hybrid(
-    model: Any,
+    model: Model,
     x0: Tensor,
     generator: torch.Generator | None = None,
     *,

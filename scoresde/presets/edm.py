@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..losses import NoiseLevels, edm
+from ..scores import ScoreModel
 from ..sdes import EDMSDE
 from ..training import DIGITS, DIGITS_LEVELS, Preset
 from ..training.digits import DIGITS_DROPOUT, DIGITS_LABEL_DROPOUT
@@ -24,7 +25,7 @@ PAPER = "Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364"
 BATCH, IMAGES, HALF_LIFE, RAMP = 512, 200e6, 0.5e6, 10e6  # counted in images, as published
 
 
-def edm_wide(model: Any, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
+def edm_wide(model: ScoreModel, x0: Tensor, generator: torch.Generator | None = None, **context: Any) -> Tensor:
     """EDM's loss with the noise levels of all processes."""
     return edm(model.net, x0, generator, sigma_data=model.sigma_data, levels=DIGITS_LEVELS, **context)
 

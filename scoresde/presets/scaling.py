@@ -60,7 +60,7 @@ def scaled(
     )
 
 
-def network(**more: Any) -> dict[str, Any]:
+def network(**more: Any) -> dict[str, object]:
     """The arguments of the U-Net that all published systems have here.
 
     Example:

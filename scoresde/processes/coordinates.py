@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -38,9 +39,9 @@ class Coordinate:
     """
 
     name: str
-    clock: Callable[[Node], Scalar]
-    lam: Callable[[Scalar], Scalar] | None
-    scale: Callable[[Node], Scalar]
+    clock: Callable[[Node], Any]  # a number of numbers, a tensor of tensors
+    lam: Callable[[Any], Any] | None
+    scale: Callable[[Node], Any]
     slope: Callable[[Process, Tensor, Node], Tensor]
     is_estimate: bool = True
 

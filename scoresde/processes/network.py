@@ -117,7 +117,7 @@ class Network:
         if torch.is_grad_enabled() and x.requires_grad:
             _cut(given, out)
 
-    def _checked(self, out: Any, x: Tensor, node: Node) -> Tensor:
+    def _checked(self, out: Tensor, x: Tensor, node: Node) -> Tensor:
         problem = output_problem(out, x)
         if problem is not None:
             raise ScoreFnError(f"The score function {problem} (call {self.calls + 1}, t={_first(node.t):.6g}).")
@@ -131,7 +131,7 @@ class Network:
             )
         return out.to(x.dtype)
 
-    def _checked_estimate(self, out: Any, x: Tensor, node: Node) -> Estimate:
+    def _checked_estimate(self, out: object, x: Tensor, node: Node) -> Estimate:
         if not isinstance(out, tuple) or len(out) != 2:
             raise ScoreFnError(f"`estimate` of the score function must return an Estimate, got {type(out).__name__}.")
         parts = [self._checked(part, x, node) for part in _parts(out)]

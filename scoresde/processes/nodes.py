@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,16 +35,16 @@ class Nodes:
 
     def __init__(self, sde: SDE) -> None:
         self.sde = sde
-        self._inner: dict[tuple[str, float, float, float], Node] = {}
-        self._at: dict[float, Node] = {}
-        self._left: dict[float, int] = {}
+        self._inner: dict[tuple[str, Scalar, Scalar, float], Node] = {}
+        self._at: dict[Scalar, Node] = {}
+        self._left: dict[Scalar, int] = {}
         self._grid: list[Node] = []
 
     def between(self, start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Node]:
         """Nodes inside a step, at the given fractions of its way on a clock."""
         if not fractions:
             return []
-        if isinstance(start.t, Tensor):
+        if isinstance(start.t, Tensor) and isinstance(stop.t, Tensor):
             clocks = _clock_at(start.t.new_tensor(fractions)[:, None], start, stop, coordinate)  # (fractions, batch)
             low, high = torch.minimum(start.t, stop.t), torch.maximum(start.t, stop.t)
             nodes = self.sde.nodes(self.times_at(clocks, coordinate).clamp(low, high).flatten())
@@ -56,7 +56,7 @@ class Nodes:
 
     def prepare_between(self, nodes: Sequence[Node], fractions: Sequence[float], coordinate: Coordinate) -> None:
         """Compute the inner nodes of a whole grid at once, so that a step only looks them up."""
-        keys: list[tuple[str, float, float, float]] = []
+        keys: list[tuple[str, Scalar, Scalar, float]] = []
         clocks: list[float] = []
         for a, b in itertools.pairwise(nodes):
             if coordinate.lam is None or (math.isfinite(a.lam) and math.isfinite(b.lam)):
@@ -65,7 +65,7 @@ class Nodes:
         times = self.times_at(torch.tensor(clocks, dtype=torch.float64), coordinate)
         self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
 
-    def at(self, lam: Scalar) -> Node:
+    def at(self, lam: Scalar) -> Node[Any]:
         r"""The node with a given :math:`\lambda`, for stages whose place depends on the step."""
         if isinstance(lam, Tensor):
             return self.sde.nodes(self._time_of(lam).clamp(self.sde.t_min, self.sde.t_max))
@@ -120,13 +120,13 @@ class Nodes:
         return None if isinstance(t, Tensor) else self._left.get(t)
 
 
-def _clock_at(c: Scalar, start: Node, stop: Node, coordinate: Coordinate) -> Scalar:
+def _clock_at(c: Scalar, start: Node, stop: Node, coordinate: Coordinate) -> Any:
     """What a clock shows at a fraction of a step."""
     u, v = coordinate.clock(start), coordinate.clock(stop)
     return u + c * (v - u)
 
 
-def node_list(sde: SDE, times: Tensor) -> list[Node]:
+def node_list(sde: SDE, times: Tensor) -> list[Node[Any]]:
     """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule or the grid itself
     (then t, too) has a gradient."""
     nodes = sde.nodes(times)

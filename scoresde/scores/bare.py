@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS
 from .base import Score, Split, Traits, estimate_of
 
-ScoreFn = Callable[..., Any]
+ScoreFn = Callable[..., Tensor]
 
 
 class Bare(Score):
@@ -50,11 +49,10 @@ class Bare(Score):
     def same_network(self, other: Score) -> bool:
         return isinstance(other, Bare) and self.function is other.function and self.rowwise
 
-    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
-        out: Tensor = self.function(x, row_times(node.t, x), **context)
-        return out
+    def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
+        return self.function(x, row_times(node.t, x), **context)
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         return estimate_of(checked(self.score(x, node, **context), x), x, node)
 
 
@@ -66,14 +64,14 @@ class Offered(Bare):
     def only_scores(self) -> bool:
         return False
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         out: Estimate = self.function.estimate(x, node, **context)  # type: ignore[attr-defined]
         return out
 
-    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+    def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         return Score.score(self, x, node, **context)
 
-    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+    def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         if not self.traits.shift:
             return super().twisted(x, node, **context)
         return Split(*self.function.twisted(x, node, **context))  # type: ignore[attr-defined]
@@ -95,7 +93,7 @@ def as_score(score_fn: ScoreFn) -> Score:
     return Offered(score_fn) if offers_estimates(score_fn) else Bare(score_fn)
 
 
-def checked(score: Any, x: Tensor) -> Tensor:
+def checked(score: Tensor, x: Tensor) -> Tensor:
     """A score, refused if it is not shaped like the state.
 
     Example:
@@ -105,11 +103,10 @@ def checked(score: Any, x: Tensor) -> Tensor:
     problem = output_problem(score, x)
     if problem is not None:
         raise ScoreFnError(f"The score function {problem}.")
-    out: Tensor = score
-    return out
+    return score
 
 
-def check_context(context: Any, score_fn: Score, batch: int) -> dict[str, Tensor]:
+def check_context(context: Mapping[str, Tensor] | None, score_fn: Score, batch: int) -> dict[str, Tensor]:
     """Return what a score function gets besides x and t, one entry per sample, or say what is wrong with it.
 
     Example:
@@ -132,7 +129,7 @@ def check_context(context: Any, score_fn: Score, batch: int) -> dict[str, Tensor
     return dict(context or {})
 
 
-def offers_estimates(score_fn: ScoreFn) -> bool:
+def offers_estimates(score_fn: object) -> bool:
     """Whether an object has the method ``estimate(x, node, **context)``; another one of that name is its own.
 
     Example:
@@ -143,7 +140,7 @@ def offers_estimates(score_fn: ScoreFn) -> bool:
     return callable(method) and "node" in (parameters(method) or {})
 
 
-def traits_of(function: Any) -> Traits:
+def traits_of(function: object) -> Traits:
     """The traits of a `Score`, or those that another object declares by its attributes.
 
     Example:

@@ -12,7 +12,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 from torch import Tensor
 
@@ -127,14 +127,14 @@ class Score(abc.ABC):
     traits: Traits = Traits()
 
     @abc.abstractmethod
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         r""":math:`\hat x` and :math:`\hat\varepsilon` at a node of the process; what solvers call."""
 
-    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+    def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         r"""The score :math:`-\hat\varepsilon/\sigma` at a node, shaped like ``x``."""
         return self.estimate(x, node, **context).noise / expand(-node.sigma, x)
 
-    def twisted(self, x: Tensor, node: Node, **context: Any) -> Split:
+    def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
         return Split(self.estimate(x, node, **context))
 
@@ -152,7 +152,7 @@ class Score(abc.ABC):
         """The names of the context that are bound already."""
         return frozenset()
 
-    def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
+    def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """The score function without its own labels, and the whole context to call that with."""
         return self, dict(context)
 
@@ -194,14 +194,14 @@ class Score(abc.ABC):
         """Refuse what is not a state."""
         check_state("x", x)
 
-    def _at(self, x: Tensor, t: Any) -> tuple[Tensor, Node]:
+    def _at(self, x: Tensor, t: Scalar) -> tuple[Tensor, Node]:
         """The state in the dtype of computation, and the nodes of its times."""
         self.check(x)
         state = x.to(compute_dtype(x.dtype))
         times = times_of(state, t)
         return state, nameless(times) if self.traits.sde is None else self.traits.sde.nodes(times)
 
-    def _estimated(self, x: Tensor, t: Any, context: Mapping[str, Any]) -> tuple[Estimate, Tensor, Node]:
+    def _estimated(self, x: Tensor, t: Scalar, context: Mapping[str, object]) -> tuple[Estimate, Tensor, Node]:
         if self.traits.sde is None:
             raise InvalidArgumentError(
                 f"This {type(self).__name__} does not declare its process, and gives scores only; wrap the network in "
@@ -211,29 +211,29 @@ class Score(abc.ABC):
         return self.estimate(state, node, **context), state, node
 
     @final
-    def __call__(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+    def __call__(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The score :math:`-\hat\varepsilon/\sigma`, shaped like ``x``; ``t`` is a float, 0-d or ``(batch,)``."""
         state, node = self._at(x, t)
         return self.score(state, node, **context).to(x.dtype)
 
     @final
-    def noise(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+    def noise(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The noise prediction :math:`\hat\varepsilon = -\sigma s`."""
         return self._estimated(x, t, context)[0].noise.to(x.dtype, copy=True)
 
     @final
-    def data(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+    def data(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The data prediction :math:`\hat x = E[x_0|x_t]` (Tweedie's formula)."""
         return self._estimated(x, t, context)[0].data.to(x.dtype, copy=True)
 
     @final
-    def v(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+    def v(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The v prediction :math:`\alpha\hat\varepsilon - \sigma\hat x`."""
         (data, noise), state, node = self._estimated(x, t, context)
         return (expand(node.alpha, state) * noise - expand(node.sigma, state) * data).to(x.dtype)
 
     @final
-    def flow(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+    def flow(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The velocity of the probability flow, :math:`\alpha'\hat x + \sigma'\hat\varepsilon`, with t growing
         towards noise."""
         (data, noise), state, node = self._estimated(x, t, context)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ class Limited(Wrapper):
     def limit(self, data: Tensor) -> Tensor:
         """The data estimate, within its limits."""
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
         given = self.ask(self.score_fns[0], x, node, context)
         return with_data(given, self.limit(given.data), x, node)
@@ -59,7 +58,7 @@ class Clip(Limited):
     """
 
     def __init__(
-        self, score_fn: Callable[..., Any], low: float = -1.0, high: float = 1.0, *, sde: AffineSDE | None = None
+        self, score_fn: Callable[..., Tensor], low: float = -1.0, high: float = 1.0, *, sde: AffineSDE | None = None
     ) -> None:
         super().__init__(score_fn, sde)
         self.low, self.high = check_number("low", low), check_number("high", high)
@@ -96,7 +95,7 @@ class DynamicThreshold(Limited):
 
     def __init__(
         self,
-        score_fn: Callable[..., Any],
+        score_fn: Callable[..., Tensor],
         quantile: float = 0.995,
         bound: float = 1.0,
         *,

@@ -75,7 +75,7 @@ NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
 
 # What a network receives as its time: a function of a node with (batch,) tensors.
-TIME_INPUTS: dict[str, Callable[[Node], Tensor]] = {
+TIME_INPUTS: dict[str, Callable[[Node[Tensor]], Tensor]] = {
     "t": lambda n: n.t,
     "sigma": lambda n: n.sigma,
     "rho": lambda n: n.sigma / n.alpha,
@@ -164,7 +164,7 @@ class ScoreModel(Score):
         chain: Chain | None = None,
         variance: str | None = None,
         sigma_data: float = 0.5,
-        context: Mapping[str, Any] | None = None,
+        context: Mapping[str, object] | None = None,
         event_shape: tuple[int, ...] | None = None,
     ) -> None:
         if not callable(net):
@@ -234,7 +234,7 @@ class ScoreModel(Score):
         """The names of the bound context."""
         return frozenset(self.context)
 
-    def unbound(self, context: Mapping[str, Any]) -> tuple[Score, dict[str, Any]]:
+    def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """The model itself, and the bound context with that of a call."""
         return self, {**self.context, **context}
 
@@ -312,7 +312,7 @@ class ScoreModel(Score):
         native, lam = self._native_node(node.lam), node.lam
         if isinstance(lam, Tensor):  # the two ratios are one number; one of them is 0/0 where alpha or sigma vanishes
             noisy = lam < 0
-            scale = torch.where(noisy, native.sigma, native.alpha) / torch.where(noisy, node.sigma, node.alpha)
+            scale: Scalar = torch.where(noisy, native.sigma, native.alpha) / torch.where(noisy, node.sigma, node.alpha)
         else:
             scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha
         return x * expand(scale, x), native
@@ -328,7 +328,7 @@ class ScoreModel(Score):
                 known[lam] = self.native.node(float(self.native.time(torch.tensor(2 * lam, dtype=torch.float64))))
         return known[lam]
 
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """The network's `Estimate` at a node of the process; what solvers call."""
         x, node = self._own(x, node)
         n = Node(*(expand(v, x) for v in node))
@@ -341,7 +341,7 @@ class ScoreModel(Score):
             return estimate
         return LearnedEstimate(*estimate, variance=self._share(out[:, channels:]))
 
-    def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, Any]) -> Tensor:
+    def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, object]) -> Tensor:
         given: Tensor = x
         if self.prediction == "edm":
             given = x * (1 / (n.sigma * n.sigma + (self.sigma_data * n.alpha) * (self.sigma_data * n.alpha)) ** 0.5)
@@ -363,7 +363,7 @@ class ScoreModel(Score):
             raise ScoreFnError(f"The network {problem}{hint}.")
         return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
 
-    def variance(self, x: Tensor, t: Any, **context: Any) -> Tensor:
+    def variance(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the
         logarithm, elementwise: the network's output o is read as :math:`v = (o+1)/2`, not clipped.
 
@@ -394,7 +394,7 @@ class ScoreModel(Score):
 _MOST_NODES = 4096
 
 
-def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node], Tensor]:
+def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node[Tensor]], Tensor]:
     """What the network receives as its time, as a function of a node."""
     if chain is not None and not isinstance(chain, Chain):
         raise InvalidTypeError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -40,15 +39,15 @@ class Wrapper(Score):
             )
 
     @abc.abstractmethod
-    def estimate(self, x: Tensor, node: Node, **context: Any) -> Estimate:
+    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
 
-    def score(self, x: Tensor, node: Node, **context: Any) -> Tensor:
+    def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         """See `Score.score`."""
         return super().score(x, nameless(node.t) if self.only_scores else node, **context)
 
     def ask(
-        self, score_fn: Score, x: Tensor, node: Node, context: Mapping[str, Any], *, keep: bool = False
+        self, score_fn: Score, x: Tensor, node: Node, context: Mapping[str, object], *, keep: bool = False
     ) -> Estimate:
         """The estimate of one of the score functions, from its score where it gives nothing else; to ``keep`` while
         others are evaluated, which may overwrite the same memory, it is copied."""

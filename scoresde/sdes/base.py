@@ -16,13 +16,13 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._tensors import (
     MOST_STOCHASTICITY,
+    Scalar,
     check_device,
     check_dtype,
     check_generator,
@@ -85,11 +85,11 @@ class SDE(abc.ABC):
         self.prior = prior
 
     @abc.abstractmethod
-    def drift(self, x: Tensor, t: Any) -> Tensor:
+    def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """f(x, t), shaped like ``x``; a solver gives t as ``(batch,)`` in the state's dtype."""
 
     @abc.abstractmethod
-    def diffusion(self, t: Any) -> Tensor:
+    def diffusion(self, t: Scalar) -> Tensor:
         """g(t): a scalar; ``(batch,)`` for times ``(batch,)``; a value per dimension, shaped like the event or ``(1,
         *event)``; or a tensor of the state's rank that broadcasts against it.
 
@@ -126,11 +126,11 @@ class SDE(abc.ABC):
         """The ODE with the same marginals: the reverse form without noise."""
         return self.reverse(score_fn, 0.0)
 
-    def node(self, t: float) -> Node:
+    def node(self, t: float) -> Node[float]:
         """The quantities that a solver needs at one time, as Python floats."""
         return Node(float(t), *([math.nan] * 7))
 
-    def nodes(self, t: Tensor) -> Node:
+    def nodes(self, t: Tensor) -> Node[Tensor]:
         """The same for times ``(n,)``, as float64 tensors."""
         t = t.to(torch.float64)
         return Node(t, *([torch.full_like(t, math.nan)] * 7))
@@ -171,7 +171,7 @@ class ReverseSDE:
         self.stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
         self._spread = Spread(sde)
 
-    def drift(self, x: Tensor, t: Any) -> Tensor:
+    def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
@@ -182,7 +182,7 @@ class ReverseSDE:
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 
-    def diffusion(self, t: Any) -> Tensor:
+    def diffusion(self, t: Scalar) -> Tensor:
         r""":math:`\eta\, g(t)`."""
         return self.stochasticity * self.sde.diffusion(t)
 
@@ -285,38 +285,38 @@ class AffineSDE(SDE):
         )
 
     # The public functions of time.
-    def alpha(self, t: Any) -> Tensor:
+    def alpha(self, t: Scalar) -> Tensor:
         r""":math:`\alpha(t)`, the signal's scale: float64 for a float, else in the dtype of ``t`` (float32 or
         wider)."""
         return like_time(self._log_alpha(as_time("t", t)).exp(), t)
 
-    def sigma(self, t: Any) -> Tensor:
+    def sigma(self, t: Scalar) -> Tensor:
         r""":math:`\sigma(t)`, the noise's standard deviation."""
         return like_time(self._log_sigma(as_time("t", t)).exp(), t)
 
-    def log_snr(self, t: Any) -> Tensor:
+    def log_snr(self, t: Scalar) -> Tensor:
         r""":math:`\ln(\alpha^2/\sigma^2)` as in the VDM paper; a solver's :math:`\lambda` is half of it."""
         time = as_time("t", t)
         return like_time(2 * (self._log_alpha(time) - self._log_sigma(time)), t)
 
-    def time(self, log_snr: Any) -> Tensor:
+    def time(self, log_snr: Scalar) -> Tensor:
         """The time at which the log-SNR has the given value: the inverse of `log_snr`, differentiable.
 
         Processes without a closed form (`VDMSDE`, `GaussianSDE`) search for it on [t_min, t_max] only.
         """
         return like_time(self._time(as_time("log_snr", log_snr, -math.inf) / 2), log_snr)
 
-    def drift(self, x: Tensor, t: Any) -> Tensor:
+    def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """f(t) x, shaped like ``x``."""
         check_state("x", x)
         return (self._on(x, self._rates(as_time("t", t))[0]) * x).to(x.dtype)
 
-    def diffusion(self, t: Any) -> Tensor:
+    def diffusion(self, t: Scalar) -> Tensor:
         """g(t) >= 0."""
         return like_time(self._g2(as_time("t", t)).sqrt(), t)
 
     # The kernels.
-    def marginal(self, x0: Tensor, t: Any) -> tuple[Tensor, Tensor]:
+    def marginal(self, x0: Tensor, t: Scalar) -> tuple[Tensor, Tensor]:
         r"""Mean :math:`\alpha_t x_0` and standard deviation :math:`\sigma_t` of :math:`q(x_t|x_0)`; the latter
         broadcasts against ``x0``."""
         check_state("x0", x0)
@@ -324,7 +324,7 @@ class AffineSDE(SDE):
         mean = self._on(x0, self._log_alpha(time).exp()) * x0
         return mean.to(x0.dtype), self._on(x0, self._log_sigma(time).exp()).to(x0.dtype)
 
-    def perturb(self, x0: Tensor, t: Any, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def perturb(self, x0: Tensor, t: Scalar, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         r"""Draw :math:`x_t = \alpha_t x_0 + \sigma_t\varepsilon`; returns :math:`(x_t, \varepsilon)`."""
         mean, std = self.marginal(x0, t)
         if noise is not None:
@@ -332,7 +332,7 @@ class AffineSDE(SDE):
         z = torch.randn_like(x0) if noise is None else noise
         return mean + std * z, z
 
-    def transition(self, x_s: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+    def transition(self, x_s: Tensor, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
         r"""Mean and standard deviation of :math:`q(x_t|x_s)` for s < t (s is the cleaner time).
 
         .. math:: \frac{\alpha_t}{\alpha_s} x_s, \qquad \sigma_t\sqrt{1-e^{2(\lambda_t-\lambda_s)}}.
@@ -343,7 +343,7 @@ class AffineSDE(SDE):
         std = self._on(x_s, self._log_sigma(t).exp() * shrink.sqrt())
         return (self._on(x_s, ratio) * x_s).to(x_s.dtype), std.to(x_s.dtype)
 
-    def posterior(self, x_t: Tensor, x0: Tensor, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+    def posterior(self, x_t: Tensor, x0: Tensor, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
         r"""Mean and standard deviation of :math:`q(x_s|x_t,x_0)` for s < t (s is the cleaner time).
 
         .. math:: \frac{\sigma_s}{\sigma_t}e^{\lambda_t-\lambda_s} x_t + \alpha_s(1-e^{2(\lambda_t-\lambda_s)})x_0,
@@ -361,7 +361,7 @@ class AffineSDE(SDE):
         mean = self._on(x_t, keep) * x_t + self._on(x_t, self._log_alpha(s).exp() * shrink) * x0
         return mean.to(x_t.dtype), self._on(x_t, sigma_s * shrink.sqrt()).to(x_t.dtype)
 
-    def _ordered(self, s: Any, t: Any) -> tuple[Tensor, Tensor]:
+    def _ordered(self, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
         s, t = as_time("s", s), as_time("t", t)
         if not bool((s <= t).all()):
             raise InvalidArgumentError(
@@ -386,7 +386,7 @@ class AffineSDE(SDE):
         return moved.reshape(moved.shape + (1,) * (x.ndim - moved.ndim)) if moved.ndim else moved
 
     # What solvers read.
-    def nodes(self, t: Tensor) -> Node:
+    def nodes(self, t: Tensor) -> Node[Tensor]:
         """The quantities that a solver needs at times ``(n,)``, as float64 tensors."""
         t = t.to(torch.float64)
         log_alpha, log_sigma = self._log_alpha(t), self._log_sigma(t)
@@ -401,7 +401,7 @@ class AffineSDE(SDE):
             self._sigma_rate(t),
         )
 
-    def node(self, t: float) -> Node:
+    def node(self, t: float) -> Node[float]:
         """The quantities that a solver needs at one time, as Python floats."""
         with torch.no_grad():
             values = self.nodes(torch.tensor([t], dtype=torch.float64))
@@ -422,7 +422,7 @@ class AffineSDE(SDE):
         return all(torch.allclose(p, q, rtol=1e-9, atol=1e-12) for p, q in zip(*pairs, strict=True))
 
 
-def check_sde(sde: Any, *, affine: bool = False) -> None:
+def check_sde(sde: object, *, affine: bool = False) -> None:
     """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")

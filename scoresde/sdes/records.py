@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._tensors import Scalar
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class Node(NamedTuple):
-    r"""A forward process at one time: Python floats on a fixed grid, ``(batch,)`` float64 tensors when steps are per
-    sample.
+    Entry = TypeVar("Entry", bound=Scalar, covariant=True, default=Scalar)
 
-    Fields: ``t``; :math:`\alpha`; :math:`\sigma`; :math:`\lambda = \ln(\alpha/\sigma)` (half the log-SNR); :math:`f =
-    d\ln\alpha/dt`; :math:`g^2 = -2\sigma^2 d\lambda/dt`; and the derivatives :math:`\alpha', \sigma'`, which stay
-    finite where f does not. Of a process that is not affine only ``t`` is known, the rest is NaN.
+    class Node(NamedTuple, Generic[Entry]):  # which no NamedTuple can be at run time before Python 3.11
+        t: Entry
+        alpha: Entry
+        sigma: Entry
+        lam: Entry
+        f: Entry
+        g2: Entry
+        dalpha: Entry
+        dsigma: Entry
 
-    Example:
-        >>> import scoresde
-        >>> node = scoresde.VESDE().node(0.5)
-        >>> node.alpha, round(node.sigma, 4)
-        (1.0, 0.7071)
-    """
+else:
 
-    t: Scalar
-    alpha: Scalar
-    sigma: Scalar
-    lam: Scalar
-    f: Scalar
-    g2: Scalar
-    dalpha: Scalar
-    dsigma: Scalar
+    class Node(NamedTuple):
+        r"""A forward process at one time: Python floats on a fixed grid, ``(batch,)`` float64 tensors when steps are
+        per sample.
+
+        Fields: ``t``; :math:`\alpha`; :math:`\sigma`; :math:`\lambda = \ln(\alpha/\sigma)` (half the log-SNR);
+        :math:`f = d\ln\alpha/dt`; :math:`g^2 = -2\sigma^2 d\lambda/dt`; and the derivatives :math:`\alpha', \sigma'`,
+        which stay finite where f does not. Of a process that is not affine only ``t`` is known, the rest is NaN.
+
+        Example:
+            >>> import scoresde
+            >>> node = scoresde.VESDE().node(0.5)
+            >>> node.alpha, round(node.sigma, 4)
+            (1.0, 0.7071)
+        """
+
+        t: Scalar
+        alpha: Scalar
+        sigma: Scalar
+        lam: Scalar
+        f: Scalar
+        g2: Scalar
+        dalpha: Scalar
+        dsigma: Scalar
 
 
-def some(node: Node, rows: Tensor) -> Node:
+def some(node: Node[Any], rows: Tensor) -> Node[Tensor]:
     """A node of samples ``(batch,)`` for the given ones.
 
     Example:
@@ -48,7 +64,7 @@ def some(node: Node, rows: Tensor) -> Node:
     return Node(*torch.stack(node)[:, rows].unbind())
 
 
-def either(mask: Tensor, new: Node, old: Node) -> Node:
+def either(mask: Tensor, new: Node[Any], old: Node[Any]) -> Node[Tensor]:
     """The node of the samples where ``mask`` is true from ``new``, of the others from ``old``.
 
     Example:

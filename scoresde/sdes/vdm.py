@@ -133,7 +133,7 @@ class VDMSDE(AffineSDE):
     def _rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return _rates(*with_derivative(self._gamma, t))
 
-    def nodes(self, t: Tensor) -> Node:
+    def nodes(self, t: Tensor) -> Node[Tensor]:
         """See `AffineSDE`; one call of the network that gamma may be, where the functions of time take one each."""
         t = t.to(torch.float64)
         gamma, rate = with_derivative(self._gamma, t)

@@ -77,7 +77,7 @@ class _LinearBeta(AffineSDE):
     def _of_integral(self, b: Tensor, beta: Tensor) -> _Schedule:
         """What depends on how sigma follows from B."""
 
-    def nodes(self, t: Tensor) -> Node:
+    def nodes(self, t: Tensor) -> Node[Tensor]:
         """See `AffineSDE.nodes`; beta and its integral are computed once."""
         t = t.to(torch.float64)
         beta, b = self._beta(t), self._integral(t)

@@ -133,7 +133,7 @@ class Adams(Solver):
         power = min(max(round(math.log10(std)), -_POWERS), _POWERS)
         return replace(self, spread=_SPREAD * 10.0**power)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> AdamsState:
+    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> AdamsState:
         """The derivative at the start."""
         value = process.slope(self.coordinate, x, start)
         now, size, _ = self._place(start)
@@ -143,7 +143,9 @@ class Adams(Solver):
         norms[:, 0] = 1.0
         return AdamsState(clocks, values, np.ones(len(x), dtype=np.int64), np.ones(len(x)), norms, size)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: AdamsState, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`. One that ends without noise goes to a little, and takes the data estimate from there."""
         # the end of the step
         then, size, sigma = self._place(stop)
@@ -194,7 +196,7 @@ class Adams(Solver):
             after = where(close, _replaced(state, then, missed)._replace(scale=size), after)
         return StepResult(moved, after, estimates, state._replace(h=h, norms=norms))
 
-    def _clean(self, predicted: Tensor, value: Tensor, stop: Node, end: Node) -> Tensor:
+    def _clean(self, predicted: Tensor, value: Tensor, stop: Node[Tensor], end: Node[Tensor]) -> Tensor:
         r"""The state where the noise ends, by the data estimate at a state a little before: with :math:`y =
         \cos\varphi\,x/s + \sin\varphi\,\hat\varepsilon` the derivative has the other combination."""
         unit = self.coordinate.scale(stop)
@@ -202,7 +204,7 @@ class Adams(Solver):
         clean = clean - expand(self._s * stop.sigma / unit, predicted) * value
         return expand(end.alpha, predicted) * clean
 
-    def _place(self, node: Node) -> list[Array]:
+    def _place(self, node: Node[Tensor]) -> list[Array]:
         """The angle, the scale of the state, and sigma."""
         return constants(self.coordinate.clock(node), self.coordinate.scale(node), node.sigma)
 
@@ -226,7 +228,7 @@ def _coefficients(clocks: Array, then: Array) -> tuple[Array, Array]:
     one = _like(np.ones(len(then)), then)
     growth = _joined((one[None], ahead[:-1] / (c[0] - c[1:])), 0).cumprod(0)
     moments = _like(_MOMENTS[: len(c), None], ahead)  # with the first factor, which is 1 - u
-    integrals = [one, 0.5 * one]
+    integrals: list[Any] = [one, 0.5 * one]
     for distance in ahead[1:]:
         moments = moments[:-1] - ahead[0] / distance * moments[1:]
         integrals.append(moments[0])
@@ -246,6 +248,6 @@ def _like(array: np.ndarray, like: Array) -> Array:
     return torch.from_numpy(np.ascontiguousarray(array)).to(like.device) if isinstance(like, Tensor) else array
 
 
-def _joined(parts: Sequence[Array], axis: int = 1) -> Array:
+def _joined(parts: Sequence[Any], axis: int = 1) -> Array:
     """Side by side."""
     return torch.cat(list(parts), axis) if isinstance(parts[0], Tensor) else np.concatenate(parts, axis)

@@ -93,7 +93,7 @@ class AnnealedLangevin(Solver):
         """The moves at the first level."""
         return self.moves
 
-    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+    def prepare(self, process: Process, nodes: Sequence[Node[float]]) -> None:
         """See `Solver.prepare`."""
         super().prepare(process, nodes)
         limit = 2 / CONVENTIONS[self.convention]
@@ -104,7 +104,7 @@ class AnnealedLangevin(Solver):
                 f"got {self.epsilon:g}; the published one is {PUBLISHED * scale:.3g}."
             )
 
-    def _share(self, last: Node) -> float:
+    def _share(self, last: Node[Any]) -> float:
         """Epsilon in units of the last level's variance."""
         return PUBLISHED if self.epsilon is None else self.epsilon / last.sigma**2
 
@@ -112,7 +112,9 @@ class AnnealedLangevin(Solver):
         """The first level twice: a step moves at its end, so the first one stays where it is."""
         return torch.cat([times[:1], times])
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         snr = math.sqrt(0.5 * CONVENTIONS[self.convention] * self._share(process.nodes.end))
         return StepResult(LangevinCorrector(snr, self.moves).correct(process, x, stop, noise))

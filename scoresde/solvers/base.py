@@ -164,7 +164,7 @@ class Solver(abc.ABC):
     name: ClassVar[str] = _FromRow(name_of)  # type: ignore[assignment]
     aliases: ClassVar[tuple[str, ...]] = _FromRow(aliases_of)  # type: ignore[assignment]
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if "step" in vars(cls) and "keeps_estimates" not in vars(cls):
             cls.keeps_estimates = Solver.keeps_estimates  # type: ignore[method-assign]
@@ -270,7 +270,7 @@ class Solver(abc.ABC):
         """The method for data of a standard deviation > 0 that the score function declares; most do not ask."""
         return self
 
-    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+    def prepare(self, process: Process, nodes: Sequence[Node[Any]]) -> None:
         """Called once before the first step on a fixed grid: look up the nodes that steps will need."""
         if self.stages:
             process.nodes.prepare_between(nodes, self.stages, self.coordinate)
@@ -287,17 +287,21 @@ class Solver(abc.ABC):
         """The times that the method goes through, given those of the grid; most go straight."""
         return times
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node[Any]) -> object:
         """The solver state before the first step: None, a tensor or an array ``(batch, ...)`` or a NamedTuple of
         those."""
         return None
 
-    def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def land(
+        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
+    ) -> StepResult:
         """The step to the end of the solve from the solver state, without an evaluation, and its error estimate, for
         methods that have one. Every step calls it, whether it is the last or not; the step itself follows with the
         same ``stop`` and noise."""
         raise NotImplementedError
 
     @abc.abstractmethod
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
+    ) -> StepResult:
         """One step from ``start`` to ``stop``. Inputs are not changed; randomness comes from ``noise`` only."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -50,7 +50,7 @@ class DDIM(Solver):
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         data, direction = process.estimate(x, start)
         return StepResult(expand(stop.alpha, x) * data + expand(stop.sigma, x) * direction)

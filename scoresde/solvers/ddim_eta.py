@@ -3,7 +3,7 @@ r"""DDIM with noise."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -56,7 +56,7 @@ class DDIMEta(Solver):
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0, high=1.0)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         share = -self.eta * self.eta * expm1(2 * (start.lam - stop.lam))  # c^2 / sigma_t^2
         estimate = process.estimate(x, start)

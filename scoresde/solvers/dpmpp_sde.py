@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -75,7 +75,7 @@ class DPMppSDE(Solver):
         """The inner node."""
         return (self.r,)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if endless(start, stop):
             return DDIMEta(self.eta).step(process, x, start, stop, state, noise)
@@ -134,7 +134,7 @@ class DPMpp2SAncestral(Solver):
         pairs = [(a, b) for a, b in itertools.pairwise(nodes) if not endless(a, b)]
         process.nodes.prepare_at([float(self._middle(a, b)) for a, b in pairs])
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if endless(start, stop):
             return DDIMEta(self.eta).step(process, x, start, stop, state, noise)

@@ -113,7 +113,7 @@ class DPMppSDE12(Solver):
         r""":math:`e^{2\eta^2\lambda}`."""
         return torch.exp(2 * self.eta**2 * sde.nodes(times).lam) if self.eta else times
 
-    def init(self, process: Process, x: Tensor, start: Node) -> PairState:
+    def init(self, process: Process, x: Tensor, start: Node[Tensor]) -> PairState:
         """The estimate at the start."""
         value = read(process, x, start, "data")
         return PairState(value, value, torch.zeros_like(start.t), start.sigma)
@@ -122,7 +122,9 @@ class DPMppSDE12(Solver):
         """The larger of atol and a share of the noise."""
         return expand((rtol * result.state.sigma.detach()).clamp_min(atol), x).expand_as(x)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         base, first, second, slope, h = self._known(x, start, stop, state, noise)
         new = read(process, base + 0.5 * first * slope, stop, "data")
@@ -130,7 +132,9 @@ class DPMppSDE12(Solver):
         error = second * (new - state.value - 0.5 * slope)
         return StepResult(moved, PairState(new, state.value, h, stop.sigma), of_power(error, _POWER), state)
 
-    def land(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def land(
+        self, process: Process, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState, noise: Noise
+    ) -> StepResult:
         """The predictor, whose error is taken to be its second-order term, where that is known."""
         base, first, second, slope, h = self._known(x, start, stop, state, noise)
         unknown = expand(h > self.control.growth * (1 + 1e-6) * state.passed, x)
@@ -139,12 +143,12 @@ class DPMppSDE12(Solver):
         return StepResult(base + 0.5 * first * slope, ended, of_power(error, _POWER))
 
     def _known(
-        self, x: Tensor, start: Node, stop: Node, state: PairState, noise: Noise
+        self, x: Tensor, start: Node[Tensor], stop: Node[Tensor], state: PairState, noise: Noise
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The step of order 1, the weights of a slope and of a difference, D_1, and h."""
         begin, end = _lam(start), _lam(stop)
         end = torch.where(end <= begin, begin + _SLIVER, end)  # a sample that has arrived, whose roots are of 0
-        part = frame("data", start._replace(lam=begin), stop._replace(lam=end), self.eta)
+        part: Any = frame("data", start._replace(lam=begin), stop._replace(lam=end), self.eta)
         length = part.gain * part.h
         _, first, second = phi(2, part.z)
         known = state.passed > 0
@@ -158,6 +162,6 @@ class DPMppSDE12(Solver):
         return base, expand(length * first, x), expand(length * second, x), slope, part.h
 
 
-def _lam(node: Node) -> Tensor:
+def _lam(node: Node[Tensor]) -> Tensor:
     """The node's log-SNR (its half), finite."""
     return torch.nan_to_num(node.lam, nan=torch.nan, posinf=_FAR, neginf=-_FAR)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -83,7 +83,7 @@ class EDM(Solver):
         """The step of order 2."""
         return Tableau(a=((), (self.a,)), c=(0.0, self.a), b=(1 - 0.5 / self.a, 0.5 / self.a))
 
-    def _churned(self, process: Process, start: Node) -> float | None:
+    def _churned(self, process: Process, start: Node[float]) -> float | None:
         r""":math:`\lambda` with the noise added; None without."""
         rho = RHO.clock(start)
         gamma = (
@@ -94,7 +94,7 @@ class EDM(Solver):
         lam = max(start.lam - math.log1p(gamma), process.nodes.lowest_lam)
         return lam if lam < start.lam else None
 
-    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+    def prepare(self, process: Process, nodes: Sequence[Node[float]]) -> None:
         """See `Solver.prepare`."""
         starts = [n for n in nodes[:-1] if not endless(n, n)]
         hats = {n.t: self._churned(process, n) for n in starts}
@@ -104,10 +104,12 @@ class EDM(Solver):
             if not endless(start, stop) and self.a < 1:
                 process.nodes.prepare_between([self._hat(process, hats[start.t], start), stop], fractions, RHO)
 
-    def _hat(self, process: Process, lam: float | None, start: Node) -> Node:
+    def _hat(self, process: Process, lam: float | None, start: Node[float]) -> Node[float]:
         return start if lam is None else process.nodes.at(lam)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         z = noise.increment(start.t, stop.t, x)
         if endless(start, start):

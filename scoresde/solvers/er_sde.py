@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ class ERSDE(Multistep):
                     f"{float(RHO.clock(b)):.4g} scale(rho)/rho grows by {share:.4g}."
                 )
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if endless(start, stop):
             return Ancestral().step(process, x, start, stop, state, noise)._replace(state=state)

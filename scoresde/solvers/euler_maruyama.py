@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import combine, expand
+from .._tensors import absolute, combine, expand
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -49,9 +49,9 @@ class EulerMaruyama(Solver):
     takes_stochasticity: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         h = stop.t - start.t
-        spread = process.diffusion(x, start) * expand(abs(h) ** 0.5, x)
+        spread = process.diffusion(x, start) * expand(absolute(h) ** 0.5, x)
         values = (process.drift(x, start), noise.increment(start.t, stop.t, x))
         return StepResult(combine(1.0, x, 1.0, (h, spread), values))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class GGF(Solver):
         size = torch.maximum(result.state.low.detach().abs(), result.rejected.low.detach().abs())
         return (rtol * size).clamp_min(atol)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         first, second = increments(process, x, start, stop, noise)
         moved = combine(1.0, x, 1.0, (0.5, 0.5), (first, second))

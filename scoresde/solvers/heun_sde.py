@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import combine, expand
+from .._tensors import absolute, combine, expand
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -50,7 +50,7 @@ class HeunSDE(Solver):
     affine: ClassVar[bool] = False
     takes_stochasticity: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         return StepResult(combine(1.0, x, 1.0, (0.5, 0.5), increments(process, x, start, stop, noise)))
 
@@ -58,7 +58,7 @@ class HeunSDE(Solver):
 def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Tensor]:
     """The increments of Euler-Maruyama at the start, and, with the same noise, at the end that they lead to."""
     h = stop.t - start.t
-    z = expand(abs(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
+    z = expand(absolute(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
     first = combine(h, process.drift(x, start), process.diffusion(x, start), (1.0,), (z,))
     there = x + first
     return first, combine(h, process.drift(there, stop), process.diffusion(there, stop), (1.0,), (z,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -131,11 +131,11 @@ class PredictorCorrector(Solver):
         self.predictor.prepare(process, nodes)
         self.corrector.prepare(process, nodes[:-1] if self.order == "cp" else nodes[1:])
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The predictor's state."""
         return self.predictor.init(process, x, start)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if self.order == "cp":
             return self.predictor.step(

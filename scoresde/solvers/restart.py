@@ -108,7 +108,9 @@ class Restart(Solver):
                         path += [karras(sde, top, float(times[i]), each.steps)] * each.times
         return torch.cat(path)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: Tensor | None, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         if stop.lam < start.lam:  # the noise of each leap is new, also where a path would answer twice
             return StepResult(leap(x, start, stop, noise.normal(x)))

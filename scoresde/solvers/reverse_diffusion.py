@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -52,7 +52,7 @@ class ReverseDiffusion(Solver):
     reference: ClassVar[str] = "Song et al. (2021), appendix E"
     data_limit: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         a = start.alpha / stop.alpha
         b2 = start.sigma * start.sigma * -expm1(2 * (start.lam - stop.lam))

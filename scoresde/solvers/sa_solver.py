@@ -100,7 +100,7 @@ class SASolver(Multistep):
         """The earlier nodes that predictor and corrector use."""
         return max(self.predictor_order, self.corrector_order - 1)
 
-    def stochasticity(self, node: Node) -> float:
+    def stochasticity(self, node: Node[Any]) -> float:
         r""":math:`\tau` of the step from a node."""
         return check_number("tau(t)", self.tau(node.t), low=0.0) if callable(self.tau) else self.tau
 
@@ -117,7 +117,7 @@ class SASolver(Multistep):
         weights = adams_weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
         return combine(part.keep, x, part.gain * part.h, weights, values)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
         moved, correctable = self.predict(process, x, start, stop, history, estimate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -34,7 +34,7 @@ class _Seeds(Solver):
     data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Gonzalez et al. (2023), SEEDS"
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if endless(start, stop):
             return Ancestral().step(process, x, start, stop, state, noise)

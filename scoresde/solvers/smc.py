@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -64,7 +64,7 @@ class SMC(Solver):
 
     particles: int | None = None
     threshold: float = 0.5
-    record: Callable[[ParticleInfo], Any] | None = field(default=None, repr=False)
+    record: Callable[[ParticleInfo], object] | None = field(default=None, repr=False)
     data_std: float = 1.0
 
     name: ClassVar[str] = "smc"
@@ -90,7 +90,7 @@ class SMC(Solver):
                 "around it. (Two networks, as in classifier_free, have no density to weigh with.)"
             )
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The logarithms of the weights."""
         weights = self._weights()
         log_weight = weights.init(x)
@@ -98,7 +98,7 @@ class SMC(Solver):
             weights.check_shared(f"context[{name!r}]", value)
         return log_weight
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""
 
         def look(x: Tensor, node: Node, proposes: bool) -> Twisted:

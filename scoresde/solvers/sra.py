@@ -8,11 +8,11 @@ solves with more steps come closer to each other with order 1.5.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import combine, expand
+from .._tensors import absolute, combine, expand
 from ..noise import Noise
 from ..processes import TIME, Process
 from ..sdes import Node
@@ -61,11 +61,11 @@ class SRA1(_StrongOrder):
     reference: ClassVar[str] = "Roessler (2010), SRA1"
     stages: ClassVar[tuple[float, ...]] = (0.75,)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         h = stop.t - start.t
         (inner,) = process.nodes.between(start, stop, self.stages, TIME)
-        root = expand(abs(h) ** 0.5, x)
+        root = expand(absolute(h) ** 0.5, x)
         w, mean = (root * v for v in noise.increment_and_mean(start.t, stop.t, x))  # the second is I_10 / |h|
         g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)
         f1 = process.drift(x, start)
@@ -105,11 +105,11 @@ class ShARK(_StrongOrder):
     reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
     stages: ClassVar[tuple[float, ...]] = (5 / 6,)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         h = stop.t - start.t
         (inner,) = process.nodes.between(start, stop, self.stages, TIME)
-        root = expand(abs(h) ** 0.5, x)
+        root = expand(absolute(h) ** 0.5, x)
         w, mean = (root * v for v in noise.increment_and_mean(start.t, stop.t, x))
         area = mean - 0.5 * w
         g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -163,7 +163,7 @@ class UniPC(UniP):
         """p + 1."""
         return self.order + 1
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
         moved, correctable = self.predict(process, x, start, stop, history, estimate)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_NUMBERS, check_generator, check_integer, check_state, compute_dtype, expand
+from .._tensors import MOST_NUMBERS, Scalar, check_generator, check_integer, check_state, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from ..sdes.base import check_sde
@@ -26,10 +25,10 @@ class Target(abc.ABC):
     dtype: torch.dtype
 
     @abc.abstractmethod
-    def _estimate(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate: ...
+    def _estimate(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate: ...
 
     @abc.abstractmethod
-    def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor: ...
+    def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor: ...
 
     @abc.abstractmethod
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor: ...
@@ -50,19 +49,19 @@ class Target(abc.ABC):
         check_sde(sde, affine=True)
         return ExactScore(self._estimate, sde, self.event_shape, self.data_std)
 
-    def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
+    def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Scalar | None = None) -> Tensor:
         """The log-density in nats, ``(batch,)``: of the data, or of the data diffused to time ``t`` of ``sde``."""
         self._check(x)
         x = x.to(compute_dtype(x.dtype))
         return self._log_prob(x, *self._scales(x, sde, t))
 
-    def _scales(self, x: Tensor, sde: AffineSDE | None, t: Any) -> tuple[Any, Any]:
+    def _scales(self, x: Tensor, sde: AffineSDE | None, t: Scalar | None) -> tuple[Scalar, Scalar]:
         """The kernel's scales, broadcast against ``x``."""
         alpha, sigma = _kernel(sde, t)
         return expand(alpha, x), expand(sigma, x)
 
     def sample(
-        self, n: int, sde: AffineSDE | None = None, t: Any = None, generator: torch.Generator | None = None
+        self, n: int, sde: AffineSDE | None = None, t: Scalar | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw ``(n, *event_shape)`` from the data's distribution, or from the distribution at time ``t`` of
         ``sde``."""
@@ -75,9 +74,10 @@ class Target(abc.ABC):
         return expand(alpha, x0) * x0 + expand(sigma, x0) * z
 
 
-def _kernel(sde: AffineSDE | None, t: Any) -> tuple[Any, Any]:
+def _kernel(sde: AffineSDE | None, t: Scalar | None) -> tuple[Scalar, Scalar]:
     if (sde is None) != (t is None):
         raise InvalidArgumentError("Give both `sde` and `t`, or neither.")
-    if sde is not None:
-        check_sde(sde, affine=True)
-    return (1.0, 0.0) if sde is None else (sde.alpha(t), sde.sigma(t))
+    if sde is None or t is None:
+        return 1.0, 0.0
+    check_sde(sde, affine=True)
+    return sde.alpha(t), sde.sigma(t)

@@ -80,7 +80,7 @@ def update(prior: Components, operator: Any, y: Any, noise: Any) -> Updated:
     return Updated(Components(joint - evidence, means, (covs + covs.mT) / 2), evidence)
 
 
-def _checked(operator: Any, y: Any, noise: Any, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """The matrix ``(M, D)``, the measurements ``(M,)`` and the covariance of their noise, float64."""
     dense = getattr(operator, "matrix", None)
     given = dense() if callable(dense) else operator

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import as_tensor, check_choice, check_integer, check_state
+from .._tensors import Scalar, as_tensor, check_choice, check_integer, check_state
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import _kernel
@@ -88,7 +88,7 @@ class Gaussian(MixtureTarget):
         rest = max(0.0, float(centred.square().sum()) / len(flat) - float(values.sum())) / (size - len(values))
         return cls(place, LowRank(axes * (values - rest).clamp_min(0).sqrt(), rest))
 
-    def _estimate(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def _estimate(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         m, spectrum = self.mean.to(x), self.spectrum.to(x)
         centred = x - alpha * m
 
@@ -98,7 +98,7 @@ class Gaussian(MixtureTarget):
         data = m + spectrum.map(centred, lambda v: alpha * v / variance(v))
         return Estimate(data=data, noise=spectrum.map(centred, lambda v: sigma / variance(v)))
 
-    def tangent(self, x: Tensor, v: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def tangent(self, x: Tensor, v: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The products of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon` at x with vectors ``(batch, m,
         *event)``; alpha and sigma are floats or broadcast against x."""
         spectrum, flat = self.spectrum.to(v), v.flatten(0, 1)
@@ -111,7 +111,7 @@ class Gaussian(MixtureTarget):
         noise = spectrum.map(flat, lambda values: sigma / variance(values))
         return Estimate(data=data.reshape(v.shape), noise=noise.reshape(v.shape))
 
-    def trace(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def trace(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64."""
         values, counts = self.spectrum.eigenvalues()
         values, counts = values.to(x.device), counts.to(x.device, torch.float64)
@@ -121,7 +121,7 @@ class Gaussian(MixtureTarget):
         data, noise = ((ones * f / variance) @ counts for f in (alpha * values, sigma))
         return Estimate(data=data, noise=noise)
 
-    def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         centred = x - alpha * self.mean.to(x)
         if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
             raise InvalidArgumentError(
@@ -144,7 +144,7 @@ class Gaussian(MixtureTarget):
         cov = self.spectrum.map(unit, lambda v: v).reshape(size, size)
         return Components(torch.zeros(1, dtype=torch.float64), self.mean.reshape(1, size), cov[None])
 
-    def flow_map(self, x: Tensor, sde: AffineSDE, s: Any, t: Any) -> Tensor:
+    def flow_map(self, x: Tensor, sde: AffineSDE, s: Scalar, t: Scalar) -> Tensor:
         r"""The exact probability-flow map from time s to time t, in either direction:
         :math:`x_t = \alpha_t m + S_t^{1/2}S_s^{-1/2}(x_s - \alpha_s m)`."""
         self._check(x)

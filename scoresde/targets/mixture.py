@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import as_tensor, check_choice, check_integer, check_number, check_state, compute_dtype
+from .._tensors import Scalar, as_tensor, check_choice, check_integer, check_number, check_state, compute_dtype
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target
@@ -178,7 +178,7 @@ class GaussianMixture(MixtureTarget):
         means = torch.from_numpy(em.means_).reshape(count, *data.shape[1:]).to(data.dtype)
         return GaussianMixture(torch.from_numpy(em.weights_), means, covs)
 
-    def _components(self, x: Tensor, alpha: Any, sigma: Any) -> tuple[Tensor, Tensor, Spectrum]:
+    def _components(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> tuple[Tensor, Tensor, Spectrum]:
         """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch,
         K, *event)``."""
         spectrum = self.spectrum.to(x)
@@ -189,17 +189,17 @@ class GaussianMixture(MixtureTarget):
         log_prob = -0.5 * (centred * scaled + log_norm).flatten(2).sum(2)
         return self.log_weights.to(x) + log_prob, scaled, spectrum
 
-    def _estimate(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def _estimate(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         return _chunked(self._estimate_chunk, x, alpha, sigma, self.means.numel())
 
-    def _estimate_chunk(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def _estimate_chunk(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         logits, scaled, spectrum = self._components(x, alpha, sigma)
         r = logits.softmax(1).reshape(*logits.shape, *([1] * len(self.event_shape)))
         data = (r * (self.means.to(x) + spectrum.back(alpha * spectrum.values * scaled))).sum(1)
         return Estimate(data=data, noise=(r * spectrum.back(sigma * scaled)).sum(1))
 
-    def tangent(self, x: Tensor, v: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def tangent(self, x: Tensor, v: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The products of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon` at x with vectors ``(batch, m,
         *event)``; alpha and sigma are floats or broadcast against x. With :math:`a_k = S_k^{-1}(x-\alpha m_k)`,
         :math:`\bar a = \sum r_k a_k` and :math:`\hat x_k = m_k + \alpha\Sigma_k a_k`,
@@ -220,7 +220,7 @@ class GaussianMixture(MixtureTarget):
             out.append((inner - torch.einsum("bmk,bkd->bmd", weights, centres)).reshape(v.shape))
         return Estimate(data=out[0], noise=_against(sigma, v) * out[1])
 
-    def trace(self, x: Tensor, alpha: Any, sigma: Any) -> Estimate:
+    def trace(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64: for
         :math:`\hat x` it is :math:`\frac{\alpha}{\sigma^2}\,\mathrm{tr}\,\mathrm{Cov}[x_0|x]`."""
         alpha, sigma = (v.to(torch.float64) if isinstance(v, Tensor) else v for v in (alpha, sigma))
@@ -231,7 +231,7 @@ class GaussianMixture(MixtureTarget):
         )
         return Estimate(data=data, noise=noise * (sigma.flatten() if isinstance(sigma, Tensor) else sigma))
 
-    def _parts(self, x: Tensor, alpha: Any, sigma: Any) -> _Parts:
+    def _parts(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> _Parts:
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         logits, scaled, spectrum = self._components(x, alpha, sigma)
         variance = (alpha * alpha * spectrum.values + sigma * sigma).expand(scaled.shape)
@@ -241,11 +241,11 @@ class GaussianMixture(MixtureTarget):
         away = turned - (r[:, :, None] * turned).sum(1, keepdim=True)
         return _Parts(r, shrink.flatten(2), (1 / variance).flatten(2), centres, turned, away, spectrum.basis)
 
-    def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         return self._components(x, alpha, sigma)[0].logsumexp(1)
 
-    def log_responsibilities(self, x: Tensor, sde: AffineSDE | None = None, t: Any = None) -> Tensor:
+    def log_responsibilities(self, x: Tensor, sde: AffineSDE | None = None, t: Scalar | None = None) -> Tensor:
         r"""The exact classifier: :math:`\log p(k|x)` of each component, ``(batch, K)``, of the data or of the data
         diffused to time ``t`` of ``sde``.
 
@@ -331,13 +331,13 @@ class Empirical(GaussianMixture):
             raise InvalidArgumentError(f"`data` must be a finite floating-point tensor, got {data.dtype}.")
         super().__init__(torch.ones(len(data)), data, scales=self.bandwidth)
 
-    def _log_prob(self, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         if self.bandwidth == 0 and not isinstance(sigma, Tensor) and sigma == 0:
             raise InvalidArgumentError("Data points have no density; give `sde` and `t`, or a `bandwidth` above 0.")
         return super()._log_prob(x, alpha, sigma)
 
 
-def _chunked(function: Any, x: Tensor, alpha: Any, sigma: Any, elements: int) -> Estimate:
+def _chunked(function: Any, x: Tensor, alpha: Scalar, sigma: Scalar, elements: int) -> Estimate:
     """Call ``function`` on parts of the batch small enough that batch x components x event stays in bounds."""
     size = max(1, _CHUNK_ELEMENTS // max(1, elements))
     if len(x) <= size:

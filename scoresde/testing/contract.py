@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ def _solve(
     steps: int = 6,
     seeds: range | list[int] | None = None,
     noise: Noise | None = None,
-    score_fn: Callable[..., Any] = _score,
+    score_fn: Callable[..., Tensor] = _score,
 ) -> Solution:
     times = grids.resolve("log_snr", _SDE, _SDE.t_max, _SDE.t_min, steps)
     return run(solver, _SDE, score_fn, x, times, noise or SampleNoise(range(len(x)) if seeds is None else seeds))

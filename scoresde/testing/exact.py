@@ -181,7 +181,7 @@ def converge(error: Callable[[int], float], steps: Sequence[int]) -> Convergence
     return Convergence(counts, tuple(_real("error(n)", error(n)) for n in counts))
 
 
-def _real(name: str, value: Any) -> float:
+def _real(name: str, value: object) -> float:
     """A number, which may be infinite or NaN."""
     given = as_tensor(name, value, torch.float64)
     if given.numel() != 1:

@@ -71,7 +71,7 @@ def estimate_order(
     grid: str = "log_snr",
     t_start: float | None = None,
     t_end: float | None = None,
-    **options: Any,
+    **options: object,
 ) -> Convergence:
     r"""The order of a deterministic method, on the probability flow of a one-dimensional mixture.
 
@@ -140,7 +140,7 @@ def weak_order(
     t_end: float = 0.01,
     draws: int = 1,
     stochasticity: float | None = None,
-    **options: Any,
+    **options: object,
 ) -> Convergence:
     r"""The order of the distribution of a method, without Monte Carlo error.
 
@@ -192,7 +192,7 @@ def strong_order(
     weight: Weight | Sequence[Weight] | None = None,
     cells: Sequence[float] = (),
     stochasticity: float | None = None,
-    **options: Any,
+    **options: object,
 ) -> Convergence:
     r"""The order of a method's distance from the exact solution on the same Brownian path, on N(0.7, 0.3).
 
@@ -239,7 +239,7 @@ def work_precision(
     exact: Tensor | None = None,
     budgets: Sequence[int] = (5, 10, 20, 50),
     grid: str = "log_snr",
-    **options: Any,
+    **options: object,
 ) -> Mapping[int, float]:
     r"""The error of a deterministic method for numbers of evaluations: RMS over samples and dimensions of the distance
     of the end points from the exact ones.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +32,7 @@ from ..solvers import Solver, make_solver
 def run(
     method: Solver | str,
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     times: Tensor,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
@@ -67,7 +66,7 @@ def run(
 def end_of(
     method: Solver | str,
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     times: Tensor,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,

@@ -31,8 +31,8 @@ def write(
     folder: Path,
     step: int,
     tensors: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    state: Mapping[str, object],
+    settings: Mapping[str, object],
     keep: int,
 ) -> Path:
     """Write the checkpoint of a step, and remove all but the last few.
@@ -122,7 +122,7 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     return [] if old == new else [f"{key}: {json.dumps(old)[:80]}, now {json.dumps(new)[:80]}"]
 
 
-def check_settings(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_settings(path: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
     """Refuse to go on with a run that was started with other settings."""
     if found := differences(old, new):
         listing = "\n".join(f"  {line}" for line in found[:10])
@@ -146,7 +146,7 @@ def check_tensors(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, 
         raise CheckpointMismatchError(f"The checkpoint {path} is that of another network:\n{listing}")
 
 
-def _text_digest(content: Mapping[str, Any]) -> str:
+def _text_digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(content, allow_nan=False, sort_keys=True).encode()).hexdigest()
 
 

@@ -25,7 +25,7 @@ from .trainer import Trainer
 __all__ = ["CLASSIFIER", "train_classifier"]
 
 CLASSIFIER = Recipe(steps=2000, learning_rate=2e-3, warmup=100, weight_decay=0.05, ema=0.995, ema_power=9.0)
-_NET: Mapping[str, Any] = {"channels": 16, "dropout": 0.1}
+_NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
 
 
 def train_classifier(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -147,14 +147,14 @@ class Arrays:
         return digest.hexdigest()
 
 
-def check_rows(indices: Any, count: int) -> None:
+def check_rows(indices: object, count: int) -> None:
     """Refuse what are no rows of ``count``."""
-    check_tensor("indices", indices, (-1,), kind="integer")
+    indices = check_tensor("indices", indices, (-1,), kind="integer")
     if not bool(((indices >= 0) & (indices < count)).all()):
         raise InvalidArgumentError(f"`indices` must be 0 … {count - 1}, got {indices.tolist()[:5]}.")
 
 
-def check_source(source: Any) -> None:
+def check_source(source: object) -> None:
     """Refuse what is no `Source`."""
     needed = ("name", "event_shape", "levels", "classes", "extent", "rows", "fingerprint", "__len__")
     if isinstance(source, type) or not all(hasattr(source, name) for name in needed):
@@ -453,7 +453,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         rows = torch.arange(min(check_integer("samples", samples, low=2), len(self.source)))
         return float(self._scaled(self.source.rows(rows)[0], generator_of(self.seed, STATISTICS)).std())
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What determines the batches, as JSON values."""
         return {
             "name": self.source.name,

@@ -39,13 +39,13 @@ __all__ = [
     "train_digits",
 ]
 
-Batch = tuple[Tensor, dict[str, Any]]  # data (batch, *event), and what else the network receives
+Batch = tuple[Tensor, dict[str, object]]  # data (batch, *event), and what else the network receives
 
 
 def fit(
     net: nn.Module,
     loss: Callable[..., Tensor],
-    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, Any]]],
+    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, object]]],
     recipe: Recipe,
     generator: torch.Generator,
     *,

@@ -78,7 +78,7 @@ class Preset:
     input_scale: str = "x"
     variance: str | None = None
     architecture: str = "unet"
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, object] = field(default_factory=dict)
     data_range: tuple[float, float] = (-1.0, 1.0)
     label_dropout: float = 0.1
     flip: bool = False
@@ -107,11 +107,11 @@ class Preset:
         for name in ("flip", "labelled", "dequantise", "grey_loss"):
             check_flag(name, getattr(self, name))
 
-    def arguments(self, source: Source) -> dict[str, Any]:
+    def arguments(self, source: Source) -> dict[str, object]:
         """The arguments of the network for some data."""
         check_source(source)
         taken = inspect.signature(ARCHITECTURES[self.architecture]).parameters
-        known: dict[str, Any] = {"event_shape": list(source.event_shape), "labels": source.classes or 1}
+        known: dict[str, object] = {"event_shape": list(source.event_shape), "labels": source.classes or 1}
         return {name: value for name, value in known.items() if name in taken} | dict(self.kwargs)
 
     def model(self, source: Source, sigma_data: float, seed: int = 0) -> ScoreModel:
@@ -150,7 +150,7 @@ class Preset:
                 "For vectors: replace(preset, architecture='mlp', kwargs={})."
             ) from None
 
-    def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: Any) -> Tensor:
+    def bits(self, model: ScoreModel, v: Tensor, *, levels: int, seed: int = 0, **options: object) -> Tensor:
         """Bits per dimension of grey levels by the system's own bound, ``(batch,)``: that of the density of dequantised
         values where it is trained with these, else that of the levels themselves.
 

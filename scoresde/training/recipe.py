@@ -118,7 +118,7 @@ class Recipe:
         check_integer("n", n, low=1)
         return self.ema if self.ema_power is None else min(self.ema, (1 - 1 / n) ** (self.ema_power + 1))
 
-    def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+    def optimizer_of(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, object]]) -> torch.optim.Optimizer:
         """The optimiser of parameters, or of groups of them."""
         kind: Any = OPTIMIZERS[self.optimizer]
         try:

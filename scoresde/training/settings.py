@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in its repr
 _SHARES = tuple(i / 16 for i in range(17))  # of a process's interval
 
 
-def conventions(model: Any) -> dict[str, Any]:
+def conventions(model: Any) -> dict[str, object]:
     """A model as JSON values that identify it.
 
     Example:
@@ -40,14 +40,16 @@ def conventions(model: Any) -> dict[str, Any]:
     return {"net": type(model.net).__name__} | process | {n: described(getattr(model, n)) for n in names}
 
 
-def _process(sde: AffineSDE) -> dict[str, Any]:
+def _process(sde: AffineSDE) -> dict[str, object]:
     """A process as JSON values: its name, and its schedule at some times, which distinguishes functions and chains."""
     nodes = [sde.node(sde.t_min + share * (sde.t_max - sde.t_min)) for share in _SHARES]
     schedule = [[described(float(f"{value:.6g}")) for value in (node.alpha, node.lam)] for node in nodes]
     return {"process": _ADDRESS.sub("", repr(sde)), "schedule": schedule}
 
 
-def check_arguments(loss: Any, stream: Any, recipe: Any, folder: Any, settings: Any, callbacks: Any) -> None:
+def check_arguments(
+    loss: object, stream: object, recipe: object, folder: object, settings: object, callbacks: Sequence[object]
+) -> None:
     """Refuse what a trainer cannot train with."""
     check_callable("loss", loss, "loss(model, x0, generator, **context)")
     check_callable("stream", stream, "stream(first, stop), such as scoresde.training.Stateless(batches)")
@@ -62,7 +64,7 @@ def check_arguments(loss: Any, stream: Any, recipe: Any, folder: Any, settings: 
             raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
 
 
-def check_size(stream: Any, recipe: Recipe, world: int) -> None:
+def check_size(stream: object, recipe: Recipe, world: int) -> None:
     """Refuse a recipe whose batch size is not that of the data."""
     size = getattr(getattr(stream, "batches", None), "size", None)
     if size is not None and size * recipe.accumulate * world != recipe.batch_size:

@@ -25,7 +25,7 @@ class Piece(NamedTuple):
     which uses torch's global generator only (None leaves it as it is)."""
 
     x0: Tensor
-    context: dict[str, Any]
+    context: dict[str, object]
     generator: torch.Generator
     dropout: int | None
 
@@ -81,7 +81,7 @@ class Stateless:
                 seed_of(seed, DROPOUT, number, rank),
             )
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What determines the pieces, as JSON values."""
         return {"seed": self.batches.seed, "world": self.batches.world, "data": self.batches.settings()}
 

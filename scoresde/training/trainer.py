@@ -94,7 +94,7 @@ class Trainer:
         recipe: Recipe,
         *,
         folder: str | Path | None = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         callbacks: Sequence[Every] = (),
         checkpoint_every: int = 500,
         log_every: int = 50,

@@ -67,7 +67,7 @@ class Pretrained:
     def of(
         cls,
         model: ScoreModel,
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Mapping[str, object] | None = None,
         *,
         event_shape: tuple[int, ...] | None = None,
         labels: Labels | None = None,
@@ -222,7 +222,7 @@ class Pretrained:
             f"fit_grid(sde, score_fn, {steps})."
         )
 
-    def score(self, sde: AffineSDE | None = None, **context: Any) -> ScoreModel:
+    def score(self, sde: AffineSDE | None = None, **context: object) -> ScoreModel:
         """The score function of the network for an affine process.
 
         Args:
@@ -250,7 +250,7 @@ class Pretrained:
         return model
 
 
-def _check_label(labels: Labels, value: Any) -> int | Tensor:
+def _check_label(labels: Labels, value: object) -> int | Tensor:
     hint = f" Write {labels.name}=0 … {labels.count - 1}, or None for the null class."
     if not isinstance(value, Tensor) or value.ndim == 0:
         number = check_integer(labels.name, value, low=0, hint=hint)

@@ -39,7 +39,7 @@ _FLOATS = {"float32": torch.float32, "float64": torch.float64}
 _OWN = ("t_min", "t_max", "prior")  # arguments that every process has
 
 
-def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, Any]:
+def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, object]:
     """A process as JSON values; that of the chain is called ``"chain"``, described by `Chain.to_config`.
 
     Raises:
@@ -55,7 +55,7 @@ def to_config(process: AffineSDE, chain: Chain | None = None) -> dict[str, Any]:
     check_kind("process", process, AffineSDE, "an affine process such as scoresde.VPSDE()")
     check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     if chain is not None and process.same_schedule(chain.sde()):
-        config: dict[str, Any] = {"name": "chain", "arguments": {}}
+        config: dict[str, object] = {"name": "chain", "arguments": {}}
     else:
         config = _described(process, PROCESSES, "PROCESSES", _OWN)
     prior = process.prior
@@ -153,7 +153,7 @@ def _read(value: Any) -> Any:
     return made.to(_FLOATS[value["dtype"]]) if module else made
 
 
-def _prior(config: Mapping[str, Any]) -> NormalPrior:
+def _prior(config: Mapping[str, object]) -> NormalPrior:
     mean = config["mean"]
     if isinstance(mean, list):
         try:
@@ -165,7 +165,7 @@ def _prior(config: Mapping[str, Any]) -> NormalPrior:
     return NormalPrior(_number("prior.std", config["std"]), mean)
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise InvalidTypeError(f"`{name}` must be a number, got {str(value)[:40]}.")
     return float(value)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch import Tensor
+
 from .._tensors import (
     MOST_STEPS,
     check_choice,
@@ -63,7 +65,7 @@ class Sampler:
     spacing: str = "trailing"
     t_end: float | None = None
     denoise: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     clip: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
@@ -91,13 +93,13 @@ class Sampler:
         else:
             make_solver(self.method, self.options)
 
-    def arguments(self, chain: Chain | None = None) -> dict[str, Any]:
+    def arguments(self, chain: Chain | None = None) -> dict[str, object]:
         """The arguments of `scoresde.solve`.
 
         Raises:
             InvalidArgumentError: ``levels`` are given, and there is no chain with as many.
         """
-        given: dict[str, Any] = {"method": self.method, "denoise": self.denoise, **self.options}
+        given: dict[str, object] = {"method": self.method, "denoise": self.denoise, **self.options}
         check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
         if self.levels is not None:
             if chain is None:
@@ -106,7 +108,7 @@ class Sampler:
         told = {"steps": self.steps, "grid": self.grid, "t_end": self.t_end}
         return given | {name: value for name, value in told.items() if value is not None}
 
-    def model(self, score_fn: Callable[..., Any]) -> Callable[..., Any]:
+    def model(self, score_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """The score function to solve with: limited by `scoresde.models.Clip`, if the sampler clips.
 
         Example:
@@ -117,7 +119,7 @@ class Sampler:
         check_score_fn(score_fn)
         return score_fn if self.clip is None else Clip(score_fn, *self.clip)
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, object]:
         """The sampler as JSON values.
 
         Example:

@@ -6,7 +6,7 @@ import abc
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -154,7 +154,7 @@ def full_right(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([values, values.new_zeros(size - len(values))]), vh
 
 
-def check_matrix(name: str, value: Any) -> Tensor:
+def check_matrix(name: str, value: object) -> Tensor:
     """A finite real matrix as float64, or say what is wrong with it."""
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must be a floating-point matrix, got {value!r}; try torch.as_tensor(…).")
@@ -164,7 +164,7 @@ def check_matrix(name: str, value: Any) -> Tensor:
     return value.detach().to(torch.float64)
 
 
-def check_image(name: str, event_shape: Any) -> tuple[int, ...]:
+def check_image(name: str, event_shape: object) -> tuple[int, ...]:
     """The shape of an image, ``(..., H, W)`` with at least two entries."""
     shape = check_shape(name, event_shape, rank=2)
     if not all(shape):
@@ -172,7 +172,7 @@ def check_image(name: str, event_shape: Any) -> tuple[int, ...]:
     return shape
 
 
-def _checked(name: str, x: Any, shape: tuple[int, ...]) -> Tensor:
+def _checked(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
         raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(x).__name__}.")
     check_tensor(name, x)

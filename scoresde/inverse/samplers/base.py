@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ def detours(times: Tensor, jump: int, repeats: int) -> Tensor:
     return torch.cat(path)
 
 
-def check_detours(jump: Any, repeats: Any) -> None:
+def check_detours(jump: object, repeats: object) -> None:
     """Refuse what is not a number of steps or repeats."""
     check_integer("jump", jump, low=1, high=MOST_STEPS)
     check_integer("repeats", repeats, low=1, high=MOST_LEVELS)

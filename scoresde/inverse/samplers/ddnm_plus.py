@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,11 +67,11 @@ class DDNMPlus(InverseSolver):
         """The grid with its repeats."""
         return detours(times, self.jump, self.repeats)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The known part."""
         return self.operator.pseudo_inverse(self.measurement.of(x))
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         if stop.lam < start.lam:
             return StepResult(leap(x, start, stop, noise.normal(x)), state)

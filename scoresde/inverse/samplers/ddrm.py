@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -70,11 +70,11 @@ class DDRM(InverseSolver):
         check_number("eta_b", self.eta_b, low=0.0, high=1.0)
         self.operator.svd  # noqa: B018 - refuses an operator without one
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The known part."""
         return self.operator.pseudo_inverse(self.measurement.of(x))
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         values, into, back = self.operator.svd
         values = values.to(x)

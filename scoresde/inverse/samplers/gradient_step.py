@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -65,11 +65,11 @@ class DPSStep(InverseSolver):
         super().__post_init__()
         check_number("zeta", self.zeta, low=0.0)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements."""
         return self.measurement.of(x)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         known = look(process.estimate, x, start, self.tally, True)
         mean, std = posterior_step(x, known.data, start, stop)
@@ -121,12 +121,14 @@ class MCG(InverseSolver):
         check_number("zeta", self.zeta, low=0.0)
         self.operator.svd  # noqa: B018 - refuses an operator without one
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements, and the known part."""
         y = self.measurement.of(x)
         return y, self.operator.pseudo_inverse(y)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[Tensor, Tensor], noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         y, seen = state
         known = look(process.estimate, x, start, self.tally, True)

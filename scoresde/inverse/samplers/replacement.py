@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -117,12 +117,14 @@ class Replacement(InverseSolver):
         if self.corrector is not None:
             self.corrector.prepare(process, nodes[:-1])
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The predictor's state, and the known part."""
         known = self.operator.pseudo_inverse(self.measurement.of(x))
         return self.predictor.init(process, x, start), known
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor], noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         memory, known = state
         if stop.lam < start.lam:

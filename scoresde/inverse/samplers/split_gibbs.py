@@ -130,12 +130,14 @@ class SplitGibbs(InverseSolver):
             path.append(grids.resolve("log_snr", sde, top, end, self.descent))
         return torch.cat(path)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The solver's state, and the known part."""
         known = self.operator.pseudo_inverse(self.measurement.of(x))
         return self.solver.init(process, x, start), known
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor], noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         memory, known = state
         if stop.lam > start.lam:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -72,7 +72,7 @@ class TwistedSMC(InverseSolver):
     twist: Rule = field(default_factory=PiGDM)
     particles: int | None = None
     threshold: float = 0.5
-    record: Callable[[ParticleInfo], Any] | None = field(default=None, repr=False)
+    record: Callable[[ParticleInfo], object] | None = field(default=None, repr=False)
 
     name: ClassVar[str] = "twisted_smc"
     keeps_estimates: ClassVar[bool] = False
@@ -97,7 +97,7 @@ class TwistedSMC(InverseSolver):
     def _weights(self) -> Particles:
         return Particles(self.particles, self.threshold, self.record)
 
-    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements and the weights."""
         weights, y = self._weights(), self.measurement.of(x)
         log_weight = weights.init(x)
@@ -107,7 +107,7 @@ class TwistedSMC(InverseSolver):
             self.twist.ready(self.measurement, process.sde)
         return _Memory(y, log_weight)
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: _Memory, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         y = state.y
 

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_DRAWS, Scalar, check_choice, check_flag, check_integer, check_times, expand, expm1
+from ..._tensors import MOST_DRAWS, check_choice, check_flag, check_integer, check_times, expand, expm1
 from ...chains import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
@@ -47,7 +47,7 @@ from .result import Bound, Term, pooled_freedom
 
 def chain_bound(
     chain: Chain,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
     levels: int | None = None,
@@ -150,7 +150,9 @@ def chain_bound(
     return Bound(last, diffusion, reconstruction, tuple(given.data.shape[1:]), levels, given.network.calls, shown)
 
 
-def divergence(network: Network, x: Tensor, noise: Tensor, start: Node, stop: Node, variance: str) -> Tensor:
+def divergence(
+    network: Network, x: Tensor, noise: Tensor, start: Node[Tensor], stop: Node[Tensor], variance: str
+) -> Tensor:
     r"""One draw of :math:`KL(q(x_{stop}|x_{start},x)\,\|\,p(x_{stop}|x_{start}))`, ``(batch,)``."""
     estimate, missed = estimated(network, x, noise, start)
     ratio = _log_ratio(start, stop, estimate, variance, missed)
@@ -158,19 +160,19 @@ def divergence(network: Network, x: Tensor, noise: Tensor, start: Node, stop: No
     return 0.5 * (gain * missed.square() + (torch.expm1(ratio) - ratio)).flatten(1).sum(1)
 
 
-def _log_ratio(start: Node, stop: Node, estimate: Any, variance: str, like: Tensor) -> Tensor:
+def _log_ratio(start: Node[Tensor], stop: Node[Tensor], estimate: Any, variance: str, like: Tensor) -> Tensor:
     """ln r, which broadcasts against an event in float64."""
     amplitude = AMPLITUDES[variance](start, stop, estimate)
     a, b = (torch.as_tensor(expand(v, like), dtype=torch.float64).log() for v in (stop.sigma, amplitude))
     return 2 * (a - b)
 
 
-def _gap(start: Node, stop: Node) -> Scalar:
+def _gap(start: Node[Tensor], stop: Node[Tensor]) -> Tensor:
     """The quotient of the SNRs, less 1."""
     return expm1(2 * (stop.lam - start.lam))
 
 
-def _every_step(given: Given, nodes: Sequence[Node], variance: str, count: int) -> Term:
+def _every_step(given: Given, nodes: Sequence[Node[Tensor]], variance: str, count: int) -> Term:
     """``(batch, n - 1)``."""
     x, terms = given.data, []
     for stop, start in itertools.pairwise(nodes):
@@ -179,7 +181,7 @@ def _every_step(given: Given, nodes: Sequence[Node], variance: str, count: int) 
     return Term(*(torch.stack(parts, 1) for parts in zip(*map(_pair, terms), strict=True)))
 
 
-def _random_steps(given: Given, nodes: Node, variance: str, shares: Tensor | None, count: int) -> Term:
+def _random_steps(given: Given, nodes: Node[Tensor], variance: str, shares: Tensor | None, count: int) -> Term:
     x = given.data
     stops, starts = (Node(*(v[part] for v in nodes)) for part in (slice(None, -1), slice(1, None)))
     gaps, known = _gap(starts, stops), torch.zeros_like(stops.lam)
@@ -199,7 +201,7 @@ def _random_steps(given: Given, nodes: Node, variance: str, shares: Tensor | Non
     return replace(term, value=term.value + known.sum())
 
 
-def _reconstruction(given: Given, nodes: Sequence[Node], variance: str, count: int) -> Term:
+def _reconstruction(given: Given, nodes: Sequence[Node[Tensor]], variance: str, count: int) -> Term:
     """The last step; its small variance is that of the step before it."""
     x, first = given.data, nodes[0]
     before = first.sigma * (-expm1(2 * (nodes[1].lam - first.lam))) ** 0.5

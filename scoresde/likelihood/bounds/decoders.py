@@ -23,7 +23,7 @@ from .prior import Grey
 from .result import Term
 
 
-def entropy(x: Tensor, node: Node) -> Term:
+def entropy(x: Tensor, node: Node[float]) -> Term:
     r""":math:`\tfrac D2\ln 2\pi e\sigma^2`.
 
     Example:
@@ -40,7 +40,7 @@ def _entropy(sigma: float) -> float:
     return 0.5 * math.log(2 * math.pi * math.e) + math.log(sigma)
 
 
-def by_likelihood(grey: Grey, x: Tensor, node: Node, noise: Tensor) -> Tensor:
+def by_likelihood(grey: Grey, x: Tensor, node: Node[Tensor], noise: Tensor) -> Tensor:
     r""":math:`-\ln p(v|z)` for one draw of z, ``(batch,)``; :math:`p(v|z) \propto \exp(-(z/\alpha-x_v)^2
     \alpha^2/2\sigma^2)` over the levels of each dimension.
 
@@ -57,7 +57,7 @@ def by_likelihood(grey: Grey, x: Tensor, node: Node, noise: Tensor) -> Tensor:
     return -logits.log_softmax(-1).gather(-1, grey.values[..., None])[..., 0].flatten(1).sum(1)
 
 
-def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node, noise: Tensor, std: Any) -> Tensor:
+def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node[Tensor], noise: Tensor, std: Any) -> Tensor:
     r""":math:`-\ln` of the last step's density at x, or of its mass in the cells, for one draw of z, ``(batch,)``.
 
     Args:

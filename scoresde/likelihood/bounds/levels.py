@@ -30,10 +30,10 @@ class Levels:
             None where the weight is constant.
     """
 
-    at: Callable[[Tensor], tuple[Node, Tensor]]
+    at: Callable[[Tensor], tuple[Node[Tensor], Tensor]]
     moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
-    def __call__(self, u: Tensor) -> tuple[Node, Tensor]:
+    def __call__(self, u: Tensor) -> tuple[Node[Tensor], Tensor]:
         return self.at(u)
 
 
@@ -52,15 +52,15 @@ def continuous(sde: AffineSDE, clock: str) -> Levels:
     """
     low, high = (-2 * sde.node(t).lam for t in (sde.t_min, sde.t_max))
 
-    def by_log_snr(u: Tensor) -> tuple[Node, Tensor]:
+    def by_log_snr(u: Tensor) -> tuple[Node[Tensor], Tensor]:
         t = sde.time(-(low + (high - low) * u)).clamp(sde.t_min, sde.t_max)
         return sde.nodes(t), torch.full_like(u, high - low)
 
-    def by_time(u: Tensor) -> tuple[Node, Tensor]:
+    def by_time(u: Tensor) -> tuple[Node[Tensor], Tensor]:
         node = sde.nodes(sde.t_min + (sde.t_max - sde.t_min) * u)
         return node, weight(node)
 
-    def weight(node: Node) -> Tensor:
+    def weight(node: Node[Tensor]) -> Tensor:
         return (sde.t_max - sde.t_min) * node.g2 / (node.sigma * node.sigma)
 
     def moments(edges: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
     gaps = torch.expm1(-2 * nodes.lam.diff())
     pick = choose(gaps if clock == "log_snr" else times.diff())
 
-    def levels(u: Tensor) -> tuple[Node, Tensor]:
+    def levels(u: Tensor) -> tuple[Node[Tensor], Tensor]:
         index, inverse = pick(u)
         return Node(*(v[index + 1] for v in nodes)), gaps[index] * inverse
 

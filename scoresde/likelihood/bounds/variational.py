@@ -47,7 +47,7 @@ from .result import Bound, Term
 
 def variational_bound(
     sde: SDE,
-    score_fn: Callable[..., Any],
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     *,
     levels: int | None = None,
@@ -171,7 +171,7 @@ def _diffusion(given: Given, place: Levels, times: str, count: int) -> Term:
     return design.mean(values, Weights(drawn, *place.moments(edges(count, x.device))))
 
 
-def _reconstruction(given: Given, node: Node, decoder: bool, count: int) -> Term:
+def _reconstruction(given: Given, node: Node[Any], decoder: bool, count: int) -> Term:
     x, grey = given.data, given.grey
     if not decoder and grey is None:
         return entropy(x, node)

@@ -89,7 +89,9 @@ class ODEBackend(Backend):
         """In time, if nothing is evaluated at the end of a step."""
         return self.open_end and self.clock == TIME.name
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node[float], stop: Node[float], state: object, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`. The library computes in float64, the score in the dtype of the state."""
         ends = [self.coordinate.clock(node) for node in (start, stop)]
         if any(isinstance(u, Tensor) for u in ends):
@@ -102,7 +104,7 @@ class ODEBackend(Backend):
         last = self.integrate(slope, first, *ends) if ends[0] != ends[1] else first
         return StepResult(slope.marked((last * self.coordinate.scale(stop)).to(x.dtype)))
 
-    def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
+    def slope(self, process: Process, x: Tensor, start: Node[float], stop: Node[float]) -> Slope:
         """The right-hand side for a step."""
         return Slope(self, process, x, start, stop)
 
@@ -133,7 +135,7 @@ class OwnSteps(ODEBackend):
         for name in ("rtol", "atol", "tolerance"):
             check_number(name, getattr(self, name, 0.0), low=0.0)
 
-    def slope(self, process: Process, x: Tensor, start: Node, stop: Node) -> Slope:
+    def slope(self, process: Process, x: Tensor, start: Node[float], stop: Node[float]) -> Slope:
         """The right-hand side, with a limit of evaluations and checks for values that are not finite."""
         budget = (
             self.max_steps * self.most(x) + 3 * process.nodes.steps
@@ -162,8 +164,8 @@ class Slope:
         solver: ODEBackend,
         process: Process,
         x: Tensor,
-        start: Node,
-        stop: Node,
+        start: Node[float],
+        stop: Node[float],
         budget: int | None = None,
         lenient: bool = False,
     ) -> None:
@@ -200,7 +202,7 @@ class Slope:
         """The result, NaN in the samples that were lost on the way."""
         return x if self.lost is None else where(self.lost, torch.full_like(x, torch.nan), x)
 
-    def _node(self, u: float) -> Node:
+    def _node(self, u: float) -> Node[float]:
         """The node at u, or at the end that u is beyond."""
         if u not in self.nodes:
             t = self.process.nodes.times_at(torch.tensor([u], dtype=torch.float64), self.coordinate)

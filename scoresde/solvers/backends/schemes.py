@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 PREFIXES = {"torchdiffeq": "TorchDiffEq", "scipy": "SciPy", "torchsde": "TorchSDE"}
 
-SCHEMES: dict[str, dict[str, dict[str, Any]]] = {
+SCHEMES: dict[str, dict[str, dict[str, object]]] = {
     "torchdiffeq.TorchDiffEqFixed": {
         "euler": {"ode_order": 1, "evaluations": 1, "open_end": True, "reference": "Euler (1768)"},
         "midpoint": {"ode_order": 2, "evaluations": 2, "open_end": True, "reference": "Runge (1895)"},

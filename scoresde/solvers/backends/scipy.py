@@ -36,7 +36,7 @@ class SciPy(OwnSteps):
     adaptive: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = True
 
-    def arguments(self, y: Tensor) -> dict[str, Any]:
+    def arguments(self, y: Tensor) -> dict[str, object]:
         """More arguments of SciPy's class."""
         return {}
 
@@ -86,7 +86,7 @@ class SciPyImplicit(SciPy):
         """The evaluations of the iterations, and of a Jacobian."""
         return self.iterations + 2 * x[0].numel()
 
-    def arguments(self, y: Tensor) -> dict[str, Any]:
+    def arguments(self, y: Tensor) -> dict[str, object]:
         """Samples do not depend on each other: the Jacobian has blocks."""
         sparse = self.load("scipy.sparse")
         event = y[0].numel()
@@ -103,7 +103,7 @@ class SciPyBanded(SciPyImplicit):
         rtol, atol: tolerances.
     """
 
-    def arguments(self, y: Tensor) -> dict[str, Any]:
+    def arguments(self, y: Tensor) -> dict[str, object]:
         """Blocks are inside a band."""
         band = y[0].numel() - 1
         return {"lband": band, "uband": band} if len(y) > 1 else {}

@@ -35,7 +35,15 @@ class TorchSDE(Backend):
     takes_stochasticity: ClassVar[bool] = True
     reading: ClassVar[str]  # "ito" or "stratonovich"
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self,
+        process: Process,
+        x: Tensor,
+        start: Node[float],
+        stop: Node[float],
+        state: tuple[Tensor, ...] | None,
+        noise: Noise,
+    ) -> StepResult:
         """See `Solver.step`. The state is what the library wants to see again."""
         if isinstance(start.t, Tensor) or isinstance(stop.t, Tensor):
             raise InvalidArgumentError(f"{self.name!r} gives no gradient of the grid; take a method of scoresde's own.")
@@ -64,7 +72,7 @@ class _Problem:
 
     noise_type = "additive"
 
-    def __init__(self, process: Process, x: Tensor, start: Node, stop: Node, reading: str) -> None:
+    def __init__(self, process: Process, x: Tensor, start: Node[float], stop: Node[float], reading: str) -> None:
         self.process, self.sde_type, self.like = process, reading, x
         self.y = x.reshape(-1, 1)
         self.sign = 1.0 if stop.t > start.t else -1.0
@@ -85,7 +93,7 @@ class _Problem:
         spread = self.process.diffusion(self.like, self._node(s))
         return (torch.ones_like(self.like) * spread).reshape(-1, 1, 1)
 
-    def _node(self, s: Tensor) -> Node:
+    def _node(self, s: Tensor) -> Node[float]:
         t = min(max(self.sign * float(s), self.low), self.high)
         if t not in self.nodes:
             self.nodes[t] = node_list(self.process.sde, torch.tensor([t], dtype=torch.float64))[0]

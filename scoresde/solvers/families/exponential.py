@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from ..._phi import phi
-from ..._tensors import Scalar, check_choice, combine, exp, expm1, number, weighted
+from ..._tensors import Scalar, absolute, check_choice, combine, exp, expm1, number, weighted
 from ...processes import Process
 from ...sdes import Estimate, Node
 
@@ -129,7 +129,9 @@ class History(NamedTuple):
 
     def ends_at(self, node: Node) -> bool:
         """Whether the newest node is this one."""
-        return bool(self.nodes) and (self.nodes[0] is node or (isinstance(node.t, float) and self.nodes[0].t == node.t))
+        return bool(self.nodes) and (
+            self.nodes[0] is node or (isinstance(node.t, float) and bool(self.nodes[0].t == node.t))
+        )
 
     def _beside(self, node: Node) -> bool:
         """Whether a coming node lies within a twentieth of the last step of the newest one: such pairs (from times to
@@ -138,17 +140,17 @@ class History(NamedTuple):
         if len(self.nodes) < 2:
             return False
         lam, newest, older = (number(n.lam) for n in (node, *self.nodes[:2]))
-        return isinstance(lam, float) and abs(lam - newest) <= _APART * abs(newest - older)
+        return isinstance(lam, float) and bool(absolute(lam - newest) <= _APART * absolute(newest - older))
 
     def apart(self, stop: Node) -> History:
         """The history without nodes that lie within a twentieth of the coming step of a newer one, likewise."""
         end, lams = number(stop.lam), [number(node.lam) for node in self.nodes]
         if len(self.nodes) < 2 or not isinstance(end, float):
             return self
-        least = _APART * abs(end - lams[0])
+        least = _APART * absolute(end - lams[0])
         kept = [0]
         for i in range(1, len(self.nodes)):
-            if abs(lams[i] - lams[kept[-1]]) > least:
+            if absolute(lams[i] - lams[kept[-1]]) > least:
                 kept.append(i)
         if len(kept) == len(self.nodes):
             return self
@@ -166,6 +168,6 @@ def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
     return value
 
 
-def check_prediction(prediction: Any) -> None:
+def check_prediction(prediction: object) -> None:
     """Refuse anything but the two."""
     check_choice("prediction", prediction, PREDICTIONS)

@@ -3,7 +3,7 @@ r"""Single-step exponential methods: a tableau of :math:`\varphi`-functions is a
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -78,7 +78,7 @@ class ExponentialRungeKutta(Solver):
         """The fractions of a step inside it."""
         return tuple(sorted({c for c in self.tableau.c if 0 < c < 1}))
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         estimate = process.estimate(x, start)
         if endless(start, stop):

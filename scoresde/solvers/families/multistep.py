@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -78,7 +78,7 @@ class Multistep(Solver):
         """No history."""
         return History()
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
         moved, _ = self.predict(process, x, start, stop, history, estimate)

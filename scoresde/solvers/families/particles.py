@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class ParticleLog:
         (torch.Size([2, 2]), tensor([1., 2.]))
     """
 
-    def __init__(self, then: Callable[[ParticleInfo], Any] | None = None) -> None:
+    def __init__(self, then: Callable[[ParticleInfo], object] | None = None) -> None:
         if then is not None and not callable(then):
             raise InvalidTypeError(f"`record` must be callable as record(info), got {then!r}.")
         self.then = then
@@ -117,7 +117,7 @@ class Particles:
 
     count: int | None = None
     threshold: float = 0.5
-    record: Callable[[ParticleInfo], Any] | None = field(default=None, repr=False)
+    record: Callable[[ParticleInfo], object] | None = field(default=None, repr=False)
     data_std: float = 0.0
 
     def __post_init__(self) -> None:

@@ -92,7 +92,9 @@ class RungeKutta(Solver):
         """The first derivative, which a pair keeps."""
         return process.slope(self.coordinate, x, start) if self.adaptive else None
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor | None, noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
         if self.coordinate is not TIME and endless(start, stop):
             return StepResult(transfer(process.estimate(x, start), start, stop))

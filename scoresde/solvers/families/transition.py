@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ class Transition(Solver):
     data_limit: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         return StepResult(leap(x, start, stop, noise.increment(start.t, stop.t, x)))
 

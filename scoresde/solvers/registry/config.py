@@ -18,7 +18,7 @@ _LONGEST = 1000
 _PLAIN = (bool, int, float, str, type(None))
 
 
-def to_config(solver: Solver) -> dict[str, Any]:
+def to_config(solver: Solver) -> dict[str, object]:
     """A method with its options as JSON values: those that differ from the method's own defaults.
 
     Args:
@@ -47,7 +47,7 @@ def to_config(solver: Solver) -> dict[str, Any]:
     return {"method": name, "options": _plain(changes[name])}
 
 
-def from_config(config: Mapping[str, Any] | str) -> Solver:
+def from_config(config: Mapping[str, object] | str) -> Solver:
     """A solver from what `to_config` wrote, or from its class and options as Python writes them.
 
     Args:
@@ -89,18 +89,18 @@ def to_text(solver: Solver) -> str:
     return f"{title}({', '.join(f'{name}={value}' for name, value in values.items())})"
 
 
-def _changed(part: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(part: Any, options: Mapping[str, object]) -> dict[str, object]:
     """The fields that differ from the given options, and from the defaults of the class."""
     fields = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
     defaults = {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
     return {name: value for name in defaults if (value := getattr(part, name)) != {**defaults, **options}[name]}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """JSON values."""
     if isinstance(value, Solver):
         return to_config(value)
-    if type(value) in CORRECTORS.values():
+    if isinstance(value, Corrector) and type(value) in CORRECTORS.values():
         return {"corrector": value.name, "options": _plain(_changed(value, {}))}
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
@@ -129,7 +129,7 @@ def _part(value: Any) -> Any:
     return _called(CORRECTORS[value["corrector"]], made)
 
 
-def _called(cls: type[Solver] | type[Corrector], options: Mapping[str, Any]) -> Any:
+def _called(cls: type[Solver] | type[Corrector], options: Mapping[str, object]) -> Any:
     try:
         return cls(**options)
     except TypeError as error:  # an option that it does not have, or one that is missing

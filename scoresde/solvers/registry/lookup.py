@@ -65,7 +65,7 @@ def drift_methods() -> list[str]:
     return [name for name, solver in made.items() if solver.takes_stochasticity and not solver.adaptive]
 
 
-def make_solver(method: str | Solver, options: Mapping[str, Any], others: Iterable[str] = ()) -> Solver:
+def make_solver(method: str | Solver, options: Mapping[str, object], others: Iterable[str] = ()) -> Solver:
     """A solver from a name and its options; a solver object is taken as it is.
 
     ``predictor=`` and ``corrector=`` of ``pc`` may be names; the options of its corrector (``snr``, ``moves``) may be

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     name: str
     path: str
     public: str = ""
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, object] = MappingProxyType({})
     about: str = ""
     aliases: tuple[str, ...] = ()
 

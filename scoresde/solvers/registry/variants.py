@@ -55,7 +55,7 @@ def _made(row: Row, base: type[Solver]) -> type[Solver]:
     """A subclass whose defaults are those of the row. Calling it makes a solver of the class itself, so that a method
     has one class however it is made; so does reading an old pickle of it. It can be subclassed."""
 
-    def new(cls: type, *args: Any, **options: Any) -> Any:
+    def new(cls: type, *args: Any, **options: object) -> Any:
         if cls is not made:
             return object.__new__(cls)
         given = names[: len(args)]
