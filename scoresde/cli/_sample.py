@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from ..integrate import Solution
     from ..sdes import AffineSDE
+    from ..zoo import Pretrained
 
 
 @command
@@ -227,7 +228,7 @@ def sample(
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
 
 
-def _guided(network: Any, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:
+def _guided(network: Pretrained, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:
     """The network's score for a class, guided away from its score without one."""
     score_fn = network.score(process, **label_of(network, label))
     if scale is None:

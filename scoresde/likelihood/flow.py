@@ -122,7 +122,7 @@ def log_likelihood(
     atol: float = 1e-5,
     t_start: float | None = None,
     t_end: float | None = None,
-    prior: Any = None,
+    prior: Gaussian | GaussianMixture | None = None,
     solver_error: bool = False,
     context: Mapping[str, Tensor] | None = None,
     seed: int | None = None,
@@ -299,7 +299,7 @@ def check_finite(x: Tensor) -> Tensor:
     return finite
 
 
-def likelihood_solver(method: Any, options: Mapping[str, object]) -> Solver:
+def likelihood_solver(method: str | Solver, options: Mapping[str, object]) -> Solver:
     solver = make_solver(method, options, ())
     if not isinstance(solver, Adams | Pair):
         raise InvalidArgumentError(
@@ -318,7 +318,7 @@ def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tup
     return ends[0], ends[1]
 
 
-def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
+def _law(prior: Gaussian | GaussianMixture | None, sde: AffineSDE, end: float) -> Any:
     """The law at the noise end."""
     if prior is None:
         if end != sde.t_max:
@@ -370,7 +370,9 @@ def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float
     process.network.warned = flow.network.warned
 
 
-def _judge(process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node[Tensor], levels: int, seed: int) -> None:
+def _judge(
+    process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node[Tensor], levels: int, seed: int
+) -> None:
     """Ask about some states, a part of them at each level, and refuse what was found of any part."""
     for i, found in enumerate(
         examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)

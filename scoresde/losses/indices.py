@@ -8,7 +8,6 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,7 +178,7 @@ class LossSecondMoment(IndexLaw):
         """What it remembers, as tensors."""
         return {"squares": self._squares.clone(), "counts": self._counts.clone()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Remember what another one of the same size did.
 
         Raises:

@@ -99,7 +99,7 @@ class Times(abc.ABC):
         """What the law remembers of losses, for a checkpoint. Most laws remember nothing."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:  # noqa: B027
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
         """Remember what `state_dict` returned."""
 
 
@@ -178,7 +178,7 @@ class LowDiscrepancy(Times):
         """See `Times`."""
         return self.law.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """See `Times`."""
         self.law.load_state_dict(state)
 

@@ -17,7 +17,7 @@ import abc
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ from .._tensors import (
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
+
+if TYPE_CHECKING:
+    from .forms import ReverseSDE
 
 _CHECKED_TIMES = 257  # times at which a constructor looks at its schedule
 # The range of ln(alpha) and ln(sigma), in which squares of their ratios do not overflow in float64. Both may be 0 at
@@ -140,14 +143,14 @@ class SDE(abc.ABC):
         check_state("x", x)
         return self.prior.log_prob(x)
 
-    def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> Any:
+    def reverse(self, score_fn: Callable[..., Tensor], stochasticity: float = 1.0) -> ReverseSDE:
         r"""The reverse-time form :math:`dx = [f - \tfrac12(1+\eta^2) g^2 s]\,dt + \eta g\,d\bar w`; see
         `scoresde.sdes.ReverseSDE`."""
         from .forms import ReverseSDE
 
         return ReverseSDE(self, score_fn, stochasticity)
 
-    def probability_flow(self, score_fn: Callable[..., Tensor]) -> Any:
+    def probability_flow(self, score_fn: Callable[..., Tensor]) -> ReverseSDE:
         """The ODE with the same marginals: the reverse form without noise."""
         return self.reverse(score_fn, 0.0)
 
