@@ -322,7 +322,7 @@ class Grid:
         """The number of steps."""
         return len(self.times) - 1
 
-    def times_for(self, sde: Any) -> tuple[float, ...]:
+    def times_for(self, sde: object) -> tuple[float, ...]:
         """The times, for a solve of this process; a grid that belongs to another one refuses."""
         return self.times
 

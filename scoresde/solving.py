@@ -46,7 +46,7 @@ from ._tensors import (
 )
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from .grids import Grid
+from .grids import Grid, GridFunction
 from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
@@ -258,7 +258,7 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
 
 def _times(
     sde: SDE,
-    grid: Any,
+    grid: str | Grid | Tensor | GridFunction | None,
     steps: int | None,
     t_start: float | None,
     t_end: float | None,
@@ -284,7 +284,11 @@ def _times(
 
 
 def _chosen(
-    sde: SDE, steps: Any, grid: Any, given_grid: Tensor | None, options: Mapping[str, object]
+    sde: SDE,
+    steps: int | None,
+    grid: str | Grid | Tensor | GridFunction | None,
+    given_grid: Tensor | None,
+    options: Mapping[str, object],
 ) -> tuple[Solver, int | None]:
     """The method for ``method="auto"``, and its number of steps unless a grid sets it."""
     if isinstance(grid, Grid) and grid.method and not options:
@@ -300,11 +304,11 @@ def _check_fit(
     score: Score,
     solver: Solver,
     times: tuple[float, float],
-    stochasticity: Any,
-    rtol: Any,
-    atol: Any,
-    steps: Any,
-    grid: Any,
+    stochasticity: float | None,
+    rtol: float | None,
+    atol: float | None,
+    steps: int | None,
+    grid: str | Grid | Tensor | GridFunction | None,
 ) -> None:
     """Refuse combinations that cannot work, in words."""
     name = solver.name
@@ -340,8 +344,8 @@ def _check_fit(
             raise InvalidArgumentError(
                 f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
             )
-        for option, value in (("rtol", rtol), ("atol", atol)):
-            if value is not None:
+        for option, tolerance in (("rtol", rtol), ("atol", atol)):
+            if tolerance is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
                     f"method such as 'rk45'."
@@ -353,15 +357,15 @@ def _check_fit(
 def _initial(
     sde: SDE,
     event_shape: tuple[int, ...] | None,
-    x: Any,
+    x: Tensor | None,
     first: float,
-    shape: Any,
-    dtype: Any,
-    device: Any,
-    seed: Any,
-    seeds: Any,
-    generator: Any,
-    noise: Any,
+    shape: Sequence[int] | None,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    seed: int | None,
+    seeds: Sequence[int] | Tensor | None,
+    generator: torch.Generator | None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None,
     solver: Solver,
     throw: bool,
 ) -> tuple[Tensor, Noise, torch.dtype]:
@@ -409,7 +413,7 @@ def _initial(
     return state, source, out_dtype
 
 
-def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
+def _shape(shape: Sequence[int] | None, event_shape: Any, seeds: Any) -> tuple[int, ...]:
     if shape is not None:
         return check_shape("shape", shape, rank=2)
     if event_shape is None:
@@ -420,7 +424,15 @@ def _shape(shape: Any, event_shape: Any, seeds: Any) -> tuple[int, ...]:
     return (len(seeds) if several else 1, *event_shape)
 
 
-def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, throw: bool, dtype: torch.dtype) -> Solver:
+def _told(
+    solver: Any,
+    steps: int | None,
+    rtol: float | None,
+    atol: float | None,
+    limit: int | None,
+    throw: bool,
+    dtype: torch.dtype,
+) -> Solver:
     """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
     values."""
     told: dict[str, object] = {"lenient": not throw}
@@ -434,7 +446,14 @@ def _told(solver: Any, steps: Any, rtol: Any, atol: Any, limit: int | None, thro
     return replace(solver, **told)
 
 
-def _nodes(sde: SDE, solver: Solver, times: tuple[float, float], given: Tensor | None, grid: Any, steps: Any) -> Tensor:
+def _nodes(
+    sde: SDE,
+    solver: Solver,
+    times: tuple[float, float],
+    given: Tensor | None,
+    grid: str | Grid | Tensor | GridFunction | None,
+    steps: int | None,
+) -> Tensor:
     """The times of a fixed grid."""
     if given is None:
         count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
@@ -463,10 +482,10 @@ def _controller(
     solver: Solver,
     times: tuple[float, float],
     given: Tensor,
-    rtol: Any,
-    atol: Any,
+    rtol: float | None,
+    atol: float | None,
     saved: list[float],
-    max_steps: Any,
+    max_steps: int | None,
     state: Tensor,
 ) -> tuple[Controller, int | None]:
     limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)

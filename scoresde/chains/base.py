@@ -84,7 +84,7 @@ class Chain(abc.ABC):
     def scale(self, log_snr: Tensor) -> Tensor:
         r""":math:`\alpha` at a log-SNR: how the chain's networks expect the data to be scaled."""
 
-    def label(self, log_snr: Any) -> Tensor:
+    def label(self, log_snr: Tensor) -> Tensor:
         """The label of the level nearest in log-SNR, int64; of two as near, that of the cleaner one.
 
         Args:
@@ -198,7 +198,7 @@ class Chain(abc.ABC):
         Chain.__init__(chain, "log_snrs", log_snrs, torch.tensor(labels, device="cpu"))
         return chain if config["places"] is None else chain.respace(config["places"])
 
-    def _places(self, n: Any, spacing: str) -> Tensor:
+    def _places(self, n: object, spacing: str) -> Tensor:
         """The places of the requested levels, rising."""
         check_choice("spacing", spacing, SPACINGS)
         size = len(self)

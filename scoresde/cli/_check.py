@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..files.arrays import Check
+    from ..zoo import Pretrained
 
 
 @command
@@ -70,7 +71,7 @@ def _floating(data: str, key: str | None, check: Check) -> Tensor:
     return source.values.to(torch.float32)
 
 
-def _digits(network: Any, seed: int, check: Check) -> Tensor:
+def _digits(network: Pretrained, seed: int, check: Check) -> Tensor:
     """The digits that training held out, if the model is one of the digits."""
     if not network.config.data.startswith("scikit-learn digits"):
         raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,7 +133,7 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
     }
     if problem.method not in SAMPLERS:
 
-        def conditioned(score_fn: Any) -> Any:
+        def conditioned(score_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return condition(
                 score_fn, operator, y, problem.noise, method=problem.method, sde=process, **problem.settings
             )

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from ..likelihood import Likelihood
     from ..sdes import AffineSDE
+    from ..zoo import Pretrained
 
 COLUMNS: dict[str, type] = {
     "index": int,
@@ -178,7 +179,7 @@ def _check_picture(plot: Path) -> Path:
     return check_target(plot)
 
 
-def _weights(network: Any) -> str:
+def _weights(network: Pretrained) -> str:
     """A digest of what the network is."""
     tensors = sorted(network.net.state_dict().items())
     return digest([("config", repr(network.config).encode()), *tensors])

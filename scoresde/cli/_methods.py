@@ -56,7 +56,7 @@ def _record(method: Any) -> dict[str, object]:
     return {**record, "solver": cls.__name__, "options": options}
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

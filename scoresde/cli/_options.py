@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..integrate import Info
     from ..sdes import AffineSDE
     from ..solvers import Solver
+    from ..zoo import Pretrained
     from ._batches import Show
 
 _WORDS = {"true": True, "false": False, "none": None}
@@ -54,7 +55,7 @@ def choose_method(name: str, steps: int | None, options: dict[str, object]) -> t
     return make_solver(name, options), steps
 
 
-def label_of(network: Any, label: int | None) -> dict[str, int]:
+def label_of(network: Pretrained, label: int | None) -> dict[str, int]:
     """The class label under the name that the network has for it.
 
     Example:
@@ -68,7 +69,7 @@ def label_of(network: Any, label: int | None) -> dict[str, int]:
     return {network.labels.name: label}
 
 
-def process_of(network: Any, asked: AffineSDE | None) -> AffineSDE:
+def process_of(network: Pretrained, asked: AffineSDE | None) -> AffineSDE:
     """The process to solve for a model: the requested one, as far as the model covers it; else its own, or vp.
 
     Example:
@@ -81,7 +82,7 @@ def process_of(network: Any, asked: AffineSDE | None) -> AffineSDE:
     return asked if own is None else network.process(asked)
 
 
-def title_of(network: Any, name: str | None) -> str:
+def title_of(network: Pretrained, name: str | None) -> str:
     """What to call the process.
 
     Example:

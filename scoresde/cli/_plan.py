@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ._options import choose_method
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..solvers import Solver
+    from ..zoo import Pretrained
 
 
 class Plan(NamedTuple):
@@ -29,7 +32,7 @@ class Plan(NamedTuple):
     told: Mapping[str, Any]
     denoise: bool | None
     shown: Mapping[str, object]
-    model: Callable[[Any], Any] = lambda score_fn: score_fn
+    model: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda score_fn: score_fn
 
 
 def asked(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Plan:
@@ -44,7 +47,7 @@ def asked(name: str, steps: int | None, grid: str | None, options: dict[str, obj
     return Plan(name, solver, steps, told, None, {"method": name, "options": options, **told})
 
 
-def saved(network: Any) -> Plan | None:
+def saved(network: Pretrained) -> Plan | None:
     """The plan that a model came with, if it has one.
 
     Example:

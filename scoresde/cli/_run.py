@@ -10,7 +10,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, ParamSpec
+from types import FrameType
+from typing import NoReturn, ParamSpec
 
 import typer
 
@@ -92,7 +93,7 @@ def stoppable() -> Iterator[Callable[[], bool]]:
     """
     noted: list[int] = []
 
-    def note(number: int, frame: Any) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if noted:
             raise KeyboardInterrupt
         noted.append(number)
@@ -108,12 +109,12 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt from error  # the signal ended a process that the work needs, too
 
 
-def _interrupt(number: int, frame: Any) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _handling(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
+def _handling(handler: Callable[[int, FrameType | None], object], *numbers: signal.Signals) -> Iterator[None]:
     """While it runs, signals that are not ignored have a handler."""
     with contextlib.ExitStack() as before:
         if threading.current_thread() is threading.main_thread():

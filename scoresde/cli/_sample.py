@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from ..integrate import Solution
     from ..sdes import AffineSDE
+    from ..zoo import Pretrained
 
 
 @command
@@ -244,7 +245,7 @@ def _solved(
         raise _located(error, first, seeds) from error
 
 
-def _guided(network: Any, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:
+def _guided(network: Pretrained, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:
     """The network's score for a class, guided away from its score without one."""
     score_fn = network.score(process, **label_of(network, label))
     if scale is None:

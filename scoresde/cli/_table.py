@@ -151,7 +151,7 @@ class Table:
         kept = len(rows) if len(rows) == self.num else len(rows) // self.block * self.block
         self.rows, self._size = rows[:kept], ends[kept]
 
-    def _compare(self, there: Any) -> None:
+    def _compare(self, there: object) -> None:
         here = json.loads(json.dumps(self.settings))
         if here == there:
             return
@@ -224,7 +224,7 @@ def _parquet() -> Any:
     return pyarrow.parquet
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return "" if value is None else repr(value) if isinstance(value, float) else str(value)
 
 

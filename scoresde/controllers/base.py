@@ -29,8 +29,8 @@ class Decision(NamedTuple):
     """
 
     accept: bool | Tensor | np.ndarray
-    start: Node[Any]
-    stop: Node[Any] | None
+    start: Node
+    stop: Node | None
     state: Any
     done: Tensor | np.ndarray | None = None
     non_finite: Tensor | np.ndarray | None = None
@@ -60,13 +60,13 @@ class Controller(abc.ABC):
     targets: tuple[float, ...]
 
     @abc.abstractmethod
-    def start(self, process: Process, x: Tensor) -> Node[Any]:
+    def start(self, process: Process, x: Tensor) -> Node:
         """The first node."""
 
     @abc.abstractmethod
     def first(
         self, process: Process, solver: Solver, x: Tensor, start: Node[Any], solver_state: object
-    ) -> tuple[Node[Any], object]:
+    ) -> tuple[Node, object]:
         """The end of the first step, and the controller's first state."""
 
     @abc.abstractmethod

@@ -38,9 +38,7 @@ class FixedGrid(Controller):
         """See `Controller.start`."""
         return node_list(process.sde, self.times[:1])[0]
 
-    def first(
-        self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: object
-    ) -> tuple[Node, object]:
+    def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, object]:
         """See `Controller.first`."""
         nodes = node_list(process.sde, self.times)
         process.nodes.set_grid(nodes)

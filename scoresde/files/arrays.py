@@ -96,7 +96,7 @@ class Arrays(NamedTuple):
         return self.numbers(name, whole)
 
 
-def _no_numbers(path: Path, dtype: Any) -> InvalidArgumentError:
+def _no_numbers(path: Path, dtype: object) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"`data` {str(path)!r} must be integer grey levels or floating-point numbers, got {dtype}."
     )

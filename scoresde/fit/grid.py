@@ -135,7 +135,7 @@ class FittedGrid(Grid):
     default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
 
-    def times_for(self, sde: Any) -> tuple[float, ...]:
+    def times_for(self, sde: object) -> tuple[float, ...]:
         """The times, if the process is the one that the grid was fitted for."""
         if self.fits(sde):
             return self.times
@@ -144,7 +144,7 @@ class FittedGrid(Grid):
             f"{self.steps})."
         )
 
-    def fits(self, sde: Any) -> bool:
+    def fits(self, sde: object) -> bool:
         """Whether a process is the one that the grid was fitted for: it has the grid's log-SNRs at its times."""
         if not isinstance(sde, AffineSDE) or not self.times or len(self.log_snr) != len(self.times):
             return False

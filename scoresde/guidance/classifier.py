@@ -6,7 +6,6 @@ import abc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ class Shifted(Wrapper):
         self,
         score_fn: ScoreFn,
         name: str,
-        function: Callable[..., Any],
+        function: Callable[..., Tensor],
         scale: float,
         interval: Sequence[float | None] | None,
         sde: AffineSDE | None,
@@ -98,7 +97,7 @@ def moved(estimate: Estimate, shift: Tensor, x: Tensor, node: Node) -> Estimate:
     return estimate._replace(data=estimate.data + (sigma * sigma / alpha) * shift, noise=estimate.noise - sigma * shift)
 
 
-def taken(function: Callable[..., Any], context: dict[str, object]) -> dict[str, object]:
+def taken(function: Callable[..., Tensor], context: dict[str, object]) -> dict[str, object]:
     """The part of a context that a callable takes."""
     return {k: v for k, v in context.items() if accepts(function, k)}
 
@@ -111,7 +110,7 @@ class ClassifierGuidance(Shifted):
     def _slope(self, x: Tensor, node: Node, context: dict[str, object]) -> tuple[Split, Tensor, Tensor]:
         given, t = taken(self.function, context), row_times(node.t, x)
 
-        def value(y: Tensor) -> tuple[Any, None]:
+        def value(y: Tensor) -> tuple[Tensor, None]:
             return self.function(y.clone(), t.clone(), **{k: usable(v) for k, v in given.items()}), None
 
         slope, _, values = gradient_of(value, x, self.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -59,7 +58,7 @@ class Conditional(Wrapper):
         return self.ask(self.score_fns[0], x, node, {**context, **bound})
 
 
-def conditional(score_fn: ScoreFn, *, sde: AffineSDE | None = None, **labels: Any) -> Conditional:
+def conditional(score_fn: ScoreFn, *, sde: AffineSDE | None = None, **labels: object) -> Conditional:
     """A score function with labels, or other context, bound to it.
 
     Args:

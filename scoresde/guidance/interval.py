@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from torch import Tensor
 
 from .._tensors import check_number, number
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -39,7 +41,7 @@ class Interval(NamedTuple):
         """Whether nothing is left out."""
         return self == Interval()
 
-    def inside(self, node: Node) -> Any:
+    def inside(self, node: Node) -> bool | Tensor:
         """Whether a node is inside: a bool, or a mask ``(batch,)`` where times are per sample."""
         if self.whole:
             return True
@@ -47,5 +49,5 @@ class Interval(NamedTuple):
         return (self.low <= log_snr) & (log_snr <= self.high)
 
 
-def _end(value: Any, open_end: float) -> float:
+def _end(value: object, open_end: float) -> float:
     return open_end if value is None or value in (-math.inf, math.inf) else check_number("interval", value)

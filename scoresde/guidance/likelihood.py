@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ class LikelihoodGuidance(Shifted):
     def _slope(self, x: Tensor, node: Node, context: dict[str, object]) -> tuple[Split, Tensor, Tensor]:
         given = taken(self.function, context)
 
-        def value(data: Tensor) -> Any:
+        def value(data: Tensor) -> Tensor:
             return self.function(data.clone(), **{k: usable(v) for k, v in given.items()})
 
         if not self.through:
@@ -33,7 +32,7 @@ class LikelihoodGuidance(Shifted):
             slope, _, values = gradient_of(lambda data: (value(data), None), _data(below, x, node), self.name)
             return below, slope / expand(node.alpha, x), values
 
-        def denoised(y: Tensor) -> tuple[Any, Estimate]:
+        def denoised(y: Tensor) -> tuple[Tensor, Estimate]:
             nonlocal below
             here = Node(*map(usable, node))
             below = self._base(y, here, {k: usable(v) for k, v in context.items()})

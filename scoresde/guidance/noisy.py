@@ -3,7 +3,6 @@ r"""A classifier of noisy data that serves every process."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +70,7 @@ class NoisyClassifier(nn.Module):
         if not isinstance(sde, AffineSDE):
             raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
 
-        def given(x: Tensor, t: Tensor, label: Any = None) -> Tensor:
+        def given(x: Tensor, t: Tensor, label: Tensor | int | None = None) -> Tensor:
             node = sde.nodes(t)
             log_probs = self(x, node.alpha, node.sigma).log_softmax(1)
             index = check_labels(label, x, log_probs.shape[1])

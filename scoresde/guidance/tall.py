@@ -303,7 +303,7 @@ def _together(single: Tensor, base: Tensor) -> _Precisions:
     return _Precisions(single, total)
 
 
-def _moments_of(prior: Any) -> Tensor:
+def _moments_of(prior: object) -> Tensor:
     """The covariance ``(D, D)`` of a target."""
     if not isinstance(prior, MixtureTarget):
         raise InvalidArgumentError(

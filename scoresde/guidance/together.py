@@ -65,7 +65,7 @@ def _stack(a: Any, b: Any, x: Tensor) -> bool:
     return a is b
 
 
-def _is_rows(value: Any, x: Tensor) -> bool:
+def _is_rows(value: object, x: Tensor) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 0 or len(value) == len(x)
     return isinstance(value, bool | int | float | np.generic)

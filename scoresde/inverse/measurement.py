@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +38,12 @@ class Measurement:
     """
 
     def __init__(
-        self, operator: Any, y: Tensor, noise_std: Tensor | float = 0.0, *, event_shape: tuple[int, ...] | None = None
+        self,
+        operator: object,
+        y: Tensor,
+        noise_std: Tensor | float = 0.0,
+        *,
+        event_shape: tuple[int, ...] | None = None,
     ) -> None:
         if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
             got = y.dtype if isinstance(y, Tensor) else type(y).__name__

@@ -85,7 +85,7 @@ def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
 
 def condition(
     score_fn: Callable[..., Tensor],
-    operator: Any,
+    operator: object,
     y: Tensor,
     noise_std: Tensor | float = 0.0,
     *,
@@ -134,7 +134,7 @@ def condition(
     return Conditioned(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
 
 
-def measured(score_fn: Any, operator: Any, y: Tensor, noise_std: Any) -> Measurement:
+def measured(score_fn: Callable[..., Tensor], operator: object, y: Tensor, noise_std: Tensor | float) -> Measurement:
     """A `Measurement`; a bare matrix has the events of the score function.
 
     Example:

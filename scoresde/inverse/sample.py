@@ -13,7 +13,7 @@ from ..errors import InvalidTypeError, unknown
 from ..integrate import Solution
 from ..scores import as_score
 from ..sdes import AffineSDE
-from ..solvers import ParticleLog
+from ..solvers import ParticleLog, Solver
 from ..solving import solve
 from .conditioned import event_of
 from .registry import condition, make, measured, options_of
@@ -46,12 +46,12 @@ class PosteriorSamples:
 def sample_posterior(
     sde: AffineSDE,
     score_fn: Callable[..., Tensor],
-    operator: Any,
+    operator: object,
     y: Tensor,
     noise_std: Tensor | float = 0.0,
     *,
     method: str = "mmps",
-    sampler: Any = "ancestral",
+    sampler: str | Solver = "ancestral",
     **options: Any,
 ) -> PosteriorSamples:
     r"""Sample the data given a measurement :math:`y = Ax_0 + n`, by any method of `scoresde.inverse.methods`.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,7 +121,7 @@ def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     return low, (high - low) / levels
 
 
-def grey_levels(v: Any, levels: int) -> Tensor:
+def grey_levels(v: object, levels: int) -> Tensor:
     """Whole numbers 0 … ``levels`` - 1 of any dtype, or what is wrong with them."""
     if not isinstance(v, Tensor) or v.dtype.is_complex or v.dtype == torch.bool:
         raise InvalidTypeError(f"`v` must be a tensor of grey values, got {form(v)}.")
@@ -138,7 +137,7 @@ def grey_levels(v: Any, levels: int) -> Tensor:
     return v
 
 
-def float_dtype(dtype: Any) -> torch.dtype:
+def float_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """The dtype of dequantised values: torch's default, or one that resolves the noise in a cell."""
     out = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(out, torch.dtype) or out not in (torch.float32, torch.float64):

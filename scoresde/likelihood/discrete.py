@@ -221,7 +221,7 @@ def check_draws(draws: object, importance: object, options: dict[str, object]) -
     return count
 
 
-def source_of(seed: Any, generator: Any, device: torch.device) -> torch.Generator | None:
+def source_of(seed: int | None, generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
     """The generator that all draws come from, one after the other; None is torch's global one."""
     check_generator(generator, "pass an integer as `seed=`")
     if seed is None:

@@ -132,7 +132,7 @@ def log_likelihood(
     atol: float = 1e-5,
     t_start: float | None = None,
     t_end: float | None = None,
-    prior: Any = None,
+    prior: Gaussian | GaussianMixture | None = None,
     solver_error: bool = False,
     context: Mapping[str, Tensor] | None = None,
     seed: int | None = None,
@@ -322,7 +322,7 @@ def check_finite(x: Tensor) -> None:
     check_finite_rows("`x`", x, "leave them out (throw=False of log_likelihood lets the others finish)")
 
 
-def likelihood_solver(method: Any, options: Mapping[str, object]) -> Solver:
+def likelihood_solver(method: str | Solver, options: Mapping[str, object]) -> Solver:
     solver = make_solver(method, options, ())
     if not isinstance(solver, Adams | Pair):
         raise InvalidArgumentError(
@@ -339,7 +339,7 @@ def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tup
     return start, end
 
 
-def _law(prior: Any, sde: AffineSDE, end: float) -> Any:
+def _law(prior: Gaussian | GaussianMixture | None, sde: AffineSDE, end: float) -> Any:
     """The distribution at the noise end."""
     if prior is None:
         if end != sde.t_max:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._tensors import (
     MOST_GREY,
+    Scalar,
     check_broadcast,
     check_choice,
     check_integer,
@@ -23,7 +23,7 @@ from ..errors import InvalidArgumentError
 from ..sdes import NormalPrior
 
 
-def gaussian_kl(distance: Tensor, log_variance: Any, other_log_variance: Any) -> Tensor:
+def gaussian_kl(distance: Tensor, log_variance: Scalar, other_log_variance: Scalar) -> Tensor:
     r""":math:`KL(N(m, v)\,\|\,N(m', v'))` elementwise, in nats:
     :math:`\tfrac12[(m-m')^2/v' + v/v' - 1 - \ln(v/v')]`.
 
@@ -43,7 +43,7 @@ def gaussian_kl(distance: Tensor, log_variance: Any, other_log_variance: Any) ->
     return 0.5 * (distance.square() * inverse + torch.expm1(ratio) - ratio)
 
 
-def _logarithm(name: str, value: Any, like: Tensor) -> Tensor:
+def _logarithm(name: str, value: object, like: Tensor) -> Tensor:
     """A number as a float64 tensor, or a tensor that broadcasts."""
     if not isinstance(value, Tensor):
         number = check_number(name, value, low=-_LARGEST, high=_LARGEST)
@@ -55,7 +55,7 @@ def _logarithm(name: str, value: Any, like: Tensor) -> Tensor:
 _LARGEST = 700.0  # of the logarithm of a variance, whose exponential is a number
 
 
-def prior_kl(x0: Tensor, alpha: Any, sigma: Any, prior: Any) -> Tensor:
+def prior_kl(x0: Tensor, alpha: Scalar, sigma: Scalar, prior: NormalPrior | None) -> Tensor:
     r""":math:`KL(N(\alpha x_0, \sigma^2 I)\,\|\,\pi)` for a normal prior, in nats, ``(batch,)``.
 
     Example:
@@ -106,7 +106,7 @@ def grey_values(
 def discretised_log_prob(
     x: Tensor,
     mean: Tensor,
-    log_variance: Any,
+    log_variance: Scalar,
     *,
     levels: int = 256,
     data_range: tuple[float, float] = (-1.0, 1.0),

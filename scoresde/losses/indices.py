@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,7 +179,7 @@ class LossSecondMoment(IndexLaw):
         """The losses that it keeps, as tensors."""
         return {"squares": self._squares.clone(), "counts": self._counts.clone()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore the state of another one of the same size.
 
         Raises:

@@ -331,7 +331,7 @@ def denoising_score_matching(
 
 
 def transition_at(
-    score_fn: Any, x: Tensor, noise: Tensor, *, sde: SDE, t: Scalar, step: float, **context: object
+    score_fn: Callable[..., Tensor], x: Tensor, noise: Tensor, *, sde: SDE, t: Scalar, step: float, **context: object
 ) -> Tensor:
     """`transition_score_matching` with the noise given, ``(batch,)``.
 
@@ -359,7 +359,7 @@ def transition_at(
 
 
 def transition_score_matching(
-    score_fn: Any,
+    score_fn: Callable[..., Tensor],
     x: Tensor,
     generator: torch.Generator | None = None,
     *,

@@ -99,7 +99,7 @@ class Times(abc.ABC):
         """What the distribution keeps of past losses, for a checkpoint. Most distributions keep nothing."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:  # noqa: B027
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
         """Restore what `state_dict` returned."""
 
 
@@ -179,7 +179,7 @@ class LowDiscrepancy(Times):
         """See `Times`."""
         return self.law.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """See `Times`."""
         self.law.load_state_dict(state)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_callable, check_flag, check_integer, check_number, expand
+from .._tensors import Scalar, absolute, check_callable, check_flag, check_integer, check_number, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_seeds
 
@@ -134,7 +133,7 @@ class BrownianPath(Noise):
             return self._moved(ends[0], ends[1], like).mul_(expand(scale, like.to("cpu", torch.float64))).to(like)
         if start == stop:
             return self.normal(like)
-        whole = abs(self._clock(stop) - self._clock(start))
+        whole = absolute(self._clock(stop) - self._clock(start))
         return self._moved(start, stop, like).div_(math.sqrt(whole)).to(like)
 
     def between(self, start: Scalar, stop: Scalar, like: Tensor) -> Tensor:
@@ -207,13 +206,13 @@ class BrownianPath(Noise):
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
         return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
 
-    def _clock(self, t: Any) -> Any:
+    def _clock(self, t: Scalar) -> Scalar:
         return t if self.clock is None else float(self.clock(torch.tensor([t], dtype=torch.float64)).detach())
 
     def _variance(self, place: float) -> float:
         """What the clock shows at a place of the tree."""
         if place not in self._variances:
-            self._variances[place] = self._clock(self.t0 + place * ((self.t1 - self.t0) / 2**self.depth))
+            self._variances[place] = float(self._clock(self.t0 + place * ((self.t1 - self.t0) / 2**self.depth)))
         return self._variances[place]
 
     def _check_rows(self, like: Tensor) -> None:

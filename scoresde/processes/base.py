@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, Estimate, Node
 from .network import Network
@@ -35,7 +36,7 @@ class Process(abc.ABC):
         """dx/dt without its noise, a new tensor shaped like ``x``; multiply by a signed dt."""
 
     @abc.abstractmethod
-    def diffusion(self, x: Tensor, node: Node) -> Any:
+    def diffusion(self, x: Tensor, node: Node) -> Scalar:
         """The noise's amplitude, broadcast against ``x``; multiply by the square root of |dt|."""
 
     @property

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from .._tensors import expand
+from .._tensors import Scalar, expand
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..sdes import Node
 from .base import Process
@@ -76,14 +76,14 @@ class LogDensityFlow(Process):
         """The states x of z."""
         return z[:, : self.size].reshape(len(z), *self.event_shape)
 
-    def integrals(self, z: Tensor, scale: Any) -> Tensor:
+    def integrals(self, z: Tensor, scale: Scalar) -> Tensor:
         """The integrals in z, ``(batch, paths)``, given S."""
         return z[:, self.size :] / (self.weight * scale)
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
         raise InvalidArgumentError("The log-density is stepped in a coordinate; take method='adams' or 'rk45'.")
 
-    def diffusion(self, x: Tensor, node: Node) -> Any:
+    def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return 0.0
 
     def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._tensors import output_problem, row_times
+from .._tensors import Scalar, output_problem, row_times
 from ..errors import InvalidArgumentError
 from ..sdes import Node
 from ..sdes.spread import Spread
@@ -32,7 +31,7 @@ class _DriftAndDiffusion(Process):
             raise InvalidArgumentError(f"{type(self.sde).__name__}.drift {problem}.")
         return out.to(x.dtype)
 
-    def _g(self, x: Tensor, node: Node) -> Any:
+    def _g(self, x: Tensor, node: Node) -> Scalar:
         """The diffusion."""
         return self._spread(x, node.t if isinstance(node.t, Tensor) else torch.tensor(node.t, dtype=torch.float64))
 
@@ -48,7 +47,7 @@ class GeneralReverse(_DriftAndDiffusion):
         g = self._g(x, node)
         return self._f(x, node) - 0.5 * (1 + self.eta**2) * g * g * self.network.score(x, node)
 
-    def diffusion(self, x: Tensor, node: Node) -> Any:
+    def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return self.eta * self._g(x, node)
 
     @property
@@ -64,5 +63,5 @@ class ForwardProcess(_DriftAndDiffusion):
     def drift(self, x: Tensor, node: Node) -> Tensor:
         return self._f(x, node).clone()
 
-    def diffusion(self, x: Tensor, node: Node) -> Any:
+    def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return self._g(x, node)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, check_state, check_tensor, compute_dtype, row_sums
+from .._tensors import Scalar, check_number, check_state, check_tensor, compute_dtype, row_sums
 from ..errors import InvalidArgumentError
 
 
@@ -49,7 +48,7 @@ class NormalPrior:
         z = ((x - self._mean(x)) / self.std).flatten(1)
         return -0.5 * row_sums(z.square()) - z.shape[1] * (math.log(self.std) + 0.5 * math.log(2 * math.pi))
 
-    def _mean(self, x: Tensor) -> Any:
+    def _mean(self, x: Tensor) -> Scalar:
         if not isinstance(self.mean, Tensor):
             return self.mean
         if self.mean.ndim and self.mean.shape not in (x.shape[1:], (1, *x.shape[1:])):

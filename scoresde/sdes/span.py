@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ def within(sde: AffineSDE, limits: tuple[float, float]) -> AffineSDE:
     return part
 
 
-def _limits(limits: Any) -> tuple[float, float]:
+def _limits(limits: object) -> tuple[float, float]:
     """Two log-SNRs, which may be infinite."""
     if not isinstance(limits, Sequence) or len(limits) != 2:
         raise InvalidTypeError(f"`limits` must be the lowest and the highest log-SNR, got {shown(limits)}.")

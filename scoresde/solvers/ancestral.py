@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -37,7 +37,11 @@ NONE_LEARNED = (
     "variance='small' or 'large'."
 )
 # The standard deviation of a step's noise, without the factor sqrt(1 - exp(-2h)) that they share.
-AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Any]] = {"small": _small, "large": _large, "learned": _learned}
+AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Scalar]] = {
+    "small": _small,
+    "large": _large,
+    "learned": _learned,
+}
 
 
 @dataclass(frozen=True)

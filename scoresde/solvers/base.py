@@ -116,10 +116,10 @@ class StepFailed(Exception):
 class _FromRow:
     """An attribute that is found by the row of the solver or of the class."""
 
-    def __init__(self, find: Callable[[type, Any], Any]) -> None:
+    def __init__(self, find: Callable[[type, object], object]) -> None:
         self.find = find
 
-    def __get__(self, solver: Any, cls: type) -> Any:
+    def __get__(self, solver: object, cls: type) -> object:
         return self.find(cls, solver)
 
 

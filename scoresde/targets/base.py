@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class Target(abc.ABC):
         return expand(alpha, x0) * x0 + expand(sigma, x0) * z
 
 
-def _kernel(sde: AffineSDE | None, t: Scalar | None) -> tuple[Scalar, Scalar]:
+def _kernel(sde: AffineSDE | None, t: Scalar | None) -> tuple[Any, Any]:
     if (sde is None) != (t is None):
         raise InvalidArgumentError("Give both `sde` and `t`, or neither.")
     if sde is None or t is None:

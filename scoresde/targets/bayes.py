@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Updated(NamedTuple):
     log_evidence: Tensor
 
 
-def update(prior: Components, operator: Any, y: Any, noise: Any) -> Updated:
+def update(prior: Components, operator: object, y: object, noise: object) -> Updated:
     r"""Bayes' rule for :math:`y = Ax + n`, :math:`n \sim N(0, R)`, component by component:
 
     .. math::
@@ -102,7 +102,7 @@ def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Ten
     return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a))
 
 
-def noise_covariance(noise: Any, size: int) -> Tensor:
+def noise_covariance(noise: object, size: int) -> Tensor:
     """The covariance ``(M, M)`` of measurement noise, float64, given that or a standard deviation.
 
     Example:

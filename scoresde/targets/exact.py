@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
-from .._tensors import expand
+from .._tensors import Scalar, expand
 from ..errors import InvalidArgumentError
 from ..scores import Score, Traits
 from ..sdes import AffineSDE, Estimate, Node
 
 # (x, alpha, sigma) -> Estimate, with alpha and sigma floats or already broadcast against x
-Denoiser = Callable[[Tensor, Any, Any], Estimate]
+Denoiser = Callable[[Tensor, Scalar, Scalar], Estimate]
 
 
 class ExactScore(Score):

@@ -3,7 +3,6 @@ r"""A Gaussian target: every formula of a linear score is closed."""
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -157,12 +156,12 @@ class Gaussian(MixtureTarget):
         return alpha_t * m + spectrum.map(x - alpha_s * m, stretch)
 
 
-def _repeated(value: Any, times: int) -> Any:
+def _repeated(value: Scalar, times: int) -> Scalar:
     """For every vector of a sample."""
     return value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) and value.ndim else value
 
 
-def _column(value: Any, x: Tensor) -> Any:
+def _column(value: Scalar, x: Tensor) -> Scalar:
     """One number per sample, ``(batch, 1)``, float64."""
     if not isinstance(value, Tensor):
         return value

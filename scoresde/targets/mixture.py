@@ -6,7 +6,8 @@ import abc
 import functools
 import math
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ class MixtureTarget(Target):
     def _moments(self) -> Components:
         """The components with dense covariances."""
 
-    def posterior(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
+    def posterior(self, operator: object, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
         r"""The distribution of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact
         score of its diffusion, :math:`\nabla\log p_t(x_t|y)`.
 
@@ -57,7 +58,7 @@ class MixtureTarget(Target):
         law.dtype = self.dtype
         return law
 
-    def log_evidence(self, operator: Any, y: Tensor, noise_std: Tensor | float) -> Tensor:
+    def log_evidence(self, operator: object, y: Tensor, noise_std: Tensor | float) -> Tensor:
         r""":math:`\ln p(y)` in nats, 0-d float64; so :math:`\ln p(y|x_t) = \ln p_t(x_t|y) - \ln p_t(x_t) +
         \ln p(y)`.
 
@@ -302,7 +303,7 @@ class _Parts(NamedTuple):
     basis: Tensor | None
 
 
-def _against(value: Any, v: Tensor) -> Any:
+def _against(value: Scalar, v: Tensor) -> Scalar:
     """One number per sample, against ``(batch, m, *event)``."""
     return value.reshape(-1, *(1,) * (v.ndim - 1)) if isinstance(value, Tensor) else value
 
@@ -337,7 +338,7 @@ class Empirical(GaussianMixture):
         return super()._log_prob(x, alpha, sigma)
 
 
-def _chunked(function: Any, x: Tensor, alpha: Scalar, sigma: Scalar, elements: int) -> Estimate:
+def _chunked(function: Callable[..., Estimate], x: Tensor, alpha: Scalar, sigma: Scalar, elements: int) -> Estimate:
     """Call ``function`` on parts of the batch small enough that batch x components x event stays in bounds."""
     size = max(1, _CHUNK_ELEMENTS // max(1, elements))
     if len(x) <= size:

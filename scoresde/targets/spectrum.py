@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Spectrum(NamedTuple):
     basis: Tensor | None
 
     @classmethod
-    def of(cls, cov: Any, event_shape: tuple[int, ...], name: str, lead: tuple[int, ...] = ()) -> Spectrum:
+    def of(cls, cov: object, event_shape: tuple[int, ...], name: str, lead: tuple[int, ...] = ()) -> Spectrum:
         """From a number, variances of the event's shape, or ``(D, D)`` matrices, each with leading dimensions
         ``lead``. Negative eigenvalues of the size of the rounding of a matrix are 0."""
         if isinstance(cov, str | bytes) or cov is None or (isinstance(cov, Tensor) and cov.is_complex()):

@@ -109,7 +109,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, content
 
 
-def differences(old: Any, new: Any, key: str = "") -> list[str]:
+def differences(old: object, new: object, key: str = "") -> list[str]:
     """Where two settings differ: key, old and new value.
 
     Example:

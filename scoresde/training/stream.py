@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ def _apart(worker: int) -> None:
         os.setpgrp()
 
 
-def described(value: Any) -> Any:
+def described(value: object) -> object:
     """A loss, or what it is made of, as JSON values that identify it.
 
     Example:

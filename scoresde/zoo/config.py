@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 
@@ -25,6 +25,9 @@ __all__ = ["Config", "Labels"]
 FORMAT = 2  # 1 had EDM networks only; it is read
 _MOST_LABELS = (1 << 31) - 1
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
+
+
+Content: TypeAlias = dict[str, Any]  # of a JSON file, whose types are checked where it is read
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Config:
     """
 
     architecture: str
-    kwargs: dict[str, Any]
+    kwargs: Content
     sigma_data: float
     event_shape: tuple[int, ...]
     labels: Labels | None = None
@@ -80,8 +83,8 @@ class Config:
     time_input: str | None = field(default=None, kw_only=True)
     input_scale: str = field(default="x", kw_only=True)
     variance: str | None = field(default=None, kw_only=True)
-    process: dict[str, Any] | None = field(default=None, kw_only=True)
-    chain: dict[str, Any] | None = field(default=None, kw_only=True)
+    process: Content | None = field(default=None, kw_only=True)
+    chain: Content | None = field(default=None, kw_only=True)
     levels: int | None = field(default=None, kw_only=True)
     data_range: tuple[float, float] | None = field(default=None, kw_only=True)
     grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
@@ -107,7 +110,7 @@ class Config:
             check_kind(f"grids[{i}]", grid, FittedGrid, "a fitted grid")
         check_kind("sampler", self.sampler, (Sampler, type(None)), "a scoresde.zoo.Sampler, or None")
 
-    def to_json(self, weights: dict[str, Any]) -> bytes:
+    def to_json(self, weights: Content) -> bytes:
         """The bytes of ``config.json``, with the digest and size of the weights, and a digest of the config itself."""
         content = {
             "format": FORMAT,
@@ -138,7 +141,7 @@ class Config:
         return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
     @classmethod
-    def from_json(cls, raw: bytes, *, verify: bool = True) -> tuple[Config, dict[str, Any]]:
+    def from_json(cls, raw: bytes, *, verify: bool = True) -> tuple[Config, Content]:
         """Read the bytes of ``config.json``: the config, and the digest and size of the weights.
 
         Raises:
@@ -218,9 +221,9 @@ class Config:
         )
 
 
-_LABELS: dict[str, Any] = {"name": str, "count": int, "null": int}
-_OPTIONAL: dict[str, Any] = {"grids": list, "sampler": dict}
-_COMMON: dict[str, Any] = {
+_LABELS: Content = {"name": str, "count": int, "null": int}
+_OPTIONAL: Content = {"grids": list, "sampler": dict}
+_COMMON: Content = {
     "format": int,
     "architecture": {"name": str, "kwargs": dict},
     "prediction": str,
@@ -232,7 +235,7 @@ _COMMON: dict[str, Any] = {
     "weights": {"sha256": str, "bytes": int},
     "sha256": str,
 }
-_SCHEMAS: dict[int, dict[str, Any]] = {
+_SCHEMAS: dict[int, Content] = {
     1: _COMMON,
     2: _COMMON
     | {
@@ -294,12 +297,12 @@ def _fail(key: str, reason: str) -> NoReturn:
     raise CorruptCheckpointError(f"config.json: `{key}` {reason}.")
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: Content) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _check(prefix: str, content: dict[str, Any], schema: dict[str, Any]) -> None:
+def _check(prefix: str, content: Content, schema: Content) -> None:
     missing, unknown = sorted(schema.keys() - content.keys()), sorted(content.keys() - schema.keys())
     if missing or unknown:
         where = f" in `{prefix[:-1]}`" if prefix else ""
@@ -315,7 +318,7 @@ def _check(prefix: str, content: dict[str, Any], schema: dict[str, Any]) -> None
             _fail(prefix + key, f"must be of type {names}, got {type(value).__name__}")
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes) -> Content:
     """Strict JSON: no NaN or Infinity, no overflow to infinity, no key twice, and a limited size and depth."""
     if len(raw) > MAX_BYTES:
         raise CorruptCheckpointError(f"config.json has {len(raw):,} bytes; a config has fewer than {MAX_BYTES:,}.")
@@ -329,7 +332,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
             raise ValueError(f"{text[:40]} is too large a number")
         return value
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> Content:
         content = dict(pairs)
         if len(content) != len(pairs):
             keys = [key for key, _ in pairs]

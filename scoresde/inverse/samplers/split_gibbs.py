@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ... import grids
-from ..._tensors import MOST_LEVELS, check_integer, check_number, expand
+from ..._tensors import MOST_LEVELS, Scalar, check_integer, check_number, expand
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Process
@@ -147,7 +147,7 @@ class SplitGibbs(InverseSolver):
         x = expand(stop.alpha, x) * self._draw(z, known, stop.sigma / stop.alpha, noise)
         return StepResult(x, (self.solver.init(process, x, stop), known))
 
-    def _draw(self, z: Tensor, known: Tensor, rho: Any, noise: Noise) -> Tensor:
+    def _draw(self, z: Tensor, known: Tensor, rho: Scalar, noise: Noise) -> Tensor:
         r"""u given z and y: precision :math:`s^2/\sigma_y^2 + 1/\rho^2` in each direction."""
         values, into, back = self.operator.svd
         s2, own = (values**2).to(z), self.measurement.std**2

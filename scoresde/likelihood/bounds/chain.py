@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_DRAWS, check_choice, check_flag, check_integer, check_times, expand, expm1
+from ..._tensors import MOST_DRAWS, Scalar, check_choice, check_flag, check_integer, check_times, expand, expm1
 from ...chains import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise
@@ -207,14 +207,14 @@ def _reconstruction(given: Given, nodes: Sequence[Node[Tensor]], variance: str, 
     before = first.sigma * (-expm1(2 * (nodes[1].lam - first.lam))) ** 0.5
     amplitude = AMPLITUDES["learned" if variance == "learned" else "small"]
 
-    def std(estimate: Estimate) -> Any:
+    def std(estimate: Estimate) -> Scalar:
         return amplitude(first, first._replace(sigma=before), estimate)
 
     draws = [by_denoising(given.network, given.grey, x, first, given.noise.normal(x), std) for _ in range(count)]
     return independent_mean(torch.stack(draws))
 
 
-def _shares(weights: Any, size: int, every: bool) -> Tensor | None:
+def _shares(weights: Sequence[float] | Tensor | None, size: int, every: bool) -> Tensor | None:
     if weights is None:
         return None
     if every:

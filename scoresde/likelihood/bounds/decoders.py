@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import expand
+from ..._tensors import Scalar, expand
 from ...losses import discretised_log_prob
 from ...processes import Network
 from ...sdes import Estimate, Node
@@ -84,7 +84,7 @@ def _std(std: Any, estimate: Estimate) -> Any:
     return expand(value, estimate.data.to(torch.float64))
 
 
-def log_mass(grey: Grey, mean: Tensor, std: Any) -> Tensor:
+def log_mass(grey: Grey, mean: Tensor, std: Scalar) -> Tensor:
     r"""The logarithm of the mass of :math:`N(\mu, s^2)` in the cells of the grey values, whose outermost ones reach to
     infinity; float64, shaped like the mean. Exact in the tails, where the published code's floor is 1e-12.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Grey(NamedTuple):
         return self.low + self.width * (torch.arange(self.levels, dtype=torch.float64, device=self.values.device) + 0.5)
 
 
-def read(x: Any, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor, Grey | None]:
+def read(x: Tensor, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor, Grey | None]:
     """The data, float32 or float64, and the grey values if there are some.
 
     Example:

@@ -138,7 +138,7 @@ def variational_bound(
     return Bound(prior, diffusion, reconstruction, tuple(given.data.shape[1:]), levels, given.network.calls)
 
 
-def _grid(sde: AffineSDE, steps: Any) -> Tensor:
+def _grid(sde: AffineSDE, steps: int | Tensor | None) -> Tensor:
     """The times of the levels, rising."""
     if not isinstance(steps, Tensor):
         count = check_integer("steps", steps, low=1, high=MOST_LEVELS, hint=" Times are given as a tensor.")

@@ -96,7 +96,7 @@ def _changed(part: Any, options: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name in defaults if (value := getattr(part, name)) != {**defaults, **options}[name]}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """JSON values."""
     if isinstance(value, Solver):
         return to_config(value)
@@ -111,7 +111,7 @@ def _plain(value: object) -> Any:
     return value
 
 
-def _part(value: Any) -> Any:
+def _part(value: object) -> Any:
     """A solver, a corrector or a plain value from JSON values."""
     if isinstance(value, list | tuple):
         return tuple(_part(item) for item in value)

@@ -157,7 +157,7 @@ def rows_of(cls: type) -> list[Row]:
     return _CLASSES.get(_key(cls), [])
 
 
-def row_of(solver: Any, inherited: bool = True) -> Row | None:
+def row_of(solver: object, inherited: bool = True) -> Row | None:
     """The row of a solver, the one with the most options if several fit; None if none of its class fits.
 
     Args:
@@ -173,7 +173,7 @@ def row_of(solver: Any, inherited: bool = True) -> Row | None:
     return max(fitting, key=lambda row: len(row.options), default=None)
 
 
-def name_of(cls: type, solver: Any = None) -> str:
+def name_of(cls: type, solver: object = None) -> str:
     """The name of a solver, or of a class by its public name. If no row fits, it is that of the first row of the
     class without its number; ``"own"`` for other classes.
 
@@ -185,7 +185,7 @@ def name_of(cls: type, solver: Any = None) -> str:
     return row.name if row else next((row.name.rstrip(digits) for row in _inherited(cls)), "own")
 
 
-def aliases_of(cls: type, solver: Any = None) -> tuple[str, ...]:
+def aliases_of(cls: type, solver: object = None) -> tuple[str, ...]:
     """Other names of a solver, or of a class by its public name."""
     row = _declared(cls) if solver is None else row_of(solver)
     return row.aliases if row else ()

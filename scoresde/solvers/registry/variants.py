@@ -46,7 +46,7 @@ class _Variant(abc.ABCMeta):
 
     row: Row
 
-    def __instancecheck__(cls, solver: Any) -> bool:
+    def __instancecheck__(cls, solver: object) -> bool:
         derived = "row" not in vars(cls)
         return super().__instancecheck__(solver) or (not derived and row_of(solver) is cls.row)
 
