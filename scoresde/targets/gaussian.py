@@ -147,7 +147,9 @@ class Gaussian(MixtureTarget):
         r"""The exact probability-flow map from time s to time t, in either direction:
         :math:`x_t = \alpha_t m + S_t^{1/2}S_s^{-1/2}(x_s - \alpha_s m)`."""
         self._check(x)
-        (alpha_s, sigma_s), (alpha_t, sigma_t) = ([AffineSDE._on(x, v) for v in _kernel(sde, u)] for u in (s, t))
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = (
+            [AffineSDE._on(x, torch.as_tensor(v)) for v in _kernel(sde, u)] for u in (s, t)
+        )
         m, spectrum = self.mean.to(x), self.spectrum.to(x)
 
         def stretch(values: Tensor) -> Tensor:
