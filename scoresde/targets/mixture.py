@@ -260,7 +260,7 @@ class GaussianMixture(MixtureTarget):
         return self._components(x, alpha, sigma)[0].log_softmax(1)
 
     @functools.cached_property
-    def data_std(self) -> float:  # type: ignore[override]
+    def data_std(self) -> float:
         """The standard deviation, RMS over dimensions."""
         weights = self.log_weights.exp()
         columns = self.means.flatten(1).split(_COLUMNS, 1)  # in parts: the means may be a data set
