@@ -275,7 +275,7 @@ def test_a_finished_table_is_not_made_again(run: Run, solved: list[int], files: 
 def test_tables_of_others_are_not_touched(run: Run, solved: list[int], files: Files) -> None:
     TABLE.write_bytes(b"mine")
     result = run(*COMMAND)
-    assert result.exit_code == 2 and "no likelihood.csv.json tells what made it" in result.output
+    assert result.exit_code == 2 and "no likelihood.csv.json says what made it" in result.output
     SIDECAR.write_bytes(b"[]")
     assert run(*COMMAND).exit_code == 2
     SIDECAR.unlink()

@@ -142,7 +142,7 @@ def test_another_run_in_the_folder_is_refused(run: Run, arguments: tuple[object,
 def test_a_model_that_is_there_is_not_overwritten(run: Run) -> None:
     scoresde.save(scoresde.load("digits"), "model")
     result = train(run)
-    assert result.exit_code == 2 and "nothing was overwritten" in result.output
+    assert result.exit_code == 2 and "Nothing was overwritten" in result.output
     assert sorted(path.name for path in Path("model").iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -151,7 +151,7 @@ def test_a_file_of_a_models_name_is_not_overwritten(name: str, run: Run) -> None
     Path("model", "checkpoints").mkdir(parents=True)  # with nothing in it
     Path("model", name).write_text("mine")
     result = train(run)
-    assert result.exit_code == 2 and "nothing was overwritten" in result.output
+    assert result.exit_code == 2 and "Nothing was overwritten" in result.output
     assert Path("model", name).read_text() == "mine"
 
 
@@ -166,7 +166,7 @@ def test_vectors_are_told_which_network_they_need(run: Run) -> None:
     [
         (("--preset", "emd"), 2, "did you mean 'edm'"),
         (("--log", "tensorbord"), 2, "did you mean 'tensorboard'"),
-        (("--data", "none.npz"), 2, "no file"),
+        (("--data", "none.npz"), 2, "must be a file, a folder"),
         (("--device", "gpu"), 2, "device"),
         (("--steps", 0), 2, "steps"),
         (("--precision", "float16", "--device", "cpu"), 2, "CUDA"),
