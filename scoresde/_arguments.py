@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ._tensors import check_number, check_times
+from ._checks import DEFAULT_TOLERANCE, check_number, check_times
 from .errors import InvalidArgumentError, short
 from .grids import snap
 from .scores import Score, check_context
 from .sdes import SDE, AffineSDE
 from .solvers import Solver
-
-DEFAULT_TOLERANCE = 1e-3
 
 
 def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[float, float]) -> None:

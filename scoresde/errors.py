@@ -2,7 +2,7 @@
 
 All derive from `ScoreSDEError` and from the built-in class that a caller would expect, so that both ``except
 scoresde.ScoreSDEError`` and ``except ValueError`` work. A message says what is wrong, the value that was received, why
-it cannot be used, and what to write instead.
+it cannot be used, and what to write instead; it is written where the error is raised, most often in `_checks`.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._tensors import MOST_STEPS, Scalar, check_callable, check_choice, check_integer, check_number
-from ._tensors import check_times as real_times
+from ._checks import MOST_STEPS, check_callable, check_choice, check_integer, check_number
+from ._checks import check_times as real_times
+from ._tensors import Scalar
 from .errors import InvalidArgumentError, InvalidTypeError, short
 
 __all__ = [
@@ -375,8 +376,9 @@ def default(sde: Any, t_start: float, t_end: float) -> GridFunction:
 
     Where it is infinite at an end, `tangent`; but `time` if the angle :math:`\arctan(\sigma/\alpha)` grows evenly with
     time, at rates that differ by less than a factor of 4 (they are measured beside both ends and in between). This is
-    so for flow matching, and never where :math:`\sigma\sim t^p` at the data end with another p than 1. Steps even in
-    time then suit methods that step in time, and solves of few steps; orders are at most 2.
+    so for flow matching from pure noise to clean data, and never where :math:`\sigma\sim t^p` at the data end with
+    another p than 1. Steps even in time then suit methods that step in time, and solves of few steps; orders are
+    at most 2.
 
     Example:
         >>> import scoresde

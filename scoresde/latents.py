@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import check_choice, check_number, check_state, check_times, compute_dtype, row_norms, row_sums
+from ._checks import check_choice, check_number, check_state, check_times
+from ._tensors import compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, NonFiniteError
 from .integrate import Solution
 from .sdes import SDE, NormalPrior

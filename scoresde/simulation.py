@@ -11,13 +11,8 @@ from torch import Tensor
 
 from . import grids
 from ._arguments import check_save_at
-from ._tensors import (
-    MOST_STEPS,
-    check_finite_rows,
-    check_integer,
-    check_state,
-    compute_dtype,
-)
+from ._checks import MOST_STEPS, check_finite_rows, check_integer, check_state
+from ._tensors import compute_dtype
 from .controllers import FixedGrid
 from .errors import InvalidArgumentError
 from .integrate import Recorder, Solution, integrate

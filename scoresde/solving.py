@@ -27,7 +27,7 @@ from ._arguments import (
     memory_note,
     tolerances,
 )
-from ._tensors import (
+from ._checks import (
     MOST_STEPS,
     MOST_STOCHASTICITY,
     check_callable,
@@ -40,10 +40,8 @@ from ._tensors import (
     check_shape,
     check_state,
     check_times,
-    compute_dtype,
-    row_finite,
-    where,
 )
+from ._tensors import compute_dtype, row_finite, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from .grids import Grid, GridFunction
@@ -112,8 +110,9 @@ def solve(
             sample, or one per seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
             from the method.
-        grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"time"``
-            (default for others), ``"karras"``, ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps +
+        grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"tangent"``
+            or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
+            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps +
             1,)``, or a `Grid` or tensor of times, which replace steps, t_start and t_end. With ``differentiable=True``
             a tensor that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.

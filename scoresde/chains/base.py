@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import check_choice, check_integer, check_integers, check_number, check_times
+from .._checks import check_choice, check_integer, check_integers, check_number, check_times
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, NormalPrior
 from ..sdes.times import as_time

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._tensors import MOST_LEVELS, check_integer, check_number
+from .._checks import MOST_LEVELS, check_integer, check_number
 from ..sdes import VDMSDE, AffineSDE, NormalPrior, SigmoidVPSDE
 from .base import Chain, numbers_of
 

@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_NUMBERS, MOST_STEPS, check_generator, check_integer, check_number, check_state
+from .._checks import MOST_NUMBERS, MOST_STEPS, check_generator, check_integer, check_number, check_state
 from ..errors import InvalidArgumentError, NonFiniteError
 
 __all__ = ["best_step", "largest_distance", "overlap", "ratio", "spread"]

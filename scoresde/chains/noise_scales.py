@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_LEVELS, check_integer, check_number
+from .._checks import MOST_LEVELS, check_integer, check_number
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, GaussianSDE, NormalPrior
 from .base import Chain, numbers_of

@@ -87,7 +87,7 @@ def problem_of(
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
     if method not in methods():
         raise unknown("inverse", method, methods())
-    from .._tensors import check_number
+    from .._checks import check_number
 
     options: dict[str, object]
     if inpaint is not None:

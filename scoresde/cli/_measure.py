@@ -47,7 +47,7 @@ def measure(
     The output is an array y, with the operator and the noise as metadata for sample; an existing file is replaced. A
     grey level becomes the middle of its cell.
     """
-    from .._tensors import check_number
+    from .._checks import check_number
 
     extension = check_extension(out, ARRAYS)
     name, options = parse_call("operator", operator)

@@ -143,7 +143,7 @@ def _motion_blur(event: tuple[int, ...], length: int, angle: float = 0.0, border
 
 
 def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> LinearOperator:
-    from .._tensors import check_integer
+    from .._checks import check_integer
     from ..inverse import random_projection
 
     check_integer("rows", rows, low=1, high=math.prod(event), hint=" The model's events have so many numbers.")

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import Scalar, check_integer, check_number, expand, row_norms
+from .._checks import check_integer, check_number
+from .._tensors import Scalar, expand, row_norms
 from ..errors import InvalidArgumentError, unknown
 from ..noise import Noise
 from ..processes import Process

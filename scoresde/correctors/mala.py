@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, expand, row_sums, row_times, where
+from .._checks import check_integer, check_number
+from .._tensors import expand, row_sums, row_times, where
 from ..errors import InvalidTypeError, ScoreFnError
 from ..noise import Noise
 from ..processes import Process

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_integer, check_number, combine
+from .._checks import check_integer, check_number
+from .._tensors import combine
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._tensors import (
+from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
     check_choice,

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_DRAWS, check_device, check_dtype, check_integer, check_number, check_score_fn, check_state
+from .._checks import MOST_DRAWS, check_device, check_dtype, check_integer, check_number, check_score_fn, check_state
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..integrate import Solution
 from ..noise import check_seed

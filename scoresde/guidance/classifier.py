@@ -10,8 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .._checks import check_number
 from .._signatures import accepts
-from .._tensors import check_number, expand, row_times
+from .._tensors import expand, row_times
 from ..errors import InvalidTypeError
 from ..scores import ScoreFn, Split, Wrapper
 from ..sdes import AffineSDE, Estimate, Node

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, expand, row_std
+from .._checks import check_number
+from .._tensors import expand, row_std
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import ScoreFn, Wrapper, with_data
 from ..sdes import AffineSDE, Estimate, Node

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from .._tensors import check_integer, check_number
+from .._checks import check_integer, check_number
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import Score, ScoreFn, Wrapper, per_row
 from ..sdes import AffineSDE, Estimate, Node

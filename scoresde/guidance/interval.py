@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._tensors import check_number, number
+from .._checks import check_number
+from .._tensors import number
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import Node
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .._tensors import check_flag, expand
+from .._checks import check_flag
+from .._tensors import expand
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split
 from ..sdes import AffineSDE, Estimate, Node

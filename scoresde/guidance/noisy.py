@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_dense, check_integer, check_number, expand
+from .._checks import check_dense, check_integer, check_number
+from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
 

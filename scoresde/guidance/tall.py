@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_tensor
+from .._checks import check_integer, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._tensors import check_number, expand
+from .._checks import check_number
+from .._tensors import expand
 from ..scores import ScoreFn, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 

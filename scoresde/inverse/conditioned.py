@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from .._tensors import check_kind
+from .._checks import check_kind
 from ..errors import InvalidArgumentError
 from ..processes import Network
 from ..scores import Score, ScoreFn, Wrapper, with_data

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, check_shape, check_state, check_tensor, expand, row_sums
+from .._checks import check_number, check_shape, check_state, check_tensor
+from .._tensors import expand, row_sums
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..targets.bayes import LARGEST_STD, noise_covariance
 from .operators import LinearOperator, Matrix, Nonlinear

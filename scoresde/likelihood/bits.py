@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._tensors import (
+from .._checks import (
     MOST_GREY,
     check_flag,
     check_generator,

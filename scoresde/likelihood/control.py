@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import MOST_DRAWS, check_integer
+from .._checks import MOST_DRAWS, check_integer
 from ..errors import InvalidArgumentError
 from ..sdes import SDE
 from ..targets import Gaussian, GaussianMixture

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import check_events, check_made_for, context_of
-from .._tensors import check_state, expand, row_finite, where
+from .._checks import check_state
+from .._tensors import expand, row_finite, where
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..processes import Network
 from ..scores import as_score

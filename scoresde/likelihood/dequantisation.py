@@ -17,7 +17,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .._tensors import MOST_WIDTH, check_integer, check_number, check_shape, row_finite
+from .._checks import MOST_WIDTH, check_integer, check_number, check_shape
+from .._tensors import row_finite
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..sdes import AffineSDE
 from .bits import cell, float_dtype, grey_levels, uniform

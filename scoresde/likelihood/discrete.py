@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_DRAWS, check_flag, check_generator, check_integer
+from .._checks import MOST_DRAWS, check_flag, check_generator, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..sdes import SDE

@@ -22,7 +22,7 @@ from .._arguments import (
     memory_note,
     tolerances,
 )
-from .._tensors import (
+from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
     check_choice,
@@ -31,9 +31,8 @@ from .._tensors import (
     check_integer,
     check_number,
     check_state,
-    row_finite,
-    where,
 )
+from .._tensors import row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..integrate import Solution, Status, integrate

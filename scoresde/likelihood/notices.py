@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .._tensors import expand, row_finite, warn_caller
+from .._checks import warn_caller
+from .._tensors import expand, row_finite
 from ..processes.density import LogDensityFlow, sample_of
 
 _ROWS = 64  # searched for a lattice

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import check_limits, context_of, for_data_of, memory_note, tolerances
-from .._tensors import MOST_DRAWS, check_integer
+from .._checks import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
 from ..integrate import Recorder, integrate

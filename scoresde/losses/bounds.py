@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_STEPS, check_flag, check_generator, check_integer, check_state, check_tensor, sigmoid
+from .._checks import MOST_STEPS, check_flag, check_generator, check_integer, check_state, check_tensor
+from .._tensors import sigmoid
 from ..errors import InvalidArgumentError
 from ..losses.core import check_model, check_node
 from ..sdes import VDMSDE, AffineSDE, Node

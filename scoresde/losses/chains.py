@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_choice, check_flag, check_kind, check_number, check_tensor, expand
+from .._checks import check_choice, check_flag, check_kind, check_number, check_tensor
+from .._tensors import expand
 from ..chains import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.bare import traits_of

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .._tensors import check_callable, check_dense, check_generator, check_kind, check_state, check_tensor, expand
+from .._checks import check_callable, check_dense, check_generator, check_kind, check_state, check_tensor
+from .._tensors import expand
 from ..errors import InvalidArgumentError
 from ..guidance import NoisyClassifier
 from ..guidance.noisy import check_labels

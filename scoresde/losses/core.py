@@ -18,8 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .._signatures import accepts
-from .._tensors import (
+from .._checks import (
     check_choice,
     check_flag,
     check_generator,
@@ -27,11 +26,10 @@ from .._tensors import (
     check_number,
     check_state,
     check_tensor,
-    compute_dtype,
-    expand,
     form,
-    row_finite,
 )
+from .._signatures import accepts
+from .._tensors import compute_dtype, expand, row_finite
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..scores import Score, ScoreModel

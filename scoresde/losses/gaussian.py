@@ -8,9 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._tensors import (
+from .._checks import (
     MOST_GREY,
-    Scalar,
     check_broadcast,
     check_choice,
     check_integer,
@@ -19,6 +18,7 @@ from .._tensors import (
     check_state,
     check_tensor,
 )
+from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import NormalPrior
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_LEVELS, check_integer, check_number, check_times
+from .._checks import MOST_LEVELS, check_integer, check_number, check_times
 from ..chains import Chain
 from ..errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..sdes import SDE, AffineSDE

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
+from .._checks import check_number
 from ..errors import InvalidTypeError
 from ..scores import ScoreModel
 from ..sdes import EDMSDE

@@ -19,9 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import (
+from .._checks import (
     MOST_DRAWS,
-    Scalar,
     check_callable,
     check_choice,
     check_flag,
@@ -30,10 +29,9 @@ from .._tensors import (
     check_score_fn,
     check_state,
     check_tensor,
-    compute_dtype,
-    expand,
     output_problem,
 )
+from .._tensors import Scalar, compute_dtype, expand
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node

@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .._tensors import (
+from .._checks import (
     MOST_LEVELS,
     MOST_NUMBERS,
     check_callable,
@@ -32,8 +32,8 @@ from .._tensors import (
     check_kind,
     check_number,
     is_dense,
-    sigmoid,
 )
+from .._tensors import sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_sde

@@ -15,7 +15,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from .._tensors import check_choice, check_number, check_tensor, expand, sigmoid
+from .._checks import check_choice, check_number, check_tensor
+from .._tensors import expand, sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import Node
 

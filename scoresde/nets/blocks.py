@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_integers, check_number
+from .._checks import check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import check_sizes
 

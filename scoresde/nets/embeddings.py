@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import as_tensor, check_choice, check_integer, check_integers, check_tensor
+from .._checks import as_tensor, check_choice, check_integer, check_integers, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 __all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]

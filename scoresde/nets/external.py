@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._checks import check_flag, check_number
 from .._signatures import accepts
-from .._tensors import check_flag, check_number
 from ..errors import InvalidTypeError, ScoreFnError
 
 __all__ = ["External", "from_diffusers"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_number, sigmoid
+from .._checks import check_number
+from .._tensors import sigmoid
 from ..errors import InvalidArgumentError
 from .embeddings import check_sizes
 

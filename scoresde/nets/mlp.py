@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_flag, check_integers, check_number
+from .._checks import check_flag, check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import Conditioned, check_exponents, check_sizes, fourier_features
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._tensors import check_flag
+from .._checks import check_flag
 from .blocks import GROUPS, ResidualBlock, SelfAttention, ascend, check_image, descend, mix
 from .embeddings import Conditioned, check_exponents, fourier_features
 

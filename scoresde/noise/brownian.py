@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, absolute, check_callable, check_flag, check_integer, check_number, expand
+from .._checks import check_callable, check_flag, check_integer, check_number
+from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_seeds
 

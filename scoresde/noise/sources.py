@@ -9,17 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import (
-    Scalar,
-    check_callable,
-    check_generator,
-    check_integer,
-    check_integers,
-    check_kind,
-    form,
-    is_dense,
-    shown,
-)
+from .._checks import check_callable, check_generator, check_integer, check_integers, check_kind, form, is_dense, shown
+from .._tensors import Scalar
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 LARGEST_SEED = 2**64 - 1

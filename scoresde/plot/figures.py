@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_kind, check_tensor
+from .._checks import check_integer, check_kind, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..files.paths import check_path
 from ..files.writing import check_target, write_bytes

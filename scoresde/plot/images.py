@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_DRAWS, check_finite_rows, check_integer, check_interval, check_state
+from .._checks import MOST_DRAWS, check_finite_rows, check_integer, check_interval, check_state
 from ..errors import InvalidArgumentError
 from ..files.paths import check_path
 from ..files.writing import check_target, write_bytes

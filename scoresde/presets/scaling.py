@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._tensors import MOST_NUMBERS, check_integer, check_number
+from .._checks import MOST_NUMBERS, check_integer, check_number
 from ..training import Recipe
 
 __all__ = ["EPOCHS", "LARGEST_DISTANCE", "WIDTH", "network", "scaled"]

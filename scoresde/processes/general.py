@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, output_problem, row_times
+from .._checks import output_problem
+from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
 from ..sdes import Node
 from ..sdes.spread import Spread

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, expand, output_problem, row_finite, warn_caller, where
+from .._checks import output_problem, warn_caller
+from .._tensors import Scalar, expand, row_finite, where
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split, Traits, as_score, estimate_of
 from ..sdes import Estimate, Node

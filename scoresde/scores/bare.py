@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from .._checks import check_kind, check_score_fn, form, is_dense, output_problem
 from .._signatures import accepts, parameters
-from .._tensors import check_kind, check_score_fn, form, is_dense, output_problem, row_times
+from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS

@@ -16,7 +16,8 @@ from typing import NamedTuple, final
 
 from torch import Tensor
 
-from .._tensors import Scalar, check_state, compute_dtype, expand, has_graph
+from .._checks import check_state
+from .._tensors import Scalar, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
@@ -75,6 +76,7 @@ class Traits:
         shapes = {part.event_shape for part in parts if part.event_shape is not None}
         if len(shapes) > 1:
             raise InvalidArgumentError(f"The score functions are for events of different shapes: {sorted(shapes)}.")
+        # not merged: `network_parts`, `shift` and `twist`, which a wrapper declares of what it returns itself
         return cls(
             sde=process,
             event_shape=shapes.pop() if shapes else None,

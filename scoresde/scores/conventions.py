@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_integer, check_state, compute_dtype, output_problem
+from .._checks import check_integer, check_state, output_problem
+from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..noise import check_seed
 from ..sdes import AffineSDE, Node

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, check_positive, expand
+from .._checks import check_number, check_positive
+from .._tensors import expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from .bare import ScoreFn

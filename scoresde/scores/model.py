@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._checks import check_choice, check_kind, check_number, check_shape, output_problem
 from .._signatures import accepts
-from .._tensors import Scalar, check_choice, check_kind, check_number, check_shape, expand, has_graph, output_problem
+from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
 from ..sdes import AffineSDE, Estimate, Node

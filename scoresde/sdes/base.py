@@ -20,9 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._tensors import (
+from .._checks import (
     MOST_STOCHASTICITY,
-    Scalar,
     check_device,
     check_dtype,
     check_generator,
@@ -32,9 +31,9 @@ from .._tensors import (
     check_shape,
     check_state,
     check_tensor,
-    compute_dtype,
     output_problem,
 )
+from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from .priors import NormalPrior, draw
 from .records import Node

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, sigmoid
+from .._checks import check_number
+from .._tensors import sigmoid
 from .base import AffineSDE
 from .priors import NormalPrior
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._tensors import check_kind, check_number
+from .._checks import check_kind, check_number
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .inverse import decreasing_root, derivative, evaluate

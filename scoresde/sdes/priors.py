@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, check_number, check_state, check_tensor, compute_dtype, row_sums
+from .._checks import check_number, check_state, check_tensor
+from .._tensors import Scalar, compute_dtype, row_sums
 from ..errors import InvalidArgumentError
 
 

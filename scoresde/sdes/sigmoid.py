@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_LEVELS, check_integer, check_number
+from .._checks import MOST_LEVELS, check_integer, check_number
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .priors import NormalPrior

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, shown
+from .._checks import check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE, check_sde
 from .priors import NormalPrior

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import check_dense, check_number, compute_dtype
+from .._checks import check_dense, check_number
+from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 

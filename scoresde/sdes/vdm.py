@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._tensors import check_number, sigmoid
+from .._checks import check_number
+from .._tensors import sigmoid
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .base import AffineSDE
 from .inverse import check_reached, decreasing_root, evaluate, with_derivative

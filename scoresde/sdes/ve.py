@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._tensors import check_number
+from .._checks import check_number
 from ..errors import InvalidArgumentError
 from .base import LARGEST, AffineSDE
 from .priors import NormalPrior

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._tensors import check_number, check_positive, sigmoid
+from .._checks import check_number, check_positive
+from .._tensors import sigmoid
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .priors import NormalPrior

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Array, as_array, check_integer, check_number, constants, expand, rms, where
+from .._checks import check_integer, check_number
+from .._tensors import Array, as_array, constants, expand, rms, where
 from ..noise import Noise
 from ..processes import Coordinate, Process, angle
 from ..sdes import Node

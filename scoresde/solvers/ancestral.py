@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import Scalar, check_choice, expand, expm1
+from .._checks import check_choice
+from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Process

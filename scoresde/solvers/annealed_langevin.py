@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._tensors import check_choice, check_integer, check_number
+from .._checks import check_choice, check_integer, check_number
 from ..correctors import LangevinCorrector
 from ..errors import InvalidArgumentError
 from ..noise import Noise

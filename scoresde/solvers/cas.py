@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import at_most, check_positive, exp, weighted
+from .._checks import check_positive
+from .._tensors import at_most, exp, weighted
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_number, expm1, weighted
+from .._checks import check_number
+from .._tensors import expm1, weighted
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node

@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from .._tensors import check_integer, combine
+from .._checks import check_integer
+from .._tensors import combine
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
 from .families.exponential import History, adams_weights, interpolation_weights, positions

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from .._checks import check_choice
 from .._phi import phi
-from .._tensors import check_choice, combine
+from .._tensors import combine
 from ..processes import Process
 from ..sdes import Node
 from .dpm_singlestep import FORMS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._tensors import check_number
+from .._checks import check_number
 from ..errors import InvalidArgumentError
 from ..sdes import Node
 from .dpm_multistep import DPM2M, DPM3M

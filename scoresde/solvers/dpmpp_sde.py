@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import Scalar, check_number, combine, exp, expm1
+from .._checks import check_number
+from .._tensors import Scalar, combine, exp, expm1
 from ..noise import Noise
 from ..processes import LOG_SNR, RHO, Coordinate, Process
 from ..sdes import Node

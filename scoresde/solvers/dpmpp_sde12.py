@@ -8,8 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import check_number
 from .._phi import phi
-from .._tensors import check_number, expand
+from .._tensors import expand
 from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import SDE, Node

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_number, check_positive, combine, exp
+from .._checks import check_number, check_positive
+from .._tensors import combine, exp
 from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import RHO, Process

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, at_most, check_integer, combine, exp, log
+from .._checks import check_integer
+from .._tensors import Scalar, at_most, combine, exp, log
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..noise import Noise
 from ..processes import RHO, Process

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_integer, combine, weighted
+from .._checks import check_integer
+from .._tensors import combine, weighted
 from ..processes import Process
 from ..sdes import Estimate, Node
 from .families.exponential import History, endless, read

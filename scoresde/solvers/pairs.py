@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._tensors import check_choice, weighted
+from .._checks import check_choice
+from .._tensors import weighted
 from ..processes import RHO, SNR, TIME, Coordinate, angle
 from .base import StepControl
 from .families.runge_kutta import RungeKutta, Tableau

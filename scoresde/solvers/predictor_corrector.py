@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_choice
+from .._checks import check_choice
 from ..correctors import Corrector, LangevinCorrector
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..noise import Noise

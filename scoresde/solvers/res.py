@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .._tensors import check_positive
+from .._checks import check_positive
 from ..errors import InvalidArgumentError
 from .dpm_singlestep import second_order
 from .families.exponential_runge_kutta import ExponentialRungeKutta, PhiTableau, minus

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_LEVELS, check_integer, check_number, shown
+from .._checks import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
 from ..noise import Noise

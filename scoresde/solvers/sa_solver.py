@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tensors import check_flag, check_integer, check_number, combine
+from .._checks import check_flag, check_integer, check_number
+from .._tensors import combine
 from ..errors import InvalidTypeError
 from ..noise import Noise
 from ..processes import Process

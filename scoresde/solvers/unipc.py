@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from .._checks import check_choice, check_flag, check_integer
 from .._phi import phi
-from .._tensors import Scalar, check_choice, check_flag, check_integer, combine
+from .._tensors import Scalar, combine
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_NUMBERS, Scalar, check_generator, check_integer, check_state, compute_dtype, expand
+from .._checks import MOST_NUMBERS, check_generator, check_integer, check_state
+from .._tensors import Scalar, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from ..sdes.base import check_sde

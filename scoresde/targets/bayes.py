@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_number, check_tensor
+from .._checks import check_number, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 LARGEST_STD = 1e100  # whose square is a number

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, as_tensor, check_choice, check_integer, check_state
+from .._checks import as_tensor, check_choice, check_integer, check_state
+from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import _kernel

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar, as_tensor, check_choice, check_integer, check_number, check_state, compute_dtype
+from .._checks import as_tensor, check_choice, check_integer, check_number, check_state
+from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import as_tensor, check_number, check_tensor
+from .._checks import as_tensor, check_number, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 # Of eigenvalues, broadcasting against states.

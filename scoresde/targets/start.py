@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._tensors import check_kind, check_number, check_state
+from .._checks import check_kind, check_number, check_state
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
 from .gaussian import Gaussian

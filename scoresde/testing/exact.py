@@ -26,7 +26,7 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._tensors import (
+from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
     MOST_STOCHASTICITY,

@@ -14,7 +14,7 @@ import torch
 from scipy.interpolate import CubicSpline
 
 from .. import grids
-from .._tensors import check_callable, check_integer, check_kind, check_number, check_times
+from .._checks import check_callable, check_integer, check_kind, check_number, check_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE
 from ..sdes.base import check_sde

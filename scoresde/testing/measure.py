@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._tensors import (
+from .._checks import (
     MOST_STEPS,
     MOST_STOCHASTICITY,
     check_choice,

@@ -10,14 +10,8 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import check_events
-from .._tensors import (
-    MOST_STOCHASTICITY,
-    check_callable,
-    check_number,
-    check_state,
-    check_times,
-    compute_dtype,
-)
+from .._checks import MOST_STOCHASTICITY, check_callable, check_number, check_state, check_times
+from .._tensors import compute_dtype
 from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..integrate import Solution, integrate

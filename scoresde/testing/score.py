@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .._arguments import context_of
-from .._tensors import check_state, compute_dtype, output_problem
+from .._checks import check_state, output_problem
+from .._tensors import compute_dtype
 from ..errors import ScoreFnError
 from ..scores import as_score
 from ..sdes import SDE, AffineSDE, Node

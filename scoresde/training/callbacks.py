@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import MOST_DRAWS, check_integer, check_interval, check_kind, check_shape
+from .._checks import MOST_DRAWS, check_integer, check_interval, check_kind, check_shape
 from ..likelihood import variational_bound
 from ..likelihood.bounds.prior import read
 from ..noise import check_seed

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._tensors import check_device, check_integer, check_kind
+from .._checks import check_device, check_integer, check_kind
 from ..errors import InvalidArgumentError
 from ..files.paths import check_path
 from ..guidance import NoisyClassifier

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._tensors import (
+from .._checks import (
     MOST_DRAWS,
     check_dense,
     check_finite_rows,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tensors import check_callable, check_flag, check_kind
+from .._checks import check_callable, check_flag, check_kind
 from ..errors import InvalidArgumentError
 from ..losses import NoiseLevels, edm
 from ..nets import build

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import check_generator, check_tensor
+from .._checks import check_generator, check_tensor
 from ..noise import check_seed
 
 DIGITS_NAME = "scikit-learn digits, 1437 of 1797 (scoresde.training.digits_split())"

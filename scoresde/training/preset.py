@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._tensors import (
+from .._checks import (
     check_callable,
     check_choice,
     check_device,

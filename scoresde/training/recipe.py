@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .._tensors import check_choice, check_flag, check_integer, check_kind, check_number, shown
+from .._checks import check_choice, check_flag, check_integer, check_kind, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 __all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .._tensors import check_callable, check_kind, shown
+from .._checks import check_callable, check_kind, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..files.paths import check_path
 from ..losses import Times

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._tensors import check_flag, check_integer, check_tensor
+from .._checks import check_flag, check_integer, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import torch
 
-from .._tensors import MOST_GREY, check_flag, check_integer, check_interval, check_kind, check_number, check_shape
+from .._checks import MOST_GREY, check_flag, check_integer, check_interval, check_kind, check_number, check_shape
 from ..chains import Chain
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, ScoreSDEError
 from ..fit import FittedGrid
@@ -41,7 +41,7 @@ class Labels:
     def __post_init__(self) -> None:
         check_kind("name", self.name, str, "an identifier, such as 'label'")
         check_integer("count", self.count, low=1, high=_MOST_LABELS)
-        check_integer("null", self.null, low=0, high=_MOST_LABELS)
+        check_integer("null", self.null, low=self.count, high=_MOST_LABELS, hint=" The classes are below it.")
 
 
 @dataclass(frozen=True)
@@ -289,8 +289,8 @@ def _check_values(content: dict[str, Any], version: int) -> None:
     ):
         _fail("data_range", "must be two growing floating-point numbers, or null")
     levels = content.get("levels")
-    if levels is not None and not (2 <= levels <= 1 << 16 and span is not None):
-        _fail("levels", "must be from 2 to 65536, with a data_range, or null")
+    if levels is not None and not (2 <= levels <= MOST_GREY and span is not None):
+        _fail("levels", f"must be from 2 to {MOST_GREY}, with a data_range, or null")
 
 
 def _fail(key: str, reason: str) -> NoReturn:

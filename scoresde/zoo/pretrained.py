@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._tensors import check_flag, check_integer, check_kind, check_tensor
+from .._checks import check_flag, check_integer, check_kind, check_tensor
 from ..chains import Chain
 from ..errors import InvalidArgumentError, unknown
 from ..fit import FittedGrid

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import _registries
+from .._checks import check_choice, check_kind
 from .._registries import Registry
-from .._tensors import check_choice, check_kind
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..nets import MonotoneGamma

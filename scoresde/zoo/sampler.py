@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tensors import (
+from .._checks import (
     MOST_STEPS,
     check_choice,
     check_flag,

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .._checks import check_device, check_flag
 from .._registries import SHIPPED, shipped
-from .._tensors import check_device, check_flag
 from ..errors import (
     CheckpointError,
     CheckpointMismatchError,

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import check_shape, check_tensor, compute_dtype
+from ..._checks import check_shape, check_tensor
+from ..._tensors import compute_dtype
 from ...errors import InvalidArgumentError, InvalidTypeError
 
 _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own

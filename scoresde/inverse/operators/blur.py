@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_choice, check_integer, check_number
+from ..._checks import check_choice, check_integer, check_number
 from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator, check_image, check_matrix
 from .separable import gaussian_profile

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_times
+from ..._checks import check_times
 from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator, check_image, full_right
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_dense, check_shape
+from ..._checks import check_dense, check_shape
 from ...errors import InvalidArgumentError, InvalidTypeError
 from .base import SVD, LinearOperator
 

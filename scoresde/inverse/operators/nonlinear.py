@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import check_shape
+from ..._checks import check_shape
 from ...errors import InvalidTypeError, ScoreFnError
 
 

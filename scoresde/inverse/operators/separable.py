@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer, check_positive
+from ..._checks import check_integer, check_positive
 from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator, check_image, check_matrix, full_right
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._tensors import check_number, expand
+from ..._checks import check_number
+from ..._tensors import expand
 from ...sdes import AffineSDE
 from ..measurement import Measurement
 from .base import Known, Rule

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._tensors import check_number
+from ..._checks import check_number
 from ...sdes import AffineSDE
 from ..measurement import Measurement, dot
 from .base import Known, Rule

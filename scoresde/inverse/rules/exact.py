@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._tensors import check_kind
+from ..._checks import check_kind
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...sdes import AffineSDE
 from ...targets import ExactScore, Gaussian, GaussianMixture

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import check_integer
+from ..._checks import check_integer
 from ...sdes import AffineSDE
 from ..measurement import Measurement, dot, scaled
 from .base import Known, Rule

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._tensors import Scalar, check_number, expand
+from ..._checks import check_number
+from ..._tensors import Scalar, expand
 from ...sdes import AffineSDE, Node
 from ..measurement import Measurement, dot
 from .base import Known, Rule

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_LEVELS, MOST_STEPS, check_integer, check_kind, expand
+from ..._checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
+from ..._tensors import expand
 from ...noise import Noise
 from ...sdes import Node
 from ...solvers import Solver

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import check_number, expand
+from ..._checks import check_number
+from ..._tensors import expand
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import Node

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ... import grids
-from ..._tensors import MOST_LEVELS, Scalar, check_integer, check_number, expand
+from ..._checks import MOST_LEVELS, check_integer, check_number
+from ..._tensors import Scalar, expand
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Process

@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_DRAWS, Scalar, check_choice, check_flag, check_integer, check_times, expand, expm1
+from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_times
+from ..._tensors import Scalar, expand, expm1
 from ...chains import Chain
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import Noise

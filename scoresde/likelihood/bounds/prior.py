@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import check_finite_rows, check_state, check_tensor
+from ..._checks import check_finite_rows, check_state, check_tensor
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...losses import prior_kl
 from ...sdes import Node, NormalPrior

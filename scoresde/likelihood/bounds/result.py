@@ -9,7 +9,8 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from ..._tensors import as_array, check_number
+from ..._checks import check_number
+from ..._tensors import as_array
 from ...errors import InvalidArgumentError
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
+from ..._checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network

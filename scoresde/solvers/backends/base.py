@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_STEPS, check_choice, check_flag, check_integer, check_number, row_finite, where
+from ..._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_number
+from ..._tensors import row_finite, where
 from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from ...noise import Noise
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..._checks import DEFAULT_TOLERANCE
 from ...errors import InvalidArgumentError, StepSizeUnderflowError
 from .base import OwnSteps, Slope, family
 
@@ -26,8 +27,8 @@ class SciPy(OwnSteps):
         rtol, atol: tolerances.
     """
 
-    rtol: float = 1e-3
-    atol: float = 1e-3
+    rtol: float = DEFAULT_TOLERANCE
+    atol: float = DEFAULT_TOLERANCE
 
     package: ClassVar[str] = "scipy"
     source: ClassVar[str] = (

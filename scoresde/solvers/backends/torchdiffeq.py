@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..._tensors import MOST_STEPS, check_integer
+from ..._checks import DEFAULT_TOLERANCE, MOST_STEPS, check_integer
 from ...errors import StepSizeUnderflowError
 from .base import ODEBackend, OwnSteps, Slope, family
 
@@ -63,8 +63,8 @@ class TorchDiffEqAdaptive(OwnSteps, _TorchDiffEq):
         rtol, atol: tolerances.
     """
 
-    rtol: float = 1e-3
-    atol: float = 1e-3
+    rtol: float = DEFAULT_TOLERANCE
+    atol: float = DEFAULT_TOLERANCE
 
     adaptive: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = True

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..._checks import check_choice
 from ..._phi import phi
-from ..._tensors import Scalar, absolute, check_choice, combine, exp, expm1, number, weighted
+from ..._tensors import Scalar, absolute, combine, exp, expm1, number, weighted
 from ...processes import Process
 from ...sdes import Estimate, Node
 

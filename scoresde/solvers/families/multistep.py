@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._tensors import check_choice, check_flag, combine
+from ..._checks import check_choice, check_flag
+from ..._tensors import combine
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import Estimate, Node

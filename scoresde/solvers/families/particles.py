@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import Scalar, check_integer, check_number, expand, expm1
+from ..._checks import check_integer, check_number
+from ..._tensors import Scalar, expand, expm1
 from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ...noise import Noise
 from ...sdes import Node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 
-from ..._tensors import MOST_STEPS, check_flag, check_integer, check_kind
+from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind
 from ...errors import InvalidArgumentError
 from ..adams import Adams
 from ..base import Solver

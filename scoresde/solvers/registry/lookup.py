@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..._tensors import check_choice, check_kind
+from ..._checks import check_choice, check_kind
 from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ...errors import InvalidArgumentError, InvalidTypeError, closest, unknown
 from ..base import Solver
