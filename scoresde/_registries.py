@@ -1,7 +1,7 @@
 """What is chosen by name: processes, methods for inverse problems, losses, presets, and the networks that are shipped.
 
 A row is a name and the place of an object, ``"module:attribute"``. The module is imported when the object is first
-taken out, so that the command line lists, completes and refuses names without importing torch. The rooms of the package
+taken out, so that the command line lists, completes and refuses names without importing torch. The packages
 export these tables with their types (`scoresde.zoo.PROCESSES`, `scoresde.presets.PRESETS`, …); a user adds objects to
 them as to a dictionary.
 """
