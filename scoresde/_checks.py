@@ -16,7 +16,7 @@ from torch import Tensor
 from ._tensors import row_finite
 from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEWarning, short, unknown
 
-MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept
+MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept; and of any limit of steps
 MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
 MOST_WIDTH = 1 << 16  # features, channels, blocks of a network
 MOST_GREY = 1 << 24  # grey levels

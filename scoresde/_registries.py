@@ -76,6 +76,18 @@ _PROCESSES = {
 SDES: Registry[Any] = Registry(_PROCESSES)
 PROCESSES: Registry[Any] = Registry({place.partition(":")[2]: place for place in _PROCESSES.values()})
 
+# Where the steps of a fixed-step method are.
+GRIDS: Registry[Any] = Registry(
+    {
+        "log_snr": "scoresde.grids:log_snr",
+        "time": "scoresde.grids:time",
+        "karras": "scoresde.grids:karras",
+        "quadratic": "scoresde.grids:quadratic",
+        "cosine": "scoresde.grids:angle",
+        "tangent": "scoresde.grids:tangent",
+    }
+)
+
 # Methods for inverse problems: rules, which change the score, and solvers.
 RULES: Registry[Any] = Registry(
     {

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ._checks import MOST_STEPS, check_callable, check_choice, check_integer, check_number
 from ._checks import check_times as real_times
+from ._registries import GRIDS
 from ._tensors import Scalar
 from .errors import InvalidArgumentError, InvalidTypeError, short
 
@@ -34,6 +35,7 @@ __all__ = [
     "karras",
     "log_snr",
     "quadratic",
+    "tangent",
     "time",
 ]
 
@@ -291,16 +293,6 @@ class Shifted:
         return torch.cat([ends[:1], sde.time(-2 * torch.logit(moved)), ends[1:]])
 
 
-GRIDS: dict[str, GridFunction] = {
-    "log_snr": log_snr,
-    "time": time,
-    "karras": karras,
-    "quadratic": quadratic,
-    "cosine": angle,
-    "tangent": tangent,
-}
-
-
 @dataclass(frozen=True)
 class Grid:
     """A list of times for one process, made once and used again.
@@ -332,7 +324,7 @@ def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:
     for end, t in zip(ends, (t_start, t_end), strict=True):
         if not abs(end) < float("inf"):
             raise InvalidArgumentError(
-                f'grid={name!r} has no end at t={t:g}, where the log-SNR is infinite; pass grid="time".'
+                f'grid={name!r} has no end at t={t:g}, where the log-SNR is infinite; pass grid="tangent" or "time".'
             )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .._registries import SDES, shipped
+from .._registries import GRIDS, SDES, shipped
 from ._complete import names
 
 DATA_HELP = (
@@ -51,7 +51,8 @@ Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adapt
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]
 MaxSteps = Annotated[int | None, typer.Option(help="Limit of the steps of an adaptive method.")]
 Grid = Annotated[
-    str | None, typer.Option(help="Grid of a fixed-step method: log_snr, time, karras, quadratic, cosine.")
+    str | None,
+    typer.Option(help=f"Grid of a fixed-step method: {', '.join(GRIDS)}.", autocompletion=names(GRIDS)),
 ]
 Options = Annotated[
     list[str] | None,

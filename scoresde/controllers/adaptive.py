@@ -48,9 +48,10 @@ class Adaptive(Controller):
     over one sample's event in its step n, p the order of the pair, and m of the method, infinite for most (see
     `Adams`), a step is accepted if :math:`e \le 1`, and
 
-    .. math:: h \leftarrow h\cdot\mathrm{clip}\big(0.9\, e^{-0.7/p}\, e_{last}^{0.4/p},\ 0.2,\ 10\big).
+    .. math:: h \leftarrow h\cdot\mathrm{clip}\big(c\, e^{-a/p}\, e_{last}^{b/p},\ 0.2,\ r\big),
 
-    After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
+    where the method's `StepControl` declares c (``safety``, 0.9), a and b (``gains``, 0.7 and 0.4) and r (``growth``,
+    10). After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
     failure. Steps land exactly on every target time.
 
     Args:

@@ -75,7 +75,8 @@ class StepControl(NamedTuple):
     r"""How the steps of an adaptive method follow its errors.
 
     Attributes:
-        first_step: the length of the first step, as a share of the whole way.
+        first_step: the longest first step, as a share of the whole way; pairs that begin with a derivative take a
+            shorter one where the state changes fast.
         growth: the largest ratio of a step to the one before.
         longest: the longest step, on the method's clock.
         safety: the share that is taken of a step that would just meet the tolerance.

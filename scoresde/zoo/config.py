@@ -22,7 +22,7 @@ from .sampler import Sampler
 
 __all__ = ["Config", "Labels"]
 
-FORMAT = 2  # 1 had EDM networks only; it is read
+FORMAT = 2  # 1 had EDM networks only; it is read. What a network needs is a new format, with a row of `_SCHEMAS`
 _MOST_LABELS = (1 << 31) - 1
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
 
@@ -222,7 +222,7 @@ class Config:
 
 
 _LABELS: Content = {"name": str, "count": int, "null": int}
-_OPTIONAL: Content = {"grids": list, "sampler": dict}
+_OPTIONAL: Content = {"grids": list, "sampler": dict}  # of every format: what a network can do without
 _COMMON: Content = {
     "format": int,
     "architecture": {"name": str, "kwargs": dict},

@@ -1,4 +1,7 @@
-"""Reading and writing saved models. Nothing in a saved model is trusted before it is checked."""
+"""Reading and writing the files of saved models; `config` has their format.
+
+Nothing in a saved model is trusted before it is checked.
+"""
 
 from __future__ import annotations
 
