@@ -51,8 +51,8 @@ class Adaptive(Controller):
     .. math:: h \leftarrow h\cdot\mathrm{clip}\big(c\, e^{-a/p}\, e_{last}^{b/p},\ 0.2,\ r\big),
 
     where the method's `StepControl` declares c (``safety``, 0.9), a and b (``gains``, 0.7 and 0.4) and r (``growth``,
-    10). After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth is a
-    failure. Steps land exactly on every target time.
+    10). After a rejection the step does not grow. A trial step with a NaN is rejected and shrinks by five; the eighth
+    is a failure. Steps land exactly on every target time.
 
     Args:
         targets: times to hit exactly, in order; the last is the end.
