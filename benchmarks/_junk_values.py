@@ -612,6 +612,7 @@ VALID: dict[str, Make] = {
     "module": network,
     "samples": lambda: 8,
     # objects whose methods are called
+    "self: Bound": lambda: scoresde.variational_bound(vp(), gaussian().score(vp()), states(), seed=0, draws=4),
     "self: Grid": lambda: scoresde.Grid((1.0, 0.5, 0.1)),
     "self: FittedGrid": fitted,
     "self: Likelihood": lambda: scoresde.log_likelihood(vp(), score_fn(), states(), probes=2, seed=0),
@@ -624,6 +625,10 @@ VALID: dict[str, Make] = {
     "self: ScoreModel.variance": learned,
     "self: zoo.Config": lambda: zoo.Pretrained.of(trained(), SMALL).config,
     # of single functions
+    "context: Mapping[str, object]": dict,
+    "scores.Traits.merged.parts": lambda: [scoresde.scores.Traits()],
+    "solvers.to_config.solver": solvers.DDIM,
+    "solvers.described.config": lambda: solvers.to_config(solvers.DDIM()),
     "solve.method": lambda: "ddim",
     "solve.steps": lambda: 3,
     "sample_tilted.steps": lambda: 3,

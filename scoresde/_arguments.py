@@ -12,7 +12,8 @@ from torch import Tensor
 from ._checks import DEFAULT_TOLERANCE, check_number, check_times
 from .errors import InvalidArgumentError, short
 from .grids import snap
-from .scores import Score, check_context
+from .scores import Score
+from .scores.bare import check_context
 from .sdes import SDE, AffineSDE
 from .solvers import Solver
 

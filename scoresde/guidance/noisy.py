@@ -58,7 +58,8 @@ class NoisyClassifier(nn.Module):
         r"""The logits ``(batch, classes)`` of states :math:`x_t`, with :math:`\alpha` and :math:`\sigma` of each."""
         scale = (sigma.square() + (self.sigma_data * alpha).square()).sqrt()
         rho = (sigma / alpha).clamp(self.rho_min, self.rho_max)
-        return self.net(x / expand(scale, x), (0.25 * rho.log()).to(x.dtype))
+        dtype = next((p.dtype for p in self.net.parameters()), x.dtype)
+        return self.net((x / expand(scale, x)).to(dtype), (0.25 * rho.log()).to(dtype)).to(x.dtype)
 
     def log_prob(self, sde: AffineSDE, label: int | None = None) -> Callable[..., Tensor]:
         r""":math:`\ln p(y|x_t)` as a function ``(x, t) -> (batch,)``; without a label, as one ``(x, t, label)``, which

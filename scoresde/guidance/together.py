@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..scores import Score, per_row
+from ..scores import Score
+from ..scores.model import per_row
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from .._checks import check_kind
 from ..errors import InvalidArgumentError
 from ..processes import Network
-from ..scores import Score, ScoreFn, Wrapper, with_data
+from ..scores import Score, ScoreFn, Wrapper
+from ..scores.base import with_data
 from ..sdes import AffineSDE, Estimate, Node
 from .measurement import Measurement
 from .rules import Rule, Tally, look

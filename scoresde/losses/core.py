@@ -323,8 +323,8 @@ def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def named(argument: str, value: object, registry: Mapping[str, object]) -> Any:
-    """The entry with a name; a callable is returned as it is."""
-    if callable(value):
+    """The entry with a name; a function is returned as it is."""
+    if callable(value) and not isinstance(value, type):
         return value
     return registry[check_choice(argument, value, registry)]
 

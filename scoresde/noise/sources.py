@@ -72,7 +72,7 @@ class BatchNoise(Noise):
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> BatchNoise:
         """A generator of its own on ``device``."""
-        check_seed("seed", seed)
+        seed = check_seed("seed", seed)
         check_kind("device", device, torch.device, "a torch.device")
         if seed >= 2**32 and device.type == "cpu":  # torch's generator on the CPU takes 32 bits; keep the others
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0])

@@ -13,7 +13,8 @@ from torch import Tensor
 from .._checks import output_problem, warn_caller
 from .._tensors import Scalar, expand, row_finite, where
 from ..errors import ScoreFnError
-from ..scores import ScoreFn, Split, Traits, as_score, estimate_of
+from ..scores import ScoreFn, Split, Traits, as_score
+from ..scores.base import estimate_of
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate, copied
 

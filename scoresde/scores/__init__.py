@@ -1,9 +1,9 @@
 """Score functions: the protocol, networks with their conventions, the user's callables, wrappers and limits."""
 
-from .bare import ScoreFn, as_score, check_context
-from .base import Score, Split, Traits, estimate_of, with_data
+from .bare import ScoreFn, as_score
+from .base import Score, Split, Traits
 from .limits import Clip, DynamicThreshold
-from .model import PREDICTIONS, TIME_INPUTS, ScoreModel, per_row
+from .model import PREDICTIONS, TIME_INPUTS, ScoreModel
 from .wrapper import Wrapper
 
 __all__ = [
@@ -18,8 +18,4 @@ __all__ = [
     "Traits",
     "Wrapper",
     "as_score",
-    "check_context",
-    "estimate_of",
-    "per_row",
-    "with_data",
 ]

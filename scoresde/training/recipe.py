@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .._checks import check_choice, check_flag, check_integer, check_kind, check_number, shown
+from .._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_kind, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 __all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]
@@ -83,7 +83,7 @@ class Recipe:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        check_integer("steps", self.steps, low=1, high=_MOST)
+        check_integer("steps", self.steps, low=1, high=MOST_STEPS)
         check_integer("batch_size", self.batch_size, low=1, high=_MOST)
         check_integer("warmup", self.warmup, low=0, high=_MOST)
         check_integer("accumulate", self.accumulate, low=1, high=_MOST)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import Estimate, Node, guidance
-from scoresde.scores import Clip, Score, Split, Traits, Wrapper, as_score, estimate_of
+from scoresde.scores import Clip, Score, Split, Traits, Wrapper, as_score
+from scoresde.scores.base import estimate_of
 
 VP = scoresde.VPSDE()
 F64 = torch.float64
