@@ -402,7 +402,7 @@ def test_large_batches_are_checked_at_all_levels_at_once() -> None:
     kinds: dict[str, Callable[[Tensor], Tensor]] = {
         "blocks gradients": lambda out: out.detach(),
         "not deterministic": lambda out: out * (1 + torch.rand(out.shape, generator=generator, dtype=F64)),
-        "batch mates": lambda out: out + 0.3 * out.mean(0, keepdim=True),
+        "the rest of its batch": lambda out: out + 0.3 * out.mean(0, keepdim=True),
     }
     log_likelihood(sde, at(levels[0], lambda out: out), x, seed=0)
     for level, (words, wrong) in itertools.product(levels, kinds.items()):
@@ -479,7 +479,7 @@ def test_more_refusals() -> None:
             log_likelihood(sde, score, x, **{flag: 3})  # type: ignore[arg-type]
     with pytest.raises(scoresde.InvalidArgumentError, match=r"differentiable.*adjoint"):
         log_likelihood(sde, score, x, differentiable="no")
-    with pytest.raises(scoresde.InvalidArgumentError, match="no numbers"):
+    with pytest.raises(scoresde.InvalidArgumentError, match="no elements"):
         log_likelihood(sde, lambda x, t: -x, torch.zeros(3, 0))
     with torch.inference_mode(), pytest.raises(scoresde.InvalidArgumentError, match="inference_mode"):
         log_likelihood(sde, score, x)

@@ -82,7 +82,7 @@ def test_dtypes_seeds_and_inputs() -> None:
     ("arguments", "error", "said"),
     [
         ({"points": 1}, scoresde.InvalidArgumentError, "`points`"),
-        ({"x": torch.zeros(0, 3)}, scoresde.InvalidArgumentError, "one sample or more"),
+        ({"x": torch.zeros(0, 3)}, scoresde.InvalidArgumentError, "at least one sample"),
         ({"x": torch.full((1, 3), torch.nan)}, scoresde.NonFiniteError, "NaN or infinite"),
         ({"x": torch.zeros(1, 2)}, scoresde.InvalidArgumentError, "events of shape"),
         ({"x": torch.zeros(1, 3).half()}, scoresde.InvalidTypeError, "float32 or float64"),
