@@ -42,6 +42,26 @@ class Raises:
         raise Own("raised by the caller's own function")
 
 
+class Elsewhere:
+    """A class where an object is meant; whoever makes an object of it learns that."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise Own("raised by the caller's own class")
+
+
+class Module(nn.Module):
+    """A module of other arguments than those of a score function."""
+
+    def forward(self, only: Tensor) -> Tensor:
+        return only
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError as error:
+            raise Own("raised by the caller's own module") from error
+
+
 class Returns:
     """A function that returns junk, whatever it is given."""
 
@@ -87,7 +107,7 @@ def wrong_device() -> Any:
             return torch.Generator(device=device)
         except RuntimeError:
             continue
-    return torch.Generator  # the class
+    return Elsewhere
 
 
 def read_only() -> Any:
@@ -167,7 +187,7 @@ OBJECTS: dict[str, Make] = {
     "process class": lambda: scoresde.VPSDE,
     "target": lambda: gaussian(),
     "solver": lambda: solvers.DDIM(),
-    "module of torch": lambda: nn.Linear(2, 2),
+    "module of torch": Module,
     "dtype": lambda: torch.float32,
     "float16 dtype": lambda: torch.float16,
     "int dtype": lambda: torch.int64,

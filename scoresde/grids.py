@@ -158,6 +158,7 @@ def angle(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
     return _in_angle(sde, t_start, t_end, steps, 1.0)
 
 
+@_grid(affine=True)
 def tangent(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
     r"""Uniform in :math:`u = \arctan\sqrt{\sigma/\alpha}`, so that :math:`\sigma/\alpha = \tan^2 u`.
 

@@ -16,7 +16,7 @@ from typing import NamedTuple, final
 
 from torch import Tensor
 
-from .._checks import check_state
+from .._checks import check_kind, check_state
 from .._tensors import Scalar, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
@@ -72,6 +72,11 @@ class Traits:
             >>> both.event_shape, both.rowwise
             ((2,), False)
         """
+        check_kind("parts", parts, Sequence, "a sequence of Traits")
+        for i, part in enumerate(parts):
+            check_kind(f"parts[{i}]", part, Traits, "a Traits")
+        if not parts:
+            raise InvalidArgumentError("`parts` must hold at least one Traits.")
         process = _common_process([part.sde for part in parts], sde)
         shapes = {part.event_shape for part in parts if part.event_shape is not None}
         if len(shapes) > 1:
@@ -156,6 +161,7 @@ class Score(abc.ABC):
 
     def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """The score function without its own labels, and the whole context to call that with."""
+        check_kind("context", context, Mapping, "a mapping of names to values")
         return self, dict(context)
 
     def same_network(self, other: Score) -> bool:

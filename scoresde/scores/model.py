@@ -237,6 +237,7 @@ class ScoreModel(Score):
 
     def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """The model itself, and the bound context with that of a call."""
+        check_kind("context", context, Mapping, "a mapping of names to values")
         return self, {**self.context, **context}
 
     def same_network(self, other: Score) -> bool:
