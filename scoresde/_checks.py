@@ -7,6 +7,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,8 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
         >>> as_tensor("means", [[0.0], [1.0]]).shape
         torch.Size([2, 1])
     """
+    if isinstance(value, complex | np.complexfloating):
+        raise InvalidTypeError(f"`{name}` must be real numbers, got {shown(value)}.")
     try:
         given = np.array(value, value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
         x = given if isinstance(given, Tensor) else torch.as_tensor(given, dtype=dtype)
@@ -244,7 +247,7 @@ def check_number(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False, hint: str = ""
 ) -> float:
     """Return a finite Python float within [low, high] (open ends if ``strict``), or say what is wrong with it."""
-    if value is None or isinstance(value, bool | np.bool_ | str | bytes | bytearray):
+    if value is None or isinstance(value, bool | np.bool_ | str | bytes | bytearray | Decimal):
         raise InvalidTypeError(f"`{name}` must be a number, got {shown(value)}.{hint}")
     if isinstance(value, np.ndarray | np.generic) and (value.ndim or value.dtype.kind not in "fiu"):
         raise InvalidTypeError(f"`{name}` must be a number, got an array {value.dtype} {value.shape}.{hint}")

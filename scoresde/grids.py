@@ -402,7 +402,7 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
         if grid in ("log_snr", "karras", "cosine", "tangent") and not sde.affine:
             raise InvalidArgumentError(f'grid={grid!r} needs a process with alpha and sigma; pass grid="time".')
         grid = GRIDS[grid]
-    if not callable(grid):
+    if not callable(grid) or isinstance(grid, type):
         raise InvalidTypeError(
             f"`grid` must be a name or a function (sde, t_start, t_end, steps), got {type(grid).__name__}."
         )

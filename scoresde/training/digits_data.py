@@ -35,7 +35,7 @@ def digits_split(seed: int = 0) -> DigitsSplit:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("The digits come with scikit-learn: pip install 'scoresde[train]'.") from error
-    check_seed("seed", seed)
+    seed = check_seed("seed", seed)
     images, labels = load_digits(return_X_y=True)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     v = torch.from_numpy(images).long().reshape(-1, 1, 8, 8)[order]
