@@ -174,6 +174,8 @@ def check_exponents(fourier: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_sizes(**sizes: tuple[int, int, int]) -> None:
-    """Refuse numbers that are not integers from the second to the third."""
+    """Refuse numbers that are not integers from the second to the third; torch's layers take no tensors for them."""
     for name, (value, low, high) in sizes.items():
+        if isinstance(value, Tensor):
+            raise InvalidTypeError(f"`{name}` must be an integer, got a tensor; try int({name}).")
         check_integer(name, value, low=low, high=high, hint=" (in these small networks)")
