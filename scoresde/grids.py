@@ -325,7 +325,8 @@ def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:
     for end, t in zip(ends, (t_start, t_end), strict=True):
         if not abs(end) < float("inf"):
             raise InvalidArgumentError(
-                f'grid={name!r} has no end at t={t:g}, where the log-SNR is infinite; pass grid="tangent" or grid="time".'
+                f"grid={name!r} has no end at t={t:g}, where the log-SNR is infinite; "
+                'pass grid="tangent" or grid="time".'
             )
 
 
