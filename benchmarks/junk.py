@@ -526,6 +526,18 @@ def pair(target: str, rng: random.Random) -> Case:
     return Case(target, tuple((name, rng.choice(values_of(target, name))) for name in names))
 
 
+@contextlib.contextmanager
+def elsewhere() -> Iterator[None]:
+    """In a temporary folder, for values that write files when they are made."""
+    here = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="junk-") as folder:
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(here)
+
+
 def plan(names: list[str], seed: int, quick: bool) -> list[Case]:
     """The cases of a sweep."""
     rng = random.Random(seed)
@@ -566,7 +578,8 @@ def main(arguments: list[str]) -> None:
     start = [row for row in ask_all(map(Case, names), options.jobs) if row[1].kind != "ok"]
     lost += [(case, Outcome("no baseline", f"{kind} {detail}")) for case, (kind, detail) in start]
     broken = {case.target for case, _ in lost}
-    cases = plan([name for name in names if name not in broken], options.seed, options.quick)
+    with elsewhere():
+        cases = plan([name for name in names if name not in broken], options.seed, options.quick)
     step = max(1, len(cases) // 50)
 
     def show(done: int) -> None:
