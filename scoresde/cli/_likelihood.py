@@ -212,7 +212,7 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
 
 
 def _draw_bits(rows: list[Row], picture: Path, model: str) -> None:
-    """A histogram of the bits a dimension."""
+    """Write a histogram of the bits per dimension."""
     import torch
 
     from ..plot import bits_histogram
@@ -221,7 +221,7 @@ def _draw_bits(rows: list[Row], picture: Path, model: str) -> None:
 
 
 def _estimate(divergence: str, probes: int) -> str:
-    """The divergence in words.
+    """Describe the divergence estimate in a few words.
 
     Example:
         >>> _estimate("hutchinson", 2)
