@@ -147,7 +147,7 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
         >>> as_tensor("means", [[0.0], [1.0]]).shape
         torch.Size([2, 1])
     """
-    if isinstance(value, complex | np.complexfloating):
+    if isinstance(value, complex | np.generic | np.ndarray) and np.iscomplexobj(value):
         raise InvalidTypeError(f"`{name}` must be real numbers, got {shown(value)}.")
     try:
         given = np.array(value, value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
@@ -183,6 +183,12 @@ def check_state(name: str, x: object) -> Tensor:
             f"scalars are events of shape (1,): try {name}.reshape(-1, 1)."
         )
     return x
+
+
+def check_not_empty(name: str, x: Tensor) -> None:
+    """Refuse samples ``(batch, *event)`` whose event has no numbers."""
+    if 0 in x.shape[1:]:
+        raise InvalidArgumentError(f"`{name}` must hold events of at least one number, got shape {tuple(x.shape)}.")
 
 
 def check_shape(name: str, shape: object, *, rank: int) -> tuple[int, ...]:

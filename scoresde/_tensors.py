@@ -109,6 +109,11 @@ def has_graph(*values: Scalar) -> bool:
     return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)
 
 
+def usable(value: Any) -> Any:
+    """A tensor that autograd may keep: those made under ``torch.inference_mode`` are cloned."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
 def number(value: Scalar) -> Scalar:
     """A 0-d tensor, of a grid with a gradient, as a float; values ``(batch,)`` and floats pass through.
 

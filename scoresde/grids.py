@@ -73,7 +73,7 @@ def _grid(affine: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tenso
         def checked(sde: Any, t_start: float, t_end: float, steps: int, **options: float) -> Tensor:
             low, high = 0.0, math.inf
             if affine:
-                if isinstance(sde, type) or not getattr(sde, "affine", False):
+                if isinstance(sde, type) or not (getattr(sde, "affine", False) and hasattr(sde, "t_min")):
                     raise InvalidTypeError(
                         f"`sde` must be an affine process such as scoresde.VPSDE(), got {short(sde)}."
                     )

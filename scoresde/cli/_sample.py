@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._registries import RULES, SAMPLERS
-from ..errors import InvalidArgumentError, NonFiniteError
+from ..errors import InvalidArgumentError, NonFiniteError, out_of_memory, too_little_memory
 from ..files.writing import check_target
 from ._batches import Show, batches
 from ._complete import names
@@ -179,7 +179,7 @@ def sample(
 
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
-        x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet))
+        x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet), (num, *event))
     metadata = {
         "scoresde": version(),
         "model": model,
@@ -259,20 +259,27 @@ def _guided(network: Pretrained, process: AffineSDE, label: int | None, scale: f
     return classifier_free(score_fn, network.score(process), scale)
 
 
-def _all(solutions: Iterator[Solution]) -> tuple[Tensor, Tensor, int]:
-    """The samples, the evaluations of each, and the calls of the network."""
+def _all(solutions: Iterator[Solution], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, int]:
+    """The samples, the evaluations of each, and the calls of the network. Memory for all samples is taken before the
+    first is computed."""
     import torch
 
-    xs: list[Tensor] = []
+    try:
+        xs = torch.empty(shape)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise too_little_memory(f"for {shape[0]} samples", error) from error
     nfes: list[Tensor] = []
-    evaluations = 0
+    evaluations = done = 0
     for solution in solutions:
         if not bool(torch.isfinite(solution.x).all()):
             raise NonFiniteError("A sample is not finite. Nothing was written.", stage="state")
-        xs.append(solution.x.cpu())
+        xs[done : done + len(solution.x)] = solution.x
+        done += len(solution.x)
         nfes.append(solution.nfe)
         evaluations += solution.evaluations
-    return torch.cat(xs), torch.cat(nfes), evaluations
+    return xs, torch.cat(nfes), evaluations
 
 
 def _located(error: NonFiniteError, first: int, seeds: list[int]) -> NonFiniteError:

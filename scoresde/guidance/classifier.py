@@ -12,11 +12,11 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._signatures import accepts
-from .._tensors import expand, row_times
+from .._tensors import expand, row_times, usable
 from ..errors import InvalidTypeError
 from ..scores import ScoreFn, Split, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
-from .gradient import gradient_of, usable
+from .gradient import gradient_of
 from .interval import Interval
 
 

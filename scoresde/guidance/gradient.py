@@ -41,11 +41,6 @@ def gradient_of(function: Valued, x: Tensor, name: str) -> tuple[Tensor, Any, Te
     return slope, _detached(extra) if isinstance(extra, Estimate) else extra, value.detach()
 
 
-def usable(value: Any) -> Any:
-    """A tensor that autograd may keep: those made under ``torch.inference_mode`` are cloned."""
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
-
-
 def check_values(value: object, x: Tensor, name: str) -> None:
     """Refuse what is not one floating-point value per sample."""
     if not isinstance(value, Tensor) or value.shape != (len(x),):

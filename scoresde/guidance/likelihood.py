@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from .._checks import check_flag
-from .._tensors import expand
+from .._tensors import expand, usable
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
 from .classifier import Shifted, moved, taken
-from .gradient import gradient_of, usable
+from .gradient import gradient_of
 
 
 class LikelihoodGuidance(Shifted):

@@ -65,7 +65,7 @@ class Tall(Wrapper):
         self.precisions: _Precisions | None = None
         if covariances is not None:
             wide = _moments_of(given) if prior_covariance is None else prior_covariance
-            self.base = _inverses("prior_covariance", wide[None], 1)[0]
+            self.base = _inverses("prior_covariance", check_tensor("prior_covariance", wide)[None], 1)[0]
         elif prior_covariance is not None:
             raise InvalidArgumentError("`prior_covariance` is used with `covariances` only; leave it out.")
         if isinstance(covariances, str):

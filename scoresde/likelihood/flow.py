@@ -109,7 +109,7 @@ class Likelihood:
         few dimensions they are not (Rademacher probes have :math:`2^{D-1}` different values), and the exact trace, of D
         products, is the better choice there.
         """
-        check_number("level", level, low=0.0, high=1.0, strict=True)
+        level = check_number("level", level, low=0.0, high=1.0, strict=True)
         count = self.paths.shape[1]
         quantile = float(special.stdtrit(count - 1, 0.5 * (1 + level))) if count > 1 else 0.0
         return self.log_prob - quantile * self.std_error, self.log_prob + quantile * self.std_error

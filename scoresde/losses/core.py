@@ -23,6 +23,7 @@ from .._checks import (
     check_flag,
     check_generator,
     check_kind,
+    check_not_empty,
     check_number,
     check_state,
     check_tensor,
@@ -188,6 +189,7 @@ def denoising_at(
     known = default if sigma_data is None else check_number("sigma_data", sigma_data, low=0.0, strict=True)
     off = error(seen, *named("target", target, TARGETS)(seen.node, known))
     size = named("reduction", reduction, REDUCTIONS)(off.square())
+    check_tensor("reduction(errors)", size, (len(x0),))
     return scaled(size, weigh(weight, seen.node))
 
 
@@ -275,6 +277,7 @@ def check_data(model: object, x0: object, context: Mapping[str, object]) -> Tens
     check_model(model)
     x0 = check_state("x0", x0)
     check_context(model, context)
+    check_not_empty("x0", x0)
     shape = traits_of(model).event_shape
     if shape is not None and tuple(x0.shape[1:]) != shape:
         raise InvalidArgumentError(f"`x0` must hold events of shape {shape}, got {tuple(x0.shape[1:])}.")

@@ -71,6 +71,9 @@ def prior_kl(x0: Tensor, alpha: Scalar, sigma: Scalar, prior: NormalPrior | None
             check_broadcast(name, value, x0)
         else:
             check_number(name, value, low=0.0, strict=name == "sigma")
+    # on a GPU nothing is read back for it
+    if isinstance(sigma, Tensor) and not sigma.is_cuda and not bool((sigma > 0).all()):
+        raise InvalidArgumentError(f"`sigma` must be positive, got {sigma.min():g} as the smallest.")
     alpha = alpha if isinstance(alpha, Tensor) else float(alpha)
     log_variance = 2 * torch.as_tensor(sigma, dtype=torch.float64, device=x0.device).log()
     return gaussian_kl(alpha * x0 - mean, log_variance, 2 * math.log(prior.std)).flatten(1).sum(1).to(x0.dtype)

@@ -31,7 +31,7 @@ from .._checks import (
     check_tensor,
     output_problem,
 )
-from .._tensors import Scalar, compute_dtype, expand
+from .._tensors import Scalar, compute_dtype, expand, usable
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
@@ -342,7 +342,7 @@ def transition_at(
     check_state("x", x)
     check_tensor("noise", noise, x.shape)
     check_sde(sde)
-    step = check_number("step", step, low=0.0, strict=True)
+    step = check_number("step", step, low=0.0, high=sde.t_max, strict=True)
     times = times_of(x, t)
     with torch.no_grad():
         local = times.to(compute_dtype(x.dtype))
@@ -434,7 +434,7 @@ def _field(score_fn: Any, x: Tensor, t: Tensor | Node[Tensor], context: Mapping[
         t = times_of(x, t)
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
-        state = x.detach().requires_grad_()
+        state = usable(x).detach().requires_grad_()
         if isinstance(t, Node):
             score = -score_fn.estimate(state, t, **context).noise / expand(t.sigma, state)
         else:

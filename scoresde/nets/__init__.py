@@ -43,10 +43,20 @@ def build(architecture: str, kwargs: Mapping[str, object]) -> nn.Module:
         >>> sum(p.numel() for p in build("unet", {"channels": 8, "blocks": 1, "width": 8}).parameters())
         11169
     """
-    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
     check_choice("architecture", architecture, ARCHITECTURES)
-    known = inspect.signature(ARCHITECTURES[architecture]).parameters
+    return made(ARCHITECTURES[architecture], kwargs)
+
+
+def made(kind: type[nn.Module], kwargs: Mapping[str, object]) -> nn.Module:
+    """A network of a class, whose arguments must have the names that it knows.
+
+    Example:
+        >>> made(Classifier, {"classes": 10}).classes
+        10
+    """
+    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
+    known = inspect.signature(kind).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for name in kwargs:
             check_choice("kwargs", name, known)
-    return ARCHITECTURES[architecture](**kwargs)
+    return kind(**kwargs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import check_integers, check_number
+from .._checks import MOST_NUMBERS, check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import check_sizes
 
@@ -108,7 +108,7 @@ def check_image(
     event_shape: Sequence[int], channels: int, multipliers: Sequence[int], blocks: int, heads: int, dropout: float
 ) -> tuple[tuple[int, ...], list[int]]:
     """The shape of an image, and the features at each resolution, checked."""
-    shape = check_integers("event_shape", event_shape, low=1)
+    shape = check_integers("event_shape", event_shape, low=1, high=MOST_NUMBERS)
     if len(shape) != 3:
         raise InvalidArgumentError(
             f"`event_shape` must be (channels, height, width), got {shape}; write event_shape=(1, 8, 8), for example."

@@ -102,6 +102,8 @@ class Conditioned(nn.Module):
         time: the encoding of the time, a name in `EMBEDDINGS`.
     """
 
+    event_shape: tuple[int, ...]
+
     def __init__(self, width: int, labels: int, time: str) -> None:
         super().__init__()
         check_sizes(width=(width, 1, 4096), labels=(labels, 0, 100_000))
@@ -117,7 +119,9 @@ class Conditioned(nn.Module):
             nn.init.normal_(self.label.weight, std=0.3)
 
     def embed(self, x: Tensor, c_noise: Tensor, label: Tensor | int | None) -> Tensor:
-        """The embedding of time and class, ``(batch, width)``."""
+        """The embedding of time and class, ``(batch, width)``, of samples of the network's shape."""
+        if x.shape[1:] != self.event_shape:
+            raise InvalidArgumentError(f"`x` must be (batch, *{self.event_shape}), got {tuple(x.shape)}.")
         embedding = self.noise(c_noise.expand(len(x)))
         if self.label is not None:
             embedding = embedding + self._embed_label(self.label, label, x)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import check_flag, check_integers, check_number
+from .._checks import MOST_NUMBERS, check_flag, check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import Conditioned, check_exponents, check_sizes, fourier_features
 
@@ -77,7 +77,7 @@ class MLP(Conditioned):
         fourier: Sequence[int] = (),
         learned_variance: bool = False,
     ) -> None:
-        shape = check_integers("event_shape", event_shape, low=1)
+        shape = check_integers("event_shape", event_shape, low=1, high=MOST_NUMBERS)
         if not shape:
             raise InvalidArgumentError("`event_shape` must have at least one entry, got (); write (1,) for scalars.")
         check_sizes(channels=(channels, 2, 8192), blocks=(blocks, 1, 64))
@@ -94,8 +94,6 @@ class MLP(Conditioned):
         self.finish(self.head)
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | int | None = None) -> Tensor:
-        if x.shape[1:] != self.event_shape:
-            raise InvalidArgumentError(f"`x` must be (batch, *{self.event_shape}), got {tuple(x.shape)}.")
         embedding = self.embed(x, c_noise, label)
         h = self.stem(fourier_features(x, self.fourier).flatten(1))
         for block in self.blocks:

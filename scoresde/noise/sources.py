@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_generator, check_integer, check_integers, check_kind, form, is_dense, shown
+from .._checks import (
+    check_callable,
+    check_device,
+    check_generator,
+    check_integer,
+    check_integers,
+    form,
+    is_dense,
+    shown,
+)
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError, InvalidTypeError
 
@@ -73,7 +82,7 @@ class BatchNoise(Noise):
     def seeded(cls, seed: int, device: torch.device) -> BatchNoise:
         """A generator of its own on ``device``."""
         seed = check_seed("seed", seed)
-        check_kind("device", device, torch.device, "a torch.device")
+        device = check_device(device)
         if seed >= 2**32 and device.type == "cpu":  # torch's generator on the CPU takes 32 bits; keep the others
             seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         return cls(torch.Generator(device=device).manual_seed(seed))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_state, output_problem
+from .._checks import check_integer, check_not_empty, check_state, output_problem
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..noise import check_seed
@@ -199,7 +199,7 @@ def check_score(
     """
     check_sde(sde, affine=True)
     score = as_score(score_fn)
-    check_state("data", data)
+    check_not_empty("data", check_state("data", data))
     check_integer("levels", levels, low=1, high=_MOST_LEVELS)
     if len(data) < 2 or not bool(torch.isfinite(data).all()):
         raise InvalidArgumentError("`data` must have at least 2 samples, all finite.")

@@ -113,7 +113,8 @@ class SigmoidVPSDE(AffineSDE):
             >>> round(float(SigmoidVPSDE().betas(10)[-1]), 12)
             1.0
         """
-        i = torch.arange(check_integer("n", n, low=1, high=MOST_LEVELS), dtype=torch.float64)
+        n = check_integer("n", n, low=1, high=MOST_LEVELS)
+        i = torch.arange(n, dtype=torch.float64)
         step = torch.tensor(self._width / n, dtype=torch.float64)
         rest, half = (n - i) * step, self._first + (i + 1) * step
         return (_log_sinh(step) + self._log_ends[1] - _log_sinh(rest) - _log_cosh(half)).exp()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_state
+from .._checks import as_tensor, check_choice, check_integer, check_not_empty, check_state
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
@@ -70,7 +70,7 @@ class Gaussian(MixtureTarget):
         References:
             Tipping, Bishop (1999), Probabilistic principal component analysis, equations 7-8.
         """
-        check_state("data", data)
+        check_not_empty("data", check_state("data", data))
         if len(data) < 2:
             raise InvalidArgumentError(f"`data` must have at least 2 samples, got {len(data)}.")
         flat = data.detach().flatten(1).to(torch.float64)

@@ -74,6 +74,7 @@ class GaussianStart:
         if not isinstance(self.sde, AffineSDE):
             raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {self.sde!r}.")
         check_number("t", self.t, low=self.sde.t_min, high=self.sde.t_max)
+        check_kind("bound", self.bound, (float, int), "a number, or NaN for an error that is not known")
         for name in ("full", "warm"):
             check_kind(name, getattr(self, name), Solved, "figures of a pilot")
 

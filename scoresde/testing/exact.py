@@ -90,7 +90,7 @@ def mixture_flow_map(target: GaussianMixture, x: Tensor, sde: AffineSDE, s: floa
     """
     check_kind("target", target, GaussianMixture, "a scoresde.targets.GaussianMixture")
     check_sde(sde, affine=True)
-    check_state("x", x)
+    check_tensor("x", check_state("x", x), finite=True)
     s, t = (check_number(name, time, low=sde.t_min, high=sde.t_max) for name, time in (("s", s), ("t", t)))
     if math.prod(target.event_shape) != 1:
         raise InvalidArgumentError(
@@ -202,7 +202,7 @@ def slopes(errors: Sequence[float], steps: Sequence[int]) -> list[float]:
 
 
 def order(errors: Sequence[float], steps: Sequence[int], last: int = 1) -> float:
-    """The observed order over the last ``last`` refinements together.
+    """The observed order over the last ``last`` refinements together; an error of 0 makes it infinite or NaN.
 
     Example:
         >>> round(order([1.0, 0.25, 0.0625], [10, 20, 40], last=2), 6)

@@ -275,8 +275,10 @@ def work_precision(
         if not isinstance(target, Gaussian):
             raise InvalidArgumentError("`exact` is missing: only a Gaussian target has a closed form of its flow.")
         exact = target.flow_map(x, sde, sde.t_max, sde.t_min)
-    check_tensor("x", x, (-1, *target.event_shape))
-    check_tensor("exact", exact, x.shape)
+    x = check_tensor("x", x, (-1, *target.event_shape)).detach()
+    if not len(x):
+        raise InvalidArgumentError("`x` must have at least one sample, got none.")
+    exact = check_tensor("exact", exact, x.shape).detach()
     errors = {}
     for budget in budgets:
         steps = (budget - solver.extra_evaluations) // max(1, solver.evaluations)

@@ -13,7 +13,7 @@ from ..errors import InvalidArgumentError
 from ..files.paths import check_path
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
-from ..nets import Classifier
+from ..nets import Classifier, made
 from ..zoo.classifier import FILE, save_classifier
 from . import parallel
 from .data import Batches, Source, check_source
@@ -72,7 +72,7 @@ def train_classifier(
     """
     check_source(source)
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
-    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments")
+    check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
     check_integer("seed", seed, low=0)
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
@@ -88,7 +88,7 @@ def train_classifier(
     arguments = {"event_shape": list(source.event_shape), "classes": source.classes, **kwargs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, WEIGHTS))
-        model = NoisyClassifier(Classifier(**arguments), round(batches.std(), 4)).to(device)
+        model = NoisyClassifier(made(Classifier, arguments), round(batches.std(), 4)).to(device)
     trained: NoisyClassifier = Trainer(
         model,
         noisy_cross_entropy,

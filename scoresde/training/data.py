@@ -121,6 +121,7 @@ class Arrays:
             labels = labels.long()
             if int(labels.min()) < 0:
                 raise InvalidArgumentError(f"`labels` must be 0 or more, got {int(labels.min())}.")
+        values = values.detach()
         self.values, self.labels, self.name = values, labels, name
         self.extent = float(values.min()), float(values.max())
 

@@ -125,7 +125,7 @@ class Recipe:
             given = [] if isinstance(parameters, str | bytes) else list(parameters)
         except (TypeError, ValueError, RuntimeError):
             given = []
-        if not given or not all(isinstance(p, Tensor | dict) for p in given):
+        if not given or not all(isinstance(p, dict) or (isinstance(p, Tensor) and p.is_leaf) for p in given):
             raise InvalidTypeError(f"`parameters` must be those of a module, or groups, got {shown(parameters)}.")
         return kind(given, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
 

@@ -17,7 +17,7 @@ def seed_of(seed: int, purpose: int, step: int = 0, rank: int = 0) -> int:
         >>> seed_of(0, DATA, 5) == seed_of(0, DATA, 5), seed_of(0, DATA, 5) == seed_of(0, LOSS, 5)
         (True, False)
     """
-    low, high = np.random.SeedSequence([seed, purpose, step, rank]).generate_state(2)
+    low, high = np.random.SeedSequence([int(seed), purpose, step, rank]).generate_state(2)
     return int(high) << 31 ^ int(low)
 
 

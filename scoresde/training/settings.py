@@ -51,6 +51,8 @@ def check_arguments(
     loss: object, stream: object, recipe: object, folder: object, settings: object, callbacks: Sequence[object]
 ) -> None:
     """Refuse what a trainer cannot train with."""
+    if isinstance(loss, type):
+        raise InvalidTypeError(f"`loss` must be a function loss(model, x0, generator), got the class {shown(loss)}.")
     check_callable("loss", loss, "loss(model, x0, generator, **context)")
     check_callable("stream", stream, "stream(first, stop), such as scoresde.training.Stateless(batches)")
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")

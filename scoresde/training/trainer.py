@@ -229,6 +229,11 @@ class Trainer:
             with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
                 each = self.loss(self._called, piece.x0, piece.generator, **piece.context)
                 check_tensor("loss(model, x0, generator)", each)
+                if not each.requires_grad:
+                    raise InvalidArgumentError(
+                        "`loss(model, x0, generator)` carries no gradient: compute it from the model, without "
+                        ".detach() and outside torch.no_grad()."
+                    )
                 value = each.mean()
             if not torch.isfinite(value):
                 raise NonFiniteError(f"the loss is {value.item()}", stage="score")

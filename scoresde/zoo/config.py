@@ -136,9 +136,9 @@ class Config:
             content["sampler"] = self.sampler.to_config()
         try:
             content["sha256"] = _digest(content)
+            return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"The config holds what JSON cannot: {error}.") from None
-        return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, raw: bytes, *, verify: bool = True) -> tuple[Config, Content]:

@@ -33,6 +33,7 @@ from scoresde import (
     inverse,
     losses,
     solve,
+    solvers,
     targets,
     testing,
     training,
@@ -48,6 +49,8 @@ X = torch.linspace(-1.0, 1.0, 8).reshape(4, 2)
 MODEL = ScoreModel(lambda x, t: 0.5 * x, SDE, "noise")
 NODE = SDE.nodes(torch.full((4,), 0.5))
 ROWS = training.Arrays(X)
+LINE = targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.5)
+CLASSIFIER = guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10, channels=8, blocks=1, width=8))
 BATCHES = training.Batches(ROWS, 4)
 RECIPE = training.Recipe(steps=1, batch_size=4)
 HUGE = 10**400  # an integer that no float holds
@@ -72,6 +75,16 @@ def fitted(**changes: Any) -> Any:
 
 def bound(**changes: Any) -> Any:
     return scoresde.variational_bound(SDE, SCORE, X, **{"draws": 4, **changes})
+
+
+def classifier(kwargs: Any) -> Any:
+    return training.train_classifier(
+        training.Arrays(torch.zeros(4, 1, 8, 8), torch.arange(4)), recipe=RECIPE, kwargs=kwargs
+    )
+
+
+def transition(**changes: Any) -> Any:
+    return losses.transition_at(SCORE, X, X, **{"sde": SDE, "t": 0.5, "step": 0.1, **changes})
 
 
 CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -153,6 +166,47 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: guidance.conditional(lambda x, t, label: x, label=HUGE), InvalidArgumentError, "`label` must be at most"),
     (lambda: testing.end_of("ddim", None, SCORE, X, [1.0, 0.5]), InvalidTypeError, "`sde` must be a process"),  # type: ignore[arg-type]
     (lambda: testing.slopes(5, 5), InvalidArgumentError, "`errors` must be"),  # type: ignore[arg-type]
+    (lambda: scoresde.BatchNoise.seeded(0, torch.device("meta")), InvalidArgumentError, "`device` must hold data"),
+    (lambda: grids.karras(solvers.DDIM(), 1.0, 0.1, 3), InvalidTypeError, "`sde` must be an affine process"),  # type: ignore[arg-type]
+    (lambda: targets.GaussianMixture(np.array([1j]), X[:1], scales=1.0), InvalidTypeError, "`weights` must be real"),  # type: ignore[arg-type]
+    (lambda: inverse.Exact(GAUSSIAN, (math.nan, 1)), InvalidTypeError, "`scores` must be what `ready` makes"),  # type: ignore[arg-type]
+    (lambda: scoresde.GaussianStart(GAUSSIAN, SDE, 0.5, (1, 2)), InvalidTypeError, "`bound` must be a number"),  # type: ignore[arg-type]
+    (
+        lambda: scoresde.GaussianSDE(lambda t: nested(), torch.sin, t_min=0.1, t_max=1.0),
+        InvalidTypeError,
+        "must be a dense tensor",
+    ),
+    (
+        lambda: testing.mixture_flow_map(LINE, X[:, :1] * math.inf, SDE, 1.0, 0.5),
+        InvalidArgumentError,
+        "`x` must be finite",
+    ),
+    # networks
+    (lambda: net()(torch.zeros(4, 3), torch.zeros(4)), InvalidArgumentError, r"`x` must be \(batch, \*\(2,\)\)"),
+    (lambda: CLASSIFIER(X, torch.ones(4), torch.ones(4)), InvalidArgumentError, r"`x` must be \(batch, \*\(1, 8, 8"),
+    (lambda: scoresde.nets.MLP([10**400]), InvalidArgumentError, r"`event_shape\[0\]` must be at most"),
+    (lambda: classifier({"a": 1}), InvalidArgumentError, "`kwargs`: unknown name 'a'"),
+    (lambda: classifier({1: 2}), InvalidArgumentError, "`kwargs`: unknown name 1"),
+    # a loss that cannot be minimised
+    (lambda: trainer(loss=VPSDE), InvalidTypeError, "`loss` must be a function"),
+    (lambda: trainer(loss=lambda *_: torch.ones(4)).run(), InvalidArgumentError, "carries no gradient"),
+    (lambda: RECIPE.optimizer_of(torch.ones(2, requires_grad=True)), InvalidTypeError, "`parameters` must be those"),  # type: ignore[arg-type]
+    (
+        lambda: losses.denoising(MODEL, X, reduction=lambda v: v.mean(0)),  # type: ignore[arg-type]
+        InvalidArgumentError,
+        r"`reduction\(errors\)` must have shape \(4,\)",
+    ),
+    (lambda: losses.prior_kl(X, 1.0, -torch.ones(()), SDE.prior), InvalidArgumentError, "`sigma` must be positive"),
+    (lambda: transition(step=2.0**63), InvalidArgumentError, "`step` must be in"),
+    # nothing to compute with
+    (lambda: losses.denoising(MODEL, X[:, :0]), InvalidArgumentError, "`x0` must hold events of at least one number"),
+    (lambda: scoresde.check_score(SDE, SCORE, X[:, :0]), InvalidArgumentError, "`data` must hold events of at least"),
+    (lambda: targets.Gaussian.fit(X[:, :0]), InvalidArgumentError, "`data` must hold events of at least one number"),
+    (
+        lambda: testing.work_precision("ddim", GAUSSIAN, SDE, x=X[:0]),
+        InvalidArgumentError,
+        "`x` must have at least one sample",
+    ),
     # densities that are no numbers
     (lambda: scoresde.bits_per_dim(torch.tensor(math.nan), (2,)), NonFiniteError, "`log_prob` has 1 NaN"),
     # paths

@@ -12,6 +12,7 @@ from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteErr
 from scoresde.losses import NoiseLevels, edm
 from scoresde.nets import UNet, build
 from scoresde.training import DIGITS_LEVELS, Recipe, digits_split, fit, grey_to_x, main, train_digits
+from scoresde.training.seeds import WEIGHTS, seed_of
 from scoresde.zoo import load
 
 
@@ -236,6 +237,10 @@ def test_a_run_is_its_seed(tmp_path) -> None:
     other = train_digits(1, recipe, progress=False).net.state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["stem.weight"], other["stem.weight"])
+
+
+def test_a_seed_may_be_a_tensor() -> None:
+    assert seed_of(torch.tensor(3), WEIGHTS) == seed_of(3, WEIGHTS)  # type: ignore[arg-type]
 
 
 def test_fit_learns_and_averages() -> None:

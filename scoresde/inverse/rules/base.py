@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..._registries import RULES
-from ..._tensors import Scalar, expand
+from ..._tensors import Scalar, expand, usable
 from ...errors import InvalidArgumentError, ScoreFnError
 from ...sdes import AffineSDE, Estimate, Node
 from ..measurement import Measurement
@@ -71,10 +71,10 @@ class Known:
             raise InvalidArgumentError("A rule that takes vector-Jacobian products must set `gradients = True`.")
         self.tally.products += 1
         with torch.inference_mode(False):
-            weights = v.clone() if v.is_inference() else v
-            return torch.autograd.grad(self._output, self._input, weights, retain_graph=True, create_graph=self._keep)[
-                0
-            ]
+            pulled = torch.autograd.grad(
+                self._output, self._input, usable(v), retain_graph=True, create_graph=self._keep
+            )
+            return pulled[0]
 
     def covary(self, v: Tensor) -> Tensor:
         r""":math:`C_tv = \frac{\sigma^2}{\alpha}J^Tv`, shaped like ``x``."""

@@ -45,6 +45,8 @@ class Exact(Rule):
         if not isinstance(self.target, Gaussian | GaussianMixture):
             raise InvalidTypeError(f"`target` must be a targets.Gaussian or GaussianMixture, got {self.target!r}.")
         check_kind("scores", self.scores, (tuple, type(None)), "what `ready` makes")
+        for score in self.scores or ():
+            check_kind("scores", score, ExactScore, "what `ready` makes")
 
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
         """See `Rule.ready`."""

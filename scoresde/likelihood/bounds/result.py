@@ -112,7 +112,7 @@ class Bound:
         ``clock="time"`` the deviation is no less than the known weights imply. Squares of noise are skewed: in one or
         two dimensions the intervals hold the mean less often.
         """
-        check_number("level", level, low=0.0, high=1.0, strict=True)
+        level = check_number("level", level, low=0.0, high=1.0, strict=True)
         variances, each = (torch.stack(values) for values in zip(*(part.variance for part in self._parts), strict=True))
         freedom = pooled_freedom(variances, each)
         quantile = torch.from_numpy(special.stdtrit(as_array(freedom), 0.5 * (1 + level))).to(self.total)

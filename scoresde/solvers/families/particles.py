@@ -218,7 +218,7 @@ class Particles:
         sets = log_weight.reshape(-1, count)
         weights = sets.softmax(1)
         ess = 1 / weights.square().sum(1)
-        drawn = torch.full_like(ess, always, dtype=torch.bool) | (ess < self.threshold * count)
+        drawn = torch.full_like(ess, always, dtype=torch.bool) | (ess < float(self.threshold) * count)
         # one uniform number per set: a normal draw through its distribution function
         place = torch.special.ndtr(noise.normal(x.new_empty(len(x), 1)).double().reshape(-1, count)[:, :1])
         marks = (torch.arange(count, device=x.device) + place) / count
