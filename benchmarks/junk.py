@@ -43,6 +43,7 @@ from torch import Tensor, nn
 import scoresde
 from benchmarks._junk_values import JUNK, RETURNED, VALID, WORDS, Make, Own, Returns
 from benchmarks._record import write
+from benchmarks._tables import load
 from scoresde.errors import ScoreSDEError, ScoreSDEWarning
 
 WATCHDOG = 20.0  # seconds of processor time per case
@@ -562,6 +563,14 @@ def report(outcomes: list[tuple[Case, Outcome]]) -> dict[str, Any]:
     return {"inputs": len(outcomes), "counts": dict(sorted(counts.items())), "failed": listed}
 
 
+def check_committed(callables: int) -> None:
+    """The last whole sweep found nothing, and swept nearly all that is public now."""
+    whole = load("junk")["results"]
+    print(f"the whole sweep: {whole['inputs']} inputs of {whole['callables']} public callables")
+    if whole["failed"] or whole["callables"] < 0.95 * callables:
+        sys.exit("benchmarks/results/junk.json: run `python -m benchmarks junk` again")
+
+
 def main(arguments: list[str]) -> None:
     """Sweep, print, and write or check."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks junk", description=__doc__)
@@ -591,6 +600,8 @@ def main(arguments: list[str]) -> None:
 
     result = report(lost + ask_all(cases, options.jobs, show))
     print(f"{len(names)} public callables, {time.monotonic() - began:.0f} s")
+    if options.quick:
+        check_committed(len(names))
     if not (options.quick or options.only or options.no_write):
         write("junk", result | {"callables": len(names), "seed": options.seed}, "python -m benchmarks junk")
     if result["failed"]:
