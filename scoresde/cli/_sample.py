@@ -16,10 +16,10 @@ from ..errors import InvalidArgumentError, NonFiniteError
 from ..files.writing import check_target
 from . import _parameters as parameters
 from ._batches import Show, batches
-from ._inverse import METHOD, SAMPLER, methods, posed, problem_of, solves_itself
+from ._inverse import METHOD, SAMPLER, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
 from ._options import effort, follow, label_of, open_model, parse_options, sample_seeds, threads
-from ._output import EXTENSIONS, PICTURE, Samples, check_extension, write
+from ._output import EXTENSIONS, PICTURE, check_extension, write
 from ._plan import asked, saved
 from ._run import command
 
@@ -126,7 +126,7 @@ def sample(
     options = parse_options(option or [])
     target = check_target(out)
     problem = problem_of(inpaint, operator, measurement, noise, inverse)
-    if problem is not None and solves_itself(problem):
+    if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
         _check_alone(problem.method, method=method, option=option)
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
     usual_method = "pc" if problem is None else SAMPLER
@@ -174,7 +174,10 @@ def sample(
         "seed": seed,
         "num": num,
     }
-    what = write(target, extension, Samples(x, sample_seeds(seed, 0, num), nfe, metadata, span))
+    import numpy as np
+
+    beside = {"seeds": np.array(sample_seeds(seed, 0, num), dtype=np.uint64), "nfe": nfe}
+    what = write(target, extension, x, beside, metadata, span)
     if not quiet:
         typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")

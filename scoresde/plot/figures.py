@@ -159,6 +159,5 @@ def _save(figure: Figure, target: os.PathLike[str] | None) -> Figure:
     if target is not None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
-        with buffer.getbuffer() as data:
-            write_bytes(target, data)
+        write_bytes(target, buffer.getvalue())
     return figure

@@ -94,6 +94,5 @@ def _save(picture: Image, target: os.PathLike[str] | None) -> Image:
     if target is not None:
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
-        with buffer.getbuffer() as data:
-            write_bytes(target, data)
+        write_bytes(target, buffer.getvalue())
     return picture

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
-from ..files.writing import write_bytes
+from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
+from ..files.writing import make_folder, write_bytes
 
 __all__ = ["check_tensors", "clean", "differences", "latest", "prune", "read", "step_of", "write"]
 
@@ -45,10 +45,7 @@ def write(
     text = json.dumps(content | {"sha256": _text_digest(content)}, allow_nan=False, sort_keys=True)
     raw = safetensors.torch.save(held, metadata={"scoresde": text})  # one entry: the order of several is random
     path = folder / f"step-{step:010d}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(error.errno, f"The checkpoint cannot be written: {error.strerror}", str(folder)) from error
+    make_folder(folder)
     write_bytes(path, raw)
     prune(folder, keep)
     return path

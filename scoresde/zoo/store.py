@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from ..errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
-    OutputError,
     ScoreSDEError,
     UnsafeCheckpointError,
 )
 from ..files.paths import check_path
+from ..files.writing import make_folder, write_together
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
 from .config import MAX_BYTES, Config
@@ -173,20 +172,8 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     raw = safetensors.torch.save(state)
     description = config.to_json({"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)})
     Config.from_json(description)  # what cannot be read is not written
-    temporary: list[Path] = []
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for content in (raw, description):
-            temporary.append(_write_temporary(directory, content))
-        for source, name in zip(list(temporary), (WEIGHTS, CONFIG), strict=True):
-            os.replace(source, directory / name)
-            temporary.remove(source)
-        _sync_directory(directory)
-    except OSError as error:
-        raise OutputError(error.errno, f"The model could not be saved: {error.strerror}", str(directory)) from error
-    finally:
-        for leftover in temporary:
-            leftover.unlink(missing_ok=True)
+    make_folder(directory)
+    write_together({directory / WEIGHTS: raw, directory / CONFIG: description})
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
@@ -285,27 +272,3 @@ def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, all
         raise CorruptCheckpointError(
             f"{where}: weights are NaN or infinite in {', '.join(bad)} (allow_nonfinite=True loads them)."
         )
-
-
-def _write_temporary(directory: Path, content: bytes) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=directory, prefix=".tmp-")
-    path = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        path.chmod(0o644)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
