@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..chains import NoiseScales
 from ..losses import denoising_score_matching
 from ..training import Preset
@@ -17,16 +19,6 @@ SIGMA_MIN = 0.01
 LEVELS, MOVES, STEP = 21, 25, 8.42e-06
 
 
-def ncsn_levels() -> NoiseScales:
-    """Ten levels from 1 to 0.01."""
-    return NoiseScales.geometric(10, SIGMA_MIN, 1.0)
-
-
-def ncsnv2_levels() -> NoiseScales:
-    """Levels by NCSNv2's first two techniques, from the digits' largest distance to 0.01."""
-    return NoiseScales.geometric(LEVELS, SIGMA_MIN, LARGEST_DISTANCE)
-
-
 # Differs from the published code: it starts from the levels' own prior and not from uniform noise, receives the level
 # through an embedding and not through the norms of its layers, and does not mirror digits.
 NCSN = Preset(
@@ -34,7 +26,7 @@ NCSN = Preset(
     paper="Song, Ermon (2019), arXiv:1907.05600",
     loss=denoising_score_matching,
     recipe=scaled(200_000, 1e-3, batch_size=128),
-    process=ncsn_levels,
+    process=partial(NoiseScales.geometric, 10, SIGMA_MIN, 1.0),
     prediction="score",
     time_input="index",
     kwargs=network(time="sinusoidal"),
@@ -51,7 +43,8 @@ NCSNV2 = Preset(
     paper="Song, Ermon (2020), arXiv:2006.09011",
     loss=denoising_score_matching,
     recipe=scaled(300_000, 1e-4, ema=0.999, batch_size=128),
-    process=ncsnv2_levels,
+    # by NCSNv2's first two techniques, from the digits' largest distance
+    process=partial(NoiseScales.geometric, LEVELS, SIGMA_MIN, LARGEST_DISTANCE),
     prediction="noise",
     time_input="index",
     kwargs=network(time="constant"),

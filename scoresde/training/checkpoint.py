@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
 from ..files.writing import make_folder, write_bytes
+from ..zoo.store import mismatches
 
 __all__ = ["check_tensors", "clean", "differences", "latest", "prune", "read", "step_of", "write"]
 
@@ -131,15 +132,8 @@ def check_settings(path: Path, old: Mapping[str, object], new: Mapping[str, obje
 
 def check_tensors(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
     """Refuse the checkpoint of another network."""
-    lines = [f"  missing {name}" for name in expected if name not in got]
-    lines += [f"  unexpected {name}" for name in got if name not in expected]
-    lines += [
-        f"  {name} is {got[name].dtype} {tuple(got[name].shape)}, expected {tensor.dtype} {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in got and (got[name].shape != tensor.shape or got[name].dtype != tensor.dtype)
-    ]
-    if lines:
-        listing = "\n".join(sorted(lines)[:20])
+    if lines := mismatches(expected, got):
+        listing = "\n".join(lines[:20])
         raise CheckpointMismatchError(f"The checkpoint {path} is that of another network:\n{listing}")
 
 

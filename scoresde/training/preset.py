@@ -35,6 +35,7 @@ from .callbacks import Samples
 from .data import Batches, Source, Unlabelled, check_source
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
+from .settings import samples_per_batch
 from .stream import Stateless
 from .trainer import Every, Trainer, parts_of
 
@@ -264,15 +265,11 @@ def train(
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
-    shares = world * recipe.accumulate
-    if recipe.batch_size % shares:
-        raise InvalidArgumentError(
-            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
-        )
+    size = samples_per_batch(recipe, world)
     source = preset.source(source)
     batches = Batches(
         source,
-        recipe.batch_size // shares,
+        size,
         seed,
         preset.data_range,
         value_range,

@@ -100,12 +100,9 @@ class Recipe:
         for i, beta in enumerate(self.betas):
             check_number(f"betas[{i}]", beta, low=0.0, high=math.nextafter(1.0, 0.0))
         check_flag("compile", self.compile)
-        for name, value, known in (
-            ("decay", self.decay, DECAYS),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            check_choice(name, value, known)
+        check_choice("decay", self.decay, DECAYS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("precision", self.precision, PRECISIONS)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

@@ -64,6 +64,21 @@ def check_arguments(
             raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
 
 
+def samples_per_batch(recipe: Recipe, world: int) -> int:
+    """The samples of a micro-batch on one of several ranks.
+
+    Example:
+        >>> samples_per_batch(Recipe(batch_size=12, accumulate=2), 3)
+        2
+    """
+    shares = world * recipe.accumulate
+    if recipe.batch_size % shares:
+        raise InvalidArgumentError(
+            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
+        )
+    return recipe.batch_size // shares
+
+
 def check_size(stream: object, recipe: Recipe, world: int) -> None:
     """Refuse a recipe whose batch size is not that of the data."""
     size = getattr(getattr(stream, "batches", None), "size", None)

@@ -253,10 +253,7 @@ class Pretrained:
 def _check_label(labels: Labels, value: object) -> int | Tensor:
     hint = f" Write {labels.name}=0 … {labels.count - 1}, or None for the null class."
     if not isinstance(value, Tensor) or value.ndim == 0:
-        number = check_integer(labels.name, value, low=0, hint=hint)
-        if number >= labels.count:
-            raise InvalidArgumentError(f"`{labels.name}` must be at most {labels.count - 1}, got {number}.{hint}")
-        return number
+        return check_integer(labels.name, value, low=0, high=labels.count - 1, hint=hint)
     check_tensor(labels.name, value, (-1,), kind="integer")
     bad = (value < 0) | ((value >= labels.count) & (value != labels.null))
     if bool(bad.any()):

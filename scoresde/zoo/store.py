@@ -176,6 +176,24 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     write_together({directory / WEIGHTS: raw, directory / CONFIG: description})
 
 
+def mismatches(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
+    """Where tensors differ in name, shape or dtype from those of a network, one line each.
+
+    Example:
+        >>> mismatches({"a": torch.zeros(1), "b": torch.zeros(2)}, {"b": torch.zeros(3)})
+        ['  b has shape (3,), expected (2,)', '  missing a (1,)']
+    """
+    lines = [f"  missing {key} {tuple(expected[key].shape)}" for key in expected if key not in got]
+    lines += [f"  unexpected {key} {tuple(got[key].shape)}" for key in got if key not in expected]
+    for key in expected.keys() & got.keys():
+        wanted, there = expected[key], got[key]
+        if wanted.shape != there.shape:
+            lines.append(f"  {key} has shape {tuple(there.shape)}, expected {tuple(wanted.shape)}")
+        if wanted.dtype != there.dtype:
+            lines.append(f"  {key} has dtype {there.dtype}, expected {wanted.dtype}")
+    return sorted(lines)
+
+
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
     if not isinstance(path_or_name, str | os.PathLike):
         raise InvalidTypeError(f"`path_or_name` must be a name or a path, got {type(path_or_name).__name__}.")
@@ -256,16 +274,8 @@ def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, all
     native, _ = config.natives()
     for name, module in ({} if native is None else modules_of(native)).items():
         expected |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
-    lines = [f"  missing {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
-    lines += [f"  unexpected {key} {tuple(state[key].shape)}" for key in state if key not in expected]
-    for key in expected.keys() & state.keys():
-        want, got = expected[key], state[key]
-        if want.shape != got.shape:
-            lines.append(f"  {key} has shape {tuple(got.shape)}, expected {tuple(want.shape)}")
-        if want.dtype != got.dtype:
-            lines.append(f"  {key} has dtype {got.dtype}, expected {want.dtype}")
-    if lines:
-        listing = "\n".join(sorted(lines))
+    if lines := mismatches(expected, state):
+        listing = "\n".join(lines)
         raise CheckpointMismatchError(f"{where}: the weights do not fit {config.architecture!r}:\n{listing}")
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad and not allow_nonfinite:
