@@ -199,8 +199,8 @@ class Config:
 
 
 # What the file holds under the names that the config has, in its order; an older format lacks some.
-_KEYS = ("prediction", "time_input", "input_scale", "variance", "process", "chain", "levels", "data_range")
-_KEYS += ("sigma_data", "event_shape", "labels", "data", "command")
+_KEYS: tuple[str, ...] = ("prediction", "time_input", "input_scale", "variance", "process", "chain", "levels")
+_KEYS += ("data_range", "sigma_data", "event_shape", "labels", "data", "command")
 _LABELS: Content = {"name": str, "count": int, "null": int}
 _OPTIONAL: Content = {"grids": list, "sampler": dict}  # of every format: what a network can do without
 _COMMON: Content = {
