@@ -9,12 +9,14 @@ same folder, brings it to the disk, and renames it. Whatever happens in between,
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import OutputError
@@ -123,6 +125,18 @@ def make_folder(path: str | os.PathLike[str]) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise failure(error, path, 0) from error
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""Lines of comma-separated values: numbers with all of their digits, nothing for None.
+
+    Example:
+        >>> csv_text([("a", 0.1, None)])
+        'a,0.1,\n'
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def extend(path: str | os.PathLike[str], size: int, content: bytes) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_kind, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
+from .._checks import check_finite_rows, check_integer, check_kind, check_tensor
+from ..errors import InvalidArgumentError, short
 from ..files.paths import check_path
 from ..files.writing import check_target, write_bytes
 
@@ -123,23 +123,11 @@ def divergence_profile(
 
 
 def _numbers(name: str, values: object, rank: int) -> Tensor:
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        raise InvalidTypeError(
-            f"`{name}` must be a floating-point tensor, got {getattr(values, 'dtype', type(values).__name__)}."
-        )
-    check_tensor(name, values)
+    values = check_tensor(name, values)
     if values.ndim != rank or not values.numel():
         raise InvalidArgumentError(f"`{name}` must have rank {rank} and entries, got shape {tuple(values.shape)}.")
     values = values.detach().to("cpu", torch.float64)
-    bad = ~values.isfinite().reshape(len(values), -1).all(1)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"`{name}` has NaN or infinite values in {len(rows)} of {len(values)} entries (first: {rows[:5]}); leave "
-            f"failed samples out.",
-            stage="input",
-            indices=rows[:5],
-        )
+    check_finite_rows(f"`{name}`", values.reshape(len(values), -1), "leave failed samples out", rows="entries")
     return values
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from ..files.writing import failure, make_folder, remove_temporaries, write_bytes
+from ..files.writing import csv_text, failure, make_folder, remove_temporaries, write_bytes
 
 __all__ = ["Log"]
 
@@ -52,7 +52,7 @@ class Log:
                     "nothing was overwritten."
                 )
             kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]
-            write_bytes(self.path, _text([HEADER, *kept]).encode())
+            write_bytes(self.path, csv_text([HEADER, *kept]).encode())
         self._events: Any = None
         if tensorboard and folder is not None:
             try:
@@ -66,7 +66,7 @@ class Log:
         if self.path is not None:
             try:
                 with self.path.open("a") as file:
-                    file.write(_text([(step, name, repr(float(value))) for name, value in figures.items()]))
+                    file.write(csv_text([(step, name, float(value)) for name, value in figures.items()]))
             except OSError as error:
                 raise failure(error, self.path, 0) from error
         if self._events is not None:
@@ -74,9 +74,3 @@ class Log:
                 if math.isfinite(value):
                     self._events.add_scalar(name, value, step)
             self._events.flush()
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from .stream import Piece, Stream, described
 
 __all__ = ["Every", "Progress", "Trainer"]
 
-M = TypeVar("M", nn.Module, ScoreModel)
 _PART = "process_"  # before the names of learned parts of the process
 
 

@@ -88,7 +88,10 @@ def load(
         check_flag(name, flag)
     device = check_device(device)
     directory = _find(path_or_name)
-    config, weights = _located(directory, lambda: Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify))
+    try:
+        config, weights = Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify)
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(f"{directory}: {error}") from None
     raw = _read(directory / WEIGHTS, weights["bytes"])
     _refuse_pickle(raw, directory / WEIGHTS)
     if verify:
@@ -253,13 +256,6 @@ def _refuse_pickle(raw: bytes, path: Path) -> None:
     pickle = len(raw) > 2 and raw[0] == 0x80 and raw[1] <= 5 and raw[2] != 0
     if pickle or raw[:4] == b"PK\x03\x04":
         raise UnsafeCheckpointError(_pickle_message(path))
-
-
-def _located(directory: Path, read: Any) -> tuple[Config, dict[str, Any]]:
-    try:
-        return read()
-    except CorruptCheckpointError as error:
-        raise CorruptCheckpointError(f"{directory}: {error}") from None
 
 
 def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, allow_nonfinite: bool = False) -> None:
