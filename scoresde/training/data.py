@@ -122,15 +122,9 @@ class Arrays:
             if int(labels.min()) < 0:
                 raise InvalidArgumentError(f"`labels` must be 0 or more, got {int(labels.min())}.")
         self.values, self.labels, self.name = values, labels, name
+        self.event_shape = tuple(values.shape[1:])
+        self.classes = None if labels is None else int(labels.max()) + 1
         self.extent = float(values.min()), float(values.max())
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape[1:])
-
-    @property
-    def classes(self) -> int | None:
-        return None if self.labels is None else int(self.labels.max()) + 1
 
     def __len__(self) -> int:
         return len(self.values)

@@ -5,7 +5,6 @@ Nothing in a saved model is trusted before it is checked.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import stat
@@ -16,7 +15,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._checks import check_device, check_flag
 from .._registries import SHIPPED, shipped
@@ -28,11 +27,13 @@ from ..errors import (
     InvalidTypeError,
     ScoreSDEError,
     UnsafeCheckpointError,
+    closest,
 )
 from ..files.paths import check_path
 from ..files.writing import make_folder, write_together
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
+from ..sdes import AffineSDE
 from .config import MAX_BYTES, Config
 from .pretrained import Pretrained
 from .processes import modules_of
@@ -116,8 +117,7 @@ def load(
     parts = {} if native is None else modules_of(native)
     net.load_state_dict({key: value for key, value in state.items() if not key.startswith(PART)})
     for name, module in parts.items():
-        prefix = f"{PART}{name}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        module.load_state_dict(under(f"{PART}{name}.", state))
         module.to(device).eval().requires_grad_(False)
     if native is not None and parts and not allow_nonfinite:
         try:
@@ -167,9 +167,7 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
             f"`model`: its config names the architecture {config.architecture!r}, but its network is a "
             f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
         )
-    tensors = dict(model.net.state_dict())
-    for name, module in ({} if model.native is None else modules_of(model.native)).items():
-        tensors |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
+    tensors = _tensors_of(model.net, model.native)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     _check_state(config, state, "The network to save")
     raw = safetensors.torch.save(state)
@@ -212,11 +210,10 @@ def _find(path_or_name: str | os.PathLike[str]) -> Path:
             raise FileNotFoundError
         kind = path.stat().st_mode
     except (OSError, ValueError):
-        shipped = names()
-        close = difflib.get_close_matches(name, shipped, n=1)
+        close = closest(name, names())
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise CheckpointError(
-            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(shipped)}."
+            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(names())}."
         ) from None
     if stat.S_ISDIR(kind):
         missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
@@ -258,19 +255,34 @@ def _refuse_pickle(raw: bytes, path: Path) -> None:
         raise UnsafeCheckpointError(_pickle_message(path))
 
 
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names.
+
+    Example:
+        >>> list(under("model.", {"model.weight": torch.zeros(1), "step": torch.zeros(1)}))
+        ['weight']
+    """
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _tensors_of(net: nn.Module, native: AffineSDE | None) -> dict[str, Tensor]:
+    """The tensors of a network, and those of the learned parts of its process."""
+    tensors = dict(net.state_dict())
+    for name, module in ({} if native is None else modules_of(native)).items():
+        tensors |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
+    return tensors
+
+
 def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, allow_nonfinite: bool = False) -> None:
     """Compare tensors with what the config's network has, without allocating it."""
     try:
         with torch.device("meta"):
-            expected = dict(build(config.architecture, config.kwargs).float().state_dict())
+            net = build(config.architecture, config.kwargs).float()
     except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{where}: the architecture {config.architecture!r} does not take the arguments of the config: {error}"
         ) from None
-    native, _ = config.natives()
-    for name, module in ({} if native is None else modules_of(native)).items():
-        expected |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
-    if lines := mismatches(expected, state):
+    if lines := mismatches(_tensors_of(net, config.natives()[0]), state):
         listing = "\n".join(lines)
         raise CheckpointMismatchError(f"{where}: the weights do not fit {config.architecture!r}:\n{listing}")
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
