@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from .._checks import as_tensor, check_choice, check_integer, check_integers, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]
-
 
 class Waves(NamedTuple):
     """The waves that encode a time: angular frequencies, of the time or of its logarithm.

@@ -11,8 +11,6 @@ from .._checks import check_callable, check_flag, check_kind, check_number
 from .._signatures import accepts
 from ..errors import ScoreFnError
 
-__all__ = ["External", "from_diffusers"]
-
 
 class External(nn.Module):
     r"""A network with another call, as ``net(x, time, **context)``.

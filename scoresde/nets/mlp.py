@@ -12,8 +12,6 @@ from .._checks import check_flag, check_integers, check_number
 from ..errors import InvalidArgumentError
 from .embeddings import Conditioned, check_sizes, fourier_features
 
-__all__ = ["MLP"]
-
 
 class DenseBlock(nn.Module):
     r"""Two linear layers around a FiLM, added to the input: :math:`x + W_2 \phi(n(W_1 \phi(n(x)))(1 + a) + b)`.

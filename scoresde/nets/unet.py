@@ -19,8 +19,6 @@ from .._checks import check_flag, check_integers
 from .blocks import GROUPS, ResidualBlock, SelfAttention, ascend, check_image, descend, mix
 from .embeddings import Conditioned, fourier_features
 
-__all__ = ["UNet"]
-
 
 class UNet(Conditioned):
     r"""A network of images, a time and a class, :math:`F(x, c, \text{label})`.

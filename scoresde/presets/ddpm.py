@@ -17,8 +17,6 @@ from ..zoo import Sampler
 from .bounds import OfChain
 from .scaling import network, scaled
 
-__all__ = ["DDPM", "IDDPM"]
-
 STEPS = 1000
 CLIP = (-1.0, 1.0)
 

@@ -11,8 +11,6 @@ from ..zoo import Sampler
 from .bounds import OfChain
 from .scaling import LARGEST_DISTANCE, network, scaled
 
-__all__ = ["NCSN", "NCSNV2"]
-
 SIGMA_MIN = 0.01
 # Of NCSNv2, by the functions of `scoresde.ncsnv2` for 64 dimensions. Fewer levels lie farther apart: the moves are as
 # many as bring the samples' spread at a level to the published one, 1.055, which takes 5 at CIFAR-10's 232 levels.

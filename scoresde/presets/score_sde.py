@@ -11,8 +11,6 @@ from ..zoo import Sampler
 from .bounds import OfTime
 from .scaling import LARGEST_DISTANCE, network, scaled
 
-__all__ = ["SCORE_SDE_SUBVP", "SCORE_SDE_VE", "SCORE_SDE_VP"]
-
 PAPER = "Song et al. (2021), arXiv:2011.13456"
 STEPS = 1000
 

@@ -22,8 +22,6 @@ from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArg
 from ..files.writing import make_folder, write_bytes
 from ..zoo.store import mismatches
 
-__all__ = ["check_tensors", "clean", "differences", "latest", "prune", "read", "step_of", "write"]
-
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{10})\.safetensors")
 

@@ -23,8 +23,6 @@ from .settings import samples_per_batch
 from .stream import Stateless
 from .trainer import Trainer
 
-__all__ = ["CLASSIFIER", "train_classifier"]
-
 CLASSIFIER = Recipe(steps=2000, learning_rate=2e-3, warmup=100, weight_decay=0.05, ema=0.995, ema_power=9.0)
 _NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
 

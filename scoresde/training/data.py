@@ -40,8 +40,6 @@ from ..likelihood.bits import cell
 from .digits_data import DIGITS_NAME, digits_split
 from .seeds import DATA, ROWS, STATISTICS, generator_of
 
-__all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "Unlabelled", "read"]
-
 
 class Source(Protocol):
     """Samples by their row.

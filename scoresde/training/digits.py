@@ -27,8 +27,6 @@ from .recipe import Recipe
 from .stream import Piece
 from .trainer import Trainer
 
-__all__ = ["DIGITS", "DIGITS_LEVELS", "fit", "main", "train_digits"]
-
 Batch = tuple[Tensor, dict[str, object]]  # data (batch, *event), and what else the network receives
 
 

@@ -12,8 +12,6 @@ from typing import Any
 from ..errors import InvalidArgumentError
 from ..files.writing import csv_text, failure, make_folder, remove_temporaries, write_bytes
 
-__all__ = ["Log"]
-
 HEADER = ("step", "name", "value")
 
 

@@ -39,8 +39,6 @@ from .settings import samples_per_batch
 from .stream import Stateless
 from .trainer import Every, Trainer, parts_of
 
-__all__ = ["Preset", "train"]
-
 
 @dataclass(frozen=True)
 class Preset:

@@ -14,8 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_kind, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]
-
 # The learning rate after the warm-up, over its peak, at a share of the steps.
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-__all__ = ["generator_of", "seed_of"]
-
 ROWS, DATA, LOSS, DROPOUT, STATISTICS, WEIGHTS = range(6)  # purposes, each with numbers of its own
 
 

@@ -18,8 +18,6 @@ from ..zoo.processes import modules_of
 from .recipe import Recipe
 from .stream import described
 
-__all__ = ["check_size", "conventions", "remembering"]
-
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in its repr
 _SHARES = tuple(i / 16 for i in range(17))  # of a process's interval
 

@@ -24,8 +24,6 @@ from .recipe import PRECISIONS, Recipe
 from .settings import check_arguments, check_size, conventions, remembering
 from .stream import Piece, Stream, described
 
-__all__ = ["Every", "Progress", "Trainer"]
-
 _PART = "process_"  # before the names of learned parts of the process
 
 

@@ -14,8 +14,6 @@ from ..files.writing import make_folder, write_bytes
 from ..guidance import NoisyClassifier
 from ..nets import Classifier
 
-__all__ = ["load_classifier", "save_classifier"]
-
 FILE = "classifier.safetensors"
 _NUMBERS = ("sigma_data", "rho_min", "rho_max")
 

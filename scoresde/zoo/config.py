@@ -20,8 +20,6 @@ from ..sdes import EDMSDE, AffineSDE
 from .processes import from_config
 from .sampler import Sampler
 
-__all__ = ["Config", "Labels"]
-
 FORMAT = 2  # 1 had EDM networks only; it is read. What a network needs is a new format, with a row of `_SCHEMAS`
 _MOST_LABELS = (1 << 31) - 1
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands

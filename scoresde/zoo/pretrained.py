@@ -25,8 +25,6 @@ from .config import Config, Labels
 from .processes import modules_of, to_config
 from .sampler import Sampler
 
-__all__ = ["Pretrained"]
-
 
 @dataclass(frozen=True)
 class Pretrained:

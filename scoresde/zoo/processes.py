@@ -31,8 +31,6 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..nets import MonotoneGamma
 from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 
-__all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
-
 PROCESSES: Registry[Callable[..., AffineSDE]] = _registries.PROCESSES
 FUNCTIONS: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (LinearGamma, ShiftedGamma, MonotoneGamma)}
 _FLOATS = {"float32": torch.float32, "float64": torch.float64}

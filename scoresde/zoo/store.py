@@ -38,8 +38,6 @@ from .config import MAX_BYTES, Config
 from .pretrained import Pretrained
 from .processes import modules_of
 
-__all__ = ["load", "names", "save"]
-
 PART = "@process."  # before the names of tensors that are the process's; no module has a name with @
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
