@@ -8,7 +8,7 @@ import typer
 
 from .._registries import shipped
 from ..errors import InvalidArgumentError
-from ._data import DIGITS, check_finite, fits, read
+from ._data import DIGITS, fits, read
 from ._options import open_model
 from ._parameters import Device, Key, Process, names
 from ._run import NUMERICAL, command
@@ -58,11 +58,13 @@ def _floating(data: str, key: str | None, check: Check) -> Tensor:
     """The data, in the model's units."""
     import torch
 
+    from .._checks import check_finite_rows
+
     source = read(data, key, check)
     dtype = source.values.dtype
     if not dtype.is_floating_point:
         raise InvalidArgumentError(f"`data` {data!r} must be floating point, in the model's units, got {dtype}.")
-    check_finite(source)
+    check_finite_rows("`data`", source.values)
     return source.values.to(torch.float32)
 
 

@@ -145,17 +145,10 @@ def make_device(name: str) -> torch.device:
     """
     import torch
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise NotImplementedError("It holds no numbers")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidArgumentError(f"`device` {name!r} cannot be used; try auto or cpu. ({reason})") from None
-    return device
+    from .._checks import check_device
+
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    return check_device(best if name == "auto" else name)
 
 
 def sample_seeds(seed: int, start: int, count: int) -> list[int]:

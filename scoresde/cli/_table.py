@@ -166,14 +166,14 @@ class Table:
     def _finish(self) -> None:
         if len(self.rows) != self.num:
             return
-        content = self._parquet_bytes() if self.path.suffix.lower() == PARQUET else self._csv_bytes()
+        if self.path.suffix.lower() == PARQUET:
+            content = self._parquet_bytes()
+        else:
+            content = (csv_text([self.columns]) + self._text(self.rows)).encode()
         record = {"settings": self.settings, "sha256": hashlib.sha256(content).hexdigest()}
         write_bytes(self.sidecar, (json.dumps(record, indent=2) + "\n").encode())
         write_bytes(self.path, content)
         self.journal.unlink()
-
-    def _csv_bytes(self) -> bytes:
-        return (csv_text([self.columns]) + self._text(self.rows)).encode()
 
     def _parquet_bytes(self) -> bytes:
         parquet = _parquet()
