@@ -258,8 +258,7 @@ def train(
     check_source(source)
     check_integer("sample_every", sample_every, low=0)
     check_kind("command", command, str, "a string")
-    if settings is not None:
-        check_kind("settings", settings, Mapping, "a mapping of JSON values")
+    check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()

@@ -54,8 +54,7 @@ def check_arguments(
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     if folder is not None:
         check_path("folder", folder)
-    if settings is not None:
-        check_kind("settings", settings, Mapping, "a mapping of JSON values")
+    check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
     check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
     for i, every in enumerate(callbacks):
         if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):

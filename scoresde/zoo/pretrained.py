@@ -53,8 +53,7 @@ class Pretrained:
     def __post_init__(self) -> None:
         check_kind("net", self.net, nn.Module, "a torch.nn.Module")
         check_kind("config", self.config, Config, "a scoresde.zoo.Config")
-        if self.native is not None:
-            check_kind("native", self.native, AffineSDE, "an affine process, or None")
+        check_kind("native", self.native, (AffineSDE, type(None)), "an affine process, or None")
         if self.native is None and self.config.process is not None:
             native = self.config.natives()[0]
             if native is not None and modules_of(native):

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .._checks import check_device, check_flag
+from .._checks import check_device, check_flag, check_kind
 from .._registries import SHIPPED, shipped
 from ..errors import (
     CheckpointError,
@@ -154,11 +154,8 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
         model = Pretrained.of(model, **known)
     elif known:
         raise InvalidArgumentError(f"{sorted(known)} belong to a ScoreModel; a Pretrained has them in its config.")
-    if not isinstance(model, Pretrained):
-        raise InvalidTypeError(
-            f"`model` must be a scoresde.ScoreModel or a scoresde.zoo.Pretrained, got {type(model).__name__}; write "
-            "ScoreModel(net, sde, prediction)."
-        )
+    wanted = "a scoresde.ScoreModel, such as ScoreModel(net, sde, prediction), or a scoresde.zoo.Pretrained"
+    check_kind("model", model, Pretrained, wanted)
     config = model.config
     if ARCHITECTURES.get(config.architecture) is not type(model.net):
         raise InvalidArgumentError(
@@ -194,8 +191,7 @@ def mismatches(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> lis
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
-    if not isinstance(path_or_name, str | os.PathLike):
-        raise InvalidTypeError(f"`path_or_name` must be a name or a path, got {type(path_or_name).__name__}.")
+    check_kind("path_or_name", path_or_name, (str, os.PathLike), "a name or a path")
     try:
         name = os.fspath(path_or_name)
     except (TypeError, ValueError) as error:
