@@ -750,8 +750,8 @@ DEFECTS = (
     Defect(
         "presets: the data estimate as the noise",
         "presets/ddpm.py",
-        'process=linear,\n    prediction="noise",',
-        'process=linear,\n    prediction="data",',
+        '0.02),\n    prediction="noise",',
+        '0.02),\n    prediction="data",',
     ),
     Defect("presets: grey levels with noise", "training/preset.py", "        preset.dequantise,\n", ""),
     Defect("presets: networks that see labels", "training/preset.py", "source = preset.source(source)", "pass"),

@@ -27,20 +27,20 @@ MOST_NUMBERS = 1 << 50  # of a tensor that is requested by its shape
 DEFAULT_TOLERANCE = 1e-3  # relative and absolute, of adaptive methods and of other libraries
 
 
-def check_finite_rows(what: str, x: Tensor, hint: str = "leave them out") -> None:
-    """Refuse samples with NaN or infinite values.
+def check_finite_rows(what: str, x: Tensor, hint: str = "leave them out", *, rows: str = "samples") -> None:
+    """Refuse samples, or what else the rows are, with NaN or infinite values.
 
     Example:
         >>> check_finite_rows("`x0`", torch.tensor([[0.0], [torch.nan]]))
         Traceback (most recent call last):
         scoresde.errors.NonFiniteError: `x0` has NaN or infinite values in 1 of 2 samples (first: [1]); leave them out.
     """
-    rows = (~row_finite(x.detach())).nonzero()[:, 0].tolist()
-    if rows:
+    bad = (~row_finite(x.detach())).nonzero()[:, 0].tolist()
+    if bad:
         raise NonFiniteError(
-            f"{what} has NaN or infinite values in {len(rows)} of {len(x)} samples (first: {rows[:5]}); {hint}.",
+            f"{what} has NaN or infinite values in {len(bad)} of {len(x)} {rows} (first: {bad[:5]}); {hint}.",
             stage="input",
-            indices=rows[:5],
+            indices=bad[:5],
         )
 
 

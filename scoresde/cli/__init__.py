@@ -28,9 +28,8 @@ import typer
 from ._check import check
 from ._encode import encode
 from ._likelihood import likelihood
+from ._lists import methods, presets
 from ._measure import measure
-from ._methods import methods
-from ._presets import presets
 from ._sample import sample
 from ._train import train
 

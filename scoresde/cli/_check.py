@@ -8,10 +8,9 @@ import typer
 
 from .._registries import shipped
 from ..errors import InvalidArgumentError
-from ._complete import names
-from ._data import DIGITS, check_finite, fits, read
-from ._options import make_device, make_sde, process_of
-from ._parameters import Device, Key, Process
+from ._data import DIGITS, fits, read
+from ._options import open_model
+from ._parameters import Device, Key, Process, names
 from ._run import NUMERICAL, command
 
 if TYPE_CHECKING:
@@ -44,15 +43,11 @@ def check(
     is likely wrong. A model of the digits is checked on the digits held out of its training; others need --data. Exit
     code 3 means that the model fails.
     """
-    asked = None if sde is None else make_sde(sde)
-    from ..scores.conventions import check_score
-    from ..zoo import load
-
-    where = make_device(device)
-    network = load(model, device=where)
-    fitting = fits(network.event_shape, data)
+    network, where, process, _, event = open_model(model, device, sde)
+    fitting = fits(event, data)
     clean = _digits(network, seed, fitting) if data is None else _floating(data, key, fitting)
-    process = process_of(network, asked)
+    from ..scores.conventions import check_score
+
     report = check_score(process, network.score(process), clean.to(where), seed=seed)
     typer.echo(str(report))
     if not report.ok:
@@ -63,11 +58,13 @@ def _floating(data: str, key: str | None, check: Check) -> Tensor:
     """The data, in the model's units."""
     import torch
 
+    from .._checks import check_finite_rows
+
     source = read(data, key, check)
     dtype = source.values.dtype
     if not dtype.is_floating_point:
         raise InvalidArgumentError(f"`data` {data!r} must be floating point, in the model's units, got {dtype}.")
-    check_finite(source)
+    check_finite_rows("`data`", source.values)
     return source.values.to(torch.float32)
 
 

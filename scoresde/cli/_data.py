@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgumentError, NonFiniteError
+from ..errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,20 +119,6 @@ def fits(event: Sequence[int], source: str | None = None) -> Check:
     return check
 
 
-def check_finite(data: Data) -> None:
-    """Refuse floating-point samples with NaN or infinite values."""
-    bad = ~data.values.isfinite().flatten(1).all(1)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
-        named = ", ".join(data.names[i] for i in rows[:5])
-        raise NonFiniteError(
-            f"`data` has NaN or infinite values in {len(rows)} of {len(data.names)} samples: {named}"
-            f"{', ...' if len(rows) > 5 else ''}. Leave them out.",
-            stage="input",
-            indices=rows[:5],
-        )
-
-
 def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tuple[float, float]) -> Inputs:
     """The data as the model takes them, checked as a whole before the first evaluation.
 
@@ -145,6 +131,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
         ...
         scoresde.errors.InvalidArgumentError: `levels` is missing: `data` are integers, 0 to 7; give the number of ...
     """
+    from .._checks import check_finite_rows
     from ..likelihood.bits import cell
 
     values = data.values
@@ -163,7 +150,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
         if least < 0 or most >= levels:
             raise InvalidArgumentError(f"`data` must be grey levels 0 to {levels - 1}, got {least} to {most}.")
         return Inputs(values, levels, (low, high))
-    check_finite(data)
+    check_finite_rows("`data`", values)
     if least < low - _FAR * (high - low) or most > high + _FAR * (high - low):
         raise InvalidArgumentError(
             f"`data` reach from {least:g} to {most:g}, far outside the model's range {low:g} to {high:g}. Grey levels "

@@ -9,42 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..errors import SolveFailedError
 from ..files.writing import check_target
+from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import fits, prepare, read
-from ._options import (
-    choose_method,
-    effort,
-    follow,
-    label_of,
-    make_sde,
-    open_model,
-    parse_options,
-    sample_seeds,
-    threads,
-    version,
-)
+from ._options import choose_method, effort, follow, label_of, open_model, parse_options, sample_seeds, threads
 from ._output import ARRAYS, check_extension, write_arrays
-from ._parameters import (
-    Atol,
-    BatchSize,
-    Data,
-    DataRange,
-    Device,
-    Grid,
-    Key,
-    Label,
-    Levels,
-    MaxSteps,
-    Model,
-    Options,
-    Process,
-    Quiet,
-    Rtol,
-    Seed,
-    Steps,
-)
 from ._run import command
 
 if TYPE_CHECKING:
@@ -53,27 +25,27 @@ if TYPE_CHECKING:
 
 @command
 def encode(
-    data: Data,
+    data: parameters.Data,
     out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
         "latents.npz"
     ),
-    model: Model = "digits",
-    sde: Process = None,
-    label: Label = None,
+    model: parameters.Model = "digits",
+    sde: parameters.Process = None,
+    label: parameters.Label = None,
     method: Annotated[str, typer.Option(help="Deterministic solver; see `scoresde methods`.")] = "adams",
-    steps: Steps = None,
-    grid: Grid = None,
-    rtol: Rtol = None,
-    atol: Atol = None,
-    max_steps: MaxSteps = None,
-    option: Options = None,
-    levels: Levels = None,
-    data_range: DataRange = (-1.0, 1.0),
-    key: Key = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    batch_size: BatchSize = 256,
-    quiet: Quiet = False,
+    steps: parameters.Steps = None,
+    grid: parameters.Grid = None,
+    rtol: parameters.Rtol = None,
+    atol: parameters.Atol = None,
+    max_steps: parameters.MaxSteps = None,
+    option: parameters.Options = None,
+    levels: parameters.Levels = None,
+    data_range: parameters.DataRange = (-1.0, 1.0),
+    key: parameters.Key = None,
+    seed: parameters.Seed = 0,
+    device: parameters.Device = "auto",
+    batch_size: parameters.BatchSize = 256,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Compute latents of data: the states at the noise end of a model's probability flow.
 
@@ -83,10 +55,9 @@ def encode(
     began = time.perf_counter()
     extension = check_extension(out, ARRAYS)
     options = parse_options(option or [])
-    asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     solver, steps = choose_method(method, steps, options)
-    network, where, process, title, event = open_model(model, device, sde, asked)
+    network, where, process, title, event = open_model(model, device, sde)
     source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     score_fn = network.score(process, **label_of(network, label))
@@ -115,7 +86,7 @@ def encode(
         if not len(index):
             raise SolveFailedError(f"{failed}. Nothing was written.")
     metadata = {
-        "scoresde": version(),
+        "scoresde": __version__,
         "model": model,
         "sde": repr(process),
         "label": label,

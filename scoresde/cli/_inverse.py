@@ -143,16 +143,6 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
     return plan._replace(name=problem.method, solver=solver, shown={**shown, "method": None})
 
 
-def solves_itself(problem: Problem) -> bool:
-    """Whether the method is a solver, so that no other can be given.
-
-    Example:
-        >>> solves_itself(problem_of((Path("mask.png"), "digit.png"), None, None, None, "ddrm"))
-        True
-    """
-    return problem.method in SAMPLERS
-
-
 def single(name: str, source: str, check: Check, key: str | None = None) -> Data:
     """The only sample of a file.
 

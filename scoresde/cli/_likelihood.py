@@ -9,38 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..errors import InvalidArgumentError, SolveFailedError
 from ..files.writing import check_target
+from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, digest, fits, prepare, read
-from ._options import (
-    label_of,
-    make_sde,
-    open_model,
-    parse_options,
-    sample_seeds,
-    span,
-    threads,
-    version,
-)
+from ._options import label_of, open_model, parse_options, sample_seeds, span, threads
 from ._output import PICTURE, check_extension
-from ._parameters import (
-    Atol,
-    BatchSize,
-    Data,
-    DataRange,
-    Device,
-    Key,
-    Label,
-    Levels,
-    MaxSteps,
-    Model,
-    Options,
-    Process,
-    Quiet,
-    Rtol,
-    Seed,
-)
 from ._run import command
 from ._table import TABLES, Row, Table, check_format, number
 
@@ -48,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..likelihood import Likelihood
-    from ..sdes import AffineSDE
     from ..zoo import Pretrained
 
 COLUMNS: dict[str, type] = {
@@ -66,10 +41,10 @@ SUCCESS = "success"
 
 @command
 def likelihood(
-    data: Data,
-    model: Model = "digits",
-    sde: Process = None,
-    label: Label = None,
+    data: parameters.Data,
+    model: parameters.Model = "digits",
+    sde: parameters.Process = None,
+    label: parameters.Label = None,
     divergence: Annotated[
         str,
         typer.Option(help="Trace of the Jacobian: hutchinson, exact (one product per dimension), hutch++, xtrace."),
@@ -81,15 +56,15 @@ def likelihood(
         str, typer.Option(help="Distribution of the probes: rademacher, gaussian, orthogonal.")
     ] = "rademacher",
     method: Annotated[str, typer.Option(help="Solver: adams, or an adaptive pair such as rk45.")] = "adams",
-    rtol: Rtol = 1e-5,
-    atol: Atol = 1e-5,
-    max_steps: MaxSteps = None,
-    option: Options = None,
-    levels: Levels = None,
-    data_range: DataRange = (-1.0, 1.0),
-    key: Key = None,
-    seed: Seed = 0,
-    device: Device = "auto",
+    rtol: parameters.Rtol = 1e-5,
+    atol: parameters.Atol = 1e-5,
+    max_steps: parameters.MaxSteps = None,
+    option: parameters.Options = None,
+    levels: parameters.Levels = None,
+    data_range: parameters.DataRange = (-1.0, 1.0),
+    key: parameters.Key = None,
+    seed: parameters.Seed = 0,
+    device: parameters.Device = "auto",
     out: Annotated[
         Path, typer.Option(help=f"Table with one row per sample; its extension is its format: {', '.join(TABLES)}.")
     ] = Path("likelihood.csv"),
@@ -102,8 +77,8 @@ def likelihood(
             "--overwrite", help="Start again and replace existing files; by default the same command resumes."
         ),
     ] = False,
-    batch_size: BatchSize = 64,
-    quiet: Quiet = False,
+    batch_size: parameters.BatchSize = 64,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Compute log-likelihoods of data under a model, in nats and in bits per dimension.
 
@@ -114,10 +89,9 @@ def likelihood(
     began = time.perf_counter()
     check_format(check_extension(out, TABLES))
     options = parse_options(option or [])
-    asked = None if sde is None else make_sde(sde)
     target = check_target(out)
     picture = None if plot is None else _check_picture(plot)
-    network, where, process, title, event = open_model(model, device, sde, asked)
+    network, where, process, title, event = open_model(model, device, sde)
     source = read(data, key, fits(event, data))
     inputs = prepare(source, event, levels, data_range)
     if picture is not None and inputs.levels is None:
@@ -130,7 +104,7 @@ def likelihood(
     trace = {"divergence": divergence, "probes": probes, "probe": probe}
     arguments: dict[str, Any] = trace | {"rtol": rtol, "atol": atol, "max_steps": max_steps}
     settings = {
-        "scoresde": version(),
+        "scoresde": __version__,
         "model": model,
         "weights": _weights(network),
         "sde": repr(process),
@@ -148,9 +122,11 @@ def likelihood(
     }
 
     def run(first: int, count: int, show: Show | None) -> list[Row]:
+        from ..likelihood import log_likelihood
+
         seeds = sample_seeds(seed, first, count)
         x = inputs.x(first, seeds).to(where)
-        got = _evaluated(process, score_fn, x, seeds, method=method, **arguments, **options)
+        got = log_likelihood(process, score_fn, x, method=method, seeds=seeds, throw=False, **arguments, **options)
         return _rows(got, first, source.names, inputs, event)
 
     table = Table(target, COLUMNS, settings, num, size)
@@ -183,13 +159,6 @@ def _weights(network: Pretrained) -> str:
     """A digest of what the network is."""
     tensors = sorted(network.net.state_dict().items())
     return digest([("config", repr(network.config).encode()), *tensors])
-
-
-def _evaluated(process: AffineSDE, score_fn: Any, x: Tensor, seeds: list[int], /, **arguments: Any) -> Likelihood:
-    """The log-likelihoods of a batch; samples that fail are marked."""
-    from ..likelihood import log_likelihood
-
-    return log_likelihood(process, score_fn, x, seeds=seeds, throw=False, **arguments)
 
 
 def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:

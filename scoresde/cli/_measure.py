@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import InvalidArgumentError
 from ..files.writing import check_target
-from ._complete import names
 from ._data import prepare, read
 from ._inverse import centred
 from ._operators import EXAMPLES, OPERATORS, check_operator, make_operator, parse_call
-from ._options import sample_seeds, version
+from ._options import sample_seeds
 from ._output import ARRAYS, check_extension, write_arrays
-from ._parameters import Data, DataRange, Key, Levels, Quiet
+from ._parameters import Data, DataRange, Key, Levels, Quiet, names
 from ._run import command
 
 
@@ -66,7 +66,7 @@ def measure(
     generator = torch.Generator().manual_seed(sample_seeds(seed, 0, 1)[0])
     y = y + std * torch.randn(y.shape, generator=generator)
     metadata = {
-        "scoresde": version(),
+        "scoresde": __version__,
         "operator": operator,
         "noise": std,
         "data": source.digest,

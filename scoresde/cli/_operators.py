@@ -118,24 +118,6 @@ def _grey(event: tuple[int, ...]) -> LinearOperator:
     return Grey(event)
 
 
-def _block_average(event: tuple[int, ...], factor: int) -> LinearOperator:
-    from ..inverse import block_average
-
-    return block_average(event, factor)
-
-
-def _bicubic(event: tuple[int, ...], factor: int) -> LinearOperator:
-    from ..inverse import bicubic
-
-    return bicubic(event, factor)
-
-
-def _gaussian_blur(event: tuple[int, ...], std: float, radius: int | None = None) -> LinearOperator:
-    from ..inverse import gaussian_blur
-
-    return gaussian_blur(event, std, radius=radius)
-
-
 def _motion_blur(event: tuple[int, ...], length: int, angle: float = 0.0, border: str = "zero") -> LinearOperator:
     from ..inverse import Blur, motion_kernel
 
@@ -151,19 +133,26 @@ def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> Line
 
 
 class Operator(NamedTuple):
-    """How an operator is made of the events' shape and options, and options as an example."""
+    """The place of the function that makes an operator of the events' shape and options, and options as an example."""
 
-    make: Callable[..., LinearOperator]
+    place: str
     example: str = ""
+
+    @property
+    def make(self) -> Callable[..., LinearOperator]:
+        """The function, imported when it is needed."""
+        from pkgutil import resolve_name
+
+        return resolve_name(self.place)
 
 
 OPERATORS: dict[str, Operator] = {
-    "inpaint": Operator(_inpaint, "mask=MASK.png"),
-    "grey": Operator(_grey),
-    "block_average": Operator(_block_average, "factor=2"),
-    "bicubic": Operator(_bicubic, "factor=2"),
-    "gaussian_blur": Operator(_gaussian_blur, "std=1"),
-    "motion_blur": Operator(_motion_blur, "length=3,angle=45"),
-    "random_projection": Operator(_random_projection, "rows=20"),
+    "inpaint": Operator(f"{__name__}:_inpaint", "mask=MASK.png"),
+    "grey": Operator(f"{__name__}:_grey"),
+    "block_average": Operator("scoresde.inverse:block_average", "factor=2"),
+    "bicubic": Operator("scoresde.inverse:bicubic", "factor=2"),
+    "gaussian_blur": Operator("scoresde.inverse:gaussian_blur", "std=1"),
+    "motion_blur": Operator(f"{__name__}:_motion_blur", "length=3,angle=45"),
+    "random_projection": Operator(f"{__name__}:_random_projection", "rows=20"),
 }
 EXAMPLES = ", ".join(f"{name}:{row.example}".rstrip(":") for name, row in OPERATORS.items())

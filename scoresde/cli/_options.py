@@ -69,29 +69,6 @@ def label_of(network: Pretrained, label: int | None) -> dict[str, int]:
     return {network.labels.name: label}
 
 
-def process_of(network: Pretrained, asked: AffineSDE | None) -> AffineSDE:
-    """The process to solve for a model: the requested one, as far as the model covers it; else its own, or vp.
-
-    Example:
-        >>> type(process_of(scoresde.load("digits"), None)).__name__
-        'VPSDE'
-    """
-    own = getattr(network, "native", None)
-    if asked is None:
-        return make_sde("vp") if own is None else own
-    return asked if own is None else network.process(asked)
-
-
-def title_of(network: Pretrained, name: str | None) -> str:
-    """What to call the process.
-
-    Example:
-        >>> title_of(scoresde.load("digits"), None)
-        'vp'
-    """
-    return name or ("vp" if getattr(network, "native", None) is None else "its own process")
-
-
 class Opened(NamedTuple):
     """A model on its device, and the process to solve for it, with what to call it.
 
@@ -106,22 +83,30 @@ class Opened(NamedTuple):
     event: tuple[int, ...]
 
 
-def open_model(model: str, device: str, name: str | None, asked: AffineSDE | None) -> Opened:
-    """A model as a command line names it.
+def open_model(model: str, device: str, sde: str | None) -> Opened:
+    """A model as a command line names it, and the process to solve for it: the requested one, as far as the model
+    covers it; else the model's own, or vp.
 
     Args:
-        model, device: their names.
-        name, asked: of a process, and the process, where one is asked for.
+        model, device, sde: their names.
 
     Example:
-        >>> open_model("digits", "cpu", None, None).event
-        (1, 8, 8)
+        >>> opened = open_model("digits", "cpu", None)
+        >>> opened.event, opened.title, type(opened.process).__name__
+        ((1, 8, 8), 'vp', 'VPSDE')
     """
+    asked = None if sde is None else make_sde(sde)
     where = make_device(device)
     from ..zoo import load
 
     network = load(model, device=where)
-    return Opened(network, where, process_of(network, asked), title_of(network, name), tuple(network.event_shape))
+    own = getattr(network, "native", None)
+    if asked is None:
+        process = make_sde("vp") if own is None else own
+    else:
+        process = asked if own is None else network.process(asked)
+    title = sde or ("vp" if own is None else "its own process")
+    return Opened(network, where, process, title, tuple(network.event_shape))
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:
@@ -160,17 +145,10 @@ def make_device(name: str) -> torch.device:
     """
     import torch
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise NotImplementedError("It holds no numbers")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all of these
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidArgumentError(f"`device` {name!r} cannot be used; try auto or cpu. ({reason})") from None
-    return device
+    from .._checks import check_device
+
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    return check_device(best if name == "auto" else name)
 
 
 def sample_seeds(seed: int, start: int, count: int) -> list[int]:
@@ -254,10 +232,3 @@ def span(values: Sequence[int]) -> str:
     """
     low, high = min(values), max(values)
     return f"{low}" if low == high else f"{low} to {high}"
-
-
-def version() -> str:
-    """The version of the package."""
-    from .. import __version__
-
-    return __version__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +17,6 @@ if TYPE_CHECKING:
 PICTURE = ".png"
 ARRAYS = (".npz", ".safetensors")
 EXTENSIONS = (PICTURE, *ARRAYS)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples ``(num, *event)``, the seed and the evaluations of each ``(num,)``, the command that made them, and the
-    values of black and white."""
-
-    x: Tensor
-    seeds: list[int]
-    nfe: Tensor
-    metadata: dict[str, object]
-    data_range: tuple[float, float] = (-1.0, 1.0)
 
 
 def check_extension(path: Path, allowed: Sequence[str] = EXTENSIONS, name: str = "out") -> str:
@@ -50,27 +37,39 @@ def check_extension(path: Path, allowed: Sequence[str] = EXTENSIONS, name: str =
     return extension
 
 
-def write(path: Path, extension: str, samples: Samples) -> str:
-    """Write the samples, completely or not at all.
+def write(
+    path: Path,
+    extension: str,
+    x: Tensor,
+    arrays: dict[str, Any],
+    metadata: dict[str, object],
+    data_range: tuple[float, float],
+) -> str:
+    """Write samples, completely or not at all: as a picture, or with other arrays.
+
+    Args:
+        path: of the file.
+        extension: its format.
+        x: the samples, ``(num, *event)``.
+        arrays: what arrays have beside them.
+        metadata: the command that made them.
+        data_range: the values of black and white.
 
     Returns:
         What was written, in words.
     """
     if extension != PICTURE:
-        import numpy as np
-
-        arrays = {"x": samples.x, "seeds": np.array(samples.seeds, dtype=np.uint64), "nfe": samples.nfe}
-        return write_arrays(path, extension, arrays, samples.metadata)
+        return write_arrays(path, extension, {"x": x, **arrays}, metadata)
     from PIL.PngImagePlugin import PngInfo
 
     from ..plot import image_grid
 
-    picture = image_grid(samples.x, data_range=samples.data_range)
+    picture = image_grid(x, data_range=data_range)
     info = PngInfo()
-    info.add_itxt("scoresde", _described(samples.metadata))
+    info.add_itxt("scoresde", _described(metadata))
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", pnginfo=info)
-    _write(path, buffer)
+    write_bytes(path, buffer.getvalue())
     return f"picture, {picture.width} x {picture.height} pixels"
 
 
@@ -86,22 +85,18 @@ def write_arrays(path: Path, extension: str, arrays: dict[str, Any], metadata: d
         name: np.ascontiguousarray(value.cpu().numpy() if hasattr(value, "cpu") else value)
         for name, value in arrays.items()
     }
-    buffer = io.BytesIO()
     if extension == ".npz":
+        buffer = io.BytesIO()
         np.savez(buffer, metadata=np.array(_described(metadata)), **contents)
+        written = buffer.getvalue()
     else:
         from safetensors.numpy import save
 
-        buffer.write(save(contents, metadata={"scoresde": _described(metadata)}))
-    _write(path, buffer)
+        written = save(contents, metadata={"scoresde": _described(metadata)})
+    write_bytes(path, written)
     name, first = next(iter(contents.items()))
     return f"arrays, {name} is {' x '.join(map(str, first.shape))}"
 
 
 def _described(metadata: dict[str, object]) -> str:
     return json.dumps(metadata, ensure_ascii=False)
-
-
-def _write(path: Path, buffer: io.BytesIO) -> None:
-    with buffer.getbuffer() as data:
-        write_bytes(path, data)

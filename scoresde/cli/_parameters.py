@@ -1,13 +1,28 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how the shell completes names: from tables that import nothing heavy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
 
 from .._registries import GRIDS, SDES, shipped
-from ._complete import names
+
+
+def names(*tables: Iterable[str]) -> Callable[[str], list[str]]:
+    """The completion of an option that takes a name from some tables.
+
+    Example:
+        >>> names(["vp", "ve"], ["flow"])("v")
+        ['vp', 've']
+    """
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for table in tables for name in table if name.startswith(incomplete)]
+
+    return complete
+
 
 DATA_HELP = (
     "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images in the order of their names; "

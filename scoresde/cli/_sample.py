@@ -10,41 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import __version__
 from .._registries import RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError, out_of_memory, too_little_memory
 from ..files.writing import check_target
+from . import _parameters as parameters
 from ._batches import Show, batches
-from ._complete import names
-from ._inverse import METHOD, SAMPLER, methods, posed, problem_of, solves_itself
+from ._inverse import METHOD, SAMPLER, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
-from ._options import (
-    effort,
-    follow,
-    label_of,
-    make_sde,
-    open_model,
-    parse_options,
-    sample_seeds,
-    threads,
-    version,
-)
-from ._output import EXTENSIONS, PICTURE, Samples, check_extension, write
-from ._parameters import (
-    Atol,
-    BatchSize,
-    Device,
-    Grid,
-    Label,
-    MaxSteps,
-    Model,
-    Options,
-    Process,
-    Quiet,
-    Rtol,
-    Seed,
-    Steps,
-)
-from ._plan import Plan, asked, saved
+from ._options import effort, follow, label_of, open_model, parse_options, sample_seeds, threads
+from ._output import EXTENSIONS, PICTURE, check_extension, write
+from ._plan import asked, saved
 from ._run import command
 
 if TYPE_CHECKING:
@@ -57,8 +33,8 @@ if TYPE_CHECKING:
 
 @command
 def sample(
-    model: Model = "digits",
-    sde: Process = None,
+    model: parameters.Model = "digits",
+    sde: parameters.Process = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -66,9 +42,9 @@ def sample(
             f"no other option of the process or solver is given, else pc; for a measurement {SAMPLER}."
         ),
     ] = None,
-    steps: Steps = None,
+    steps: parameters.Steps = None,
     num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 64,
-    label: Label = None,
+    label: parameters.Label = None,
     guidance: Annotated[
         float | None,
         typer.Option(
@@ -97,7 +73,7 @@ def sample(
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
             help=f"Operator of the measurement: {EXAMPLES}. Default: the one in the measurement's file.",
-            autocompletion=names(OPERATORS),
+            autocompletion=parameters.names(OPERATORS),
         ),
     ] = None,
     noise: Annotated[
@@ -113,22 +89,22 @@ def sample(
             metavar="NAME[:KEY=VALUE,...]",
             help=f"How a measurement is used: {', '.join(methods(RULES))}, which work with any --method; or "
             f"{', '.join(methods(SAMPLERS))}, which take the place of --method. Default: {METHOD}.",
-            autocompletion=names(methods()),
+            autocompletion=parameters.names(methods()),
         ),
     ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
+    seed: parameters.Seed = 0,
+    device: parameters.Device = "auto",
     out: Annotated[
         Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(EXTENSIONS)}.")
     ] = Path("samples.png"),
-    rtol: Rtol = None,
-    atol: Atol = None,
-    max_steps: MaxSteps = None,
-    grid: Grid = None,
+    rtol: parameters.Rtol = None,
+    atol: parameters.Atol = None,
+    max_steps: parameters.MaxSteps = None,
+    grid: parameters.Grid = None,
     stochasticity: Annotated[
         float | None, typer.Option(help="Eta of the reverse process, for methods that take it.")
     ] = None,
-    option: Options = None,
+    option: parameters.Options = None,
     denoise: Annotated[
         bool | None,
         typer.Option(
@@ -137,8 +113,8 @@ def sample(
             "evaluation. Default: on for pictures; off for arrays, whose distribution is then that of the solver.",
         ),
     ] = None,
-    batch_size: BatchSize = 256,
-    quiet: Quiet = False,
+    batch_size: parameters.BatchSize = 256,
+    quiet: parameters.Quiet = False,
 ) -> None:
     """Draw samples of a model, or of the data given a measurement of them.
 
@@ -148,15 +124,14 @@ def sample(
     began = time.perf_counter()
     extension = check_extension(out)
     options = parse_options(option or [])
-    wanted = None if sde is None else make_sde(sde)
     target = check_target(out)
     problem = problem_of(inpaint, operator, measurement, noise, inverse)
-    if problem is not None and solves_itself(problem):
+    if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
         _check_alone(problem.method, method=method, option=option)
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
     usual_method = "pc" if problem is None else SAMPLER
     plan = asked(usual_method if method is None else method, steps, grid, options)
-    network, where, process, title, event = open_model(model, device, sde, wanted)
+    network, where, process, title, event = open_model(model, device, sde)
     if extension == PICTURE:
         _check_pictures(event, out)
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
@@ -175,13 +150,21 @@ def sample(
     }
 
     def run(first: int, count: int, show: Show | None) -> Solution:
-        return _solved(process, score_fn, plan, (count, *event), seed, first, show, device=where, **arguments)
+        from ..solving import solve
+
+        seeds = sample_seeds(seed, first, count)
+        callback = follow(show, plan.solver, process, plan.steps)
+        fixed = {"method": plan.solver, "seeds": seeds, "device": where, "callback": callback, **plan.told}
+        try:
+            return solve(process, score_fn, shape=(count, *event), **fixed, **arguments)
+        except NonFiniteError as error:
+            raise _located(error, first, seeds) from error
 
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
         x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet), (num, *event))
     metadata = {
-        "scoresde": version(),
+        "scoresde": __version__,
         "model": model,
         "sde": repr(process),
         **plan.shown,
@@ -191,7 +174,10 @@ def sample(
         "seed": seed,
         "num": num,
     }
-    what = write(target, extension, Samples(x, sample_seeds(seed, 0, num), nfe, metadata, span))
+    import numpy as np
+
+    beside = {"seeds": np.array(sample_seeds(seed, 0, num), dtype=np.uint64), "nfe": nfe}
+    what = write(target, extension, x, beside, metadata, span)
     if not quiet:
         typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
@@ -213,36 +199,6 @@ def _check_pictures(event: tuple[int, ...], out: Path) -> None:
         raise InvalidArgumentError(
             f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
         )
-
-
-def _solved(
-    process: AffineSDE,
-    score_fn: Callable[..., Any],
-    plan: Plan,
-    shape: tuple[int, ...],
-    seed: int,
-    first: int,
-    show: Show | None,
-    **arguments: Any,
-) -> Solution:
-    """A batch of samples, the first of which is number ``first`` of all."""
-    from ..solving import solve
-
-    seeds = sample_seeds(seed, first, shape[0])
-    callback = follow(show, plan.solver, process, plan.steps)
-    try:
-        return solve(
-            process,
-            score_fn,
-            method=plan.solver,
-            shape=shape,
-            seeds=seeds,
-            callback=callback,
-            **plan.told,
-            **arguments,
-        )
-    except NonFiniteError as error:
-        raise _located(error, first, seeds) from error
 
 
 def _guided(network: Pretrained, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:

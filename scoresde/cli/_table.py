@@ -21,7 +21,7 @@ from typing import Any
 
 from ..errors import InvalidArgumentError, OutputError
 from ..files.locks import locked
-from ..files.writing import extend, remove_temporaries, write_bytes
+from ..files.writing import csv_text, extend, remove_temporaries, write_bytes
 
 CSV, PARQUET = ".csv", ".parquet"
 TABLES = (CSV, PARQUET)
@@ -87,7 +87,7 @@ class Table:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Bring rows to the disk."""
-        content = "".join(map(self._line, rows)).encode()
+        content = self._text(rows).encode()
         extend(self.journal, self._size, content)
         self._size += len(content)
         self.rows += rows
@@ -166,14 +166,14 @@ class Table:
     def _finish(self) -> None:
         if len(self.rows) != self.num:
             return
-        content = self._parquet_bytes() if self.path.suffix.lower() == PARQUET else self._csv_bytes()
+        if self.path.suffix.lower() == PARQUET:
+            content = self._parquet_bytes()
+        else:
+            content = (csv_text([self.columns]) + self._text(self.rows)).encode()
         record = {"settings": self.settings, "sha256": hashlib.sha256(content).hexdigest()}
         write_bytes(self.sidecar, (json.dumps(record, indent=2) + "\n").encode())
         write_bytes(self.path, content)
         self.journal.unlink()
-
-    def _csv_bytes(self) -> bytes:
-        return "".join([_csv_line(list(self.columns)), *map(self._line, self.rows)]).encode()
 
     def _parquet_bytes(self) -> bytes:
         parquet = _parquet()
@@ -186,8 +186,8 @@ class Table:
         parquet.write_table(table.replace_schema_metadata({"scoresde": json.dumps(self.settings)}), buffer)
         return buffer.getvalue()
 
-    def _line(self, row: Row) -> str:
-        return _csv_line([_cell(row[name]) for name in self.columns])
+    def _text(self, rows: Sequence[Row]) -> str:
+        return csv_text([row[name] for name in self.columns] for row in rows)
 
     def _values(self, cells: Sequence[str]) -> Row:
         if len(cells) != len(self.columns):
@@ -222,16 +222,6 @@ def _parquet() -> Any:
             "`out`: .parquet needs pyarrow: pip install 'scoresde[parquet]'; or write .csv."
         ) from None
     return pyarrow.parquet
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
 
 
 def number(value: float) -> float | None:

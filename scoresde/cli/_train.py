@@ -16,8 +16,8 @@ import typer
 from .._registries import DEFAULT_PRESET as DEFAULT
 from .._registries import PRESETS
 from ..errors import InvalidArgumentError, unknown
-from ._complete import names
 from ._options import make_device, threads
+from ._parameters import Quiet, names
 from ._run import command, stoppable
 
 LOGS = ("csv", "tensorboard")
@@ -67,7 +67,7 @@ def train(
     log: Annotated[
         str, typer.Option(help="csv (log.csv only), or tensorboard (both).", autocompletion=names(LOGS))
     ] = "csv",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network on your data.
 

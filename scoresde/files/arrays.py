@@ -19,8 +19,6 @@ from torch import Tensor
 from ..errors import InvalidArgumentError
 from .paths import readable
 
-__all__ = ["Arrays", "Check", "opened"]
-
 Check = Callable[[tuple[int, ...]], None]  # refuses a shape by an error
 
 

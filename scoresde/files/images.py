@@ -16,8 +16,6 @@ from .paths import readable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PICTURES", "image", "image_shape", "pictures"]
-
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _CHANNELS = {"L": 1, "RGB": 3}  # of PIL's modes that are taken
 

@@ -9,12 +9,14 @@ same folder, brings it to the disk, and renames it. Whatever happens in between,
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..errors import OutputError
@@ -62,7 +64,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file completely or not at all.
 
     Raises:
@@ -75,17 +77,66 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
         ...     [(file.name, file.read_bytes()) for file in Path(folder).iterdir()]
         [('a.txt', b'whole')]
     """
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[str | os.PathLike[str], bytes]) -> None:
+    """Write files completely or not at all, and none before all of them are on the disk under temporary names; they are
+    renamed in their order.
+
+    Raises:
+        OutputError: they could not be written; what was there before is still there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_together({Path(folder, "a.txt"): b"one", Path(folder, "b.txt"): b"two"})
+        ...     sorted(file.name for file in Path(folder).iterdir())
+        ['a.txt', 'b.txt']
+    """
     try:
-        target = Path(os.path.realpath(path))
-        with _temporary(target) as (descriptor, name):
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, target)
-        _sync_folder(target.parent)
+        with contextlib.ExitStack() as temporaries:
+            ready = []
+            for path, content in contents.items():
+                target = Path(os.path.realpath(path))
+                descriptor, temporary = temporaries.enter_context(_temporary(target))
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                ready.append((temporary, target))
+            for temporary, target in ready:
+                os.replace(temporary, target)
+                _sync_folder(target.parent)
     except (OSError, ValueError) as error:
-        raise failure(error, path, len(content)) from error
+        raise failure(error, next(iter(contents)), sum(map(len, contents.values()))) from error
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder, and those that it is in, where they are missing.
+
+    Raises:
+        OutputError: it cannot be made.
+
+    Example:
+        >>> make_folder(".")
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise failure(error, path, 0) from error
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""Lines of comma-separated values: numbers with all of their digits, nothing for None.
+
+    Example:
+        >>> csv_text([("a", 0.1, None)])
+        'a,0.1,\n'
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def extend(path: str | os.PathLike[str], size: int, content: bytes) -> None:

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 from .blocks import GROUPS, ResidualBlock, SelfAttention, check_image, descend, mix
 from .embeddings import Conditioned, check_sizes
 
-__all__ = ["Classifier"]
-
 
 class Classifier(Conditioned):
     r"""The logits of :math:`p(y|x_t)`: the way down of `scoresde.nets.UNet`, a mean over the pixels, a linear layer.

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from .._checks import as_tensor, check_choice, check_integer, check_integers, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["EMBEDDINGS", "Conditioned", "NoiseEmbedding", "fourier_features"]
-
 
 class Waves(NamedTuple):
     """The waves that encode a time: angular frequencies, of the time or of its logarithm.
@@ -133,7 +131,7 @@ class Conditioned(nn.Module):
 
     def _embed_label(self, table: nn.Embedding, label: Tensor | int | None, x: Tensor) -> Tensor:
         index = as_tensor("label", self.labels if label is None else label).to(x.device)
-        if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        if index.is_floating_point():
             raise InvalidTypeError(f"`label` must be integers, got {index.dtype}; write label.long().")
         if index.ndim > 1 or (index.ndim == 1 and len(index) != len(x)):
             raise InvalidArgumentError(
@@ -170,11 +168,6 @@ def fourier_features(x: Tensor, exponents: Sequence[int]) -> Tensor:
         raise InvalidArgumentError(f"`x` must be (batch, channels, ...), got shape {tuple(x.shape)}.")
     phases = [2.0**n * math.pi * x for n in exponents]
     return torch.cat([x, *(p.sin() for p in phases), *(p.cos() for p in phases)], dim=1)
-
-
-def check_exponents(fourier: Sequence[int]) -> tuple[int, ...]:
-    """The exponents of `fourier_features`, checked."""
-    return check_integers("fourier", fourier, low=-8, high=16)
 
 
 def check_sizes(**sizes: tuple[int, int, int]) -> None:

@@ -7,11 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._checks import check_flag, check_number
+from .._checks import check_callable, check_flag, check_kind, check_number
 from .._signatures import accepts
-from ..errors import InvalidTypeError, ScoreFnError
-
-__all__ = ["External", "from_diffusers"]
+from ..errors import ScoreFnError
 
 
 class External(nn.Module):
@@ -45,12 +43,9 @@ class External(nn.Module):
         gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if not callable(net):
-            raise InvalidTypeError(f"`net` must be callable as net(x, time), got {type(net).__name__}.")
-        if output is not None and not isinstance(output, str):
-            raise InvalidTypeError(f"`output` must be the name of an attribute or None, got {output!r}.")
-        if names is not None and not isinstance(names, Mapping):
-            raise InvalidTypeError(f"`names` must be a mapping from names to names, got {type(names).__name__}.")
+        check_callable("net", net, "net(x, time)")
+        check_kind("output", output, (str, type(None)), "the name of an attribute, or None")
+        check_kind("names", names, (Mapping, type(None)), "a mapping from names to names, or None")
         check_flag("takes_time", takes_time)
         self.net = net
         self.output = output

@@ -10,8 +10,6 @@ from .._tensors import sigmoid
 from ..errors import InvalidArgumentError
 from .embeddings import check_sizes
 
-__all__ = ["MonotoneGamma"]
-
 
 def _positive(raw: Tensor) -> Tensor:
     """softplus, without the jump at 20 of torch's own."""

@@ -10,9 +10,7 @@ from torch.nn import functional as F
 
 from .._checks import MOST_NUMBERS, check_flag, check_integers, check_number
 from ..errors import InvalidArgumentError
-from .embeddings import Conditioned, check_exponents, check_sizes, fourier_features
-
-__all__ = ["MLP"]
+from .embeddings import Conditioned, check_sizes, fourier_features
 
 
 class DenseBlock(nn.Module):
@@ -85,7 +83,7 @@ class MLP(Conditioned):
         check_flag("learned_variance", learned_variance)
         super().__init__(width, labels, time)
         self.event_shape = shape
-        self.fourier = check_exponents(fourier)
+        self.fourier = check_integers("fourier", fourier, low=-8, high=16)
         self.out_shape = (shape[0] * (2 if learned_variance else 1), *shape[1:])
         self.stem = nn.Linear(math.prod(shape) * (1 + 2 * len(self.fourier)), channels)
         self.blocks = nn.ModuleList(DenseBlock(channels, width, dropout) for _ in range(blocks))

@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import check_flag
+from .._checks import check_flag, check_integers
 from .blocks import GROUPS, ResidualBlock, SelfAttention, ascend, check_image, descend, mix
-from .embeddings import Conditioned, check_exponents, fourier_features
-
-__all__ = ["UNet"]
+from .embeddings import Conditioned, fourier_features
 
 
 class UNet(Conditioned):
@@ -84,7 +82,7 @@ class UNet(Conditioned):
         check_flag("learned_variance", learned_variance)
         super().__init__(width, labels, time)
         self.event_shape = shape
-        self.fourier = check_exponents(fourier)
+        self.fourier = check_integers("fourier", fourier, low=-8, high=16)
         low = sizes[-1]
         halves = list(itertools.pairwise(sizes))
 

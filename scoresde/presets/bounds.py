@@ -11,8 +11,6 @@ from ..errors import InvalidArgumentError
 from ..likelihood import Bound, chain_bound, variational_bound
 from ..scores import ScoreModel
 
-__all__ = ["OfChain", "OfTime"]
-
 
 @dataclass(frozen=True)
 class OfChain:

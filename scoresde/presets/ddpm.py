@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,20 +17,8 @@ from ..zoo import Sampler
 from .bounds import OfChain
 from .scaling import network, scaled
 
-__all__ = ["DDPM", "IDDPM"]
-
-STEPS, IMPROVED_STEPS = 1000, 4000
+STEPS = 1000
 CLIP = (-1.0, 1.0)
-
-
-def linear() -> BetaChain:
-    """1000 levels, beta from 1e-4 to 0.02."""
-    return BetaChain.linear(STEPS, 1e-4, 0.02)
-
-
-def cosine() -> BetaChain:
-    """4000 levels of the cosine schedule."""
-    return BetaChain.cosine(IMPROVED_STEPS, 0.008, 0.999)
 
 
 def hybrid(
@@ -53,7 +42,7 @@ DDPM = Preset(
     paper="Ho, Jain, Abbeel (2020), arXiv:2006.11239",
     loss=ddpm_simple,
     recipe=scaled(800_000, 2e-4, ema=0.9999, warmup=5000, clip=1.0, batch_size=128),
-    process=linear,
+    process=partial(BetaChain.linear, STEPS, 1e-4, 0.02),
     prediction="noise",
     time_input="index",
     kwargs=network(time="sinusoidal", dropout=0.1),
@@ -69,7 +58,7 @@ IDDPM = Preset(
     paper="Nichol, Dhariwal (2021), arXiv:2102.09672",
     loss=hybrid,
     recipe=scaled(500_000, 1e-4, ema=0.9999, batch_size=128, optimizer="adamw"),
-    process=cosine,
+    process=partial(BetaChain.cosine, 4000, 0.008, 0.999),
     prediction="noise",
     time_input="index",
     variance="learned_range",

@@ -18,8 +18,6 @@ from ..zoo import Sampler
 from .bounds import OfTime
 from .scaling import network, scaled
 
-__all__ = ["EDM", "EDM_WIDE", "LEVELS"]
-
 LEVELS = NoiseLevels(-1.2, 1.2)
 PAPER = "Karras, Aittala, Aila, Laine (2022), arXiv:2206.00364"
 BATCH, IMAGES, HALF_LIFE, RAMP = 512, 200e6, 0.5e6, 10e6  # counted in images, as published

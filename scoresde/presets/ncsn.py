@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..chains import NoiseScales
 from ..losses import denoising_score_matching
 from ..training import Preset
@@ -9,22 +11,10 @@ from ..zoo import Sampler
 from .bounds import OfChain
 from .scaling import LARGEST_DISTANCE, network, scaled
 
-__all__ = ["NCSN", "NCSNV2"]
-
 SIGMA_MIN = 0.01
 # Of NCSNv2, by the functions of `scoresde.ncsnv2` for 64 dimensions. Fewer levels lie farther apart: the moves are as
 # many as bring the samples' spread at a level to the published one, 1.055, which takes 5 at CIFAR-10's 232 levels.
 LEVELS, MOVES, STEP = 21, 25, 8.42e-06
-
-
-def ncsn_levels() -> NoiseScales:
-    """Ten levels from 1 to 0.01."""
-    return NoiseScales.geometric(10, SIGMA_MIN, 1.0)
-
-
-def ncsnv2_levels() -> NoiseScales:
-    """Levels by NCSNv2's first two techniques, from the digits' largest distance to 0.01."""
-    return NoiseScales.geometric(LEVELS, SIGMA_MIN, LARGEST_DISTANCE)
 
 
 # Differs from the published code: it starts from the levels' own prior and not from uniform noise, receives the level
@@ -34,7 +24,7 @@ NCSN = Preset(
     paper="Song, Ermon (2019), arXiv:1907.05600",
     loss=denoising_score_matching,
     recipe=scaled(200_000, 1e-3, batch_size=128),
-    process=ncsn_levels,
+    process=partial(NoiseScales.geometric, 10, SIGMA_MIN, 1.0),
     prediction="score",
     time_input="index",
     kwargs=network(time="sinusoidal"),
@@ -51,7 +41,8 @@ NCSNV2 = Preset(
     paper="Song, Ermon (2020), arXiv:2006.09011",
     loss=denoising_score_matching,
     recipe=scaled(300_000, 1e-4, ema=0.999, batch_size=128),
-    process=ncsnv2_levels,
+    # by NCSNv2's first two techniques, from the digits' largest distance
+    process=partial(NoiseScales.geometric, LEVELS, SIGMA_MIN, LARGEST_DISTANCE),
     prediction="noise",
     time_input="index",
     kwargs=network(time="constant"),

@@ -24,8 +24,6 @@ from typing import Any
 from .._checks import MOST_NUMBERS, check_integer, check_number
 from ..training import Recipe
 
-__all__ = ["EPOCHS", "LARGEST_DISTANCE", "WIDTH", "network", "scaled"]
-
 EPOCHS = 1437 / 50_000
 WIDTH = 128 / 32
 LARGEST_DISTANCE = 4.53  # between two of the training digits in [0, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..losses import denoising, denoising_score_matching
 from ..sdes import VESDE, VPSDE, SubVPSDE
 from ..training import Preset
@@ -9,25 +11,8 @@ from ..zoo import Sampler
 from .bounds import OfTime
 from .scaling import LARGEST_DISTANCE, network, scaled
 
-__all__ = ["SCORE_SDE_SUBVP", "SCORE_SDE_VE", "SCORE_SDE_VP"]
-
 PAPER = "Song et al. (2021), arXiv:2011.13456"
 STEPS = 1000
-
-
-def exploding() -> VESDE:
-    """From 0.01 to the digits' largest distance."""
-    return VESDE(0.01, LARGEST_DISTANCE, t_min=1e-5)
-
-
-def preserving() -> VPSDE:
-    """Beta from 0.1 to 20, trained from t = 1e-5."""
-    return VPSDE(0.1, 20.0, t_min=1e-5)
-
-
-def below() -> SubVPSDE:
-    """Likewise, with less variance."""
-    return SubVPSDE(0.1, 20.0, t_min=1e-5)
 
 
 # All differ from the published code in the step of the corrector, that of each sample alone; in the last step, which is
@@ -38,7 +23,7 @@ SCORE_SDE_VE = Preset(
     paper=PAPER,
     loss=denoising_score_matching,
     recipe=scaled(1_300_000, 2e-4, ema=0.999, warmup=5000, clip=1.0, batch_size=128),
-    process=exploding,
+    process=partial(VESDE, 0.01, LARGEST_DISTANCE, t_min=1e-5),
     prediction="noise",
     time_input="sigma",
     kwargs=network(time="log_gaussian", dropout=0.1),
@@ -55,7 +40,7 @@ SCORE_SDE_VP = Preset(
     paper=PAPER,
     loss=denoising,
     recipe=scaled(1_300_000, 2e-4, ema=0.9999, warmup=5000, clip=1.0, batch_size=128),
-    process=preserving,
+    process=partial(VPSDE, 0.1, 20.0, t_min=1e-5),
     prediction="noise",
     time_input="t",
     kwargs=network(dropout=0.1),
@@ -69,7 +54,7 @@ SCORE_SDE_SUBVP = Preset(
     paper=PAPER,
     loss=denoising,
     recipe=SCORE_SDE_VP.recipe,
-    process=below,
+    process=partial(SubVPSDE, 0.1, 20.0, t_min=1e-5),
     prediction="noise",
     time_input="t",
     kwargs=SCORE_SDE_VP.kwargs,

@@ -10,8 +10,6 @@ from ..zoo import Sampler
 from .bounds import OfTime
 from .scaling import network, scaled
 
-__all__ = ["VDM"]
-
 
 def learned() -> VDMSDE:
     """A line whose ends are learned, from -13.3 and 5, as the published configuration has it."""

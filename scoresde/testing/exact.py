@@ -46,6 +46,7 @@ from ..sdes import AffineSDE
 from ..sdes.base import check_sde
 from ..targets import Gaussian, GaussianMixture
 from ..targets.spectrum import Spectrum
+from .kolmogorov import components
 
 Draw = Callable[[int, Tensor], Tensor]  # (k, like) -> the k-th standard normal draw of a solve
 Run = Callable[[tuple[int, ...], Draw], Tensor]  # (shape, draw) -> the final state, of that shape
@@ -98,12 +99,7 @@ def mixture_flow_map(target: GaussianMixture, x: Tensor, sde: AffineSDE, s: floa
             f"scoresde.targets.Gaussian and its flow_map in more dimensions."
         )
     weights = target.log_weights.numpy()
-    levels = []
-    for time in (s, t):
-        alpha, sigma = float(sde.alpha(time)), float(sde.sigma(time))
-        std = np.sqrt(alpha**2 * target.spectrum.values.reshape(-1).numpy() + sigma**2)
-        levels.append((alpha * target.means.reshape(-1).numpy(), std))
-    (mean_s, std_s), (mean_t, std_t) = levels
+    (_, mean_s, std_s), (_, mean_t, std_t) = (components(target, sde, time) for time in (s, t))
     flat = x.detach().reshape(-1).to("cpu", torch.float64).numpy()
     z = (flat[:, None] - mean_s) / std_s
     lower, upper = (special.logsumexp(weights + special.log_ndtr(sign * z), axis=1) for sign in (1, -1))

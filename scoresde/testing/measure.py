@@ -49,14 +49,15 @@ def _mixture() -> GaussianMixture:
     return GaussianMixture(torch.tensor([0.3, 0.5, 0.2]), means, scales=torch.tensor([0.3, 0.2, 0.4]))
 
 
-def _gaussian() -> Gaussian:
-    return Gaussian(torch.tensor([0.7], dtype=_F64), 0.3)
-
-
-def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
-    check_sde(sde, affine=True)
-    first = grids.time_of("t_start", t_start, sde, sde.t_max)
-    return first, grids.time_of("t_end", t_end, sde, sde.t_min)
+def _problem(
+    method: Solver | str, sde: AffineSDE | None, t_start: float | None, t_end: float | None, options: dict[str, object]
+) -> tuple[Solver, AffineSDE, tuple[float, float]]:
+    """The solver, the process and the interval of a measurement, checked."""
+    process = VPSDE() if sde is None else sde
+    check_sde(process, affine=True)
+    first = grids.time_of("t_start", t_start, process, process.t_max)
+    last = grids.time_of("t_end", t_end, process, process.t_min)
+    return make_solver(method, options), process, (first, last)
 
 
 def _times(sde: AffineSDE, grid: str, interval: tuple[float, float], steps: int) -> Tensor:
@@ -91,9 +92,8 @@ def estimate_order(
         >>> round(estimate_order("dpmpp_2m", steps=(80, 160)).order(), 1)
         2.0
     """
-    process = VPSDE() if sde is None else sde
-    interval = _interval(process, t_start, t_end)
-    target, solver = _mixture(), make_solver(method, options)
+    solver, process, interval = _problem(method, sde, t_start, t_end, options)
+    target = _mixture()
     if solver.stochastic:
         raise InvalidArgumentError(f"method={solver.name!r} draws noise; see weak_order and strong_order.")
     starts = process.prior.std * torch.tensor([-1.7, -0.9, -0.2, 0.35, 0.8, 1.6], dtype=_F64)[:, None]
@@ -109,7 +109,7 @@ def estimate_order(
 
 def _started(solver: Solver, sde: AffineSDE, times: Tensor, stochasticity: float | None) -> tuple[Gaussian, Any]:
     """A Gaussian problem, and its solve from the exact distribution at the first time."""
-    target = _gaussian()
+    target = Gaussian(torch.tensor([0.7], dtype=_F64), 0.3)
 
     def solve(shape: tuple[int, ...], draw: Draw) -> Tensor:
         x = gaussian_state(target, sde, float(times[0]), draw(0, torch.empty(shape, dtype=_F64)))
@@ -158,9 +158,7 @@ def weak_order(
         >>> round(weak_order("dpmpp_2m_sde").order(), 1)
         2.0
     """
-    process = VPSDE() if sde is None else sde
-    interval = _interval(process, t_start, t_end)
-    solver = make_solver(method, options)
+    solver, process, interval = _problem(method, sde, t_start, t_end, options)
     check_integer("draws", draws, low=1, high=MOST_DRAWS_A_STEP)
     _stochasticity(solver, stochasticity)
     t_end = interval[1]
@@ -207,9 +205,7 @@ def strong_order(
         >>> round(strong_order("euler_maruyama", grid="time", steps=(128, 256)).order(), 1)
         1.0
     """
-    process = VPSDE() if sde is None else sde
-    interval = _interval(process, t_start, t_end)
-    solver = make_solver(method, options)
+    solver, process, interval = _problem(method, sde, t_start, t_end, options)
     eta = _stochasticity(solver, stochasticity)
     t_end = interval[1]
     fractions = check_times("cells", cells, "fractions").tolist()

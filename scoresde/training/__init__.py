@@ -7,17 +7,8 @@ last checkpoint. ``python -m scoresde.training digits --out DIR`` makes the ship
 from .callbacks import Bound, Samples
 from .classifier import CLASSIFIER, train_classifier
 from .data import Arrays, Batches, Folder, Source, read
-from .digits import (
-    DIGITS,
-    DIGITS_DATA,
-    DIGITS_LEVELS,
-    DigitsSplit,
-    digits_split,
-    fit,
-    grey_to_x,
-    main,
-    train_digits,
-)
+from .digits import DIGITS, DIGITS_LEVELS, fit, main, train_digits
+from .digits_data import DIGITS_DATA, DigitsSplit, digits_split, grey_to_x
 from .preset import Preset, train
 from .recipe import Recipe
 from .stream import Piece, Stateless

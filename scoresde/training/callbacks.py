@@ -19,8 +19,6 @@ from ..sdes import AffineSDE
 from ..solving import solve
 from .trainer import Progress
 
-__all__ = ["Bound", "Samples"]
-
 
 @dataclass(frozen=True)
 class Samples:

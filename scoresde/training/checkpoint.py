@@ -18,10 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
-from ..files.writing import write_bytes
-
-__all__ = ["check_tensors", "clean", "differences", "latest", "prune", "read", "step_of", "write"]
+from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError
+from ..files.writing import make_folder, write_bytes
+from ..zoo.store import mismatches
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d{10})\.safetensors")
@@ -45,10 +44,7 @@ def write(
     text = json.dumps(content | {"sha256": _text_digest(content)}, allow_nan=False, sort_keys=True)
     raw = safetensors.torch.save(held, metadata={"scoresde": text})  # one entry: the order of several is random
     path = folder / f"step-{step:010d}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(error.errno, f"The checkpoint cannot be written: {error.strerror}", str(folder)) from error
+    make_folder(folder)
     write_bytes(path, raw)
     prune(folder, keep)
     return path
@@ -134,15 +130,8 @@ def check_settings(path: Path, old: Mapping[str, object], new: Mapping[str, obje
 
 def check_tensors(path: Path, expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> None:
     """Refuse the checkpoint of another network."""
-    lines = [f"  missing {name}" for name in expected if name not in got]
-    lines += [f"  unexpected {name}" for name in got if name not in expected]
-    lines += [
-        f"  {name} is {got[name].dtype} {tuple(got[name].shape)}, expected {tensor.dtype} {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in got and (got[name].shape != tensor.shape or got[name].dtype != tensor.dtype)
-    ]
-    if lines:
-        listing = "\n".join(sorted(lines)[:20])
+    if lines := mismatches(expected, got):
+        listing = "\n".join(lines[:20])
         raise CheckpointMismatchError(f"The checkpoint {path} is that of another network:\n{listing}")
 
 

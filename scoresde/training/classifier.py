@@ -19,10 +19,9 @@ from . import parallel
 from .data import Batches, Source, check_source
 from .recipe import Recipe
 from .seeds import WEIGHTS, seed_of
+from .settings import samples_per_batch
 from .stream import Stateless
 from .trainer import Trainer
-
-__all__ = ["CLASSIFIER", "train_classifier"]
 
 CLASSIFIER = Recipe(steps=2000, learning_rate=2e-3, warmup=100, weight_decay=0.05, ema=0.995, ema_power=9.0)
 _NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
@@ -79,12 +78,8 @@ def train_classifier(
     if source.classes is None:
         raise InvalidArgumentError(f"`data` must have labels to train a classifier, but {source.name} have none.")
     rank, world = parallel.rank_and_world()
-    shares = world * recipe.accumulate
-    if recipe.batch_size % shares:
-        raise InvalidArgumentError(
-            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
-        )
-    batches = Batches(source, recipe.batch_size // shares, seed, data_range, value_range, flip, rank=rank, world=world)
+    size = samples_per_batch(recipe, world)
+    batches = Batches(source, size, seed, data_range, value_range, flip, rank=rank, world=world)
     arguments = {"event_shape": list(source.event_shape), "classes": source.classes, **kwargs}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, WEIGHTS))

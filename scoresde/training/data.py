@@ -40,8 +40,6 @@ from ..likelihood.bits import cell
 from .digits_data import DIGITS_NAME, digits_split
 from .seeds import DATA, ROWS, STATISTICS, generator_of
 
-__all__ = ["READERS", "Arrays", "Batches", "Folder", "Source", "Unlabelled", "read"]
-
 
 class Source(Protocol):
     """Samples by their row.
@@ -123,15 +121,9 @@ class Arrays:
                 raise InvalidArgumentError(f"`labels` must be 0 or more, got {int(labels.min())}.")
         values = values.detach()
         self.values, self.labels, self.name = values, labels, name
+        self.event_shape = tuple(values.shape[1:])
+        self.classes = None if labels is None else int(labels.max()) + 1
         self.extent = float(values.min()), float(values.max())
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return tuple(self.values.shape[1:])
-
-    @property
-    def classes(self) -> int | None:
-        return None if self.labels is None else int(self.labels.max()) + 1
 
     def __len__(self) -> int:
         return len(self.values)

@@ -22,22 +22,10 @@ from ..losses import NoiseLevels, edm
 from ..nets import build
 from ..noise import check_seed
 from ..zoo import Config, Labels, Pretrained, save
-from .digits_data import DIGITS_DATA, DigitsSplit, digits_split, grey_to_x
+from .digits_data import DIGITS_DATA, digits_split, grey_to_x
 from .recipe import Recipe
 from .stream import Piece
 from .trainer import Trainer
-
-__all__ = [
-    "DIGITS",
-    "DIGITS_DATA",
-    "DIGITS_LEVELS",
-    "DigitsSplit",
-    "digits_split",
-    "fit",
-    "grey_to_x",
-    "main",
-    "train_digits",
-]
 
 Batch = tuple[Tensor, dict[str, object]]  # data (batch, *event), and what else the network receives
 
@@ -45,7 +33,7 @@ Batch = tuple[Tensor, dict[str, object]]  # data (batch, *event), and what else 
 def fit(
     net: nn.Module,
     loss: Callable[..., Tensor],
-    draw: Callable[[int, torch.Generator], tuple[Tensor, dict[str, object]]],
+    draw: Callable[[int, torch.Generator], Batch],
     recipe: Recipe,
     generator: torch.Generator,
     *,

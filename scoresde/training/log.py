@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidArgumentError, OutputError
-from ..files.writing import write_bytes
-
-__all__ = ["Log"]
+from ..errors import InvalidArgumentError
+from ..files.writing import csv_text, failure, make_folder, remove_temporaries, write_bytes
 
 HEADER = ("step", "name", "value")
 
@@ -40,20 +38,19 @@ class Log:
     def __init__(self, folder: Path | None, step: int = 0, *, tensorboard: bool = False) -> None:
         self.path = None if folder is None else folder / "log.csv"
         if self.path is not None:
-            for debris in self.path.parent.glob(".log.csv.*.tmp"):  # of a run that was killed
-                debris.unlink(missing_ok=True)
+            remove_temporaries(self.path)  # of a run that was killed
+            make_folder(self.path.parent)
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 rows = list(csv.reader(io.StringIO(self.path.read_text()))) if self.path.exists() else []
             except OSError as error:
-                raise OutputError(error.errno, f"The log cannot be written: {error.strerror}", str(folder)) from error
+                raise failure(error, self.path, 0) from error
             if rows and tuple(rows[0]) != HEADER:
                 raise InvalidArgumentError(
                     f"{self.path} is not a log of a run, which begins with {','.join(HEADER)}; use another folder; "
                     "nothing was overwritten."
                 )
             kept = [row for row in rows if len(row) == len(HEADER) and row[0].isdigit() and int(row[0]) <= step]
-            write_bytes(self.path, _text([HEADER, *kept]).encode())
+            write_bytes(self.path, csv_text([HEADER, *kept]).encode())
         self._events: Any = None
         if tensorboard and folder is not None:
             try:
@@ -67,19 +64,11 @@ class Log:
         if self.path is not None:
             try:
                 with self.path.open("a") as file:
-                    file.write(_text([(step, name, repr(float(value))) for name, value in figures.items()]))
+                    file.write(csv_text([(step, name, float(value)) for name, value in figures.items()]))
             except OSError as error:
-                raise OutputError(
-                    error.errno, f"The log cannot be written: {error.strerror}", str(self.path)
-                ) from error
+                raise failure(error, self.path, 0) from error
         if self._events is not None:
             for name, value in figures.items():
                 if math.isfinite(value):
                     self._events.add_scalar(name, value, step)
             self._events.flush()
-
-
-def _text(rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

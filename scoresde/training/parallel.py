@@ -19,8 +19,6 @@ from torch import Tensor, distributed, nn
 from ..errors import OutputError
 from ..files import locks
 
-__all__ = ["anywhere", "average_gradients", "barrier", "gathered", "mean", "owned", "processes", "rank_and_world"]
-
 
 @contextmanager
 def processes(device: torch.device) -> Iterator[torch.device]:

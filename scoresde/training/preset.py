@@ -35,10 +35,9 @@ from .callbacks import Samples
 from .data import Batches, Source, Unlabelled, check_source
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
+from .settings import samples_per_batch
 from .stream import Stateless
 from .trainer import Every, Trainer, parts_of
-
-__all__ = ["Preset", "train"]
 
 
 @dataclass(frozen=True)
@@ -259,20 +258,15 @@ def train(
     check_source(source)
     check_integer("sample_every", sample_every, low=0)
     check_kind("command", command, str, "a string")
-    if settings is not None:
-        check_kind("settings", settings, Mapping, "a mapping of JSON values")
+    check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
-    shares = world * recipe.accumulate
-    if recipe.batch_size % shares:
-        raise InvalidArgumentError(
-            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
-        )
+    size = samples_per_batch(recipe, world)
     source = preset.source(source)
     batches = Batches(
         source,
-        recipe.batch_size // shares,
+        size,
         seed,
         preset.data_range,
         value_range,

@@ -14,8 +14,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_kind, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 
-__all__ = ["DECAYS", "OPTIMIZERS", "PRECISIONS", "Recipe"]
-
 # The learning rate after the warm-up, over its peak, at a share of the steps.
 DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
@@ -100,12 +98,9 @@ class Recipe:
         for i, beta in enumerate(self.betas):
             check_number(f"betas[{i}]", beta, low=0.0, high=math.nextafter(1.0, 0.0))
         check_flag("compile", self.compile)
-        for name, value, known in (
-            ("decay", self.decay, DECAYS),
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            check_choice(name, value, known)
+        check_choice("decay", self.decay, DECAYS)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("precision", self.precision, PRECISIONS)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

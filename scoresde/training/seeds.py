@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-__all__ = ["generator_of", "seed_of"]
-
-ROWS, DATA, LOSS, DROPOUT, STATISTICS, WEIGHTS, SAMPLES = range(7)  # purposes, each with numbers of its own
+ROWS, DATA, LOSS, DROPOUT, STATISTICS, WEIGHTS = range(6)  # purposes, each with numbers of its own
 
 
 def seed_of(seed: int, purpose: int, step: int = 0, rank: int = 0) -> int:

@@ -18,8 +18,6 @@ from ..zoo.processes import modules_of
 from .recipe import Recipe
 from .stream import described
 
-__all__ = ["check_size", "conventions", "remembering"]
-
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a function, in its repr
 _SHARES = tuple(i / 16 for i in range(17))  # of a process's interval
 
@@ -58,12 +56,26 @@ def check_arguments(
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     if folder is not None:
         check_path("folder", folder)
-    if settings is not None:
-        check_kind("settings", settings, Mapping, "a mapping of JSON values")
+    check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
     check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
     for i, every in enumerate(callbacks):
         if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
             raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
+
+
+def samples_per_batch(recipe: Recipe, world: int) -> int:
+    """The samples of a micro-batch on one of several ranks.
+
+    Example:
+        >>> samples_per_batch(Recipe(batch_size=12, accumulate=2), 3)
+        2
+    """
+    shares = world * recipe.accumulate
+    if recipe.batch_size % shares:
+        raise InvalidArgumentError(
+            f"`batch_size` must be a multiple of ranks x micro-batches = {shares}, got {recipe.batch_size}."
+        )
+    return recipe.batch_size // shares
 
 
 def check_size(stream: object, recipe: Recipe, world: int) -> None:

@@ -17,8 +17,6 @@ from .._checks import check_device, check_integer, check_kind
 from .data import Batches
 from .seeds import DROPOUT, LOSS, generator_of, seed_of
 
-__all__ = ["Piece", "Stateless", "Stream", "described"]
-
 
 class Piece(NamedTuple):
     """A micro-batch: data, what else the network receives, the source of the loss's noise, and a seed for dropout,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +17,13 @@ from .._checks import check_flag, check_integer, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
+from ..zoo.store import under
 from . import checkpoint, parallel
 from .log import Log
 from .recipe import PRECISIONS, Recipe
 from .settings import check_arguments, check_size, conventions, remembering
 from .stream import Piece, Stream, described
 
-__all__ = ["Every", "Progress", "Trainer"]
-
-M = TypeVar("M", nn.Module, ScoreModel)
 _PART = "process_"  # before the names of learned parts of the process
 
 
@@ -298,15 +296,15 @@ class Trainer:
         checkpoint.check_settings(path, content["settings"], self.settings)
         optimizer = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
         checkpoint.check_tensors(path, self._tensors() | optimizer, tensors)
-        self.modules.load_state_dict(_under("model.", tensors))
-        self.averaged.load_state_dict(_under("averaged.", tensors))
+        self.modules.load_state_dict(under("model.", tensors))
+        self.averaged.load_state_dict(under("averaged.", tensors))
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in optimizer.items():
             _, index, name = key.split(".")
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         for name, part in remembering(self.loss).items():
-            part.load_state_dict(_under(f"loss.{name}.", tensors))
+            part.load_state_dict(under(f"loss.{name}.", tensors))
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["state"]["scaler"])
         *totals, number = content["state"]["window"]
@@ -340,7 +338,3 @@ def _rebuilt(model: Any, modules: Any, net: Any = None) -> Any:
         for name in parts:
             setattr(made.native, name, modules[_PART + name])
     return made
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

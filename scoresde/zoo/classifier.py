@@ -8,13 +8,11 @@ import os
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import CorruptCheckpointError, InvalidArgumentError, OutputError, ScoreSDEError
+from ..errors import CorruptCheckpointError, InvalidArgumentError, ScoreSDEError
 from ..files.paths import check_path
-from ..files.writing import write_bytes
+from ..files.writing import make_folder, write_bytes
 from ..guidance import NoisyClassifier
 from ..nets import Classifier
-
-__all__ = ["load_classifier", "save_classifier"]
 
 FILE = "classifier.safetensors"
 _NUMBERS = ("sigma_data", "rho_min", "rho_max")
@@ -40,10 +38,7 @@ def save_classifier(model: NoisyClassifier, path: str | os.PathLike[str]) -> Non
     directory = check_path("path", path)
     content = {"kwargs": model.net.arguments, **{name: getattr(model, name) for name in _NUMBERS}}
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.net.state_dict().items()}
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(error.errno, f"The classifier cannot be written: {error.strerror}", str(path)) from error
+    make_folder(directory)
     write_bytes(directory / FILE, safetensors.torch.save(state, metadata={"scoresde": json.dumps(content)}))
 
 

@@ -20,8 +20,6 @@ from ..sdes import EDMSDE, AffineSDE
 from .processes import from_config
 from .sampler import Sampler
 
-__all__ = ["Config", "Labels"]
-
 FORMAT = 2  # 1 had EDM networks only; it is read. What a network needs is a new format, with a row of `_SCHEMAS`
 _MOST_LABELS = (1 << 31) - 1
 MAX_BYTES = 1 << 20  # a config is a few hundred bytes, with grids some thousands
@@ -115,19 +113,11 @@ class Config:
         content = {
             "format": FORMAT,
             "architecture": {"name": self.architecture, "kwargs": self.kwargs},
-            "prediction": self.prediction,
-            "time_input": self.time_input,
-            "input_scale": self.input_scale,
-            "variance": self.variance,
-            "process": self.process,
-            "chain": self.chain,
-            "levels": self.levels,
+            **{key: getattr(self, key) for key in _KEYS},
             "data_range": None if self.data_range is None else [float(v) for v in self.data_range],
             "sigma_data": float(self.sigma_data),
             "event_shape": list(self.event_shape),
             "labels": None if self.labels is None else vars(self.labels),
-            "data": self.data,
-            "command": self.command,
             "weights": weights,
         }
         if self.grids:
@@ -150,28 +140,13 @@ class Config:
         check_kind("raw", raw, bytes, "the bytes of a file")
         check_flag("verify", verify)
         content = _content(raw, verify)
-        labels, span = content["labels"], content.get("data_range")
-        config = cls(
-            architecture=content["architecture"]["name"],
-            kwargs=content["architecture"]["kwargs"],
-            prediction=content["prediction"],
-            time_input=content.get("time_input"),
-            input_scale=content.get("input_scale", "x"),
-            variance=content.get("variance"),
-            process=content.get("process"),
-            chain=content.get("chain"),
-            levels=content.get("levels"),
-            data_range=None if span is None else (span[0], span[1]),
-            sigma_data=content["sigma_data"],
-            event_shape=tuple(content["event_shape"]),
-            labels=None if labels is None else Labels(**labels),
-            data=content["data"],
-            command=content["command"],
-            grids=tuple(
-                FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in enumerate(content.get("grids", ()))
-            ),
-            sampler=Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
-        )
+        labels, grids = content["labels"], enumerate(content.get("grids", ()))
+        known = {key: content[key] for key in _KEYS if key in content} | {
+            "labels": None if labels is None else Labels(**labels),
+            "grids": tuple(FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in grids),
+            "sampler": Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
+        }
+        config = cls(content["architecture"]["name"], content["architecture"]["kwargs"], **known)
         process, chain = config.natives()
         try:
             config.model(lambda x, t: x, process, chain)
@@ -221,6 +196,9 @@ class Config:
         )
 
 
+# What the file holds under the names that the config has, in its order; an older format lacks some.
+_KEYS: tuple[str, ...] = ("prediction", "time_input", "input_scale", "variance", "process", "chain", "levels")
+_KEYS += ("data_range", "sigma_data", "event_shape", "labels", "data", "command")
 _LABELS: Content = {"name": str, "count": int, "null": int}
 _OPTIONAL: Content = {"grids": list, "sampler": dict}  # of every format: what a network can do without
 _COMMON: Content = {

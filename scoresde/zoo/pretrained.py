@@ -25,8 +25,6 @@ from .config import Config, Labels
 from .processes import modules_of, to_config
 from .sampler import Sampler
 
-__all__ = ["Pretrained"]
-
 
 @dataclass(frozen=True)
 class Pretrained:
@@ -55,8 +53,7 @@ class Pretrained:
     def __post_init__(self) -> None:
         check_kind("net", self.net, nn.Module, "a torch.nn.Module")
         check_kind("config", self.config, Config, "a scoresde.zoo.Config")
-        if self.native is not None:
-            check_kind("native", self.native, AffineSDE, "an affine process, or None")
+        check_kind("native", self.native, (AffineSDE, type(None)), "an affine process, or None")
         if self.native is None and self.config.process is not None:
             native = self.config.natives()[0]
             if native is not None and modules_of(native):
@@ -253,10 +250,7 @@ class Pretrained:
 def _check_label(labels: Labels, value: object) -> int | Tensor:
     hint = f" Write {labels.name}=0 … {labels.count - 1}, or None for the null class."
     if not isinstance(value, Tensor) or value.ndim == 0:
-        number = check_integer(labels.name, value, low=0, hint=hint)
-        if number >= labels.count:
-            raise InvalidArgumentError(f"`{labels.name}` must be at most {labels.count - 1}, got {number}.{hint}")
-        return number
+        return check_integer(labels.name, value, low=0, high=labels.count - 1, hint=hint)
     check_tensor(labels.name, value, (-1,), kind="integer")
     bad = (value < 0) | ((value >= labels.count) & (value != labels.null))
     if bool(bad.any()):

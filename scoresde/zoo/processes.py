@@ -31,8 +31,6 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..nets import MonotoneGamma
 from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 
-__all__ = ["FUNCTIONS", "PROCESSES", "from_config", "modules_of", "to_config"]
-
 PROCESSES: Registry[Callable[..., AffineSDE]] = _registries.PROCESSES
 FUNCTIONS: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (LinearGamma, ShiftedGamma, MonotoneGamma)}
 _FLOATS = {"float32": torch.float32, "float64": torch.float64}
@@ -132,8 +130,7 @@ def _value(value: Any) -> Any:
 def _made(config: Mapping[str, Any], registry: Mapping[str, Callable[..., Any]], more: Mapping[str, Any]) -> Any:
     name, arguments = config["name"], config["arguments"]
     check_choice("name", name, registry)
-    if not isinstance(arguments, Mapping):
-        raise InvalidTypeError(f"`arguments` must be an object, got {type(arguments).__name__}.")
+    check_kind("arguments", arguments, Mapping, "an object")
     known = inspect.signature(registry[name]).parameters.keys() - set(more)
     if set(arguments) != known:
         raise InvalidArgumentError(f"{name} must have the arguments {sorted(known)}, got {sorted(arguments)}.")

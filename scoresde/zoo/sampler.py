@@ -24,8 +24,6 @@ from ..grids import GRIDS
 from ..scores import Clip
 from ..solvers import choose, make_solver
 
-__all__ = ["Sampler"]
-
 _PLAIN = (bool, int, float, str, type(None))
 
 

@@ -5,11 +5,9 @@ Nothing in a saved model is trusted before it is checked.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
-from .._checks import check_device, check_flag
+from .._checks import check_device, check_flag, check_kind
 from .._registries import SHIPPED, shipped
 from ..errors import (
     CheckpointError,
@@ -27,18 +25,18 @@ from ..errors import (
     CorruptCheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
-    OutputError,
     ScoreSDEError,
     UnsafeCheckpointError,
+    closest,
 )
 from ..files.paths import check_path
+from ..files.writing import make_folder, write_together
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
+from ..sdes import AffineSDE
 from .config import MAX_BYTES, Config
 from .pretrained import Pretrained
 from .processes import modules_of
-
-__all__ = ["load", "names", "save"]
 
 PART = "@process."  # before the names of tensors that are the process's; no module has a name with @
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -89,7 +87,10 @@ def load(
         check_flag(name, flag)
     device = check_device(device)
     directory = _find(path_or_name)
-    config, weights = _located(directory, lambda: Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify))
+    try:
+        config, weights = Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify)
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(f"{directory}: {error}") from None
     raw = _read(directory / WEIGHTS, weights["bytes"])
     _refuse_pickle(raw, directory / WEIGHTS)
     if verify:
@@ -114,8 +115,7 @@ def load(
     parts = {} if native is None else modules_of(native)
     net.load_state_dict({key: value for key, value in state.items() if not key.startswith(PART)})
     for name, module in parts.items():
-        prefix = f"{PART}{name}."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        module.load_state_dict(under(f"{PART}{name}.", state))
         module.to(device).eval().requires_grad_(False)
     if native is not None and parts and not allow_nonfinite:
         try:
@@ -154,44 +154,44 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
         model = Pretrained.of(model, **known)
     elif known:
         raise InvalidArgumentError(f"{sorted(known)} belong to a ScoreModel; a Pretrained has them in its config.")
-    if not isinstance(model, Pretrained):
-        raise InvalidTypeError(
-            f"`model` must be a scoresde.ScoreModel or a scoresde.zoo.Pretrained, got {type(model).__name__}; write "
-            "ScoreModel(net, sde, prediction)."
-        )
+    wanted = "a scoresde.ScoreModel, such as ScoreModel(net, sde, prediction), or a scoresde.zoo.Pretrained"
+    check_kind("model", model, Pretrained, wanted)
     config = model.config
     if ARCHITECTURES.get(config.architecture) is not type(model.net):
         raise InvalidArgumentError(
             f"`model`: its config names the architecture {config.architecture!r}, but its network is a "
             f"{type(model.net).__name__}; add yours to scoresde.nets.ARCHITECTURES."
         )
-    tensors = dict(model.net.state_dict())
-    for name, module in ({} if model.native is None else modules_of(model.native)).items():
-        tensors |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
+    tensors = _tensors_of(model.net, model.native)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     _check_state(config, state, "The network to save")
     raw = safetensors.torch.save(state)
     description = config.to_json({"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)})
     Config.from_json(description)  # what cannot be read is not written
-    temporary: list[Path] = []
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for content in (raw, description):
-            temporary.append(_write_temporary(directory, content))
-        for source, name in zip(list(temporary), (WEIGHTS, CONFIG), strict=True):
-            os.replace(source, directory / name)
-            temporary.remove(source)
-        _sync_directory(directory)
-    except OSError as error:
-        raise OutputError(error.errno, f"The model could not be saved: {error.strerror}", str(directory)) from error
-    finally:
-        for leftover in temporary:
-            leftover.unlink(missing_ok=True)
+    make_folder(directory)
+    write_together({directory / WEIGHTS: raw, directory / CONFIG: description})
+
+
+def mismatches(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
+    """Where tensors differ in name, shape or dtype from those of a network, one line each.
+
+    Example:
+        >>> mismatches({"a": torch.zeros(1), "b": torch.zeros(2)}, {"b": torch.zeros(3)})
+        ['  b has shape (3,), expected (2,)', '  missing a (1,)']
+    """
+    lines = [f"  missing {key} {tuple(expected[key].shape)}" for key in expected if key not in got]
+    lines += [f"  unexpected {key} {tuple(got[key].shape)}" for key in got if key not in expected]
+    for key in expected.keys() & got.keys():
+        wanted, there = expected[key], got[key]
+        if wanted.shape != there.shape:
+            lines.append(f"  {key} has shape {tuple(there.shape)}, expected {tuple(wanted.shape)}")
+        if wanted.dtype != there.dtype:
+            lines.append(f"  {key} has dtype {there.dtype}, expected {wanted.dtype}")
+    return sorted(lines)
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
-    if not isinstance(path_or_name, str | os.PathLike):
-        raise InvalidTypeError(f"`path_or_name` must be a name or a path, got {type(path_or_name).__name__}.")
+    check_kind("path_or_name", path_or_name, (str, os.PathLike), "a name or a path")
     try:
         name = os.fspath(path_or_name)
     except (TypeError, ValueError) as error:
@@ -204,11 +204,10 @@ def _find(path_or_name: str | os.PathLike[str]) -> Path:
             raise FileNotFoundError
         kind = path.stat().st_mode
     except (OSError, ValueError):
-        shipped = names()
-        close = difflib.get_close_matches(name, shipped, n=1)
+        close = closest(name, names())
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise CheckpointError(
-            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(shipped)}."
+            f"No directory and no shipped network is called {name!r}{hint} Shipped: {', '.join(names())}."
         ) from None
     if stat.S_ISDIR(kind):
         missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
@@ -250,62 +249,38 @@ def _refuse_pickle(raw: bytes, path: Path) -> None:
         raise UnsafeCheckpointError(_pickle_message(path))
 
 
-def _located(directory: Path, read: Any) -> tuple[Config, dict[str, Any]]:
-    try:
-        return read()
-    except CorruptCheckpointError as error:
-        raise CorruptCheckpointError(f"{directory}: {error}") from None
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by the rest of their names.
+
+    Example:
+        >>> list(under("model.", {"model.weight": torch.zeros(1), "step": torch.zeros(1)}))
+        ['weight']
+    """
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _tensors_of(net: nn.Module, native: AffineSDE | None) -> dict[str, Tensor]:
+    """The tensors of a network, and those of the learned parts of its process."""
+    tensors = dict(net.state_dict())
+    for name, module in ({} if native is None else modules_of(native)).items():
+        tensors |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
+    return tensors
 
 
 def _check_state(config: Config, state: Mapping[str, Tensor], where: str, *, allow_nonfinite: bool = False) -> None:
     """Compare tensors with what the config's network has, without allocating it."""
     try:
         with torch.device("meta"):
-            expected = dict(build(config.architecture, config.kwargs).float().state_dict())
+            net = build(config.architecture, config.kwargs).float()
     except (ScoreSDEError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CorruptCheckpointError(
             f"{where}: the architecture {config.architecture!r} does not take the arguments of the config: {error}"
         ) from None
-    native, _ = config.natives()
-    for name, module in ({} if native is None else modules_of(native)).items():
-        expected |= {f"{PART}{name}.{key}": value for key, value in module.state_dict().items()}
-    lines = [f"  missing {key} {tuple(expected[key].shape)}" for key in expected if key not in state]
-    lines += [f"  unexpected {key} {tuple(state[key].shape)}" for key in state if key not in expected]
-    for key in expected.keys() & state.keys():
-        want, got = expected[key], state[key]
-        if want.shape != got.shape:
-            lines.append(f"  {key} has shape {tuple(got.shape)}, expected {tuple(want.shape)}")
-        if want.dtype != got.dtype:
-            lines.append(f"  {key} has dtype {got.dtype}, expected {want.dtype}")
-    if lines:
-        listing = "\n".join(sorted(lines))
+    if lines := mismatches(_tensors_of(net, config.natives()[0]), state):
+        listing = "\n".join(lines)
         raise CheckpointMismatchError(f"{where}: the weights do not fit {config.architecture!r}:\n{listing}")
     bad = [key for key, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad and not allow_nonfinite:
         raise CorruptCheckpointError(
             f"{where}: weights are NaN or infinite in {', '.join(bad)} (allow_nonfinite=True loads them)."
         )
-
-
-def _write_temporary(directory: Path, content: bytes) -> Path:
-    descriptor, name = tempfile.mkstemp(dir=directory, prefix=".tmp-")
-    path = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        path.chmod(0o644)
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -135,7 +135,10 @@ def test_nan_in_data_is_the_same_error_everywhere(run: Run, fake: Any, command: 
     np.savez("data.npz", x=data)
     result = run(*command, "data.npz")
     assert result.exit_code == 3, result.output
-    assert "`data` has NaN or infinite values in 1 of 4 samples: 2." in result.output and fake.calls == 0
+    assert (
+        "`data` has NaN or infinite values in 1 of 4 samples (first: [2]); leave them out." in result.output
+        and fake.calls == 0
+    )
 
 
 def test_check_needs_data_for_other_models(run: Run, fake: Any) -> None:

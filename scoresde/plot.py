@@ -1,4 +1,4 @@
-"""Figures of likelihoods, drawn by matplotlib without its global state."""
+"""Pictures of samples, and figures of likelihoods, drawn by matplotlib without its global state."""
 
 from __future__ import annotations
 
@@ -11,16 +11,92 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_kind, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
-from ..files.paths import check_path
-from ..files.writing import check_target, write_bytes
+from ._checks import MOST_DRAWS, check_finite_rows, check_integer, check_interval, check_kind, check_state, check_tensor
+from .errors import InvalidArgumentError, short
+from .files.paths import check_path
+from .files.writing import check_target, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
+__all__ = ["bits_histogram", "divergence_profile", "image_grid"]
 
+_SIDE = 32  # pixels that an event's shorter side gets at least
+_LARGEST_SCALE = 4096
+_GAP = 2  # pixels between events
+_GAP_GREY = 96
 _MOST_BINS = 100_000
+
+
+def image_grid(
+    x: Tensor,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    columns: int | None = None,
+    scale: int | None = None,
+) -> Image:
+    """Show a batch of images as one picture, row by row.
+
+    Values are clipped to ``data_range``, the lower end is black. NaN and infinity are refused before anything is cast:
+    a cast would turn them into black.
+
+    Args:
+        x: ``(batch, 1, h, w)`` grey or ``(batch, 3, h, w)`` colour images, one or more.
+        path: where to write the picture as PNG, completely or not at all.
+        data_range: the values of black and white.
+        columns: images per row; by default the grid is as square as it gets.
+        scale: pixels per value's side; by default just enough for images of 32 pixels or more.
+
+    Returns:
+        The picture, a PIL image.
+
+    Raises:
+        NonFiniteError: an image has NaN or infinite values.
+        InvalidArgumentError, InvalidTypeError: these are not images, or the other arguments do not fit.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> picture = image_grid(torch.zeros(64, 1, 8, 8))
+        >>> picture.mode, picture.size
+        ('L', (270, 270))
+    """
+    check_state("x", x)
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
+        raise InvalidArgumentError(
+            f"`x` must be images (batch, 1, h, w) or (batch, 3, h, w), at least one, got shape {tuple(x.shape)}."
+        )
+    low, high = check_interval("data_range", data_range)
+    count, channels, height, width = x.shape
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    columns = min(check_integer("columns", columns, low=1, high=MOST_DRAWS), count)
+    scale = math.ceil(_SIDE / min(height, width)) if scale is None else scale
+    scale = check_integer("scale", scale, low=1, high=_LARGEST_SCALE)
+    target = None if path is None else check_target(check_path("path", path))
+    x = x.detach()
+    check_finite_rows("`x`", x, "leave them out with x[x.isfinite().flatten(1).all(1)]")
+    unit = ((x.to("cpu", torch.float64) - low) / (high - low)).clamp(0.0, 1.0)
+    grey = (255 * unit).round().to(torch.uint8)
+    grey = grey.repeat_interleave(scale, 2).repeat_interleave(scale, 3)  # (count, channels, scale h, scale w)
+    rows_, tall, wide = math.ceil(count / columns), height * scale + _GAP, width * scale + _GAP
+    canvas = torch.full((channels, rows_ * tall - _GAP, columns * wide - _GAP), _GAP_GREY, dtype=torch.uint8)
+    for i in range(count):
+        top, left = i // columns * tall, i % columns * wide
+        canvas[:, top : top + tall - _GAP, left : left + wide - _GAP] = grey[i]
+    picture = _picture(canvas)
+    if target is not None:
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        write_bytes(target, buffer.getvalue())
+    return picture
+
+
+def _picture(canvas: Tensor) -> Image:
+    from PIL import Image
+
+    array = canvas.movedim(0, -1).contiguous().numpy()
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def bits_histogram(
@@ -123,23 +199,11 @@ def divergence_profile(
 
 
 def _numbers(name: str, values: object, rank: int) -> Tensor:
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        raise InvalidTypeError(
-            f"`{name}` must be a floating-point tensor, got {getattr(values, 'dtype', type(values).__name__)}."
-        )
-    check_tensor(name, values)
+    values = check_tensor(name, values)
     if values.ndim != rank or not values.numel():
         raise InvalidArgumentError(f"`{name}` must have rank {rank} and entries, got shape {tuple(values.shape)}.")
     values = values.detach().to("cpu", torch.float64)
-    bad = ~values.isfinite().reshape(len(values), -1).all(1)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"`{name}` has NaN or infinite values in {len(rows)} of {len(values)} entries (first: {rows[:5]}); leave "
-            f"failed samples out.",
-            stage="input",
-            indices=rows[:5],
-        )
+    check_finite_rows(f"`{name}`", values.reshape(len(values), -1), "leave failed samples out", rows="entries")
     return values
 
 
@@ -159,6 +223,5 @@ def _save(figure: Figure, target: os.PathLike[str] | None) -> Figure:
     if target is not None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
-        with buffer.getbuffer() as data:
-            write_bytes(target, data)
+        write_bytes(target, buffer.getvalue())
     return figure
