@@ -15,7 +15,7 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
-from .base import Solver, StepResult
+from .base import SDESolver, StepResult
 
 
 def _small(start: Node, stop: Node, estimate: Estimate) -> Scalar:
@@ -46,7 +46,7 @@ AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Scalar]] = {
 
 
 @dataclass(frozen=True)
-class Ancestral(Solver):
+class Ancestral(SDESolver):
     r"""Ancestral sampling for any process: draw from :math:`q(x_t|x_s, x_0=\hat x)` (t cleaner, s noisier,
     :math:`h=\lambda_t-\lambda_s`).
 
@@ -102,8 +102,6 @@ class Ancestral(Solver):
     condition: str = "score"
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Ho, Jain, Abbeel (2020), eq. 7; Kingma et al. (2021), appendix A"

@@ -14,12 +14,12 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
-from .base import Solver, StepResult
+from .base import SDESolver, Solver, StepResult
 from .reverse_diffusion import ReverseDiffusion
 
 
 @dataclass(frozen=True)
-class PredictorCorrector(Solver):
+class PredictorCorrector(SDESolver):
     r"""A predictor's step to the next level, and a corrector's moves within a level.
 
     Per level, in the published code's order (``order="cp"``): correct at t, then predict from t to the next level; in
@@ -54,8 +54,6 @@ class PredictorCorrector(Solver):
     corrector: Corrector = field(default_factory=LangevinCorrector)
     order: str = "cp"
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song et al. (2021), algorithms 1-3"
     default_steps: ClassVar[int] = 500
 

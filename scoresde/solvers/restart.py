@@ -15,7 +15,7 @@ from ..grids import karras
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import SDE, AffineSDE, Node
-from .base import Solver, StepResult
+from .base import SDESolver, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 
@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Restart(Solver):
+class Restart(SDESolver):
     r"""Restart sampling: a deterministic solver that returns to a higher noise level now and then.
 
     When the solve passes the lower end of an interval, it adds the forward process's noise up to the upper end, and
@@ -70,8 +70,6 @@ class Restart(Solver):
 
     intervals: tuple[Any, ...] = (Interval(0.1, 0.3, times=1, steps=3),)
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     evaluations: ClassVar[int] = 2
     looks_ahead: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True

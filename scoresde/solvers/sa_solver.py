@@ -15,7 +15,7 @@ from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
 from .base import StepResult
-from .families.exponential import History, adams_weights, frame, positions, read
+from .families.exponential import History, frame, read
 from .families.multistep import Multistep
 
 
@@ -107,16 +107,8 @@ class SASolver(Multistep):
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
-        start = history.nodes[0]
-        nodes, values = history.nodes[: self.predictor_order], history.values[: self.predictor_order]
-        return self._integrate(x, start, stop, nodes, values)
-
-    def _integrate(
-        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
-    ) -> Tensor:
-        part = frame("data", start, stop, self.stochasticity(start))
-        weights = adams_weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
-        return combine(part.keep, x, part.gain * part.h, weights, values)
+        count = self.predictor_order
+        return self.integrate(x, history.nodes[0], stop, history.nodes[:count], history.values[:count])
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
@@ -131,5 +123,5 @@ class SASolver(Multistep):
         value = read(process, predicted, stop, "data")
         near = history.apart(stop)
         nodes, values = (stop, *near.nodes)[: self.corrector_order], (value, *near.values)[: self.corrector_order]
-        corrected = combine(1.0, self._integrate(x, start, stop, nodes, values), spread, (1.0,), draw)
+        corrected = combine(1.0, self.integrate(x, start, stop, nodes, values), spread, (1.0,), draw)
         return StepResult(corrected, history.push(stop, value, self.memory))

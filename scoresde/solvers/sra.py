@@ -16,19 +16,15 @@ from .._tensors import absolute, combine, expand
 from ..noise import Noise
 from ..processes import TIME, Process
 from ..sdes import Node
-from .base import Solver, StepResult
+from .base import DriftSolver, StepResult
 
 
-class _StrongOrder(Solver):
+class _StrongOrder(DriftSolver):
     """What the two share."""
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.5
     evaluations: ClassVar[int] = 2
-    affine: ClassVar[bool] = False
-    takes_stochasticity: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
 

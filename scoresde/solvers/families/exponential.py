@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..._checks import check_choice
 from ..._phi import phi
 from ..._tensors import Scalar, absolute, combine, exp, expm1, number, weighted
 from ...processes import Process
@@ -167,8 +166,3 @@ def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
     """The estimate that a frame integrates."""
     value: Tensor = getattr(process.estimate(x, node), prediction)
     return value
-
-
-def check_prediction(prediction: object) -> None:
-    """Refuse anything but the two."""
-    check_choice("prediction", prediction, PREDICTIONS)

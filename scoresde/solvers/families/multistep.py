@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
 from ..._checks import check_choice, check_flag
-from ..._tensors import combine
+from ..._tensors import Scalar, combine
 from ...noise import Noise
-from ...processes import Process
+from ...processes import RHO, Process
 from ...sdes import Estimate, Node
 from ..base import Solver, StepResult
-from .exponential import History, complete, endless, frame, transfer
-from .start_up import start_evaluations, start_step
+from ..dpm_singlestep import second_order, third_order
+from ..rk4 import RK4
+from ..rk45 import RK45
+from .exponential import (
+    PREDICTIONS,
+    History,
+    adams_weights,
+    complete,
+    endless,
+    frame,
+    positions,
+    transfer,
+)
+from .exponential_runge_kutta import PhiTableau, exponential_step
+from .runge_kutta import Tableau, runge_kutta_step
 
 START_UPS = ("single", "published")
+# The single steps of a given order at the start.
+_EXPONENTIAL: dict[int, PhiTableau] = {2: second_order(0.5), 3: third_order(1 / 3, 2 / 3)}
+_CLASSICAL: dict[int, Tableau] = {
+    4: RK4.tableau,
+    5: Tableau(RK45.tableau.a[:6], RK45.tableau.c[:6], RK45.tableau.b[:6]),  # its last stage has weight 0
+}
+HIGHEST = max(_CLASSICAL)
 
 
 class Multistep(Solver):
@@ -29,7 +50,7 @@ class Multistep(Solver):
 
     A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM.
 
-    Subclasses give `memory`, `prediction` and `advance`.
+    Subclasses give `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
     """
 
     kind: ClassVar[str] = "ode"
@@ -37,6 +58,7 @@ class Multistep(Solver):
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_choice("prediction", self.prediction, PREDICTIONS)
         check_choice("start_up", self.start_up, START_UPS)
         check_flag("lower_order_final", self.lower_order_final)
 
@@ -60,9 +82,21 @@ class Multistep(Solver):
     def memory(self) -> int:
         """How many nodes a step uses, its own start included."""
 
-    @abc.abstractmethod
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """The step to ``stop`` from the newest node of the history, with all that it holds."""
+        return self.integrate(x, history.nodes[0], stop, history.nodes, history.values)
+
+    def integrate(
+        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The step from start to stop, without its noise, by the `weights` of estimates at some nodes."""
+        part = frame(self.prediction, start, stop, self.stochasticity(start))
+        weights = self.weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
+        return combine(part.keep, x, part.gain * part.h, weights, values)
+
+    def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
+        """The weights of estimates at positions r in the step; by default those of their interpolation."""
+        return adams_weights(r, z)
 
     @property
     def start_order(self) -> int:
@@ -117,3 +151,26 @@ class Multistep(Solver):
         if self.lower_order_final and left is not None and known > left + 1:
             history = History(history.nodes[: left + 1], history.values[: left + 1])
         return self.advance(process, x, stop, history), True
+
+
+def start_evaluations(order: int) -> int:
+    """Evaluations of a single step.
+
+    Example:
+        >>> [start_evaluations(order) for order in (1, 2, 3, 4, 5)]
+        [1, 2, 3, 4, 6]
+    """
+    return len(_EXPONENTIAL[order].c if order in _EXPONENTIAL else _CLASSICAL[order].c) if order > 1 else 1
+
+
+def start_step(
+    order: int, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, estimate: Estimate
+) -> Tensor:
+    """One step of the order, given the estimate at its start: DDIM, DPM-Solver 2S or 3S, or a Runge-Kutta method in
+    sigma/alpha."""
+    if order in _EXPONENTIAL:
+        first = getattr(estimate, prediction)
+        return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)[0]
+    if order in _CLASSICAL:
+        return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.noise)[0]
+    return transfer(estimate, start, stop)
