@@ -6,16 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from .._checks import check_choice, check_flag, check_integer
+from .._checks import check_choice, check_integer
 from .._phi import phi
 from .._tensors import Scalar
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import StepResult
-from .families.exponential import History, interpolation_weights, moments, read
+from .families.exponential import interpolation_weights, moments
 from .families.multistep import HIGHEST, Multistep
 from .registry.variants import variants
 
@@ -130,17 +124,6 @@ class UniPC(UniP):
 
     correct_last: bool = False
 
-    looks_ahead: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_flag("correct_last", self.correct_last)
-
-    @property
-    def extra_evaluations(self) -> int:
-        """The evaluations of the single steps at the start, and of the correction at the end."""
-        return super().extra_evaluations + self.correct_last
-
     @property
     def highest(self) -> int:
         """The highest order for which there is a start-up."""
@@ -151,14 +134,7 @@ class UniPC(UniP):
         """p + 1."""
         return self.order + 1
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
-        """See `Solver.step`."""
-        history, estimate = self.look(process, x, start, state)
-        moved, correctable = self.predict(process, x, start, stop, history, estimate)
-        last = process.nodes.steps_left(stop) == 0
-        if not correctable or (last and not self.correct_last):
-            return StepResult(moved, history)
-        value = read(process, moved, stop, self.prediction)
-        near = history.apart(stop)
-        corrected = self.integrate(x, start, stop, (stop, *near.nodes), (value, *near.values))
-        return StepResult(corrected, history.push(stop, value, self.memory))
+    @property
+    def corrector_order(self) -> int:
+        """The nodes of the predictor and the new one."""
+        return self.order + 1

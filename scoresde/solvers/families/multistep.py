@@ -25,6 +25,7 @@ from .exponential import (
     endless,
     frame,
     positions,
+    read,
     transfer,
 )
 from .exponential_runge_kutta import PhiTableau, exponential_step
@@ -50,6 +51,10 @@ class Multistep(Solver):
 
     A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM.
 
+    With a ``corrector_order`` the network is evaluated at the predicted state, and the step is made again with this
+    estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
+    serves the next step, so that a correction costs nothing but at the end of the last step.
+
     Subclasses give `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
     """
 
@@ -61,6 +66,7 @@ class Multistep(Solver):
         check_choice("prediction", self.prediction, PREDICTIONS)
         check_choice("start_up", self.start_up, START_UPS)
         check_flag("lower_order_final", self.lower_order_final)
+        check_flag("correct_last", self.correct_last)
 
     @property
     @abc.abstractmethod
@@ -81,6 +87,21 @@ class Multistep(Solver):
     @abc.abstractmethod
     def memory(self) -> int:
         """How many nodes a step uses, its own start included."""
+
+    @property
+    def corrector_order(self) -> int:
+        """How many nodes the correction of a step uses, its end included; 0 means that there is none."""
+        return 0
+
+    @property
+    def correct_last(self) -> bool:
+        """Whether the last step is corrected too, for one more evaluation."""
+        return False
+
+    @property
+    def looks_ahead(self) -> bool:
+        """True with a corrector."""
+        return self.corrector_order > 0
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """The step to ``stop`` from the newest node of the history, with all that it holds."""
@@ -105,9 +126,9 @@ class Multistep(Solver):
 
     @property
     def extra_evaluations(self) -> int:
-        """The evaluations of the single steps at the start."""
+        """The evaluations of the single steps at the start, and of the correction at the end."""
         each = start_evaluations(self.start_order)
-        return max(0, self.memory - 2) * (each - 1)
+        return max(0, self.memory - 2) * (each - 1) + (self.correct_last and self.corrector_order > 0)
 
     def init(self, process: Process, x: Tensor, start: Node) -> History:
         """No history."""
@@ -116,11 +137,20 @@ class Multistep(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
-        moved, _ = self.predict(process, x, start, stop, history, estimate)
+        moved, correctable = self.predict(process, x, start, stop, history, estimate)
         if self.stochastic:
             spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread
-            moved = combine(1.0, moved, spread, (1.0,), (noise.increment(start.t, stop.t, x),))
-        return StepResult(moved, history)
+            draw = (noise.increment(start.t, stop.t, x),)
+            moved = combine(1.0, moved, spread, (1.0,), draw)
+        count = self.corrector_order
+        if not count or not correctable or (not self.correct_last and process.nodes.steps_left(stop) == 0):
+            return StepResult(moved, history)
+        value = read(process, moved, stop, self.prediction)
+        near = history.apart(stop)
+        moved = self.integrate(x, start, stop, (stop, *near.nodes)[:count], (value, *near.values)[:count])
+        if self.stochastic:
+            moved = combine(1.0, moved, spread, (1.0,), draw)
+        return StepResult(moved, history.push(stop, value, self.memory))
 
     def stochasticity(self, node: Node) -> float:
         r""":math:`\eta` of the step from a node; a stochastic method adds the noise of its frame."""
