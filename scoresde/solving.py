@@ -36,6 +36,7 @@ from ._checks import (
     check_finite_rows,
     check_flag,
     check_integer,
+    check_kind,
     check_number,
     check_shape,
     check_state,
@@ -43,7 +44,7 @@ from ._checks import (
 )
 from ._tensors import compute_dtype, row_finite, where
 from .controllers import Adaptive, Controller, FixedGrid
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .errors import InvalidArgumentError, NonFiniteError
 from .grids import Grid, GridFunction
 from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
@@ -246,8 +247,7 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
     """Where the method begins."""
     if start is None:
         return t_start
-    if not isinstance(start, GaussianStart):
-        raise InvalidTypeError(f"`start` must be a GaussianStart, such as fit_start gives, got {start!r}.")
+    check_kind("start", start, GaussianStart, "a GaussianStart, such as fit_start gives")
     if not (isinstance(sde, AffineSDE) and sde.same_schedule(start.sde)):
         raise InvalidArgumentError(f"`start` was made for {start.sde!r}, but `sde` is {sde!r}.")
     if t_start is not None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_integer
+from .._checks import check_callable, check_integer
 from .._tensors import Scalar, at_most, combine, exp, log
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import RHO, Process
 from ..sdes import Node
@@ -99,8 +99,7 @@ class ERSDE(Multistep):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("order", self.order, low=1, high=3)
-        if not callable(self.scale):
-            raise InvalidTypeError(f"`scale` must be a function of rho, got {self.scale!r}.")
+        check_callable("scale", self.scale, "scale(rho)")
 
     @property
     def weak_order(self) -> int:

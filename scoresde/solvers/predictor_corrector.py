@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_choice
+from .._checks import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Process
 from ..sdes import Node
@@ -58,11 +58,8 @@ class PredictorCorrector(SDESolver):
     default_steps: ClassVar[int] = 500
 
     def __post_init__(self) -> None:
-        if not isinstance(self.predictor, Solver):
-            raise InvalidTypeError(
-                f"`predictor` must be a solver such as scoresde.solvers.Ancestral() or its name, got "
-                f"{self.predictor!r}."
-            )
+        solver = "a solver such as scoresde.solvers.Ancestral() or its name"
+        check_kind("predictor", self.predictor, Solver, solver)
         own = self.predictor.adaptive or self.predictor.own_steps
         if own or isinstance(self.predictor, PredictorCorrector):
             raise InvalidArgumentError(
@@ -82,11 +79,8 @@ class PredictorCorrector(SDESolver):
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "
                 f"'dpmpp_2m' or 'ancestral'."
             )
-        if not isinstance(self.corrector, Corrector):
-            raise InvalidTypeError(
-                f"`corrector` must be a corrector such as scoresde.LangevinCorrector() or its name, got "
-                f"{self.corrector!r}."
-            )
+        corrector = "a corrector such as scoresde.LangevinCorrector() or its name"
+        check_kind("corrector", self.corrector, Corrector, corrector)
         check_choice("order", self.order, ("cp", "pc"))
 
     @property
