@@ -186,8 +186,8 @@ DEFECTS = (
     Defect(
         "the large variance for the small one",
         S + "ancestral.py",
-        "    return stop.sigma\n",
-        "    return start.sigma\n",
+        '"small": lambda start, stop, estimate: stop.sigma',
+        '"small": lambda start, stop, estimate: start.sigma',
     ),
     # the wrong time
     Defect(

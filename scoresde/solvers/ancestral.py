@@ -18,14 +18,6 @@ from ..sdes.records import LearnedEstimate
 from .base import SDESolver, StepResult
 
 
-def _small(start: Node, stop: Node, estimate: Estimate) -> Scalar:
-    return stop.sigma
-
-
-def _large(start: Node, stop: Node, estimate: Estimate) -> Scalar:
-    return start.sigma
-
-
 def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:
     if not isinstance(estimate, LearnedEstimate):
         raise InvalidArgumentError(NONE_LEARNED)
@@ -39,8 +31,8 @@ NONE_LEARNED = (
 )
 # The standard deviation of a step's noise, without the factor sqrt(1 - exp(-2h)) that they share.
 AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Scalar]] = {
-    "small": _small,
-    "large": _large,
+    "small": lambda start, stop, estimate: stop.sigma,
+    "large": lambda start, stop, estimate: start.sigma,
     "learned": _learned,
 }
 
@@ -114,7 +106,6 @@ class Ancestral(SDESolver):
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
-        super().prepare(process, nodes)
         if self.variance == "learned" and not process.network.traits.variance:
             raise InvalidArgumentError(NONE_LEARNED)
         if self.condition == "mean" and not process.network.traits.shift:

@@ -95,7 +95,6 @@ class AnnealedLangevin(Solver):
 
     def prepare(self, process: Process, nodes: Sequence[Node[float]]) -> None:
         """See `Solver.prepare`."""
-        super().prepare(process, nodes)
         limit = 2 / CONVENTIONS[self.convention]
         if not self._share(nodes[-1]) < limit:
             scale = nodes[-1].sigma ** 2

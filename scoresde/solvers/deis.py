@@ -5,22 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
 from .._checks import check_integer
 from .._tensors import combine
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
-from .families.exponential import History, adams_weights, interpolation_weights, positions
+from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
 from .families.multistep import Multistep
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
-
-_GAUSS = np.polynomial.legendre.leggauss(16)
-_AT = tuple(float(0.5 * (c + 1)) for c in _GAUSS[0])
-_WEIGHT = tuple(float(0.5 * w) for w in _GAUSS[1])
 
 
 @dataclass(frozen=True)
@@ -40,11 +35,6 @@ class _DEIS(Multistep):
 
     @property
     def ode_order(self) -> int:
-        """p."""
-        return self.order
-
-    @property
-    def memory(self) -> int:
         """p."""
         return self.order
 
@@ -85,15 +75,17 @@ class TAB(_DEIS):
     """
 
     coordinate: ClassVar[Coordinate] = TIME
-    stages: ClassVar[tuple[float, ...]] = _AT
+    stages: ClassVar[tuple[float, ...]] = GAUSS_NODES
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
         start = history.nodes[0]
         h = stop.t - start.t
-        inside = zip(process.nodes.between(start, stop, _AT, TIME), _WEIGHT, strict=True)
+        inside = zip(process.nodes.between(start, stop, GAUSS_NODES, TIME), GAUSS_WEIGHTS, strict=True)
         rates = [0.5 * h * w * n.g2 / (n.sigma * n.alpha) for n, w in inside]
-        moments = [sum(rate * c**k for rate, c in zip(rates, _AT, strict=True)) for k in range(len(history.nodes))]
+        moments = [
+            sum(rate * c**k for rate, c in zip(rates, GAUSS_NODES, strict=True)) for k in range(len(history.nodes))
+        ]
         weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)
         return combine(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
 

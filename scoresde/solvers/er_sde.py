@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,18 +19,13 @@ from ..processes import RHO, Process
 from ..sdes import Node
 from .ancestral import Ancestral
 from .base import StepResult
-from .families.exponential import History, endless, interpolation_weights, positions
+from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, endless, interpolation_weights, positions
 from .families.multistep import Multistep
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 
 _ROUNDING = 1e-12
-_GAUSS = np.polynomial.legendre.leggauss(16)
-_AT = [float(0.5 * (c + 1)) for c in _GAUSS[0]]
-_WEIGHT = [float(0.5 * w) for w in _GAUSS[1]]
-
-
 _LARGEST = 600.0  # exp of it is finite; there, rho is 1.8e9, and nothing is left of the data or of the noise before
 
 
@@ -107,11 +101,6 @@ class ERSDE(Multistep):
         return min(self.order, 2)
 
     @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
-
-    @property
     def keeps_estimates(self) -> bool:
         """True from order 2 on."""
         return self.order > 1
@@ -132,7 +121,6 @@ class ERSDE(Multistep):
     @torch.no_grad()
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
-        super().prepare(process, nodes)
         for rho in [float(RHO.clock(node)) for node in nodes if not endless(node, node)]:
             try:
                 value = float(self.scale(rho))
@@ -173,7 +161,7 @@ class ERSDE(Multistep):
         end = self.scale(then)
         moments = [1 - end / self.scale(now)]
         nodes = []  # (tau, phi_t/phi, dtau), even in ln(rho), where the integrand is smooth
-        for c, w in zip(_AT, _WEIGHT, strict=True):
+        for c, w in zip(GAUSS_NODES, GAUSS_WEIGHTS, strict=True):
             rho = now * (then / now) ** c
             nodes.append(((rho - now) / (then - now), end / self.scale(rho), w * rho * log(then / now) / (then - now)))
         for k in range(1, count):

@@ -65,11 +65,6 @@ class IPNDM(Multistep):
         """2 at most."""
         return min(self.order, 2)
 
-    @property
-    def memory(self) -> int:
-        """The number of estimates."""
-        return self.order
-
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
         noise = weighted(list(zip(_WEIGHTS[len(history.values) - 1], history.values, strict=True)))

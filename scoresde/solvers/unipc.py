@@ -74,11 +74,6 @@ class UniP(Multistep):
         """p."""
         return self.order
 
-    @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
-
     def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
         """See `Multistep.weights`."""
         exact = moments(len(r), z)

@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ..._phi import phi
@@ -27,6 +28,9 @@ from ...sdes import Estimate, Node
 
 PREDICTIONS = ("data", "noise")
 _APART = 0.05
+_GAUSS = np.polynomial.legendre.leggauss(16)  # on [-1, 1]; the nodes and weights below are on [0, 1]
+GAUSS_NODES = tuple(float(0.5 * (c + 1)) for c in _GAUSS[0])
+GAUSS_WEIGHTS = tuple(float(0.5 * w) for w in _GAUSS[1])
 
 
 class Frame(NamedTuple):

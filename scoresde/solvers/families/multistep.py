@@ -55,10 +55,11 @@ class Multistep(Solver):
     estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
     serves the next step, so that a correction costs nothing but at the end of the last step.
 
-    Subclasses give `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
+    Subclasses give `order` or `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
     """
 
     kind: ClassVar[str] = "ode"
+    order: int
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
@@ -84,9 +85,9 @@ class Multistep(Solver):
         """Whether the last steps use only as many nodes as there are steps left."""
 
     @property
-    @abc.abstractmethod
     def memory(self) -> int:
-        """How many nodes a step uses, its own start included."""
+        """How many nodes a step uses, its own start included: as many as its order, unless a method says otherwise."""
+        return self.order
 
     @property
     def corrector_order(self) -> int:
