@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -503,25 +503,15 @@ def _controller(
     return FixedGrid(solver.visit(sde, given)), limit
 
 
-@contextlib.contextmanager
-def _grad(differentiable: bool) -> Iterator[None]:
-    with contextlib.nullcontext() if differentiable else torch.no_grad():
-        yield
+def _grad(differentiable: bool) -> AbstractContextManager[object]:
+    return nullcontext() if differentiable else torch.no_grad()
 
 
-@contextlib.contextmanager
-def _bar(progress: bool, name: str) -> Iterator[Any]:
+def _bar(progress: bool, name: str) -> AbstractContextManager[Any]:
     if not progress:
-        yield None
-        return
-    with tqdm(
-        total=100,
-        desc=name,
-        unit="%",
-        file=sys.stderr,
-        bar_format="{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]",
-    ) as bar:
-        yield bar
+        return nullcontext()
+    shape = "{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]"
+    return tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=shape)
 
 
 def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
