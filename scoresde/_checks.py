@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from ._tensors import row_finite
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEWarning, short, unknown
+from .errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    NonFiniteError,
+    ScoreFnError,
+    ScoreSDEWarning,
+    short,
+    unknown,
+)
 
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept; and of any limit of steps
 MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
@@ -233,6 +241,14 @@ def output_problem(out: object, x: Tensor) -> str | None:
     if out.dtype not in FLOATS:
         return f"must return {x.dtype}, like x, got {out.dtype}"
     return None
+
+
+def check_output(what: str, out: Tensor, x: Tensor, hint: str = "") -> Tensor:
+    """Return the output of a network that is like ``x``, or say what is wrong with it."""
+    problem = output_problem(out, x)
+    if problem is not None:
+        raise ScoreFnError(f"{what} {problem}{hint}.")
+    return out
 
 
 def warn_caller(message: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._checks import check_callable, check_flag, check_integer, check_number
 from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
-from .sources import Noise, check_seeds
+from .sources import Noise, check_count, check_seeds
 
 _KEPT = 64
 
@@ -62,8 +62,6 @@ class BrownianPath(Noise):
         Li et al. (2020), Scalable Gradients for Stochastic Differential Equations, section 4 (the virtual tree).
         https://arxiv.org/abs/2001.01328
     """
-
-    whole_batch = False
 
     def __init__(
         self,
@@ -224,10 +222,8 @@ class BrownianPath(Noise):
             )
 
     def _check(self, like: Tensor) -> None:
-        if not self._batched and len(like) != len(self):
-            raise InvalidArgumentError(
-                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
-            )
+        if not self._batched:
+            check_count(len(self), len(like))
         kind = (like.shape if self._batched else like.shape[1:], like.dtype)
         if self._kind not in (None, kind):
             raise InvalidArgumentError(f"The path is in {self._kind}, got {kind}.")

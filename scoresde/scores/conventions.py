@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_state, output_problem
+from .._checks import check_integer, check_output, check_state
 from .._tensors import compute_dtype
-from ..errors import InvalidArgumentError, ScoreFnError
+from ..errors import InvalidArgumentError
 from ..noise import check_seed
 from ..sdes import AffineSDE, Node
 from ..sdes.base import check_sde
@@ -276,10 +276,7 @@ class _Probe:
                 if strict:
                     raise
                 return torch.full_like(x, torch.nan)  # a label that the network does not take
-            problem = output_problem(out, part)
-            if problem is not None:
-                raise ScoreFnError(f"The score function {problem}.")
-            parts.append(out.clone())  # the next call may overwrite it
+            parts.append(check_output("The score function", out, part).clone())  # the next call may overwrite it
         return torch.cat(parts).to(x.dtype)
 
 

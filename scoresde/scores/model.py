@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_choice, check_kind, check_number, check_shape, output_problem
+from .._checks import check_callable, check_choice, check_kind, check_number, check_output, check_shape
 from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate
@@ -353,10 +353,8 @@ class ScoreModel(Score):
         extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
         time = self._read_time(batch)
         out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
-        problem = output_problem(out, x if self._share is None else _doubled(x))
-        if problem is not None:
-            hint = " with the channels doubled for the variance" if self.has_variance else ""
-            raise ScoreFnError(f"The network {problem}{hint}.")
+        hint = " with the channels doubled for the variance" if self.has_variance else ""
+        check_output("The network", out, x if self._share is None else _doubled(x), hint)
         return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
 
     def variance(self, x: Tensor, t: Scalar, **context: object) -> Tensor:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from .._checks import check_output
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
-from .bare import ScoreFn, as_score, checked
+from .bare import ScoreFn, as_score
 from .base import Score, Traits, estimate_of, nameless
 
 
@@ -52,7 +53,7 @@ class Wrapper(Score):
         """The estimate of one of the score functions, from its score where it gives nothing else; to ``keep`` while
         others are evaluated, which may overwrite the same memory, it is copied."""
         if score_fn.only_scores:
-            return estimate_of(checked(score_fn.score(x, node, **context), x), x, node)
+            return estimate_of(check_output("The score function", score_fn.score(x, node, **context), x), x, node)
         estimate = score_fn.estimate(x, node, **context)
         return copied(estimate, score_fn.traits.network_parts) if keep else estimate
 

@@ -27,14 +27,14 @@ from .._checks import (
     check_generator,
     check_kind,
     check_number,
+    check_output,
     check_score_fn,
     check_shape,
     check_state,
     check_tensor,
-    output_problem,
 )
 from .._tensors import Scalar, compute_dtype
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
 from .spread import Spread
@@ -174,10 +174,7 @@ class ReverseSDE:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
-        score = self.score_fn(x, times_of(x, t).to(x.device, time.dtype))
-        problem = output_problem(score, x)
-        if problem is not None:
-            raise ScoreFnError(f"The score function {problem}.")
+        score = check_output("The score function", self.score_fn(x, times_of(x, t).to(x.device, time.dtype)), x)
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 

@@ -100,7 +100,6 @@ class Adams(Solver):
     spread: float | None = None
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "ode"
     adaptive: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1
     noise_limit: ClassVar[bool] = True

@@ -43,7 +43,6 @@ class DDIM(Solver):
         Song, Meng, Ermon (2021), Denoising Diffusion Implicit Models, eq. 12. https://arxiv.org/abs/2010.02502
     """
 
-    kind: ClassVar[str] = "ode"
     ode_order: ClassVar[int] = 1
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12"
     keeps_estimates: ClassVar[bool] = False

@@ -7,40 +7,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_integer
 from .._tensors import combine
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
-from .families.multistep import Multistep
+from .families.multistep import NoiseMultistep
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 
 
 @dataclass(frozen=True)
-class _DEIS(Multistep):
-    """What both have: an order, and a memory of as many noise estimates."""
-
-    order: int = 4
-    start_up: str = "single"
-    lower_order_final: bool = False
-
-    prediction: ClassVar[str] = "noise"
-    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("order", self.order, low=1, high=4)
-
-    @property
-    def ode_order(self) -> int:
-        """p."""
-        return self.order
-
-
-@dataclass(frozen=True)
-class TAB(_DEIS):
+class TAB(NoiseMultistep):
     r"""tAB-DEIS: a polynomial in time through the last estimates of the noise.
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t\sum_{j<p} C_j\,\hat\varepsilon_{-j},\qquad
@@ -74,6 +52,7 @@ class TAB(_DEIS):
         https://arxiv.org/abs/2204.13902
     """
 
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
     coordinate: ClassVar[Coordinate] = TIME
     stages: ClassVar[tuple[float, ...]] = GAUSS_NODES
 
@@ -91,7 +70,7 @@ class TAB(_DEIS):
 
 
 @dataclass(frozen=True)
-class RhoAB(_DEIS):
+class RhoAB(NoiseMultistep):
     r"""ρAB-DEIS: Adams-Bashforth in :math:`\rho = \sigma/\alpha`, where :math:`d(x/\alpha)/d\rho = \hat\varepsilon`.
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t(\rho_t-\rho_s)\sum_{j<p}\omega_j\hat\varepsilon_{-j},
@@ -121,6 +100,8 @@ class RhoAB(_DEIS):
     References:
         Zhang, Chen (2023), DEIS, section 3.3. https://arxiv.org/abs/2204.13902
     """
+
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""

@@ -18,7 +18,7 @@ from ..noise import Noise
 from ..processes import RHO, Process
 from ..sdes import Node
 from .ancestral import Ancestral
-from .base import StepResult
+from .base import SDESolver, StepResult
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, endless, interpolation_weights, positions
 from .families.multistep import Multistep
 from .registry.variants import variants
@@ -40,7 +40,7 @@ def published_scale(rho: Scalar) -> Scalar:
 
 
 @dataclass(frozen=True)
-class ERSDE(Multistep):
+class ERSDE(SDESolver, Multistep):
     r"""ER-SDE of order p: the data estimate interpolated in :math:`\rho = \sigma/\alpha`, noise by a scale
     :math:`\phi`.
 
@@ -83,8 +83,6 @@ class ERSDE(Multistep):
     scale: Callable[[Scalar], Scalar] = published_scale
     lower_order_final: bool = False
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     prediction: ClassVar[str] = "data"
     start_up: ClassVar[str] = "published"
     strong_order: ClassVar[float] = 1.0

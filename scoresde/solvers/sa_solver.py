@@ -12,12 +12,13 @@ from .._checks import check_integer, check_number
 from ..errors import InvalidTypeError
 from ..processes import Process
 from ..sdes import Node
+from .base import SDESolver
 from .families.exponential import History
 from .families.multistep import Multistep
 
 
 @dataclass(frozen=True)
-class SASolver(Multistep):
+class SASolver(SDESolver, Multistep):
     r"""SA-Solver(p, c): Adams-Bashforth and -Moulton in :math:`\hat x` for the reverse SDE with stochasticity
     :math:`\tau(t)`.
 
@@ -60,8 +61,6 @@ class SASolver(Multistep):
     lower_order_final: bool = False
     correct_last: bool = False
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     prediction: ClassVar[str] = "data"
     start_up: ClassVar[str] = "published"
     strong_order: ClassVar[float] = 1.0

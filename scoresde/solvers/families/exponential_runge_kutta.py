@@ -56,7 +56,6 @@ class ExponentialRungeKutta(Solver):
 
     prediction: str
 
-    kind: ClassVar[str] = "ode"
     coordinate: ClassVar[Coordinate] = LOG_SNR
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_choice, check_flag
+from ..._checks import check_choice, check_flag, check_integer
 from ..._tensors import Scalar, combine
 from ...noise import Noise
 from ...processes import RHO, Process
@@ -58,7 +59,6 @@ class Multistep(Solver):
     Subclasses give `order` or `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
     """
 
-    kind: ClassVar[str] = "ode"
     order: int
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
@@ -182,6 +182,26 @@ class Multistep(Solver):
         if self.lower_order_final and left is not None and known > left + 1:
             history = History(history.nodes[: left + 1], history.values[: left + 1])
         return self.advance(process, x, stop, history), True
+
+
+@dataclass(frozen=True)
+class NoiseMultistep(Multistep):
+    """A method of up to four noise estimates."""
+
+    order: int = 4
+    start_up: str = "single"
+    lower_order_final: bool = False
+
+    prediction: ClassVar[str] = "noise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("order", self.order, low=1, high=4)
+
+    @property
+    def ode_order(self) -> int:
+        """p."""
+        return self.order
 
 
 def start_evaluations(order: int) -> int:

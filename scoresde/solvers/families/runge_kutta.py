@@ -49,7 +49,6 @@ class RungeKutta(Solver):
     """
 
     coordinate: ClassVar[Coordinate] = TIME
-    kind: ClassVar[str] = "ode"
     noise_limit: ClassVar[bool] = True  # the drift of the probability flow has the limit
 
     @property
