@@ -292,6 +292,12 @@ def check_positive(name: str, value: object, *, high: float) -> float:
     return number
 
 
+def check_below(name: str, value: float, other: str, bound: float) -> None:
+    """Refuse a number that is not below that of another argument."""
+    if not value < bound:
+        raise InvalidArgumentError(f"`{name}` must be below `{other}`, got {value} and {bound}.")
+
+
 def check_flag(name: str, value: object) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):

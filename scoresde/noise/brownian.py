@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_flag, check_integer, check_number
+from .._checks import check_below, check_callable, check_flag, check_integer, check_number
 from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_count, check_seeds
@@ -74,8 +74,7 @@ class BrownianPath(Noise):
         clock: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.t0, self.t1 = check_number("t0", t0), check_number("t1", t1)
-        if not self.t0 < self.t1:
-            raise InvalidArgumentError(f"`t0` must be below t1={t1}, got {t0}.")
+        check_below("t0", self.t0, "t1", self.t1)
         self.depth = check_integer("depth", depth, low=0, high=30)
         check_flag("areas", areas)
         if areas and clock is not None:

@@ -347,7 +347,8 @@ class AffineSDE(SDE):
         """
         check_state("x_t", x_t)
         check_state("x0", x0)
-        _same_shape("x0", x0, "x_t", x_t)
+        if x0.shape != x_t.shape:
+            raise InvalidArgumentError(f"`x0` must have the shape of `x_t`, {tuple(x_t.shape)}, got {tuple(x0.shape)}.")
         s, t = self._ordered(s, t)
         ratio, shrink = self._between(s, t)
         log_sigma_s = self._log_sigma(s)
@@ -422,10 +423,3 @@ def check_sde(sde: object, *, affine: bool = False) -> None:
     """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
-
-
-def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:
-    if value.shape != like.shape:
-        raise InvalidArgumentError(
-            f"`{name}` must have the shape of `{of}`, {tuple(like.shape)}, got {tuple(value.shape)}."
-        )

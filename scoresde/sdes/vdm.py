@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._checks import check_kind, check_number
+from .._checks import check_below, check_kind, check_number
 from .._tensors import sigmoid
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidTypeError
 from .base import AffineSDE, check_sde
 from .inverse import check_reached, decreasing_root, evaluate, with_derivative
 from .priors import NormalPrior
@@ -32,8 +32,7 @@ class LinearGamma:
 
     def __post_init__(self) -> None:
         low, high = check_number("gamma_min", self.gamma_min), check_number("gamma_max", self.gamma_max)
-        if not low < high:
-            raise InvalidArgumentError(f"`gamma_min` must be below `gamma_max`, got {low} and {high}.")
+        check_below("gamma_min", low, "gamma_max", high)
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t

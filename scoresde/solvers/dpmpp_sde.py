@@ -61,7 +61,23 @@ def _towards(
 
 
 @dataclass(frozen=True)
-class DPMppSDE(SDESolver):
+class _Splitting(SDESolver):
+    """What the two share."""
+
+    eta: float = 1.0
+
+    weak_order: ClassVar[int] = 2
+    strong_order: ClassVar[float] = 1.0
+    evaluations: ClassVar[int] = 2
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class DPMppSDE(_Splitting):
     r"""DPM-Solver++ (2S) for the SDE, as in k-diffusion: ancestral splits for the half and for the whole step, with
     noise from one Brownian path in :math:`\rho = \sigma/\alpha`.
 
@@ -85,19 +101,13 @@ class DPMppSDE(SDESolver):
         Lu et al. (2022), DPM-Solver++. https://arxiv.org/abs/2211.01095
     """
 
-    eta: float = 1.0
     r: float = 0.5
 
-    weak_order: ClassVar[int] = 2
-    strong_order: ClassVar[float] = 1.0
-    evaluations: ClassVar[int] = 2
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
     reference: ClassVar[str] = "Crowson, k-diffusion; Lu et al. (2022), DPM-Solver++"
 
     def __post_init__(self) -> None:
-        check_number("eta", self.eta, low=0.0, high=1.0)
+        super().__post_init__()
         check_number("r", self.r, low=0.0, high=1.0, strict=True)
 
     @property
@@ -123,7 +133,7 @@ class DPMppSDE(SDESolver):
 
 
 @dataclass(frozen=True)
-class DPMpp2SAncestral(SDESolver):
+class DPMpp2SAncestral(_Splitting):
     r"""DPM-Solver++ (2S) with one ancestral split: a deterministic step of order 2 to :math:`\rho_{dn}`, then noise.
 
     Facts:
@@ -141,18 +151,8 @@ class DPMpp2SAncestral(SDESolver):
         Crowson, k-diffusion, sample_dpmpp_2s_ancestral. https://github.com/crowsonkb/k-diffusion
     """
 
-    eta: float = 1.0
-
     keeps_estimates: ClassVar[bool] = False
-    weak_order: ClassVar[int] = 2
-    strong_order: ClassVar[float] = 1.0
-    evaluations: ClassVar[int] = 2
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Crowson, k-diffusion"
-
-    def __post_init__(self) -> None:
-        check_number("eta", self.eta, low=0.0, high=1.0)
 
     def _middle(self, start: Node, stop: Node) -> Scalar:
         return 0.5 * (start.lam + split(start, stop, self.eta).lam)
