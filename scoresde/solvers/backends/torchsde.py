@@ -33,7 +33,11 @@ class TorchSDE(Backend):
     keeps_estimates: ClassVar[bool] = False
     affine: ClassVar[bool] = False
     takes_stochasticity: ClassVar[bool] = True
-    reading: ClassVar[str]  # "ito" or "stratonovich"
+    # of most methods
+    reading: ClassVar[str] = "stratonovich"  # or "ito"
+    weak_order: ClassVar[int] = 1
+    strong_order: ClassVar[float] = 1.0
+    data_limit: ClassVar[bool] = True
 
     def step(
         self,
