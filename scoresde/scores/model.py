@@ -182,8 +182,8 @@ class ScoreModel(Score):
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
         time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input
-        if variance is not None and variance not in VARIANCES:
-            raise unknown("variance", variance, VARIANCES)
+        if variance is not None:
+            check_choice("variance", variance, VARIANCES)
         self.net = net
         self.native = sde
         self._served: dict[float, Node] | None = None  # native nodes by log-SNR, of a model that serves another process
