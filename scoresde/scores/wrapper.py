@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -38,10 +37,6 @@ class Wrapper(Score):
             raise InvalidArgumentError(
                 "`sde` is missing, and this score function does not declare its own; pass sde=…."
             )
-
-    @abc.abstractmethod
-    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
-        """See `Score.estimate`."""
 
     def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         """See `Score.score`."""
