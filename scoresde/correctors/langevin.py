@@ -12,10 +12,7 @@ from torch import Tensor
 from .._checks import check_choice, check_integer, check_number
 from .._tensors import Scalar, expand, row_norms
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Corrector
+from .base import Corrector, Node, Noise, Process
 
 # The ratio |z| / |s| of the published rules: (z, s) -> float or (batch,).
 RATIOS: dict[str, Callable[[Tensor, Tensor], Scalar]] = {

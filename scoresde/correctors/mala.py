@@ -12,10 +12,7 @@ from torch import Tensor
 from .._checks import check_callable, check_integer, check_number
 from .._tensors import expand, row_sums, row_times, where
 from ..errors import ScoreFnError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Corrector
+from .base import Corrector, Node, Noise, Process
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ from torch import Tensor
 from .._checks import check_choice
 from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
-from .base import SDESolver, StepResult
+from .base import Noise, Process, SDESolver, StepResult
 
 
 def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:

@@ -1,4 +1,5 @@
-"""The protocol of a solver: an immutable object that makes one step."""
+"""The protocol of a solver: an immutable object that makes one step. Methods import from here what the signature of a
+step names."""
 
 from __future__ import annotations
 

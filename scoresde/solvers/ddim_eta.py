@@ -9,10 +9,7 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import expm1, weighted
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import SDESolver, StepResult
+from .base import Node, Noise, Process, SDESolver, StepResult
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from .._checks import check_number
 from ..errors import InvalidArgumentError
-from ..sdes import Node
-from .base import SDESolver
+from .base import Node, SDESolver
 from .dpm_multistep import DPM2M, DPM3M
 from .families.multistep import Multistep
 

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import Scalar, combine, exp, expm1, log
-from ..noise import Noise
 from ..processes import LOG_SNR, RHO, Coordinate, Process
-from ..sdes import Node
-from .base import SDESolver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .ddim_eta import DDIMEta
 from .families.exponential import endless, read
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from .._checks import check_number
 from .._phi import phi
 from .._tensors import expand
-from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import SDE, Node
-from .base import SDESolver, StepControl, StepResult, of_power
+from .base import Noise, SDESolver, StepControl, StepResult, of_power
 from .families.exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR

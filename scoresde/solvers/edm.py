@@ -13,10 +13,8 @@ from torch import Tensor
 from .._checks import check_number, check_positive
 from .._tensors import combine, exp
 from ..errors import InvalidArgumentError
-from ..noise import Noise
 from ..processes import RHO, Process
-from ..sdes import Node
-from .base import SDESolver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .families.exponential import endless, transfer
 from .families.runge_kutta import Tableau, runge_kutta_step
 

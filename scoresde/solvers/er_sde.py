@@ -14,11 +14,9 @@ from torch import Tensor
 from .._checks import check_callable, check_integer
 from .._tensors import Scalar, at_most, combine, exp, log
 from ..errors import InvalidArgumentError
-from ..noise import Noise
 from ..processes import RHO, Process
-from ..sdes import Node
 from .ancestral import Ancestral
-from .base import SDESolver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, endless, interpolation_weights, positions
 from .families.multistep import Multistep
 from .registry.variants import variants

@@ -8,10 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import absolute, combine, expand
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import DriftSolver, StepResult
+from .base import DriftSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)

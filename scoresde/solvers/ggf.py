@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import combine
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import DriftSolver, StepControl, StepResult, of_power
+from .base import DriftSolver, Node, Noise, Process, StepControl, StepResult, of_power
 from .heun_sde import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9

@@ -11,10 +11,7 @@ from torch import Tensor
 from .._checks import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import SDESolver, Solver, StepResult
+from .base import Node, Noise, Process, SDESolver, Solver, StepResult
 from .reverse_diffusion import ReverseDiffusion
 
 

@@ -12,10 +12,8 @@ from torch import Tensor
 from .._checks import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
-from ..noise import Noise
-from ..processes import Process
 from ..sdes import SDE, AffineSDE, Node
-from .base import SDESolver, StepResult
+from .base import Noise, Process, SDESolver, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 

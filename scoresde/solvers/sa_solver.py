@@ -10,9 +10,7 @@ from torch import Tensor
 
 from .._checks import check_integer, check_number
 from ..errors import InvalidTypeError
-from ..processes import Process
-from ..sdes import Node
-from .base import SDESolver
+from .base import Node, Process, SDESolver
 from .families.exponential import History
 from .families.multistep import Multistep
 

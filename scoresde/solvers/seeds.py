@@ -15,11 +15,9 @@ from torch import Tensor
 
 from .._phi import phi
 from .._tensors import Scalar, combine, exp, expm1
-from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
-from ..sdes import Node
 from .ancestral import Ancestral
-from .base import SDESolver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .families.exponential import endless, frame, read
 
 

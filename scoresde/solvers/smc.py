@@ -10,10 +10,7 @@ from torch import Tensor
 
 from .._tensors import expand
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import SDESolver, StepResult
+from .base import Node, Noise, Process, SDESolver, StepResult
 from .families.particles import ParticleInfo, Particles, Twisted
 
 

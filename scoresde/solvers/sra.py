@@ -13,10 +13,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import absolute, combine, expand
-from ..noise import Noise
 from ..processes import TIME, Process
-from ..sdes import Node
-from .base import DriftSolver, StepResult
+from .base import DriftSolver, Node, Noise, StepResult
 
 
 class _StrongOrder(DriftSolver):

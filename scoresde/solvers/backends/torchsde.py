@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidArgumentError
-from ...noise import Noise
 from ...processes import Process, node_list
-from ...sdes import Node
-from ..base import StepResult
+from ..base import Node, Noise, StepResult
 from .base import Backend, family
 
 

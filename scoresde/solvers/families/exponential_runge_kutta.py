@@ -10,10 +10,8 @@ from torch import Tensor
 from ..._checks import check_choice
 from ..._phi import phi
 from ..._tensors import Scalar, combine, weighted
-from ...noise import Noise
 from ...processes import LOG_SNR, Coordinate, Process
-from ...sdes import Node
-from ..base import Solver, StepResult
+from ..base import Node, Noise, Solver, StepResult
 from .exponential import PREDICTIONS, endless, frame, read, transfer
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ..._checks import check_choice, check_flag, check_integer
 from ..._tensors import Scalar, combine
-from ...noise import Noise
 from ...processes import RHO, Process
 from ...sdes import Estimate, Node
-from ..base import Solver, StepResult
+from ..base import Noise, Solver, StepResult
 from ..dpm_singlestep import second_order, third_order
 from ..rk4 import RK4
 from ..rk45 import RK45

@@ -13,9 +13,7 @@ from torch import Tensor
 from ..._checks import check_callable, check_integer, check_number
 from ..._tensors import Scalar, expand, expm1
 from ...errors import InvalidArgumentError, NonFiniteError
-from ...noise import Noise
-from ...sdes import Node
-from ..base import StepFailed
+from ..base import Node, Noise, StepFailed
 
 
 class ParticleInfo(NamedTuple):
