@@ -17,17 +17,7 @@ from ..base import Noise, Solver, StepResult
 from ..dpm_singlestep import second_order, third_order
 from ..rk4 import RK4
 from ..rk45 import RK45
-from .exponential import (
-    PREDICTIONS,
-    History,
-    adams_weights,
-    complete,
-    endless,
-    frame,
-    positions,
-    read,
-    transfer,
-)
+from .exponential import PREDICTIONS, History, adams_weights, complete, endless, frame, positions, read, transfer
 from .exponential_runge_kutta import PhiTableau, exponential_step
 from .runge_kutta import Tableau, runge_kutta_step
 
