@@ -174,8 +174,8 @@ DEFECTS = (
         "expand((2 * epsilon) ** 0.5, x)",
         "expand(1.02 * (2 * epsilon) ** 0.5, x)",
     ),
-    Defect("h for its root: Euler-Maruyama", S + "euler_maruyama.py", "abs(h) ** 0.5", "abs(h)"),
-    Defect("h for its root: stochastic Heun", S + "heun_sde.py", "abs(h) ** 0.5", "abs(h)"),
+    Defect("h for its root: Euler-Maruyama", S + "euler_maruyama.py", "absolute(h) ** 0.5", "absolute(h)"),
+    Defect("h for its root: stochastic Heun", S + "heun_sde.py", "absolute(h) ** 0.5", "absolute(h)"),
     Defect("h for its root: reverse diffusion", S + "reverse_diffusion.py", "b2**0.5", "b2"),
     Defect(
         "no noise in the last cell: SEEDS",
@@ -186,8 +186,8 @@ DEFECTS = (
     Defect(
         "the large variance for the small one",
         S + "ancestral.py",
-        "    return stop.sigma\n",
-        "    return start.sigma\n",
+        '"small": lambda start, stop, estimate: stop.sigma',
+        '"small": lambda start, stop, estimate: start.sigma',
     ),
     # the wrong time
     Defect(
@@ -309,12 +309,17 @@ DEFECTS = (
     Defect(
         "DPM-Solver-3M: half the second derivative", S + "dpm_multistep.py", 'if self.variant == "published" and', "if"
     ),
-    Defect("UniPC: corrected at the wrong place", S + "unipc.py", "(stop, *near.nodes)", "(start, *near.nodes)"),
+    Defect(
+        "UniPC: corrected at the wrong place",
+        S + "families/multistep.py",
+        "(stop, *near.nodes)",
+        "(start, *near.nodes)",
+    ),
     Defect(
         "UniPC: the estimate is not kept",
-        S + "unipc.py",
-        "StepResult(corrected, history.push(stop, value, self.memory))",
-        "StepResult(corrected, history.push(stop, 1.001 * value, self.memory))",
+        S + "families/multistep.py",
+        "StepResult(moved, history.push(stop, value, self.memory))",
+        "StepResult(moved, history.push(stop, 1.001 * value, self.memory))",
     ),
     Defect("DEIS: no 1/2", S + "deis.py", "0.5 * h * w", "h * w"),
     Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(1 / 3, 2 / 3)", "(2 / 3, 1 / 3)"),

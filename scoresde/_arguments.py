@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._checks import DEFAULT_TOLERANCE, check_number, check_times
-from .errors import InvalidArgumentError, short
+from .errors import InvalidArgumentError, out_of_memory, short
 from .grids import snap
 from .scores import Score
 from .scores.bare import check_context
@@ -108,8 +108,7 @@ def memory_note(x: object, shape: object) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if exhausted and hasattr(error, "add_note"):
+        if out_of_memory(error) and hasattr(error, "add_note"):
             full = tuple(x.shape) if isinstance(x, Tensor) else shape
             error.add_note(f"It ran out of memory with shape {full}; use a smaller batch.")
         raise

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 
 from ._tensors import row_finite
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreSDEWarning, short, unknown
+from .errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    NonFiniteError,
+    ScoreFnError,
+    ScoreSDEWarning,
+    short,
+    unknown,
+)
 
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept; and of any limit of steps
 MOST_LEVELS = 1_000_000  # of a chain, whose tables are kept
@@ -241,6 +249,14 @@ def output_problem(out: object, x: Tensor) -> str | None:
     return None
 
 
+def check_output(what: str, out: Tensor, x: Tensor, hint: str = "") -> Tensor:
+    """Return the output of a network that is like ``x``, or say what is wrong with it."""
+    problem = output_problem(out, x)
+    if problem is not None:
+        raise ScoreFnError(f"{what} {problem}{hint}.")
+    return out
+
+
 def warn_caller(message: str) -> None:
     """Warn with the line outside this package that led here."""
     frame, level = sys._getframe(1), 1
@@ -280,6 +296,12 @@ def check_positive(name: str, value: object, *, high: float) -> float:
     if not 0.0 < number <= high:
         raise InvalidArgumentError(f"`{name}` must be in (0, {high:g}], got {shown(value)}.")
     return number
+
+
+def check_below(name: str, value: float, other: str, bound: float) -> None:
+    """Refuse a number that is not below that of another argument."""
+    if not value < bound:
+        raise InvalidArgumentError(f"`{name}` must be below `{other}`, got {value} and {bound}.")
 
 
 def check_flag(name: str, value: object) -> None:

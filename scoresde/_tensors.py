@@ -16,6 +16,7 @@ Scalar: TypeAlias = float | Tensor
 Array: TypeAlias = np.ndarray | Tensor
 
 Tree = TypeVar("Tree")  # tensors, arrays, None, and tuples of those
+Plain = TypeVar("Plain", bound=float | None)
 
 _LEAVES = (np.ndarray, Tensor)
 
@@ -51,15 +52,7 @@ def as_array(value: Tensor | np.ndarray) -> np.ndarray: ...
 
 
 @overload
-def as_array(value: None) -> None: ...
-
-
-@overload
-def as_array(value: bool) -> bool: ...
-
-
-@overload
-def as_array(value: float) -> float: ...
+def as_array(value: Plain) -> Plain: ...
 
 
 def as_array(value: Array | float | None) -> np.ndarray | float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from ._checks import (
     check_finite_rows,
     check_flag,
     check_integer,
+    check_kind,
     check_number,
     check_shape,
     check_state,
@@ -43,7 +44,7 @@ from ._checks import (
 )
 from ._tensors import compute_dtype, row_finite, where
 from .controllers import Adaptive, Controller, FixedGrid
-from .errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from .errors import InvalidArgumentError, NonFiniteError
 from .grids import Grid, GridFunction
 from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
@@ -246,8 +247,7 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
     """Where the method begins."""
     if start is None:
         return t_start
-    if not isinstance(start, GaussianStart):
-        raise InvalidTypeError(f"`start` must be a GaussianStart, such as fit_start gives, got {start!r}.")
+    check_kind("start", start, GaussianStart, "a GaussianStart, such as fit_start gives")
     if not (isinstance(sde, AffineSDE) and sde.same_schedule(start.sde)):
         raise InvalidArgumentError(f"`start` was made for {start.sde!r}, but `sde` is {sde!r}.")
     if t_start is not None:
@@ -503,25 +503,15 @@ def _controller(
     return FixedGrid(solver.visit(sde, given)), limit
 
 
-@contextlib.contextmanager
-def _grad(differentiable: bool) -> Iterator[None]:
-    with contextlib.nullcontext() if differentiable else torch.no_grad():
-        yield
+def _grad(differentiable: bool) -> AbstractContextManager[object]:
+    return nullcontext() if differentiable else torch.no_grad()
 
 
-@contextlib.contextmanager
-def _bar(progress: bool, name: str) -> Iterator[Any]:
+def _bar(progress: bool, name: str) -> AbstractContextManager[Any]:
     if not progress:
-        yield None
-        return
-    with tqdm(
-        total=100,
-        desc=name,
-        unit="%",
-        file=sys.stderr,
-        bar_format="{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]",
-    ) as bar:
-        yield bar
+        return nullcontext()
+    shape = "{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]"
+    return tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=shape)
 
 
 def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:

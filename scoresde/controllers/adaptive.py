@@ -211,10 +211,14 @@ class Adaptive(Controller):
     ) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
         """The norms of the errors of all orders, ``(batch, orders)``, of which 1 just meets the tolerance; and the
         `Estimates`' powers, used and usable."""
-        values, powers, used, usable, factors = _estimates(error, solver)
+        if not isinstance(error, Estimates):  # one, of the method's order
+            error = of_power(error, float(solver.ode_order or 1))
+        powers, used, usable = (as_array(v) for v in error[1:4])
         scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
-        ratios = rms(values / scale[:, None], 2)
-        return ratios if factors is None else ratios * torch.as_tensor(factors, device=x.device), powers, used, usable
+        ratios = rms(error.values.detach() / scale[:, None], 2)
+        if error.factors is not None:
+            ratios = ratios * torch.as_tensor(error.factors, device=x.device)
+        return ratios, powers, used, usable
 
 
 def _factor(
@@ -238,16 +242,6 @@ def _factor(
     factor = np.where(accept, factor, caution - size / p)  # after a rejection only this error counts
     most = np.where(accept, math.log(control.growth), math.log(0.9))
     return np.exp(np.maximum(np.minimum(factor, most), math.log(shrink)))
-
-
-def _estimates(
-    error: Tensor | Estimates, solver: Solver
-) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray, Tensor | np.ndarray | None]:
-    """The parts of `Estimates`, with powers, used and usable on the host; a plain estimate is of the method's order."""
-    if isinstance(error, Estimates):
-        powers, used, usable = (as_array(v) for v in error[1:4])
-        return error.values.detach(), powers, used, usable, error.factors
-    return _estimates(of_power(error.detach(), float(solver.ode_order or 1)), solver)
 
 
 def _clock(solver: Solver, node: Node[Tensor]) -> Tensor:

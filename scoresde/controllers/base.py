@@ -36,18 +36,9 @@ class Decision(NamedTuple):
     non_finite: Tensor | np.ndarray | None = None
     underflow: Tensor | np.ndarray | None = None
 
-    def masks(self) -> Masks:
-        """The masks on the host."""
-        return Masks(as_array(self.accept), as_array(self.done), as_array(self.non_finite), as_array(self.underflow))
-
-
-class Masks(NamedTuple):
-    """The masks of a `Decision` as NumPy arrays; see there."""
-
-    accept: bool | np.ndarray
-    done: np.ndarray | None
-    non_finite: np.ndarray | None
-    underflow: np.ndarray | None
+    def masks(self) -> tuple[bool | np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """``accept``, ``done``, ``non_finite`` and ``underflow`` on the host."""
+        return as_array(self.accept), as_array(self.done), as_array(self.non_finite), as_array(self.underflow)
 
 
 class Controller(abc.ABC):

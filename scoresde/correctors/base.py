@@ -1,4 +1,4 @@
-"""The protocol of a corrector."""
+"""The protocol of a corrector. Correctors import from here what the signature of a move names."""
 
 from __future__ import annotations
 

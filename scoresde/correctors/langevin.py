@@ -9,13 +9,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_integer, check_number
+from .._checks import check_choice, check_integer, check_number
 from .._tensors import Scalar, expand, row_norms
-from ..errors import InvalidArgumentError, unknown
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Corrector
+from ..errors import InvalidArgumentError
+from .base import Corrector, Node, Noise, Process
 
 # The ratio |z| / |s| of the published rules: (z, s) -> float or (batch,).
 RATIOS: dict[str, Callable[[Tensor, Tensor], Scalar]] = {
@@ -72,8 +69,7 @@ class LangevinCorrector(Corrector):
             "snr", self.snr, low=0.0, high=1.0, strict=True, hint=" From 1 on the moves diverge where noise dominates."
         )
         check_integer("moves", self.moves, low=1)
-        if not isinstance(self.rule, str) or (self.rule != "sigma" and self.rule not in RATIOS):
-            raise unknown("rule", self.rule, ("sigma", *RATIOS))
+        check_choice("rule", self.rule, ("sigma", *RATIOS))
         if self.chain is not None:
             check_integer("chain", self.chain, low=1)
 

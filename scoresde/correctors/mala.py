@@ -9,13 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_number
+from .._checks import check_callable, check_integer, check_number
 from .._tensors import expand, row_sums, row_times, where
-from ..errors import InvalidTypeError, ScoreFnError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Corrector
+from ..errors import ScoreFnError
+from .base import Corrector, Node, Noise, Process
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,7 @@ class MALACorrector(Corrector):
     name: ClassVar[str] = "mala"
 
     def __post_init__(self) -> None:
-        if not callable(self.log_prob):
-            raise InvalidTypeError(f"`log_prob` must be callable as log_prob(x, t), got {self.log_prob!r}.")
+        check_callable("log_prob", self.log_prob, "log_prob(x, t)")
         check_number("snr", self.snr, low=0.0, strict=True)
         check_integer("moves", self.moves, low=1)
 

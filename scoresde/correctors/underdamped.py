@@ -10,10 +10,7 @@ from torch import Tensor
 
 from .._checks import check_integer, check_number
 from .._tensors import combine
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Corrector
+from .base import Corrector, Node, Noise, Process
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_flag, check_integer, check_number
+from .._checks import check_below, check_callable, check_flag, check_integer, check_number
 from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
-from .sources import Noise, check_seeds
+from .sources import Noise, check_count, check_seeds
 
 _KEPT = 64
 
@@ -63,8 +63,6 @@ class BrownianPath(Noise):
         https://arxiv.org/abs/2001.01328
     """
 
-    whole_batch = False
-
     def __init__(
         self,
         seeds: int | Sequence[int] | Tensor,
@@ -76,8 +74,7 @@ class BrownianPath(Noise):
         clock: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.t0, self.t1 = check_number("t0", t0), check_number("t1", t1)
-        if not self.t0 < self.t1:
-            raise InvalidArgumentError(f"`t0` must be below t1={t1}, got {t0}.")
+        check_below("t0", self.t0, "t1", self.t1)
         self.depth = check_integer("depth", depth, low=0, high=30)
         check_flag("areas", areas)
         if areas and clock is not None:
@@ -224,10 +221,8 @@ class BrownianPath(Noise):
             )
 
     def _check(self, like: Tensor) -> None:
-        if not self._batched and len(like) != len(self):
-            raise InvalidArgumentError(
-                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
-            )
+        if not self._batched:
+            check_count(len(self), len(like))
         kind = (like.shape if self._batched else like.shape[1:], like.dtype)
         if self._kind not in (None, kind):
             raise InvalidArgumentError(f"The path is in {self._kind}, got {kind}.")

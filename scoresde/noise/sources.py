@@ -130,10 +130,7 @@ class SampleNoise(Noise):
 
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
-        if len(like) != len(self):
-            raise InvalidArgumentError(
-                f"`seeds` must have one entry per sample: {len(like)} samples, {len(self)} seeds."
-            )
+        check_count(len(self), len(like))
         if not len(self):
             return torch.zeros_like(like)
         event = like.shape[1:]
@@ -195,6 +192,12 @@ def check_seeds(seeds: object) -> tuple[int, ...]:
     return tuple(check_seed(f"seeds[{i}]", seed) for i, seed in enumerate(check_integers("seeds", seeds, low=0)))
 
 
+def check_count(seeds: int, batch: int) -> None:
+    """Refuse a number of seeds that is not that of the samples."""
+    if seeds != batch:
+        raise InvalidArgumentError(f"`seeds` must have one entry per sample: {batch} samples, {seeds} seeds.")
+
+
 def resolve(
     *,
     seed: int | None,
@@ -225,8 +228,7 @@ def resolve(
                 f"`seed=`."
             )
         source = SampleNoise(seeds)
-        if len(source) != batch:
-            raise InvalidArgumentError(f"`seeds` must have one entry per sample: {batch} samples, {len(source)} seeds.")
+        check_count(len(source), batch)
         return source
     if noise is not None:
         if isinstance(noise, Noise):

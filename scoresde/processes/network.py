@@ -153,10 +153,6 @@ def _parts(estimate: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
 
 
 def _first(value: Scalar) -> float:
-    return (
-        float(value.flatten()[0])
-        if isinstance(value, Tensor) and value.numel()
-        else float(value)
-        if not isinstance(value, Tensor)
-        else math.nan
-    )
+    if not isinstance(value, Tensor):
+        return value
+    return float(value.flatten()[0]) if value.numel() else math.nan

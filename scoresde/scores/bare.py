@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from .._checks import check_kind, check_score_fn, form, is_dense, output_problem
+from .._checks import check_kind, check_output, check_score_fn, form, is_dense
 from .._signatures import accepts, parameters
 from .._tensors import row_times
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, short
+from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS
 from .base import Score, Split, Traits, estimate_of
@@ -54,7 +54,7 @@ class Bare(Score):
         return self.function(x, row_times(node.t, x), **context)
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
-        return estimate_of(checked(self.score(x, node, **context), x), x, node)
+        return estimate_of(check_output("The score function", self.score(x, node, **context), x), x, node)
 
 
 class Offered(Bare):
@@ -92,19 +92,6 @@ def as_score(score_fn: ScoreFn) -> Score:
         return score_fn
     check_score_fn(score_fn)
     return Offered(score_fn) if offers_estimates(score_fn) else Bare(score_fn)
-
-
-def checked(score: Tensor, x: Tensor) -> Tensor:
-    """A score, refused if it is not shaped like the state.
-
-    Example:
-        >>> checked(torch.zeros(1, 2), torch.ones(1, 2))
-        tensor([[0., 0.]])
-    """
-    problem = output_problem(score, x)
-    if problem is not None:
-        raise ScoreFnError(f"The score function {problem}.")
-    return score
 
 
 def check_context(context: Mapping[str, Tensor] | None, score_fn: Score, batch: int) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_not_empty, check_state, output_problem
+from .._checks import check_integer, check_not_empty, check_output, check_state
 from .._tensors import compute_dtype
-from ..errors import InvalidArgumentError, ScoreFnError
+from ..errors import InvalidArgumentError
 from ..noise import check_seed
 from ..sdes import AffineSDE, Node
 from ..sdes.base import check_sde
@@ -69,10 +69,6 @@ class ScoreReport:
         return "\n".join([self.message, f"{'t':>8}{'error':>8}{'baseline':>10}", *table])
 
 
-def _as_given(t: Tensor, sde: AffineSDE) -> Tensor:
-    return t
-
-
 @dataclass(frozen=True)
 class _Reading:
     """One reading of a score function: its inputs, and the noise that its output then means."""
@@ -80,7 +76,7 @@ class _Reading:
     name: str
     meaning: str
     noise: Callable[[Tensor, Tensor, Node], Tensor] = lambda out, x, n: -n.sigma * out
-    time: Callable[[Tensor, AffineSDE], Tensor] = _as_given
+    time: Callable[[Tensor, AffineSDE], Tensor] | None = None
     data: Callable[[Tensor], Tensor] | None = None
 
 
@@ -211,7 +207,7 @@ def check_score(
         found = {}
         settled = _relative(own, own_base) <= _SETTLED
         for reading in _READINGS:
-            if settled and (reading.data is not None or reading.time is not _as_given):
+            if settled and (reading.data is not None or reading.time is not None):
                 continue
             found[reading] = probe.errors(reading, strict=False)
     return _judge(probe, own, own_base, found)
@@ -259,8 +255,9 @@ class _Probe:
             x = node.alpha * data[self.rows] + node.sigma * z
             key = (level, reading.time, reading.data)
             if key not in self.outputs:  # readings of the same output share it
-                label = reading.time(torch.full((len(x),), t, dtype=x.dtype, device=x.device), self.sde)
-                self.outputs[key] = self._call(x, label, strict)
+                label = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
+                given = label if reading.time is None else reading.time(label, self.sde)
+                self.outputs[key] = self._call(x, given, strict)
             out = self.outputs[key]
             noise = reading.noise(torch.zeros_like(out) if silent else out, x, node)
             errors.append((noise - z).flatten(1).to(torch.float64).square().mean(1))
@@ -279,10 +276,7 @@ class _Probe:
                 if strict:
                     raise
                 return torch.full_like(x, torch.nan)  # a label that the network does not take
-            problem = output_problem(out, part)
-            if problem is not None:
-                raise ScoreFnError(f"The score function {problem}.")
-            parts.append(out.clone())  # the next call may overwrite it
+            parts.append(check_output("The score function", out, part).clone())  # the next call may overwrite it
         return torch.cat(parts).to(x.dtype)
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import check_number, check_positive
+from .._checks import check_below, check_number, check_positive
 from .._tensors import expand
-from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from .bare import ScoreFn
 from .base import with_data
@@ -63,8 +62,7 @@ class Clip(Limited):
     ) -> None:
         super().__init__(score_fn, sde)
         self.low, self.high = check_number("low", low), check_number("high", high)
-        if not self.low < self.high:
-            raise InvalidArgumentError(f"`low` must be below high={high}, got {low}.")
+        check_below("low", self.low, "high", self.high)
 
     def limit(self, data: Tensor) -> Tensor:
         """See `Limited.limit`."""

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_kind, check_number, check_shape, output_problem
+from .._checks import check_callable, check_choice, check_kind, check_number, check_output, check_shape
 from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError, unknown
 from ..sdes import AffineSDE, Estimate, Node
+from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate
 from ..sdes.span import log_snr_range, within
 from .base import Score, Traits
@@ -168,25 +169,21 @@ class ScoreModel(Score):
         context: Mapping[str, object] | None = None,
         event_shape: tuple[int, ...] | None = None,
     ) -> None:
-        if not callable(net):
-            raise InvalidTypeError(f"`net` must be callable as net(x, time), got {type(net).__name__}.")
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(
-                f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
-            )
+        check_callable("net", net, "net(x, time)")
+        check_sde(sde, affine=True)
         names = {"prediction": prediction, "input_scale": input_scale, "time_input": time_input, "variance": variance}
         for name, value in names.items():
             if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
-        if context is not None and not isinstance(context, Mapping):
-            raise InvalidTypeError(f"`context` must be a mapping from names to values, got {type(context).__name__}.")
+        if context is not None:
+            check_kind("context", context, Mapping, "a mapping from names to values")
         check_choice("prediction", prediction, PREDICTIONS)
         check_choice("input_scale", input_scale, ("x", "x/alpha"))
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')
         time_input = ("edm" if prediction == "edm" else "t") if time_input is None else time_input
-        if variance is not None and variance not in VARIANCES:
-            raise unknown("variance", variance, VARIANCES)
+        if variance is not None:
+            check_choice("variance", variance, VARIANCES)
         self.net = net
         self.native = sde
         self._served: dict[float, Node] | None = None  # native nodes by log-SNR, of a model that serves another process
@@ -290,10 +287,7 @@ class ScoreModel(Score):
         References:
             Karras et al. (2022), section 3 and table 1. https://arxiv.org/abs/2206.00364
         """
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(
-                f"`sde` must be an affine process such as scoresde.VPSDE(), got {type(sde).__name__}."
-            )
+        check_sde(sde, affine=True)
         if within(sde, self.limits) is not sde:
             (low, high), (own_low, own_high) = log_snr_range(sde), self.limits
             raise InvalidArgumentError(
@@ -359,10 +353,8 @@ class ScoreModel(Score):
         extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
         time = self._read_time(batch)
         out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
-        problem = output_problem(out, x if self._share is None else _doubled(x))
-        if problem is not None:
-            hint = " with the channels doubled for the variance" if self.has_variance else ""
-            raise ScoreFnError(f"The network {problem}{hint}.")
+        hint = " with the channels doubled for the variance" if self.has_variance else ""
+        check_output("The network", out, x if self._share is None else _doubled(x), hint)
         return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
 
     def variance(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
@@ -398,10 +390,8 @@ _MOST_NODES = 4096
 
 def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node[Tensor]], Tensor]:
     """What the network receives as its time, as a function of a node."""
-    if chain is not None and not isinstance(chain, Chain):
-        raise InvalidTypeError(
-            f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
-        )
+    if chain is not None:
+        check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
     if (time_input == "index") != (chain is not None):
         raise InvalidArgumentError(
             'time_input="index" and `chain` go together, as in ScoreModel(net, chain.sde(), "noise", '

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from .._checks import check_output
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
-from .bare import ScoreFn, as_score, checked
+from .bare import ScoreFn, as_score
 from .base import Score, Traits, estimate_of, nameless
 
 
@@ -38,10 +38,6 @@ class Wrapper(Score):
                 "`sde` is missing, and this score function does not declare its own; pass sde=…."
             )
 
-    @abc.abstractmethod
-    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
-        """See `Score.estimate`."""
-
     def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         """See `Score.score`."""
         return super().score(x, nameless(node.t) if self.only_scores else node, **context)
@@ -52,7 +48,7 @@ class Wrapper(Score):
         """The estimate of one of the score functions, from its score where it gives nothing else; to ``keep`` while
         others are evaluated, which may overwrite the same memory, it is copied."""
         if score_fn.only_scores:
-            return estimate_of(checked(score_fn.score(x, node, **context), x), x, node)
+            return estimate_of(check_output("The score function", score_fn.score(x, node, **context), x), x, node)
         estimate = score_fn.estimate(x, node, **context)
         return copied(estimate, score_fn.traits.network_parts) if keep else estimate
 

@@ -27,14 +27,14 @@ from .._checks import (
     check_generator,
     check_kind,
     check_number,
+    check_output,
     check_score_fn,
     check_shape,
     check_state,
     check_tensor,
-    output_problem,
 )
 from .._tensors import Scalar, compute_dtype
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior, draw
 from .records import Node
 from .spread import Spread
@@ -174,10 +174,7 @@ class ReverseSDE:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
-        score = self.score_fn(x, times_of(x, t).to(x.device, time.dtype))
-        problem = output_problem(score, x)
-        if problem is not None:
-            raise ScoreFnError(f"The score function {problem}.")
+        score = check_output("The score function", self.score_fn(x, times_of(x, t).to(x.device, time.dtype)), x)
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 
@@ -350,7 +347,8 @@ class AffineSDE(SDE):
         """
         check_state("x_t", x_t)
         check_state("x0", x0)
-        _same_shape("x0", x0, "x_t", x_t)
+        if x0.shape != x_t.shape:
+            raise InvalidArgumentError(f"`x0` must have the shape of `x_t`, {tuple(x_t.shape)}, got {tuple(x0.shape)}.")
         s, t = self._ordered(s, t)
         ratio, shrink = self._between(s, t)
         log_sigma_s = self._log_sigma(s)
@@ -425,10 +423,3 @@ def check_sde(sde: object, *, affine: bool = False) -> None:
     """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
-
-
-def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:
-    if value.shape != like.shape:
-        raise InvalidArgumentError(
-            f"`{name}` must have the shape of `{of}`, {tuple(like.shape)}, got {tuple(value.shape)}."
-        )

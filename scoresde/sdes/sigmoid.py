@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import MOST_LEVELS, check_integer, check_number
+from .._checks import MOST_LEVELS, check_below, check_integer, check_number
 from ..errors import InvalidArgumentError
 from .base import AffineSDE
 from .priors import NormalPrior
@@ -67,8 +67,7 @@ class SigmoidVPSDE(AffineSDE):
     ) -> None:
         self.start, self.end = check_number("start", start), check_number("end", end)
         self.tau = check_number("tau", tau, low=0.0, strict=True)
-        if not self.start < self.end:
-            raise InvalidArgumentError(f"`start` must be below `end`, got {start} and {end}.")
+        check_below("start", self.start, "end", self.end)
         smallest = max(abs(self.start), abs(self.end)) / _LARGEST
         if self.tau < smallest:
             raise InvalidArgumentError(f"`tau` must be at least {smallest:.3g} from {start} to {end}, got {tau}.")

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from .._checks import check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -26,7 +25,8 @@ def log_snr_range(sde: AffineSDE) -> tuple[float, float]:
     """
     check_sde(sde, affine=True)
     with torch.no_grad():
-        low, high = (2 * (sde._log_alpha(t) - sde._log_sigma(t)) for t in _ends(sde))
+        ends = torch.tensor([sde.t_max, sde.t_min], dtype=torch.float64)
+        low, high = (2 * (sde._log_alpha(t) - sde._log_sigma(t)) for t in ends)
     return float(low), float(high)
 
 
@@ -75,7 +75,3 @@ def _limits(limits: object) -> tuple[float, float]:
         raise InvalidTypeError(f"`limits` must be the lowest and the highest log-SNR, got {shown(limits)}.")
     low, high = (float(v) if v in (-math.inf, math.inf) else check_number("limits", v) for v in limits)
     return low, high
-
-
-def _ends(sde: AffineSDE) -> Tensor:
-    return torch.tensor([sde.t_max, sde.t_min], dtype=torch.float64)

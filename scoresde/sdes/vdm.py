@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._checks import check_number
+from .._checks import check_below, check_kind, check_number
 from .._tensors import sigmoid
-from ..errors import InvalidArgumentError, InvalidTypeError
-from .base import AffineSDE
+from ..errors import InvalidTypeError
+from .base import AffineSDE, check_sde
 from .inverse import check_reached, decreasing_root, evaluate, with_derivative
 from .priors import NormalPrior
 from .records import Node
@@ -32,8 +32,7 @@ class LinearGamma:
 
     def __post_init__(self) -> None:
         low, high = check_number("gamma_min", self.gamma_min), check_number("gamma_max", self.gamma_max)
-        if not low < high:
-            raise InvalidArgumentError(f"`gamma_min` must be below `gamma_max`, got {low} and {high}.")
+        check_below("gamma_min", low, "gamma_max", high)
 
     def __call__(self, t: Tensor) -> Tensor:
         return self.gamma_min + (self.gamma_max - self.gamma_min) * t
@@ -69,10 +68,7 @@ class ShiftedGamma:
     shift: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sde, AffineSDE):
-            raise InvalidTypeError(
-                f"`sde` must be an affine process such as scoresde.CosineVPSDE(), got {type(self.sde).__name__}."
-            )
+        check_sde(self.sde, affine=True)
         check_number("shift", self.shift)
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -112,8 +108,7 @@ class VDMSDE(AffineSDE):
         prior: NormalPrior | None = None,
     ) -> None:
         self.gamma = LinearGamma() if gamma is None else gamma
-        if not callable(self.gamma):
-            raise InvalidTypeError(f"`gamma` must be a function of t or an nn.Module, got {type(gamma).__name__}.")
+        check_kind("gamma", self.gamma, Callable, "a function of t or an nn.Module")  # type: ignore[arg-type]
         super().__init__(t_min=t_min, t_max=t_max, prior=prior)
 
     def _gamma(self, t: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import check_number
+from .._checks import check_below, check_number
 from ..errors import InvalidArgumentError
 from .base import LARGEST, AffineSDE
 from .priors import NormalPrior
@@ -42,8 +42,7 @@ class VESDE(AffineSDE):
     ) -> None:
         self.sigma_min = check_number("sigma_min", sigma_min, low=0.0, strict=True)
         self.sigma_max = check_number("sigma_max", sigma_max, low=0.0, strict=True)
-        if not self.sigma_min < self.sigma_max:
-            raise InvalidArgumentError(f"`sigma_min` must be below `sigma_max`, got {sigma_min} and {sigma_max}.")
+        check_below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
         self._rate = math.log(self.sigma_max) - math.log(self.sigma_min)
         log_end = math.log(self.sigma_min) + self._rate * check_number("t_max", t_max)
         if log_end > LARGEST:

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from .._checks import check_integer, check_number
 from .._tensors import Array, as_array, constants, expand, rms, where
-from ..noise import Noise
 from ..processes import Coordinate, Process, angle
-from ..sdes import Node
 from ..sdes.records import either
-from .base import Estimates, Solver, StepControl, StepResult
+from .base import Estimates, Node, Noise, Solver, StepControl, StepResult
 
 _SPREAD = 0.2  # of data of scale 1
 _POWERS = 12  # of ten: data of a smaller scale are points
@@ -100,7 +98,6 @@ class Adams(Solver):
     spread: float | None = None
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "ode"
     adaptive: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1
     noise_limit: ClassVar[bool] = True

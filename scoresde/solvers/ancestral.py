@@ -11,19 +11,9 @@ from torch import Tensor
 from .._checks import check_choice
 from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
-from .base import Solver, StepResult
-
-
-def _small(start: Node, stop: Node, estimate: Estimate) -> Scalar:
-    return stop.sigma
-
-
-def _large(start: Node, stop: Node, estimate: Estimate) -> Scalar:
-    return start.sigma
+from .base import Noise, Process, SDESolver, StepResult
 
 
 def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:
@@ -39,14 +29,14 @@ NONE_LEARNED = (
 )
 # The standard deviation of a step's noise, without the factor sqrt(1 - exp(-2h)) that they share.
 AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Scalar]] = {
-    "small": _small,
-    "large": _large,
+    "small": lambda start, stop, estimate: stop.sigma,
+    "large": lambda start, stop, estimate: start.sigma,
     "learned": _learned,
 }
 
 
 @dataclass(frozen=True)
-class Ancestral(Solver):
+class Ancestral(SDESolver):
     r"""Ancestral sampling for any process: draw from :math:`q(x_t|x_s, x_0=\hat x)` (t cleaner, s noisier,
     :math:`h=\lambda_t-\lambda_s`).
 
@@ -102,8 +92,6 @@ class Ancestral(Solver):
     condition: str = "score"
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Ho, Jain, Abbeel (2020), eq. 7; Kingma et al. (2021), appendix A"
@@ -116,7 +104,6 @@ class Ancestral(Solver):
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
-        super().prepare(process, nodes)
         if self.variance == "learned" and not process.network.traits.variance:
             raise InvalidArgumentError(NONE_LEARNED)
         if self.condition == "mean" and not process.network.traits.shift:

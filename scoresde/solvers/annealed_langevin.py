@@ -13,10 +13,8 @@ from torch import Tensor
 from .._checks import check_choice, check_integer, check_number
 from ..correctors import LangevinCorrector
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
 from ..sdes import SDE, Node
-from .base import Solver, StepResult
+from .base import Noise, Process, Solver, StepResult
 
 # The step of a move, as a share of epsilon sigma^2 / sigma_L^2 (paper: x + a s / 2 + sqrt(a) z).
 CONVENTIONS: dict[str, float] = {"code": 1.0, "paper": 0.5}
@@ -95,7 +93,6 @@ class AnnealedLangevin(Solver):
 
     def prepare(self, process: Process, nodes: Sequence[Node[float]]) -> None:
         """See `Solver.prepare`."""
-        super().prepare(process, nodes)
         limit = 2 / CONVENTIONS[self.convention]
         if not self._share(nodes[-1]) < limit:
             scale = nodes[-1].sigma ** 2

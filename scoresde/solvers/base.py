@@ -1,4 +1,5 @@
-"""The protocol of a solver: an immutable object that makes one step."""
+"""The protocol of a solver: an immutable object that makes one step. Methods import from here what the signature of a
+step names."""
 
 from __future__ import annotations
 
@@ -306,3 +307,17 @@ class Solver(abc.ABC):
         self, process: Process, x: Tensor, start: Node[Any], stop: Node[Any], state: Any, noise: Noise
     ) -> StepResult:
         """One step from ``start`` to ``stop``. Inputs are not changed; randomness comes from ``noise`` only."""
+
+
+class SDESolver(Solver):
+    """A method of the kind ``"sde"``, which draws noise."""
+
+    kind: ClassVar[str] = "sde"
+    stochastic: ClassVar[bool] = True
+
+
+class DriftSolver(SDESolver):
+    """Such a method of any process, by its drift and diffusion."""
+
+    affine: ClassVar[bool] = False
+    takes_stochasticity: ClassVar[bool] = True

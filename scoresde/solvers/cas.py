@@ -9,10 +9,7 @@ from torch import Tensor
 
 from .._checks import check_positive
 from .._tensors import at_most, exp, weighted
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, Process, Solver, StepResult
 
 
 @dataclass(frozen=True)

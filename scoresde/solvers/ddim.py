@@ -8,10 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import expand
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, Process, Solver, StepResult
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,6 @@ class DDIM(Solver):
         Song, Meng, Ermon (2021), Denoising Diffusion Implicit Models, eq. 12. https://arxiv.org/abs/2010.02502
     """
 
-    kind: ClassVar[str] = "ode"
     ode_order: ClassVar[int] = 1
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12"
     keeps_estimates: ClassVar[bool] = False

@@ -9,14 +9,11 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import expm1, weighted
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, Process, SDESolver, StepResult
 
 
 @dataclass(frozen=True)
-class DDIMEta(Solver):
+class DDIMEta(SDESolver):
     r"""DDIM(:math:`\eta`), for any process.
 
     .. math::
@@ -46,8 +43,6 @@ class DDIMEta(Solver):
     eta: float = 1.0
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12 and 16"

@@ -5,52 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 from torch import Tensor
 
-from .._checks import check_integer
 from .._tensors import combine
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
-from .families.exponential import History, adams_weights, interpolation_weights, positions
-from .families.multistep import Multistep
+from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
+from .families.multistep import NoiseMultistep
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 
-_GAUSS = np.polynomial.legendre.leggauss(16)
-_AT = tuple(float(0.5 * (c + 1)) for c in _GAUSS[0])
-_WEIGHT = tuple(float(0.5 * w) for w in _GAUSS[1])
-
 
 @dataclass(frozen=True)
-class _DEIS(Multistep):
-    """What both have: an order, and a memory of as many noise estimates."""
-
-    order: int = 4
-    start_up: str = "single"
-    lower_order_final: bool = False
-
-    prediction: ClassVar[str] = "noise"
-    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("order", self.order, low=1, high=4)
-
-    @property
-    def ode_order(self) -> int:
-        """p."""
-        return self.order
-
-    @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
-
-
-@dataclass(frozen=True)
-class TAB(_DEIS):
+class TAB(NoiseMultistep):
     r"""tAB-DEIS: a polynomial in time through the last estimates of the noise.
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t\sum_{j<p} C_j\,\hat\varepsilon_{-j},\qquad
@@ -84,22 +52,25 @@ class TAB(_DEIS):
         https://arxiv.org/abs/2204.13902
     """
 
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
     coordinate: ClassVar[Coordinate] = TIME
-    stages: ClassVar[tuple[float, ...]] = _AT
+    stages: ClassVar[tuple[float, ...]] = GAUSS_NODES
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
         start = history.nodes[0]
         h = stop.t - start.t
-        inside = zip(process.nodes.between(start, stop, _AT, TIME), _WEIGHT, strict=True)
+        inside = zip(process.nodes.between(start, stop, GAUSS_NODES, TIME), GAUSS_WEIGHTS, strict=True)
         rates = [0.5 * h * w * n.g2 / (n.sigma * n.alpha) for n, w in inside]
-        moments = [sum(rate * c**k for rate, c in zip(rates, _AT, strict=True)) for k in range(len(history.nodes))]
+        moments = [
+            sum(rate * c**k for rate, c in zip(rates, GAUSS_NODES, strict=True)) for k in range(len(history.nodes))
+        ]
         weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)
         return combine(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
 
 
 @dataclass(frozen=True)
-class RhoAB(_DEIS):
+class RhoAB(NoiseMultistep):
     r"""ρAB-DEIS: Adams-Bashforth in :math:`\rho = \sigma/\alpha`, where :math:`d(x/\alpha)/d\rho = \hat\varepsilon`.
 
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t(\rho_t-\rho_s)\sum_{j<p}\omega_j\hat\varepsilon_{-j},
@@ -129,6 +100,8 @@ class RhoAB(_DEIS):
     References:
         Zhang, Chen (2023), DEIS, section 3.3. https://arxiv.org/abs/2204.13902
     """
+
+    reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""

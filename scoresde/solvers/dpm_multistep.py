@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from .._checks import check_choice
 from .._phi import phi
-from .._tensors import combine
-from ..processes import Process
-from ..sdes import Node
+from .._tensors import Scalar
 from .dpm_singlestep import FORMS
-from .families.exponential import History, adams_weights, check_prediction, frame, interpolation_weights, positions
+from .families.exponential import interpolation_weights
 from .families.multistep import Multistep
 from .registry.variants import variants
 
@@ -65,20 +62,14 @@ class DPM2M(Multistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_prediction(self.prediction)
         check_choice("form", self.form, FORMS)
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
-        """See `Multistep.advance`."""
-        start = history.nodes[0]
-        part = frame(self.prediction, start, stop, self.stochasticity(start))
-        r = positions([n.lam for n in history.nodes], start.lam, part.h)
+    def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
+        """See `Multistep.weights`."""
         if self.form == "taylor":
-            weights = adams_weights(r, part.z)
-        else:
-            first = phi(1, part.z)[1]
-            weights = interpolation_weights(r, [first, 0.5 * first][: len(r)])
-        return combine(part.keep, x, part.gain * part.h, weights, history.values)
+            return super().weights(r, z)
+        first = phi(1, z)[1]
+        return interpolation_weights(r, [first, 0.5 * first][: len(r)])
 
 
 @dataclass(frozen=True)
@@ -125,7 +116,6 @@ class DPM3M(Multistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_prediction(self.prediction)
         check_choice("variant", self.variant, ("corrected", "published"))
 
     @property
@@ -133,13 +123,10 @@ class DPM3M(Multistep):
         """3, or 2 as published."""
         return 3 if self.variant == "corrected" else 2
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
-        """See `Multistep.advance`."""
-        start = history.nodes[0]
-        part = frame(self.prediction, start, stop, self.stochasticity(start))
-        r = positions([n.lam for n in history.nodes], start.lam, part.h)
-        weights = adams_weights(r, part.z)
+    def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
+        """See `Multistep.weights`."""
+        weights = super().weights(r, z)
         if self.variant == "published" and len(r) == 3:  # half of D2 taken away: m = r (r - r1) / 2 has D2 = 1 alone
-            lacking = interpolation_weights(r, [0.0, 0.0, phi(3, part.z)[3]])
+            lacking = interpolation_weights(r, [0.0, 0.0, phi(3, z)[3]])
             weights = [w - v for w, v in zip(weights, lacking, strict=True)]
-        return combine(part.keep, x, part.gain * part.h, weights, history.values)
+        return weights

@@ -7,19 +7,17 @@ from typing import ClassVar
 
 from .._checks import check_number
 from ..errors import InvalidArgumentError
-from ..sdes import Node
+from .base import Node, SDESolver
 from .dpm_multistep import DPM2M, DPM3M
 from .families.multistep import Multistep
 
 
 @dataclass(frozen=True)
-class _Stochastic(Multistep):
+class _Stochastic(SDESolver, Multistep):
     """What makes a multistep method one of the reverse SDE; its eta comes after the fields of that method."""
 
     eta: float = 1.0
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     ode_order: ClassVar[None] = None
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0

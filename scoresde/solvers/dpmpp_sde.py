@@ -5,19 +5,48 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from .._checks import check_number
-from .._tensors import Scalar, combine, exp, expm1
-from ..noise import Noise
+from .._tensors import Scalar, combine, exp, expm1, log
 from ..processes import LOG_SNR, RHO, Coordinate, Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .ddim_eta import DDIMEta
-from .families.ancestral_split import split
 from .families.exponential import endless, read
+
+
+class Split(NamedTuple):
+    r"""The ancestral split of k-diffusion: a deterministic step to less noise than the target level, and fresh noise on
+    top.
+
+    From :math:`\rho_s` to :math:`\rho_t < \rho_s`, with :math:`\rho_{up} = \eta\rho_t\sqrt{1-\rho_t^2/\rho_s^2}` and
+    :math:`\rho_{dn} = \sqrt{\rho_t^2-\rho_{up}^2}`.
+
+    Fields: the noise that is added (of the state, not of :math:`\rho`), and :math:`\ln(1/\rho_{dn})`, where the
+    deterministic step goes.
+    """
+
+    up: Scalar
+    lam: Scalar
+
+
+def split(start: Node, stop: Node, eta: float) -> Split:
+    """The split of a step.
+
+    Example:
+        >>> import scoresde
+        >>> sde = scoresde.EDMSDE()
+        >>> up, lam = split(sde.node(2.0), sde.node(1.0), eta=1.0)
+        >>> round(up**2, 12), round(lam, 6)  # 1 - 1/4, and rho_dn = 1/2
+        (0.75, 0.693147)
+    """
+    back = 2 * (start.lam - stop.lam)
+    added = -eta * eta * expm1(back)  # rho_up^2 / rho_t^2
+    # ln(1 - added), which for eta = 1 is the exponent itself
+    left = back if eta == 1.0 else log((1 - eta) * (1 + eta) + eta * eta * exp(back))
+    return Split(stop.sigma * added**0.5, stop.lam - 0.5 * left)
 
 
 def _towards(
@@ -30,7 +59,23 @@ def _towards(
 
 
 @dataclass(frozen=True)
-class DPMppSDE(Solver):
+class _Splitting(SDESolver):
+    """What the two share."""
+
+    eta: float = 1.0
+
+    weak_order: ClassVar[int] = 2
+    strong_order: ClassVar[float] = 1.0
+    evaluations: ClassVar[int] = 2
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class DPMppSDE(_Splitting):
     r"""DPM-Solver++ (2S) for the SDE, as in k-diffusion: ancestral splits for the half and for the whole step, with
     noise from one Brownian path in :math:`\rho = \sigma/\alpha`.
 
@@ -54,21 +99,13 @@ class DPMppSDE(Solver):
         Lu et al. (2022), DPM-Solver++. https://arxiv.org/abs/2211.01095
     """
 
-    eta: float = 1.0
     r: float = 0.5
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
-    weak_order: ClassVar[int] = 2
-    strong_order: ClassVar[float] = 1.0
-    evaluations: ClassVar[int] = 2
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
     reference: ClassVar[str] = "Crowson, k-diffusion; Lu et al. (2022), DPM-Solver++"
 
     def __post_init__(self) -> None:
-        check_number("eta", self.eta, low=0.0, high=1.0)
+        super().__post_init__()
         check_number("r", self.r, low=0.0, high=1.0, strict=True)
 
     @property
@@ -94,7 +131,7 @@ class DPMppSDE(Solver):
 
 
 @dataclass(frozen=True)
-class DPMpp2SAncestral(Solver):
+class DPMpp2SAncestral(_Splitting):
     r"""DPM-Solver++ (2S) with one ancestral split: a deterministic step of order 2 to :math:`\rho_{dn}`, then noise.
 
     Facts:
@@ -112,20 +149,8 @@ class DPMpp2SAncestral(Solver):
         Crowson, k-diffusion, sample_dpmpp_2s_ancestral. https://github.com/crowsonkb/k-diffusion
     """
 
-    eta: float = 1.0
-
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
-    weak_order: ClassVar[int] = 2
-    strong_order: ClassVar[float] = 1.0
-    evaluations: ClassVar[int] = 2
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Crowson, k-diffusion"
-
-    def __post_init__(self) -> None:
-        check_number("eta", self.eta, low=0.0, high=1.0)
 
     def _middle(self, start: Node, stop: Node) -> Scalar:
         return 0.5 * (start.lam + split(start, stop, self.eta).lam)

@@ -11,10 +11,9 @@ from torch import Tensor
 from .._checks import check_number
 from .._phi import phi
 from .._tensors import expand
-from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
 from ..sdes import SDE, Node
-from .base import Solver, StepControl, StepResult, of_power
+from .base import Noise, SDESolver, StepControl, StepResult, of_power
 from .families.exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR
@@ -34,7 +33,7 @@ class PairState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DPMppSDE12(Solver):
+class DPMppSDE12(SDESolver):
     r"""An adaptive pair of orders 1 and 2 for the reverse SDE, with a step size per sample.
 
     The step of SDE-DPM-Solver++ (2M) predicts, the new estimate :math:`m_t` corrects, with the same noise: in the frame
@@ -90,8 +89,6 @@ class DPMppSDE12(Solver):
 
     eta: float = 1.0
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0

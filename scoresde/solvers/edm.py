@@ -13,16 +13,14 @@ from torch import Tensor
 from .._checks import check_number, check_positive
 from .._tensors import combine, exp
 from ..errors import InvalidArgumentError
-from ..noise import Noise
 from ..processes import RHO, Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .families.exponential import endless, transfer
 from .families.runge_kutta import Tableau, runge_kutta_step
 
 
 @dataclass(frozen=True)
-class EDM(Solver):
+class EDM(SDESolver):
     r"""EDM's sampler: a little noise is added ("churn"), then a step of order 2 in :math:`\rho = \sigma/\alpha`.
 
     From :math:`\rho_i` to :math:`\hat\rho = (1+\gamma)\rho_i`, :math:`\gamma = \min(S_{churn}/N, \sqrt2-1)` if
@@ -63,8 +61,6 @@ class EDM(Solver):
     s_noise: float = 1.0
     a: float = 1.0
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
     noise_limit: ClassVar[bool] = True

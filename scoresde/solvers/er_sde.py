@@ -8,30 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_integer
+from .._checks import check_callable, check_integer
 from .._tensors import Scalar, at_most, combine, exp, log
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..noise import Noise
+from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
-from ..sdes import Node
 from .ancestral import Ancestral
-from .base import StepResult
-from .families.exponential import History, endless, interpolation_weights, positions
+from .base import Node, Noise, SDESolver, StepResult
+from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, endless, interpolation_weights, positions
 from .families.multistep import Multistep
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
 
 _ROUNDING = 1e-12
-_GAUSS = np.polynomial.legendre.leggauss(16)
-_AT = [float(0.5 * (c + 1)) for c in _GAUSS[0]]
-_WEIGHT = [float(0.5 * w) for w in _GAUSS[1]]
-
-
 _LARGEST = 600.0  # exp of it is finite; there, rho is 1.8e9, and nothing is left of the data or of the noise before
 
 
@@ -46,7 +38,7 @@ def published_scale(rho: Scalar) -> Scalar:
 
 
 @dataclass(frozen=True)
-class ERSDE(Multistep):
+class ERSDE(SDESolver, Multistep):
     r"""ER-SDE of order p: the data estimate interpolated in :math:`\rho = \sigma/\alpha`, noise by a scale
     :math:`\phi`.
 
@@ -89,8 +81,6 @@ class ERSDE(Multistep):
     scale: Callable[[Scalar], Scalar] = published_scale
     lower_order_final: bool = False
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     prediction: ClassVar[str] = "data"
     start_up: ClassVar[str] = "published"
     strong_order: ClassVar[float] = 1.0
@@ -99,18 +89,12 @@ class ERSDE(Multistep):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("order", self.order, low=1, high=3)
-        if not callable(self.scale):
-            raise InvalidTypeError(f"`scale` must be a function of rho, got {self.scale!r}.")
+        check_callable("scale", self.scale, "scale(rho)")
 
     @property
     def weak_order(self) -> int:
         """2 at most."""
         return min(self.order, 2)
-
-    @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
 
     @property
     def keeps_estimates(self) -> bool:
@@ -133,7 +117,6 @@ class ERSDE(Multistep):
     @torch.no_grad()
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""
-        super().prepare(process, nodes)
         for rho in [float(RHO.clock(node)) for node in nodes if not endless(node, node)]:
             try:
                 value = float(self.scale(rho))
@@ -174,7 +157,7 @@ class ERSDE(Multistep):
         end = self.scale(then)
         moments = [1 - end / self.scale(now)]
         nodes = []  # (tau, phi_t/phi, dtau), even in ln(rho), where the integrand is smooth
-        for c, w in zip(_AT, _WEIGHT, strict=True):
+        for c, w in zip(GAUSS_NODES, GAUSS_WEIGHTS, strict=True):
             rho = now * (then / now) ** c
             nodes.append(((rho - now) / (then - now), end / self.scale(rho), w * rho * log(then / now) / (then - now)))
         for k in range(1, count):

@@ -8,14 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import absolute, combine, expand
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import DriftSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class EulerMaruyama(Solver):
+class EulerMaruyama(DriftSolver):
     r"""Euler-Maruyama on the reverse family.
 
     .. math:: x' = x + h\,[fx - \tfrac12(1+\eta^2)g^2 s] + \eta g\sqrt{|h|}\,z, \qquad h = t_{next} - t < 0.
@@ -40,13 +37,9 @@ class EulerMaruyama(Solver):
     """
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Maruyama (1955); Song et al. (2021), appendix E"
-    affine: ClassVar[bool] = False
-    takes_stochasticity: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:

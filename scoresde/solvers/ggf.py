@@ -9,10 +9,7 @@ import torch
 from torch import Tensor
 
 from .._tensors import combine
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepControl, StepResult, of_power
+from .base import DriftSolver, Node, Noise, Process, StepControl, StepResult, of_power
 from .heun_sde import increments
 
 _POWER = 1 / 0.9  # the paper's r = 0.9
@@ -25,7 +22,7 @@ class GGFState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GGF(Solver):
+class GGF(DriftSolver):
     r"""Gotta Go Fast: Euler-Maruyama inside stochastic Heun, with a step size per sample.
 
     .. math::
@@ -61,15 +58,11 @@ class GGF(Solver):
     """
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     adaptive: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0
     evaluations: ClassVar[int] = 2
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), Gotta Go Fast"
-    affine: ClassVar[bool] = False
-    takes_stochasticity: ClassVar[bool] = True
     needs_path: ClassVar[bool] = True
     control: ClassVar[StepControl] = StepControl(gains=(1.0, 0.0))
 

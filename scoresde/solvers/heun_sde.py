@@ -8,14 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import absolute, combine, expand
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import DriftSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class HeunSDE(Solver):
+class HeunSDE(DriftSolver):
     r"""Stochastic Heun: the mean of two Euler-Maruyama increments with the same draw, at both ends of the step.
 
     .. math::
@@ -41,14 +38,10 @@ class HeunSDE(Solver):
     """
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0
     evaluations: ClassVar[int] = 2
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), Gotta Go Fast"
-    affine: ClassVar[bool] = False
-    takes_stochasticity: ClassVar[bool] = True
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_integer
 from .._tensors import combine, weighted
 from ..processes import Process
 from ..sdes import Estimate, Node
 from .families.exponential import History, endless, read
-from .families.multistep import Multistep
+from .families.multistep import NoiseMultistep
 
 _WEIGHTS = (
     (1.0,),
@@ -23,7 +22,7 @@ _WEIGHTS = (
 
 
 @dataclass(frozen=True)
-class IPNDM(Multistep):
+class IPNDM(NoiseMultistep):
     r"""iPNDM: DDIM's step with :math:`\bar\varepsilon` in place of :math:`\hat\varepsilon`, a combination of the last
     estimates by the weights of Adams-Bashforth: :math:`\bar\varepsilon = \frac{1}{24}(55\hat\varepsilon_0 -
     59\hat\varepsilon_{-1} + 37\hat\varepsilon_{-2} - 9\hat\varepsilon_{-3})` with all four.
@@ -49,26 +48,12 @@ class IPNDM(Multistep):
         Liu et al. (2022), Pseudo Numerical Methods for Diffusion Models. https://arxiv.org/abs/2202.09778
     """
 
-    order: int = 4
-    start_up: str = "single"
-    lower_order_final: bool = False
-
-    prediction: ClassVar[str] = "noise"
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS, appendix H"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_integer("order", self.order, low=1, high=4)
 
     @property
     def ode_order(self) -> int:
         """2 at most."""
         return min(self.order, 2)
-
-    @property
-    def memory(self) -> int:
-        """The number of estimates."""
-        return self.order
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""

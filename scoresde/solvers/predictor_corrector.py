@@ -8,18 +8,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._checks import check_choice
+from .._checks import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from ..errors import InvalidArgumentError
+from .base import Node, Noise, Process, SDESolver, Solver, StepResult
 from .reverse_diffusion import ReverseDiffusion
 
 
 @dataclass(frozen=True)
-class PredictorCorrector(Solver):
+class PredictorCorrector(SDESolver):
     r"""A predictor's step to the next level, and a corrector's moves within a level.
 
     Per level, in the published code's order (``order="cp"``): correct at t, then predict from t to the next level; in
@@ -54,17 +51,12 @@ class PredictorCorrector(Solver):
     corrector: Corrector = field(default_factory=LangevinCorrector)
     order: str = "cp"
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song et al. (2021), algorithms 1-3"
     default_steps: ClassVar[int] = 500
 
     def __post_init__(self) -> None:
-        if not isinstance(self.predictor, Solver):
-            raise InvalidTypeError(
-                f"`predictor` must be a solver such as scoresde.solvers.Ancestral() or its name, got "
-                f"{self.predictor!r}."
-            )
+        solver = "a solver such as scoresde.solvers.Ancestral() or its name"
+        check_kind("predictor", self.predictor, Solver, solver)
         own = self.predictor.adaptive or self.predictor.own_steps
         if own or isinstance(self.predictor, PredictorCorrector):
             raise InvalidArgumentError(
@@ -84,11 +76,8 @@ class PredictorCorrector(Solver):
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "
                 f"'dpmpp_2m' or 'ancestral'."
             )
-        if not isinstance(self.corrector, Corrector):
-            raise InvalidTypeError(
-                f"`corrector` must be a corrector such as scoresde.LangevinCorrector() or its name, got "
-                f"{self.corrector!r}."
-            )
+        corrector = "a corrector such as scoresde.LangevinCorrector() or its name"
+        check_kind("corrector", self.corrector, Corrector, corrector)
         check_choice("order", self.order, ("cp", "pc"))
 
     @property

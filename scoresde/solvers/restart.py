@@ -12,10 +12,8 @@ from torch import Tensor
 from .._checks import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
-from ..noise import Noise
-from ..processes import Process
 from ..sdes import SDE, AffineSDE, Node
-from .base import Solver, StepResult
+from .base import Noise, Process, SDESolver, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 
@@ -36,7 +34,7 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Restart(Solver):
+class Restart(SDESolver):
     r"""Restart sampling: a deterministic solver that returns to a higher noise level now and then.
 
     When the solve passes the lower end of an interval, it adds the forward process's noise up to the upper end, and
@@ -70,8 +68,6 @@ class Restart(Solver):
 
     intervals: tuple[Any, ...] = (Interval(0.1, 0.3, times=1, steps=3),)
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     evaluations: ClassVar[int] = 2
     looks_ahead: ClassVar[bool] = True
     noise_limit: ClassVar[bool] = True

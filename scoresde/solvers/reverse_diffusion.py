@@ -8,14 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import expand, expm1
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, Process, SDESolver, StepResult
 
 
 @dataclass(frozen=True)
-class ReverseDiffusion(Solver):
+class ReverseDiffusion(SDESolver):
     r"""Reverse diffusion: the forward transition between two levels, discretised the same way backwards.
 
     With :math:`q(x_s|x_t) = N(a x_t, b^2 I)` from the cleaner time t to the noisier s,
@@ -45,8 +42,6 @@ class ReverseDiffusion(Solver):
     """
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Song et al. (2021), appendix E"

@@ -8,19 +8,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._checks import check_flag, check_integer, check_number
-from .._tensors import combine
+from .._checks import check_integer, check_number
 from ..errors import InvalidTypeError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import StepResult
-from .families.exponential import History, adams_weights, frame, positions, read
+from .base import Node, Process, SDESolver
+from .families.exponential import History
 from .families.multistep import Multistep
 
 
 @dataclass(frozen=True)
-class SASolver(Multistep):
+class SASolver(SDESolver, Multistep):
     r"""SA-Solver(p, c): Adams-Bashforth and -Moulton in :math:`\hat x` for the reverse SDE with stochasticity
     :math:`\tau(t)`.
 
@@ -63,8 +59,6 @@ class SASolver(Multistep):
     lower_order_final: bool = False
     correct_last: bool = False
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     prediction: ClassVar[str] = "data"
     start_up: ClassVar[str] = "published"
     strong_order: ClassVar[float] = 1.0
@@ -72,7 +66,6 @@ class SASolver(Multistep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_flag("correct_last", self.correct_last)
         check_integer("predictor_order", self.predictor_order, low=1, high=4)
         check_integer("corrector_order", self.corrector_order, low=0, high=4)
         if not callable(self.tau):
@@ -87,16 +80,6 @@ class SASolver(Multistep):
         return min(2, min(self.predictor_order + 1, c) if c else self.predictor_order)
 
     @property
-    def extra_evaluations(self) -> int:
-        """The evaluation of the correction at the end."""
-        return int(self.correct_last and self.corrector_order > 0)
-
-    @property
-    def looks_ahead(self) -> bool:
-        """True with a corrector."""
-        return self.corrector_order > 0
-
-    @property
     def memory(self) -> int:
         """The earlier nodes that predictor and corrector use."""
         return max(self.predictor_order, self.corrector_order - 1)
@@ -107,29 +90,5 @@ class SASolver(Multistep):
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """See `Multistep.advance`."""
-        start = history.nodes[0]
-        nodes, values = history.nodes[: self.predictor_order], history.values[: self.predictor_order]
-        return self._integrate(x, start, stop, nodes, values)
-
-    def _integrate(
-        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
-    ) -> Tensor:
-        part = frame("data", start, stop, self.stochasticity(start))
-        weights = adams_weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
-        return combine(part.keep, x, part.gain * part.h, weights, values)
-
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
-        """See `Solver.step`."""
-        history, estimate = self.look(process, x, start, state)
-        moved, correctable = self.predict(process, x, start, stop, history, estimate)
-        spread = frame("data", start, stop, self.stochasticity(start)).spread
-        draw = (noise.increment(start.t, stop.t, x),)
-        predicted = combine(1.0, moved, spread, (1.0,), draw)
-        last = process.nodes.steps_left(stop) == 0
-        if not self.corrector_order or not correctable or (last and not self.correct_last):
-            return StepResult(predicted, history)
-        value = read(process, predicted, stop, "data")
-        near = history.apart(stop)
-        nodes, values = (stop, *near.nodes)[: self.corrector_order], (value, *near.values)[: self.corrector_order]
-        corrected = combine(1.0, self._integrate(x, start, stop, nodes, values), spread, (1.0,), draw)
-        return StepResult(corrected, history.push(stop, value, self.memory))
+        count = self.predictor_order
+        return self.integrate(x, history.nodes[0], stop, history.nodes[:count], history.values[:count])

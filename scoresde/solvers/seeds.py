@@ -15,19 +15,15 @@ from torch import Tensor
 
 from .._phi import phi
 from .._tensors import Scalar, combine, exp, expm1
-from ..noise import Noise
 from ..processes import LOG_SNR, Coordinate, Process
-from ..sdes import Node
 from .ancestral import Ancestral
-from .base import Solver, StepResult
+from .base import Node, Noise, SDESolver, StepResult
 from .families.exponential import endless, frame, read
 
 
-class _Seeds(Solver):
+class _Seeds(SDESolver):
     """What the three share."""
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     strong_order: ClassVar[float] = 1.0
     coordinate: ClassVar[Coordinate] = LOG_SNR
     noise_limit: ClassVar[bool] = True

@@ -10,15 +10,12 @@ from torch import Tensor
 
 from .._tensors import expand
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import Node, Noise, Process, SDESolver, StepResult
 from .families.particles import ParticleInfo, Particles, Twisted
 
 
 @dataclass(frozen=True)
-class SMC(Solver):
+class SMC(SDESolver):
     r"""Twisted sequential Monte Carlo for guided scores: the guided ancestral step proposes, weights correct the
     error of the guidance, and particles are resampled by their weights.
 
@@ -69,8 +66,6 @@ class SMC(Solver):
 
     name: ClassVar[str] = "smc"
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     batch_coupled: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1
     reference: ClassVar[str] = "Wu et al. (2023), algorithm 1"

@@ -13,22 +13,16 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import absolute, combine, expand
-from ..noise import Noise
 from ..processes import TIME, Process
-from ..sdes import Node
-from .base import Solver, StepResult
+from .base import DriftSolver, Node, Noise, StepResult
 
 
-class _StrongOrder(Solver):
+class _StrongOrder(DriftSolver):
     """What the two share."""
 
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.5
     evaluations: ClassVar[int] = 2
-    affine: ClassVar[bool] = False
-    takes_stochasticity: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from .._checks import check_choice, check_flag, check_integer
+from .._checks import check_choice, check_integer
 from .._phi import phi
-from .._tensors import Scalar, combine
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from .base import StepResult
-from .families.exponential import History, check_prediction, frame, interpolation_weights, moments, positions, read
-from .families.multistep import Multistep
-from .families.start_up import HIGHEST
+from .._tensors import Scalar
+from .families.exponential import interpolation_weights, moments
+from .families.multistep import HIGHEST, Multistep
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
@@ -68,7 +62,6 @@ class UniP(Multistep):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("order", self.order, low=1, high=self.highest)
-        check_prediction(self.prediction)
         check_choice("variant", self.variant, VARIANTS)
 
     @property
@@ -81,29 +74,12 @@ class UniP(Multistep):
         """p."""
         return self.order
 
-    @property
-    def memory(self) -> int:
-        """p."""
-        return self.order
-
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
-        """See `Multistep.advance`."""
-        return self._integrate(x, history.nodes[0], stop, history.nodes, history.values)
-
-    def _integrate(
-        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
-    ) -> Tensor:
-        """The step from start to stop with the estimates at some nodes."""
-        part = frame(self.prediction, start, stop)
-        r = positions([n.lam for n in nodes], start.lam, part.h)
-        weights = interpolation_weights(r, self._moments(len(r), part.z))
-        return combine(part.keep, x, part.gain * part.h, weights, values)
-
-    def _moments(self, count: int, z: Scalar) -> list[Scalar]:
-        exact = moments(count, z)
-        if count == 2 and self.variant != "full":
+    def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
+        """See `Multistep.weights`."""
+        exact = moments(len(r), z)
+        if len(r) == 2 and self.variant != "full":
             exact[1] = 0.5 * (phi(1, z)[1] if self.variant == "bh2" else 1.0)
-        return exact
+        return interpolation_weights(r, exact)
 
 
 @dataclass(frozen=True)
@@ -143,17 +119,6 @@ class UniPC(UniP):
 
     correct_last: bool = False
 
-    looks_ahead: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_flag("correct_last", self.correct_last)
-
-    @property
-    def extra_evaluations(self) -> int:
-        """The evaluations of the single steps at the start, and of the correction at the end."""
-        return super().extra_evaluations + self.correct_last
-
     @property
     def highest(self) -> int:
         """The highest order for which there is a start-up."""
@@ -164,14 +129,7 @@ class UniPC(UniP):
         """p + 1."""
         return self.order + 1
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
-        """See `Solver.step`."""
-        history, estimate = self.look(process, x, start, state)
-        moved, correctable = self.predict(process, x, start, stop, history, estimate)
-        last = process.nodes.steps_left(stop) == 0
-        if not correctable or (last and not self.correct_last):
-            return StepResult(moved, history)
-        value = read(process, moved, stop, self.prediction)
-        near = history.apart(stop)
-        corrected = self._integrate(x, start, stop, (stop, *near.nodes), (value, *near.values))
-        return StepResult(corrected, history.push(stop, value, self.memory))
+    @property
+    def corrector_order(self) -> int:
+        """The nodes of the predictor and the new one."""
+        return self.order + 1

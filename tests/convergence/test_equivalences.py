@@ -14,7 +14,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import solvers
-from scoresde.solvers.families.ancestral_split import split
+from scoresde.solvers.dpmpp_sde import split
 
 from .problems import MIXTURE, PROCESSES, STARTS
 

@@ -9,9 +9,7 @@ states in a larger batch they are no faster
 """
 
 from .base import Divergence, Product, dot
-from .exact import Exact
-from .hutchinson import Hutchinson
-from .hutchpp import HutchPlusPlus
+from .estimates import Exact, Hutchinson, HutchPlusPlus
 from .jacobian import Backward
 from .probes import PROBES, Probe
 from .xtrace import XTrace

@@ -13,10 +13,6 @@ import torch
 from torch import Tensor
 
 
-def _independent(m: int, size: int) -> float:
-    return 1 / m
-
-
 def _frames(m: int, size: int) -> float:
     if m == 1:
         return 1.0
@@ -36,7 +32,7 @@ class Probe:
     """
 
     made: Callable[[Tensor], Tensor]
-    share: Callable[[int, int], float] = _independent
+    share: Callable[[int, int], float] = lambda m, size: 1 / m
 
     def __call__(self, z: Tensor) -> Tensor:
         """The vectors."""

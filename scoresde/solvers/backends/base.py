@@ -19,10 +19,8 @@ from torch import Tensor
 from ..._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_number
 from ..._tensors import row_finite, where
 from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
-from ...noise import Noise
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
-from ...sdes import Node
-from ..base import Solver, StepFailed, StepResult
+from ..base import Node, Noise, Solver, StepFailed, StepResult
 from ..registry.variants import described_facts
 from .schemes import SCHEMES, title_of
 

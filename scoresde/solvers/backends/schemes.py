@@ -1,4 +1,5 @@
-"""The methods of other libraries, under the class that runs them: their names there, and what they declare."""
+"""The methods of other libraries, under the class that runs them: their names there, and what they declare that the
+class does not."""
 
 from __future__ import annotations
 
@@ -41,40 +42,27 @@ SCHEMES: dict[str, dict[str, dict[str, object]]] = {
         "LSODA": {"evaluations": 1, "iterations": 4, "reference": "Petzold (1983), Hindmarsh (1983)"},
     },
     "torchsde.TorchSDE": {
-        "euler": {
-            "reading": "ito", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "data_limit": True,
-            "reference": "Maruyama (1955)",
-        },
-        "milstein": {
-            "reading": "ito", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "data_limit": True,
-            "reference": "Milstein (1974)",
-        },
+        "euler": {"reading": "ito", "reference": "Maruyama (1955)"},
+        "milstein": {"reading": "ito", "reference": "Milstein (1974)"},
         "srk": {
-            "reading": "ito", "weak_order": 2, "strong_order": 1.5, "evaluations": 2, "data_limit": True,
+            "reading": "ito",
+            "weak_order": 2,
+            "strong_order": 1.5,
+            "evaluations": 2,
             "reference": "Roessler (2010), SRA1",
         },
-        "heun": {
-            "reading": "stratonovich", "weak_order": 2, "strong_order": 1.0, "evaluations": 2,
-            "reference": "Burrage, Burrage, Tian (2004)",
-        },
-        "midpoint": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 2, "data_limit": True,
-            "reference": "Kloeden, Platen (1992)",
-        },
-        "euler_heun": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "data_limit": True,
-            "reference": "Roberts (2012)",
-        },
-        "log_ode": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 2, "data_limit": True,
-            "reference": "Kidger et al. (2021), torchsde's log_ode",
-        },
+        "heun": {"weak_order": 2, "evaluations": 2, "data_limit": False, "reference": "Burrage, Burrage, Tian (2004)"},
+        "midpoint": {"evaluations": 2, "reference": "Kloeden, Platen (1992)"},
+        "euler_heun": {"reference": "Roberts (2012)"},
+        "log_ode": {"evaluations": 2, "reference": "Kidger et al. (2021), torchsde's log_ode"},
         "reversible_heun": {
-            "reading": "stratonovich", "weak_order": 1, "strong_order": 1.0, "evaluations": 1, "extra_evaluations": 1,
-            "looks_ahead": True, "reference": "Kidger et al. (2021), arXiv 2105.13493",
+            "extra_evaluations": 1,
+            "looks_ahead": True,
+            "data_limit": False,
+            "reference": "Kidger et al. (2021), arXiv 2105.13493",
         },
     },
-}  # fmt: skip
+}
 
 
 def title_of(package: str, scheme: str) -> str:

@@ -18,14 +18,12 @@ from ..._checks import DEFAULT_TOLERANCE, MOST_STEPS, check_integer
 from ...errors import StepSizeUnderflowError
 from .base import ODEBackend, OwnSteps, Slope, family
 
-_SOURCE = "Chen (2018), torchdiffeq. https://github.com/rtqichen/torchdiffeq"
-
 
 class _TorchDiffEq(ODEBackend):
     """What its methods share."""
 
     package: ClassVar[str] = "torchdiffeq"
-    source: ClassVar[str] = _SOURCE
+    source: ClassVar[str] = "Chen (2018), torchdiffeq. https://github.com/rtqichen/torchdiffeq"
 
     def odeint(self, slope: Slope, y: Tensor, times: Tensor, **arguments: Any) -> Tensor:
         """The state at the last of the times."""

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InvalidArgumentError
-from ...noise import Noise
 from ...processes import Process, node_list
-from ...sdes import Node
-from ..base import StepResult
+from ..base import Node, Noise, StepResult
 from .base import Backend, family
 
 
@@ -33,7 +31,11 @@ class TorchSDE(Backend):
     keeps_estimates: ClassVar[bool] = False
     affine: ClassVar[bool] = False
     takes_stochasticity: ClassVar[bool] = True
-    reading: ClassVar[str]  # "ito" or "stratonovich"
+    # of most methods
+    reading: ClassVar[str] = "stratonovich"  # or "ito"
+    weak_order: ClassVar[int] = 1
+    strong_order: ClassVar[float] = 1.0
+    data_limit: ClassVar[bool] = True
 
     def step(
         self,

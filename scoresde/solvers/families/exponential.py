@@ -18,9 +18,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from ..._checks import check_choice
 from ..._phi import phi
 from ..._tensors import Scalar, absolute, combine, exp, expm1, number, weighted
 from ...processes import Process
@@ -28,6 +28,9 @@ from ...sdes import Estimate, Node
 
 PREDICTIONS = ("data", "noise")
 _APART = 0.05
+_GAUSS = np.polynomial.legendre.leggauss(16)  # on [-1, 1]; the nodes and weights below are on [0, 1]
+GAUSS_NODES = tuple(float(0.5 * (c + 1)) for c in _GAUSS[0])
+GAUSS_WEIGHTS = tuple(float(0.5 * w) for w in _GAUSS[1])
 
 
 class Frame(NamedTuple):
@@ -167,8 +170,3 @@ def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
     """The estimate that a frame integrates."""
     value: Tensor = getattr(process.estimate(x, node), prediction)
     return value
-
-
-def check_prediction(prediction: object) -> None:
-    """Refuse anything but the two."""
-    check_choice("prediction", prediction, PREDICTIONS)

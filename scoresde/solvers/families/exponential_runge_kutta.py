@@ -7,13 +7,12 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from ..._checks import check_choice
 from ..._phi import phi
 from ..._tensors import Scalar, combine, weighted
-from ...noise import Noise
 from ...processes import LOG_SNR, Coordinate, Process
-from ...sdes import Node
-from ..base import Solver, StepResult
-from .exponential import check_prediction, endless, frame, read, transfer
+from ..base import Node, Noise, Solver, StepResult
+from .exponential import PREDICTIONS, endless, frame, read, transfer
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)
 
@@ -55,13 +54,12 @@ class ExponentialRungeKutta(Solver):
 
     prediction: str
 
-    kind: ClassVar[str] = "ode"
     coordinate: ClassVar[Coordinate] = LOG_SNR
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_prediction(self.prediction)
+        check_choice("prediction", self.prediction, PREDICTIONS)
 
     @property
     @abc.abstractmethod

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from ..._checks import check_choice, check_flag
-from ..._tensors import combine
-from ...noise import Noise
-from ...processes import Process
+from ..._checks import check_choice, check_flag, check_integer
+from ..._tensors import Scalar, combine
+from ...processes import RHO, Process
 from ...sdes import Estimate, Node
-from ..base import Solver, StepResult
-from .exponential import History, complete, endless, frame, transfer
-from .start_up import start_evaluations, start_step
+from ..base import Noise, Solver, StepResult
+from ..dpm_singlestep import second_order, third_order
+from ..rk4 import RK4
+from ..rk45 import RK45
+from .exponential import PREDICTIONS, History, adams_weights, complete, endless, frame, positions, read, transfer
+from .exponential_runge_kutta import PhiTableau, exponential_step
+from .runge_kutta import Tableau, runge_kutta_step
 
 START_UPS = ("single", "published")
+# The single steps of a given order at the start.
+_EXPONENTIAL: dict[int, PhiTableau] = {2: second_order(0.5), 3: third_order(1 / 3, 2 / 3)}
+_CLASSICAL: dict[int, Tableau] = {
+    4: RK4.tableau,
+    5: Tableau(RK45.tableau.a[:6], RK45.tableau.c[:6], RK45.tableau.b[:6]),  # its last stage has weight 0
+}
+HIGHEST = max(_CLASSICAL)
 
 
 class Multistep(Solver):
@@ -29,16 +41,22 @@ class Multistep(Solver):
 
     A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM.
 
-    Subclasses give `memory`, `prediction` and `advance`.
+    With a ``corrector_order`` the network is evaluated at the predicted state, and the step is made again with this
+    estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
+    serves the next step, so that a correction costs nothing but at the end of the last step.
+
+    Subclasses give `order` or `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
     """
 
-    kind: ClassVar[str] = "ode"
+    order: int
     noise_limit: ClassVar[bool] = True
     data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_choice("prediction", self.prediction, PREDICTIONS)
         check_choice("start_up", self.start_up, START_UPS)
         check_flag("lower_order_final", self.lower_order_final)
+        check_flag("correct_last", self.correct_last)
 
     @property
     @abc.abstractmethod
@@ -56,13 +74,40 @@ class Multistep(Solver):
         """Whether the last steps use only as many nodes as there are steps left."""
 
     @property
-    @abc.abstractmethod
     def memory(self) -> int:
-        """How many nodes a step uses, its own start included."""
+        """How many nodes a step uses, its own start included: as many as its order, unless a method says otherwise."""
+        return self.order
 
-    @abc.abstractmethod
+    @property
+    def corrector_order(self) -> int:
+        """How many nodes the correction of a step uses, its end included; 0 means that there is none."""
+        return 0
+
+    @property
+    def correct_last(self) -> bool:
+        """Whether the last step is corrected too, for one more evaluation."""
+        return False
+
+    @property
+    def looks_ahead(self) -> bool:
+        """True with a corrector."""
+        return self.corrector_order > 0
+
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
         """The step to ``stop`` from the newest node of the history, with all that it holds."""
+        return self.integrate(x, history.nodes[0], stop, history.nodes, history.values)
+
+    def integrate(
+        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
+    ) -> Tensor:
+        """The step from start to stop, without its noise, by the `weights` of estimates at some nodes."""
+        part = frame(self.prediction, start, stop, self.stochasticity(start))
+        weights = self.weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
+        return combine(part.keep, x, part.gain * part.h, weights, values)
+
+    def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
+        """The weights of estimates at positions r in the step; by default those of their interpolation."""
+        return adams_weights(r, z)
 
     @property
     def start_order(self) -> int:
@@ -71,9 +116,9 @@ class Multistep(Solver):
 
     @property
     def extra_evaluations(self) -> int:
-        """The evaluations of the single steps at the start."""
+        """The evaluations of the single steps at the start, and of the correction at the end."""
         each = start_evaluations(self.start_order)
-        return max(0, self.memory - 2) * (each - 1)
+        return max(0, self.memory - 2) * (each - 1) + (self.correct_last and self.corrector_order > 0)
 
     def init(self, process: Process, x: Tensor, start: Node) -> History:
         """No history."""
@@ -82,11 +127,20 @@ class Multistep(Solver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: History, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
-        moved, _ = self.predict(process, x, start, stop, history, estimate)
+        moved, correctable = self.predict(process, x, start, stop, history, estimate)
         if self.stochastic:
             spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread
-            moved = combine(1.0, moved, spread, (1.0,), (noise.increment(start.t, stop.t, x),))
-        return StepResult(moved, history)
+            draw = (noise.increment(start.t, stop.t, x),)
+            moved = combine(1.0, moved, spread, (1.0,), draw)
+        count = self.corrector_order
+        if not count or not correctable or (not self.correct_last and process.nodes.steps_left(stop) == 0):
+            return StepResult(moved, history)
+        value = read(process, moved, stop, self.prediction)
+        near = history.apart(stop)
+        moved = self.integrate(x, start, stop, (stop, *near.nodes)[:count], (value, *near.values)[:count])
+        if self.stochastic:
+            moved = combine(1.0, moved, spread, (1.0,), draw)
+        return StepResult(moved, history.push(stop, value, self.memory))
 
     def stochasticity(self, node: Node) -> float:
         r""":math:`\eta` of the step from a node; a stochastic method adds the noise of its frame."""
@@ -117,3 +171,46 @@ class Multistep(Solver):
         if self.lower_order_final and left is not None and known > left + 1:
             history = History(history.nodes[: left + 1], history.values[: left + 1])
         return self.advance(process, x, stop, history), True
+
+
+@dataclass(frozen=True)
+class NoiseMultistep(Multistep):
+    """A method of up to four noise estimates."""
+
+    order: int = 4
+    start_up: str = "single"
+    lower_order_final: bool = False
+
+    prediction: ClassVar[str] = "noise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer("order", self.order, low=1, high=4)
+
+    @property
+    def ode_order(self) -> int:
+        """p."""
+        return self.order
+
+
+def start_evaluations(order: int) -> int:
+    """Evaluations of a single step.
+
+    Example:
+        >>> [start_evaluations(order) for order in (1, 2, 3, 4, 5)]
+        [1, 2, 3, 4, 6]
+    """
+    return len(_EXPONENTIAL[order].c if order in _EXPONENTIAL else _CLASSICAL[order].c) if order > 1 else 1
+
+
+def start_step(
+    order: int, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, estimate: Estimate
+) -> Tensor:
+    """One step of the order, given the estimate at its start: DDIM, DPM-Solver 2S or 3S, or a Runge-Kutta method in
+    sigma/alpha."""
+    if order in _EXPONENTIAL:
+        first = getattr(estimate, prediction)
+        return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)[0]
+    if order in _CLASSICAL:
+        return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.noise)[0]
+    return transfer(estimate, start, stop)

@@ -10,12 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_integer, check_number
+from ..._checks import check_callable, check_integer, check_number
 from ..._tensors import Scalar, expand, expm1
-from ...errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
-from ...noise import Noise
-from ...sdes import Node
-from ..base import StepFailed
+from ...errors import InvalidArgumentError, NonFiniteError
+from ..base import Node, Noise, StepFailed
 
 
 class ParticleInfo(NamedTuple):
@@ -52,8 +50,8 @@ class ParticleLog:
     """
 
     def __init__(self, then: Callable[[ParticleInfo], object] | None = None) -> None:
-        if then is not None and not callable(then):
-            raise InvalidTypeError(f"`record` must be callable as record(info), got {then!r}.")
+        if then is not None:
+            check_callable("record", then, "record(info)")
         self.then = then
         self.infos: list[ParticleInfo] = []
 
@@ -126,8 +124,8 @@ class Particles:
         if self.count is not None:
             check_integer("particles", self.count, low=1)
         check_number("threshold", self.threshold, low=0.0, high=1.0)
-        if self.record is not None and not callable(self.record):
-            raise InvalidTypeError(f"`record` must be callable as record(info), got {self.record!r}.")
+        if self.record is not None:
+            check_callable("record", self.record, "record(info)")
 
     def init(self, x: Tensor) -> Tensor:
         """The logarithms of the first weights, ``(batch,)`` float64; a batch that is not a whole number of sets is

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from ..._tensors import combine, expand, times, weighted
-from ...noise import Noise
 from ...processes import TIME, Coordinate, Process
-from ...sdes import Node
-from ..base import Solver, StepResult
+from ..base import Node, Noise, Solver, StepResult
 from .exponential import endless, transfer
 
 
@@ -49,7 +47,6 @@ class RungeKutta(Solver):
     """
 
     coordinate: ClassVar[Coordinate] = TIME
-    kind: ClassVar[str] = "ode"
     noise_limit: ClassVar[bool] = True  # the drift of the probability flow has the limit
 
     @property

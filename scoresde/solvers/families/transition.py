@@ -8,10 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..._tensors import expand, expm1
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import Node
-from ..base import Solver, StepResult
+from ..base import Node, Noise, Process, Solver, StepResult
 
 
 @dataclass(frozen=True)

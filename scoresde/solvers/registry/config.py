@@ -8,8 +8,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from ..._checks import check_choice
 from ...correctors import Corrector
-from ...errors import InvalidArgumentError, unknown
+from ...errors import InvalidArgumentError
 from ..base import Solver
 from .lookup import CORRECTORS, make_solver
 from .rows import MODULES, row_of, rows_of
@@ -124,9 +125,7 @@ def _part(value: object) -> Any:
     made = {str(name): _part(item) for name, item in options.items()}
     if kind == "method":
         return make_solver(value.get("method"), made)  # type: ignore[arg-type]
-    if not isinstance(value["corrector"], str) or value["corrector"] not in CORRECTORS:
-        raise unknown("corrector", value["corrector"], CORRECTORS)
-    return _called(CORRECTORS[value["corrector"]], made)
+    return _called(CORRECTORS[check_choice("corrector", value["corrector"], CORRECTORS)], made)
 
 
 def _called(cls: type[Solver] | type[Corrector], options: Mapping[str, object]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ..._checks import check_choice, check_kind
 from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
-from ...errors import InvalidArgumentError, InvalidTypeError, closest, unknown
+from ...errors import InvalidArgumentError, closest
 from ..base import Solver
 from .rows import BY_NAME, ROWS
 
@@ -83,12 +83,10 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
                 f"{type(method).__name__}(...), or give its name."
             )
         return method
-    if not isinstance(method, str):
-        raise InvalidTypeError(f"`method` must be a name from scoresde.methods() or a solver object, got {method!r}.")
+    check_kind("method", method, str, "a name from scoresde.methods() or a solver object")
     if method == "auto":
         raise InvalidArgumentError("method='auto' is a rule of solve; name a method here.")
-    if method not in BY_NAME:
-        raise unknown("method", method, [*BY_NAME, "auto"])
+    check_choice("method", method, [*BY_NAME, "auto"])
     cls = BY_NAME[method].load()
     given = dict(options)
     if "corrector" in _names(cls):

@@ -1,4 +1,4 @@
-"""Hutch++."""
+"""The exact trace, Hutchinson's estimate, and Hutch++."""
 
 from __future__ import annotations
 
@@ -9,6 +9,75 @@ from torch import Tensor
 
 from .base import Divergence, Normal, Product, refuse
 from .probes import Probe
+
+
+@dataclass(frozen=True)
+class Exact(Divergence):
+    """All the unit vectors; probes ``(batch, 0, *event)`` give the shape."""
+
+    @classmethod
+    def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Exact:
+        """See `Divergence`; nothing is drawn."""
+        return cls(x.new_zeros((len(x), 0, *x.shape[1:])), chunk=chunk)
+
+    @property
+    def paths(self) -> int:
+        """A single path."""
+        return 1
+
+    @property
+    def products(self) -> int:
+        """D."""
+        return self.event.numel()
+
+    def __call__(self, product: Product) -> Tensor:
+        """See `Divergence`."""
+        batch, size = len(self.probes), self.products
+        total = torch.zeros(batch, dtype=torch.float64, device=self.probes.device)
+        for some in torch.arange(size, device=self.probes.device).split(self.block):
+            units = self.probes.new_zeros((len(some), size))
+            units[torch.arange(len(some)), some] = 1.0
+            out = product(units.reshape(1, len(some), *self.event).expand(batch, len(some), *self.event))
+            total = total + out.flatten(2)[:, torch.arange(len(some)), some].to(torch.float64).sum(1)
+        return total[:, None]
+
+    def std_error(self, paths: Tensor) -> Tensor:
+        """None."""
+        return torch.zeros_like(paths[:, 0])
+
+
+@dataclass(frozen=True)
+class Hutchinson(Divergence):
+    r"""The mean of :math:`v^TJv` over probes v with the covariance I.
+
+    The variance of one is :math:`2(\|S\|_F^2 - \sum S_{ii}^2)` for Rademacher probes, :math:`2\|S\|_F^2` for Gaussian
+    ones, with S the symmetric part of J; see `ORTHOGONAL` for frames. Each probe is a path.
+    """
+
+    @classmethod
+    def draw(cls, x: Tensor, count: int, probe: Probe, normal: Normal, chunk: int | None) -> Hutchinson:
+        """See `Divergence`."""
+        probes = probe(normal(x.new_empty((len(x), count, *x.shape[1:]))))
+        return cls(probes, chunk=chunk, share=probe.share(count, x.shape[1:].numel()))
+
+    @property
+    def paths(self) -> int:
+        """One per probe."""
+        return self.probes.shape[1]
+
+    @property
+    def products(self) -> int:
+        """One per probe."""
+        return self.probes.shape[1]
+
+    def __call__(self, product: Product) -> Tensor:
+        """See `Divergence`."""
+        return torch.cat([(v * out).sum(2) for v, out in self.blocks(product, self.probes)], dim=1)
+
+    def std_error(self, paths: Tensor) -> Tensor:
+        """See `Divergence`; 0 for whole frames of orthogonal probes, whose mean is the trace."""
+        whole = self.share == 0.0
+        return torch.zeros_like(paths[:, 0]) if whole else super().std_error(paths)
 
 
 @dataclass(frozen=True)
