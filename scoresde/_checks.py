@@ -112,6 +112,7 @@ _KINDS: dict[str, Callable[[torch.dtype], bool]] = {
     "real": lambda dtype: dtype in FLOATS or _KINDS["integer"](dtype),
     "boolean": lambda dtype: dtype == torch.bool,
 }
+_CASTS = {"floating-point": "float", "integer": "long", "real": "float", "boolean": "bool"}
 
 
 def check_tensor(
@@ -126,7 +127,7 @@ def check_tensor(
     if not isinstance(x, Tensor):
         raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try torch.as_tensor({name}).")
     if not _KINDS[kind](x.dtype):
-        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}.")
+        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}; try {name}.{_CASTS[kind]}().")
     check_dense(name, x)
     if shape is not None:
         fits = x.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, x.shape, strict=True))

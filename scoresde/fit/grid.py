@@ -37,6 +37,7 @@ from .._checks import (
     check_shape,
     check_state,
     check_tensor,
+    form,
 )
 from ..errors import (
     CorruptCheckpointError,
@@ -584,8 +585,9 @@ class _Problem:
         if not isinstance(self.objective, str):
             losses = self.objective(end, self.ends[rows])
             if not isinstance(losses, Tensor) or losses.shape != (len(end),):
-                got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-                raise InvalidArgumentError(f"`objective` must return ({len(end)},), one loss per sample, got {got}.")
+                raise InvalidArgumentError(
+                    f"`objective` must return ({len(end)},), one loss per sample, got {form(losses)}."
+                )
             return losses.to(torch.float64).mean()
         squares = _squares(end, self.ends[rows])
         if self.objective == "rms":

@@ -22,12 +22,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import MOST_DRAWS, check_device, check_dtype, check_integer, check_number, check_score_fn, check_state
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._checks import (
+    MOST_DRAWS,
+    check_device,
+    check_dtype,
+    check_integer,
+    check_kind,
+    check_number,
+    check_score_fn,
+    check_state,
+)
+from ..errors import InvalidArgumentError
 from ..integrate import Solution
 from ..noise import check_seed
 from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
+from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
@@ -98,10 +108,8 @@ def fit_start(
         Wang, Vastola (2024), The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and
         its Applications. https://arxiv.org/abs/2412.09726
     """
-    if not isinstance(gaussian, Gaussian):
-        raise InvalidTypeError(f"`gaussian` must be a targets.Gaussian, got {type(gaussian).__name__}.")
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    check_kind("gaussian", gaussian, Gaussian, "a targets.Gaussian")
+    sde = check_affine(sde)
     solver = make_solver(method, solver_options, ())
     if solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_tensor
+from .._checks import check_integer, check_tensor, form
 from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
@@ -104,9 +104,8 @@ class Tall(Wrapper):
         for name in self.names:
             value = context.get(name)
             if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != len(x) or not value.shape[1]:
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InvalidArgumentError(
-                    f"`context[{name!r}]` must be the observations of each sample, ({len(x)}, n, …), got {got}."
+                    f"`context[{name!r}]` must be the observations of each sample, ({len(x)}, n, …), got {form(value)}."
                 )
             found[name] = value.transpose(0, 1)
         return _same_count("context", found)
@@ -121,10 +120,9 @@ class Tall(Wrapper):
             return self.precisions
         given = context.get(str(self.covariances))
         if not isinstance(given, Tensor) or given.shape[:2] != (batch, count):
-            got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise InvalidArgumentError(
                 f"`context[{self.covariances!r}]` must be ({batch}, {count}, D, D), or variances ({batch}, {count}, "
-                f"D), got {got}."
+                f"D), got {form(given)}."
             )
         inverse = _inverses("covariances", given.flatten(0, 1), batch * count)
         return _together(inverse.unflatten(0, (batch, count)).transpose(0, 1), self.base)
@@ -250,9 +248,8 @@ def _observations(given: Mapping[str, object]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in given.items():
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidArgumentError(
-                f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {got}."
+                f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {form(value)}."
             )
         found[name] = value.detach()
     return _same_count("observations", found)
@@ -267,10 +264,7 @@ def _same_count(what: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _inverses(name: str, given: Any, count: int | None) -> Tensor:
     """The inverses of covariances ``(count, D, D)``, or of variances ``(count, D)``, float64."""
-    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
-        raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(given).__name__}.")
-    check_tensor(name, given)
-    cov = given.detach().to("cpu", torch.float64)
+    cov = check_tensor(name, given).detach().to("cpu", torch.float64)
     cov = torch.diag_embed(cov) if cov.ndim == 2 else cov
     if cov.ndim != 3 or len(cov) != (len(cov) if count is None else count) or cov.shape[1] != cov.shape[2]:
         lead = "" if name == "prior_covariance" else f"{'n' if count is None else count}, "

@@ -46,9 +46,6 @@ class Measurement:
         *,
         event_shape: tuple[int, ...] | None = None,
     ) -> None:
-        if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
-            got = y.dtype if isinstance(y, Tensor) else type(y).__name__
-            raise InvalidTypeError(f"`y` must be a floating-point tensor, got {got}; try y.float().")
         check_tensor("y", y)
         if event_shape is not None:
             event_shape = check_shape("event_shape", event_shape, rank=1)

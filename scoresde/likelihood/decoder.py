@@ -17,16 +17,14 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_events, check_made_for, context_of
+from .._arguments import affine_model, check_events, context_of
 from .._checks import check_state
 from .._tensors import expand, row_finite, where
-from ..errors import InvalidArgumentError, InvalidTypeError
 from ..processes import Network
-from ..scores import as_score
-from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..sdes import SDE, Estimate, Node
 from .bits import cell, float_dtype, grey_levels
 from .discrete import Draw, LowerBound, bound_of, check_draws, source_of
-from .flow import log_likelihood
+from .flow import check_wide, log_likelihood
 
 
 def decoder_bound(
@@ -84,16 +82,10 @@ def decoder_bound(
         Song, Durkan, Murray, Ermon (2021), Maximum likelihood training of score-based diffusion models, appendix on
         numerical stability. https://arxiv.org/abs/2101.09258
     """
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    score = as_score(score_fn)
-    check_made_for(sde, score)
+    sde, score = affine_model(sde, score_fn)
     decode: Callable[[Estimate, Tensor, Node[Tensor]], Tensor] = _density
     if levels is None:
-        check_state("x", x)
-        if x.dtype not in (torch.float32, torch.float64):
-            raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-        data = x
+        data = check_wide(x)
     else:
         low, width = cell(levels, data_range)
         values = grey_levels(x, levels)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import (
+    affine_model,
     check_events,
     check_limits,
-    check_made_for,
     check_no_vmap,
     context_of,
     for_data_of,
@@ -31,6 +31,7 @@ from .._checks import (
     check_integer,
     check_number,
     check_state,
+    form,
 )
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
@@ -41,7 +42,7 @@ from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
-from ..scores import Score, ScoreFn, as_score
+from ..scores import Score, ScoreFn
 from ..sdes import SDE, AffineSDE, Node
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
@@ -295,10 +296,7 @@ def _adjoint(
 
 def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Score]:
     """The process and the score function, if there is a density of x."""
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    score = as_score(score_fn)
-    check_made_for(sde, score)
+    sde, score = affine_model(sde, score_fn)
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError(
             "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
@@ -308,12 +306,18 @@ def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Sc
             f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
             f"dequantize(x, levels=L) or discrete_log_likelihood."
         )
-    x = check_state("x", x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
+    x = check_wide(x)
     check_no_vmap("x", x)
     check_events(score, x)
     return sde, score
+
+
+def check_wide(x: object) -> Tensor:
+    """The data, float32 or float64, whose density is defined; what is wrong with others."""
+    x = check_state("x", x)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
+    return x
 
 
 def check_finite(x: Tensor) -> None:
@@ -442,10 +446,9 @@ def _read(
     arrived = solution.success.to(x.device)
     prior_log_prob = prior.log_prob(where(arrived, latent, torch.zeros_like(latent)))  # torch's refuse NaN
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
-        got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
         raise InvalidArgumentError(
-            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {got}; distributions of scalars "
-            f"become distributions of events by torch.distributions.Independent."
+            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {form(prior_log_prob)}; "
+            f"distributions of scalars become distributions of events by torch.distributions.Independent."
         )
     prior_log_prob = prior_log_prob.to(torch.float64)
     linear = process.size * torch.log(last / first)

@@ -302,8 +302,7 @@ def law(model: object, times: Times | None) -> Times:
     if times is None:
         chain = chain_of(model)
         return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
-    if not isinstance(times, Times):
-        raise InvalidTypeError(f"`times` must be a distribution such as scoresde.losses.Uniform(), got {times!r}.")
+    check_kind("times", times, Times, "a distribution such as scoresde.losses.Uniform()")
     return times
 
 

@@ -427,6 +427,13 @@ def check_sde(sde: object, *, affine: bool = False) -> None:
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
 
 
+def check_affine(sde: object) -> AffineSDE:
+    """Return an affine process, where any process could be given; others are refused as values, not as types."""
+    if not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    return sde
+
+
 def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:
     if value.shape != like.shape:
         raise InvalidArgumentError(

@@ -94,9 +94,7 @@ def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Ten
         raise InvalidArgumentError(
             f"`operator` must be a finite matrix (M, {size}) over the flattened event, got {tuple(a.shape)}."
         )
-    if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
-        raise InvalidTypeError(f"`y` must be a floating-point tensor, got {type(y).__name__}; try torch.as_tensor(y).")
-    check_tensor("y", y)
+    y = check_tensor("y", y)
     if y.numel() != len(a) or not bool(y.isfinite().all()):
         raise InvalidArgumentError(f"`y` must be {len(a)} finite numbers, got shape {tuple(y.shape)}.")
     return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a))
@@ -112,8 +110,6 @@ def noise_covariance(noise: object, size: int) -> Tensor:
     if not isinstance(noise, Tensor) or noise.ndim == 0:
         std = check_number("noise_std", noise, low=0.0, high=LARGEST_STD)
         return std * std * torch.eye(size, dtype=torch.float64)
-    if noise.is_complex():
-        raise InvalidTypeError(f"`noise_std` must be real, got {noise.dtype}.")
     check_tensor("noise_std", noise, kind="real")
     cov = noise.detach().to(torch.float64)
     if tuple(cov.shape) != (size, size):

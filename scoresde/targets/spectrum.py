@@ -142,10 +142,7 @@ class LowRankSpectrum(NamedTuple):
     @classmethod
     def of(cls, cov: LowRank, event_shape: tuple[int, ...], name: str) -> LowRankSpectrum:
         """The spectrum of a low-rank factor."""
-        if not isinstance(cov.factor, Tensor) or not cov.factor.dtype.is_floating_point:
-            raise InvalidTypeError(f"The factor of `{name}` must be a real tensor (D, r), got {cov.factor!r}.")
-        check_tensor(f"{name}.factor", cov.factor)
-        factor = cov.factor.to(torch.float64)
+        factor = check_tensor(f"{name}.factor", cov.factor).to(torch.float64)
         size = math.prod(event_shape)
         if factor.ndim != 2 or len(factor) != size or factor.shape[1] > size or not bool(factor.isfinite().all()):
             raise InvalidArgumentError(

@@ -14,13 +14,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..._registries import RULES
-from ..._tensors import Scalar, expand
+from ..._tensors import Scalar, expand, leaves_of
 from ...errors import InvalidArgumentError, ScoreFnError
 from ...sdes import AffineSDE, Estimate, Node
 from ..measurement import Measurement
@@ -111,24 +111,9 @@ def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, ta
             "torch, without no_grad, detach or numpy, or take a method without products such as 'ddnm', 'diffpir' or "
             "'ddrm'."
         )
-    keep = outside and (x.requires_grad or _has_parameters(data, given))
+    keep = outside and (x.requires_grad or any(leaf is not given for leaf in leaves_of(data)))
     shown = (data, noise) if keep else (data.detach(), noise.detach())
     return Known(x, node, *shown, tally, given, data, keep)
-
-
-def _has_parameters(output: Tensor, given: Tensor) -> bool:
-    """Whether a gradient of ``output`` reaches any leaf but ``given``."""
-    seen: set[Any] = set()
-    waiting: list[Any] = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if getattr(node, "variable", given) is not given:
-            return True
-        waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 class Rule(abc.ABC):

@@ -8,7 +8,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ..._checks import check_kind
+from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import AffineSDE, Node
@@ -84,8 +85,7 @@ class TwistedSMC(InverseSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.twist, Rule):
-            raise InvalidTypeError(f"`twist` must be a rule such as PiGDM(), got {self.twist!r}.")
+        check_kind("twist", self.twist, Rule, "a rule such as PiGDM()")
         if type(self.twist).log_likelihood is Rule.log_likelihood:
             raise InvalidArgumentError(
                 f"`twist` must be a rule with a density p(y|x_t), PiGDM() or DPS(), got {self.twist.name!r}."

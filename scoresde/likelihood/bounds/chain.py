@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_times
+from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_kind, check_times
 from ..._tensors import Scalar, expand, expm1
 from ...chains import Chain
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network, node_list
 from ...scores import Clip
@@ -38,12 +38,10 @@ from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
 from ..bits import cell
 from .arguments import Given, check_model, prepare
-from .decoders import by_denoising
 from .draws import DESIGNS, independent_mean
-from .error import estimated
 from .levels import choose
-from .prior import prior_term
 from .result import Bound, Term, pooled_freedom
+from .terms import by_denoising, estimated, prior_term
 
 
 def chain_bound(
@@ -118,12 +116,8 @@ def chain_bound(
         Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, equations 15 and 17.
         https://arxiv.org/abs/2102.09672
     """
-    if not isinstance(chain, Chain):
-        raise InvalidTypeError(
-            f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
-        )
-    sde = chain.sde(prior=prior)
-    score = check_model(sde, score_fn)
+    check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
+    sde, score = check_model(chain.sde(prior=prior), score_fn)
     check_choice("variance", variance, AMPLITUDES)
     check_flag("clip", clip)
     check_choice("steps", steps, ("all", "random"))

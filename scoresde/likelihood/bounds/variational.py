@@ -37,12 +37,10 @@ from ...noise import Noise
 from ...processes import Network
 from ...sdes import SDE, AffineSDE, Node
 from .arguments import Given, check_model, prepare
-from .decoders import by_denoising, by_likelihood, entropy
 from .draws import DESIGNS, Weights, edges, independent_mean
-from .error import estimated
 from .levels import CLOCKS, Levels, continuous, discrete
-from .prior import prior_term
 from .result import Bound, Term
+from .terms import by_denoising, by_likelihood, entropy, estimated, prior_term
 
 
 def variational_bound(
@@ -117,9 +115,7 @@ def variational_bound(
         Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models, theorem 3 and
         appendix B. https://arxiv.org/abs/2101.09258
     """
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    score = check_model(sde, score_fn)
+    sde, score = check_model(sde, score_fn)
     check_flag("decoder", decoder)
     check_choice("clock", clock, CLOCKS)
     check_choice("times", times, DESIGNS)
