@@ -377,8 +377,8 @@ DEFECTS = (
     Defect(
         "losses: v with a plus",
         "losses/core.py",
-        "return n.alpha, -n.sigma",
-        "return n.alpha, n.sigma",
+        "(n.alpha, -n.sigma)",
+        "(n.alpha, n.sigma)",
     ),
     Defect(
         "losses: EDM's target for another deviation",
@@ -666,7 +666,7 @@ DEFECTS = (
         "edges[-1] / shares[index]",
         "edges[-1].expand(len(index))",
     ),
-    Defect("bound: entropy of the deviation", B + "terms.py", "+ math.log(sigma)", "+ 0.5 * math.log(sigma)"),
+    Defect("bound: entropy of the deviation", B + "terms.py", "+ math.log(node.sigma)", "+ 0.5 * math.log(node.sigma)"),
     Defect(
         "bound: a decoder as narrow as sigma",
         B + "variational.py",

@@ -186,6 +186,13 @@ def check_state(name: str, x: object) -> Tensor:
     return x
 
 
+def check_batch(name: str, x: Tensor, event_shape: tuple[int, ...]) -> None:
+    """Refuse what is not a batch of events of a shape."""
+    if x.ndim != len(event_shape) + 1 or tuple(x.shape[1:]) != event_shape:
+        event = ", ".join(map(str, event_shape))
+        raise InvalidArgumentError(f"`{name}` must be (batch, {event}), got shape {tuple(x.shape)}.")
+
+
 def check_shape(name: str, shape: object, *, rank: int) -> tuple[int, ...]:
     """Return a shape of at least the given rank as a tuple of Python ints, or say what is wrong with it."""
     if isinstance(shape, str | bytes | bytearray) or not isinstance(shape, Sequence):

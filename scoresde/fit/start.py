@@ -22,16 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import (
-    MOST_DRAWS,
-    check_device,
-    check_dtype,
-    check_integer,
-    check_kind,
-    check_number,
-    check_score_fn,
-    check_state,
-)
+from .._checks import MOST_DRAWS, check_integer, check_kind, check_number, check_score_fn
 from ..errors import InvalidArgumentError
 from ..integrate import Solution
 from ..noise import check_seed
@@ -42,6 +33,7 @@ from ..solvers import Solver, make_solver
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
+from .grid import pilot_states
 
 _MOST_LEVELS = 100_000  # each is an evaluation of the pilot
 _FINER = 0.03  # the tolerance of the reference, in units of that of the pilot
@@ -120,19 +112,12 @@ def fit_start(
     check_score_fn(score_fn)
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
-    if x is None:
-        shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
-        where = check_device(device)
-        generator = torch.Generator(where).manual_seed(seed)
-        x = sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
-    check_state("x", x)
+    shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
+    x = pilot_states(sde, x, shape, seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
             f"The pilot must be events of the Gaussian's shape {gaussian.event_shape}, got {tuple(x.shape)}."
         )
-    if dtype is not None:
-        check_dtype("dtype", dtype)
-    x = x.to(device=check_device(device, x.device), dtype=dtype)
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:
         given = {"rtol": tolerance, "atol": tolerance, "context": context, **options}

@@ -12,7 +12,7 @@ from .._checks import form
 from .._tensors import expand, leaves_of
 from ..errors import ScoreFnError
 from ..sdes import Estimate
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import PARTS
 
 Valued = Callable[[Tensor], tuple[Tensor, Any]]  # the values (batch,), and what else there is
 
@@ -74,7 +74,4 @@ def _blocked(function: Valued, x: Tensor, value: Tensor, name: str) -> str:
 
 
 def _detached(estimate: Estimate) -> Estimate:
-    parts = Estimate(*(v.detach() for v in estimate))
-    return (
-        LearnedEstimate(*parts, variance=estimate.variance.detach()) if isinstance(estimate, LearnedEstimate) else parts
-    )
+    return estimate._replace(**{k: getattr(estimate, k).detach() for k in PARTS if hasattr(estimate, k)})

@@ -13,8 +13,6 @@ from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
 from ..sdes.base import check_sde
 
-__all__ = ["NoisyClassifier"]
-
 
 class NoisyClassifier(nn.Module):
     r"""The logits of :math:`p(y|x_t)` for every affine process, by a network with the inputs of EDM's networks:

@@ -135,7 +135,8 @@ class Tall(Wrapper):
         one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)
         factor = torch.linalg.cholesky(known.total.to(x.device) * sigma2 + one * alpha2)  # (1 or batch, D, D)
         off = [torch.zeros_like(v, dtype=torch.float64) for v in base]
-        for rows, estimates in self._asked(x, node, observed, context):
+        for rows, some in self._chunks(observed):
+            estimates = self._ask(x, node, some, context)
             for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=True):
                 weight = torch.cholesky_solve(precision * sigma2 + one * alpha2, factor)
                 off = [o + _times(weight, e - b) for o, e, b in zip(off, estimate, base, strict=True)]
@@ -146,8 +147,7 @@ class Tall(Wrapper):
         total = (1 - _count(observed)) * wide[0]
         weighted = [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
         widest = total.new_full((len(x),), torch.inf)
-        for rows in self._chunks(observed):
-            some = {k: v[rows] for k, v in observed.items()}
+        for _, some in self._chunks(observed):
             estimates, narrow = self._with_jacobian(x, lambda y, some=some: self._ask(y, node, some, context))
             total, widest = total + narrow.sum(0), torch.minimum(widest, _least(narrow).amin(0))
             for estimate, inverse in zip(estimates, narrow, strict=True):
@@ -183,17 +183,13 @@ class Tall(Wrapper):
             estimates, jacobian = [Estimate(*(v.detach() for v in e)) for e in estimates], jacobian.detach()
         return estimates, torch.linalg.inv(jacobian)
 
-    def _chunks(self, observed: dict[str, Tensor]) -> list[slice]:
+    def _chunks(self, observed: dict[str, Tensor]) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+        """The observations, as many as are evaluated at once."""
         count = _count(observed)
         size = count if self.chunk is None else self.chunk
-        return [slice(first, first + size) for first in range(0, count, size)]
-
-    def _asked(
-        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object]
-    ) -> Iterator[tuple[slice, list[Estimate]]]:
-        """The estimates given the observations, chunk by chunk."""
-        for rows in self._chunks(observed):
-            yield rows, self._ask(x, node, {k: v[rows] for k, v in observed.items()}, context)
+        for first in range(0, count, size):
+            rows = slice(first, first + size)
+            yield rows, {k: v[rows] for k, v in observed.items()}
 
     def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, object]) -> list[Estimate]:
         """The estimates given some observations, in one call."""

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .._checks import check_kind
+from ..errors import InvalidArgumentError, unknown
 from ..scores import as_score
 from ..sdes import AffineSDE
 from .conditioned import Conditioned
@@ -128,8 +129,7 @@ def condition(
         raise unknown("method", method, (*RULES, *SAMPLERS))
     if isinstance(method, Rule) and options:
         raise InvalidArgumentError(f"`method` is already a rule; set {', '.join(options)} there.")
-    if not isinstance(method, str | Rule):
-        raise InvalidTypeError(f"`method` must be a name or a Rule, got {method!r}.")
+    check_kind("method", method, (str, Rule), "a name or a Rule")
     rule = method if isinstance(method, Rule) else make(RULES[method], options)
     return Conditioned(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
 

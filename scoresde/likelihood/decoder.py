@@ -114,7 +114,7 @@ def decoder_bound(
                 0.5 * math.log(2 * math.pi) + torch.log(node.sigma)
             )
             decoded = decode(estimate, noise, node).flatten(1).sum(1)
-        return Draw(got.log_prob + decoded - log_q, got.nfe + 1, got.success)
+        return got.log_prob + decoded - log_q, got.nfe + 1, got.success
 
     return bound_of(draw, count, importance, options, tuple(data.shape[1:]), levels)
 

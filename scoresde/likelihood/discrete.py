@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -163,7 +163,7 @@ def discrete_log_likelihood(
         with torch.no_grad():
             x, log_q = _sample(q, v, source, dtype)
         got = log_likelihood(sde, score_fn, x, generator=source, **given)
-        return Draw(got.log_prob - log_q, got.nfe, got.success)
+        return got.log_prob - log_q, got.nfe, got.success
 
     return bound_of(draw, count, importance, options, tuple(v.shape[1:]), q.levels)
 
@@ -182,12 +182,7 @@ def _sample(
     return x, log_q.to(torch.float64)
 
 
-class Draw(NamedTuple):
-    """One log-weight per sample, its evaluations, and whether it arrived."""
-
-    log_weight: Tensor
-    nfe: Tensor
-    success: Tensor
+Draw: TypeAlias = tuple[Tensor, Tensor, Tensor]  # one log-weight per sample, its evaluations, whether it arrived
 
 
 def bound_of(

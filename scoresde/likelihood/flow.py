@@ -210,9 +210,7 @@ def log_likelihood(
         Song et al. (2021), appendix D.2. https://arxiv.org/abs/2011.13456
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
-    solver = likelihood_solver(method, solver_options)
-    sde, score = check_density(sde, score_fn, x)
-    solver = for_data_of(score, solver)
+    sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
     keep = _kept(differentiable)
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
@@ -294,8 +292,15 @@ def _adjoint(
     return Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
 
 
-def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Score]:
-    """The process and the score function, if there is a density of x."""
+def check_density(
+    sde: SDE, score_fn: ScoreFn, x: object, method: str | Solver, options: Mapping[str, object]
+) -> tuple[AffineSDE, Score, Solver]:
+    """The process, the score function and the solver, if there is a density of x that they give."""
+    solver = make_solver(method, options, ())
+    if not isinstance(solver, Adams | Pair):
+        raise InvalidArgumentError(
+            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
+        )
     sde, score = affine_model(sde, score_fn)
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError(
@@ -309,7 +314,7 @@ def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Sc
     x = check_wide(x)
     check_no_vmap("x", x)
     check_events(score, x)
-    return sde, score
+    return sde, score, for_data_of(score, solver)
 
 
 def check_wide(x: object) -> Tensor:
@@ -323,15 +328,6 @@ def check_wide(x: object) -> Tensor:
 def check_finite(x: Tensor) -> None:
     """Refuse samples that are not finite."""
     check_finite_rows("`x`", x, "leave them out (throw=False of log_likelihood lets the others finish)")
-
-
-def likelihood_solver(method: str | Solver, options: Mapping[str, object]) -> Solver:
-    solver = make_solver(method, options, ())
-    if not isinstance(solver, Adams | Pair):
-        raise InvalidArgumentError(
-            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
-        )
-    return solver
 
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._arguments import check_limits, context_of, for_data_of, memory_note, tolerances
+from .._arguments import check_limits, context_of, memory_note, tolerances
 from .._checks import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
@@ -19,7 +19,7 @@ from ..processes import Network, ReverseProcess
 from ..processes.density import LogDensityFlow
 from ..sdes import SDE
 from ..solvers import Solver
-from .flow import MAX_STEPS, check_density, check_finite, check_gradients, likelihood_solver, make_divergence
+from .flow import MAX_STEPS, check_density, check_finite, check_gradients, make_divergence
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +97,7 @@ def density_profile(
     References:
         Song et al. (2021), equation 39. https://arxiv.org/abs/2011.13456
     """
-    solver = likelihood_solver(method, solver_options)
-    sde, score = check_density(sde, score_fn, x)
-    solver = for_data_of(score, solver)
+    sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
     check_finite(x)
     if not len(x):
         raise InvalidArgumentError("`x` must hold at least one sample.")

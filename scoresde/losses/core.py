@@ -43,26 +43,6 @@ from .weights import Weight, weigh
 Target = Callable[[Node[Tensor], float], tuple[Tensor, Tensor]]
 
 
-def _noise(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return torch.ones_like(n.alpha), torch.zeros_like(n.alpha)
-
-
-def _data(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return torch.zeros_like(n.alpha), torch.ones_like(n.alpha)
-
-
-def _score(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return -1 / n.sigma, torch.zeros_like(n.alpha)
-
-
-def _v(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return n.alpha, -n.sigma
-
-
-def _flow(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return n.dsigma, n.dalpha
-
-
 def _edm(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     # d = (sigma_d sigma / q) F and e = -(sigma_d alpha / q) F, solved for F by the combination that never divides by 0
     scale = (n.sigma**2 + (sigma_data * n.alpha) ** 2).sqrt() / (sigma_data * (n.alpha**2 + n.sigma**2))
@@ -70,11 +50,11 @@ def _edm(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
 
 
 TARGETS: dict[str, Target] = {
-    "noise": _noise,
-    "data": _data,
-    "score": _score,
-    "v": _v,
-    "flow": _flow,
+    "noise": lambda n, sigma_data: (torch.ones_like(n.alpha), torch.zeros_like(n.alpha)),
+    "data": lambda n, sigma_data: (torch.zeros_like(n.alpha), torch.ones_like(n.alpha)),
+    "score": lambda n, sigma_data: (-1 / n.sigma, torch.zeros_like(n.alpha)),
+    "v": lambda n, sigma_data: (n.alpha, -n.sigma),
+    "flow": lambda n, sigma_data: (n.dsigma, n.dalpha),
     "edm": _edm,
 }
 

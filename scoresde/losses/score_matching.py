@@ -34,6 +34,7 @@ from .._checks import (
 from .._tensors import Scalar, compute_dtype, expand
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
+from ..scores.bare import checked
 from ..sdes import SDE, Node
 from ..sdes.base import check_sde
 from ..sdes.spread import Spread
@@ -414,11 +415,7 @@ def transition_score_matching(
 
 def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapping[str, object]) -> Tensor:
     """A score function's score of states, checked."""
-    out = score_fn(x, t.to(x.dtype), **context)
-    problem = output_problem(out, x)
-    if problem is not None:
-        raise ScoreFnError(f"The score function {problem}.")
-    return out.to(x.dtype)
+    return checked(score_fn(x, t.to(x.dtype), **context), x).to(x.dtype)
 
 
 def _field(score_fn: Any, x: Tensor, t: Tensor | Node[Tensor], context: Mapping[str, object]) -> tuple[Tensor, Any]:

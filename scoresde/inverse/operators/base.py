@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_batch, check_shape, check_tensor
 from ..._tensors import compute_dtype
 from ...errors import InvalidArgumentError
 
@@ -173,8 +173,5 @@ def check_image(name: str, event_shape: object) -> tuple[int, ...]:
 
 def _checked(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
     x = check_tensor(name, x)
-    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape:
-        raise InvalidArgumentError(
-            f"`{name}` must be (batch, {', '.join(map(str, shape))}), got shape {tuple(x.shape)}."
-        )
+    check_batch(name, x, shape)
     return x.to(compute_dtype(x.dtype))

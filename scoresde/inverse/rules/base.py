@@ -162,3 +162,12 @@ class Rule(abc.ABC):
         with_one = sorted(name for name, rule in RULES.items() if rule.log_likelihood is not Rule.log_likelihood)
         names = " and ".join(map(repr, with_one))
         raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {names}.")
+
+
+class SpectralRule(Rule):
+    """A rule that needs the singular values of a linear operator."""
+
+    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
+        """See `Rule.ready`."""
+        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
+        return self

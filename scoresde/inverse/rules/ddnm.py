@@ -7,13 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...sdes import AffineSDE
 from ..measurement import Measurement
-from .base import Known, Rule
+from .base import Known, SpectralRule
 
 
 @dataclass(frozen=True)
-class DDNM(Rule):
+class DDNM(SpectralRule):
     r"""DDNM: the part of the data estimate that is measured is replaced by the measurement.
 
     .. math:: \hat x \leftarrow \hat x + A^+(y - A\hat x) = A^+y + (I - A^+A)\hat x.
@@ -34,11 +33,6 @@ class DDNM(Rule):
 
     name: ClassVar[str] = "ddnm"
     reference: ClassVar[str] = "Wang, Yu, Zhang (2023), eq. 13"
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

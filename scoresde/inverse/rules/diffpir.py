@@ -9,13 +9,12 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ...sdes import AffineSDE
 from ..measurement import Measurement
-from .base import Known, Rule
+from .base import Known, SpectralRule
 
 
 @dataclass(frozen=True)
-class DiffPIR(Rule):
+class DiffPIR(SpectralRule):
     r"""DiffPIR: the data estimate is moved to the proximal point of the measurement.
 
     .. math::
@@ -49,11 +48,6 @@ class DiffPIR(Rule):
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, low=0.0, strict=True)
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

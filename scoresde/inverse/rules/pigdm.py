@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import Scalar, expand
-from ...sdes import AffineSDE, Node
+from ...sdes import Node
 from ..measurement import Measurement, dot
-from .base import Known, Rule
+from .base import Known, SpectralRule
 
 
 @dataclass(frozen=True)
-class PiGDM(Rule):
+class PiGDM(SpectralRule):
     r"""ΠGDM: :math:`x_0` is taken to be spread about :math:`\hat x` as data N(0, v I) would be.
 
     .. math::
@@ -55,11 +55,6 @@ class PiGDM(Rule):
         r""":math:`r_t^2`."""
         v = self.data_std**2
         return node.sigma * node.sigma * v / (node.alpha * node.alpha * v + node.sigma * node.sigma)
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

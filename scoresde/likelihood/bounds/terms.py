@@ -71,12 +71,9 @@ def entropy(x: Tensor, node: Node[float]) -> Term:
         >>> round(float(entropy(torch.zeros(1, 1), node).value), 4)
         1.4189
     """
-    value = torch.full((len(x),), math.prod(x.shape[1:]) * _entropy(node.sigma), dtype=torch.float64, device=x.device)
+    each = 0.5 * math.log(2 * math.pi * math.e) + math.log(node.sigma)
+    value = torch.full((len(x),), math.prod(x.shape[1:]) * each, dtype=torch.float64, device=x.device)
     return Term(value, torch.zeros_like(value))
-
-
-def _entropy(sigma: float) -> float:
-    return 0.5 * math.log(2 * math.pi * math.e) + math.log(sigma)
 
 
 def by_likelihood(grey: Grey, x: Tensor, node: Node[Tensor], noise: Tensor) -> Tensor:
