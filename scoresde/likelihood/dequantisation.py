@@ -68,7 +68,7 @@ class UniformDequantizer:
         """See `Dequantizer`."""
         v = _events(v, self.levels)
         x = self.low + self.width * (v + uniform(v, generator))
-        return x.to(float_dtype(dtype)), v.new_full((len(v),), -_size(v) * math.log(self.width))
+        return x.to(float_dtype(dtype)), v.new_full((len(v),), -math.prod(v.shape[1:]) * math.log(self.width))
 
 
 class TruncatedNormalDequantizer:
@@ -145,7 +145,7 @@ class TruncatedNormalDequantizer:
             -self.tau / math.sqrt(2), self.tau / math.sqrt(2)
         )
         x = self.alpha * (self.low + self.width * (v + 0.5)) + self.sigma * noise
-        log_q = -0.5 * noise.square().flatten(1).sum(1) - _size(v) * self._log_scale
+        log_q = -0.5 * noise.square().flatten(1).sum(1) - math.prod(v.shape[1:]) * self._log_scale
         return x.to(float_dtype(dtype)), log_q
 
 
@@ -216,7 +216,7 @@ class VariationalDequantizer(nn.Module):
         inside = -nn.functional.logsigmoid(g) - nn.functional.logsigmoid(-g)
         log_q = -0.5 * (noise.square() + math.log(2 * math.pi)) - log_scale + inside
         x = self.low + self.width * (v + torch.sigmoid(g))
-        return x.to(float_dtype(dtype)), log_q.flatten(1).sum(1) - _size(v) * math.log(self.width)
+        return x.to(float_dtype(dtype)), log_q.flatten(1).sum(1) - math.prod(v.shape[1:]) * math.log(self.width)
 
 
 def _layers(event: tuple[int, ...], hidden: int) -> nn.Module:
@@ -237,7 +237,3 @@ def _events(v: Tensor, levels: int) -> Tensor:
             f"`v` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(v.shape)}."
         )
     return v.to(torch.float64)
-
-
-def _size(v: Tensor) -> int:
-    return math.prod(v.shape[1:])

@@ -51,7 +51,7 @@ class MixtureTarget(Target):
             >>> law.means.float(), law.spectrum.values.float()
             (tensor([[1., 0.]]), tensor([[0.5000, 1.0000]]))
         """
-        log_weights, means, covs = update(self._moments(), operator, y, noise_std).components
+        (log_weights, means, covs), _ = update(self._moments(), operator, y, noise_std)
         weights = log_weights.exp()
         there = weights > 0  # what y excludes altogether
         places = means[there].reshape(-1, *self.event_shape)
@@ -68,7 +68,8 @@ class MixtureTarget(Target):
             >>> target.log_evidence(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0)
             tensor(-0.9189, dtype=torch.float64)
         """
-        return update(self._moments(), operator, y, noise_std).log_evidence
+        _, log_evidence = update(self._moments(), operator, y, noise_std)
+        return log_evidence
 
 
 class GaussianMixture(MixtureTarget):
