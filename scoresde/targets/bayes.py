@@ -34,7 +34,8 @@ def update(prior: Components, operator: object, y: object, noise: object) -> tup
         G = \Sigma A^T(A\Sigma A^T+R)^{-1},\quad m' = m + G(y - Am),\quad
             \Sigma' = (I-GA)\Sigma(I-GA)^T + GRG^T, \quad w' \propto w\,N(y; Am, A\Sigma A^T+R).
 
-    Returned are the components given y, and :math:`\ln p(y)`. Joseph's form of :math:`\Sigma'` stays positive semi-definite when the noise is small.
+    Returned are the components given y, and :math:`\ln p(y)`. Joseph's form of :math:`\Sigma'` stays positive
+    semi-definite when the noise is small.
 
     Example:
         >>> prior = Components(torch.zeros(1), torch.zeros(1, 2).double(), torch.eye(2).double()[None])
