@@ -9,9 +9,10 @@ from z to x by a decoder :math:`p(x|z)`, makes it one of x, bounded by Jensen's 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ def decoder_bound(
         data = (low + width * (values.to(torch.float64) + 0.5)).to(float_dtype(dtype))
         check_state("x", data)
         edges = low + width * torch.arange(levels + 1, dtype=torch.float64, device=data.device)
-        decode = _Cells(values.long(), edges).log_prob
+        decode = functools.partial(_mass, values.long(), edges)
     check_events(score, data)
     count = check_draws(draws, importance, options)
     source = source_of(seed, generator, data.device)
@@ -127,19 +128,13 @@ def _density(estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
     return -0.5 * missed.square() - expand(scale, missed)
 
 
-class _Cells(NamedTuple):
-    """Grey values, and the edges of the cells."""
-
-    values: Tensor
-    edges: Tensor
-
-    def log_prob(self, estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
-        r""":math:`\ln[\Phi(b) - \Phi(a)]` of each number."""
-        edges = self.edges.clone()
-        edges[0], edges[-1] = -math.inf, math.inf
-        data = estimate.data.to(torch.float64)
-        ratio = expand(node.alpha / node.sigma, data)
-        a, b = ((edges[self.values + i] - data) * ratio for i in (0, 1))
-        a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)  # the tail in which differences keep their digits
-        upper, lower = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
-        return upper + torch.log1p(-torch.exp(lower - upper))
+def _mass(values: Tensor, edges: Tensor, estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
+    r""":math:`\ln[\Phi(b) - \Phi(a)]` of each grey value, given the edges of all cells."""
+    edges = edges.clone()
+    edges[0], edges[-1] = -math.inf, math.inf
+    data = estimate.data.to(torch.float64)
+    ratio = expand(node.alpha / node.sigma, data)
+    a, b = ((edges[values + i] - data) * ratio for i in (0, 1))
+    a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)  # the tail in which differences keep their digits
+    upper, lower = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
+    return upper + torch.log1p(-torch.exp(lower - upper))

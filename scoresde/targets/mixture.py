@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_number, check_state
+from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor
 from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
@@ -109,8 +109,7 @@ class GaussianMixture(MixtureTarget):
             raise InvalidArgumentError(f"`weights` must be {len(means)} positive numbers, got {weights.tolist()}.")
         if (covs is None) == (scales is None):
             raise InvalidArgumentError("Give exactly one of `covs` and `scales`.")
-        if not bool(torch.isfinite(means).all()):
-            raise InvalidArgumentError("`means` must be finite.")
+        check_tensor("means", means, finite=True)
         self.dtype = means.dtype
         self.event_shape = tuple(means.shape[1:])
         self.means = means.to(torch.float64)
@@ -157,8 +156,7 @@ class GaussianMixture(MixtureTarget):
         check_choice("covariance", covariance, _KINDS)
         check_state("data", data)
         count = check_integer("components", components, low=1, high=len(data), hint=" (at most one per sample)")
-        if not bool(torch.isfinite(data).all()):
-            raise InvalidArgumentError("`data` must be finite.")
+        check_tensor("data", data, finite=True)
         least, start = check_number("ridge", ridge, low=0.0), check_integer("seed", seed, low=0, high=2**32 - 1)
         try:
             from sklearn import exceptions, mixture

@@ -35,10 +35,8 @@ class Spectrum(NamedTuple):
             raise InvalidTypeError(f"`{name}` must be a number or a real tensor, got {cov!r}.")
         given = cov.dtype if isinstance(cov, Tensor) and cov.dtype.is_floating_point else torch.float64
         resolution = torch.finfo(given).eps
-        cov = as_tensor(name, cov, torch.float64)
+        cov = check_tensor(name, as_tensor(name, cov, torch.float64), finite=True)
         size = math.prod(event_shape)
-        if not bool(torch.isfinite(cov).all()):
-            raise InvalidArgumentError(f"`{name}` must be finite.")
         if tuple(cov.shape) == (*lead, size, size) and event_shape != (*lead, size, size)[len(lead) :]:
             if not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8):
                 raise InvalidArgumentError(f"`{name}` must be symmetric.")
