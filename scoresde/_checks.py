@@ -159,6 +159,15 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
     return x if dtype is None else x.to(dtype)
 
 
+def check_weights(weights: Tensor, size: int) -> Tensor:
+    """Return weights, if they are as many positive numbers, or say what is wrong with them."""
+    if weights.shape != (size,) or not bool(((weights > 0) & weights.isfinite()).all()):
+        raise InvalidArgumentError(
+            f"`weights` must be {size} positive numbers, got {tuple(weights.shape)}: {weights.flatten()[:5].tolist()}."
+        )
+    return weights
+
+
 def check_broadcast(name: str, x: object, like: Tensor) -> None:
     """Refuse what is not a floating-point tensor that broadcasts against another one."""
     x = check_tensor(name, x)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._checks import MOST_LEVELS, check_integer, check_kind, check_number, check_times
+from .._checks import MOST_LEVELS, check_integer, check_kind, check_number, check_times, check_weights
 from ..chains import Chain
 from ..errors import CheckpointMismatchError, InvalidArgumentError, NonFiniteError
 from ..sdes import SDE, AffineSDE
@@ -98,9 +98,7 @@ class WeightedIndex(IndexLaw):
 
     def __init__(self, chain: Chain, weights: Sequence[float] | Tensor) -> None:
         super().__init__(chain)
-        w = check_times("weights", weights, "numbers")
-        if len(w) != len(chain) or not bool(((w > 0) & torch.isfinite(w)).all()):
-            raise InvalidArgumentError(f"`weights` must be {len(chain)} positive numbers, got {w.tolist()[:5]} …")
+        w = check_weights(check_times("weights", weights, "numbers"), len(chain))
         self._probabilities = w / w.sum()
 
     def probabilities(self) -> Tensor:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor
-from .._tensors import Scalar, compute_dtype
+from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor, check_weights
+from .._tensors import Scalar, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target
@@ -100,13 +100,7 @@ class GaussianMixture(MixtureTarget):
             raise InvalidArgumentError(
                 f"`means` must be a floating-point tensor (K, *event), got {means.dtype} {tuple(means.shape)}."
             )
-        weights = as_tensor("weights", weights, torch.float64)
-        if (
-            tuple(weights.shape) != (len(means),)
-            or bool((weights <= 0).any())
-            or not bool(torch.isfinite(weights).all())
-        ):
-            raise InvalidArgumentError(f"`weights` must be {len(means)} positive numbers, got {weights.tolist()}.")
+        weights = check_weights(as_tensor("weights", weights, torch.float64), len(means))
         if (covs is None) == (scales is None):
             raise InvalidArgumentError("Give exactly one of `covs` and `scales`.")
         check_tensor("means", means, finite=True)
@@ -219,7 +213,7 @@ class GaussianMixture(MixtureTarget):
             else:
                 inner = torch.einsum("bk,bke,bmke,kde->bmd", parts.r, diagonal, turned, parts.basis)
             out.append((inner - torch.einsum("bmk,bkd->bmd", weights, centres)).reshape(v.shape))
-        return Estimate(data=out[0], noise=_against(sigma, v) * out[1])
+        return Estimate(data=out[0], noise=expand(sigma, v) * out[1])
 
     def trace(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64: for
@@ -301,11 +295,6 @@ class _Parts(NamedTuple):
     scaled: Tensor
     away: Tensor
     basis: Tensor | None
-
-
-def _against(value: Scalar, v: Tensor) -> Scalar:
-    """One number per sample, against ``(batch, m, *event)``."""
-    return value.reshape(-1, *(1,) * (v.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 class Empirical(GaussianMixture):

@@ -107,17 +107,13 @@ def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node[Tens
         tensor([0.9189], dtype=torch.float64)
     """
     estimate, _ = estimated(network, x, noise, node)
-    mean, s = estimate.data.to(torch.float64), _std(std, estimate)
+    mean = estimate.data.to(torch.float64)
+    s = expand(std(estimate) if callable(std) else std, mean)
     if grey is not None:
         return -log_mass(grey, mean, s).flatten(1).sum(1)
     log_s = torch.as_tensor(s, dtype=torch.float64).log()
     density = 0.5 * ((x.to(torch.float64) - mean) / s).square() + log_s + 0.5 * math.log(2 * math.pi)
     return density.flatten(1).sum(1)
-
-
-def _std(std: Any, estimate: Estimate) -> Any:
-    value = std(estimate) if callable(std) else std
-    return expand(value, estimate.data.to(torch.float64))
 
 
 def log_mass(grey: Grey, mean: Tensor, std: Scalar) -> Tensor:
