@@ -159,6 +159,16 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
     return x if dtype is None else x.to(dtype)
 
 
+def check_matrix(name: str, value: object, columns: int | None = None) -> Tensor:
+    """Return a finite real matrix, of a number of columns if one is given, as float64, or say what is wrong with it."""
+    matrix = check_tensor(name, value)
+    fits = matrix.ndim == 2 and columns in (None, matrix.shape[1])
+    if not fits or not bool(matrix.isfinite().all()):
+        size = "" if columns is None else f" (n, {columns}) over the flattened event"
+        raise InvalidArgumentError(f"`{name}` must be a finite matrix{size}, got shape {tuple(matrix.shape)}.")
+    return matrix.detach().to(torch.float64)
+
+
 def check_weights(weights: Tensor, size: int) -> Tensor:
     """Return weights, if they are as many positive numbers, or say what is wrong with them."""
     if weights.shape != (size,) or not bool(((weights > 0) & weights.isfinite()).all()):

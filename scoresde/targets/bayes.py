@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_number, check_tensor
+from .._checks import check_matrix, check_number, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 LARGEST_STD = 1e100  # whose square is a number
@@ -77,12 +77,7 @@ def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Ten
         raise InvalidTypeError(
             f"`operator` must be a real matrix (M, {size}) or have a method matrix(), got {type(operator).__name__}."
         )
-    check_tensor("operator", given)
-    a = given.detach().to(torch.float64)
-    if a.ndim != 2 or a.shape[1] != size or not bool(a.isfinite().all()):
-        raise InvalidArgumentError(
-            f"`operator` must be a finite matrix (M, {size}) over the flattened event, got {tuple(a.shape)}."
-        )
+    a = check_matrix("operator", given, size)
     y = check_tensor("y", y)
     if y.numel() != len(a) or not bool(y.isfinite().all()):
         raise InvalidArgumentError(f"`y` must be {len(a)} finite numbers, got shape {tuple(y.shape)}.")

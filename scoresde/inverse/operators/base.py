@@ -155,14 +155,6 @@ def full_right(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([values, values.new_zeros(size - len(values))]), vh
 
 
-def check_matrix(name: str, value: object) -> Tensor:
-    """A finite real matrix as float64, or say what is wrong with it."""
-    value = check_tensor(name, value)
-    if value.ndim != 2 or not bool(value.isfinite().all()):
-        raise InvalidArgumentError(f"`{name}` must be a finite matrix, got shape {tuple(value.shape)}.")
-    return value.detach().to(torch.float64)
-
-
 def check_image(name: str, event_shape: object) -> tuple[int, ...]:
     """The shape of an image, ``(..., H, W)`` with at least two entries."""
     shape = check_shape(name, event_shape, rank=2)
