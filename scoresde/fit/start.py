@@ -144,7 +144,7 @@ def _bounds(
 ) -> tuple[list[float], list[float]]:
     """The levels passed and the bound at each, from the first to the last where it is allowed."""
     spread = math.sqrt(gaussian.spectrum.mean) or 1.0
-    largest = gaussian.spectrum.largest / spread**2
+    largest = float(gaussian.spectrum.eigenvalues()[0].max()) / spread**2
     exact = gaussian.score(sde)
     angles = [math.atan2(float(sde.sigma(t)), spread * float(sde.alpha(t))) for t in (sde.t_max, sde.t_min)]
     times, bounds, bound, before = [sde.t_max], [0.0], 0.0, (angles[0], 0.0)

@@ -47,6 +47,13 @@ def usable(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
+def blocked(remedy: str) -> ScoreFnError:
+    """The error of a score function without gradients; ``remedy`` says how to do without them."""
+    return ScoreFnError(
+        f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); {remedy}."
+    )
+
+
 def check_values(value: object, x: Tensor, name: str) -> None:
     """Refuse what is not one floating-point value per sample."""
     if not isinstance(value, Tensor) or value.shape != (len(x),):

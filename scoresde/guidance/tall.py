@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_tensor, form
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
+from .gradient import blocked
 from .together import repeated
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
@@ -167,10 +168,7 @@ class Tall(Wrapper):
             estimates = ask(y)
             data = torch.stack([e.data for e in estimates]).flatten(2)  # (estimates, batch, D)
             if not all(part.requires_grad for e in estimates for part in e):
-                raise ScoreFnError(
-                    "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); give "
-                    "`covariances` to do without its Jacobian."
-                )
+                raise blocked("give `covariances` to do without its Jacobian")
             rows = []
             for one in data:
                 slopes = [

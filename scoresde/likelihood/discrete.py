@@ -14,7 +14,7 @@ from .._checks import MOST_DRAWS, check_flag, check_generator, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..sdes import SDE
-from .bits import grey_levels
+from .bits import bits_of, grey_levels
 from .dequantisation import Dequantizer, UniformDequantizer
 from .flow import log_likelihood
 
@@ -84,12 +84,7 @@ class LowerBound:
     @property
     def bits_per_dim(self) -> Tensor:
         r"""Bits per dimension of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
-        if self.levels is None:
-            raise InvalidArgumentError(
-                "This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim("
-                "bound.log_prob, event_shape, levels=L) for data from dequantize(v, levels=L)."
-            )
-        return -self.log_prob / (math.prod(self.event_shape) * math.log(2))
+        return bits_of(-self.log_prob, self.event_shape, self.levels, "bound.log_prob")
 
 
 def _std(values: Tensor) -> Tensor:

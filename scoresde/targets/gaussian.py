@@ -122,7 +122,8 @@ class Gaussian(MixtureTarget):
 
     def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         centred = x - alpha * self.mean.to(x)
-        if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
+        values, counts = self.spectrum.eigenvalues()
+        if not bool(torch.as_tensor(sigma > 0).all()) and float(values[counts > 0].min()) == 0.0:
             raise InvalidArgumentError(
                 "This distribution has no density: its covariance is singular, and no noise is added."
             )

@@ -64,16 +64,6 @@ class Spectrum(NamedTuple):
         """The mean of the eigenvalues."""
         return float(self.values.mean())
 
-    @property
-    def largest(self) -> float:
-        """Eigenvalue."""
-        return float(self.values.max())
-
-    @property
-    def smallest(self) -> float:
-        """Eigenvalue."""
-        return float(self.values.min())
-
     def map(self, x: Tensor, function: Function) -> Tensor:
         r""":math:`f(\Sigma)\,x`."""
         return self.back(function(self.values) * self.into(x))
@@ -155,16 +145,6 @@ class LowRankSpectrum(NamedTuple):
         """The mean of the eigenvalues."""
         size, known = self.basis.shape
         return float((self.values.sum() + (size - known) * self.rest) / size)
-
-    @property
-    def largest(self) -> float:
-        """Eigenvalue."""
-        return float(torch.cat([self.values, self.rest[None]]).max())
-
-    @property
-    def smallest(self) -> float:
-        """Eigenvalue."""
-        return float((self.values if self.complete else torch.cat([self.values, self.rest[None]])).min())
 
     def to(self, like: Tensor) -> LowRankSpectrum:
         """In the dtype and on the device of a tensor."""
