@@ -103,6 +103,10 @@ class Measurement:
             )
         return self.operator
 
+    def spectral(self, name: str) -> None:
+        """Refuse an operator without singular values, which ``name`` needs."""
+        self.linear(name).svd  # noqa: B018 - it is this that refuses
+
     def noisy(self, name: str) -> float:
         """The noise's standard deviation, if it is above 0, which ``name`` needs."""
         if self.std == 0.0:

@@ -123,12 +123,10 @@ class Rule(abc.ABC):
         name: its name in `scoresde.inverse.condition`.
         gradients: whether it takes vector-Jacobian products; ``products``: how many per evaluation.
         reference: the publication.
+        needs: the checks of `Measurement` that a measurement must pass, such as ``(Measurement.linear,)``.
 
     Example:
         >>> class Halfway(Rule):
-        ...     def ready(self, measurement, sde):
-        ...         return self
-        ...
         ...     def apply(self, known, measurement, y):
         ...         return known.data + 0.5 * measurement.pull(known.data, y - measurement.operator.forward(known.data))
         >>> sde = scoresde.VPSDE()
@@ -142,15 +140,18 @@ class Rule(abc.ABC):
     gradients: ClassVar[bool] = False
     batch_coupled: ClassVar[bool] = False
     reference: ClassVar[str] = ""
+    needs: ClassVar[tuple[Callable[[Measurement, str], object], ...]] = ()
 
     @property
     def products(self) -> int:
         """Vector-Jacobian products per evaluation."""
         return 0
 
-    @abc.abstractmethod
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
         """The rule, made ready for a measurement; one that it cannot use is refused."""
+        for need in self.needs:
+            need(measurement, self.name)
+        return self
 
     @abc.abstractmethod
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
@@ -162,12 +163,3 @@ class Rule(abc.ABC):
         with_one = sorted(name for name, rule in RULES.items() if rule.log_likelihood is not Rule.log_likelihood)
         names = " and ".join(map(repr, with_one))
         raise InvalidArgumentError(f"{self.name!r} has no density p(y|x_t); those with one are {names}.")
-
-
-class SpectralRule(Rule):
-    """A rule that needs the singular values of a linear operator."""
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self

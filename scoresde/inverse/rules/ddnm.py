@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..measurement import Measurement
-from .base import Known, SpectralRule
+from .base import Known, Rule
 
 
 @dataclass(frozen=True)
-class DDNM(SpectralRule):
+class DDNM(Rule):
     r"""DDNM: the part of the data estimate that is measured is replaced by the measurement.
 
     .. math:: \hat x \leftarrow \hat x + A^+(y - A\hat x) = A^+y + (I - A^+A)\hat x.
@@ -33,6 +33,7 @@ class DDNM(SpectralRule):
 
     name: ClassVar[str] = "ddnm"
     reference: ClassVar[str] = "Wang, Yu, Zhang (2023), eq. 13"
+    needs: ClassVar = (Measurement.spectral,)
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

@@ -10,11 +10,11 @@ from torch import Tensor
 from ..._checks import check_number
 from ..._tensors import expand
 from ..measurement import Measurement
-from .base import Known, SpectralRule
+from .base import Known, Rule
 
 
 @dataclass(frozen=True)
-class DiffPIR(SpectralRule):
+class DiffPIR(Rule):
     r"""DiffPIR: the data estimate is moved to the proximal point of the measurement.
 
     .. math::
@@ -45,6 +45,7 @@ class DiffPIR(SpectralRule):
 
     name: ClassVar[str] = "diffpir"
     reference: ClassVar[str] = "Zhu et al. (2023), eq. 12-13"
+    needs: ClassVar = (Measurement.spectral,)
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, low=0.0, strict=True)

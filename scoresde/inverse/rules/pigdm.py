@@ -12,11 +12,11 @@ from ..._checks import check_number
 from ..._tensors import Scalar, expand
 from ...sdes import Node
 from ..measurement import Measurement, dot
-from .base import Known, SpectralRule
+from .base import Known, Rule
 
 
 @dataclass(frozen=True)
-class PiGDM(SpectralRule):
+class PiGDM(Rule):
     r"""ΠGDM: :math:`x_0` is taken to be spread about :math:`\hat x` as data N(0, v I) would be.
 
     .. math::
@@ -47,6 +47,7 @@ class PiGDM(SpectralRule):
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1
     reference: ClassVar[str] = "Song et al. (2023), ΠGDM, eq. 7"
+    needs: ClassVar = (Measurement.spectral,)
 
     def __post_init__(self) -> None:
         check_number("data_std", self.data_std, low=0.0, strict=True)

@@ -122,7 +122,7 @@ class MCG(_GradientStep):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements, and the known part."""

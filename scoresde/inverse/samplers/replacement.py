@@ -81,7 +81,7 @@ class Replacement(InverseSolver):
         allowed = (Corrector, type(None))
         check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.LangevinCorrector()")
         check_detours(self.jump, self.repeats)
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     @property
     def evaluations(self) -> int:
