@@ -245,7 +245,8 @@ def log_likelihood(
         # what is stepped: with the adjoint equation, without a gradient
         stepped, beginning, adjoint = process, process.pack(state), None
         if differentiable == "adjoint":
-            adjoint = _adjoint(process, solver, start, end, allowed)
+            first, last = node_list(sde, torch.tensor([start, end], dtype=torch.float64))
+            adjoint = Adjoint(process, solver, first, last, *allowed)
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
         def run(factor: float) -> Likelihood:
@@ -282,14 +283,6 @@ def _kept(differentiable: bool | str) -> bool:
         check_choice("differentiable", differentiable, GRADIENTS)
         return True
     return differentiable
-
-
-def _adjoint(
-    process: LogDensityFlow, solver: Solver, start: float, end: float, allowed: tuple[float, float]
-) -> Adjoint:
-    """The adjoint equation of the flow, up to the tolerances of the flow."""
-    first, last = node_list(process.sde, torch.tensor([start, end], dtype=torch.float64))
-    return Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
 
 
 def check_density(
