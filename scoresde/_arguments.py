@@ -139,6 +139,12 @@ def affine_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:
     return affine, score
 
 
+def check_finite_ends(*log_snrs: float) -> None:
+    """Refuse a process whose log-SNR is infinite at an end."""
+    if not all(map(math.isfinite, log_snrs)):
+        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+
+
 def check_events(score_fn: Score, x: Tensor) -> None:
     """Refuse events that have no size, or another shape than those of the score function."""
     event = score_fn.traits.event_shape

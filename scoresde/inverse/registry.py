@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .._checks import check_kind
+from .._checks import check_choice, check_kind
 from ..errors import InvalidArgumentError, unknown
 from ..scores import as_score
 from ..sdes import AffineSDE
@@ -74,8 +74,7 @@ def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
     """
     known = options_of(cls)
     for name in options:
-        if name not in known:
-            raise unknown(f"option of {cls.name!r}", name, known)  # type: ignore[attr-defined]
+        check_choice(f"option of {cls.name!r}", name, known)  # type: ignore[attr-defined]
     try:
         return cls(*fixed, **options)
     except TypeError as error:

@@ -164,7 +164,7 @@ def denoising_at(
         tensor([1.])
     """
     seen = look(model, x0, noise, node, **context)
-    default = _sigma_data(model)
+    default = model.sigma_data if isinstance(model, ScoreModel) else 0.5
     known = default if sigma_data is None else check_number("sigma_data", sigma_data, low=0.0, strict=True)
     off = error(seen, *named("target", target, TARGETS)(seen.node, known))
     size = named("reduction", reduction, REDUCTIONS)(off.square())
@@ -289,10 +289,6 @@ def law(model: object, times: Times | None) -> Times:
 def chain_of(model: object) -> Chain | None:
     """The chain that a model was made for, if any."""
     return model.chain if isinstance(model, ScoreModel) else None
-
-
-def _sigma_data(model: object) -> float:
-    return model.sigma_data if isinstance(model, ScoreModel) else 0.5
 
 
 def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:

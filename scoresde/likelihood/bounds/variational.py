@@ -24,13 +24,13 @@ integrates to :math:`D\ln(\sigma_0/\sigma_T)`, the difference of the entropies o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..._arguments import check_finite_ends
 from ..._checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
 from ...errors import InvalidArgumentError
 from ...noise import Noise
@@ -123,8 +123,7 @@ def variational_bound(
     grid = None if steps is None else _grid(sde, steps)
     ends = (sde.t_min, sde.t_max) if grid is None else (float(grid[0]), float(grid[-1]))
     first, last = map(sde.node, ends)
-    if not (math.isfinite(first.lam) and math.isfinite(last.lam)):
-        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+    check_finite_ends(first.lam, last.lam)
     given = prepare(score, x, levels, data_range, context, seed, noise)
     with torch.no_grad():
         place = continuous(sde, clock) if grid is None else discrete(sde, grid.to(given.data.device), clock)
