@@ -47,7 +47,7 @@ def usable(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
-def blocked(remedy: str) -> ScoreFnError:
+def blocked_score(remedy: str) -> ScoreFnError:
     """The error of a score function without gradients; ``remedy`` says how to do without them."""
     return ScoreFnError(
         f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); {remedy}."

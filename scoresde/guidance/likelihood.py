@@ -13,7 +13,7 @@ from ..scores import ScoreFn, Split
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
 from .classifier import Shifted, moved, taken
-from .gradient import blocked, gradient_of, usable
+from .gradient import blocked_score, gradient_of, usable
 
 
 class LikelihoodGuidance(Shifted):
@@ -51,7 +51,7 @@ class LikelihoodGuidance(Shifted):
             elsewhere = self._base(x + 0.1, node, context).estimate
         for here, there in zip(estimate, elsewhere, strict=True):
             if not here.requires_grad and not torch.equal(here, there):
-                raise blocked("pass through=False to guide without its gradient")
+                raise blocked_score("pass through=False to guide without its gradient")
 
 
 def _data(below: Split, x: Tensor, node: Node) -> Tensor:

@@ -24,7 +24,7 @@ from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
-from .gradient import blocked
+from .gradient import blocked_score
 from .together import repeated
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
@@ -168,7 +168,7 @@ class Tall(Wrapper):
             estimates = ask(y)
             data = torch.stack([e.data for e in estimates]).flatten(2)  # (estimates, batch, D)
             if not all(part.requires_grad for e in estimates for part in e):
-                raise blocked("give `covariances` to do without its Jacobian")
+                raise blocked_score("give `covariances` to do without its Jacobian")
             rows = []
             for one in data:
                 slopes = [
