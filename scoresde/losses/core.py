@@ -336,10 +336,11 @@ def check_finite(value: Tensor, node: Node[Tensor], x0: Tensor) -> None:
         else "the network or the weight is not finite there; lower the learning rate, or narrow `times`"
     )
     rho = sigma / alpha if alpha else float("inf")
-    raise NonFiniteError(
-        f"the loss is {value[i].item()} at noise level rho = {rho:.4g}, t = {t:.6g} ({len(rows)} of {len(value)} "
-        f"samples, first {rows[:5]}): {hint}.",
-        stage="input" if data else "score",
-        t=t,
-        indices=rows[:5],
-    )
+    raise lost(value, rows, f"noise level rho = {rho:.4g}, t = {t:.6g}", hint, "input" if data else "score", t)
+
+
+def lost(value: Tensor, rows: list[int], place: str, why: str, stage: str, t: float) -> NonFiniteError:
+    """The error of the losses of some samples, which are not finite; ``t`` is the time of the first."""
+    which = f"({len(rows)} of {len(value)} samples, first {rows[:5]})"
+    text = f"the loss is {value[rows[0]].item()} at {place} {which}: {why}."
+    return NonFiniteError(text, stage=stage, t=t, indices=rows[:5])

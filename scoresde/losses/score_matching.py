@@ -32,7 +32,7 @@ from .._checks import (
     output_problem,
 )
 from .._tensors import Scalar, compute_dtype, expand
-from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError
+from ..errors import InvalidArgumentError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..scores.bare import checked
 from ..sdes import SDE, Node
@@ -51,6 +51,7 @@ from .core import (
     finish,
     gives_estimates,
     look,
+    lost,
     normal,
     scaled,
 )
@@ -491,11 +492,5 @@ def _finite_states(value: Tensor, t: Tensor) -> Tensor:
     if bool(bad.any()):
         rows = bad.nonzero()[:, 0].tolist()
         time = t[rows[0]].item()
-        raise NonFiniteError(
-            f"the loss is {value[rows[0]].item()} at t = {time:.6g} ({len(rows)} of {len(value)} samples, first "
-            f"{rows[:5]}): the states or the score are not finite there.",
-            stage="score",
-            t=time,
-            indices=rows[:5],
-        )
+        raise lost(value, rows, f"t = {time:.6g}", "the states or the score are not finite there", "score", time)
     return value
