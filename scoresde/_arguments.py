@@ -12,9 +12,10 @@ from torch import Tensor
 from ._checks import DEFAULT_TOLERANCE, check_number, check_times
 from .errors import InvalidArgumentError, out_of_memory, short
 from .grids import snap
-from .scores import Score
+from .scores import Score, ScoreFn, as_score
 from .scores.bare import check_context
 from .sdes import SDE, AffineSDE
+from .sdes.base import check_affine
 from .solvers import Solver
 
 
@@ -128,6 +129,19 @@ def check_made_for(sde: SDE, score_fn: Score) -> None:
             f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
             f"ScoreModel(net, sde, …)."
         )
+
+
+def affine_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:
+    """An affine process and the `Score` of a score function for it; others are refused."""
+    affine, score = check_affine(sde), as_score(score_fn)
+    check_made_for(affine, score)
+    return affine, score
+
+
+def check_finite_ends(*log_snrs: float) -> None:
+    """Refuse a process whose log-SNR is infinite at an end."""
+    if not all(map(math.isfinite, log_snrs)):
+        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
 
 
 def check_events(score_fn: Score, x: Tensor) -> None:

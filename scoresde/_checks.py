@@ -120,6 +120,7 @@ _KINDS: dict[str, Callable[[torch.dtype], bool]] = {
     "real": lambda dtype: dtype in FLOATS or _KINDS["integer"](dtype),
     "boolean": lambda dtype: dtype == torch.bool,
 }
+_CASTS = {"floating-point": "float", "integer": "long", "real": "float", "boolean": "bool"}
 
 
 def check_tensor(
@@ -134,7 +135,7 @@ def check_tensor(
     if not isinstance(x, Tensor):
         raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try torch.as_tensor({name}).")
     if not _KINDS[kind](x.dtype):
-        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}.")
+        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}; try {name}.{_CASTS[kind]}().")
     check_dense(name, x)
     if shape is not None:
         fits = x.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, x.shape, strict=True))
@@ -164,6 +165,25 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
         raise InvalidTypeError(f"`{name}` must be numbers, got {shown(value)}.") from None
     check_tensor(name, x, kind="real")
     return x if dtype is None else x.to(dtype)
+
+
+def check_matrix(name: str, value: object, columns: int | None = None) -> Tensor:
+    """Return a finite real matrix, of a number of columns if one is given, as float64, or say what is wrong with it."""
+    matrix = check_tensor(name, value)
+    fits = matrix.ndim == 2 and columns in (None, matrix.shape[1])
+    if not fits or not bool(matrix.isfinite().all()):
+        size = "" if columns is None else f" (n, {columns}) over the flattened event"
+        raise InvalidArgumentError(f"`{name}` must be a finite matrix{size}, got shape {tuple(matrix.shape)}.")
+    return matrix.detach().to(torch.float64)
+
+
+def check_weights(weights: Tensor, size: int) -> Tensor:
+    """Return weights, if they are as many positive numbers, or say what is wrong with them."""
+    if weights.shape != (size,) or not bool(((weights > 0) & weights.isfinite()).all()):
+        raise InvalidArgumentError(
+            f"`weights` must be {size} positive numbers, got {tuple(weights.shape)}: {weights.flatten()[:5].tolist()}."
+        )
+    return weights
 
 
 def check_broadcast(name: str, x: object, like: Tensor) -> None:
@@ -197,6 +217,13 @@ def check_not_empty(name: str, x: Tensor) -> None:
     """Refuse samples ``(batch, *event)`` whose event has no numbers."""
     if 0 in x.shape[1:]:
         raise InvalidArgumentError(f"`{name}` must hold events of at least one number, got shape {tuple(x.shape)}.")
+
+
+def check_batch(name: str, x: Tensor, event_shape: tuple[int, ...]) -> None:
+    """Refuse what is not a batch of events of a shape."""
+    if x.ndim != len(event_shape) + 1 or tuple(x.shape[1:]) != event_shape:
+        event = ", ".join(map(str, event_shape))
+        raise InvalidArgumentError(f"`{name}` must be (batch, {event}), got shape {tuple(x.shape)}.")
 
 
 def check_shape(name: str, shape: object, *, rank: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -105,6 +105,25 @@ def has_graph(*values: Scalar) -> bool:
 def usable(value: Any) -> Any:
     """A tensor that autograd may keep: those made under ``torch.inference_mode`` are cloned."""
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def leaves_of(out: Tensor) -> Iterator[Tensor]:
+    """The leaves with a gradient that a tensor was made of.
+
+    Example:
+        >>> w = torch.ones(2, requires_grad=True)
+        >>> [leaf is w for leaf in leaves_of((2 * w).sum())]
+        [True]
+    """
+    seen, left = set(), [out.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        left += [following for following, _ in node.next_functions]
 
 
 def number(value: Scalar) -> Scalar:

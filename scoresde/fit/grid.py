@@ -37,6 +37,7 @@ from .._checks import (
     check_shape,
     check_state,
     check_tensor,
+    form,
 )
 from ..errors import (
     CorruptCheckpointError,
@@ -54,8 +55,6 @@ from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..solvers import Solver, UniPC, make_solver
 from ..solvers.registry.config import to_text
 from ..solving import solve
-
-__all__ = ["Cost", "Errors", "FittedGrid", "fit_grid"]
 
 FORMAT = 1
 _LEAST_GAP = 1e-3  # of the mean gap
@@ -312,18 +311,15 @@ def fit_grid(
     clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
     seed = check_seed("seed", seed)
     default = clock.default(steps)
-    if x is None:
-        x = _drawn(sde, watched, clock, pilot, shape, seed, dtype, device)
-    else:
-        check_state("x", x)
-        if dtype is not None:
-            check_dtype("dtype", dtype)
-        x = x.to(device=check_device(device, x.device), dtype=dtype)
+    drawn = _pilot_shape(watched, pilot, shape) if x is None else ()
+    if x is None and first != sde.t_max:
+        raise InvalidArgumentError(f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}.")
+    x = pilot_states(sde, x, drawn, seed, dtype, device)
     if len(x) < 2:
         raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
     ends = _reference(sde, watched, x, clock, reference, steps, context)
-    half = len(x) // 2
-    problem = _Problem(sde, watched, solver, clock, x, ends, context, objective, half, gradient)
+    halves = slice(0, len(x) // 2), slice(len(x) // 2, len(x))
+    problem = _Problem(sde, watched, solver, clock, x, ends, context, objective, *halves, gradient)
     best = _optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
     times = clock.times(best).detach()
     with torch.no_grad():
@@ -358,29 +354,33 @@ def _check_objective(objective: object) -> None:
         )
 
 
-def _drawn(
+def _pilot_shape(score: Score, pilot: int, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of a pilot that is drawn."""
+    if shape is not None:
+        return check_shape("shape", shape, rank=2)
+    if score.traits.event_shape is None:
+        raise InvalidArgumentError(
+            "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
+        )
+    return pilot, *score.traits.event_shape
+
+
+def pilot_states(
     sde: AffineSDE,
-    score: _Watch,
-    clock: _Clock,
-    pilot: int,
-    shape: Sequence[int] | None,
+    x: Tensor | None,
+    shape: tuple[int, ...],
     seed: int,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
 ) -> Tensor:
-    """The pilot's states at the start, from the prior."""
-    event = check_shape("shape", shape, rank=2)[1:] if shape is not None else score.traits.event_shape
-    size = pilot if shape is None else int(shape[0])
-    if event is None:
-        raise InvalidArgumentError(
-            "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
-        )
-    where = check_device(device)
-    generator = torch.Generator(where).manual_seed(seed)
-    x = sde.prior_sample((size, *event), generator=generator, dtype=dtype, device=device)
-    if clock.start != sde.t_max:
-        raise InvalidArgumentError(f"`x` is missing, but t_start={clock.start:g} is not t_max={sde.t_max:g}.")
-    return x
+    """The pilot's states: those given, checked and moved, or draws of the prior."""
+    if x is None:
+        generator = torch.Generator(check_device(device)).manual_seed(seed)
+        return sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
+    check_state("x", x)
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+    return x.to(device=check_device(device, x.device), dtype=dtype)
 
 
 def _plain(value: object) -> Any:
@@ -490,12 +490,10 @@ class _Watch(Score):
         return self.score_fn.accepts(name)
 
     def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
-        out: Tensor = self._run(self.score_fn.score, x, node, context)
-        return out
+        return self._run(self.score_fn.score, x, node, context)
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
-        out: Estimate = self._run(self.score_fn.estimate, x, node, context)
-        return out
+        return self._run(self.score_fn.estimate, x, node, context)
 
     def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         self.calls += 1
@@ -537,7 +535,8 @@ class _Problem:
     ends: Tensor
     context: Mapping[str, Tensor] | None
     objective: str | Objective
-    half: int
+    train: slice  # of the rows
+    held_out: slice
     gradient: bool
 
     def start(self, start: Any, steps: int, seed: int) -> Tensor:
@@ -563,10 +562,9 @@ class _Problem:
 
     def _quick(self, steps: int) -> Tensor:
         """Equidistribution: every step has the same share of the steps that an adaptive method took."""
-        rows = slice(0, self.half)
         path = solve(
-            self.sde, self.score_fn, self.x[rows], method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
-            t_start=self.clock.start, t_end=self.clock.end, context=self._context(rows),
+            self.sde, self.score_fn, self.x[self.train], method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
+            t_start=self.clock.start, t_end=self.clock.end, context=self._context(self.train),
         )  # fmt: skip
         return equidistribute(self.sde, path.ts.T, steps, self.clock)  # type: ignore[union-attr]
 
@@ -584,8 +582,9 @@ class _Problem:
         if not isinstance(self.objective, str):
             losses = self.objective(end, self.ends[rows])
             if not isinstance(losses, Tensor) or losses.shape != (len(end),):
-                got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-                raise InvalidArgumentError(f"`objective` must return ({len(end)},), one loss per sample, got {got}.")
+                raise InvalidArgumentError(
+                    f"`objective` must return ({len(end)},), one loss per sample, got {form(losses)}."
+                )
             return losses.to(torch.float64).mean()
         squares = _squares(end, self.ends[rows])
         if self.objective == "rms":
@@ -597,14 +596,6 @@ class _Problem:
         with torch.no_grad():
             squares = _squares(self.end(self.clock.times(theta), self.train, False), self.ends[self.train])
         return _SMOOTH * max(math.sqrt(float(squares.nanmedian())), 1e-14)
-
-    @property
-    def train(self) -> slice:
-        return slice(0, self.half)
-
-    @property
-    def held_out(self) -> slice:
-        return slice(self.half, len(self.x))
 
     def value(self, theta: Tensor, rows: slice, floor: float) -> float:
         with torch.no_grad():

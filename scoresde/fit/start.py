@@ -22,16 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import MOST_DRAWS, check_device, check_dtype, check_integer, check_number, check_score_fn, check_state
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._checks import MOST_DRAWS, check_integer, check_kind, check_number, check_score_fn
+from ..errors import InvalidArgumentError
 from ..integrate import Solution
 from ..noise import check_seed
 from ..processes.network import Network
 from ..sdes import SDE, AffineSDE
+from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
+from .grid import pilot_states
 
 _MOST_LEVELS = 100_000  # each is an evaluation of the pilot
 _FINER = 0.03  # the tolerance of the reference, in units of that of the pilot
@@ -98,10 +100,8 @@ def fit_start(
         Wang, Vastola (2024), The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and
         its Applications. https://arxiv.org/abs/2412.09726
     """
-    if not isinstance(gaussian, Gaussian):
-        raise InvalidTypeError(f"`gaussian` must be a targets.Gaussian, got {type(gaussian).__name__}.")
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    check_kind("gaussian", gaussian, Gaussian, "a targets.Gaussian")
+    sde = check_affine(sde)
     solver = make_solver(method, solver_options, ())
     if solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
@@ -112,19 +112,12 @@ def fit_start(
     check_score_fn(score_fn)
     seed = check_seed("seed", seed)
     check_integer("levels", levels, low=2, high=_MOST_LEVELS)
-    if x is None:
-        shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
-        where = check_device(device)
-        generator = torch.Generator(where).manual_seed(seed)
-        x = sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
-    check_state("x", x)
+    shape = (check_integer("pilot", pilot, low=1, high=MOST_DRAWS), *gaussian.event_shape)
+    x = pilot_states(sde, x, shape, seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
             f"The pilot must be events of the Gaussian's shape {gaussian.event_shape}, got {tuple(x.shape)}."
         )
-    if dtype is not None:
-        check_dtype("dtype", dtype)
-    x = x.to(device=check_device(device, x.device), dtype=dtype)
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:
         given = {"rtol": tolerance, "atol": tolerance, "context": context, **options}
@@ -151,7 +144,7 @@ def _bounds(
 ) -> tuple[list[float], list[float]]:
     """The levels passed and the bound at each, from the first to the last where it is allowed."""
     spread = math.sqrt(gaussian.spectrum.mean) or 1.0
-    largest = gaussian.spectrum.largest / spread**2
+    largest = float(gaussian.spectrum.eigenvalues()[0].max()) / spread**2
     exact = gaussian.score(sde)
     angles = [math.atan2(float(sde.sigma(t)), spread * float(sde.alpha(t))) for t in (sde.t_max, sde.t_min)]
     times, bounds, bound, before = [sde.t_max], [0.0], 0.0, (angles[0], 0.0)

@@ -10,10 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._checks import check_number
+from .._checks import check_callable, check_number
 from .._signatures import accepts
 from .._tensors import expand, row_times, usable
-from ..errors import InvalidTypeError
 from ..scores import ScoreFn, Split, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 from .gradient import gradient_of
@@ -36,8 +35,7 @@ class Shifted(Wrapper):
         interval: Sequence[float | None] | None,
         sde: AffineSDE | None,
     ) -> None:
-        if not callable(function):
-            raise InvalidTypeError(f"`{name}` must be callable, got {type(function).__name__}.")
+        check_callable(name, function, f"{name}(x, …)")
         self.name, self.function = name, function
         self.scale = check_number("scale", scale)
         self.interval = Interval.of(interval)

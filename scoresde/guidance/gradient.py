@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._tensors import expand
+from .._checks import form
+from .._tensors import expand, leaves_of
 from ..errors import ScoreFnError
 from ..sdes import Estimate
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import PARTS
 
 Valued = Callable[[Tensor], tuple[Tensor, Any]]  # the values (batch,), and what else there is
 
@@ -28,7 +29,7 @@ def gradient_of(function: Valued, x: Tensor, name: str) -> tuple[Tensor, Any, Te
         y = x if records and x.requires_grad else x.detach().clone().requires_grad_(True)
         value, extra = function(y)
         check_values(value, x, name)
-        keep = records and value.requires_grad and (y is x or _has_others(value, y))
+        keep = records and value.requires_grad and (y is x or any(leaf is not y for leaf in leaves_of(value)))
         slope = None
         if value.requires_grad:
             slope = torch.autograd.grad(value.sum(), y, create_graph=keep, allow_unused=True)[0]
@@ -41,33 +42,24 @@ def gradient_of(function: Valued, x: Tensor, name: str) -> tuple[Tensor, Any, Te
     return slope, _detached(extra) if isinstance(extra, Estimate) else extra, value.detach()
 
 
+def blocked_score(remedy: str) -> ScoreFnError:
+    """The error of a score function without gradients; ``remedy`` says how to do without them."""
+    return ScoreFnError(
+        f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); {remedy}."
+    )
+
+
 def check_values(value: object, x: Tensor, name: str) -> None:
     """Refuse what is not one floating-point value per sample."""
     if not isinstance(value, Tensor) or value.shape != (len(x),):
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ScoreFnError(
-            f"`{name}` must return ({len(x)},), one value per sample, got {got}. (Labels of each sample belong in the "
-            f"`context` of the solve, which is cut with the batch.)"
+            f"`{name}` must return ({len(x)},), one value per sample, got {form(value)}. (Labels of each sample belong "
+            f"in the `context` of the solve, which is cut with the batch.)"
         )
     if not value.dtype.is_floating_point or value.device != x.device:
         raise ScoreFnError(
             f"`{name}` must return real numbers on {x.device}, like x, got {value.dtype} on {value.device}."
         )
-
-
-def _has_others(value: Tensor, y: Tensor) -> bool:
-    """Whether a graph has a leaf that requires a gradient besides y."""
-    seen, todo = set(), [value.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and variable is not y:
-            return True
-        todo += [parent for parent, _ in node.next_functions]
-    return False
 
 
 def _blocked(function: Valued, x: Tensor, value: Tensor, name: str) -> str:
@@ -84,7 +76,4 @@ def _blocked(function: Valued, x: Tensor, value: Tensor, name: str) -> str:
 
 
 def _detached(estimate: Estimate) -> Estimate:
-    parts = Estimate(*(v.detach() for v in estimate))
-    return (
-        LearnedEstimate(*parts, variance=estimate.variance.detach()) if isinstance(estimate, LearnedEstimate) else parts
-    )
+    return estimate._replace(**{k: getattr(estimate, k).detach() for k in PARTS if hasattr(estimate, k)})

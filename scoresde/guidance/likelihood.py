@@ -9,12 +9,11 @@ from torch import Tensor
 
 from .._checks import check_flag
 from .._tensors import expand, usable
-from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
 from .classifier import Shifted, moved, taken
-from .gradient import gradient_of
+from .gradient import blocked_score, gradient_of
 
 
 class LikelihoodGuidance(Shifted):
@@ -52,10 +51,7 @@ class LikelihoodGuidance(Shifted):
             elsewhere = self._base(x + 0.1, node, context).estimate
         for here, there in zip(estimate, elsewhere, strict=True):
             if not here.requires_grad and not torch.equal(here, there):
-                raise ScoreFnError(
-                    "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); pass "
-                    "through=False to guide without its gradient."
-                )
+                raise blocked_score("pass through=False to guide without its gradient")
 
 
 def _data(below: Split, x: Tensor, node: Node) -> Tensor:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .._checks import check_callable
 from .._tensors import expand, row_times
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError
 from ..scores import ScoreFn, Wrapper
 from ..sdes import AffineSDE, Estimate, Node
 from .combination import listed, weights_of
@@ -34,10 +35,7 @@ class Mixture(Wrapper):
                 f"`log_probs` must have one entry per score function, got {len(log_probs)} for {len(score_fns)}."
             )
         for log_prob in log_probs:
-            if not callable(log_prob):
-                raise InvalidTypeError(
-                    f"`log_probs` must be callable as log_prob(x, t), got {type(log_prob).__name__}."
-                )
+            check_callable("log_probs", log_prob, "log_prob(x, t)")
         super().__init__(tuple(score_fns), sde)
         self.log_probs = tuple(log_probs)
         self.weights = weights_of(score_fns, weights, low=0.0, strict=True)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_dense, check_integer, check_number
+from .._checks import check_dense, check_integer, check_kind, check_number
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
-
-__all__ = ["NoisyClassifier"]
+from ..sdes.base import check_sde
 
 
 class NoisyClassifier(nn.Module):
@@ -43,10 +42,7 @@ class NoisyClassifier(nn.Module):
 
     def __init__(self, net: nn.Module, sigma_data: float = 0.5, rho_min: float = 1e-3, rho_max: float = 80.0) -> None:
         super().__init__()
-        if not isinstance(net, nn.Module):
-            raise InvalidTypeError(
-                f"`net` must be a module such as scoresde.nets.Classifier, got {type(net).__name__}."
-            )
+        check_kind("net", net, nn.Module, "a module such as scoresde.nets.Classifier")
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.rho_min = check_number("rho_min", rho_min, low=0.0, strict=True)
         self.rho_max = check_number("rho_max", rho_max)
@@ -69,8 +65,7 @@ class NoisyClassifier(nn.Module):
             InvalidTypeError: the process is not affine, or in a call, a label is not an integer or is missing.
             InvalidArgumentError: in a call, a label is not a class.
         """
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+        check_sde(sde, affine=True)
 
         def given(x: Tensor, t: Tensor, label: Tensor | int | None = None) -> Tensor:
             node = sde.nodes(t)

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from .._checks import check_integer, check_tensor, form
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
+from .gradient import blocked_score
 from .together import repeated
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
@@ -104,9 +105,8 @@ class Tall(Wrapper):
         for name in self.names:
             value = context.get(name)
             if not isinstance(value, Tensor) or value.ndim < 2 or len(value) != len(x) or not value.shape[1]:
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InvalidArgumentError(
-                    f"`context[{name!r}]` must be the observations of each sample, ({len(x)}, n, …), got {got}."
+                    f"`context[{name!r}]` must be the observations of each sample, ({len(x)}, n, …), got {form(value)}."
                 )
             found[name] = value.transpose(0, 1)
         return _same_count("context", found)
@@ -121,10 +121,9 @@ class Tall(Wrapper):
             return self.precisions
         given = context.get(str(self.covariances))
         if not isinstance(given, Tensor) or given.shape[:2] != (batch, count):
-            got = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise InvalidArgumentError(
                 f"`context[{self.covariances!r}]` must be ({batch}, {count}, D, D), or variances ({batch}, {count}, "
-                f"D), got {got}."
+                f"D), got {form(given)}."
             )
         inverse = _inverses("covariances", given.flatten(0, 1), batch * count)
         return _together(inverse.unflatten(0, (batch, count)).transpose(0, 1), self.base)
@@ -137,7 +136,8 @@ class Tall(Wrapper):
         one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)
         factor = torch.linalg.cholesky(known.total.to(x.device) * sigma2 + one * alpha2)  # (1 or batch, D, D)
         off = [torch.zeros_like(v, dtype=torch.float64) for v in base]
-        for rows, estimates in self._asked(x, node, observed, context):
+        for rows, some in self._chunks(observed):
+            estimates = self._ask(x, node, some, context)
             for precision, estimate in zip(known.single[rows].to(x.device), estimates, strict=True):
                 weight = torch.cholesky_solve(precision * sigma2 + one * alpha2, factor)
                 off = [o + _times(weight, e - b) for o, e, b in zip(off, estimate, base, strict=True)]
@@ -148,8 +148,7 @@ class Tall(Wrapper):
         total = (1 - _count(observed)) * wide[0]
         weighted = [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
         widest = total.new_full((len(x),), torch.inf)
-        for rows in self._chunks(observed):
-            some = {k: v[rows] for k, v in observed.items()}
+        for _, some in self._chunks(observed):
             estimates, narrow = self._with_jacobian(x, lambda y, some=some: self._ask(y, node, some, context))
             total, widest = total + narrow.sum(0), torch.minimum(widest, _least(narrow).amin(0))
             for estimate, inverse in zip(estimates, narrow, strict=True):
@@ -169,10 +168,7 @@ class Tall(Wrapper):
             estimates = ask(y)
             data = torch.stack([e.data for e in estimates]).flatten(2)  # (estimates, batch, D)
             if not all(part.requires_grad for e in estimates for part in e):
-                raise ScoreFnError(
-                    "The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?); give "
-                    "`covariances` to do without its Jacobian."
-                )
+                raise blocked_score("give `covariances` to do without its Jacobian")
             rows = []
             for one in data:
                 slopes = [
@@ -185,17 +181,13 @@ class Tall(Wrapper):
             estimates, jacobian = [Estimate(*(v.detach() for v in e)) for e in estimates], jacobian.detach()
         return estimates, torch.linalg.inv(jacobian)
 
-    def _chunks(self, observed: dict[str, Tensor]) -> list[slice]:
+    def _chunks(self, observed: dict[str, Tensor]) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+        """The observations, as many as are evaluated at once."""
         count = _count(observed)
         size = count if self.chunk is None else self.chunk
-        return [slice(first, first + size) for first in range(0, count, size)]
-
-    def _asked(
-        self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object]
-    ) -> Iterator[tuple[slice, list[Estimate]]]:
-        """The estimates given the observations, chunk by chunk."""
-        for rows in self._chunks(observed):
-            yield rows, self._ask(x, node, {k: v[rows] for k, v in observed.items()}, context)
+        for first in range(0, count, size):
+            rows = slice(first, first + size)
+            yield rows, {k: v[rows] for k, v in observed.items()}
 
     def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, object]) -> list[Estimate]:
         """The estimates given some observations, in one call."""
@@ -250,9 +242,8 @@ def _observations(given: Mapping[str, object]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in given.items():
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) == 0:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InvalidArgumentError(
-                f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {got}."
+                f"`observations[{name!r}]` must be a tensor (n, …), one entry per observation, got {form(value)}."
             )
         found[name] = value.detach()
     return _same_count("observations", found)
@@ -267,10 +258,7 @@ def _same_count(what: str, given: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _inverses(name: str, given: Any, count: int | None) -> Tensor:
     """The inverses of covariances ``(count, D, D)``, or of variances ``(count, D)``, float64."""
-    if not isinstance(given, Tensor) or not given.dtype.is_floating_point:
-        raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(given).__name__}.")
-    check_tensor(name, given)
-    cov = given.detach().to("cpu", torch.float64)
+    cov = check_tensor(name, given).detach().to("cpu", torch.float64)
     cov = torch.diag_embed(cov) if cov.ndim == 2 else cov
     if cov.ndim != 3 or len(cov) != (len(cov) if count is None else count) or cov.shape[1] != cov.shape[2]:
         lead = "" if name == "prior_covariance" else f"{'n' if count is None else count}, "

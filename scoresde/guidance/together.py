@@ -12,7 +12,7 @@ from torch import Tensor
 from ..scores import Score
 from ..scores.model import per_row
 from ..sdes import Estimate, Node
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import PARTS
 
 Ask = Callable[..., Estimate]  # of `Wrapper.ask`
 
@@ -81,7 +81,5 @@ def repeated(value: Any, count: int) -> Any:
 
 
 def _cut(whole: Estimate, count: int) -> list[Estimate]:
-    parts = [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole), strict=True)]
-    if not isinstance(whole, LearnedEstimate):
-        return parts
-    return [LearnedEstimate(*p, variance=v) for p, v in zip(parts, whole.variance.chunk(count), strict=True)]
+    pieces = {name: getattr(whole, name).chunk(count) for name in PARTS if hasattr(whole, name)}
+    return [whole._replace(**{name: piece[i] for name, piece in pieces.items()}) for i in range(count)]

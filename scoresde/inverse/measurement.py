@@ -46,9 +46,6 @@ class Measurement:
         *,
         event_shape: tuple[int, ...] | None = None,
     ) -> None:
-        if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
-            got = y.dtype if isinstance(y, Tensor) else type(y).__name__
-            raise InvalidTypeError(f"`y` must be a floating-point tensor, got {got}; try y.float().")
         check_tensor("y", y)
         if event_shape is not None:
             event_shape = check_shape("event_shape", event_shape, rank=1)
@@ -105,6 +102,10 @@ class Measurement:
                 f"{name!r} needs a linear operator, got a function; methods for any function are 'dps' and 'dps_step'."
             )
         return self.operator
+
+    def spectral(self, name: str) -> None:
+        """Refuse an operator without singular values, which ``name`` needs."""
+        self.linear(name).svd  # noqa: B018 - it is this that refuses
 
     def noisy(self, name: str) -> float:
         """The noise's standard deviation, if it is above 0, which ``name`` needs."""

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .._checks import check_choice, check_kind
+from ..errors import InvalidArgumentError, unknown
 from ..scores import as_score
 from ..sdes import AffineSDE
 from .conditioned import Conditioned
@@ -73,8 +74,7 @@ def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
     """
     known = options_of(cls)
     for name in options:
-        if name not in known:
-            raise unknown(f"option of {cls.name!r}", name, known)  # type: ignore[attr-defined]
+        check_choice(f"option of {cls.name!r}", name, known)  # type: ignore[attr-defined]
     try:
         return cls(*fixed, **options)
     except TypeError as error:
@@ -128,8 +128,7 @@ def condition(
         raise unknown("method", method, (*RULES, *SAMPLERS))
     if isinstance(method, Rule) and options:
         raise InvalidArgumentError(f"`method` is already a rule; set {', '.join(options)} there.")
-    if not isinstance(method, str | Rule):
-        raise InvalidTypeError(f"`method` must be a name or a Rule, got {method!r}.")
+    check_kind("method", method, (str, Rule), "a name or a Rule")
     rule = method if isinstance(method, Rule) else make(RULES[method], options)
     return Conditioned(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
 

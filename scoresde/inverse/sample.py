@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from .._arguments import check_made_for
-from ..errors import InvalidTypeError, unknown
+from .._checks import check_choice
+from ..errors import InvalidTypeError
 from ..integrate import Solution
 from ..scores import as_score
 from ..sdes import AffineSDE
@@ -82,8 +83,7 @@ def sample_posterior(
             f"`method` must be a name from scoresde.inverse.methods(), got {method!r}; pass a rule with its "
             "options to condition, or a solver to solve."
         )
-    if method not in RULES and method not in SAMPLERS:
-        raise unknown("method", method, (*RULES, *SAMPLERS))
+    check_choice("method", method, (*RULES, *SAMPLERS))
     known = as_score(score_fn)
     check_made_for(sde, known)
     cls = RULES[method] if method in RULES else SAMPLERS[method]

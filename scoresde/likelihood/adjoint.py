@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .._tensors import where
+from .._tensors import leaves_of, where
 from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError, StepSizeUnderflowError
 from ..integrate import Solution
 from ..processes.density import LogDensityFlow
@@ -141,23 +141,3 @@ class _Solved(torch.autograd.Function):
 def _flat(parts: Any) -> Tensor:
     """Side by side, float64."""
     return torch.cat([part.detach().flatten().to(torch.float64) for part in parts])
-
-
-def leaves_of(out: Tensor) -> list[Tensor]:
-    """The leaves with a gradient that a tensor was made of.
-
-    Example:
-        >>> w = torch.ones(2, requires_grad=True)
-        >>> [leaf is w for leaf in leaves_of((2 * w).sum())]
-        [True]
-    """
-    seen, found, left = set(), [], [out.grad_fn]
-    while left:
-        node = left.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        left += [following for following, _ in node.next_functions]
-    return found

@@ -114,6 +114,16 @@ def bits_per_dim(
     return -(log_prob / size + math.log(width)) / math.log(2)
 
 
+def bits_of(nats: Tensor, event_shape: tuple[int, ...], levels: int | None, name: str) -> Tensor:
+    """Bits per dimension of a bound of grey values; one of a density, called by its name, has none."""
+    if levels is None:
+        raise InvalidArgumentError(
+            f"This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim({name}, "
+            f"event_shape, levels=L) for data from dequantize(v, levels=L)."
+        )
+    return nats / (math.prod(event_shape) * math.log(2))
+
+
 def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     """The lower end of the first cell, and the width of all cells."""
     check_integer("levels", levels, low=2, high=MOST_GREY)

@@ -9,24 +9,23 @@ from z to x by a decoder :math:`p(x|z)`, makes it one of x, bounded by Jensen's 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_events, check_made_for, context_of
+from .._arguments import affine_model, check_events, context_of
 from .._checks import check_state
 from .._tensors import expand, row_finite, where
-from ..errors import InvalidArgumentError, InvalidTypeError
 from ..processes import Network
-from ..scores import as_score
-from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..sdes import SDE, Estimate, Node
 from .bits import cell, float_dtype, grey_levels
 from .discrete import Draw, LowerBound, bound_of, check_draws, source_of
-from .flow import log_likelihood
+from .flow import check_wide, log_likelihood
 
 
 def decoder_bound(
@@ -84,23 +83,17 @@ def decoder_bound(
         Song, Durkan, Murray, Ermon (2021), Maximum likelihood training of score-based diffusion models, appendix on
         numerical stability. https://arxiv.org/abs/2101.09258
     """
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    score = as_score(score_fn)
-    check_made_for(sde, score)
+    sde, score = affine_model(sde, score_fn)
     decode: Callable[[Estimate, Tensor, Node[Tensor]], Tensor] = _density
     if levels is None:
-        check_state("x", x)
-        if x.dtype not in (torch.float32, torch.float64):
-            raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-        data = x
+        data = check_wide(x)
     else:
         low, width = cell(levels, data_range)
         values = grey_levels(x, levels)
         data = (low + width * (values.to(torch.float64) + 0.5)).to(float_dtype(dtype))
         check_state("x", data)
         edges = low + width * torch.arange(levels + 1, dtype=torch.float64, device=data.device)
-        decode = _Cells(values.long(), edges).log_prob
+        decode = functools.partial(_mass, values.long(), edges)
     check_events(score, data)
     count = check_draws(draws, importance, options)
     source = source_of(seed, generator, data.device)
@@ -122,7 +115,7 @@ def decoder_bound(
                 0.5 * math.log(2 * math.pi) + torch.log(node.sigma)
             )
             decoded = decode(estimate, noise, node).flatten(1).sum(1)
-        return Draw(got.log_prob + decoded - log_q, got.nfe + 1, got.success)
+        return got.log_prob + decoded - log_q, got.nfe + 1, got.success
 
     return bound_of(draw, count, importance, options, tuple(data.shape[1:]), levels)
 
@@ -135,19 +128,13 @@ def _density(estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
     return -0.5 * missed.square() - expand(scale, missed)
 
 
-class _Cells(NamedTuple):
-    """Grey values, and the edges of the cells."""
-
-    values: Tensor
-    edges: Tensor
-
-    def log_prob(self, estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
-        r""":math:`\ln[\Phi(b) - \Phi(a)]` of each number."""
-        edges = self.edges.clone()
-        edges[0], edges[-1] = -math.inf, math.inf
-        data = estimate.data.to(torch.float64)
-        ratio = expand(node.alpha / node.sigma, data)
-        a, b = ((edges[self.values + i] - data) * ratio for i in (0, 1))
-        a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)  # the tail in which differences keep their digits
-        upper, lower = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
-        return upper + torch.log1p(-torch.exp(lower - upper))
+def _mass(values: Tensor, edges: Tensor, estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:
+    r""":math:`\ln[\Phi(b) - \Phi(a)]` of each grey value, given the edges of all cells."""
+    edges = edges.clone()
+    edges[0], edges[-1] = -math.inf, math.inf
+    data = estimate.data.to(torch.float64)
+    ratio = expand(node.alpha / node.sigma, data)
+    a, b = ((edges[values + i] - data) * ratio for i in (0, 1))
+    a, b = torch.where(a > 0, -b, a), torch.where(a > 0, -a, b)  # the tail in which differences keep their digits
+    upper, lower = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
+    return upper + torch.log1p(-torch.exp(lower - upper))

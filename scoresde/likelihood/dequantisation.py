@@ -17,10 +17,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .._checks import MOST_WIDTH, check_integer, check_number, check_shape
+from .._checks import MOST_WIDTH, check_integer, check_kind, check_number, check_shape, form
 from .._tensors import row_finite
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
+from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError
 from ..sdes import AffineSDE
+from ..sdes.base import check_affine
 from .bits import cell, float_dtype, grey_levels, uniform
 
 
@@ -67,7 +68,7 @@ class UniformDequantizer:
         """See `Dequantizer`."""
         v = _events(v, self.levels)
         x = self.low + self.width * (v + uniform(v, generator))
-        return x.to(float_dtype(dtype)), v.new_full((len(v),), -_size(v) * math.log(self.width))
+        return x.to(float_dtype(dtype)), v.new_full((len(v),), -math.prod(v.shape[1:]) * math.log(self.width))
 
 
 class TruncatedNormalDequantizer:
@@ -107,8 +108,7 @@ class TruncatedNormalDequantizer:
         *,
         t: float | None = None,
     ) -> None:
-        if not isinstance(sde, AffineSDE):
-            raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+        check_affine(sde)
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
         node = sde.node(sde.t_min if t is None else check_number("t", t, low=sde.t_min, high=sde.t_max))
@@ -145,7 +145,7 @@ class TruncatedNormalDequantizer:
             -self.tau / math.sqrt(2), self.tau / math.sqrt(2)
         )
         x = self.alpha * (self.low + self.width * (v + 0.5)) + self.sigma * noise
-        log_q = -0.5 * noise.square().flatten(1).sum(1) - _size(v) * self._log_scale
+        log_q = -0.5 * noise.square().flatten(1).sum(1) - math.prod(v.shape[1:]) * self._log_scale
         return x.to(float_dtype(dtype)), log_q
 
 
@@ -190,8 +190,7 @@ class VariationalDequantizer(nn.Module):
             raise InvalidArgumentError(f"`event_shape` must have a size of 1 or more, got {self.event_shape}.")
         self.low, self.width = cell(levels, data_range)
         self.levels = levels
-        if net is not None and not isinstance(net, nn.Module):
-            raise InvalidTypeError(f"`net` must be a module (batch, *event) -> (batch, 2, *event), got {net!r}.")
+        check_kind("net", net, (nn.Module, type(None)), "a module (batch, *event) -> (batch, 2, *event)")
         self.net = (
             _layers(self.event_shape, check_integer("hidden", hidden, low=1, high=MOST_WIDTH)) if net is None else net
         )
@@ -206,8 +205,8 @@ class VariationalDequantizer(nn.Module):
         some = next(self.net.parameters(), v)
         out = self.net(((2 * v + 1) / self.levels - 1).to(some.dtype))
         if not isinstance(out, Tensor) or out.shape != (len(v), 2, *self.event_shape):
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ScoreFnError(f"`net` must return {(len(v), 2, *self.event_shape)}, mean and log-scale, got {got}.")
+            wanted = (len(v), 2, *self.event_shape)
+            raise ScoreFnError(f"`net` must return {wanted}, mean and log-scale, got {form(out)}.")
         if not bool(row_finite(out).all()):
             raise NonFiniteError("`net` of the dequantiser returned NaN or infinity.", stage="score")
         mean, log_scale = out.to(torch.float64).unbind(1)
@@ -217,7 +216,7 @@ class VariationalDequantizer(nn.Module):
         inside = -nn.functional.logsigmoid(g) - nn.functional.logsigmoid(-g)
         log_q = -0.5 * (noise.square() + math.log(2 * math.pi)) - log_scale + inside
         x = self.low + self.width * (v + torch.sigmoid(g))
-        return x.to(float_dtype(dtype)), log_q.flatten(1).sum(1) - _size(v) * math.log(self.width)
+        return x.to(float_dtype(dtype)), log_q.flatten(1).sum(1) - math.prod(v.shape[1:]) * math.log(self.width)
 
 
 def _layers(event: tuple[int, ...], hidden: int) -> nn.Module:
@@ -238,7 +237,3 @@ def _events(v: Tensor, levels: int) -> Tensor:
             f"`v` must be (batch, *event) with an event of rank 1 or more, got shape {tuple(v.shape)}."
         )
     return v.to(torch.float64)
-
-
-def _size(v: Tensor) -> int:
-    return math.prod(v.shape[1:])

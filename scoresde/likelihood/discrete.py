@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from .._checks import MOST_DRAWS, check_flag, check_generator, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..noise import check_seed
 from ..sdes import SDE
-from .bits import grey_levels
+from .bits import bits_of, grey_levels
 from .dequantisation import Dequantizer, UniformDequantizer
 from .flow import log_likelihood
 
@@ -84,12 +84,7 @@ class LowerBound:
     @property
     def bits_per_dim(self) -> Tensor:
         r"""Bits per dimension of grey values, :math:`-\ln P/(D\ln 2)`, ``(batch,)``: an upper bound in the mean."""
-        if self.levels is None:
-            raise InvalidArgumentError(
-                "This is the bound of a density; bits belong to grey values: give `levels`, or bits_per_dim("
-                "bound.log_prob, event_shape, levels=L) for data from dequantize(v, levels=L)."
-            )
-        return -self.log_prob / (math.prod(self.event_shape) * math.log(2))
+        return bits_of(-self.log_prob, self.event_shape, self.levels, "bound.log_prob")
 
 
 def _std(values: Tensor) -> Tensor:
@@ -163,7 +158,7 @@ def discrete_log_likelihood(
         with torch.no_grad():
             x, log_q = _sample(q, v, source, dtype)
         got = log_likelihood(sde, score_fn, x, generator=source, **given)
-        return Draw(got.log_prob - log_q, got.nfe, got.success)
+        return got.log_prob - log_q, got.nfe, got.success
 
     return bound_of(draw, count, importance, options, tuple(v.shape[1:]), q.levels)
 
@@ -182,12 +177,7 @@ def _sample(
     return x, log_q.to(torch.float64)
 
 
-class Draw(NamedTuple):
-    """One log-weight per sample, its evaluations, and whether it arrived."""
-
-    log_weight: Tensor
-    nfe: Tensor
-    success: Tensor
+Draw: TypeAlias = tuple[Tensor, Tensor, Tensor]  # one log-weight per sample, its evaluations, whether it arrived
 
 
 def bound_of(

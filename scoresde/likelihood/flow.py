@@ -13,9 +13,9 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import (
+    affine_model,
     check_events,
     check_limits,
-    check_made_for,
     check_no_vmap,
     context_of,
     for_data_of,
@@ -31,6 +31,7 @@ from .._checks import (
     check_integer,
     check_number,
     check_state,
+    form,
 )
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
@@ -41,7 +42,7 @@ from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow, examine, sample_of
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
-from ..scores import Score, ScoreFn, as_score
+from ..scores import Score, ScoreFn
 from ..sdes import SDE, AffineSDE, Node
 from ..solvers import Adams, Solver, make_solver
 from ..solvers.pairs import Pair
@@ -209,9 +210,7 @@ def log_likelihood(
         Song et al. (2021), appendix D.2. https://arxiv.org/abs/2011.13456
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
-    solver = likelihood_solver(method, solver_options)
-    sde, score = check_density(sde, score_fn, x)
-    solver = for_data_of(score, solver)
+    sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
     keep = _kept(differentiable)
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
@@ -246,7 +245,8 @@ def log_likelihood(
         # what is stepped: with the adjoint equation, without a gradient
         stepped, beginning, adjoint = process, process.pack(state), None
         if differentiable == "adjoint":
-            adjoint = _adjoint(process, solver, start, end, allowed)
+            first, last = node_list(sde, torch.tensor([start, end], dtype=torch.float64))
+            adjoint = Adjoint(process, solver, first, last, *allowed)
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
         def run(factor: float) -> Likelihood:
@@ -285,20 +285,16 @@ def _kept(differentiable: bool | str) -> bool:
     return differentiable
 
 
-def _adjoint(
-    process: LogDensityFlow, solver: Solver, start: float, end: float, allowed: tuple[float, float]
-) -> Adjoint:
-    """The adjoint equation of the flow, up to the tolerances of the flow."""
-    first, last = node_list(process.sde, torch.tensor([start, end], dtype=torch.float64))
-    return Adjoint(process, solver, first, last, rtol=allowed[0], atol=allowed[1])
-
-
-def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Score]:
-    """The process and the score function, if there is a density of x."""
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    score = as_score(score_fn)
-    check_made_for(sde, score)
+def check_density(
+    sde: SDE, score_fn: ScoreFn, x: object, method: str | Solver, options: Mapping[str, object]
+) -> tuple[AffineSDE, Score, Solver]:
+    """The process, the score function and the solver, if there is a density of x that they give."""
+    solver = make_solver(method, options, ())
+    if not isinstance(solver, Adams | Pair):
+        raise InvalidArgumentError(
+            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
+        )
+    sde, score = affine_model(sde, score_fn)
     if torch.is_inference_mode_enabled():
         raise InvalidArgumentError(
             "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
@@ -308,26 +304,23 @@ def check_density(sde: SDE, score_fn: ScoreFn, x: object) -> tuple[AffineSDE, Sc
             f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
             f"dequantize(x, levels=L) or discrete_log_likelihood."
         )
+    x = check_wide(x)
+    check_no_vmap("x", x)
+    check_events(score, x)
+    return sde, score, for_data_of(score, solver)
+
+
+def check_wide(x: object) -> Tensor:
+    """The data, float32 or float64, whose density is defined; what is wrong with others."""
     x = check_state("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-    check_no_vmap("x", x)
-    check_events(score, x)
-    return sde, score
+    return x
 
 
 def check_finite(x: Tensor) -> None:
     """Refuse samples that are not finite."""
     check_finite_rows("`x`", x, "leave them out (throw=False of log_likelihood lets the others finish)")
-
-
-def likelihood_solver(method: str | Solver, options: Mapping[str, object]) -> Solver:
-    solver = make_solver(method, options, ())
-    if not isinstance(solver, Adams | Pair):
-        raise InvalidArgumentError(
-            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
-        )
-    return solver
 
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
@@ -442,10 +435,9 @@ def _read(
     arrived = solution.success.to(x.device)
     prior_log_prob = prior.log_prob(where(arrived, latent, torch.zeros_like(latent)))  # torch's refuse NaN
     if not isinstance(prior_log_prob, Tensor) or prior_log_prob.shape != (len(x),):
-        got = tuple(prior_log_prob.shape) if isinstance(prior_log_prob, Tensor) else type(prior_log_prob).__name__
         raise InvalidArgumentError(
-            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {got}; distributions of scalars "
-            f"become distributions of events by torch.distributions.Independent."
+            f"`prior.log_prob` must return ({len(x)},), one value per sample, got {form(prior_log_prob)}; "
+            f"distributions of scalars become distributions of events by torch.distributions.Independent."
         )
     prior_log_prob = prior_log_prob.to(torch.float64)
     linear = process.size * torch.log(last / first)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .._arguments import check_limits, context_of, for_data_of, memory_note, tolerances
+from .._arguments import check_finite_ends, check_limits, context_of, memory_note, tolerances
 from .._checks import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
@@ -19,7 +18,7 @@ from ..processes import Network, ReverseProcess
 from ..processes.density import LogDensityFlow
 from ..sdes import SDE
 from ..solvers import Solver
-from .flow import MAX_STEPS, check_density, check_finite, check_gradients, likelihood_solver, make_divergence
+from .flow import MAX_STEPS, check_density, check_finite, check_gradients, make_divergence
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +96,7 @@ def density_profile(
     References:
         Song et al. (2021), equation 39. https://arxiv.org/abs/2011.13456
     """
-    solver = likelihood_solver(method, solver_options)
-    sde, score = check_density(sde, score_fn, x)
-    solver = for_data_of(score, solver)
+    sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
     check_finite(x)
     if not len(x):
         raise InvalidArgumentError("`x` must hold at least one sample.")
@@ -108,8 +105,7 @@ def density_profile(
     ends = torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)
     clean, noisy = sde.log_snr(ends).tolist()
     check_limits(sde, score, solver, (sde.t_min, sde.t_max))
-    if not (math.isfinite(clean) and math.isfinite(noisy)):
-        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+    check_finite_ends(clean, noisy)
     log_snr = torch.linspace(clean, noisy, count, dtype=torch.float64)
     inner = sde.time(log_snr[1:-1]).detach().clamp(sde.t_min, sde.t_max)
     times = torch.cat([ends[:1], inner, ends[1:]])

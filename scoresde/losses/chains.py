@@ -233,7 +233,7 @@ def ddpm_vlb(
     """
     chain, kind = _chain(model), _variance(model, variance)
     x0 = check_data(model, x0, context)
-    scale = named("unit", unit, UNITS)(_size(x0))
+    scale = named("unit", unit, UNITS)(math.prod(x0.shape[1:]))
     draw, node, noise = drawn(model, x0, generator, times)
     index = _index(draw, chain)
     seen = look(model, x0, noise, node, **context)
@@ -294,7 +294,7 @@ def iddpm_hybrid(
     simple = error(seen, one, 0 * one).square().flatten(1).mean(1)
     level = level_of(chain, _index(draw, chain))
     term = chain_term(seen, level, variance=kind, levels=levels, data_range=data_range, freeze_mean=True)
-    bound = share * len(chain) * UNITS["bits"](_size(x0)) * term
+    bound = share * len(chain) * UNITS["bits"](math.prod(x0.shape[1:])) * term
     return finish(scaled(simple, weigh(weight, seen.node)) + bound, draw, node, x0, times)
 
 
@@ -342,7 +342,3 @@ def _index(draw: Any, chain: BetaChain) -> Tensor:
             f"`times` is a distribution of the levels of another chain than the model's, {chain!r}."
         )
     return draw.index
-
-
-def _size(x: Tensor) -> int:
-    return math.prod(x.shape[1:])

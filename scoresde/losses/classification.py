@@ -16,8 +16,6 @@ from ..guidance.noisy import check_labels
 from .core import normal
 from .times import LowDiscrepancy, NoiseLevels
 
-__all__ = ["noisy_cross_entropy"]
-
 _LEVELS = NoiseLevels(-1.0, 1.2, uniform=0.2)
 
 

@@ -44,26 +44,6 @@ from .weights import Weight, weigh
 Target = Callable[[Node[Tensor], float], tuple[Tensor, Tensor]]
 
 
-def _noise(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return torch.ones_like(n.alpha), torch.zeros_like(n.alpha)
-
-
-def _data(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return torch.zeros_like(n.alpha), torch.ones_like(n.alpha)
-
-
-def _score(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return -1 / n.sigma, torch.zeros_like(n.alpha)
-
-
-def _v(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return n.alpha, -n.sigma
-
-
-def _flow(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
-    return n.dsigma, n.dalpha
-
-
 def _edm(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
     # d = (sigma_d sigma / q) F and e = -(sigma_d alpha / q) F, solved for F by the combination that never divides by 0
     scale = (n.sigma**2 + (sigma_data * n.alpha) ** 2).sqrt() / (sigma_data * (n.alpha**2 + n.sigma**2))
@@ -71,11 +51,11 @@ def _edm(n: Node[Tensor], sigma_data: float) -> tuple[Tensor, Tensor]:
 
 
 TARGETS: dict[str, Target] = {
-    "noise": _noise,
-    "data": _data,
-    "score": _score,
-    "v": _v,
-    "flow": _flow,
+    "noise": lambda n, sigma_data: (torch.ones_like(n.alpha), torch.zeros_like(n.alpha)),
+    "data": lambda n, sigma_data: (torch.zeros_like(n.alpha), torch.ones_like(n.alpha)),
+    "score": lambda n, sigma_data: (-1 / n.sigma, torch.zeros_like(n.alpha)),
+    "v": lambda n, sigma_data: (n.alpha, -n.sigma),
+    "flow": lambda n, sigma_data: (n.dsigma, n.dalpha),
     "edm": _edm,
 }
 
@@ -185,7 +165,7 @@ def denoising_at(
         tensor([1.])
     """
     seen = look(model, x0, noise, node, **context)
-    default = _sigma_data(model)
+    default = model.sigma_data if isinstance(model, ScoreModel) else 0.5
     known = default if sigma_data is None else check_number("sigma_data", sigma_data, low=0.0, strict=True)
     off = error(seen, *named("target", target, TARGETS)(seen.node, known))
     size = named("reduction", reduction, REDUCTIONS)(off.square())
@@ -305,18 +285,13 @@ def law(model: object, times: Times | None) -> Times:
     if times is None:
         chain = chain_of(model)
         return LowDiscrepancy() if chain is None else LowDiscrepancy(UniformIndex(chain))
-    if not isinstance(times, Times):
-        raise InvalidTypeError(f"`times` must be a distribution such as scoresde.losses.Uniform(), got {times!r}.")
+    check_kind("times", times, Times, "a distribution such as scoresde.losses.Uniform()")
     return times
 
 
 def chain_of(model: object) -> Chain | None:
     """The chain that a model was made for, if any."""
     return model.chain if isinstance(model, ScoreModel) else None
-
-
-def _sigma_data(model: object) -> float:
-    return model.sigma_data if isinstance(model, ScoreModel) else 0.5
 
 
 def normal(x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -364,10 +339,11 @@ def check_finite(value: Tensor, node: Node[Tensor], x0: Tensor) -> None:
         else "the network or the weight is not finite there; lower the learning rate, or narrow `times`"
     )
     rho = sigma / alpha if alpha else float("inf")
-    raise NonFiniteError(
-        f"the loss is {value[i].item()} at noise level rho = {rho:.4g}, t = {t:.6g} ({len(rows)} of {len(value)} "
-        f"samples, first {rows[:5]}): {hint}.",
-        stage="input" if data else "score",
-        t=t,
-        indices=rows[:5],
-    )
+    raise lost(value, rows, f"noise level rho = {rho:.4g}, t = {t:.6g}", hint, "input" if data else "score", t)
+
+
+def lost(value: Tensor, rows: list[int], place: str, why: str, stage: str, t: float) -> NonFiniteError:
+    """The error of the losses of some samples, which are not finite; ``t`` is the time of the first."""
+    which = f"({len(rows)} of {len(value)} samples, first {rows[:5]})"
+    text = f"the loss is {value[rows[0]].item()} at {place} {which}: {why}."
+    return NonFiniteError(text, stage=stage, t=t, indices=rows[:5])

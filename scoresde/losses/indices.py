@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._checks import MOST_LEVELS, check_integer, check_number, check_times
+from .._checks import MOST_LEVELS, check_integer, check_kind, check_number, check_times, check_weights
 from ..chains import Chain
-from ..errors import CheckpointMismatchError, InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..errors import CheckpointMismatchError, InvalidArgumentError, NonFiniteError
 from ..sdes import SDE, AffineSDE
 from .times import Draw, Times
 
@@ -33,10 +33,7 @@ class IndexLaw(Times):
     """
 
     def __init__(self, chain: Chain) -> None:
-        if not isinstance(chain, Chain):
-            raise InvalidTypeError(
-                f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
-            )
+        check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
         self.chain = chain
         self._checked: SDE | None = None  # the last process that was found to be the chain's
 
@@ -101,9 +98,7 @@ class WeightedIndex(IndexLaw):
 
     def __init__(self, chain: Chain, weights: Sequence[float] | Tensor) -> None:
         super().__init__(chain)
-        w = check_times("weights", weights, "numbers")
-        if len(w) != len(chain) or not bool(((w > 0) & torch.isfinite(w)).all()):
-            raise InvalidArgumentError(f"`weights` must be {len(chain)} positive numbers, got {w.tolist()[:5]} …")
+        w = check_weights(check_times("weights", weights, "numbers"), len(chain))
         self._probabilities = w / w.sum()
 
     def probabilities(self) -> Tensor:

@@ -26,13 +26,14 @@ from .._checks import (
     check_flag,
     check_integer,
     check_number,
+    check_output,
     check_score_fn,
     check_state,
     check_tensor,
     output_problem,
 )
 from .._tensors import Scalar, compute_dtype, expand, usable
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
+from ..errors import InvalidArgumentError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
 from ..sdes import SDE, Node
 from ..sdes.base import check_sde
@@ -50,6 +51,7 @@ from .core import (
     finish,
     gives_estimates,
     look,
+    lost,
     normal,
     scaled,
 )
@@ -81,7 +83,7 @@ def explicit_at(
     if isinstance(score, Target):
         check_tensor("x0", x0, (-1, *score.event_shape))
     else:
-        check_callable("score", score, "score(x, t)")
+        check_callable("score", score, "score(x, t), or a target")
     known: Any = score.score(model.sde) if isinstance(score, Target) else score
     seen = look(model, x0, noise, node, **context)
     sigma = expand(seen.node.sigma, x0)
@@ -125,8 +127,6 @@ def explicit_score_matching(
         Hyvärinen (2005), Estimation of Non-Normalized Statistical Models by Score Matching, eq. 2.
     """
     x0 = check_data(model, x0, context)
-    if not (isinstance(score, Target) or callable(score)):
-        raise InvalidTypeError(f"`score` must be a target or a function score(x, t), got {type(score).__name__}.")
     draw, node, noise = drawn(model, x0, generator, times)
     value = explicit_at(model, x0, noise, node, score=score, weight=weight, **context)
     return finish(value, draw, node, x0, times, importance)
@@ -409,16 +409,12 @@ def transition_score_matching(
             f"t from {times.min().item():g} to {times.max().item():g} and step={step}."
         )
     value = transition_at(score_fn, x, normal(x, generator), sde=sde, t=times, step=step, **context)
-    return _finite_states(value, x, times)
+    return _finite_states(value, times)
 
 
 def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapping[str, object]) -> Tensor:
     """A score function's score of states, checked."""
-    out = score_fn(x, t.to(x.dtype), **context)
-    problem = output_problem(out, x)
-    if problem is not None:
-        raise ScoreFnError(f"The score function {problem}.")
-    return out.to(x.dtype)
+    return check_output("The score function", score_fn(x, t.to(x.dtype), **context), x).to(x.dtype)
 
 
 def _field(score_fn: Any, x: Tensor, t: Tensor | Node[Tensor], context: Mapping[str, object]) -> tuple[Tensor, Any]:
@@ -477,7 +473,7 @@ def _of_states(
     if t is not None:
         x = _checked_states(model, x0, context)
         at = times_of(x, t)
-        return _finite_states(value(x, at, **context), x, at)
+        return _finite_states(value(x, at, **context), at)
     x0 = check_data(model, x0, context)
     draw, node, noise = drawn(model, x0, generator, times)
     state = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
@@ -491,16 +487,10 @@ def _checked_states(score_fn: object, x: object, context: Mapping[str, object]) 
     return x.to(compute_dtype(x.dtype))
 
 
-def _finite_states(value: Tensor, x: Tensor, t: Tensor) -> Tensor:
+def _finite_states(value: Tensor, t: Tensor) -> Tensor:
     bad = ~torch.isfinite(value.detach())
     if bool(bad.any()):
         rows = bad.nonzero()[:, 0].tolist()
         time = t[rows[0]].item()
-        raise NonFiniteError(
-            f"the loss is {value[rows[0]].item()} at t = {time:.6g} ({len(rows)} of {len(value)} samples, first "
-            f"{rows[:5]}): the states or the score are not finite there.",
-            stage="score",
-            t=time,
-            indices=rows[:5],
-        )
+        raise lost(value, rows, f"t = {time:.6g}", "the states or the score are not finite there", "score", time)
     return value

@@ -226,10 +226,7 @@ class _Levels(Times):
 
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(
-                f"A distribution of noise levels needs an affine process such as VPSDE(), got {sde!r}."
-            )
+        sde = _affine(sde, "A distribution of noise levels needs")
         low, high = -sde.node(sde.t_min).lam, -sde.node(sde.t_max).lam
         if not (math.isfinite(low) and math.isfinite(high)):
             raise InvalidArgumentError(
@@ -382,8 +379,7 @@ class FromLevels(Times):
 
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(f"Noise levels need an affine process such as VPSDE(), got {sde!r}.")
+        sde = _affine(sde, "Noise levels need")
         rho = self.levels(u)
         if not isinstance(rho, Tensor) or not is_dense(rho) or rho.shape != u.shape or not bool((rho > 0).all()):
             raise InvalidArgumentError(f"`levels` must map uniform numbers ({len(u)},) to as many positive levels.")
@@ -423,8 +419,7 @@ class Importance(Times):
 
     def at(self, sde: SDE, u: Tensor) -> Draw:
         """See `Times`."""
-        if not isinstance(sde, AffineSDE):
-            raise InvalidTypeError(f"A weight of nodes needs an affine process such as scoresde.VPSDE(), got {sde!r}.")
+        sde = _affine(sde, "A weight of nodes needs")
         t = _mesh(sde, self.mesh)
         h = t.diff()
         inner = (t[:-1, None] + h[:, None] * _GAUSS[0]).flatten()
@@ -450,6 +445,13 @@ class Importance(Times):
         step = torch.minimum(2 * left / (w[k] + root), h[k])
         density = scale[k] * (w[k] + slope * step) / ends[-1]
         return Draw((t[k] + step).clamp(sde.t_min, sde.t_max), 1 / ((sde.t_max - sde.t_min) * density))
+
+
+def _affine(sde: SDE, who: str) -> AffineSDE:
+    """The process, if it is affine, as what is drawn needs it."""
+    if not isinstance(sde, AffineSDE):
+        raise InvalidTypeError(f"{who} an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    return sde
 
 
 def _mesh(sde: AffineSDE, n: int) -> Tensor:

@@ -423,3 +423,10 @@ def check_sde(sde: object, *, affine: bool = False) -> None:
     """Refuse what is not a process, or not an affine one."""
     kind, what = (AffineSDE, "an affine process") if affine else (SDE, "a process")
     check_kind("sde", sde, kind, f"{what} such as scoresde.VPSDE()")
+
+
+def check_affine(sde: object) -> AffineSDE:
+    """Return an affine process, where any process could be given; others are refused as values, not as types."""
+    if not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
+    return sde

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import MOST_NUMBERS, check_generator, check_integer, check_state
+from .._checks import MOST_NUMBERS, check_batch, check_generator, check_integer, check_state
 from .._tensors import Scalar, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
@@ -41,10 +41,7 @@ class Target(abc.ABC):
         return None
 
     def _check(self, x: Tensor) -> None:
-        check_state("x", x)
-        if tuple(x.shape[1:]) != self.event_shape:
-            event = ", ".join(map(str, self.event_shape))
-            raise InvalidArgumentError(f"`x` must be (batch, {event}), got shape {tuple(x.shape)}.")
+        check_batch("x", check_state("x", x), self.event_shape)
 
     def score(self, sde: AffineSDE) -> ExactScore:
         """The exact score function of this target diffused by an affine process."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import check_number, check_tensor
+from .._checks import check_matrix, check_number, check_tensor
 from ..errors import InvalidArgumentError, InvalidTypeError
 
 LARGEST_STD = 1e100  # whose square is a number
@@ -27,36 +27,25 @@ class Components(NamedTuple):
     covs: Tensor
 
 
-class Updated(NamedTuple):
-    r"""The components given y, and :math:`\ln p(y)`.
-
-    Example:
-        >>> Updated(Components(torch.zeros(1), torch.zeros(1, 2), torch.eye(2)[None]), torch.zeros(())).log_evidence
-        tensor(0.)
-    """
-
-    components: Components
-    log_evidence: Tensor
-
-
-def update(prior: Components, operator: object, y: object, noise: object) -> Updated:
+def update(prior: Components, operator: object, y: object, noise: object) -> tuple[Components, Tensor]:
     r"""Bayes' rule for :math:`y = Ax + n`, :math:`n \sim N(0, R)`, component by component:
 
     .. math::
         G = \Sigma A^T(A\Sigma A^T+R)^{-1},\quad m' = m + G(y - Am),\quad
             \Sigma' = (I-GA)\Sigma(I-GA)^T + GRG^T, \quad w' \propto w\,N(y; Am, A\Sigma A^T+R).
 
-    Joseph's form of :math:`\Sigma'` stays positive semi-definite when the noise is small.
+    Returned are the components given y, and :math:`\ln p(y)`. Joseph's form of :math:`\Sigma'` stays positive
+    semi-definite when the noise is small.
 
     Example:
         >>> prior = Components(torch.zeros(1), torch.zeros(1, 2).double(), torch.eye(2).double()[None])
-        >>> update(prior, torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 1.0).components.means.float()
+        >>> update(prior, torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 1.0)[0].means.float()
         tensor([[1., 0.]])
     """
     size = prior.means.shape[1]
     a, seen, cov = _checked(operator, y, noise, size)
     if not len(a):
-        return Updated(prior, torch.zeros((), dtype=torch.float64))
+        return prior, torch.zeros((), dtype=torch.float64)
     cross = prior.covs @ a.mT  # (K, D, M)
     spread = a @ cross + cov  # (K, M, M)
     spread = (spread + spread.mT) / 2
@@ -77,7 +66,7 @@ def update(prior: Components, operator: object, y: object, noise: object) -> Upd
     log_norm = factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * len(a) * math.log(2 * math.pi)
     joint = prior.log_weights - 0.5 * white.square().sum(1) - log_norm
     evidence = joint.logsumexp(0)
-    return Updated(Components(joint - evidence, means, (covs + covs.mT) / 2), evidence)
+    return Components(joint - evidence, means, (covs + covs.mT) / 2), evidence
 
 
 def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,15 +77,8 @@ def _checked(operator: object, y: object, noise: object, size: int) -> tuple[Ten
         raise InvalidTypeError(
             f"`operator` must be a real matrix (M, {size}) or have a method matrix(), got {type(operator).__name__}."
         )
-    check_tensor("operator", given)
-    a = given.detach().to(torch.float64)
-    if a.ndim != 2 or a.shape[1] != size or not bool(a.isfinite().all()):
-        raise InvalidArgumentError(
-            f"`operator` must be a finite matrix (M, {size}) over the flattened event, got {tuple(a.shape)}."
-        )
-    if not isinstance(y, Tensor) or not y.dtype.is_floating_point:
-        raise InvalidTypeError(f"`y` must be a floating-point tensor, got {type(y).__name__}; try torch.as_tensor(y).")
-    check_tensor("y", y)
+    a = check_matrix("operator", given, size)
+    y = check_tensor("y", y)
     if y.numel() != len(a) or not bool(y.isfinite().all()):
         raise InvalidArgumentError(f"`y` must be {len(a)} finite numbers, got shape {tuple(y.shape)}.")
     return a, y.detach().to(torch.float64).flatten(), noise_covariance(noise, len(a))
@@ -112,8 +94,6 @@ def noise_covariance(noise: object, size: int) -> Tensor:
     if not isinstance(noise, Tensor) or noise.ndim == 0:
         std = check_number("noise_std", noise, low=0.0, high=LARGEST_STD)
         return std * std * torch.eye(size, dtype=torch.float64)
-    if noise.is_complex():
-        raise InvalidTypeError(f"`noise_std` must be real, got {noise.dtype}.")
     check_tensor("noise_std", noise, kind="real")
     cov = noise.detach().to(torch.float64)
     if tuple(cov.shape) != (size, size):

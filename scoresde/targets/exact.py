@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from .._checks import check_batch
 from .._tensors import Scalar, expand
-from ..errors import InvalidArgumentError
 from ..scores import Score, Traits
 from ..sdes import AffineSDE, Estimate, Node
 
@@ -47,7 +47,4 @@ class ExactScore(Score):
     def check(self, x: Tensor) -> None:
         """Refuse states of other events."""
         super().check(x)
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise InvalidArgumentError(
-                f"`x` must be (batch, {', '.join(map(str, self.event_shape))}), got shape {tuple(x.shape)}."
-            )
+        check_batch("x", x, self.event_shape)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_not_empty, check_state
+from .._checks import as_tensor, check_choice, check_integer, check_not_empty, check_state, check_tensor
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
@@ -41,8 +41,7 @@ class Gaussian(MixtureTarget):
             raise InvalidArgumentError(
                 f"`mean` must be a floating-point tensor of the event's shape, got {mean.dtype} {tuple(mean.shape)}."
             )
-        if not bool(torch.isfinite(mean).all()):
-            raise InvalidArgumentError("`mean` must be finite.")
+        check_tensor("mean", mean, finite=True)
         self.dtype = mean.dtype
         self.event_shape = tuple(mean.shape)
         self.mean = mean.to(torch.float64)
@@ -123,7 +122,8 @@ class Gaussian(MixtureTarget):
 
     def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         centred = x - alpha * self.mean.to(x)
-        if not bool(torch.as_tensor(sigma > 0).all()) and self.spectrum.smallest == 0.0:
+        values, counts = self.spectrum.eigenvalues()
+        if not bool(torch.as_tensor(sigma > 0).all()) and float(values[counts > 0].min()) == 0.0:
             raise InvalidArgumentError(
                 "This distribution has no density: its covariance is singular, and no noise is added."
             )

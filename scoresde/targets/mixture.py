@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import as_tensor, check_choice, check_integer, check_number, check_state
-from .._tensors import Scalar, compute_dtype
+from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor, check_weights
+from .._tensors import Scalar, compute_dtype, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target
@@ -51,7 +51,7 @@ class MixtureTarget(Target):
             >>> law.means.float(), law.spectrum.values.float()
             (tensor([[1., 0.]]), tensor([[0.5000, 1.0000]]))
         """
-        log_weights, means, covs = update(self._moments(), operator, y, noise_std).components
+        (log_weights, means, covs), _ = update(self._moments(), operator, y, noise_std)
         weights = log_weights.exp()
         there = weights > 0  # what y excludes altogether
         places = means[there].reshape(-1, *self.event_shape)
@@ -68,7 +68,8 @@ class MixtureTarget(Target):
             >>> target.log_evidence(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0)
             tensor(-0.9189, dtype=torch.float64)
         """
-        return update(self._moments(), operator, y, noise_std).log_evidence
+        _, log_evidence = update(self._moments(), operator, y, noise_std)
+        return log_evidence
 
 
 class GaussianMixture(MixtureTarget):
@@ -99,17 +100,10 @@ class GaussianMixture(MixtureTarget):
             raise InvalidArgumentError(
                 f"`means` must be a floating-point tensor (K, *event), got {means.dtype} {tuple(means.shape)}."
             )
-        weights = as_tensor("weights", weights, torch.float64)
-        if (
-            tuple(weights.shape) != (len(means),)
-            or bool((weights <= 0).any())
-            or not bool(torch.isfinite(weights).all())
-        ):
-            raise InvalidArgumentError(f"`weights` must be {len(means)} positive numbers, got {weights.tolist()}.")
+        weights = check_weights(as_tensor("weights", weights, torch.float64), len(means))
         if (covs is None) == (scales is None):
             raise InvalidArgumentError("Give exactly one of `covs` and `scales`.")
-        if not bool(torch.isfinite(means).all()):
-            raise InvalidArgumentError("`means` must be finite.")
+        check_tensor("means", means, finite=True)
         self.dtype = means.dtype
         self.event_shape = tuple(means.shape[1:])
         self.means = means.to(torch.float64)
@@ -156,8 +150,7 @@ class GaussianMixture(MixtureTarget):
         check_choice("covariance", covariance, _KINDS)
         check_state("data", data)
         count = check_integer("components", components, low=1, high=len(data), hint=" (at most one per sample)")
-        if not bool(torch.isfinite(data).all()):
-            raise InvalidArgumentError("`data` must be finite.")
+        check_tensor("data", data, finite=True)
         least, start = check_number("ridge", ridge, low=0.0), check_integer("seed", seed, low=0, high=2**32 - 1)
         try:
             from sklearn import exceptions, mixture
@@ -220,7 +213,7 @@ class GaussianMixture(MixtureTarget):
             else:
                 inner = torch.einsum("bk,bke,bmke,kde->bmd", parts.r, diagonal, turned, parts.basis)
             out.append((inner - torch.einsum("bmk,bkd->bmd", weights, centres)).reshape(v.shape))
-        return Estimate(data=out[0], noise=_against(sigma, v) * out[1])
+        return Estimate(data=out[0], noise=expand(sigma, v) * out[1])
 
     def trace(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64: for
@@ -302,11 +295,6 @@ class _Parts(NamedTuple):
     scaled: Tensor
     away: Tensor
     basis: Tensor | None
-
-
-def _against(value: Scalar, v: Tensor) -> Scalar:
-    """One number per sample, against ``(batch, m, *event)``."""
-    return value.reshape(-1, *(1,) * (v.ndim - 1)) if isinstance(value, Tensor) else value
 
 
 class Empirical(GaussianMixture):

@@ -35,10 +35,8 @@ class Spectrum(NamedTuple):
             raise InvalidTypeError(f"`{name}` must be a number or a real tensor, got {cov!r}.")
         given = cov.dtype if isinstance(cov, Tensor) and cov.dtype.is_floating_point else torch.float64
         resolution = torch.finfo(given).eps
-        cov = as_tensor(name, cov, torch.float64)
+        cov = check_tensor(name, as_tensor(name, cov, torch.float64), finite=True)
         size = math.prod(event_shape)
-        if not bool(torch.isfinite(cov).all()):
-            raise InvalidArgumentError(f"`{name}` must be finite.")
         if tuple(cov.shape) == (*lead, size, size) and event_shape != (*lead, size, size)[len(lead) :]:
             if not torch.allclose(cov, cov.mT, rtol=1e-5, atol=1e-8):
                 raise InvalidArgumentError(f"`{name}` must be symmetric.")
@@ -65,16 +63,6 @@ class Spectrum(NamedTuple):
     def mean(self) -> float:
         """The mean of the eigenvalues."""
         return float(self.values.mean())
-
-    @property
-    def largest(self) -> float:
-        """Eigenvalue."""
-        return float(self.values.max())
-
-    @property
-    def smallest(self) -> float:
-        """Eigenvalue."""
-        return float(self.values.min())
 
     def map(self, x: Tensor, function: Function) -> Tensor:
         r""":math:`f(\Sigma)\,x`."""
@@ -142,10 +130,7 @@ class LowRankSpectrum(NamedTuple):
     @classmethod
     def of(cls, cov: LowRank, event_shape: tuple[int, ...], name: str) -> LowRankSpectrum:
         """The spectrum of a low-rank factor."""
-        if not isinstance(cov.factor, Tensor) or not cov.factor.dtype.is_floating_point:
-            raise InvalidTypeError(f"The factor of `{name}` must be a real tensor (D, r), got {cov.factor!r}.")
-        check_tensor(f"{name}.factor", cov.factor)
-        factor = cov.factor.to(torch.float64)
+        factor = check_tensor(f"{name}.factor", cov.factor).to(torch.float64)
         size = math.prod(event_shape)
         if factor.ndim != 2 or len(factor) != size or factor.shape[1] > size or not bool(factor.isfinite().all()):
             raise InvalidArgumentError(
@@ -160,16 +145,6 @@ class LowRankSpectrum(NamedTuple):
         """The mean of the eigenvalues."""
         size, known = self.basis.shape
         return float((self.values.sum() + (size - known) * self.rest) / size)
-
-    @property
-    def largest(self) -> float:
-        """Eigenvalue."""
-        return float(torch.cat([self.values, self.rest[None]]).max())
-
-    @property
-    def smallest(self) -> float:
-        """Eigenvalue."""
-        return float((self.values if self.complete else torch.cat([self.values, self.rest[None]])).min())
 
     def to(self, like: Tensor) -> LowRankSpectrum:
         """In the dtype and on the device of a tensor."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .._checks import check_kind, check_number, check_state
-from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
+from ..sdes.base import check_affine
 from .gaussian import Gaussian
 
 
@@ -69,10 +69,8 @@ class GaussianStart:
     warm: Solved = _UNKNOWN
 
     def __post_init__(self) -> None:
-        if not isinstance(self.gaussian, Gaussian):
-            raise InvalidTypeError(f"`gaussian` must be a targets.Gaussian, got {self.gaussian!r}.")
-        if not isinstance(self.sde, AffineSDE):
-            raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {self.sde!r}.")
+        check_kind("gaussian", self.gaussian, Gaussian, "a targets.Gaussian")
+        check_affine(self.sde)
         check_number("t", self.t, low=self.sde.t_min, high=self.sde.t_max)
         check_kind("bound", self.bound, (float, int), "a number, or NaN for an error that is not known")
         for name in ("full", "warm"):

@@ -27,7 +27,7 @@ from scoresde import (
     log_likelihood,
     targets,
 )
-from scoresde.likelihood.decoder import _Cells
+from scoresde.likelihood.decoder import _mass
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -375,7 +375,7 @@ def test_a_cell_far_from_the_decoder_keeps_its_digits() -> None:
     edges, node = torch.linspace(-1, 1, 257, dtype=F64), SDE.nodes(torch.full((2,), SDE.t_min, dtype=F64))
     v = torch.tensor([[0, 255, 200], [1, 254, 100]])
     data = torch.tensor([[0.9], [-0.9]], dtype=F64).expand(2, 3)
-    got = _Cells(v, edges).log_prob(scoresde.Estimate(data, torch.zeros_like(data)), torch.zeros_like(data), node)
+    got = _mass(v, edges, scoresde.Estimate(data, torch.zeros_like(data)), torch.zeros_like(data), node)
     scale = float(node.sigma[0] / node.alpha[0])
     for i, j in itertools.product(range(2), range(3)):
         a, b = (float(edges[v[i, j] + k] - data[i, j]) / scale for k in (0, 1))

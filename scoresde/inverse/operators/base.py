@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_shape, check_tensor
+from ..._checks import check_batch, check_shape, check_tensor
 from ..._tensors import compute_dtype
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...errors import InvalidArgumentError
 
 _DENSE_ELEMENTS = 2**24  # of the matrix that a decomposition is made from, where an operator has none of its own
 
@@ -155,16 +155,6 @@ def full_right(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([values, values.new_zeros(size - len(values))]), vh
 
 
-def check_matrix(name: str, value: object) -> Tensor:
-    """A finite real matrix as float64, or say what is wrong with it."""
-    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
-        raise InvalidTypeError(f"`{name}` must be a floating-point matrix, got {value!r}; try torch.as_tensor(…).")
-    check_tensor(name, value)
-    if value.ndim != 2 or not bool(value.isfinite().all()):
-        raise InvalidArgumentError(f"`{name}` must be a finite matrix, got shape {tuple(value.shape)}.")
-    return value.detach().to(torch.float64)
-
-
 def check_image(name: str, event_shape: object) -> tuple[int, ...]:
     """The shape of an image, ``(..., H, W)`` with at least two entries."""
     shape = check_shape(name, event_shape, rank=2)
@@ -174,11 +164,6 @@ def check_image(name: str, event_shape: object) -> tuple[int, ...]:
 
 
 def _checked(name: str, x: object, shape: tuple[int, ...]) -> Tensor:
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
-        raise InvalidTypeError(f"`{name}` must be a floating-point tensor, got {type(x).__name__}.")
-    check_tensor(name, x)
-    if x.ndim != len(shape) + 1 or tuple(x.shape[1:]) != shape:
-        raise InvalidArgumentError(
-            f"`{name}` must be (batch, {', '.join(map(str, shape))}), got shape {tuple(x.shape)}."
-        )
+    x = check_tensor(name, x)
+    check_batch(name, x, shape)
     return x.to(compute_dtype(x.dtype))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_choice, check_integer, check_number
+from ..._checks import check_choice, check_integer, check_matrix, check_number
 from ...errors import InvalidArgumentError
-from .base import SVD, LinearOperator, check_image, check_matrix
+from .base import SVD, LinearOperator, check_image
 from .separable import gaussian_profile
 
 _BORDERS = ("periodic", "zero")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ..._checks import check_tensor
 from .base import SVD, LinearOperator, check_image
 from .blur import fourier_svd
 
@@ -32,11 +32,7 @@ class PartialFourier(LinearOperator):
 
     def __init__(self, event_shape: Sequence[int], mask: Tensor) -> None:
         shape = check_image("event_shape", event_shape)
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise InvalidTypeError(f"`mask` must be a boolean tensor, True where measured, got {got}; try mask.bool().")
-        if tuple(mask.shape) != shape[-2:]:
-            raise InvalidArgumentError(f"`mask` must have shape {shape[-2:]}, got {tuple(mask.shape)}.")
+        check_tensor("mask", mask, shape[-2:], kind="boolean")
         self.mask = mask.detach().cpu()
         self._index = self.mask.flatten().nonzero()[:, 0]
         super().__init__(shape, (2, *shape[:-2], len(self._index)))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_dense, check_shape
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ..._checks import check_shape, check_tensor
+from ...errors import InvalidArgumentError
 from .base import SVD, LinearOperator
 
 
@@ -26,10 +26,7 @@ class Mask(LinearOperator):
     """
 
     def __init__(self, mask: Tensor, event_shape: Sequence[int] | None = None) -> None:
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-            raise InvalidTypeError(f"`mask` must be a boolean tensor, True where measured, got {got}; try mask.bool().")
-        check_dense("mask", mask)
+        check_tensor("mask", mask, kind="boolean")
         shape = check_shape("event_shape", mask.shape if event_shape is None else event_shape, rank=1)
         try:
             self.mask = mask.detach().cpu().expand(shape).contiguous()

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_LEVELS, check_integer, check_shape
+from ..._checks import MOST_LEVELS, check_integer, check_matrix, check_shape
 from ...errors import InvalidArgumentError
 from ...noise import BatchNoise, check_seed
-from .base import SVD, LinearOperator, check_matrix, dense_svd
+from .base import SVD, LinearOperator, dense_svd
 
 
 class Matrix(LinearOperator):

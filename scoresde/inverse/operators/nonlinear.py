@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import check_shape
-from ...errors import InvalidTypeError, ScoreFnError
+from ..._checks import check_callable, check_shape, form
+from ...errors import ScoreFnError
 
 
 class Nonlinear:
@@ -25,8 +25,7 @@ class Nonlinear:
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], measurement_shape: Sequence[int]) -> None:
-        if not callable(function):
-            raise InvalidTypeError(f"`function` must be callable, got {type(function).__name__}.")
+        check_callable("function", function, "function(x)")
         self.function = function
         self.measurement_shape = check_shape("measurement_shape", measurement_shape, rank=1)
 
@@ -35,8 +34,7 @@ class Nonlinear:
         out: Any = self.function(x.clone())  # it may write to what it gets
         wanted = (len(x), *self.measurement_shape)
         if not isinstance(out, Tensor) or tuple(out.shape) != wanted:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ScoreFnError(f"The measurement must return a tensor of shape {wanted}, got {got}.")
+            raise ScoreFnError(f"The measurement must return a tensor of shape {wanted}, got {form(out)}.")
         return out
 
     def pull(self, x: Tensor, v: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..._checks import check_integer, check_positive
+from ..._checks import check_integer, check_matrix, check_positive
 from ...errors import InvalidArgumentError
-from .base import SVD, LinearOperator, check_image, check_matrix, full_right
+from .base import SVD, LinearOperator, check_image, full_right
 
 
 class Separable(LinearOperator):

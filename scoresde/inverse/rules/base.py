@@ -14,13 +14,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..._registries import RULES
-from ..._tensors import Scalar, expand, usable
+from ..._tensors import Scalar, expand, leaves_of, usable
 from ...errors import InvalidArgumentError, ScoreFnError
 from ...sdes import AffineSDE, Estimate, Node
 from ..measurement import Measurement
@@ -111,24 +111,9 @@ def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, ta
             "torch, without no_grad, detach or numpy, or take a method without products such as 'ddnm', 'diffpir' or "
             "'ddrm'."
         )
-    keep = outside and (x.requires_grad or _has_parameters(data, given))
+    keep = outside and (x.requires_grad or any(leaf is not given for leaf in leaves_of(data)))
     shown = (data, noise) if keep else (data.detach(), noise.detach())
     return Known(x, node, *shown, tally, given, data, keep)
-
-
-def _has_parameters(output: Tensor, given: Tensor) -> bool:
-    """Whether a gradient of ``output`` reaches any leaf but ``given``."""
-    seen: set[Any] = set()
-    waiting: list[Any] = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if getattr(node, "variable", given) is not given:
-            return True
-        waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 class Rule(abc.ABC):
@@ -138,12 +123,10 @@ class Rule(abc.ABC):
         name: its name in `scoresde.inverse.condition`.
         gradients: whether it takes vector-Jacobian products; ``products``: how many per evaluation.
         reference: the publication.
+        needs: the checks of `Measurement` that a measurement must pass, such as ``(Measurement.linear,)``.
 
     Example:
         >>> class Halfway(Rule):
-        ...     def ready(self, measurement, sde):
-        ...         return self
-        ...
         ...     def apply(self, known, measurement, y):
         ...         return known.data + 0.5 * measurement.pull(known.data, y - measurement.operator.forward(known.data))
         >>> sde = scoresde.VPSDE()
@@ -157,15 +140,18 @@ class Rule(abc.ABC):
     gradients: ClassVar[bool] = False
     batch_coupled: ClassVar[bool] = False
     reference: ClassVar[str] = ""
+    needs: ClassVar[tuple[Callable[[Measurement, str], object], ...]] = ()
 
     @property
     def products(self) -> int:
         """Vector-Jacobian products per evaluation."""
         return 0
 
-    @abc.abstractmethod
     def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
         """The rule, made ready for a measurement; one that it cannot use is refused."""
+        for need in self.needs:
+            need(measurement, self.name)
+        return self
 
     @abc.abstractmethod
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...sdes import AffineSDE
 from ..measurement import Measurement
 from .base import Known, Rule
 
@@ -34,11 +33,7 @@ class DDNM(Rule):
 
     name: ClassVar[str] = "ddnm"
     reference: ClassVar[str] = "Wang, Yu, Zhang (2023), eq. 13"
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self
+    needs: ClassVar = (Measurement.spectral,)
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ...sdes import AffineSDE
 from ..measurement import Measurement
 from .base import Known, Rule
 
@@ -46,14 +45,10 @@ class DiffPIR(Rule):
 
     name: ClassVar[str] = "diffpir"
     reference: ClassVar[str] = "Zhu et al. (2023), eq. 12-13"
+    needs: ClassVar = (Measurement.spectral,)
 
     def __post_init__(self) -> None:
         check_number("weight", self.weight, low=0.0, strict=True)
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..._checks import check_number
-from ...sdes import AffineSDE
 from ..measurement import Measurement, dot
 from .base import Known, Rule
 
@@ -43,14 +42,10 @@ class DPS(Rule):
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1
     reference: ClassVar[str] = "Chung et al. (2023), eq. 16"
+    needs: ClassVar = (Measurement.noisy,)
 
     def __post_init__(self) -> None:
         check_number("scale", self.scale, low=0.0)
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.noisy(self.name)
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

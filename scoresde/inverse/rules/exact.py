@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..._checks import check_kind
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...errors import InvalidArgumentError
 from ...sdes import AffineSDE
 from ...targets import ExactScore, Gaussian, GaussianMixture
 from ..measurement import Measurement
@@ -42,8 +42,7 @@ class Exact(Rule):
     reference: ClassVar[str] = "Bayes' rule"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.target, Gaussian | GaussianMixture):
-            raise InvalidTypeError(f"`target` must be a targets.Gaussian or GaussianMixture, got {self.target!r}.")
+        check_kind("target", self.target, (Gaussian, GaussianMixture), "a targets.Gaussian or GaussianMixture")
         check_kind("scores", self.scores, (tuple, type(None)), "what `ready` makes")
         for score in self.scores or ():
             check_kind("scores", score, ExactScore, "what `ready` makes")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..._checks import check_integer
-from ...sdes import AffineSDE
 from ..measurement import Measurement, dot, scaled
 from .base import Known, Rule
 
@@ -50,6 +49,7 @@ class MMPS(Rule):
     name: ClassVar[str] = "mmps"
     gradients: ClassVar[bool] = True
     reference: ClassVar[str] = "Rozet et al. (2024), section 4.2"
+    needs: ClassVar = (Measurement.solvable,)
 
     def __post_init__(self) -> None:
         check_integer("iterations", self.iterations, low=1)
@@ -58,11 +58,6 @@ class MMPS(Rule):
     def products(self) -> int:
         """One per iteration."""
         return self.iterations
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.solvable(self.name)
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import Scalar, expand
-from ...sdes import AffineSDE, Node
+from ...sdes import Node
 from ..measurement import Measurement, dot
 from .base import Known, Rule
 
@@ -47,6 +47,7 @@ class PiGDM(Rule):
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 1
     reference: ClassVar[str] = "Song et al. (2023), ΠGDM, eq. 7"
+    needs: ClassVar = (Measurement.spectral,)
 
     def __post_init__(self) -> None:
         check_number("data_std", self.data_std, low=0.0, strict=True)
@@ -55,11 +56,6 @@ class PiGDM(Rule):
         r""":math:`r_t^2`."""
         v = self.data_std**2
         return node.sigma * node.sigma * v / (node.alpha * node.alpha * v + node.sigma * node.sigma)
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name).svd  # noqa: B018 - refuses an operator without one before the solve
-        return self
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...sdes import AffineSDE
 from ..measurement import Measurement
 from .base import Known, Rule
 
@@ -36,12 +35,7 @@ class TMPD(Rule):
     gradients: ClassVar[bool] = True
     products: ClassVar[int] = 2
     reference: ClassVar[str] = "Boys et al. (2023), section 4"
-
-    def ready(self, measurement: Measurement, sde: AffineSDE) -> Rule:
-        """See `Rule.ready`."""
-        measurement.linear(self.name)
-        measurement.noisy(self.name)
-        return self
+    needs: ClassVar = (Measurement.linear, Measurement.noisy)
 
     def apply(self, known: Known, measurement: Measurement, y: Tensor) -> Tensor:
         """See `Rule.apply`."""

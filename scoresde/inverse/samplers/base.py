@@ -29,6 +29,9 @@ class InverseSolver(Solver):
         measurement: the measurement.
         tally: counts vector-Jacobian products.
 
+    Attributes:
+        products: vector-Jacobian products per step.
+
     Example:
         >>> from scoresde.inverse import DDRM, Mask, Measurement
         >>> issubclass(DDRM, InverseSolver), DDRM(Measurement(Mask(torch.tensor([True])), torch.ones(1))).products
@@ -39,17 +42,13 @@ class InverseSolver(Solver):
     tally: Tally = field(default_factory=Tally, kw_only=True, repr=False)
 
     gradients: ClassVar[bool] = False
+    products: ClassVar[int] = 0
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_kind("measurement", self.measurement, Measurement, "a scoresde.inverse.Measurement")
         check_kind("tally", self.tally, Tally, "a Tally")
-
-    @property
-    def products(self) -> int:
-        """Vector-Jacobian products per step."""
-        return 0
 
     @property
     def operator(self) -> LinearOperator:

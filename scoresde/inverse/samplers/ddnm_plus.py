@@ -61,7 +61,7 @@ class DDNMPlus(InverseSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_detours(self.jump, self.repeats)
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The grid with its repeats."""

@@ -69,7 +69,7 @@ class DDRM(InverseSolver):
         super().__post_init__()
         check_number("eta", self.eta, low=0.0, high=1.0)
         check_number("eta_b", self.eta_b, low=0.0, high=1.0)
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The known part."""

@@ -21,7 +21,29 @@ from .base import InverseSolver, impute
 
 
 @dataclass(frozen=True, eq=False)
-class DPSStep(InverseSolver):
+class _GradientStep(InverseSolver):
+    """An ancestral step, and a step down the gradient of the misfit."""
+
+    zeta: float = 1.0
+
+    keeps_estimates: ClassVar[bool] = False
+    gradients: ClassVar[bool] = True
+    products: ClassVar[int] = 1
+    data_limit: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("zeta", self.zeta, low=0.0)
+
+    def _descend(self, process: Process, x: Tensor, start: Node, stop: Node, y: Tensor, noise: Noise) -> Tensor:
+        known = look(process.estimate, x, start, self.tally, True)
+        mean, std = posterior_step(x, known.data, start, stop)
+        x = mean + expand(std, x) * noise.normal(x)
+        return x - self.zeta * misfit_slope(known, self.measurement, y)
+
+
+@dataclass(frozen=True, eq=False)
+class DPSStep(_GradientStep):
     r"""DPS as published: an ancestral step, and a step of fixed size down the gradient of the misfit.
 
     .. math:: x_t \leftarrow x_t - \zeta\,\nabla_{x_s}\|y - A\hat x(x_s)\|.
@@ -53,18 +75,8 @@ class DPSStep(InverseSolver):
         https://arxiv.org/abs/2209.14687
     """
 
-    zeta: float = 1.0
-
     name: ClassVar[str] = "dps_step"
-    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Chung et al. (2023), algorithm 1"
-    gradients: ClassVar[bool] = True
-    products: ClassVar[int] = 1
-    data_limit: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("zeta", self.zeta, low=0.0)
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements."""
@@ -72,14 +84,11 @@ class DPSStep(InverseSolver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        known = look(process.estimate, x, start, self.tally, True)
-        mean, std = posterior_step(x, known.data, start, stop)
-        x = mean + expand(std, x) * noise.normal(x)
-        return StepResult(x - self.zeta * misfit_slope(known, self.measurement, state), state)
+        return StepResult(self._descend(process, x, start, stop, state, noise), state)
 
 
 @dataclass(frozen=True, eq=False)
-class MCG(InverseSolver):
+class MCG(_GradientStep):
     r"""Manifold-constrained gradients: the step of `DPSStep`, then the replacement of what is measured.
 
     .. math:: x_t \leftarrow x_t - \zeta\,\nabla_{x_s}\|y - A\hat x(x_s)\|, \qquad
@@ -108,19 +117,12 @@ class MCG(InverseSolver):
         https://arxiv.org/abs/2206.00941
     """
 
-    zeta: float = 1.0
-
     name: ClassVar[str] = "mcg"
-    keeps_estimates: ClassVar[bool] = False
     reference: ClassVar[str] = "Chung et al. (2022), eq. 14-15"
-    gradients: ClassVar[bool] = True
-    products: ClassVar[int] = 1
-    data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("zeta", self.zeta, low=0.0)
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements, and the known part."""
@@ -132,9 +134,7 @@ class MCG(InverseSolver):
     ) -> StepResult:
         """See `Solver.step`."""
         y, seen = state
-        known = look(process.estimate, x, start, self.tally, True)
-        mean, std = posterior_step(x, known.data, start, stop)
-        x = mean + expand(std, x) * noise.normal(x) - self.zeta * misfit_slope(known, self.measurement, y)
+        x = self._descend(process, x, start, stop, y, noise)
         return StepResult(impute(self.operator, x, seen, stop, noise), state)
 
 

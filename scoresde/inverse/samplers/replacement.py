@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..._checks import check_kind
 from ...correctors import Corrector
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import SDE, Node
@@ -70,22 +71,17 @@ class Replacement(InverseSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.predictor, Solver):
-            raise InvalidTypeError(
-                f"`predictor` must be a solver such as scoresde.solvers.Ancestral(), got {self.predictor!r}."
-            )
+        check_kind("predictor", self.predictor, Solver, "a solver such as scoresde.solvers.Ancestral()")
         own = self.predictor.adaptive or self.predictor.own_steps or self.predictor.looks_ahead
         if own or self.predictor.batch_coupled or self.predictor.kind in ("mcmc", "forward"):
             raise InvalidArgumentError(
                 f"`predictor` must make fixed steps from level to level, without weights, got {self.predictor.name!r}; "
                 "try 'ancestral'."
             )
-        if self.corrector is not None and not isinstance(self.corrector, Corrector):
-            raise InvalidTypeError(
-                f"`corrector` must be a corrector such as scoresde.LangevinCorrector(), got {self.corrector!r}."
-            )
+        allowed = (Corrector, type(None))
+        check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.LangevinCorrector()")
         check_detours(self.jump, self.repeats)
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     @property
     def evaluations(self) -> int:

@@ -90,7 +90,7 @@ class SplitGibbs(InverseSolver):
                 f"`solver` must draw noise in fixed steps, each sample by itself, for z is a draw, not a point; got "
                 f"{solver!r}. Try scoresde.solvers.Ancestral()."
             )
-        self.operator.svd  # noqa: B018 - refuses an operator without one
+        self.measurement.spectral(self.name)
 
     @property
     def evaluations(self) -> int:

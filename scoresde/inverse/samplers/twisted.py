@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ..._checks import check_kind
+from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Process
 from ...sdes import AffineSDE, Node
@@ -17,11 +18,6 @@ from ...solvers.families.particles import ParticleInfo, Particles, Twisted
 from ..rules import Rule, look
 from ..rules.pigdm import PiGDM
 from .base import InverseSolver
-
-
-class _Memory(NamedTuple):
-    y: Tensor
-    log_weight: Tensor  # (batch,) float64, without the potential at the current level
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +80,7 @@ class TwistedSMC(InverseSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.twist, Rule):
-            raise InvalidTypeError(f"`twist` must be a rule such as PiGDM(), got {self.twist!r}.")
+        check_kind("twist", self.twist, Rule, "a rule such as PiGDM()")
         if type(self.twist).log_likelihood is Rule.log_likelihood:
             raise InvalidArgumentError(
                 f"`twist` must be a rule with a density p(y|x_t), PiGDM() or DPS(), got {self.twist.name!r}."
@@ -105,11 +100,13 @@ class TwistedSMC(InverseSolver):
             weights.check_shared(name, value)
         if isinstance(process.sde, AffineSDE):
             self.twist.ready(self.measurement, process.sde)
-        return _Memory(y, log_weight)
+        return y, log_weight  # float64, without the potential at the current level
 
-    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: _Memory, noise: Noise) -> StepResult:
+    def step(
+        self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[Tensor, Tensor], noise: Noise
+    ) -> StepResult:
         """See `Solver.step`."""
-        y = state.y
+        y, log_weight = state
 
         def ask(x: Tensor, node: Node, proposes: bool) -> Twisted:
             known = look(process.estimate, x, node, self.tally, proposes)
@@ -118,5 +115,5 @@ class TwistedSMC(InverseSolver):
             return Twisted(known.data, guided, log_twist)
 
         last = process.nodes.steps_left(stop) == 0
-        x, log_weight = self._weights().step(x, ask, start, stop, state.log_weight, last, noise)
-        return StepResult(x, _Memory(y, log_weight))
+        x, log_weight = self._weights().step(x, ask, start, stop, log_weight, last, noise)
+        return StepResult(x, (y, log_weight))

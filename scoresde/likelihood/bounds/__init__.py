@@ -5,9 +5,9 @@ All are the sum of a *prior*, a *diffusion* and a *reconstruction* term, and sha
 ============== ================================================ ================================================
 term           what                                             where
 ============== ================================================ ================================================
-prior          :math:`KL(q(z_T|x)\\,\\|\\,\\pi)`                     ``prior.py``
-diffusion      steps or an integral of :math:`KL(q\\,\\|\\,p)`      ``levels.py`` (where), ``error.py`` (how much)
-reconstruction the entropy of z, or a decoder of the data       ``decoders.py``
+prior          :math:`KL(q(z_T|x)\\,\\|\\,\\pi)`                     ``terms.py``
+diffusion      steps or an integral of :math:`KL(q\\,\\|\\,p)`      ``levels.py`` (where), ``terms.py`` (how much)
+reconstruction the entropy of z, or a decoder of the data       ``terms.py``
 ============== ================================================ ================================================
 """
 

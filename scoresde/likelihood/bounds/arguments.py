@@ -1,4 +1,4 @@
-"""Checks of the arguments of the bounds."""
+"""The arguments of the bounds: checks, and the data as a bound takes them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,59 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._arguments import check_events, check_made_for, context_of
-from ...errors import InvalidArgumentError
+from ..._arguments import affine_model, check_events, context_of
+from ..._checks import check_finite_rows, check_state, check_tensor
+from ..._tensors import compute_dtype
+from ...errors import InvalidArgumentError, InvalidTypeError
 from ...noise import BatchNoise, Noise, check_seed, resolve
 from ...processes import Network
-from ...scores import Score, ScoreFn, as_score
-from ...sdes import AffineSDE, NormalPrior
-from .prior import Grey, read
+from ...scores import Score, ScoreFn
+from ...sdes import SDE, AffineSDE, NormalPrior
+from ..bits import cell
 
 
-def check_model(sde: AffineSDE, score_fn: ScoreFn) -> Score:
-    """The score function; one of another process is refused, and a process whose prior has no known divergence."""
-    score = as_score(score_fn)
-    check_made_for(sde, score)
+def check_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:
+    """The process and the score function; one of another process is refused, and a process whose prior has no known
+    divergence."""
+    sde, score = affine_model(sde, score_fn)
     if not isinstance(sde.prior, NormalPrior):
         raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence has a closed form.")
-    return score
+    return sde, score
+
+
+class Grey(NamedTuple):
+    """Grey values, and the cells that they stand for."""
+
+    values: Tensor  # int64 (batch, *event)
+    levels: int
+    low: float
+    width: float
+
+    def centres(self) -> Tensor:
+        """The centres of all cells, float64 ``(levels,)``."""
+        return self.low + self.width * (torch.arange(self.levels, dtype=torch.float64, device=self.values.device) + 0.5)
+
+
+def read(x: Tensor, levels: int | None, data_range: tuple[float, float]) -> tuple[Tensor, Grey | None]:
+    """The data, float32 or float64, and the grey values if there are some.
+
+    Example:
+        >>> read(torch.tensor([[0, 1]]), 2, (-1.0, 1.0))[0]
+        tensor([[-0.5000,  0.5000]])
+    """
+    if levels is None:
+        check_state("x", x)
+        check_finite_rows("`x`", x)
+        return x.to(compute_dtype(x.dtype)), None
+    low, width = cell(levels, data_range)
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or x.ndim < 2:
+        raise InvalidTypeError("`x` must hold integers 0 … levels - 1, (batch, *event), where `levels` is given.")
+    check_tensor("x", x, kind="integer")
+    x = x.to(torch.int64)  # in a narrow type the number of levels would wrap
+    if bool(((x < 0) | (x >= levels)).any()):
+        raise InvalidArgumentError(f"`x` must hold integers 0 … {levels - 1}.")
+    grey = Grey(x, levels, low, width)
+    return grey.centres()[x].to(torch.get_default_dtype()), grey
 
 
 class Given(NamedTuple):

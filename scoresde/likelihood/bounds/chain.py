@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_times
+from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_kind, check_times, check_weights
 from ..._tensors import Scalar, expand, expm1
 from ...chains import Chain
-from ...errors import InvalidArgumentError, InvalidTypeError
+from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network, node_list
 from ...scores import Clip
@@ -38,12 +38,10 @@ from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
 from ..bits import cell
 from .arguments import Given, check_model, prepare
-from .decoders import by_denoising
 from .draws import DESIGNS, independent_mean
-from .error import estimated
 from .levels import choose
-from .prior import prior_term
 from .result import Bound, Term, pooled_freedom
+from .terms import by_denoising, estimated, prior_term
 
 
 def chain_bound(
@@ -118,12 +116,8 @@ def chain_bound(
         Nichol, Dhariwal (2021), Improved Denoising Diffusion Probabilistic Models, equations 15 and 17.
         https://arxiv.org/abs/2102.09672
     """
-    if not isinstance(chain, Chain):
-        raise InvalidTypeError(
-            f"`chain` must be a chain such as scoresde.discrete.BetaChain.linear(), got {type(chain).__name__}."
-        )
-    sde = chain.sde(prior=prior)
-    score = check_model(sde, score_fn)
+    check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
+    sde, score = check_model(chain.sde(prior=prior), score_fn)
     check_choice("variance", variance, AMPLITUDES)
     check_flag("clip", clip)
     check_choice("steps", steps, ("all", "random"))
@@ -144,8 +138,8 @@ def chain_bound(
             variances = table.std_error.square()
             freedom = pooled_freedom(variances.T, torch.full_like(variances.T, count - 1.0))
             diffusion = Term(table.value.sum(1), variances.sum(1).sqrt(), freedom=freedom)
-            columns = [torch.cat([a[:, None], b], 1) for a, b in zip(*map(_pair, (reconstruction, table)), strict=True)]
-            shown = Term(*columns)
+            values = torch.cat([reconstruction.value[:, None], table.value], 1)
+            shown = Term(values, torch.cat([reconstruction.std_error[:, None], table.std_error], 1))
         else:
             diffusion, shown = _random_steps(given, sde.nodes(chain.times), variance, shares, count), None
     return Bound(last, diffusion, reconstruction, tuple(given.data.shape[1:]), levels, given.network.calls, shown)
@@ -157,7 +151,8 @@ def divergence(
     r"""One draw of :math:`KL(q(x_{stop}|x_{start},x)\,\|\,p(x_{stop}|x_{start}))`, ``(batch,)``."""
     estimate, missed = estimated(network, x, noise, start)
     ratio = _log_ratio(start, stop, estimate, variance, missed)
-    gain = expand(_gap(start, stop), missed) * torch.exp(ratio)
+    gap = expm1(2 * (stop.lam - start.lam))  # the quotient of the SNRs, less 1
+    gain = expand(gap, missed) * torch.exp(ratio)
     return 0.5 * (gain * missed.square() + (torch.expm1(ratio) - ratio)).flatten(1).sum(1)
 
 
@@ -168,24 +163,19 @@ def _log_ratio(start: Node[Tensor], stop: Node[Tensor], estimate: Any, variance:
     return 2 * (a - b)
 
 
-def _gap(start: Node[Tensor], stop: Node[Tensor]) -> Tensor:
-    """The quotient of the SNRs, less 1."""
-    return expm1(2 * (stop.lam - start.lam))
-
-
 def _every_step(given: Given, nodes: Sequence[Node[Tensor]], variance: str, count: int) -> Term:
     """``(batch, n - 1)``."""
     x, terms = given.data, []
     for stop, start in itertools.pairwise(nodes):
         draws = [divergence(given.network, x, given.noise.normal(x), start, stop, variance) for _ in range(count)]
         terms.append(independent_mean(torch.stack(draws)))
-    return Term(*(torch.stack(parts, 1) for parts in zip(*map(_pair, terms), strict=True)))
+    return Term(torch.stack([term.value for term in terms], 1), torch.stack([term.std_error for term in terms], 1))
 
 
 def _random_steps(given: Given, nodes: Node[Tensor], variance: str, shares: Tensor | None, count: int) -> Term:
     x = given.data
     stops, starts = (Node(*(v[part] for v in nodes)) for part in (slice(None, -1), slice(1, None)))
-    gaps, known = _gap(starts, stops), torch.zeros_like(stops.lam)
+    gaps, known = expm1(2 * (stops.lam - starts.lam)), torch.zeros_like(stops.lam)
     if variance != "learned":  # the part without the network's error is exact
         flat = stops.lam[:, None]
         ratio = _log_ratio(starts, stops, None, variance, flat)[:, 0]
@@ -220,12 +210,7 @@ def _shares(weights: Sequence[float] | Tensor | None, size: int, every: bool) ->
         return None
     if every:
         raise InvalidArgumentError('`weights` choose among random steps; set steps="random" too.')
-    shares = check_times("weights", weights, "numbers")
-    if len(shares) != size or not bool(((shares > 0) & shares.isfinite()).all()):
-        raise InvalidArgumentError(
-            f"`weights` must be {size} positive numbers, one per step, got {shares.tolist()[:5]}."
-        )
-    return shares
+    return check_weights(check_times("weights", weights, "numbers"), size)
 
 
 def _range(levels: int | None, data_range: tuple[float, float]) -> tuple[float, float]:
@@ -234,7 +219,3 @@ def _range(levels: int | None, data_range: tuple[float, float]) -> tuple[float, 
         return data_range
     low, width = cell(levels, data_range)
     return low + 0.5 * width, low + width * (levels - 0.5)
-
-
-def _pair(term: Term) -> tuple[Tensor, Tensor]:
-    return term.value, term.std_error

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import as_array
-from ...errors import InvalidArgumentError
+from ..bits import bits_of
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,4 @@ class Bound:
     @property
     def bits_per_dim(self) -> Tensor:
         """Bits per dimension of the grey values: the total over D ln 2."""
-        if self.levels is None:
-            raise InvalidArgumentError(
-                "This is the bound of a density; for data from dequantize(v, levels=L) its bits are "
-                "bits_per_dim(-bound.total, event_shape, levels=L)."
-            )
-        return self.total / (math.prod(self.event_shape) * math.log(2))
+        return bits_of(self.total, self.event_shape, self.levels, "-bound.total")

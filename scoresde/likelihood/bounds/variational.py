@@ -24,25 +24,23 @@ integrates to :math:`D\ln(\sigma_0/\sigma_T)`, the difference of the entropies o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..._arguments import check_finite_ends
 from ..._checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network
 from ...sdes import SDE, AffineSDE, Node
 from .arguments import Given, check_model, prepare
-from .decoders import by_denoising, by_likelihood, entropy
 from .draws import DESIGNS, Weights, edges, independent_mean
-from .error import estimated
 from .levels import CLOCKS, Levels, continuous, discrete
-from .prior import prior_term
 from .result import Bound, Term
+from .terms import by_denoising, by_likelihood, entropy, estimated, prior_term
 
 
 def variational_bound(
@@ -117,9 +115,7 @@ def variational_bound(
         Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models, theorem 3 and
         appendix B. https://arxiv.org/abs/2101.09258
     """
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(f"`sde` must be an affine process such as scoresde.VPSDE(), got {sde!r}.")
-    score = check_model(sde, score_fn)
+    sde, score = check_model(sde, score_fn)
     check_flag("decoder", decoder)
     check_choice("clock", clock, CLOCKS)
     check_choice("times", times, DESIGNS)
@@ -127,8 +123,7 @@ def variational_bound(
     grid = None if steps is None else _grid(sde, steps)
     ends = (sde.t_min, sde.t_max) if grid is None else (float(grid[0]), float(grid[-1]))
     first, last = map(sde.node, ends)
-    if not (math.isfinite(first.lam) and math.isfinite(last.lam)):
-        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+    check_finite_ends(first.lam, last.lam)
     given = prepare(score, x, levels, data_range, context, seed, noise)
     with torch.no_grad():
         place = continuous(sde, clock) if grid is None else discrete(sde, grid.to(given.data.device), clock)

@@ -1,4 +1,5 @@
-r"""The reconstruction term: the data given the cleanest state z.
+r"""What the terms of the bounds are made of: the prior's divergence, the error of a network's estimate, and the
+reconstruction, the data given the cleanest state z.
 
 - `entropy`: of :math:`q(z|x)`. The bound is then that of the density of z, and no decoder is needed.
 - `by_likelihood`: :math:`p(v|z) \propto q(z|v)` over the grey values of each dimension; the network is not evaluated.
@@ -14,13 +15,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._tensors import Scalar, expand
-from ...losses import discretised_log_prob
+from ..._tensors import Scalar, expand, row_finite
+from ...errors import NonFiniteError
+from ...losses import discretised_log_prob, prior_kl
 from ...processes import Network
-from ...sdes import Estimate, Node
-from .error import estimated
-from .prior import Grey
+from ...sdes import Estimate, Node, NormalPrior
+from .arguments import Grey
 from .result import Term
+
+
+def prior_term(x: Tensor, node: Node, prior: NormalPrior) -> Term:
+    r""":math:`KL(N(\alpha x, \sigma^2)\,\|\,N(m, s^2))`.
+
+    Example:
+        >>> import scoresde
+        >>> prior_term(torch.ones(1, 2), scoresde.EDMSDE().node(2.0), NormalPrior(2.0)).value
+        tensor([0.2500], dtype=torch.float64)
+    """
+    value = prior_kl(x.to(torch.float64), node.alpha, node.sigma, prior)
+    return Term(value, torch.zeros_like(value))
+
+
+def estimated(network: Network, x: Tensor, noise: Tensor, node: Node) -> tuple[Estimate, Tensor]:
+    r"""The network's estimate of the data at a level of noise, and :math:`\hat\varepsilon-\varepsilon` in float64.
+
+    Raises:
+        NonFiniteError: the network returned NaN or infinity.
+
+    Example:
+        >>> import scoresde
+        >>> x, noise = torch.zeros(1, 2), torch.ones(1, 2)
+        >>> estimated(Network(lambda x, t: 0 * x), x, noise, scoresde.VPSDE().node(0.5))[1]
+        tensor([[-1., -1.]], dtype=torch.float64)
+    """
+    state = expand(node.alpha, x) * x + expand(node.sigma, x) * noise
+    estimate = network.estimate(state, node)
+    missed = estimate.noise.to(torch.float64) - noise.to(torch.float64)
+    bad = ~torch.stack([row_finite(part) for part in (missed, *network.last)]).all(0)
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0].tolist()
+        raise NonFiniteError(
+            f"The score function returned NaN or infinity for {len(rows)} of {len(x)} samples (first: {rows[:5]}).",
+            stage="score",
+            indices=rows[:5],
+        )
+    return estimate, missed
 
 
 def entropy(x: Tensor, node: Node[float]) -> Term:
@@ -32,12 +71,9 @@ def entropy(x: Tensor, node: Node[float]) -> Term:
         >>> round(float(entropy(torch.zeros(1, 1), node).value), 4)
         1.4189
     """
-    value = torch.full((len(x),), math.prod(x.shape[1:]) * _entropy(node.sigma), dtype=torch.float64, device=x.device)
+    each = 0.5 * math.log(2 * math.pi * math.e) + math.log(node.sigma)
+    value = torch.full((len(x),), math.prod(x.shape[1:]) * each, dtype=torch.float64, device=x.device)
     return Term(value, torch.zeros_like(value))
-
-
-def _entropy(sigma: float) -> float:
-    return 0.5 * math.log(2 * math.pi * math.e) + math.log(sigma)
 
 
 def by_likelihood(grey: Grey, x: Tensor, node: Node[Tensor], noise: Tensor) -> Tensor:
@@ -71,17 +107,13 @@ def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node[Tens
         tensor([0.9189], dtype=torch.float64)
     """
     estimate, _ = estimated(network, x, noise, node)
-    mean, s = estimate.data.to(torch.float64), _std(std, estimate)
+    mean = estimate.data.to(torch.float64)
+    s = expand(std(estimate) if callable(std) else std, mean)
     if grey is not None:
         return -log_mass(grey, mean, s).flatten(1).sum(1)
     log_s = torch.as_tensor(s, dtype=torch.float64).log()
     density = 0.5 * ((x.to(torch.float64) - mean) / s).square() + log_s + 0.5 * math.log(2 * math.pi)
     return density.flatten(1).sum(1)
-
-
-def _std(std: Any, estimate: Estimate) -> Any:
-    value = std(estimate) if callable(std) else std
-    return expand(value, estimate.data.to(torch.float64))
 
 
 def log_mass(grey: Grey, mean: Tensor, std: Scalar) -> Tensor:
