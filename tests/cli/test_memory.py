@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from typer.testing import Result
 
 import scoresde.zoo
@@ -201,6 +202,20 @@ def test_every_kind_is_a_line(
     assert f"Error: There is too little memory {purpose}" in result.output
     assert amount is None or f": {amount} were requested." in result.output
     assert "enforce fail" not in result.output
+
+
+def test_memory_for_all_samples_is_taken_before_the_first(run: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.empty
+
+    def fail(*shape: Any, **kwargs: Any) -> Tensor:
+        if shape[0] == (10**9, 1, 8, 8):
+            raise TORCH
+        return empty(*shape, **kwargs)
+
+    monkeypatch.setattr(torch, "empty", fail)
+    result = run("sample", "--num", 10**9, "--out", "samples.npz")
+    assert result.exit_code == 1 and fake.calls == 0 and not Path("samples.npz").exists()
+    assert "There is too little memory for 1000000000 samples: 512000000000 bytes were requested." in result.output
 
 
 def test_batches_are_halved_for_every_kind() -> None:
