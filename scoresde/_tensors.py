@@ -213,8 +213,17 @@ def row_sums(x: Tensor) -> Tensor:
         >>> row_sums(torch.ones(2, 3, 4))
         tensor([12., 12.])
     """
-    flat = _in_order(x.flatten(1))
-    return flat.sum(1) if len(flat) != 1 else flat.expand(2, -1).sum(1)[:1]  # a single sum is split among threads
+    return _by_rows(torch.sum, x)
+
+
+def row_means(x: Tensor) -> Tensor:
+    """The mean over each sample, ``(batch,)``, likewise.
+
+    Example:
+        >>> row_means(torch.ones(2, 3, 4))
+        tensor([1., 1.])
+    """
+    return _by_rows(torch.mean, x)
 
 
 def row_norms(x: Tensor) -> Tensor:
@@ -237,6 +246,11 @@ def row_std(x: Tensor, correction: float = 0.0) -> Tensor:
     wide = x.flatten(1).to(torch.float64)
     apart = wide - (row_sums(wide) / wide.shape[1])[:, None]
     return (row_sums(apart.square()) / (wide.shape[1] - correction)).sqrt().to(x.dtype)
+
+
+def _by_rows(reduce: Callable[[Tensor, int], Tensor], x: Tensor) -> Tensor:
+    flat = _in_order(x.flatten(1))
+    return reduce(flat, 1) if len(flat) != 1 else reduce(flat.expand(2, -1), 1)[:1]  # one sum is split among threads
 
 
 def _in_order(flat: Tensor) -> Tensor:

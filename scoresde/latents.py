@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_choice, check_number, check_state, check_times
+from ._checks import check_choice, check_finite_rows, check_number, check_state, check_times
 from ._tensors import compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, NonFiniteError
 from .integrate import Solution
@@ -154,7 +154,9 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
         sin = torch.where(angle > 1e-6, torch.sin(angle), 1.0)
         first, second = (torch.where(angle > 1e-6, torch.sin(v * angle) / sin, v) for v in (first, second))
     shape = (*first.shape, *(1,) * (a.ndim - 1))
-    return (first.reshape(shape) * a + second.reshape(shape) * b).to(compute_dtype(a.dtype)).to(a.dtype)
+    mixed = (first.reshape(shape) * a + second.reshape(shape) * b).to(compute_dtype(a.dtype)).to(a.dtype)
+    check_finite_rows(f"A result in {a.dtype}", mixed, "take smaller `weights`")
+    return mixed
 
 
 @dataclass(frozen=True, eq=False)

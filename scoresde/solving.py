@@ -124,7 +124,7 @@ def solve(
             own.
         context: ``{name: (batch, …) tensor}`` passed to the score function.
         seed: one seed for the batch.
-        seeds: one seed per sample: sample i then depends on seed i alone, not on the batch.
+        seeds: one seed per sample: the noise of sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
         noise: a `Noise`, or a callable ``(k, like) -> tensor`` giving the k-th standard normal draw (k = 0 is the
             prior's when x is missing). Without any of the four, torch's global generator.

@@ -56,7 +56,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            with _handling(_interrupt, signal.SIGTERM):
+            with _handling(_interrupt, signal.SIGTERM, signal.SIGINT):
                 function(*args, **kwargs)
         except ScoreSDEError as error:
             _fail(str(error), exit_code(error))
@@ -109,8 +109,16 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         raise KeyboardInterrupt from error  # the signal ended a process that the work needs, too
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Interrupt, but not inside an import, which would be left half done: the signal comes again a little later."""
+    here = frame
+    while here is not None and not here.f_code.co_filename.startswith("<frozen importlib"):
+        here = here.f_back
+    if here is None:
+        raise KeyboardInterrupt
+    again = threading.Timer(0.05, signal.raise_signal, (number,))
+    again.daemon = True
+    again.start()
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from .._checks import (
     check_choice,
     check_device,
     check_dtype,
+    check_finite_rows,
     check_flag,
     check_integer,
     check_shape,
@@ -380,6 +381,7 @@ def pilot_states(
     check_state("x", x)
     if dtype is not None:
         check_dtype("dtype", dtype)
+    check_finite_rows("`x`", x)
     return x.to(device=check_device(device, x.device), dtype=dtype)
 
 

@@ -116,7 +116,8 @@ def fit_start(
     x = pilot_states(sde, x, shape, seed, dtype, device)
     if not len(x) or tuple(x.shape[1:]) != gaussian.event_shape:
         raise InvalidArgumentError(
-            f"The pilot must be events of the Gaussian's shape {gaussian.event_shape}, got {tuple(x.shape)}."
+            f"The pilot must have at least one sample, of the Gaussian's shape {gaussian.event_shape}, got shape "
+            f"{tuple(x.shape)}."
         )
 
     def run(method: str | Solver, tolerance: float | None, **options: Any) -> Solution:

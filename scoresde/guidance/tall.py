@@ -131,6 +131,10 @@ class Tall(Wrapper):
     def _by_covariances(
         self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object], known: _Precisions
     ) -> Estimate:
+        if len(self.base) != x[:1].numel():
+            raise InvalidArgumentError(
+                f"`covariances` are for events of {len(self.base)} numbers, those of the state have {x[:1].numel()}."
+            )
         base = self.ask(self.score_fns[1], x, node, {}, keep=True)
         alpha2, sigma2 = (_square(v, x) for v in (node.alpha, node.sigma))
         one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)

@@ -238,7 +238,7 @@ def log_likelihood(
             differentiable=keep,
             checkpoint=differentiable == "checkpoint",
         )
-        if not len(x) or start == end:
+        if start == end or not bool(finite.any()):
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
         if check:
             _examine(process, state, finite, start, end, whole=prior is None)
@@ -463,7 +463,7 @@ def _read(
         solver_error=torch.full_like(spread, torch.nan),
         latent=where(good, latent.to(x.dtype), torch.full_like(x, torch.nan)),
         prior_log_prob=torch.where(good, prior_log_prob, torch.nan),
-        nfe=solution.nfe,
+        nfe=torch.where(finite, solution.nfe, 0),
         products=process.divergence.products,
         status=status,
     )

@@ -30,7 +30,7 @@ from .._checks import (
     form,
 )
 from .._signatures import accepts
-from .._tensors import compute_dtype, expand, row_finite
+from .._tensors import compute_dtype, expand, row_finite, row_means, row_sums
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from ..scores import Score, ScoreModel
@@ -61,8 +61,8 @@ TARGETS: dict[str, Target] = {
 
 # From squared errors (batch, *event) to one number per sample: nats add up, "simple" losses are means.
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda squares: squares.flatten(1).sum(1),
-    "mean": lambda squares: squares.flatten(1).mean(1),
+    "sum": row_sums,
+    "mean": row_means,
 }
 
 
@@ -256,7 +256,7 @@ def check_data(model: object, x0: object, context: Mapping[str, object]) -> Tens
     """The data in the dtype of computation, if model, data and context fit."""
     check_model(model)
     x0 = check_state("x0", x0)
-    check_context(model, context)
+    check_context(model, context, len(x0))
     check_not_empty("x0", x0)
     shape = traits_of(model).event_shape
     if shape is not None and tuple(x0.shape[1:]) != shape:
@@ -264,11 +264,13 @@ def check_data(model: object, x0: object, context: Mapping[str, object]) -> Tens
     return x0.to(compute_dtype(x0.dtype))
 
 
-def check_context(model: object, context: Mapping[str, object]) -> None:
-    """Refuse what is neither an option of the loss nor an argument of the network."""
-    for name in context:
+def check_context(model: object, context: Mapping[str, object], batch: int) -> None:
+    """Refuse what is neither an option of the loss nor an argument of the network, and what does not fit the batch."""
+    for name, value in context.items():
         if not accepts(model, name):
             raise InvalidArgumentError(f"{name!r} is neither an option of this loss nor an argument of the network.")
+        if isinstance(value, Tensor) and value.ndim and len(value) != batch:
+            raise InvalidArgumentError(f"`{name}` must have one entry per sample, ({batch}, …), got {form(value)}.")
 
 
 def drawn(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_number
+from .._checks import check_number, check_state
 from ..errors import InvalidTypeError
 from ..scores import ScoreModel
 from ..sdes import EDMSDE
@@ -78,7 +78,7 @@ def edm(
         )
     if not gives_estimates(model):
         model = ScoreModel(model, _ALL_LEVELS, "edm", sigma_data=0.5 if sigma_data is None else sigma_data)
-    check_context(model, context)
+    check_context(model, context, len(check_state("x0", x0)))
     law = levels if isinstance(levels, Times) else FromLevels(levels)
     return denoising(
         model,

@@ -483,7 +483,7 @@ def _of_states(
 def _checked_states(score_fn: object, x: object, context: Mapping[str, object]) -> Tensor:
     check_score_fn(score_fn)
     x = check_state("x", x)
-    check_context(score_fn, context)
+    check_context(score_fn, context, len(x))
     return x.to(compute_dtype(x.dtype))
 
 

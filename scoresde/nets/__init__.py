@@ -48,7 +48,7 @@ def build(architecture: str, kwargs: Mapping[str, object]) -> nn.Module:
 
 
 def made(kind: type[nn.Module], kwargs: Mapping[str, object]) -> nn.Module:
-    """A network of a class, whose arguments must have the names that it knows.
+    """A network of a class; names of arguments that the class does not have are refused.
 
     Example:
         >>> made(Classifier, {"classes": 10}).classes

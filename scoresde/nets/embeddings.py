@@ -120,6 +120,8 @@ class Conditioned(nn.Module):
         """The embedding of time and class, ``(batch, width)``, of samples of the network's shape."""
         if x.shape[1:] != self.event_shape:
             raise InvalidArgumentError(f"`x` must be (batch, *{self.event_shape}), got {tuple(x.shape)}.")
+        if c_noise.ndim > 1 or (c_noise.ndim and len(c_noise) != len(x)):
+            raise InvalidArgumentError(f"The time must be a number or ({len(x)},), got shape {tuple(c_noise.shape)}.")
         embedding = self.noise(c_noise.expand(len(x)))
         if self.label is not None:
             embedding = embedding + self._embed_label(self.label, label, x)
@@ -175,4 +177,4 @@ def check_sizes(**sizes: tuple[int, int, int]) -> None:
     for name, (value, low, high) in sizes.items():
         if isinstance(value, Tensor):
             raise InvalidTypeError(f"`{name}` must be an integer, got a tensor; try int({name}).")
-        check_integer(name, value, low=low, high=high, hint=" (in these small networks)")
+        check_integer(name, value, low=low, high=high, hint=" These are small networks.")

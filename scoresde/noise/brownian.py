@@ -99,7 +99,8 @@ class BrownianPath(Noise):
     def normal(self, like: Tensor) -> Tensor:
         """A draw that belongs to no interval: the prior's, a corrector's, the second of a method with an area."""
         self._extra += 1
-        return self._draw(2**96 + self._extra, like).to(like)
+        draw = self._draw(2**96 + self._extra, like)
+        return (draw[..., 0] if self.areas else draw).to(like)
 
     def begin(self) -> Noise:
         """The path from its first draw: what belongs to no interval is counted within a solve."""
@@ -176,6 +177,12 @@ class BrownianPath(Noise):
         """A path on another clock, from the same seeds; nothing is known of it."""
         if self.areas:
             raise InvalidArgumentError("A path with areas is a path in time itself; this method needs areas=False.")
+        for name, t in (("t0", self.t0), ("t1", self.t1)):
+            if not math.isfinite(float(clock(torch.tensor(t, dtype=torch.float64)))):
+                raise InvalidArgumentError(
+                    f"`{name}`={t:g}: the clock of this method's noise is infinite there; make the path for the times "
+                    f"of the solve, BrownianPath(seeds, t_end, t_start)."
+                )
         part = BrownianPath(self.seeds, self.t0, self.t1, depth=self.depth, clock=clock)
         part._batched, part._extra = self._batched, self._extra
         return part

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import output_problem
+from .._checks import output_problem, versions
 from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
 from ..sdes import Node
@@ -26,7 +26,12 @@ class _DriftAndDiffusion(Process):
 
     def _f(self, x: Tensor, node: Node) -> Tensor:
         """The forward drift."""
+        before = versions(x, {})
         out = self.sde.drift(x, row_times(node.t, x))
+        if versions(x, {}) != before:
+            raise InvalidArgumentError(
+                f"{type(self.sde).__name__}.drift modified its input in place; work on x.clone() inside it."
+            )
         problem = output_problem(out, x)
         if problem is not None:
             raise InvalidArgumentError(f"{type(self.sde).__name__}.drift {problem}.")
@@ -65,4 +70,5 @@ class ForwardProcess(_DriftAndDiffusion):
         return self._f(x, node).clone()
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
-        return self._g(x, node)
+        g = self._g(x, node)
+        return g.clone() if isinstance(g, Tensor) else g  # the next call may overwrite it

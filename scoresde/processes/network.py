@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import output_problem, warn_caller
+from .._checks import check_unwritten, output_problem, versions, warn_caller
 from .._tensors import Scalar, expand, row_finite, where
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split, Traits, as_score
@@ -53,9 +53,9 @@ class Network:
         """The score, shaped like ``x``."""
         if not self.score_fn.only_scores:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
-        given, versions = self._lent(x)
+        given, before = self._lent(x)
         out = self._checked(self.score_fn.score(given, node, **self.context), x, node)
-        self._count(x, versions)
+        self._count(x, before)
         out = out.clone() if self.copies else out
         self._remember(x, given, (out,))
         return out
@@ -65,16 +65,16 @@ class Network:
         score."""
         if self.score_fn.only_scores:
             return estimate_of(self.score(x, node), x, node)
-        given, versions = self._lent(x)
+        given, before = self._lent(x)
         out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)
-        return self._finished(out, x, given, versions)
+        return self._finished(out, x, given, before)
 
     def twisted(self, x: Tensor, node: Node) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
-        given, versions = self._lent(x)
+        given, before = self._lent(x)
         split = self.score_fn.twisted(given, node, **self.context)
         out = self._checked_estimate(split.estimate, x, node)
-        return split._replace(estimate=self._finished(out, x, given, versions))
+        return split._replace(estimate=self._finished(out, x, given, before))
 
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count continues."""
@@ -82,36 +82,26 @@ class Network:
         part.context = {k: v[rows] for k, v in self.context.items()}
         return part
 
-    def _finished(self, out: Estimate, x: Tensor, given: Tensor, versions: list[int]) -> Estimate:
+    def _finished(self, out: Estimate, x: Tensor, given: Tensor, before: list[int]) -> Estimate:
         """Count an evaluation, and copy what is to be kept."""
-        self._count(x, versions)
+        self._count(x, before)
         out = copied(out, self.traits.network_parts) if self.copies else out
         self._remember(x, given, _parts(out))
         return out
 
     def _lent(self, x: Tensor) -> tuple[Tensor, list[int]]:
         """The state as the score function gets it, and the versions by which writing to what it gets is seen."""
-        versions = self._versions(x)
+        before = versions(x, self.context)
         if x.is_inference():
-            return x.clone(), versions
+            return x.clone(), before
         if torch.is_grad_enabled() and x.requires_grad:
-            return x.view_as(x), versions  # a place for a hook
-        return x.detach(), versions  # the callee may set the flag of gradients of its own
+            return x.view_as(x), before  # a place for a hook
+        return x.detach(), before  # the callee may set the flag of gradients of its own
 
-    def _versions(self, x: Tensor) -> list[int]:
-        """How often the state and the context were written to; inference tensors do not count that."""
-        return [0 if value.is_inference() else value._version for value in (x, *self.context.values())]
-
-    def _count(self, x: Tensor, versions: list[int]) -> None:
+    def _count(self, x: Tensor, before: list[int]) -> None:
         """Count an evaluation, and refuse one that wrote to what it was given."""
         self.calls += 1
-        written = [now != before for now, before in zip(self._versions(x), versions, strict=True)]
-        if any(written):
-            names = [("its input", "x.clone()"), *((f"`context[{name!r}]`", "a clone") for name in self.context)]
-            what, clone = names[written.index(True)]
-            raise ScoreFnError(
-                f"The score function modified {what} in place (call {self.calls}); work on {clone} inside it."
-            )
+        check_unwritten("The score function", before, x, self.context, f" (call {self.calls})")
 
     def _remember(self, x: Tensor, given: Tensor, out: tuple[Tensor, ...]) -> None:
         """Keep what an evaluation gave."""

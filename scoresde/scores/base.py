@@ -39,7 +39,7 @@ class Traits:
         network_parts: the parts of its estimates that may be a network's own output, which the next call may overwrite,
             as a CUDA graph does; what is kept beyond that is copied.
         twist: whether everything that guides is the gradient of a known log-density at every time.
-        data_std: the data's standard deviation, RMS over dimensions; None if it does not know.
+        data_std: the data's standard deviation, RMS over dimensions; None if it is not known.
 
     Example:
         >>> Traits(rowwise=True).event_shape is None

@@ -17,7 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_choice, check_kind, check_number, check_output, check_shape
+from .._checks import (
+    check_callable,
+    check_choice,
+    check_kind,
+    check_number,
+    check_output,
+    check_shape,
+    check_unwritten,
+    versions,
+)
 from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
@@ -351,8 +360,9 @@ class ScoreModel(Score):
         dtype = x.dtype if parameter is None else parameter.dtype
         batch = Node(*(_per_sample(v, x) for v in node))
         extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
-        time = self._read_time(batch)
+        time, before = self._read_time(batch), versions(x, extra)
         out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
+        check_unwritten("The network", before, x, extra)
         hint = " with the channels doubled for the variance" if self.has_variance else ""
         check_output("The network", out, x if self._share is None else _doubled(x), hint)
         return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
@@ -398,7 +408,7 @@ def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -
             'time_input="index", chain=chain).'
         )
     if callable(time_input):
-        return lambda n: time_input(n.t)
+        return lambda n: time_input(n.t.clone())
     if chain is not None:
         return lambda n: chain.label(2 * n.lam)
     if time_input not in TIME_INPUTS:

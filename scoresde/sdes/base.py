@@ -32,6 +32,8 @@ from .._checks import (
     check_shape,
     check_state,
     check_tensor,
+    check_unwritten,
+    versions,
 )
 from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -174,7 +176,9 @@ class ReverseSDE:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
         time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
+        before = versions(x, {})
         score = check_output("The score function", self.score_fn(x, times_of(x, t).to(x.device, time.dtype)), x)
+        check_unwritten("The score function", before, x, {})
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
 

@@ -269,7 +269,7 @@ class Solver(abc.ABC):
         return 1.0 if self.stochastic else 0.0
 
     def for_data(self, std: float) -> Solver:
-        """The method for data of a standard deviation > 0 that the score function declares; most do not ask."""
+        """The method for data of a standard deviation > 0 that the score function declares; most return themselves."""
         return self
 
     def prepare(self, process: Process, nodes: Sequence[Node[Any]]) -> None:

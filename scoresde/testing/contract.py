@@ -42,13 +42,19 @@ def _solve(
     return run(solver, _SDE, score_fn, x, times, noise or SampleNoise(range(len(x)) if seeds is None else seeds))
 
 
+def _hold(true: bool, what: object = "") -> None:
+    """An ``assert`` that python -O keeps."""
+    if not true:
+        raise AssertionError(what)
+
+
 def dtype_is_kept(solver: Solver) -> None:
     """float32 and float64 states stay what they are, on their device, and agree to float32's precision."""
     single, double = (_solve(solver, _states(4, 3, dtype=d)).x for d in (torch.float32, torch.float64))
-    assert single.dtype == torch.float32 and double.dtype == torch.float64
-    assert single.device == double.device == torch.device("cpu")
+    _hold(single.dtype == torch.float32 and double.dtype == torch.float64)
+    _hold(single.device == double.device == torch.device("cpu"))
     scale = float(double.abs().max())
-    assert float((single.double() - double).abs().max()) <= 1e-3 * scale
+    _hold(float((single.double() - double).abs().max()) <= 1e-3 * scale)
 
 
 def input_is_untouched(solver: Solver) -> None:
@@ -56,7 +62,7 @@ def input_is_untouched(solver: Solver) -> None:
     x = _states(3, 2)
     before = x.clone()
     _solve(solver, x)
-    assert torch.equal(x, before)
+    _hold(torch.equal(x, before))
 
 
 def samples_do_not_feel_their_batch_mates(solver: Solver) -> None:
@@ -66,8 +72,8 @@ def samples_do_not_feel_their_batch_mates(solver: Solver) -> None:
     x = _states(5, 2)
     whole = _solve(solver, x).x
     order = [3, 0, 4, 1, 2]
-    assert torch.equal(_solve(solver, x[order], seeds=order).x, whole[order])
-    assert torch.equal(_solve(solver, x[1:3], seeds=[1, 2]).x, whole[1:3])
+    _hold(torch.equal(_solve(solver, x[order], seeds=order).x, whole[order]))
+    _hold(torch.equal(_solve(solver, x[1:3], seeds=[1, 2]).x, whole[1:3]))
 
 
 def event_ranks(solver: Solver) -> None:
@@ -81,13 +87,13 @@ def event_ranks(solver: Solver) -> None:
     flat = _solve(solver, x, noise=CallableNoise(draw)).x
     for event in ((4, 4), (2, 2, 4), (2, 2, 2, 2)):
         shaped = _solve(solver, x.reshape(3, *event), noise=CallableNoise(draw)).x
-        assert shaped.shape == (3, *event)
-        assert torch.allclose(shaped.reshape(3, 16), flat, rtol=1e-12, atol=1e-12)
+        _hold(shaped.shape == (3, *event))
+        _hold(torch.allclose(shaped.reshape(3, 16), flat, rtol=1e-12, atol=1e-12))
 
 
 def one_step(solver: Solver) -> None:
     """A grid of one step works."""
-    assert bool(torch.isfinite(_solve(solver, _states(2, 2), steps=1).x).all())
+    _hold(bool(torch.isfinite(_solve(solver, _states(2, 2), steps=1).x).all()))
 
 
 def same_seed_same_result(solver: Solver) -> None:
@@ -95,17 +101,17 @@ def same_seed_same_result(solver: Solver) -> None:
     x = _states(3, 2)
     first = _solve(solver, x, steps=60).x
     _solve(solver, _states(7, 4))  # nothing is kept from one solve to the next
-    assert torch.equal(_solve(solver, x, steps=60).x, first)
-    assert torch.equal(_solve(solver, x, steps=60, seeds=[10, 11, 12]).x, first) != solver.stochastic
+    _hold(torch.equal(_solve(solver, x, steps=60).x, first))
+    _hold(torch.equal(_solve(solver, x, steps=60, seeds=[10, 11, 12]).x, first) != solver.stochastic)
 
 
 def value_semantics(solver: Solver) -> None:
     """It is equal to its copies, hashable, and its repr names its class."""
     twin = copy.deepcopy(solver)
-    assert twin == solver and hash(twin) == hash(solver)
-    assert type(solver).__name__ in repr(solver)
+    _hold(twin == solver and hash(twin) == hash(solver))
+    _hold(type(solver).__name__ in repr(solver))
     x = _states(2, 2)
-    assert torch.equal(_solve(twin, x).x, _solve(solver, x).x)
+    _hold(torch.equal(_solve(twin, x).x, _solve(solver, x).x))
 
 
 def evaluations_are_as_declared(solver: Solver) -> None:
@@ -114,7 +120,7 @@ def evaluations_are_as_declared(solver: Solver) -> None:
     detours = solution.steps - 6  # a method may visit more than the grid
     used = solution.evaluations - solver.extra_evaluations
     least, most = 6 * solver.evaluations, (6 + detours) * solver.evaluations
-    assert least <= used <= most, (used, least, most)
+    _hold(least <= used <= most, (used, least, most))
 
 
 def the_network_may_reuse_its_memory(solver: Solver) -> None:
@@ -127,7 +133,7 @@ def the_network_may_reuse_its_memory(solver: Solver) -> None:
             for net in (_score, lambda x, t: memory.copy_(_score(x, t)))
         )
         memory.fill_(torch.nan)
-        assert torch.equal(got, wanted), prediction
+        _hold(torch.equal(got, wanted), prediction)
 
 
 def the_ends(solver: Solver) -> None:
@@ -137,7 +143,7 @@ def the_ends(solver: Solver) -> None:
     for possible, times in ((solver.noise_limit, [1.0, 0.7, 0.4, 0.2]), (solver.data_limit, [0.8, 0.5, 0.2, 0.0])):
         if possible:
             grid = torch.tensor(times, dtype=torch.float64)
-            assert bool(torch.isfinite(run(solver, sde, score, _states(3, 2), grid, SampleNoise(range(3))).x).all())
+            _hold(bool(torch.isfinite(run(solver, sde, score, _states(3, 2), grid, SampleNoise(range(3))).x).all()))
 
 
 CHECKS: dict[str, Callable[[Solver], None]] = {

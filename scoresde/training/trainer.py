@@ -234,7 +234,9 @@ class Trainer:
                     )
                 value = each.mean()
             if not torch.isfinite(value):
-                raise NonFiniteError(f"the loss is {value.item()}", stage="score")
+                raise NonFiniteError(
+                    f"the loss is {value.item()}; lower the learning rate, or check the data.", stage="score"
+                )
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"Training stopped at step {step}: {error}",

@@ -63,6 +63,7 @@ class Config:
         data_range: the low end of the first level and the high end of the last in the network's units, or None.
         grids: grids fitted to the network, see `scoresde.fit_grid`.
         sampler: the sampler to use, or None.
+        data_std: `scoresde.ScoreModel.data_std` if it was set, else None.
 
     Example:
         >>> config = Config("unet", {"channels": 8}, sigma_data=0.5, event_shape=(1, 8, 8))
@@ -87,6 +88,7 @@ class Config:
     data_range: tuple[float, float] | None = field(default=None, kw_only=True)
     grids: tuple[FittedGrid, ...] = field(default=(), kw_only=True)
     sampler: Sampler | None = field(default=None, kw_only=True)
+    data_std: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("architecture", "prediction", "input_scale", "data", "command"):
@@ -107,6 +109,8 @@ class Config:
         for i, grid in enumerate(self.grids):
             check_kind(f"grids[{i}]", grid, FittedGrid, "a fitted grid")
         check_kind("sampler", self.sampler, (Sampler, type(None)), "a scoresde.zoo.Sampler, or None")
+        if self.data_std is not None:
+            check_number("data_std", self.data_std, low=0.0, strict=True)
 
     def to_json(self, weights: Content) -> bytes:
         """The bytes of ``config.json``, with the digest and size of the weights, and a digest of the config itself."""
@@ -124,6 +128,8 @@ class Config:
             content["grids"] = [grid.fields() for grid in self.grids]
         if self.sampler is not None:
             content["sampler"] = self.sampler.to_config()
+        if self.data_std is not None:
+            content["data_std"] = float(self.data_std)
         try:
             content["sha256"] = _digest(content)
             return (json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
@@ -145,6 +151,7 @@ class Config:
             "labels": None if labels is None else Labels(**labels),
             "grids": tuple(FittedGrid.of(grid, f"config.json: `grids[{i}]`") for i, grid in grids),
             "sampler": Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
+            "data_std": content.get("data_std"),
         }
         config = cls(content["architecture"]["name"], content["architecture"]["kwargs"], **known)
         process, chain = config.natives()
@@ -182,7 +189,7 @@ class Config:
         Raises:
             InvalidArgumentError, InvalidTypeError: its conventions do not fit together.
         """
-        return ScoreModel(
+        model = ScoreModel(
             net,
             EDMSDE() if process is None else process,
             self.prediction,
@@ -194,13 +201,20 @@ class Config:
             event_shape=self.event_shape,
             **more,
         )
+        if self.data_std is not None:
+            model.data_std = self.data_std
+        return model
 
 
 # What the file holds under the names that the config has, in its order; an older format lacks some.
 _KEYS: tuple[str, ...] = ("prediction", "time_input", "input_scale", "variance", "process", "chain", "levels")
 _KEYS += ("data_range", "sigma_data", "event_shape", "labels", "data", "command")
 _LABELS: Content = {"name": str, "count": int, "null": int}
-_OPTIONAL: Content = {"grids": list, "sampler": dict}  # of every format: what a network can do without
+_OPTIONAL: Content = {
+    "grids": list,
+    "sampler": dict,
+    "data_std": float,
+}  # of every format: what a network can do without
 _COMMON: Content = {
     "format": int,
     "architecture": {"name": str, "kwargs": dict},
@@ -248,9 +262,11 @@ def _check_values(content: dict[str, Any], version: int) -> None:
     if content["architecture"]["name"] not in ARCHITECTURES:
         _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
     if version == 1 and content["prediction"] != "edm":
-        _fail("prediction", f"is {content['prediction']!r}, format 1 knows 'edm'")
+        _fail("prediction", f"is {content['prediction']!r}, format 1 has 'edm' only")
     if not 0 < content["sigma_data"] < math.inf:
         _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
+    if not 0 < content.get("data_std", 1.0) < math.inf:
+        _fail("data_std", f"is {content['data_std']}, it must be positive")
     shape = content["event_shape"]
     if not shape or any(type(size) is not int or not 0 < size < 1 << 20 for size in shape):
         _fail("event_shape", "must be a list of positive integers")

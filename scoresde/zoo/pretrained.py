@@ -131,6 +131,7 @@ class Pretrained:
             levels=levels,
             data_range=data_range,
             sampler=sampler,
+            data_std=None if model.prediction == "edm" and model.data_std == model.sigma_data else model.data_std,
         )
         return cls(model.net, config, None if every_process else model.native)
 

@@ -6,6 +6,7 @@ Nothing in a saved model is trusted before it is checked.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import stat
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .._checks import check_device, check_flag, check_kind
+from .._checks import check_choice, check_device, check_flag, check_kind
 from .._registries import SHIPPED, shipped
 from ..errors import (
     CheckpointError,
@@ -151,6 +152,8 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     """
     directory = check_path("path", path)
     if isinstance(model, ScoreModel):
+        for name in known:
+            check_choice("save", name, inspect.signature(Pretrained.of).parameters.keys() - {"model"})
         model = Pretrained.of(model, **known)
     elif known:
         raise InvalidArgumentError(f"{sorted(known)} belong to a ScoreModel; a Pretrained has them in its config.")

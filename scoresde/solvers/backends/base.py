@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_number
 from ..._tensors import row_finite, where
-from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
+from ...errors import InvalidArgumentError, InvalidTypeError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
 from ..base import Node, Noise, Solver, StepFailed, StepResult
 from ..registry.variants import described_facts
@@ -35,6 +35,13 @@ class Backend(Solver):
     prefix: ClassVar[str]  # of the names of classes
     source: ClassVar[str]  # where the library comes from
     kind: ClassVar[str] = "backend"
+
+    def __post_init__(self) -> None:
+        if not hasattr(self, "scheme"):
+            raise InvalidTypeError(
+                f"{type(self).__name__} is what methods of {self.package} share, and none itself; pass one of their "
+                "names, such as 'scipy:RK45', or a class of `scoresde.methods`."
+            )
 
     def load(self, module: str) -> Any:
         """Import the library, which is not done before it is used."""
@@ -61,6 +68,7 @@ class ODEBackend(Backend):
     open_end: ClassVar[bool] = False  # nothing is evaluated at the end of a step
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("clock", self.clock, CLOCKS)
 
     @property

@@ -1,0 +1,178 @@
+"""Networks, drifts and times that write to what they are given, and diffusions that reuse their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import InvalidArgumentError, ScoreFnError, ScoreModel, guidance, losses, solve, testing
+
+SDE = scoresde.VPSDE()
+X = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64).reshape(4, 3)
+
+
+def writes(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    x.mul_(0.5)
+    return x.clone()
+
+
+def writes_label(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    label.mul_(2)
+    return x * label[:, None]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def model(net: Callable[..., Tensor] = writes, **options: Any) -> ScoreModel:
+    return ScoreModel(net, SDE, "noise", **options)
+
+
+def conditioned(value: float) -> Any:
+    return guidance.conditional(model(), label=value)
+
+
+class InPlace(scoresde.SDE):
+    """dx = -x dt + dw, whose drift writes to x."""
+
+    def __init__(self) -> None:
+        super().__init__(t_min=0.0, t_max=1.0, prior=scoresde.NormalPrior())
+
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        return x.neg_()
+
+    def diffusion(self, t: Any) -> Tensor:
+        return torch.ones_like(t)
+
+
+FLOW = scoresde.models.within(scoresde.FlowSDE(), model().limits)
+PLACES: dict[str, Callable[[], Any]] = {
+    "solve": lambda: solve(SDE, model(), X, method="ddim", steps=2),
+    "a bare score": lambda: solve(SDE, writes, X, method="ddim", steps=2),
+    "another process": lambda: solve(FLOW, model().on(FLOW), X, method="ddim", steps=2),
+    "guidance by one call": lambda: solve(
+        SDE, guidance.classifier_free(conditioned(1.0), conditioned(0.0), 2.0), X, method="ddim", steps=2
+    ),
+    "data": lambda: model().data(X.clone(), 0.5),
+    "v": lambda: model().v(X.clone(), 0.5),
+    "score": lambda: model()(X.clone(), 0.5),
+    "denoising": lambda: losses.denoising(model(), X.clone(), generator()),
+    "vdm": lambda: losses.vdm(model(), X.clone(), generator()),
+    "reverse drift": lambda: scoresde.ReverseSDE(SDE, writes).drift(X.clone(), 0.5),
+    "a bound label": lambda: solve(
+        SDE, model(writes_label, context={"label": torch.ones(4, dtype=torch.float64)}), X, method="ddim", steps=2
+    ),
+    "a conditional label": lambda: solve(
+        SDE, guidance.conditional(model(writes_label), label=torch.ones(4, dtype=torch.float64)), X, steps=2
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_network_that_writes_to_what_it_is_given_is_refused(place: str) -> None:
+    with pytest.raises(ScoreFnError, match=r"modified (its input|`context\['label'\]`) in place.*; work on"):
+        PLACES[place]()
+
+
+DRIFTS: dict[str, Callable[[], Any]] = {
+    "simulate": lambda: scoresde.simulate(InPlace(), X.clone(), steps=3, seed=0),
+    "solve": lambda: solve(InPlace(), lambda x, t: -x, X, method="euler_maruyama", steps=3, seed=0),
+}
+
+
+@pytest.mark.parametrize("place", DRIFTS)
+def test_so_is_a_drift(place: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"InPlace.drift modified its input in place; work on x.clone\(\)"):
+        DRIFTS[place]()
+
+
+@pytest.mark.parametrize("method", ["dpm23", "adams", "ddim"])
+def test_a_time_input_may_write_to_its_times(method: str) -> None:
+    options: dict[str, Any] = {"steps": 5} if method == "ddim" else {}
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return 0.1 * x * t[:, None]
+
+    plain, in_place = (
+        solve(SDE, ScoreModel(net, SDE, "noise", function), X, method=method, **options)
+        for function in (lambda t: t * 0.5, lambda t: t.mul_(0.5))
+    )
+    assert torch.equal(plain.x, in_place.x)
+
+
+class Reused(InPlace):
+    """A diffusion that writes all values to the same memory."""
+
+    memory = torch.zeros(4, dtype=torch.float64)
+
+    def drift(self, x: Tensor, t: Any) -> Tensor:
+        return -x
+
+    def diffusion(self, t: Any) -> Tensor:
+        return self.memory.copy_(t + 0.5) if t.ndim else t + 0.5
+
+
+class Fresh(Reused):
+    def diffusion(self, t: Any) -> Tensor:
+        return (t + 0.5).clone()
+
+
+@pytest.mark.parametrize("method", ["euler_maruyama", "heun_sde", "sra1", "shark"])
+def test_a_diffusion_may_reuse_its_memory(method: str) -> None:
+    fresh, reused = (scoresde.simulate(sde, X, method=method, steps=4, seed=0).x for sde in (Fresh(), Reused()))
+    assert torch.equal(fresh, reused)
+
+
+@pytest.mark.parametrize(("label", "got"), [(torch.ones(1), r"\(1,\)"), (torch.ones(3), r"\(3,\)")])
+def test_a_loss_refuses_a_context_of_another_length(label: Tensor, got: str) -> None:
+    net = model(lambda x, t, label: x * label[:, None])
+    with pytest.raises(InvalidArgumentError, match=rf"`label` must have one entry per sample, \(4, …\), got {got}"):
+        losses.denoising(net, X, generator(), label=label)
+
+
+@pytest.mark.parametrize("method", ["pc", "langevin", "restart"])
+def test_draws_of_a_path_with_areas_are_shaped_like_the_state(method: str) -> None:
+    path = scoresde.BrownianPath(range(4), SDE.t_min, SDE.t_max, areas=True)
+    assert solve(SDE, lambda x, t: -x, X, method=method, steps=2, noise=path).x.shape == X.shape
+
+
+def test_a_path_to_where_a_clock_is_infinite_is_refused() -> None:
+    path = scoresde.BrownianPath(range(4), 0.0, SDE.t_max)
+    with pytest.raises(InvalidArgumentError, match="`t0`=0: the clock of this method's noise is infinite there"):
+        solve(SDE, lambda x, t: -x, X, method="dpmpp_sde12", noise=path)
+
+
+def test_samples_that_are_not_finite_are_not_evaluated_for_a_density() -> None:
+    got = scoresde.log_likelihood(SDE, lambda x, t: -x, torch.full_like(X, torch.nan), throw=False)
+    assert got.nfe.tolist() == [0] * 4 and bool(got.log_prob.isnan().all())
+    some = torch.cat([X[:2], torch.full_like(X[:1], torch.nan)])
+    assert scoresde.log_likelihood(SDE, lambda x, t: -x, some, throw=False, check=False).nfe[2] == 0
+
+
+def test_a_loss_is_the_same_for_other_layouts() -> None:
+    x = torch.randn(33, 5, 7, generator=generator())
+    across = x.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    node, net = SDE.nodes(torch.full((33,), 0.5)), ScoreModel(lambda x, t: 0.3 * x, SDE, "noise")
+    for reduction in ("mean", "sum"):
+        one, other = (losses.denoising_at(net, v, 0.5 * v, node, reduction=reduction) for v in (x, across))
+        assert torch.equal(one, other)
+
+
+def test_the_contract_of_solvers_holds_under_python_o() -> None:
+    source = (__import__("pathlib").Path(testing.__file__).parent / "contract.py").read_text()
+    assert "\n    assert " not in source
+
+
+def test_a_threshold_of_large_events() -> None:
+    size = 2**24 + 1
+    net = ScoreModel(lambda x, t: x, SDE, "data")
+    x = torch.zeros(1, size)
+    x[0, -1] = 8.0
+    data = scoresde.scores.DynamicThreshold(net, quantile=1.0).estimate(x, SDE.node(0.5)).data
+    assert float(data.max()) == 1.0
