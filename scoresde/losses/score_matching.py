@@ -30,7 +30,9 @@ from .._checks import (
     check_score_fn,
     check_state,
     check_tensor,
+    check_unwritten,
     output_problem,
+    versions,
 )
 from .._tensors import Scalar, compute_dtype, expand, usable
 from ..errors import InvalidArgumentError, ScoreFnError
@@ -414,7 +416,10 @@ def transition_score_matching(
 
 def _called(score_fn: Callable[..., Tensor], x: Tensor, t: Tensor, context: Mapping[str, object]) -> Tensor:
     """A score function's score of states, checked."""
-    return check_output("The score function", score_fn(x, t.to(x.dtype), **context), x).to(x.dtype)
+    before = versions(x, context)
+    score = check_output("The score function", score_fn(x, t.to(x.dtype), **context), x).to(x.dtype)
+    check_unwritten("The score function", before, x, context)
+    return score
 
 
 def _field(score_fn: Any, x: Tensor, t: Tensor | Node[Tensor], context: Mapping[str, object]) -> tuple[Tensor, Any]:

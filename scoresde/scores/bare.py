@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from .._checks import check_kind, check_output, check_score_fn, check_unwritten, form, is_dense, versions
+from .._checks import check_kind, check_output, check_score_fn, form, is_dense
 from .._signatures import accepts, parameters
 from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
@@ -51,10 +51,7 @@ class Bare(Score):
         return isinstance(other, Bare) and self.function is other.function and self.rowwise
 
     def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
-        before = versions(x, context)
-        out = self.function(x, row_times(node.t, x), **context)
-        check_unwritten("The score function", before, x, context)
-        return out
+        return self.function(x, row_times(node.t, x), **context)
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         return estimate_of(check_output("The score function", self.score(x, node, **context), x), x, node)
@@ -69,9 +66,7 @@ class Offered(Bare):
         return False
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
-        before = versions(x, context)
         out: Estimate = self.function.estimate(x, node, **context)  # type: ignore[attr-defined]
-        check_unwritten("The score function", before, x, context)
         return out
 
     def score(self, x: Tensor, node: Node, **context: object) -> Tensor:

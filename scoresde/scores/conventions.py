@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_finite_rows, check_integer, check_not_empty, check_output, check_state
+from .._checks import check_integer, check_not_empty, check_output, check_state, check_tensor
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError
 from ..noise import check_seed
@@ -199,7 +199,7 @@ def check_score(
     check_integer("levels", levels, low=1, high=_MOST_LEVELS)
     if len(data) < 2:
         raise InvalidArgumentError(f"`data` must have at least 2 samples, got {len(data)}.")
-    check_finite_rows("`data`", data)
+    check_tensor("data", data, finite=True)
     given = check_context(context, score, len(data))
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     probe = _Probe(sde, score_fn, data.detach(), levels, given, generator)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .._checks import check_output
+from .._checks import check_output, check_unwritten, versions
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
@@ -47,9 +47,13 @@ class Wrapper(Score):
     ) -> Estimate:
         """The estimate of one of the score functions, from its score where it gives nothing else; to ``keep`` while
         others are evaluated, which may overwrite the same memory, it is copied."""
+        before = versions(x, context)
         if score_fn.only_scores:
-            return estimate_of(check_output("The score function", score_fn.score(x, node, **context), x), x, node)
+            score = check_output("The score function", score_fn.score(x, node, **context), x)
+            check_unwritten("The score function", before, x, context)
+            return estimate_of(score, x, node)
         estimate = score_fn.estimate(x, node, **context)
+        check_unwritten("The score function", before, x, context)
         return copied(estimate, score_fn.traits.network_parts) if keep else estimate
 
     def accepts(self, name: str) -> bool:
