@@ -41,12 +41,16 @@ TESTS = (
 
 
 REUSED, MATES = "tests/integration/test_reused_output.py", "tests/contract/test_batch_mates.py"
+WRITES = "tests/integration/test_writes.py"
 BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "tests/unit/test_bound.py")
 
 # Those that a defect in a file is most likely to be noticed by, before all the others.
 FIRST: dict[str, tuple[str, ...]] = {
     "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
-    "noise/brownian.py": ("tests/statistical/test_brownian.py",),
+    "noise/brownian.py": (
+        WRITES,
+        "tests/statistical/test_brownian.py",
+    ),
     "solvers/families/transition.py": ("tests/unit/test_simulate.py",),
     "solvers/sra.py": ("tests/convergence/test_general.py", "tests/convergence/test_sde.py"),
     "correctors/langevin.py": ("tests/convergence/test_langevin.py",),
@@ -54,13 +58,18 @@ FIRST: dict[str, tuple[str, ...]] = {
     "correctors/mala.py": ("tests/convergence/test_correctors.py",),
     "controllers/adaptive.py": ("tests/unit/test_controllers.py", "tests/statistical/test_adaptive_sde.py"),
     "controllers/fixed.py": ("tests/unit/test_controllers.py",),
-    "processes/general.py": ("tests/convergence/test_general.py",),
+    "processes/general.py": (
+        WRITES,
+        "tests/convergence/test_general.py",
+    ),
     **dict.fromkeys(
         ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "solving.py"),
         (REUSED,),
     ),
     "solvers/adams.py": (MATES, "tests/convergence/test_adams.py"),
-    "scores/model.py": ("tests/unit/test_models.py", "tests/unit/test_saved_models.py"),
+    "scores/wrapper.py": (WRITES,),
+    "likelihood/flow.py": (WRITES,),
+    "scores/model.py": (WRITES, "tests/unit/test_models.py", "tests/unit/test_saved_models.py"),
     "sdes/gaussian.py": ("tests/unit/test_sdes.py",),
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
@@ -75,7 +84,10 @@ FIRST: dict[str, tuple[str, ...]] = {
     "likelihood/bounds/draws.py": BOUNDS,
     "likelihood/bounds/arguments.py": BOUNDS,
     "likelihood/bounds/terms.py": BOUNDS,
-    "losses/core.py": ("tests/unit/test_losses.py",),
+    "losses/core.py": (
+        WRITES,
+        "tests/unit/test_losses.py",
+    ),
     "losses/weights.py": ("tests/unit/test_losses.py",),
     "losses/predictions.py": ("tests/unit/test_losses.py",),
     "losses/score_matching.py": ("tests/unit/test_losses.py",),
@@ -771,6 +783,34 @@ DEFECTS = (
         '"grid": self.grid, "t_end": self.t_end}',
         '"grid": self.grid}',
     ),
+    Defect(
+        "writes: not seen by a model",
+        "scores/model.py",
+        '        check_unwritten("The network", before, x, extra)\n',
+        "",
+    ),
+    Defect(
+        "writes: not seen by a wrapper",
+        "scores/wrapper.py",
+        '            check_unwritten("The score function", before, x, context)\n',
+        "",
+    ),
+    Defect("writes: a time that is the node's", "scores/model.py", "time_input(n.t.clone())", "time_input(n.t)"),
+    Defect("losses: contexts of any length", "losses/core.py", "value.ndim and len(value) != batch", "False"),
+    Defect(
+        "general: a diffusion that is overwritten",
+        "processes/general.py",
+        "return g.clone() if isinstance(g, Tensor) else g",
+        "return g",
+    ),
+    Defect("noise: pairs for a draw", "noise/brownian.py", "(draw[..., 0] if self.areas else draw)", "draw"),
+    Defect(
+        "density: evaluations of samples that are lost",
+        "likelihood/flow.py",
+        "nfe=torch.where(finite, solution.nfe, 0)",
+        "nfe=solution.nfe",
+    ),
+    Defect("losses: other layouts", "losses/core.py", '"sum": row_sums', '"sum": lambda v: v.flatten(1).sum(1)'),
     Defect("samplers: the noise left in", "cli/_plan.py", "told, sampler.denoise, sampler", "told, False, sampler"),
 )
 

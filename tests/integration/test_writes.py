@@ -51,6 +51,16 @@ class InPlace(scoresde.SDE):
         return torch.ones_like(t)
 
 
+class Bare:
+    """A score function that treats samples one by one, so that guidance asks for two labels in one call."""
+
+    rowwise = True
+
+    def __call__(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return writes(x, t)
+
+
+BARE = Bare()
 FLOW = scoresde.models.within(scoresde.FlowSDE(), model().limits)
 PLACES: dict[str, Callable[[], Any]] = {
     "solve": lambda: solve(SDE, model(), X, method="ddim", steps=2),
@@ -58,6 +68,15 @@ PLACES: dict[str, Callable[[], Any]] = {
     "another process": lambda: solve(FLOW, model().on(FLOW), X, method="ddim", steps=2),
     "guidance by one call": lambda: solve(
         SDE, guidance.classifier_free(conditioned(1.0), conditioned(0.0), 2.0), X, method="ddim", steps=2
+    ),
+    "guidance of a bare score by one call": lambda: solve(
+        SDE,
+        guidance.classifier_free(
+            guidance.conditional(BARE, label=1.0), guidance.conditional(BARE, label=0.0), 2.0, sde=SDE
+        ),
+        X,
+        method="ddim",
+        steps=2,
     ),
     "data": lambda: model().data(X.clone(), 0.5),
     "v": lambda: model().v(X.clone(), 0.5),
@@ -109,13 +128,13 @@ def test_a_time_input_may_write_to_its_times(method: str) -> None:
 class Reused(InPlace):
     """A diffusion that writes all values to the same memory."""
 
-    memory = torch.zeros(4, dtype=torch.float64)
+    memory = torch.zeros((), dtype=torch.float64)
 
     def drift(self, x: Tensor, t: Any) -> Tensor:
         return -x
 
     def diffusion(self, t: Any) -> Tensor:
-        return self.memory.copy_(t + 0.5) if t.ndim else t + 0.5
+        return t + 0.5 if t.ndim else self.memory.copy_(t + 0.5)
 
 
 class Fresh(Reused):
