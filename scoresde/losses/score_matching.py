@@ -30,11 +30,11 @@ from .._checks import (
     check_score_fn,
     check_state,
     check_tensor,
-    output_problem,
 )
 from .._tensors import Scalar, compute_dtype, expand, usable
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
+from ..processes.general import drift_of
 from ..sdes import SDE, Node
 from ..sdes.base import check_sde
 from ..sdes.spread import Spread
@@ -345,13 +345,9 @@ def transition_at(
     step = check_number("step", step, low=0.0, high=sde.t_max, strict=True)
     times = times_of(x, t)
     with torch.no_grad():
-        local = times.to(compute_dtype(x.dtype))
-        drift = sde.drift(x, local)
-        problem = output_problem(drift, x)
-        if problem is not None:
-            raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
+        drift = drift_of(sde, x, times.to(compute_dtype(x.dtype)))
         spread = Spread(sde)(x, times) * step**0.5
-        state = x + step * drift.to(x.dtype) + spread * noise
+        state = x + step * drift + spread * noise
     off = spread * _called(score_fn, state, times + step, context) + noise
     return 0.5 * off.square().flatten(1).sum(1)
 

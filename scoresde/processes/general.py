@@ -12,9 +12,18 @@ from torch import Tensor
 from .._checks import output_problem
 from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
-from ..sdes import Node
+from ..sdes import SDE, Node
 from ..sdes.spread import Spread
 from .base import Process
+
+
+def drift_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:
+    """The drift of a process at states of times ``(batch,)``, checked."""
+    out = sde.drift(x, t)
+    problem = output_problem(out, x)
+    if problem is not None:
+        raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
+    return out.to(x.dtype)
 
 
 class _DriftAndDiffusion(Process):
@@ -26,11 +35,7 @@ class _DriftAndDiffusion(Process):
 
     def _f(self, x: Tensor, node: Node) -> Tensor:
         """The forward drift."""
-        out = self.sde.drift(x, row_times(node.t, x))
-        problem = output_problem(out, x)
-        if problem is not None:
-            raise InvalidArgumentError(f"{type(self.sde).__name__}.drift {problem}.")
-        return out.to(x.dtype)
+        return drift_of(self.sde, x, row_times(node.t, x))
 
     def _g(self, x: Tensor, node: Node) -> Scalar:
         """The diffusion."""

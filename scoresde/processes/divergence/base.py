@@ -45,21 +45,24 @@ class Divergence(abc.ABC):
         """
 
     @property
-    @abc.abstractmethod
     def paths(self) -> int:
-        """The number of estimates that are kept apart; their mean is the divergence."""
+        """The number of estimates that are kept apart, one per probe; their mean is the divergence."""
+        return self.probes.shape[1]
 
     @property
-    @abc.abstractmethod
     def products(self) -> int:
-        """Vector-Jacobian products per evaluation."""
+        """Vector-Jacobian products per evaluation, one per path."""
+        return self.paths
 
     @abc.abstractmethod
     def __call__(self, product: Product) -> Tensor:
         """The estimates ``(batch, paths)``, float64."""
 
     def std_error(self, paths: Tensor) -> Tensor:
-        """The standard error of the mean of paths ``(batch, paths)``; NaN for a single one, which has no spread."""
+        """The standard error of the mean of paths ``(batch, paths)``; NaN for a single one, which has no spread, and 0
+        where ``share`` is 0: the mean is the trace."""
+        if self.share == 0.0:
+            return torch.zeros_like(paths[:, 0])
         count = paths.shape[1]
         if count < 2 or not len(paths):
             return torch.full_like(paths[:, 0], torch.nan)
