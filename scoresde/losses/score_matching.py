@@ -40,21 +40,8 @@ from ..sdes.base import check_sde
 from ..sdes.spread import Spread
 from ..sdes.times import times_of
 from ..targets import Target
-from .core import (
-    Model,
-    check_context,
-    check_data,
-    check_model,
-    check_node,
-    denoising,
-    drawn,
-    finish,
-    gives_estimates,
-    look,
-    lost,
-    normal,
-    scaled,
-)
+from .checks import check_context, check_data, check_model, check_node, gives_estimates, lost
+from .core import Model, denoising, drawn, finish, look, normal, scaled
 from .times import Times
 from .weights import Weight, weigh
 

@@ -96,8 +96,7 @@ def check_context(context: Mapping[str, Tensor] | None, score_fn: Score, batch: 
         >>> check_context({"label": torch.ones(3)}, as_score(lambda x, t, label: -x), batch=3)
         {'label': tensor([1., 1., 1.])}
     """
-    if context is not None:
-        check_kind("context", context, Mapping, "a mapping from names to tensors")
+    check_kind("context", context, (Mapping, type(None)), "a mapping from names to tensors")
     for name, value in (context or {}).items():
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")

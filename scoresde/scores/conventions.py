@@ -227,9 +227,8 @@ class _Probe:
         self.rows = rows.to(data.device)
         self.outputs: dict[Any, Tensor] = {}
         self.context = {k: v[self.rows.to(v.device)] for k, v in context.items()}
-        self.z = torch.randn((levels, count, *data.shape[1:]), generator=generator, dtype=self.data.dtype).to(
-            data.device
-        )
+        z = torch.randn((levels, count, *data.shape[1:]), generator=generator, dtype=self.data.dtype)
+        self.z = z.to(data.device)
         spread = 2 * math.log(max(float(self.data.std(0, correction=0).square().mean().sqrt()), 1e-6))
         ends = [float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max)]
         high, low = min(ends[0], 5 - spread), max(ends[1], -5 - spread)

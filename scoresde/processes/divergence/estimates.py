@@ -49,7 +49,7 @@ class Hutchinson(Divergence):
     r"""The mean of :math:`v^TJv` over probes v with the covariance I.
 
     The variance of one is :math:`2(\|S\|_F^2 - \sum S_{ii}^2)` for Rademacher probes, :math:`2\|S\|_F^2` for Gaussian
-    ones, with S the symmetric part of J; see `ORTHOGONAL` for frames. Each probe is a path.
+    ones, with S the symmetric part of J; see ``PROBES["orthogonal"]`` for frames. Each probe is a path.
     """
 
     @classmethod
