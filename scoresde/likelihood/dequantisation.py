@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .._checks import MOST_WIDTH, check_batch, check_integer, check_kind, check_number, check_shape, form
+from .._checks import MOST_WIDTH, check_integer, check_kind, check_number, check_shape, form
 from .._tensors import row_finite
 from ..errors import InvalidArgumentError, NonFiniteError, ScoreFnError
 from ..sdes import AffineSDE
@@ -200,7 +200,8 @@ class VariationalDequantizer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """See `Dequantizer`; both have gradients in the parameters."""
         v = _events(v, self.levels)
-        check_batch("v", v, self.event_shape)
+        if tuple(v.shape[1:]) != self.event_shape:
+            raise InvalidArgumentError(f"`v` must have events of shape {self.event_shape}, got {tuple(v.shape[1:])}.")
         some = next(self.net.parameters(), v)
         out = self.net(((2 * v + 1) / self.levels - 1).to(some.dtype))
         if not isinstance(out, Tensor) or out.shape != (len(v), 2, *self.event_shape):

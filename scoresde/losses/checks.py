@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .._checks import check_batch, check_kind, check_not_empty, check_state, check_tensor
+from .._checks import check_kind, check_not_empty, check_state, check_tensor
 from .._signatures import accepts
 from .._tensors import compute_dtype, row_finite
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
@@ -43,8 +43,8 @@ def check_data(model: object, x0: object, context: Mapping[str, object]) -> Tens
     check_context(model, context)
     check_not_empty("x0", x0)
     shape = traits_of(model).event_shape
-    if shape is not None:
-        check_batch("x0", x0, shape)
+    if shape is not None and tuple(x0.shape[1:]) != shape:
+        raise InvalidArgumentError(f"`x0` must hold events of shape {shape}, got {tuple(x0.shape[1:])}.")
     return x0.to(compute_dtype(x0.dtype))
 
 

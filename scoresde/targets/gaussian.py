@@ -43,13 +43,11 @@ class Gaussian(MixtureTarget):
             )
         check_tensor("mean", mean, finite=True)
         self.dtype = mean.dtype
-        self.event_shape = tuple(mean.shape)
+        self.event_shape = shape = tuple(mean.shape)
         self.mean = mean.to(torch.float64)
-        self.spectrum: Spectrum | LowRankSpectrum
-        if isinstance(cov, LowRank):
-            self.spectrum = LowRankSpectrum.of(cov, self.event_shape, "cov")
-        else:
-            self.spectrum = Spectrum.of(cov, self.event_shape, "cov")
+        self.spectrum: Spectrum | LowRankSpectrum = (
+            LowRankSpectrum.of(cov, shape, "cov") if isinstance(cov, LowRank) else Spectrum.of(cov, shape, "cov")
+        )
 
     @classmethod
     def fit(cls, data: Tensor, covariance: str | int = "dense") -> Gaussian:

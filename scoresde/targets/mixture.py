@@ -271,10 +271,9 @@ class GaussianMixture(MixtureTarget):
         )
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=self.dtype)
         spectrum = self.spectrum.to(z)
-        chosen = Spectrum(spectrum.values[k], None if spectrum.basis is None else spectrum.basis[k])
-        deviation = chosen.values.sqrt() * z
-        if chosen.basis is not None:
-            deviation = (chosen.basis @ deviation.flatten(1).unsqueeze(-1)).squeeze(-1).reshape(z.shape)
+        deviation = spectrum.values[k].sqrt() * z
+        if spectrum.basis is not None:
+            deviation = (spectrum.basis[k] @ deviation.flatten(1).unsqueeze(-1)).squeeze(-1).reshape(z.shape)
         return self.means.to(z)[k] + deviation
 
 

@@ -12,7 +12,7 @@ from ..._arguments import check_events, context_of
 from ..._checks import check_finite_rows, check_state, check_tensor
 from ..._tensors import compute_dtype
 from ...errors import InvalidArgumentError, InvalidTypeError
-from ...noise import BatchNoise, Noise, check_seed, resolve
+from ...noise import BatchNoise, Noise, resolve
 from ...processes import Network
 from ...scores import Score
 from ..bits import cell
@@ -76,7 +76,7 @@ def prepare(
     data, grey = read(x, levels, data_range)
     check_events(score, data)
     device, batch = data.device, len(data)
-    generator = None if seed is None else BatchNoise.seeded(check_seed("seed", seed), device).generator
+    generator = None if seed is None else BatchNoise.seeded(seed, device).generator
     source = resolve(seed=None, seeds=None, generator=None, noise=noise, device=device, batch=batch)
     if noise is None:
         source = BatchNoise(generator)  # one stream for levels and noise: two of one seed would be the same numbers
