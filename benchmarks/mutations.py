@@ -84,6 +84,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "likelihood/bounds/draws.py": BOUNDS,
     "likelihood/bounds/arguments.py": BOUNDS,
     "likelihood/bounds/terms.py": BOUNDS,
+    "losses/checks.py": (WRITES,),
     "losses/core.py": (
         WRITES,
         "tests/unit/test_losses.py",
@@ -796,7 +797,7 @@ DEFECTS = (
         "",
     ),
     Defect("writes: a time that is the node's", "scores/model.py", "time_input(n.t.clone())", "time_input(n.t)"),
-    Defect("losses: contexts of any length", "losses/core.py", "value.ndim and len(value) != batch", "False"),
+    Defect("losses: contexts of any length", "losses/checks.py", "value.ndim and len(value) != batch", "False"),
     Defect(
         "general: a diffusion that is overwritten",
         "processes/general.py",

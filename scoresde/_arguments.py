@@ -138,10 +138,13 @@ def affine_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:
     return affine, score
 
 
-def check_finite_ends(*log_snrs: float) -> None:
+def check_finite_ends(clean: float, noisy: float) -> None:
     """Refuse a process whose log-SNR is infinite at an end."""
-    if not all(map(math.isfinite, log_snrs)):
-        raise InvalidArgumentError("The log-SNR must be finite at both ends; take t_min or t_max inside the interval.")
+    if not (math.isfinite(clean) and math.isfinite(noisy)):
+        raise InvalidArgumentError(
+            f"The log-SNR must be finite at both ends, but is {clean:g} and {noisy:g}; take t_min or t_max inside the "
+            f"interval."
+        )
 
 
 def check_events(score_fn: Score, x: Tensor) -> None:

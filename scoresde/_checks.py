@@ -43,13 +43,15 @@ def check_finite_rows(what: str, x: Tensor, hint: str = "leave them out", *, row
         Traceback (most recent call last):
         scoresde.errors.NonFiniteError: `x0` has NaN or infinite values in 1 of 2 samples (first: [1]); leave them out.
     """
-    bad = (~row_finite(x.detach())).nonzero()[:, 0].tolist()
-    if bad:
-        raise NonFiniteError(
-            f"{what} has NaN or infinite values in {len(bad)} of {len(x)} {rows} (first: {bad[:5]}); {hint}.",
-            stage="input",
-            indices=bad[:5],
-        )
+    refuse_rows(~row_finite(x.detach()), f"{what} has NaN or infinite values in", f"; {hint}", "input", rows=rows)
+
+
+def refuse_rows(bad: Tensor, what: str, why: str, stage: str, *, rows: str = "samples") -> None:
+    """Refuse the rows that are marked as not finite, if there are any; their number is put between what and why."""
+    which = bad.nonzero()[:, 0].tolist()
+    if which:
+        text = f"{what} {len(which)} of {len(bad)} {rows} (first: {which[:5]}){why}."
+        raise NonFiniteError(text, stage=stage, indices=which[:5])
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -403,6 +405,11 @@ def check_interval(name: str, value: object) -> tuple[float, float]:
     if not low < high or not math.isfinite(high - low):
         raise InvalidArgumentError(f"`{name}` must be (low, high) with low < high, got {shown(value)}.")
     return low, high
+
+
+def check_grey(levels: object, data_range: object) -> tuple[int, float, float]:
+    """Return a number of grey values and the ends of their range, or say what is wrong with them."""
+    return (check_integer("levels", levels, low=2, high=MOST_GREY), *check_interval("data_range", data_range))
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> str:

@@ -26,8 +26,6 @@ from torch import Tensor
 from .._checks import MOST_NUMBERS, MOST_STEPS, check_generator, check_integer, check_number, check_state
 from ..errors import InvalidArgumentError, NonFiniteError
 
-__all__ = ["best_step", "largest_distance", "overlap", "ratio", "spread"]
-
 _LARGEST_RATIO = 1e100  # of two levels, or of two variances
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._checks import MOST_LEVELS, check_integer, check_number
+from .._checks import MOST_LEVELS, check_below, check_integer, check_number
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, GaussianSDE, NormalPrior
 from .base import Chain, numbers_of
@@ -67,11 +67,10 @@ class NoiseScales(Chain):
             [0.01, 0.1, 1.0]
         """
         n = check_integer("n", n, low=2, high=MOST_LEVELS)
-        low = math.log(check_number("sigma_min", sigma_min, low=0.0, strict=True))
-        high = math.log(check_number("sigma_max", sigma_max, low=0.0, strict=True))
-        if not low < high:
-            raise InvalidArgumentError(f"`sigma_min` must be below `sigma_max`, got {sigma_min} and {sigma_max}.")
-        return cls(torch.linspace(high, low, n, dtype=torch.float64).exp())
+        low = check_number("sigma_min", sigma_min, low=0.0, strict=True)
+        high = check_number("sigma_max", sigma_max, low=0.0, strict=True)
+        check_below("sigma_min", low, "sigma_max", high)
+        return cls(torch.linspace(math.log(high), math.log(low), n, dtype=torch.float64).exp())
 
     @classmethod
     def ncsnv2(

@@ -40,13 +40,7 @@ from .._checks import (
     check_tensor,
     form,
 )
-from ..errors import (
-    CorruptCheckpointError,
-    InvalidArgumentError,
-    InvalidTypeError,
-    NonFiniteError,
-    short,
-)
+from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..files.paths import check_path
 from ..files.writing import write_bytes
 from ..grids import Grid

@@ -14,18 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._checks import (
-    MOST_GREY,
-    check_flag,
-    check_generator,
-    check_integer,
-    check_interval,
-    check_number,
-    check_shape,
-    check_tensor,
-    form,
-    shown,
-)
+from .._checks import check_flag, check_generator, check_grey, check_number, check_shape, check_tensor, form, shown
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 
 
@@ -126,9 +115,8 @@ def bits_of(nats: Tensor, event_shape: tuple[int, ...], levels: int | None, name
 
 def cell(levels: int, data_range: tuple[float, float]) -> tuple[float, float]:
     """The lower end of the first cell, and the width of all cells."""
-    check_integer("levels", levels, low=2, high=MOST_GREY)
-    low, high = check_interval("data_range", data_range)
-    return low, (high - low) / levels
+    count, low, high = check_grey(levels, data_range)
+    return low, (high - low) / count
 
 
 def grey_levels(v: object, levels: int) -> Tensor:

@@ -24,8 +24,9 @@ from .._tensors import expand, row_finite, where
 from ..processes import Network
 from ..sdes import SDE, Estimate, Node
 from .bits import cell, float_dtype, grey_levels
+from .checks import check_wide
 from .discrete import Draw, LowerBound, bound_of, check_draws, source_of
-from .flow import check_wide, log_likelihood
+from .flow import log_likelihood
 
 
 def decoder_bound(

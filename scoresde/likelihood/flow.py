@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,51 +11,28 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import (
-    affine_model,
-    check_events,
-    check_limits,
-    check_no_vmap,
-    context_of,
-    for_data_of,
-    memory_note,
-    tolerances,
-)
-from .._checks import (
-    MOST_DRAWS,
-    MOST_STEPS,
-    check_choice,
-    check_finite_rows,
-    check_flag,
-    check_integer,
-    check_number,
-    check_state,
-    form,
-)
+from .._arguments import check_limits, context_of, memory_note, tolerances
+from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_number, form, refuse_rows
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..integrate import Solution, Status, integrate
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess, node_list
-from ..processes.density import LogDensityFlow, examine, sample_of
+from ..processes.density import LogDensityFlow
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
-from ..scores import Score, ScoreFn
-from ..sdes import SDE, AffineSDE, Node
-from ..solvers import Adams, Solver, make_solver
-from ..solvers.pairs import Pair
+from ..sdes import SDE, AffineSDE
+from ..solvers import Solver
 from ..targets import Gaussian, GaussianMixture
 from .adjoint import Adjoint
-from .notices import told_of_denoising, told_of_lattice
+from .checks import check_density, check_finite, check_plausible
 
-_BLOCKED = 0.1  # of a mismatch between products and differences; rounding and curvature make hundredths
-_RANDOM = 1e-2  # of a change of the answer; kernels that add in any order make millionths
-_COUPLED = 1e-4  # of what a sample's gradient may hold of others
 MAX_STEPS = 10_000
 GRADIENTS = ("checkpoint", "adjoint")
 DEFAULT = 1e-5  # tolerances
 _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
+_LEAST = 1e-6  # of the variance of the estimates, what a control must have to be of any use
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +217,7 @@ def log_likelihood(
         if start == end or not bool(finite.any()):
             return _read(process, solver, _still(process, state, start), state, start, end, law, finite, throw)
         if check:
-            _examine(process, state, finite, start, end, whole=prior is None)
+            check_plausible(process, state, finite, start, end, whole=prior is None)
         # what is stepped: with the adjoint equation, without a gradient
         stepped, beginning, adjoint = process, process.pack(state), None
         if differentiable == "adjoint":
@@ -270,11 +246,56 @@ def log_likelihood(
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
 
 
-def _examine(process: LogDensityFlow, state: Tensor, finite: Tensor, start: float, end: float, *, whole: bool) -> None:
-    """What is likely wrong with the data, the gradients and the score, before the density is computed."""
-    told_of_lattice(state.detach()[finite.to(state.device)])
-    check_gradients(process, state, start, end)
-    told_of_denoising(process, state.detach(), start, end if whole else None)
+def fit_control_scale(
+    sde: SDE,
+    score_fn: Callable[..., Tensor],
+    control: Gaussian | GaussianMixture,
+    x: Tensor,
+    *,
+    probes: int = 16,
+    seed: int = 0,
+    **options: Any,
+) -> float:
+    r"""The ``control_scale`` of `log_likelihood` that leaves the smallest variance on a pilot.
+
+    With A the paths of a sample without the control, and B what the control alone contributes to them,
+
+    .. math:: c^* = \frac{\sum\mathrm{Cov}(A, B)}{\sum\mathrm{Var}(B)},
+
+    summed over samples. A scale that depends on the probes makes a bias: fit it with another seed than the solve that
+    it is for, and preferably on other samples too.
+
+    Args:
+        sde, score_fn, control: as for `log_likelihood`.
+        x: the pilot's data, ``(batch, *event)``, ten samples or so.
+        probes, seed: for the pilot's two solves, which share their probes.
+        **options: of `log_likelihood`.
+
+    Returns:
+        c; 1 where the control does not change the estimates.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit.
+
+    Example:
+        >>> sde, mean = scoresde.VPSDE(), torch.zeros(2, dtype=torch.float64)
+        >>> target = scoresde.targets.Gaussian(mean, torch.tensor([[1.0, 0.4], [0.4, 0.5]]))
+        >>> x = target.sample(4, generator=torch.Generator().manual_seed(0)).double()
+        >>> round(fit_control_scale(sde, target.score(sde), target, x), 3)
+        1.0
+    """
+    check_integer("probes", probes, low=2, high=MOST_DRAWS)
+    if control is None:
+        raise InvalidArgumentError("`control` must be a targets.Gaussian or targets.GaussianMixture, got None.")
+    paths = [
+        log_likelihood(sde, score_fn, x, probes=probes, seed=seed, control=law, **options).paths.detach()
+        for law in (None, control)
+    ]
+    plain, known = (p - p.mean(1, keepdim=True) for p in paths)
+    away = plain - known
+    if not bool(away.square().sum() > _LEAST * plain.square().sum()):
+        return 1.0
+    return float((plain * away).sum() / away.square().sum())
 
 
 def _kept(differentiable: bool | str) -> bool:
@@ -283,44 +304,6 @@ def _kept(differentiable: bool | str) -> bool:
         check_choice("differentiable", differentiable, GRADIENTS)
         return True
     return differentiable
-
-
-def check_density(
-    sde: SDE, score_fn: ScoreFn, x: object, method: str | Solver, options: Mapping[str, object]
-) -> tuple[AffineSDE, Score, Solver]:
-    """The process, the score function and the solver, if there is a density of x that they give."""
-    solver = make_solver(method, options, ())
-    if not isinstance(solver, Adams | Pair):
-        raise InvalidArgumentError(
-            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
-        )
-    sde, score = affine_model(sde, score_fn)
-    if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError(
-            "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
-        )
-    if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
-        raise InvalidTypeError(
-            f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "
-            f"dequantize(x, levels=L) or discrete_log_likelihood."
-        )
-    x = check_wide(x)
-    check_no_vmap("x", x)
-    check_events(score, x)
-    return sde, score, for_data_of(score, solver)
-
-
-def check_wide(x: object) -> Tensor:
-    """The data, float32 or float64, whose density is defined; what is wrong with others."""
-    x = check_state("x", x)
-    if x.dtype not in (torch.float32, torch.float64):
-        raise InvalidTypeError(f"`x` must be float32 or float64 for a density, got {x.dtype}; try x.float().")
-    return x
-
-
-def check_finite(x: Tensor) -> None:
-    """Refuse samples that are not finite."""
-    check_finite_rows("`x`", x, "leave them out (throw=False of log_likelihood lets the others finish)")
 
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
@@ -365,51 +348,6 @@ def _control(law: Any, scale: float, x: Tensor) -> Control | None:
     return Control(law, factor)
 
 
-def check_gradients(process: LogDensityFlow, x: Tensor, start: float, end: float) -> None:
-    """Refuse a score function whose gradients are not those of what it returns, at three levels of noise."""
-    rows, flow = sample_of(process, x)
-    batch, x = len(x), x.detach()[rows]
-    noisy, clean = (process.sde.node(t).lam for t in (end, start))
-    scale = float(x[row_finite(x)].to(torch.float64).square().mean().sqrt())
-    levels = (-max(1.0, math.log(scale)) if scale > 0 else -1.0, 0.0, 2.0)  # in large units noise is large
-    lams = torch.tensor([min(max(level, noisy), clean) for level in levels], dtype=torch.float64, device=x.device)
-    at_once = len(levels) if len(levels) * len(x) <= batch else 1  # no batch larger than that of the solve
-    flow = replace(flow, network=flow.network.take(torch.arange(len(x), device=x.device).repeat(at_once)))
-    x = x.repeat(at_once, *[1] * (x.ndim - 1))
-    for seed, lam in enumerate(torch.split(lams, at_once)):
-        with torch.no_grad():
-            node = process.nodes.at(lam.repeat_interleave(len(x) // at_once))
-        _judge(process, flow, x, node, at_once, seed)
-    process.network.warned = flow.network.warned
-
-
-def _judge(
-    process: LogDensityFlow, flow: ReverseProcess, x: Tensor, node: Node[Tensor], levels: int, seed: int
-) -> None:
-    """Ask about some states, a part of them at each level, and refuse what was found of any part."""
-    for i, found in enumerate(
-        examine(flow, x, node, process.backward, process.differentiable, levels=levels, seed=seed)
-    ):
-        if found.moved > _RANDOM:
-            raise ScoreFnError(
-                "The score function is not deterministic: two calls give different results (dropout? net.eval())."
-            )
-        if found.coupled > _COUPLED:
-            raise ScoreFnError(
-                "The score of a sample depends on the rest of its batch (batch norm? net.eval()), and has no "
-                "divergence of its own."
-            )
-        mismatch = found.mismatch
-        if mismatch > _BLOCKED:  # of the score function, not of the step? Half precision needs a wide one
-            mismatch = min(mismatch, examine(flow, x, node, levels=levels, seed=seed, step=0.2)[i].mismatch)
-        if mismatch > _BLOCKED:
-            raise ScoreFnError(
-                f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products "
-                f"with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence would "
-                f"be wrong."
-            )
-
-
 def _still(process: LogDensityFlow, x: Tensor, t: float) -> Solution:
     """Where there is nothing to solve."""
     zeros = torch.zeros(len(x), dtype=torch.long)
@@ -444,14 +382,9 @@ def _read(
     paths = prior_log_prob[:, None] + linear + process.integrals(solution.x, last)
     good = (finite & solution.success).to(x.device)
     lost = good & paths.isnan().any(1)
-    if throw and bool(lost.any()):
-        rows = lost.nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"The log-density is NaN for {len(rows)} of {len(x)} samples (first: {rows[:5]}), though their latents are "
-            f"finite: `prior.log_prob` gives NaN there, or the numbers overflow.",
-            stage="logp",
-            indices=rows[:5],
-        )
+    if throw:
+        why = ", though their latents are finite: `prior.log_prob` gives NaN there, or the numbers overflow"
+        refuse_rows(lost, "The log-density is NaN for", why, "logp")
     good = good & ~lost
     status = torch.where(finite & ~lost.cpu(), solution.status, torch.full_like(solution.status, Status.NON_FINITE))
     paths = torch.where(good[:, None], paths, torch.nan)

@@ -18,7 +18,8 @@ from ..processes import Network, ReverseProcess
 from ..processes.density import LogDensityFlow
 from ..sdes import SDE
 from ..solvers import Solver
-from .flow import MAX_STEPS, check_density, check_finite, check_gradients, make_divergence
+from .checks import check_density, check_finite, check_gradients
+from .flow import MAX_STEPS, make_divergence
 
 
 @dataclass(frozen=True, eq=False)

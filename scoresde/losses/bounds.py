@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import check_finite_ends
 from .._checks import MOST_STEPS, check_flag, check_generator, check_integer, check_state, check_tensor
 from .._tensors import sigmoid
 from ..errors import InvalidArgumentError
-from ..losses.core import check_model, check_node
 from ..sdes import VDMSDE, AffineSDE, Node
-from .core import Model, check_data, check_finite, denoising, error, finish, law, look, normal, scaled
+from .checks import check_data, check_finite, check_model, check_node
+from .core import Model, denoising, error, finish, law, look, normal, scaled
 from .gaussian import grey_values, prior_kl
 from .times import LogUniform, LowDiscrepancy, Times
 from .weights import Weight, likelihood, weigh
@@ -125,7 +126,7 @@ def _diffusion(
     one = torch.ones_like(node.alpha)
     size = error(seen, one, 0 * one).square().flatten(1).sum(1)
     value = scaled(size, 0.5 * rate * weigh(weight, node))
-    schedule.tell(value)
+    schedule.losses = value.detach()
     return value, node
 
 
@@ -269,10 +270,6 @@ class _Schedule:
             )
         self.low, self.high = (-sde.log_snr(t) for t in (sde.t_min, sde.t_max))
 
-    def tell(self, losses: Tensor) -> None:
-        """The terms of the samples."""
-        self.losses = losses.detach()
-
     def _bent(self, t: Tensor) -> Node[Tensor]:
         given = self.sde.nodes(t)
         if torch.is_grad_enabled() and not given.lam.requires_grad:
@@ -297,12 +294,7 @@ class _Schedule:
 def _ends(sde: AffineSDE) -> tuple[Node[Tensor], Node[Tensor]]:
     """Both ends of a process as 0-d tensors, with gradients of a learned schedule."""
     nodes = sde.nodes(torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64))
-    for t, lam in zip((sde.t_min, sde.t_max), nodes.lam.tolist(), strict=True):
-        if not math.isfinite(lam):
-            raise InvalidArgumentError(
-                f"The log-SNR must be finite at both ends, but is {2 * lam:g} at t={t:g}; take t_min or t_max inside "
-                "the interval."
-            )
+    check_finite_ends(*(2 * nodes.lam).tolist())
     return Node(*(v[0] for v in nodes)), Node(*(v[1] for v in nodes))
 
 

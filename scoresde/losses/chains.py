@@ -25,20 +25,8 @@ from ..chains import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.bare import traits_of
 from ..sdes.records import LearnedEstimate
-from .core import (
-    Model,
-    Noised,
-    chain_of,
-    check_data,
-    check_model,
-    denoising,
-    drawn,
-    error,
-    finish,
-    look,
-    named,
-    scaled,
-)
+from .checks import check_data, check_model
+from .core import Model, Noised, chain_of, denoising, drawn, error, finish, look, named, scaled
 from .gaussian import discretised_log_prob, gaussian_kl, prior_kl
 from .times import Times
 from .weights import Weight, weigh

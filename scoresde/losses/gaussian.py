@@ -8,16 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import (
-    MOST_GREY,
-    check_broadcast,
-    check_choice,
-    check_integer,
-    check_interval,
-    check_number,
-    check_state,
-    check_tensor,
-)
+from .._checks import check_broadcast, check_choice, check_grey, check_number, check_state, check_tensor
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import NormalPrior
@@ -100,10 +91,9 @@ def grey_values(
         >>> grey_values(4), grey_values(5, grid="ends")
         ((-0.75, 0.5, 4), (-1.0, 0.5, 5))
     """
-    levels = check_integer("levels", levels, low=2, high=MOST_GREY)
-    low, high = check_interval("data_range", data_range)
+    count, low, high = check_grey(levels, data_range)
     check_choice("grid", grid, GREY_GRIDS)
-    return (*GREY_GRIDS[grid](low, high, levels), levels)
+    return (*GREY_GRIDS[grid](low, high, count), count)
 
 
 def discretised_log_prob(

@@ -12,7 +12,8 @@ from .._checks import check_number, check_state
 from ..errors import InvalidTypeError
 from ..scores import ScoreModel
 from ..sdes import EDMSDE
-from .core import Model, check_context, denoising, gives_estimates
+from .checks import check_context, gives_estimates
+from .core import Model, denoising
 from .times import FromLevels, LowDiscrepancy, NoiseLevels, Times
 from .weights import P2, MinSNR
 

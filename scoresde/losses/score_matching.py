@@ -31,32 +31,19 @@ from .._checks import (
     check_state,
     check_tensor,
     check_unwritten,
-    output_problem,
     versions,
 )
 from .._tensors import Scalar, compute_dtype, expand, usable
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot
+from ..processes.general import drift_of
 from ..sdes import SDE, Node
 from ..sdes.base import check_sde
 from ..sdes.spread import Spread
 from ..sdes.times import times_of
 from ..targets import Target
-from .core import (
-    Model,
-    check_context,
-    check_data,
-    check_model,
-    check_node,
-    denoising,
-    drawn,
-    finish,
-    gives_estimates,
-    look,
-    lost,
-    normal,
-    scaled,
-)
+from .checks import check_context, check_data, check_model, check_node, gives_estimates, lost
+from .core import Model, denoising, drawn, finish, look, normal, scaled
 from .times import Times
 from .weights import Weight, weigh
 
@@ -347,13 +334,9 @@ def transition_at(
     step = check_number("step", step, low=0.0, high=sde.t_max, strict=True)
     times = times_of(x, t)
     with torch.no_grad():
-        local = times.to(compute_dtype(x.dtype))
-        drift = sde.drift(x, local)
-        problem = output_problem(drift, x)
-        if problem is not None:
-            raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
+        drift = drift_of(sde, x, times.to(compute_dtype(x.dtype)))
         spread = Spread(sde)(x, times) * step**0.5
-        state = x + step * drift.to(x.dtype) + spread * noise
+        state = x + step * drift + spread * noise
     off = spread * _called(score_fn, state, times + step, context) + noise
     return 0.5 * off.square().flatten(1).sum(1)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_number
+from .._checks import check_below, check_number
 from .._tensors import sigmoid
-from ..errors import InvalidArgumentError
 from .embeddings import check_sizes
 
 
@@ -91,8 +90,7 @@ class MonotoneGamma(nn.Module):
     def __init__(self, gamma_min: float = -13.3, gamma_max: float = 5.0, hidden: int = 1024) -> None:
         super().__init__()
         low, high = check_number("gamma_min", gamma_min), check_number("gamma_max", gamma_max)
-        if not low < high:
-            raise InvalidArgumentError(f"`gamma_min` must be below `gamma_max`, got {low} and {high}.")
+        check_below("gamma_min", low, "gamma_max", high)
         check_sizes(hidden=(hidden, 0, 65_536))
         self.arguments = {"gamma_min": low, "gamma_max": high, "hidden": hidden}
         self.gamma_0 = nn.Parameter(torch.tensor(low, dtype=torch.float64))

@@ -5,18 +5,15 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, Estimate, Node
+from .coordinates import Coordinate
 from .network import Network
 from .nodes import Nodes
-
-if TYPE_CHECKING:
-    from .coordinates import Coordinate
 
 
 @dataclass(frozen=True)

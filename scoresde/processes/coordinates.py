@@ -10,13 +10,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .._tensors import Scalar, arctan, exp, expand, log, sqrt, tan, weighted
 from ..sdes import Node
-from .base import Process
+
+if TYPE_CHECKING:
+    from .base import Process
 
 
 @dataclass(frozen=True)

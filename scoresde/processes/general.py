@@ -12,9 +12,20 @@ from torch import Tensor
 from .._checks import output_problem, versions
 from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
-from ..sdes import Node
+from ..sdes import SDE, Node
 from ..sdes.spread import Spread
 from .base import Process
+
+
+def drift_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:
+    """The drift of a process at states of times ``(batch,)``, checked."""
+    before = versions(x, {})
+    out = sde.drift(x, t)
+    wrote = versions(x, {}) != before
+    problem = "modified its input in place; work on x.clone() inside it" if wrote else output_problem(out, x)
+    if problem is not None:
+        raise InvalidArgumentError(f"{type(sde).__name__}.drift {problem}.")
+    return out.to(x.dtype)
 
 
 class _DriftAndDiffusion(Process):
@@ -26,16 +37,7 @@ class _DriftAndDiffusion(Process):
 
     def _f(self, x: Tensor, node: Node) -> Tensor:
         """The forward drift."""
-        before = versions(x, {})
-        out = self.sde.drift(x, row_times(node.t, x))
-        if versions(x, {}) != before:
-            raise InvalidArgumentError(
-                f"{type(self.sde).__name__}.drift modified its input in place; work on x.clone() inside it."
-            )
-        problem = output_problem(out, x)
-        if problem is not None:
-            raise InvalidArgumentError(f"{type(self.sde).__name__}.drift {problem}.")
-        return out.to(x.dtype)
+        return drift_of(self.sde, x, row_times(node.t, x))
 
     def _g(self, x: Tensor, node: Node) -> Scalar:
         """The diffusion."""

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +14,7 @@ from torch import Tensor
 from .._tensors import Scalar, has_graph, number
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Node
-
-if TYPE_CHECKING:
-    from .coordinates import Coordinate
+from .coordinates import Coordinate
 
 
 class Nodes:

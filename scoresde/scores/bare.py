@@ -30,19 +30,16 @@ class Bare(Score):
         tensor([[-1., -1.]])
     """
 
+    only_scores = True
+
     def __init__(self, function: ScoreFn) -> None:
         self.function = function
         self.traits = traits_of(function)
-        context = getattr(function, "context", None)
-        self._bound_names = frozenset(context) if isinstance(context, Mapping) else frozenset()
-
-    @property
-    def only_scores(self) -> bool:
-        return True
 
     @property
     def bound_names(self) -> frozenset[str]:
-        return self._bound_names
+        context = getattr(self.function, "context", None)
+        return frozenset(context) if isinstance(context, Mapping) else frozenset()
 
     def accepts(self, name: str) -> bool:
         return accepts(self.function, name)
@@ -61,9 +58,7 @@ class Offered(Bare):
     """A callable that has the method ``estimate(x, node, **context)``; it may declare ``has_variance`` too, and
     ``has_shift`` and ``has_twist`` together with a method `twisted`."""
 
-    @property
-    def only_scores(self) -> bool:
-        return False
+    only_scores = False
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         out: Estimate = self.function.estimate(x, node, **context)  # type: ignore[attr-defined]
@@ -101,8 +96,7 @@ def check_context(context: Mapping[str, Tensor] | None, score_fn: Score, batch: 
         >>> check_context({"label": torch.ones(3)}, as_score(lambda x, t, label: -x), batch=3)
         {'label': tensor([1., 1., 1.])}
     """
-    if context is not None:
-        check_kind("context", context, Mapping, "a mapping from names to tensors")
+    check_kind("context", context, (Mapping, type(None)), "a mapping from names to tensors")
     for name, value in (context or {}).items():
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")

@@ -77,7 +77,7 @@ class Traits:
             check_kind(f"parts[{i}]", part, Traits, "a Traits")
         if not parts:
             raise InvalidArgumentError("`parts` must hold at least one Traits.")
-        process = _common_process([part.sde for part in parts], sde)
+        process = _common_process([part.sde for part in parts if part.sde is not None], sde)
         shapes = {part.event_shape for part in parts if part.event_shape is not None}
         if len(shapes) > 1:
             raise InvalidArgumentError(f"The score functions are for events of different shapes: {sorted(shapes)}.")
@@ -284,14 +284,12 @@ def nameless(times: Scalar) -> Node:
     return Node(times, 1.0, 1.0, *[math.nan] * 5)
 
 
-def _common_process(known: Sequence[AffineSDE | None], sde: AffineSDE | None) -> AffineSDE | None:
+def _common_process(known: Sequence[AffineSDE], sde: AffineSDE | None) -> AffineSDE | None:
     """The process that is given, or known to one of the parts; the same for all."""
     if sde is not None:
         check_sde(sde, affine=True)
     process = sde
     for own in known:
-        if own is None:
-            continue
         if process is not None and not process.same_schedule(own):
             if sde is None:
                 raise InvalidArgumentError(f"The score functions were made for {process!r} and {own!r}.")

@@ -20,6 +20,7 @@ from ..noise import check_seed
 from ..sdes import AffineSDE, Node
 from ..sdes.base import check_sde
 from .bare import as_score, check_context
+from .model import PREDICTIONS
 
 _VALUES = 8192  # values per noise level, at least, over which errors are averaged
 _MAX_SAMPLES = 2048
@@ -80,34 +81,28 @@ class _Reading:
     data: Callable[[Tensor], Tensor] | None = None
 
 
+def _prediction(name: str, what: str) -> _Reading:
+    """The reading as one of the predictions of `ScoreModel`."""
+    estimate, sigma_data = PREDICTIONS[name], math.nan  # which only EDM's prediction uses
+    return _Reading(
+        name,
+        f"it returns {what}; wrap the network in ScoreModel(net, sde, prediction={name!r})",
+        noise=lambda out, x, n: estimate(x, out, n, sigma_data).noise,
+    )
+
+
 _SCORE = _Reading("score", "it is a score")
 _READINGS = (
-    _Reading(
-        "noise",
-        "it returns the predicted noise, not the score; wrap the network in ScoreModel(net, sde, prediction='noise')",
-        noise=lambda out, x, n: out,
-    ),
+    _prediction("noise", "the predicted noise, not the score"),
     _Reading(
         "missing sigma",
         "it returns minus the predicted noise, without the division by sigma: score = output / sigma(t)",
         noise=lambda out, x, n: -out,
     ),
     _Reading("sign", "it returns minus the score; change the sign", noise=lambda out, x, n: n.sigma * out),
-    _Reading(
-        "data",
-        "it returns the denoised data; wrap the network in ScoreModel(net, sde, prediction='data')",
-        noise=lambda out, x, n: (x - n.alpha * out) / n.sigma,
-    ),
-    _Reading(
-        "v",
-        "it returns v; wrap the network in ScoreModel(net, sde, prediction='v')",
-        noise=lambda out, x, n: (n.sigma * x + n.alpha * out) / (n.alpha * n.alpha + n.sigma * n.sigma),
-    ),
-    _Reading(
-        "flow",
-        "it returns the velocity of the flow; wrap the network in ScoreModel(net, sde, prediction='flow')",
-        noise=lambda out, x, n: (n.alpha * out - n.dalpha * x) / (n.alpha * n.dsigma - n.dalpha * n.sigma),
-    ),
+    _prediction("data", "the denoised data"),
+    _prediction("v", "v"),
+    _prediction("flow", "the velocity of the flow"),
     _Reading(
         "minus flow",
         "it returns minus the velocity of the flow (data minus noise); change the sign and wrap the network in "
@@ -233,9 +228,8 @@ class _Probe:
         self.rows = rows.to(data.device)
         self.outputs: dict[Any, Tensor] = {}
         self.context = {k: v[self.rows.to(v.device)] for k, v in context.items()}
-        self.z = torch.randn((levels, count, *data.shape[1:]), generator=generator, dtype=self.data.dtype).to(
-            data.device
-        )
+        z = torch.randn((levels, count, *data.shape[1:]), generator=generator, dtype=self.data.dtype)
+        self.z = z.to(data.device)
         spread = 2 * math.log(max(float(self.data.std(0, correction=0).square().mean().sqrt()), 1e-6))
         ends = [float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max)]
         high, low = min(ends[0], 5 - spread), max(ends[1], -5 - spread)

@@ -16,18 +16,12 @@ from torch import Tensor
 from .._checks import check_below, check_number, check_positive
 from .._tensors import expand
 from ..sdes import AffineSDE, Estimate, Node
-from .bare import ScoreFn
 from .base import with_data
 from .wrapper import Wrapper
-
-__all__ = ["Clip", "DynamicThreshold"]
 
 
 class Limited(Wrapper):
     """A score function with limits on its data estimate; subclasses give `limit`."""
-
-    def __init__(self, score_fn: ScoreFn, sde: AffineSDE | None = None) -> None:
-        super().__init__((score_fn,), sde)
 
     @abc.abstractmethod
     def limit(self, data: Tensor) -> Tensor:
@@ -61,7 +55,7 @@ class Clip(Limited):
     def __init__(
         self, score_fn: Callable[..., Tensor], low: float = -1.0, high: float = 1.0, *, sde: AffineSDE | None = None
     ) -> None:
-        super().__init__(score_fn, sde)
+        super().__init__((score_fn,), sde)
         self.low, self.high = check_number("low", low), check_number("high", high)
         check_below("low", self.low, "high", self.high)
 
@@ -101,7 +95,7 @@ class DynamicThreshold(Limited):
         *,
         sde: AffineSDE | None = None,
     ) -> None:
-        super().__init__(score_fn, sde)
+        super().__init__((score_fn,), sde)
         self.quantile = check_positive("quantile", quantile, high=1.0)
         self.bound = check_number("bound", bound, low=0.0, strict=True)
 

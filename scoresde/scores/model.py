@@ -30,7 +30,7 @@ from .._checks import (
 from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate
@@ -184,8 +184,7 @@ class ScoreModel(Score):
         for name, value in names.items():
             if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
-        if context is not None:
-            check_kind("context", context, Mapping, "a mapping from names to values")
+        check_kind("context", context, (Mapping, type(None)), "a mapping from names to values")
         check_choice("prediction", prediction, PREDICTIONS)
         check_choice("input_scale", input_scale, ("x", "x/alpha"))
         if prediction == "edm" and input_scale != "x":
@@ -352,12 +351,8 @@ class ScoreModel(Score):
             given = x * (1 / (n.sigma * n.sigma + (self.sigma_data * n.alpha) * (self.sigma_data * n.alpha)) ** 0.5)
         elif self.input_scale == "x/alpha":
             given = x / n.alpha
-        parameter = (
-            next((p for p in self.net.parameters() if p.is_floating_point()), None)
-            if isinstance(self.net, torch.nn.Module)
-            else None
-        )
-        dtype = x.dtype if parameter is None else parameter.dtype
+        parameters = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
         batch = Node(*(_per_sample(v, x) for v in node))
         extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
         time, before = self._read_time(batch), versions(x, extra)
@@ -400,8 +395,7 @@ _MOST_NODES = 4096
 
 def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node[Tensor]], Tensor]:
     """What the network receives as its time, as a function of a node."""
-    if chain is not None:
-        check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
+    check_kind("chain", chain, (Chain, type(None)), "a chain such as scoresde.discrete.BetaChain.linear()")
     if (time_input == "index") != (chain is not None):
         raise InvalidArgumentError(
             'time_input="index" and `chain` go together, as in ScoreModel(net, chain.sde(), "noise", '
@@ -411,9 +405,7 @@ def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -
         return lambda n: time_input(n.t.clone())
     if chain is not None:
         return lambda n: chain.label(2 * n.lam)
-    if time_input not in TIME_INPUTS:
-        raise unknown("time_input", time_input, (*TIME_INPUTS, "index"))
-    return TIME_INPUTS[time_input]
+    return TIME_INPUTS[check_choice("time_input", time_input, (*TIME_INPUTS, "index"))]
 
 
 def _check_scale(sde: AffineSDE, input_scale: str, chain: Chain) -> None:

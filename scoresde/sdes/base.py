@@ -37,7 +37,7 @@ from .._checks import (
 )
 from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
-from .priors import NormalPrior, draw
+from .priors import NormalPrior
 from .records import Node
 from .spread import Spread
 from .times import as_time, like_time, times_of
@@ -111,7 +111,9 @@ class SDE(abc.ABC):
         check_generator(generator)
         dtype = torch.get_default_dtype() if dtype is None else dtype
         check_dtype("dtype", dtype)
-        return draw(self.prior, check_shape("shape", shape, rank=2), generator, dtype, where)
+        sizes, source = check_shape("shape", shape, rank=2), where if generator is None else generator.device
+        z = torch.randn(sizes, generator=generator, dtype=dtype, device=source)
+        return self.prior.from_normal(z.to(where))
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """The prior's log-density in nats, ``(batch,)``."""
@@ -175,9 +177,9 @@ class ReverseSDE:
     def drift(self, x: Tensor, t: Scalar) -> Tensor:
         """The drift, shaped like ``x``; multiply it by a negative dt."""
         check_state("x", x)
-        time = as_time("t", t).to(device=x.device, dtype=compute_dtype(x.dtype))
+        times = times_of(x, t).to(compute_dtype(x.dtype))
         before = versions(x, {})
-        score = check_output("The score function", self.score_fn(x, times_of(x, t).to(x.device, time.dtype)), x)
+        score = check_output("The score function", self.score_fn(x, times), x)
         check_unwritten("The score function", before, x, {})
         g = self._spread(x, as_time("t", t))
         return (self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * g**2 * score).to(x.dtype)
@@ -338,8 +340,7 @@ class AffineSDE(SDE):
         .. math:: \frac{\alpha_t}{\alpha_s} x_s, \qquad \sigma_t\sqrt{1-e^{2(\lambda_t-\lambda_s)}}.
         """
         check_state("x_s", x_s)
-        s, t = self._ordered(s, t)
-        ratio, shrink = self._between(s, t)
+        s, t, ratio, shrink = self._between(s, t)
         std = self._on(x_s, self._log_sigma(t).exp() * shrink.sqrt())
         return (self._on(x_s, ratio) * x_s).to(x_s.dtype), std.to(x_s.dtype)
 
@@ -353,8 +354,7 @@ class AffineSDE(SDE):
         check_state("x0", x0)
         if x0.shape != x_t.shape:
             raise InvalidArgumentError(f"`x0` must have the shape of `x_t`, {tuple(x_t.shape)}, got {tuple(x0.shape)}.")
-        s, t = self._ordered(s, t)
-        ratio, shrink = self._between(s, t)
+        s, t, ratio, shrink = self._between(s, t)
         log_sigma_s = self._log_sigma(s)
         sigma_s = log_sigma_s.exp()
         narrowing = torch.where(s == t, torch.zeros_like(shrink), log_sigma_s - self._log_sigma(t))
@@ -362,21 +362,19 @@ class AffineSDE(SDE):
         mean = self._on(x_t, keep) * x_t + self._on(x_t, self._log_alpha(s).exp() * shrink) * x0
         return mean.to(x_t.dtype), self._on(x_t, sigma_s * shrink.sqrt()).to(x_t.dtype)
 
-    def _ordered(self, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor]:
+    def _between(self, s: Scalar, t: Scalar) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        r"""Two times in order, and :math:`\alpha_t/\alpha_s` and :math:`1-e^{2(\lambda_t-\lambda_s)}`, without
+        cancellation."""
         s, t = as_time("s", s), as_time("t", t)
         if not bool((s <= t).all()):
             raise InvalidArgumentError(
                 f"s must be the cleaner time, s <= t; got s={s.tolist()} and t={t.tolist()}; swap them."
             )
-        return s, t
-
-    def _between(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        r""":math:`\alpha_t/\alpha_s` and :math:`1-e^{2(\lambda_t-\lambda_s)}`, without cancellation."""
         log_alpha_s, log_alpha_t = self._log_alpha(s), self._log_alpha(t)
         lam_s, lam_t = log_alpha_s - self._log_sigma(s), log_alpha_t - self._log_sigma(t)
         same = s == t  # keeps inf - inf out when both ends are the same infinite end
         shrink = torch.where(same, torch.zeros_like(lam_t - lam_s), -torch.expm1(2 * (lam_t - lam_s)))
-        return torch.where(same, torch.ones_like(shrink), (log_alpha_t - log_alpha_s).exp()), shrink
+        return s, t, torch.where(same, torch.ones_like(shrink), (log_alpha_t - log_alpha_s).exp()), shrink
 
     @staticmethod
     def _on(x: Tensor, value: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .._checks import check_number, check_state, check_tensor
@@ -58,15 +57,3 @@ class NormalPrior:
                 "give a number or a tensor of the event's shape."
             )
         return self.mean.to(x)
-
-
-def draw(
-    prior: NormalPrior,
-    shape: tuple[int, ...],
-    generator: torch.Generator | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """A draw of the prior from a generator (None is torch's global one)."""
-    where = generator.device if generator is not None else device
-    return prior.from_normal(torch.randn(shape, generator=generator, dtype=dtype, device=where).to(device))

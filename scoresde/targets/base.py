@@ -50,14 +50,14 @@ class Target(abc.ABC):
 
     def log_prob(self, x: Tensor, sde: AffineSDE | None = None, t: Scalar | None = None) -> Tensor:
         """The log-density in nats, ``(batch,)``: of the data, or of the data diffused to time ``t`` of ``sde``."""
+        return self._log_prob(*self._diffused(x, sde, t))
+
+    def _diffused(self, x: Tensor, sde: AffineSDE | None, t: Scalar | None) -> tuple[Tensor, Scalar, Scalar]:
+        """States, checked, and the kernel's scales, broadcast against them."""
         self._check(x)
         x = x.to(compute_dtype(x.dtype))
-        return self._log_prob(x, *self._scales(x, sde, t))
-
-    def _scales(self, x: Tensor, sde: AffineSDE | None, t: Scalar | None) -> tuple[Scalar, Scalar]:
-        """The kernel's scales, broadcast against ``x``."""
         alpha, sigma = _kernel(sde, t)
-        return expand(alpha, x), expand(sigma, x)
+        return x, expand(alpha, x), expand(sigma, x)
 
     def sample(
         self, n: int, sde: AffineSDE | None = None, t: Scalar | None = None, generator: torch.Generator | None = None

@@ -43,13 +43,11 @@ class Gaussian(MixtureTarget):
             )
         check_tensor("mean", mean, finite=True)
         self.dtype = mean.dtype
-        self.event_shape = tuple(mean.shape)
+        self.event_shape = shape = tuple(mean.shape)
         self.mean = mean.to(torch.float64)
-        self.spectrum: Spectrum | LowRankSpectrum
-        if isinstance(cov, LowRank):
-            self.spectrum = LowRankSpectrum.of(cov, self.event_shape, "cov")
-        else:
-            self.spectrum = Spectrum.of(cov, self.event_shape, "cov")
+        self.spectrum: Spectrum | LowRankSpectrum = (
+            LowRankSpectrum.of(cov, shape, "cov") if isinstance(cov, LowRank) else Spectrum.of(cov, shape, "cov")
+        )
 
     @classmethod
     def fit(cls, data: Tensor, covariance: str | int = "dense") -> Gaussian:
@@ -88,26 +86,26 @@ class Gaussian(MixtureTarget):
         return cls(place, LowRank(axes * (values - rest).clamp_min(0).sqrt(), rest))
 
     def _estimate(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
-        m, spectrum = self.mean.to(x), self.spectrum.to(x)
-        centred = x - alpha * m
+        m = self.mean.to(x)
+        data, noise = self._slope(x - alpha * m, alpha, sigma)
+        return Estimate(data=m + data, noise=noise)
+
+    def _slope(self, v: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
+        r"""The products of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, which are the same everywhere,
+        with vectors ``(batch, *event)``."""
+        spectrum = self.spectrum.to(v)
 
         def variance(values: Tensor) -> Tensor:
             return alpha * alpha * values + sigma * sigma
 
-        data = m + spectrum.map(centred, lambda v: alpha * v / variance(v))
-        return Estimate(data=data, noise=spectrum.map(centred, lambda v: sigma / variance(v)))
+        data = spectrum.map(v, lambda values: alpha * values / variance(values))
+        return Estimate(data=data, noise=spectrum.map(v, lambda values: sigma / variance(values)))
 
     def tangent(self, x: Tensor, v: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         r"""The products of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon` at x with vectors ``(batch, m,
         *event)``; alpha and sigma are floats or broadcast against x."""
-        spectrum, flat = self.spectrum.to(v), v.flatten(0, 1)
         alpha, sigma = (_repeated(value, v.shape[1]) for value in (alpha, sigma))
-
-        def variance(values: Tensor) -> Tensor:
-            return alpha * alpha * values + sigma * sigma
-
-        data = spectrum.map(flat, lambda values: alpha * values / variance(values))
-        noise = spectrum.map(flat, lambda values: sigma / variance(values))
+        data, noise = self._slope(v.flatten(0, 1), alpha, sigma)
         return Estimate(data=data.reshape(v.shape), noise=noise.reshape(v.shape))
 
     def trace(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
@@ -166,9 +164,7 @@ def _repeated(value: Scalar, times: int) -> Scalar:
 
 def _column(value: Scalar, x: Tensor) -> Scalar:
     """One number per sample, ``(batch, 1)``, float64."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(x.device, torch.float64).reshape(-1, 1)
+    return value.to(x.device, torch.float64).reshape(-1, 1) if isinstance(value, Tensor) else value
 
 
 def _principal(centred: Tensor, rank: int) -> tuple[Tensor, Tensor]:

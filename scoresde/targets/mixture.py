@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor, check_weights
-from .._tensors import Scalar, compute_dtype, expand
+from .._tensors import Scalar, expand
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate
 from .base import Target
@@ -68,8 +68,7 @@ class MixtureTarget(Target):
             >>> target.log_evidence(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0)
             tensor(-0.9189, dtype=torch.float64)
         """
-        _, log_evidence = update(self._moments(), operator, y, noise_std)
-        return log_evidence
+        return update(self._moments(), operator, y, noise_std)[1]
 
 
 class GaussianMixture(MixtureTarget):
@@ -173,23 +172,23 @@ class GaussianMixture(MixtureTarget):
         means = torch.from_numpy(em.means_).reshape(count, *data.shape[1:]).to(data.dtype)
         return GaussianMixture(torch.from_numpy(em.weights_), means, covs)
 
-    def _components(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> tuple[Tensor, Tensor, Spectrum]:
+    def _components(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> tuple[Tensor, Tensor, Spectrum, Scalar, Scalar]:
         """The log of w_k N(x; .), ``(batch, K)``, and :math:`S_k^{-1}(x - \\alpha m_k)` in the eigenbases, ``(batch,
-        K, *event)``."""
+        K, *event)``, with the bases and the scales that broadcast against it."""
+        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         spectrum = self.spectrum.to(x)
         variance = alpha * alpha * spectrum.values + sigma * sigma
         centred = spectrum.into(x.unsqueeze(1) - alpha * self.means.to(x))
         scaled = centred / variance
         log_norm = (variance.log() + math.log(2 * math.pi)).expand(centred.shape)
         log_prob = -0.5 * (centred * scaled + log_norm).flatten(2).sum(2)
-        return self.log_weights.to(x) + log_prob, scaled, spectrum
+        return self.log_weights.to(x) + log_prob, scaled, spectrum, alpha, sigma
 
     def _estimate(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         return _chunked(self._estimate_chunk, x, alpha, sigma, self.means.numel())
 
     def _estimate_chunk(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
-        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
-        logits, scaled, spectrum = self._components(x, alpha, sigma)
+        logits, scaled, spectrum, alpha, sigma = self._components(x, alpha, sigma)
         r = logits.softmax(1).reshape(*logits.shape, *([1] * len(self.event_shape)))
         data = (r * (self.means.to(x) + spectrum.back(alpha * spectrum.values * scaled))).sum(1)
         return Estimate(data=data, noise=(r * spectrum.back(sigma * scaled)).sum(1))
@@ -227,8 +226,7 @@ class GaussianMixture(MixtureTarget):
         return Estimate(data=data, noise=noise * (sigma.flatten() if isinstance(sigma, Tensor) else sigma))
 
     def _parts(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> _Parts:
-        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
-        logits, scaled, spectrum = self._components(x, alpha, sigma)
+        logits, scaled, spectrum, alpha, sigma = self._components(x, alpha, sigma)
         variance = (alpha * alpha * spectrum.values + sigma * sigma).expand(scaled.shape)
         shrink = alpha * spectrum.values / variance
         centres = (self.means.to(x) + spectrum.back(alpha * spectrum.values * scaled)).flatten(2)
@@ -237,7 +235,6 @@ class GaussianMixture(MixtureTarget):
         return _Parts(r, shrink.flatten(2), (1 / variance).flatten(2), centres, turned, away, spectrum.basis)
 
     def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
-        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in (alpha, sigma))
         return self._components(x, alpha, sigma)[0].logsumexp(1)
 
     def log_responsibilities(self, x: Tensor, sde: AffineSDE | None = None, t: Scalar | None = None) -> Tensor:
@@ -249,10 +246,7 @@ class GaussianMixture(MixtureTarget):
             >>> pair.log_responsibilities(torch.zeros(1, 1)).exp()
             tensor([[0.5000, 0.5000]])
         """
-        self._check(x)
-        x = x.to(compute_dtype(x.dtype))
-        alpha, sigma = (v.unsqueeze(1) if isinstance(v, Tensor) and v.ndim else v for v in self._scales(x, sde, t))
-        return self._components(x, alpha, sigma)[0].log_softmax(1)
+        return self._components(*self._diffused(x, sde, t))[0].log_softmax(1)
 
     @functools.cached_property
     def data_std(self) -> float:
@@ -277,10 +271,9 @@ class GaussianMixture(MixtureTarget):
         )
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=self.dtype)
         spectrum = self.spectrum.to(z)
-        chosen = Spectrum(spectrum.values[k], None if spectrum.basis is None else spectrum.basis[k])
-        deviation = chosen.values.sqrt() * z
-        if chosen.basis is not None:
-            deviation = (chosen.basis @ deviation.flatten(1).unsqueeze(-1)).squeeze(-1).reshape(z.shape)
+        deviation = spectrum.values[k].sqrt() * z
+        if spectrum.basis is not None:
+            deviation = (spectrum.basis[k] @ deviation.flatten(1).unsqueeze(-1)).squeeze(-1).reshape(z.shape)
         return self.means.to(z)[k] + deviation
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import scoresde
 from scoresde import ScoreSDEWarning, log_likelihood, targets
-from scoresde.likelihood.notices import on_a_lattice, told_of_denoising, told_of_lattice
+from scoresde.likelihood.checks import on_a_lattice, told_of_denoising, told_of_lattice
 from scoresde.processes import Network, ReverseProcess
 from scoresde.processes.density import LogDensityFlow
 from scoresde.processes.divergence import Exact

@@ -151,12 +151,12 @@ def test_importance_sampling_of_time_is_the_published_one() -> None:
     low, high = (0.1 * t + 0.5 * 19.9 * t**2 for t in (1e-5, 1.0))
     b = ((1 - u) * math.log(math.expm1(low)) + u * math.log(math.expm1(high))).exp().log1p()
     expected = (-0.1 + (0.01 + 2 * 19.9 * b).sqrt()) / 19.9
-    node, weight = continuous(vp, "log_snr")(u)
+    node, weight = continuous(vp, "log_snr").at(u)
     assert torch.allclose(node.t, expected, rtol=1e-9) and float(weight[0]) == pytest.approx(23.8645, abs=1e-4)
-    assert float(continuous(sub, "log_snr")(u)[1][0]) == pytest.approx(37.6789, abs=1e-4)
-    assert torch.allclose(continuous(ve, "log_snr")(u)[0].t, 1e-5 + (1 - 1e-5) * u, rtol=1e-9)
+    assert float(continuous(sub, "log_snr").at(u)[1][0]) == pytest.approx(37.6789, abs=1e-4)
+    assert torch.allclose(continuous(ve, "log_snr").at(u)[0].t, 1e-5 + (1 - 1e-5) * u, rtol=1e-9)
     for sde in PROCESSES.values():
-        t = continuous(sde, "log_snr")(u)[0].t
+        t = continuous(sde, "log_snr").at(u)[0].t
         mass = torch.stack([_mass(sde, a, b) for a, b in itertools.pairwise(t)])
         assert torch.allclose(mass, mass.mean().expand_as(mass), rtol=1e-6)
 
@@ -181,7 +181,7 @@ def test_steps_come_down_to_continuous_time(name: str, clock: str) -> None:
         place = discrete(sde, times, clock)
         share = torch.expm1(-sde.log_snr(times).diff()) if clock == "log_snr" else times.diff()
         edges = torch.cat([share.new_zeros(1), share.cumsum(0)]) / share.sum()
-        node, weight = place(0.5 * (edges[1:] + edges[:-1]))
+        node, weight = place.at(0.5 * (edges[1:] + edges[:-1]))
         assert torch.allclose(node.t, times[1:], rtol=0, atol=1e-14)
         gaps.append(float(0.5 * (edges.diff() * weight) @ closed_error(-2 * node.lam)) - integral)
     slopes = [math.log2(a / b) for a, b in itertools.pairwise(gaps)]

@@ -8,24 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._arguments import affine_model, check_events, context_of
+from ..._arguments import check_events, context_of
 from ..._checks import check_finite_rows, check_state, check_tensor
 from ..._tensors import compute_dtype
 from ...errors import InvalidArgumentError, InvalidTypeError
-from ...noise import BatchNoise, Noise, check_seed, resolve
+from ...noise import BatchNoise, Noise, resolve
 from ...processes import Network
-from ...scores import Score, ScoreFn
-from ...sdes import SDE, AffineSDE, NormalPrior
+from ...scores import Score
 from ..bits import cell
-
-
-def check_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:
-    """The process and the score function; one of another process is refused, and a process whose prior has no known
-    divergence."""
-    sde, score = affine_model(sde, score_fn)
-    if not isinstance(sde.prior, NormalPrior):
-        raise InvalidArgumentError("The bound needs a NormalPrior, whose divergence has a closed form.")
-    return sde, score
 
 
 class Grey(NamedTuple):
@@ -86,7 +76,7 @@ def prepare(
     data, grey = read(x, levels, data_range)
     check_events(score, data)
     device, batch = data.device, len(data)
-    generator = None if seed is None else BatchNoise.seeded(check_seed("seed", seed), device).generator
+    generator = None if seed is None else BatchNoise.seeded(seed, device).generator
     source = resolve(seed=None, seeds=None, generator=None, noise=noise, device=device, batch=batch)
     if noise is None:
         source = BatchNoise(generator)  # one stream for levels and noise: two of one seed would be the same numbers

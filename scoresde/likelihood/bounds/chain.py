@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._arguments import affine_model
 from ..._checks import MOST_DRAWS, check_choice, check_flag, check_integer, check_kind, check_times, check_weights
 from ..._tensors import Scalar, expand, expm1
 from ...chains import Chain
@@ -37,7 +38,7 @@ from ...scores import Clip
 from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
 from ..bits import cell
-from .arguments import Given, check_model, prepare
+from .arguments import Given, prepare
 from .draws import DESIGNS, independent_mean
 from .levels import choose
 from .result import Bound, Term, pooled_freedom
@@ -117,7 +118,7 @@ def chain_bound(
         https://arxiv.org/abs/2102.09672
     """
     check_kind("chain", chain, Chain, "a chain such as scoresde.discrete.BetaChain.linear()")
-    sde, score = check_model(chain.sde(prior=prior), score_fn)
+    sde, score = affine_model(chain.sde(prior=prior), score_fn)
     check_choice("variance", variance, AMPLITUDES)
     check_flag("clip", clip)
     check_choice("steps", steps, ("all", "random"))

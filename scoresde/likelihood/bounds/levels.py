@@ -33,9 +33,6 @@ class Levels:
     at: Callable[[Tensor], tuple[Node[Tensor], Tensor]]
     moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
-    def __call__(self, u: Tensor) -> tuple[Node[Tensor], Tensor]:
-        return self.at(u)
-
 
 CLOCKS = ("log_snr", "time")
 _POINTS = 16
@@ -46,7 +43,7 @@ def continuous(sde: AffineSDE, clock: str) -> Levels:
 
     Example:
         >>> import scoresde
-        >>> node, weight = continuous(scoresde.VDMSDE(), "log_snr")(torch.tensor([0.5], dtype=torch.float64))
+        >>> node, weight = continuous(scoresde.VDMSDE(), "log_snr").at(torch.tensor([0.5], dtype=torch.float64))
         >>> round(float(-2 * node.lam), 6), round(float(weight), 6)  # of gamma from -13.3 to 5
         (-4.15, 18.3)
     """
@@ -81,7 +78,7 @@ def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
     Example:
         >>> import scoresde
         >>> levels = discrete(scoresde.VDMSDE(), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), "time")
-        >>> levels(torch.tensor([0.2, 0.9], dtype=torch.float64))[0].t
+        >>> levels.at(torch.tensor([0.2, 0.9], dtype=torch.float64))[0].t
         tensor([0.5000, 1.0000], dtype=torch.float64)
     """
     nodes = sde.nodes(times)

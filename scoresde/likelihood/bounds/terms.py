@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._checks import refuse_rows
 from ..._tensors import Scalar, expand, row_finite
-from ...errors import NonFiniteError
 from ...losses import discretised_log_prob, prior_kl
 from ...processes import Network
 from ...sdes import Estimate, Node, NormalPrior
@@ -52,13 +52,7 @@ def estimated(network: Network, x: Tensor, noise: Tensor, node: Node) -> tuple[E
     estimate = network.estimate(state, node)
     missed = estimate.noise.to(torch.float64) - noise.to(torch.float64)
     bad = ~torch.stack([row_finite(part) for part in (missed, *network.last)]).all(0)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0].tolist()
-        raise NonFiniteError(
-            f"The score function returned NaN or infinity for {len(rows)} of {len(x)} samples (first: {rows[:5]}).",
-            stage="score",
-            indices=rows[:5],
-        )
+    refuse_rows(bad, "The score function returned NaN or infinity for", "", "score")
     return estimate, missed
 
 

@@ -30,13 +30,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._arguments import check_finite_ends
+from ..._arguments import affine_model, check_finite_ends
 from ..._checks import MOST_DRAWS, MOST_LEVELS, check_choice, check_flag, check_integer, check_times
 from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network
 from ...sdes import SDE, AffineSDE, Node
-from .arguments import Given, check_model, prepare
+from .arguments import Given, prepare
 from .draws import DESIGNS, Weights, edges, independent_mean
 from .levels import CLOCKS, Levels, continuous, discrete
 from .result import Bound, Term
@@ -115,7 +115,7 @@ def variational_bound(
         Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models, theorem 3 and
         appendix B. https://arxiv.org/abs/2101.09258
     """
-    sde, score = check_model(sde, score_fn)
+    sde, score = affine_model(sde, score_fn)
     check_flag("decoder", decoder)
     check_choice("clock", clock, CLOCKS)
     check_choice("times", times, DESIGNS)
@@ -123,7 +123,7 @@ def variational_bound(
     grid = None if steps is None else _grid(sde, steps)
     ends = (sde.t_min, sde.t_max) if grid is None else (float(grid[0]), float(grid[-1]))
     first, last = map(sde.node, ends)
-    check_finite_ends(first.lam, last.lam)
+    check_finite_ends(2 * first.lam, 2 * last.lam)
     given = prepare(score, x, levels, data_range, context, seed, noise)
     with torch.no_grad():
         place = continuous(sde, clock) if grid is None else discrete(sde, grid.to(given.data.device), clock)
@@ -151,7 +151,7 @@ def _grid(sde: AffineSDE, steps: int | Tensor | None) -> Tensor:
 
 def squares(network: Network, x: Tensor, noise: Tensor, place: Levels, u: Tensor) -> Tensor:
     r"""One draw of the diffusion term, ``(batch,)``: :math:`\tfrac12 w(u)\|\varepsilon-\hat\varepsilon\|^2`."""
-    node, weight = place(u)
+    node, weight = place.at(u)
     _, missed = estimated(network, x, noise, node)
     return 0.5 * weight * missed.flatten(1).square().sum(1)
 
@@ -162,7 +162,7 @@ def _diffusion(given: Given, place: Levels, times: str, count: int) -> Term:
     values = torch.stack([squares(given.network, x, given.noise.normal(x), place, u) for u in levels])
     if place.moments is None or not design.strata:
         return design.mean(values)
-    drawn = place(levels.flatten())[1].reshape(levels.shape)
+    drawn = place.at(levels.flatten())[1].reshape(levels.shape)
     return design.mean(values, Weights(drawn, *place.moments(edges(count, x.device))))
 
 

@@ -8,9 +8,8 @@ states in a larger batch they are no faster
 (``python -m benchmarks likelihood --only products``).
 """
 
-from .base import Divergence, Product, dot
+from .base import Backward, Divergence, Product, dot
 from .estimates import Exact, Hutchinson, HutchPlusPlus
-from .jacobian import Backward
 from .probes import PROBES, Probe
 from .xtrace import XTrace
 

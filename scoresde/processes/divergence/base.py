@@ -1,4 +1,4 @@
-"""The protocol of trace estimates."""
+"""The protocol of trace estimates, and the vector-Jacobian products that they are made of."""
 
 from __future__ import annotations
 
@@ -45,21 +45,24 @@ class Divergence(abc.ABC):
         """
 
     @property
-    @abc.abstractmethod
     def paths(self) -> int:
-        """The number of estimates that are kept apart; their mean is the divergence."""
+        """The number of estimates that are kept apart, one per probe; their mean is the divergence."""
+        return self.probes.shape[1]
 
     @property
-    @abc.abstractmethod
     def products(self) -> int:
-        """Vector-Jacobian products per evaluation."""
+        """Vector-Jacobian products per evaluation, one per path."""
+        return self.paths
 
     @abc.abstractmethod
     def __call__(self, product: Product) -> Tensor:
         """The estimates ``(batch, paths)``, float64."""
 
     def std_error(self, paths: Tensor) -> Tensor:
-        """The standard error of the mean of paths ``(batch, paths)``; NaN for a single one, which has no spread."""
+        """The standard error of the mean of paths ``(batch, paths)``; NaN for a single one, which has no spread, and 0
+        where ``share`` is 0: the mean is the trace."""
+        if self.share == 0.0:
+            return torch.zeros_like(paths[:, 0])
         count = paths.shape[1]
         if count < 2 or not len(paths):
             return torch.full_like(paths[:, 0], torch.nan)
@@ -91,6 +94,48 @@ class Divergence(abc.ABC):
         """The products with vectors ``(batch, k, D)``, float64."""
         given = vectors.to(self.probes.dtype).reshape(*vectors.shape[:2], *self.event)
         return torch.cat([out for _, out in self.blocks(product, given)], dim=1)
+
+
+@dataclass
+class Backward:
+    r"""Products :math:`v^TJ` by reverse differentiation.
+
+    One evaluation keeps its graph for all of them. The backward passes of several v are made at once, as torch can for
+    most networks; where it refuses (an autograd function without a rule for batches, a re-entrant checkpoint), they
+    are made one after the other from then on.
+
+    Args:
+        at_once: whether it has not refused so far.
+        tried: whether any product has been made.
+    """
+
+    at_once: bool = True
+    tried: bool = False
+
+    def __call__(self, out: Tensor, x: Tensor, v: Tensor, differentiable: bool) -> Tensor:
+        """The products ``(batch, k, *event)`` of vectors like them."""
+        if not out.requires_grad:  # it does not depend on x
+            return torch.zeros_like(v)
+        self.tried = True
+        if self.at_once and v.shape[1] > 1:
+            try:
+                return self._given(out, x, v.transpose(0, 1), differentiable, True).transpose(0, 1)
+            except (RuntimeError, NotImplementedError):
+                self.at_once = False
+        return torch.stack([self._given(out, x, one, differentiable, False) for one in v.unbind(1)], dim=1)
+
+    @staticmethod
+    def _given(out: Tensor, x: Tensor, v: Tensor, differentiable: bool, several: bool) -> Tensor:
+        (product,) = torch.autograd.grad(
+            out,
+            x,
+            v.to(out),
+            retain_graph=True,
+            create_graph=differentiable,
+            allow_unused=True,
+            is_grads_batched=several,
+        )
+        return torch.zeros_like(v) if product is None else product
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ and only the first trace is estimated. It has no bias for any c that does not de
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,17 +21,6 @@ from ...sdes import AffineSDE, Estimate, Node
 from ...targets import Gaussian, GaussianMixture
 from ..coordinates import Coordinate
 from ..reverse import ReverseProcess
-
-
-class _Given:
-    """A network that returns a known estimate."""
-
-    def __init__(self, estimate: Estimate) -> None:
-        self.known = estimate
-
-    def estimate(self, x: Tensor, node: Node) -> Estimate:
-        """The known estimate."""
-        return self.known
 
 
 @dataclass(frozen=True)
@@ -60,5 +50,5 @@ class Control:
 
 def _slope(sde: AffineSDE, coordinate: Coordinate, node: Node, v: Tensor, estimate: Estimate) -> Tensor:
     """The slope is linear in x and its estimates: that of their derivatives is the derivative of the slope."""
-    given: Any = _Given(estimate)
-    return ReverseProcess(sde, given).slope(coordinate, v, node)
+    known: Any = SimpleNamespace(estimate=lambda x, node: estimate)  # a network that returns it
+    return ReverseProcess(sde, known).slope(coordinate, v, node)

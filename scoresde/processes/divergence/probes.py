@@ -44,6 +44,14 @@ def _signs(z: Tensor) -> Tensor:
 
 
 def _orthogonal(z: Tensor) -> Tensor:
+    r"""Frames of up to D orthogonal vectors of the length :math:`\sqrt D`, turned at random; after D of them a new
+    frame.
+
+    One has the variance :math:`\frac{2D}{D+2}\|S_0\|_F^2`, :math:`S_0` the symmetric part of J less its trace's share
+    :math:`\frac{\mathrm{tr}J}{D}I`. The sum over a whole frame is D times the trace, whatever J is, so that two in a
+    frame have the correlation :math:`-1/(D-1)`: the mean of :math:`m \le D` has :math:`\frac{D-m}{D-1}` of the variance
+    of as many independent ones, and :math:`1-m/D` of the expected square of their usual standard error.
+    """
     size = z[0, 0].numel() if z.numel() else 1
     frames = [_frame(part.flatten(2).to(torch.float64)) for part in z.split(size, dim=1)]
     return (size**0.5 * torch.cat(frames, dim=1)).to(z).reshape(z.shape) if frames else z
@@ -55,15 +63,8 @@ def _frame(z: Tensor) -> Tensor:
     return (q * _signs(r.diagonal(dim1=1, dim2=2))[:, None]).mT
 
 
-GAUSSIAN = Probe(lambda z: z)
-RADEMACHER = Probe(_signs)
-ORTHOGONAL = Probe(_orthogonal, _frames)
-r"""Frames of up to D orthogonal vectors of the length :math:`\sqrt D`, turned at random; after D of them a new frame.
-
-One has the variance :math:`\frac{2D}{D+2}\|S_0\|_F^2`, :math:`S_0` the symmetric part of J less its trace's share
-:math:`\frac{\mathrm{tr}J}{D}I`. The sum over a whole frame is D times the trace, whatever J is, so that two in a frame
-have the correlation :math:`-1/(D-1)`: the mean of :math:`m \le D` has :math:`\frac{D-m}{D-1}` of the variance of as
-many independent ones, and :math:`1-m/D` of the expected square of their usual standard error.
-"""
-
-PROBES: dict[str, Probe] = {"gaussian": GAUSSIAN, "rademacher": RADEMACHER, "orthogonal": ORTHOGONAL}
+PROBES: dict[str, Probe] = {
+    "gaussian": Probe(lambda z: z),
+    "rademacher": Probe(_signs),
+    "orthogonal": Probe(_orthogonal, _frames),
+}

@@ -107,14 +107,9 @@ class XTrace(Divergence):
         return cls(normal(x.new_empty((len(x), count // 2, *x.shape[1:]))), chunk=chunk)
 
     @property
-    def paths(self) -> int:
-        """Half of the products."""
-        return self.probes.shape[1]
-
-    @property
     def products(self) -> int:
         """The products with the vectors, and with the basis of those products."""
-        return 2 * self.probes.shape[1]
+        return 2 * self.paths
 
     def __call__(self, product: Product) -> Tensor:
         """See `Divergence`."""
