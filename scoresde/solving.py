@@ -25,6 +25,7 @@ from ._arguments import (
     context_of,
     for_data_of,
     memory_note,
+    shape_to_draw,
     tolerances,
 )
 from ._checks import (
@@ -181,7 +182,8 @@ def solve(
         solver = make_solver(method, solver_options, _parameters())
     solver = for_data_of(score, solver)
     _check_fit(sde, score, solver, times, stochasticity, rtol, atol, steps, grid)
-    with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
+    recording = differentiable and torch.is_grad_enabled()
+    with torch.set_grad_enabled(recording), _bar(progress, solver.name) as bar, memory_note(x, shape):
         # the state at the start, the source of noise, the network
         first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
@@ -387,7 +389,9 @@ def _initial(
                 f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
                 "t_start."
             )
-        full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
+        several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
+        full = shape_to_draw(shape, event_shape, len(seeds) if several else 1, "batch")  # type: ignore[arg-type]
+        out_dtype = dtype or torch.get_default_dtype()
         where = check_device(device)
     if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
@@ -410,17 +414,6 @@ def _initial(
             together if coupled else "leave them out, or pass throw=False",
         )
     return state, source, out_dtype
-
-
-def _shape(shape: Sequence[int] | None, event_shape: Any, seeds: Any) -> tuple[int, ...]:
-    if shape is not None:
-        return check_shape("shape", shape, rank=2)
-    if event_shape is None:
-        raise InvalidArgumentError(
-            "Give x, or shape=(batch, *event): this score function does not declare the shape of its events."
-        )
-    several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
-    return (len(seeds) if several else 1, *event_shape)
 
 
 def _told(
@@ -501,10 +494,6 @@ def _controller(
         merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
         given = merged.sort(descending=sign < 0).values
     return FixedGrid(solver.visit(sde, given)), limit
-
-
-def _grad(differentiable: bool) -> AbstractContextManager[object]:
-    return nullcontext() if differentiable else torch.no_grad()
 
 
 def _bar(progress: bool, name: str) -> AbstractContextManager[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_dense, check_integer, check_kind, check_number
+from .._checks import check_below, check_dense, check_integer, check_kind, check_number
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
@@ -46,8 +46,7 @@ class NoisyClassifier(nn.Module):
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.rho_min = check_number("rho_min", rho_min, low=0.0, strict=True)
         self.rho_max = check_number("rho_max", rho_max)
-        if not self.rho_min < self.rho_max:
-            raise InvalidArgumentError(f"`rho_min` must be below `rho_max`, got {rho_min} and {rho_max}.")
+        check_below("rho_min", rho_min, "rho_max", rho_max)
         self.net = net
 
     def forward(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
