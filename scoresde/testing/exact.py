@@ -292,14 +292,11 @@ def probe(
     """
     check_callable("run", run, "run(shape, draw)")
     event_shape = check_shape("event_shape", event_shape, rank=1)
-    if basis is not None:
-        check_tensor("basis", basis)
     size = math.prod(event_shape)
     count = _count(run, event_shape) if draws is None else check_integer("draws", draws, low=0, high=MOST_DRAWS)
     full = basis is None
-    columns = torch.eye(size, dtype=torch.float64) if basis is None else basis.to(torch.float64)
-    if tuple(columns.shape) != (size, size):
-        raise InvalidArgumentError(f"`basis` must be ({size}, {size}), got {tuple(columns.shape)}.")
+    given = torch.eye(size, dtype=torch.float64) if basis is None else check_tensor("basis", basis, (size, size))
+    columns = given.to(torch.float64)
     units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row per probe of one draw
     per_draw = len(units)
     rows = 1 + count * per_draw
