@@ -183,8 +183,7 @@ def solve(
         solver = make_solver(method, solver_options, _parameters())
     solver = for_data_of(score, solver)
     _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
-    recording = differentiable and torch.is_grad_enabled()
-    with torch.set_grad_enabled(recording), _bar(progress, solver.name) as bar, memory_note(x, shape):
+    with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         # the state at the start, the source of noise, the network
         first = times[0] if start is None else sde.t_max
         state, source, out_dtype = _initial(
@@ -480,6 +479,10 @@ def _controller(
         merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
         given = merged.sort(descending=sign < 0).values
     return FixedGrid(solver.visit(sde, given)), limit
+
+
+def _grad(differentiable: bool) -> AbstractContextManager[object]:
+    return nullcontext() if differentiable else torch.no_grad()
 
 
 def _bar(progress: bool, name: str) -> AbstractContextManager[Any]:
