@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ._checks import DEFAULT_TOLERANCE, check_number, check_times
+from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times
 from .errors import InvalidArgumentError, out_of_memory, short
 from .grids import snap
 from .scores import Score, ScoreFn, as_score
@@ -63,6 +63,19 @@ def context_of(
     for name, value in given.items():
         check_no_vmap(f"context[{name!r}]", value)
     return {name: value.to(device) for name, value in given.items()}
+
+
+def shape_to_draw(
+    shape: Sequence[int] | None, event_shape: tuple[int, ...] | None, count: int, what: str
+) -> tuple[int, ...]:
+    """The shape of a state that is drawn: as given, or ``count`` (which is ``what``) events of a score function."""
+    if shape is not None:
+        return check_shape("shape", shape, rank=2)
+    if event_shape is None:
+        raise InvalidArgumentError(
+            f"Give x, or shape=({what}, *event): this score function does not declare the shape of its events."
+        )
+    return count, *event_shape
 
 
 def check_no_vmap(name: str, value: Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._tensors import Scalar
+from ._tensors import Scalar, exp, expm1
 
 _NEAR = 1.0  # below this the recursion loses digits and the series is taken
 _TERMS = 19  # of the series: 1/19! of the first term at |z| = 1
@@ -68,8 +68,7 @@ def _series(count: int, z: Scalar) -> list[Scalar]:
 
 
 def _recursion(count: int, z: Scalar) -> list[Scalar]:
-    values = [torch.exp(z) if isinstance(z, Tensor) else math.exp(z)]
+    values = [exp(z)]
     for k in range(count):
-        first = torch.expm1(z) if isinstance(z, Tensor) else math.expm1(z)
-        values.append((first if k == 0 else values[-1] - 1 / math.factorial(k)) / z)
+        values.append((expm1(z) if k == 0 else values[-1] - 1 / math.factorial(k)) / z)
     return values

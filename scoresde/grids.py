@@ -71,17 +71,15 @@ def _grid(affine: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tenso
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(function)
         def checked(sde: Any, t_start: float, t_end: float, steps: int, **options: float) -> Tensor:
-            low, high = 0.0, math.inf
+            ends = (("t_start", t_start), ("t_end", t_end))
             if affine:
                 if isinstance(sde, type) or not (getattr(sde, "affine", False) and hasattr(sde, "t_min")):
                     raise InvalidTypeError(
                         f"`sde` must be an affine process such as scoresde.VPSDE(), got {short(sde)}."
                     )
-                low, high = sde.t_min, sde.t_max
-            ends = (check_number(name, t) for name, t in (("t_start", t_start), ("t_end", t_end)))
-            first, last = (snap(t, sde) if affine else t for t in ends)
-            first = check_number("t_start", first, low=low, high=high)
-            last = check_number("t_end", last, low=low, high=high)
+                first, last = (time_of(name, t, sde, t) for name, t in ends)
+            else:
+                first, last = (check_number(name, t, low=0.0) for name, t in ends)
             return function(sde, first, last, check_integer("steps", steps, low=1, high=MOST_STEPS), **options)
 
         return checked

@@ -106,10 +106,9 @@ class Solution:
 class Recorder:
     """Keeps the states at given times (each hit exactly by the controller), or of every step."""
 
-    def __init__(self, save_at: Sequence[float] | str, batch: int) -> None:
+    def __init__(self, save_at: Sequence[float] | str) -> None:
         self.every = save_at == "steps"
         self.wanted = [] if self.every else [float(t) for t in save_at]
-        self.batch = batch
         self.ts: list[Tensor] = []
         self.xs: list[Tensor | None] = [None] * len(self.wanted)
 

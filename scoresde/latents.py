@@ -138,7 +138,7 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
     if not bool(a.isfinite().all() & b.isfinite().all()):
         raise NonFiniteError("`a` or `b` has NaN or infinite values.", stage="input")
     w = check_times("weights", weights, "numbers").to(a.device)
-    if w.ndim != 1 or not bool(w.isfinite().all()):
+    if not bool(w.isfinite().all()):
         raise InvalidArgumentError(f"`weights` must be finite numbers (n,), got shape {tuple(w.shape)}.")
     check_choice("mode", mode, ("slerp", "linear"))
     first, second = 1 - w[:, None].expand(-1, len(a)), w[:, None].expand(-1, len(a))

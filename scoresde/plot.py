@@ -62,6 +62,8 @@ def image_grid(
         >>> picture.mode, picture.size
         ('L', (270, 270))
     """
+    from PIL import Image  # takes long to import
+
     check_state("x", x)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise InvalidArgumentError(
@@ -84,19 +86,13 @@ def image_grid(
     for i in range(count):
         top, left = i // columns * tall, i % columns * wide
         canvas[:, top : top + tall - _GAP, left : left + wide - _GAP] = grey[i]
-    picture = _picture(canvas)
+    array = canvas.movedim(0, -1).contiguous().numpy()
+    picture = Image.fromarray(array[..., 0] if channels == 1 else array)
     if target is not None:
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
         write_bytes(target, buffer.getvalue())
     return picture
-
-
-def _picture(canvas: Tensor) -> Image:
-    from PIL import Image
-
-    array = canvas.movedim(0, -1).contiguous().numpy()
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
 def bits_histogram(

@@ -87,7 +87,7 @@ def simulate(
     saved = check_save_at(save_at, sde, (start, end))
     if saved:
         times = torch.tensor(sorted({*times.tolist(), *saved}), dtype=torch.float64)
-    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(x))
+    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved)
     solver = _solver(sde, method)
     with torch.no_grad():
         if isinstance(sde, AffineSDE) and t_start is None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ._arguments import (
     context_of,
     for_data_of,
     memory_note,
+    shape_to_draw,
     tolerances,
 )
 from ._checks import (
@@ -56,6 +57,7 @@ from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
 from .targets import GaussianStart
 
+_GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
 
@@ -180,7 +182,7 @@ def solve(
     else:
         solver = make_solver(method, solver_options, _parameters())
     solver = for_data_of(score, solver)
-    _check_fit(sde, score, solver, times, stochasticity, rtol, atol, steps, grid)
+    _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
     with _grad(differentiable), _bar(progress, solver.name) as bar, memory_note(x, shape):
         # the state at the start, the source of noise, the network
         first = times[0] if start is None else sde.t_max
@@ -205,7 +207,7 @@ def solve(
         # the solve
         eta = solver.default_stochasticity if stochasticity is None else float(stochasticity)
         process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
-        recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved, len(state))
+        recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved)
         if len(state) == 0 or times[0] == times[-1]:
             solution = _standing(state, times[0], recorder)
         else:
@@ -257,7 +259,7 @@ def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> fl
 
 def _times(
     sde: SDE,
-    grid: str | Grid | Tensor | GridFunction | None,
+    grid: _GridChoice,
     steps: int | None,
     t_start: float | None,
     t_end: float | None,
@@ -283,11 +285,7 @@ def _times(
 
 
 def _chosen(
-    sde: SDE,
-    steps: int | None,
-    grid: str | Grid | Tensor | GridFunction | None,
-    given_grid: Tensor | None,
-    options: Mapping[str, object],
+    sde: SDE, steps: int | None, grid: _GridChoice, given_grid: Tensor | None, options: Mapping[str, object]
 ) -> tuple[Solver, int | None]:
     """The method for ``method="auto"``, and its number of steps unless a grid sets it."""
     if isinstance(grid, Grid) and grid.method and not options:
@@ -299,17 +297,9 @@ def _chosen(
 
 
 def _check_fit(
-    sde: SDE,
-    score: Score,
-    solver: Solver,
-    times: tuple[float, float],
-    stochasticity: float | None,
-    rtol: float | None,
-    atol: float | None,
-    steps: int | None,
-    grid: str | Grid | Tensor | GridFunction | None,
+    sde: SDE, score: Score, solver: Solver, times: tuple[float, float], stochasticity: float | None, **steering: object
 ) -> None:
-    """Refuse combinations that cannot work, in words."""
+    """Refuse combinations that cannot work, in words; ``steering`` are ``rtol``, ``atol``, ``steps`` and ``grid``."""
     name = solver.name
     start, end = times
     if solver.kind == "forward":
@@ -333,18 +323,18 @@ def _check_fit(
                 f"{', '.join(drift_methods())}."
             )
     if solver.adaptive:
-        for option, value in (("steps", steps), ("grid", grid)):
-            if value is not None:
+        for option in ("steps", "grid"):
+            if steering[option] is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
                 )
     else:
-        if solver.own_steps and grid is not None:
+        if solver.own_steps and steering["grid"] is not None:
             raise InvalidArgumentError(
                 f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
             )
-        for option, tolerance in (("rtol", rtol), ("atol", atol)):
-            if tolerance is not None:
+        for option in ("rtol", "atol"):
+            if steering[option] is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
                     f"method such as 'rk45'."
@@ -387,7 +377,11 @@ def _initial(
                 f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
                 "t_start."
             )
-        full, out_dtype = _shape(shape, event_shape, seeds), dtype or torch.get_default_dtype()
+        count = 1
+        if isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1:
+            count = len(seeds)
+        full = shape_to_draw(shape, event_shape, count, "batch")
+        out_dtype = dtype or torch.get_default_dtype()
         where = check_device(device)
     if event_shape is not None and full[1:] != event_shape:
         raise InvalidArgumentError(
@@ -410,17 +404,6 @@ def _initial(
             together if coupled else "leave them out, or pass throw=False",
         )
     return state, source, out_dtype
-
-
-def _shape(shape: Sequence[int] | None, event_shape: Any, seeds: Any) -> tuple[int, ...]:
-    if shape is not None:
-        return check_shape("shape", shape, rank=2)
-    if event_shape is None:
-        raise InvalidArgumentError(
-            "Give x, or shape=(batch, *event): this score function does not declare the shape of its events."
-        )
-    several = isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1
-    return (len(seeds) if several else 1, *event_shape)
 
 
 def _told(
@@ -446,12 +429,7 @@ def _told(
 
 
 def _nodes(
-    sde: SDE,
-    solver: Solver,
-    times: tuple[float, float],
-    given: Tensor | None,
-    grid: str | Grid | Tensor | GridFunction | None,
-    steps: int | None,
+    sde: SDE, solver: Solver, times: tuple[float, float], given: Tensor | None, grid: _GridChoice, steps: int | None
 ) -> Tensor:
     """The times of a fixed grid."""
     if given is None:

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
+from .._arguments import shape_to_draw
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -35,7 +36,6 @@ from .._checks import (
     check_finite_rows,
     check_flag,
     check_integer,
-    check_shape,
     check_state,
     check_tensor,
     form,
@@ -306,7 +306,7 @@ def fit_grid(
     clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
     seed = check_seed("seed", seed)
     default = clock.default(steps)
-    drawn = _pilot_shape(watched, pilot, shape) if x is None else ()
+    drawn = () if x is not None else shape_to_draw(shape, watched.traits.event_shape, pilot, "pilot")
     if x is None and first != sde.t_max:
         raise InvalidArgumentError(f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}.")
     x = pilot_states(sde, x, drawn, seed, dtype, device)
@@ -347,17 +347,6 @@ def _check_objective(objective: object) -> None:
         raise InvalidTypeError(
             f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
         )
-
-
-def _pilot_shape(score: Score, pilot: int, shape: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape of a pilot that is drawn."""
-    if shape is not None:
-        return check_shape("shape", shape, rank=2)
-    if score.traits.event_shape is None:
-        raise InvalidArgumentError(
-            "Give x, or shape=(pilot, *event): this score function does not declare the shape of its events."
-        )
-    return pilot, *score.traits.event_shape
 
 
 def pilot_states(

@@ -55,12 +55,9 @@ class Shifted(Wrapper):
         """Whether the score function, or what guides it, takes a context of this name."""
         return super().accepts(name) or accepts(self.function, name)
 
-    def split(self, x: Tensor, node: Node, **context: object) -> tuple[Estimate, Tensor | None]:
-        """The estimate without guidance, and :math:`v`, shaped like ``x``; None where nothing guides."""
-        return self.twisted(x, node, **context)[:2]
-
     def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
-        """The result of `split`, and the logarithm of what guides."""
+        """The estimate without guidance, and :math:`v`, shaped like ``x``, and the logarithm of what guides; None
+        where nothing guides."""
         inside = self.interval.inside(node)
         if not self.scale or inside is False or (inside is not True and not bool(inside.any())):
             return self._base(x, node, context)
@@ -86,7 +83,7 @@ class Shifted(Wrapper):
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
-        estimate, shift = self.split(x, node, **context)
+        estimate, shift, _ = self.twisted(x, node, **context)
         return estimate if shift is None else moved(estimate, shift, x, node)
 
 

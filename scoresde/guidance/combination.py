@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_number
-from .._tensors import expand, row_std
+from .._tensors import expand, row_std, where
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import ScoreFn, Wrapper
 from ..scores.base import with_data
@@ -89,9 +89,7 @@ class Combination(Wrapper):
             guided = with_data(guided, _rescaled(guided.data, base.data, self.rescale), x, node)
         if inside is True:
             return guided
-        mask = inside.to(x.device).reshape(-1, *[1] * (x.ndim - 1))
-        pairs = {k: torch.where(mask, getattr(guided, k), getattr(base, k)) for k in ("data", "noise")}
-        return base._replace(**pairs)
+        return base._replace(data=where(inside, guided.data, base.data), noise=where(inside, guided.noise, base.noise))
 
 
 def _flat(x: Tensor, node: Node) -> Estimate:

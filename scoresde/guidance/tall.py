@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_tensor, form
+from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores import Score, ScoreFn, Wrapper, as_score
 from ..sdes import AffineSDE, Estimate, Node
@@ -136,9 +137,10 @@ class Tall(Wrapper):
                 f"`covariances` are for events of {len(self.base)} numbers, those of the state have {x[:1].numel()}."
             )
         base = self.ask(self.score_fns[1], x, node, {}, keep=True)
-        alpha2, sigma2 = (_square(v, x) for v in (node.alpha, node.sigma))
+        total = known.total.to(x.device)
+        alpha2, sigma2 = (expand(v * v, total) for v in (node.alpha, node.sigma))
         one = torch.eye(len(self.base), dtype=torch.float64, device=x.device)
-        factor = torch.linalg.cholesky(known.total.to(x.device) * sigma2 + one * alpha2)  # (1 or batch, D, D)
+        factor = torch.linalg.cholesky(total * sigma2 + one * alpha2)  # (1 or batch, D, D)
         off = [torch.zeros_like(v, dtype=torch.float64) for v in base]
         for rows, some in self._chunks(observed):
             estimates = self._ask(x, node, some, context)
@@ -209,11 +211,6 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
     """A matrix ``(D, D)`` or ``(batch, D, D)`` times flattened events, in float64."""
     flat = v.flatten(1).to(torch.float64)
     return (matrix @ flat[..., None])[..., 0].reshape(v.shape)
-
-
-def _square(value: Any, x: Tensor) -> Any:
-    """The square of a float, or of one per sample against ``(batch, D, D)``."""
-    return (value * value).to(x.device).reshape(-1, 1, 1) if isinstance(value, Tensor) and value.ndim else value * value
 
 
 def _least(matrices: Tensor) -> Tensor:

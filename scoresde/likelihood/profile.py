@@ -122,7 +122,7 @@ def density_profile(
             dtype=x.dtype,
         )
         check_gradients(process, x, sde.t_min, sde.t_max)
-        recorder = Recorder(times.tolist(), len(x))
+        recorder = Recorder(times.tolist())
         solution = integrate(
             process,
             solver,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,18 +54,15 @@ DDPM = Preset(
 )
 
 # Differs from the published code in that the network receives the level 0 … 3999, not its place on a scale of 1000.
-IDDPM = Preset(
+IDDPM = replace(
+    DDPM,
     summary="4000 levels of the cosine schedule, learned variances, the hybrid loss, 50 steps",
     paper="Nichol, Dhariwal (2021), arXiv:2102.09672",
     loss=hybrid,
     recipe=scaled(500_000, 1e-4, ema=0.9999, batch_size=128, optimizer="adamw"),
     process=partial(BetaChain.cosine, 4000, 0.008, 0.999),
-    prediction="noise",
-    time_input="index",
     variance="learned_range",
     kwargs=network(time="sinusoidal", dropout=0.3, learned_variance=True),
-    labelled=False,
-    dequantise=False,
     grey_loss=True,
     sampler=Sampler(
         "ancestral", levels=50, spacing="linspace", denoise=True, options={"variance": "learned"}, clip=CLIP

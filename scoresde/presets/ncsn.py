@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from ..chains import NoiseScales
@@ -36,23 +37,19 @@ NCSN = Preset(
 
 # The network does not receive the level, and its output over sigma is the score, up to the sign that "noise" has.
 # Differs from the published code as NCSN does, and in that the data are dequantised.
-NCSNV2 = Preset(
+NCSNV2 = replace(
+    NCSN,
     summary="NCSN with levels, step and parameterisation from the data, and a last denoising step",
     paper="Song, Ermon (2020), arXiv:2006.09011",
-    loss=denoising_score_matching,
     recipe=scaled(300_000, 1e-4, ema=0.999, batch_size=128),
     # by NCSNv2's first two techniques, from the digits' largest distance
     process=partial(NoiseScales.geometric, LEVELS, SIGMA_MIN, LARGEST_DISTANCE),
     prediction="noise",
-    time_input="index",
     kwargs=network(time="constant"),
-    data_range=(0.0, 1.0),
-    labelled=False,
     sampler=Sampler(
         "annealed_langevin",
         levels=LEVELS,
         denoise=True,
         options={"epsilon": STEP, "moves": MOVES},
     ),
-    bound=OfChain("small"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from ..losses import denoising, denoising_score_matching
@@ -49,16 +50,8 @@ SCORE_SDE_VP = Preset(
     bound=OfTime(),
 )
 
-SCORE_SDE_SUBVP = Preset(
+SCORE_SDE_SUBVP = replace(
+    SCORE_SDE_VP,
     summary="sub-VP SDE, Euler-Maruyama steps of the reverse SDE",
-    paper=PAPER,
-    loss=denoising,
-    recipe=SCORE_SDE_VP.recipe,
     process=partial(SubVPSDE, 0.1, 20.0, t_min=1e-5),
-    prediction="noise",
-    time_input="t",
-    kwargs=SCORE_SDE_VP.kwargs,
-    labelled=False,
-    sampler=SCORE_SDE_VP.sampler,
-    bound=OfTime(),
 )

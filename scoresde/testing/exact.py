@@ -292,14 +292,11 @@ def probe(
     """
     check_callable("run", run, "run(shape, draw)")
     event_shape = check_shape("event_shape", event_shape, rank=1)
-    if basis is not None:
-        check_tensor("basis", basis)
     size = math.prod(event_shape)
     count = _count(run, event_shape) if draws is None else check_integer("draws", draws, low=0, high=MOST_DRAWS)
     full = basis is None
-    columns = torch.eye(size, dtype=torch.float64) if basis is None else basis.to(torch.float64)
-    if tuple(columns.shape) != (size, size):
-        raise InvalidArgumentError(f"`basis` must be ({size}, {size}), got {tuple(columns.shape)}.")
+    given = torch.eye(size, dtype=torch.float64) if basis is None else check_tensor("basis", basis, (size, size))
+    columns = given.to(torch.float64)
     units = columns.mT if full else columns.sum(1, keepdim=True).mT  # one row per probe of one draw
     per_draw = len(units)
     rows = 1 + count * per_draw
@@ -445,11 +442,13 @@ def strong_error(
     check_sde(sde, affine=True)
     times = _grid(times, sde.t_min, sde.t_max)
     stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
-    if weight is not None and not callable(weight):
+    single = weight is None or callable(weight)
+    if not single:
         check_kind("weight", weight, Sequence, "a function weight(u), or a sequence of those")
-        for each_weight in weight:
-            check_callable("weight", each_weight, "weight(u)")
-    each = 1 if weight is None or callable(weight) else len(weight)
+    weights: Any = [torch.ones_like if weight is None else weight] if single else weight
+    for each_weight in weights:
+        check_callable("weight", each_weight, "weight(u)")
+    each = len(weights)
     if len(affine.response) != 1 + each * (len(times) - 1):
         raise InvalidArgumentError(
             f"`affine` must have a draw for the start and {each} for each of the {len(times) - 1} steps, got "
@@ -474,11 +473,8 @@ def strong_error(
     nodes, lengths = _quadrature(times, points)
     level = _levels(sde, nodes.reshape(-1), values)
     exact = (carried(level) * stochasticity * level.g).reshape(*nodes.shape, -1)  # (steps, points, D)
-    if weight is None or callable(weight):
-        shapes = [_weighed(weight, nodes)]
-    else:
-        fraction = (nodes - times[:-1, None]) / times.diff()[:, None]
-        shapes = [_weighed(each_weight, fraction) for each_weight in weight]
+    places = nodes if single else (nodes - times[:-1, None]) / times.diff()[:, None]
+    shapes = [_weighed(each_weight, places) for each_weight in weights]
     gains = turned[1:].diagonal(dim1=1, dim2=2)
     used = torch.zeros_like(exact)
     for j, shape in enumerate(shapes):
@@ -514,10 +510,8 @@ def _quadrature(times: Tensor, points: int) -> tuple[Tensor, Tensor]:
     return nodes, half.abs()[:, None] * torch.as_tensor(weights, dtype=torch.float64)
 
 
-def _weighed(weight: Weight | None, u: Tensor) -> Tensor:
+def _weighed(weight: Weight, u: Tensor) -> Tensor:
     """The values of a weight."""
-    if weight is None:
-        return torch.ones_like(u)
     value = weight(u.reshape(-1))
     check_tensor("weight(u)", value, (u.numel(),))
     return value.to(torch.float64).reshape(u.shape)
@@ -550,8 +544,8 @@ def coarsen(draw: Draw, times: Tensor, factor: int, *, weight: Weight | None = N
     check_callable("draw", draw, "draw(k, like)")
     check_integer("first", first, low=0, high=MOST_DRAWS)
     times = _grid(times, -math.inf, math.inf)
-    if weight is not None:
-        check_callable("weight", weight, "weight(u)")
+    weight = torch.ones_like if weight is None else weight
+    check_callable("weight", weight, "weight(u)")
     if (len(times) - 1) % check_integer("factor", factor, low=1):
         raise InvalidArgumentError(f"`factor` must divide the {len(times) - 1} steps of the fine grid, got {factor}.")
     nodes, lengths = _quadrature(times, 16)

@@ -26,17 +26,7 @@ from ..sdes import VPSDE, AffineSDE
 from ..sdes.base import check_sde
 from ..solvers import Solver, make_solver
 from ..targets import Gaussian, GaussianMixture
-from .exact import (
-    Convergence,
-    Draw,
-    Weight,
-    affine_law,
-    converge,
-    gaussian_state,
-    mixture_flow_map,
-    probe,
-    strong_error,
-)
+from .exact import Convergence, Draw, Weight, converge, gaussian_state, mixture_flow_map, probe, strong_error
 from .kolmogorov import MOST_DRAWS_A_STEP, expectations, expectations_of_law
 from .run import end_of, run
 
@@ -58,10 +48,6 @@ def _problem(
     first = grids.time_of("t_start", t_start, process, process.t_max)
     last = grids.time_of("t_end", t_end, process, process.t_min)
     return make_solver(method, options), process, (first, last)
-
-
-def _times(sde: AffineSDE, grid: str, interval: tuple[float, float], steps: int) -> Tensor:
-    return grids.resolve(grid, sde, *interval, steps)
 
 
 def estimate_order(
@@ -101,7 +87,7 @@ def estimate_order(
     exact = mixture_flow_map(target, x, process, *interval)
 
     def error(n: int) -> float:
-        got = end_of(solver, process, target.score(process), x, _times(process, grid, interval, n))
+        got = end_of(solver, process, target.score(process), x, grids.resolve(grid, process, *interval, n))
         return float((got - exact).abs().max())
 
     return converge(error, steps)
@@ -164,13 +150,13 @@ def weak_order(
     t_end = interval[1]
 
     def gaussian_error(n: int) -> float:
-        target, solve = _started(solver, process, _times(process, grid, interval, n), stochasticity)
-        _, covariance = affine_law(solve, (1,))
+        target, solve = _started(solver, process, grids.resolve(grid, process, *interval, n), stochasticity)
+        covariance = probe(solve, (1,)).covariance
         exact = float(process.alpha(t_end)) ** 2 * float(target.spectrum.values) + float(process.sigma(t_end)) ** 2
         return abs(float(covariance) / exact - 1)
 
     def mixture_error(n: int) -> float:
-        times = _times(process, grid, interval, n)
+        times = grids.resolve(grid, process, *interval, n)
         got = expectations(_mixture(), process, times, solver, draws=draws, nodes=20 if draws == 1 else 10)
         return float(((got - expectations_of_law(_mixture(), process, t_end)) ** 2).sum() ** 0.5)
 
@@ -211,7 +197,7 @@ def strong_order(
     fractions = check_times("cells", cells, "fractions").tolist()
 
     def error(n: int) -> float:
-        times = _times(process, grid, interval, n)
+        times = grids.resolve(grid, process, *interval, n)
         target, solve = _started(solver, process, times, stochasticity)
         affine = probe(solve, (1,))
         ends = times
@@ -220,8 +206,7 @@ def strong_order(
             parts = [process.time(lam[:-1] + c * lam.diff()) for c in fractions]
             ends = torch.cat([torch.stack([times[:-1], *parts], dim=1).flatten(), times[-1:]])
         centre = float(process.alpha(t_end)) * target.mean
-        options = {"weight": weight, "stochasticity": eta}
-        return strong_error(affine._replace(constant=centre), target, process, ends, **options)  # type: ignore[arg-type]
+        return strong_error(affine._replace(constant=centre), target, process, ends, weight=weight, stochasticity=eta)
 
     return converge(error, steps)
 
@@ -280,6 +265,6 @@ def work_precision(
         steps = (budget - solver.extra_evaluations) // max(1, solver.evaluations)
         if steps < 1:
             continue
-        got = run(solver, sde, target.score(sde), x, _times(sde, grid, (sde.t_max, sde.t_min), steps))
+        got = run(solver, sde, target.score(sde), x, grids.resolve(grid, sde, sde.t_max, sde.t_min, steps))
         errors[budget] = math.sqrt(float((got.x - exact).square().mean()))
     return errors

@@ -59,13 +59,13 @@ class Samples:
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         model = progress.model if self.sde is None else progress.model.on(self.sde)
-        parameter = next(model.net.parameters(), None) if hasattr(model, "net") else None
+        parameters = model.net.parameters() if hasattr(model, "net") else ()
         x = solve(
             model.sde,
             model if self.clip is None else Clip(model, *self.clip),
             shape=(self.num, *self.event_shape),
             seeds=[self.seed + i for i in range(self.num)],
-            device=None if parameter is None else parameter.device,
+            device=next((parameter.device for parameter in parameters), None),
             **{"denoise": True, **self.sampler},
         ).x
         if progress.folder is not None and len(self.event_shape) == 3 and self.event_shape[0] in (1, 3):

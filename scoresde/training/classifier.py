@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .._checks import check_device, check_integer, check_kind
+from .._checks import check_device, check_kind
 from ..errors import InvalidArgumentError
 from ..files.paths import check_path
 from ..guidance import NoisyClassifier
@@ -72,7 +72,6 @@ def train_classifier(
     check_source(source)
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
-    check_integer("seed", seed, low=0)
     device = check_device(device)
     folder = None if folder is None else check_path("folder", folder)
     if source.classes is None:

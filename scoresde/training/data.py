@@ -156,7 +156,6 @@ def check_source(source: object) -> None:
         )
 
 
-@dataclass(frozen=True)
 class Unlabelled:
     """A source without its labels.
 
@@ -166,28 +165,11 @@ class Unlabelled:
         (None, 256, None)
     """
 
-    source: Source
-    classes: None = None
+    classes = None
 
-    @property
-    def name(self) -> str:
-        """Of the source."""
-        return self.source.name
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """Of one sample."""
-        return self.source.event_shape
-
-    @property
-    def levels(self) -> int | None:
-        """Of integers."""
-        return self.source.levels
-
-    @property
-    def extent(self) -> tuple[float, float] | None:
-        """The range of the values."""
-        return self.source.extent
+    def __init__(self, source: Source) -> None:
+        self.source, self.name, self.event_shape = source, source.name, source.event_shape
+        self.levels, self.extent, self.fingerprint = source.levels, source.extent, source.fingerprint
 
     def __len__(self) -> int:
         return len(self.source)
@@ -195,10 +177,6 @@ class Unlabelled:
     def rows(self, indices: Tensor) -> tuple[Tensor, None]:
         """The samples of the rows."""
         return self.source.rows(indices)[0], None
-
-    def fingerprint(self) -> str:
-        """Of the source."""
-        return self.source.fingerprint()
 
 
 def _levels(values: Tensor, levels: int | None) -> int | None:

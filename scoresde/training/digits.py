@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_callable, check_flag, check_kind
+from .._checks import check_callable, check_kind
 from ..errors import InvalidArgumentError
 from ..losses import NoiseLevels, edm
 from ..nets import build
@@ -64,7 +64,6 @@ def fit(
 
     check_kind("net", net, nn.Module, "a torch.nn.Module")
     check_callable("draw", draw, "draw(batch_size, generator)")
-    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("generator", generator, torch.Generator, "a torch.Generator")
 
     def stream(first: int, stop: int) -> Iterator[Piece]:
@@ -96,9 +95,7 @@ def train_digits(seed: int = 0, recipe: Recipe = DIGITS, *, command: str = "", p
         >>> train_digits(recipe=Recipe(steps=1, batch_size=4), progress=False).event_shape
         (1, 8, 8)
     """
-    check_flag("progress", progress)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
-    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("command", command, str, "a string")
     split = digits_split()
     null = DIGITS_NET["labels"]

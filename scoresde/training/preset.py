@@ -121,7 +121,6 @@ class Preset:
             >>> scoresde.presets.PRESETS["edm"].model(read("digits"), 0.6).event_shape
             (1, 8, 8)
         """
-        check_source(source)
         check_integer("seed", seed, low=0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, WEIGHTS))
@@ -255,7 +254,6 @@ def train(
         'rho_heun'
     """
     check_kind("preset", preset, Preset, "a scoresde.training.Preset")
-    check_source(source)
     check_integer("sample_every", sample_every, low=0)
     check_kind("command", command, str, "a string")
     check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from .._checks import check_callable, check_kind, shown
-from ..errors import InvalidArgumentError, InvalidTypeError
-from ..files.paths import check_path
+from ..errors import InvalidArgumentError
 from ..losses import Times
 from ..sdes import AffineSDE
 from ..zoo.processes import modules_of
@@ -43,24 +40,6 @@ def _process(sde: AffineSDE) -> dict[str, object]:
     nodes = [sde.node(sde.t_min + share * (sde.t_max - sde.t_min)) for share in _SHARES]
     schedule = [[described(float(f"{value:.6g}")) for value in (node.alpha, node.lam)] for node in nodes]
     return {"process": _ADDRESS.sub("", repr(sde)), "schedule": schedule}
-
-
-def check_arguments(
-    loss: object, stream: object, recipe: object, folder: object, settings: object, callbacks: Sequence[object]
-) -> None:
-    """Refuse what a trainer cannot train with."""
-    if isinstance(loss, type):
-        raise InvalidTypeError(f"`loss` must be a function loss(model, x0, generator), got the class {shown(loss)}.")
-    check_callable("loss", loss, "loss(model, x0, generator, **context)")
-    check_callable("stream", stream, "stream(first, stop), such as scoresde.training.Stateless(batches)")
-    check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
-    if folder is not None:
-        check_path("folder", folder)
-    check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
-    check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
-    for i, every in enumerate(callbacks):
-        if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
-            raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
 
 
 def samples_per_batch(recipe: Recipe, world: int) -> int:

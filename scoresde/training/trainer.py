@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._checks import check_flag, check_integer, check_tensor
+from .._checks import check_callable, check_flag, check_integer, check_kind, check_tensor, shown
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..files.paths import check_path
 from ..scores import ScoreModel
 from ..zoo.processes import modules_of
 from ..zoo.store import under
 from . import checkpoint, parallel
 from .log import Log
 from .recipe import PRECISIONS, Recipe
-from .settings import check_arguments, check_size, conventions, remembering
+from .settings import check_size, conventions, remembering
 from .stream import Piece, Stream, described
 
 _PART = "process_"  # before the names of learned parts of the process
@@ -102,18 +103,28 @@ class Trainer:
         progress: bool = True,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        check_arguments(loss, stream, recipe, folder, settings, callbacks)
+        if isinstance(loss, type):
+            raise InvalidTypeError(
+                f"`loss` must be a function loss(model, x0, generator), got the class {shown(loss)}."
+            )
+        check_callable("loss", loss, "loss(model, x0, generator, **context)")
+        check_callable("stream", stream, "stream(first, stop), such as scoresde.training.Stateless(batches)")
+        check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
+        check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
+        check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
+        for i, every in enumerate(callbacks):
+            if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
+                raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
+            check_integer(f"callbacks[{i}].steps", every.steps, low=1)
         flags = {"tensorboard": tensorboard, "progress": progress, **({} if resume is None else {"resume": resume})}
         for name, flag in flags.items():
             check_flag(name, flag)
         for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
             check_integer(name, value, low=1)
-        for i, every in enumerate(callbacks):
-            check_integer(f"callbacks[{i}].steps", every.steps, low=1)
         if stop is not None and not callable(stop):
             raise InvalidTypeError(f"`stop` must be a function without arguments, or None, got {stop!r}.")
         self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
-        self.folder = None if folder is None else Path(folder)
+        self.folder = None if folder is None else check_path("folder", folder)
         self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
         self.tensorboard, self.resume, self.progress, self.stop = tensorboard, resume, progress, stop
         self.rank, self.world = parallel.rank_and_world()
@@ -156,19 +167,17 @@ class Trainer:
         if self.folder is None:
             return self._run()
         with parallel.owned(self.folder, self.device):
-            self._refuse_others(self.folder, names)
+            there = [name for name in names if (self.folder / name).exists()]
+            if there and checkpoint.latest(self._checkpoints()) is None:
+                raise InvalidArgumentError(
+                    f"{self.folder} has a {there[0]} that this run did not write; use another folder. Nothing was "
+                    "overwritten."
+                )
             averaged = self._run()
             if save is not None and self.rank == 0:
                 save(averaged, self.folder)
             parallel.barrier()
         return averaged
-
-    def _refuse_others(self, folder: Path, names: Sequence[str]) -> None:
-        there = [name for name in names if (folder / name).exists()]
-        if there and checkpoint.latest(self._checkpoints()) is None:
-            raise InvalidArgumentError(
-                f"{folder} has a {there[0]} that this run did not write; use another folder. Nothing was overwritten."
-            )
 
     def _run(self) -> Any:
         recipe, pieces = self.recipe, self.recipe.accumulate

@@ -118,9 +118,7 @@ class Config:
             "format": FORMAT,
             "architecture": {"name": self.architecture, "kwargs": self.kwargs},
             **{key: getattr(self, key) for key in _KEYS},
-            "data_range": None if self.data_range is None else [float(v) for v in self.data_range],
             "sigma_data": float(self.sigma_data),
-            "event_shape": list(self.event_shape),
             "labels": None if self.labels is None else vars(self.labels),
             "weights": weights,
         }

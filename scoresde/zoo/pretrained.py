@@ -191,8 +191,7 @@ class Pretrained:
         model = self.score(sde, **context)
         told = {} if own is None else own.arguments(self.chain)
         score_fn = model if own is None else own.model(model)
-        parameter = next(self.net.parameters(), None)
-        device = None if parameter is None else parameter.device
+        device = next((parameter.device for parameter in self.net.parameters()), None)
         return solve(sde, score_fn, shape=(num, *self.event_shape), **{"device": device, **told, **options})
 
     def grid(self, sde: AffineSDE, steps: int) -> FittedGrid:

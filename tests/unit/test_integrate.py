@@ -373,7 +373,7 @@ def test_stopping_at_the_last_step_is_an_arrival(scripted: bool) -> None:
 @pytest.mark.parametrize("compact", [False, True])
 def test_saved_states_are_those_of_the_moment(compact: bool) -> None:
     scripts = ["++", "++++", "-+-+"]
-    recorder = Recorder([0.5, 1.0, 0.0, 0.9], 3)
+    recorder = Recorder([0.5, 1.0, 0.0, 0.9])
     solution = run(scripts, compact=compact, recorder=recorder)
     assert solution.ts is not None and solution.ts.tolist() == [0.5, 1.0, 0.0, 0.9]
     assert solution.xs is not None and solution.xs.shape == (4, 3, 3)
@@ -385,16 +385,16 @@ def test_saved_states_are_those_of_the_moment(compact: bool) -> None:
 
 @pytest.mark.parametrize("compact", [False, True])
 def test_every_step_is_saved(compact: bool) -> None:
-    solution = run(["++", "+-++"], compact=compact, recorder=Recorder("steps", 2))
+    solution = run(["++", "+-++"], compact=compact, recorder=Recorder("steps"))
     assert solution.xs is not None and solution.ts is not None
     assert solution.xs[:, :, 0].tolist() == [[0, 0], [1, 1], [2, 1], [2, 2], [2, 3]]
     assert solution.ts.shape == (5, 2) and solution.ts[:, 0].tolist() == [1.0, 0.5, 0.0, 0.0, 0.0]
-    fixed = run(times=[1.0, 0.4, 0.0], recorder=Recorder("steps", 2))
+    fixed = run(times=[1.0, 0.4, 0.0], recorder=Recorder("steps"))
     assert fixed.ts is not None and fixed.ts.tolist() == [1.0, 0.4, 0.0]
 
 
 def test_a_recorder_without_times_keeps_nothing() -> None:
-    solution = run(times=[1.0, 0.0], recorder=Recorder([], 2))
+    solution = run(times=[1.0, 0.0], recorder=Recorder([]))
     assert solution.ts is not None and solution.ts.shape == (0,)
     assert solution.xs is not None and solution.xs.shape == (0, 2, 3)
 

@@ -35,18 +35,15 @@ class Matrix(LinearOperator):
     ) -> None:
         self._matrix = check_matrix("matrix", matrix)
         rows, columns = self._matrix.shape
-        super().__init__(
-            (columns,) if event_shape is None else check_shape("event_shape", event_shape, rank=1),
-            (rows,) if measurement_shape is None else check_shape("measurement_shape", measurement_shape, rank=1),
-        )
-        for name, shape, size in (
-            ("event_shape", self.event_shape, columns),
-            ("measurement_shape", self.measurement_shape, rows),
-        ):
-            if math.prod(shape) != size:
+        shapes = {}
+        wanted = (("event_shape", event_shape, columns), ("measurement_shape", measurement_shape, rows))
+        for name, given, size in wanted:
+            shapes[name] = (size,) if given is None else check_shape(name, given, rank=1)
+            if math.prod(shapes[name]) != size:
                 raise InvalidArgumentError(
-                    f"`{name}` must have {size} elements for a matrix {rows} x {columns}, got {shape}."
+                    f"`{name}` must have {size} elements for a matrix {rows} x {columns}, got {shapes[name]}."
                 )
+        super().__init__(**shapes)
 
     def _forward(self, x: Tensor) -> Tensor:
         return (x.flatten(1) @ self._matrix.to(x).mT).reshape(len(x), *self.measurement_shape)

@@ -1,9 +1,6 @@
 """Solvers whose steps use a measurement, one published method per file."""
 
-from ... import _registries
-from ..._registries import Registry
+from ..._registries import SAMPLERS
 from .base import InverseSolver
-
-SAMPLERS: Registry[type[InverseSolver]] = _registries.SAMPLERS
 
 __all__ = ["SAMPLERS", "InverseSolver"]

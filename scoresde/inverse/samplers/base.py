@@ -12,14 +12,14 @@ from ..._checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
 from ..._tensors import expand
 from ...noise import Noise
 from ...sdes import Node
-from ...solvers import Solver
+from ...solvers.base import SDESolver
 from ..measurement import Measurement
 from ..operators import LinearOperator
 from ..rules import Tally
 
 
 @dataclass(frozen=True, eq=False)
-class InverseSolver(Solver):
+class InverseSolver(SDESolver):
     """A solver whose steps use a measurement; subclasses are frozen dataclasses.
 
     Per-sample values, above all the measurement, are in the solver's state, so that they leave the batch with the
@@ -43,8 +43,6 @@ class InverseSolver(Solver):
 
     gradients: ClassVar[bool] = False
     products: ClassVar[int] = 0
-    kind: ClassVar[str] = "sde"
-    stochastic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_kind("measurement", self.measurement, Measurement, "a scoresde.inverse.Measurement")

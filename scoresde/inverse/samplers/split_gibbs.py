@@ -118,7 +118,7 @@ class SplitGibbs(InverseSolver):
             )
         falling = self.sweeps - self.hold
         ratio = (low / high) ** (1 / falling) if falling else 1.0
-        return [high * ratio**k if falling else low for k in range(falling)] + [low] * self.hold
+        return [high * ratio**k for k in range(falling)] + [low] * self.hold
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The first descent, and one from each level."""
