@@ -294,7 +294,7 @@ def _joint_bridge(low: Tensor, high: Tensor, p: float, length: float, z: Tensor)
 
     With W and J the differences from the lower end, J less :math:`W_{low}` times the time, in units of the length L = 1
     and q = 1 - p: the mean is :math:`(p(3p-2)W + 6pqJ,\ -p^2q\,W + p^2(3-2p)J)`, the covariance :math:`pq(1-3pq)`,
-    :math:`	frac12p^2q^2(q-p)`, :math:`	frac13p^3q^3`.
+    :math:`\tfrac12p^2q^2(q-p)`, :math:`\tfrac13p^3q^3`.
     """
     q, root = 1 - p, math.sqrt(length)
     w_low = low[..., 0]

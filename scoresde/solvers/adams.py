@@ -17,7 +17,7 @@ from .._checks import check_integer, check_number
 from .._tensors import Array, as_array, constants, expand, rms, where
 from ..processes import Coordinate, Process, angle
 from ..sdes.records import either
-from .base import Estimates, Node, Noise, Solver, StepControl, StepResult
+from .base import Estimates, EstimateSolver, Node, Noise, StepControl, StepResult
 
 _SPREAD = 0.2  # of data of scale 1
 _POWERS = 12  # of ten: data of a smaller scale are points
@@ -44,7 +44,7 @@ class AdamsState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adams(Solver):
+class Adams(EstimateSolver):
     r"""An adaptive Adams predictor-corrector for the probability flow, of variable step and order.
 
     It steps :math:`y = x/\sqrt{\sigma^2 + s^2\alpha^2}` in the angle :math:`\varphi`, :math:`\tan\varphi =
@@ -100,8 +100,6 @@ class Adams(Solver):
     keeps_estimates: ClassVar[bool] = False
     adaptive: ClassVar[bool] = True
     extra_evaluations: ClassVar[int] = 1
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     control: ClassVar[StepControl] = StepControl(growth=4.0, safety=0.68, many=16.0)
     reference: ClassVar[str] = "Hairer, Norsett, Wanner (1993), III.7"
 

@@ -13,7 +13,7 @@ from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
 from ..sdes import Estimate, Node
 from ..sdes.records import LearnedEstimate
-from .base import Noise, Process, SDESolver, StepResult
+from .base import EstimateSDESolver, Noise, Process, StepResult
 
 
 def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:
@@ -36,7 +36,7 @@ AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Scalar]] = {
 
 
 @dataclass(frozen=True)
-class Ancestral(SDESolver):
+class Ancestral(EstimateSDESolver):
     r"""Ancestral sampling for any process: draw from :math:`q(x_t|x_s, x_0=\hat x)` (t cleaner, s noisier,
     :math:`h=\lambda_t-\lambda_s`).
 
@@ -95,8 +95,6 @@ class Ancestral(SDESolver):
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Ho, Jain, Abbeel (2020), eq. 7; Kingma et al. (2021), appendix A"
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("variance", self.variance, AMPLITUDES)

@@ -165,27 +165,19 @@ class Solver(abc.ABC):
 
     name: ClassVar[str] = _FromRow(name_of)  # type: ignore[assignment]
     aliases: ClassVar[tuple[str, ...]] = _FromRow(aliases_of)  # type: ignore[assignment]
+    kind: ClassVar[str] = "ode"
+    stochastic: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
+    own_steps: ClassVar[bool] = False
+    strong_order: ClassVar[float | None] = None
+    default_steps: ClassVar[int] = 50
+    control: ClassVar[StepControl] = StepControl()
+    needs_path: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if "step" in vars(cls) and "keeps_estimates" not in vars(cls):
             cls.keeps_estimates = Solver.keeps_estimates  # type: ignore[method-assign]
-
-    @property
-    def kind(self) -> str:
-        return "ode"
-
-    @property
-    def stochastic(self) -> bool:
-        return False
-
-    @property
-    def adaptive(self) -> bool:
-        return False
-
-    @property
-    def own_steps(self) -> bool:
-        return False
 
     @property
     def evaluations(self) -> int:
@@ -201,10 +193,6 @@ class Solver(abc.ABC):
 
     @property
     def weak_order(self) -> int | None:
-        return None
-
-    @property
-    def strong_order(self) -> float | None:
         return None
 
     @property
@@ -244,20 +232,8 @@ class Solver(abc.ABC):
         return type(self).land is not Solver.land
 
     @property
-    def default_steps(self) -> int:
-        return 50
-
-    @property
     def stages(self) -> tuple[float, ...]:
         return ()
-
-    @property
-    def control(self) -> StepControl:
-        return StepControl()
-
-    @property
-    def needs_path(self) -> bool:
-        return False
 
     @property
     def coordinate(self) -> Coordinate:
@@ -309,11 +285,22 @@ class Solver(abc.ABC):
         """One step from ``start`` to ``stop``. Inputs are not changed; randomness comes from ``noise`` only."""
 
 
+class EstimateSolver(Solver):
+    """A method whose steps are made of both estimates, and so have a limit where alpha = 0 and where sigma = 0."""
+
+    noise_limit: ClassVar[bool] = True
+    data_limit: ClassVar[bool] = True
+
+
 class SDESolver(Solver):
     """A method of the kind ``"sde"``, which draws noise."""
 
     kind: ClassVar[str] = "sde"
     stochastic: ClassVar[bool] = True
+
+
+class EstimateSDESolver(SDESolver, EstimateSolver):
+    """Such a method, made of both estimates."""
 
 
 class DriftSolver(SDESolver):

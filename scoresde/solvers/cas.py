@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .._checks import check_positive
 from .._tensors import at_most, exp, weighted
-from .base import Node, Noise, Process, Solver, StepResult
+from .base import EstimateSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class CAS(Solver):
+class CAS(EstimateSolver):
     r"""Consistent annealed sampling: a Langevin move whose noise is chosen so that the next level is met exactly.
 
     In :math:`y = x/\alpha`, :math:`y' = y + \epsilon\rho_s^2\nabla_y\ln p + \beta\rho_t z`, :math:`\beta =
@@ -46,8 +46,6 @@ class CAS(Solver):
     keeps_estimates: ClassVar[bool] = False
     kind: ClassVar[str] = "mcmc"
     stochastic: ClassVar[bool] = True
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), algorithm 2"
 
     def __post_init__(self) -> None:

@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._tensors import expand
-from .base import Node, Noise, Process, Solver, StepResult
+from .base import EstimateSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class DDIM(Solver):
+class DDIM(EstimateSolver):
     r"""First-order exponential integrator of the probability flow.
 
     With :math:`\hat x` and :math:`\hat\varepsilon` estimated at :math:`t` and held fixed until :math:`s`,
@@ -43,8 +43,6 @@ class DDIM(Solver):
     ode_order: ClassVar[int] = 1
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12"
     keeps_estimates: ClassVar[bool] = False
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import expm1, weighted
-from .base import Node, Noise, Process, SDESolver, StepResult
+from .base import EstimateSDESolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class DDIMEta(SDESolver):
+class DDIMEta(EstimateSDESolver):
     r"""DDIM(:math:`\eta`), for any process.
 
     .. math::
@@ -46,8 +46,6 @@ class DDIMEta(SDESolver):
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12 and 16"
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0, high=1.0)

@@ -5,35 +5,28 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import Scalar, combine, exp, expm1, log
 from ..processes import LOG_SNR, RHO, Coordinate, Process
-from .base import Node, Noise, SDESolver, StepResult
+from .base import EstimateSDESolver, Node, Noise, StepResult
 from .ddim_eta import DDIMEta
 from .families.exponential import endless, read
 
 
-class Split(NamedTuple):
+def split(start: Node, stop: Node, eta: float) -> tuple[Scalar, Scalar]:
     r"""The ancestral split of k-diffusion: a deterministic step to less noise than the target level, and fresh noise on
     top.
 
     From :math:`\rho_s` to :math:`\rho_t < \rho_s`, with :math:`\rho_{up} = \eta\rho_t\sqrt{1-\rho_t^2/\rho_s^2}` and
     :math:`\rho_{dn} = \sqrt{\rho_t^2-\rho_{up}^2}`.
 
-    Fields: the noise that is added (of the state, not of :math:`\rho`), and :math:`\ln(1/\rho_{dn})`, where the
-    deterministic step goes.
-    """
-
-    up: Scalar
-    lam: Scalar
-
-
-def split(start: Node, stop: Node, eta: float) -> Split:
-    """The split of a step.
+    Returns:
+        The noise that is added (of the state, not of :math:`\rho`), and :math:`\ln(1/\rho_{dn})`, where the
+        deterministic step goes.
 
     Example:
         >>> import scoresde
@@ -46,7 +39,7 @@ def split(start: Node, stop: Node, eta: float) -> Split:
     added = -eta * eta * expm1(back)  # rho_up^2 / rho_t^2
     # ln(1 - added), which for eta = 1 is the exponent itself
     left = back if eta == 1.0 else log((1 - eta) * (1 + eta) + eta * eta * exp(back))
-    return Split(stop.sigma * added**0.5, stop.lam - 0.5 * left)
+    return stop.sigma * added**0.5, stop.lam - 0.5 * left
 
 
 def _towards(
@@ -59,7 +52,7 @@ def _towards(
 
 
 @dataclass(frozen=True)
-class _Splitting(SDESolver):
+class _Splitting(EstimateSDESolver):
     """What the two share."""
 
     eta: float = 1.0
@@ -67,8 +60,6 @@ class _Splitting(SDESolver):
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0
     evaluations: ClassVar[int] = 2
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, low=0.0, high=1.0)
@@ -153,7 +144,7 @@ class DPMpp2SAncestral(_Splitting):
     reference: ClassVar[str] = "Crowson, k-diffusion"
 
     def _middle(self, start: Node, stop: Node) -> Scalar:
-        return 0.5 * (start.lam + split(start, stop, self.eta).lam)
+        return 0.5 * (start.lam + split(start, stop, self.eta)[1])
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`."""

@@ -14,13 +14,13 @@ from .._checks import check_number, check_positive
 from .._tensors import combine, exp
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
-from .base import Node, Noise, SDESolver, StepResult
+from .base import EstimateSDESolver, Node, Noise, StepResult
 from .families.exponential import endless, transfer
 from .families.runge_kutta import Tableau, runge_kutta_step
 
 
 @dataclass(frozen=True)
-class EDM(SDESolver):
+class EDM(EstimateSDESolver):
     r"""EDM's sampler: a little noise is added ("churn"), then a step of order 2 in :math:`\rho = \sigma/\alpha`.
 
     From :math:`\rho_i` to :math:`\hat\rho = (1+\gamma)\rho_i`, :math:`\gamma = \min(S_{churn}/N, \sqrt2-1)` if
@@ -63,8 +63,6 @@ class EDM(SDESolver):
 
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Karras et al. (2022), algorithm 2"
 
     def __post_init__(self) -> None:

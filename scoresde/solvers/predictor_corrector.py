@@ -58,19 +58,14 @@ class PredictorCorrector(SDESolver):
         solver = "a solver such as scoresde.solvers.Ancestral() or its name"
         check_kind("predictor", self.predictor, Solver, solver)
         own = self.predictor.adaptive or self.predictor.own_steps
-        if own or isinstance(self.predictor, PredictorCorrector):
-            raise InvalidArgumentError(
-                f"`predictor` must make fixed steps of its own, got {self.predictor.name!r}; try 'ancestral'."
-            )
-        if self.predictor.kind in ("mcmc", "forward"):
-            raise InvalidArgumentError(
-                f"`predictor` must step from level to level, got {self.predictor.name!r}; try 'ancestral'."
-            )
-        if self.predictor.batch_coupled:
-            raise InvalidArgumentError(
-                "`predictor` must step each sample by itself, since the corrector's moves would invalidate weights, "
-                f"got {self.predictor.name!r}; try 'ancestral'."
-            )
+        alone = "step each sample by itself, since the corrector's moves would invalidate weights"
+        for wrong, what in (
+            (own or isinstance(self.predictor, PredictorCorrector), "make fixed steps of its own"),
+            (self.predictor.kind in ("mcmc", "forward"), "step from level to level"),
+            (self.predictor.batch_coupled, alone),
+        ):
+            if wrong:
+                raise InvalidArgumentError(f"`predictor` must {what}, got {self.predictor.name!r}; try 'ancestral'.")
         if self.predictor.looks_ahead:
             raise InvalidArgumentError(
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "

@@ -13,7 +13,7 @@ from .._checks import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
 from ..sdes import SDE, AffineSDE, Node
-from .base import Noise, Process, SDESolver, StepResult
+from .base import EstimateSDESolver, Noise, Process, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Restart(SDESolver):
+class Restart(EstimateSDESolver):
     r"""Restart sampling: a deterministic solver that returns to a higher noise level now and then.
 
     When the solve passes the lower end of an interval, it adds the forward process's noise up to the upper end, and
@@ -70,8 +70,6 @@ class Restart(SDESolver):
 
     evaluations: ClassVar[int] = 2
     looks_ahead: ClassVar[bool] = True
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Xu et al. (2023), Restart, algorithm 1"
 
     def __post_init__(self) -> None:

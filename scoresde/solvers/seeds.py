@@ -17,43 +17,42 @@ from .._phi import phi
 from .._tensors import Scalar, combine, exp, expm1
 from ..processes import LOG_SNR, Coordinate, Process
 from .ancestral import Ancestral
-from .base import Node, Noise, SDESolver, StepResult
-from .families.exponential import endless, frame, read
+from .base import EstimateSDESolver, Node, Noise, StepResult
+from .families.exponential import Frame, endless, frame, read
 
 
-class _Seeds(SDESolver):
+class _Seeds(EstimateSDESolver):
     """What the three share."""
 
     strong_order: ClassVar[float] = 1.0
     coordinate: ClassVar[Coordinate] = LOG_SNR
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
     reference: ClassVar[str] = "Gonzalez et al. (2023), SEEDS"
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
-        """See `Solver.step`."""
+        """See `Solver.step`. Every stage goes from the start of the step, with the noise of the cells before it."""
         if endless(start, stop):
             return Ancestral().step(process, x, start, stop, state, noise)
-        inside = process.nodes.between(start, stop, self.stages, LOG_SNR)
-        nodes = [start, *inside, stop]
+        nodes = [start, *process.nodes.between(start, stop, self.stages, LOG_SNR), stop]
         draws = [noise.increment(a.t, b.t, x) for a, b in itertools.pairwise(nodes)]
-        first = read(process, x, start, "noise")
-        return StepResult(self._moved(process, x, nodes, first, draws))
+        moved, values = x, list[Tensor]()
+        for i, end in enumerate(nodes[1:]):
+            values.append(read(process, moved, nodes[i], "noise"))
+            part = frame("noise", start, end, eta=1.0)
+            spreads = [part.spread] if len(nodes) == 2 else _noises(nodes[: i + 2])
+            weights = (*self._weights(part, i), *spreads)
+            moved = combine(part.keep, x, 1.0, weights, (*values, *draws[: i + 1]))
+        return StepResult(moved)
 
-    def _moved(
-        self, process: Process, x: Tensor, nodes: Sequence[Node], first: Tensor, draws: Sequence[Tensor]
-    ) -> Tensor:
-        raise NotImplementedError
+    def _weights(self, part: Frame, before: int) -> tuple[Scalar, ...]:
+        """The weights of the estimates at the nodes before the end of a stage; here the newest serves all of it."""
+        return (*(0.0,) * before, part.gain * expm1(part.h))
 
 
-def _noises(nodes: Sequence[Node], to: int) -> list[Scalar]:
-    r"""The weights of the draws of the cells up to node ``to``: :math:`\sigma_c\sqrt{e^{2(\lambda_c-\lambda_i)} -
+def _noises(nodes: Sequence[Node]) -> list[Scalar]:
+    r"""The weights of the draws of the cells at the last node: :math:`\sigma_c\sqrt{e^{2(\lambda_c-\lambda_i)} -
     e^{2(\lambda_c-\lambda_{i+1})}}`."""
-    end = nodes[to]
-    return [
-        end.sigma * exp(end.lam - b.lam) * expm1(2 * (b.lam - a.lam)) ** 0.5
-        for a, b in itertools.pairwise(nodes[: to + 1])
-    ]
+    end = nodes[-1]
+    return [end.sigma * exp(end.lam - b.lam) * expm1(2 * (b.lam - a.lam)) ** 0.5 for a, b in itertools.pairwise(nodes)]
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,6 @@ class SEEDS1(_Seeds):
     keeps_estimates: ClassVar[bool] = False
     weak_order: ClassVar[int] = 1
 
-    def _moved(
-        self, process: Process, x: Tensor, nodes: Sequence[Node], first: Tensor, draws: Sequence[Tensor]
-    ) -> Tensor:
-        part = frame("noise", nodes[0], nodes[1], eta=1.0)
-        return combine(part.keep, x, 1.0, (part.gain * expm1(part.h), part.spread), (first, *draws))
-
 
 @dataclass(frozen=True)
 class SEEDS2(_Seeds):
@@ -109,16 +102,6 @@ class SEEDS2(_Seeds):
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
     stages: ClassVar[tuple[float, ...]] = (0.5,)
-
-    def _moved(
-        self, process: Process, x: Tensor, nodes: Sequence[Node], first: Tensor, draws: Sequence[Tensor]
-    ) -> Tensor:
-        start, middle, stop = nodes
-        half, whole = frame("noise", start, middle, eta=1.0), frame("noise", start, stop, eta=1.0)
-        weights = (half.gain * expm1(half.h), *_noises(nodes, 1))
-        inner = combine(half.keep, x, 1.0, weights, (first, draws[0]))
-        second = read(process, inner, middle, "noise")
-        return combine(whole.keep, x, 1.0, (whole.gain * expm1(whole.h), *_noises(nodes, 2)), (second, *draws))
 
 
 @dataclass(frozen=True)
@@ -144,20 +127,9 @@ class SEEDS3(_Seeds):
     evaluations: ClassVar[int] = 3
     stages: ClassVar[tuple[float, ...]] = (1 / 3, 2 / 3)
 
-    def _moved(
-        self, process: Process, x: Tensor, nodes: Sequence[Node], first: Tensor, draws: Sequence[Tensor]
-    ) -> Tensor:
-        start, one, two, stop = nodes
-        parts = [frame("noise", start, node, eta=1.0) for node in (one, two, stop)]
-        values = [first]
-        inner = combine(
-            parts[0].keep, x, 1.0, (parts[0].gain * expm1(parts[0].h), *_noises(nodes, 1)), (first, draws[0])
-        )
-        values.append(read(process, inner, one, "noise"))
-        bend = 2 * parts[1].h * phi(2, parts[1].h)[2]  # r_2/r_1 = 2
-        weights = (parts[1].gain * (expm1(parts[1].h) - bend), parts[1].gain * bend, *_noises(nodes, 2))
-        inner = combine(parts[1].keep, x, 1.0, weights, (*values, *draws[:2]))
-        values.append(read(process, inner, two, "noise"))
-        bend = 1.5 * parts[2].h * phi(2, parts[2].h)[2]  # 1/r_2 = 3/2
-        weights = (parts[2].gain * (expm1(parts[2].h) - bend), parts[2].gain * bend, *_noises(nodes, 3))
-        return combine(parts[2].keep, x, 1.0, weights, (values[0], values[2], *draws))
+    def _weights(self, part: Frame, before: int) -> tuple[Scalar, ...]:
+        """The first estimate, and the slope from there to the newest."""
+        if not before:
+            return super()._weights(part, before)
+        bend = (2 if before == 1 else 1.5) * part.h * phi(2, part.h)[2]  # r_2/r_1 = 2, 1/r_2 = 3/2
+        return (part.gain * (expm1(part.h) - bend), *(0.0,) * (before - 1), part.gain * bend)

@@ -58,16 +58,12 @@ class UniP(Multistep):
     lower_order_final: bool = False
 
     reference: ClassVar[str] = "Zhao et al. (2023), UniPC"
+    highest: ClassVar[int] = HIGHEST + 1  # the order for which there is a start-up
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer("order", self.order, low=1, high=self.highest)
         check_choice("variant", self.variant, VARIANTS)
-
-    @property
-    def highest(self) -> int:
-        """The highest order for which there is a start-up."""
-        return HIGHEST + 1
 
     @property
     def ode_order(self) -> int:
@@ -119,10 +115,7 @@ class UniPC(UniP):
 
     correct_last: bool = False
 
-    @property
-    def highest(self) -> int:
-        """The highest order for which there is a start-up."""
-        return HIGHEST
+    highest: ClassVar[int] = HIGHEST
 
     @property
     def ode_order(self) -> int:

@@ -32,7 +32,6 @@ class Backend(Solver):
 
     package: ClassVar[str]
     scheme: ClassVar[str]
-    prefix: ClassVar[str]  # of the names of classes
     source: ClassVar[str]  # where the library comes from
     kind: ClassVar[str] = "backend"
 
@@ -106,14 +105,14 @@ class ODEBackend(Backend):
                 f"{self.name!r} gives no gradient of its {self.clock}, which the grid or the schedule has; take a "
                 f"method of scoresde's own."
             )
-        slope = self.slope(process, x, start, stop)
+        slope = Slope(self, process, x, start, stop, self.budget(process, x))
         first = x.to(torch.float64) / self.coordinate.scale(start)
         last = self.integrate(slope, first, *ends) if ends[0] != ends[1] else first
         return StepResult(slope.marked((last * self.coordinate.scale(stop)).to(x.dtype)))
 
-    def slope(self, process: Process, x: Tensor, start: Node[float], stop: Node[float]) -> Slope:
-        """The right-hand side for a step."""
-        return Slope(self, process, x, start, stop)
+    def budget(self, process: Process, x: Tensor) -> int | None:
+        """The most evaluations of the whole solve; None leaves them, and what is not finite, to the loop."""
+        return None
 
     @abc.abstractmethod
     def integrate(self, slope: Slope, y: Tensor, u_start: float, u_stop: float) -> Tensor:
@@ -142,12 +141,9 @@ class OwnSteps(ODEBackend):
         for name in ("rtol", "atol", "tolerance"):
             check_number(name, getattr(self, name, 0.0), low=0.0)
 
-    def slope(self, process: Process, x: Tensor, start: Node[float], stop: Node[float]) -> Slope:
-        """The right-hand side, with a limit of evaluations and checks for values that are not finite."""
-        budget = (
-            self.max_steps * self.most(x) + 3 * process.nodes.steps
-        )  # up to three before the first step of a stretch
-        return Slope(self, process, x, start, stop, budget, self.lenient)
+    def budget(self, process: Process, x: Tensor) -> int:
+        """Those of so many steps, and up to three before the first step of a stretch."""
+        return self.max_steps * self.most(x) + 3 * process.nodes.steps
 
     def most(self, x: Tensor) -> int:
         """The most evaluations that a step may take."""
@@ -162,25 +158,17 @@ class Slope:
         process: what is stepped.
         x: the state at the start, for its shape, dtype and device.
         start, stop: the ends; beyond them it is evaluated at them.
-        budget: evaluations of the whole solve at most; None leaves them, and what is not finite, to the loop.
-        lenient: see `OwnSteps`.
+        budget: see `ODEBackend.budget`.
     """
 
     def __init__(
-        self,
-        solver: ODEBackend,
-        process: Process,
-        x: Tensor,
-        start: Node[float],
-        stop: Node[float],
-        budget: int | None = None,
-        lenient: bool = False,
+        self, solver: Any, process: Process, x: Tensor, start: Node[float], stop: Node[float], budget: int | None = None
     ) -> None:
         self.solver, self.process, self.coordinate = solver, process, solver.coordinate
         self.dtype, self.batch = x.dtype, len(x)
         self.nodes = {float(self.coordinate.clock(node)): node for node in (start, stop)}
         self.low, self.high = sorted((start.t, stop.t))
-        self.budget, self.lenient = budget, lenient
+        self.budget = budget
         self.t = start.t
         self.lost: Tensor | None = None  # samples whose score was not finite
 
@@ -189,7 +177,7 @@ class Slope:
         node = self._node(u)
         self.t = node.t
         if self.budget is not None and self.process.network.calls >= self.budget:
-            self.fail(MaxStepsError, f"max_steps={self.solver.max_steps} is used up; raise it, loosen rtol and atol")  # type: ignore[attr-defined]
+            self.fail(MaxStepsError, f"max_steps={self.solver.max_steps} is used up; raise it, loosen rtol and atol")
         x = (y * self.coordinate.scale(node)).to(self.dtype)
         out = self.process.slope(self.coordinate, x, node).to(y.dtype)
         return out if self.budget is None else self._finite(out, x)
@@ -220,9 +208,9 @@ class Slope:
         """The slope, with 0 for samples that are lost."""
         bad = ~row_finite(out.detach())
         if bool(bad.any()):
-            fresh = bad if self.lost is None else bad & ~self.lost
-            self.lost = bad if self.lost is None else bad | self.lost
-            if not self.lenient or bool(self.lost.all()):
+            before = torch.zeros_like(bad) if self.lost is None else self.lost
+            fresh, self.lost = bad & ~before, bad | before
+            if not self.solver.lenient or bool(self.lost.all()):
                 rows = fresh.nonzero()[:, 0].tolist()
                 stage = "score" if bool(row_finite(x.detach())[bad].all()) else "state"
                 what = "The score function returned NaN or infinity" if stage == "score" else "The state overflowed"

@@ -15,22 +15,19 @@ from torch import Tensor
 
 from ...errors import InvalidArgumentError
 from ...processes import Process, node_list
-from ..base import Node, Noise, StepResult
+from ..base import DriftSolver, Node, Noise, StepResult
 from .base import Backend, family
 
 
 @dataclass(frozen=True)
-class TorchSDE(Backend):
+class TorchSDE(Backend, DriftSolver):
     """On the grid of `scoresde.solve`, with its ``stochasticity``, one call of the library per step, and the increments
     of the solve's own noise; samples do not affect each other.
     """
 
     package: ClassVar[str] = "torchsde"
     source: ClassVar[str] = "Li et al. (2020), torchsde. https://arxiv.org/abs/2001.01328"
-    stochastic: ClassVar[bool] = True
     keeps_estimates: ClassVar[bool] = False
-    affine: ClassVar[bool] = False
-    takes_stochasticity: ClassVar[bool] = True
     # of most methods
     reading: ClassVar[str] = "stratonovich"  # or "ito"
     weak_order: ClassVar[int] = 1

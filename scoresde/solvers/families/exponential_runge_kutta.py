@@ -11,7 +11,7 @@ from ..._checks import check_choice
 from ..._phi import phi
 from ..._tensors import Scalar, combine, weighted
 from ...processes import LOG_SNR, Coordinate, Process
-from ..base import Node, Noise, Solver, StepResult
+from ..base import EstimateSolver, Node, Noise, StepResult
 from .exponential import PREDICTIONS, endless, frame, read, transfer
 
 Weight = tuple[tuple[int, float, float], ...]  # ((k, w, c), ...) is the sum of w phi_k(c z)
@@ -48,15 +48,13 @@ class PhiTableau(NamedTuple):
     b_error: tuple[Weight, ...] | None = None
 
 
-class ExponentialRungeKutta(Solver):
+class ExponentialRungeKutta(EstimateSolver):
     """An explicit exponential Runge-Kutta method of the probability flow. Subclasses give a ``tableau`` and declare
     their order. A step that begins at alpha = 0 or ends at sigma = 0 is one of DDIM."""
 
     prediction: str
 
     coordinate: ClassVar[Coordinate] = LOG_SNR
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("prediction", self.prediction, PREDICTIONS)

@@ -13,7 +13,7 @@ from ..._checks import check_choice, check_flag, check_integer
 from ..._tensors import Scalar, combine
 from ...processes import RHO, Process
 from ...sdes import Estimate, Node
-from ..base import Noise, Solver, StepResult
+from ..base import EstimateSolver, Noise, StepResult
 from ..dpm_singlestep import second_order, third_order
 from ..rk4 import RK4
 from ..rk45 import RK45
@@ -31,7 +31,7 @@ _CLASSICAL: dict[int, Tableau] = {
 HIGHEST = max(_CLASSICAL)
 
 
-class Multistep(Solver):
+class Multistep(EstimateSolver):
     """A method that keeps the network's estimates at earlier nodes.
 
     With k nodes known, `advance` makes a step of order k. The error of a single step of order q is of order q + 1, so
@@ -49,8 +49,6 @@ class Multistep(Solver):
     """
 
     order: int
-    noise_limit: ClassVar[bool] = True
-    data_limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("prediction", self.prediction, PREDICTIONS)

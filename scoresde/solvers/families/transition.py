@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..._tensors import expand, expm1
-from ..base import Node, Noise, Process, Solver, StepResult
+from ..base import EstimateSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class Transition(Solver):
+class Transition(EstimateSolver):
     r"""Draws from :math:`q(x_t|x_s)` for growing times; `scoresde.simulate` uses it. It composes exactly, so the steps
     only determine which states are seen.
 
@@ -25,8 +25,6 @@ class Transition(Solver):
     kind: ClassVar[str] = "forward"
     stochastic: ClassVar[bool] = True
     evaluations: ClassVar[int] = 0
-    data_limit: ClassVar[bool] = True
-    noise_limit: ClassVar[bool] = True
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
