@@ -9,16 +9,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..._checks import check_kind
-from ...correctors import Corrector
 from ...errors import InvalidArgumentError
 from ...solvers.base import SDE, Node, Noise, Process, Solver, StepResult
 from ...solvers.families.transition import leap
-from ...solvers.reverse_diffusion import ReverseDiffusion
+from ...solvers.predictor_corrector import Corrector, PredictedSolver, ReverseDiffusion
 from .base import SpectralSolver, check_detours, detours, impute
 
 
 @dataclass(frozen=True, eq=False)
-class Replacement(SpectralSolver):
+class Replacement(SpectralSolver, PredictedSolver):
     r"""Replacement: after each move the measured part is put in place, perturbed to the current level.
 
     .. math:: V^Hx \leftarrow \alpha_t V^HA^+y + \sigma_t V^Hz \quad\text{where } s > 0.
@@ -80,24 +79,9 @@ class Replacement(SpectralSolver):
         check_detours(self.jump, self.repeats)
 
     @property
-    def evaluations(self) -> int:
-        """The evaluations of the predictor and of the corrector."""
-        return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
-
-    @property
     def keeps_estimates(self) -> bool:
         """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or (self.corrector is not None and self.corrector.keeps_estimates)
-
-    @property
-    def batch_coupled(self) -> bool:
-        """The same as that of the corrector."""
-        return bool(getattr(self.corrector, "batch_coupled", False))
-
-    @property
-    def default_stochasticity(self) -> float:
-        """The same as that of the predictor."""
-        return self.predictor.default_stochasticity
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The grid with its repeats."""
