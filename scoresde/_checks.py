@@ -46,12 +46,13 @@ def check_finite_rows(what: str, x: Tensor, hint: str = "leave them out", *, row
     refuse_rows(~row_finite(x.detach()), f"{what} has NaN or infinite values in", f"; {hint}", "input", rows=rows)
 
 
-def refuse_rows(bad: Tensor, what: str, why: str, stage: str, *, rows: str = "samples") -> None:
-    """Refuse the rows that are marked as not finite, if there are any; their number is put between what and why."""
+def refuse_rows(bad: Tensor, what: str, why: str, stage: str, *, rows: str = "samples", **details: Any) -> None:
+    """Refuse the rows that are marked as not finite, if there are any; their number is put between what and why. The
+    details are fields of the error."""
     which = bad.nonzero()[:, 0].tolist()
     if which:
         text = f"{what} {len(which)} of {len(bad)} {rows} (first: {which[:5]}){why}."
-        raise NonFiniteError(text, stage=stage, indices=which[:5])
+        raise NonFiniteError(text, stage=stage, indices=which[:5], **details)
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ._checks import refuse_rows
 from ._tensors import as_array, number, row_finite, take, where
 from .controllers import Controller, FixedGrid
 from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
-from .noise import Noise
-from .processes import Process
-from .sdes import Node
 from .sdes.records import either, some
-from .solvers.base import Solver, StepFailed, StepResult
+from .solvers.base import Node, Noise, Process, Solver, StepFailed, StepResult
 
 _DEVICE_CHECK_EVERY = 16  # steps between checks of a device's state; each check synchronises
 
@@ -371,7 +369,7 @@ class _Loop:
         if failed and accept is True:
             ledger.undo(self.t, left)
         if failed and self.throw:
-            raise self._non_finite()
+            self._refuse_non_finite()
         arrived = ledger.close(done, Status.SUCCESS)
         underflow = ledger.close(tiny, Status.STEP_UNDERFLOW)
         self.changed = failed or arrived or underflow
@@ -441,24 +439,19 @@ class _Loop:
                 self.stop = None if self.stop is None else some(self.stop, keep)
         return True
 
-    def _non_finite(self) -> NonFiniteError:
+    def _refuse_non_finite(self) -> None:
+        """Raise the error of a score or a state that is not finite."""
         ledger, t = self.ledger, self.t
-        bad = ledger.status[ledger.rows] == Status.NON_FINITE
-        rows = ledger.rows[bad].tolist()
+        lost = ledger.status == Status.NON_FINITE
+        bad = lost[ledger.rows]
         seen = self.process.network.last
-        score = any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad))
+        wrong = any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad))
+        stage = "score" if wrong else "state"
         time = float(as_array(t)[bad][0] if isinstance(t, Tensor) else t)
-        what, hint = _NON_FINITE["score" if score else "state"]
+        what, hint = _NON_FINITE[stage]
         ledger.close_all(Status.STOPPED)
-        return NonFiniteError(
-            f"{what} in {len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) at step {self.step}, t={time:.6g}; "
-            f"{hint}, or pass throw=False to let the other samples finish.",
-            stage="score" if score else "state",
-            step=self.step,
-            t=time,
-            indices=rows[:5],
-            partial=self.solution(),
-        )
+        why = f" at step {self.step}, t={time:.6g}; {hint}, or pass throw=False to let the other samples finish"
+        refuse_rows(torch.from_numpy(lost), f"{what} in", why, stage, step=self.step, t=time, partial=self.solution())
 
     def solution(self) -> Solution:
         ledger = self.ledger

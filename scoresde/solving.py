@@ -42,10 +42,11 @@ from ._checks import (
     check_shape,
     check_state,
     check_times,
+    refuse_rows,
 )
 from ._tensors import compute_dtype, row_finite, where
 from .controllers import Adaptive, Controller, FixedGrid
-from .errors import InvalidArgumentError, NonFiniteError
+from .errors import InvalidArgumentError
 from .grids import Grid, GridFunction
 from .integrate import Info, Recorder, Solution, Status, integrate
 from .noise import Noise, path_on
@@ -554,9 +555,5 @@ def _finite_or_marked(solution: Solution, throw: bool, stage: str, what: str, t:
         status=torch.where(bad, torch.full_like(solution.status, Status.NON_FINITE), solution.status),
     )
     if throw:
-        rows = bad.nonzero()[:, 0].tolist()
-        message = (
-            f"{what} in {len(rows)} of {len(bad)} samples (first: {rows[:5]}); pass throw=False to keep the others."
-        )
-        raise NonFiniteError(message, stage=stage, t=t, indices=rows[:5], partial=marked)
+        refuse_rows(bad, f"{what} in", "; pass throw=False to keep the others", stage, t=t, partial=marked)
     return marked

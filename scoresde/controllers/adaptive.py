@@ -12,12 +12,9 @@ from torch import Tensor
 
 from .._tensors import as_array, on_host, rms
 from ..errors import InvalidArgumentError
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
 from ..sdes.records import either
-from ..solvers.base import Estimates, Solver, StepControl, StepResult, of_power
-from .base import Controller, Decision
+from ..solvers.base import Estimates, StepControl, of_power
+from .base import Controller, Decision, Node, Noise, Process, Solver, StepResult
 
 _TINY = 1e-10  # error norms below this count as this
 _FAR = 12.0  # where an infinite log-SNR is on the clock

@@ -1,4 +1,4 @@
-"""The protocol of a controller: where the next step goes."""
+"""The protocol of a controller: where the next step goes. Controllers import from here what its signatures name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from .._tensors import as_array
-from ..noise import Noise
-from ..processes import Process
-from ..sdes import Node
-from ..solvers.base import Solver, StepResult
+from ..solvers.base import Node, Noise, Process, Solver, StepResult
 
 
 class Decision(NamedTuple):

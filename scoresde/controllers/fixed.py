@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..processes import Process, node_list
-from ..sdes import Node
-from ..solvers.base import Solver, StepResult
-from .base import Controller, Decision
+from ..processes import node_list
+from .base import Controller, Decision, Node, Process, Solver, StepResult
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,8 @@ class Corrector(abc.ABC):
     """
 
     name: ClassVar[str] = "own"
+    keeps_estimates: ClassVar[bool] = True
     moves: int = 1
-
-    @property
-    def keeps_estimates(self) -> bool:
-        """True, unless a corrector says otherwise."""
-        return True
 
     @property
     def evaluations(self) -> int:

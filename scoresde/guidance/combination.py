@@ -17,9 +17,8 @@ from torch import Tensor
 from .._checks import check_number
 from .._tensors import expand, row_std, where
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..scores import ScoreFn, Wrapper
 from ..scores.base import with_data
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 from .interval import Interval
 from .together import ask_together
 

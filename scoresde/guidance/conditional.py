@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .._checks import check_integer, check_number
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..scores import Score, ScoreFn, Wrapper
 from ..scores.model import per_row
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper
 
 
 class Conditional(Wrapper):

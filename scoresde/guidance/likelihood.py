@@ -9,10 +9,8 @@ from torch import Tensor
 
 from .._checks import check_flag
 from .._tensors import expand, usable
-from ..scores import ScoreFn, Split
-from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied
-from .classifier import Shifted, moved, taken
+from .classifier import AffineSDE, Estimate, Node, ScoreFn, Shifted, Split, moved, taken
 from .gradient import blocked_score, gradient_of
 
 

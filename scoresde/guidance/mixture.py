@@ -10,8 +10,7 @@ from torch import Tensor
 from .._checks import check_callable
 from .._tensors import expand, row_times
 from ..errors import InvalidArgumentError
-from ..scores import ScoreFn, Wrapper
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 from .combination import listed, weights_of
 from .gradient import check_values
 from .together import ask_together

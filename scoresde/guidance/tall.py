@@ -21,8 +21,7 @@ from torch import Tensor
 from .._checks import check_integer, check_tensor, form
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..scores import Score, ScoreFn, Wrapper, as_score
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper, as_score
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
 from .gradient import blocked_score

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import expand
-from ..scores import ScoreFn, Wrapper
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores.wrapper import AffineSDE, Estimate, Node, ScoreFn, Wrapper
 
 
 class Temperature(Wrapper):

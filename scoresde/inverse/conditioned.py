@@ -10,9 +10,8 @@ from torch import Tensor
 from .._checks import check_kind
 from ..errors import InvalidArgumentError
 from ..processes import Network
-from ..scores import Score, ScoreFn, Wrapper
 from ..scores.base import with_data
-from ..sdes import AffineSDE, Estimate, Node
+from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper
 from .measurement import Measurement
 from .rules import Rule, Tally, look
 

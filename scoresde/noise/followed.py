@@ -61,7 +61,8 @@ class FollowedPath(Noise):
     """
 
     def __init__(self, source: Noise, clock: Clock | None = None) -> None:
-        self.source, self.clock = source, clock
+        self.source = source
+        self.clock = torch.clone if clock is None else clock
         # The known times, NaN where there is none, the clock, and the values: (batch, knots), twice, and (…, *event).
         self._t = self._v = self._w = torch.zeros(0)
 
@@ -83,7 +84,7 @@ class FollowedPath(Noise):
         if not batch:
             return z.to(like)
         if not self._t.numel():
-            self._t, self._v = begin[:, None].clone(), self._variance(begin)[:, None]
+            self._t, self._v = begin[:, None].clone(), self.clock(begin)[:, None]
             self._w = torch.zeros_like(z)[:, None]
         passed = (self._t - begin[:, None]) * torch.sign(end - begin)[:, None] < 0
         self._t = torch.where(passed, torch.nan, self._t)
@@ -107,9 +108,6 @@ class FollowedPath(Noise):
             part._t, part._v, part._w = self._t[rows], self._v[rows], self._w[rows]
         return part
 
-    def _variance(self, t: Tensor) -> Tensor:
-        return t.clone() if self.clock is None else self.clock(t)
-
     def _value(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The clock and the path at a time of each sample, drawn with z where it is not known, and where it is."""
         gap = self._t - t[:, None]  # NaN counts as far away on both sides
@@ -118,7 +116,7 @@ class FollowedPath(Noise):
         v_a, v_b = self._v[rows, before.indices], self._v[rows, after.indices]
         w_a, w_b = self._w[rows, before.indices], self._w[rows, after.indices]
         known = before.values == 0
-        v = torch.where(known, v_a, self._variance(t))
+        v = torch.where(known, v_a, self.clock(t))
         has_a, has_b = torch.isfinite(before.values), torch.isfinite(after.values)
         from_a, from_b, whole = (v - v_a).abs(), (v_b - v).abs(), (v_b - v_a).abs()
         inside = has_a & has_b & (whole > 0)

@@ -1,4 +1,4 @@
-"""The protocol of a process."""
+"""The protocol of a process. Processes import from here what their signatures name."""
 
 from __future__ import annotations
 

@@ -22,9 +22,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from .._tensors import Scalar, expand
 from ..errors import InvalidArgumentError, ScoreFnError
-from ..sdes import Node
-from .base import Process
-from .coordinates import Coordinate
+from .base import Coordinate, Node, Process
 from .divergence import Backward, Divergence, dot
 from .divergence.control import Control
 from .reverse import ReverseProcess

@@ -12,9 +12,8 @@ from torch import Tensor
 from .._checks import output_problem, versions
 from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
-from ..sdes import SDE, Node
 from ..sdes.spread import Spread
-from .base import Process
+from .base import SDE, Node, Process
 
 
 def drift_of(sde: SDE, x: Tensor, t: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .._tensors import Scalar, combine, expand
-from ..sdes import Estimate, Node
-from .base import Process
+from .base import Estimate, Node, Process
 
 
 @dataclass(frozen=True)

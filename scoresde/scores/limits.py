@@ -15,9 +15,8 @@ from torch import Tensor
 
 from .._checks import check_below, check_number, check_positive
 from .._tensors import expand
-from ..sdes import AffineSDE, Estimate, Node
 from .base import with_data
-from .wrapper import Wrapper
+from .wrapper import AffineSDE, Estimate, Node, Wrapper
 
 
 class Limited(Wrapper):

@@ -1,4 +1,5 @@
-"""Score functions made from score functions: what limits and guidance share."""
+"""Score functions made from score functions: what limits and guidance share. They import from here what their
+signatures name."""
 
 from __future__ import annotations
 

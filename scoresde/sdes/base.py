@@ -1,4 +1,4 @@
-r"""Forward processes: what noise does to data as time grows.
+r"""Forward processes: what noise does to data as time grows. They import from here what their signatures name.
 
 Every process here is an SDE :math:`dx = f(x, t)\,dt + g(t)\,dw` with data at the small end of time and noise at the
 large end. The affine ones have :math:`x_t = \alpha_t x_0 + \sigma_t \varepsilon`, and everything else follows from the

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._tensors import sigmoid
-from .base import AffineSDE
-from .priors import NormalPrior
+from .base import AffineSDE, NormalPrior
 
 
 class FlowSDE(AffineSDE):

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from .._checks import check_kind, check_number
 from ..errors import InvalidArgumentError
-from .base import AffineSDE
+from .base import AffineSDE, NormalPrior
 from .inverse import decreasing_root, derivative, evaluate
-from .priors import NormalPrior
 
 
 class GaussianSDE(AffineSDE):

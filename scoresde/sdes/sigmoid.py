@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .._checks import MOST_LEVELS, check_below, check_integer, check_number
 from ..errors import InvalidArgumentError
-from .base import AffineSDE
-from .priors import NormalPrior
+from .base import AffineSDE, NormalPrior
 
 
 class SigmoidVPSDE(AffineSDE):

@@ -10,8 +10,7 @@ import torch
 
 from .._checks import check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
-from .base import AffineSDE, check_sde
-from .priors import NormalPrior
+from .base import AffineSDE, NormalPrior, check_sde
 
 _SLACK = 1e-6  # of log-SNRs that are compared, relative
 

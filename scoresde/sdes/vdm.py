@@ -12,10 +12,8 @@ from torch.nn.functional import logsigmoid
 from .._checks import check_below, check_kind, check_number
 from .._tensors import sigmoid
 from ..errors import InvalidTypeError
-from .base import AffineSDE, check_sde
+from .base import AffineSDE, Node, NormalPrior, check_sde
 from .inverse import check_reached, decreasing_root, evaluate, with_derivative
-from .priors import NormalPrior
-from .records import Node
 
 
 @dataclass(frozen=True)

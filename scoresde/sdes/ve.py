@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .._checks import check_below, check_number
 from ..errors import InvalidArgumentError
-from .base import LARGEST, AffineSDE
-from .priors import NormalPrior
+from .base import LARGEST, AffineSDE, NormalPrior
 
 
 class VESDE(AffineSDE):

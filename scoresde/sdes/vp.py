@@ -13,9 +13,7 @@ from torch.nn.functional import logsigmoid
 from .._checks import check_number, check_positive
 from .._tensors import sigmoid
 from ..errors import InvalidArgumentError
-from .base import AffineSDE
-from .priors import NormalPrior
-from .records import Node
+from .base import AffineSDE, Node, NormalPrior
 
 _LARGEST_BETA = 1e100  # its square is a float
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from .._checks import check_choice, check_integer, check_number
 from ..correctors import LangevinCorrector
 from ..errors import InvalidArgumentError
-from ..sdes import SDE, Node
-from .base import Noise, Process, Solver, StepResult
+from .base import SDE, MCMCSolver, Node, Noise, Process, StepResult
 
 # The step of a move, as a share of epsilon sigma^2 / sigma_L^2 (paper: x + a s / 2 + sqrt(a) z).
 CONVENTIONS: dict[str, float] = {"code": 1.0, "paper": 0.5}
@@ -22,7 +21,7 @@ PUBLISHED = 0.2  # epsilon / sigma_L^2
 
 
 @dataclass(frozen=True)
-class AnnealedLangevin(Solver):
+class AnnealedLangevin(MCMCSolver):
     r"""NCSN's annealed Langevin dynamics: the same number of moves at each level of the grid, the first included.
 
     .. math:: x \leftarrow x + a\, s(x, \sigma) + \sqrt{2a}\, z, \qquad a = \epsilon\,\sigma^2/\sigma_L^2,
@@ -71,8 +70,6 @@ class AnnealedLangevin(Solver):
     convention: str = "code"
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "mcmc"
-    stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"
 
     def __post_init__(self) -> None:

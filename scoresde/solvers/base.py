@@ -292,6 +292,13 @@ class EstimateSolver(Solver):
     data_limit: ClassVar[bool] = True
 
 
+class MCMCSolver(Solver):
+    """A method of the kind ``"mcmc"``: Langevin moves at the levels of the grid."""
+
+    kind: ClassVar[str] = "mcmc"
+    stochastic: ClassVar[bool] = True
+
+
 class SDESolver(Solver):
     """A method of the kind ``"sde"``, which draws noise."""
 

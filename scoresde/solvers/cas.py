@@ -9,11 +9,11 @@ from torch import Tensor
 
 from .._checks import check_positive
 from .._tensors import at_most, exp, weighted
-from .base import EstimateSolver, Node, Noise, Process, StepResult
+from .base import EstimateSolver, MCMCSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class CAS(EstimateSolver):
+class CAS(MCMCSolver, EstimateSolver):
     r"""Consistent annealed sampling: a Langevin move whose noise is chosen so that the next level is met exactly.
 
     In :math:`y = x/\alpha`, :math:`y' = y + \epsilon\rho_s^2\nabla_y\ln p + \beta\rho_t z`, :math:`\beta =
@@ -44,8 +44,6 @@ class CAS(EstimateSolver):
     epsilon: float = 0.2
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "mcmc"
-    stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), algorithm 2"
 
     def __post_init__(self) -> None:

@@ -12,8 +12,7 @@ from .._checks import check_number
 from .._phi import phi
 from .._tensors import expand
 from ..processes import LOG_SNR, Coordinate, Process
-from ..sdes import SDE, Node
-from .base import Noise, SDESolver, StepControl, StepResult, of_power
+from .base import SDE, Node, Noise, SDESolver, StepControl, StepResult, of_power
 from .families.exponential import frame, read
 
 _FAR = 12.0  # stands for an infinite log-SNR

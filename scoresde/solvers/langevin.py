@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..correctors import LangevinCorrector
-from .base import Node, Noise, Process, Solver, StepResult
+from .base import MCMCSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
-class Langevin(Solver):
+class Langevin(MCMCSolver):
     r"""Langevin moves at each level of the grid, without a predictor.
 
     A step from s to t is ``moves`` Langevin moves at t with :math:`\epsilon = 2(r\sigma_t)^2` (see
@@ -46,8 +46,6 @@ class Langevin(Solver):
     moves: int = 1
 
     keeps_estimates: ClassVar[bool] = False
-    kind: ClassVar[str] = "mcmc"
-    stochastic: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"
 
     def __post_init__(self) -> None:

@@ -15,8 +15,30 @@ from .base import Node, Noise, Process, SDESolver, Solver, StepResult
 from .reverse_diffusion import ReverseDiffusion
 
 
+class PredictedSolver(SDESolver):
+    """A method that steps by a predictor, and moves by a corrector if it has one."""
+
+    predictor: Solver
+    corrector: Corrector | None
+
+    @property
+    def evaluations(self) -> int:
+        """The evaluations of the predictor and of the corrector."""
+        return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
+
+    @property
+    def batch_coupled(self) -> bool:
+        """The same as that of the corrector."""
+        return bool(getattr(self.corrector, "batch_coupled", False))
+
+    @property
+    def default_stochasticity(self) -> float:
+        """The same as that of the predictor: a deterministic one steps the probability flow."""
+        return self.predictor.default_stochasticity
+
+
 @dataclass(frozen=True)
-class PredictorCorrector(SDESolver):
+class PredictorCorrector(PredictedSolver):
     r"""A predictor's step to the next level, and a corrector's moves within a level.
 
     Per level, in the published code's order (``order="cp"``): correct at t, then predict from t to the next level; in
@@ -76,24 +98,9 @@ class PredictorCorrector(SDESolver):
         check_choice("order", self.order, ("cp", "pc"))
 
     @property
-    def evaluations(self) -> int:
-        """The evaluations of the predictor and of the corrector."""
-        return self.predictor.evaluations + self.corrector.evaluations
-
-    @property
     def keeps_estimates(self) -> bool:
         """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or self.corrector.keeps_estimates
-
-    @property
-    def batch_coupled(self) -> bool:
-        """The same as that of the corrector."""
-        return bool(getattr(self.corrector, "batch_coupled", False))
-
-    @property
-    def default_stochasticity(self) -> float:
-        """The same as that of the predictor: a deterministic one steps the probability flow."""
-        return self.predictor.default_stochasticity
 
     @property
     def takes_stochasticity(self) -> bool:

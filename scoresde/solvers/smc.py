@@ -87,11 +87,7 @@ class SMC(SDESolver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The logarithms of the weights."""
-        weights = self._weights()
-        log_weight = weights.init(x)
-        for name, value in process.network.context.items():
-            weights.check_shared(f"context[{name!r}]", value)
-        return log_weight
+        return self._weights().init(x, process.network.context)
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""

@@ -1,4 +1,5 @@
-r"""The protocol of a rule: how a measurement moves the data estimate.
+r"""The protocol of a rule: how a measurement moves the data estimate. Rules import from here what their signatures
+name.
 
 For :math:`x_t = \alpha x_0 + \sigma\varepsilon` the conditional score and the conditional estimate are the same thing,
 

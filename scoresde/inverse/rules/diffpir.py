@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ..measurement import Measurement
-from .base import Known, Rule
+from .base import Known, Measurement, Rule
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from ..._checks import check_kind
 from ...errors import InvalidArgumentError
-from ...sdes import AffineSDE
 from ...targets import ExactScore, Gaussian, GaussianMixture
-from ..measurement import Measurement
-from .base import Known, Rule
+from .base import AffineSDE, Known, Measurement, Rule
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import Scalar, expand
-from ...sdes import Node
 from ..measurement import Measurement, dot
-from .base import Known, Rule
+from .base import Known, Node, Rule
 
 
 @dataclass(frozen=True)

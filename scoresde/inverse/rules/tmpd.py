@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..measurement import Measurement
-from .base import Known, Rule
+from .base import Known, Measurement, Rule
 
 
 @dataclass(frozen=True)

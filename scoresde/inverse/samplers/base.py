@@ -10,9 +10,7 @@ from torch import Tensor
 
 from ..._checks import MOST_LEVELS, MOST_STEPS, check_integer, check_kind
 from ..._tensors import expand
-from ...noise import Noise
-from ...sdes import Node
-from ...solvers.base import SDESolver
+from ...solvers.base import Node, Noise, Process, SDESolver
 from ..measurement import Measurement
 from ..operators import LinearOperator
 from ..rules import Tally
@@ -52,6 +50,19 @@ class InverseSolver(SDESolver):
     def operator(self) -> LinearOperator:
         """The operator, if it is linear."""
         return self.measurement.linear(self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralSolver(InverseSolver):
+    """A solver that needs the singular values of the operator; its state is the known part, unless it has its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.measurement.spectral(self.name)
+
+    def init(self, process: Process, x: Tensor, start: Node) -> object:
+        """The known part."""
+        return self.operator.pseudo_inverse(self.measurement.of(x))
 
 
 def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise: Noise) -> Tensor:

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 
 from ..._tensors import expand
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import SDE, Node
-from ...solvers import StepResult
+from ...solvers.base import SDE, Node, Noise, Process, StepResult
 from ...solvers.families.particles import posterior_weights
 from ...solvers.families.transition import leap
-from .base import InverseSolver, check_detours, detours
+from .base import SpectralSolver, check_detours, detours
 
 
 @dataclass(frozen=True, eq=False)
-class DDNMPlus(InverseSolver):
+class DDNMPlus(SpectralSolver):
     r"""DDNM+: the null-space projection, taken as far as the noise of the step covers that of y. With the ancestral
     step's weight a of the data estimate and its standard deviation b, in the coordinates of V,
 
@@ -61,15 +58,10 @@ class DDNMPlus(InverseSolver):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_detours(self.jump, self.repeats)
-        self.measurement.spectral(self.name)
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The grid with its repeats."""
         return detours(times, self.jump, self.repeats)
-
-    def init(self, process: Process, x: Tensor, start: Node) -> object:
-        """The known part."""
-        return self.operator.pseudo_inverse(self.measurement.of(x))
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""

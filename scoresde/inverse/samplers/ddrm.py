@@ -10,15 +10,12 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import Node
-from ...solvers import StepResult
-from .base import InverseSolver
+from ...solvers.base import Node, Noise, Process, StepResult
+from .base import SpectralSolver
 
 
 @dataclass(frozen=True, eq=False)
-class DDRM(InverseSolver):
+class DDRM(SpectralSolver):
     r"""DDRM: each singular direction is stepped separately, with its component of y. With :math:`\bar y = U^Hy/s`, of
     standard deviation :math:`\sigma_y/s`, in coordinates :math:`V^Hx/\alpha` and with :math:`\rho = \sigma/\alpha`,
 
@@ -69,11 +66,6 @@ class DDRM(InverseSolver):
         super().__post_init__()
         check_number("eta", self.eta, low=0.0, high=1.0)
         check_number("eta_b", self.eta_b, low=0.0, high=1.0)
-        self.measurement.spectral(self.name)
-
-    def init(self, process: Process, x: Tensor, start: Node) -> object:
-        """The known part."""
-        return self.operator.pseudo_inverse(self.measurement.of(x))
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Tensor, noise: Noise) -> StepResult:
         """See `Solver.step`."""

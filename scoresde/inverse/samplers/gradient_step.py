@@ -10,14 +10,11 @@ from torch import Tensor
 
 from ..._checks import check_number
 from ..._tensors import expand
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import Node
-from ...solvers import StepResult
+from ...solvers.base import Node, Noise, Process, StepResult
 from ...solvers.families.particles import posterior_step
 from ..measurement import Measurement, dot, scaled
 from ..rules import Known, look
-from .base import InverseSolver, impute
+from .base import InverseSolver, SpectralSolver, impute
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +85,7 @@ class DPSStep(_GradientStep):
 
 
 @dataclass(frozen=True, eq=False)
-class MCG(_GradientStep):
+class MCG(_GradientStep, SpectralSolver):
     r"""Manifold-constrained gradients: the step of `DPSStep`, then the replacement of what is measured.
 
     .. math:: x_t \leftarrow x_t - \zeta\,\nabla_{x_s}\|y - A\hat x(x_s)\|, \qquad
@@ -119,10 +116,6 @@ class MCG(_GradientStep):
 
     name: ClassVar[str] = "mcg"
     reference: ClassVar[str] = "Chung et al. (2022), eq. 14-15"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.measurement.spectral(self.name)
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements, and the known part."""

@@ -9,19 +9,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..._checks import check_kind
-from ...correctors import Corrector
 from ...errors import InvalidArgumentError
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import SDE, Node
-from ...solvers import Solver, StepResult
+from ...solvers.base import SDE, Node, Noise, Process, Solver, StepResult
 from ...solvers.families.transition import leap
-from ...solvers.reverse_diffusion import ReverseDiffusion
-from .base import InverseSolver, check_detours, detours, impute
+from ...solvers.predictor_corrector import Corrector, PredictedSolver, ReverseDiffusion
+from .base import SpectralSolver, check_detours, detours, impute
 
 
 @dataclass(frozen=True, eq=False)
-class Replacement(InverseSolver):
+class Replacement(SpectralSolver, PredictedSolver):
     r"""Replacement: after each move the measured part is put in place, perturbed to the current level.
 
     .. math:: V^Hx \leftarrow \alpha_t V^HA^+y + \sigma_t V^Hz \quad\text{where } s > 0.
@@ -81,27 +77,11 @@ class Replacement(InverseSolver):
         allowed = (Corrector, type(None))
         check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.LangevinCorrector()")
         check_detours(self.jump, self.repeats)
-        self.measurement.spectral(self.name)
-
-    @property
-    def evaluations(self) -> int:
-        """The evaluations of the predictor and of the corrector."""
-        return self.predictor.evaluations + (self.corrector.evaluations if self.corrector else 0)
 
     @property
     def keeps_estimates(self) -> bool:
         """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or (self.corrector is not None and self.corrector.keeps_estimates)
-
-    @property
-    def batch_coupled(self) -> bool:
-        """The same as that of the corrector."""
-        return bool(getattr(self.corrector, "batch_coupled", False))
-
-    @property
-    def default_stochasticity(self) -> float:
-        """The same as that of the predictor."""
-        return self.predictor.default_stochasticity
 
     def visit(self, sde: SDE, times: Tensor) -> Tensor:
         """The grid with its repeats."""
@@ -115,8 +95,7 @@ class Replacement(InverseSolver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The predictor's state, and the known part."""
-        known = self.operator.pseudo_inverse(self.measurement.of(x))
-        return self.predictor.init(process, x, start), known
+        return self.predictor.init(process, x, start), super().init(process, x, start)
 
     def step(
         self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor], noise: Noise

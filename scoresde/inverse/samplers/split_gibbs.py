@@ -13,16 +13,14 @@ from ... import grids
 from ..._checks import MOST_LEVELS, check_integer, check_number
 from ..._tensors import Scalar, expand
 from ...errors import InvalidArgumentError
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import SDE, AffineSDE, Node
-from ...solvers import Solver, StepResult
+from ...sdes import AffineSDE
 from ...solvers.ancestral import Ancestral
-from .base import InverseSolver
+from ...solvers.base import SDE, Node, Noise, Process, Solver, StepResult
+from .base import SpectralSolver
 
 
 @dataclass(frozen=True, eq=False)
-class SplitGibbs(InverseSolver):
+class SplitGibbs(SpectralSolver):
     r"""Split Gibbs sampling: draws from the likelihood and from the prior alternate.
 
     .. math::
@@ -90,7 +88,6 @@ class SplitGibbs(InverseSolver):
                 f"`solver` must draw noise in fixed steps, each sample by itself, for z is a draw, not a point; got "
                 f"{solver!r}. Try scoresde.solvers.Ancestral()."
             )
-        self.measurement.spectral(self.name)
 
     @property
     def evaluations(self) -> int:
@@ -133,8 +130,7 @@ class SplitGibbs(InverseSolver):
 
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The solver's state, and the known part."""
-        known = self.operator.pseudo_inverse(self.measurement.of(x))
-        return self.solver.init(process, x, start), known
+        return self.solver.init(process, x, start), super().init(process, x, start)
 
     def step(
         self, process: Process, x: Tensor, start: Node, stop: Node, state: tuple[object, Tensor], noise: Noise

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from ..._checks import check_kind
 from ...errors import InvalidArgumentError
-from ...noise import Noise
-from ...processes import Process
-from ...sdes import AffineSDE, Node
-from ...solvers import StepResult
+from ...sdes import AffineSDE
+from ...solvers.base import Node, Noise, Process, StepResult
 from ...solvers.families.particles import ParticleInfo, Particles, Twisted
 from ..rules import Rule, look
 from ..rules.pigdm import PiGDM
@@ -95,9 +93,8 @@ class TwistedSMC(InverseSolver):
     def init(self, process: Process, x: Tensor, start: Node) -> object:
         """The measurements and the weights."""
         weights, y = self._weights(), self.measurement.of(x)
-        log_weight = weights.init(x)
-        for name, value in {"y": y, **{f"context[{k!r}]": v for k, v in process.network.context.items()}}.items():
-            weights.check_shared(name, value)
+        log_weight = weights.init(x, process.network.context)
+        weights.check_shared("y", y)
         if isinstance(process.sde, AffineSDE):
             self.twist.ready(self.measurement, process.sde)
         return y, log_weight  # float64, without the potential at the current level

@@ -1,4 +1,5 @@
-"""The protocol of trace estimates, and the vector-Jacobian products that they are made of."""
+"""The protocol of trace estimates, and the vector-Jacobian products that they are made of.
+Estimates import from here what their signatures name."""
 
 from __future__ import annotations
 

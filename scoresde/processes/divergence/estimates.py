@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .base import Divergence, Normal, Product, refuse
-from .probes import Probe
+from .base import Divergence, Normal, Probe, Product, refuse
 
 
 @dataclass(frozen=True)

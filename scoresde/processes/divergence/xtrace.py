@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .base import Divergence, Normal, Product, refuse
-from .probes import Probe
+from .base import Divergence, Normal, Probe, Product, refuse
 
 _SINGULAR = 1e-17  # of the largest pivot, one that is 0 but for rounding, and has to be inverted
 

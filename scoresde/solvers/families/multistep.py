@@ -46,9 +46,15 @@ class Multistep(EstimateSolver):
     serves the next step, so that a correction costs nothing but at the end of the last step.
 
     Subclasses give `order` or `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
+
+    Attributes:
+        lower_order_final: whether the last steps use only as many nodes as there are steps left.
+        correct_last: whether the last step is corrected too, for one more evaluation.
     """
 
     order: int
+    lower_order_final: bool
+    correct_last: bool = False
 
     def __post_init__(self) -> None:
         check_choice("prediction", self.prediction, PREDICTIONS)
@@ -67,11 +73,6 @@ class Multistep(EstimateSolver):
         """``"single"`` or ``"published"``."""
 
     @property
-    @abc.abstractmethod
-    def lower_order_final(self) -> bool:
-        """Whether the last steps use only as many nodes as there are steps left."""
-
-    @property
     def memory(self) -> int:
         """How many nodes a step uses, its own start included: as many as its order, unless a method says otherwise."""
         return self.order
@@ -80,11 +81,6 @@ class Multistep(EstimateSolver):
     def corrector_order(self) -> int:
         """How many nodes the correction of a step uses, its end included; 0 means that there is none."""
         return 0
-
-    @property
-    def correct_last(self) -> bool:
-        """Whether the last step is corrected too, for one more evaluation."""
-        return False
 
     @property
     def looks_ahead(self) -> bool:

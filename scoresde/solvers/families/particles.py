@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -127,15 +127,17 @@ class Particles:
         if self.record is not None:
             check_callable("record", self.record, "record(info)")
 
-    def init(self, x: Tensor) -> Tensor:
+    def init(self, x: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The logarithms of the first weights, ``(batch,)`` float64; a batch that is not a whole number of sets is
-        refused."""
+        refused, and a context that differs within a set."""
         count = self.of(x)
         if len(x) % count:
             raise InvalidArgumentError(
                 f"`particles` must divide the batch of {len(x)} into whole sets, got {count}; take a batch of "
                 f"{math.ceil(len(x) / count) * count}."
             )
+        for name, value in context.items():
+            self.check_shared(f"context[{name!r}]", value)
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
     def check_shared(self, name: str, value: Tensor) -> None:
