@@ -25,7 +25,7 @@ from ..processes import Network
 from ..sdes import SDE, Estimate, Node
 from .bits import cell, float_dtype, grey_levels
 from .checks import check_wide
-from .discrete import Draw, LowerBound, bound_of, check_draws, source_of
+from .discrete import Draw, LowerBound, bound_of, source_of
 from .flow import log_likelihood
 
 
@@ -96,7 +96,6 @@ def decoder_bound(
         edges = low + width * torch.arange(levels + 1, dtype=torch.float64, device=data.device)
         decode = functools.partial(_mass, values.long(), edges)
     check_events(score, data)
-    count = check_draws(draws, importance, options)
     source = source_of(seed, generator, data.device)
     start = grids.time_of("t_start", options.get("t_start"), sde, sde.t_min)
     network = Network(score, context_of(options.get("context"), score, len(data), data.device))
@@ -118,7 +117,7 @@ def decoder_bound(
             decoded = decode(estimate, noise, node).flatten(1).sum(1)
         return got.log_prob + decoded - log_q, got.nfe + 1, got.success
 
-    return bound_of(draw, count, importance, options, tuple(data.shape[1:]), levels)
+    return bound_of(draw, draws, importance, options, tuple(data.shape[1:]), levels)
 
 
 def _density(estimate: Estimate, noise: Tensor, node: Node[Tensor]) -> Tensor:

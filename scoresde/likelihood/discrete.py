@@ -151,7 +151,6 @@ def discrete_log_likelihood(
     if isinstance(q, type) or not isinstance(q, Dequantizer):
         raise InvalidTypeError(f"`dequantizer` must have levels and sample(v), as UniformDequantizer, got {q!r}.")
     grey_levels(v, q.levels)
-    count = check_draws(draws, importance, options)
     source = source_of(seed, generator, v.device)
 
     def draw(given: Mapping[str, Any]) -> Draw:
@@ -160,7 +159,7 @@ def discrete_log_likelihood(
         got = log_likelihood(sde, score_fn, x, generator=source, **given)
         return got.log_prob - log_q, got.nfe, got.success
 
-    return bound_of(draw, count, importance, options, tuple(v.shape[1:]), q.levels)
+    return bound_of(draw, draws, importance, options, tuple(v.shape[1:]), q.levels)
 
 
 def _sample(
@@ -188,15 +187,8 @@ def bound_of(
     event_shape: tuple[int, ...],
     levels: int | None,
 ) -> LowerBound:
-    """The bound of a number of draws; what the first has checked is not checked again."""
-    draws = [draw(options if i == 0 else {**options, "check": False}) for i in range(count)]
-    weights, nfe, success = (torch.stack(values, 1) for values in zip(*draws, strict=True))
-    return LowerBound(weights, importance, event_shape, levels, nfe.sum(1), success.all(1))
-
-
-def check_draws(draws: object, importance: object, options: dict[str, object]) -> int:
-    """The number of draws, if the options go with it."""
-    count = check_integer("draws", draws, low=1, high=MOST_DRAWS)
+    """The bound of a number of draws, if the options go with it; what the first has checked is not checked again."""
+    count = check_integer("draws", count, low=1, high=MOST_DRAWS)
     check_flag("importance", importance)
     if importance and options.get("divergence", "hutchinson") != "exact":
         raise InvalidArgumentError(
@@ -208,7 +200,9 @@ def check_draws(draws: object, importance: object, options: dict[str, object]) -
             raise InvalidArgumentError(
                 f"`{name}` is not an option here; use log_likelihood on dequantised data for it."
             )
-    return count
+    draws = [draw(options if i == 0 else {**options, "check": False}) for i in range(count)]
+    weights, nfe, success = (torch.stack(values, 1) for values in zip(*draws, strict=True))
+    return LowerBound(weights, importance, event_shape, levels, nfe.sum(1), success.all(1))
 
 
 def source_of(seed: int | None, generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
