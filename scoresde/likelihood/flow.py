@@ -188,7 +188,9 @@ def log_likelihood(
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
     sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
-    keep = _kept(differentiable)
+    if isinstance(differentiable, str):
+        check_choice("differentiable", differentiable, GRADIENTS)
+    keep = isinstance(differentiable, str) or differentiable
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
     start, end = _interval(sde, t_start, t_end)
@@ -295,14 +297,6 @@ def fit_control_scale(
     if not bool(away.square().sum() > _LEAST * plain.square().sum()):
         return 1.0
     return float((plain * away).sum() / away.square().sum())
-
-
-def _kept(differentiable: bool | str) -> bool:
-    """Whether the result has a gradient, by any of the ways to make one."""
-    if isinstance(differentiable, str):
-        check_choice("differentiable", differentiable, GRADIENTS)
-        return True
-    return differentiable
 
 
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:

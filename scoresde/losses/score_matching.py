@@ -47,8 +47,6 @@ from .core import Model, denoising, drawn, finish, look, normal, scaled
 from .times import Times
 from .weights import Weight, weigh
 
-_DIVERGENCES = ("exact", "hutchinson")
-
 
 def explicit_at(
     model: Model,
@@ -180,7 +178,7 @@ def implicit_score_matching(
     References:
         Hyvärinen (2005), theorem 1.
     """
-    check_choice("divergence", divergence, _DIVERGENCES)
+    check_choice("divergence", divergence, ("exact", "hutchinson"))
 
     def value(state: Tensor, at: Tensor | Node[Tensor], **context: object) -> Tensor:
         drawn = _probes(state, probes, probe, generator) if divergence == "hutchinson" else None
@@ -259,7 +257,6 @@ def sliced_score_matching(
     References:
         Song, Garg, Shi, Ermon (2019), Sliced Score Matching, eqs. 7-8. https://arxiv.org/abs/1905.07088
     """
-    check_flag("variance_reduction", variance_reduction)
 
     def value(state: Tensor, at: Tensor | Node[Tensor], **context: object) -> Tensor:
         v = _probes(state, probes, probe, generator)

@@ -184,9 +184,10 @@ def stratified_mean(values: Tensor, weights: Weights | None = None) -> Term:
         return Term(values.mean(0), std_error, freedom=freedom)
     q, mean, square = values / weights.drawn, weights.mean[:, None], weights.square[:, None]
     within = mean.square() * _by_stratum(q, _variance) * size / count**2
-    among = (square - mean.square()).clamp_min(0.0) * _by_stratum(q.square(), _mean) * size / count**2
+    squares = q.square()
+    among = (square - mean.square()).clamp_min(0.0) * _by_stratum(squares, lambda part: part.mean(0)) * size / count**2
     # the squared coefficient of variation of q^2, of all strata together
-    scatter = _by_stratum(q.square(), _variance).sum(0) / _by_stratum(q.square(), _product).sum(0)
+    scatter = _by_stratum(squares, _variance).sum(0) / _by_stratum(squares, _product).sum(0)
     known = pooled_freedom(torch.cat([within, among]), torch.cat([(size - 1).expand_as(within), 2 * size / scatter]))
     variance = (within + among).sum(0)
     larger = variance > std_error.square()
@@ -198,10 +199,6 @@ def stratified_mean(values: Tensor, weights: Weights | None = None) -> Term:
 def _by_stratum(values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """``(strata, batch)``."""
     return torch.stack([function(part) for part in values.split(_sizes(len(values)))])
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(0)
 
 
 def _product(values: Tensor) -> Tensor:
