@@ -81,8 +81,6 @@ FIRST: dict[str, tuple[str, ...]] = {
     "likelihood/bounds/variational.py": BOUNDS,
     "likelihood/bounds/chain.py": BOUNDS,
     "likelihood/bounds/levels.py": BOUNDS,
-    "likelihood/bounds/draws.py": BOUNDS,
-    "likelihood/bounds/arguments.py": BOUNDS,
     "likelihood/bounds/terms.py": BOUNDS,
     "losses/checks.py": (WRITES,),
     "losses/core.py": (
@@ -692,7 +690,7 @@ DEFECTS = (
         "z, node.sigma**2 / node.alpha)",
     ),
     Defect("bound: the outermost cell closed", "losses/gaussian.py", "lowest | highest", "lowest"),
-    Defect("bound: grey values at the edge of their cells", B + "arguments.py", "+ 0.5)", "+ 0.0)"),
+    Defect("bound: grey values at the edge of their cells", B + "terms.py", "+ 0.5)", "+ 0.0)"),
     Defect(
         "bound: the prior without the data",
         B + "terms.py",
@@ -713,10 +711,10 @@ DEFECTS = (
         "(value - known.to(x.device)[index]) * inverse",
         "value * inverse",
     ),
-    Defect("bound: strata of the wrong weight", B + "draws.py", "whole / count**2", "whole / count"),
+    Defect("bound: strata of the wrong weight", B + "levels.py", "whole / count**2", "whole / count"),
     Defect(
         "bound: levels and noise of one seed",
-        B + "arguments.py",
+        B + "terms.py",
         "source = BatchNoise(generator)",
         'source = BatchNoise.seeded(check_seed("seed", seed or 0), device)',
     ),

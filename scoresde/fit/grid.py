@@ -47,6 +47,7 @@ from ..grids import Grid
 from ..noise import check_seed
 from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..sdes.base import check_affine
 from ..solvers import Solver, UniPC, make_solver
 from ..solvers.registry.config import to_text
 from ..solving import solve
@@ -287,14 +288,10 @@ def fit_grid(
         Xue et al. (2024), Accelerating Diffusion Sampling with Optimized Time Steps. https://arxiv.org/abs/2402.17376
     """
     solver = make_solver(method, solver_options, ())
-    if not isinstance(sde, AffineSDE):
-        raise InvalidArgumentError(
-            f"`sde` must be an affine process, whose log-SNR the grid is fitted in, got {sde!r}."
-        )
+    sde = check_affine(sde)
     _check_method(solver)
     steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
-    each = steps * solver.evaluations
-    count = min(max(720 // each, 10), 150)
+    count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
@@ -305,16 +302,15 @@ def fit_grid(
     first = grids.time_of("t_start", t_start, sde, sde.t_max)
     clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
     seed = check_seed("seed", seed)
-    default = clock.default(steps)
     drawn = () if x is not None else shape_to_draw(shape, watched.traits.event_shape, pilot, "pilot")
     if x is None and first != sde.t_max:
         raise InvalidArgumentError(f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}.")
     x = pilot_states(sde, x, drawn, seed, dtype, device)
     if len(x) < 2:
         raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-    ends = _reference(sde, watched, x, clock, reference, steps, context)
+    ends = _reference(watched, x, clock, reference, steps, context)
     halves = slice(0, len(x) // 2), slice(len(x) // 2, len(x))
-    problem = _Problem(sde, watched, solver, clock, x, ends, context, objective, *halves, gradient)
+    problem = _Problem(watched, solver, clock, x, ends, context, objective, *halves, gradient)
     best = _optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
     times = clock.times(best).detach()
     with torch.no_grad():
@@ -325,7 +321,7 @@ def fit_grid(
         process=repr(sde),
         log_snr=tuple(log_snr.tolist()),
         fitted=problem.errors(times),
-        default=problem.errors(default),
+        default=problem.errors(clock.default(steps)),
         cost=watched.cost(len(x)),
     )
 
@@ -409,9 +405,7 @@ def _listed(starts: Any, clock: _Clock) -> list[Any]:
     return list(starts)
 
 
-def _reference(
-    sde: AffineSDE, watched: Any, x: Tensor, clock: _Clock, reference: Any, steps: int, context: Any
-) -> Tensor:
+def _reference(watched: Any, x: Tensor, clock: _Clock, reference: Any, steps: int, context: Any) -> Tensor:
     """The end states that count as exact."""
     if isinstance(reference, Tensor):
         check_tensor("reference", reference)
@@ -421,7 +415,7 @@ def _reference(
             )
         return reference.to(x)
     count = max(200, 10 * steps) if reference is None else check_integer("reference", reference, low=1, high=MOST_STEPS)
-    return solve(sde, watched, x, method=UniPC(order=3), grid=clock.default(count), context=context).x
+    return solve(clock.sde, watched, x, method=UniPC(order=3), grid=clock.default(count), context=context).x
 
 
 class _Clock:
@@ -512,7 +506,6 @@ class _Watch(Score):
 class _Problem:
     """The error of the pilot as a function of theta."""
 
-    sde: AffineSDE
     score_fn: Any
     solver: Solver
     clock: _Clock
@@ -534,8 +527,8 @@ class _Problem:
             noise = torch.randn(steps, generator=generator, dtype=torch.float64)
             return clock.theta(clock.default(steps)) + 0.5 * noise
         if isinstance(start, str) or (callable(start) and not isinstance(start, Grid)):
-            return clock.theta(grids.resolve(start, self.sde, clock.start, clock.end, steps))
-        given = torch.as_tensor(start.times_for(self.sde) if isinstance(start, Grid) else start, dtype=torch.float64)
+            return clock.theta(grids.resolve(start, clock.sde, clock.start, clock.end, steps))
+        given = torch.as_tensor(start.times_for(clock.sde) if isinstance(start, Grid) else start, dtype=torch.float64)
         if len(given) != steps + 1 or not torch.allclose(
             given[[0, -1]].detach(), torch.tensor([clock.start, clock.end], dtype=torch.float64), rtol=1e-6, atol=0.0
         ):
@@ -548,10 +541,10 @@ class _Problem:
     def _quick(self, steps: int) -> Tensor:
         """Equidistribution: every step has the same share of the steps that an adaptive method took."""
         path = solve(
-            self.sde, self.score_fn, self.x[self.train], method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
+            self.clock.sde, self.score_fn, self.x[self.train], method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
             t_start=self.clock.start, t_end=self.clock.end, context=self._context(self.train),
         )  # fmt: skip
-        return equidistribute(self.sde, path.ts.T, steps, self.clock)  # type: ignore[union-attr]
+        return equidistribute(path.ts.T, steps, self.clock)  # type: ignore[union-attr]
 
     def _context(self, rows: slice) -> dict[str, Tensor] | None:
         return None if self.context is None else {k: v[rows] for k, v in self.context.items()}
@@ -559,7 +552,7 @@ class _Problem:
     def end(self, times: Tensor, rows: slice, differentiable: bool) -> Tensor:
         """The end states of the rows on a grid."""
         return solve(
-            self.sde, self.score_fn, self.x[rows], method=self.solver, grid=times, context=self._context(rows),
+            self.clock.sde, self.score_fn, self.x[rows], method=self.solver, grid=times, context=self._context(rows),
             differentiable=differentiable, throw=False,
         ).x  # fmt: skip
 
@@ -616,13 +609,13 @@ def _squares(end: Tensor, exact: Tensor) -> Tensor:
     return (end.to(torch.float64) - exact.to(torch.float64)).flatten(1).square().mean(1)
 
 
-def equidistribute(sde: AffineSDE, paths: Tensor, steps: int, clock: _Clock) -> Tensor:
+def equidistribute(paths: Tensor, steps: int, clock: _Clock) -> Tensor:
     """Times between which each sample's path, ``(batch, n)`` times, has on average equal shares of its own steps."""
     at = torch.linspace(0.0, 1.0, 16 * steps + 1, dtype=torch.float64)
     shares = torch.zeros_like(at)
     for path in paths:
         times = torch.unique_consecutive(path[torch.isfinite(path)])  # rejected steps do not move
-        u = (times if clock.in_time else sde.log_snr(times)).sub(clock.low).div(clock.high - clock.low)
+        u = (times if clock.in_time else clock.sde.log_snr(times)).sub(clock.low).div(clock.high - clock.low)
         while len(u) > 3 and _STARTING * (u[1] - u[0]) < u[2] - u[1]:  # steps that had not found their size
             u = torch.cat([u[:1], u[2:]])
         shares += _interpolate(at, u, torch.linspace(0.0, 1.0, len(u), dtype=torch.float64)) / len(paths)

@@ -3,9 +3,8 @@ reported in."""
 
 from .bits import bits_per_dim, dequantize
 from .bounds import Bound, Term, chain_bound, variational_bound
-from .decoder import decoder_bound
 from .dequantisation import Dequantizer, TruncatedNormalDequantizer, UniformDequantizer, VariationalDequantizer
-from .discrete import LowerBound, discrete_log_likelihood
+from .discrete import LowerBound, decoder_bound, discrete_log_likelihood
 from .flow import Likelihood, fit_control_scale, log_likelihood
 from .profile import DensityProfile, density_profile
 

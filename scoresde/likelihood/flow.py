@@ -22,6 +22,7 @@ from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow
 from ..processes.divergence import DIVERGENCES, PROBES, Divergence
 from ..processes.divergence.control import Control
+from ..scores import Score
 from ..sdes import SDE, AffineSDE
 from ..solvers import Solver
 from ..targets import Gaussian, GaussianMixture
@@ -187,7 +188,9 @@ def log_likelihood(
         Grathwohl et al. (2019), FFJORD. https://arxiv.org/abs/1810.01367
     """
     sde, score, solver = check_density(sde, score_fn, x, method, solver_options)
-    keep = _kept(differentiable)
+    if isinstance(differentiable, str):
+        check_choice("differentiable", differentiable, GRADIENTS)
+    keep = isinstance(differentiable, str) or differentiable
     for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
         check_flag(name, flag)
     start, end = _interval(sde, t_start, t_end)
@@ -202,14 +205,12 @@ def log_likelihood(
     with torch.set_grad_enabled(keep), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
-        network = Network(score, context_of(context, score, len(x), x.device))
-        process = LogDensityFlow(
+        process = density_flow(
             sde,
-            network,
-            flow=ReverseProcess(sde, network),
-            divergence=make_divergence(divergence, probes, probe, chunk, source, state.detach()),
-            event_shape=tuple(x.shape[1:]),
-            dtype=x.dtype,
+            score,
+            state,
+            context,
+            make_divergence(divergence, probes, probe, chunk, source, state.detach()),
             control=known,
             differentiable=keep,
             checkpoint=differentiable == "checkpoint",
@@ -298,14 +299,6 @@ def fit_control_scale(
     return float((plain * away).sum() / away.square().sum())
 
 
-def _kept(differentiable: bool | str) -> bool:
-    """Whether the result has a gradient, by any of the ways to make one."""
-    if isinstance(differentiable, str):
-        check_choice("differentiable", differentiable, GRADIENTS)
-        return True
-    return differentiable
-
-
 def _interval(sde: AffineSDE, t_start: float | None, t_end: float | None) -> tuple[float, float]:
     start = grids.time_of("t_start", t_start, sde, sde.t_min)
     end = grids.time_of("t_end", t_end, sde, sde.t_max)
@@ -325,6 +318,16 @@ def _law(prior: Gaussian | GaussianMixture | None, sde: AffineSDE, end: float) -
     if isinstance(prior, type) or not callable(getattr(prior, "log_prob", None)):
         raise InvalidTypeError(f"`prior` must have the method log_prob(x) -> (batch,), got {prior!r}.")
     return prior
+
+
+def density_flow(
+    sde: AffineSDE, score: Score, x: Tensor, context: Mapping[str, Tensor] | None, trace: Divergence, **options: Any
+) -> LogDensityFlow:
+    """The flow of states with their log-density."""
+    network = Network(score, context_of(context, score, len(x), x.device))
+    flow = ReverseProcess(sde, network)
+    event = tuple(x.shape[1:])
+    return LogDensityFlow(sde, network, flow=flow, divergence=trace, event_shape=event, dtype=x.dtype, **options)
 
 
 def make_divergence(name: str, probes: int, probe: str, chunk: int | None, source: Noise, x: Tensor) -> Divergence:

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._arguments import check_finite_ends, check_limits, context_of, memory_note, tolerances
+from .._arguments import check_finite_ends, check_limits, memory_note, tolerances
 from .._checks import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
 from ..integrate import Recorder, integrate
 from ..noise import resolve
-from ..processes import Network, ReverseProcess
-from ..processes.density import LogDensityFlow
 from ..sdes import SDE
 from ..solvers import Solver
 from .checks import check_density, check_finite, check_gradients
-from .flow import MAX_STEPS, make_divergence
+from .flow import MAX_STEPS, density_flow, make_divergence
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,15 +110,8 @@ def density_profile(
     times = torch.cat([ends[:1], inner, ends[1:]])
     with torch.no_grad(), memory_note(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=None, noise=None, device=x.device, batch=len(x))
-        network = Network(score, context_of(context, score, len(x), x.device))
-        process = LogDensityFlow(
-            sde,
-            network,
-            flow=ReverseProcess(sde, network),
-            divergence=make_divergence(divergence, probes, probe, None, source, x.detach()),
-            event_shape=tuple(x.shape[1:]),
-            dtype=x.dtype,
-        )
+        trace = make_divergence(divergence, probes, probe, None, source, x.detach())
+        process = density_flow(sde, score, x, context, trace)
         check_gradients(process, x, sde.t_min, sde.t_max)
         recorder = Recorder(times.tolist())
         solution = integrate(

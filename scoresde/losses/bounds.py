@@ -95,8 +95,6 @@ def diffusion_at(
     check_model(model)
     check_state("x0", x0)
     check_tensor("u", u, (len(x0),))
-    check_flag("minimise_variance", minimise_variance)
-    steps = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     return _diffusion(model, x0, noise, u, steps, weight, minimise_variance, context)[0]
 
 
@@ -111,6 +109,7 @@ def _diffusion(
     context: Mapping[str, object],
 ) -> tuple[Tensor, Node[Tensor]]:
     """`diffusion_at`, and where the network was evaluated."""
+    check_flag("minimise_variance", minimise_variance)
     sde = model.sde
     schedule = _Schedule(sde, minimise_variance)
     span = sde.t_max - sde.t_min
@@ -118,6 +117,7 @@ def _diffusion(
         node = schedule.node(sde.t_min + span * u)
         rate = span * likelihood(node)
     else:
+        steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
         count = ((u * steps).floor() + 1).clamp_max(steps)  # the ceiling, and 1 at u = 0
         node = schedule.node((sde.t_min + span * count / steps).clamp_max(sde.t_max))
         before = schedule.node(sde.t_min + span * (count - 1) / steps)
@@ -192,14 +192,12 @@ def vdm(
         https://arxiv.org/abs/2107.00630
     """
     x0 = check_data(model, x0, context)
-    check_flag("minimise_variance", minimise_variance)
-    count = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     check_generator(generator, device=x0.device)
     sde = model.sde
     first, last = _ends(sde)
     draw = law(model, LowDiscrepancy() if times is None else times).draw(sde, len(x0), generator, x0.device)
     u = (draw.t - sde.t_min) / (sde.t_max - sde.t_min)
-    value, node = _diffusion(model, x0, normal(x0, generator), u, count, weight, minimise_variance, context)
+    value, node = _diffusion(model, x0, normal(x0, generator), u, steps, weight, minimise_variance, context)
     value = finish(value, draw, node, x0, times)
     value = value + prior_kl(x0, last.alpha.to(x0), last.sigma, sde.prior)
     rest = (

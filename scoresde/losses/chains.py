@@ -25,7 +25,7 @@ from ..chains import BetaChain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.bare import traits_of
 from ..sdes.records import LearnedEstimate
-from .checks import check_data, check_model
+from .checks import check_model
 from .core import Model, Noised, chain_of, denoising, drawn, error, finish, look, named, scaled
 from .gaussian import discretised_log_prob, gaussian_kl, prior_kl
 from .times import Times
@@ -220,9 +220,8 @@ def ddpm_vlb(
         Nichol, Dhariwal (2021), eqs. 4-7. https://arxiv.org/abs/2102.09672
     """
     chain, kind = _chain(model), _variance(model, variance)
-    x0 = check_data(model, x0, context)
+    x0, draw, node, noise = drawn(model, x0, context, generator, times)
     scale = named("unit", unit, UNITS)(math.prod(x0.shape[1:]))
-    draw, node, noise = drawn(model, x0, generator, times)
     index = _index(draw, chain)
     seen = look(model, x0, noise, node, **context)
     term = chain_term(seen, level_of(chain, index), variance=kind, form=form, levels=levels, data_range=data_range)
@@ -275,8 +274,7 @@ def iddpm_hybrid(
     """
     chain, kind = _chain(model), _variance(model, "learned")
     share = check_number("vlb_weight", vlb_weight, low=0.0)
-    x0 = check_data(model, x0, context)
-    draw, node, noise = drawn(model, x0, generator, times)
+    x0, draw, node, noise = drawn(model, x0, context, generator, times)
     seen = look(model, x0, noise, node, **context)
     one = torch.ones_like(seen.node.alpha)
     simple = error(seen, one, 0 * one).square().flatten(1).mean(1)

@@ -212,8 +212,7 @@ def denoising(
         >>> denoising(model, torch.zeros(3, 2), torch.Generator().manual_seed(0), target="v").shape
         torch.Size([3])
     """
-    x0 = check_data(model, x0, context)
-    draw, node, noise = drawn(model, x0, generator, times)
+    x0, draw, node, noise = drawn(model, x0, context, generator, times)
     value = denoising_at(
         model, x0, noise, node, target=target, weight=weight, reduction=reduction, sigma_data=sigma_data, **context
     )
@@ -224,12 +223,13 @@ def denoising(
 
 
 def drawn(
-    model: Model, x0: Tensor, generator: torch.Generator | None, times: Times | None
-) -> tuple[Any, Node[Tensor], Tensor]:
-    """The draw of noise levels, their nodes, and the noise."""
+    model: Model, x0: Tensor, context: Mapping[str, object], generator: torch.Generator | None, times: Times | None
+) -> tuple[Tensor, Any, Node[Tensor], Tensor]:
+    """The data, checked; the draw of noise levels, their nodes, and the noise."""
+    x0 = check_data(model, x0, context)
     check_generator(generator, device=x0.device)
     draw = law(model, times).draw(model.sde, len(x0), generator, x0.device)
-    return draw, model.sde.nodes(draw.t), normal(x0, generator)
+    return x0, draw, model.sde.nodes(draw.t), normal(x0, generator)
 
 
 def law(model: object, times: Times | None) -> Times:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,9 +37,14 @@ def gaussian_kl(distance: Tensor, log_variance: Scalar, other_log_variance: Scal
 
 def _logarithm(name: str, value: object, like: Tensor) -> Tensor:
     """A number as a float64 tensor, or a tensor that broadcasts."""
+    given = _checked(name, value, like, low=-_LARGEST, high=_LARGEST)
+    return given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float64, device=like.device)
+
+
+def _checked(name: str, value: object, like: Tensor, **limits: Any) -> Scalar:
+    """A number within limits, or a tensor that broadcasts."""
     if not isinstance(value, Tensor):
-        number = check_number(name, value, low=-_LARGEST, high=_LARGEST)
-        return torch.tensor(number, dtype=torch.float64, device=like.device)
+        return check_number(name, value, **limits)
     check_broadcast(name, value, like)
     return value
 
@@ -57,15 +63,10 @@ def prior_kl(x0: Tensor, alpha: Scalar, sigma: Scalar, prior: NormalPrior | None
     if not isinstance(prior, NormalPrior):
         raise InvalidArgumentError(f"The bound needs a NormalPrior, whose divergence is known, got {prior!r}.")
     mean = prior.mean.to(x0) if isinstance(prior.mean, Tensor) else prior.mean
-    for name, value in (("alpha", alpha), ("sigma", sigma)):
-        if isinstance(value, Tensor):
-            check_broadcast(name, value, x0)
-        else:
-            check_number(name, value, low=0.0, strict=name == "sigma")
+    alpha, sigma = _checked("alpha", alpha, x0, low=0.0), _checked("sigma", sigma, x0, low=0.0, strict=True)
     # on a GPU nothing is read back for it
     if isinstance(sigma, Tensor) and not sigma.is_cuda and not bool((sigma > 0).all()):
         raise InvalidArgumentError(f"`sigma` must be positive, got {sigma.min():g} as the smallest.")
-    alpha = alpha if isinstance(alpha, Tensor) else float(alpha)
     log_variance = 2 * torch.as_tensor(sigma, dtype=torch.float64, device=x0.device).log()
     return gaussian_kl(alpha * x0 - mean, log_variance, 2 * math.log(prior.std)).flatten(1).sum(1).to(x0.dtype)
 
@@ -133,10 +134,7 @@ def discretised_log_prob(
     first, width, count = grey_values(levels, data_range, grid)
     check_tensor("x", x)
     check_broadcast("mean", mean, x)
-    if isinstance(log_variance, Tensor):
-        check_broadcast("log_variance", log_variance, x)
-    else:
-        log_variance = check_number("log_variance", log_variance, low=-_LARGEST, high=_LARGEST)
+    log_variance = _checked("log_variance", log_variance, x, low=-_LARGEST, high=_LARGEST)
     scale = torch.exp(-0.5 * torch.as_tensor(log_variance))
     above = (x + 0.5 * width - mean) * scale
     below = (x - 0.5 * width - mean) * scale

@@ -42,12 +42,10 @@ from ..sdes.base import check_sde
 from ..sdes.spread import Spread
 from ..sdes.times import times_of
 from ..targets import Target
-from .checks import check_context, check_data, check_model, check_node, gives_estimates, lost
+from .checks import check_context, check_model, check_node, gives_estimates, lost
 from .core import Model, denoising, drawn, finish, look, normal, scaled
 from .times import Times
 from .weights import Weight, weigh
-
-_DIVERGENCES = ("exact", "hutchinson")
 
 
 def explicit_at(
@@ -115,8 +113,7 @@ def explicit_score_matching(
     References:
         Hyvärinen (2005), Estimation of Non-Normalized Statistical Models by Score Matching, eq. 2.
     """
-    x0 = check_data(model, x0, context)
-    draw, node, noise = drawn(model, x0, generator, times)
+    x0, draw, node, noise = drawn(model, x0, context, generator, times)
     value = explicit_at(model, x0, noise, node, score=score, weight=weight, **context)
     return finish(value, draw, node, x0, times, importance)
 
@@ -181,7 +178,7 @@ def implicit_score_matching(
     References:
         Hyvärinen (2005), theorem 1.
     """
-    check_choice("divergence", divergence, _DIVERGENCES)
+    check_choice("divergence", divergence, ("exact", "hutchinson"))
 
     def value(state: Tensor, at: Tensor | Node[Tensor], **context: object) -> Tensor:
         drawn = _probes(state, probes, probe, generator) if divergence == "hutchinson" else None
@@ -260,7 +257,6 @@ def sliced_score_matching(
     References:
         Song, Garg, Shi, Ermon (2019), Sliced Score Matching, eqs. 7-8. https://arxiv.org/abs/1905.07088
     """
-    check_flag("variance_reduction", variance_reduction)
 
     def value(state: Tensor, at: Tensor | Node[Tensor], **context: object) -> Tensor:
         v = _probes(state, probes, probe, generator)
@@ -462,8 +458,7 @@ def _of_states(
         x = _checked_states(model, x0, context)
         at = times_of(x, t)
         return _finite_states(value(x, at, **context), at)
-    x0 = check_data(model, x0, context)
-    draw, node, noise = drawn(model, x0, generator, times)
+    x0, draw, node, noise = drawn(model, x0, context, generator, times)
     state = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
     return finish(scaled(value(state, node, **context), weigh(weight, node)), draw, node, x0, times, importance)
 

@@ -6,8 +6,6 @@ import abc
 import functools
 import math
 import warnings
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -185,7 +183,13 @@ class GaussianMixture(MixtureTarget):
         return self.log_weights.to(x) + log_prob, scaled, spectrum, alpha, sigma
 
     def _estimate(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
-        return _chunked(self._estimate_chunk, x, alpha, sigma, self.means.numel())
+        # parts of the batch so small that batch x components x event stays in bounds
+        size = max(1, _CHUNK_ELEMENTS // max(1, self.means.numel()))
+        if len(x) <= size:
+            return self._estimate_chunk(x, alpha, sigma)
+        part = lambda v, i: v[i : i + size] if isinstance(v, Tensor) and v.ndim else v  # noqa: E731
+        parts = [self._estimate_chunk(part(x, i), part(alpha, i), part(sigma, i)) for i in range(0, len(x), size)]
+        return Estimate(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _estimate_chunk(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Estimate:
         logits, scaled, spectrum, alpha, sigma = self._components(x, alpha, sigma)
@@ -201,16 +205,16 @@ class GaussianMixture(MixtureTarget):
         .. math:: J_{\hat x}v = \sum_k r_k\big[\alpha\Sigma_kS_k^{-1}v - \hat x_k\,(a_k-\bar a)^Tv\big],\qquad
                   J_{\hat\varepsilon}v = \sigma\sum_k r_k\big[S_k^{-1}v - a_k\,(a_k-\bar a)^Tv\big].
         """
-        parts = self._parts(x, alpha, sigma)
+        r, away, basis, sides = self._parts(x, alpha, sigma)
         given = v.flatten(2)
-        weights = parts.r[:, None] * torch.einsum("bkd,bmd->bmk", parts.away, given)
-        turned = given[:, :, None] if parts.basis is None else torch.einsum("bmd,kde->bmke", given, parts.basis)
+        weights = r[:, None] * torch.einsum("bkd,bmd->bmk", away, given)
+        turned = given[:, :, None] if basis is None else torch.einsum("bmd,kde->bmke", given, basis)
         out = []
-        for diagonal, centres in ((parts.shrink, parts.centres), (parts.inverse, parts.scaled)):
-            if parts.basis is None:
-                inner = (parts.r[:, :, None] * diagonal).sum(1)[:, None] * given
+        for diagonal, centres in sides:
+            if basis is None:
+                inner = (r[:, :, None] * diagonal).sum(1)[:, None] * given
             else:
-                inner = torch.einsum("bk,bke,bmke,kde->bmd", parts.r, diagonal, turned, parts.basis)
+                inner = torch.einsum("bk,bke,bmke,kde->bmd", r, diagonal, turned, basis)
             out.append((inner - torch.einsum("bmk,bkd->bmd", weights, centres)).reshape(v.shape))
         return Estimate(data=out[0], noise=expand(sigma, v) * out[1])
 
@@ -218,21 +222,23 @@ class GaussianMixture(MixtureTarget):
         r"""The traces of the Jacobians of :math:`\hat x` and :math:`\hat\varepsilon`, ``(batch,)`` float64: for
         :math:`\hat x` it is :math:`\frac{\alpha}{\sigma^2}\,\mathrm{tr}\,\mathrm{Cov}[x_0|x]`."""
         alpha, sigma = (v.to(torch.float64) if isinstance(v, Tensor) else v for v in (alpha, sigma))
-        parts = self._parts(x.to(torch.float64), alpha, sigma)
-        data, noise = (
-            (parts.r * (diagonal.sum(2) - (parts.away * centres).sum(2))).sum(1)
-            for diagonal, centres in ((parts.shrink, parts.centres), (parts.inverse, parts.scaled))
-        )
+        r, away, _, sides = self._parts(x.to(torch.float64), alpha, sigma)
+        data, noise = ((r * (diagonal.sum(2) - (away * centres).sum(2))).sum(1) for diagonal, centres in sides)
         return Estimate(data=data, noise=noise * (sigma.flatten() if isinstance(sigma, Tensor) else sigma))
 
-    def _parts(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> _Parts:
+    def _parts(
+        self, x: Tensor, alpha: Scalar, sigma: Scalar
+    ) -> tuple[Tensor, Tensor, Tensor | None, list[tuple[Tensor, Tensor]]]:
+        r"""What the Jacobians of both estimates are made of: r ``(batch, K)``, the differences of the :math:`a_k` from
+        their mean, the eigenbases, and for either estimate, ``(batch, K, D)``, the eigenvalues of :math:`\alpha\Sigma_k
+        S_k^{-1}` with the :math:`\hat x_k`, and those of :math:`S_k^{-1}` with the :math:`a_k`."""
         logits, scaled, spectrum, alpha, sigma = self._components(x, alpha, sigma)
         variance = (alpha * alpha * spectrum.values + sigma * sigma).expand(scaled.shape)
         shrink = alpha * spectrum.values / variance
         centres = (self.means.to(x) + spectrum.back(alpha * spectrum.values * scaled)).flatten(2)
         r, turned = logits.softmax(1), spectrum.back(scaled).flatten(2)
         away = turned - (r[:, :, None] * turned).sum(1, keepdim=True)
-        return _Parts(r, shrink.flatten(2), (1 / variance).flatten(2), centres, turned, away, spectrum.basis)
+        return r, away, spectrum.basis, [(shrink.flatten(2), centres), ((1 / variance).flatten(2), turned)]
 
     def _log_prob(self, x: Tensor, alpha: Scalar, sigma: Scalar) -> Tensor:
         return self._components(x, alpha, sigma)[0].logsumexp(1)
@@ -277,19 +283,6 @@ class GaussianMixture(MixtureTarget):
         return self.means.to(z)[k] + deviation
 
 
-class _Parts(NamedTuple):
-    r"""Of a denoiser, ``(batch, K, D)``: the eigenvalues of :math:`\alpha\Sigma_k S_k^{-1}` and :math:`S_k^{-1}`, the
-    :math:`\hat x_k`, the :math:`a_k` and their differences from the mean; with r ``(batch, K)`` and the eigenbases."""
-
-    r: Tensor
-    shrink: Tensor
-    inverse: Tensor
-    centres: Tensor
-    scaled: Tensor
-    away: Tensor
-    basis: Tensor | None
-
-
 class Empirical(GaussianMixture):
     r"""Data points themselves, each a Gaussian of standard deviation ``bandwidth``.
 
@@ -318,13 +311,3 @@ class Empirical(GaussianMixture):
         if self.bandwidth == 0 and not isinstance(sigma, Tensor) and sigma == 0:
             raise InvalidArgumentError("Data points have no density; give `sde` and `t`, or a `bandwidth` above 0.")
         return super()._log_prob(x, alpha, sigma)
-
-
-def _chunked(function: Callable[..., Estimate], x: Tensor, alpha: Scalar, sigma: Scalar, elements: int) -> Estimate:
-    """Call ``function`` on parts of the batch small enough that batch x components x event stays in bounds."""
-    size = max(1, _CHUNK_ELEMENTS // max(1, elements))
-    if len(x) <= size:
-        return function(x, alpha, sigma)
-    part = lambda v, i: v[i : i + size] if isinstance(v, Tensor) and v.ndim else v  # noqa: E731
-    parts = [function(x[i : i + size], part(alpha, i), part(sigma, i)) for i in range(0, len(x), size)]
-    return Estimate(*(torch.cat(column) for column in zip(*parts, strict=True)))

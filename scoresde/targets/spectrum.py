@@ -52,8 +52,7 @@ class Spectrum(NamedTuple):
         if tuple(cov.shape) != (*lead, *event_shape):
             raise InvalidArgumentError(
                 f"`{name}` must have shape {lead}, {(*lead, *event_shape)} or {(*lead, size, size)} for events of "
-                f"shape {event_shape}, "
-                f"got {tuple(cov.shape)}."
+                f"shape {event_shape}, got {tuple(cov.shape)}."
             )
         if bool((cov < 0).any()):
             raise InvalidArgumentError(f"`{name}` must not be negative.")

@@ -9,7 +9,7 @@ r"""Tools to measure solvers, for those who write one.
   orders of convergence (`converge`, `order`).
 """
 
-from .contract import CHECKS, check_solver
+from .contract import CHECKS, check_score_fn, check_solver
 from .exact import (
     AREA_WEIGHTS,
     AffineMap,
@@ -30,7 +30,6 @@ from .exact import (
 from .kolmogorov import OBSERVABLES, expectations, expectations_of_law
 from .measure import estimate_order, strong_order, weak_order, work_precision
 from .run import end_of
-from .score import check_score_fn
 
 __all__ = [
     "AREA_WEIGHTS",

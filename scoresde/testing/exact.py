@@ -25,7 +25,6 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from .. import grids
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -46,7 +45,8 @@ from ..sdes import AffineSDE
 from ..sdes.base import check_sde
 from ..targets import Gaussian, GaussianMixture
 from ..targets.spectrum import Spectrum
-from .kolmogorov import components
+from .kolmogorov import check_scalar, components
+from .run import grid_of
 
 Draw = Callable[[int, Tensor], Tensor]  # (k, like) -> the k-th standard normal draw of a solve
 Run = Callable[[tuple[int, ...], Draw], Tensor]  # (shape, draw) -> the final state, of that shape
@@ -89,15 +89,9 @@ def mixture_flow_map(target: GaussianMixture, x: Tensor, sde: AffineSDE, s: floa
     References:
         Song et al. (2021), section 4.3 (the flow has the marginals of the SDE). https://arxiv.org/abs/2011.13456
     """
-    check_kind("target", target, GaussianMixture, "a scoresde.targets.GaussianMixture")
-    check_sde(sde, affine=True)
+    check_scalar(target, sde)
     check_tensor("x", check_state("x", x), finite=True)
     s, t = (check_number(name, time, low=sde.t_min, high=sde.t_max) for name, time in (("s", s), ("t", t)))
-    if math.prod(target.event_shape) != 1:
-        raise InvalidArgumentError(
-            f"The flow map is known for mixtures with events of one element, got events {target.event_shape}; use "
-            f"scoresde.targets.Gaussian and its flow_map in more dimensions."
-        )
     weights = target.log_weights.numpy()
     (_, mean_s, std_s), (_, mean_t, std_t) = (components(target, sde, time) for time in (s, t))
     flat = x.detach().reshape(-1).to("cpu", torch.float64).numpy()
@@ -440,7 +434,7 @@ def strong_error(
     check_kind("affine", affine, AffineMap, "what `probe` returns")
     check_kind("target", target, Gaussian, "a scoresde.targets.Gaussian")
     check_sde(sde, affine=True)
-    times = _grid(times, sde.t_min, sde.t_max)
+    times = grid_of(times, sde.t_min, sde.t_max)
     stochasticity = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
     single = weight is None or callable(weight)
     if not single:
@@ -474,10 +468,10 @@ def strong_error(
     level = _levels(sde, nodes.reshape(-1), values)
     exact = (carried(level) * stochasticity * level.g).reshape(*nodes.shape, -1)  # (steps, points, D)
     places = nodes if single else (nodes - times[:-1, None]) / times.diff()[:, None]
-    shapes = [_weighed(each_weight, places) for each_weight in weights]
     gains = turned[1:].diagonal(dim1=1, dim2=2)
     used = torch.zeros_like(exact)
-    for j, shape in enumerate(shapes):
+    for j, each_weight in enumerate(weights):
+        shape = _weighed(each_weight, places)
         unit = shape / (lengths * shape**2).sum(1, keepdim=True).sqrt()
         used = used + gains[j::each, None] * unit[..., None]
     along = ((used - exact) ** 2 * lengths[..., None]).sum()
@@ -517,11 +511,6 @@ def _weighed(weight: Weight, u: Tensor) -> Tensor:
     return value.to(torch.float64).reshape(u.shape)
 
 
-def _grid(times: Any, low: float, high: float) -> Tensor:
-    """A grid as float64 times, checked."""
-    return grids.check_times(check_times("times", times), low, high, "times")
-
-
 def coarsen(draw: Draw, times: Tensor, factor: int, *, weight: Weight | None = None, first: int = 1) -> Draw:
     r"""The draws of a coarse solve on the Brownian path of a fine one: coarse increments are sums of fine increments.
 
@@ -543,7 +532,7 @@ def coarsen(draw: Draw, times: Tensor, factor: int, *, weight: Weight | None = N
     """
     check_callable("draw", draw, "draw(k, like)")
     check_integer("first", first, low=0, high=MOST_DRAWS)
-    times = _grid(times, -math.inf, math.inf)
+    times = grid_of(times, -math.inf, math.inf)
     weight = torch.ones_like if weight is None else weight
     check_callable("weight", weight, "weight(u)")
     if (len(times) - 1) % check_integer("factor", factor, low=1):

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
 
-from .. import grids
-from .._checks import check_callable, check_integer, check_kind, check_number, check_times
+from .._checks import check_callable, check_integer, check_kind, check_number
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE
 from ..sdes.base import check_sde
 from ..solvers import Multistep, Solver, make_solver
 from ..targets import GaussianMixture
-from .run import end_of
+from .run import end_of, grid_of
 
 OBSERVABLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "square": lambda x: x**2,
@@ -59,20 +58,23 @@ def expectations_of_law(
         >>> round(float(expectations_of_law(target, scoresde.VPSDE(), 0.5)[0]), 6)  # E x^2
         1.0
     """
-    _check(target, sde, function)
+    check_scalar(target, sde)
+    check_callable("function", function, "function(x)")
     t = check_number("t", t, low=sde.t_min, high=sde.t_max)
     z, w = np.polynomial.hermite_e.hermegauss(100)
     weights, means, stds = components(target, sde, t)
     return sum(p * (w / w.sum()) @ _observed(function, m + s * z) for p, m, s in zip(weights, means, stds, strict=True))
 
 
-def _check(target: object, sde: object, function: object) -> None:
-    """Refuse what has no expectations."""
+def check_scalar(target: GaussianMixture, sde: AffineSDE) -> None:
+    """Refuse what is not a mixture on the line with an affine process."""
     check_kind("target", target, GaussianMixture, "a scoresde.targets.GaussianMixture")
     check_sde(sde, affine=True)
-    check_callable("function", function, "function(x)")
-    if math.prod(target.event_shape) != 1:  # type: ignore[attr-defined]
-        raise InvalidArgumentError("`target` must have events of one element, along which the spline runs.")
+    if math.prod(target.event_shape) != 1:
+        raise InvalidArgumentError(
+            f"`target` must have events of one element, along which its mass is known, got events "
+            f"{target.event_shape}; in more dimensions take scoresde.targets.Gaussian: its flow_map, or weak_order."
+        )
 
 
 def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -81,15 +83,6 @@ def _observed(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or values.shape[:1] != x.shape:
         raise InvalidTypeError(f"`function` must return an array ({len(x)}, observables), got {short(values)}.")
     return values
-
-
-def _draws(values: torch.Tensor) -> Callable[[int, torch.Tensor], torch.Tensor]:
-    def draw(k: int, like: torch.Tensor) -> torch.Tensor:
-        if k >= len(values):
-            raise InvalidArgumentError(f"The method makes more than {len(values)} draws per step; pass draws={k + 1}.")
-        return values[k]
-
-    return draw
 
 
 def expectations(
@@ -122,13 +115,14 @@ def expectations(
         >>> round(float(expectations(target, sde, times, "ancestral", points=101)[0]), 2)  # E x^2, exactly 1
         0.95
     """
-    _check(target, sde, function)
+    check_scalar(target, sde)
+    check_callable("function", function, "function(x)")
     draws = check_integer("draws", draws, low=1, high=MOST_DRAWS_A_STEP)
     points = check_integer("points", points, low=4, high=_MOST_KNOTS)
     nodes = check_integer("nodes", nodes, low=1, high=_MOST_NODES)
     if nodes**draws * points > _MOST_STATES:
         raise InvalidArgumentError(f"`points` * `nodes` ** `draws` must be at most {_MOST_STATES} states; take fewer.")
-    times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
+    times = grid_of(times, sde.t_min, sde.t_max)
     score, solver = target.score(sde) if score_fn is None else score_fn, make_solver(method, options)
     if isinstance(solver, Multistep) and solver.memory > 1:
         raise InvalidArgumentError(
@@ -145,6 +139,11 @@ def expectations(
         spread = np.sqrt((weights * (stds**2 + (means - weights @ means) ** 2)).sum())
         return weights @ means + spread * REACH * np.linspace(-1, 1, points)
 
+    def draw(k: int, like: torch.Tensor) -> torch.Tensor:
+        if k >= draws:
+            raise InvalidArgumentError(f"The method makes more than {draws} draws per step; pass draws={k + 1}.")
+        return tiled[k]
+
     ends = times.tolist()
     x = knots(ends[-1])
     later = CubicSpline(x, _observed(function, x))
@@ -153,7 +152,7 @@ def expectations(
         x = knots(start)
         states = torch.as_tensor(np.repeat(x, len(w)))[:, None]
         grid = torch.tensor([start, stop], dtype=torch.float64)
-        moved = end_of(solver, sde, score, states, grid, _draws(tiled))
+        moved = end_of(solver, sde, score, states, grid, draw)
         values = later(moved[:, 0].numpy().clip(low, high)).reshape(points, len(w), -1)
         later = CubicSpline(x, np.einsum("pqo,q->po", values, w))
     return expectations_of_law(target, sde, ends[0], later)

@@ -46,7 +46,7 @@ def run(
         check_callable("noise", noise, "noise(k, like)")
     if stochasticity is not None:
         check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
-    times = grids.check_times(check_times("times", times), sde.t_min, sde.t_max, "times")
+    times = grid_of(times, sde.t_min, sde.t_max)
     eta = solver.default_stochasticity if stochasticity is None else stochasticity
     network = Network(score, copies=solver.keeps_estimates)
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
@@ -83,6 +83,11 @@ def end_of(
         torch.Size([1, 1])
     """
     return run(method, sde, score_fn, x, times, noise, stochasticity).x
+
+
+def grid_of(times: object, low: float, high: float) -> Tensor:
+    """Times of steps, checked."""
+    return grids.check_times(check_times("times", times), low, high, "times")
 
 
 def _none(k: int, like: Tensor) -> Tensor:

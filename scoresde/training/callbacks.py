@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._checks import MOST_DRAWS, check_integer, check_interval, check_kind, check_shape
 from ..likelihood import variational_bound
-from ..likelihood.bounds.arguments import read
+from ..likelihood.bounds.terms import read
 from ..noise import check_seed
 from ..plot import image_grid
 from ..scores import Clip

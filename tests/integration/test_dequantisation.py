@@ -27,7 +27,7 @@ from scoresde import (
     log_likelihood,
     targets,
 )
-from scoresde.likelihood.decoder import _mass
+from scoresde.likelihood.discrete import _mass
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()

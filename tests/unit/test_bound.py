@@ -10,7 +10,7 @@ import torch
 
 import scoresde
 from scoresde import targets, variational_bound
-from scoresde.likelihood.bounds.draws import DESIGNS
+from scoresde.likelihood.bounds.levels import DESIGNS
 
 F64 = torch.float64
 PROCESSES = {

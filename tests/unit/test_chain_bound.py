@@ -15,8 +15,7 @@ from torch import Tensor
 import scoresde
 from scoresde import chain_bound, targets
 from scoresde.discrete import BetaChain, Chain, NoiseScales
-from scoresde.likelihood.bounds.arguments import Grey
-from scoresde.likelihood.bounds.terms import log_mass
+from scoresde.likelihood.bounds.terms import Grey, log_mass
 
 F64 = torch.float64
 MEAN, VARIANCE = 0.4, 0.3

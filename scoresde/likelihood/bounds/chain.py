@@ -38,11 +38,9 @@ from ...scores import Clip
 from ...sdes import Estimate, Node, NormalPrior
 from ...solvers.ancestral import AMPLITUDES, NONE_LEARNED
 from ..bits import cell
-from .arguments import Given, prepare
-from .draws import DESIGNS, independent_mean
-from .levels import choose
+from .levels import DESIGNS, choose, independent_mean
 from .result import Bound, Term, pooled_freedom
-from .terms import by_denoising, estimated, prior_term
+from .terms import Given, by_denoising, estimated, prepare, prior_term
 
 
 def chain_bound(

@@ -36,11 +36,9 @@ from ...errors import InvalidArgumentError
 from ...noise import Noise
 from ...processes import Network
 from ...sdes import SDE, AffineSDE, Node
-from .arguments import Given, prepare
-from .draws import DESIGNS, Weights, edges, independent_mean
-from .levels import CLOCKS, Levels, continuous, discrete
+from .levels import CLOCKS, DESIGNS, Levels, Weights, continuous, discrete, independent_mean, stratum_edges
 from .result import Bound, Term
-from .terms import by_denoising, by_likelihood, entropy, estimated, prior_term
+from .terms import Given, by_denoising, by_likelihood, entropy, estimated, prepare, prior_term
 
 
 def variational_bound(
@@ -163,7 +161,7 @@ def _diffusion(given: Given, place: Levels, times: str, count: int) -> Term:
     if place.moments is None or not design.strata:
         return design.mean(values)
     drawn = place.at(levels.flatten())[1].reshape(levels.shape)
-    return design.mean(values, Weights(drawn, *place.moments(edges(count, x.device))))
+    return design.mean(values, Weights(drawn, *place.moments(stratum_edges(count, x.device))))
 
 
 def _reconstruction(given: Given, node: Node[Any], decoder: bool, count: int) -> Term:
