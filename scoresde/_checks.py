@@ -169,6 +169,17 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
     return x if dtype is None else x.to(dtype)
 
 
+def check_per_sample(name: str, values: Tensor, x: Tensor) -> Tensor:
+    """Return integers, one for each sample of ``x`` or one for all, as int64 ``(batch,)``, or say what is wrong."""
+    if not _KINDS["integer"](values.dtype):
+        raise InvalidTypeError(f"`{name}` must be integers, got {values.dtype}; write {name}.long().")
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != len(x)):
+        raise InvalidArgumentError(
+            f"`{name}` must be an integer or (batch,) = ({len(x)},), got shape {tuple(values.shape)}."
+        )
+    return values.long().expand(len(x))
+
+
 def check_matrix(name: str, value: object, columns: int | None = None) -> Tensor:
     """Return a finite real matrix, of a number of columns if one is given, as float64, or say what is wrong with it."""
     matrix = check_tensor(name, value)
