@@ -6,7 +6,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,8 +21,8 @@ from .errors import (
     NonFiniteError,
     ScoreFnError,
     ScoreSDEWarning,
+    check_choice,  # noqa: F401 - beside the other checks, where it is looked for
     short,
-    unknown,
 )
 
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept; and of any limit of steps
@@ -421,14 +421,6 @@ def check_interval(name: str, value: object) -> tuple[float, float]:
 def check_grey(levels: object, data_range: object) -> tuple[int, float, float]:
     """Return a number of grey values and the ends of their range, or say what is wrong with them."""
     return (check_integer("levels", levels, low=2, high=MOST_GREY), *check_interval("data_range", data_range))
-
-
-def check_choice(name: str, value: object, known: Iterable[str]) -> str:
-    """Return one of some names, or say which there are."""
-    names = tuple(known)
-    if not isinstance(value, str) or value not in names:
-        raise unknown(name, value, names)
-    return value
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:

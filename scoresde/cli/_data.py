@@ -199,17 +199,12 @@ def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Chec
     from ..files.images import image
     from ..files.paths import readable
 
-    names = [_printable(path) for path in files]
+    for path in files:  # whose names stand in lines of a table
+        if not path.name.isprintable():
+            raise InvalidArgumentError(f"`data`: the file name {path.name!r} cannot be printed; give it another one.")
     check((len(files), *shape))
     with readable(source):
-        return Data(torch.stack([image(path) for path in files]), names, levels=256)
-
-
-def _printable(path: Path) -> str:
-    """The name of a file, if it can stand in a line of a table."""
-    if not path.name.isprintable():
-        raise InvalidArgumentError(f"`data`: the file name {path.name!r} cannot be printed; give it another one.")
-    return path.name
+        return Data(torch.stack([image(path) for path in files]), [path.name for path in files], levels=256)
 
 
 def _array(path: Path, key: str | None, check: Check) -> Data:
