@@ -136,8 +136,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
 
     values = data.values
     fits(event)(tuple(values.shape))
-    if data.levels is not None and levels is None:
-        levels = data.levels
+    levels = data.levels if levels is None else levels
     cell(2 if levels is None else levels, data_range)
     low, high = (float(bound) for bound in data_range)
     least, most = values.min().item(), values.max().item()

@@ -38,8 +38,7 @@ def make_sde(name: str) -> AffineSDE:
         ...
         scoresde.errors.InvalidArgumentError: `sde`: unknown name 'vpp'; did you mean 'vp'? Known: cosine, ...
     """
-    process: AffineSDE = SDES[check_choice("sde", name, SDES)]()
-    return process
+    return SDES[check_choice("sde", name, SDES)]()
 
 
 def choose_method(name: str, steps: int | None, options: dict[str, object]) -> tuple[Solver, int | None]:
