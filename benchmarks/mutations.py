@@ -108,7 +108,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     "inverse/rules/mmps.py": ("tests/unit/test_inverse.py",),
     "inverse/rules/ddnm.py": ("tests/unit/test_inverse.py",),
     **dict.fromkeys(
-        ("presets/scaling.py", "presets/ddpm.py", "presets/bounds.py", "zoo/sampler.py", "cli/_plan.py"),
+        ("presets/scaling.py", "presets/ddpm.py", "presets/bounds.py", "zoo/sampler.py", "cli/_options.py"),
         ("tests/unit/test_presets.py",),
     ),
     "training/preset.py": ("tests/unit/test_presets.py",),
@@ -810,7 +810,7 @@ DEFECTS = (
         "nfe=solution.nfe",
     ),
     Defect("losses: other layouts", "losses/core.py", '"sum": row_sums', '"sum": lambda v: v.flatten(1).sum(1)'),
-    Defect("samplers: the noise left in", "cli/_plan.py", "told, sampler.denoise, sampler", "told, False, sampler"),
+    Defect("samplers: the noise left in", "cli/_options.py", "told, sampler.denoise, sampler", "told, False, sampler"),
 )
 
 

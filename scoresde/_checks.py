@@ -6,7 +6,7 @@ import math
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,8 +21,8 @@ from .errors import (
     NonFiniteError,
     ScoreFnError,
     ScoreSDEWarning,
+    check_choice,  # noqa: F401 - beside the other checks, where it is looked for
     short,
-    unknown,
 )
 
 MOST_STEPS = 10_000_000  # of a fixed grid, whose nodes are kept; and of any limit of steps
@@ -168,6 +168,17 @@ def as_tensor(name: str, value: object, dtype: torch.dtype | None = None) -> Ten
         raise InvalidTypeError(f"`{name}` must be numbers, got {shown(value)}.") from None
     check_tensor(name, x, kind="real")
     return x if dtype is None else x.to(dtype)
+
+
+def check_per_sample(name: str, values: Tensor, x: Tensor) -> Tensor:
+    """Return integers, one for each sample of ``x`` or one for all, as int64 ``(batch,)``, or say what is wrong."""
+    if not _KINDS["integer"](values.dtype):
+        raise InvalidTypeError(f"`{name}` must be integers, got {values.dtype}; write {name}.long().")
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != len(x)):
+        raise InvalidArgumentError(
+            f"`{name}` must be an integer or (batch,) = ({len(x)},), got shape {tuple(values.shape)}."
+        )
+    return values.long().expand(len(x))
 
 
 def check_matrix(name: str, value: object, columns: int | None = None) -> Tensor:
@@ -411,14 +422,6 @@ def check_interval(name: str, value: object) -> tuple[float, float]:
 def check_grey(levels: object, data_range: object) -> tuple[int, float, float]:
     """Return a number of grey values and the ends of their range, or say what is wrong with them."""
     return (check_integer("levels", levels, low=2, high=MOST_GREY), *check_interval("data_range", data_range))
-
-
-def check_choice(name: str, value: object, known: Iterable[str]) -> str:
-    """Return one of some names, or say which there are."""
-    names = tuple(known)
-    if not isinstance(value, str) or value not in names:
-        raise unknown(name, value, names)
-    return value
 
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:

@@ -215,6 +215,19 @@ def unknown(argument: str, got: object, allowed: Iterable[str]) -> InvalidArgume
     return InvalidArgumentError(f"`{argument}`: unknown name {short(got)}{hint} Known: {', '.join(names)}.")
 
 
+def check_choice(name: str, value: object, known: Iterable[str]) -> str:
+    """Return one of some names, or say which there are.
+
+    Example:
+        >>> check_choice("method", "heun", ["euler", "heun"])
+        'heun'
+    """
+    names = tuple(known)
+    if not isinstance(value, str) or value not in names:
+        raise unknown(name, value, names)
+    return value
+
+
 def closest(got: str, names: Iterable[str]) -> list[str]:
     """The names that a misspelt one may stand for: that in another case, or one that ends in it after a colon, or the
     most similar one; but where that begins in another way and others begin alike, these, three at most.

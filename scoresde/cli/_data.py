@@ -136,8 +136,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
 
     values = data.values
     fits(event)(tuple(values.shape))
-    if data.levels is not None and levels is None:
-        levels = data.levels
+    levels = data.levels if levels is None else levels
     cell(2 if levels is None else levels, data_range)
     low, high = (float(bound) for bound in data_range)
     least, most = values.min().item(), values.max().item()
@@ -199,17 +198,12 @@ def _images(source: Path, files: list[Path], shape: tuple[int, ...], check: Chec
     from ..files.images import image
     from ..files.paths import readable
 
-    names = [_printable(path) for path in files]
+    for path in files:  # whose names stand in lines of a table
+        if not path.name.isprintable():
+            raise InvalidArgumentError(f"`data`: the file name {path.name!r} cannot be printed; give it another one.")
     check((len(files), *shape))
     with readable(source):
-        return Data(torch.stack([image(path) for path in files]), names, levels=256)
-
-
-def _printable(path: Path) -> str:
-    """The name of a file, if it can stand in a line of a table."""
-    if not path.name.isprintable():
-        raise InvalidArgumentError(f"`data`: the file name {path.name!r} cannot be printed; give it another one.")
-    return path.name
+        return Data(torch.stack([image(path) for path in files]), [path.name for path in files], levels=256)
 
 
 def _array(path: Path, key: str | None, check: Check) -> Data:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._registries import RULES, SAMPLERS
-from ..errors import InvalidArgumentError, NonFiniteError, unknown
+from ..errors import InvalidArgumentError, NonFiniteError, check_choice
 from ..files.paths import readable
 from ._data import Data, digest, fits, prepare, read
 from ._operators import check_operator, make_operator, parse_call
+from ._options import Plan
 from ._output import ARRAYS
-from ._plan import Plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,8 +85,7 @@ def problem_of(
     if inpaint is not None and (operator is not None or measurement is not None):
         raise InvalidArgumentError("`inpaint` defines the measurement; leave --operator and --measurement out.")
     method, settings = parse_call("inverse", METHOD if inverse is None else inverse)
-    if method not in methods():
-        raise unknown("inverse", method, methods())
+    check_choice("inverse", method, methods())
     from .._checks import check_number
 
     options: dict[str, object]

@@ -18,7 +18,7 @@ from ._data import Inputs, digest, fits, prepare, read
 from ._options import label_of, open_model, parse_options, sample_seeds, span, threads
 from ._output import PICTURE, check_extension
 from ._run import command
-from ._table import TABLES, Row, Table, check_format, number
+from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +87,8 @@ def likelihood(
     code is then 3.
     """
     began = time.perf_counter()
-    check_format(check_extension(out, TABLES))
+    if check_extension(out, TABLES) == PARQUET:
+        pyarrow_parquet()
     options = parse_options(option or [])
     target = check_target(out)
     picture = None if plot is None else _check_picture(plot)
@@ -174,8 +175,9 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
     values: list[Tensor] = [got.log_prob, got.std_error, bits, got.prior_log_prob]
     rows = []
     for i, numbers in enumerate(torch.stack([v.cpu() for v in values], dim=1).tolist()):
-        cells = [first + i, names[first + i], *map(number, numbers), int(got.nfe[i])]
-        cells.append(Status(int(got.status[i])).name.lower())
+        known = [None if math.isnan(number) else number for number in numbers]
+        status = Status(int(got.status[i])).name.lower()
+        cells = [first + i, names[first + i], *known, int(got.nfe[i]), status]
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._registries import PRESETS
-from ..errors import unknown
+from ..errors import check_choice
 from ._parameters import names
 from ._run import command
 from ._train import CLASSIFIER
@@ -57,15 +57,14 @@ def presets(
     ] = None,
 ) -> None:
     """List the presets of `scoresde train`: published systems by name."""
-    if name is not None and name not in (*PRESETS, CLASSIFIER):
-        raise unknown("preset", name, (*PRESETS, CLASSIFIER))
-    from .. import training
-    from ..training.stream import described
-
     if name is None:
         _print(_PRESET_COLUMNS, [_row(known, preset) for known, preset in PRESETS.items()])
         typer.echo(f"{CLASSIFIER}: of noisy data, for guidance; no score network")
         return
+    check_choice("preset", name, (*PRESETS, CLASSIFIER))
+    from .. import training
+    from ..training.stream import described
+
     preset = training.CLASSIFIER if name == CLASSIFIER else PRESETS[name]
     shown: dict[str, object] = {field.name: getattr(preset, field.name) for field in fields(preset)}
     if name != CLASSIFIER:

@@ -6,9 +6,10 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgumentError, InvalidTypeError, unknown
+from .._registries import Registry
+from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
 from ..files.paths import readable
 from ._options import parse_options
 
@@ -46,12 +47,10 @@ def check_operator(name: str, options: dict[str, object]) -> None:
         ...
         scoresde.errors.InvalidArgumentError: `operator` 'block_average' needs factor; write block_average:factor=…
     """
-    if name not in OPERATORS:
-        raise unknown("operator", name, OPERATORS)
-    known = dict(list(inspect.signature(OPERATORS[name].make).parameters.items())[1:])
+    check_choice("operator", name, OPERATORS)
+    known = dict(list(inspect.signature(OPERATORS[name]).parameters.items())[1:])
     for key in options:
-        if key not in known:
-            raise unknown(f"option of the operator {name!r}", key, known)
+        check_choice(f"option of the operator {name!r}", key, known)
     missing = [key for key, p in known.items() if p.default is p.empty and key not in options]
     if missing:
         raise InvalidArgumentError(
@@ -68,7 +67,7 @@ def make_operator(name: str, options: dict[str, object], event: Sequence[int]) -
     """
     check_operator(name, options)
     try:
-        return OPERATORS[name].make(tuple(event), **options)
+        return OPERATORS[name](tuple(event), **options)
     except (InvalidArgumentError, InvalidTypeError) as error:
         raise InvalidArgumentError(f"`operator` {name!r}: {error}") from None
 
@@ -132,27 +131,15 @@ def _random_projection(event: tuple[int, ...], rows: int, seed: int = 0) -> Line
     return random_projection(event, rows, seed=seed)
 
 
-class Operator(NamedTuple):
-    """The place of the function that makes an operator of the events' shape and options, and options as an example."""
-
-    place: str
-    example: str = ""
-
-    @property
-    def make(self) -> Callable[..., LinearOperator]:
-        """The function, imported when it is needed."""
-        from pkgutil import resolve_name
-
-        return resolve_name(self.place)
-
-
-OPERATORS: dict[str, Operator] = {
-    "inpaint": Operator(f"{__name__}:_inpaint", "mask=MASK.png"),
-    "grey": Operator(f"{__name__}:_grey"),
-    "block_average": Operator("scoresde.inverse:block_average", "factor=2"),
-    "bicubic": Operator("scoresde.inverse:bicubic", "factor=2"),
-    "gaussian_blur": Operator("scoresde.inverse:gaussian_blur", "std=1"),
-    "motion_blur": Operator(f"{__name__}:_motion_blur", "length=3,angle=45"),
-    "random_projection": Operator(f"{__name__}:_random_projection", "rows=20"),
+# By name: the place of the function that makes an operator of the events' shape and options, and options as an example.
+_ROWS = {
+    "inpaint": (f"{__name__}:_inpaint", "mask=MASK.png"),
+    "grey": (f"{__name__}:_grey", ""),
+    "block_average": ("scoresde.inverse:block_average", "factor=2"),
+    "bicubic": ("scoresde.inverse:bicubic", "factor=2"),
+    "gaussian_blur": ("scoresde.inverse:gaussian_blur", "std=1"),
+    "motion_blur": (f"{__name__}:_motion_blur", "length=3,angle=45"),
+    "random_projection": (f"{__name__}:_random_projection", "rows=20"),
 }
-EXAMPLES = ", ".join(f"{name}:{row.example}".rstrip(":") for name, row in OPERATORS.items())
+OPERATORS: Registry[Callable[..., LinearOperator]] = Registry({name: place for name, (place, _) in _ROWS.items()})
+EXAMPLES = ", ".join(f"{name}:{example}".rstrip(":") for name, (_, example) in _ROWS.items())

@@ -1,17 +1,20 @@
-"""Values of options: processes and methods by name, solver options, devices, seeds; and what a solve took."""
+"""Values of options: processes and methods by name, plans of a solve, solver options, devices, seeds; and what a solve
+took.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._registries import SDES
-from ..errors import InvalidArgumentError, unknown
+from ..errors import InvalidArgumentError, check_choice
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from ..integrate import Info
     from ..sdes import AffineSDE
@@ -35,10 +38,7 @@ def make_sde(name: str) -> AffineSDE:
         ...
         scoresde.errors.InvalidArgumentError: `sde`: unknown name 'vpp'; did you mean 'vp'? Known: cosine, ...
     """
-    if name not in SDES:
-        raise unknown("sde", name, SDES)
-    process: AffineSDE = SDES[name]()
-    return process
+    return SDES[check_choice("sde", name, SDES)]()
 
 
 def choose_method(name: str, steps: int | None, options: dict[str, object]) -> tuple[Solver, int | None]:
@@ -55,6 +55,60 @@ def choose_method(name: str, steps: int | None, options: dict[str, object]) -> t
     return make_solver(name, options), steps
 
 
+class Plan(NamedTuple):
+    """A solver with the other arguments of `scoresde.solve`.
+
+    Attributes:
+        name: the method's.
+        steps: how many it takes, None for the method's default.
+        told: steps, grid and end, as arguments of `scoresde.solve`.
+        denoise: how it ends if nobody says; None leaves it to the output.
+        shown: for the metadata, plain values.
+        model: the score function to solve with, made from the network's.
+    """
+
+    name: str
+    solver: Solver
+    steps: int | None
+    told: Mapping[str, Any]
+    denoise: bool | None
+    shown: Mapping[str, object]
+    model: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = lambda score_fn: score_fn
+
+
+def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Plan:
+    """The plan of a command line.
+
+    Example:
+        >>> plan_of("ddim", 10, None, {}).told
+        {'steps': 10, 'grid': None}
+    """
+    solver, steps = choose_method(name, steps, options)
+    told = {"steps": steps, "grid": grid}
+    return Plan(name, solver, steps, told, None, {"method": name, "options": options, **told})
+
+
+def saved_plan(network: Pretrained) -> Plan | None:
+    """The plan that a model came with, if it has one.
+
+    Example:
+        >>> saved_plan(scoresde.load("digits")) is None
+        True
+    """
+    sampler = getattr(network.config, "sampler", None)
+    if sampler is None:
+        return None
+    told = sampler.arguments(network.chain)
+    for key in ("method", "denoise", *sampler.options):
+        told.pop(key)
+    solver, steps = choose_method(sampler.method, sampler.steps, dict(sampler.options))
+    if sampler.levels is None:
+        told["steps"] = steps
+    else:
+        steps = sampler.levels - 1
+    return Plan(sampler.method, solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
+
+
 def label_of(network: Pretrained, label: int | None) -> dict[str, int]:
     """The class label under the name that the network has for it.
 
@@ -69,31 +123,20 @@ def label_of(network: Pretrained, label: int | None) -> dict[str, int]:
     return {network.labels.name: label}
 
 
-class Opened(NamedTuple):
-    """A model on its device, and the process to solve for it, with what to call it.
-
-    Attributes:
-        event: the shape of a sample.
-    """
-
-    network: Any
-    device: torch.device
-    process: AffineSDE
-    title: str
-    event: tuple[int, ...]
-
-
-def open_model(model: str, device: str, sde: str | None) -> Opened:
+def open_model(model: str, device: str, sde: str | None) -> tuple[Any, torch.device, AffineSDE, str, tuple[int, ...]]:
     """A model as a command line names it, and the process to solve for it: the requested one, as far as the model
     covers it; else the model's own, or vp.
 
     Args:
         model, device, sde: their names.
 
+    Returns:
+        The network, its device, the process, what to call the process, and the shape of a sample.
+
     Example:
-        >>> opened = open_model("digits", "cpu", None)
-        >>> opened.event, opened.title, type(opened.process).__name__
-        ((1, 8, 8), 'vp', 'VPSDE')
+        >>> _, where, process, title, event = open_model("digits", "cpu", None)
+        >>> where, type(process).__name__, title, event
+        (device(type='cpu'), 'VPSDE', 'vp', (1, 8, 8))
     """
     asked = None if sde is None else make_sde(sde)
     where = make_device(device)
@@ -106,7 +149,7 @@ def open_model(model: str, device: str, sde: str | None) -> Opened:
     else:
         process = asked if own is None else network.process(asked)
     title = sde or ("vp" if own is None else "its own process")
-    return Opened(network, where, process, title, tuple(network.event_shape))
+    return network, where, process, title, tuple(network.event_shape)
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from . import _parameters as parameters
 from ._batches import Show, batches
 from ._inverse import METHOD, SAMPLER, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
-from ._options import effort, follow, label_of, open_model, parse_options, sample_seeds, threads
+from ._options import effort, follow, label_of, open_model, parse_options, plan_of, sample_seeds, saved_plan, threads
 from ._output import EXTENSIONS, PICTURE, check_extension, write
-from ._plan import asked, saved
 from ._run import command
 
 if TYPE_CHECKING:
@@ -130,14 +129,14 @@ def sample(
         _check_alone(problem.method, method=method, option=option)
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
     usual_method = "pc" if problem is None else SAMPLER
-    plan = asked(usual_method if method is None else method, steps, grid, options)
+    plan = plan_of(usual_method if method is None else method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
     if extension == PICTURE:
         _check_pictures(event, out)
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     if problem is not None:
         plan = posed(problem, plan, event, process, span)
-    plan = (saved(network) if untold else None) or plan
+    plan = (saved_plan(network) if untold else None) or plan
     usual = extension == PICTURE if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
     score_fn = plan.model(_guided(network, process, label, guidance))

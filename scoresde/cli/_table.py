@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +114,7 @@ class Table:
                 f"--overwrite."
             )
         if self.path.suffix.lower() == PARQUET:
-            self.rows = _parquet().read_table(io.BytesIO(content)).to_pylist()
+            self.rows = pyarrow_parquet().read_table(io.BytesIO(content)).to_pylist()
         else:
             self.rows = [self._values(cells) for cells in list(csv.reader(io.StringIO(content.decode())))[1:]]
 
@@ -176,7 +175,7 @@ class Table:
         self.journal.unlink()
 
     def _parquet_bytes(self) -> bytes:
-        parquet = _parquet()
+        parquet = pyarrow_parquet()
         import pyarrow
 
         types = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
@@ -190,8 +189,6 @@ class Table:
         return csv_text([row[name] for name in self.columns] for row in rows)
 
     def _values(self, cells: Sequence[str]) -> Row:
-        if len(cells) != len(self.columns):
-            raise ValueError(f"{len(cells)} cells")
         parts = zip(self.columns.items(), cells, strict=True)
         return {name: None if not cell and kind is not str else kind(cell) for (name, kind), cell in parts}
 
@@ -204,17 +201,8 @@ class Table:
         return row if row[next(iter(self.columns))] == index else None
 
 
-def check_format(extension: str) -> None:
-    """Refuse a format whose package is missing.
-
-    Example:
-        >>> check_format(".csv")
-    """
-    if extension == PARQUET:
-        _parquet()
-
-
-def _parquet() -> Any:
+def pyarrow_parquet() -> Any:
+    """The package of Parquet tables, or an error that says how to install it."""
     try:
         import pyarrow.parquet
     except ImportError:
@@ -222,13 +210,3 @@ def _parquet() -> Any:
             "`out`: .parquet needs pyarrow: pip install 'scoresde[parquet]'; or write .csv."
         ) from None
     return pyarrow.parquet
-
-
-def number(value: float) -> float | None:
-    """A cell's value: None for NaN.
-
-    Example:
-        >>> number(math.nan), number(0.5)
-        (None, 0.5)
-    """
-    return None if math.isnan(value) else float(value)

@@ -15,7 +15,7 @@ import typer
 
 from .._registries import DEFAULT_PRESET as DEFAULT
 from .._registries import PRESETS
-from ..errors import InvalidArgumentError, unknown
+from ..errors import InvalidArgumentError, check_choice
 from ._options import make_device, threads
 from ._parameters import Quiet, names
 from ._run import command, stoppable
@@ -76,10 +76,8 @@ def train(
     OUT`. Run several processes by torchrun --nproc-per-node 2 -m scoresde train ...
     """
     began = time.perf_counter()
-    if log not in LOGS:
-        raise unknown("log", log, LOGS)
-    if preset not in (*PRESETS, CLASSIFIER):
-        raise unknown("preset", preset, (*PRESETS, CLASSIFIER))
+    check_choice("log", log, LOGS)
+    check_choice("preset", preset, (*PRESETS, CLASSIFIER))
     from .. import training
     from ..training.parallel import processes, rank_and_world
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,8 +60,6 @@ class Arrays(NamedTuple):
             name: of the array.
             check: of its shape, before it is read.
         """
-        import numpy as np
-
         shape = self.shape(name)
         if check is not None:
             check(shape)
@@ -125,8 +124,6 @@ def opened(path: Path, also: str) -> Iterator[Arrays]:
 
 @contextmanager
 def _numpy(path: Path) -> Iterator[Arrays]:
-    import numpy as np
-
     with path.open("rb") as file:
         prefix = file.read(len(np.lib.format.MAGIC_PREFIX))
         file.seek(0)
@@ -147,8 +144,7 @@ def _numpy(path: Path) -> Iterator[Arrays]:
 
 def _shape(path: Path, file: IO[bytes], size: int) -> tuple[int, ...]:
     """The shape of an array in NumPy's format; the size of the file must allow for all of its values."""
-    from numpy.lib import format
-
+    format = np.lib.format
     header = format.read_array_header_1_0 if format.read_magic(file) == (1, 0) else format.read_array_header_2_0
     shape, _, dtype = header(file)
     if dtype.hasobject:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import OutputError
-from .writing import failure
+from .writing import writable
 
 LOCK = ".lock"  # of a folder
 _LONGEST = 200  # characters that a lock may say of its holder
@@ -35,10 +35,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         ...     [file.name for file in Path(folder).iterdir()]
         ['a.txt']
     """
-    try:
+    with writable(path):
         file = open(path, "ab")  # noqa: SIM115
-    except (OSError, ValueError) as error:
-        raise failure(error, path, 0) from error
     with file, contextlib.ExitStack() as held:
         try:
             import fcntl
@@ -77,11 +75,9 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     path = Path(folder)
     lock = path / LOCK
-    try:
+    with writable(folder):
         missing = [place for place in (path, *path.parents) if not place.exists()]
         path.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise failure(error, folder, 0) from error
     with contextlib.ExitStack() as held:
         held.callback(_remove_empty, missing)
         try:

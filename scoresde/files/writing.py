@@ -25,6 +25,39 @@ from .paths import reason
 _BYTES = 8  # of chance in the name of a temporary file
 
 
+@contextlib.contextmanager
+def writable(path: str | os.PathLike[str], size: int = 0) -> Iterator[None]:
+    """Say in one way that a file or folder cannot be written, and what room there is if that is why.
+
+    Args:
+        path: of the file or folder.
+        size: the bytes that are to be written.
+
+    Raises:
+        OutputError: it cannot be written.
+
+    Example:
+        >>> with writable("no/such/folder/a.txt"):
+        ...     Path("no/such/folder/a.txt").write_text("content")
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.OutputError: [Errno 2] The output cannot be written: No such file or directory: ...
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:
+        number = getattr(error, "errno", None) or errno.EINVAL
+        room = ""
+        if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            with contextlib.suppress(OSError):
+                free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
+                room = f"; {size:,} bytes are needed, {free:,} are free"
+        text = f"The output cannot be written: {reason(error)}{room}"
+        raise OutputError(number, text, os.fspath(path)) from error
+
+
 def check_target(path: str | os.PathLike[str]) -> Path:
     """Refuse a path where no file can be written; nothing is left there, and a file that is there stays as it is.
 
@@ -41,7 +74,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         scoresde.errors.OutputError: [Errno 2] The output folder does not exist; make it first: 'no/such/folder'
     """
     folder = Path(path).parent
-    try:
+    with writable(path):
         target = Path(os.path.realpath(path))
         if not target.parent.exists():
             raise OutputError(errno.ENOENT, "The output folder does not exist; make it first", str(folder))
@@ -57,10 +90,6 @@ def check_target(path: str | os.PathLike[str]) -> Path:
             raise OutputError(errno.EINVAL, "The output is a device or a pipe, not a file", str(path))
         with _temporary(target) as (descriptor, _):
             os.close(descriptor)
-    except OutputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise failure(error, path, 0) from error
     return target
 
 
@@ -94,22 +123,20 @@ def write_together(contents: Mapping[str | os.PathLike[str], bytes]) -> None:
         ...     sorted(file.name for file in Path(folder).iterdir())
         ['a.txt', 'b.txt']
     """
-    try:
-        with contextlib.ExitStack() as temporaries:
-            ready = []
-            for path, content in contents.items():
-                target = Path(os.path.realpath(path))
-                descriptor, temporary = temporaries.enter_context(_temporary(target))
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                ready.append((temporary, target))
-            for temporary, target in ready:
-                os.replace(temporary, target)
-                _sync_folder(target.parent)
-    except (OSError, ValueError) as error:
-        raise failure(error, next(iter(contents)), sum(map(len, contents.values()))) from error
+    size = sum(map(len, contents.values()))
+    with writable(next(iter(contents)), size), contextlib.ExitStack() as temporaries:
+        ready = []
+        for path, content in contents.items():
+            target = Path(os.path.realpath(path))
+            descriptor, temporary = temporaries.enter_context(_temporary(target))
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            ready.append((temporary, target))
+        for temporary, target in ready:
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -121,10 +148,8 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     Example:
         >>> make_folder(".")
     """
-    try:
+    with writable(path):
         Path(path).mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise failure(error, path, 0) from error
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
@@ -153,15 +178,12 @@ def extend(path: str | os.PathLike[str], size: int, content: bytes) -> None:
         ...     Path(folder, "a.txt").read_bytes()
         b'one two'
     """
-    try:
-        with open(path, "r+b") as file:
-            file.truncate(size)
-            file.seek(size)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, ValueError) as error:
-        raise failure(error, path, len(content)) from error
+    with writable(path, len(content)), open(path, "r+b") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_temporaries(path: str | os.PathLike[str]) -> None:
@@ -201,13 +223,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def failure(error: OSError | ValueError, path: str | os.PathLike[str], size: int) -> OutputError:
-    number = getattr(error, "errno", None) or errno.EINVAL
-    room = ""
-    if number in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        with contextlib.suppress(OSError):
-            free = shutil.disk_usage(Path(os.path.realpath(path)).parent).free
-            room = f"; {size:,} bytes are needed, {free:,} are free"
-    return OutputError(number, f"The output cannot be written: {reason(error)}{room}", os.fspath(path))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_below, check_dense, check_integer, check_kind, check_number
+from .._checks import check_below, check_dense, check_integer, check_kind, check_number, check_per_sample
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE
@@ -89,13 +89,8 @@ def check_labels(label: object, x: Tensor, classes: int) -> Tensor:
     else:
         check_integer("label", label, low=0, high=classes - 1)
     index = torch.as_tensor(label, device=x.device)
-    if index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
-        raise InvalidTypeError(f"`label` must be integers, got {index.dtype}; write label.long().")
-    if index.ndim > 1 or (index.ndim == 1 and len(index) != len(x)):
-        raise InvalidArgumentError(
-            f"`label` must be an integer or (batch,) = ({len(x)},), got shape {tuple(index.shape)}."
-        )
+    each = check_per_sample("label", index, x)
     # on a GPU nothing is read back for it
-    if not index.is_cuda and bool(((index < 0) | (index >= classes)).any()):
+    if not index.is_cuda and bool(((each < 0) | (each >= classes)).any()):
         raise InvalidArgumentError(f"`label` must be 0 … {classes - 1}, got {index.tolist()}.")
-    return index.long().expand(len(x))
+    return each

@@ -51,12 +51,12 @@ class Classifier(Conditioned):
     ) -> None:
         shape, sizes = check_image(event_shape, channels, multipliers, blocks, heads, dropout)
         check_sizes(classes=(classes, 2, 100_000))
-        super().__init__(width, 0, time)
+        super().__init__(width, 0, time, shape)
         self.arguments = {
             **{"event_shape": list(shape), "classes": classes, "channels": channels, "blocks": blocks, "width": width},
             **{"dropout": dropout, "multipliers": list(multipliers), "heads": heads, "time": time},
         }
-        self.event_shape, self.classes = shape, classes
+        self.classes = classes
         low = sizes[-1]
         self.stem = nn.Conv2d(shape[0], sizes[0], 3, padding=1)
         self.encoders = nn.ModuleList(ResidualBlock(high, high, width, dropout) for high in sizes[:-1])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import as_tensor, check_choice, check_integer, check_integers, check_tensor
-from ..errors import InvalidArgumentError, InvalidTypeError
+from .._checks import as_tensor, check_integer, check_integers, check_per_sample, check_tensor
+from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
 
 
 class Waves(NamedTuple):
@@ -98,14 +98,17 @@ class Conditioned(nn.Module):
         width: size of the embedding of both.
         labels: number of classes; the label ``labels`` is the null class, "no class given". 0: no classes.
         time: the encoding of the time, a name in `EMBEDDINGS`.
+        event_shape: of a sample, checked.
+        fourier: exponents of `fourier_features`.
     """
 
-    event_shape: tuple[int, ...]
-
-    def __init__(self, width: int, labels: int, time: str) -> None:
+    def __init__(
+        self, width: int, labels: int, time: str, event_shape: tuple[int, ...], fourier: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         check_sizes(width=(width, 1, 4096), labels=(labels, 0, 100_000))
-        self.labels = labels
+        self.labels, self.event_shape = labels, event_shape
+        self.fourier = check_integers("fourier", fourier, low=-8, high=16)
         self.noise = NoiseEmbedding(width, time)
         self.label = nn.Embedding(labels + 1, width) if labels else None
 
@@ -133,14 +136,9 @@ class Conditioned(nn.Module):
 
     def _embed_label(self, table: nn.Embedding, label: Tensor | int | None, x: Tensor) -> Tensor:
         index = as_tensor("label", self.labels if label is None else label).to(x.device)
-        if index.is_floating_point():
-            raise InvalidTypeError(f"`label` must be integers, got {index.dtype}; write label.long().")
-        if index.ndim > 1 or (index.ndim == 1 and len(index) != len(x)):
-            raise InvalidArgumentError(
-                f"`label` must be an integer or (batch,) = ({len(x)},), got shape {tuple(index.shape)}."
-            )
+        each = check_per_sample("label", index, x)
         try:
-            return table(index.long().expand(len(x)))
+            return table(each)
         except IndexError:  # the embedding's own check: on a GPU nothing is read back for it
             raise InvalidArgumentError(
                 f"`label` must be 0 … {self.labels - 1}, or {self.labels} for no class, got {index.tolist()}."

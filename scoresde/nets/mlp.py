@@ -81,9 +81,7 @@ class MLP(Conditioned):
         check_sizes(channels=(channels, 2, 8192), blocks=(blocks, 1, 64))
         check_number("dropout", dropout, low=0.0, high=1.0)
         check_flag("learned_variance", learned_variance)
-        super().__init__(width, labels, time)
-        self.event_shape = shape
-        self.fourier = check_integers("fourier", fourier, low=-8, high=16)
+        super().__init__(width, labels, time, shape, fourier)
         self.out_shape = (shape[0] * (2 if learned_variance else 1), *shape[1:])
         self.stem = nn.Linear(math.prod(shape) * (1 + 2 * len(self.fourier)), channels)
         self.blocks = nn.ModuleList(DenseBlock(channels, width, dropout) for _ in range(blocks))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._checks import check_flag, check_integers
+from .._checks import check_flag
 from .blocks import GROUPS, ResidualBlock, SelfAttention, ascend, check_image, descend, mix
 from .embeddings import Conditioned, fourier_features
 
@@ -80,9 +80,7 @@ class UNet(Conditioned):
     ) -> None:
         shape, sizes = check_image(event_shape, channels, multipliers, blocks, heads, dropout)
         check_flag("learned_variance", learned_variance)
-        super().__init__(width, labels, time)
-        self.event_shape = shape
-        self.fourier = check_integers("fourier", fourier, low=-8, high=16)
+        super().__init__(width, labels, time, shape, fourier)
         low = sizes[-1]
         halves = list(itertools.pairwise(sizes))
 

@@ -10,7 +10,6 @@ import torch
 
 from .._checks import check_device, check_kind
 from ..errors import InvalidArgumentError
-from ..files.paths import check_path
 from ..guidance import NoisyClassifier
 from ..losses import noisy_cross_entropy
 from ..nets import Classifier, made
@@ -73,7 +72,6 @@ def train_classifier(
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
     device = check_device(device)
-    folder = None if folder is None else check_path("folder", folder)
     if source.classes is None:
         raise InvalidArgumentError(f"`data` must have labels to train a classifier, but {source.name} have none.")
     rank, world = parallel.rank_and_world()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidArgumentError
-from ..files.writing import csv_text, failure, make_folder, remove_temporaries, write_bytes
+from ..files.writing import csv_text, make_folder, remove_temporaries, writable, write_bytes
 
 HEADER = ("step", "name", "value")
 
@@ -40,10 +40,8 @@ class Log:
         if self.path is not None:
             remove_temporaries(self.path)  # of a run that was killed
             make_folder(self.path.parent)
-            try:
+            with writable(self.path):
                 rows = list(csv.reader(io.StringIO(self.path.read_text()))) if self.path.exists() else []
-            except OSError as error:
-                raise failure(error, self.path, 0) from error
             if rows and tuple(rows[0]) != HEADER:
                 raise InvalidArgumentError(
                     f"{self.path} is not a log of a run, which begins with {','.join(HEADER)}; use another folder; "
@@ -62,11 +60,9 @@ class Log:
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Add the figures of a step."""
         if self.path is not None:
-            try:
-                with self.path.open("a") as file:
-                    file.write(csv_text([(step, name, float(value)) for name, value in figures.items()]))
-            except OSError as error:
-                raise failure(error, self.path, 0) from error
+            text = csv_text([(step, name, float(value)) for name, value in figures.items()])
+            with writable(self.path), self.path.open("a") as file:
+                file.write(text)
         if self._events is not None:
             for name, value in figures.items():
                 if math.isfinite(value):

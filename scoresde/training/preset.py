@@ -12,19 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import (
-    check_callable,
-    check_choice,
-    check_device,
-    check_flag,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_number,
-)
+from .._checks import check_callable, check_device, check_flag, check_integer, check_interval, check_kind, check_number
 from ..chains import Chain
-from ..errors import InvalidArgumentError
-from ..files.paths import check_path
+from ..errors import InvalidArgumentError, check_choice
 from ..likelihood import Bound, bits_per_dim, dequantize
 from ..nets import ARCHITECTURES, build
 from ..scores import Score, ScoreModel
@@ -258,7 +248,6 @@ def train(
     check_kind("command", command, str, "a string")
     check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
     device = check_device(device)
-    folder = None if folder is None else check_path("folder", folder)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     size = samples_per_batch(recipe, world)
     source = preset.source(source)

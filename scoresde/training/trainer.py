@@ -125,6 +125,7 @@ class Trainer:
             raise InvalidTypeError(f"`stop` must be a function without arguments, or None, got {stop!r}.")
         self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
         self.folder = None if folder is None else check_path("folder", folder)
+        self._checkpoints = (self.folder or Path()) / "checkpoints"
         self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
         self.tensorboard, self.resume, self.progress, self.stop = tensorboard, resume, progress, stop
         self.rank, self.world = parallel.rank_and_world()
@@ -168,7 +169,7 @@ class Trainer:
             return self._run()
         with parallel.owned(self.folder, self.device):
             there = [name for name in names if (self.folder / name).exists()]
-            if there and checkpoint.latest(self._checkpoints()) is None:
+            if there and checkpoint.latest(self._checkpoints) is None:
                 raise InvalidArgumentError(
                     f"{self.folder} has a {there[0]} that this run did not write; use another folder. Nothing was "
                     "overwritten."
@@ -200,8 +201,7 @@ class Trainer:
 
     def average(self) -> Any:
         """The averaged model as it is now, in evaluation mode."""
-        averaged = self.averaged.module.eval()
-        return _rebuilt(self.model, averaged)
+        return _rebuilt(self.model, self.averaged.module.eval())
 
     def _step(self, step: int, stream: Iterator[Piece]) -> tuple[float, float]:
         """One step of the optimiser: its loss, and the norm of the gradient."""
@@ -274,13 +274,10 @@ class Trainer:
             window = [*parallel.gathered(total, self.device), number]
             if self.rank == 0:
                 state = {"scaler": self.scaler.state_dict(), "window": window}
-                checkpoint.write(self._checkpoints(), done, self._tensors(), state, self.settings, self.keep)
+                checkpoint.write(self._checkpoints, done, self._tensors(), state, self.settings, self.keep)
             parallel.barrier()
         if stopped:
             raise KeyboardInterrupt(f"Stopped after {done} of {self.recipe.steps} steps.")
-
-    def _checkpoints(self) -> Path:
-        return Path() if self.folder is None else self.folder / "checkpoints"
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that the next step depends on."""
@@ -295,8 +292,8 @@ class Trainer:
     def _start(self) -> int:
         """The step to start from: 0, or where the last checkpoint left off."""
         if self.folder is not None and self.rank == 0:
-            checkpoint.clean(self._checkpoints())
-        path = None if self.folder is None else checkpoint.latest(self._checkpoints())
+            checkpoint.clean(self._checkpoints)
+        path = None if self.folder is None else checkpoint.latest(self._checkpoints)
         parallel.barrier()
         if self.resume is not None and self.resume != (path is not None):
             there = "no checkpoint to continue from" if self.resume else "the checkpoints of a run already"
@@ -321,7 +318,7 @@ class Trainer:
         *totals, number = content["state"]["window"]
         self._window = [totals[self.rank % len(totals)], number]
         if self.rank == 0:
-            checkpoint.prune(self._checkpoints(), self.keep)
+            checkpoint.prune(self._checkpoints, self.keep)
         return content["step"]
 
 

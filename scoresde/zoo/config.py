@@ -151,9 +151,9 @@ class Config:
             "sampler": Sampler.of(content["sampler"], "config.json: `sampler`") if "sampler" in content else None,
             "data_std": content.get("data_std"),
         }
-        config = cls(content["architecture"]["name"], content["architecture"]["kwargs"], **known)
-        process, chain = config.natives()
         try:
+            config = cls(content["architecture"]["name"], content["architecture"]["kwargs"], **known)
+            process, chain = config.natives()
             config.model(lambda x, t: x, process, chain)
             if config.sampler is not None:
                 config.sampler.arguments(chain)
@@ -261,10 +261,6 @@ def _check_values(content: dict[str, Any], version: int) -> None:
         _fail("architecture.name", f"is {content['architecture']['name']!r}, known are {sorted(ARCHITECTURES)}")
     if version == 1 and content["prediction"] != "edm":
         _fail("prediction", f"is {content['prediction']!r}, format 1 has 'edm' only")
-    if not 0 < content["sigma_data"] < math.inf:
-        _fail("sigma_data", f"is {content['sigma_data']}, it must be positive")
-    if not 0 < content.get("data_std", 1.0) < math.inf:
-        _fail("data_std", f"is {content['data_std']}, it must be positive")
     shape = content["event_shape"]
     if not shape or any(type(size) is not int or not 0 < size < 1 << 20 for size in shape):
         _fail("event_shape", "must be a list of positive integers")

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _registries
-from .._checks import check_choice, check_kind
+from .._checks import check_kind, check_number
 from .._registries import Registry
 from ..chains import Chain
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
 from ..nets import MonotoneGamma
 from ..sdes import AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 
@@ -76,7 +75,7 @@ def from_config(config: Mapping[str, Any], chain: Chain | None = None) -> Affine
     check_kind("chain", chain, (Chain, type(None)), "a scoresde.discrete.Chain, or None")
     _keys("a process", config, {"name", "arguments", "t_min", "t_max", "prior"})
     _keys("`prior`", config["prior"], {"std", "mean"})
-    own = {"t_min": _number("t_min", config["t_min"]), "t_max": _number("t_max", config["t_max"])}
+    own = {name: check_number(name, config[name]) for name in ("t_min", "t_max")}
     known = PROCESSES if chain is None else {**PROCESSES, "chain": chain.sde}
     return _made(config, known, own | {"prior": _prior(config["prior"])})
 
@@ -158,14 +157,8 @@ def _prior(config: Mapping[str, object]) -> NormalPrior:
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise InvalidTypeError("`prior.mean` must be a number or a nested list of numbers.") from None
     else:
-        mean = _number("prior.mean", mean)
-    return NormalPrior(_number("prior.std", config["std"]), mean)
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
-        raise InvalidTypeError(f"`{name}` must be a number, got {str(value)[:40]}.")
-    return float(value)
+        mean = check_number("prior.mean", mean)
+    return NormalPrior(check_number("prior.std", config["std"]), mean)
 
 
 def _keys(what: str, config: Any, keys: set[str]) -> None:

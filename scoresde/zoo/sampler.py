@@ -8,18 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .._checks import (
-    MOST_STEPS,
-    check_choice,
-    check_flag,
-    check_integer,
-    check_interval,
-    check_kind,
-    check_number,
-    check_score_fn,
-)
+from .._checks import MOST_STEPS, check_flag, check_integer, check_interval, check_kind, check_number, check_score_fn
 from ..chains import SPACINGS, Chain
-from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
+from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, check_choice
 from ..grids import GRIDS
 from ..scores import Clip
 from ..solvers import choose, make_solver

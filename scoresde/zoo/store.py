@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .._checks import check_choice, check_device, check_flag, check_kind
+from .._checks import check_device, check_flag, check_kind
 from .._registries import SHIPPED, shipped
 from ..errors import (
     CheckpointError,
@@ -28,6 +28,7 @@ from ..errors import (
     InvalidTypeError,
     ScoreSDEError,
     UnsafeCheckpointError,
+    check_choice,
     closest,
 )
 from ..files.paths import check_path
