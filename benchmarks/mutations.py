@@ -189,8 +189,8 @@ DEFECTS = (
     Defect(
         "no noise in the last cell: SEEDS",
         S + "seeds.py",
-        "for a, b in itertools.pairwise(nodes[: to + 1])",
-        "for a, b in itertools.pairwise(nodes[:to])",
+        "_noises(nodes[: i + 2])",
+        "[*_noises(nodes[: i + 2])[:-1], 0.0]",
     ),
     Defect(
         "the large variance for the small one",
@@ -311,8 +311,8 @@ DEFECTS = (
     Defect(
         "phi: 1/k! left out",
         "_phi.py",
-        "(first if k == 0 else values[-1] - 1 / math.factorial(k))",
-        "(first if k == 0 else values[-1] - 1)",
+        "(expm1(z) if k == 0 else values[-1] - 1 / math.factorial(k))",
+        "(expm1(z) if k == 0 else values[-1] - 1)",
     ),
     Defect("the factorial of the moments", S + "families/exponential.py", "math.factorial(k) * value", "value"),
     Defect(
@@ -663,8 +663,8 @@ DEFECTS = (
     Defect(
         "a single sum split among threads",
         "_tensors.py",
-        "flat.sum(1) if len(flat) != 1 else",
-        "flat.sum(1) if True else",
+        "reduce(flat, 1) if len(flat) != 1 else",
+        "reduce(flat, 1) if True else",
     ),
     # bounds
     Defect("bound: no 1/2 in the integral", B + "variational.py", "return 0.5 * weight", "return weight"),
