@@ -178,7 +178,7 @@ class BrownianPath(Noise):
         if self.areas:
             raise InvalidArgumentError("A path with areas is a path in time itself; this method needs areas=False.")
         for name, t in (("t0", self.t0), ("t1", self.t1)):
-            if not math.isfinite(float(clock(torch.tensor(t, dtype=torch.float64)))):
+            if not math.isfinite(float(clock(torch.tensor(t, dtype=torch.float64)).detach())):
                 raise InvalidArgumentError(
                     f"`{name}`={t:g}: the clock of this method's noise is infinite there; make the path for the times "
                     f"of the solve, BrownianPath(seeds, t_end, t_start)."

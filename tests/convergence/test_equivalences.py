@@ -211,7 +211,7 @@ def test_the_ancestral_split_keeps_its_digits(h: float, eta: float) -> None:
     """rho_dn^2 = rho_t^2 (1 - eta^2 + eta^2 e^{-2h})."""
     node = scoresde.EDMSDE().node(1.0)
     start = node._replace(lam=-h)
-    got = split(start, node._replace(lam=0.0), eta).lam
+    got = split(start, node._replace(lam=0.0), eta)[1]
     with localcontext() as context:
         context.prec = 60
         square = Decimal(eta) ** 2

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..._checks import MOST_STEPS, check_choice, check_flag, check_integer, check_number
 from ..._tensors import row_finite, where
-from ...errors import InvalidArgumentError, InvalidTypeError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
+from ...errors import InvalidArgumentError, MaxStepsError, NonFiniteError, StepSizeUnderflowError
 from ...processes import LOG_SNR, RHO, TIME, Coordinate, Process, node_list
 from ..base import Node, Noise, Solver, StepFailed, StepResult
 from ..registry.variants import described_facts
@@ -28,19 +28,16 @@ CLOCKS = {clock.name: clock for clock in (TIME, LOG_SNR, RHO)}
 
 
 class Backend(Solver):
-    """A method of another library: ``scheme`` is its name there."""
+    """A method of another library. The classes of one library are abstract; those of its methods have a ``scheme``."""
 
     package: ClassVar[str]
-    scheme: ClassVar[str]
     source: ClassVar[str]  # where the library comes from
     kind: ClassVar[str] = "backend"
 
-    def __post_init__(self) -> None:
-        if not hasattr(self, "scheme"):
-            raise InvalidTypeError(
-                f"{type(self).__name__} is what methods of {self.package} share, and none itself; pass one of their "
-                "names, such as 'scipy:RK45', or a class of `scoresde.methods`."
-            )
+    @property
+    @abc.abstractmethod
+    def scheme(self) -> str:
+        """The method's name in the library."""
 
     def load(self, module: str) -> Any:
         """Import the library, which is not done before it is used."""
@@ -67,7 +64,6 @@ class ODEBackend(Backend):
     open_end: ClassVar[bool] = False  # nothing is evaluated at the end of a step
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_choice("clock", self.clock, CLOCKS)
 
     @property
@@ -247,7 +243,7 @@ _DOC = r"""{library}'s ``{scheme}``{title}
     """
 
 
-def family(*bases: type[Backend]) -> None:
+def family(*bases: type[Any]) -> None:
     """One class per method of `SCHEMES`, in the module of its base, where pickle looks for it."""
     for base in bases:
         for scheme, facts in SCHEMES[f"{base.package}.{base.__name__}"].items():
