@@ -769,13 +769,8 @@ def test_sa_solver_weights(make: Make, order: int, tau: float) -> None:
 class HalvedSA(scoresde.solvers.SASolver):
     """With 1/2 in place of phi_2 in the steps with two nodes, and correctors that are lowered near the end too."""
 
-    def _integrate(self, x: Tensor, start: Any, stop: Any, nodes: Any, values: Any) -> Tensor:
-        if len(nodes) != 2:
-            return super()._integrate(x, start, stop, nodes, values)
-        part = frame("data", start, stop, self.stochasticity(start))
-        r = positions([n.lam for n in nodes], start.lam, part.h)
-        weights = interpolation_weights(r, [moments(1, part.z)[0], 0.5])
-        return part.keep * x + part.gain * part.h * (weights[0] * values[0] + weights[1] * values[1])
+    def weights(self, r: Any, z: Any) -> Any:
+        return super().weights(r, z) if len(r) != 2 else interpolation_weights(r, [moments(1, z)[0], 0.5])
 
     def step(self, process: Any, x: Tensor, start: Any, stop: Any, state: Any, noise: Any) -> Any:
         left = process.nodes.steps_left(stop)
