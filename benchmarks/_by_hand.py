@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde.solvers.families.exponential import frame, interpolation_weights, moments
+from scoresde.solvers.families.exponential import Frame, frame, interpolation_weights, moments
 
 Net = Callable[[Tensor, Tensor], Tensor]
 Loop = Callable[[Tensor, torch.Generator], Tensor]
@@ -112,9 +112,9 @@ def multistep(prediction: str, keep: int, net: Net, nodes: Nodes, batch: int, ha
     return loop
 
 
-def weights_of(known: Nodes, start: scoresde.Node[float], part: object, halved: bool) -> list[float]:
+def weights_of(known: Nodes, start: scoresde.Node[float], part: Frame, halved: bool) -> list[float]:
     """The weights of estimates at some nodes, in a step."""
-    h, z = part.h, part.z  # type: ignore[attr-defined]
+    h, z = part.h, part.z
     places = [(node.lam - start.lam) / h for node in known]
     exact = moments(len(places), z)
     if halved and len(places) == 2:

@@ -298,9 +298,9 @@ def _chosen(
 
 
 def _check_fit(
-    sde: SDE, score: Score, solver: Solver, times: tuple[float, float], stochasticity: float | None, **steering: object
+    sde: SDE, score: Score, solver: Solver, times: tuple[float, float], stochasticity: float | None, **given: object
 ) -> None:
-    """Refuse combinations that cannot work, in words; ``steering`` are ``rtol``, ``atol``, ``steps`` and ``grid``."""
+    """Refuse combinations that cannot work. ``rtol``, ``atol``, ``steps`` and ``grid`` are passed by name."""
     name = solver.name
     start, end = times
     if solver.kind == "forward":
@@ -325,17 +325,17 @@ def _check_fit(
             )
     if solver.adaptive:
         for option in ("steps", "grid"):
-            if steering[option] is not None:
+            if given[option] is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
                 )
     else:
-        if solver.own_steps and steering["grid"] is not None:
+        if solver.own_steps and given["grid"] is not None:
             raise InvalidArgumentError(
                 f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
             )
         for option in ("rtol", "atol"):
-            if steering[option] is not None:
+            if given[option] is not None:
                 raise InvalidArgumentError(
                     f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
                     f"method such as 'rk45'."

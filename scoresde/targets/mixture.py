@@ -6,6 +6,7 @@ import abc
 import functools
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -187,7 +188,10 @@ class GaussianMixture(MixtureTarget):
         size = max(1, _CHUNK_ELEMENTS // max(1, self.means.numel()))
         if len(x) <= size:
             return self._estimate_chunk(x, alpha, sigma)
-        part = lambda v, i: v[i : i + size] if isinstance(v, Tensor) and v.ndim else v  # noqa: E731
+
+        def part(v: Any, i: int) -> Any:
+            return v[i : i + size] if isinstance(v, Tensor) and v.ndim else v
+
         parts = [self._estimate_chunk(part(x, i), part(alpha, i), part(sigma, i)) for i in range(0, len(x), size)]
         return Estimate(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
