@@ -72,6 +72,11 @@ class _Reads(TorchFunctionMode):
         if func in READING and isinstance(args[0], FakeTensor):
             self.use.reads[func.__name__] += 1
             return func(some_value(args[0]), *args[1:], **(kwargs or {}))
+        if func is Tensor.to and args[0].device.type == "cpu":
+            place = [v for v in (*args[1:], *(kwargs or {}).values()) if isinstance(v, torch.device | str)]
+            if place and torch.device(place[0]).type == "cuda":
+                self.use.sent["to"] += 1
+                return torch.empty(args[0].shape, dtype=args[0].dtype, device=place[0])
         if func is Tensor.__getitem__ and isinstance(args[0], FakeTensor):
             return item(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
         if func in GUARDED and isinstance(args[0], FakeTensor):
@@ -83,6 +88,7 @@ READING = {Tensor.tolist, Tensor.numpy, Tensor.item, Tensor.__float__, Tensor.__
 # Methods that need a device that is there, and what they do.
 GUARDED: dict[Any, Callable[..., Any]] = {
     Tensor.__invert__: torch.ops.aten.bitwise_not,
+    Tensor.copy_: torch.ops.aten.copy_,
     Tensor.nonzero: torch.ops.aten.nonzero,
     Tensor.new_tensor: lambda like, values: torch.tensor(values, dtype=like.dtype, device=like.device),
 }

@@ -73,6 +73,9 @@ FIRST: dict[str, tuple[str, ...]] = {
     "sdes/gaussian.py": ("tests/unit/test_sdes.py",),
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
+    "_workspace.py": ("tests/unit/test_workspace.py",),
+    "_combination.py": ("tests/unit/test_workspace.py", REUSED),
+    "scores/predictions.py": ("tests/unit/test_models.py",),
     "_phi.py": ("tests/unit/test_phi.py",),
     "_tensors.py": ("tests/unit/test_controllers.py", MATES, REUSED),
     "chains/base.py": ("tests/unit/test_discrete.py",),
@@ -205,14 +208,12 @@ DEFECTS = (
         "process.diffusion(x, start)",
         "process.diffusion(x, stop)",
     ),
-    Defect(
-        "the score at the next time: DDIM", S + "ddim.py", "process.estimate(x, start)", "process.estimate(x, stop)"
-    ),
+    Defect("the score at the next time: DDIM", S + "ddim.py", "linear_estimate(x, start)", "linear_estimate(x, stop)"),
     Defect(
         "the score at the next time: multistep",
         S + "families/multistep.py",
-        "estimate = process.estimate(x, start)",
-        "estimate = process.estimate(x, stop)",
+        "estimate = process.linear_estimate(x, start)",
+        "estimate = process.linear_estimate(x, stop)",
     ),
     Defect(
         "swapped nodes: exponential, data",
@@ -223,8 +224,8 @@ DEFECTS = (
     Defect(
         "swapped nodes: transition",
         S + "families/transition.py",
-        "expand(stop.alpha / start.alpha, x)",
-        "expand(start.alpha / stop.alpha, x)",
+        "combine(stop.alpha / start.alpha, x",
+        "combine(start.alpha / stop.alpha, x",
     ),
     Defect(
         "swapped ends of the interval",
@@ -262,20 +263,20 @@ DEFECTS = (
     Defect(
         "alpha and sigma swapped: DDIM",
         S + "ddim.py",
-        "expand(stop.alpha, x) * data + expand(stop.sigma, x) * direction",
-        "expand(stop.sigma, x) * data + expand(stop.alpha, x) * direction",
+        "mix(stop.alpha, stop.sigma)",
+        "mix(stop.sigma, stop.alpha)",
     ),
     Defect(
         "alpha and sigma swapped: v-prediction",
-        "scores/model.py",
-        "data=(n.alpha * x - n.sigma * out) / norm",
-        "data=(n.sigma * x - n.alpha * out) / norm",
+        "scores/predictions.py",
+        "return n.alpha / norm, -n.sigma / norm",
+        "return n.sigma / norm, -n.alpha / norm",
     ),
     Defect(
         "the other sign of a noise prediction",
-        "scores/model.py",
-        "return Estimate(data=(x - n.sigma * out) / n.alpha, noise=out)",
-        "return Estimate(data=(x + n.sigma * out) / n.alpha, noise=-out)",
+        "scores/predictions.py",
+        "divide(1.0, n.alpha), divide(-n.sigma, n.alpha)",
+        "divide(1.0, n.alpha), divide(n.sigma, n.alpha)",
     ),
     Defect("log-SNR for its half: EDM's time", "scores/model.py", "-0.25 * n.lam", "-0.5 * n.lam"),
     Defect(
@@ -327,12 +328,12 @@ DEFECTS = (
     Defect(
         "UniPC: the estimate is not kept",
         S + "families/multistep.py",
-        "StepResult(moved, history.push(stop, value, self.memory))",
-        "StepResult(moved, history.push(stop, 1.001 * value, self.memory))",
+        "StepResult(better, history.push(stop, value, self.memory))",
+        "StepResult(better, history.push(stop, 1.001 * value, self.memory))",
     ),
     Defect("DEIS: no 1/2", S + "deis.py", "0.5 * h * w", "h * w"),
-    Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(1 / 3, 2 / 3)", "(2 / 3, 1 / 3)"),
-    Defect("ShARK: the mean for the area", S + "sra.py", "area = mean - 0.5 * w", "area = mean"),
+    Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(h / 3, 2 * h / 3,", "(2 * h / 3, h / 3,"),
+    Defect("ShARK: the mean for the area", S + "sra.py", "(-0.5, w)", "(0.0, w)"),
     Defect("the variance of a mean of the path", "noise/sources.py", "12**-0.5", "6**-0.5"),
     Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
     Defect(
@@ -637,9 +638,9 @@ DEFECTS = (
     Defect("guidance: answers overwritten", "guidance/together.py", "keep=group is not groups[-1]", "keep=False"),
     Defect(
         "the end of a solve in the network's memory",
-        "_tensors.py",
-        "return total.clone() if total is pairs[0][1] else total",
-        "return total",
+        "_combination.py",
+        "else:\n            out.copy_(first)",
+        "else:\n            out = first",
     ),
     Defect(
         "copies for methods that keep nothing",
@@ -728,9 +729,23 @@ DEFECTS = (
     Defect(
         "another process at its own time",
         "scores/model.py",
-        "self.native.node(float(self.native.time(torch.tensor(2 * lam, dtype=torch.float64))))",
-        "self.native.node(float(self.sde.time(torch.tensor(2 * lam, dtype=torch.float64))))",
+        "self.native.nodes(self.native.time(2 * torch.tensor(lams",
+        "self.native.nodes(self.sde.time(2 * torch.tensor(lams",
     ),
+    Defect("memory that somebody holds", "_workspace.py", "self._held() == self._idle", "True"),
+    Defect(
+        "a network that writes to its input: on a fixed grid",
+        "processes/network.py",
+        "if (counted and (x._version, time._version) != stamps)",
+        "if (counted and time._version != stamps[1])",
+    ),
+    Defect(
+        "a network that writes to its time spoils it",
+        "processes/network.py",
+        "direct.rows.update(self.score_fn",
+        "dict().update(self.score_fn",
+    ),
+    Defect("a window of the wrong nodes", S + "families/multistep.py", "known[0] == nodes", "known[0]"),
     Defect(
         "a resumed run without the moments of Adam",
         "training/trainer.py",

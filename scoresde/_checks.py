@@ -275,6 +275,18 @@ def check_times(name: str, values: object, what: str = "times") -> Tensor:
     return times
 
 
+def fits(out: object, x: Tensor) -> bool:
+    """Whether the output of a network is at once a plain tensor like ``x``; others may still be cast."""
+    return (
+        type(out) is Tensor
+        and not out.is_nested
+        and out.shape == x.shape
+        and out.dtype is x.dtype
+        and out.layout is torch.strided
+        and out.device == x.device
+    )
+
+
 def output_problem(out: object, x: Tensor) -> str | None:
     """What is wrong with the output of a network that must be a floating-point tensor like ``x``; None if nothing."""
     if not isinstance(out, Tensor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
@@ -324,30 +324,19 @@ def arctan(z: Scalar) -> Scalar:
     return torch.atan(z) if isinstance(z, Tensor) else math.atan(z)
 
 
+def divide(a: Scalar, b: Scalar) -> Scalar:
+    """a / b, of floats too infinite or NaN where b is 0.
+
+    Example:
+        >>> divide(1.0, 0.0)
+        inf
+    """
+    return a / b if isinstance(b, Tensor) or b else a * math.inf
+
+
 def at_most(value: Scalar, bound: float) -> Scalar:
     """The smaller of both."""
     return value.clamp_max(bound) if isinstance(value, Tensor) else min(value, bound)
-
-
-def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], values: Sequence[Tensor]) -> Tensor:
-    r"""A step in most methods: :math:`keep\,x + gain\sum_j w_j v_j`, in as few operations as it takes.
-
-    Weights that are the number 0 cost nothing.
-
-    Example:
-        >>> combine(1.0, torch.ones(1, 2), 2.0, (0.5, 0.0), (torch.ones(1, 2), torch.zeros(1, 2)))
-        tensor([[2., 2.]])
-    """
-    pairs = [(w, v) for w, v in zip(weights, values, strict=True) if isinstance(w, Tensor) or w]
-    out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
-    if isinstance(gain, Tensor):
-        return torch.addcmul(out, expand(gain, x), _total(pairs)) if pairs else out
-    for w, v in pairs:
-        if isinstance(w, Tensor):
-            out = torch.addcmul(out, expand(times(gain, w), v), v)
-        else:
-            out = out.add(v, alpha=gain * w) if out is x else out.add_(v, alpha=gain * w)
-    return out
 
 
 @overload
@@ -361,21 +350,3 @@ def times(a: Scalar, b: Scalar) -> Scalar: ...
 def times(a: Scalar, b: Scalar) -> Scalar:
     """a b, which is b itself where a is the number 1."""
     return b if isinstance(a, float) and a == 1.0 else a * b
-
-
-def weighted(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
-    r""":math:`\sum_j w_j v_j`, a new tensor even where it is one of the values.
-
-    Example:
-        >>> value = torch.ones(1, 2)
-        >>> weighted([(1.0, value), (0.0, value)]) is value
-        False
-    """
-    total = _total(pairs)
-    return total.clone() if total is pairs[0][1] else total
-
-
-def _total(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
-    r""":math:`\sum_j w_j v_j`; the first value itself where nothing is added to it."""
-    weights, values = zip(*pairs, strict=True)
-    return combine(weights[0], values[0], 1.0, weights[1:], values[1:])

@@ -18,13 +18,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._checks import refuse_rows
+from ._combination import Term, tensor_of
 from ._tensors import as_array, number, row_finite, take, where
+from ._workspace import Buffer, Workspace, working_in
 from .controllers import Controller, FixedGrid
 from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
 from .sdes.records import either, some
 from .solvers.base import Node, Noise, Process, Solver, StepFailed, StepResult
 
-_DEVICE_CHECK_EVERY = 16  # steps between checks of a device's state; each check synchronises
+_DEVICE_CHECK_EVERY = 32  # steps between checks of a device's state; each check synchronises
 
 
 class Status(enum.IntEnum):
@@ -247,7 +249,16 @@ def integrate(
         StepSizeUnderflowError: the tolerance requires steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
-    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw)
+    workspace = Workspace(x)
+    with working_in(workspace):
+        loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, workspace)
+        return _run(loop, callback, progress, max_steps)
+
+
+def _run(
+    loop: _Loop, callback: Callable[[Info], object] | None, progress: tqdm | None, max_steps: int | None
+) -> Solution:
+    solver = loop.solver
     while loop.stop is not None:
         if max_steps is not None and loop.step >= max_steps:
             loop.ledger.close_all(Status.MAX_STEPS)
@@ -297,9 +308,12 @@ class _Loop:
         compact: bool,
         recorder: Recorder | None,
         throw: bool,
+        workspace: Workspace,
     ) -> None:
         self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
         self.compact, self.recorder, self.throw = compact, recorder, throw
+        self.workspace = None if torch.is_grad_enabled() else workspace
+        self.buffer: Buffer | None = None  # that x is in, if the loop wrote it
         self.x, self.start = x, controller.start(process, x)
         self.t = number(self.start.t)
         self.ledger = _Ledger(x, self.t)
@@ -346,25 +360,32 @@ class _Loop:
     def judge(self, stop: Node, result: StepResult) -> bool | np.ndarray | None:
         """Which samples have moved: the controller accepts, samples move on, and those that fail or arrive are closed.
         None where a step size underflowed, which is an error."""
-        if not isinstance(result, StepResult) or result.x.shape != self.x.shape:
+        if not isinstance(result, StepResult) or result.moved.shape != self.x.shape:
             raise InvalidArgumentError(
                 f"The solver {self.solver.name!r} must return a StepResult with x of shape {tuple(self.x.shape)}, got "
-                f"{tuple(result.x.shape) if isinstance(result, StepResult) else type(result).__name__}."
+                f"{tuple(result.moved.shape) if isinstance(result, StepResult) else type(result).__name__}."
             )
         ledger = self.ledger
         decision = self.controller.adapt(self.process, self.solver, self.x, self.start, stop, result, self.control)
-        accept, done, bad, tiny = decision.masks()
+        accept, done, bad, tiny = (True, None, None, None) if decision.together else decision.masks()
         self.step += 1
-        before, left = self.x, self.t
-        self.x, self.memory = _advance(accept, self.alive, result, self.x, self.memory)
+        left, before = self.t, None if self.throw else self.x
+        if accept is True and self.alive is None:
+            self.x, self.memory = self._written(result.moved), result.state
+        else:
+            self.x, self.memory = _advance(accept, self.alive, result, self.x, self.memory)
         self.start, self.stop, self.control = decision.start, decision.stop, decision.state
         self.t = number(self.start.t)
         ledger.account(self.used(), accept, self.t)
         # what is not finite did not move
         due = self.step % self.check_every == 0 or self.stop is None
-        if accept is True and due and not math.isfinite(float(self.x.detach().sum())):
-            bad = as_array(~row_finite(self.x))
-            self.x = where(bad, before, self.x)
+        if accept is True:
+            if not due or math.isfinite(self.x.detach().sum().item()):
+                if done is None:
+                    return True
+            else:
+                bad = as_array(~row_finite(self.x))
+                self.x = where(bad, torch.zeros_like(self.x) if before is None else before, self.x)
         failed = ledger.close(bad, Status.NON_FINITE)
         if failed and accept is True:
             ledger.undo(self.t, left)
@@ -374,6 +395,22 @@ class _Loop:
         underflow = ledger.close(tiny, Status.STEP_UNDERFLOW)
         self.changed = failed or arrived or underflow
         return None if underflow and self.throw else accept
+
+    def _written(self, moved: Term) -> Tensor:
+        """The state after a step: where it was if nobody else holds that, or else where there is room."""
+        if isinstance(moved, Tensor) or self.workspace is None or not self.workspace.fits(self.x):
+            self.buffer = None
+            return tensor_of(moved)
+        place = None if self.buffer is None else moved.place_of(self.x)
+        if place is not None:
+            moved.values[place] = self.x = self.buffer.base  # type: ignore[union-attr]
+        if place is not None and self.buffer.free:  # type: ignore[union-attr]
+            out = moved.write_over(place)
+        else:
+            self.buffer = self.workspace.buffer()
+            out = moved.write(self.buffer.base.detach())
+        moved.clear()
+        return out
 
     def land(self, stop: Node, moved: bool | np.ndarray) -> bool | np.ndarray:
         """Samples that can go to the end without another evaluation do. Returns which have moved last."""
@@ -434,6 +471,7 @@ class _Loop:
             ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(self.x.device)
             self.process, self.noise = self.process.take(keep), self.noise.take(keep)
             self.x, self.memory, self.alive = self.x[keep], take(self.memory, keep), None
+            self.workspace = self.buffer = None
             if isinstance(self.t, Tensor):
                 self.start, self.control = some(self.start, keep), take(self.control, keep)
                 self.stop = None if self.stop is None else some(self.stop, keep)

@@ -33,6 +33,11 @@ class Decision(NamedTuple):
     non_finite: Tensor | np.ndarray | None = None
     underflow: Tensor | np.ndarray | None = None
 
+    @property
+    def together(self) -> bool:
+        """Whether the whole batch takes the step, and goes on."""
+        return self.accept is True and self.done is self.non_finite is self.underflow is None
+
     def masks(self) -> tuple[bool | np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """``accept``, ``done``, ``non_finite`` and ``underflow`` on the host."""
         return as_array(self.accept), as_array(self.done), as_array(self.non_finite), as_array(self.underflow)

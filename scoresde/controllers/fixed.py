@@ -42,6 +42,7 @@ class FixedGrid(Controller):
         process.nodes.set_grid(nodes)
         if not isinstance(nodes[0].t, Tensor):  # with a gradient, nodes inside a step are computed in the step
             solver.prepare(process, nodes)
+            process.network.plan(x, process.nodes.known())
         return nodes[1], (nodes, 2)
 
     def share(self, step: int, first: np.ndarray, now: np.ndarray) -> float:

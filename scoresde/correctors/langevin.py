@@ -10,7 +10,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_choice, check_integer, check_number
-from .._tensors import Scalar, expand, row_norms
+from .._combination import combine, tensor_of
+from .._tensors import Scalar, row_norms
 from ..errors import InvalidArgumentError
 from .base import Corrector, Node, Noise, Process
 
@@ -95,8 +96,12 @@ class LangevinCorrector(Corrector):
         """See `Corrector.correct`."""
         factor = self._factor(node)
         for _ in range(self.moves):
-            score, z = process.score(x, node), noise.normal(x)
-            size = node.sigma if self.rule == "sigma" else RATIOS[self.rule](z, score)
+            score, z = process.linear_score(x, node), noise.normal(x)
+            if self.rule == "sigma":
+                size = node.sigma
+            else:
+                score = tensor_of(score)
+                size = RATIOS[self.rule](z, score)
             epsilon = 2 * factor * (self.snr * size) * (self.snr * size)
-            x = x + expand(epsilon, x) * score + expand((2 * epsilon) ** 0.5, x) * z
+            x = combine(1.0, x, 1.0, (epsilon, (2 * epsilon) ** 0.5), (score, z))
         return x

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_integer, check_number
-from .._tensors import combine
+from .._combination import combine
 from .base import Corrector, Node, Noise, Process
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import final
 
 from torch import Tensor
 
+from .._combination import Combination, Term, tensor_of
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, Estimate, Node
+from ..sdes.records import LinearEstimate
 from .coordinates import Coordinate
 from .network import Network
 from .nodes import Nodes
@@ -49,9 +52,27 @@ class Process(abc.ABC):
         r"""``(x, node) ->`` :math:`\nabla\log p_t(x)`, where there is a network."""
         raise InvalidArgumentError(f"{type(self).__name__} has no score.")
 
-    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
-        """The derivative of x over the coordinate's scale, on its clock."""
+    def linear_drift(self, x: Tensor, node: Node) -> Term:
+        """The drift, not computed yet where it is a sum of the state and the network's output; like the two that
+        follow, it holds until the next evaluation."""
+        return Combination([1.0], [self.drift(x, node)])
+
+    def linear_estimate(self, x: Tensor, node: Node) -> LinearEstimate | Estimate:
+        """The estimate, likewise."""
+        return self.estimate(x, node)
+
+    def linear_score(self, x: Tensor, node: Node) -> Term:
+        """The score, likewise."""
+        return Combination([1.0], [self.score(x, node)])
+
+    def linear_slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Term:
+        """The derivative of x over the coordinate's scale, on its clock, likewise."""
         return coordinate.slope(self, x, node)
+
+    @final
+    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+        """The same, computed."""
+        return tensor_of(self.linear_slope(coordinate, x, node))
 
     def take(self, rows: Tensor) -> Process:
         """The same process for some samples of the batch."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .._tensors import Scalar, arctan, exp, expand, log, sqrt, tan, weighted
+from .._combination import Term, sum_of
+from .._tensors import Scalar, arctan, exp, log, sqrt, tan
 from ..sdes import Node
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Coordinate:
         clock: u at a node.
         lam: :math:`\lambda = \ln(\alpha/\sigma)` as a function of u; None if u is the time itself.
         scale: S at a node.
-        slope: ``(process, x, node) -> dy/du``, shaped like ``x``.
+        slope: ``(process, x, node) -> dy/du``, shaped like ``x``, or the `Combination` that it is.
         is_estimate: whether a slope is an estimate of the network itself; False promises a new tensor.
 
     Example:
@@ -44,7 +45,7 @@ class Coordinate:
     clock: Callable[[Node], Any]  # a number of numbers, a tensor of tensors
     lam: Callable[[Any], Any] | None
     scale: Callable[[Node], Any]
-    slope: Callable[[Process, Tensor, Node], Tensor]
+    slope: Callable[[Process, Tensor, Node], Term]
     is_estimate: bool = True
 
 
@@ -52,8 +53,9 @@ def _one(node: Node) -> float:
     return 1.0
 
 
-def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Tensor:
-    return process.drift(x, node) * expand(-2 * node.sigma * node.sigma / node.g2, x)  # dt/dlambda
+def _log_snr_slope(process: Process, x: Tensor, node: Node) -> Term:
+    rate = -2 * node.sigma * node.sigma / node.g2  # dt/dlambda
+    return sum_of([(rate, process.linear_drift(x, node))])
 
 
 @functools.cache
@@ -81,10 +83,10 @@ def angle(spread: float) -> Coordinate:
         data = spread * node.alpha
         return sqrt(node.sigma * node.sigma + data * data)
 
-    def slope(process: Process, x: Tensor, node: Node) -> Tensor:
-        estimate, unit = process.estimate(x, node), size(node)
+    def slope(process: Process, x: Tensor, node: Node) -> Term:
+        unit = size(node)
         cos, sin = spread * node.alpha / unit, node.sigma / unit
-        return weighted([(cos, estimate.noise), (-sin / spread, estimate.data)])
+        return process.linear_estimate(x, node).mix(-sin / spread, cos)
 
     return Coordinate(
         f"angle of {spread:g}",
@@ -96,19 +98,19 @@ def angle(spread: float) -> Coordinate:
     )
 
 
-TIME = Coordinate("time", lambda n: n.t, None, _one, lambda p, x, n: p.drift(x, n), is_estimate=False)
+TIME = Coordinate("time", lambda n: n.t, None, _one, lambda p, x, n: p.linear_drift(x, n), is_estimate=False)
 LOG_SNR = Coordinate("log_snr", lambda n: n.lam, lambda u: u, _one, _log_snr_slope, is_estimate=False)
 RHO = Coordinate(
     "rho",
     lambda n: n.sigma / n.alpha,
     lambda u: -log(u),
     lambda n: n.alpha,
-    lambda p, x, n: p.estimate(x, n).noise,
+    lambda p, x, n: p.linear_estimate(x, n).mix(0.0, 1.0),
 )
 SNR = Coordinate(
     "snr",
     lambda n: exp(n.lam),
     log,
     lambda n: n.sigma,
-    lambda p, x, n: p.estimate(x, n).data,
+    lambda p, x, n: p.linear_estimate(x, n).mix(1.0, 0.0),
 )

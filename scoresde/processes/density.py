@@ -84,8 +84,8 @@ class LogDensityFlow(Process):
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return 0.0
 
-    def slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
-        """See `Process.slope`."""
+    def linear_slope(self, coordinate: Coordinate, x: Tensor, node: Node) -> Tensor:
+        """See `Process.linear_slope`."""
         if not self.checkpoint:
             return self._slope(coordinate, x, node)
         calls = self.network.calls

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._checks import check_unwritten, output_problem, versions, warn_caller
+from .._checks import check_unwritten, fits, output_problem, versions, warn_caller
+from .._combination import Combination, Term
 from .._tensors import Scalar, expand, row_finite, where
+from .._workspace import exchange
 from ..errors import ScoreFnError
 from ..scores import ScoreFn, Split, Traits, as_score
-from ..scores.base import estimate_of
+from ..scores.base import Direct, estimate_of
 from ..sdes import Estimate, Node
-from ..sdes.records import LearnedEstimate, copied
+from ..sdes.records import LearnedEstimate, LinearEstimate, copied
 
 
 class Network:
@@ -43,17 +45,75 @@ class Network:
         self.calls = 0
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
+        self._nodes: Sequence[Node[Any]] = ()  # where evaluations are prepared
+        self._direct: Direct | None = None
+        self._given: list[Tensor] = []  # what it gets besides the state and its time
+
+    def plan(self, like: Tensor, nodes: Sequence[Node[Any]]) -> None:
+        """Prepare evaluations of states at the nodes of a fixed grid."""
+        self._nodes = nodes
+        self._direct = self.score_fn.direct(like, nodes, self.context)
+        if self._direct is not None:
+            every = self._direct.extra.values()
+            self._given = [v for v in every if isinstance(v, Tensor) and not v.is_inference()]
 
     @property
     def traits(self) -> Traits:
         """What the score function declares."""
         return self.score_fn.traits
 
+    def linear(self, x: Tensor, node: Node[Any]) -> LinearEstimate | Estimate:
+        """The estimate, of which nothing is computed before it is requested, where the network gives it so. It holds
+        until the next evaluation."""
+        return self._planned(x, node) or self.estimate(x, node)
+
+    def linear_score(self, x: Tensor, node: Node[Any]) -> Term:
+        """The score, likewise."""
+        planned = self._planned(x, node)
+        return Combination([1.0], [self.score(x, node)]) if planned is None else planned.score()
+
+    def _planned(self, x: Tensor, node: Node[Any]) -> LinearEstimate | None:
+        """A prepared evaluation; None where there is none."""
+        if self._direct is None and len(self._nodes):  # some samples have left
+            self.plan(x, self._nodes)
+        direct = self._direct
+        time = None if direct is None else direct.rows.get(node.t)
+        if direct is None or time is None:
+            return None
+        if callable(time):
+            time = time()
+        counted = not x.is_inference()
+        given = self._lent(x)
+        before = [v._version for v in self._given]
+        stamps = (x._version, time._version) if counted else ()
+        workspace = exchange(None)
+        try:
+            estimate = direct.evaluate(given, node, time)
+        finally:
+            exchange(workspace)
+        if (counted and (x._version, time._version) != stamps) or before != [v._version for v in self._given]:
+            where_ = f" (call {self.calls + 1})" if self.score_fn.only_scores else ""
+            check_unwritten(direct.what, [*stamps[:1], *before], x, direct.extra, where_)
+            # it wrote to its time, which it may
+            direct.rows.update(self.score_fn.direct(x, [node], self.context).rows)  # type: ignore[union-attr]
+        if not fits(estimate.out, x):
+            estimate.out = self._checked(estimate.out, x, node)
+        if estimate.out is estimate.x:  # a network may return its input
+            estimate.out = estimate.out.detach()
+        if estimate.x is given:
+            estimate.x = x
+        estimate.keep = self.copies
+        self.calls += 1
+        if torch.is_grad_enabled():
+            estimate.out = estimate.out.clone() if self.copies else estimate.out  # a graph keeps it
+        self._remember(x, given, (estimate.out,))
+        return estimate
+
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""
         if not self.score_fn.only_scores:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
-        given, before = self._lent(x)
+        given, before = self._lent(x), versions(x, self.context)
         out = self._checked(self.score_fn.score(given, node, **self.context), x, node)
         self._count(x, before)
         out = out.clone() if self.copies else out
@@ -65,13 +125,13 @@ class Network:
         score."""
         if self.score_fn.only_scores:
             return estimate_of(self.score(x, node), x, node)
-        given, before = self._lent(x)
+        given, before = self._lent(x), versions(x, self.context)
         out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)
         return self._finished(out, x, given, before)
 
     def twisted(self, x: Tensor, node: Node) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
-        given, before = self._lent(x)
+        given, before = self._lent(x), versions(x, self.context)
         split = self.score_fn.twisted(given, node, **self.context)
         out = self._checked_estimate(split.estimate, x, node)
         return split._replace(estimate=self._finished(out, x, given, before))
@@ -80,6 +140,7 @@ class Network:
         """The same network for some samples; the count continues."""
         part = copy.copy(self)
         part.context = {k: v[rows] for k, v in self.context.items()}
+        part._direct, part._given = None, []
         return part
 
     def _finished(self, out: Estimate, x: Tensor, given: Tensor, before: list[int]) -> Estimate:
@@ -89,14 +150,13 @@ class Network:
         self._remember(x, given, _parts(out))
         return out
 
-    def _lent(self, x: Tensor) -> tuple[Tensor, list[int]]:
-        """The state as the score function gets it, and the versions by which writing to what it gets is seen."""
-        before = versions(x, self.context)
+    def _lent(self, x: Tensor) -> Tensor:
+        """The state as the score function gets it."""
         if x.is_inference():
-            return x.clone(), before
+            return x.clone()
         if torch.is_grad_enabled() and x.requires_grad:
-            return x.view_as(x), before  # a place for a hook
-        return x.detach(), before  # the callee may set the flag of gradients of its own
+            return x.view_as(x)  # a place for a hook
+        return x.detach()  # the callee may set the flag of gradients of its own
 
     def _count(self, x: Tensor, before: list[int]) -> None:
         """Count an evaluation, and refuse one that wrote to what it was given."""

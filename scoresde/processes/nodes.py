@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class Nodes:
         self._at: dict[Scalar, Node] = {}
         self._left: dict[Scalar, int] = {}
         self._grid: list[Node] = []
+        self.rows: dict[Hashable, Any] = {}  # coefficients of steps that a method has computed at once, its own
 
     def between(self, start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Node]:
         """Nodes inside a step, at the given fractions of its way on a clock."""
@@ -91,6 +92,10 @@ class Nodes:
         """Keep the nodes of a grid, and how many steps follow each."""
         self._left.update({number(node.t): len(nodes) - 1 - i for i, node in enumerate(nodes)})
         self._grid[:] = nodes
+
+    def known(self) -> list[Node]:
+        """The nodes of the grid, and those that were prepared inside its steps."""
+        return [*self._grid, *self._inner.values(), *self._at.values()]
 
     @functools.cached_property
     def lowest_lam(self) -> float:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .._tensors import Scalar, combine, expand
-from .base import Estimate, Node, Process
+from .._combination import Term, tensor_of
+from .._tensors import Scalar, expand
+from .base import Estimate, LinearEstimate, Node, Process
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,12 @@ class ReverseProcess(Process):
     eta: float = 0.0
 
     def drift(self, x: Tensor, node: Node) -> Tensor:
-        data, noise = self.network.estimate(x, node)
+        return tensor_of(self.linear_drift(x, node))
+
+    def linear_drift(self, x: Tensor, node: Node) -> Term:
+        """See `Process.linear_drift`."""
         rate = node.dsigma + 0.5 * self.eta**2 * node.g2 / node.sigma if self.eta else node.dsigma
-        return combine(node.dalpha, data, rate, (1.0,), (noise,))
+        return self.network.linear(x, node).mix(node.dalpha, rate)
 
     def diffusion(self, x: Tensor, node: Node) -> Scalar:
         return expand(self.eta * node.g2**0.5, x)
@@ -36,6 +40,14 @@ class ReverseProcess(Process):
     def estimate(self) -> Callable[[Tensor, Node], Estimate]:
         """The estimate of the network."""
         return self.network.estimate
+
+    def linear_estimate(self, x: Tensor, node: Node) -> LinearEstimate | Estimate:
+        """See `Process.linear_estimate`."""
+        return self.network.linear(x, node)
+
+    def linear_score(self, x: Tensor, node: Node) -> Term:
+        """See `Process.linear_score`."""
+        return self.network.linear_score(x, node)
 
     @property
     def score(self) -> Callable[[Tensor, Node], Tensor]:

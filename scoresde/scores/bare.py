@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from .._checks import check_kind, check_output, check_score_fn, form, is_dense
@@ -12,8 +13,8 @@ from .._signatures import accepts, parameters
 from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE, Estimate, Node
-from ..sdes.records import PARTS
-from .base import Score, Split, Traits, estimate_of
+from ..sdes.records import PARTS, SCORE, LinearEstimate
+from .base import Direct, Score, Split, Traits, estimate_of, time_rows
 
 ScoreFn = Callable[..., Tensor]
 
@@ -50,6 +51,17 @@ class Bare(Score):
     def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
         return self.function(x, row_times(node.t, x), **context)
 
+    def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> Direct | None:
+        """See `Score.direct`."""
+        if any(isinstance(v, Tensor) for node in nodes[:1] for v in node):  # of a learned schedule
+            return None
+        times = torch.tensor([node.t for node in nodes], dtype=torch.float64).to(like.dtype)
+
+        def evaluate(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
+            return LinearEstimate(x, self.function(x, time, **context), SCORE, node)
+
+        return Direct(evaluate, time_rows(nodes, times, like), context, "The score function")
+
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         return estimate_of(check_output("The score function", self.score(x, node, **context), x), x, node)
 
@@ -59,6 +71,9 @@ class Offered(Bare):
     ``has_shift`` and ``has_twist`` together with a method `twisted`."""
 
     only_scores = False
+
+    def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> None:
+        return None
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         out: Estimate = self.function.estimate(x, node, **context)  # type: ignore[attr-defined]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from functools import partial
+from typing import Any, NamedTuple, final
 
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from .._tensors import Scalar, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
-from ..sdes.records import PARTS
+from ..sdes.records import PARTS, SCORE, LinearEstimate
 from ..sdes.times import times_of
 
 
@@ -110,6 +111,40 @@ class Split(NamedTuple):
         return Split(self.estimate, *(None if v is None else v.detach() for v in self[1:]))
 
 
+_MOST_TIMES = 1 << 20  # numbers of a table of times
+
+
+class Direct(NamedTuple):
+    """The evaluation of a score function at the nodes of a fixed grid, with all that does not depend on the state
+    computed before. The caller sees to it that nothing is written to what the network gets, and checks its output.
+
+    Fields: ``evaluate(x, node, time)``; what the network gets as its time, ``(batch,)``, or the number that fills it,
+    by the time of the process; what else it gets; and what it is, for the text of an error.
+    """
+
+    evaluate: Callable[[Tensor, Node[float], Tensor], LinearEstimate]
+    rows: dict[float, Tensor | Callable[[], Tensor]]
+    extra: Mapping[str, object]
+    what: str
+
+
+def time_rows(nodes: Sequence[Node[float]], values: Tensor, like: Tensor) -> dict[float, Any]:
+    """The rows of a `Direct`, given the numbers at the nodes ``(n,)``: one table, unless it were too large.
+
+    Example:
+        >>> time_rows([scoresde.VPSDE().node(0.5)], torch.tensor([0.5]), torch.zeros(2, 1))
+        {0.5: tensor([0.5000, 0.5000])}
+    """
+    times = [node.t for node in nodes]
+    if len(times) * len(like) > _MOST_TIMES:
+        kind = values.dtype
+        return dict(
+            zip(times, (partial(like.new_full, (len(like),), v, dtype=kind) for v in values.tolist()), strict=True)
+        )
+    table = values.to(like.device)[:, None].repeat(1, len(like))
+    return dict(zip(times, table.unbind(), strict=True))
+
+
 class Score(abc.ABC):
     r"""A score function: an object with `estimate` at a node, callable as ``score(x, t)``.
 
@@ -144,6 +179,10 @@ class Score(abc.ABC):
     def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
         return Split(self.estimate(x, node, **context))
+
+    def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> Direct | None:
+        """The evaluation of states like ``like`` at the nodes of a fixed grid, prepared; None if it has none."""
+        return None
 
     def accepts(self, name: str) -> bool:
         """Whether a context of this name can be given."""
@@ -256,9 +295,7 @@ def estimate_of(score: Tensor, x: Tensor, node: Node) -> Estimate:
         >>> estimate_of(torch.full((1, 1), -2.0), torch.ones(1, 1), scoresde.EDMSDE().node(0.5)).noise
         tensor([[1.]])
     """
-    alpha, sigma = expand(node.alpha, x), expand(node.sigma, x)
-    noise = (score.clone() if has_graph(alpha, sigma) else score) * -sigma
-    return Estimate(data=(x - sigma * noise) / alpha, noise=noise)
+    return SCORE(x, score.clone() if has_graph(*node) else score, node, 1.0)
 
 
 def with_data(given: Estimate, data: Tensor, x: Tensor, node: Node) -> Estimate:

@@ -9,7 +9,7 @@ that it needs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from .._checks import (
     check_output,
     check_shape,
     check_unwritten,
+    fits,
     versions,
 )
 from .._signatures import accepts
@@ -33,60 +34,13 @@ from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
-from .base import Score, Traits
+from .base import Direct, Score, Traits, time_rows
+from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size
 
-# The coefficients of one prediction type: (x, out, a node expanded to x, sigma_data) -> Estimate.
-Prediction = Callable[[Tensor, Tensor, Node, float], Estimate]
-
-
-def _score(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
-    return _noise(x, -n.sigma * out, n, sigma_data)
-
-
-def _noise(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
-    return Estimate(data=(x - n.sigma * out) / n.alpha, noise=out)
-
-
-def _data(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
-    return Estimate(data=out, noise=(x - n.alpha * out) / n.sigma)
-
-
-def _v(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
-    norm = n.alpha * n.alpha + n.sigma * n.sigma
-    return Estimate(data=(n.alpha * x - n.sigma * out) / norm, noise=(n.sigma * x + n.alpha * out) / norm)
-
-
-def _flow(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
-    det = n.alpha * n.dsigma - n.sigma * n.dalpha
-    return Estimate(data=(n.dsigma * x - n.sigma * out) / det, noise=(n.alpha * out - n.dalpha * x) / det)
-
-
-def _edm(x: Tensor, out: Tensor, n: Node, sigma_data: float) -> Estimate:
-    # EDM's c_skip, c_out at y = x/alpha, rho = sigma/alpha, multiplied out: no division by alpha or sigma is left.
-    q2 = n.sigma * n.sigma + (sigma_data * n.alpha) * (sigma_data * n.alpha)
-    q = q2**0.5
-    return Estimate(
-        data=(sigma_data**2 * n.alpha / q2) * x + (sigma_data * n.sigma / q) * out,
-        noise=(n.sigma / q2) * x - (sigma_data * n.alpha / q) * out,
-    )
-
-
-PREDICTIONS: dict[str, Prediction] = {
-    "score": _score,
-    "noise": _noise,
-    "data": _data,
-    "v": _v,
-    "flow": _flow,
-    "edm": _edm,
-}
-# The part of an estimate that is the network's own output, which its next call may overwrite.
-NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
-HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
-
-# What a network receives as its time: a function of a node with (batch,) tensors.
-TIME_INPUTS: dict[str, Callable[[Node[Tensor]], Tensor]] = {
+# What a network receives as its time: a function of a node, of numbers or of (batch,) tensors.
+TIME_INPUTS: dict[str, Callable[[Node[Any]], Any]] = {
     "t": lambda n: n.t,
     "sigma": lambda n: n.sigma,
     "rho": lambda n: n.sigma / n.alpha,
@@ -202,7 +156,7 @@ class ScoreModel(Score):
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.context = dict(context or {})
         self._read_time = _reader(time_input, chain)
-        self._estimate = PREDICTIONS[prediction]
+        self._prediction = PREDICTIONS[prediction]
         self.variance_name = variance
         self._share = None if variance is None else VARIANCES[variance]
         if chain is not None and prediction != "edm":
@@ -326,41 +280,105 @@ class ScoreModel(Score):
             return self.native.nodes(self.native.time(2 * lam))
         known = {} if self._served is None else self._served
         if lam not in known:
-            if len(known) >= _MOST_NODES:
-                known.clear()
-            with torch.no_grad():
-                known[lam] = self.native.node(float(self.native.time(torch.tensor(2 * lam, dtype=torch.float64))))
+            self._prepare_at([lam])
         return known[lam]
+
+    def _own_node(self, node: Node[Any]) -> Node[Any]:
+        return node if self._served is None else self._native_node(node.lam)
+
+    def _prepare_at(self, lams: Sequence[float]) -> None:
+        """Compute the native nodes of some log-SNRs (their halves) at once."""
+        known = {} if self._served is None else self._served
+        if len(known) + len(lams) > _MOST_NODES:
+            known.clear()
+        with torch.no_grad():
+            nodes = self.native.nodes(self.native.time(2 * torch.tensor(lams, dtype=torch.float64)))
+        known.update(zip(lams, (Node(*row) for row in zip(*(v.tolist() for v in nodes), strict=True)), strict=True))
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """The network's `Estimate` at a node of the process; what solvers call."""
         x, node = self._own(x, node)
-        n = Node(*(expand(v, x) for v in node))
-        out = self._call(x, node, n, context)
+        out = self._call(x, node, context)
         if self._share is None:
-            return self._estimate(x, out, n, self.sigma_data)
+            return self._prediction(x, out, node, self.sigma_data)
         channels = x.shape[1]
-        estimate = self._estimate(x, out[:, :channels], n, self.sigma_data)
+        estimate = self._prediction(x, out[:, :channels], node, self.sigma_data)
         if not self.has_variance:
             return estimate
         return LearnedEstimate(*estimate, variance=self._share(out[:, channels:]))
 
-    def _call(self, x: Tensor, node: Node, n: Node, context: Mapping[str, object]) -> Tensor:
-        given: Tensor = x
+    def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> Direct | None:
+        """See `Score.direct`."""
+        learned = any(isinstance(v, Tensor) for node in nodes[:1] for v in node)
+        if learned or not (isinstance(self.time_input, str) and nodes):
+            return None
+        if self._served is not None:
+            self._prepare_at([node.lam for node in nodes])
+        dtype, extra = self._dtype(like), self._extra(like, context)
+        labels = self._labels([self._own_node(node) for node in nodes])
+        rows = time_rows(nodes, labels.to(dtype) if labels.is_floating_point() else labels, like)
+
+        def evaluate(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
+            state, own = self._own(x, node)
+            before = None if state is x else versions(state, {})
+            given = self._input(state, own)
+            out = self.net(given if dtype is given.dtype else given.to(dtype), time, **extra)
+            if before is not None:
+                check_unwritten("The network", before, state, {})
+            if self._share is None:
+                if not fits(out, x):
+                    out = check_output("The network", out, x).to(x.dtype)
+                return LinearEstimate(state, out, self._prediction, own, self.sigma_data)
+            out, more = self._split(out, x)
+            estimate = LinearEstimate(state, out, self._prediction, own, self.sigma_data)
+            estimate.variance = self._share(more) if self.has_variance else None
+            return estimate
+
+        return Direct(evaluate, rows, extra, "The network")
+
+    def _split(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction and what the variance is read from, of an output that is checked."""
+        hint = " with the channels doubled for the variance" if self.has_variance else ""
+        out = check_output("The network", out, _doubled(x), hint).to(x.dtype)
+        return out[:, : x.shape[1]], out[:, x.shape[1] :]
+
+    def _input(self, x: Tensor, node: Node) -> Tensor:
+        """What the network gets for a state."""
         if self.prediction == "edm":
-            given = x * (1 / (n.sigma * n.sigma + (self.sigma_data * n.alpha) * (self.sigma_data * n.alpha)) ** 0.5)
-        elif self.input_scale == "x/alpha":
-            given = x / n.alpha
+            return x * expand(1 / edm_size(node, self.sigma_data) ** 0.5, x)
+        return x / expand(node.alpha, x) if self.input_scale == "x/alpha" else x
+
+    def _dtype(self, x: Tensor) -> torch.dtype:
+        """The network's dtype."""
         parameters = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
-        dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
-        batch = Node(*(_per_sample(v, x) for v in node))
-        extra = {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
-        time, before = self._read_time(batch), versions(x, extra)
-        out = self.net(given.to(dtype), time.to(dtype if time.is_floating_point() else time.dtype, copy=True), **extra)
+        return next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+
+    def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
+        """What the network gets besides the state and its time."""
+        return {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
+
+    def _labels(self, nodes: Sequence[Node[Any]]) -> Tensor:
+        """What the network gets as its time at some nodes, ``(n,)`` float64 or integers; not of a function of t."""
+        columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*nodes, strict=True)]
+        return self._read_time(Node(*columns))
+
+    def _times(self, x: Tensor, node: Node, dtype: torch.dtype) -> Tensor:
+        """What the network gets as its time at one node, ``(batch,)``, the network's to keep."""
+        if isinstance(self.time_input, str) and not isinstance(node.t, Tensor):
+            label = self._labels([node])
+            kind = dtype if label.is_floating_point() else label.dtype
+            return torch.full((len(x),), label.item(), dtype=kind, device=x.device)
+        time = self._read_time(Node(*(_per_sample(v, x) for v in node)))
+        return time.to(dtype if time.is_floating_point() else time.dtype, copy=True)
+
+    def _call(self, x: Tensor, node: Node, context: Mapping[str, object]) -> Tensor:
+        dtype, extra = self._dtype(x), self._extra(x, context)
+        time, before = self._times(x, node, dtype), versions(x, extra)
+        out = self.net(self._input(x, node).to(dtype), time, **extra)
         check_unwritten("The network", before, x, extra)
         hint = " with the channels doubled for the variance" if self.has_variance else ""
         check_output("The network", out, x if self._share is None else _doubled(x), hint)
-        return out.to(x.dtype, copy=has_graph(*n))  # what a gradient of the schedule is made of must last
+        return out.to(x.dtype, copy=has_graph(*node))  # what a gradient of the schedule is made of must last
 
     def variance(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the
@@ -378,7 +396,7 @@ class ScoreModel(Score):
                 "ScoreModel(..., variance='learned_range'), and use it on its own process."
             )
         state, node = self._own(*self._at(x, t))
-        out = self._call(state, node, Node(*(expand(v, state) for v in node)), context)
+        out = self._call(state, node, context)
         return self._share(out[:, state.shape[1] :]).to(x.dtype)
 
     def __repr__(self) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._tensors import Scalar
+from .._combination import Combination, Term, sum_of, tensor_of
+from .._tensors import Scalar, divide
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -91,6 +92,18 @@ class Estimate(NamedTuple):
     data: Tensor
     noise: Tensor
 
+    def mix(self, data: Scalar, noise: Scalar) -> Term:
+        r""":math:`w_d\hat x + w_n\hat\varepsilon` with given weights."""
+        for weight, other, value in ((data, noise, self.data), (noise, data, self.noise)):
+            if isinstance(weight, float) and isinstance(other, float) and (weight, other) == (1.0, 0.0):
+                return value
+        return sum_of([(data, self.data), (noise, self.noise)])
+
+    def part(self, name: str) -> Tensor:
+        """One of both, which lasts as long as the estimate does."""
+        value: Tensor = getattr(self, name)
+        return value
+
 
 class LearnedEstimate(Estimate):
     r"""The `Estimate` of a network that has learned the variance of reverse steps too; it unpacks as any other.
@@ -118,6 +131,104 @@ class LearnedEstimate(Estimate):
 
     def __getnewargs__(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.data, self.noise, self.variance  # for copies and pickles
+
+
+# a and b as functions of a node and of EDM's sigma_data
+Weights = Callable[["Node[Any]", float], tuple[Any, Any]]
+
+
+class Prediction(NamedTuple):
+    r"""What a network predicts: both estimates as linear functions :math:`a x + b\,out` of the state and the output.
+
+    Fields: a and b of the data estimate and of the noise estimate, each a function of a node and of EDM's
+    ``sigma_data``.
+
+    Example:
+        >>> import torch, scoresde
+        >>> node, ones = scoresde.EDMSDE().node(1.0), torch.ones(1, 1)
+        >>> scoresde.models.PREDICTIONS["noise"](3 * ones, ones, node, 0.5).data
+        tensor([[2.]])
+    """
+
+    data: Weights
+    noise: Weights
+
+    def __call__(self, x: Tensor, out: Tensor, node: Node[Any], sigma_data: float) -> Estimate:
+        """The estimates, given the state, the output, the node and ``sigma_data``."""
+        return LinearEstimate(x, out, self, node, sigma_data).estimate()
+
+
+def score_weights(node: Node[Any], sigma_data: float) -> tuple[Scalar, Scalar]:
+    r""":math:`\hat x = (x + \sigma^2 s)/\alpha`."""
+    return divide(1.0, node.alpha), divide(node.sigma * node.sigma, node.alpha)
+
+
+# The output is the score.
+SCORE = Prediction(data=score_weights, noise=lambda n, _: (0.0, -n.sigma))
+
+
+class LinearEstimate:
+    r"""An estimate as the linear function of the state and the network's output that it is. Only what is requested is
+    computed, and nothing may be requested after the next evaluation.
+
+    Args:
+        x, out: the state and the output.
+        prediction: the functions.
+        node: of the process.
+        sigma_data: see `Prediction`.
+
+    Attributes:
+        keep: whether a part is a new tensor even where it is the output, which the next evaluation may overwrite.
+        variance: that of a `LearnedEstimate`; None where there is none.
+
+    Example:
+        >>> import torch, scoresde
+        >>> given = LinearEstimate(torch.ones(1, 1), torch.ones(1, 1), SCORE, scoresde.EDMSDE().node(2.0))
+        >>> given.part("data"), given.mix(1.0, 1.0).tensor()
+        (tensor([[5.]]), tensor([[3.]]))
+    """
+
+    __slots__ = ("keep", "node", "out", "prediction", "sigma_data", "variance", "x")
+
+    def __init__(
+        self, x: Tensor, out: Tensor, prediction: Prediction, node: Node[Any], sigma_data: float = 0.5
+    ) -> None:
+        self.x, self.out, self.prediction, self.node, self.sigma_data = x, out, prediction, node, sigma_data
+        self.keep = True
+        self.variance: Tensor | None = None
+
+    def mix(self, data: Scalar, noise: Scalar) -> Term:
+        """See `Estimate.mix`."""
+        a: Scalar = 0.0
+        b: Scalar = 0.0
+        for weight, function in zip((data, noise), self.prediction, strict=True):
+            if isinstance(weight, Tensor) or weight:
+                own_a, own_b = function(self.node, self.sigma_data)
+                a, b = a + weight * own_a, b + weight * own_b
+        if isinstance(a, Tensor) or isinstance(b, Tensor):
+            return sum_of([(a, self.x), (b, self.out)])
+        return Combination([a, b], [self.x, self.out])
+
+    def part(self, name: str) -> Tensor:
+        """One of both."""
+        value = self._read(self.prediction.data if name == "data" else self.prediction.noise)
+        return tensor_of(Combination([1.0], [value])) if value is self.out and self.keep else value
+
+    def score(self) -> Term:
+        r""":math:`-\hat\varepsilon/\sigma`."""
+        if self.prediction is SCORE:
+            return Combination([1.0], [self.out])
+        return self.mix(0.0, divide(-1.0, self.node.sigma))
+
+    def estimate(self) -> Estimate:
+        """Both; where one of them is the output, it is the same tensor."""
+        return Estimate(*(self._read(function) for function in self.prediction))
+
+    def _read(self, function: Weights) -> Tensor:
+        a, b = function(self.node, self.sigma_data)
+        if isinstance(a, float) and isinstance(b, float) and (a, b) == (0.0, 1.0):
+            return self.out
+        return tensor_of(sum_of([(a, self.x), (b, self.out)]))
 
 
 PARTS = (*Estimate._fields, "variance")

@@ -9,17 +9,18 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_choice
+from .._combination import Term, sum_of
 from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
 from ..sdes import Estimate, Node
-from ..sdes.records import LearnedEstimate
+from ..sdes.records import LinearEstimate
 from .base import EstimateSDESolver, Noise, Process, StepResult
 
 
-def _learned(start: Node, stop: Node, estimate: Estimate) -> Tensor:
-    if not isinstance(estimate, LearnedEstimate):
+def _learned(start: Node, stop: Node, estimate: LinearEstimate | Estimate) -> Tensor:
+    v: Tensor | None = getattr(estimate, "variance", None)
+    if v is None:
         raise InvalidArgumentError(NONE_LEARNED)
-    v = estimate.variance
     return expand(start.sigma, v) ** v * expand(stop.sigma, v) ** (1 - v)
 
 
@@ -28,7 +29,7 @@ NONE_LEARNED = (
     "variance='small' or 'large'."
 )
 # The standard deviation of a step's noise, without the factor sqrt(1 - exp(-2h)) that they share.
-AMPLITUDES: dict[str, Callable[[Node, Node, Estimate], Scalar]] = {
+AMPLITUDES: dict[str, Callable[[Node, Node, LinearEstimate | Estimate], Scalar]] = {
     "small": lambda start, stop, estimate: stop.sigma,
     "large": lambda start, stop, estimate: start.sigma,
     "learned": _learned,
@@ -115,14 +116,15 @@ class Ancestral(EstimateSDESolver):
         shrink = -expm1(2 * (start.lam - stop.lam))  # 1 - exp(-2h)
         keep = (start.alpha / stop.alpha) * (stop.sigma / start.sigma) * (stop.sigma / start.sigma)
         shift: Tensor | None = None
+        estimate: LinearEstimate | Estimate
         if self.condition == "mean":
             estimate, shift = process.network.twisted(x, start)[:2]
         else:
-            estimate = process.estimate(x, start)
-        mean = expand(keep, x) * x + expand(stop.alpha * shrink, x) * estimate.data
+            estimate = process.linear_estimate(x, start)
+        terms: list[tuple[Scalar, Term]] = [(keep, x), (1.0, estimate.mix(stop.alpha * shrink, 0.0))]
         amplitude = AMPLITUDES[self.variance](start, stop, estimate)
         if shift is not None:
-            mean = mean + expand(amplitude * amplitude, x) * expand(shrink, x) * shift
+            terms.append((amplitude * amplitude * shrink, shift))
         clean = not isinstance(stop.sigma, Tensor) and stop.sigma == 0.0
-        std = expand(0.0 if clean else amplitude, x) * expand(shrink**0.5, x)
-        return StepResult(mean + std * noise.increment(start.t, stop.t, x))
+        std = 0.0 if clean else amplitude * shrink**0.5
+        return StepResult(sum_of([*terms, (std, noise.increment(start.t, stop.t, x))]))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._combination import Term, tensor_of
 from ..errors import NonFiniteError, SolveFailedError
 from ..noise import Noise
 from ..processes import TIME, Coordinate, Process
@@ -55,10 +56,20 @@ def of_power(error: Tensor, power: float) -> Estimates:
     return Estimates(error[:, None], np.array([power]), used, used[:, None] == 0)
 
 
-class StepResult(NamedTuple):
+class _Result(NamedTuple):
+    x: Term
+    state: Any = None
+    error: Tensor | Estimates | None = None
+    rejected: Any = None
+
+
+class StepResult(_Result):
     """The result of a step: the new x, the new solver state, and an error estimate (adaptive methods; see
     `Estimates` for several). ``rejected`` is the solver state of a sample whose step is rejected; None leaves it as it
     was.
+
+    The new x may be given as a linear combination that is not computed yet; the loop then writes it where there is
+    room. Whoever reads ``x`` gets a tensor.
 
     Example:
         >>> import torch
@@ -66,10 +77,17 @@ class StepResult(NamedTuple):
         True
     """
 
-    x: Tensor
-    state: Any = None
-    error: Tensor | Estimates | None = None
-    rejected: Any = None
+    __slots__ = ()
+
+    @property
+    def x(self) -> Tensor:
+        """The new state."""
+        return tensor_of(self[0])
+
+    @property
+    def moved(self) -> Term:
+        """The new state as the step gave it."""
+        return self[0]
 
 
 class StepControl(NamedTuple):

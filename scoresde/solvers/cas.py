@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_positive
-from .._tensors import at_most, exp, weighted
+from .._combination import sum_of
+from .._tensors import at_most, exp
 from .base import EstimateSolver, MCMCSolver, Node, Noise, Process, StepResult
 
 
@@ -53,11 +54,6 @@ class CAS(MCMCSolver, EstimateSolver):
         """See `Solver.step`."""
         left = (1 - self.epsilon) * exp(stop.lam - start.lam)  # (1 - epsilon) rho_s / rho_t
         kept = at_most(left, 1.0)
-        estimate = process.estimate(x, start)
         drawn = stop.sigma * (1 - kept * kept) ** 0.5
-        terms = (
-            (stop.alpha, estimate.data),
-            (stop.sigma * kept, estimate.noise),
-            (drawn, noise.increment(start.t, stop.t, x)),
-        )
-        return StepResult(weighted(terms))
+        moved = process.linear_estimate(x, start).mix(stop.alpha, stop.sigma * kept)
+        return StepResult(sum_of([(1.0, moved), (drawn, noise.increment(start.t, stop.t, x))]))

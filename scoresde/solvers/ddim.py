@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import expand
 from .base import EstimateSolver, Node, Noise, Process, StepResult
 
 
@@ -46,5 +45,4 @@ class DDIM(EstimateSolver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        data, direction = process.estimate(x, start)
-        return StepResult(expand(stop.alpha, x) * data + expand(stop.sigma, x) * direction)
+        return StepResult(process.linear_estimate(x, start).mix(stop.alpha, stop.sigma))

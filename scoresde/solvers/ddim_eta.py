@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_number
-from .._tensors import expm1, weighted
+from .._combination import sum_of
+from .._tensors import expm1
 from .base import EstimateSDESolver, Node, Noise, Process, StepResult
 
 
@@ -53,7 +54,6 @@ class DDIMEta(EstimateSDESolver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         share = -self.eta * self.eta * expm1(2 * (start.lam - stop.lam))  # c^2 / sigma_t^2
-        estimate = process.estimate(x, start)
         kept, drawn = stop.sigma * (1 - share) ** 0.5, stop.sigma * share**0.5
-        terms = ((stop.alpha, estimate.data), (kept, estimate.noise), (drawn, noise.increment(start.t, stop.t, x)))
-        return StepResult(weighted(terms))
+        moved = process.linear_estimate(x, start).mix(stop.alpha, kept)
+        return StepResult(sum_of([(1.0, moved), (drawn, noise.increment(start.t, stop.t, x))]))

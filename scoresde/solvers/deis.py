@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import combine
+from .._combination import Term, combination
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
-from .families.multistep import NoiseMultistep
+from .families.multistep import NoiseMultistep, Row
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
@@ -53,10 +54,11 @@ class TAB(NoiseMultistep):
     """
 
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
+    predictor_nodes: ClassVar[int] = 0
     coordinate: ClassVar[Coordinate] = TIME
     stages: ClassVar[tuple[float, ...]] = GAUSS_NODES
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""
         start = history.nodes[0]
         h = stop.t - start.t
@@ -66,7 +68,7 @@ class TAB(NoiseMultistep):
             sum(rate * c**k for rate, c in zip(rates, GAUSS_NODES, strict=True)) for k in range(len(history.nodes))
         ]
         weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)
-        return combine(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
+        return combination(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,9 @@ class RhoAB(NoiseMultistep):
 
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
-        """See `Multistep.advance`."""
-        start = history.nodes[0]
+    def row(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+        """See `Multistep.row`."""
         now = RHO.clock(start)
         h = RHO.clock(stop) - now
-        weights = adams_weights(positions([RHO.clock(n) for n in history.nodes], now, h), 0.0)
-        return combine(stop.alpha / start.alpha, x, stop.alpha * h, weights, history.values)
+        weights = adams_weights(positions([RHO.clock(n) for n in nodes], now, h), 0.0)
+        return Row(stop.alpha / start.alpha, stop.alpha * h, weights, 0.0)

@@ -10,7 +10,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_number
-from .._tensors import Scalar, combine, exp, expm1, log
+from .._combination import Term, combination, sum_of, tensor_of, weighted
+from .._tensors import Scalar, exp, expm1, log
 from ..processes import LOG_SNR, RHO, Coordinate, Process
 from .base import EstimateSDESolver, Node, Noise, StepResult
 from .ddim_eta import DDIMEta
@@ -44,11 +45,11 @@ def split(start: Node, stop: Node, eta: float) -> tuple[Scalar, Scalar]:
 
 def _towards(
     x: Tensor, start: Node, scale: Scalar, lam: Scalar, weights: Sequence[Scalar], data: Sequence[Tensor]
-) -> Tensor:
+) -> Term:
     r"""The deterministic step of :math:`x/\alpha` to the noise level :math:`e^{-lam}` with given estimates of the data
     (weights that add up to 1), times ``scale``."""
     keep = exp(start.lam - lam)
-    return combine(scale * keep / start.alpha, x, -scale * expm1(start.lam - lam), weights, data)
+    return combination(scale * keep / start.alpha, x, -scale * expm1(start.lam - lam), weights, data)
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,14 @@ class DPMppSDE(_Splitting):
         first, second = noise.increment(start.t, middle.t, x), noise.increment(middle.t, stop.t, x)
         data = read(process, x, start, "data")
         up, lam = split(start, middle, self.eta)
-        inner = combine(1.0, _towards(x, start, middle.alpha, lam, (1.0,), (data,)), up, (1.0,), (first,))
+        inner = weighted([(1.0, _towards(x, start, middle.alpha, lam, (1.0,), (data,))), (up, first)])
         bend = 0.5 / self.r
         estimates = (data, read(process, inner, middle, "data"))
         up, lam = split(start, stop, self.eta)
         moved = _towards(x, start, stop.alpha, lam, (1 - bend, bend), estimates)
         before = (RHO.clock(start) - RHO.clock(middle)) / (RHO.clock(start) - RHO.clock(stop))  # of the path's length
-        return StepResult(combine(1.0, moved, up, (before**0.5, (1 - before) ** 0.5), (first, second)))
+        path = sum_of([(before**0.5, first), ((1 - before) ** 0.5, second)])
+        return StepResult(sum_of([(1.0, moved), (up, path)]))
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,6 @@ class DPMpp2SAncestral(_Splitting):
         up, lam = split(start, stop, self.eta)
         middle = process.nodes.at(self._middle(start, stop))
         data = read(process, x, start, "data")
-        inner = _towards(x, start, middle.alpha, middle.lam, (1.0,), (data,))
+        inner = tensor_of(_towards(x, start, middle.alpha, middle.lam, (1.0,), (data,)))
         moved = _towards(x, start, stop.alpha, lam, (1.0,), (read(process, inner, middle, "data"),))
-        return StepResult(combine(1.0, moved, up, (1.0,), (noise.increment(start.t, stop.t, x),)))
+        return StepResult(sum_of([(1.0, moved), (up, noise.increment(start.t, stop.t, x))]))

@@ -11,7 +11,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_number, check_positive
-from .._tensors import combine, exp
+from .._combination import combine
+from .._tensors import exp
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
 from .base import EstimateSDESolver, Node, Noise, StepResult
@@ -108,13 +109,13 @@ class EDM(EstimateSDESolver):
         """See `Solver.step`."""
         z = noise.increment(start.t, stop.t, x)
         if endless(start, start):
-            return StepResult(transfer(process.estimate(x, start), start, stop))
+            return StepResult(transfer(process.linear_estimate(x, start), start, stop))
         hat = self._hat(process, self._churned(process, start), start)
         if hat is not start:
             ratio = hat.alpha / start.alpha
             added = hat.sigma * (1 - exp(2 * (hat.lam - start.lam))) ** 0.5
             x = combine(ratio, x, self.s_noise * added, (1.0,), (z,))
-        estimate = process.estimate(x, hat)
+        estimate = process.linear_estimate(x, hat)
         if endless(hat, stop):
             return StepResult(transfer(estimate, hat, stop))
-        return StepResult(runge_kutta_step(self.tableau, RHO, process, x, hat, stop, estimate.noise)[0])
+        return StepResult(runge_kutta_step(self.tableau, RHO, process, x, hat, stop, estimate.mix(0.0, 1.0))[0])

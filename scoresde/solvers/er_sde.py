@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .._checks import check_callable, check_integer
-from .._tensors import Scalar, at_most, combine, exp, log
+from .._combination import Term, combination, sum_of
+from .._tensors import Scalar, at_most, exp, log
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
 from .ancestral import Ancestral
@@ -84,6 +85,7 @@ class ERSDE(SDESolver, Multistep):
     prediction: ClassVar[str] = "data"
     start_up: ClassVar[str] = "published"
     strong_order: ClassVar[float] = 1.0
+    predictor_nodes: ClassVar[int] = 0
     reference: ClassVar[str] = "Cui et al. (2023), ER-SDE"
 
     def __post_init__(self) -> None:
@@ -139,16 +141,16 @@ class ERSDE(SDESolver, Multistep):
         history, estimate = self.look(process, x, start, state)
         moved, _ = self.predict(process, x, start, stop, history, estimate)
         spread = stop.sigma * self._drawn(start, stop) ** 0.5
-        return StepResult(combine(1.0, moved, spread, (1.0,), (noise.increment(start.t, stop.t, x),)), history)
+        return StepResult(sum_of([(1.0, moved), (spread, noise.increment(start.t, stop.t, x))]), history)
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""
         start = history.nodes[0]
         kept = self._kept(start, stop)
         now, then = RHO.clock(start), RHO.clock(stop)
         r = positions([RHO.clock(n) for n in history.nodes], now, then - now)
         weights = interpolation_weights(r, self._moments(now, then, len(r)))
-        return combine(stop.alpha / start.alpha * kept, x, stop.alpha, weights, history.values)
+        return combination(stop.alpha / start.alpha * kept, x, stop.alpha, weights, history.values)
 
     def _moments(self, now: Scalar, then: Scalar, count: int) -> list[Scalar]:
         r""":math:`\int \phi_t\phi'/\phi^2\,\tau^k\,d\rho` with :math:`\tau` the fraction of the step: by parts, with

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import absolute, combine, expand
+from .._combination import combination
+from .._tensors import absolute, expand
 from .base import DriftSolver, Node, Noise, Process, StepResult
 
 
@@ -46,5 +47,5 @@ class EulerMaruyama(DriftSolver):
         """See `Solver.step`."""
         h = stop.t - start.t
         spread = process.diffusion(x, start) * expand(absolute(h) ** 0.5, x)
-        values = (process.drift(x, start), noise.increment(start.t, stop.t, x))
-        return StepResult(combine(1.0, x, 1.0, (h, spread), values))
+        values = (process.linear_drift(x, start), noise.increment(start.t, stop.t, x))
+        return StepResult(combination(1.0, x, 1.0, (h, spread), values))

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._tensors import combine
+from .._combination import combine, tensor_of
 from .base import DriftSolver, Node, Noise, Process, StepControl, StepResult, of_power
 from .heun_sde import increments
 
@@ -78,5 +78,6 @@ class GGF(DriftSolver):
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
         first, second = increments(process, x, start, stop, noise)
+        second = tensor_of(second)
         moved = combine(1.0, x, 1.0, (0.5, 0.5), (first, second))
         return StepResult(moved, GGFState(x + first), of_power(0.5 * (second - first), _POWER), state)

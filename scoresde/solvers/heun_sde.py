@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import absolute, combine, expand
+from .._combination import Term, combination, combine, sum_of, weighted
+from .._tensors import absolute, expand
 from .base import DriftSolver, Node, Noise, Process, StepResult
 
 
@@ -45,13 +46,13 @@ class HeunSDE(DriftSolver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        return StepResult(combine(1.0, x, 1.0, (0.5, 0.5), increments(process, x, start, stop, noise)))
+        return StepResult(combination(1.0, x, 1.0, (0.5, 0.5), increments(process, x, start, stop, noise)))
 
 
-def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Tensor]:
+def increments(process: Process, x: Tensor, start: Node, stop: Node, noise: Noise) -> tuple[Tensor, Term]:
     """The increments of Euler-Maruyama at the start, and, with the same noise, at the end that they lead to."""
-    h = stop.t - start.t
-    z = expand(absolute(h) ** 0.5, x) * noise.increment(start.t, stop.t, x)
-    first = combine(h, process.drift(x, start), process.diffusion(x, start), (1.0,), (z,))
-    there = x + first
-    return first, combine(h, process.drift(there, stop), process.diffusion(there, stop), (1.0,), (z,))
+    h, z = stop.t - start.t, noise.increment(start.t, stop.t, x)
+    root = expand(absolute(h) ** 0.5, x)
+    first = weighted([(h, process.linear_drift(x, start)), (process.diffusion(x, start) * root, z)])
+    there = combine(1.0, x, 1.0, (1.0,), (first,))
+    return first, sum_of([(h, process.linear_drift(there, stop)), (process.diffusion(there, stop) * root, z)])

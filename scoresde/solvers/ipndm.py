@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import combine, weighted
+from .._combination import Term, combination, sum_of, tensor_of
 from ..processes import Process
 from ..sdes import Estimate, Node
+from ..sdes.records import LinearEstimate
 from .families.exponential import History, endless, read
 from .families.multistep import NoiseMultistep
 
@@ -48,6 +49,7 @@ class IPNDM(NoiseMultistep):
         Liu et al. (2022), Pseudo Numerical Methods for Diffusion Models. https://arxiv.org/abs/2202.09778
     """
 
+    predictor_nodes: ClassVar[int] = 0
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS, appendix H"
 
     @property
@@ -55,16 +57,16 @@ class IPNDM(NoiseMultistep):
         """2 at most."""
         return min(self.order, 2)
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""
-        noise = weighted(list(zip(_WEIGHTS[len(history.values) - 1], history.values, strict=True)))
+        noise = sum_of(list(zip(_WEIGHTS[len(history.values) - 1], history.values, strict=True)))
         return replace_noise(x, history.nodes[0], stop, noise)
 
 
-def replace_noise(x: Tensor, start: Node, stop: Node, noise: Tensor) -> Tensor:
+def replace_noise(x: Tensor, start: Node, stop: Node, noise: Term) -> Term:
     """DDIM's step with a given noise."""
     keep = stop.alpha / start.alpha
-    return combine(keep, x, 1.0, (stop.sigma - keep * start.sigma,), (noise,))
+    return combination(keep, x, 1.0, (stop.sigma - keep * start.sigma,), (noise,))
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,17 @@ class PLMS(IPNDM):
         return int(self.order > 1)
 
     def predict(
-        self, process: Process, x: Tensor, start: Node, stop: Node, history: History, estimate: Estimate | None
-    ) -> tuple[Tensor, bool]:
+        self,
+        process: Process,
+        x: Tensor,
+        start: Node,
+        stop: Node,
+        history: History,
+        estimate: LinearEstimate | Estimate | None,
+    ) -> tuple[Term, bool]:
         """See `Multistep.predict`."""
         if self.order == 1 or len(history.nodes) > 1 or endless(start, stop):
             return super().predict(process, x, start, stop, history, estimate)
         first = history.values[0]
-        second = read(process, replace_noise(x, start, stop, first), stop, self.prediction)
-        return replace_noise(x, start, stop, 0.5 * (first + second)), True
+        second = read(process, tensor_of(replace_noise(x, start, stop, first)), stop, self.prediction)
+        return replace_noise(x, start, stop, sum_of([(0.5, first), (0.5, second)])), True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_choice
-from .._tensors import weighted
+from .._combination import weighted
 from ..processes import RHO, SNR, TIME, Coordinate, angle
 from .base import StepControl
 from .families.runge_kutta import RungeKutta, Tableau

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import expand, expm1
+from .._combination import combination
+from .._tensors import expm1
 from .base import Node, Noise, Process, SDESolver, StepResult
 
 
@@ -51,5 +52,5 @@ class ReverseDiffusion(SDESolver):
         """See `Solver.step`."""
         a = start.alpha / stop.alpha
         b2 = start.sigma * start.sigma * -expm1(2 * (start.lam - stop.lam))
-        drift = expand(2 - a, x) * x + expand(b2, x) * process.score(x, start)
-        return StepResult(drift + expand(b2**0.5, x) * noise.increment(start.t, stop.t, x))
+        values = (process.linear_score(x, start), noise.increment(start.t, stop.t, x))
+        return StepResult(combination(2 - a, x, 1.0, (b2, b2**0.5), values))

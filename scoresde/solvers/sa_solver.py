@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from .._checks import check_integer, check_number
+from .._combination import Term
 from ..errors import InvalidTypeError
 from .base import Node, Process, SDESolver
 from .families.exponential import History
@@ -88,7 +89,12 @@ class SASolver(SDESolver, Multistep):
         r""":math:`\tau` of the step from a node."""
         return check_number("tau(t)", self.tau(node.t), low=0.0) if callable(self.tau) else self.tau
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""
         count = self.predictor_order
-        return self.integrate(x, history.nodes[0], stop, history.nodes[:count], history.values[:count])
+        return super().advance(process, x, stop, History(history.nodes[:count], history.values[:count]))
+
+    @property
+    def predictor_nodes(self) -> int:
+        """Its order."""
+        return self.predictor_order

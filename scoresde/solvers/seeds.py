@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from .._combination import Term, combination, tensor_of
 from .._phi import phi
-from .._tensors import Scalar, combine, exp, expm1
+from .._tensors import Scalar, exp, expm1
 from ..processes import LOG_SNR, Coordinate, Process
 from .ancestral import Ancestral
 from .base import EstimateSDESolver, Node, Noise, StepResult
@@ -34,13 +35,15 @@ class _Seeds(EstimateSDESolver):
             return Ancestral().step(process, x, start, stop, state, noise)
         nodes = [start, *process.nodes.between(start, stop, self.stages, LOG_SNR), stop]
         draws = [noise.increment(a.t, b.t, x) for a, b in itertools.pairwise(nodes)]
-        moved, values = x, list[Tensor]()
+        moved: Term = x
+        values: list[Tensor] = []
         for i, end in enumerate(nodes[1:]):
-            values.append(read(process, moved, nodes[i], "noise"))
+            values.append(read(process, tensor_of(moved), nodes[i], "noise"))
             part = frame("noise", start, end, eta=1.0)
             spreads = [part.spread] if len(nodes) == 2 else _noises(nodes[: i + 2])
             weights = (*self._weights(part, i), *spreads)
-            moved = combine(part.keep, x, 1.0, weights, (*values, *draws[: i + 1]))
+            step = combination(part.keep, x, 1.0, weights, (*values, *draws[: i + 1]))
+            moved = step if i == len(nodes) - 2 else tensor_of(step)
         return StepResult(moved)
 
     def _weights(self, part: Frame, before: int) -> tuple[Scalar, ...]:

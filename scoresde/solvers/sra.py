@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .._tensors import absolute, combine, expand
+from .._combination import combination, combine, weighted
+from .._tensors import absolute, expand
 from ..processes import TIME, Process
 from .base import DriftSolver, Node, Noise, StepResult
 
@@ -59,12 +60,12 @@ class SRA1(_StrongOrder):
         """See `Solver.step`."""
         h = stop.t - start.t
         (inner,) = process.nodes.between(start, stop, self.stages, TIME)
-        root = expand(absolute(h) ** 0.5, x)
-        w, mean = (root * v for v in noise.increment_and_mean(start.t, stop.t, x))  # the second is I_10 / |h|
-        g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)
+        w, mean = noise.increment_and_mean(start.t, stop.t, x)  # over the root of |h|; the second is I_10 / |h|
+        g_s, g_t = (process.diffusion(x, node) * expand(absolute(h) ** 0.5, x) for node in (start, stop))
         f1 = process.drift(x, start)
-        f2 = process.drift(combine(1.0, x, h, (0.75,), (f1,)) + 1.5 * g_t * mean, inner)
-        return StepResult(combine(1.0, x, h, (1 / 3, 2 / 3), (f1, f2)) + g_t * w + (g_s - g_t) * mean)
+        there = combine(1.0, x, 1.0, (0.75 * h, 1.5 * g_t), (f1, mean))
+        values = (f1, process.linear_drift(there, inner), w, mean)
+        return StepResult(combination(1.0, x, 1.0, (h / 3, 2 * h / 3, g_t, g_s - g_t), values))
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,12 @@ class ShARK(_StrongOrder):
         """See `Solver.step`."""
         h = stop.t - start.t
         (inner,) = process.nodes.between(start, stop, self.stages, TIME)
-        root = expand(absolute(h) ** 0.5, x)
-        w, mean = (root * v for v in noise.increment_and_mean(start.t, stop.t, x))
-        area = mean - 0.5 * w
-        g_s, g_t = process.diffusion(x, start), process.diffusion(x, stop)
+        w, mean = noise.increment_and_mean(start.t, stop.t, x)  # over the root of |h|
+        area = weighted([(1.0, mean), (-0.5, w)])
+        g_s, g_t = (process.diffusion(x, node) * expand(absolute(h) ** 0.5, x) for node in (start, stop))
         g = 0.5 * (g_s + g_t)
-        shifted = x + g * area
+        shifted = combine(1.0, x, g, (1.0,), (area,))
         f1 = process.drift(shifted, start)
-        f2 = process.drift(combine(1.0, shifted, h, (5 / 6,), (f1,)) + 5 / 6 * g * w, inner)
-        return StepResult(combine(1.0, x, h, (0.4, 0.6), (f1, f2)) + g * w - (g_t - g_s) * area)
+        there = combine(1.0, shifted, 1.0, (5 / 6 * h, 5 / 6 * g), (f1, w))
+        values = (f1, process.linear_drift(there, inner), w, area)
+        return StepResult(combination(1.0, x, 1.0, (0.4 * h, 0.6 * h, g, g_s - g_t), values))

@@ -50,5 +50,5 @@ class Control:
 
 def _slope(sde: AffineSDE, coordinate: Coordinate, node: Node, v: Tensor, estimate: Estimate) -> Tensor:
     """The slope is linear in x and its estimates: that of their derivatives is the derivative of the slope."""
-    known: Any = SimpleNamespace(estimate=lambda x, node: estimate)  # a network that returns it
+    known: Any = SimpleNamespace(linear=lambda x, node: estimate)  # a network that returns it
     return ReverseProcess(sde, known).slope(coordinate, v, node)

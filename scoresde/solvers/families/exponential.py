@@ -21,10 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ..._combination import Term, combine
 from ..._phi import phi
-from ..._tensors import Scalar, absolute, combine, exp, expm1, number, weighted
+from ..._tensors import Scalar, absolute, exp, expm1, number
 from ...processes import Process
 from ...sdes import Estimate, Node
+from ...sdes.records import LinearEstimate
 
 PREDICTIONS = ("data", "noise")
 _APART = 0.05
@@ -75,11 +77,11 @@ def complete(x: Tensor, node: Node, prediction: str, value: Tensor) -> Estimate:
     return Estimate(combine(1 / node.alpha, x, -node.sigma / node.alpha, (1.0,), (value,)), value)
 
 
-def transfer(estimate: Estimate, start: Node, stop: Node, eta: float = 0.0) -> Tensor:
+def transfer(estimate: LinearEstimate | Estimate, start: Node, stop: Node, eta: float = 0.0) -> Term:
     r"""The step of order 1 in the data's frame, without its noise: :math:`\alpha_t\hat x + \sigma_t
     e^{-\eta^2h}\hat\varepsilon`. It is finite at both ends."""
     fade = exp(eta * eta * (start.lam - stop.lam)) if eta else 1.0
-    return weighted([(stop.alpha, estimate.data), (stop.sigma * fade, estimate.noise)])
+    return estimate.mix(stop.alpha, stop.sigma * fade)
 
 
 def adams_weights(nodes: Sequence[Scalar], z: Scalar) -> list[Scalar]:
@@ -168,5 +170,4 @@ def positions(clock: Sequence[Scalar], now: Scalar, h: Scalar) -> list[Scalar]:
 
 def read(process: Process, x: Tensor, node: Node, prediction: str) -> Tensor:
     """The estimate that a frame integrates."""
-    value: Tensor = getattr(process.estimate(x, node), prediction)
-    return value
+    return process.linear_estimate(x, node).part(prediction)

@@ -8,8 +8,9 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from ..._checks import check_choice
+from ..._combination import Term, combination, combine, weighted
 from ..._phi import phi
-from ..._tensors import Scalar, combine, weighted
+from ..._tensors import Scalar
 from ...processes import LOG_SNR, Coordinate, Process
 from ..base import EstimateSolver, Node, Noise, StepResult
 from .exponential import PREDICTIONS, endless, frame, read, transfer
@@ -76,17 +77,17 @@ class ExponentialRungeKutta(EstimateSolver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        estimate = process.estimate(x, start)
+        estimate = process.linear_estimate(x, start)
         if endless(start, stop):
             return StepResult(transfer(estimate, start, stop))
-        first = getattr(estimate, self.prediction)
+        first = estimate.part(self.prediction)
         moved, error = exponential_step(self.tableau, self.prediction, process, x, start, stop, first)
         return StepResult(moved, error=error)
 
 
 def exponential_step(
     tableau: PhiTableau, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Term, Tensor | None]:
     """One step of a tableau, given the estimate at its start; and the error estimate of a pair."""
     whole = frame(prediction, start, stop)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
@@ -100,7 +101,7 @@ def exponential_step(
         stage = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
         ms.append(read(process, stage, node, prediction))
     length = whole.gain * whole.h
-    moved = combine(whole.keep, x, length, [phis.sum(weight) for weight in tableau.b], ms)
+    moved = combination(whole.keep, x, length, [phis.sum(weight) for weight in tableau.b], ms)
     if tableau.b_error is None:
         return moved, None
     return moved, weighted([(length * phis.sum(w), m) for w, m in zip(tableau.b_error, ms, strict=True) if w])

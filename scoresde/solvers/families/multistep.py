@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..._checks import check_choice, check_flag, check_integer
-from ..._tensors import Scalar, combine
+from ..._combination import Combination, Term, combination, sum_of, tensor_of
+from ..._tensors import Scalar
 from ...processes import RHO, Process
 from ...sdes import Estimate, Node
+from ...sdes.records import LinearEstimate
 from ..base import EstimateSolver, Noise, StepResult
 from ..dpm_singlestep import second_order, third_order
 from ..rk4 import RK4
@@ -31,6 +35,18 @@ _CLASSICAL: dict[int, Tableau] = {
 HIGHEST = max(_CLASSICAL)
 
 
+class Row(NamedTuple):
+    """The coefficients of a step, keep x + gain times the weighted estimates, and the size of its noise."""
+
+    keep: Scalar
+    gain: Scalar
+    weights: Sequence[Scalar]
+    spread: Scalar
+
+
+_FEW = 16  # nodes of a grid whose rows are not worth to be computed at once
+
+
 class Multistep(EstimateSolver):
     """A method that keeps the network's estimates at earlier nodes.
 
@@ -45,7 +61,8 @@ class Multistep(EstimateSolver):
     estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
     serves the next step, so that a correction costs nothing but at the end of the last step.
 
-    Subclasses give `order` or `memory`, `prediction`, and `advance` or the `weights` of its estimates in the frame.
+    Subclasses give `order` or `memory`, `prediction`, and `advance`, or the `row` of a step, or the `weights` of its
+    estimates in the frame.
 
     Attributes:
         lower_order_final: whether the last steps use only as many nodes as there are steps left.
@@ -87,17 +104,53 @@ class Multistep(EstimateSolver):
         """True with a corrector."""
         return self.corrector_order > 0
 
-    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Tensor:
+    def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """The step to ``stop`` from the newest node of the history, with all that it holds."""
-        return self.integrate(x, history.nodes[0], stop, history.nodes, history.values)
+        row = self.planned(process, history.nodes[0], stop, history.nodes)
+        return combination(row.keep, x, row.gain, row.weights, history.values)
 
-    def integrate(
-        self, x: Tensor, start: Node, stop: Node, nodes: tuple[Node, ...], values: tuple[Tensor, ...]
-    ) -> Tensor:
-        """The step from start to stop, without its noise, by the `weights` of estimates at some nodes."""
-        part = frame(self.prediction, start, stop, self.stochasticity(start))
+    def planned(self, process: Process, start: Node, stop: Node, nodes: tuple[Node, ...]) -> Row:
+        """The `row` of a step, computed before the first one if its nodes follow each other on the grid."""
+        known = process.nodes.rows.get((stop.t, nodes[0] is stop, len(nodes)))
+        if known is not None and known[0] == nodes:
+            row: Row = known[1]
+            return row
+        return self.row(start, stop, nodes, self.stochasticity(start))
+
+    def row(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+        """The coefficients of the step from start to stop by the `weights` of estimates at some nodes."""
+        part = frame(self.prediction, start, stop, eta)
         weights = self.weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
-        return combine(part.keep, x, part.gain * part.h, weights, values)
+        return Row(part.keep, part.gain * part.h, weights, part.spread)
+
+    def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
+        """See `Solver.prepare`. The rows of all steps that have their full number of nodes are computed at once."""
+        super().prepare(process, nodes)
+        etas = {self.stochasticity(node) for node in nodes[:-1]}
+        if len(nodes) < _FEW or len(etas) > 1:
+            return
+        table = Node(*(torch.tensor(column, dtype=torch.float64) for column in zip(*nodes, strict=True)))
+        for ahead, count in ((0, self.predictor_nodes), (1, self.corrector_order)):
+            first = max(count - 1 - ahead, 0)  # the first step that has so many nodes before it
+            steps = len(nodes) - 1 - first
+            if not count or steps < 1:
+                continue
+
+            def at(offset: int, first: int = first, steps: int = steps) -> Node[Tensor]:
+                return Node(*(column[first + offset : first + offset + steps] for column in table))
+
+            row = self.row(at(0), at(1), [at(ahead - j) for j in range(count)], min(etas))
+            numbers = torch.stack([torch.as_tensor(v).expand(steps) for v in (*row[:2], row.spread, *row.weights)], 1)
+            for i, (keep, gain, spread, *weights) in enumerate(numbers.tolist(), first):
+                if all(map(math.isfinite, (keep, gain, *weights))):
+                    window = tuple(nodes[i + ahead - j] for j in range(count))
+                    key = (nodes[i + 1].t, bool(ahead), count)
+                    process.nodes.rows[key] = (window, Row(keep, gain, weights, spread))
+
+    @property
+    def predictor_nodes(self) -> int:
+        """How many nodes a prediction uses by its `row`, its start included; 0 where `advance` does without."""
+        return self.memory
 
     def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
         """The weights of estimates at positions r in the step; by default those of their interpolation."""
@@ -122,34 +175,46 @@ class Multistep(EstimateSolver):
         """See `Solver.step`."""
         history, estimate = self.look(process, x, start, state)
         moved, correctable = self.predict(process, x, start, stop, history, estimate)
+        draws: list[tuple[Scalar, Term]] = []
         if self.stochastic:
-            spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread
-            draw = (noise.increment(start.t, stop.t, x),)
-            moved = combine(1.0, moved, spread, (1.0,), draw)
+            spread = frame(self.prediction, start, stop, self.stochasticity(start)).spread  # also at an infinite end
+            draws.append((spread, noise.increment(start.t, stop.t, x)))
+        moved = sum_of([(1.0, moved), *draws]) if draws else moved
         count = self.corrector_order
         if not count or not correctable or (not self.correct_last and process.nodes.steps_left(stop) == 0):
             return StepResult(moved, history)
-        value = read(process, moved, stop, self.prediction)
+        predicted = tensor_of(moved)
+        value = read(process, predicted, stop, self.prediction)
         near = history.apart(stop)
-        moved = self.integrate(x, start, stop, (stop, *near.nodes)[:count], (value, *near.values)[:count])
-        if self.stochastic:
-            moved = combine(1.0, moved, spread, (1.0,), draw)
-        return StepResult(moved, history.push(stop, value, self.memory))
+        row = self.planned(process, start, stop, (stop, *near.nodes)[:count])
+        better = combination(row.keep, x, row.gain, row.weights, (value, *near.values)[:count])
+        better = sum_of([(1.0, better), *draws]) if draws else better
+        if isinstance(moved, Combination) and isinstance(better, Combination):
+            better = better.since(moved, predicted)
+        return StepResult(better, history.push(stop, value, self.memory))
 
     def stochasticity(self, node: Node) -> float:
         r""":math:`\eta` of the step from a node; a stochastic method adds the noise of its frame."""
         return 0.0
 
-    def look(self, process: Process, x: Tensor, start: Node, history: History) -> tuple[History, Estimate | None]:
+    def look(
+        self, process: Process, x: Tensor, start: Node, history: History
+    ) -> tuple[History, LinearEstimate | Estimate | None]:
         """The history up to the start of a step, and the estimate there (None if a correction has made it before)."""
         if history.ends_at(start):
             return history, None
-        estimate = process.estimate(x, start)
-        return history.push(start, getattr(estimate, self.prediction), self.memory), estimate
+        estimate = process.linear_estimate(x, start)
+        return history.push(start, estimate.part(self.prediction), self.memory), estimate
 
     def predict(
-        self, process: Process, x: Tensor, start: Node, stop: Node, history: History, estimate: Estimate | None
-    ) -> tuple[Tensor, bool]:
+        self,
+        process: Process,
+        x: Tensor,
+        start: Node,
+        stop: Node,
+        history: History,
+        estimate: LinearEstimate | Estimate | None,
+    ) -> tuple[Term, bool]:
         """The step by DDIM at an infinite end, by a single step at the start, else by `advance`; and whether by the
         last."""
         if endless(start, stop):
@@ -198,13 +263,19 @@ def start_evaluations(order: int) -> int:
 
 
 def start_step(
-    order: int, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, estimate: Estimate
-) -> Tensor:
+    order: int,
+    prediction: str,
+    process: Process,
+    x: Tensor,
+    start: Node,
+    stop: Node,
+    estimate: LinearEstimate | Estimate,
+) -> Term:
     """One step of the order, given the estimate at its start: DDIM, DPM-Solver 2S or 3S, or a Runge-Kutta method in
     sigma/alpha."""
     if order in _EXPONENTIAL:
-        first = getattr(estimate, prediction)
+        first = estimate.part(prediction)
         return exponential_step(_EXPONENTIAL[order], prediction, process, x, start, stop, first)[0]
     if order in _CLASSICAL:
-        return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.noise)[0]
+        return runge_kutta_step(_CLASSICAL[order], RHO, process, x, start, stop, estimate.part("noise"))[0]
     return transfer(estimate, start, stop)

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._tensors import combine, expand, times, weighted
+from ..._combination import Term, combination, combine, tensor_of, weighted
+from ..._tensors import expand, times
 from ...processes import TIME, Coordinate, Process
 from ..base import Node, Noise, Solver, StepResult
 from .exponential import endless, transfer
@@ -94,8 +95,8 @@ class RungeKutta(Solver):
     ) -> StepResult:
         """See `Solver.step`."""
         if self.coordinate is not TIME and endless(start, stop):
-            return StepResult(transfer(process.estimate(x, start), start, stop))
-        first = process.slope(self.coordinate, x, start) if state is None else state
+            return StepResult(transfer(process.linear_estimate(x, start), start, stop))
+        first = process.linear_slope(self.coordinate, x, start) if state is None else state
         moved, ks = runge_kutta_step(self.tableau, self.coordinate, process, x, start, stop, first)
         if self.tableau.b_error is None:
             return StepResult(moved)
@@ -109,25 +110,32 @@ class RungeKutta(Solver):
 
 
 def runge_kutta_step(
-    tableau: Tableau, coordinate: Coordinate, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    """A step and the derivatives at all stages, given the first of them."""
+    tableau: Tableau, coordinate: Coordinate, process: Process, x: Tensor, start: Node, stop: Node, first: Term
+) -> tuple[Term, list[Any]]:
+    """A step and the derivatives at all stages, given the first of them. A derivative that is only in the sum that
+    follows is not computed as a tensor."""
     scale, h = coordinate.scale(start), coordinate.clock(stop) - coordinate.clock(start)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
     nodes = dict(zip(inner, process.nodes.between(start, stop, inner, coordinate), strict=True))
     nodes[1.0] = stop
-    ks, moved = [first], x
+    alone = [
+        tableau.b_error is None and not any(row[j] for row in tableau.rows[j + 1 :]) for j in range(len(tableau.c))
+    ]
+    ks: list[Any] = [first if alone[0] else tensor_of(first)]
+    moved: Term = x
     sums: Iterator[Any] = ((row, ks) for row in tableau.rows)
     if isinstance(h, Tensor) and h.ndim:
+        ks[0], alone = tensor_of(first), [False] * len(tableau.c)
         h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks)
-    for c, (weights, values) in zip(tableau.c[1:], sums, strict=False):
+    for c, lone, (weights, values) in zip(tableau.c[1:], alone[1:], sums, strict=False):
         here = coordinate.scale(nodes[c])
         moved = combine(here / scale, x, times(here, h), weights, values)
         given = moved.view_as(moved) if nodes[c] is stop else moved  # what a network is given it may mark
-        ks.append(process.slope(coordinate, given, nodes[c]))
+        slope = process.linear_slope(coordinate, given, nodes[c])
+        ks.append(slope if lone else tensor_of(slope))
     if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
         end = coordinate.scale(stop)
-        moved = combine(end / scale, x, times(end, h), *next(sums))
+        moved = combination(end / scale, x, times(end, h), *next(sums))
     return moved, ks
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..._tensors import expand, expm1
+from ..._combination import combine
+from ..._tensors import expm1
 from ..base import EstimateSolver, Node, Noise, Process, StepResult
 
 
@@ -42,4 +43,4 @@ def leap(x: Tensor, start: Node, stop: Node, z: Tensor) -> Tensor:
         tensor([[4.]])
     """
     spread = stop.sigma * (-expm1(2 * (stop.lam - start.lam))) ** 0.5
-    return expand(stop.alpha / start.alpha, x) * x + expand(spread, x) * z
+    return combine(stop.alpha / start.alpha, x, spread, (1.0,), (z,))

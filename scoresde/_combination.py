@@ -1,0 +1,219 @@
+r"""Linear combinations :math:`\sum_j w_j v_j` of tensors that are shaped like a state. They are written late, in as few
+passes over the memory as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from ._tensors import Scalar, expand, times
+from ._workspace import workspace_for
+
+
+class Combination:
+    r""":math:`\sum_j w_j v_j` with numbers for weights, not computed yet. Terms with weight 0 cost nothing.
+
+    Like the output of the network that it may be made of, it holds until the next evaluation.
+
+    Args:
+        weights, values: the terms.
+
+    Example:
+        >>> ones = torch.ones(1, 2)
+        >>> Combination([2.0, 1.0], [ones, 3 * ones]).tensor()
+        tensor([[5., 5.]])
+    """
+
+    __slots__ = ("values", "weights")
+
+    def __init__(self, weights: list[float], values: list[Tensor]) -> None:
+        self.weights, self.values = weights, values
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the sum."""
+        return self.values[0].shape
+
+    def times(self, factor: float) -> Combination:
+        """A multiple."""
+        return Combination([factor * w for w in self.weights], self.values)
+
+    def since(self, other: Combination, value: Tensor) -> Combination:
+        """The same sum, made from the value of another one, by the difference of both."""
+        weights, values = [1.0], [value]
+        add(weights, values, 1.0, self)
+        add(weights, values, -1.0, other)
+        left = [(w, v) for w, v in zip(weights, values, strict=True) if w]  # the state cancels
+        return Combination([w for w, _ in left], [v for _, v in left])
+
+    def tensor(self) -> Tensor:
+        """A new tensor."""
+        workspace = workspace_for(self.values[0])
+        return self._apart() if workspace is None else self.write(workspace.tensor())
+
+    def write(self, out: Tensor) -> Tensor:
+        """Write the sum into a tensor that is none of its terms."""
+        terms = [(w, v) for w, v in zip(self.weights, self.values, strict=True) if w]
+        if not terms:
+            return out.zero_()
+        (w, first), *rest = terms
+        if w != 1.0:
+            torch.mul(first, w, out=out)
+        elif rest:
+            w, second = rest.pop(0)
+            torch.add(first, second, alpha=w, out=out)
+        else:
+            out.copy_(first)
+        for w, v in rest:
+            out.add_(v, alpha=w)
+        return out
+
+    def write_over(self, place: int) -> Tensor:
+        """Write the sum over one of its terms."""
+        out, keep = self.values[place].detach(), self.weights[place]
+        if keep != 1.0:
+            out.mul_(keep)
+        for i, w in enumerate(self.weights):
+            if w and i != place:
+                out.add_(self.values[i], alpha=w)
+        return out
+
+    def place_of(self, x: Tensor) -> int | None:
+        """Which term is of a tensor."""
+        for i, v in enumerate(self.values):
+            if v is x and self.weights[i]:
+                return i
+        return None
+
+    def clear(self) -> None:
+        """Let go of the terms."""
+        self.weights, self.values = [], []
+
+    def _apart(self) -> Tensor:
+        """A new tensor without operations in place, which functional transforms refuse."""
+        terms = [(w, v) for w, v in zip(self.weights, self.values, strict=True) if w]
+        if not terms:
+            return torch.zeros_like(self.values[0])
+        (w, out), *rest = terms
+        if w != 1.0:
+            out = out * w
+        elif not rest:
+            return out.clone()
+        for w, v in rest:
+            out = out.add(v, alpha=w)
+        return out
+
+
+Term: TypeAlias = Tensor | Combination
+
+
+def add(weights: list[float], values: list[Tensor], factor: float, term: Combination) -> None:
+    """Add a multiple of a combination to terms."""
+    for w, v in zip(term.weights, term.values, strict=True):
+        for i, known in enumerate(values):
+            if known is v:
+                weights[i] += factor * w
+                break
+        else:
+            weights.append(factor * w)
+            values.append(v)
+
+
+def tensor_of(term: Term) -> Tensor:
+    """A term as a tensor; a tensor is itself.
+
+    Example:
+        >>> tensor_of(Combination([2.0], [torch.ones(1)]))
+        tensor([2.])
+    """
+    return term if isinstance(term, Tensor) else term.tensor()
+
+
+def combination(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], values: Sequence[Term]) -> Term:
+    r"""A step in most methods: :math:`keep\,x + gain\sum_j w_j v_j`.
+
+    Where all weights are numbers it is a `Combination`, else a tensor.
+
+    Example:
+        >>> ones = torch.ones(1, 2)
+        >>> combination(1.0, ones, 2.0, (0.5, 0.0), (ones, ones)).weights
+        [1.0, 1.0]
+    """
+    if isinstance(keep, Tensor) or isinstance(gain, Tensor) or any(isinstance(w, Tensor) for w in weights):
+        return _by_tensors(keep, x, gain, weights, values)
+    sums, terms = [keep], [x]
+    for w, v in zip(weights, values, strict=True):
+        if not w:
+            continue
+        if isinstance(v, Combination):
+            add(sums, terms, gain * w, v)  # type: ignore[arg-type]
+        else:
+            sums.append(gain * w)  # type: ignore[arg-type]
+            terms.append(v)
+    return Combination(sums, terms)
+
+
+def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], values: Sequence[Term]) -> Tensor:
+    r"""The same, computed.
+
+    Example:
+        >>> combine(1.0, torch.ones(1, 2), 2.0, (0.5, 0.0), (torch.ones(1, 2), torch.zeros(1, 2)))
+        tensor([[2., 2.]])
+    """
+    return tensor_of(combination(keep, x, gain, weights, values))
+
+
+def _by_tensors(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], values: Sequence[Term]) -> Tensor:
+    """The same with weights of which one or more are tensors, one per sample or with a gradient."""
+    pairs = [(w, tensor_of(v)) for w, v in zip(weights, values, strict=True) if isinstance(w, Tensor) or w]
+    out = x if not isinstance(keep, Tensor) and keep == 1.0 else x * expand(keep, x)
+    if isinstance(gain, Tensor):
+        return torch.addcmul(out, expand(gain, x), _total(pairs)) if pairs else out
+    for w, v in pairs:
+        if isinstance(w, Tensor):
+            out = torch.addcmul(out, expand(times(gain, w), v), v)
+        else:
+            out = out.add(v, alpha=gain * w) if out is x else out.add_(v, alpha=gain * w)
+    return out
+
+
+def weighted(pairs: Sequence[tuple[Scalar, Term]]) -> Tensor:
+    r""":math:`\sum_j w_j v_j`, a new tensor even where it is one of the values.
+
+    Example:
+        >>> value = torch.ones(1, 2)
+        >>> weighted([(1.0, value), (0.0, value)]) is value
+        False
+    """
+    total = sum_of(pairs)
+    return total.clone() if isinstance(total, Tensor) and total is pairs[0][1] else tensor_of(total)
+
+
+def sum_of(pairs: Sequence[tuple[Scalar, Term]]) -> Term:
+    r""":math:`\sum_j w_j v_j`, not computed where all weights are numbers."""
+    if any(isinstance(w, Tensor) for w, _ in pairs):
+        return _total([(w, tensor_of(v)) for w, v in pairs if isinstance(w, Tensor) or w])
+    sums: list[float] = []
+    terms: list[Tensor] = []
+    for w, v in pairs:
+        if not w:
+            continue
+        if isinstance(v, Combination):
+            add(sums, terms, w, v)  # type: ignore[arg-type]
+        else:
+            sums.append(w)  # type: ignore[arg-type]
+            terms.append(v)
+    if not terms:
+        return Combination([0.0], [tensor_of(pairs[0][1])])
+    return Combination(sums, terms)
+
+
+def _total(pairs: Sequence[tuple[Scalar, Tensor]]) -> Tensor:
+    r""":math:`\sum_j w_j v_j`; the first value itself where nothing is added to it."""
+    if len(pairs) == 1 and isinstance(pairs[0][0], float) and pairs[0][0] == 1.0:
+        return pairs[0][1]
+    weights, values = zip(*pairs, strict=True)
+    return combine(weights[0], values[0], 1.0, weights[1:], values[1:])

@@ -1,0 +1,63 @@
+"""What a step asks of torch: the committed counts meet the limits, and methods are counted again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import scoresde
+from benchmarks import counts
+
+COMMITTED: dict[str, Any] = json.loads((Path(counts.__file__).parent / "results" / "counts.json").read_text())[
+    "results"
+]
+# passes per step for a network of the method's own prediction; a conversion may take two more
+PASSES = {
+    "euler": (2, "noise"),
+    "ddim": (2, "noise"),
+    "dpmpp_2m": (4, "data"),
+    "dpm_3m": (5, "noise"),
+    "unipc2": (7, "data"),
+    "heun": (6, "noise"),
+    "euler_maruyama": (3, "noise"),
+    "pc": (8, "score"),
+}
+FIXED = [m.name for m in scoresde.methods() if m.kind not in ("backend", "forward") and not m.adaptive]
+DRAWN = {"sra1", "shark"}  # make the mean of the path of a draw of their own
+STATE = 4 * 2 * 192  # bytes
+
+
+def test_all_methods_are_counted() -> None:
+    listed = {m.name for m in scoresde.methods() if m.kind not in ("backend", "forward")}
+    assert set(COMMITTED["steps"]) == listed and set(COMMITTED["device"]) == set(FIXED)
+    assert all(set(row) == set(counts.PREDICTIONS) for row in COMMITTED["steps"].values())
+
+
+@pytest.mark.parametrize("method", PASSES)
+def test_passes_over_the_state(method: str) -> None:
+    most, own = PASSES[method]
+    for prediction, count in COMMITTED["steps"][method].items():
+        assert count["passes"] <= most + 2 * (prediction != own), prediction
+        assert count["reductions"] <= 1 and count["reads"] <= 1
+
+
+@pytest.mark.parametrize("method", sorted(set(FIXED) - {"tab2", "tab3", "tab4"}))
+def test_new_memory_is_that_of_the_draws(method: str) -> None:
+    for prediction, count in COMMITTED["steps"][method].items():
+        if method not in DRAWN:
+            assert count.get("bytes", 0) == STATE * count.get("draws", 0), prediction
+
+
+@pytest.mark.parametrize("method", FIXED)
+def test_a_device_is_hardly_waited_for(method: str) -> None:
+    use = COMMITTED["device"][method]
+    assert use["reads"] <= 2 + counts.DEVICE_STEPS / 32 and use["float64"] == 0 and use["sent"] <= 1
+
+
+@pytest.mark.parametrize("method", PASSES)
+def test_they_are_counted_again(method: str) -> None:
+    for prediction in ("noise", "bare"):
+        assert counts.per_step(method, prediction) == COMMITTED["steps"][method][prediction]
