@@ -158,8 +158,8 @@ DEFECTS = (
     Defect(
         "noise x 1.02: ancestral",
         S + "ancestral.py",
-        "return StepResult(mean + std * noise",
-        "return StepResult(mean + 1.02 * std * noise",
+        "(std, noise.increment(start.t, stop.t, x))",
+        "(1.02 * std, noise.increment(start.t, stop.t, x))",
     ),
     Defect(
         "noise x 1.02: exponential, data",
@@ -183,8 +183,8 @@ DEFECTS = (
     Defect(
         "noise x 1.02: Langevin",
         "correctors/langevin.py",
-        "expand((2 * epsilon) ** 0.5, x)",
-        "expand(1.02 * (2 * epsilon) ** 0.5, x)",
+        "(epsilon, (2 * epsilon) ** 0.5)",
+        "(epsilon, 1.02 * (2 * epsilon) ** 0.5)",
     ),
     Defect("h for its root: Euler-Maruyama", S + "euler_maruyama.py", "absolute(h) ** 0.5", "absolute(h)"),
     Defect("h for its root: stochastic Heun", S + "heun_sde.py", "absolute(h) ** 0.5", "absolute(h)"),
