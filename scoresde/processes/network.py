@@ -46,12 +46,13 @@ class Network:
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
         self._nodes: Sequence[Node[Any]] = ()  # where evaluations are prepared
+        self._like: tuple[torch.Size, torch.dtype] | None = None  # of states
         self._direct: Direct | None = None
         self._given: list[Tensor] = []  # what it gets besides the state and its time
 
     def plan(self, like: Tensor, nodes: Sequence[Node[Any]]) -> None:
         """Prepare evaluations of states at the nodes of a fixed grid."""
-        self._nodes = nodes
+        self._nodes, self._like = nodes, (like.shape, like.dtype)
         self._direct = self.score_fn.direct(like, nodes, self.context)
         if self._direct is not None:
             every = self._direct.extra.values()
@@ -78,9 +79,9 @@ class Network:
             self.plan(x, self._nodes)
         direct = self._direct
         time = None if direct is None else direct.rows.get(node.t)
-        if direct is None or time is None:
+        if direct is None or time is None or (x.shape, x.dtype) != self._like:
             return None
-        if callable(time):
+        if not isinstance(time, Tensor):
             time = time()
         counted = not x.is_inference()
         given = self._lent(x)

@@ -318,6 +318,17 @@ class ScoreModel(Score):
         labels = self._labels([self._own_node(node) for node in nodes])
         rows = time_rows(nodes, labels.to(dtype) if labels.is_floating_point() else labels, like)
 
+        if self._served is None and self._share is None and self._plain and dtype is like.dtype:
+            net, prediction, sigma_data = self.net, self._prediction, self.sigma_data
+
+            def evaluated(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
+                out = net(x, time, **extra)
+                if not fits(out, x):
+                    out = check_output("The network", out, x).to(x.dtype)
+                return LinearEstimate(x, out, prediction, node, sigma_data)
+
+            return Direct(evaluated, rows, extra, "The network")
+
         def evaluate(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
             state, own = self._own(x, node)
             before = None if state is x else versions(state, {})
@@ -341,6 +352,11 @@ class ScoreModel(Score):
         hint = " with the channels doubled for the variance" if self.has_variance else ""
         out = check_output("The network", out, _doubled(x), hint).to(x.dtype)
         return out[:, : x.shape[1]], out[:, x.shape[1] :]
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the network gets the state as it is."""
+        return self.prediction != "edm" and self.input_scale == "x"
 
     def _input(self, x: Tensor, node: Node) -> Tensor:
         """What the network gets for a state."""

@@ -201,10 +201,12 @@ class LinearEstimate:
         """See `Estimate.mix`."""
         a: Scalar = 0.0
         b: Scalar = 0.0
-        for weight, function in zip((data, noise), self.prediction, strict=True):
-            if isinstance(weight, Tensor) or weight:
-                own_a, own_b = function(self.node, self.sigma_data)
-                a, b = a + weight * own_a, b + weight * own_b
+        if isinstance(data, Tensor) or data:
+            own_a, own_b = self.prediction.data(self.node, self.sigma_data)
+            a, b = data * own_a, data * own_b
+        if isinstance(noise, Tensor) or noise:
+            own_a, own_b = self.prediction.noise(self.node, self.sigma_data)
+            a, b = a + noise * own_a, b + noise * own_b
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             return sum_of([(a, self.x), (b, self.out)])
         return Combination([a, b], [self.x, self.out])
