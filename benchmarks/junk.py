@@ -78,7 +78,7 @@ UNLIMITED = {"training.Recipe": {".clip"}, "testing.order": {""}, "testing.slope
 # What the loop and the wrappers call at each evaluation, or to ask a part what it can do.
 INSIDE = (
     *("accepts", "ask", "covary", "forward", "inverse", "label", "limit", "linear", "node", "nodes", "noisy"),
-    *("filter", "pull", "scale", "solvable", "tangent", "trace"),
+    *("direct", "filter", "mix", "part", "pull", "scale", "solvable", "tangent", "trace"),
 )
 
 

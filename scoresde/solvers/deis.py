@@ -105,8 +105,8 @@ class RhoAB(NoiseMultistep):
 
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
 
-    def row(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
-        """See `Multistep.row`."""
+    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+        """See `Multistep.coefficients`."""
         now = RHO.clock(start)
         h = RHO.clock(stop) - now
         weights = adams_weights(positions([RHO.clock(n) for n in nodes], now, h), 0.0)

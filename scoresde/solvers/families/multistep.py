@@ -61,7 +61,7 @@ class Multistep(EstimateSolver):
     estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
     serves the next step, so that a correction costs nothing but at the end of the last step.
 
-    Subclasses give `order` or `memory`, `prediction`, and `advance`, or the `row` of a step, or the `weights` of its
+    Subclasses give `order` or `memory`, `prediction`, and `advance`, or the `coefficients` of a step, or the `weights` of its
     estimates in the frame.
 
     Attributes:
@@ -110,14 +110,14 @@ class Multistep(EstimateSolver):
         return combination(row.keep, x, row.gain, row.weights, history.values)
 
     def planned(self, process: Process, start: Node, stop: Node, nodes: tuple[Node, ...]) -> Row:
-        """The `row` of a step, computed before the first one if its nodes follow each other on the grid."""
+        """The `coefficients` of a step, computed before the first one if its nodes follow each other on the grid."""
         known = process.nodes.rows.get((stop.t, nodes[0] is stop, len(nodes)))
         if known is not None and known[0] == nodes:
             row: Row = known[1]
             return row
-        return self.row(start, stop, nodes, self.stochasticity(start))
+        return self.coefficients(start, stop, nodes, self.stochasticity(start))
 
-    def row(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
         """The coefficients of the step from start to stop by the `weights` of estimates at some nodes."""
         part = frame(self.prediction, start, stop, eta)
         weights = self.weights(positions([n.lam for n in nodes], start.lam, part.h), part.z)
@@ -139,7 +139,7 @@ class Multistep(EstimateSolver):
             def at(offset: int, first: int = first, steps: int = steps) -> Node[Tensor]:
                 return Node(*(column[first + offset : first + offset + steps] for column in table))
 
-            row = self.row(at(0), at(1), [at(ahead - j) for j in range(count)], min(etas))
+            row = self.coefficients(at(0), at(1), [at(ahead - j) for j in range(count)], min(etas))
             numbers = torch.stack([torch.as_tensor(v).expand(steps) for v in (*row[:2], row.spread, *row.weights)], 1)
             for i, (keep, gain, spread, *weights) in enumerate(numbers.tolist(), first):
                 if all(map(math.isfinite, (keep, gain, *weights))):
@@ -149,7 +149,7 @@ class Multistep(EstimateSolver):
 
     @property
     def predictor_nodes(self) -> int:
-        """How many nodes a prediction uses by its `row`, its start included; 0 where `advance` does without."""
+        """How many nodes a prediction uses by its `coefficients`, its start included; 0 where `advance` does without."""
         return self.memory
 
     def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
