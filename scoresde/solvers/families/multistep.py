@@ -61,8 +61,8 @@ class Multistep(EstimateSolver):
     estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
     serves the next step, so that a correction costs nothing but at the end of the last step.
 
-    Subclasses give `order` or `memory`, `prediction`, and `advance`, or the `coefficients` of a step, or the `weights` of its
-    estimates in the frame.
+    Subclasses give `order` or `memory`, `prediction`, and `advance`, or the `coefficients` of a step, or the `weights`
+    of its estimates in the frame.
 
     Attributes:
         lower_order_final: whether the last steps use only as many nodes as there are steps left.
@@ -149,7 +149,7 @@ class Multistep(EstimateSolver):
 
     @property
     def predictor_nodes(self) -> int:
-        """How many nodes a prediction uses by its `coefficients`, its start included; 0 where `advance` does without."""
+        """How many nodes a prediction uses by its `coefficients`, its start included; 0 where `advance` uses none."""
         return self.memory
 
     def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
