@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import scoresde
+from scoresde._combination import tensor_of
 from scoresde.solvers.dpm_singlestep import minus, third_order
 from scoresde.solvers.families.exponential import adams_weights, frame, interpolation_weights, moments, positions
 from tests.peers.common import FLOW, SDE, Make, RhoABToTheEnd, TreePath, different, estimate, normals, ours, same
@@ -278,7 +279,7 @@ class Minus3MSDE(scoresde.solvers.DPMpp3MSDE):
     """With alpha D2 less in a step, as diffusers has it."""
 
     def advance(self, process: Any, x: Tensor, stop: Any, history: Any) -> Tensor:
-        moved = super().advance(process, x, stop, history)
+        moved = tensor_of(super().advance(process, x, stop, history))
         if len(history.nodes) < 3:
             return moved
         (m0, m1, m2), (n0, n1, n2) = history.values, history.nodes
