@@ -39,7 +39,7 @@ def net(x: Tensor, t: Tensor) -> Tensor:
 def test_memory_that_somebody_holds_is_not_written(holder: str) -> None:
     workspace = Workspace(torch.zeros(2, 3))
     held = HOLDERS[holder](workspace.tensor().fill_(1.0))
-    with working_in(workspace):
+    with working_in(workspace), torch.no_grad():
         for i in range(4):
             combine(1.0, torch.full((2, 3), float(i)), 1.0, (1.0,), (torch.ones(2, 3),))
     buffer = workspace.buffers[0]
