@@ -37,10 +37,6 @@ class Combination:
         """The shape of the sum."""
         return self.values[0].shape
 
-    def times(self, factor: float) -> Combination:
-        """A multiple."""
-        return Combination([factor * w for w in self.weights], self.values)
-
     def since(self, other: Combination, value: Tensor) -> Combination:
         """The same sum, made from the value of another one, by the difference of both."""
         weights, values = [1.0], [value]
