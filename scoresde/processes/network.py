@@ -78,9 +78,15 @@ class Network:
         if self._direct is None and len(self._nodes):  # some samples have left
             self.plan(x, self._nodes)
         direct = self._direct
-        time = None if direct is None else direct.rows.get(node.t)
-        if direct is None or time is None or (x.shape, x.dtype) != self._like:
+        if direct is None or node.t not in direct.rows or (x.shape, x.dtype) != self._like:
             return None
+        estimate = direct.read(x, self.output(direct, x, node), node)
+        estimate.keep = self.copies
+        return estimate
+
+    def output(self, direct: Direct, x: Tensor, node: Node[float]) -> Tensor:
+        """What the network returns at a node for which it is prepared. It holds until the next evaluation."""
+        time = direct.rows[node.t]
         if not isinstance(time, Tensor):
             time = time()
         counted = not x.is_inference()
@@ -89,7 +95,7 @@ class Network:
         stamps = (x._version, time._version) if counted else ()
         workspace = exchange(None)
         try:
-            estimate = direct.evaluate(given, node, time)
+            out = direct.output(given, node, time)
         finally:
             exchange(workspace)
         if (counted and (x._version, time._version) != stamps) or before != [v._version for v in self._given]:
@@ -97,18 +103,13 @@ class Network:
             check_unwritten(direct.what, [*stamps[:1], *before], x, direct.extra, where_)
             # it wrote to its time, which it may
             direct.rows.update(self.score_fn.direct(x, [node], self.context).rows)  # type: ignore[union-attr]
-        if not fits(estimate.out, x):
-            estimate.out = self._checked(estimate.out, x, node)
-        if estimate.out is estimate.x:  # a network may return its input
-            estimate.out = estimate.out.detach()
-        if estimate.x is given:
-            estimate.x = x
-        estimate.keep = self.copies
+        if not (direct.checked or fits(out, x)):
+            out = self._checked(out, x, node)
         self.calls += 1
         if torch.is_grad_enabled():
-            estimate.out = estimate.out.clone() if self.copies else estimate.out  # a graph keeps it
-        self._remember(x, given, (estimate.out,))
-        return estimate
+            out = out.clone() if self.copies else out  # a graph keeps it
+        self._remember(x, given, (out,))
+        return out
 
     def score(self, x: Tensor, node: Node) -> Tensor:
         """The score, shaped like ``x``."""

@@ -57,10 +57,14 @@ class Bare(Score):
             return None
         times = torch.tensor([node.t for node in nodes], dtype=torch.float64).to(like.dtype)
 
-        def evaluate(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
-            return LinearEstimate(x, self.function(x, time, **context), SCORE, node)
+        def output(x: Tensor, node: Node[float], time: Tensor) -> Tensor:
+            return self.function(x, time, **context)
 
-        return Direct(evaluate, time_rows(nodes, times, like), context, "The score function")
+        def read(x: Tensor, out: Tensor, node: Node[float]) -> LinearEstimate:
+            return LinearEstimate(x, out, SCORE, node)
+
+        rows = time_rows(nodes, times, like)
+        return Direct(output, read, rows, context, "The score function", checked=False, kind=SCORE)
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         return estimate_of(check_output("The score function", self.score(x, node, **context), x), x, node)

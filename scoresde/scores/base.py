@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, final
@@ -116,16 +116,21 @@ _MOST_TIMES = 1 << 20  # numbers of a table of times
 
 class Direct(NamedTuple):
     """The evaluation of a score function at the nodes of a fixed grid, with all that does not depend on the state
-    computed before. The caller sees to it that nothing is written to what the network gets, and checks its output.
+    computed before. The caller sees to it that nothing is written to what the network gets.
 
-    Fields: ``evaluate(x, node, time)``; what the network gets as its time, ``(batch,)``, or the number that fills it,
-    by the time of the process; what else it gets; and what it is, for the text of an error.
+    Fields: ``output(x, node, time)``, what the network returns; ``read(x, out, node)``, the estimate that this is; what
+    the network gets as its time, ``(batch,)``, or the number that fills it, by the time of the process; what else it
+    gets; what it is, for the text of an error; whether ``output`` is checked already; and what ``read`` depends on
+    besides the node, None if it cannot be told.
     """
 
-    evaluate: Callable[[Tensor, Node[float], Tensor], LinearEstimate]
+    output: Callable[[Tensor, Node[float], Tensor], Tensor]
+    read: Callable[[Any, Any, Node[float]], LinearEstimate]
     rows: dict[float, Tensor | Callable[[], Tensor]]
     extra: Mapping[str, object]
     what: str
+    checked: bool
+    kind: Hashable
 
 
 def time_rows(nodes: Sequence[Node[float]], values: Tensor, like: Tensor) -> dict[float, Any]:

@@ -265,15 +265,18 @@ class ScoreModel(Score):
 
     def _own(self, x: Tensor, node: Node) -> tuple[Tensor, Node]:
         """A state and a node of the process that is served, as those of the network's own."""
+        scale, native = self._scaled(node)
+        return x if self._served is None else x * expand(scale, x), native
+
+    def _scaled(self, node: Node[Any]) -> tuple[Scalar, Node[Any]]:
+        """The factor by which a state of the process that is served is one of the network's own, and the node there."""
         if self._served is None:
-            return x, node
+            return 1.0, node
         native, lam = self._native_node(node.lam), node.lam
         if isinstance(lam, Tensor):  # the two ratios are one number; one of them is 0/0 where alpha or sigma vanishes
             noisy = lam < 0
-            scale: Scalar = torch.where(noisy, native.sigma, native.alpha) / torch.where(noisy, node.sigma, node.alpha)
-        else:
-            scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha
-        return x * expand(scale, x), native
+            return torch.where(noisy, native.sigma, native.alpha) / torch.where(noisy, node.sigma, node.alpha), native
+        return native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha, native
 
     def _native_node(self, lam: Scalar) -> Node:
         if isinstance(lam, Tensor):
@@ -318,40 +321,35 @@ class ScoreModel(Score):
         labels = self._labels([self._own_node(node) for node in nodes])
         rows = time_rows(nodes, labels.to(dtype) if labels.is_floating_point() else labels, like)
 
-        if self._served is None and self._share is None and self._plain and dtype is like.dtype:
-            net, prediction, sigma_data = self.net, self._prediction, self.sigma_data
+        net, plain = self.net, self._served is None and self._plain and dtype is like.dtype
 
-            def evaluated(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
+        def output(x: Tensor, node: Node[float], time: Tensor) -> Tensor:
+            if plain:
                 out = net(x, time, **extra)
-                if not fits(out, x):
-                    out = check_output("The network", out, x).to(x.dtype)
-                return LinearEstimate(x, out, prediction, node, sigma_data)
+            else:
+                state, own = self._own(x, node)
+                before = None if state is x else versions(state, {})
+                out = net(self._input(state, own).to(dtype), time, **extra)
+                if before is not None:
+                    check_unwritten("The network", before, state, {})
+            return out if self._share is None and fits(out, x) else self._checked(out, x).to(x.dtype)
 
-            return Direct(evaluated, rows, extra, "The network")
-
-        def evaluate(x: Tensor, node: Node[float], time: Tensor) -> LinearEstimate:
-            state, own = self._own(x, node)
-            before = None if state is x else versions(state, {})
-            given = self._input(state, own)
-            out = self.net(given if dtype is given.dtype else given.to(dtype), time, **extra)
-            if before is not None:
-                check_unwritten("The network", before, state, {})
+        def read(x: Tensor, out: Tensor, node: Node[float]) -> LinearEstimate:
+            scale, own = self._scaled(node)
             if self._share is None:
-                if not fits(out, x):
-                    out = check_output("The network", out, x).to(x.dtype)
-                return LinearEstimate(state, out, self._prediction, own, self.sigma_data)
-            out, more = self._split(out, x)
-            estimate = LinearEstimate(state, out, self._prediction, own, self.sigma_data)
-            estimate.variance = self._share(more) if self.has_variance else None
+                return LinearEstimate(x, out, self._prediction, own, self.sigma_data, scale)
+            channels = x.shape[1]
+            estimate = LinearEstimate(x, out[:, :channels], self._prediction, own, self.sigma_data, scale)
+            estimate.variance = self._share(out[:, channels:]) if self.has_variance else None
             return estimate
 
-        return Direct(evaluate, rows, extra, "The network")
+        kind = (self._prediction, self.sigma_data) if self._served is None else None
+        return Direct(output, read, rows, extra, "The network", checked=True, kind=kind)
 
-    def _split(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The prediction and what the variance is read from, of an output that is checked."""
+    def _checked(self, out: object, x: Tensor) -> Tensor:
+        """An output that is one."""
         hint = " with the channels doubled for the variance" if self.has_variance else ""
-        out = check_output("The network", out, _doubled(x), hint).to(x.dtype)
-        return out[:, : x.shape[1]], out[:, x.shape[1] :]
+        return check_output("The network", out, x if self._share is None else _doubled(x), hint)
 
     @property
     def _plain(self) -> bool:
@@ -392,9 +390,7 @@ class ScoreModel(Score):
         time, before = self._times(x, node, dtype), versions(x, extra)
         out = self.net(self._input(x, node).to(dtype), time, **extra)
         check_unwritten("The network", before, x, extra)
-        hint = " with the channels doubled for the variance" if self.has_variance else ""
-        check_output("The network", out, x if self._share is None else _doubled(x), hint)
-        return out.to(x.dtype, copy=has_graph(*node))  # what a gradient of the schedule is made of must last
+        return self._checked(out, x).to(x.dtype, copy=has_graph(*node))  # what a gradient of the schedule is made of must last
 
     def variance(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the

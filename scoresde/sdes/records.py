@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._combination import Combination, Term, sum_of, tensor_of
-from .._tensors import Scalar, divide
+from .._tensors import Scalar, divide, times
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -176,6 +176,7 @@ class LinearEstimate:
         prediction: the functions.
         node: of the process.
         sigma_data: see `Prediction`.
+        scale: the functions are of the state times this.
 
     Attributes:
         keep: whether a part is a new tensor even where it is the output, which the next evaluation may overwrite.
@@ -188,12 +189,19 @@ class LinearEstimate:
         (tensor([[5.]]), tensor([[3.]]))
     """
 
-    __slots__ = ("keep", "node", "out", "prediction", "sigma_data", "variance", "x")
+    __slots__ = ("keep", "node", "out", "prediction", "scale", "sigma_data", "variance", "x")
 
     def __init__(
-        self, x: Tensor, out: Tensor, prediction: Prediction, node: Node[Any], sigma_data: float = 0.5
+        self,
+        x: Tensor,
+        out: Tensor,
+        prediction: Prediction,
+        node: Node[Any],
+        sigma_data: float = 0.5,
+        scale: Scalar = 1.0,
     ) -> None:
         self.x, self.out, self.prediction, self.node, self.sigma_data = x, out, prediction, node, sigma_data
+        self.scale = scale
         self.keep = True
         self.variance: Tensor | None = None
 
@@ -207,6 +215,7 @@ class LinearEstimate:
         if isinstance(noise, Tensor) or noise:
             own_a, own_b = self.prediction.noise(self.node, self.sigma_data)
             a, b = a + noise * own_a, b + noise * own_b
+        a = times(a, self.scale)
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             return sum_of([(a, self.x), (b, self.out)])
         return Combination([a, b], [self.x, self.out])
@@ -228,6 +237,7 @@ class LinearEstimate:
 
     def _read(self, function: Weights) -> Tensor:
         a, b = function(self.node, self.sigma_data)
+        a = times(a, self.scale)
         if isinstance(a, float) and isinstance(b, float) and (a, b) == (0.0, 1.0):
             return self.out
         return tensor_of(sum_of([(a, self.x), (b, self.out)]))
