@@ -48,41 +48,15 @@ class Combination:
     def tensor(self) -> Tensor:
         """A new tensor."""
         workspace = workspace_for(self.values[0])
-        return self._apart() if workspace is None else self.write(workspace.tensor())
+        return self._apart() if workspace is None else workspace.sum(self)
 
     def write(self, out: Tensor) -> Tensor:
         """Write the sum into a tensor that is none of its terms."""
-        terms = [(w, v) for w, v in zip(self.weights, self.values, strict=True) if w]
-        if not terms:
-            return out.zero_()
-        (w, first), *rest = terms
-        if w != 1.0:
-            torch.mul(first, w, out=out)
-        elif rest:
-            w, second = rest.pop(0)
-            torch.add(first, second, alpha=w, out=out)
-        else:
-            out.copy_(first)
-        for w, v in rest:
-            out.add_(v, alpha=w)
-        return out
+        return write(self.terms(), out)
 
-    def write_over(self, place: int) -> Tensor:
-        """Write the sum over one of its terms."""
-        out, keep = self.values[place].detach(), self.weights[place]
-        if keep != 1.0:
-            out.mul_(keep)
-        for i, w in enumerate(self.weights):
-            if w and i != place:
-                out.add_(self.values[i], alpha=w)
-        return out
-
-    def place_of(self, x: Tensor) -> int | None:
-        """Which term is of a tensor."""
-        for i, v in enumerate(self.values):
-            if v is x and self.weights[i]:
-                return i
-        return None
+    def terms(self) -> list[tuple[float, Tensor]]:
+        """Weights and values, without those of weight 0."""
+        return [(w, v) for w, v in zip(self.weights, self.values, strict=True) if w]
 
     def clear(self) -> None:
         """Let go of the terms."""
@@ -90,7 +64,7 @@ class Combination:
 
     def _apart(self) -> Tensor:
         """A new tensor without operations in place, which functional transforms refuse."""
-        terms = [(w, v) for w, v in zip(self.weights, self.values, strict=True) if w]
+        terms = self.terms()
         if not terms:
             return torch.zeros_like(self.values[0])
         (w, out), *rest = terms
@@ -101,6 +75,33 @@ class Combination:
         for w, v in rest:
             out = out.add(v, alpha=w)
         return out
+
+
+def write(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> Tensor:
+    """Write a sum, without terms of weight 0, into a tensor that is none of them."""
+    if not terms:
+        return out.zero_()
+    (w, first), *rest = terms
+    if w != 1.0:
+        torch.mul(first, w, out=out)
+    elif rest:
+        w, second = rest.pop(0)
+        torch.add(first, second, alpha=w, out=out)
+    else:
+        out.copy_(first)
+    for w, v in rest:
+        out.add_(v, alpha=w)
+    return out
+
+
+def write_over(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
+    """Write such a sum over its first term."""
+    (w, out), *rest = terms
+    if w != 1.0:
+        out.mul_(w)
+    for w, v in rest:
+        out.add_(v, alpha=w)
+    return out
 
 
 Term: TypeAlias = Tensor | Combination

@@ -6,11 +6,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_MOST = 16  # buffers that are known; beyond them the oldest belongs to whoever holds it
+MOST_BUFFERS = 16  # buffers that are known; beyond them the oldest belongs to whoever holds it
 
 # How many tensors and handles share some memory, by its address; None in a torch that does not say it.
 _holders: Callable[[int], int] | None = getattr(torch._C, "_storage_Use_Count", None)
@@ -78,19 +79,23 @@ class Workspace:
         for buffer in self.buffers:
             if buffer.free:
                 return buffer
-        base = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
-        return self.adopt(base)
-
-    def adopt(self, base: Tensor) -> Buffer:
-        """Make a buffer of a tensor that nobody else holds."""
-        if len(self.buffers) >= _MOST:
+        if len(self.buffers) >= MOST_BUFFERS:
             del self.buffers[0]
-        self.buffers.append(Buffer(base))
+        self.buffers.append(Buffer(self.empty()))
         return self.buffers[-1]
+
+    def empty(self) -> Tensor:
+        """A new tensor like the state."""
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
 
     def tensor(self) -> Tensor:
         """A tensor whose numbers are left over, to be written by the caller."""
         return self.buffer().base.detach()
+
+    def sum(self, combination: Any) -> Tensor:
+        """A `Combination` as a tensor."""
+        total: Tensor = combination.write(self.tensor())
+        return total
 
 
 class _Here(threading.local):

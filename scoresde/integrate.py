@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._checks import refuse_rows
-from ._combination import Term, tensor_of
+from ._combination import Term, tensor_of, write, write_over
+from ._plan import Run
 from ._tensors import as_array, number, row_finite, take, where
 from ._workspace import Buffer, Workspace, working_in
 from .controllers import Controller, FixedGrid
@@ -258,22 +259,20 @@ def integrate(
 def _run(
     loop: _Loop, callback: Callable[[Info], object] | None, progress: tqdm | None, max_steps: int | None
 ) -> Solution:
-    solver = loop.solver
+    lands = loop.solver.lands
     while loop.stop is not None:
         if max_steps is not None and loop.step >= max_steps:
             loop.ledger.close_all(Status.MAX_STEPS)
             break
-        # step
+        # step, and judge: accept, move, close what has failed or arrived
         try:
-            result = solver.step(loop.process, loop.x, loop.start, loop.stop, loop.memory, loop.noise)
+            moved = loop.advance(loop.stop) if loop.run is None else loop.repeat(loop.stop, loop.run)
         except StepFailed as failure:
             loop.give_up(failure)
             break
-        # judge: accept, move, close what has failed or arrived
-        moved = loop.judge(loop.stop, result)
         if moved is None:
             break
-        if solver.lands and loop.stop is not None:
+        if lands and loop.stop is not None:
             moved = loop.land(loop.stop, moved)
         # save, call back, show
         loop.record(moved)
@@ -294,6 +293,7 @@ class _Loop:
         x, start, stop: the state of the samples in the loop, where they are, and where the next step ends; None when
             all have arrived.
         memory, control: the solver's state and the controller's.
+        run: the steps by a plan, where there is one; x is then its own, and handed out as a view.
         alive: which of the samples in the loop are under way; None for all.
         changed: whether a sample has left since the batch was last cut.
     """
@@ -314,7 +314,9 @@ class _Loop:
         self.compact, self.recorder, self.throw = compact, recorder, throw
         self.workspace = None if torch.is_grad_enabled() else workspace
         self.buffer: Buffer | None = None  # that x is in, if the loop wrote it
-        self.x, self.start = x, controller.start(process, x)
+        plan = controller.plan(process, solver, x) if throw and self.workspace is not None else None
+        self.run = None if plan is None else Run(plan, process.network, noise, x, workspace)
+        self.x, self.start = x, controller.start(process, x) if plan is None else plan.nodes[0]
         self.t = number(self.start.t)
         self.ledger = _Ledger(x, self.t)
         self.first_t = self.ledger.t.copy()
@@ -325,7 +327,9 @@ class _Loop:
         self.memory: Any = None
         self.control: Any = None
         self.stop: Node | None = None  # where no sample is finite, there is nothing to do
-        if throw or self._left_out():
+        if plan is not None:
+            self.stop = plan.nodes[1]
+        elif throw or self._left_out():
             self.memory = solver.init(self.process, self.x, self.start)
             self.ledger.nfe[self.ledger.rows[self.ledger.running]] += self.used()
             self.stop, self.control = controller.first(self.process, solver, self.x, self.start, self.memory)
@@ -357,15 +361,26 @@ class _Loop:
             failure.error.partial = self.solution()
             raise failure.error from failure.__cause__
 
-    def judge(self, stop: Node, result: StepResult) -> bool | np.ndarray | None:
-        """Which samples have moved: the controller accepts, samples move on, and those that fail or arrive are closed.
-        None where a step size underflowed, which is an error."""
+    def repeat(self, stop: Node, run: Run) -> bool | np.ndarray | None:
+        """Make a step by the plan. Returns which samples have moved, as `advance` does."""
+        nodes, left = run.plan.nodes, self.t
+        self.x = run.step(self.step)
+        self.step += 1
+        following = self.step + 1
+        self.start, self.stop = stop, nodes[following] if following < len(nodes) else None
+        self.t = stop.t
+        self.ledger.account(self.used(), True, self.t)
+        return True if self._fine() else self._close(True, left, None, None, None, None)
+
+    def advance(self, stop: Node) -> bool | np.ndarray | None:
+        """Make a step, and say which samples have moved: the controller accepts, samples move on, and those that fail
+        or arrive are closed. None where a step size underflowed, which is an error."""
+        result = self.solver.step(self.process, self.x, self.start, stop, self.memory, self.noise)
         if not isinstance(result, StepResult) or result.moved.shape != self.x.shape:
             raise InvalidArgumentError(
                 f"The solver {self.solver.name!r} must return a StepResult with x of shape {tuple(self.x.shape)}, got "
                 f"{tuple(result.moved.shape) if isinstance(result, StepResult) else type(result).__name__}."
             )
-        ledger = self.ledger
         decision = self.controller.adapt(self.process, self.solver, self.x, self.start, stop, result, self.control)
         accept, done, bad, tiny = (True, None, None, None) if decision.together else decision.masks()
         self.step += 1
@@ -376,16 +391,31 @@ class _Loop:
             self.x, self.memory = _advance(accept, self.alive, result, self.x, self.memory)
         self.start, self.stop, self.control = decision.start, decision.stop, decision.state
         self.t = number(self.start.t)
-        ledger.account(self.used(), accept, self.t)
-        # what is not finite did not move
+        self.ledger.account(self.used(), accept, self.t)
+        if decision.together and self._fine():
+            return True
+        return self._close(accept, left, before, done, bad, tiny)
+
+    def _fine(self) -> bool:
+        """Whether the whole batch is finite, as far as that is due."""
         due = self.step % self.check_every == 0 or self.stop is None
-        if accept is True:
-            if not due or math.isfinite(self.x.detach().sum().item()):
-                if done is None:
-                    return True
-            else:
-                bad = as_array(~row_finite(self.x))
-                self.x = where(bad, torch.zeros_like(self.x) if before is None else before, self.x)
+        return not due or math.isfinite(self.x.detach().sum().item())
+
+    def _close(
+        self,
+        accept: bool | np.ndarray,
+        left: float | Tensor,
+        before: Tensor | None,
+        done: np.ndarray | None,
+        bad: np.ndarray | None,
+        tiny: np.ndarray | None,
+    ) -> bool | np.ndarray | None:
+        """Close samples that are done, bad or tiny after a step; if all were accepted, what is not finite did not
+        move."""
+        ledger = self.ledger
+        if accept is True and not self._fine():
+            bad = as_array(~row_finite(self.x))
+            self.x = where(bad, torch.zeros_like(self.x) if before is None else before, self.x)
         failed = ledger.close(bad, Status.NON_FINITE)
         if failed and accept is True:
             ledger.undo(self.t, left)
@@ -401,16 +431,15 @@ class _Loop:
         if isinstance(moved, Tensor) or self.workspace is None or not self.workspace.fits(self.x):
             self.buffer = None
             return tensor_of(moved)
-        place = None if self.buffer is None else moved.place_of(self.x)
-        if place is not None:
-            moved.values[place] = self.x = self.buffer.base  # type: ignore[union-attr]
-        if place is not None and self.buffer.free:  # type: ignore[union-attr]
-            out = moved.write_over(place)
-        else:
-            self.buffer = self.workspace.buffer()
-            out = moved.write(self.buffer.base.detach())
+        terms, buffer = moved.terms(), self.buffer
         moved.clear()
-        return out
+        if buffer is not None and terms and terms[0][1] is self.x:
+            terms[0] = terms[0][0], buffer.base
+            self.x = buffer.base
+            if buffer.free:
+                return write_over(terms).detach()
+        self.buffer = self.workspace.buffer()
+        return write(terms, self.buffer.base).detach()
 
     def land(self, stop: Node, moved: bool | np.ndarray) -> bool | np.ndarray:
         """Samples that can go to the end without another evaluation do. Returns which have moved last."""
@@ -448,7 +477,7 @@ class _Loop:
         """Times and states of the whole batch; a failed sample has no state at later times."""
         ledger = self.ledger
         ledger.flush()
-        whole = ledger.whole(self.x)
+        whole = ledger.whole(self.x if self.run is None else self.x.detach())
         lost = (ledger.status == Status.NON_FINITE) | (ledger.status == Status.STEP_UNDERFLOW)
         if lost.any():
             whole = where(lost, torch.full_like(whole, torch.nan), whole)

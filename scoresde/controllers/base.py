@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from .._plan import Plan
 from .._tensors import as_array
 from ..solvers.base import Node, Noise, Process, Solver, StepResult
 
@@ -51,6 +52,10 @@ class Controller(abc.ABC):
     """
 
     targets: tuple[float, ...]
+
+    def plan(self, process: Process, solver: Solver, x: Tensor) -> Plan | None:
+        """The whole solve, recorded before its first step; None where it depends on the state."""
+        return None
 
     @abc.abstractmethod
     def start(self, process: Process, x: Tensor) -> Node:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..processes import node_list
+from .._plan import Plan, plan_of
 from .base import Controller, Decision, Node, Process, Solver, StepResult
 
 
@@ -32,14 +32,17 @@ class FixedGrid(Controller):
         """The number of steps."""
         return len(self.times) - 1
 
+    def plan(self, process: Process, solver: Solver, x: Tensor) -> Plan | None:
+        """See `Controller.plan`."""
+        return plan_of(process, solver, self.times, x)
+
     def start(self, process: Process, x: Tensor) -> Node:
         """See `Controller.start`."""
-        return node_list(process.sde, self.times[:1])[0]
+        return process.nodes.grid(self.times)[0]
 
     def first(self, process: Process, solver: Solver, x: Tensor, start: Node, solver_state: Any) -> tuple[Node, object]:
         """See `Controller.first`."""
-        nodes = node_list(process.sde, self.times)
-        process.nodes.set_grid(nodes)
+        nodes = process.nodes.grid(self.times)
         if not isinstance(nodes[0].t, Tensor):  # with a gradient, nodes inside a step are computed in the step
             solver.prepare(process, nodes)
             process.network.plan(x, process.nodes.known())

@@ -59,6 +59,11 @@ class Network:
             self._given = [v for v in every if isinstance(v, Tensor) and not v.is_inference()]
 
     @property
+    def prepared(self) -> Direct | None:
+        """The evaluations that `plan` has prepared."""
+        return self._direct
+
+    @property
     def traits(self) -> Traits:
         """What the score function declares."""
         return self.score_fn.traits

@@ -37,6 +37,8 @@ class Nodes:
         self._at: dict[Scalar, Node] = {}
         self._left: dict[Scalar, int] = {}
         self._grid: list[Node] = []
+        self._times: Tensor | None = None  # of the grid, and its nodes as tensors
+        self._table: Node[Tensor] | None = None
         self.rows: dict[Hashable, Any] = {}  # coefficients of steps that a method has computed at once, its own
 
     def between(self, start: Node, stop: Node, fractions: Sequence[float], coordinate: Coordinate) -> list[Node]:
@@ -88,6 +90,23 @@ class Nodes:
             raise InvalidArgumentError("A clock other than time needs alpha and sigma.")
         return self.sde._time(lam.flatten()).reshape(lam.shape)
 
+    def grid(self, times: Tensor) -> list[Node[Any]]:
+        """The nodes of a grid, which is then that of the solve."""
+        if times is not self._times or not self._grid:
+            self.set_grid(_listed(times, self._columns(times)))
+        return self._grid
+
+    def stamp(self, times: Tensor) -> bytes | None:
+        """The numbers of a grid's nodes; None where they have a gradient."""
+        columns = self._columns(times)
+        return None if has_graph(*columns) else torch.stack(columns).numpy().tobytes()
+
+    def _columns(self, times: Tensor) -> Node[Tensor]:
+        if times is not self._times or self._table is None:
+            self._times, self._table = times, self.sde.nodes(times)
+            self._grid.clear()
+        return self._table
+
     def set_grid(self, nodes: Sequence[Node]) -> None:
         """Keep the nodes of a grid, and how many steps follow each."""
         self._left.update({number(node.t): len(nodes) - 1 - i for i, node in enumerate(nodes)})
@@ -132,7 +151,10 @@ def _clock_at(c: Scalar, start: Node, stop: Node, coordinate: Coordinate) -> Any
 def node_list(sde: SDE, times: Tensor) -> list[Node[Any]]:
     """The nodes of a grid, computed at once: Python floats, or 0-d tensors where a learned schedule or the grid itself
     (then t, too) has a gradient."""
-    nodes = sde.nodes(times)
+    return _listed(times, sde.nodes(times))
+
+
+def _listed(times: Tensor, nodes: Node[Tensor]) -> list[Node[Any]]:
     if has_graph(*nodes):
         clock = times.unbind() if times.requires_grad else times.tolist()
         return [Node(*row) for row in zip(clock, *(v.unbind() for v in nodes[1:]), strict=True)]

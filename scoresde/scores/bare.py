@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -64,7 +64,12 @@ class Bare(Score):
             return LinearEstimate(x, out, SCORE, node)
 
         rows = time_rows(nodes, times, like)
-        return Direct(output, read, rows, context, "The score function", checked=False, kind=SCORE)
+        return Direct(output, read, rows, context, "The score function", checked=False)
+
+    @property
+    def kind(self) -> Hashable | None:
+        """See `Score.kind`."""
+        return SCORE if self.only_scores else None
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         return estimate_of(check_output("The score function", self.score(x, node, **context), x), x, node)

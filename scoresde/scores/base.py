@@ -130,7 +130,6 @@ class Direct(NamedTuple):
     extra: Mapping[str, object]
     what: str
     checked: bool
-    kind: Hashable
 
 
 def time_rows(nodes: Sequence[Node[float]], values: Tensor, like: Tensor) -> dict[float, Any]:
@@ -187,6 +186,11 @@ class Score(abc.ABC):
 
     def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> Direct | None:
         """The evaluation of states like ``like`` at the nodes of a fixed grid, prepared; None if it has none."""
+        return None
+
+    @property
+    def kind(self) -> Hashable | None:
+        """What `Direct.read` depends on besides the node; None if it has no name."""
         return None
 
     def accepts(self, name: str) -> bool:

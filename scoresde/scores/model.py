@@ -9,7 +9,7 @@ that it needs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -343,8 +343,12 @@ class ScoreModel(Score):
             estimate.variance = self._share(out[:, channels:]) if self.has_variance else None
             return estimate
 
-        kind = (self._prediction, self.sigma_data) if self._served is None else None
-        return Direct(output, read, rows, extra, "The network", checked=True, kind=kind)
+        return Direct(output, read, rows, extra, "The network", checked=True)
+
+    @property
+    def kind(self) -> Hashable | None:
+        """See `Score.kind`."""
+        return (self._prediction, self.sigma_data) if self._served is None and self._share is None else None
 
     def _checked(self, out: object, x: Tensor) -> Tensor:
         """An output that is one."""

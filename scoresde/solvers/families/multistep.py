@@ -14,7 +14,7 @@ from torch import Tensor
 from ..._checks import check_choice, check_flag, check_integer
 from ..._combination import Combination, Term, combination, sum_of, tensor_of
 from ..._tensors import Scalar
-from ...processes import RHO, Process
+from ...processes import LOG_SNR, RHO, Coordinate, Process
 from ...sdes import Estimate, Node
 from ...sdes.records import LinearEstimate
 from ..base import EstimateSolver, Noise, StepResult
@@ -126,6 +126,8 @@ class Multistep(EstimateSolver):
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Solver.prepare`. The rows of all steps that have their full number of nodes are computed at once."""
         super().prepare(process, nodes)
+        fractions, coordinate = start_stages(self.start_order)
+        process.nodes.prepare_between(nodes[: self.memory], fractions, coordinate)
         etas = {self.stochasticity(node) for node in nodes[:-1]}
         if len(nodes) < _FEW or len(etas) > 1:
             return
@@ -250,6 +252,18 @@ class NoiseMultistep(Multistep):
     def ode_order(self) -> int:
         """p."""
         return self.order
+
+
+def start_stages(order: int) -> tuple[Sequence[float], Coordinate]:
+    """Where a single step evaluates inside it, and the clock.
+
+    Example:
+        >>> start_stages(2)[0]
+        [0.5]
+    """
+    known = order in _EXPONENTIAL
+    nodes = _EXPONENTIAL[order].c if known else _CLASSICAL[order].c if order in _CLASSICAL else ()
+    return sorted({c for c in nodes if 0 < c < 1}), LOG_SNR if known else RHO
 
 
 def start_evaluations(order: int) -> int:
