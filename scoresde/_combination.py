@@ -52,11 +52,14 @@ class Combination:
 
     def write(self, out: Tensor) -> Tensor:
         """Write the sum into a tensor that is none of its terms."""
-        return write(self.terms(), out)
+        return write(*self.terms(), out)
 
-    def terms(self) -> list[tuple[float, Tensor]]:
+    def terms(self) -> tuple[list[float], list[Tensor]]:
         """Weights and values, without those of weight 0."""
-        return [(w, v) for w, v in zip(self.weights, self.values, strict=True) if w]
+        if all(self.weights):
+            return self.weights, self.values
+        kept = [i for i, w in enumerate(self.weights) if w]
+        return [self.weights[i] for i in kept], [self.values[i] for i in kept]
 
     def clear(self) -> None:
         """Let go of the terms."""
@@ -64,43 +67,41 @@ class Combination:
 
     def _apart(self) -> Tensor:
         """A new tensor without operations in place, which functional transforms refuse."""
-        terms = self.terms()
-        if not terms:
+        weights, values = self.terms()
+        if not weights:
             return torch.zeros_like(self.values[0])
-        (w, out), *rest = terms
-        if w != 1.0:
-            out = out * w
-        elif not rest:
-            return out.clone()
-        for w, v in rest:
+        if weights == [1.0]:
+            return values[0].clone()
+        out = values[0] if weights[0] == 1.0 else values[0] * weights[0]
+        for w, v in zip(weights[1:], values[1:], strict=True):
             out = out.add(v, alpha=w)
         return out
 
 
-def write(terms: Sequence[tuple[float, Tensor]], out: Tensor) -> Tensor:
+def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor) -> Tensor:
     """Write a sum, without terms of weight 0, into a tensor that is none of them."""
-    if not terms:
+    if not weights:
         return out.zero_()
-    (w, first), *rest = terms
-    if w != 1.0:
-        torch.mul(first, w, out=out)
-    elif rest:
-        w, second = rest.pop(0)
-        torch.add(first, second, alpha=w, out=out)
+    done = 1
+    if weights[0] != 1.0:
+        torch.mul(values[0], weights[0], out=out)
+    elif len(weights) > 1:
+        torch.add(values[0], values[1], alpha=weights[1], out=out)
+        done = 2
     else:
-        out.copy_(first)
-    for w, v in rest:
-        out.add_(v, alpha=w)
+        out.copy_(values[0])
+    for i in range(done, len(weights)):
+        out.add_(values[i], alpha=weights[i])
     return out
 
 
-def write_over(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
+def write_over(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
     """Write such a sum over its first term."""
-    (w, out), *rest = terms
-    if w != 1.0:
-        out.mul_(w)
-    for w, v in rest:
-        out.add_(v, alpha=w)
+    out = values[0]
+    if weights[0] != 1.0:
+        out.mul_(weights[0])
+    for i in range(1, len(weights)):
+        out.add_(values[i], alpha=weights[i])
     return out
 
 

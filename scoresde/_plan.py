@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
@@ -72,7 +72,7 @@ class Symbol:
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Evaluate:
     """Evaluate the network.
 
@@ -97,7 +97,7 @@ class Evaluate:
         run.values[self.to] = run.output(run.direct, run.values[self.x], self.node)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Draw:
     """Draw noise.
 
@@ -126,38 +126,34 @@ class Draw:
             run.values[number] = value
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sum:
     r"""Write :math:`\sum_j w_j v_j`.
 
     Attributes:
-        terms: weights and numbers.
+        weights, read: those of the terms, and their numbers.
         to: the number of the sum.
         over: whether it may be written over its first term.
         dead: see `Evaluate`.
     """
 
-    terms: list[tuple[float, int]]
+    weights: list[float]
+    read: list[int]
     to: int
     over: bool = False
     dead: list[int] = field(default_factory=list)
 
-    @property
-    def read(self) -> list[int]:
-        """See `Evaluate.read`."""
-        return [number for _, number in self.terms]
-
     def run(self, run: Run) -> None:
         """Repeat it."""
         values, buffers = run.values, run.buffers
-        terms = [(w, values[i]) for w, i in self.terms]
-        buffer = buffers[self.terms[0][1]] if self.over else None
+        terms = [values[i] for i in self.read]
+        buffer = buffers[self.read[0]] if self.over else None
         if buffer is not None and buffer.free:
-            write_over(terms)
-            buffers[self.terms[0][1]] = None
+            write_over(self.weights, terms)
+            buffers[self.read[0]] = None
         else:
             buffer = run.room()
-            write(terms, buffer.base)
+            write(self.weights, terms, buffer.base)
         values[self.to], buffers[self.to] = buffer.base, buffer
 
 
@@ -292,7 +288,8 @@ class _Tape(Workspace):
 
     def sum(self, combination: Combination) -> Any:
         total = self.symbol()
-        self.instructions.append(Sum([(w, v.index) for w, v in combination.terms()], total.index))  # type: ignore[attr-defined]
+        weights, values = combination.terms()
+        self.instructions.append(Sum(list(weights), [v.index for v in values], total.index))  # type: ignore[attr-defined]
         return total
 
 
@@ -309,31 +306,58 @@ def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Ten
                 result = solver.step(taped, x, start, stop, memory, noise)  # type: ignore[arg-type]
                 moved: Any = result.moved
                 if isinstance(moved, Combination):
-                    terms = moved.terms()
-                    over, moved = bool(terms) and terms[0][1] is x, tape.sum(moved)
+                    over, moved = moved.terms()[1][:1] == [x], tape.sum(moved)
                     tape.instructions[-1].over = over  # type: ignore[union-attr]
                 x, memory = moved, result.state
                 states.append(x.index)
                 ends.append(len(tape.instructions))
     except NotLinear:
         return None
-    _bury(tape, states[-1])
-    steps = [tape.instructions[a:b] for a, b in itertools.pairwise(ends)]
+    steps = [_late(tape.instructions[a:b], states) for a, b in itertools.pairwise(ends)]
+    _bury(steps, states[-1])
     return Plan(list(nodes), process.nodes.known(), steps, states, tape.count)
 
 
-def _bury(tape: _Tape, end: int) -> None:
-    """Say where each value is needed for the last time."""
+def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instruction]:
+    """The instructions of a step in which what the network returns is copied as late as possible, before the network
+    is called again, and read itself until then."""
+    out: list[Instruction] = []
+    fresh: set[int] = set()  # what the network returned last
+    waiting: dict[int, Sum] = {}
+    for instruction in instructions:
+        if isinstance(instruction, Evaluate):
+            out += waiting.values()
+            waiting, fresh = {}, {instruction.to}
+        elif isinstance(instruction, Sum):
+            copies = instruction.weights == [1.0] and instruction.read[0] in fresh
+            if copies and instruction.to not in states:
+                waiting[instruction.to] = instruction
+                continue
+            instruction.read = [waiting[i].read[0] if i in waiting else i for i in instruction.read]
+        out.append(instruction)
+    return [*out, *waiting.values()]
+
+
+def _bury(steps: list[list[Instruction]], end: int) -> None:
+    """Say where each value is needed for the last time, and leave out sums that nobody needs."""
+    needed = {end}
+    for step in reversed(steps):
+        for instruction in reversed(step):
+            if isinstance(instruction, Sum) and instruction.to not in needed:
+                step.remove(instruction)
+            else:
+                needed.update(instruction.read)
     last = {}
-    for instruction in tape.instructions:
+    every = [instruction for step in steps for instruction in step]
+    for instruction in every:
         written = instruction.to if isinstance(instruction.to, tuple) else (instruction.to,)
         last |= dict.fromkeys((*written, *instruction.read), instruction)
     del last[end]
     for number, instruction in last.items():
         instruction.dead.append(number)
-    for instruction in tape.instructions:
+    for instruction in every:
         if isinstance(instruction, Sum) and instruction.over:
-            instruction.over = instruction.terms[0][1] in instruction.dead
+            instruction.over = instruction.read[0] in instruction.dead
 
 
 class _Kept:

@@ -25,27 +25,25 @@ class Buffer:
         base: the tensor; nobody else may hold it.
     """
 
-    __slots__ = ("_address", "_idle", "_storage", "_where", "base")
+    __slots__ = ("_handles", "_plain", "_storage", "_tensors", "_where", "base")
 
     def __init__(self, base: Tensor) -> None:
         self.base = base
         self._storage = base.untyped_storage()
-        self._address = self._storage._cdata
-        self._where = self._place()
-        self._idle = self._held()
-
-    def _place(self) -> int:
-        """Where the numbers are; those of a tensor that is not torch's own may be nowhere."""
-        return self.base.data_ptr() if type(self.base) is Tensor else 0
-
-    def _held(self) -> tuple[int, int]:
-        """How many tensors hold the storage, and how many its handle."""
-        return 0 if _holders is None else _holders(self._address), sys.getrefcount(self._storage)
+        self._plain = type(base) is Tensor  # the numbers of another class may be nowhere
+        self._where = base.data_ptr() if self._plain else 0
+        self._tensors = 0 if _holders is None else _holders(self._storage._cdata)
+        self._handles = sys.getrefcount(self._storage)
 
     @property
     def free(self) -> bool:
         """Whether nobody holds a view of it, and no other process does (which moves the memory)."""
-        return _holders is not None and self._held() == self._idle and self._place() == self._where
+        return (
+            _holders is not None
+            and _holders(self._storage._cdata) == self._tensors
+            and sys.getrefcount(self._storage) == self._handles
+            and (not self._plain or self.base.data_ptr() == self._where)
+        )
 
 
 class Workspace:

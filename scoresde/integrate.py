@@ -251,8 +251,8 @@ def integrate(
         MaxStepsError: ``max_steps`` were used up.
     """
     workspace = Workspace(x)
-    with working_in(workspace):
-        loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, workspace)
+    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, workspace)
+    with working_in(workspace if loop.run is None else None):
         return _run(loop, callback, progress, max_steps)
 
 
@@ -275,7 +275,8 @@ def _run(
         if lands and loop.stop is not None:
             moved = loop.land(loop.stop, moved)
         # save, call back, show
-        loop.record(moved)
+        if loop.recorder is not None:
+            loop.record(moved)
         if callback is not None and loop.stopped(callback):
             break
         if progress is not None:
@@ -330,10 +331,16 @@ class _Loop:
         if plan is not None:
             self.stop = plan.nodes[1]
         elif throw or self._left_out():
-            self.memory = solver.init(self.process, self.x, self.start)
-            self.ledger.nfe[self.ledger.rows[self.ledger.running]] += self.used()
-            self.stop, self.control = controller.first(self.process, solver, self.x, self.start, self.memory)
+            with working_in(workspace):
+                self._begin()
         self.record(True)
+
+    def _begin(self) -> None:
+        """What comes before the first step, where there is no plan."""
+        process, solver, controller = self.process, self.solver, self.controller
+        self.memory = solver.init(process, self.x, self.start)
+        self.ledger.nfe[self.ledger.rows[self.ledger.running]] += self.used()
+        self.stop, self.control = controller.first(process, solver, self.x, self.start, self.memory)
 
     def _left_out(self) -> bool:
         """Leave out the samples that are not finite; returns whether others are there."""
@@ -399,7 +406,7 @@ class _Loop:
     def _fine(self) -> bool:
         """Whether the whole batch is finite, as far as that is due."""
         due = self.step % self.check_every == 0 or self.stop is None
-        return not due or math.isfinite(self.x.detach().sum().item())
+        return not due or math.isfinite(self.x.sum().item())
 
     def _close(
         self,
@@ -431,15 +438,14 @@ class _Loop:
         if isinstance(moved, Tensor) or self.workspace is None or not self.workspace.fits(self.x):
             self.buffer = None
             return tensor_of(moved)
-        terms, buffer = moved.terms(), self.buffer
+        (weights, values), buffer = moved.terms(), self.buffer
         moved.clear()
-        if buffer is not None and terms and terms[0][1] is self.x:
-            terms[0] = terms[0][0], buffer.base
-            self.x = buffer.base
+        if buffer is not None and values and values[0] is self.x:
+            values[0] = self.x = buffer.base
             if buffer.free:
-                return write_over(terms).detach()
+                return write_over(weights, values).detach()
         self.buffer = self.workspace.buffer()
-        return write(terms, self.buffer.base).detach()
+        return write(weights, values, self.buffer.base).detach()
 
     def land(self, stop: Node, moved: bool | np.ndarray) -> bool | np.ndarray:
         """Samples that can go to the end without another evaluation do. Returns which have moved last."""

@@ -85,7 +85,12 @@ class Network:
         direct = self._direct
         if direct is None or node.t not in direct.rows or (x.shape, x.dtype) != self._like:
             return None
-        estimate = direct.read(x, self.output(direct, x, node), node)
+        workspace = exchange(None)  # which is not the network's
+        try:
+            out = self.output(direct, x, node)
+        finally:
+            exchange(workspace)
+        estimate = direct.read(x, out, node)
         estimate.keep = self.copies
         return estimate
 
@@ -94,18 +99,12 @@ class Network:
         time = direct.rows[node.t]
         if not isinstance(time, Tensor):
             time = time()
-        counted = not x.is_inference()
-        given = self._lent(x)
-        before = [v._version for v in self._given]
-        stamps = (x._version, time._version) if counted else ()
-        workspace = exchange(None)
-        try:
-            out = direct.output(given, node, time)
-        finally:
-            exchange(workspace)
-        if (counted and (x._version, time._version) != stamps) or before != [v._version for v in self._given]:
+        given, before = self._lent(x), self._given and [v._version for v in self._given]
+        stamps = None if x.is_inference() else (x._version, time._version)
+        out = direct.output(given, node, time)
+        if (stamps and (x._version, time._version) != stamps) or (before and [v._version for v in self._given] != before):
             where_ = f" (call {self.calls + 1})" if self.score_fn.only_scores else ""
-            check_unwritten(direct.what, [*stamps[:1], *before], x, direct.extra, where_)
+            check_unwritten(direct.what, [*(stamps or ())[:1], *before], x, direct.extra, where_)
             # it wrote to its time, which it may
             direct.rows.update(self.score_fn.direct(x, [node], self.context).rows)  # type: ignore[union-attr]
         if not (direct.checked or fits(out, x)):
