@@ -111,10 +111,16 @@ def solved(method: str, prediction: str, steps: int) -> collections.Counter[str]
     score_fn = score_of(prediction, counter, sde)
     row = METHODS[method]
     length = {"max_steps": steps, "throw": False, "rtol": 1e-10, "atol": 1e-10} if row.adaptive else {"steps": steps}
+
+    def solve() -> scoresde.Solution:
+        return scoresde.solve(sde, score_fn, x, method=method, seed=0, **length)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScoreSDEWarning)
+        solve()  # what is kept for later solves is not counted
+        counter.counts.clear()
         with counter:
-            solution = scoresde.solve(sde, score_fn, x, method=method, seed=0, **length)
+            solution = solve()
     if row.adaptive and solution.steps != steps:
         raise RuntimeError(f"{method} took {solution.steps} steps, not {steps}")
     return counter.counts

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times
+from ._memo import Memo, constants_of
 from .errors import InvalidArgumentError, out_of_memory, short
 from .grids import snap
 from .scores import Score, ScoreFn, as_score
@@ -21,9 +22,9 @@ from .solvers import Solver
 
 def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[float, float]) -> None:
     noisy, clean = max(times), min(times)
-    with torch.no_grad():
-        nodes = sde.nodes(torch.tensor([noisy, clean], dtype=torch.float64))
-    alpha, sigma = float(nodes.alpha[0]), float(nodes.sigma[1])
+    constants = constants_of(sde)
+    ends = _ends(sde, times) if constants is None else _ENDS.get((constants, times), lambda: _ends(sde, times))
+    alpha, sigma, dalpha = ends
     smallest = torch.finfo(torch.float32).tiny
     if min(alpha, sigma) < smallest:
         sde.check_schedule()  # 0 may be a limit or an underflow
@@ -39,7 +40,7 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
                 f"alpha is 0 at t={noisy:g}, and {solver.name!r} has no limit there; try 'ddim', 'ancestral', "
                 f"'heun', or t_max below {noisy:g}."
             )
-        if not solver.affine and not math.isfinite(nodes.dalpha[0]):
+        if not solver.affine and not math.isfinite(dalpha):
             raise InvalidArgumentError(
                 f"alpha is 0 at t={noisy:g}, where its derivative, which {solver.name!r} needs, is not known; take a "
                 f"method of the estimates such as 'ddim', or t_max below {noisy:g}."
@@ -53,6 +54,16 @@ def check_limits(sde: AffineSDE, score_fn: Score, solver: Solver, times: tuple[f
             f"sigma is 0 at t={clean:g}, where {solver.name!r} would evaluate the score; try 'ddim', or t_end above "
             f"{clean:g} with denoise=True."
         )
+
+
+_ENDS: Memo[tuple[float, float, float]] = Memo(most=64)
+
+
+def _ends(sde: AffineSDE, times: tuple[float, float]) -> tuple[float, float, float]:
+    """Alpha at the noisy end, sigma at the clean one, and the derivative of alpha at the first."""
+    with torch.no_grad():
+        nodes = sde.nodes(torch.tensor([max(times), min(times)], dtype=torch.float64))
+    return float(nodes.alpha[0]), float(nodes.sigma[1]), float(nodes.dalpha[0])
 
 
 def context_of(

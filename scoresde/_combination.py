@@ -78,13 +78,14 @@ class Combination:
         return out
 
 
-def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor) -> Tensor:
-    """Write a sum, without terms of weight 0, into a tensor that is none of them."""
+def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor, first: Scalar | None = None) -> Tensor:
+    """Write a sum, without terms of weight 0, into a tensor that is none of them. The first weight may be given as a
+    0-d tensor too, which takes less time to multiply with."""
     if not weights:
         return out.zero_()
     done = 1
     if weights[0] != 1.0:
-        torch.mul(values[0], weights[0], out=out)
+        torch.mul(values[0], weights[0] if first is None else first, out=out)
     elif len(weights) > 1:
         torch.add(values[0], values[1], alpha=weights[1], out=out)
         done = 2
@@ -95,11 +96,11 @@ def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor) -> Te
     return out
 
 
-def write_over(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+def write_over(weights: Sequence[float], values: Sequence[Tensor], first: Scalar | None = None) -> Tensor:
     """Write such a sum over its first term."""
     out = values[0]
     if weights[0] != 1.0:
-        out.mul_(weights[0])
+        out.mul_(weights[0] if first is None else first)
     for i in range(1, len(weights)):
         out.add_(values[i], alpha=weights[i])
     return out

@@ -9,24 +9,25 @@ what the solver would have done, and nothing else. A method that does anything e
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ._combination import Combination, Term, write, write_over
+from ._memo import Memo, constants_of
+from ._tensors import has_graph
 from ._workspace import MOST_BUFFERS, Buffer, Workspace, working_in
 from .noise import Noise
 from .processes import Network, Process, ReverseProcess
-from .sdes import Node
+from .sdes import SDE, Node
 from .sdes.records import LinearEstimate
 from .solvers import Solver
 
 _MOST_PLANS = 16  # that are kept for later solves
+_RECORDED = ("builtins.", f"{__package__}.solvers.", f"{__package__}.correctors.")  # modules of solvers and their parts
 _MOST_STEPS = 4096  # of a solve that is planned
 
 
@@ -121,9 +122,13 @@ class Draw:
 
     def run(self, run: Run) -> None:
         """Repeat it."""
-        drawn = getattr(run.noise, self.method)(*self.times, run.values[self.like].detach())
-        for number, value in zip(self.to, drawn if len(self.to) > 1 else (drawn,), strict=True):
-            run.values[number] = value
+        values, draw = run.values, getattr(run.noise, self.method)
+        drawn = draw(*self.times, values[self.like].detach())
+        if len(self.to) == 1:
+            values[self.to[0]] = drawn
+        else:
+            for number, value in zip(self.to, drawn, strict=True):
+                values[number] = value
 
 
 @dataclass(slots=True, eq=False)
@@ -145,15 +150,15 @@ class Sum:
 
     def run(self, run: Run) -> None:
         """Repeat it."""
-        values, buffers = run.values, run.buffers
+        values, buffers, first = run.values, run.buffers, run.firsts[self.to]
         terms = [values[i] for i in self.read]
         buffer = buffers[self.read[0]] if self.over else None
         if buffer is not None and buffer.free:
-            write_over(self.weights, terms)
+            write_over(self.weights, terms, first)
             buffers[self.read[0]] = None
         else:
             buffer = run.room()
-            write(self.weights, terms, buffer.base)
+            write(self.weights, terms, buffer.base, first)
         values[self.to], buffers[self.to] = buffer.base, buffer
 
 
@@ -176,6 +181,21 @@ class Plan:
     steps: list[list[Instruction]]
     states: list[int]
     count: int
+    _firsts: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict)
+
+    def firsts(self, like: Tensor) -> list[Tensor | None]:
+        """The first weights of sums, unless they are 1, by the sums' numbers, as 0-d tensors of a state's dtype."""
+        if like.dtype in self._firsts:
+            return self._firsts[like.dtype]
+        every = (instruction for step in self.steps for instruction in step)
+        sums = [sum_ for sum_ in every if isinstance(sum_, Sum) and sum_.weights and sum_.weights[0] != 1.0]
+        weights = torch.tensor([sum_.weights[0] for sum_ in sums], dtype=like.dtype, device="cpu").unbind()
+        firsts: list[Tensor | None] = [None] * self.count
+        for sum_, weight in zip(sums, weights, strict=True):
+            firsts[sum_.to] = weight
+        if type(like) is Tensor:  # those of another class may belong to a mode that ends
+            self._firsts[like.dtype] = firsts
+        return firsts
 
 
 class Run:
@@ -190,11 +210,13 @@ class Run:
 
     Attributes:
         values, buffers: tensors by their numbers, and the memory of those that were written here.
+        firsts: the first weights of sums, as tensors.
     """
 
     def __init__(self, plan: Plan, network: Network, noise: Noise, x: Tensor, workspace: Workspace) -> None:
         self.plan, self.noise, self.workspace = plan, noise, workspace
         self.output, self.direct = network.output, network.prepared
+        self.firsts = plan.firsts(x)
         self.values: list[Any] = [None] * plan.count
         self.buffers: list[Buffer | None] = [None] * plan.count
         self.values[plan.states[0]] = x
@@ -360,59 +382,43 @@ def _bury(steps: list[list[Instruction]], end: int) -> None:
             instruction.over = instruction.read[0] in instruction.dead
 
 
-class _Kept:
-    """The plans of the last solves, by what they depend on."""
-
-    def __init__(self) -> None:
-        self.plans: OrderedDict[Hashable, tuple[object, Plan | None]] = OrderedDict()
-        self.lock = threading.Lock()
-
-    def get(self, key: Hashable) -> tuple[object, Plan | None] | None:
-        with self.lock:
-            found = self.plans.get(key)
-            if found is not None:
-                self.plans.move_to_end(key)
-            return found
-
-    def put(self, key: Hashable, owner: object, plan: Plan | None) -> None:
-        with self.lock:
-            self.plans[key] = (owner, plan)
-            while len(self.plans) > _MOST_PLANS:
-                self.plans.popitem(last=False)
-
-
-_kept: Final = _Kept()
+# With the process, so that its identity is not given to another one as long as it is kept.
+_plans: Memo[tuple[SDE, Plan | None]] = Memo(_MOST_PLANS)
 
 
 def plan_of(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Plan | None:
     """The plan of a solve at given times, recorded now or in an earlier solve, with the network prepared for it; None
     if it has none.
 
-    An earlier plan serves if the solver and what the network's output means are equal, the process is the same, and
-    its nodes have the same values.
+    An earlier plan serves if the solver, the grid and what the network's output means are equal, and the process has
+    equal constants, or is the same and has the same values at the nodes.
     """
-    kind = process.network.score_fn.kind
+    network, nodes = process.network, process.nodes
+    kind = network.score_fn.kind
     own = solver.own_steps or solver.adaptive or not all(map(_is_own, (solver, *vars(solver).values())))
     if own or kind is None or not isinstance(process, ReverseProcess) or len(times) > _MOST_STEPS:
         return None
-    stamp = process.nodes.stamp(times)
-    if stamp is None:
+    constants = constants_of(process.sde)
+    if has_graph(times) or (constants is None and has_graph(*nodes.columns(times))):
         return None
-    key = (solver, process.eta, process.network.copies, kind, id(process.sde), stamp)
-    found = _kept.get(key)
-    if found is not None:
-        plan = found[1]
-        if plan is not None:
-            process.network.plan(x, plan.known)
-        return plan
-    nodes = process.nodes.grid(times)
-    solver.prepare(process, nodes)
-    process.network.plan(x, process.nodes.known())
-    plan = record(process, solver, nodes, x)
-    _kept.put(key, process.sde, plan)
+
+    def recorded() -> tuple[SDE, Plan | None]:
+        grid = nodes.grid(times)
+        solver.prepare(process, grid)
+        network.plan(x, nodes.known())
+        return process.sde, record(process, solver, grid, x)
+
+    here = (id(process.sde), _bytes(*nodes.columns(times))) if constants is None else (constants, _bytes(times))
+    plan = _plans.get((solver, process.eta, network.copies, kind, *here), recorded)[1]
+    if plan is not None and network.prepared is None:
+        network.plan(x, plan.known)
     return plan
 
 
+def _bytes(*columns: Tensor) -> bytes:
+    return torch.stack(columns).numpy().tobytes()
+
+
 def _is_own(value: object) -> bool:
-    """Whether a solver, or a part of one, is of this package, so that its steps may be recorded."""
-    return type(value).__module__.partition(".")[0] in ("builtins", __package__)
+    """Whether a solver, or a part of one, is one of this package's, so that its steps may be recorded."""
+    return f"{type(value).__module__}.".startswith(_RECORDED)

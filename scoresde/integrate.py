@@ -530,9 +530,8 @@ class _Loop:
         ledger = self.ledger
         ledger.flush()
         final = ledger.whole(self.x)
-        failed = np.isin(ledger.status, (Status.NON_FINITE, Status.STEP_UNDERFLOW, Status.MAX_STEPS))
-        if failed.any():
-            final = where(failed, torch.full_like(final, torch.nan), final)
+        if _LOST[ledger.status].any():
+            final = where(_LOST[ledger.status], torch.full_like(final, torch.nan), final)
         ts, xs = self.recorder.result(final) if self.recorder is not None else (None, None)
         return Solution(
             x=final,
@@ -552,7 +551,7 @@ class _Loop:
         ledger = self.ledger
         if self.stop is None:
             ledger.close_all(Status.SUCCESS)
-        for status, error in _FAILURES.items() if self.throw else ():
+        for status, error in _FAILURES.items() if self.throw and ledger.status.any() else ():
             rows = (ledger.status == status).nonzero()[0].tolist()
             if not rows:
                 continue
@@ -607,6 +606,8 @@ _FAILURES: dict[Status, type[MaxStepsError] | type[StepSizeUnderflowError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepSizeUnderflowError,
 }
+# By status, _RUNNING being the last: whether a sample is NaN in the result.
+_LOST = np.isin([*Status, _RUNNING], (Status.NON_FINITE, Status.STEP_UNDERFLOW, Status.MAX_STEPS))
 _UNDERFLOW = "the step size fell below what the clock resolves; loosen rtol and atol, use float64"
 _NON_FINITE = {
     "score": (

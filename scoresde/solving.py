@@ -44,6 +44,7 @@ from ._checks import (
     check_times,
     refuse_rows,
 )
+from ._memo import Memo, constants_of
 from ._tensors import compute_dtype, row_finite, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError
@@ -61,6 +62,7 @@ from .targets import GaussianStart
 _GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
+_GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
 
 
 def solve(
@@ -437,16 +439,25 @@ def _nodes(
         count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
         if times[0] == times[1]:
             return torch.tensor(times[:1], dtype=torch.float64)
-        given = grids.resolve(grid, sde, *times, count)
+        constants = constants_of(sde) if grid is None or isinstance(grid, str) else None
+        if constants is None:
+            return _separate(sde, grids.resolve(grid, sde, *times, count))
+        key = constants, grid, times, count
+        return _GRIDS.get(key, lambda: _separate(sde, grids.resolve(grid, sde, *times, count)))
+    return _separate(sde, given)
+
+
+def _separate(sde: SDE, times: Tensor) -> Tensor:
+    """The times of a grid, or an error where two that follow each other have the same log-SNR."""
     if isinstance(sde, AffineSDE):
-        still = sde.log_snr(given.detach()).diff() == 0
+        still = sde.log_snr(times.detach()).diff() == 0
         if bool(still.any()):
             i = int(still.int().argmax())
             raise InvalidArgumentError(
-                f"`grid` must have times with different log-SNRs; entries {i} and {i + 1}, {float(given[i]):.17g} and "
-                f"{float(given[i + 1]):.17g}, have the same."
+                f"`grid` must have times with different log-SNRs; entries {i} and {i + 1}, {float(times[i]):.17g} and "
+                f"{float(times[i + 1]):.17g}, have the same."
             )
-    return given
+    return times
 
 
 def _on_node(t: float, nodes: Tensor) -> float:

@@ -91,8 +91,8 @@ class BatchNoise(Noise):
         """See `Noise.normal`. A generator on the CPU serves states on any device."""
         device = self.generator.device if self.generator is not None else like.device
         shape = like.shape if self._rows is None else (self._batch, *like.shape[1:])
-        z = torch.randn(shape, generator=self.generator, dtype=like.dtype, device=device).to(like.device)
-        self._batch = len(z)
+        z = torch.empty(shape, dtype=like.dtype, device=device).normal_(generator=self.generator).to(like.device)
+        self._batch = shape[0]
         return z if self._rows is None else z[self._rows]
 
     def take(self, rows: Tensor) -> Noise:

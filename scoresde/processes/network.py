@@ -99,8 +99,10 @@ class Network:
         time = direct.rows[node.t]
         if not isinstance(time, Tensor):
             time = time()
-        given, before = self._lent(x), self._given and [v._version for v in self._given]
-        stamps = None if x.is_inference() else (x._version, time._version)
+        inference, graph = x.is_inference(), torch.is_grad_enabled()
+        given = self._lent(x) if inference or graph else x.detach()
+        stamps = None if inference else (x._version, time._version)
+        before = self._given and [v._version for v in self._given]
         out = direct.output(given, node, time)
         if (stamps and (x._version, time._version) != stamps) or (before and [v._version for v in self._given] != before):
             where_ = f" (call {self.calls + 1})" if self.score_fn.only_scores else ""
@@ -110,9 +112,10 @@ class Network:
         if not (direct.checked or fits(out, x)):
             out = self._checked(out, x, node)
         self.calls += 1
-        if torch.is_grad_enabled():
+        self.last = (out,)
+        if graph:
             out = out.clone() if self.copies else out  # a graph keeps it
-        self._remember(x, given, (out,))
+            self._remember(x, given, (out,))
         return out
 
     def score(self, x: Tensor, node: Node) -> Tensor:

@@ -93,15 +93,11 @@ class Nodes:
     def grid(self, times: Tensor) -> list[Node[Any]]:
         """The nodes of a grid, which is then that of the solve."""
         if times is not self._times or not self._grid:
-            self.set_grid(_listed(times, self._columns(times)))
+            self.set_grid(_listed(times, self.columns(times)))
         return self._grid
 
-    def stamp(self, times: Tensor) -> bytes | None:
-        """The numbers of a grid's nodes; None where they have a gradient."""
-        columns = self._columns(times)
-        return None if has_graph(*columns) else torch.stack(columns).numpy().tobytes()
-
-    def _columns(self, times: Tensor) -> Node[Tensor]:
+    def columns(self, times: Tensor) -> Node[Tensor]:
+        """The nodes of a grid as tensors."""
         if times is not self._times or self._table is None:
             self._times, self._table = times, self.sde.nodes(times)
             self._grid.clear()

@@ -321,7 +321,8 @@ class ScoreModel(Score):
         labels = self._labels([self._own_node(node) for node in nodes])
         rows = time_rows(nodes, labels.to(dtype) if labels.is_floating_point() else labels, like)
 
-        net, plain = self.net, self._served is None and self._plain and dtype is like.dtype
+        net, single = self.net, self._share is None
+        plain = self._served is None and self._plain and dtype is like.dtype
 
         def output(x: Tensor, node: Node[float], time: Tensor) -> Tensor:
             if plain:
@@ -332,7 +333,7 @@ class ScoreModel(Score):
                 out = net(self._input(state, own).to(dtype), time, **extra)
                 if before is not None:
                     check_unwritten("The network", before, state, {})
-            return out if self._share is None and fits(out, x) else self._checked(out, x).to(x.dtype)
+            return out if single and fits(out, x) else self._checked(out, x).to(x.dtype)
 
         def read(x: Tensor, out: Tensor, node: Node[float]) -> LinearEstimate:
             scale, own = self._scaled(node)
@@ -377,8 +378,7 @@ class ScoreModel(Score):
 
     def _labels(self, nodes: Sequence[Node[Any]]) -> Tensor:
         """What the network gets as its time at some nodes, ``(n,)`` float64 or integers; not of a function of t."""
-        columns = [torch.tensor(column, dtype=torch.float64) for column in zip(*nodes, strict=True)]
-        return self._read_time(Node(*columns))
+        return self._read_time(Node(*torch.tensor(nodes, dtype=torch.float64).unbind(1)))
 
     def _times(self, x: Tensor, node: Node, dtype: torch.dtype) -> Tensor:
         """What the network gets as its time at one node, ``(batch,)``, the network's to keep."""
