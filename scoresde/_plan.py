@@ -336,7 +336,7 @@ def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Ten
     except NotLinear:
         return None
     steps = [_late(tape.instructions[a:b], states) for a, b in itertools.pairwise(ends)]
-    _bury(steps, states[-1])
+    _bury(steps, states)
     return Plan(list(nodes), process.nodes.known(), steps, states, tape.count)
 
 
@@ -360,24 +360,26 @@ def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instru
     return [*out, *waiting.values()]
 
 
-def _bury(steps: list[list[Instruction]], end: int) -> None:
-    """Say where each value is needed for the last time, and leave out sums that nobody needs."""
-    needed = {end}
+def _bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
+    """Say where each value is needed for the last time, and leave out sums that nobody needs. A state is needed until
+    the next step begins."""
+    needed = set(states)
     for step in reversed(steps):
         for instruction in reversed(step):
             if isinstance(instruction, Sum) and instruction.to not in needed:
                 step.remove(instruction)
             else:
                 needed.update(instruction.read)
-    last = {}
-    every = [instruction for step in steps for instruction in step]
-    for instruction in every:
-        written = instruction.to if isinstance(instruction.to, tuple) else (instruction.to,)
-        last |= dict.fromkeys((*written, *instruction.read), instruction)
-    del last[end]
+    last: dict[int, Instruction] = {}
+    for state, step in zip(states, steps, strict=False):
+        last |= dict.fromkeys([state], step[0]) if step else {}
+        for instruction in step:
+            written = instruction.to if isinstance(instruction.to, tuple) else (instruction.to,)
+            last |= dict.fromkeys((*written, *instruction.read), instruction)
+    last.pop(states[-1], None)
     for number, instruction in last.items():
         instruction.dead.append(number)
-    for instruction in every:
+    for instruction in itertools.chain.from_iterable(steps):
         if isinstance(instruction, Sum) and instruction.over:
             instruction.over = instruction.read[0] in instruction.dead
 

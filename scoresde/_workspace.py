@@ -65,7 +65,7 @@ class Workspace:
 
     def __init__(self, like: Tensor) -> None:
         self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
-        self.strides = torch.empty_like(like).stride()
+        self.strides = torch.empty_like(like, device="meta").stride()
         self.buffers: list[Buffer] = []
 
     def fits(self, x: Tensor) -> bool:

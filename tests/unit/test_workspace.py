@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
 from scoresde import ScoreModel, solvers
-from scoresde._combination import Combination, combination, combine, sum_of, weighted
+from scoresde._combination import Combination, combination, combine, sum_of, weighted, write, write_over
 from scoresde._workspace import Workspace, exchange, working_in, workspace_for
 
 SDE = scoresde.VPSDE()
@@ -90,9 +90,12 @@ def test_sums() -> None:
     assert torch.allclose(since.tensor(), wanted, rtol=1e-14)
     assert torch.allclose(combine(torch.tensor(0.3), a, 2.0, (0.5, -0.25), (b, part)), wanted, rtol=1e-6)
     assert bool((combine(0.0, a, 1.0, (0.0,), (b,)) == 0).all())
-    place = got.place_of(a)
-    assert place is not None and got.place_of(wanted) is None
-    assert torch.allclose(got.write_over(place), wanted, rtol=1e-14)
+    weights, values = Combination([0.0, *got.weights], [c, *got.values]).terms()
+    assert weights == got.weights and values[0] is a
+    again = a.clone()
+    written = write(weights, values, torch.empty_like(a))
+    assert written.equal(write_over(weights, [again, *values[1:]]))
+    assert written.equal(write(weights, values, torch.empty_like(a), torch.tensor(weights[0], dtype=torch.float64)))
 
 
 class Made(TorchDispatchMode):
@@ -202,6 +205,7 @@ def test_steps_make_no_memory(method: str) -> None:
     constant = torch.full_like(x, 0.1)
     counts = []
     for steps in (20, 60):
+        scoresde.solve(SDE, ScoreModel(net, SDE, "noise"), x, method=method, steps=steps)  # its plan is kept
         with Made(x.numel()) as made:
             scoresde.solve(SDE, ScoreModel(lambda x, t: constant, SDE, "noise"), x, method=method, steps=steps)
         counts.append(made.count)
