@@ -7,7 +7,6 @@ calls back, and drops finished samples when the network allows it. It alone coun
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,13 +20,12 @@ from ._checks import refuse_rows
 from ._combination import Term, tensor_of, write, write_over
 from ._plan import Run
 from ._tensors import as_array, number, row_finite, take, where
+from ._watch import Found, Watch, wrong_rows
 from ._workspace import Buffer, Workspace, working_in
 from .controllers import Controller, FixedGrid
 from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
 from .sdes.records import either, some
 from .solvers.base import Node, Noise, Process, Solver, StepFailed, StepResult
-
-_DEVICE_CHECK_EVERY = 32  # steps between checks of a device's state; each check synchronises
 
 
 class Status(enum.IntEnum):
@@ -201,12 +199,16 @@ class _Ledger:
         self.status[rows] = status
         return True
 
-    def undo(self, reached: float | Tensor, t: float | Tensor) -> None:
-        """Samples that have just failed in a step of the whole batch did not take it: they are where it began."""
-        failed = (self.status == Status.NON_FINITE) & (self.t == as_array(reached))
-        self.accepted[failed] -= 1
-        self.rejected[failed] += 1
-        self.t[failed] = as_array(t)[failed] if isinstance(t, Tensor) else t
+    def undo(self, found: Found) -> None:
+        """Samples that have just failed did not make the step after which they were not finite for the first time,
+        nor those after it: they are where it began."""
+        for ago in sorted({*found.ago[found.ago > 0].tolist()}):
+            rows = self.rows[(found.ago == ago) & (self.status[self.rows] == Status.NON_FINITE)]
+            left = as_array(found.window[-ago][0])
+            self.accepted[rows] -= ago
+            self.rejected[rows] += 1
+            self.nfe[rows] -= sum(used for _, used in found.window[len(found.window) - ago + 1 :])
+            self.t[rows] = left[rows] if isinstance(left, np.ndarray) else left
 
     def close_all(self, status: Status) -> None:
         """Give a status to all samples under way."""
@@ -251,7 +253,8 @@ def integrate(
         MaxStepsError: ``max_steps`` were used up.
     """
     workspace = Workspace(x)
-    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, workspace)
+    seen = callback is not None or (recorder is not None and not throw)
+    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, seen, workspace)
     with working_in(workspace if loop.run is None else None):
         return _run(loop, callback, progress, max_steps)
 
@@ -297,6 +300,7 @@ class _Loop:
         run: the steps by a plan, where there is one; x is then its own, and handed out as a view.
         alive: which of the samples in the loop are under way; None for all.
         changed: whether a sample has left since the batch was last cut.
+        seen: whether somebody looks at the states on the way, so that what is not finite must be found at once.
     """
 
     def __init__(
@@ -309,6 +313,7 @@ class _Loop:
         compact: bool,
         recorder: Recorder | None,
         throw: bool,
+        seen: bool,
         workspace: Workspace,
     ) -> None:
         self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
@@ -324,7 +329,7 @@ class _Loop:
         self.alive: np.ndarray | None = None
         self.changed = False
         self.step = self.calls = 0
-        self.check_every = 1 if x.device.type == "cpu" else _DEVICE_CHECK_EVERY
+        self.watch, self.seen = Watch(x), seen
         self.memory: Any = None
         self.control: Any = None
         self.stop: Node | None = None  # where no sample is finite, there is nothing to do
@@ -376,8 +381,8 @@ class _Loop:
         following = self.step + 1
         self.start, self.stop = stop, nodes[following] if following < len(nodes) else None
         self.t = stop.t
-        self.ledger.account(self.used(), True, self.t)
-        return True if self._fine() else self._close(True, left, None, None, None, None)
+        found = self._look(left)
+        return True if found is None else self._close(True, None, None, None, found)
 
     def advance(self, stop: Node) -> bool | np.ndarray | None:
         """Make a step, and say which samples have moved: the controller accepts, samples move on, and those that fail
@@ -391,43 +396,49 @@ class _Loop:
         decision = self.controller.adapt(self.process, self.solver, self.x, self.start, stop, result, self.control)
         accept, done, bad, tiny = (True, None, None, None) if decision.together else decision.masks()
         self.step += 1
-        left, before = self.t, None if self.throw else self.x
+        left, before = self.t, None if self.throw or self.watch.late else self.x
         if accept is True and self.alive is None:
             self.x, self.memory = self._written(result.moved), result.state
         else:
             self.x, self.memory = _advance(accept, self.alive, result, self.x, self.memory)
         self.start, self.stop, self.control = decision.start, decision.stop, decision.state
         self.t = number(self.start.t)
-        self.ledger.account(self.used(), accept, self.t)
-        if decision.together and self._fine():
-            return True
-        return self._close(accept, left, before, done, bad, tiny)
+        found = None
+        if accept is True:
+            found = self._look(left)
+            if found is None and decision.together:
+                return True
+        else:
+            self.ledger.account(self.used(), accept, self.t)
+        return self._close(accept, done, bad, tiny, found, before)
 
-    def _fine(self) -> bool:
-        """Whether the whole batch is finite, as far as that is due."""
-        due = self.step % self.check_every == 0 or self.stop is None
-        return not due or math.isfinite(self.x.sum().item())
+    def _look(self, left: float | Tensor) -> Found | None:
+        """Account for a step that all samples have made, and look for what is not finite."""
+        used = self.used()
+        self.ledger.account(used, True, self.t)
+        return self.watch.look(self.x, self.process.network.last, left, used, now=self.stop is None or self.seen)
 
     def _close(
         self,
         accept: bool | np.ndarray,
-        left: float | Tensor,
-        before: Tensor | None,
         done: np.ndarray | None,
         bad: np.ndarray | None,
         tiny: np.ndarray | None,
+        found: Found | None,
+        before: Tensor | None = None,
     ) -> bool | np.ndarray | None:
-        """Close samples that are done, bad or tiny after a step; if all were accepted, what is not finite did not
-        move."""
+        """Close samples that are done, bad or tiny after a step. Those found not to be finite have not moved: their
+        state is that before the step, or zero."""
         ledger = self.ledger
-        if accept is True and not self._fine():
-            bad = as_array(~row_finite(self.x))
+        if found is not None:
+            found = found.first if self.throw else found
+            bad = found.ago > 0
             self.x = where(bad, torch.zeros_like(self.x) if before is None else before, self.x)
         failed = ledger.close(bad, Status.NON_FINITE)
-        if failed and accept is True:
-            ledger.undo(self.t, left)
+        if failed and found is not None:
+            ledger.undo(found)
         if failed and self.throw:
-            self._refuse_non_finite()
+            self._refuse_non_finite(found)
         arrived = ledger.close(done, Status.SUCCESS)
         underflow = ledger.close(tiny, Status.STEP_UNDERFLOW)
         self.changed = failed or arrived or underflow
@@ -512,19 +523,21 @@ class _Loop:
                 self.stop = None if self.stop is None else some(self.stop, keep)
         return True
 
-    def _refuse_non_finite(self) -> None:
+    def _refuse_non_finite(self, found: Found | None) -> None:
         """Raise the error of a score or a state that is not finite."""
-        ledger, t = self.ledger, self.t
+        ledger, t, step = self.ledger, self.t, self.step
         lost = ledger.status == Status.NON_FINITE
         bad = lost[ledger.rows]
-        seen = self.process.network.last
-        wrong = any(not as_array(row_finite(v))[bad].all() for v in seen if len(v) == len(bad))
-        stage = "score" if wrong else "state"
+        ago = 1 if found is None else int(found.ago.max())
+        wrong = wrong_rows(self.process.network.last, len(bad)) if found is None else found.wrong
+        if found is not None and ago > 1:
+            step, t = step - ago + 1, found.window[1 - ago][0]  # where the next step began
+        stage = "score" if wrong[bad].any() else "state"
         time = float(as_array(t)[bad][0] if isinstance(t, Tensor) else t)
         what, hint = _NON_FINITE[stage]
         ledger.close_all(Status.STOPPED)
-        why = f" at step {self.step}, t={time:.6g}; {hint}, or pass throw=False to let the other samples finish"
-        refuse_rows(torch.from_numpy(lost), f"{what} in", why, stage, step=self.step, t=time, partial=self.solution())
+        why = f" at step {step}, t={time:.6g}; {hint}, or pass throw=False to let the other samples finish"
+        refuse_rows(torch.from_numpy(lost), f"{what} in", why, stage, step=step, t=time, partial=self.solution())
 
     def solution(self) -> Solution:
         ledger = self.ledger

@@ -104,7 +104,9 @@ class Network:
         stamps = None if inference else (x._version, time._version)
         before = self._given and [v._version for v in self._given]
         out = direct.output(given, node, time)
-        if (stamps and (x._version, time._version) != stamps) or (before and [v._version for v in self._given] != before):
+        if (stamps and (x._version, time._version) != stamps) or (
+            before and [v._version for v in self._given] != before
+        ):
             where_ = f" (call {self.calls + 1})" if self.score_fn.only_scores else ""
             check_unwritten(direct.what, [*(stamps or ())[:1], *before], x, direct.extra, where_)
             # it wrote to its time, which it may

@@ -394,7 +394,9 @@ class ScoreModel(Score):
         time, before = self._times(x, node, dtype), versions(x, extra)
         out = self.net(self._input(x, node).to(dtype), time, **extra)
         check_unwritten("The network", before, x, extra)
-        return self._checked(out, x).to(x.dtype, copy=has_graph(*node))  # what a gradient of the schedule is made of must last
+        return self._checked(out, x).to(
+            x.dtype, copy=has_graph(*node)
+        )  # what a gradient of the schedule is made of must last
 
     def variance(self, x: Tensor, t: Scalar, **context: object) -> Tensor:
         r"""The learned variance of a reverse step, as the share v of the way from the smallest to the largest in the
