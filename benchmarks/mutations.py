@@ -74,6 +74,8 @@ FIRST: dict[str, tuple[str, ...]] = {
     "sdes/vp.py": ("tests/unit/test_sdes.py",),
     "sdes/priors.py": ("tests/unit/test_sdes.py",),
     "_workspace.py": ("tests/unit/test_workspace.py",),
+    **dict.fromkeys(("_plan.py", "_memo.py"), ("tests/unit/test_plan.py",)),
+    **dict.fromkeys(("_watch.py", "integrate.py"), ("tests/unit/test_watch.py", "tests/unit/test_integrate.py")),
     "_combination.py": ("tests/unit/test_workspace.py", REUSED),
     "scores/predictions.py": ("tests/unit/test_models.py",),
     "_phi.py": ("tests/unit/test_phi.py",),
@@ -135,8 +137,8 @@ DEFECTS = (
     Defect(
         "noise x 1.02: the batch's source",
         "noise/sources.py",
-        "dtype=like.dtype, device=device).to(like.device)",
-        "dtype=like.dtype, device=device).to(like.device) * 1.02",
+        ".normal_(generator=self.generator).to(like.device)",
+        ".normal_(generator=self.generator).to(like.device) * 1.02",
     ),
     Defect(
         "noise x 1.02: each sample's source",
@@ -229,9 +231,9 @@ DEFECTS = (
     ),
     Defect(
         "swapped ends of the interval",
-        "controllers/fixed.py",
-        "nodes = node_list(process.sde, self.times)\n        process",
-        "nodes = node_list(process.sde, self.times.flip(0))\n        process",
+        "processes/nodes.py",
+        "self._times, self._table = times, self.sde.nodes(times)",
+        "self._times, self._table = times, self.sde.nodes(times.flip(0))",
     ),
     Defect(
         "the last step left out",
@@ -639,8 +641,8 @@ DEFECTS = (
     Defect(
         "the end of a solve in the network's memory",
         "_combination.py",
-        "else:\n            out.copy_(first)",
-        "else:\n            out = first",
+        "else:\n        out.copy_(values[0])",
+        "else:\n        out = values[0]",
     ),
     Defect(
         "copies for methods that keep nothing",
@@ -723,8 +725,8 @@ DEFECTS = (
     Defect(
         "another process without the scale of the state",
         "scores/model.py",
-        "scale = native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha",
-        "scale = 1.0",
+        "return native.sigma / node.sigma if lam < 0 else native.alpha / node.alpha, native",
+        "return 1.0, native",
     ),
     Defect(
         "another process at its own time",
@@ -732,12 +734,34 @@ DEFECTS = (
         "self.native.nodes(self.native.time(2 * torch.tensor(lams",
         "self.native.nodes(self.sde.time(2 * torch.tensor(lams",
     ),
-    Defect("memory that somebody holds", "_workspace.py", "self._held() == self._idle", "True"),
+    Defect(
+        "memory that somebody holds",
+        "_workspace.py",
+        "and _holders(self._storage._cdata) == self._tensors",
+        "and True",
+    ),
+    Defect("a plan for another stochasticity", "_plan.py", "(solver, process.eta, ", "(solver, "),
+    Defect("a plan for another prediction", "_plan.py", "network.copies, kind, *here", "network.copies, *here"),
+    Defect("a plan for other numbers of a process", "_memo.py", "else (type(value), parts)", "else type(value)"),
+    Defect(
+        "a plan writes over what is still needed",
+        "_plan.py",
+        "instruction.over = instruction.read[0] in instruction.dead",
+        "pass",
+    ),
+    Defect(
+        "a plan forgets what the network returned",
+        "_plan.py",
+        "            out += waiting.values()\n",
+        "",
+    ),
+    Defect("a device: the step of the read", "_watch.py", "len(bad) - since, 0), wrong", "1, 0), wrong"),
+    Defect("a device: evaluations after the failure", "integrate.py", "self.nfe[rows] -= sum(", "0 * sum("),
     Defect(
         "a network that writes to its input: on a fixed grid",
         "processes/network.py",
-        "if (counted and (x._version, time._version) != stamps)",
-        "if (counted and time._version != stamps[1])",
+        "if (stamps and (x._version, time._version) != stamps)",
+        "if (stamps and time._version != stamps[1])",
     ),
     Defect(
         "a network that writes to its time spoils it",

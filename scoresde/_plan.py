@@ -8,6 +8,7 @@ what the solver would have done, and nothing else. A method that does anything e
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -67,7 +68,7 @@ class Symbol:
         return self
 
     __getattr__ = _refuse
-    __torch_function__ = classmethod(_refuse)
+    __torch_function__: Any = classmethod(_refuse)
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _refuse
     __len__ = __iter__ = __getitem__ = __bool__ = __float__ = __array__ = __pow__ = __matmul__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = _refuse
@@ -95,7 +96,7 @@ class Evaluate:
 
     def run(self, run: Run) -> None:
         """Repeat it."""
-        run.values[self.to] = run.output(run.direct, run.values[self.x], self.node)
+        run.values[self.to] = run.evaluate(run.values[self.x], self.node)
 
 
 @dataclass(slots=True, eq=False)
@@ -176,8 +177,8 @@ class Plan:
         count: how many numbers there are.
     """
 
-    nodes: list[Node[float]]
-    known: list[Node[float]]
+    nodes: list[Node[Any]]
+    known: list[Node[Any]]
     steps: list[list[Instruction]]
     states: list[int]
     count: int
@@ -215,7 +216,7 @@ class Run:
 
     def __init__(self, plan: Plan, network: Network, noise: Noise, x: Tensor, workspace: Workspace) -> None:
         self.plan, self.noise, self.workspace = plan, noise, workspace
-        self.output, self.direct = network.output, network.prepared
+        self.evaluate = functools.partial(network.output, network.prepared)  # type: ignore[arg-type]
         self.firsts = plan.firsts(x)
         self.values: list[Any] = [None] * plan.count
         self.buffers: list[Buffer | None] = [None] * plan.count
@@ -311,7 +312,8 @@ class _Tape(Workspace):
     def sum(self, combination: Combination) -> Any:
         total = self.symbol()
         weights, values = combination.terms()
-        self.instructions.append(Sum(list(weights), [v.index for v in values], total.index))  # type: ignore[attr-defined]
+        symbols: Any = values
+        self.instructions.append(Sum(list(weights), [symbol.index for symbol in symbols], total.index))
         return total
 
 
@@ -370,15 +372,18 @@ def _bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
                 step.remove(instruction)
             else:
                 needed.update(instruction.read)
-    last: dict[int, Instruction] = {}
-    for state, step in zip(states, steps, strict=False):
-        last |= dict.fromkeys([state], step[0]) if step else {}
+    coming: list[Instruction | None] = [None]  # the next instruction from each step on, backwards
+    for step in reversed(steps):
+        coming.append(step[0] if step else coming[-1])
+    last: dict[int, Instruction | None] = {}
+    for state, step, following in zip(states, [*steps, []], reversed(coming), strict=True):
+        last[state] = following
         for instruction in step:
             written = instruction.to if isinstance(instruction.to, tuple) else (instruction.to,)
             last |= dict.fromkeys((*written, *instruction.read), instruction)
-    last.pop(states[-1], None)
-    for number, instruction in last.items():
-        instruction.dead.append(number)
+    for number, user in last.items():
+        if user is not None:
+            user.dead.append(number)
     for instruction in itertools.chain.from_iterable(steps):
         if isinstance(instruction, Sum) and instruction.over:
             instruction.over = instruction.read[0] in instruction.dead

@@ -102,7 +102,7 @@ class Network:
         inference, graph = x.is_inference(), torch.is_grad_enabled()
         given = self._lent(x) if inference or graph else x.detach()
         stamps = None if inference else (x._version, time._version)
-        before = self._given and [v._version for v in self._given]
+        before = [v._version for v in self._given] if self._given else ()
         out = direct.output(given, node, time)
         if (stamps and (x._version, time._version) != stamps) or (
             before and [v._version for v in self._given] != before

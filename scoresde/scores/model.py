@@ -351,7 +351,7 @@ class ScoreModel(Score):
         """See `Score.kind`."""
         return (self._prediction, self.sigma_data) if self._served is None and self._share is None else None
 
-    def _checked(self, out: object, x: Tensor) -> Tensor:
+    def _checked(self, out: Any, x: Tensor) -> Tensor:
         """An output that is one."""
         hint = " with the channels doubled for the variance" if self.has_variance else ""
         return check_output("The network", out, x if self._share is None else _doubled(x), hint)

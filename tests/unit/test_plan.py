@@ -1,0 +1,286 @@
+"""Plans make the steps that solvers make, bit for bit, and only serve solves that they belong to."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import _plan
+from scoresde._memo import Memo, constants_of
+from scoresde.controllers import fixed
+from scoresde.errors import ScoreSDEWarning
+from scoresde.models import ScoreModel
+from scoresde.solvers.base import Node, Noise, Process, StepResult
+
+SDE = scoresde.VPSDE()
+# particles and the sampler with batch norms are not linear
+FIXED = [m.name for m in scoresde.methods() if m.kind not in ("backend", "forward") and not m.adaptive]
+plan_of = _plan.plan_of
+
+
+def net(x: Tensor, t: Tensor) -> Tensor:
+    return 0.3 * x + 0.1 * torch.sin(3 * x) * t[:, None]
+
+
+def start(batch: int = 4) -> Tensor:
+    return torch.randn(batch, 3, generator=torch.Generator().manual_seed(1))
+
+
+class Asked:
+    """Notes whether a solve had a plan, or takes it away.
+
+    Args:
+        give: whether there is one.
+    """
+
+    def __init__(self, give: bool) -> None:
+        self.give, self.plans = give, []
+
+    def __call__(self, *args: Any) -> Any:
+        self.plans.append(plan_of(*args) if self.give else None)
+        return self.plans[-1]
+
+
+def both(monkeypatch: Any, solve: Callable[[], Any]) -> tuple[Any, Any, bool]:
+    """What a solve gives with a plan and without one, and whether it had one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScoreSDEWarning)
+        results = []
+        for give in (True, False):
+            asked = Asked(give)
+            monkeypatch.setattr(fixed, "plan_of", asked)
+            results.append(solve())
+            if give:
+                planned = bool(asked.plans) and asked.plans[-1] is not None
+    return results[0], results[1], planned
+
+
+@pytest.mark.parametrize("prediction", ["noise", "data", "v", "edm", "score", "bare"])
+@pytest.mark.parametrize("method", FIXED)
+def test_every_method_repeats_its_own_steps(method: str, prediction: str, monkeypatch: Any) -> None:
+    score_fn = net if prediction == "bare" else ScoreModel(net, SDE, prediction)
+
+    def solve() -> Any:
+        seen: list[Any] = []
+        options = {
+            "seeds": [1, 2, 3, 4],
+            "save_at": "steps",
+            "callback": lambda i: seen.append((i.step, i.t, i.nfe, i.x)),
+        }
+        return scoresde.solve(SDE, score_fn, start(), method=method, steps=13, **options), seen
+
+    (a, seen_a), (b, seen_b), planned = both(monkeypatch, solve)
+    assert planned
+    for name in ("x", "t", "nfe", "accepted", "rejected", "status", "ts", "xs"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert (a.steps, a.evaluations) == (b.steps, b.evaluations)
+    for one, other in zip(seen_a, seen_b, strict=True):
+        assert one[:2] == other[:2] and torch.equal(one[2], other[2]) and torch.equal(one[3], other[3])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"grid": "time"},
+        {"grid": "karras", "dtype": torch.float64},
+        {"save_at": [0.5, 0.25]},
+        {"t_end": 0.3, "denoise": True},
+        {"grid": torch.tensor([1.0, 0.7, 0.69, 0.2, 0.01]), "steps": None},
+    ],
+)
+@pytest.mark.parametrize("method", ["ddim", "heun", "unipc3", "rho_ab4", "dpmpp_2m_sde", "pc", "seeds2", "ipndm"])
+def test_options(method: str, options: dict[str, Any], monkeypatch: Any) -> None:
+    model = ScoreModel(net, SDE, "noise")
+    arguments = {"steps": 9, "seed": 0, **options}
+    a, b, _ = both(monkeypatch, lambda: scoresde.solve(SDE, model, start(), method=method, **arguments))
+    assert torch.equal(a.x, b.x) and torch.equal(a.nfe, b.nfe)
+    assert a.xs is None or torch.equal(a.xs, b.xs)
+
+
+@pytest.mark.parametrize(
+    "sde",
+    [
+        scoresde.SubVPSDE(),
+        scoresde.VESDE(),
+        scoresde.EDMSDE(),
+        scoresde.FlowSDE(t_min=0.0, t_max=1.0),
+        scoresde.CosineVPSDE(),
+        scoresde.GaussianSDE(alpha=lambda t: torch.exp(-t), sigma=lambda t: 0.01 + t, t_min=0.0, t_max=1.0),
+    ],
+    ids=lambda sde: type(sde).__name__,
+)
+@pytest.mark.parametrize("method", ["ddim", "unipc2", "dpmpp_2m", "dpmpp_3m_sde"])
+def test_processes(sde: Any, method: str, monkeypatch: Any) -> None:
+    model = ScoreModel(net, sde, "data")
+    a, b, planned = both(monkeypatch, lambda: scoresde.solve(sde, model, start(), method=method, steps=9, seed=0))
+    assert planned and torch.equal(a.x, b.x)
+
+
+@dataclass(frozen=True)
+class Mine(scoresde.solvers.DDIM):
+    """A solver of a user."""
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
+        return StepResult(super().step(process, x, start, stop, state, noise).x + 1.0)
+
+
+class Drift(scoresde.SDE):
+    """A process without alpha and sigma."""
+
+    def drift(self, x: Tensor, t: Tensor) -> Tensor:
+        return -x
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+def test_what_is_not_planned(monkeypatch: Any) -> None:
+    model = ScoreModel(net, SDE, "noise")
+    served = model.on(scoresde.models.within(scoresde.FlowSDE(), model.limits))
+    for solve in (
+        lambda: scoresde.solve(SDE, model, start(), method=Mine(), steps=5),
+        lambda: scoresde.solve(SDE, model, start(), method="rk45"),
+        lambda: scoresde.solve(SDE, model, start(), method="ddim", steps=5, throw=False),
+        lambda: scoresde.solve(SDE, model, start(), method="ddim", steps=5, differentiable=True),
+        lambda: scoresde.solve(SDE, model, start(), method="pc", steps=5, rule="batch", seed=0),
+        lambda: scoresde.solve(served.sde, served, start(), method="ddim", steps=5),
+        lambda: scoresde.solve(
+            SDE, ScoreModel(net, SDE, "noise", time_input=lambda t: t), start(), method="ddim", steps=5
+        ),
+        lambda: scoresde.solve(
+            Drift(t_min=0.1, t_max=1.0, prior=SDE.prior), lambda x, t: -x, start(), method="heun", steps=5
+        ),
+    ):
+        a, b, planned = both(monkeypatch, solve)
+        assert not planned and torch.equal(a.x, b.x)
+
+
+def test_a_plan_serves_its_own_solve_alone(monkeypatch: Any) -> None:
+    """Solves that differ in one thing follow each other; each gives what it gives without a plan."""
+    other = scoresde.VPSDE(beta_max=10.0)
+    changed = scoresde.VPSDE()
+    rates = [1.0]
+    process = scoresde.GaussianSDE(
+        alpha=lambda t: torch.exp(-rates[0] * t), sigma=lambda t: 0.01 + t, t_min=0.0, t_max=1.0
+    )
+
+    def solve(sde: Any = SDE, prediction: str = "noise", x: Tensor | None = None, **options: Any) -> Any:
+        options = {"method": "euler_maruyama", "steps": 7, **options}
+        given = start() if x is None else x
+        return lambda: scoresde.solve(sde, ScoreModel(net, sde, prediction), given, seed=0, **options)
+
+    solves = [
+        solve(),
+        solve(sde=other),
+        solve(sde=changed),
+        solve(prediction="data"),
+        solve(prediction="edm"),
+        solve(stochasticity=0.5),
+        solve(grid="time"),
+        solve(steps=8),
+        solve(t_end=0.01),
+        solve(method="pc"),
+        solve(method="pc", snr=0.1),
+        solve(method="pc", predictor="ancestral"),
+        solve(dtype=torch.float64),
+        solve(x=start(2)),
+        solve(x=torch.randn(3, 5)),
+        solve(sde=process),
+    ]
+    first = []
+    for _ in range(2):
+        for one in solves:
+            a, b, planned = both(monkeypatch, one)
+            assert planned and torch.equal(a.x, b.x)
+            first.append(a.x)
+    for i, x in enumerate(first[len(solves) :]):
+        assert torch.equal(x, first[i])
+    assert len({tuple(x.flatten()[:2].tolist()) for x in first}) == len(solves) - 1  # one has the constants of another
+    # processes whose parameters are changed on the way
+    changed.beta_max = 5.0
+    rates[0] = 2.0
+    for i in (2, 15):
+        a, b, planned = both(monkeypatch, solves[i])
+        assert planned and torch.equal(a.x, b.x) and not torch.equal(a.x, first[i])
+
+
+def test_recording_calls_nothing(monkeypatch: Any) -> None:
+    calls: list[str] = []
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        calls.append("network")
+        return net(x, t)
+
+    def draw(k: int, like: Tensor) -> Tensor:
+        calls.append("draw")
+        return torch.zeros_like(like)
+
+    record = _plan.record
+
+    def recorded(*args: Any) -> Any:
+        plan = record(*args)
+        assert not calls
+        return plan
+
+    monkeypatch.setattr(_plan, "record", recorded)
+    monkeypatch.setattr(_plan, "_plans", Memo(1))
+    for _ in range(2):
+        calls.clear()
+        scoresde.solve(SDE, ScoreModel(counted, SDE, "noise"), start(), method="pc", steps=5, noise=draw)
+        assert calls.count("network") == calls.count("draw") == 10
+
+
+def test_threads_do_not_share_memory() -> None:
+    model = ScoreModel(net, SDE, "noise")
+    x = torch.randn(4, 64)
+
+    def solve(i: int) -> Tensor:
+        return scoresde.solve(SDE, model, x + i, method="unipc3", steps=30, seed=i).x
+
+    wanted = [solve(i) for i in range(4)]
+    got: dict[int, list[Tensor]] = {i: [] for i in range(4)}
+    threads = [threading.Thread(target=lambda i=i: got[i].extend(solve(i) for _ in range(8))) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(one, wanted[i]) for i in range(4) for one in got[i])
+
+
+def test_few_plans_are_kept(monkeypatch: Any) -> None:
+    kept: Memo[Any] = Memo(3)
+    monkeypatch.setattr(_plan, "_plans", kept)
+    for steps in range(2, 9):
+        scoresde.solve(SDE, net, start(), method="ddim", steps=steps)
+    assert len(kept._values) == 3
+
+
+def test_a_plan_in_inference_mode_serves_outside(monkeypatch: Any) -> None:
+    monkeypatch.setattr(_plan, "_plans", Memo(3))
+    results = []
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            results.append(scoresde.solve(SDE, net, start(), method="dpmpp_2m", steps=9).x)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_constants() -> None:
+    assert constants_of(scoresde.VPSDE()) == constants_of(scoresde.VPSDE()) != constants_of(scoresde.VPSDE(0.2))
+    assert constants_of(scoresde.VPSDE()) != constants_of(scoresde.SubVPSDE())
+    assert (
+        constants_of(process_with_function()) is None
+        and constants_of(Drift(t_min=0.1, t_max=1.0, prior=SDE.prior)) is None
+    )
+    assert constants_of(type("Own", (scoresde.VPSDE,), {})()) is None
+
+
+def process_with_function() -> scoresde.GaussianSDE:
+    return scoresde.GaussianSDE(alpha=lambda t: torch.exp(-t), sigma=lambda t: 0.01 + t, t_min=0.0, t_max=1.0)
