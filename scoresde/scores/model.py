@@ -29,6 +29,7 @@ from .._checks import (
     versions,
 )
 from .._signatures import accepts
+from .._memo import constants_of
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -349,7 +350,8 @@ class ScoreModel(Score):
     @property
     def kind(self) -> Hashable | None:
         """See `Score.kind`."""
-        return (self._prediction, self.sigma_data) if self._served is None and self._share is None else None
+        own = () if self._served is None else constants_of(self.native)
+        return None if own is None or self._share is not None else (self._prediction, self.sigma_data, own)
 
     def _checked(self, out: Any, x: Tensor) -> Tensor:
         """An output that is one."""

@@ -124,6 +124,20 @@ def test_processes(sde: Any, method: str, monkeypatch: Any) -> None:
     assert planned and torch.equal(a.x, b.x)
 
 
+@pytest.mark.parametrize("method", ["ddim", "unipc2", "heun", "pc"])
+def test_a_network_on_another_process(method: str, monkeypatch: Any) -> None:
+    results = []
+    for native in (SDE, scoresde.VPSDE(beta_max=15.0), scoresde.CosineVPSDE()):
+        model = ScoreModel(net, native, "noise")
+        served = model.on(scoresde.models.within(scoresde.FlowSDE(), (-5.0, 5.0)))
+        a, b, planned = both(
+            monkeypatch, lambda: scoresde.solve(served.sde, served, start(), method=method, steps=9, seed=0)
+        )
+        assert planned and torch.equal(a.x, b.x)
+        results.append(a.x)
+    assert not torch.equal(results[0], results[1])
+
+
 @dataclass(frozen=True)
 class Mine(scoresde.solvers.DDIM):
     """A solver of a user."""
@@ -144,14 +158,12 @@ class Drift(scoresde.SDE):
 
 def test_what_is_not_planned(monkeypatch: Any) -> None:
     model = ScoreModel(net, SDE, "noise")
-    served = model.on(scoresde.models.within(scoresde.FlowSDE(), model.limits))
     for solve in (
         lambda: scoresde.solve(SDE, model, start(), method=Mine(), steps=5),
         lambda: scoresde.solve(SDE, model, start(), method="rk45"),
         lambda: scoresde.solve(SDE, model, start(), method="ddim", steps=5, throw=False),
         lambda: scoresde.solve(SDE, model, start(), method="ddim", steps=5, differentiable=True),
         lambda: scoresde.solve(SDE, model, start(), method="pc", steps=5, rule="batch", seed=0),
-        lambda: scoresde.solve(served.sde, served, start(), method="ddim", steps=5),
         lambda: scoresde.solve(
             SDE, ScoreModel(net, SDE, "noise", time_input=lambda t: t), start(), method="ddim", steps=5
         ),
