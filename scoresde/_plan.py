@@ -208,19 +208,22 @@ class Run:
         noise: the source.
         x: the state at the start.
         workspace: of the solve.
+        buffer: the memory of ``x``, if it may be written to.
 
     Attributes:
         values, buffers: tensors by their numbers, and the memory of those that were written here.
         firsts: the first weights of sums, as tensors.
     """
 
-    def __init__(self, plan: Plan, network: Network, noise: Noise, x: Tensor, workspace: Workspace) -> None:
+    def __init__(
+        self, plan: Plan, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None = None
+    ) -> None:
         self.plan, self.noise, self.workspace = plan, noise, workspace
         self.evaluate = functools.partial(network.output, network.prepared)  # type: ignore[arg-type]
         self.firsts = plan.firsts(x)
         self.values: list[Any] = [None] * plan.count
         self.buffers: list[Buffer | None] = [None] * plan.count
-        self.values[plan.states[0]] = x
+        self.values[plan.states[0]], self.buffers[plan.states[0]] = x, buffer
         self._spare: list[Buffer] = []
 
     def step(self, index: int) -> Tensor:

@@ -82,6 +82,16 @@ class Workspace:
         self.buffers.append(Buffer(self.empty()))
         return self.buffers[-1]
 
+    def adopt(self, base: Tensor) -> Buffer | None:
+        """Make a buffer of a tensor that nobody else reads; None if it has no memory of its own, as those of functional
+        transforms have none."""
+        try:
+            buffer = Buffer(base)
+        except (RuntimeError, NotImplementedError):
+            return None
+        self.buffers.append(buffer)
+        return buffer
+
     def empty(self) -> Tensor:
         """A new tensor like the state."""
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)

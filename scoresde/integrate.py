@@ -144,7 +144,8 @@ class _Ledger:
 
     def __init__(self, x: Tensor, t: float | Tensor) -> None:
         batch = len(x)
-        self.x = x
+        self.batch = batch
+        self.left: Tensor | None = None  # the whole batch's state when samples left last
         self.t = np.empty(batch)
         self.t[:] = as_array(t)
         self.nfe = np.zeros(batch, dtype=np.int64)
@@ -164,9 +165,9 @@ class _Ledger:
 
     def whole(self, x: Tensor) -> Tensor:
         """The whole batch's state, given that of the samples in the loop."""
-        if len(self.rows) == len(self.x):
+        if self.left is None:
             return x
-        return self.x.index_copy(0, torch.from_numpy(self.rows).to(x.device), x)
+        return self.left.index_copy(0, torch.from_numpy(self.rows).to(x.device), x)
 
     def account(self, used: int, accept: bool | np.ndarray, t: float | Tensor, tried: bool | np.ndarray = True) -> None:
         """Add a step of the samples under way: its evaluations, whether it was taken, the time reached, and which of
@@ -228,6 +229,7 @@ def integrate(
     progress: tqdm | None = None,
     max_steps: int | None = None,
     throw: bool = True,
+    owned: bool = False,
 ) -> Solution:
     """Run a solver from the controller's first time to its last.
 
@@ -243,6 +245,7 @@ def integrate(
         max_steps: steps of the loop at most.
         throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
             not finite at the start are never evaluated.
+        owned: whether the memory of ``x`` may be written to.
 
     Returns:
         A `Solution`.
@@ -254,7 +257,7 @@ def integrate(
     """
     workspace = Workspace(x)
     seen = callback is not None or (recorder is not None and not throw)
-    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, seen, workspace)
+    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, seen, workspace, owned)
     with working_in(workspace if loop.run is None else None):
         return _run(loop, callback, progress, max_steps)
 
@@ -315,14 +318,17 @@ class _Loop:
         throw: bool,
         seen: bool,
         workspace: Workspace,
+        owned: bool,
     ) -> None:
         self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
         self.compact, self.recorder, self.throw = compact, recorder, throw
         self.workspace = None if torch.is_grad_enabled() else workspace
-        self.buffer: Buffer | None = None  # that x is in, if the loop wrote it
+        # that x is in, if the loop may write to it
+        self.buffer = self.workspace.adopt(x) if owned and self.workspace is not None else None
         plan = controller.plan(process, solver, x) if throw and self.workspace is not None else None
-        self.run = None if plan is None else Run(plan, process.network, noise, x, workspace)
-        self.x, self.start = x, controller.start(process, x) if plan is None else plan.nodes[0]
+        self.run = None if plan is None else Run(plan, process.network, noise, x, workspace, self.buffer)
+        self.x = x if plan is not None or self.buffer is None else x.detach()
+        self.start = controller.start(process, x) if plan is None else plan.nodes[0]
         self.t = number(self.start.t)
         self.ledger = _Ledger(x, self.t)
         self.first_t = self.ledger.t.copy()
@@ -513,7 +519,7 @@ class _Loop:
             return False
         self.alive = running
         if self.compact:
-            ledger.x = ledger.whole(self.x)
+            ledger.left = ledger.whole(self.x)
             ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(self.x.device)
             self.process, self.noise = self.process.take(keep), self.noise.take(keep)
             self.x, self.memory, self.alive = self.x[keep], take(self.memory, keep), None
@@ -572,7 +578,7 @@ class _Loop:
             reason = f"{limit}; raise it, {advice}" if status is Status.MAX_STEPS else _UNDERFLOW
             ledger.close_all(Status.STOPPED)
             raise error(
-                f"{len(rows)} of {len(ledger.x)} samples (first: {rows[:5]}) did not arrive: at "
+                f"{len(rows)} of {ledger.batch} samples (first: {rows[:5]}) did not arrive: at "
                 f"t={float(ledger.t[rows[0]]):.6g} after {self.step} steps: {reason}, or pass throw=False to let the "
                 "others finish.",
                 partial=self.solution(),
@@ -605,7 +611,7 @@ def _moved(ledger: _Ledger, accept: bool | np.ndarray) -> Tensor | None:
     """Which samples of the whole batch have just moved, or None for all."""
     if accept is True:
         return None
-    moved = np.zeros(len(ledger.x), dtype=bool)
+    moved = np.zeros(ledger.batch, dtype=bool)
     moved[ledger.rows] = accept
     return torch.from_numpy(moved)
 

@@ -54,7 +54,7 @@ from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, ReverseProcess
 from .scores import Score, as_score
-from .sdes import SDE, AffineSDE
+from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
 from .targets import GaussianStart
@@ -226,6 +226,7 @@ def solve(
                 progress=bar,
                 max_steps=limit,
                 throw=throw,
+                owned=x is not None or type(sde.prior) is NormalPrior,  # which makes new tensors
             )
         if denoise and len(state):
             solution = _denoised(process, solution, times[-1], throw)
