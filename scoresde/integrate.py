@@ -21,7 +21,7 @@ from ._combination import Term, tensor_of, write, write_over
 from ._plan import Run
 from ._tensors import as_array, number, row_finite, take, where
 from ._watch import Found, Watch, wrong_rows
-from ._workspace import Buffer, Workspace, working_in
+from ._workspace import Workspace, working_in
 from .controllers import Controller, FixedGrid
 from .errors import InvalidArgumentError, MaxStepsError, NonFiniteError, ScoreSDEError, StepSizeUnderflowError
 from .sdes.records import either, some

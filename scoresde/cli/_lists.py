@@ -26,6 +26,7 @@ _METHOD_COLUMNS = {
     "weak_order": "weak",
     "strong_order": "strong",
     "adaptive": "adaptive",
+    "states": "states",
     "reference": "reference",
 }
 _PRESET_COLUMNS = ("preset", "process", "predicts", "loss", "sampler", "paper")
@@ -38,7 +39,7 @@ def methods(
     """List the methods of solve.
 
     The columns are the score evaluations per step, the orders of convergence (as an ODE solver, weak and strong),
-    whether the method chooses its own steps, and its reference.
+    whether the method chooses its own steps, the memory that it takes at most in units of the state, and its reference.
     """
     from ..solvers import methods as registry
 

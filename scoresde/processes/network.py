@@ -99,7 +99,7 @@ class Network:
         time = direct.rows[node.t]
         if not isinstance(time, Tensor):
             time = time()
-        inference, graph = x.is_inference(), torch.is_grad_enabled()
+        self.last, graph, inference = (), torch.is_grad_enabled(), x.is_inference()
         given = self._lent(x) if inference or graph else x.detach()
         stamps = None if inference else (x._version, time._version)
         before = [v._version for v in self._given] if self._given else ()
@@ -162,7 +162,8 @@ class Network:
         return out
 
     def _lent(self, x: Tensor) -> Tensor:
-        """The state as the score function gets it."""
+        """The state as the score function gets it; what it gave before is let go."""
+        self.last = ()
         if x.is_inference():
             return x.clone()
         if torch.is_grad_enabled() and x.requires_grad:

@@ -28,8 +28,8 @@ from .._checks import (
     fits,
     versions,
 )
-from .._signatures import accepts
 from .._memo import constants_of
+from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError

@@ -42,7 +42,7 @@ def test_methods_as_a_table(run: Run) -> None:
     result = run("methods")
     assert result.exit_code == 0
     head, *rows = result.output.splitlines()
-    assert head.split() == ["method", "kind", "evaluations", "ODE", "weak", "strong", "adaptive", "reference"]
+    assert head.split() == ["method", "kind", "evaluations", "ODE", "weak", "strong", "adaptive", "states", "reference"]
     assert len(rows) == len(scoresde.methods())
     lines = {row.split()[0]: row for row in rows}
     assert lines["rk45"].split()[:5] == ["rk45", "ode", "6", "5", "yes"]

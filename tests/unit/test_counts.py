@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import scoresde
-from benchmarks import counts
+from benchmarks import counts, memory
 
 COMMITTED: dict[str, Any] = json.loads((Path(counts.__file__).parent / "results" / "counts.json").read_text())[
     "results"
@@ -61,3 +61,18 @@ def test_a_device_is_hardly_waited_for(method: str) -> None:
 def test_they_are_counted_again(method: str) -> None:
     for prediction in ("noise", "bare"):
         assert counts.per_step(method, prediction) == COMMITTED["steps"][method][prediction]
+
+
+@pytest.mark.parametrize("method", [m.name for m in scoresde.methods() if m.kind not in ("backend", "forward")])
+def test_the_most_memory_is_the_declared_one(method: str) -> None:
+    """Of adaptive methods, whose steps follow the state, it is not exceeded."""
+    row = memory.METHODS[method]
+    most = max(memory.peak(method, prediction) for prediction in memory.PREDICTIONS)
+    assert most <= row.states if row.adaptive else most == row.states
+
+
+def test_no_library_takes_less_memory() -> None:
+    results = json.loads((Path(counts.__file__).parent / "results" / "memory.json").read_text())["results"]
+    own = {method: prediction for method, (_, prediction) in PASSES.items()}
+    for method, loops in results["peers"].items():
+        assert loops and results["ours"][method][own[method]] <= min(loops.values()), method

@@ -131,7 +131,7 @@ def test_a_network_on_another_process(method: str, monkeypatch: Any) -> None:
         model = ScoreModel(net, native, "noise")
         served = model.on(scoresde.models.within(scoresde.FlowSDE(), (-5.0, 5.0)))
         a, b, planned = both(
-            monkeypatch, lambda: scoresde.solve(served.sde, served, start(), method=method, steps=9, seed=0)
+            monkeypatch, lambda s=served: scoresde.solve(s.sde, s, start(), method=method, steps=9, seed=0)
         )
         assert planned and torch.equal(a.x, b.x)
         results.append(a.x)

@@ -61,6 +61,7 @@ def test_a_record_has_the_promised_fields() -> None:
         "strong_order",
         "batch_coupled",
         "reference",
+        "states",
     )
     names = [m.name for m in METHODS]
     assert len(names) == len(set(names)) and "pc" in names and methods() == METHODS

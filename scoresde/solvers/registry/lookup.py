@@ -21,6 +21,9 @@ BACKENDS: tuple[type[Solver], ...] = tuple(row.load() for row in ROWS if ":" in 
 class Method(NamedTuple):
     """The declarations of a method; one record per method, see `methods`.
 
+    ``states`` is the memory that a solve takes at most, in units of its state: the state, what the network returns,
+    history and stages, with the default options; 0 where a library makes the steps.
+
     Example:
         >>> {m.name: m.ode_order for m in methods()}["rk4"]
         4
@@ -37,6 +40,7 @@ class Method(NamedTuple):
     strong_order: float | None
     batch_coupled: bool
     reference: str
+    states: int
 
 
 def methods() -> tuple[Method, ...]:
@@ -49,9 +53,11 @@ def methods() -> tuple[Method, ...]:
         >>> [m.name for m in methods() if m.weak_order == 2 and m.evaluations == 1]
         ['dpmpp_2m_sde', 'dpmpp_3m_sde', 'sa_solver', 'er_sde2', 'er_sde3', 'dpmpp_sde12']
     """
-    fields = [f for f in Method._fields if f not in ("name", "solver")]
-    classes = {name: row.load() for name, row in BY_NAME.items()}
-    return tuple(Method(name, cls, **{f: getattr(cls(), f) for f in fields}) for name, cls in classes.items())
+    fields = [f for f in Method._fields if f not in ("name", "solver", "states")]
+    made = [(name, row, row.load()) for name, row in BY_NAME.items()]
+    return tuple(
+        Method(name, cls, **{f: getattr(cls(), f) for f in fields}, states=row.states) for name, row, cls in made
+    )
 
 
 def drift_methods() -> list[str]:
