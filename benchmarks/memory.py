@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     ours = counted()
     if options.quick:
-        known = load("memory")["ours"]
+        known = load("memory")["results"]["ours"]
         changed = {
             name: (known.get(name), row) for name, row in json.loads(json.dumps(ours)).items() if known.get(name) != row
         }

@@ -25,11 +25,13 @@ import scoresde
 from benchmarks._by_hand import LOOPS, Net
 from benchmarks._peer_loops import MEAN, PEERS, RANDOM, STD, Task, exact
 from benchmarks._record import write
+from benchmarks._tables import load
 from benchmarks.speed import SHAPES, interleaved
 
 STEPS = {(1, 2): 200, (64, 3, 32, 32): 40, (16, 4, 64, 64): 40}
 CLOSE = 1e-5  # relative to the largest number
 PEER_STEPS, PEER_CLOSE = 200, 0.05
+COARSE = 2.5  # of a ratio to that of the file, on any machine
 EVALUATIONS = {"heun": 2, "pc": 2}
 
 
@@ -118,24 +120,26 @@ def timed_peers(method: str, shape: tuple[int, ...], rounds: int) -> dict[str, f
 
 def around(method: str, rounds: int) -> dict[str, float]:
     """Microseconds of a solve of 10 steps in two dimensions outside its steps: of the first solve with a process, and
-    of later ones."""
+    of later ones; and of a step."""
     x, constant = torch.randn(1, 2), torch.full((1, 2), 0.1)
     _, prediction, options = LOOPS[method]
 
-    def solve(steps: int, beta: float = 20.0) -> None:
-        sde = scoresde.VPSDE(beta_max=beta)
-        model = scoresde.ScoreModel(lambda x, t: constant, sde, prediction)
-        generator = torch.Generator().manual_seed(0)
-        scoresde.solve(sde, model, x, method=method, steps=steps, generator=generator, **options)
+    def model(beta_max: float) -> scoresde.ScoreModel:
+        return scoresde.ScoreModel(lambda x, t: constant, scoresde.VPSDE(beta_max=beta_max), prediction)
 
-    fresh = iter(range(1, 10**9))
+    known, generator = model(20.0), torch.Generator()
+    fresh = iter([model(20.0 + 1e-3 * i) for i in range(1, 8 * rounds + 2)])
+
+    def solve(steps: int, model: scoresde.ScoreModel = known) -> None:
+        scoresde.solve(model.sde, model, x, method=method, steps=steps, generator=generator, **options)
+
     programs: dict[str, Callable[[], None]] = {
-        "first": lambda: solve(10, 20.0 + 1e-6 * next(fresh)),
+        "first": lambda: solve(10, next(fresh)),
         "later": lambda: solve(10),
         "50": lambda: solve(50),
         "250": lambda: solve(250),
     }
-    seconds = interleaved(programs, 4 * rounds)
+    seconds = interleaved(programs, 8 * rounds)
     step = (seconds["250"] - seconds["50"]) / 200
     return {name: 1e6 * (seconds[name] - 10 * step) for name in ("first", "later")} | {"step": 1e6 * step}
 
@@ -156,7 +160,7 @@ def networks() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
             out: Tensor = self.mlp(torch.cat([x, t[:, None]], 1))
             return out
 
-    unet = scoresde.nets.UNet((3, 32, 32), channels=32, multipliers=(1, 2, 2))
+    unet = scoresde.nets.UNet((3, 32, 32), channels=48, multipliers=(1, 2, 3))
     count = sum(p.numel() for p in unet.parameters())
     return {
         "3 layers of 128, 1,000 points": (Joined().eval(), (1000, 2)),
@@ -186,12 +190,29 @@ def shares(rounds: int) -> dict[str, dict[str, float]]:
     return results
 
 
+def coarse() -> None:
+    """Compare the ratios of the smallest state with those of the result file.
+
+    Raises:
+        RuntimeError: one is far larger.
+    """
+    label, shape = next(iter(SHAPES.items()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for method, row in load("overhead")["results"]["1 threads"].items():
+        ratio, known = timed(method, shape, 5)["ratio"], row[label]["ratio"]
+        print(f"{method:16}{ratio:6.2f} times the loop by hand, {known:.2f} in the file")
+        if ratio > COARSE * known:
+            raise RuntimeError(f"{method}: a solve takes {ratio:.1f} times the loop by hand, which was {known:.1f}")
+    torch.set_num_threads(before)
+
+
 def main(arguments: list[str]) -> None:
     """Compare, time, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks overhead", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--quick", action="store_true", help="compare the answers only")
+    parser.add_argument("--quick", action="store_true", help="compare the answers, and the ratios coarsely")
     options = parser.parse_args(arguments)
     there = {library: installed(library) for loops in PEERS.values() for library, _ in loops.values()}
     results: dict[str, Any] = {
@@ -208,6 +229,7 @@ def main(arguments: list[str]) -> None:
     for name, error in results["peers' errors"].items():
         print(f"error of {name}: {error:.1e}")
     if options.quick:
+        coarse()
         return
     before = torch.get_num_threads()
     for threads in options.threads:

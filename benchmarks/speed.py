@@ -1,5 +1,4 @@
-"""What sampling costs: the digits network, 64 digits by pc, the loop's own time per step with a null network, and a
-draw from each source of noise."""
+"""What sampling costs: the digits network, 64 digits by pc, and a draw from each source of noise."""
 
 from __future__ import annotations
 
@@ -17,19 +16,6 @@ import scoresde
 from benchmarks._record import write
 
 SHAPES = {"(1, 2)": (1, 2), "(64, 3, 32, 32)": (64, 3, 32, 32), "(16, 4, 64, 64)": (16, 4, 64, 64)}
-STEPS = 100
-METHODS: dict[str, dict[str, Any]] = {
-    "ddim": {},
-    "euler": {},
-    "heun": {},
-    "rk4": {},
-    "euler_maruyama": {},
-    "reverse_diffusion": {},
-    "ancestral": {},
-    "pc": {},
-}
-
-
 # Draws of a solve of 50 steps: torch's, and the increments of a path that answers every query consistently.
 SOURCES: dict[str, Callable[[int, float, float], scoresde.Noise]] = {
     "seed": lambda n, a, b: scoresde.BatchNoise(torch.Generator().manual_seed(0)),
@@ -48,29 +34,6 @@ def draws(name: str, sde: scoresde.AffineSDE, like: Tensor, times: list[float]) 
             source.increment_and_mean(start, stop, like)
         else:
             source.increment(start, stop, like)
-
-
-class Null:
-    """A network that costs nothing: it returns a constant as the data and its input as the noise."""
-
-    rowwise = True
-
-    def __init__(self, like: Tensor) -> None:
-        self.constant = torch.ones_like(like)
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.constant
-
-    def estimate(self, x: Tensor, node: scoresde.Node) -> scoresde.Estimate:
-        """Both estimates exist already."""
-        return scoresde.Estimate(self.constant, x)
-
-
-def hand_written(x: Tensor, coefficients: list[tuple[float, float]]) -> Tensor:
-    """DDIM by hand: two operations per step, coefficients as floats. The limit."""
-    for a, s in coefficients:
-        x = (x * a).add_(x, alpha=s)
-    return x
 
 
 def interleaved(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -114,21 +77,7 @@ def main(arguments: list[str]) -> None:
     )
 
     torch.set_num_threads(1)
-    coefficients = [(0.999, 1e-3)] * STEPS
-    table: dict[str, dict[str, float]] = {}
-    for label, shape in SHAPES.items():
-        state = torch.randn(shape)
-        programs: dict[str, Callable[[], Any]] = {"by hand": lambda state=state: hand_written(state, coefficients)}
-        for method, extra in METHODS.items():
-            programs[method] = lambda state=state, method=method, extra=extra: scoresde.solve(
-                sde, Null(state), state, method=method, steps=STEPS, seed=0, **extra
-            )
-        for method, seconds in interleaved(programs, options.rounds).items():
-            table.setdefault(method, {})[label] = 1e6 * seconds / STEPS
-    results["microseconds a step, null network, 1 thread"] = table
-    print(f"{'µs per step':20}" + "".join(f"{label:>18}" for label in SHAPES))
-    for method, row in table.items():
-        print(f"{method:20}" + "".join(f"{row[label]:>18.1f}" for label in SHAPES))
+    print(f"{'µs per draw':40}" + "".join(f"{label:>18}" for label in SHAPES))
     noise: dict[str, dict[str, float]] = {}
     for label, shape in SHAPES.items():
         like, times = torch.zeros(shape), scoresde.grids.log_snr(sde, sde.t_max, sde.t_min, 50).tolist()

@@ -119,18 +119,44 @@ def speed_table() -> str:
     """The figures of ``benchmarks/results/speed.json``."""
     record = load("speed")
     digits = record["results"]["digits"]
-    table = record["results"]["microseconds a step, null network, 1 thread"]
-    shapes = list(next(iter(table.values())))
-    rows = [[method, *(f"{row[shape]:.0f}" for shape in shapes)] for method, row in table.items()]
     first = (
         f"The digits network takes {digits['ms a call on 64']:.1f} ms for 64 digits with {digits['threads']} threads; "
         f"64 digits by `pc` with 500 steps take {digits['seconds for 64 digits by pc, 500 steps']:.1f} s.\n\n"
     )
     noise = record["results"]["microseconds a draw, 1 thread"]
     plain = noise["seed"]
-    draws = [[name, *(f"{row[s]:.0f} ({row[s] / plain[s]:.1f})" for s in shapes)] for name, row in noise.items()]
-    second = markdown(["µs per draw (over a plain one), 50 steps", *shapes], draws, record)
-    return first + markdown(["µs per step, 1 thread", *shapes], rows, record) + "\n" + second
+    draws = [[name, *(f"{row[s]:.0f} ({row[s] / plain[s]:.1f})" for s in plain)] for name, row in noise.items()]
+    return first + markdown(["µs per draw (over a plain one), 50 steps", *plain], draws, record)
+
+
+def overhead_table() -> str:
+    """The figures of ``benchmarks/results/overhead.json`` and of ``benchmarks/results/memory.json``."""
+    record, memory = load("overhead"), load("memory")["results"]
+    results = record["results"]
+    rows = []
+    for method, by_shape in results["1 threads"].items():
+        row = [f"`{method}`"]
+        for shape, ours in by_shape.items():
+            peers = results["peers"][method][shape]
+            best = min(peers, key=lambda name: peers[name])
+            row.append(f"{ours['solve']:.0f} / {ours['by hand']:.0f} / {peers[best]:.0f}")
+        loops = memory["peers"][method]
+        row.append(f"{min(memory['ours'][method].values()):.0f} / {min(loops.values()):.0f}")
+        rows.append([*row, best])
+    shapes = list(next(iter(results["1 threads"].values())))
+    return markdown(["µs per step, 1 thread", *shapes, "memory", "best library"], rows, record)
+
+
+def around_table() -> str:
+    """What a solve costs around its steps, and beside small networks, of ``benchmarks/results/overhead.json``."""
+    record = load("overhead")
+    results = record["results"]
+    shares = results["shares"]
+    rows = []
+    for method, row in results["around"].items():
+        parts = [f"{100 * share[method]:.2g} %" for share in shares.values()]
+        rows.append([f"`{method}`", f"{row['first'] / 1e3:.1f}", f"{row['later'] / 1e3:.2f}", *parts])
+    return markdown(["method", "first solve, ms", "later ones, ms", *shares], rows, record)
 
 
 def orders_table() -> str:
@@ -574,6 +600,8 @@ FILLED = {
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- speed -->": speed_table,
+        "<!-- overhead -->": overhead_table,
+        "<!-- around -->": around_table,
         "<!-- startup -->": startup_table,
         "<!-- orders -->": orders_table,
         "<!-- deterministic methods -->": lambda: methods("ode"),
