@@ -137,8 +137,8 @@ DEFECTS = (
     Defect(
         "noise x 1.02: the batch's source",
         "noise/sources.py",
-        ".normal_(generator=self.generator).to(like.device)",
-        ".normal_(generator=self.generator).to(like.device) * 1.02",
+        ".normal_(generator=generator)",
+        ".normal_(generator=generator) * 1.02",
     ),
     Defect(
         "noise x 1.02: each sample's source",

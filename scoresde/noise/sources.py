@@ -89,10 +89,14 @@ class BatchNoise(Noise):
 
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`. A generator on the CPU serves states on any device."""
-        device = self.generator.device if self.generator is not None else like.device
+        generator = self.generator
+        if self._rows is None and (generator is None or generator.device == like.device):
+            self._batch = like.shape[0]
+            return torch.empty_like(like, memory_format=torch.contiguous_format).normal_(generator=generator)
+        device = like.device if generator is None else generator.device
         shape = like.shape if self._rows is None else (self._batch, *like.shape[1:])
-        z = torch.empty(shape, dtype=like.dtype, device=device).normal_(generator=self.generator).to(like.device)
-        self._batch = shape[0]
+        z = torch.randn(shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+        self._batch = len(z)
         return z if self._rows is None else z[self._rows]
 
     def take(self, rows: Tensor) -> Noise:
