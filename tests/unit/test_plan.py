@@ -14,6 +14,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import _plan
+from scoresde._combination import combination
 from scoresde._memo import Memo, constants_of
 from scoresde.controllers import fixed
 from scoresde.errors import ScoreSDEWarning
@@ -222,6 +223,26 @@ def test_a_plan_serves_its_own_solve_alone(monkeypatch: Any) -> None:
     for i in (2, 15):
         a, b, planned = both(monkeypatch, solves[i])
         assert planned and torch.equal(a.x, b.x) and not torch.equal(a.x, first[i])
+
+
+class Remembers(scoresde.solvers.Solver):
+    """Steps with the two last states, which it keeps."""
+
+    def init(self, process: Process, x: Tensor, start: Node) -> Any:
+        return None
+
+    def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: Any, noise: Noise) -> StepResult:
+        out = process.linear_estimate(x, start).part("noise")
+        before = x if state is None else state
+        return StepResult(combination(0.5, x, 1.0, (0.25, 0.1), (before, out)), x)
+
+
+def test_a_state_that_a_solver_keeps_is_not_written_over(monkeypatch: Any) -> None:
+    monkeypatch.setattr(_plan, "_RECORDED", ("",))
+    monkeypatch.setattr(_plan, "_plans", Memo(3))
+    model, x = ScoreModel(net, SDE, "noise"), start()
+    a, b, planned = both(monkeypatch, lambda: scoresde.solve(SDE, model, x, method=Remembers(), steps=6))
+    assert planned and torch.equal(a.x, b.x)
 
 
 def test_recording_calls_nothing(monkeypatch: Any) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 import scoresde
-from scoresde import ScoreModel
+from scoresde import ScoreModel, _plan
+from scoresde._memo import Memo
 from scoresde.solvers.families import multistep
 from scoresde.solvers.families.multistep import Multistep
 from scoresde.solvers.registry import make_solver
@@ -35,6 +36,7 @@ def test_rows_of_a_grid_and_of_a_step(method: str, grid: str, monkeypatch: pytes
     results = []
     for few in (multistep._FEW, 10**6):
         monkeypatch.setattr(multistep, "_FEW", few)
+        monkeypatch.setattr(_plan, "_plans", Memo(1))
         score_fn = ScoreModel(net, SDE, "noise")
         results.append(scoresde.solve(SDE, score_fn, x, method=solver, grid=GRIDS[grid], seed=0).x)
     assert torch.allclose(*results, rtol=1e-9, atol=1e-11)
