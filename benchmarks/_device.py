@@ -76,7 +76,13 @@ class _Reads(TorchFunctionMode):
             place = [v for v in (*args[1:], *(kwargs or {}).values()) if isinstance(v, torch.device | str)]
             if place and torch.device(place[0]).type == "cuda":
                 self.use.sent["to"] += 1
-                return torch.empty(args[0].shape, dtype=args[0].dtype, device=place[0])
+                kinds = [v for v in (*args[1:], *(kwargs or {}).values()) if isinstance(v, torch.dtype)]
+                return torch.empty(args[0].shape, dtype=(*kinds, args[0].dtype)[0], device=place[0])
+            if len(args) > 1 and isinstance(args[1], FakeTensor):
+                self.use.sent["to"] += 1
+                return torch.empty(args[0].shape, dtype=args[1].dtype, device="cuda")
+        if func is Tensor.__setitem__ and isinstance(args[0], FakeTensor):
+            return None
         if func is Tensor.__getitem__ and isinstance(args[0], FakeTensor):
             return item(args[0], args[1] if isinstance(args[1], tuple) else (args[1],))
         if func in GUARDED and isinstance(args[0], FakeTensor):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import sys
 import warnings
@@ -30,6 +31,7 @@ from scoresde.errors import ScoreSDEWarning
 SHAPE = (2, 3, 8, 8)
 STEPS = (18, 22)
 DEVICE_STEPS = 64
+ADAPTIVE_STEPS = (3, 6)
 SHOWN = ("passes", "reductions", "draws", "reads", "bytes", "operations")
 PREDICTIONS = ("noise", "data", "v", "score", "bare")
 METHODS = {row.name: row for row in scoresde.methods()}
@@ -164,12 +166,33 @@ def on_device() -> Iterator[tuple[str, dict[str, int]]]:
         yield name, {key: sum(count.values()) for key, count in totals.items()}
 
 
+def adaptive_on_device() -> Iterator[tuple[str, dict[str, float]]]:
+    """What a step of an adaptive method does with a device, where every step is accepted."""
+    sde = scoresde.VPSDE()
+    for name, row in METHODS.items():
+        if not row.adaptive or row.kind == "backend":
+            continue
+        uses = []
+        for steps in ADAPTIVE_STEPS:
+            with warnings.catch_warnings(), device() as use:
+                warnings.simplefilter("ignore", ScoreSDEWarning)
+                x = torch.zeros(SHAPE, device="cuda")
+                model = scoresde.ScoreModel(lambda x, t: -0.3 * x, sde, "noise")
+                noise = {"seeds": range(len(x))} if row.stochastic else {}
+                with contextlib.suppress(scoresde.MaxStepsError):
+                    scoresde.solve(sde, model, x, method=name, max_steps=steps, **noise)
+            uses.append({key: sum(getattr(use, key).values()) for key in ("reads", "wide", "sent")})
+        few, many = uses
+        each = {key: (many[key] - few[key]) / (ADAPTIVE_STEPS[1] - ADAPTIVE_STEPS[0]) for key in ("reads", "sent")}
+        yield name, {**each, "float64": many["wide"]}
+
+
 def main(arguments: list[str]) -> None:
     """Count, print, and write; or compare with what is written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks counts", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="compare with the result file instead of writing it")
     options = parser.parse_args(arguments)
-    results: dict[str, Any] = {"steps": {}, "device": {}}
+    results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}}
     for name, prediction, counts in counted():
         results["steps"].setdefault(name, {})[prediction] = counts
     for name, prediction in (("a network of noise", "noise"), ("a bare score", "bare")):
@@ -180,6 +203,10 @@ def main(arguments: list[str]) -> None:
     for name, counts in on_device():
         results["device"][name] = counts
         print(f"{name:20}" + "".join(f"{value:12g}" for value in counts.values()))
+    print(f"{'adaptive, per step':20}" + "".join(f"{key:>12}" for key in ("reads", "sent", "float64")))
+    for name, use in adaptive_on_device():
+        results["adaptive on a device, per step"][name] = use
+        print(f"{name:20}" + "".join(f"{value:12g}" for value in use.values()))
     if not options.quick:
         write("counts", results, "python -m benchmarks counts")
         return

@@ -741,9 +741,14 @@ DEFECTS = (
         "and _holders(self._storage._cdata) == self._tensors",
         "and True",
     ),
-    Defect("a plan for another stochasticity", "_plan.py", "(solver, process.eta, ", "(solver, "),
-    Defect("a plan for another prediction", "_plan.py", "network.copies, kind, *here", "network.copies, *here"),
-    Defect("a plan for other numbers of a process", "_memo.py", "else (type(value), parts)", "else type(value)"),
+    Defect("a plan for another stochasticity", "_plan.py", "(options, process.eta, ", "(options, "),
+    Defect("a plan for another prediction", "_plan.py", "network.copies, kind, constants", "network.copies, constants"),
+    Defect(
+        "a plan for other numbers of a process",
+        "_memo.py",
+        "else (type(value), tuple(named.items()))",
+        "else type(value)",
+    ),
     Defect(
         "a plan writes over what is still needed",
         "_plan.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from types import NoneType
+from types import FunctionType, NoneType
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -43,10 +43,15 @@ class Memo(Generic[Value]):
                 self._values.popitem(last=False)
         return value
 
+    def drop(self, key: Hashable) -> None:
+        """Forget a value."""
+        with self._lock:
+            self._values.pop(key, None)
+
 
 def constants_of(value: object) -> Hashable | None:
-    """What an object of this package consists of, if that is numbers and the like, and such objects, alone: two with
-    equal constants do the same. None for other objects, whose parameters may change.
+    """What an object of this package consists of, if that is numbers and the like, functions of this package, and such
+    objects, alone: two with equal constants do the same. None for others, which may change or follow what changes.
 
     Example:
         >>> constants_of(scoresde.VPSDE()) == constants_of(scoresde.VPSDE()), constants_of(torch.zeros(1))
@@ -56,8 +61,16 @@ def constants_of(value: object) -> Hashable | None:
         return type(value), value
     if isinstance(value, list | tuple):
         parts = tuple(map(constants_of, value))
-    elif type(value).__module__.partition(".")[0] == __package__ and hasattr(value, "__dict__"):
-        parts = tuple(map(constants_of, vars(value).values()))
+    elif isinstance(value, FunctionType):
+        own = _is_own(value.__module__) and "<" not in value.__qualname__  # neither a closure nor a lambda
+        return (FunctionType, value) if own else None
+    elif _is_own(type(value).__module__) and hasattr(value, "__dict__"):
+        named = {name: constants_of(part) for name, part in vars(value).items()}
+        return None if None in named.values() else (type(value), tuple(named.items()))
     else:
         return None
     return None if None in parts else (type(value), parts)
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == __package__

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ._combination import Combination, Term, write, write_over
 from ._memo import Memo, constants_of
-from ._tensors import has_graph
+from ._tensors import has_graph, transforming
 from ._workspace import MOST_BUFFERS, Buffer, Workspace, working_in
 from .noise import Noise
 from .processes import Network, Process, ReverseProcess
@@ -347,7 +348,7 @@ def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Ten
 
 def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instruction]:
     """The instructions of a step in which what the network returns is copied as late as possible, before the network
-    is called again, and read itself until then."""
+    is called again, and read directly until then."""
     out: list[Instruction] = []
     fresh: set[int] = set()  # what the network returned last
     waiting: dict[int, Sum] = {}
@@ -392,8 +393,35 @@ def _bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
             instruction.over = instruction.read[0] in instruction.dead
 
 
-# With the process, so that its identity is not given to another one as long as it is kept.
-_plans: Memo[tuple[SDE, Plan | None]] = Memo(_MOST_PLANS)
+class Values:
+    """The numbers of a process that a plan depends on: those at all its nodes, and where the process ends. A process
+    may change between two solves.
+
+    Args:
+        sde: the process, which may be forgotten.
+        known: nodes.
+    """
+
+    def __init__(self, sde: SDE, known: Sequence[Node[Any]]) -> None:
+        self.sde = weakref.ref(sde)
+        self.times = torch.tensor([node.t for node in known], dtype=torch.float64)
+        self.numbers = self._read(sde)
+
+    def _read(self, sde: SDE) -> list[list[float]]:
+        times = torch.cat([self.times, torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)])
+        return [column.tolist() for column in sde.nodes(times)]
+
+    def hold(self, sde: SDE) -> bool:
+        """Whether they are still those of the process."""
+        return self.sde() is sde and str(self._read(sde)) == str(self.numbers)  # NaN is NaN
+
+
+class _Kept(NamedTuple):
+    plan: Plan | None
+    values: Values | None  # None for a process whose constants are in the key
+
+
+_plans: Memo[_Kept] = Memo(_MOST_PLANS)
 
 
 def plan_of(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Plan | None:
@@ -401,34 +429,36 @@ def plan_of(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Plan 
     if it has none.
 
     An earlier plan serves if the solver, the grid and what the network's output means are equal, and the process has
-    equal constants, or is the same and has the same values at the nodes.
+    equal constants, or is the same and has not changed.
     """
     network, nodes = process.network, process.nodes
     kind = network.score_fn.kind
-    own = solver.own_steps or solver.adaptive or not all(map(_is_own, (solver, *vars(solver).values())))
-    if own or kind is None or not isinstance(process, ReverseProcess) or len(times) > _MOST_STEPS:
+    options = constants_of(solver) if _is_recorded(solver) else None
+    if options is None or kind is None or not isinstance(process, ReverseProcess):
+        return None
+    if solver.own_steps or solver.adaptive or len(times) > _MOST_STEPS or transforming() or has_graph(times):
         return None
     constants = constants_of(process.sde)
-    if has_graph(times) or (constants is None and has_graph(*nodes.columns(times))):
+    if constants is None and has_graph(*nodes.columns(times)):
         return None
 
-    def recorded() -> tuple[SDE, Plan | None]:
+    def recorded() -> _Kept:
         grid = nodes.grid(times)
         solver.prepare(process, grid)
         network.plan(x, nodes.known())
-        return process.sde, record(process, solver, grid, x)
+        plan = record(process, solver, grid, x)
+        return _Kept(plan, None if constants is not None else Values(process.sde, nodes.known()))
 
-    here = (id(process.sde), _bytes(*nodes.columns(times))) if constants is None else (constants, _bytes(times))
-    plan = _plans.get((solver, process.eta, network.copies, kind, *here), recorded)[1]
-    if plan is not None and network.prepared is None:
-        network.plan(x, plan.known)
-    return plan
+    key = (options, process.eta, network.copies, kind, constants or id(process.sde), tuple(times.tolist()))
+    kept = _plans.get(key, recorded)
+    if kept.values is not None and not kept.values.hold(process.sde):
+        _plans.drop(key)
+        kept = _plans.get(key, recorded)
+    if kept.plan is not None and network.prepared is None:
+        network.plan(x, kept.plan.known)
+    return kept.plan
 
 
-def _bytes(*columns: Tensor) -> bytes:
-    return torch.stack(columns).numpy().tobytes()
-
-
-def _is_own(value: object) -> bool:
-    """Whether a solver, or a part of one, is one of this package's, so that its steps may be recorded."""
-    return f"{type(value).__module__}.".startswith(_RECORDED)
+def _is_recorded(solver: Solver) -> bool:
+    """Whether a solver and its parts are of this package, so that their steps may be recorded."""
+    return all(f"{type(part).__module__}.".startswith(_RECORDED) for part in (solver, *vars(solver).values()))

@@ -38,11 +38,11 @@ def expand(value: Scalar | Array, like: Tensor) -> Scalar:
         torch.Size([4, 1, 1])
     """
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value).to(like)
+        value = torch.from_numpy(value)
     elif not isinstance(value, Tensor):
         return value
-    elif value.dtype != like.dtype:
-        value = value.to(like.dtype)
+    if value.dtype != like.dtype or value.device != like.device:
+        value = value.to(like)
     missing = like.ndim - value.ndim
     return value.reshape(value.shape + (1,) * missing) if value.ndim and missing else value
 
@@ -74,11 +74,11 @@ def on_host(*values: Tensor) -> list[np.ndarray]:
         >>> on_host(torch.ones(2), torch.zeros(1))
         [array([1., 1.]), array([0.])]
     """
-    if values[0].is_cpu:
-        return [as_array(v if v.dtype == torch.float64 else v.to(torch.float64)) for v in values]
-    packed = torch.cat([v.detach().to(torch.float64).flatten() for v in values]).cpu()
-    parts = packed.split([v.numel() for v in values])
-    return [part.reshape(v.shape).numpy() for part, v in zip(parts, values, strict=True)]
+    there = [v.detach() for v in values if not v.is_cpu]
+    packed = torch.cat([v.flatten() for v in there]).cpu() if there else torch.zeros(0)
+    parts = iter(packed.split([v.numel() for v in there]))
+    here = [v if v.is_cpu else next(parts).reshape(v.shape) for v in values]
+    return [as_array(v if v.dtype == torch.float64 else v.to(torch.float64)) for v in here]
 
 
 def constants(*values: Tensor) -> list[Array]:
@@ -100,6 +100,12 @@ def has_graph(*values: Scalar) -> bool:
         (False, True)
     """
     return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in values)
+
+
+def transforming() -> bool:
+    """Whether a functional transform of torch, or forward-mode differentiation, is under way: its tensors have no
+    memory of their own, and end with it."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def usable(value: Any) -> Any:
@@ -181,7 +187,13 @@ def where(mask: Tensor | np.ndarray, new: Tree, old: Tree) -> Tree:
 
 def take(tree: Tree, rows: Tensor) -> Tree:
     """Keep the given rows of every leaf of a tree."""
-    kept: Tree = tree_map(lambda a: a[as_array(rows) if isinstance(a, np.ndarray) else rows] if a.ndim else a, tree)
+
+    def some(a: Any) -> Any:
+        if not a.ndim:
+            return a
+        return a[as_array(rows) if isinstance(a, np.ndarray) else rows.to(a.device)]
+
+    kept: Tree = tree_map(some, tree)
     return kept
 
 
@@ -196,14 +208,16 @@ def row_finite(x: Tensor) -> Tensor:
 
 
 def rms(x: Tensor, start: int = 1) -> Tensor:
-    """Root mean square over the dimensions from ``start`` on, float64, without a gradient; 0 if they are empty.
+    """Root mean square over the dimensions from ``start`` on, without a gradient, float64 on the CPU; 0 if they are
+    empty.
 
     Example:
         >>> rms(torch.ones(2, 3, 4)), rms(torch.ones(2, 3, 4), 2).shape
         (tensor([1., 1.], dtype=torch.float64), torch.Size([2, 3]))
     """
     flat = _in_order(x.detach().flatten(start))
-    return torch.linalg.vector_norm(flat, dim=start, dtype=torch.float64) / math.sqrt(max(1, flat.shape[start]))
+    kind = torch.float64 if flat.is_cpu else flat.dtype  # which other devices may not have
+    return torch.linalg.vector_norm(flat, dim=start, dtype=kind) / math.sqrt(max(1, flat.shape[start]))
 
 
 def row_sums(x: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ _holders: Callable[[int], int] | None = getattr(torch._C, "_storage_Use_Count", 
 
 
 class Buffer:
-    """One tensor, which is only handed out as views of it. Python, autograd, NumPy, or a network that keeps a view of
-    it hold its storage: it is free while nobody does.
+    """One tensor, which is only handed out as views of it. Every view that Python, autograd, NumPy or a network keeps
+    holds its storage; it is free while there is none.
 
     Args:
         base: the tensor; nobody else may hold it.
@@ -37,7 +37,8 @@ class Buffer:
 
     @property
     def free(self) -> bool:
-        """Whether nobody holds a view of it, and no other process does (which moves the memory)."""
+        """Whether nobody holds a view of it; sharing it with another process, which moves the memory, counts as
+        that."""
         return (
             _holders is not None
             and _holders(self._storage._cdata) == self._tensors

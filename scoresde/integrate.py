@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ._checks import refuse_rows
 from ._combination import Term, tensor_of, write, write_over
 from ._plan import Run
-from ._tensors import as_array, number, row_finite, take, where
+from ._tensors import as_array, number, row_finite, take, transforming, where
 from ._watch import Found, Watch, wrong_rows
 from ._workspace import Workspace, working_in
 from .controllers import Controller, FixedGrid
@@ -245,7 +245,7 @@ def integrate(
         max_steps: steps of the loop at most.
         throw: raise at the first failure; otherwise failed samples become NaN and the others go on, and those that are
             not finite at the start are never evaluated.
-        owned: whether the memory of ``x`` may be written to.
+        owned: whether the memory of ``x`` may be written to; nobody else may read it then.
 
     Returns:
         A `Solution`.
@@ -257,8 +257,8 @@ def integrate(
     """
     workspace = Workspace(x)
     seen = callback is not None or (recorder is not None and not throw)
-    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, seen, workspace, owned)
-    with working_in(workspace if loop.run is None else None):
+    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, seen, max_steps, workspace, owned)
+    with working_in(loop.workspace if loop.run is None else None):
         return _run(loop, callback, progress, max_steps)
 
 
@@ -304,6 +304,7 @@ class _Loop:
         alive: which of the samples in the loop are under way; None for all.
         changed: whether a sample has left since the batch was last cut.
         seen: whether somebody looks at the states on the way, so that what is not finite must be found at once.
+        limit: the most steps.
     """
 
     def __init__(
@@ -317,12 +318,13 @@ class _Loop:
         recorder: Recorder | None,
         throw: bool,
         seen: bool,
+        limit: int | None,
         workspace: Workspace,
         owned: bool,
     ) -> None:
         self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
         self.compact, self.recorder, self.throw = compact, recorder, throw
-        self.workspace = None if torch.is_grad_enabled() else workspace
+        self.workspace = None if torch.is_grad_enabled() or transforming() else workspace
         # that x is in, if the loop may write to it
         self.buffer = self.workspace.adopt(x) if owned and self.workspace is not None else None
         plan = controller.plan(process, solver, x) if throw and self.workspace is not None else None
@@ -335,14 +337,14 @@ class _Loop:
         self.alive: np.ndarray | None = None
         self.changed = False
         self.step = self.calls = 0
-        self.watch, self.seen = Watch(x), seen
+        self.watch, self.seen, self.limit = Watch(x), seen, limit
         self.memory: Any = None
         self.control: Any = None
         self.stop: Node | None = None  # where no sample is finite, there is nothing to do
         if plan is not None:
             self.stop = plan.nodes[1]
         elif throw or self._left_out():
-            with working_in(workspace):
+            with working_in(self.workspace):
                 self._begin()
         self.record(True)
 
@@ -422,7 +424,9 @@ class _Loop:
         """Account for a step that all samples have made, and look for what is not finite."""
         used = self.used()
         self.ledger.account(used, True, self.t)
-        return self.watch.look(self.x, self.process.network.last, left, used, now=self.stop is None or self.seen)
+        return self.watch.look(
+            self.x, self.process.network.last, left, used, now=self.stop is None or self.seen or self.step == self.limit
+        )
 
     def _close(
         self,
@@ -474,7 +478,7 @@ class _Loop:
             return moved
         self.record(moved)  # what the landing leaves behind
         here = torch.from_numpy(landed).to(self.x.device)
-        self.x, self.start = where(here, ends, self.x), either(here, stop, self.start)
+        self.x, self.start = where(here, ends, self.x), either(torch.from_numpy(landed), stop, self.start)
         self.t = number(self.start.t)
         self.ledger.account(0, landed, self.t, landed)
         self.changed |= self.ledger.close(landed, Status.SUCCESS)
@@ -520,13 +524,14 @@ class _Loop:
         self.alive = running
         if self.compact:
             ledger.left = ledger.whole(self.x)
-            ledger.rows, keep = ledger.rows[running], torch.from_numpy(running.nonzero()[0]).to(self.x.device)
+            ledger.rows, kept = ledger.rows[running], torch.from_numpy(running.nonzero()[0])
+            keep = kept.to(self.x.device)
             self.process, self.noise = self.process.take(keep), self.noise.take(keep)
             self.x, self.memory, self.alive = self.x[keep], take(self.memory, keep), None
             self.workspace = self.buffer = None
             if isinstance(self.t, Tensor):
-                self.start, self.control = some(self.start, keep), take(self.control, keep)
-                self.stop = None if self.stop is None else some(self.stop, keep)
+                self.start, self.control = some(self.start, kept), take(self.control, kept)
+                self.stop = None if self.stop is None else some(self.stop, kept)
         return True
 
     def _refuse_non_finite(self, found: Found | None) -> None:

@@ -45,7 +45,7 @@ from ._checks import (
     refuse_rows,
 )
 from ._memo import Memo, constants_of
-from ._tensors import compute_dtype, row_finite, where
+from ._tensors import compute_dtype, row_finite, transforming, where
 from .controllers import Adaptive, Controller, FixedGrid
 from .errors import InvalidArgumentError
 from .grids import Grid, GridFunction
@@ -440,7 +440,8 @@ def _nodes(
         count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
         if times[0] == times[1]:
             return torch.tensor(times[:1], dtype=torch.float64)
-        constants = constants_of(sde) if grid is None or isinstance(grid, str) else None
+        known = (grid is None or isinstance(grid, str)) and not transforming()
+        constants = constants_of(sde) if known else None
         if constants is None:
             return _separate(sde, grids.resolve(grid, sde, *times, count))
         key = constants, grid, times, count

@@ -73,7 +73,7 @@ class Adaptive(Controller):
 
     def start(self, process: Process, x: Tensor) -> Node[Tensor]:
         """See `Controller.start`."""
-        return process.sde.nodes(torch.full((len(x),), self.t_start, dtype=torch.float64, device=x.device))
+        return process.sde.nodes(torch.full((len(x),), self.t_start, dtype=torch.float64))
 
     def first(
         self, process: Process, solver: Solver, x: Tensor, start: Node[Tensor], solver_state: object
@@ -94,12 +94,11 @@ class Adaptive(Controller):
         h = np.minimum(h, solver.control.longest)
         none = np.zeros(len(h), dtype=np.int64)
         state = AdaptiveState(h, np.ones_like(h), none, none, now, ends, none)
-        stop = self._stop(process, solver, t, state, x.device)
-        return process.sde.nodes(torch.from_numpy(stop).to(x.device)), state
+        return process.sde.nodes(torch.from_numpy(self._stop(process, solver, t, state))), state
 
     def _ends(self, process: Process, solver: Solver, x: Tensor) -> np.ndarray:
         """The target times on the solver's clock, ``(batch, targets)``."""
-        times = torch.tensor(self.targets, dtype=torch.float64, device=x.device)
+        times = torch.tensor(self.targets, dtype=torch.float64)
         (clocks,) = on_host(_clock(solver, process.sde.nodes(times)))
         return np.broadcast_to(clocks, (len(x), len(clocks)))
 
@@ -107,16 +106,14 @@ class Adaptive(Controller):
         """The target time that comes next."""
         return np.array(self.targets)[state.target]
 
-    def _stop(
-        self, process: Process, solver: Solver, t: np.ndarray, state: AdaptiveState, device: torch.device | None = None
-    ) -> np.ndarray:
+    def _stop(self, process: Process, solver: Solver, t: np.ndarray, state: AdaptiveState) -> np.ndarray:
         """The time at which a step from t ends: h later on the clock, at the next target if that is nearer, half-way if
         two steps would reach it."""
         way = state.ends[np.arange(len(t)), state.target] - state.now
         left, target = np.abs(way), self._target(state)
         moved = state.now + np.sign(way) * np.minimum(state.h, 0.5 * left)
         if solver.coordinate.lam is not None:
-            (moved,) = on_host(process.nodes.times_at(torch.from_numpy(moved).to(device), solver.coordinate))
+            (moved,) = on_host(process.nodes.times_at(torch.from_numpy(moved), solver.coordinate))
         moved = np.minimum(np.maximum(moved, np.minimum(t, target)), np.maximum(t, target))
         near = np.abs(target - t) <= _SLIVER * _EPS * np.maximum(np.abs(t), np.abs(target))
         return np.where(near | (state.h >= left * (1 - 1e-6)), target, moved)
@@ -136,10 +133,11 @@ class Adaptive(Controller):
             raise InvalidArgumentError(
                 f"The solver {solver.name!r} is adaptive, but its step returned no error estimate."
             )
-        # error norms, times and clocks come to the host in one transfer
-        ratios, powers, used, usable = self._ratios(solver, x, result, result.error)
+        # nodes are on the host; what steps err comes there in one transfer
+        ratios, factors, powers, used, usable = self._ratios(solver, x, result, result.error)
         total = result.x.detach().flatten(1).sum(1)
         norms, sums, then, t, end = on_host(ratios, total, _clock(solver, stop), start.t, stop.t)
+        norms = norms if factors is None else norms * factors
         control = solver.control
         if control.many < math.inf:
             norms = norms * np.sqrt(np.maximum((state.taken + 1) / control.many, 1.0))[:, None]
@@ -174,12 +172,12 @@ class Adaptive(Controller):
 
         # where their next steps end; those that cannot go on stay where they are
         failed = state.non_finite >= self.attempts
-        ends = self._stop(process, solver, begin, state, x.device)
+        ends = self._stop(process, solver, begin, state)
         still = (h_next < _ULPS * _EPS * np.abs(now)) | (ends == begin)
         tiny = ~(done | failed | accept) & still
-        times = torch.from_numpy(np.where(done | failed | tiny, begin, ends)).to(x.device)
+        times = torch.from_numpy(np.where(done | failed | tiny, begin, ends))
         moved = np.count_nonzero(accept)
-        here = stop if moved == len(t) else either(torch.from_numpy(accept).to(x.device), stop, start)
+        here = stop if moved == len(t) else either(torch.from_numpy(accept), stop, start)
         return Decision(accept, here, process.sde.nodes(times), state, done, failed, tiny)
 
     def land(
@@ -198,24 +196,23 @@ class Adaptive(Controller):
         (t,) = on_host(stop.t)
         last = (state.target == len(self.targets) - 1) & (t == self.targets[-1])
         result = solver.land(process, x, start, stop, memory, noise)
-        ratios, _, used, _ = self._ratios(solver, x, result, result.error)  # type: ignore[arg-type]
+        ratios, factors, _, used, _ = self._ratios(solver, x, result, result.error)  # type: ignore[arg-type]
         norms, sums = on_host(ratios, result.x.detach().flatten(1).sum(1))
+        norms = norms if factors is None else norms * factors
         error = norms[np.arange(len(t)), used]
         return last & (error <= _UNSEEN) & np.isfinite(sums), result.x
 
     def _ratios(
         self, solver: Solver, x: Tensor, result: StepResult, error: Tensor | Estimates
-    ) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
-        """The norms of the errors of all orders, ``(batch, orders)``, of which 1 just meets the tolerance; and the
-        `Estimates`' powers, used and usable."""
+    ) -> tuple[Tensor, np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
+        """The norms of the errors of all orders, ``(batch, orders)``, of which 1, times the factor that follows, just
+        meets the tolerance; and the `Estimates`' factors, powers, used and usable, on the host."""
         if not isinstance(error, Estimates):  # one, of the method's order
             error = of_power(error, float(solver.ode_order or 1))
         powers, used, usable = (as_array(v) for v in error[1:4])
+        factors = as_array(error.factors)
         scale = solver.allowed(x, result, self.rtol, self.atol).clamp_min(torch.finfo(x.dtype).tiny)
-        ratios = rms(error.values.detach() / scale[:, None], 2)
-        if error.factors is not None:
-            ratios = ratios * torch.as_tensor(error.factors, device=x.device)
-        return ratios, powers, used, usable
+        return rms(error.values.detach() / scale[:, None], 2), factors, powers, used, usable
 
 
 def _factor(

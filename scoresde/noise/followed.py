@@ -64,6 +64,7 @@ class FollowedPath(Noise):
         self.source = source
         self.clock = torch.clone if clock is None else clock
         # The known times, NaN where there is none, the clock, and the values: (batch, knots), twice, and (…, *event).
+        # The values are on the device of the states, in float64 on the CPU; all others are on the CPU.
         self._t = self._v = self._w = torch.zeros(0)
 
     @property
@@ -79,8 +80,9 @@ class FollowedPath(Noise):
         """See `Noise.increment`; the times may be those of the samples, ``(batch,)``. A step that has no length gets
         zeros."""
         batch = len(like)
-        begin, end = (torch.as_tensor(t, dtype=torch.float64, device=like.device).expand(batch) for t in (start, stop))
-        z = self.source.normal(like).to(torch.float64)
+        begin, end = (torch.as_tensor(t, dtype=torch.float64, device="cpu").expand(batch) for t in (start, stop))
+        z = self.source.normal(like)
+        z = z.to(torch.float64) if z.is_cpu else z
         if not batch:
             return z.to(like)
         if not self._t.numel():
@@ -92,7 +94,7 @@ class FollowedPath(Noise):
         begins = self._t == begin[:, None]
         if not bool(begins.any(1).all()):
             raise InvalidArgumentError("A step must begin where a step before it began or ended; take a BrownianPath.")
-        here, rows = begins.to(torch.int8).argmax(1), torch.arange(batch, device=like.device)
+        here, rows = begins.to(torch.int8).argmax(1), torch.arange(batch)
         moved, length = w - self._w[rows, here], (v - self._v[rows, here]).abs()
         self._keep(end, v, w, known)
         return (moved / expand(torch.where(length > 0, length, 1.0).sqrt(), moved)).to(like)
@@ -105,7 +107,7 @@ class FollowedPath(Noise):
         """See `Noise.take`."""
         part = FollowedPath(self.source.take(rows), self.clock)
         if self._t.numel():
-            part._t, part._v, part._w = self._t[rows], self._v[rows], self._w[rows]
+            part._t, part._v, part._w = (v[rows.to(v.device)] for v in (self._t, self._v, self._w))
         return part
 
     def _value(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

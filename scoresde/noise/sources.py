@@ -72,10 +72,10 @@ class BatchNoise(Noise):
         True
     """
 
-    def __init__(self, generator: torch.Generator | None = None) -> None:
+    def __init__(self, generator: torch.Generator | None = None, *, batch: int = 0) -> None:
         check_generator(generator)
         self.generator = generator
-        self._batch = 0
+        self._batch = batch  # of which samples are left out; 0 until it is known
         self._rows: Tensor | None = None  # the samples of the batch that are still drawn for, None for all
 
     @classmethod
@@ -175,7 +175,7 @@ class CallableNoise(Noise):
         if not isinstance(z, Tensor) or not is_dense(z) or z.dtype.is_complex or z.shape != like.shape:
             raise InvalidArgumentError(f"`noise` must return a tensor of shape {tuple(like.shape)}, got {form(z)}.")
         self.count += 1
-        return z.to(like)
+        return z.to(like).view_as(z)  # a tensor of its own, even if the function returns the same one twice
 
 
 def check_seed(name: str, seed: object) -> int:
@@ -223,7 +223,7 @@ def resolve(
     if len(named) > 1:
         raise InvalidArgumentError(f"Give at most one of seed, seeds, generator, noise; got {', '.join(named)}.")
     if seed is not None:
-        return BatchNoise.seeded(check_seed("seed", seed), device)
+        return BatchNoise(BatchNoise.seeded(check_seed("seed", seed), device).generator, batch=batch)
     if seeds is not None:
         several = isinstance(seeds, Sequence | np.ndarray | Tensor) and not isinstance(seeds, str | bytes)
         if not several or getattr(seeds, "ndim", 1) != 1:
@@ -247,4 +247,4 @@ def resolve(
         raise InvalidArgumentError(
             f"`generator` is on {generator.device}, the state on {device}; make one on {device} or on the CPU."
         )
-    return BatchNoise(generator)
+    return BatchNoise(generator, batch=batch)

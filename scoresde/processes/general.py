@@ -40,7 +40,9 @@ class _DriftAndDiffusion(Process):
 
     def _g(self, x: Tensor, node: Node) -> Scalar:
         """The diffusion."""
-        return self._spread(x, node.t if isinstance(node.t, Tensor) else torch.tensor(node.t, dtype=torch.float64))
+        return self._spread(
+            x, node.t.to(x.device) if isinstance(node.t, Tensor) else torch.tensor(node.t, dtype=torch.float64)
+        )
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ class Network:
             time = time()
         self.last, graph, inference = (), torch.is_grad_enabled(), x.is_inference()
         given = self._lent(x) if inference or graph else x.detach()
+        if inference:
+            time = time.clone()  # a write to it would not be noticed
         stamps = None if inference else (x._version, time._version)
         before = [v._version for v in self._given] if self._given else ()
         out = direct.output(given, node, time)
@@ -125,7 +127,7 @@ class Network:
         if not self.score_fn.only_scores:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
         given, before = self._lent(x), versions(x, self.context)
-        out = self._checked(self.score_fn.score(given, node, **self.context), x, node)
+        out = self._checked(self.score_fn.score(given, self._beside(x, node), **self.context), x, node)
         self._count(x, before)
         out = out.clone() if self.copies else out
         self._remember(x, given, (out,))
@@ -137,13 +139,13 @@ class Network:
         if self.score_fn.only_scores:
             return estimate_of(self.score(x, node), x, node)
         given, before = self._lent(x), versions(x, self.context)
-        out = self._checked_estimate(self.score_fn.estimate(given, node, **self.context), x, node)
+        out = self._checked_estimate(self.score_fn.estimate(given, self._beside(x, node), **self.context), x, node)
         return self._finished(out, x, given, before)
 
     def twisted(self, x: Tensor, node: Node) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
         given, before = self._lent(x), versions(x, self.context)
-        split = self.score_fn.twisted(given, node, **self.context)
+        split = self.score_fn.twisted(given, self._beside(x, node), **self.context)
         out = self._checked_estimate(split.estimate, x, node)
         return split._replace(estimate=self._finished(out, x, given, before))
 
@@ -169,6 +171,12 @@ class Network:
         if torch.is_grad_enabled() and x.requires_grad:
             return x.view_as(x)  # a place for a hook
         return x.detach()  # the callee may set the flag of gradients of its own
+
+    def _beside(self, x: Tensor, node: Node[Any]) -> Node[Any]:
+        """A node of samples as the score function gets it: on the state's device, unless it takes one of the CPU."""
+        if self.score_fn.takes_host_nodes or not isinstance(node.t, Tensor) or node.t.device == x.device:
+            return node
+        return Node(*torch.stack(node).to(x.device).unbind())
 
     def _count(self, x: Tensor, before: list[int]) -> None:
         """Count an evaluation, and refuse one that wrote to what it was given."""

@@ -14,7 +14,7 @@ from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import PARTS, SCORE, LinearEstimate
-from .base import Direct, Score, Split, Traits, estimate_of, time_rows
+from .base import Direct, Score, Split, Traits, changed, estimate_of, time_rows
 
 ScoreFn = Callable[..., Tensor]
 
@@ -32,6 +32,7 @@ class Bare(Score):
     """
 
     only_scores = True
+    takes_host_nodes = True
 
     def __init__(self, function: ScoreFn) -> None:
         self.function = function
@@ -53,7 +54,8 @@ class Bare(Score):
 
     def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> Direct | None:
         """See `Score.direct`."""
-        if any(isinstance(v, Tensor) for node in nodes[:1] for v in node):  # of a learned schedule
+        learned = any(isinstance(v, Tensor) for node in nodes[:1] for v in node)
+        if learned or changed(self, Bare):
             return None
         times = torch.tensor([node.t for node in nodes], dtype=torch.float64).to(like.dtype)
 
@@ -69,7 +71,7 @@ class Bare(Score):
     @property
     def kind(self) -> Hashable | None:
         """See `Score.kind`."""
-        return SCORE if self.only_scores else None
+        return None if changed(self, Bare) else SCORE
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         return estimate_of(check_output("The score function", self.score(x, node, **context), x), x, node)
@@ -80,6 +82,7 @@ class Offered(Bare):
     ``has_shift`` and ``has_twist`` together with a method `twisted`."""
 
     only_scores = False
+    takes_host_nodes = False
 
     def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> None:
         return None

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 from torch import Tensor
 
@@ -116,12 +116,12 @@ _MOST_TIMES = 1 << 20  # numbers of a table of times
 
 class Direct(NamedTuple):
     """The evaluation of a score function at the nodes of a fixed grid, with all that does not depend on the state
-    computed before. The caller sees to it that nothing is written to what the network gets.
+    computed before.
 
-    Fields: ``output(x, node, time)``, what the network returns; ``read(x, out, node)``, the estimate that this is; what
-    the network gets as its time, ``(batch,)``, or the number that fills it, by the time of the process; what else it
-    gets; what it is, for the text of an error; whether ``output`` is checked already; and what ``read`` depends on
-    besides the node, None if it cannot be told.
+    Fields: ``output(x, node, time)``, what the network returns, which the caller checks for writes to ``x``;
+    ``read(x, out, node)``, the estimate that this is; by the time of the process, what the network gets as its time,
+    ``(batch,)``, or a function that makes it, either of which the network may write to; what else it gets; what the
+    score function is called in the text of an error; and whether ``output`` is checked already.
     """
 
     output: Callable[[Tensor, Node[float], Tensor], Tensor]
@@ -145,8 +145,23 @@ def time_rows(nodes: Sequence[Node[float]], values: Tensor, like: Tensor) -> dic
         return dict(
             zip(times, (partial(like.new_full, (len(like),), v, dtype=kind) for v in values.tolist()), strict=True)
         )
-    table = values.to(like.device)[:, None].repeat(1, len(like))
-    return dict(zip(times, table.unbind(), strict=True))
+    table = values.to(like.device).repeat_interleave(len(like))
+    rows = table.unsafe_split(len(like)) if len(like) else [table] * len(times)  # no views: each is written by itself
+    return dict(zip(times, rows, strict=True))
+
+
+def changed(score: Score, cls: type) -> bool:
+    """Whether a score function is of a class derived from one, or has a method of its own, and so may differ from it.
+
+    Example:
+        >>> model = ScoreModel(lambda x, t: -x, scoresde.VPSDE(), "noise")
+        >>> changed(model, ScoreModel)
+        False
+    """
+    return type(score) is not cls or not _METHODS.isdisjoint(vars(score))
+
+
+_METHODS = frozenset({"estimate", "score", "twisted", "direct"})
 
 
 class Score(abc.ABC):
@@ -171,6 +186,7 @@ class Score(abc.ABC):
     """
 
     traits: Traits = Traits()
+    takes_host_nodes: ClassVar[bool] = False  # whether a node of samples may be on the CPU where the state is not
 
     @abc.abstractmethod
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:

@@ -37,7 +37,7 @@ from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
-from .base import Direct, Score, Traits, time_rows
+from .base import Direct, Score, Traits, changed, time_rows
 from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size
 
 # What a network receives as its time: a function of a node, of numbers or of (batch,) tensors.
@@ -118,6 +118,8 @@ class ScoreModel(Score):
         Karras et al. (2022), table 1 (EDM). https://arxiv.org/abs/2206.00364
         Nichol, Dhariwal (2021), eq. 15 (learned range). https://arxiv.org/abs/2102.09672
     """
+
+    takes_host_nodes = True
 
     def __init__(
         self,
@@ -314,7 +316,7 @@ class ScoreModel(Score):
     def direct(self, like: Tensor, nodes: Sequence[Node[float]], context: Mapping[str, object]) -> Direct | None:
         """See `Score.direct`."""
         learned = any(isinstance(v, Tensor) for node in nodes[:1] for v in node)
-        if learned or not (isinstance(self.time_input, str) and nodes):
+        if learned or changed(self, ScoreModel) or not (isinstance(self.time_input, str) and nodes):
             return None
         if self._served is not None:
             self._prepare_at([node.lam for node in nodes])
@@ -322,16 +324,16 @@ class ScoreModel(Score):
         labels = self._labels([self._own_node(node) for node in nodes])
         rows = time_rows(nodes, labels.to(dtype) if labels.is_floating_point() else labels, like)
 
-        net, single = self.net, self._share is None
+        single = self._share is None
         plain = self._served is None and self._plain and dtype is like.dtype
 
         def output(x: Tensor, node: Node[float], time: Tensor) -> Tensor:
             if plain:
-                out = net(x, time, **extra)
+                out = self.net(x, time, **extra)
             else:
                 state, own = self._own(x, node)
                 before = None if state is x else versions(state, {})
-                out = net(self._input(state, own).to(dtype), time, **extra)
+                out = self.net(self._input(state, own).to(dtype), time, **extra)
                 if before is not None:
                     check_unwritten("The network", before, state, {})
             return out if single and fits(out, x) else self._checked(out, x).to(x.dtype)
@@ -351,7 +353,9 @@ class ScoreModel(Score):
     def kind(self) -> Hashable | None:
         """See `Score.kind`."""
         own = () if self._served is None else constants_of(self.native)
-        return None if own is None or self._share is not None else (self._prediction, self.sigma_data, own)
+        if own is None or self._share is not None or changed(self, ScoreModel):
+            return None
+        return self._prediction, self.sigma_data, own
 
     def _checked(self, out: Any, x: Tensor) -> Tensor:
         """An output that is one."""
@@ -388,8 +392,9 @@ class ScoreModel(Score):
             label = self._labels([node])
             kind = dtype if label.is_floating_point() else label.dtype
             return torch.full((len(x),), label.item(), dtype=kind, device=x.device)
-        time = self._read_time(Node(*(_per_sample(v, x) for v in node)))
-        return time.to(dtype if time.is_floating_point() else time.dtype, copy=True)
+        device = node.t.device if isinstance(self.time_input, str) and isinstance(node.t, Tensor) else x.device
+        time = self._read_time(Node(*(_per_sample(v, len(x), device) for v in node)))
+        return time.to(x.device, dtype if time.is_floating_point() else time.dtype, copy=True)
 
     def _call(self, x: Tensor, node: Node, context: Mapping[str, object]) -> Tensor:
         dtype, extra = self._dtype(x), self._extra(x, context)
@@ -465,11 +470,11 @@ def _doubled(x: Tensor) -> Tensor:
     return x.new_empty(()).expand(x.shape[0], 2 * x.shape[1], *x.shape[2:])
 
 
-def _per_sample(value: Scalar, x: Tensor) -> Tensor:
-    """A schedule value as float64 ``(batch,)`` on the state's device."""
+def _per_sample(value: Scalar, batch: int, device: torch.device) -> Tensor:
+    """A schedule value as float64 ``(batch,)``."""
     if isinstance(value, Tensor):
-        return value if value.ndim else value.to(x.device).expand(len(x))
-    return torch.full((len(x),), value, dtype=torch.float64, device=x.device)
+        return value.to(device).expand(batch)
+    return torch.full((batch,), value, dtype=torch.float64, device=device)
 
 
 def per_row(value: Any, x: Tensor) -> Any:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_number
-from .._tensors import Array, as_array, constants, expand, rms, where
+from .._tensors import Array, as_array, constants, expand, on_host, rms, where
 from ..processes import Coordinate, Process, angle
 from ..sdes.records import either
 from .base import Estimates, EstimateSolver, Node, Noise, StepControl, StepResult
@@ -149,7 +149,7 @@ class Adams(EstimateSolver):
         some = np.count_nonzero(ended) > 0
         if some:
             near = process.nodes.at((start.lam + 1).clamp_min(_FAR))
-            stop = either(torch.from_numpy(ended).to(x.device), near, stop)
+            stop = either(torch.from_numpy(ended), near, stop)
             then, size, _ = self._place(stop)
         way = then - state.clocks[:, 0]
         h = as_array(way)
@@ -179,9 +179,9 @@ class Adams(EstimateSolver):
             moved = where(ended, self._clean(predicted, value, stop, end), moved)
 
         # the errors that all orders had
-        factors = torch.from_numpy(_CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T).to(x.device)
+        factors = _CAUTION * np.abs(as_array(lengths[1:] - lengths[:-1])).T
         usable = ((orders <= state.known) & (orders <= used + 2)).T
-        norms = np.where(usable, np.maximum(as_array(factors * rms(missed[:, 1:], 2)), _TINY), np.inf)
+        norms = np.where(usable, np.maximum(factors * on_host(rms(missed[:, 1:], 2))[0], _TINY), np.inf)
         estimates = Estimates(missed[:, 1:], orders[:, 0] + 1.0, used, usable, factors)
 
         # the memory, of an accepted step and of a rejected one

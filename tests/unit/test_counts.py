@@ -57,6 +57,16 @@ def test_a_device_is_hardly_waited_for(method: str) -> None:
     assert use["reads"] <= 2 + counts.DEVICE_STEPS / 32 and use["float64"] == 0 and use["sent"] <= 1
 
 
+def test_a_step_of_an_adaptive_method_waits_once() -> None:
+    """A method that needs a number of its own waits for that too."""
+    own = ("adams", "dpmpp_sde12")  # the order of the next step; whether the last step needs an evaluation
+    rows = COMMITTED["adaptive on a device, per step"]
+    assert set(rows) == {m.name for m in scoresde.methods() if m.adaptive and m.kind != "backend"}
+    for method, use in rows.items():
+        assert use["reads"] <= 1 + (method in own) and use["float64"] == 0, method
+    assert dict(counts.adaptive_on_device()) == rows
+
+
 @pytest.mark.parametrize("method", PASSES)
 def test_they_are_counted_again(method: str) -> None:
     for prediction in ("noise", "bare"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from scoresde._memo import Memo, constants_of
 from scoresde.controllers import fixed
 from scoresde.errors import ScoreSDEWarning
 from scoresde.models import ScoreModel
+from scoresde.scores.base import with_data
 from scoresde.solvers.base import Node, Noise, Process, StepResult
 
 SDE = scoresde.VPSDE()
@@ -238,11 +241,146 @@ class Remembers(scoresde.solvers.Solver):
 
 
 def test_a_state_that_a_solver_keeps_is_not_written_over(monkeypatch: Any) -> None:
-    monkeypatch.setattr(_plan, "_RECORDED", ("",))
+    monkeypatch.setattr(_plan, "_is_recorded", lambda solver: True)
+    monkeypatch.setattr(_plan, "constants_of", lambda value: type(value))
     monkeypatch.setattr(_plan, "_plans", Memo(3))
     model, x = ScoreModel(net, SDE, "noise"), start()
     a, b, planned = both(monkeypatch, lambda: scoresde.solve(SDE, model, x, method=Remembers(), steps=6))
     assert planned and torch.equal(a.x, b.x)
+
+
+def test_a_function_as_an_option_is_asked_again(monkeypatch: Any) -> None:
+    sizes = [1.0, 0.3]
+
+    def solve(size: list[float]) -> Tensor:
+        model, tau = ScoreModel(net, SDE, "noise"), lambda lam: size[0]
+        return scoresde.solve(SDE, model, start(), method="sa_solver", tau=tau, steps=5, seed=0).x
+
+    wanted = [solve([size]) for size in sizes]
+    changing, got = [0.0], []
+    tau = lambda lam: changing[0]  # noqa: E731
+    for changing[0] in sizes:
+        model = ScoreModel(net, SDE, "noise")
+        got.append(scoresde.solve(SDE, model, start(), method="sa_solver", tau=tau, steps=5, seed=0).x)
+    assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1]) and not torch.equal(*wanted)
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "dpmpp_2m", "pc"])
+@pytest.mark.parametrize("how", ["class", "instance"])
+def test_what_a_derived_model_estimates_is_what_is_stepped(method: str, how: str) -> None:
+    class Clamped(ScoreModel):
+        def estimate(self, x: Tensor, node: Node, **context: object) -> scoresde.Estimate:
+            given = super().estimate(x, node, **context)
+            return with_data(given, given.data.clamp(-0.1, 0.1), x, node)
+
+    model = Clamped(net, SDE, "noise")
+    if how == "instance":
+        plain = ScoreModel(net, SDE, "noise")
+        plain.estimate = model.estimate  # type: ignore[method-assign]
+        model = plain  # type: ignore[assignment]
+    assert float(scoresde.solve(SDE, model, start(), method=method, steps=50, seed=0).x.abs().max()) < 0.3
+
+
+def test_a_network_that_is_replaced_on_the_way_is_called() -> None:
+    model = ScoreModel(net, SDE, "noise")
+    called: list[int] = []
+
+    def other(x: Tensor, t: Tensor) -> Tensor:
+        called.append(1)
+        return -x
+
+    def callback(info: scoresde.Info) -> None:
+        if info.step == 5:
+            model.net = other
+
+    scoresde.solve(SDE, model, start(), method="ddim", steps=10, callback=callback)
+    assert len(called) == 5
+
+
+def test_a_schedule_that_changed_between_the_nodes(monkeypatch: Any) -> None:
+    bump = [0.0]
+
+    def gamma(t: Tensor) -> Tensor:
+        return 4 - 8 * t + bump[0] * torch.relu(0.01 - (t - 0.625) ** 2) ** 3 * 1e6
+
+    sde = scoresde.GaussianSDE(
+        lambda t: torch.sigmoid(2 * gamma(t)).sqrt(), lambda t: torch.sigmoid(-2 * gamma(t)).sqrt(), 0.0, 1.0
+    )
+    model, results = ScoreModel(net, sde, "noise"), []
+    for bump[0] in (0.0, 0.9, 0.0):
+        a, b, planned = both(
+            monkeypatch, lambda: scoresde.solve(sde, model, start(), method="rk4", steps=4, grid="time")
+        )
+        assert planned and torch.equal(a.x, b.x)
+        results.append(a.x)
+    assert torch.equal(results[0], results[2]) and not torch.equal(results[0], results[1])
+
+
+def test_a_process_that_ends_elsewhere_than_before(monkeypatch: Any) -> None:
+    class Own(scoresde.VPSDE):
+        pass
+
+    sde = Own()
+    model, grid = ScoreModel(net, sde, "noise"), torch.tensor([0.8, 0.6, 0.4, 0.2, 0.1], dtype=torch.float64)
+    results = []
+    for sde.t_max in (1.0, 0.8):
+        a, b, _ = both(monkeypatch, lambda: scoresde.solve(sde, model, start(), method="edm", grid=grid, seed=0))
+        assert torch.equal(a.x, b.x)
+        results.append(a.x)
+    assert not torch.equal(*results)
+
+
+def test_a_kept_plan_keeps_no_process(monkeypatch: Any) -> None:
+    monkeypatch.setattr(_plan, "_plans", Memo(4))
+    sde = type("Own", (scoresde.VPSDE,), {})()
+    scoresde.solve(sde, ScoreModel(net, sde, "noise"), start(), method="ddim", steps=4)
+    assert len(_plan._plans._values) == 1
+    forgotten = weakref.ref(sde)
+    del sde
+    gc.collect()
+    assert forgotten() is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns of its own
+@pytest.mark.parametrize("method", ["ddim", "heun", "pc"])
+def test_inside_functional_transforms(method: str) -> None:
+    """No gradient is recorded; the values are those outside."""
+    model = ScoreModel(net, SDE, "noise")
+
+    def total(factor: Tensor) -> Tensor:
+        own = ScoreModel(lambda x, t: factor * net(x, t), SDE, "noise")
+        solutions = (scoresde.solve(SDE, m, start(), method=method, steps=7, seed=0) for m in (model, own))
+        return sum(factor * solution.x.sum() for solution in solutions)  # type: ignore[return-value]
+
+    wanted = total(torch.tensor(1.0))
+    slope = torch.func.grad(total)(torch.tensor(1.0))
+    assert torch.allclose(slope, wanted)
+    assert torch.allclose(torch.func.jvp(total, (torch.tensor(1.0),), (torch.tensor(0.0),))[0], wanted)
+    assert torch.equal(total(torch.tensor(1.0)), wanted)  # nothing of the transforms is kept
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "dpmpp_2m", "rk4", "restart"])
+def test_a_network_may_write_to_its_time_in_every_mode(method: str) -> None:
+    scale = torch.ones(3, requires_grad=True)
+
+    def writes(x: Tensor, t: Tensor) -> Tensor:
+        t.mul_(2.0)
+        return 0.3 * x + torch.sin(t[:, None] * scale)
+
+    def reads(x: Tensor, t: Tensor) -> Tensor:
+        return 0.3 * x + torch.sin(2.0 * t[:, None] * scale)
+
+    results = []
+    for score_fn in (writes, reads):
+        for mode, differentiable in ((torch.no_grad, False), (torch.inference_mode, False), (torch.enable_grad, True)):
+            with mode():
+                x = scoresde.solve(
+                    SDE, score_fn, start(), method=method, steps=4, seed=0, differentiable=differentiable
+                ).x
+                results.append(x)
+        results.append(torch.autograd.grad(x.sum(), scale)[0])
+    for a, b in zip(results[:4], results[4:], strict=True):
+        assert torch.allclose(a, b, rtol=1e-4)
 
 
 def test_recording_calls_nothing(monkeypatch: Any) -> None:
