@@ -31,7 +31,7 @@ from scoresde.errors import ScoreSDEWarning
 SHAPE = (2, 3, 8, 8)
 STEPS = (18, 22)
 DEVICE_STEPS = 64
-ADAPTIVE_STEPS = (3, 6)
+ADAPTIVE_STEPS = (4, 8)
 SHOWN = ("passes", "reductions", "draws", "reads", "bytes", "operations")
 PREDICTIONS = ("noise", "data", "v", "score", "bare")
 METHODS = {row.name: row for row in scoresde.methods()}
@@ -75,7 +75,9 @@ class Counter(TorchDispatchMode):
         written = sum(2 * v.numel() >= self.size for v in made)
         if name.startswith(DRAWS):
             self.counts["draws"] += bool(written)
-        elif written and not name.startswith("empty"):
+        elif name.startswith("empty"):
+            pass  # it neither reads nor writes
+        elif written:
             self.counts["passes"] += written
         elif any(2 * v.numel() >= self.size for v in given):
             self.counts["reductions"] += 1
