@@ -160,7 +160,7 @@ def networks() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
             out: Tensor = self.mlp(torch.cat([x, t[:, None]], 1))
             return out
 
-    unet = scoresde.nets.UNet((3, 32, 32), channels=48, multipliers=(1, 2, 3))
+    unet = scoresde.nets.UNet((3, 32, 32), channels=56, multipliers=(1, 2, 3))
     count = sum(p.numel() for p in unet.parameters())
     return {
         "3 layers of 128, 1,000 points": (Joined().eval(), (1000, 2)),

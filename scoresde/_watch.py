@@ -51,6 +51,10 @@ class Watch:
         self._table: Sequence[Tensor] = ()
         self._window: list[tuple[float | Tensor, int]] = []
 
+    def fine(self, x: Tensor) -> bool:
+        """Whether all samples are known to be finite, without waiting for a device."""
+        return not self.late and math.isfinite(x.sum().item())
+
     def look(self, x: Tensor, outputs: Sequence[Tensor], left: float | Tensor, used: int, *, now: bool) -> Found | None:
         """What is not finite after a step; None if nothing is, or if it is not read yet, unless that must be ``now``.
 
@@ -59,8 +63,6 @@ class Watch:
             left, used: the time where the step began, and its evaluations.
         """
         if not self.late:
-            if math.isfinite(x.sum().item()):
-                return None
             bad = ~as_array(row_finite(x))
             return Found(bad.astype(np.int64), wrong_rows(outputs, len(x)), [(left, used)]) if bad.any() else None
         if not len(self._table) or self._table[0].shape[1] != len(x):

@@ -424,9 +424,10 @@ class _Loop:
         """Account for a step that all samples have made, and look for what is not finite."""
         used = self.used()
         self.ledger.account(used, True, self.t)
-        return self.watch.look(
-            self.x, self.process.network.last, left, used, now=self.stop is None or self.seen or self.step == self.limit
-        )
+        if self.watch.fine(self.x):
+            return None
+        now = self.stop is None or self.seen or self.step == self.limit
+        return self.watch.look(self.x, self.process.network.last, left, used, now=now)
 
     def _close(
         self,
