@@ -14,7 +14,7 @@ import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ DEVICE_STEPS = 64
 ADAPTIVE_STEPS = (4, 8)
 SHOWN = ("passes", "reductions", "draws", "reads", "bytes", "operations")
 PREDICTIONS = ("noise", "data", "v", "score", "bare")
+QUICK = ("noise", "bare")  # that are compared with the file
 METHODS = {row.name: row for row in scoresde.methods()}
 READS = ("_local_scalar_dense", "item", "is_nonzero", "equal")
 DRAWS = ("normal", "rand", "uniform", "bernoulli", "exponential", "random")
@@ -138,12 +139,12 @@ def per_step(method: str, prediction: str) -> dict[str, float]:
     return each | {"operations around the steps": around}
 
 
-def counted() -> Iterator[tuple[str, str, dict[str, float]]]:
+def counted(predictions: Sequence[str]) -> Iterator[tuple[str, str, dict[str, float]]]:
     """The counts of all methods whose steps the loop makes."""
     for name, row in METHODS.items():
         if row.kind in ("backend", "forward"):
             continue
-        for prediction in PREDICTIONS:
+        for prediction in predictions:
             yield name, prediction, per_step(name, prediction)
 
 
@@ -195,7 +196,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="compare with the result file instead of writing it")
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}}
-    for name, prediction, counts in counted():
+    for name, prediction, counts in counted(QUICK if options.quick else PREDICTIONS):
         results["steps"].setdefault(name, {})[prediction] = counts
     for name, prediction in (("a network of noise", "noise"), ("a bare score", "bare")):
         print(f"{name:20}" + "".join(f"{key:>12}" for key in SHOWN))
@@ -213,6 +214,8 @@ def main(arguments: list[str]) -> None:
         write("counts", results, "python -m benchmarks counts")
         return
     committed = load("counts")["results"]
+    for method, row in committed["steps"].items():
+        committed["steps"][method] = {prediction: row[prediction] for prediction in QUICK}
     differing = [
         f"{part}, {method}: {committed[part].get(method)} before, {now} now"
         for part in results

@@ -70,13 +70,19 @@ def check(method: str) -> float:
 
 
 def timed(method: str, shape: tuple[int, ...], rounds: int) -> dict[str, float]:
-    """Microseconds per step of each program, and their ratio."""
+    """Microseconds per step of each program, and their ratio, for whole solves; and the ratio of steps alone, by the
+    difference from solves of three times as many."""
     constant = torch.full(shape, 0.1)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     steps = STEPS[shape]
-    seconds = interleaved(programs(method, lambda x, t: constant, x, steps), rounds)
-    each = {name: 1e6 * value / steps for name, value in seconds.items()}
-    return each | {"ratio": seconds["solve"] / seconds["by hand"]}
+    both = {count: programs(method, lambda x, t: constant, x, count) for count in (steps, 3 * steps)}
+    seconds = interleaved({(name, n): run for n, loops in both.items() for name, run in loops.items()}, rounds)
+    each = {name: 1e6 * seconds[name, steps] / steps for name in both[steps]}
+    alone = {name: seconds[name, 3 * steps] - seconds[name, steps] for name in each}
+    return each | {
+        "ratio": each["solve"] / each["by hand"],
+        "ratio of steps alone": alone["solve"] / alone["by hand"],
+    }
 
 
 def installed(library: str) -> bool:
@@ -234,11 +240,14 @@ def main(arguments: list[str]) -> None:
     before = torch.get_num_threads()
     for threads in options.threads:
         torch.set_num_threads(threads)
-        print(f"{threads} threads: µs per step, by hand, ratio")
+        print(f"{threads} threads: µs per step, by hand, ratio; ratio of steps alone")
         for method in LOOPS:
             rows = {label: timed(method, shape, options.rounds) for label, shape in SHAPES.items()}
             results.setdefault(f"{threads} threads", {})[method] = rows
-            cells = (f"{r['solve']:9.1f} {r['by hand']:9.1f} {r['ratio']:6.2f}" for r in rows.values())
+            cells = (
+                f"{r['solve']:9.1f} {r['by hand']:9.1f} {r['ratio']:6.2f} {r['ratio of steps alone']:6.2f}"
+                for r in rows.values()
+            )
             print(f"{method:16}" + "   ".join(cells), flush=True)
     torch.set_num_threads(1)
     print("1 thread: µs per step of other libraries")

@@ -6,14 +6,16 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 import scoresde
 from benchmarks._record import write
+
+Name = TypeVar("Name", bound=Hashable)
 
 SHAPES = {"(1, 2)": (1, 2), "(64, 3, 32, 32)": (64, 3, 32, 32), "(16, 4, 64, 64)": (16, 4, 64, 64)}
 # Draws of a solve of 50 steps: torch's, and the increments of a path that answers every query consistently.
@@ -36,9 +38,9 @@ def draws(name: str, sde: scoresde.AffineSDE, like: Tensor, times: list[float]) 
             source.increment(start, stop, like)
 
 
-def interleaved(programs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def interleaved(programs: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, float]:
     """Median seconds of each program, run in turns in one process."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    seconds: dict[Name, list[float]] = {name: [] for name in programs}
     for program in programs.values():
         program()
     for _ in range(rounds):

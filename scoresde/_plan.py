@@ -28,9 +28,9 @@ from .sdes import SDE, Node
 from .sdes.records import LinearEstimate
 from .solvers import Solver
 
-_MOST_PLANS = 16  # that are kept for later solves
+_MOST_PLANS = 8  # that are kept for later solves
 _RECORDED = ("builtins.", f"{__package__}.solvers.", f"{__package__}.correctors.")  # modules of solvers and their parts
-_MOST_STEPS = 4096  # of a solve that is planned
+_MOST_STEPS = 2000  # of a solve that is planned
 
 
 class NotLinear(Exception):
@@ -242,9 +242,9 @@ class Run:
         return state
 
     def room(self) -> Buffer:
-        """Memory that nobody holds."""
-        for i, buffer in enumerate(self._spare):
-            if buffer.free:
+        """Memory that nobody holds, preferably what was used last, which the processor still has at hand."""
+        for i in reversed(range(len(self._spare))):
+            if self._spare[i].free:
                 return self._spare.pop(i)
         del self._spare[:-MOST_BUFFERS]
         return Buffer(self.workspace.empty())
@@ -362,6 +362,8 @@ def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instru
                 waiting[instruction.to] = instruction
                 continue
             instruction.read = [waiting[i].read[0] if i in waiting else i for i in instruction.read]
+        elif instruction.like in waiting:
+            instruction.like = waiting[instruction.like].read[0]
         out.append(instruction)
     return [*out, *waiting.values()]
 

@@ -154,8 +154,8 @@ def changed(score: Score, cls: type) -> bool:
     """Whether a score function is of a class derived from one, or has a method of its own, and so may differ from it.
 
     Example:
-        >>> model = ScoreModel(lambda x, t: -x, scoresde.VPSDE(), "noise")
-        >>> changed(model, ScoreModel)
+        >>> model = scoresde.ScoreModel(lambda x, t: -x, scoresde.VPSDE(), "noise")
+        >>> changed(model, scoresde.ScoreModel)
         False
     """
     return type(score) is not cls or not _METHODS.isdisjoint(vars(score))
