@@ -172,14 +172,15 @@ class Plan:
     """The instructions of a solve.
 
     Attributes:
-        nodes: those of the grid; ``known``: all that the network is evaluated at.
+        nodes: those of the grid.
+        evaluated: those where the network is evaluated.
         steps: the instructions of each step.
         states: the numbers of the states, the first and those after each step.
         count: how many numbers there are.
     """
 
     nodes: list[Node[Any]]
-    known: list[Node[Any]]
+    evaluated: list[Node[Any]]
     steps: list[list[Instruction]]
     states: list[int]
     count: int
@@ -343,7 +344,8 @@ def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Ten
         return None
     steps = [_late(tape.instructions[a:b], states) for a, b in itertools.pairwise(ends)]
     _bury(steps, states)
-    return Plan(list(nodes), process.nodes.known(), steps, states, tape.count)
+    evaluated = {i.node.t: i.node for step in steps for i in step if isinstance(i, Evaluate)}
+    return Plan(list(nodes), list(evaluated.values()), steps, states, tape.count)
 
 
 def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instruction]:
@@ -457,7 +459,7 @@ def plan_of(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Plan 
         _plans.drop(key)
         kept = _plans.get(key, recorded)
     if kept.plan is not None and network.prepared is None:
-        network.plan(x, kept.plan.known)
+        network.plan(x, kept.plan.evaluated)
     return kept.plan
 
 
