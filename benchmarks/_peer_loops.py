@@ -184,6 +184,71 @@ def azula(kind: str, **options: Any) -> Callable[[int, Task], Loop]:
     return make
 
 
+# k-diffusion, smalldiffusion, flow_matching
+
+
+def k_diffusion(kind: str) -> Callable[[int, Task], Loop]:
+    """A sampler of data plus noise, on Karras's levels."""
+
+    def make(steps: int, task: Task) -> Loop:
+        sampling = importlib.import_module("k_diffusion.sampling")
+        sigmas = sampling.get_sigmas_karras(steps + 1, 0.01, 80.0)[:-1]
+
+        def model(x: Tensor, sigma: Tensor) -> Tensor:
+            return task.data(x, 1.0, sigma[:, None] if task.constant is None else None)
+
+        def run(x: Tensor) -> Tensor:
+            return getattr(sampling, kind)(model, x, sigmas, disable=True)
+
+        return Loop(run, (1.0, float(sigmas[0])), (1.0, float(sigmas[-1])))
+
+    return make
+
+
+def smalldiffusion(steps: int, task: Task) -> Loop:
+    """Its only sampler, as DDIM."""
+    library = importlib.import_module("smalldiffusion.diffusion")
+    sigmas = library.ScheduleLogLinear(1000, sigma_min=0.01, sigma_max=80.0).sample_sigmas(steps)
+
+    class Network(torch.nn.Module):
+        def rand_input(self, batch: int) -> Tensor:
+            return torch.zeros(())
+
+        def predict_eps_cfg(self, x: Tensor, sigma: Tensor, cond: Any, scale: float) -> Tensor:
+            return task.noise(x, 1.0, sigma)
+
+    network = Network()
+
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            *_, last = library.samples(network, sigmas, xt=x)
+        return last
+
+    return Loop(run, (1.0, float(sigmas[0])), (1.0, float(sigmas[-1])))
+
+
+def flow_matching(kind: str) -> Callable[[int, Task], Loop]:
+    """Its solver of the flow from noise to data."""
+
+    def make(steps: int, task: Task) -> Loop:
+        solver = importlib.import_module("flow_matching.solver").ODESolver
+        last = 1.0 - 1e-3
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            if task.constant is not None:
+                return task.constant
+            return task.data(x, t, 1 - t) - task.noise(x, t, 1 - t)
+
+        sampler, times = solver(velocity_model=velocity), torch.linspace(0.0, last, steps + 1)
+
+        def run(x: Tensor) -> Tensor:
+            return sampler.sample(x_init=x, step_size=None, method=kind, time_grid=times)
+
+        return Loop(run, (0.0, 1.0), (last, 1 - last))
+
+    return make
+
+
 # libraries of differential equations
 
 
@@ -255,18 +320,22 @@ PEERS: dict[str, dict[str, tuple[str, Callable[[int, Task], Loop]]]] = {
         "diffusers FlowMatchEuler": ("diffusers", flow_match),
         "torchdiffeq euler": ("torchdiffeq", torchdiffeq("euler")),
         "torchode Euler": ("torchode", torchode("Euler")),
+        "flow_matching euler": ("flow_matching", flow_matching("euler")),
     },
     "ddim": {
         "diffusers DDIM": ("diffusers", scheduler("DDIMScheduler", "noise", clip_sample=False, set_alpha_to_one=False)),
         "diffusers Euler": ("diffusers", rho_scheduler("EulerDiscreteScheduler")),
         "azula DDIM": ("azula", azula("DDIMSampler")),
         "azula Euler": ("azula", azula("EulerSampler")),
+        "k-diffusion sample_euler": ("k_diffusion", k_diffusion("sample_euler")),
+        "smalldiffusion": ("smalldiffusion", smalldiffusion),
     },
     "dpmpp_2m": {
         "diffusers DPM-Solver++ (2M)": (
             "diffusers",
             scheduler("DPMSolverMultistepScheduler", "data", prediction_type="sample", final_sigmas_type="sigma_min"),
         ),
+        "k-diffusion sample_dpmpp_2m": ("k_diffusion", k_diffusion("sample_dpmpp_2m")),
     },
     "dpm_3m": {
         "diffusers DPM-Solver-3": (
@@ -290,6 +359,8 @@ PEERS: dict[str, dict[str, tuple[str, Callable[[int, Task], Loop]]]] = {
         "azula Heun": ("azula", azula("HeunSampler")),
         "torchdiffeq heun2": ("torchdiffeq", torchdiffeq("heun2")),
         "torchode Heun": ("torchode", torchode("Heun")),
+        "k-diffusion sample_heun": ("k_diffusion", k_diffusion("sample_heun")),
+        "flow_matching heun2": ("flow_matching", flow_matching("heun2")),
     },
     "euler_maruyama": {"torchsde euler": ("torchsde", torchsde)},
     "pc": {"azula PC": ("azula", azula("PCSampler"))},
