@@ -361,7 +361,7 @@ DEFECTS = (
     Defect(
         "the error norm of the batch",
         "_tensors.py",
-        "dim=start, dtype=torch.float64) / math.sqrt(max(1, flat.shape[start]))",
+        "dim=start, dtype=kind) / math.sqrt(max(1, flat.shape[start]))",
         "dtype=torch.float64).expand(flat.shape[:start]) / math.sqrt(max(1, flat.numel()))",
     ),
     Defect(
@@ -766,8 +766,8 @@ DEFECTS = (
     Defect(
         "a network that writes to its input: on a fixed grid",
         "processes/network.py",
-        "if (stamps and (x._version, time._version) != stamps)",
-        "if (stamps and time._version != stamps[1])",
+        "(x._version != version or time._version",
+        "(False or time._version",
     ),
     Defect(
         "a network that writes to its time spoils it",

@@ -79,8 +79,8 @@ class Combination:
 
 
 def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor, first: Scalar | None = None) -> Tensor:
-    """Write a sum, without terms of weight 0, into a tensor that is none of them. The first weight may be given as a
-    0-d tensor too, which takes less time to multiply with."""
+    """Write a sum, without terms of weight 0, into a tensor that is none of them. The first weight, if it is not 1, may
+    be given as a 0-d tensor too, which takes less time to multiply with."""
     if not weights:
         return out.zero_()
     done = 1
@@ -99,8 +99,10 @@ def write(weights: Sequence[float], values: Sequence[Tensor], out: Tensor, first
 def write_over(weights: Sequence[float], values: Sequence[Tensor], first: Scalar | None = None) -> Tensor:
     """Write such a sum over its first term."""
     out = values[0]
-    if weights[0] != 1.0:
-        out.mul_(weights[0] if first is None else first)
+    if first is not None:
+        out.mul_(first)
+    elif weights[0] != 1.0:
+        out.mul_(weights[0])
     for i in range(1, len(weights)):
         out.add_(values[i], alpha=weights[i])
     return out

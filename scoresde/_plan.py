@@ -152,12 +152,12 @@ class Sum:
 
     def run(self, run: Run) -> None:
         """Repeat it."""
-        values, buffers, first = run.values, run.buffers, run.firsts[self.to]
-        terms = [values[i] for i in self.read]
-        buffer = buffers[self.read[0]] if self.over else None
+        values, buffers, read = run.values, run.buffers, self.read
+        terms, first = [values[i] for i in read], run.firsts[self.to]
+        buffer = buffers[read[0]] if self.over else None
         if buffer is not None and buffer.free:
             write_over(self.weights, terms, first)
-            buffers[self.read[0]] = None
+            buffers[read[0]] = None
         else:
             buffer = run.room()
             write(self.weights, terms, buffer.base, first)

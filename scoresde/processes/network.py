@@ -103,14 +103,13 @@ class Network:
         given = self._lent(x) if inference or graph else x.detach()
         if inference:
             time = time.clone()  # a write to it would not be noticed
-        stamps = None if inference else (x._version, time._version)
+        version, stamp = (0, 0) if inference else (x._version, time._version)
         before = [v._version for v in self._given] if self._given else ()
         out = direct.output(given, node, time)
-        if (stamps and (x._version, time._version) != stamps) or (
-            before and [v._version for v in self._given] != before
-        ):
+        wrote = not inference and (x._version != version or time._version != stamp)
+        if wrote or (before and [v._version for v in self._given] != before):
             where_ = f" (call {self.calls + 1})" if self.score_fn.only_scores else ""
-            check_unwritten(direct.what, [*(stamps or ())[:1], *before], x, direct.extra, where_)
+            check_unwritten(direct.what, [*([] if inference else [version]), *before], x, direct.extra, where_)
             # it wrote to its time, which it may
             direct.rows.update(self.score_fn.direct(x, [node], self.context).rows)  # type: ignore[union-attr]
         if not (direct.checked or fits(out, x)):
