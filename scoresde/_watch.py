@@ -106,7 +106,7 @@ def wrong_rows(outputs: Sequence[Tensor], batch: int) -> np.ndarray:
 
 
 def _largest(tensors: Sequence[Tensor], out: Tensor) -> None:
-    """Write the largest absolute value of each sample; NaN is larger than any."""
+    """Write the largest absolute value of each sample, 0 where there is none; NaN is larger than any."""
     first = True
     for value in tensors:
         if len(value) != len(out) or not value.numel():
@@ -117,3 +117,5 @@ def _largest(tensors: Sequence[Tensor], out: Tensor) -> None:
         else:
             torch.maximum(out, torch.linalg.vector_norm(value, math.inf, over, dtype=out.dtype), out=out)
         first = False
+    if first:
+        out.zero_()

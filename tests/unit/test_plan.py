@@ -258,7 +258,10 @@ def test_a_function_as_an_option_is_asked_again(monkeypatch: Any) -> None:
 
     wanted = [solve([size]) for size in sizes]
     changing, got = [0.0], []
-    tau = lambda lam: changing[0]  # noqa: E731
+
+    def tau(lam: float) -> float:
+        return changing[0]
+
     for changing[0] in sizes:
         model = ScoreModel(net, SDE, "noise")
         got.append(scoresde.solve(SDE, model, start(), method="sa_solver", tau=tau, steps=5, seed=0).x)

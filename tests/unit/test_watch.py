@@ -144,6 +144,14 @@ def test_the_draws_of_those_who_stay_do_not_change(call: int, monkeypatch: Any) 
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
+def test_a_step_without_an_evaluation_has_no_wrong_score(monkeypatch: Any) -> None:
+    monkeypatch.setattr(_watch, "waits", lambda x: True)
+    x, bad = torch.zeros(2, 3), torch.full((2, 3), torch.inf)
+    watch = _watch.Watch(x)
+    assert watch.look(bad, (bad,), 0.5, 1, now=True).wrong.all()  # type: ignore[union-attr]
+    assert not watch.look(bad, (), 0.5, 0, now=True).wrong.any()  # type: ignore[union-attr]
+
+
 def test_large_numbers_are_finite(monkeypatch: Any) -> None:
     for late in (False, True):
         monkeypatch.setattr(_watch, "waits", lambda x, late=late: late)
