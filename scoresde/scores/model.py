@@ -33,6 +33,7 @@ from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
 from ..chains import Chain
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..grids import GridFunction
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
@@ -95,6 +96,8 @@ class ScoreModel(Score):
         variance_name: the argument ``variance``; the method of that name gives the numbers.
         data_std: the data's standard deviation: the ``sigma_data`` of an EDM prediction, else None unless you set it;
             `scoresde.solvers.Adams` follows it.
+        data_range: the range of the data that the network was trained on, such as (-1, 1); None where it is not known.
+        grid: the grid of the sampler that the network came with, for ``solve(..., grid=model.grid)``; None for none.
 
     Shapes:
         x: ``(batch, *event)``; t: a float, 0-d or ``(batch,)``.
@@ -158,6 +161,8 @@ class ScoreModel(Score):
         self.chain = chain
         self.sigma_data = check_number("sigma_data", sigma_data, low=0.0, strict=True)
         self.context = dict(context or {})
+        self.data_range: tuple[float, float] | None = None
+        self.grid: GridFunction | None = None
         self._read_time = _reader(time_input, chain)
         self._prediction = PREDICTIONS[prediction]
         self.variance_name = variance
