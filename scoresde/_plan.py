@@ -215,6 +215,7 @@ class Run:
     Attributes:
         values, buffers: tensors by their numbers, and the memory of those that were written here.
         firsts: the first weights of sums, as tensors.
+        at: how many instructions of the step have been made.
     """
 
     def __init__(
@@ -226,19 +227,23 @@ class Run:
         self.values: list[Any] = [None] * plan.count
         self.buffers: list[Buffer | None] = [None] * plan.count
         self.values[plan.states[0]], self.buffers[plan.states[0]] = x, buffer
+        self.at = 0
         self._spare: list[Buffer] = []
 
     def step(self, index: int) -> Tensor:
-        """Make a step. The state that it returns may be written over by the next one, unless it is kept as a view."""
-        values, buffers = self.values, self.buffers
-        for instruction in self.plan.steps[index]:
+        """Make a step; one that an exception ended goes on with the instruction that it had not made. The state that
+        it returns may be written over by the next one, unless it is kept as a view."""
+        values, buffers, instructions = self.values, self.buffers, self.plan.steps[index]
+        for instruction in instructions[self.at :] if self.at else instructions:
             instruction.run(self)
+            self.at += 1
             for number in instruction.dead:
                 values[number] = None
                 buffer = buffers[number]
                 if buffer is not None:
                     self._spare.append(buffer)
                     buffers[number] = None
+        self.at = 0
         state: Tensor = values[self.plan.states[index + 1]]
         return state
 

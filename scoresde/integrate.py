@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -255,45 +256,25 @@ def integrate(
         StepSizeUnderflowError: the tolerance requires steps that the clock cannot resolve.
         MaxStepsError: ``max_steps`` were used up.
     """
-    workspace = Workspace(x)
-    seen = callback is not None or (recorder is not None and not throw)
-    loop = _Loop(process, solver, controller, x, noise, compact, recorder, throw, seen, max_steps, workspace, owned)
-    with working_in(loop.workspace if loop.run is None else None):
-        return _run(loop, callback, progress, max_steps)
+    loop = Loop(
+        process,
+        solver,
+        controller,
+        x,
+        noise,
+        compact=compact,
+        recorder=recorder,
+        callback=callback,
+        progress=progress,
+        limit=max_steps,
+        throw=throw,
+        owned=owned,
+    )
+    loop.complete()
+    return loop.finish()
 
 
-def _run(
-    loop: _Loop, callback: Callable[[Info], object] | None, progress: tqdm | None, max_steps: int | None
-) -> Solution:
-    lands = loop.solver.lands
-    while loop.stop is not None:
-        if max_steps is not None and loop.step >= max_steps:
-            loop.ledger.close_all(Status.MAX_STEPS)
-            break
-        # step, and judge: accept, move, close what has failed or arrived
-        try:
-            moved = loop.advance(loop.stop) if loop.run is None else loop.repeat(loop.stop, loop.run)
-        except StepFailed as failure:
-            loop.give_up(failure)
-            break
-        if moved is None:
-            break
-        if lands and loop.stop is not None:
-            moved = loop.land(loop.stop, moved)
-        # save, call back, show
-        if loop.recorder is not None:
-            loop.record(moved)
-        if callback is not None and loop.stopped(callback):
-            break
-        if progress is not None:
-            loop.show(progress)
-        # leave out what has finished
-        if loop.changed and not loop.drop():
-            break
-    return loop.finish(f"max_steps={max_steps} is used up")
-
-
-class _Loop:
+class Loop:
     """One solve: the samples that are still in the loop, and the stages of a step.
 
     Attributes:
@@ -314,16 +295,20 @@ class _Loop:
         controller: Controller,
         x: Tensor,
         noise: Noise,
+        *,
         compact: bool,
-        recorder: Recorder | None,
         throw: bool,
-        seen: bool,
-        limit: int | None,
-        workspace: Workspace,
         owned: bool,
+        recorder: Recorder | None = None,
+        callback: Callable[[Info], object] | None = None,
+        progress: tqdm | None = None,
+        limit: int | None = None,
     ) -> None:
         self.process, self.solver, self.controller, self.noise = process, solver, controller, noise
         self.compact, self.recorder, self.throw = compact, recorder, throw
+        self.callback, self.progress, self.limit = callback, progress, limit
+        self.seen = callback is not None or (recorder is not None and not throw)
+        workspace = Workspace(x)
         self.workspace = None if torch.is_grad_enabled() or transforming() else workspace
         # that x is in, if the loop may write to it
         self.buffer = self.workspace.adopt(x) if owned and self.workspace is not None else None
@@ -337,19 +322,62 @@ class _Loop:
         self.alive: np.ndarray | None = None
         self.changed = False
         self.step = self.calls = 0
-        self.watch, self.seen, self.limit = Watch(x), seen, limit
+        self.watch = Watch(x)
         self.memory: Any = None
         self.control: Any = None
-        self.stop: Node | None = None  # where no sample is finite, there is nothing to do
-        if plan is not None:
-            self.stop = plan.nodes[1]
-        elif throw or self._left_out():
-            with working_in(self.workspace):
-                self._begin()
-        self.record(True)
+        self.stop: Node | None = None if plan is None else plan.nodes[1]
+        self.begun = False
+
+    def working(self) -> AbstractContextManager[object]:
+        """The context of its turns."""
+        return working_in(self.workspace if self.run is None else None)
+
+    def complete(self) -> None:
+        """Make all turns."""
+        with self.working():
+            while self.turn():
+                pass
+
+    def turn(self) -> bool:
+        """Go on by a step; returns whether another follows. One that an exception ends can be made again."""
+        if not self.begun:
+            self._begin()
+        if self.stop is None:
+            return False
+        if self.limit is not None and self.step >= self.limit:
+            self.ledger.close_all(Status.MAX_STEPS)
+            return False
+        # step, and judge: accept, move, close what has failed or arrived
+        try:
+            moved = self.advance(self.stop) if self.run is None else self.repeat(self.stop, self.run)
+        except StepFailed as failure:
+            self.give_up(failure)
+            return False
+        if moved is None:
+            return False
+        if self.solver.lands and self.stop is not None:
+            moved = self.land(self.stop, moved)
+        # save, call back, show
+        if self.recorder is not None:
+            self.record(moved)
+        if self.callback is not None and self.stopped(self.callback):
+            return False
+        if self.progress is not None:
+            self.show(self.progress)
+        # leave out what has finished
+        if self.changed and not self.drop():
+            return False
+        return self.stop is not None
 
     def _begin(self) -> None:
-        """What comes before the first step, where there is no plan."""
+        """What comes before the first step."""
+        if self.run is None and (self.throw or self._left_out()):  # where no sample is finite, there is nothing to do
+            self._prepare()
+        self.record(True)
+        self.begun = True
+
+    def _prepare(self) -> None:
+        """Prepare the solver and the controller, where there is no plan."""
         process, solver, controller = self.process, self.solver, self.controller
         self.memory = solver.init(process, self.x, self.start)
         self.ledger.nfe[self.ledger.rows[self.ledger.running]] += self.used()
@@ -571,7 +599,7 @@ class _Loop:
             xs=xs,
         )
 
-    def finish(self, limit: str) -> Solution:
+    def finish(self) -> Solution:
         """The solution, or the error of samples that did not arrive."""
         ledger = self.ledger
         if self.stop is None:
@@ -581,7 +609,8 @@ class _Loop:
             if not rows:
                 continue
             advice = "take fewer steps" if isinstance(self.controller, FixedGrid) else "loosen rtol and atol"
-            reason = f"{limit}; raise it, {advice}" if status is Status.MAX_STEPS else _UNDERFLOW
+            limit = f"max_steps={self.limit} is used up; raise it, {advice}"
+            reason = limit if status is Status.MAX_STEPS else _UNDERFLOW
             ledger.close_all(Status.STOPPED)
             raise error(
                 f"{len(rows)} of {ledger.batch} samples (first: {rows[:5]}) did not arrive: at "

@@ -1,0 +1,510 @@
+"""What `solve` is given, checked and turned into a loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import grids
+from ._arguments import (
+    check_limits,
+    check_made_for,
+    check_no_vmap,
+    check_save_at,
+    context_of,
+    for_data_of,
+    shape_to_draw,
+    tolerances,
+)
+from ._checks import (
+    MOST_STEPS,
+    MOST_STOCHASTICITY,
+    check_callable,
+    check_device,
+    check_dtype,
+    check_finite_rows,
+    check_flag,
+    check_integer,
+    check_kind,
+    check_number,
+    check_shape,
+    check_state,
+    check_times,
+    refuse_rows,
+)
+from ._memo import Memo, constants_of
+from ._tensors import compute_dtype, row_finite, transforming, where
+from .controllers import Adaptive, Controller, FixedGrid
+from .errors import InvalidArgumentError
+from .grids import Grid, GridFunction
+from .integrate import Info, Loop, Recorder, Solution, Status
+from .noise import Noise, path_on
+from .noise import resolve as resolve_noise
+from .processes import GeneralReverse, Network, Process, ReverseProcess
+from .scores import Score, as_score
+from .sdes import SDE, AffineSDE, NormalPrior
+from .sdes.base import check_sde
+from .solvers import Solver, choose, described, drift_methods, make_solver
+from .targets import GaussianStart
+
+GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
+DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
+_ROUNDING = 1e-12
+_GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
+
+
+@dataclass
+class Setup:
+    """A solve that is ready to begin.
+
+    Attributes:
+        process: what is stepped.
+        loop: the loop; without one, `standing` is the solution.
+        t_end: where it ends.
+        denoise, throw: as they are given to `solve`.
+        dtype: of the result.
+    """
+
+    process: Process
+    loop: Loop | None
+    standing: Solution | None
+    t_end: float
+    denoise: bool
+    throw: bool
+    dtype: torch.dtype
+
+    def arrived(self) -> Solution:
+        """The solution at the end of the loop, or the error of samples that did not arrive."""
+        return self.loop.finish() if self.loop is not None else self.standing  # type: ignore[return-value]
+
+    def finished(self, solution: Solution) -> Solution:
+        """The result: denoised, if that is wanted, and in the dtype to return."""
+        if self.denoise and len(solution.x):
+            solution = _denoised(self.process, solution, self.t_end, self.throw)
+        return _rounded(solution, self.dtype, self.throw)
+
+
+def set_up(
+    sde: SDE,
+    score_fn: Callable[..., Tensor],
+    x: Tensor | None,
+    *,
+    method: str | Solver,
+    shape: Sequence[int] | None,
+    steps: int | None,
+    grid: GridChoice,
+    rtol: float | None,
+    atol: float | None,
+    t_start: float | None,
+    t_end: float | None,
+    start: GaussianStart | None,
+    stochasticity: float | None,
+    context: Mapping[str, Tensor] | None,
+    seed: int | None,
+    seeds: Sequence[int] | Tensor | None,
+    generator: torch.Generator | None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None,
+    denoise: bool,
+    save_at: Sequence[float] | Tensor | str | None,
+    callback: Callable[[Info], object] | None,
+    max_steps: int | None,
+    throw: bool,
+    differentiable: bool,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    options: Mapping[str, object],
+    names: Sequence[str],
+) -> Setup:
+    """Check the arguments of `solve`, and prepare everything up to the first step.
+
+    Args:
+        options: fields of the method's class.
+        names: the arguments of the caller, which the text of an error names.
+    """
+    # what is given, checked
+    check_sde(sde)
+    score = as_score(score_fn)
+    if callback is not None:
+        check_callable("callback", callback, "callback(info)")
+    _check_flags(sde, denoise=denoise, throw=throw, differentiable=differentiable)
+    times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
+    if start is not None and times[1] > times[0]:
+        raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
+    if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
+        given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
+    if isinstance(method, str) and method == "auto":
+        solver, steps = _chosen(sde, steps, grid, given_grid, options)
+    else:
+        solver = make_solver(method, options, names)
+    solver = for_data_of(score, solver)
+    _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
+    # the state at the start, the source of noise, the network
+    first = times[0] if start is None else sde.t_max
+    state, source, out_dtype = _initial(
+        sde, score.traits.event_shape, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
+    )
+    if start is not None and start.t != sde.t_max:
+        state = start.state(state)
+    copies = solver.keeps_estimates or differentiable
+    network = Network(score, context_of(context, score, len(state), state.device), copies=copies)
+    # the steps, and what makes them
+    saved = check_save_at(save_at, sde, times)
+    nodes = torch.zeros(0, dtype=torch.float64)
+    if not solver.adaptive and not solver.own_steps:
+        nodes = _nodes(sde, solver, times, given_grid, grid, steps)
+        saved = [_on_node(t, nodes) for t in saved]
+    controller, limit = _controller(sde, solver, times, nodes, rtol, atol, saved, max_steps, state)
+    if solver.own_steps:
+        solver, limit = _told(solver, steps, rtol, atol, limit, throw, state.dtype), None
+    if solver.needs_path:
+        source = path_on(lambda t: solver.noise_clock(sde, t), source, solver.name)
+    # the solve
+    eta = solver.default_stochasticity if stochasticity is None else float(stochasticity)
+    process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
+    recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved)
+    setup = Setup(process, None, None, times[-1], denoise, throw, out_dtype)
+    if len(state) == 0 or times[0] == times[-1]:
+        setup.standing = _standing(state, times[0], recorder)
+    else:
+        setup.loop = Loop(
+            process,
+            solver,
+            controller,
+            state,
+            source,
+            compact=score.traits.rowwise and not source.whole_batch and not solver.batch_coupled,
+            recorder=recorder,
+            callback=callback,
+            limit=limit,
+            throw=throw,
+            owned=x is not None or type(sde.prior) is NormalPrior,  # which makes new tensors
+        )
+    return setup
+
+
+def _check_flags(sde: SDE, **flags: Any) -> None:
+    """Refuse flags that are none, and to denoise a process that has no data estimate."""
+    for name, flag in flags.items():
+        check_flag(name, flag)
+    if flags["denoise"] and not isinstance(sde, AffineSDE):
+        raise InvalidArgumentError(
+            f"`denoise` needs alpha and sigma, which {type(sde).__name__} does not have; pass denoise=False."
+        )
+
+
+def _started(sde: SDE, start: GaussianStart | None, t_start: float | None) -> float | None:
+    """Where the method begins."""
+    if start is None:
+        return t_start
+    check_kind("start", start, GaussianStart, "a GaussianStart, such as fit_start gives")
+    if not (isinstance(sde, AffineSDE) and sde.same_schedule(start.sde)):
+        raise InvalidArgumentError(f"`start` was made for {start.sde!r}, but `sde` is {sde!r}.")
+    if t_start is not None:
+        raise InvalidArgumentError("`t_start` follows from `start`; leave it out.")
+    return start.t
+
+
+def _times(
+    sde: SDE,
+    grid: GridChoice,
+    steps: int | None,
+    t_start: float | None,
+    t_end: float | None,
+    start: GaussianStart | None,
+) -> tuple[tuple[float, float], Tensor | None]:
+    """The ends of the solve, and the grid itself if it was given as times."""
+    if isinstance(grid, Grid | Tensor | list | tuple | np.ndarray):
+        own = None if start else t_start
+        for name, value in (("steps", steps), ("t_start", own), ("t_end", t_end)):
+            if value is not None:
+                raise InvalidArgumentError(f"`{name}` follows from `grid`; leave it out.")
+        values = check_times("grid", grid.times_for(sde) if isinstance(grid, Grid) else grid).clone()
+        if len(values):
+            values[0], values[-1] = grids.snap(float(values[0]), sde), grids.snap(float(values[-1]), sde)
+        values = grids.check_times(values, sde.t_min, sde.t_max)
+        if start is not None and not math.isclose(float(values[0]), start.t, rel_tol=1e-6):
+            raise InvalidArgumentError(
+                f"`grid` must begin where the start ends, at t={start.t:g}, got {float(values[0]):g}."
+            )
+        return (float(values[0]), float(values[-1])), values
+    first = grids.time_of("t_start", t_start, sde, sde.t_max)
+    return (first, grids.time_of("t_end", t_end, sde, sde.t_min)), None
+
+
+def _chosen(
+    sde: SDE, steps: int | None, grid: GridChoice, given_grid: Tensor | None, options: Mapping[str, object]
+) -> tuple[Solver, int | None]:
+    """The method for ``method="auto"``, and its number of steps unless a grid sets it."""
+    if isinstance(grid, Grid) and grid.method and not options:
+        return described(grid.method), None
+    budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
+    if given_grid is None:
+        return choose(sde.affine, budget, options)
+    return choose(sde.affine, max(1, len(given_grid) - 1), options)[0], None
+
+
+def _check_fit(
+    sde: SDE, score: Score, solver: Solver, times: tuple[float, float], stochasticity: float | None, **given: object
+) -> None:
+    """Refuse combinations that cannot work. ``rtol``, ``atol``, ``steps`` and ``grid`` are passed by name."""
+    name = solver.name
+    start, end = times
+    if solver.kind == "forward":
+        raise InvalidArgumentError(f"method={name!r} runs the process forwards; scoresde.simulate takes it.")
+    if solver.affine and not sde.affine:
+        raise InvalidArgumentError(
+            f"method={name!r} needs alpha and sigma, which {type(sde).__name__} does not have; try 'euler_maruyama' or "
+            f"'heun'."
+        )
+    check_made_for(sde, score)
+    if start < end and solver.stochastic:
+        raise InvalidArgumentError(
+            f"t_start={start:g} < t_end={end:g} encodes, which needs a deterministic method; {name!r} draws noise. "
+            f"Try method='rk45', or scoresde.simulate."
+        )
+    if stochasticity is not None:
+        check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
+        if not solver.takes_stochasticity:
+            raise InvalidArgumentError(
+                f"method={name!r} has no stochasticity; methods that take it, alone or as predictor of pc: "
+                f"{', '.join(drift_methods())}."
+            )
+    if solver.adaptive:
+        for option in ("steps", "grid"):
+            if given[option] is not None:
+                raise InvalidArgumentError(
+                    f"`{option}` does not apply to {name!r}, which chooses its steps; set rtol and atol, or max_steps."
+                )
+    else:
+        if solver.own_steps and given["grid"] is not None:
+            raise InvalidArgumentError(
+                f"`grid` does not apply to {name!r}, which makes equal steps on its clock; set steps, or clock."
+            )
+        for option in ("rtol", "atol"):
+            if given[option] is not None:
+                raise InvalidArgumentError(
+                    f"`{option}` does not apply to {name!r}, which has fixed steps; set steps, or take an adaptive "
+                    f"method such as 'rk45'."
+                )
+    if isinstance(sde, AffineSDE) and start != end:
+        check_limits(sde, score, solver, times)
+
+
+def _initial(
+    sde: SDE,
+    event_shape: tuple[int, ...] | None,
+    x: Tensor | None,
+    first: float,
+    shape: Sequence[int] | None,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+    seed: int | None,
+    seeds: Sequence[int] | Tensor | None,
+    generator: torch.Generator | None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None,
+    solver: Solver,
+    throw: bool,
+) -> tuple[Tensor, Noise, torch.dtype]:
+    """The state at the start in its compute dtype, the noise source, and the dtype to return. A state that is not
+    finite is refused, unless its sample can be left out."""
+    if dtype is not None:
+        check_dtype("dtype", dtype)
+    if x is not None:
+        check_state("x", x)
+        check_no_vmap("x", x)
+        if shape is not None and check_shape("shape", shape, rank=2) != tuple(x.shape):
+            raise InvalidArgumentError(
+                f"`shape` {tuple(shape)} differs from that of `x`, {tuple(x.shape)}; leave it out."
+            )
+        full, out_dtype = tuple(x.shape), dtype or x.dtype
+        where = check_device(device, x.device)
+    else:
+        if first != sde.t_max:
+            raise InvalidArgumentError(
+                f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}, where the prior is; give x at "
+                "t_start."
+            )
+        count = 1
+        if isinstance(seeds, Sequence | np.ndarray | Tensor) and getattr(seeds, "ndim", 1) == 1:
+            count = len(seeds)
+        full = shape_to_draw(shape, event_shape, count, "batch")
+        out_dtype = dtype or torch.get_default_dtype()
+        where = check_device(device)
+    if event_shape is not None and full[1:] != event_shape:
+        raise InvalidArgumentError(
+            f"The score function is for events of shape {event_shape}, but the state is {full}, with events {full[1:]}."
+        )
+    source = resolve_noise(seed=seed, seeds=seeds, generator=generator, noise=noise, device=where, batch=full[0])
+    compute = compute_dtype(out_dtype)
+    if x is None:
+        state = sde.prior.from_normal(source.normal(torch.empty(full, dtype=compute, device=where)))
+        if state.shape != full:
+            raise InvalidArgumentError(f"The prior gave shape {tuple(state.shape)} for {full}; see prior.from_normal.")
+    else:
+        state = x.to(device=where, dtype=compute, copy=True)  # whoever writes to it does not write to the caller's
+    coupled = solver.batch_coupled and not solver.own_steps
+    if throw or coupled:
+        together = f"{solver.name!r} steps samples together; leave them out"
+        check_finite_rows(
+            "The draw of the prior" if x is None else "`x`",
+            state,
+            together if coupled else "leave them out, or pass throw=False",
+        )
+    return state, source, out_dtype
+
+
+def _told(
+    solver: Any,
+    steps: int | None,
+    rtol: float | None,
+    atol: float | None,
+    limit: int | None,
+    throw: bool,
+    dtype: torch.dtype,
+) -> Solver:
+    """A solver that makes its own steps, with the arguments of the solve that it needs; those not given keep its own
+    values."""
+    told: dict[str, object] = {"lenient": not throw}
+    if limit is not None:
+        told["max_steps"] = limit
+    if solver.adaptive:
+        given = tolerances(solver.rtol if rtol is None else rtol, solver.atol if atol is None else atol, dtype)
+        told["rtol"], told["atol"] = given
+    elif steps is not None:
+        told["steps"] = check_integer("steps", steps, low=1, high=MOST_STEPS)
+    return replace(solver, **told)
+
+
+def _nodes(
+    sde: SDE, solver: Solver, times: tuple[float, float], given: Tensor | None, grid: GridChoice, steps: int | None
+) -> Tensor:
+    """The times of a fixed grid."""
+    if given is None:
+        count = check_integer("steps", solver.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
+        if times[0] == times[1]:
+            return torch.tensor(times[:1], dtype=torch.float64)
+        known = (grid is None or isinstance(grid, str)) and not transforming()
+        constants = constants_of(sde) if known else None
+        if constants is None:
+            return _separate(sde, grids.resolve(grid, sde, *times, count))
+        key = constants, grid, times, count
+        return _GRIDS.get(key, lambda: _separate(sde, grids.resolve(grid, sde, *times, count)))
+    return _separate(sde, given)
+
+
+def _separate(sde: SDE, times: Tensor) -> Tensor:
+    """The times of a grid, or an error where two that follow each other have the same log-SNR."""
+    if isinstance(sde, AffineSDE):
+        still = sde.log_snr(times.detach()).diff() == 0
+        if bool(still.any()):
+            i = int(still.int().argmax())
+            raise InvalidArgumentError(
+                f"`grid` must have times with different log-SNRs; entries {i} and {i + 1}, {float(times[i]):.17g} and "
+                f"{float(times[i + 1]):.17g}, have the same."
+            )
+    return times
+
+
+def _on_node(t: float, nodes: Tensor) -> float:
+    """A time that differs from a node by rounding is the node."""
+    near = float(nodes.detach()[(nodes.detach() - t).abs().argmin()])
+    return near if abs(near - t) <= _ROUNDING * max(abs(t), abs(near)) else t
+
+
+def _controller(
+    sde: SDE,
+    solver: Solver,
+    times: tuple[float, float],
+    given: Tensor,
+    rtol: float | None,
+    atol: float | None,
+    saved: list[float],
+    max_steps: int | None,
+    state: Tensor,
+) -> tuple[Controller, int | None]:
+    limit = None if max_steps is None else check_integer("max_steps", max_steps, low=1, high=MOST_STEPS)
+    start, end = times
+    sign = 1.0 if end > start else -1.0
+    inner = sorted({t for t in saved if t not in times}, key=lambda t: sign * t)
+    if solver.own_steps:
+        return FixedGrid(torch.tensor([start, *inner, end], dtype=torch.float64)), limit
+    if solver.adaptive:
+        allowed = tolerances(rtol, atol, state.dtype)
+        return Adaptive(start, (*inner, end), *allowed), DEFAULT_MAX_STEPS if limit is None else limit
+    missing = [t for t in inner if not bool((given == t).any())]
+    if missing:
+        merged = torch.cat([given, torch.tensor(missing, dtype=torch.float64)])
+        given = merged.sort(descending=sign < 0).values
+    return FixedGrid(solver.visit(sde, given)), limit
+
+
+def _standing(state: Tensor, t: float, recorder: Recorder | None) -> Solution:
+    """The solution of a solve without a step."""
+    zeros = torch.zeros(len(state), dtype=torch.long)
+    good = row_finite(state.detach())
+    x = where(good, state.clone(), torch.full_like(state, torch.nan))
+    ts, xs = None, None
+    if recorder is not None:
+        recorder.record(t, x)
+        ts, xs = recorder.result(x)
+    return Solution(
+        x,
+        torch.full((len(x),), t, dtype=torch.float64),
+        zeros,
+        0,
+        zeros.clone(),
+        zeros.clone(),
+        0,
+        torch.where(good.cpu(), zeros + Status.SUCCESS, zeros + Status.NON_FINITE),
+        ts,
+        xs,
+    )
+
+
+def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> Solution:
+    """Tweedie's estimate at the end; where sigma is 0 the state is its own estimate."""
+    node = process.sde.node(t_end)
+    done = solution.success
+    if node.sigma == 0.0 or not bool(done.any()):
+        return solution
+    calls = process.network.calls
+    mask = done.to(solution.x.device)
+    data = process.estimate(where(mask, solution.x, torch.zeros_like(solution.x)), node).data
+    used = process.network.calls - calls
+    solution = replace(
+        solution,
+        x=where(mask, data, solution.x),
+        nfe=solution.nfe + used * done.long(),
+        evaluations=solution.evaluations + used,
+    )
+    return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
+
+
+def _rounded(solution: Solution, dtype: torch.dtype, throw: bool) -> Solution:
+    """The solution in the dtype to return."""
+    if dtype == solution.x.dtype:
+        return solution
+    xs = None if solution.xs is None else solution.xs.to(dtype)
+    solution = replace(solution, x=solution.x.to(dtype), xs=xs)
+    return _finite_or_marked(solution, throw, "state", f"The result does not fit into {dtype}", None)
+
+
+def _finite_or_marked(solution: Solution, throw: bool, stage: str, what: str, t: float | None) -> Solution:
+    """Raise, or mark samples that were fine and are not finite any more."""
+    bad = solution.success & ~row_finite(solution.x.detach()).cpu()
+    if not bool(bad.any()):
+        return solution
+    marked = replace(
+        solution,
+        x=where(bad.to(solution.x.device), torch.full_like(solution.x, torch.nan), solution.x),
+        status=torch.where(bad, torch.full_like(solution.status, Status.NON_FINITE), solution.status),
+    )
+    if throw:
+        refuse_rows(bad, f"{what} in", "; pass throw=False to keep the others", stage, t=t, partial=marked)
+    return marked
