@@ -247,6 +247,11 @@ class Run:
         state: Tensor = values[self.plan.states[index + 1]]
         return state
 
+    def replace(self, index: int, x: Tensor) -> None:
+        """Put another state in the place of that before a step."""
+        number = self.plan.states[index]
+        self.values[number], self.buffers[number] = x, None
+
     def room(self) -> Buffer:
         """Memory that nobody holds, preferably what was used last, which the processor still has at hand."""
         for i in reversed(range(len(self._spare))):

@@ -7,7 +7,7 @@ calls back, and drops finished samples when the network allows it. It alone coun
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ._checks import refuse_rows
 from ._combination import Term, tensor_of, write, write_over
 from ._plan import Run
+from ._snapshot import pack, unpack
 from ._tensors import as_array, number, row_finite, take, transforming, where
 from ._watch import Found, Watch, wrong_rows
 from ._workspace import Workspace, working_in
@@ -339,17 +340,18 @@ class Loop:
                 pass
 
     def turn(self) -> bool:
-        """Go on by a step; returns whether another follows. One that an exception ends can be made again."""
+        """Begin, or go on by a step; returns whether a step follows. A turn that an exception ends can be made
+        again."""
         if not self.begun:
             self._begin()
-        if self.stop is None:
-            return False
+            return self.stop is not None
         if self.limit is not None and self.step >= self.limit:
             self.ledger.close_all(Status.MAX_STEPS)
             return False
         # step, and judge: accept, move, close what has failed or arrived
         try:
-            moved = self.advance(self.stop) if self.run is None else self.repeat(self.stop, self.run)
+            stop: Any = self.stop
+            moved = self.advance(stop) if self.run is None else self.repeat(stop, self.run)
         except StepFailed as failure:
             self.give_up(failure)
             return False
@@ -599,6 +601,31 @@ class Loop:
             xs=xs,
         )
 
+    def replace(self, x: Tensor) -> None:
+        """Go on from another state, between two steps."""
+        self.x, self.buffer = x, None
+        if self.run is not None:
+            self.run.replace(self.step, x)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is, in plain parts (see `_snapshot`)."""
+        self.ledger.flush()
+        state = {name: pack(getattr(self, name)) for name in (*_MOVES, "ledger", "watch", "recorder")}
+        run = None if self.run is None else [self.run.at, pack(self.run.values)]
+        return state | {"noise": self.noise.state_dict(), "run": run}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loop was that was made with the same arguments."""
+        for name in ("ledger", "watch", "recorder"):
+            unpack(state[name], getattr(self, name))
+        for name in _MOVES:
+            setattr(self, name, unpack(state[name]))
+        self.noise.load_state_dict(state["noise"])
+        self.buffer = None
+        if self.run is not None:
+            self.run.at, self.run.values = state["run"][0], unpack(state["run"][1])
+            self.run.buffers = [None] * len(self.run.values)
+
     def finish(self) -> Solution:
         """The solution, or the error of samples that did not arrive."""
         ledger = self.ledger
@@ -619,6 +646,10 @@ class Loop:
                 partial=self.solution(),
             )
         return self.solution()
+
+
+# What changes in a step.
+_MOVES = ("x", "memory", "control", "start", "stop", "t", "alive", "changed", "step", "calls", "begun")
 
 
 def _is_true(value: object) -> bool:

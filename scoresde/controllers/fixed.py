@@ -32,6 +32,11 @@ class FixedGrid(Controller):
         """The number of steps."""
         return len(self.times) - 1
 
+    @property
+    def targets(self) -> tuple[float, ...]:  # type: ignore[override]
+        """See `Controller`."""
+        return tuple(self.times.tolist()[1:])
+
     def plan(self, process: Process, solver: Solver, x: Tensor) -> Plan | None:
         """See `Controller.plan`."""
         return plan_of(process, solver, self.times, x)

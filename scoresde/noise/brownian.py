@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_below, check_callable, check_flag, check_integer, check_number
+from .._checks import check_below, check_callable, check_flag, check_integer, check_kind, check_number
 from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_count, check_seeds
@@ -202,11 +203,22 @@ class BrownianPath(Noise):
         part._rows = [self._rows[i] for i in keep.tolist()] if self._rows else []
         return part
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Noise.load_state_dict`."""
+        check_kind("state", state, Mapping, "what `state_dict` returned")
+        if state["object"]["_rows"]:
+            self._part()
+        super().load_state_dict(state)
+
+    def _part(self) -> None:
+        """Make a path for each sample, unless they are there."""
+        if not self._rows:
+            self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
+
     def _of_rows(self, t: Scalar, like: Tensor) -> Tensor:
         """The value at a time of each sample, from paths of their own that begin with what is known."""
         self._check_rows(like)
-        if not self._rows:
-            self._rows = [self.take(torch.tensor([i])) for i in range(len(self))]  # type: ignore[misc]
+        self._part()
         times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
         return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from .._checks import (
     check_generator,
     check_integer,
     check_integers,
+    check_kind,
     form,
     is_dense,
     shown,
 )
+from .._snapshot import pack, unpack
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError, InvalidTypeError
 
@@ -60,6 +63,16 @@ class Noise(abc.ABC):
     def take(self, rows: Tensor) -> Noise:
         """The same source for the given samples of the batch only."""
         return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where its draws have come to, in tensors, numbers and lists. Torch's global generator is not part of it."""
+        state: dict[str, Any] = pack(self)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a source made from the same arguments was; a generator that was given is set back."""
+        check_kind("state", state, Mapping, "what `state_dict` returned")
+        unpack(state, self)
 
 
 class BatchNoise(Noise):

@@ -35,7 +35,7 @@ class Network:
         context: the context of every call.
         calls: evaluations so far.
         warned: whether the warning about a cast to the state's dtype has been given.
-        last: the tensors that the last evaluation returned.
+        last, node: the tensors that the last evaluation returned, and where it is made.
     """
 
     def __init__(self, score_fn: ScoreFn, context: Mapping[str, Any] | None = None, *, copies: bool = True) -> None:
@@ -45,6 +45,7 @@ class Network:
         self.calls = 0
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
+        self.node: Node[Any] | None = None
         self._nodes: Sequence[Node[Any]] = ()  # where evaluations are prepared
         self._like: tuple[torch.Size, torch.dtype] | None = None  # of states
         self._direct: Direct | None = None
@@ -99,8 +100,8 @@ class Network:
         time = direct.rows[node.t]
         if not isinstance(time, Tensor):
             time = time()
-        self.last, graph, inference = (), torch.is_grad_enabled(), x.is_inference()
-        given = self._lent(x) if inference or graph else x.detach()
+        self.last, self.node, graph, inference = (), node, torch.is_grad_enabled(), x.is_inference()
+        given = self._lent(x, node) if inference or graph else x.detach()
         if inference:
             time = time.clone()  # a write to it would not be noticed
         version, stamp = (0, 0) if inference else (x._version, time._version)
@@ -125,7 +126,7 @@ class Network:
         """The score, shaped like ``x``."""
         if not self.score_fn.only_scores:
             return self.estimate(x, node).noise / expand(-node.sigma, x)
-        given, before = self._lent(x), versions(x, self.context)
+        given, before = self._lent(x, node), versions(x, self.context)
         out = self._checked(self.score_fn.score(given, self._beside(x, node), **self.context), x, node)
         self._count(x, before)
         out = out.clone() if self.copies else out
@@ -137,13 +138,13 @@ class Network:
         score."""
         if self.score_fn.only_scores:
             return estimate_of(self.score(x, node), x, node)
-        given, before = self._lent(x), versions(x, self.context)
+        given, before = self._lent(x, node), versions(x, self.context)
         out = self._checked_estimate(self.score_fn.estimate(given, self._beside(x, node), **self.context), x, node)
         return self._finished(out, x, given, before)
 
     def twisted(self, x: Tensor, node: Node) -> Split:
         """The estimate without guidance, and what guides it; one evaluation."""
-        given, before = self._lent(x), versions(x, self.context)
+        given, before = self._lent(x, node), versions(x, self.context)
         split = self.score_fn.twisted(given, self._beside(x, node), **self.context)
         out = self._checked_estimate(split.estimate, x, node)
         return split._replace(estimate=self._finished(out, x, given, before))
@@ -162,9 +163,9 @@ class Network:
         self._remember(x, given, _parts(out))
         return out
 
-    def _lent(self, x: Tensor) -> Tensor:
+    def _lent(self, x: Tensor, node: Node[Any]) -> Tensor:
         """The state as the score function gets it; what it gave before is let go."""
-        self.last = ()
+        self.last, self.node = (), node
         if x.is_inference():
             return x.clone()
         if torch.is_grad_enabled() and x.requires_grad:

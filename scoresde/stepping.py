@@ -1,0 +1,408 @@
+"""A solve whose network its caller evaluates: `Stepper`."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._checks import check_kind, check_state, form
+from ._plan import Evaluate
+from ._setup import GridChoice, set_up
+from ._snapshot import pack, unpack
+from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from .integrate import Loop, Solution
+from .noise import Noise
+from .scores import Score, ScoreModel, as_score
+from .sdes import SDE, Node
+from .solvers import Solver
+from .targets import GaussianStart
+
+
+class Question(tuple[Tensor, Tensor]):
+    r"""What a `Stepper` asks for: the network's output at ``x, t = question``.
+
+    Attributes:
+        x: the network's input, ``(batch, *event)``. It is not to be written to.
+        t: its time, ``(batch,)``.
+        node: the process there: t, :math:`\alpha`, :math:`\sigma` and more; numbers on a fixed grid, tensors
+            ``(batch,)`` where each sample has its own time.
+
+    Example:
+        >>> stepper = Stepper(scoresde.EDMSDE(), "euler", torch.ones(1, 2), steps=4)
+        >>> x, t = stepper.ask()
+        >>> x.shape, t, stepper.ask().sigma
+        (torch.Size([1, 2]), tensor([80.]), 80.0)
+    """
+
+    node: Node[Any]
+
+    def __new__(cls, x: Tensor, t: Tensor, node: Node[Any]) -> Question:
+        question = super().__new__(cls, (x, t))
+        question.node = node
+        return question
+
+    @property
+    def x(self) -> Tensor:
+        return self[0]
+
+    @property
+    def t(self) -> Tensor:
+        return self[1]
+
+    @property
+    def sigma(self) -> float | Tensor:
+        r""":math:`\sigma` of the process at this level."""
+        return self.node.sigma
+
+    @property
+    def log_snr(self) -> float | Tensor:
+        r""":math:`\ln(\alpha^2/\sigma^2)` of this level."""
+        return 2 * self.node.lam
+
+
+class _Asked(BaseException):  # what catches exceptions of its own, such as another library, lets it pass
+    """The network's output is wanted at ``x, t``."""
+
+    def __init__(self, x: Tensor, t: Tensor) -> None:
+        super().__init__()
+        self.x, self.t = x, t
+
+
+class _Caller:
+    """Stands for the network: it gives what it has been told, in order, and then asks."""
+
+    def __init__(self) -> None:
+        self.told: list[Tensor] = []
+        self.read = 0
+
+    def __call__(self, x: Tensor, t: Tensor, **context: object) -> Tensor:
+        if self.read == len(self.told):
+            raise _Asked(x, t)
+        self.read += 1
+        return self.told[self.read - 1]
+
+    def accepts(self, name: str) -> bool:
+        """It has no context."""
+        return False
+
+
+class _Repeated(Noise):
+    """Draws of a step, which are the same when it is made again."""
+
+    def __init__(self, source: Noise) -> None:
+        self.source = source
+        self.drawn: list[Any] = []
+        self.read = 0
+
+    @property
+    def whole_batch(self) -> bool:  # type: ignore[override]
+        return self.source.whole_batch
+
+    def _next(self, draw: Callable[..., Any], *arguments: object) -> Any:
+        if self.read == len(self.drawn):
+            self.drawn.append(draw(*arguments))
+        self.read += 1
+        return self.drawn[self.read - 1]
+
+    def normal(self, like: Tensor) -> Tensor:
+        return self._next(self.source.normal, like)
+
+    def increment(self, start: Any, stop: Any, like: Tensor) -> Tensor:
+        return self._next(self.source.increment, start, stop, like)
+
+    def increment_and_mean(self, start: Any, stop: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+        return self._next(self.source.increment_and_mean, start, stop, like)
+
+
+class Stepper:
+    r"""A solve in the caller's hands: it asks for the network's outputs, one by one, and is told them.
+
+    .. code-block:: python
+
+        stepper = Stepper(sde, "dpm_3m", x, prediction="noise", steps=20)
+        while not stepper.done:
+            x, t = stepper.ask()
+            stepper.tell(net(x, t))
+        stepper.x
+
+    The result, and every number on the way, is that of ``solve(sde, ScoreModel(net, sde, prediction), x, …)``, and
+    so is the number of calls of the network. All methods work: those that evaluate several times in a step, and
+    adaptive ones, of which nobody knows beforehand how often they will ask. A fixed-step method pauses inside its step.
+    The step of an adaptive one is made again, up to the next question, with what it has been told; of a method of
+    another library (``"scipy:RK45"``) the whole solve is that step.
+
+    Args:
+        sde, method, x: see `scoresde.solve`, as for all other arguments that are not described here.
+        prediction: what the caller tells: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or ``"edm"``; or a
+            `ScoreModel`, whose network is not called: `ask` then gives what this network would get, and `tell` takes
+            what it would return, with a learned variance where it has one.
+        save_at: see `scoresde.solve`; the states are in the ``solution``.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit.
+
+    Example:
+        >>> sde = scoresde.VPSDE()
+        >>> def net(x, t):
+        ...     return 0.1 * x
+        >>> x = torch.ones(2, 3)
+        >>> stepper = Stepper(sde, "dpm_3m", x, prediction="noise", steps=10)
+        >>> while not stepper.done:
+        ...     stepper.tell(net(*stepper.ask()))
+        >>> model = scoresde.ScoreModel(net, sde, "noise")
+        >>> bool((stepper.x == scoresde.solve(sde, model, x, method="dpm_3m", steps=10).x).all())
+        True
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        method: str | Solver,
+        x: Tensor | None = None,
+        *,
+        prediction: str | ScoreModel = "score",
+        shape: Sequence[int] | None = None,
+        steps: int | None = None,
+        grid: GridChoice = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        t_start: float | None = None,
+        t_end: float | None = None,
+        start: GaussianStart | None = None,
+        stochasticity: float | None = None,
+        seed: int | None = None,
+        seeds: Sequence[int] | Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+        denoise: bool = False,
+        save_at: Sequence[float] | Tensor | str | None = None,
+        max_steps: int | None = None,
+        throw: bool = True,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        **solver_options: object,
+    ) -> None:
+        self._caller = _Caller()
+        with torch.no_grad():
+            self._setup = set_up(
+                sde,
+                _read_as(prediction, sde, self._caller),
+                x,
+                method=method,
+                shape=shape,
+                steps=steps,
+                grid=grid,
+                rtol=rtol,
+                atol=atol,
+                t_start=t_start,
+                t_end=t_end,
+                start=start,
+                stochasticity=stochasticity,
+                context=None,
+                seed=seed,
+                seeds=seeds,
+                generator=generator,
+                noise=noise,
+                denoise=denoise,
+                save_at=save_at,
+                callback=None,
+                max_steps=max_steps,
+                throw=throw,
+                differentiable=False,
+                dtype=dtype,
+                device=device,
+                options=solver_options,
+                names=_parameters(),
+            )
+        self._network = self._setup.process.network
+        self._calls = 0  # of the network, before a step that may be made again
+        self._question: Question | None = None
+        self._version = 0
+        self._arrived: Solution | None = None
+        self._solution: Solution | None = None
+        self._last = -1  # the last step of a plan with an evaluation
+        loop = self._setup.loop
+        if loop is None:
+            self._arrived = self._setup.arrived()
+        elif loop.run is not None:
+            asks = [any(isinstance(i, Evaluate) for i in step) for step in loop.run.plan.steps]
+            self._last = max((k for k, asked in enumerate(asks) if asked), default=-1)
+        else:
+            loop.noise = _Repeated(loop.noise)
+        self._state = self._arrived.x if loop is None else loop.x.detach()  # type: ignore[union-attr]
+        self._go()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is asked."""
+        return self._solution is not None
+
+    @property
+    def solution(self) -> Solution:
+        """What `scoresde.solve` would return, once all questions are answered."""
+        if self._solution is None:
+            raise InvalidArgumentError("The solve is not done; ask and tell until `done`.")
+        return self._solution
+
+    @property
+    def x(self) -> Tensor:
+        """The state after the last step, ``(batch, *event)``, and in the end the result. It may be set between two
+        steps: before `ask`, or before its first question in a step is answered where nothing was added to the state."""
+        return self._state if self._solution is None else self._solution.x
+
+    @x.setter
+    def x(self, value: Tensor) -> None:
+        check_state("x", value)
+        if value.shape != self._state.shape:
+            raise InvalidArgumentError(f"`x` must have the shape {tuple(self._state.shape)}, got {tuple(value.shape)}.")
+        loop = self._setup.loop
+        if loop is None or self._arrived is not None:
+            raise InvalidArgumentError("The last step is made, and `x` can be set no more.")
+        if self._caller.told or (loop.run is not None and loop.run.at):
+            raise InvalidArgumentError("A step has begun; set `x` before `ask`.")
+        self._question = None
+        self._state = value.detach().to(self._state, copy=True)
+        loop.replace(self._state)
+        if loop.run is None:
+            self._again()
+            self._go()
+
+    def ask(self) -> Question:
+        """The next ``(x, t)`` at which the network is to be evaluated; the same until it is told."""
+        if self._question is None and not self.done:
+            self._go(pause=False)
+        if self._question is None:
+            raise InvalidArgumentError("The solve is done; its result is `solution`.")
+        return self._question
+
+    def tell(self, output: Tensor) -> None:
+        """Go on with the network's output at the last question.
+
+        Raises:
+            InvalidTypeError: it is no tensor.
+            ScoreFnError: it is not shaped like what was asked, or the x of the question was written to.
+            NonFiniteError: it, or the state that follows, is not finite.
+        """
+        question = self.ask()
+        if not isinstance(output, Tensor):
+            raise InvalidTypeError(f"`output` must be a tensor, got {form(output)}.")
+        if question.x._version != self._version:
+            raise ScoreFnError("The network modified its input in place; work on x.clone() inside it.")
+        caller, repeats = self._caller, self._repeats
+        caller.told.append(output.detach().clone() if repeats else output.detach())
+        self._question = None
+        if repeats:
+            self._again()
+        try:
+            self._go()
+        except ScoreFnError:  # it can be told again
+            caller.told.pop()
+            self._question = question
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the solve is, in tensors, numbers, strings, lists and dicts: ``torch.save`` keeps it, and
+        ``torch.load`` reads it with ``weights_only=True``. It may be taken at any time, an open question included."""
+        loop, ends = self._setup.loop, (self._arrived, self._solution)
+        state: dict[str, Any] = {"made_with": self._made_with()}
+        state |= {"told": pack(self._caller.told), "network": self._network.calls, "calls": self._calls}
+        state |= {"ends": [None if end is None else pack(vars(end)) for end in ends], "x": pack(self._state)}
+        return state if loop is None else state | {"loop": loop.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another stepper was, which was made with the same arguments.
+
+        Raises:
+            InvalidArgumentError: it was made with others.
+        """
+        check_kind("state", state, Mapping, "what `state_dict` returned")
+        if state.get("made_with") != self._made_with():
+            raise InvalidArgumentError(
+                f"`state` is that of a stepper made with {state.get('made_with')}, not {self._made_with()}."
+            )
+        loop = self._setup.loop
+        self._state = unpack(state["x"]).to(self._state.device)
+        if loop is not None:
+            loop.load_state_dict(state["loop"])
+        self._caller.told = unpack(state["told"])
+        self._caller.read = len(self._caller.told)
+        self._network.calls, self._calls = state["network"], state["calls"]
+        ends = [None if end is None else Solution(**unpack(end)) for end in state["ends"]]
+        self._arrived, self._solution = ends
+        self._question = None
+        if self._repeats and not self.done:
+            self._again()
+            self._go()
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether what it does next is made again from its beginning, with all that it has been told since."""
+        loop = self._setup.loop
+        return loop is None or loop.run is None or self._arrived is not None
+
+    def _again(self) -> None:
+        """Begin the step again."""
+        self._caller.read = 0
+        self._network.calls = self._calls
+        loop = self._setup.loop
+        if loop is not None and isinstance(loop.noise, _Repeated):
+            loop.noise.read = 0
+
+    def _go(self, pause: bool = True) -> None:
+        """Go on to the next question or to the end; with ``pause``, a plan stops between its steps."""
+        loop = self._setup.loop
+        with torch.no_grad():
+            try:
+                while loop is not None and self._arrived is None:
+                    between = loop.run is not None and loop.run.at == 0 and not self._caller.told
+                    if pause and between and loop.step <= self._last:
+                        return
+                    self._turn(loop)
+                self._solution = self._setup.finished(self._arrived)  # type: ignore[arg-type]
+            except _Asked as asked:
+                self._question = Question(asked.x, asked.t, self._network.node)
+                self._version = asked.x._version
+
+    def _turn(self, loop: Loop) -> None:
+        """Make a step, or the rest of it."""
+        with loop.working():
+            more = loop.turn()
+        self._state = loop.x.detach()
+        self._caller.told, self._caller.read, self._calls = [], 0, self._network.calls
+        if isinstance(loop.noise, _Repeated):
+            loop.noise.drawn, loop.noise.read = [], 0
+        if not more:
+            self._arrived = loop.finish()
+
+    def _made_with(self) -> str:
+        """What a state of it fits."""
+        loop, x = self._setup.loop, self._state
+        what = "no steps" if loop is None else f"{loop.solver!r}, {loop.controller.targets}"
+        return f"{what}, {self._setup.process.sde!r}, {tuple(x.shape)}, {x.dtype}"
+
+
+def _read_as(prediction: str | ScoreModel, sde: SDE, caller: _Caller) -> Score:
+    """The caller's outputs as a score function, of which no sample may leave the batch."""
+    if prediction == "score":
+        return as_score(caller)
+    if isinstance(prediction, str):
+        model = ScoreModel(caller, sde, prediction)  # type: ignore[arg-type]
+    else:
+        check_kind("prediction", prediction, ScoreModel, "a name or a ScoreModel")
+        model = copy.copy(prediction)
+        model.net, model.context = caller, {}
+    model.traits = replace(model.traits, rowwise=False)
+    return model
+
+
+@functools.cache
+def _parameters() -> tuple[str, ...]:
+    """The names of what a `Stepper` takes."""
+    return tuple(inspect.signature(Stepper).parameters)
