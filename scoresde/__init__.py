@@ -115,6 +115,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .solvers import StepResult as StepResult
     from .solvers import methods as methods
     from .solving import solve as solve
+    from .stepping import Stepper as Stepper
     from .targets import GaussianStart as GaussianStart
     from .zoo import Pretrained as Pretrained
     from .zoo import load as load
@@ -151,6 +152,7 @@ _HOMES = homes(
         "simulation": "simulate",
         "solvers": "Method Solver StepResult methods",
         "solving": "solve",
+        "stepping": "Stepper",
         "targets": "GaussianStart",
         "zoo": "Pretrained load save",
     }

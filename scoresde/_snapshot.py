@@ -53,7 +53,8 @@ def unpack(packed: Any, into: Any = None) -> Any:
 
     Args:
         packed: what it returned.
-        into: the value as it is now: objects and generators are filled, and stay what they are.
+        into: the value as it is now: objects and generators are filled, and stay what they are. An object whose parts
+            are not there from the beginning has a method ``_make_room(attributes)``.
 
     Example:
         >>> unpack(pack((1.0, [True])))
@@ -69,6 +70,8 @@ def unpack(packed: Any, into: Any = None) -> Any:
     (name, content), *_ = packed.items()
     if name != "object":
         return _KINDS[name].read(content, into)
+    if hasattr(into, "_make_room"):
+        into._make_room(content)
     for key, v in content.items():
         setattr(into, key, unpack(v, getattr(into, key)))
     return into

@@ -48,19 +48,43 @@ class Status(enum.IntEnum):
 _RUNNING = -1
 
 
-class Info(NamedTuple):
-    """What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole
+class _Info(NamedTuple):
+    step: int
+    t: float | Tensor
+    x: Tensor
+    nfe: Tensor
+
+
+class Info(_Info):
+    r"""What a callback sees after each step: the step's number, the time (per sample for adaptive methods), the whole
     batch's state, and the evaluations so far per sample.
 
     Example:
         >>> Info(step=1, t=0.5, x=torch.zeros(1, 2), nfe=torch.ones(1)).step
         1
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> sizes = []
+        >>> solution = scoresde.solve(
+        ...     sde, target.score(sde), method="ddim", steps=3, callback=lambda info: sizes.append(info.denoised.shape)
+        ... )
+        >>> sizes[0]
+        torch.Size([1, 2])
     """
 
-    step: int
-    t: float | Tensor
-    x: Tensor
-    nfe: Tensor
+    _estimate: Callable[[], Tensor] | None = None  # while the callback runs
+
+    @property
+    def denoised(self) -> Tensor:
+        r"""Tweedie's estimate :math:`E[x_0|x_t]` of the last evaluation in the step, ``(batch, *event)``, which costs
+        none; NaN for samples that have left before. It is computed when it is read, inside the callback.
+
+        Raises:
+            InvalidArgumentError: the callback has returned, or alpha and sigma are not known.
+        """
+        if self._estimate is None:
+            raise InvalidArgumentError("`denoised` is known while the callback runs; keep the tensor that it gives.")
+        return self._estimate()
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,6 +333,7 @@ class Loop:
         self.compact, self.recorder, self.throw = compact, recorder, throw
         self.callback, self.progress, self.limit = callback, progress, limit
         self.seen = callback is not None or (recorder is not None and not throw)
+        process.network.remembers = callback is not None
         workspace = Workspace(x)
         self.workspace = None if torch.is_grad_enabled() or transforming() else workspace
         # that x is in, if the loop may write to it
@@ -525,11 +550,24 @@ class Loop:
         """Call back; returns whether that ends the solve."""
         times, whole = self._seen()
         info = Info(self.step, times, whole.clone(), torch.from_numpy(self.ledger.nfe.copy()))
-        if not _is_true(callback(info)):
+        info._estimate = self._denoised
+        stop = _is_true(callback(info))
+        info._estimate = None
+        if not stop:
             return False
         if self.stop is not None:
             self.ledger.close_all(Status.STOPPED)
         return True
+
+    def _denoised(self) -> Tensor:
+        """The data estimate of the last evaluation, whole batch."""
+        data, ledger = self.process.network.denoised(), self.ledger
+        if data is None or not self.process.sde.affine:
+            raise InvalidArgumentError("`denoised` needs an evaluation, and a process with alpha and sigma.")
+        if ledger.left is None:
+            return data
+        gone = torch.full_like(ledger.left, torch.nan)
+        return gone.index_copy(0, torch.from_numpy(ledger.rows).to(data.device), data)
 
     def _seen(self) -> tuple[float | Tensor, Tensor]:
         """Times and states of the whole batch; a failed sample has no state at later times."""

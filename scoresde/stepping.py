@@ -223,6 +223,9 @@ class Stepper:
             )
         self._network = self._setup.process.network
         self._calls = 0  # of the network, before a step that may be made again
+        self._noise: _Repeated | None = None  # of a step that may be made again
+        self._parts: list[tuple[Any, tuple[int, int, int]]] = []  # its parts, and how far the rest was after each
+        self._part = 0
         self._question: Question | None = None
         self._version = 0
         self._arrived: Solution | None = None
@@ -235,7 +238,8 @@ class Stepper:
             asks = [any(isinstance(i, Evaluate) for i in step) for step in loop.run.plan.steps]
             self._last = max((k for k, asked in enumerate(asks) if asked), default=-1)
         else:
-            loop.noise = _Repeated(loop.noise)
+            self._noise = loop.noise = _Repeated(loop.noise)
+            loop.process = replace(loop.process, once=self._once)
         self._state = self._arrived.x if loop is None else loop.x.detach()  # type: ignore[union-attr]
         self._go()
 
@@ -267,7 +271,7 @@ class Stepper:
             raise InvalidArgumentError("The last step is made, and `x` can be set no more.")
         if self._caller.told or (loop.run is not None and loop.run.at):
             raise InvalidArgumentError("A step has begun; set `x` before `ask`.")
-        self._question = None
+        self._question, self._parts = None, []
         self._state = value.detach().to(self._state, copy=True)
         loop.replace(self._state)
         if loop.run is None:
@@ -336,7 +340,7 @@ class Stepper:
         self._network.calls, self._calls = state["network"], state["calls"]
         ends = [None if end is None else Solution(**unpack(end)) for end in state["ends"]]
         self._arrived, self._solution = ends
-        self._question = None
+        self._question, self._parts = None, []
         if self._repeats and not self.done:
             self._again()
             self._go()
@@ -351,9 +355,19 @@ class Stepper:
         """Begin the step again."""
         self._caller.read = 0
         self._network.calls = self._calls
-        loop = self._setup.loop
-        if loop is not None and isinstance(loop.noise, _Repeated):
-            loop.noise.read = 0
+        self._part = 0
+        if self._noise is not None:
+            self._noise.read = 0
+
+    def _once(self, make: Callable[[], Any]) -> Any:
+        """A part of a step: when the step is made again, it is what it was."""
+        caller, noise, network = self._caller, self._noise, self._network
+        if self._part == len(self._parts):
+            made = make()
+            self._parts.append((made, (caller.read, noise.read, network.calls)))  # type: ignore[union-attr]
+        made, (caller.read, noise.read, network.calls) = self._parts[self._part]  # type: ignore[union-attr]
+        self._part += 1
+        return made
 
     def _go(self, pause: bool = True) -> None:
         """Go on to the next question or to the end; with ``pause``, a plan stops between its steps."""
@@ -376,8 +390,8 @@ class Stepper:
             more = loop.turn()
         self._state = loop.x.detach()
         self._caller.told, self._caller.read, self._calls = [], 0, self._network.calls
-        if isinstance(loop.noise, _Repeated):
-            loop.noise.drawn, loop.noise.read = [], 0
+        if self._noise is not None:
+            self._noise.drawn, self._noise.read, self._parts, self._part = [], 0, [], 0
         if not more:
             self._arrived = loop.finish()
 

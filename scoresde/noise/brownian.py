@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_below, check_callable, check_flag, check_integer, check_kind, check_number
+from .._checks import check_below, check_callable, check_flag, check_integer, check_number
 from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
 from .sources import Noise, check_count, check_seeds
@@ -203,12 +203,10 @@ class BrownianPath(Noise):
         part._rows = [self._rows[i] for i in keep.tolist()] if self._rows else []
         return part
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Noise.load_state_dict`."""
-        check_kind("state", state, Mapping, "what `state_dict` returned")
-        if state["object"]["_rows"]:
+    def _make_room(self, content: Mapping[str, Any]) -> None:
+        """Make the paths that a saved state is to be read into."""
+        if content["_rows"]:
             self._part()
-        super().load_state_dict(state)
 
     def _part(self) -> None:
         """Make a path for each sample, unless they are there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -19,13 +19,24 @@ from .network import Network
 from .nodes import Nodes
 
 
+def _now(make: Callable[[], Any]) -> Any:
+    return make()
+
+
 @dataclass(frozen=True)
 class Process(abc.ABC):
-    """A process that solvers step: drift and diffusion, estimates of its network, and the nodes of its grid."""
+    """A process that solvers step: drift and diffusion, estimates of its network, and the nodes of its grid.
+
+    Attributes:
+        sde, network, nodes: what it is made of.
+        once: ``once(make)`` is ``make()``; in a step that is made again, what it was before. The stages of adaptive
+            steps are made by it, so that one that its caller interrupts (see `scoresde.Stepper`) loses little.
+    """
 
     sde: SDE
     network: Network
     nodes: Nodes = field(default=None, repr=False, kw_only=True)  # type: ignore[assignment]
+    once: Callable[[Callable[[], Any]], Any] = field(default=_now, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.nodes is None:

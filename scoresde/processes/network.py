@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Network:
         calls: evaluations so far.
         warned: whether the warning about a cast to the state's dtype has been given.
         last, node: the tensors that the last evaluation returned, and where it is made.
+        remembers: whether somebody may read what the last evaluation says of the data.
     """
 
     def __init__(self, score_fn: ScoreFn, context: Mapping[str, Any] | None = None, *, copies: bool = True) -> None:
@@ -45,7 +46,9 @@ class Network:
         self.calls = 0
         self.warned = False
         self.last: tuple[Tensor, ...] = ()
-        self.node: Node[Any] | None = None
+        self.node: Node[Any] = None  # type: ignore[assignment]
+        self.remembers = False
+        self._data: Callable[[], Tensor] | None = None
         self._nodes: Sequence[Node[Any]] = ()  # where evaluations are prepared
         self._like: tuple[torch.Size, torch.dtype] | None = None  # of states
         self._direct: Direct | None = None
@@ -117,6 +120,9 @@ class Network:
             out = self._checked(out, x, node)
         self.calls += 1
         self.last = (out,)
+        if self.remembers:
+            kept = x.detach()
+            self._data = lambda: direct.read(kept, out, node).part("data")
         if graph:
             out = out.clone() if self.copies else out  # a graph keeps it
             self._remember(x, given, (out,))
@@ -129,6 +135,9 @@ class Network:
         given, before = self._lent(x, node), versions(x, self.context)
         out = self._checked(self.score_fn.score(given, self._beside(x, node), **self.context), x, node)
         self._count(x, before)
+        if self.remembers:
+            kept = x.detach()
+            self._data = lambda: estimate_of(out, kept, node).data
         out = out.clone() if self.copies else out
         self._remember(x, given, (out,))
         return out
@@ -149,6 +158,10 @@ class Network:
         out = self._checked_estimate(split.estimate, x, node)
         return split._replace(estimate=self._finished(out, x, given, before))
 
+    def denoised(self) -> Tensor | None:
+        """What the last evaluation says of the data; None if there was none."""
+        return None if self._data is None else self._data()
+
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count continues."""
         part = copy.copy(self)
@@ -159,6 +172,9 @@ class Network:
     def _finished(self, out: Estimate, x: Tensor, given: Tensor, before: list[int]) -> Estimate:
         """Count an evaluation, and copy what is to be kept."""
         self._count(x, before)
+        if self.remembers:
+            data = out.data
+            self._data = lambda: data.clone()
         out = copied(out, self.traits.network_parts) if self.copies else out
         self._remember(x, given, _parts(out))
         return out

@@ -3,7 +3,7 @@ r"""Single-step exponential methods: a tableau of :math:`\varphi`-functions is a
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -77,10 +77,10 @@ class ExponentialRungeKutta(EstimateSolver):
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:
         """See `Solver.step`."""
-        estimate = process.linear_estimate(x, start)
+        estimate = process.once(lambda: process.linear_estimate(x, start))
         if endless(start, stop):
             return StepResult(transfer(estimate, start, stop))
-        first = estimate.part(self.prediction)
+        first = process.once(lambda: estimate.part(self.prediction))
         moved, error = exponential_step(self.tableau, self.prediction, process, x, start, stop, first)
         return StepResult(moved, error=error)
 
@@ -89,17 +89,21 @@ def exponential_step(
     tableau: PhiTableau, prediction: str, process: Process, x: Tensor, start: Node, stop: Node, first: Tensor
 ) -> tuple[Term, Tensor | None]:
     """One step of a tableau, given the estimate at its start; and the error estimate of a pair."""
-    whole = frame(prediction, start, stop)
+    whole = process.once(lambda: frame(prediction, start, stop))
     inner = sorted({c for c in tableau.c if 0 < c < 1})
-    nodes = dict(zip(inner, process.nodes.between(start, stop, inner, LOG_SNR), strict=True))
+    between = process.once(lambda: process.nodes.between(start, stop, inner, LOG_SNR))
+    nodes = dict(zip(inner, between, strict=True))
     nodes[1.0] = stop
     phis = _Phis(whole.z)
     ms = [first]
     for row, c in zip(tableau.a[1:], tableau.c[1:], strict=True):
-        node = nodes[c]
-        part = frame(prediction, start, node)
-        stage = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
-        ms.append(read(process, stage, node, prediction))
+
+        def stage(row: Any = row, node: Node = nodes[c]) -> Tensor:
+            part = frame(prediction, start, node)
+            moved = combine(part.keep, x, part.gain * whole.h, [phis.sum(weight) for weight in row], ms)
+            return read(process, moved, node, prediction)
+
+        ms.append(process.once(stage))
     length = whole.gain * whole.h
     moved = combination(whole.keep, x, length, [phis.sum(weight) for weight in tableau.b], ms)
     if tableau.b_error is None:

@@ -116,7 +116,8 @@ def runge_kutta_step(
     follows is not computed as a tensor."""
     scale, h = coordinate.scale(start), coordinate.clock(stop) - coordinate.clock(start)
     inner = sorted({c for c in tableau.c if 0 < c < 1})
-    nodes = dict(zip(inner, process.nodes.between(start, stop, inner, coordinate), strict=True))
+    between = process.once(lambda: process.nodes.between(start, stop, inner, coordinate))
+    nodes = dict(zip(inner, between, strict=True))
     nodes[1.0] = stop
     alone = [
         tableau.b_error is None and not any(row[j] for row in tableau.rows[j + 1 :]) for j in range(len(tableau.c))
@@ -128,11 +129,16 @@ def runge_kutta_step(
         ks[0], alone = tensor_of(first), [False] * len(tableau.c)
         h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks)
     for c, lone, (weights, values) in zip(tableau.c[1:], alone[1:], sums, strict=False):
-        here = coordinate.scale(nodes[c])
-        moved = combine(here / scale, x, times(here, h), weights, values)
-        given = moved.view_as(moved) if nodes[c] is stop else moved  # what a network is given it may mark
-        slope = process.linear_slope(coordinate, given, nodes[c])
-        ks.append(slope if lone else tensor_of(slope))
+
+        def stage(c: float = c, lone: bool = lone, weights: Any = weights, values: Any = values) -> tuple[Tensor, Any]:
+            here = coordinate.scale(nodes[c])
+            moved = combine(here / scale, x, times(here, h), weights, values)
+            given = moved.view_as(moved) if nodes[c] is stop else moved  # what a network is given it may mark
+            slope = process.linear_slope(coordinate, given, nodes[c])
+            return moved, slope if lone else tensor_of(slope)
+
+        moved, slope = process.once(stage)
+        ks.append(slope)
     if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
         end = coordinate.scale(stop)
         moved = combination(end / scale, x, times(end, h), *next(sums))
