@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from .._lazy import homes, lazy
 
 if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
-    pass
+    from .diffusers.config import Conventions as Conventions
+    from .diffusers.config import conventions as conventions
 
 # Where the public names are; a test compares this with the imports above.
-_HOMES: dict[str, str] = homes({})
+_HOMES: dict[str, str] = homes({".diffusers.config": "Conventions conventions"})
 
 __all__ = sorted(_HOMES)
 

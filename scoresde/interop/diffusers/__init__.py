@@ -1,0 +1,1 @@
+"""Networks and schedulers of diffusers, which is not imported."""
