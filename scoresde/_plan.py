@@ -252,6 +252,11 @@ class Run:
         number = self.plan.states[index]
         self.values[number], self.buffers[number] = x, None
 
+    def move(self, index: int, x: Tensor) -> None:
+        """Put another state in the place of what the evaluation reads that a step has come to."""
+        number = self.plan.steps[index][self.at].read[0]
+        self.values[number], self.buffers[number] = x, None
+
     def room(self) -> Buffer:
         """Memory that nobody holds, preferably what was used last, which the processor still has at hand."""
         for i in reversed(range(len(self._spare))):

@@ -120,12 +120,14 @@ def set_up(
     device: torch.device | str | None,
     options: Mapping[str, object],
     names: Sequence[str],
+    compact: bool = True,
 ) -> Setup:
     """Check the arguments of `solve`, and prepare everything up to the first step.
 
     Args:
         options: fields of the method's class.
         names: the arguments of the caller, which the text of an error names.
+        compact: whether finished samples may leave the batch, if the score function allows it.
     """
     # what is given, checked
     check_sde(sde)
@@ -133,6 +135,8 @@ def set_up(
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
     _check_flags(sde, denoise=denoise, throw=throw, differentiable=differentiable)
+    from_prior = isinstance(grid, grids.SamplerGrid)
+    grid, steps = grids.own_times(grid, steps)
     times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
     if start is not None and times[1] > times[0]:
         raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
@@ -145,7 +149,7 @@ def set_up(
     solver = for_data_of(score, solver)
     _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
     # the state at the start, the source of noise, the network
-    first = times[0] if start is None else sde.t_max
+    first = times[0] if start is None and not from_prior else sde.t_max
     state, source, out_dtype = _initial(
         sde, score.traits.event_shape, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
     )
@@ -178,7 +182,7 @@ def set_up(
             controller,
             state,
             source,
-            compact=score.traits.rowwise and not source.whole_batch and not solver.batch_coupled,
+            compact=compact and score.traits.rowwise and not source.whole_batch and not solver.batch_coupled,
             recorder=recorder,
             callback=callback,
             limit=limit,

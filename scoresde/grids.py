@@ -30,6 +30,7 @@ __all__ = [
     "Grid",
     "GridFunction",
     "Levels",
+    "SamplerGrid",
     "Shifted",
     "angle",
     "karras",
@@ -317,6 +318,45 @@ class Grid:
     def times_for(self, sde: object) -> tuple[float, ...]:
         """The times, for a solve of this process; a grid that belongs to another one refuses."""
         return self.times
+
+
+@dataclass(frozen=True)
+class SamplerGrid:
+    """The grid of a sampler, whose ends follow from the number of steps, as those of diffusers do.
+
+    `scoresde.solve` begins and ends where it does; a state that is drawn is that of the prior, wherever it begins.
+
+    Args:
+        times: the times for a number of steps, from the start to the end of the solve.
+        default_steps: for a solve without ``steps``.
+
+    Example:
+        >>> import scoresde
+        >>> grid = SamplerGrid(lambda steps: torch.linspace(1.0 - 1 / (steps + 1), 0.1, steps + 1))
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> scoresde.solve(sde, target.score(sde), method="ddim", grid=grid, steps=4, shape=(3, 2)).evaluations
+        4
+    """
+
+    times: Callable[[int], Tensor]
+    default_steps: int = 50
+
+    def __post_init__(self) -> None:
+        check_callable("times", self.times, "times(steps)")
+        check_integer("default_steps", self.default_steps, low=1, high=MOST_STEPS)
+
+    def __call__(self, sde: object, t_start: float, t_end: float, steps: int) -> Tensor:
+        """The grid, whose ends must be those that are given."""
+        return self.times(steps)
+
+
+def own_times(grid: Any, steps: int | None) -> tuple[Any, int | None]:
+    """The times of a `SamplerGrid` in the place of the grid and of the number of steps; other grids are returned."""
+    if not isinstance(grid, SamplerGrid):
+        return grid, steps
+    count = check_integer("steps", grid.default_steps if steps is None else steps, low=1, high=MOST_STEPS)
+    return grid.times(count), None
 
 
 def _finite(ends: list[float], t_start: float, t_end: float, name: str) -> None:

@@ -333,7 +333,7 @@ class Loop:
         self.compact, self.recorder, self.throw = compact, recorder, throw
         self.callback, self.progress, self.limit = callback, progress, limit
         self.seen = callback is not None or (recorder is not None and not throw)
-        process.network.remembers = callback is not None
+        process.network.remembers |= callback is not None
         workspace = Workspace(x)
         self.workspace = None if torch.is_grad_enabled() or transforming() else workspace
         # that x is in, if the loop may write to it

@@ -79,8 +79,8 @@ def solve(
         grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"tangent"``
             or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
             ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps +
-            1,)``, or a `Grid` or tensor of times, which replace steps, t_start and t_end. With ``differentiable=True``
-            a tensor that requires a gradient gets one.
+            1,)``, a `SamplerGrid`, which has ends of its own, or a `Grid` or tensor of times, which replace steps,
+            t_start and t_end. With ``differentiable=True`` a tensor that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
         start: a warm start, such as `fit_start` finds: ``x``, or the prior's draw, is the state at ``t_max``, a

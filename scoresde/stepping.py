@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_kind, check_state, form
+from ._checks import check_callable, check_kind, check_state, form
 from ._plan import Evaluate
 from ._setup import GridChoice, set_up
 from ._snapshot import pack, unpack
@@ -142,7 +142,8 @@ class Stepper:
         sde, method, x: see `scoresde.solve`, as for all other arguments that are not described here.
         prediction: what the caller tells: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or ``"edm"``; or a
             `ScoreModel`, whose network is not called: `ask` then gives what this network would get, and `tell` takes
-            what it would return, with a learned variance where it has one.
+            what it would return, with a learned variance where it has one; or a function that makes a score function of
+            a network, as ``lambda net: Clip(ScoreModel(net, sde, "noise"), -1, 1)``.
         save_at: see `scoresde.solve`; the states are in the ``solution``.
 
     Raises:
@@ -167,7 +168,7 @@ class Stepper:
         method: str | Solver,
         x: Tensor | None = None,
         *,
-        prediction: str | ScoreModel = "score",
+        prediction: str | ScoreModel | Callable[..., Score] = "score",
         shape: Sequence[int] | None = None,
         steps: int | None = None,
         grid: GridChoice = None,
@@ -220,8 +221,10 @@ class Stepper:
                 device=device,
                 options=solver_options,
                 names=_parameters(),
+                compact=False,
             )
         self._network = self._setup.process.network
+        self._network.remembers = True
         self._calls = 0  # of the network, before a step that may be made again
         self._noise: _Repeated | None = None  # of a step that may be made again
         self._parts: list[tuple[Any, tuple[int, int, int]]] = []  # its parts, and how far the rest was after each
@@ -286,10 +289,21 @@ class Stepper:
             raise InvalidArgumentError("The solve is done; its result is `solution`.")
         return self._question
 
-    def tell(self, output: Tensor) -> None:
+    @property
+    def denoised(self) -> Tensor | None:
+        r"""Tweedie's estimate :math:`E[x_0|x_t]` of the last evaluation, ``(batch, *event)``, which costs none; None
+        before the first, or where alpha and sigma are not known."""
+        return self._network.denoised() if self._setup.process.sde.affine else None
+
+    def tell(self, output: Tensor, x: Tensor | None = None) -> None:
         """Go on with the network's output at the last question.
 
+        Args:
+            output: what the network returned.
+            x: where it was evaluated, if that was not the x of the question. A step that is made again takes none.
+
         Raises:
+            InvalidArgumentError: it is one of a step that is made again, and x is given.
             InvalidTypeError: it is no tensor.
             ScoreFnError: it is not shaped like what was asked, or the x of the question was written to.
             NonFiniteError: it, or the state that follows, is not finite.
@@ -300,6 +314,8 @@ class Stepper:
         if question.x._version != self._version:
             raise ScoreFnError("The network modified its input in place; work on x.clone() inside it.")
         caller, repeats = self._caller, self._repeats
+        if x is not None:
+            self._move(x)
         caller.told.append(output.detach().clone() if repeats else output.detach())
         self._question = None
         if repeats:
@@ -344,6 +360,16 @@ class Stepper:
         if self._repeats and not self.done:
             self._again()
             self._go()
+
+    def _move(self, x: Tensor) -> None:
+        """Put another x in the place of that of the question."""
+        loop, shape = self._setup.loop, self._state.shape
+        check_state("x", x)
+        if self._repeats or loop is None or loop.run is None:
+            raise InvalidArgumentError("`x` cannot be given: this step is made again with what it has been told.")
+        if x.shape != shape:
+            raise InvalidArgumentError(f"`x` must have the shape {tuple(shape)}, got {tuple(x.shape)}.")
+        loop.run.move(loop.step, x.detach().to(self._state, copy=True))
 
     @property
     def _repeats(self) -> bool:
@@ -402,17 +428,19 @@ class Stepper:
         return f"{what}, {self._setup.process.sde!r}, {tuple(x.shape)}, {x.dtype}"
 
 
-def _read_as(prediction: str | ScoreModel, sde: SDE, caller: _Caller) -> Score:
-    """The caller's outputs as a score function, of which no sample may leave the batch."""
+def _read_as(prediction: str | ScoreModel | Callable[..., Score], sde: SDE, caller: _Caller) -> Score:
+    """The caller's outputs as a score function."""
     if prediction == "score":
         return as_score(caller)
     if isinstance(prediction, str):
-        model = ScoreModel(caller, sde, prediction)  # type: ignore[arg-type]
-    else:
-        check_kind("prediction", prediction, ScoreModel, "a name or a ScoreModel")
-        model = copy.copy(prediction)
-        model.net, model.context = caller, {}
-    model.traits = replace(model.traits, rowwise=False)
+        return ScoreModel(caller, sde, prediction)  # type: ignore[arg-type]
+    if not isinstance(prediction, ScoreModel):
+        check_callable("prediction", prediction, "prediction(net), or be a name or a ScoreModel")
+        score = prediction(caller)
+        check_kind("prediction(net)", score, Score, "a score function such as a ScoreModel")
+        return score
+    model = copy.copy(prediction)
+    model.net, model.context = caller, {}
     return model
 
 

@@ -10,9 +10,10 @@ from .._lazy import homes, lazy
 if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .diffusers.config import Conventions as Conventions
     from .diffusers.config import conventions as conventions
+    from .diffusers.model import from_diffusers as from_diffusers
 
 # Where the public names are; a test compares this with the imports above.
-_HOMES: dict[str, str] = homes({".diffusers.config": "Conventions conventions"})
+_HOMES: dict[str, str] = homes({".diffusers.config": "Conventions conventions", ".diffusers.model": "from_diffusers"})
 
 __all__ = sorted(_HOMES)
 

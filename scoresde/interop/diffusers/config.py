@@ -429,6 +429,11 @@ class Conventions:
             times = times[:-1]
         return check_falling(torch.from_numpy(times), self.sde.t_min, self.sde.t_max)
 
+    @property
+    def time_input(self) -> str | Callable[[Tensor], Tensor]:
+        """`timestep` as `ScoreModel` takes it."""
+        return getattr(self.timestep, "name", self.timestep)
+
     def limit(self, model: Score) -> Score:
         """A score function with the limit that the scheduler puts on the data estimate; itself if there is none.
 
@@ -487,7 +492,7 @@ def conventions(scheduler: Any) -> Conventions:
         if config.get(key) == value:
             raise InvalidArgumentError(f"`{key}`={value!r} has no counterpart here: {reason}.")
     check_choice("prediction_type", config["prediction_type"], PREDICTIONS)
-    shared = {"step_variance": STEP_VARIANCES.get(config.get("variance_type"))} if name in _DDPMS else {}
+    shared = {"step_variance": STEP_VARIANCES.get(str(config.get("variance_type")))} if name in _DDPMS else {}
     shared |= {"variance": "learned_range" if config.get("variance_type") == "learned_range" else None}
     shared |= _limits(config)
     return _FAMILIES[kind.family](kind.family, config, shared)

@@ -3,6 +3,7 @@ r"""What a network of diffusers receives as its time."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -103,6 +104,8 @@ class Nearest:
     sde: TimestepSDE
     chain: BetaChain
 
+    name: ClassVar[str] = "index"
+
     def __call__(self, t: Tensor) -> Tensor:
         """The timesteps of times."""
         return self.chain.label(self.sde.log_snr(t.to(torch.float64)))
@@ -146,6 +149,8 @@ class LogSigma:
         >>> LogSigma()(torch.tensor([1.0])).tolist(), LogSigma().time(torch.tensor([0.0])).tolist()
         ([0.0], [1.0])
     """
+
+    name: ClassVar[str] = "edm"
 
     def __call__(self, t: Tensor) -> Tensor:
         """The timesteps of times."""
