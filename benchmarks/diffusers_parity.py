@@ -9,25 +9,31 @@ scheduler's config. The figure is the largest difference of two samples' element
 and that with the reason undone.
 
 ``python -m benchmarks diffusers_parity`` writes ``results/diffusers_parity.json``; with ``--quick`` it runs a part,
-with untrained networks, and writes nothing. It needs diffusers.
+with the networks of the tests, and writes nothing; ``--store`` makes these. It needs diffusers.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import copy
 import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import scoresde
 from benchmarks._diffusers_networks import trained, unet
 from benchmarks._record import write
+from benchmarks._wide import Wide
 from scoresde.discrete import BetaChain
 from scoresde.interop import conventions, from_diffusers
 from scoresde.interop.diffusers.process import TimestepSDE
@@ -100,6 +106,32 @@ PAIRS: dict[str, Pair] = {
     "EulerAncestralDiscrete = ancestral": Pair("EulerAncestralDiscreteScheduler", "ancestral", left_out=("sample",)),
     "HeunDiscrete = edm_heun": Pair("HeunDiscreteScheduler", "edm_heun"),
     "HeunDiscrete(Karras) = edm_heun": Pair("HeunDiscreteScheduler", "edm_heun", KARRAS),
+    "DEISMultistep = dpm_2m": Pair(
+        "DEISMultistepScheduler",
+        "dpm_2m",
+        {},
+        lambda steps: {**_published(steps), "form": "taylor"},
+    ),
+    "DDIM(rescale_betas_zero_snr) = ddim": Pair(
+        "DDIMScheduler", "ddim", {**PLAIN, "rescale_betas_zero_snr": True}, left_out=("epsilon",)
+    ),
+    "DDPM(rescale_betas_zero_snr) = ancestral": Pair(
+        "DDPMScheduler", "ancestral", {**PLAIN, "rescale_betas_zero_snr": True}, left_out=("epsilon",)
+    ),
+    "DPMSolverMultistep(use_flow_sigmas) = dpmpp_2m": Pair(
+        "DPMSolverMultistepScheduler",
+        "dpmpp_2m",
+        {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0},
+        lambda steps: {**_published(steps), "form": "dpmsolver"},
+        varied=False,
+    ),
+    "UniPCMultistep(use_flow_sigmas) = unipc": Pair(
+        "UniPCMultistepScheduler",
+        "unipc2",
+        {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0},
+        lambda steps: {"start_up": "published", "lower_order_final": True, "variant": "bh2"},
+        varied=False,
+    ),
     "FlowMatchEuler = euler": Pair("FlowMatchEulerDiscreteScheduler", "euler", varied=False),
     "FlowMatchEuler(shift=3) = euler": Pair("FlowMatchEulerDiscreteScheduler", "euler", {"shift": 3.0}, varied=False),
     "EDMEuler = ddim": Pair("EDMEulerScheduler", "ddim", varied=False),
@@ -134,22 +166,42 @@ def cases(quick: bool = False) -> Iterator[Case]:
         if not pair.varied:
             yield from (Case(name, dict(pair.fixed), steps) for steps in (SHORT, LONG))
             continue
-        schedules = dict(itertools.islice(BETAS.items(), 1)) if quick else BETAS
-        for prediction, spacing, betas in itertools.product(PREDICTIONS, SPACINGS, schedules):
+        every = itertools.product(PREDICTIONS, SPACINGS, BETAS)
+        for prediction, spacing, betas in _turns() if quick else every:
             case = Case(
                 name,
                 {**BETAS[betas], **pair.fixed, "prediction_type": prediction, "timestep_spacing": spacing},
-                LONG if betas == "linear" and not quick else SHORT,
+                LONG if betas == "linear" else SHORT,
             )
             if prediction not in pair.left_out and not _explained(case):
                 yield case
+
+
+def _turns() -> Iterator[tuple[str, str, str]]:
+    """Every prediction with one spacing and one schedule of betas."""
+    return zip(PREDICTIONS, SPACINGS, BETAS, strict=False)
 
 
 def _explained(case: Case) -> bool:
     """Whether a case is one of `explained`."""
     ends_elsewhere = case.pair.startswith("DDIM") and case.options["timestep_spacing"] == "linspace"
     last_draw = case.pair.startswith("DDPM(fixed_large)") and case.options["timestep_spacing"] == "trailing"
-    return ends_elsewhere or last_draw
+    large = (
+        PAIRS[case.pair].scheduler in LARGE
+        and case.options.get("beta_schedule") == "squaredcos_cap_v2"
+        and case.options["timestep_spacing"] != "leading"
+        and "use_karras_sigmas" not in case.options
+    )
+    return ends_elsewhere or last_draw or large
+
+
+# Schedulers that compute with x/alpha, which the cosine's noisiest level makes as large as 20,000.
+LARGE = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "DEISMultistepScheduler",
+)
 
 
 def make(name: str, **options: Any) -> Any:
@@ -158,7 +210,7 @@ def make(name: str, **options: Any) -> Any:
 
 
 def noise(steps: int, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
-    """The noise at the start, and the draws that a generator with the seed gives the steps."""
+    """The noise at the start, and the draws of the steps."""
     start = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed + 1))
     generator = torch.Generator().manual_seed(seed)
     return start, [torch.randn(SHAPE, generator=generator) for _ in range(steps + 1)]
@@ -166,14 +218,22 @@ def noise(steps: int, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
 
 @torch.no_grad()
 def theirs(scheduler: Any, net: nn.Module, steps: int, **options: Any) -> Tensor:
-    """The loop of diffusers' documentation."""
-    scheduler.set_timesteps(steps, **options.pop("timesteps", {}))
-    x = noise(steps)[0] * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    if "generator" in type(scheduler).step.__code__.co_varnames:
-        options["generator"] = torch.Generator().manual_seed(0)
-    for t in scheduler.timesteps:
-        given = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-        x = scheduler.step(net(given, t).sample, t, x, **options).prev_sample
+    """The loop of diffusers' documentation, in the network's dtype."""
+    scheduler.set_timesteps(steps)
+    start, draws = noise(steps)
+    dtype, left = next(net.parameters()).dtype, iter(draws)
+    x = start.to(dtype) * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    module = sys.modules[type(scheduler).__module__]
+    with contextlib.ExitStack() as stack:
+        if hasattr(module, "randn_tensor"):
+            draw = mock.patch.object(module, "randn_tensor", side_effect=lambda *_, **__: next(left).to(dtype))
+            stack.enter_context(draw)
+        if dtype is torch.float64:
+            stack.enter_context(mock.patch.object(module, "torch", Wide(torch)))
+            scheduler.sigmas = scheduler.sigmas.double()
+        for t in scheduler.timesteps:
+            given = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            x = scheduler.step(net(given, t).sample, t, x, **options).prev_sample
     return x
 
 
@@ -194,9 +254,9 @@ def ours(
     first, last = (float(process.alpha(t)) if found.state == "x/alpha" else 1.0 for t in (times[0], times[-1]))
     start, draws = noise(steps)
     scheduler.set_timesteps(steps)
-    x = start * float(getattr(scheduler, "init_noise_sigma", 1.0)) * first
+    x = start.to(next(net.parameters()).dtype) * float(getattr(scheduler, "init_noise_sigma", 1.0)) * first
     score = found.limit(model if sde is None else model.on(sde))
-    source = {"noise": lambda k, like: draws[k]} if scoresde.solvers.make_solver(method, {}).stochastic else {}
+    source = {"noise": lambda k, like: draws[k].to(like)} if scoresde.solvers.make_solver(method, {}).stochastic else {}
     return scoresde.solve(process, score, x, method=method, grid=times, **source, **options).x / last
 
 
@@ -292,6 +352,28 @@ def _end_at_level_0(nets: Nets) -> Difference:
     return Difference(reason, gap(mine, other), gap(ours(make("DDIMScheduler", **options), net, SHORT, "ddim"), other))
 
 
+def _large_states(pair: str) -> Callable[[Nets], Difference]:
+    """Of one scheduler of `LARGE`."""
+    scheduler, method, more = PAIRS[pair].scheduler, PAIRS[pair].method, PAIRS[pair].options(SHORT)
+
+    def measure(nets: Nets) -> Difference:
+        options = {**BETAS["squaredcos_cap_v2"], "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+        net = nets("v_prediction", options)
+        gaps = [
+            gap(
+                ours(make(scheduler, **options), n, SHORT, method, **more), theirs(make(scheduler, **options), n, SHORT)
+            )
+            for n in (net, copy.deepcopy(net).double())
+        ]
+        reason = (
+            "it computes with x/alpha, as large as 20,000 here, in single precision; undone: both sides in double "
+            "precision"
+        )
+        return Difference(reason, *gaps)
+
+    return measure
+
+
 def _custom_sigmas(nets: Nets) -> Difference:
     net, levels = _linear(nets), [80.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0]
     scheduler = make("EulerDiscreteScheduler", **BETAS["linear"])
@@ -336,53 +418,83 @@ EXPLAINED: dict[str, Callable[[Nets], Difference]] = {
     "DDIM(clip_sample=True)": _clipped,
     "levels in single precision": _rounded_levels,
     "DDIM(set_alpha_to_one=False)": _end_at_level_0,
+    "EulerDiscrete(squaredcos_cap_v2)": _large_states("EulerDiscrete = ddim"),
+    "EulerAncestralDiscrete(squaredcos_cap_v2)": _large_states("EulerAncestralDiscrete = ancestral"),
+    "HeunDiscrete(squaredcos_cap_v2)": _large_states("HeunDiscrete = edm_heun"),
+    "DEISMultistep(squaredcos_cap_v2)": _large_states("DEISMultistep = dpm_2m"),
     "EulerDiscrete.set_timesteps(sigmas=…)": _custom_sigmas,
     "FlowMatchHeun": _flow_heun,
 }
 
 
 class Networks:
-    """Networks by prediction and betas, each made once."""
+    """Networks by prediction and betas, each made once.
 
-    def __init__(self, quick: bool) -> None:
-        self.quick = quick
+    Args:
+        stored: whether to take those of the tests, which were trained with linear betas, for all betas.
+    """
+
+    def __init__(self, stored: bool) -> None:
+        self.stored = stored
         self._made: dict[tuple[str, str], nn.Module] = {}
 
     def __call__(self, prediction: str, options: Mapping[str, Any]) -> nn.Module:
-        names = ("beta_schedule", "beta_start", "beta_end", "trained_betas", "rescale_betas_zero_snr")
-        betas = {name: options[name] for name in names if name in options}
-        key = prediction, str(sorted(betas.items()))
+        betas = next((name for name, betas in BETAS.items() if betas.items() <= options.items()), "linear")
+        key = prediction, "linear" if self.stored else betas
         if key not in self._made:
-            if self.quick:
-                self._made[key] = unet((8, 16))
-            else:
-                self._made[key] = trained(_trainer(prediction, betas))
+            self._made[key] = stored(prediction) if self.stored else trained(_trainer(*key))
         return self._made[key]
 
     def of(self, case: Case) -> nn.Module:
         """The network of a case."""
-        prediction = {"flow": "flow_prediction", "edm": "edm"}.get(
-            conventions(make(PAIRS[case.pair].scheduler, **case.options)).prediction,
-            case.options.get("prediction_type", ""),
-        )
-        return self(prediction, case.options)
+        own = {"flow": "flow_prediction", "edm": "edm"}
+        found = conventions(make(PAIRS[case.pair].scheduler, **case.options))
+        return self(own.get(found.prediction, case.options.get("prediction_type", "epsilon")), case.options)
 
 
-def _trainer(prediction: str, betas: Mapping[str, Any]) -> Any:
+def _trainer(prediction: str, betas: str) -> Any:
     """A scheduler whose conventions the network is trained with."""
     others = {"flow_prediction": "FlowMatchEulerDiscreteScheduler", "edm": "EDMEulerScheduler"}
     if prediction in others:
         return make(others[prediction])
-    return make("DDPMScheduler", prediction_type=prediction, **betas)
+    return make("DDPMScheduler", prediction_type=prediction, **BETAS[betas])
+
+
+STORED = Path(__file__).parents[1] / "tests" / "interop" / "diffusers_networks.safetensors"
+SMALL = (8, 8)  # channels of those
+
+
+def stored(prediction: str) -> nn.Module:
+    """A small network of the tests; for EDM's output, that of the noise."""
+    name = "epsilon" if prediction == "edm" else prediction
+    weights = {
+        key.removeprefix(f"{name}."): value for key, value in load_file(STORED).items() if key.startswith(f"{name}.")
+    }
+    net = unet(SMALL)
+    net.load_state_dict({key: value.float() for key, value in weights.items()})
+    return net
+
+
+def store() -> None:
+    """Train the networks of the tests."""
+    nets = {name: trained(_trainer(name, "linear"), SMALL, steps=300) for name in (*PREDICTIONS, "flow_prediction")}
+    weights = {f"{name}.{key}": value.half() for name, net in nets.items() for key, value in net.state_dict().items()}
+    save_file(weights, STORED)
+    print(f"written to {STORED}")
 
 
 def main(argv: Sequence[str] = ()) -> None:
     """Run the comparisons."""
     parser = argparse.ArgumentParser(prog="diffusers_parity", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a part, with untrained networks")
-    quick = parser.parse_args(argv).quick
+    parser.add_argument("--quick", action="store_true", help="a part, with the networks of the tests")
+    parser.add_argument("--store", action="store_true", help="train the networks of the tests, and nothing else")
+    options = parser.parse_args(argv)
+    quick = options.quick
     importlib.import_module("diffusers").utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
+    if options.store:
+        store()
+        return
     nets = Networks(quick)
     worst: dict[str, dict[str, Any]] = {}
     for case in cases(quick):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -119,14 +118,3 @@ class TreePath:
                 z = ((start - stop) ** 0.5 * z - (start - last[1]) ** 0.5 * last[2]) / (last[1] - stop) ** 0.5
             pieces.append(z)
         return [*pieces, torch.zeros(BATCH, DIM)]
-
-
-class Wide:
-    """A module of numbers, seen by a peer, in which single precision is double precision."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module = module
-        self.float32 = module.float64
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from benchmarks._record import write
-from tests.peers.common import MEASURED, Make, Wide
+from benchmarks._wide import Wide
+from tests.peers.common import MEASURED, Make
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 import scoresde
+from benchmarks._wide import Wide
 from scoresde.discrete import BetaChain
 from scoresde.thresholds import Clip
-from tests.peers.common import Make, Wide, different, same
+from tests.peers.common import Make, different, same
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # guided_diffusion uses an old name of torch.amp

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.peers.common import RhoABToTheEnd, TreePath, Wide, different, estimate, normals, ours, same
+from benchmarks._wide import Wide
+from tests.peers.common import RhoABToTheEnd, TreePath, different, estimate, normals, ours, same
 
 pytest.importorskip("k_diffusion", exc_type=ImportError)
 from k_diffusion import sampling
