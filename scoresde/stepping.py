@@ -33,6 +33,7 @@ class Question(tuple[Tensor, Tensor]):
         t: its time, ``(batch,)``.
         node: the process there: t, :math:`\alpha`, :math:`\sigma` and more; numbers on a fixed grid, tensors
             ``(batch,)`` where each sample has its own time.
+        state: the process's own x there, ``(batch, *event)``, which a `ScoreModel` may scale for its network.
 
     Example:
         >>> stepper = Stepper(scoresde.EDMSDE(), "euler", torch.ones(1, 2), steps=4)
@@ -42,10 +43,11 @@ class Question(tuple[Tensor, Tensor]):
     """
 
     node: Node[Any]
+    state: Tensor
 
-    def __new__(cls, x: Tensor, t: Tensor, node: Node[Any]) -> Question:
+    def __new__(cls, x: Tensor, t: Tensor, node: Node[Any], state: Tensor) -> Question:
         question = super().__new__(cls, (x, t))
-        question.node = node
+        question.node, question.state = node, state
         return question
 
     @property
@@ -272,7 +274,7 @@ class Stepper:
         loop = self._setup.loop
         if loop is None or self._arrived is not None:
             raise InvalidArgumentError("The last step is made, and `x` can be set no more.")
-        if self._caller.told or (loop.run is not None and loop.run.at):
+        if not self.between:
             raise InvalidArgumentError("A step has begun; set `x` before `ask`.")
         self._question, self._parts = None, []
         self._state = value.detach().to(self._state, copy=True)
@@ -288,6 +290,14 @@ class Stepper:
         if self._question is None:
             raise InvalidArgumentError("The solve is done; its result is `solution`.")
         return self._question
+
+    @property
+    def between(self) -> bool:
+        """Whether the solve is between two steps, so that `x` can be set."""
+        loop = self._setup.loop
+        if loop is None or self._arrived is not None:
+            return False
+        return not self._caller.told and (loop.run is None or not loop.run.at)
 
     @property
     def denoised(self) -> Tensor | None:
@@ -407,7 +417,7 @@ class Stepper:
                     self._turn(loop)
                 self._solution = self._setup.finished(self._arrived)  # type: ignore[arg-type]
             except _Asked as asked:
-                self._question = Question(asked.x, asked.t, self._network.node)
+                self._question = Question(asked.x, asked.t, self._network.node, self._network.given)
                 self._version = asked.x._version
 
     def _turn(self, loop: Loop) -> None:

@@ -36,7 +36,7 @@ class Network:
         calls: evaluations so far.
         warned: whether the warning about a cast to the state's dtype has been given.
         last, node: the tensors that the last evaluation returned, and where it is made.
-        remembers: whether somebody may read what the last evaluation says of the data.
+        remembers: whether somebody may read what the last evaluation says of the data, and ``given``, its state.
     """
 
     def __init__(self, score_fn: ScoreFn, context: Mapping[str, Any] | None = None, *, copies: bool = True) -> None:
@@ -48,6 +48,7 @@ class Network:
         self.last: tuple[Tensor, ...] = ()
         self.node: Node[Any] = None  # type: ignore[assignment]
         self.remembers = False
+        self.given: Tensor = None  # type: ignore[assignment]
         self._data: Callable[[], Tensor] | None = None
         self._nodes: Sequence[Node[Any]] = ()  # where evaluations are prepared
         self._like: tuple[torch.Size, torch.dtype] | None = None  # of states
@@ -105,6 +106,8 @@ class Network:
             time = time()
         self.last, self.node, graph, inference = (), node, torch.is_grad_enabled(), x.is_inference()
         given = self._lent(x, node) if inference or graph else x.detach()
+        if self.remembers:
+            self.given = given
         if inference:
             time = time.clone()  # a write to it would not be noticed
         version, stamp = (0, 0) if inference else (x._version, time._version)
@@ -183,10 +186,14 @@ class Network:
         """The state as the score function gets it; what it gave before is let go."""
         self.last, self.node = (), node
         if x.is_inference():
-            return x.clone()
-        if torch.is_grad_enabled() and x.requires_grad:
-            return x.view_as(x)  # a place for a hook
-        return x.detach()  # the callee may set the flag of gradients of its own
+            given = x.clone()
+        elif torch.is_grad_enabled() and x.requires_grad:
+            given = x.view_as(x)  # a place for a hook
+        else:
+            given = x.detach()  # the callee may set the flag of gradients of its own
+        if self.remembers:
+            self.given = given
+        return given
 
     def _beside(self, x: Tensor, node: Node[Any]) -> Node[Any]:
         """A node of samples as the score function gets it: on the state's device, unless it takes one of the CPU."""

@@ -338,7 +338,7 @@ class ScoreModel(Score):
             else:
                 state, own = self._own(x, node)
                 before = None if state is x else versions(state, {})
-                out = self.net(self._input(state, own).to(dtype), time, **extra)
+                out = self.net(self.input_at(state, own).to(dtype), time, **extra)
                 if before is not None:
                     check_unwritten("The network", before, state, {})
             return out if single and fits(out, x) else self._checked(out, x).to(x.dtype)
@@ -372,8 +372,8 @@ class ScoreModel(Score):
         """Whether the network gets the state as it is."""
         return self.prediction != "edm" and self.input_scale == "x"
 
-    def _input(self, x: Tensor, node: Node) -> Tensor:
-        """What the network gets for a state."""
+    def input_at(self, x: Tensor, node: Node) -> Tensor:
+        """What the network gets for a state at a node of its own process."""
         if self.prediction == "edm":
             return x * expand(1 / edm_size(node, self.sigma_data) ** 0.5, x)
         return x / expand(node.alpha, x) if self.input_scale == "x/alpha" else x
@@ -404,7 +404,7 @@ class ScoreModel(Score):
     def _call(self, x: Tensor, node: Node, context: Mapping[str, object]) -> Tensor:
         dtype, extra = self._dtype(x), self._extra(x, context)
         time, before = self._times(x, node, dtype), versions(x, extra)
-        out = self.net(self._input(x, node).to(dtype), time, **extra)
+        out = self.net(self.input_at(x, node).to(dtype), time, **extra)
         check_unwritten("The network", before, x, extra)
         return self._checked(out, x).to(
             x.dtype, copy=has_graph(*node)

@@ -1,0 +1,514 @@
+"""The methods of this package as a scheduler of diffusers, which this module imports."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._checks import check_kind
+from ..._tensors import compute_dtype
+from ...errors import InvalidArgumentError, NonFiniteError, ScoreSDEError
+from ...nets import External
+from ...noise import BatchNoise, Noise
+from ...scores import Score, ScoreModel
+from ...sdes import Node
+from ...solvers import DDIM, Solver, make_solver
+from ...stepping import Stepper
+from .._packages import package
+from .config import SCHEDULERS, Conventions, conventions
+from .course import Course, Leg
+
+if TYPE_CHECKING:
+    ConfigMixin: Any = object
+    SchedulerMixin: Any = object
+    BaseOutput: Any = object
+else:
+    package("diffusers", "DiffusersScheduler", "scoresde[diffusers]")
+    from diffusers import ConfigMixin, SchedulerMixin
+    from diffusers.utils import BaseOutput
+
+_ROWS = 2  # of the small states by which the evaluations of a loop are counted
+
+
+@dataclass
+class StepOutput(BaseOutput):
+    """What `DiffusersScheduler.step` returns.
+
+    Attributes:
+        prev_sample: what the pipeline's loop goes on with.
+        pred_original_sample: the data estimate of this evaluation.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
+
+
+class _Call(NamedTuple):
+    """One evaluation of a loop: the node, what the network gets as its time, the step that it is in, whether it is the
+    step's first, and whether the state is moved before it (by noise, for example)."""
+
+    node: Node[Any]
+    label: float
+    step: int
+    first: bool
+    moved: bool
+
+
+@dataclass
+class _Loop:
+    """Where a pipeline's loop is.
+
+    Attributes:
+        course: the solve, once it has begun.
+        index: the place of the next evaluation among the timesteps.
+        begin: where the pipeline has said that it begins.
+        handed, given: the tensors that it was given to go on with, and for the network.
+        scales: whether it calls `scale_model_input`.
+        rows: the size of the batch; 0 until it is known.
+    """
+
+    course: Course | None = None
+    index: int | None = None
+    begin: int | None = None
+    handed: Tensor | None = None
+    given: Tensor | None = None
+    scales: bool = False
+    rows: int = 0
+
+
+class _Draws(Noise):
+    """Draws of the generator that the pipeline passed last, or one for each sample."""
+
+    def __init__(self) -> None:
+        self.generator: torch.Generator | Sequence[torch.Generator] | None = None
+
+    def normal(self, like: Tensor) -> Tensor:
+        """See `Noise.normal`."""
+        if isinstance(self.generator, Sequence):
+            rows = [BatchNoise(g).normal(like[i : i + 1]) for i, g in enumerate(self.generator)]
+            return torch.cat(rows)
+        return BatchNoise(self.generator).normal(like)
+
+
+class DiffusersScheduler(SchedulerMixin, ConfigMixin):
+    r"""A method of this package in the place of a scheduler of diffusers.
+
+    .. code-block:: python
+
+        pipe.scheduler = DiffusersScheduler.from_config(pipe.scheduler.config, method="dpm_3m")
+        images = pipe(prompt, num_inference_steps=20).images
+
+    The process, what the network predicts, its timesteps and the sampler's grid are those of the scheduler that the
+    config belongs to (see `scoresde.interop.conventions`); the steps are those of ``solve(sde, model, x, grid=grid,
+    method=method)``; where the method has no limit at the first or last level (without signal, or without noise), DDIM
+    makes the step there. A pipeline calls the network once for each of ``timesteps``. A method that evaluates several
+    times in a step has several of them per step: their number is `order`, and with methods that evaluate more often in
+    their first steps there are more. Methods that cannot tell beforehand how often they will evaluate are refused.
+
+    ``step`` returns the state after the step, or, within a step, the state at which the method wants the next
+    evaluation. Where noise is added to a state before it is evaluated, `scale_model_input` does so. A pipeline that
+    does not call that gets such states from ``step``; if the first evaluation is of this kind (``"shark"``, or EDM's
+    churn from the first step on) it needs ``lead_in=True``, which adds a call whose output is not used.
+
+    A state that the pipeline changes between two steps (as in inpainting) is what the next step begins with. img2img,
+    which leaves the first timesteps out, begins with the step there; a method that evaluates more often in its first
+    steps then makes as many fewer steps.
+
+    Args:
+        method: a name from `scoresde.methods`.
+        source: the name of the scheduler whose config this is.
+        options: fields of the method's class, as ``{"churn": 40}``.
+        lead_in: see above.
+        **config: the fields of the scheduler's config; ``config`` has them all.
+
+    Attributes:
+        timesteps: what the network gets as its times, ``(evaluations,)``.
+        sigmas: :math:`\sigma/\alpha` at them, and at the end.
+        times: the grid of the solve that is made, float64.
+        order: evaluations per step.
+        init_noise_sigma: the standard deviation of the state at the start.
+
+    Raises:
+        ImportError: diffusers is missing.
+        InvalidArgumentError: a field of the config has no counterpart here, the method is adaptive or another
+            library's, or an argument does not fit.
+
+    References:
+        The schedulers and pipelines of diffusers 0.42. https://github.com/huggingface/diffusers
+    """
+
+    config_name = "scheduler_config.json"
+    _compatibles = sorted(SCHEDULERS)
+
+    def __init__(
+        self,
+        method: str = "dpm_3m",
+        source: str = "DDIMScheduler",
+        options: Mapping[str, Any] | None = None,
+        lead_in: bool = False,
+        **config: Any,
+    ) -> None:
+        given = {k: v for k, v in config.items() if not k.startswith("_")}
+        self.register_to_config(
+            **given, method=method, source=source, options=dict(options or {}), lead_in=bool(lead_in)
+        )
+        self._solver = _solver_of(method, options or {})
+        self._conventions = self._read()
+        self._draws = _Draws()
+        self.timesteps = torch.zeros(0)
+        self.times = torch.zeros(0, dtype=torch.float64)
+        self.num_inference_steps: int | None = None
+        self._calls: list[_Call] = []
+        self._legs: list[Leg] = []
+        self._loop = _Loop()
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **arguments: Any) -> Any:
+        """A scheduler with the config of another one, or with its own.
+
+        Args:
+            config: a scheduler, its config, or what ``scheduler_config.json`` holds.
+            return_unused_kwargs: return a tuple, as diffusers does; nothing is unused.
+            **arguments: ``method``, ``options``, ``lead_in``, ``source`` (needed where a config does not name its
+                scheduler, and those of two schedulers look the same), and fields of the config to be changed.
+        """
+        name = type(config).__name__ if hasattr(config, "config") else None
+        values = dict(getattr(config, "config", config) or {})
+        name = values.pop("_class_name", None) or name
+        values = {k: v for k, v in values.items() if not k.startswith("_")}
+        if name in SCHEDULERS:
+            values |= {"source": name}
+        elif "source" not in values:
+            values["source"] = _most_like(values)
+        scheduler = cls(**{**values, **arguments})
+        return (scheduler, {}) if return_unused_kwargs else scheduler
+
+    def __len__(self) -> int:
+        return int(self.config.get("num_train_timesteps", 1000))
+
+    @property
+    def order(self) -> int:
+        """Evaluations per step."""
+        return self._solver.evaluations
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The standard deviation of the state at the start."""
+        prior: Any = self._conventions.sde.prior
+        return float(prior.std)
+
+    @property
+    def sigmas(self) -> Tensor:
+        r""":math:`\sigma/\alpha` at the timesteps, and at the end."""
+        end = [] if not len(self.times) else [self._conventions.sde.node(float(self.times[-1]))]
+        nodes = [*(call.node for call in self._calls), *end]
+        return torch.tensor([n.sigma / n.alpha if n.alpha else float("inf") for n in nodes])
+
+    @property
+    def step_index(self) -> int | None:
+        """The place of the next evaluation among the timesteps; None before the loop."""
+        return self._loop.index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Where a pipeline has said that it begins."""
+        return self._loop.begin
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """Begin with a later timestep, as image-to-image pipelines do."""
+        self._loop.begin = begin_index
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        sigmas: Sequence[float] | Tensor | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Prepare a loop.
+
+        Args:
+            num_inference_steps: the number of steps.
+            device: of the timesteps.
+            timesteps, sigmas: instead of it, the levels; see `Conventions.grid`.
+            mu: the shift of ``use_dynamic_shifting``.
+        """
+        self._conventions = self._read()
+        given = timesteps is not None or sigmas is not None
+        self.times = self._conventions.grid(
+            None if given else num_inference_steps, timesteps=timesteps, sigmas=sigmas, mu=mu
+        )
+        self.num_inference_steps = len(self.times) - 1
+        self._legs, self._calls = self._planned(self.times)
+        labels = [call.label for call in self._calls]
+        kind = torch.int64 if all(isinstance(label, int) for label in labels) else torch.float32
+        self.timesteps = torch.tensor(labels, dtype=kind, device=device)
+        self._loop = _Loop()
+
+    def index_for_timestep(self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None) -> int:
+        """The place of a timestep among those of the loop: the first of a step, if several are the same."""
+        label = float(timestep)
+        here = [i for i, value in enumerate(self.timesteps.tolist()) if value == label]
+        if not here:
+            raise InvalidArgumentError(f"`timestep` {label:g} is none of this loop's: {self.timesteps.tolist()}.")
+        return next((i for i in here if self._calls[i].first), here[0])
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """What the network gets for a state. It may be several copies of the batch, one after another, as for
+        guidance."""
+        self._loop.scales = True
+        index = self._now(timestep)
+        call, copies = self._calls[index], 1
+        if call.moved and not self._leads(index):
+            rows = self._loop.rows or _rows_of(sample)
+            copies = len(sample) // rows
+            block = sample[:rows]
+            if self._loop.course is None:
+                self._loop.course = self._begun(block, index, doubled=False)
+            elif self._loop.course.between and not self._is_handed(block):
+                self._loop.course.x = block
+            sample = self._loop.course.ask().state.to(sample.dtype).repeat(copies, *(1,) * (sample.ndim - 1))
+        self._loop.given = self._model(None).input_at(sample, call.node)
+        return self._loop.given
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Go on with what the network returned.
+
+        Args:
+            model_output: that.
+            timestep: the timestep.
+            sample: the state that it was given for: what the last ``step`` returned, unless the pipeline changed it.
+            generator: the source of noise, or one for each sample; torch's global one by default.
+            return_dict: return a `StepOutput`, otherwise a tuple with the state.
+        """
+        index = self._now(timestep)
+        self._draws.generator = generator
+        if self._leads(index):
+            course = self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
+            denoised = None
+        else:
+            if self._loop.course is None:
+                if self._calls[index].moved and not self._loop.scales:
+                    raise InvalidArgumentError(
+                        f"method={self.config.method!r} does not begin with an evaluation of the state that it is "
+                        "given, and this pipeline does not call `scale_model_input`; make the scheduler with "
+                        "lead_in=True."
+                    )
+                self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
+            course = self._loop.course
+            evaluated = self._followed(course, sample)
+            if not course.done:
+                course.tell(model_output, evaluated)
+            denoised = course.denoised if return_dict else None
+        self._loop.index = index + 1
+        wants_state = course.done or (self._loop.scales and course.between and not self._leads(index))
+        after = course.x if wants_state else course.ask().state
+        self._loop.handed = after.to(sample.dtype)
+        return StepOutput(self._loop.handed, denoised) if return_dict else (self._loop.handed,)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        r""":math:`\alpha x_0 + \sigma\varepsilon` at some timesteps, one for all samples or one for each."""
+        alpha, sigma = (v.to(original_samples) for v in self._alpha_sigma(timesteps, original_samples))
+        return alpha * original_samples + sigma * noise
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """`add_noise`, as pipelines of flows call it."""
+        return self.add_noise(sample, noise, timestep)
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        r""":math:`\alpha\varepsilon - \sigma x_0`, what a network that predicts v is trained with."""
+        alpha, sigma = (v.to(sample) for v in self._alpha_sigma(timesteps, sample))
+        return alpha * noise - sigma * sample
+
+    def _alpha_sigma(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        known = {call.label: float(call.node.t) for call in reversed(self._calls)}
+        labels = torch.as_tensor(timesteps).flatten()
+        times = self._conventions.timestep.time(labels.cpu())
+        times = torch.tensor([known.get(k, t) for k, t in zip(labels.tolist(), times.tolist(), strict=True)])
+        nodes = self._conventions.sde.nodes(times.to(torch.float64))
+        shape = (-1, *(1,) * (like.ndim - 1))
+        return nodes.alpha.view(shape), nodes.sigma.view(shape)
+
+    def _read(self) -> Conventions:
+        """The config, which a pipeline may have changed."""
+        return conventions({**self.config, "_class_name": self.config.source})
+
+    def _now(self, timestep: Any) -> int:
+        """The place of the evaluation that is made."""
+        if not self._calls:
+            raise InvalidArgumentError("There are no timesteps yet; call `set_timesteps` first.")
+        if self._loop.index is None:
+            self._loop.index = self._loop.begin if self._loop.begin is not None else self.index_for_timestep(timestep)
+        if self._loop.index >= len(self._calls):
+            raise InvalidArgumentError("The loop is over; call `set_timesteps` for another one.")
+        return self._loop.index
+
+    def _leads(self, index: int) -> bool:
+        """Whether an evaluation is the one that is not used."""
+        return bool(self.config.lead_in) and index == (self._loop.begin or 0)
+
+    def _model(self, net: Any, doubled: bool = False) -> ScoreModel:
+        """The network's conventions."""
+        c = self._conventions
+        net = _nothing if net is None else net
+        return ScoreModel(
+            net if c.gain == 1.0 else External(net, gain=c.gain),
+            c.sde,
+            c.prediction,
+            c.time_input,
+            chain=c.chain,
+            sigma_data=c.sigma_data,
+            variance="learned_range" if doubled else None,
+        )
+
+    def _course(self, legs: Sequence[Leg], x: Tensor, doubled: bool = False) -> Course:
+        """The solve of a loop."""
+
+        def score(net: Any) -> Score:
+            return self._conventions.limit(self._model(net, doubled))
+
+        def begin(leg: Leg, x: Tensor) -> Stepper:
+            return Stepper(self._conventions.sde, leg.solver, x, prediction=score, grid=leg.times, noise=self._draws)
+
+        return Course(begin, legs, x.to(compute_dtype(x.dtype)))
+
+    def _planned(self, times: Tensor) -> tuple[list[Leg], list[_Call]]:
+        """The legs of a solve and its evaluations, found by one of a few numbers. Where the method has no limit at an
+        end without signal or without noise, DDIM makes the step there."""
+        problems: list[ScoreSDEError] = []
+        for first, last in itertools.product((False, True), repeat=2):
+            inner = times[int(first) : len(times) - int(last)]
+            if (first or last) and len(times) < 2 + first + last:
+                continue
+            legs = [Leg(DDIM(), times[:2])] * first + [Leg(self._solver, inner)] + [Leg(DDIM(), times[-2:])] * last
+            try:
+                return legs, self._calls_on(legs)
+            except (InvalidArgumentError, NonFiniteError) as problem:
+                problems.append(problem)
+        raise problems[0]
+
+    def _calls_on(self, legs: Sequence[Leg]) -> list[_Call]:
+        """The evaluations of a solve."""
+        draws, self._draws = self._draws, _Draws()
+        self._draws.generator = torch.Generator().manual_seed(0)
+        x = BatchNoise(self._draws.generator).normal(torch.zeros(_ROWS, 1, 1, 1, dtype=torch.float64))
+        doubled = getattr(self._solver, "variance", None) == "learned"
+        calls, step = [], -1
+        try:
+            course = self._course(legs, x, doubled)
+            while not course.done:
+                first, state = course.between, course.x
+                step += first
+                question = course.ask()
+                moved = first and not torch.equal(question.state, state)
+                calls.append(_Call(question.node, question.t[0].item(), step, first, moved))
+                course.tell(torch.cat([0.5 * question.x] * 2, 1) if doubled else 0.5 * question.x)
+        finally:
+            self._draws = draws
+        lead = [_Call(calls[0].node, calls[0].label, 0, True, False)] if self.config.lead_in else []
+        return [*lead, *calls]
+
+    def _begun(self, x: Tensor, index: int, doubled: bool) -> Course:
+        """The solve of a loop that begins with an evaluation."""
+        if doubled and self._conventions.variance is None:
+            raise InvalidArgumentError(
+                "`model_output` has twice the channels of `sample`, but the config's `variance_type` does not say that "
+                "half of them are a variance; pass the first half."
+            )
+        if index > 0:
+            self.times, self._legs = self._later(index)
+        self._loop.rows, self._loop.handed = len(x), x
+        return self._course(self._legs, x, doubled)
+
+    def _later(self, index: int) -> tuple[Tensor, list[Leg]]:
+        """The grid of a loop that begins later: as many steps as there are evaluations left for."""
+        call, left = self._calls[index], len(self._calls) - index - self.config.lead_in
+        rest = self.times[self.times < float(call.node.t)]
+        whole = torch.cat([torch.tensor([float(call.node.t)], dtype=torch.float64), rest])
+        for steps in range(len(whole) - 1, 0, -1):
+            at = torch.linspace(0, len(whole) - 1, steps + 1, dtype=torch.float64).round().long()
+            legs, calls = self._planned(whole[at])
+            if len(calls) - self.config.lead_in <= left:
+                return whole[at], legs
+        raise InvalidArgumentError(
+            f"method={self.config.method!r} needs more than the {left} evaluations that are left; take more steps."
+        )
+
+    def _is_handed(self, sample: Tensor) -> bool:
+        """Whether a state is what the pipeline was given, to go on with or for the network."""
+        for known in (self._loop.handed, self._loop.given):
+            if known is not None and (sample is known or (sample.shape == known.shape and torch.equal(sample, known))):
+                return True
+        return False
+
+    def _followed(self, course: Course, sample: Tensor) -> Tensor | None:
+        """Take over a state that the pipeline has changed: as the next step's beginning, or where the network was
+        evaluated within a step, which is returned."""
+        if course.done or self._is_handed(sample):
+            return None
+        if sample.shape != course.x.shape:
+            raise InvalidArgumentError(
+                f"`sample` must keep its shape {tuple(course.x.shape)} in a loop, got {tuple(sample.shape)}."
+            )
+        if course.between:
+            course.x = sample
+            return None
+        return sample
+
+
+def _nothing(x: Tensor, time: Tensor) -> Tensor:
+    """Stands for a network that is not called."""
+    return x
+
+
+def _solver_of(method: str, options: Mapping[str, Any]) -> Solver:
+    """The method, or why it cannot be a scheduler."""
+    check_kind("method", method, str, "a name from scoresde.methods()")
+    check_kind("options", options, Mapping, "a mapping of names to values")
+    solver = make_solver(method, dict(options), ("method", "source", "options", "lead_in"))
+    reasons = {
+        "it chooses its steps as it goes, so that nobody can tell beforehand how often it evaluates": solver.adaptive,
+        "another library makes its steps": solver.own_steps,
+        "it runs the process forwards": solver.kind == "forward",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise InvalidArgumentError(f"method={method!r} cannot be a scheduler: {reason}; take 'dpm_3m'.")
+    return solver
+
+
+def _most_like(config: Mapping[str, Any]) -> str:
+    """The scheduler whose fields are most like those of a config that does not name it."""
+
+    def likeness(name: str) -> int:
+        own = set(SCHEDULERS[name].fields)
+        return len(own & set(config)) - len(own - set(config))
+
+    return max(SCHEDULERS, key=likeness)
+
+
+def _doubled(output: Tensor, sample: Tensor) -> bool:
+    return output.ndim > 1 and sample.ndim > 1 and output.shape[1] == 2 * sample.shape[1]
+
+
+def _rows_of(sample: Tensor) -> int:
+    """The size of the batch of which a tensor is one or several equal copies, one after another."""
+    count = len(sample)
+    for copies in (3, 2):
+        rows = count // copies
+        if rows * copies == count and torch.equal(sample[:rows].repeat(copies, *(1,) * (sample.ndim - 1)), sample):
+            return rows
+    return count
