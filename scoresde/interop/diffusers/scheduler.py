@@ -129,7 +129,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     Attributes:
         timesteps: what the network gets as its times, ``(evaluations,)``.
         sigmas: :math:`\sigma/\alpha` at them, and at the end.
-        times: the grid of the solve that is made, float64.
+        times: the grid of the whole loop, float64.
+        legs: the solves that it consists of, one after another, each a method and its grid; most have one.
         order: evaluations per step.
         init_noise_sigma: the standard deviation of the state at the start.
 
@@ -164,7 +165,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         self.times = torch.zeros(0, dtype=torch.float64)
         self.num_inference_steps: int | None = None
         self._calls: list[_Call] = []
-        self._legs: list[Leg] = []
+        self.legs: list[Leg] = []
         self._loop = _Loop()
 
     @classmethod
@@ -220,8 +221,13 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         return self._loop.begin
 
     def set_begin_index(self, begin_index: int = 0) -> None:
-        """Begin with a later timestep, as image-to-image pipelines do."""
+        """Begin with a later timestep, as image-to-image pipelines do. Where the method evaluates elsewhere if it
+        begins there, the timesteps that follow change, also in a slice of them that a pipeline has taken."""
         self._loop.begin = begin_index
+        if self._calls and begin_index > 0:
+            self.times, self.legs, calls = self._later(begin_index)
+            self._calls[begin_index:] = calls
+            self.timesteps[begin_index:] = self.timesteps.new_tensor([call.label for call in calls])
 
     def set_timesteps(
         self,
@@ -245,7 +251,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             None if given else num_inference_steps, timesteps=timesteps, sigmas=sigmas, mu=mu
         )
         self.num_inference_steps = len(self.times) - 1
-        self._legs, self._calls = self._planned(self.times)
+        self.legs, self._calls = self._planned(self.times)
         labels = [call.label for call in self._calls]
         kind = torch.int64 if all(isinstance(label, int) for label in labels) else torch.float32
         self.timesteps = torch.tensor(labels, dtype=kind, device=device)
@@ -428,21 +434,24 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
                 "`model_output` has twice the channels of `sample`, but the config's `variance_type` does not say that "
                 "half of them are a variance; pass the first half."
             )
-        if index > 0:
-            self.times, self._legs = self._later(index)
+        if index != (self._loop.begin or 0):
+            raise InvalidArgumentError(
+                f"The loop must begin with the first timestep, or call `set_begin_index` before: it begins with number "
+                f"{index}."
+            )
         self._loop.rows, self._loop.handed = len(x), x
-        return self._course(self._legs, x, doubled)
+        return self._course(self.legs, x, doubled)
 
-    def _later(self, index: int) -> tuple[Tensor, list[Leg]]:
-        """The grid of a loop that begins later: as many steps as there are evaluations left for."""
-        call, left = self._calls[index], len(self._calls) - index - self.config.lead_in
-        rest = self.times[self.times < float(call.node.t)]
-        whole = torch.cat([torch.tensor([float(call.node.t)], dtype=torch.float64), rest])
-        for steps in range(len(whole) - 1, 0, -1):
-            at = torch.linspace(0, len(whole) - 1, steps + 1, dtype=torch.float64).round().long()
-            legs, calls = self._planned(whole[at])
-            if len(calls) - self.config.lead_in <= left:
-                return whole[at], legs
+    def _later(self, index: int) -> tuple[Tensor, list[Leg], list[_Call]]:
+        """The grid of a loop that begins later, with as many steps as there are evaluations left for; its legs; and
+        its evaluations, the last of which comes again where some are left over."""
+        t, left = float(self._calls[index].node.t), len(self._calls) - index
+        times = torch.cat([torch.tensor([t], dtype=torch.float64), self.times[self.times < t]])
+        for steps in range(len(times) - 1, 0, -1):
+            at = torch.linspace(0, len(times) - 1, steps + 1, dtype=torch.float64).round().long()
+            legs, calls = self._planned(times[at])
+            if len(calls) <= left:
+                return times[at], legs, calls + calls[-1:] * (left - len(calls))
         raise InvalidArgumentError(
             f"method={self.config.method!r} needs more than the {left} evaluations that are left; take more steps."
         )
@@ -461,7 +470,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             return None
         if sample.shape != course.x.shape:
             raise InvalidArgumentError(
-                f"`sample` must keep its shape {tuple(course.x.shape)} in a loop, got {tuple(sample.shape)}."
+                f"`sample` must keep its shape {tuple(course.x.shape)} in a loop, got {tuple(sample.shape)}. (In the "
+                "first call, copies of the batch are taken for those of guidance; with lead_in=True they are not.)"
             )
         if course.between:
             course.x = sample

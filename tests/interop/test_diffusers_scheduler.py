@@ -1,0 +1,287 @@
+"""Unmodified pipelines of diffusers run every method that can be a scheduler, and give what `solve` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import ScoreModel
+
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from scoresde.interop import DiffusersScheduler, conventions  # noqa: E402
+from scoresde.nets import External  # noqa: E402
+
+# Nobody can tell before the loop how often these evaluate.
+REFUSED = {
+    **{m.name: "chooses its steps" for m in scoresde.methods() if m.adaptive and m.kind != "backend"},
+    **{m.name: "another library makes its steps" for m in scoresde.methods() if m.kind == "backend"},
+    **{m.name: "runs the process forwards" for m in scoresde.methods() if m.kind == "forward"},
+}
+METHODS = [m.name for m in scoresde.methods() if m.name not in REFUSED]
+MANY = {"annealed_langevin": {"moves": 4}, "ncsn": {"moves": 4}}  # their default is 100
+STARTS_ELSEWHERE = ("shark",)
+STEPS = 5
+TOLERANCE = 1e-6  # of values of order 1; the network computes in float32, with other batches
+
+
+def options_of(method: str) -> dict[str, Any]:
+    return MANY.get(method, {})
+
+
+def made(config: Any, method: str, **arguments: Any) -> Any:
+    return DiffusersScheduler.from_config(
+        config, method=method, options=options_of(method), lead_in=method in STARTS_ELSEWHERE, **arguments
+    )
+
+
+def solved(scheduler: Any, net: Callable[..., Tensor], x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """What `solve` gives on the grid of a scheduler's loop."""
+    c = conventions({**scheduler.config, "_class_name": scheduler.config.source})
+    called = net if c.gain == 1 else External(net, gain=c.gain)
+    chain: dict[str, Any] = {"chain": c.chain, "sigma_data": c.sigma_data}
+    model = c.limit(ScoreModel(called, c.sde, c.prediction, c.time_input, **chain))
+    for leg in scheduler.legs:
+        x = scoresde.solve(c.sde, model, x, method=leg.solver, grid=leg.times, generator=generator).x
+    return x
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return bool(((a - b).abs() <= TOLERANCE * (1 + b.abs())).all())
+
+
+def quiet(pipe: Any) -> Any:
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def unet(cross: bool = False, **options: Any) -> Any:
+    torch.manual_seed(0)
+    sizes = {"sample_size": 8, "layers_per_block": 1, "block_out_channels": (8, 16), "norm_num_groups": 4}
+    if not cross:
+        blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+        return diffusers.UNet2DModel(in_channels=1, out_channels=1, **sizes, **blocks, **options).eval()
+    blocks = {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    }
+    return diffusers.UNet2DConditionModel(
+        in_channels=4, out_channels=4, cross_attention_dim=8, attention_head_dim=4, **sizes, **blocks, **options
+    ).eval()
+
+
+def autoencoder() -> Any:
+    torch.manual_seed(0)
+    return diffusers.AutoencoderKL(
+        block_out_channels=(4,), norm_num_groups=2, latent_channels=4, down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+    ).eval()  # fmt: skip
+
+
+def guided(net: Callable[..., Tensor], scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """A network that gets the batch twice, without and with the prompt, as pipelines do."""
+
+    def both(x: Tensor, t: Tensor) -> Tensor:
+        without, with_prompt = net(torch.cat([x] * 2), t[0]).chunk(2)
+        return without + scale * (with_prompt - without)
+
+    return both
+
+
+DDIM_CONFIG = {"clip_sample": False, "timestep_spacing": "trailing"}
+LATENT_CONFIG = {
+    **DDIM_CONFIG, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ddpm_pipeline(method: str) -> None:
+    net, base = unet(), diffusers.DDIMScheduler(**DDIM_CONFIG)
+    pipe = quiet(diffusers.DDPMPipeline(net, made(base.config, method)))
+    images = pipe(batch_size=2, num_inference_steps=STEPS, generator=generator(), output_type="pt").images
+    source = generator()
+    x = torch.randn(2, 1, 8, 8, generator=source)
+    with torch.no_grad():
+        wanted = solved(pipe.scheduler, lambda x, t: net(x, t).sample, x, source)
+    assert close(images, (wanted / 2 + 0.5).clamp(0, 1))
+    calls = len(pipe.scheduler.timesteps) - (method in STARTS_ELSEWHERE)
+    per_step = pipe.scheduler.order
+    assert calls >= (STEPS - 1) * min(per_step, 1)
+
+
+class Latents:
+    """Stands for an autoencoder, and keeps what it is to decode."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae, self.seen = vae, []
+        vae.decode = self.decode
+
+    def decode(self, z: Tensor) -> SimpleNamespace:
+        self.seen.append(z * self.vae.config.scaling_factor)
+        return SimpleNamespace(sample=z[:, :3])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dit_pipeline(method: str) -> None:
+    """It passes the scaled state back, and writes the first half of the batch over the second before each step."""
+    torch.manual_seed(0)
+    net = diffusers.DiTTransformer2DModel(
+        sample_size=4, num_layers=1, patch_size=2, attention_head_dim=4, num_attention_heads=2, in_channels=4,
+        out_channels=4, num_embeds_ada_norm=1000, norm_elementwise_affine=False,
+    ).eval()  # fmt: skip
+    vae, base = autoencoder(), diffusers.DDIMScheduler(**DDIM_CONFIG)
+    latents = Latents(vae)
+    pipe = quiet(diffusers.DiTPipeline(net, vae, made(base.config, method)))
+    torch.manual_seed(3)  # the pipeline does not pass its generator on
+    pipe(class_labels=[1, 2], num_inference_steps=STEPS, guidance_scale=2.0, generator=generator(), output_type="np")
+    source = generator()
+    x = torch.randn(2, 4, 4, 4, generator=source)
+
+    def both(x: Tensor, t: Tensor) -> Tensor:
+        labels = torch.tensor([1, 2, 1000, 1000])
+        given, without = net(torch.cat([x[:2]] * 2), timestep=t, class_labels=labels).sample.chunk(2)
+        return torch.cat([without + 2.0 * (given - without)] * 2)
+
+    with torch.no_grad():
+        torch.manual_seed(3)
+        wanted = solved(pipe.scheduler, both, torch.cat([x, x]), None)[:2]
+    assert close(latents.seen[0], wanted)
+
+
+def stable_diffusion(cls: Any, net: Any, scheduler: Any) -> Any:
+    return quiet(
+        cls(
+            vae=autoencoder(), text_encoder=None, tokenizer=None, unet=net, scheduler=scheduler, safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False,
+        )
+    )  # fmt: skip
+
+
+def prompts() -> dict[str, Tensor]:
+    return {
+        "prompt_embeds": torch.randn(2, 3, 8, generator=generator(5)),
+        "negative_prompt_embeds": torch.randn(2, 3, 8, generator=generator(6)),
+    }
+
+
+def with_prompts(net: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    embeds = prompts()
+    given = torch.cat([embeds["negative_prompt_embeds"], embeds["prompt_embeds"]])
+    return guided(lambda x, t: net(x, t, encoder_hidden_states=given).sample, 3.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stable_diffusion_pipeline(method: str) -> None:
+    net, base = unet(cross=True), diffusers.DDIMScheduler(**LATENT_CONFIG)
+    pipe = stable_diffusion(diffusers.StableDiffusionPipeline, net, made(base.config, method))
+    pipe.vae_scale_factor = 1
+    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
+    latents = pipe(**prompts(), **options, generator=generator()).images
+    source = generator()
+    x = torch.randn(2, 4, 8, 8, generator=source)
+    with torch.no_grad():
+        assert close(latents, solved(pipe.scheduler, with_prompts(net), x, source))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stable_diffusion_image_to_image_pipeline(method: str) -> None:
+    net, base = unet(cross=True), diffusers.DDIMScheduler(**LATENT_CONFIG)
+    pipe = stable_diffusion(diffusers.StableDiffusionImg2ImgPipeline, net, made(base.config, method))
+    image = torch.randn(2, 4, 8, 8, generator=generator(7))  # four channels are taken for latents
+    options = {"num_inference_steps": 8, "strength": 0.6, "guidance_scale": 3.0, "output_type": "latent"}
+    latents = pipe(image=image, **prompts(), **options, generator=generator()).images
+    source = generator()
+    noise = torch.randn(2, 4, 8, 8, generator=source)
+    c = conventions(base)
+    start = c.sde.node(float(pipe.scheduler.legs[0].times[0]))
+    x = start.alpha * image + start.sigma * noise
+    with torch.no_grad():
+        assert close(latents, solved(pipe.scheduler, with_prompts(net), x, source))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stable_diffusion_xl_pipeline(method: str) -> None:
+    net = unet(
+        cross=True, addition_embed_type="text_time", addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 8,
+    )  # fmt: skip
+    base = diffusers.EulerDiscreteScheduler(**{k: v for k, v in LATENT_CONFIG.items() if k != "clip_sample"})
+    pipe = quiet(
+        diffusers.StableDiffusionXLPipeline(
+            vae=autoencoder(), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=net,
+            scheduler=made(base.config, method), add_watermarker=False,
+        )
+    )  # fmt: skip
+    pipe.vae_scale_factor = 1
+    pooled = {
+        "pooled_prompt_embeds": torch.randn(2, 8, generator=generator(8)),
+        "negative_pooled_prompt_embeds": torch.randn(2, 8, generator=generator(9)),
+    }
+    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
+    given: list[dict[str, Any]] = []
+    original = net.forward
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        given.append(named)
+        return original(*arguments, **named)
+
+    net.forward = forward
+    latents = pipe(**prompts(), **pooled, **options, generator=generator()).images
+    source = generator()
+    x = torch.randn(2, 4, 8, 8, generator=source) * pipe.scheduler.init_noise_sigma
+    named = {k: given[0][k] for k in ("encoder_hidden_states", "added_cond_kwargs")}
+    net.forward = original
+    with torch.no_grad():
+        assert close(latents, solved(pipe.scheduler, guided(lambda x, t: net(x, t, **named).sample, 3.0), x, source))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["shift", "dynamic shift"])
+def test_flow_matching_pipeline(method: str, dynamic: bool) -> None:
+    if dynamic and method not in ("euler", "ddim", "heun", "unipc2"):
+        pytest.skip("the grid does not depend on the method")
+    torch.manual_seed(0)
+    net = diffusers.SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=4, num_attention_heads=2,
+        joint_attention_dim=8, caption_projection_dim=8, pooled_projection_dim=8, out_channels=4,
+        pos_embed_max_size=8,
+    ).eval()  # fmt: skip
+    base = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=dynamic)
+    pipe = quiet(
+        diffusers.StableDiffusion3Pipeline(
+            transformer=net, scheduler=made(base.config, method), vae=autoencoder(), text_encoder=None, tokenizer=None,
+            text_encoder_2=None, tokenizer_2=None, text_encoder_3=None, tokenizer_3=None,
+        )
+    )  # fmt: skip
+    pipe.vae_scale_factor = 1
+    pooled = {
+        "pooled_prompt_embeds": torch.randn(2, 8, generator=generator(8)),
+        "negative_pooled_prompt_embeds": torch.randn(2, 8, generator=generator(9)),
+    }
+    options = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "height": 8, "width": 8, "output_type": "latent"}
+    torch.manual_seed(3)  # the pipeline does not pass its generator on
+    latents = pipe(**prompts(), **pooled, **options, generator=generator()).images
+    source, embeds = generator(), prompts()
+    x = torch.randn(2, 4, 8, 8, generator=source)
+    hidden = torch.cat([embeds["negative_prompt_embeds"], embeds["prompt_embeds"]])
+    projections = torch.cat([pooled["negative_pooled_prompt_embeds"], pooled["pooled_prompt_embeds"]])
+
+    def one(x: Tensor, t: Tensor) -> Tensor:
+        time = t.expand(len(x))
+        return net(x, timestep=time, encoder_hidden_states=hidden, pooled_projections=projections).sample
+
+    torch.manual_seed(3)
+    with torch.no_grad():
+        assert close(latents, solved(pipe.scheduler, guided(one, 3.0), x, None))
