@@ -283,6 +283,12 @@ class Stepper:
             self._again()
             self._go()
 
+    @property
+    def t(self) -> float | Tensor:
+        """The time of `x`, ``(batch,)`` where each sample has its own."""
+        loop = self._setup.loop
+        return self._setup.t_end if loop is None or self._arrived is not None else loop.t
+
     def ask(self) -> Question:
         """The next ``(x, t)`` at which the network is to be evaluated; the same until it is told."""
         if self._question is None and not self.done:

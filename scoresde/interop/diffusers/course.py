@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -40,6 +40,11 @@ class Course:
     def between(self) -> bool:
         """See `Stepper.between`."""
         return self.now.between
+
+    @property
+    def t(self) -> Any:
+        """See `Stepper.t`."""
+        return self.now.t
 
     @property
     def x(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,12 +49,12 @@ class StepOutput(BaseOutput):
 
 
 class _Call(NamedTuple):
-    """One evaluation of a loop: the node, what the network gets as its time, the step that it is in, whether it is the
-    step's first, and whether the state is moved before it (by noise, for example)."""
+    """One evaluation of a loop: the node, what the network gets as its time, the time where the step began, whether it
+    is the step's first, and whether the state is moved before it (by noise, for example)."""
 
     node: Node[Any]
     label: float
-    step: int
+    begin: float
     first: bool
     moved: bool
 
@@ -68,6 +68,8 @@ class _Loop:
         index: the place of the next evaluation among the timesteps.
         begin: where the pipeline has said that it begins.
         handed, given: the tensors that it was given to go on with, and for the network.
+        evaluated: where the network is evaluated within the step, if the solve does not know it.
+        generator: what it passed last.
         scales: whether it calls `scale_model_input`.
         rows: the size of the batch; 0 until it is known.
     """
@@ -77,22 +79,24 @@ class _Loop:
     begin: int | None = None
     handed: Tensor | None = None
     given: Tensor | None = None
+    evaluated: Tensor | None = None
+    generator: torch.Generator | Sequence[torch.Generator] | None = None
     scales: bool = False
     rows: int = 0
 
 
 class _Draws(Noise):
-    """Draws of the generator that the pipeline passed last, or one for each sample."""
+    """Draws of a generator, or of one for each sample, that is found when it is needed."""
 
-    def __init__(self) -> None:
-        self.generator: torch.Generator | Sequence[torch.Generator] | None = None
+    def __init__(self, find: Callable[[], torch.Generator | Sequence[torch.Generator] | None]) -> None:
+        self.find = find
 
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
-        if isinstance(self.generator, Sequence):
-            rows = [BatchNoise(g).normal(like[i : i + 1]) for i, g in enumerate(self.generator)]
-            return torch.cat(rows)
-        return BatchNoise(self.generator).normal(like)
+        generator = self.find()
+        if isinstance(generator, Sequence):
+            return torch.cat([BatchNoise(g).normal(like[i : i + 1]) for i, g in enumerate(generator)])
+        return BatchNoise(generator).normal(like)
 
 
 class DiffusersScheduler(SchedulerMixin, ConfigMixin):
@@ -131,6 +135,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         sigmas: :math:`\sigma/\alpha` at them, and at the end.
         times: the grid of the whole loop, float64.
         legs: the solves that it consists of, one after another, each a method and its grid; most have one.
+        generator: the source of noise, or one for each sample, where the pipeline passes none to ``step``, or has not
+            yet; torch's global one by default.
         order: evaluations per step.
         init_noise_sigma: the standard deviation of the state at the start.
 
@@ -160,7 +166,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         )
         self._solver = _solver_of(method, options or {})
         self._conventions = self._read()
-        self._draws = _Draws()
+        self.generator: torch.Generator | Sequence[torch.Generator] | None = None
         self.timesteps = torch.zeros(0)
         self.times = torch.zeros(0, dtype=torch.float64)
         self.num_inference_steps: int | None = None
@@ -267,21 +273,21 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """What the network gets for a state. It may be several copies of the batch, one after another, as for
-        guidance."""
-        self._loop.scales = True
-        index = self._now(timestep)
-        call, copies = self._calls[index], 1
+        guidance; what is added to a state is the same for all copies."""
+        loop, index = self._loop, self._now(timestep)
+        call, loop.scales = self._calls[index], True
         if call.moved and not self._leads(index):
-            rows = self._loop.rows or _rows_of(sample)
-            copies = len(sample) // rows
+            rows, once = loop.rows or _rows_of(sample), _rows_of(sample)
             block = sample[:rows]
-            if self._loop.course is None:
-                self._loop.course = self._begun(block, index, doubled=False)
-            elif self._loop.course.between and not self._is_handed(block):
-                self._loop.course.x = block
-            sample = self._loop.course.ask().state.to(sample.dtype).repeat(copies, *(1,) * (sample.ndim - 1))
-        self._loop.given = self._model(None).input_at(sample, call.node)
-        return self._loop.given
+            if loop.course is None:
+                loop.course = self._begun(block, index, doubled=False)
+            elif loop.course.between and not self._is_handed(block):
+                loop.course.x = block
+            moved = loop.course.ask().state
+            sample = moved[:once].repeat(len(sample) // once, *(1,) * (sample.ndim - 1)).to(sample.dtype)
+            loop.evaluated = None if torch.equal(moved, sample[:rows]) else sample[:rows]
+        loop.given = self._model(None).input_at(sample, call.node)
+        return loop.given
 
     def step(
         self,
@@ -297,11 +303,11 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             model_output: that.
             timestep: the timestep.
             sample: the state that it was given for: what the last ``step`` returned, unless the pipeline changed it.
-            generator: the source of noise, or one for each sample; torch's global one by default.
+            generator: the source of noise, or one for each sample; by default the attribute of this name.
             return_dict: return a `StepOutput`, otherwise a tuple with the state.
         """
         index = self._now(timestep)
-        self._draws.generator = generator
+        self._loop.generator = generator
         if self._leads(index):
             course = self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
             denoised = None
@@ -340,7 +346,10 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         return alpha * noise - sigma * sample
 
     def _alpha_sigma(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        known = {call.label: float(call.node.t) for call in reversed(self._calls)}
+        known = {call.label: call.node.t for call in reversed(self._calls)}
+        if self._calls:  # the loop begins with the state of its first step, wherever that is evaluated
+            first = self._calls[self._loop.begin or 0]
+            known[first.label] = first.begin
         labels = torch.as_tensor(timesteps).flatten()
         times = self._conventions.timestep.time(labels.cpu())
         times = torch.tensor([known.get(k, t) for k, t in zip(labels.tolist(), times.tolist(), strict=True)])
@@ -380,14 +389,14 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             variance="learned_range" if doubled else None,
         )
 
-    def _course(self, legs: Sequence[Leg], x: Tensor, doubled: bool = False) -> Course:
+    def _course(self, legs: Sequence[Leg], x: Tensor, noise: Noise, doubled: bool = False) -> Course:
         """The solve of a loop."""
 
         def score(net: Any) -> Score:
             return self._conventions.limit(self._model(net, doubled))
 
         def begin(leg: Leg, x: Tensor) -> Stepper:
-            return Stepper(self._conventions.sde, leg.solver, x, prediction=score, grid=leg.times, noise=self._draws)
+            return Stepper(self._conventions.sde, leg.solver, x, prediction=score, grid=leg.times, noise=noise)
 
         return Course(begin, legs, x.to(compute_dtype(x.dtype)))
 
@@ -408,23 +417,17 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     def _calls_on(self, legs: Sequence[Leg]) -> list[_Call]:
         """The evaluations of a solve."""
-        draws, self._draws = self._draws, _Draws()
-        self._draws.generator = torch.Generator().manual_seed(0)
-        x = BatchNoise(self._draws.generator).normal(torch.zeros(_ROWS, 1, 1, 1, dtype=torch.float64))
+        noise = BatchNoise.seeded(0, torch.device("cpu"))
+        x = noise.normal(torch.zeros(_ROWS, 1, 1, 1, dtype=torch.float64))
         doubled = getattr(self._solver, "variance", None) == "learned"
-        calls, step = [], -1
-        try:
-            course = self._course(legs, x, doubled)
-            while not course.done:
-                first, state = course.between, course.x
-                step += first
-                question = course.ask()
-                moved = first and not torch.equal(question.state, state)
-                calls.append(_Call(question.node, question.t[0].item(), step, first, moved))
-                course.tell(torch.cat([0.5 * question.x] * 2, 1) if doubled else 0.5 * question.x)
-        finally:
-            self._draws = draws
-        lead = [_Call(calls[0].node, calls[0].label, 0, True, False)] if self.config.lead_in else []
+        course, calls = self._course(legs, x, noise, doubled), []
+        while not course.done:
+            first, state, begin = course.between, course.x, course.t
+            question = course.ask()
+            moved = first and not torch.equal(question.state, state)
+            calls.append(_Call(question.node, question.t[0].item(), begin, first, moved))
+            course.tell(torch.cat([0.5 * question.x] * 2, 1) if doubled else 0.5 * question.x)
+        lead = [calls[0]._replace(moved=False)] if self.config.lead_in else []
         return [*lead, *calls]
 
     def _begun(self, x: Tensor, index: int, doubled: bool) -> Course:
@@ -440,12 +443,13 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
                 f"{index}."
             )
         self._loop.rows, self._loop.handed = len(x), x
-        return self._course(self.legs, x, doubled)
+        draws = _Draws(lambda: self.generator if self._loop.generator is None else self._loop.generator)
+        return self._course(self.legs, x, draws, doubled)
 
     def _later(self, index: int) -> tuple[Tensor, list[Leg], list[_Call]]:
         """The grid of a loop that begins later, with as many steps as there are evaluations left for; its legs; and
         its evaluations, the last of which comes again where some are left over."""
-        t, left = float(self._calls[index].node.t), len(self._calls) - index
+        t, left = self._calls[index].begin, len(self._calls) - index
         times = torch.cat([torch.tensor([t], dtype=torch.float64), self.times[self.times < t]])
         for steps in range(len(times) - 1, 0, -1):
             at = torch.linspace(0, len(times) - 1, steps + 1, dtype=torch.float64).round().long()
@@ -466,8 +470,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     def _followed(self, course: Course, sample: Tensor) -> Tensor | None:
         """Take over a state that the pipeline has changed: as the next step's beginning, or where the network was
         evaluated within a step, which is returned."""
+        evaluated, self._loop.evaluated = self._loop.evaluated, None
         if course.done or self._is_handed(sample):
-            return None
+            return evaluated
         if sample.shape != course.x.shape:
             raise InvalidArgumentError(
                 f"`sample` must keep its shape {tuple(course.x.shape)} in a loop, got {tuple(sample.shape)}. (In the "
