@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times
+from ._context import mapped, named, per_row
 from ._memo import Memo, constants_of
 from .errors import InvalidArgumentError, out_of_memory, short
 from .grids import snap
@@ -67,13 +69,13 @@ def _ends(sde: AffineSDE, times: tuple[float, float]) -> tuple[float, float, flo
 
 
 def context_of(
-    context: Mapping[str, Tensor] | None, score_fn: Score, batch: int, device: torch.device
-) -> dict[str, Tensor]:
-    """The context of a batch, checked, on its device."""
+    context: Mapping[str, object] | None, score_fn: Score, batch: int, device: torch.device
+) -> dict[str, Any]:
+    """The context of a batch, checked, on its device, with one entry per sample in every tensor."""
     given = check_context(context, score_fn, batch)
-    for name, value in given.items():
-        check_no_vmap(f"context[{name!r}]", value)
-    return {name: value.to(device) for name, value in given.items()}
+    for name, value in named(given).items():
+        check_no_vmap(name, value)
+    return per_row(mapped(lambda value: value.to(device), given), batch, device)
 
 
 def shape_to_draw(

@@ -312,23 +312,6 @@ def check_output(what: str, out: Tensor, x: Tensor, hint: str = "") -> Tensor:
     return out
 
 
-def versions(x: Tensor, context: Mapping[str, object]) -> list[int]:
-    """How often a state and a context were written to; of inference tensors nobody counts it."""
-    return [v._version for v in (x, *context.values()) if isinstance(v, Tensor) and not v.is_inference()]
-
-
-def check_unwritten(what: str, before: list[int], x: Tensor, context: Mapping[str, object], where: str = "") -> None:
-    """Refuse a network that wrote to what it was given, whose `versions` were ``before``."""
-    if versions(x, context) == before:
-        return
-    names = ["its input", *(f"`context[{name!r}]`" for name in context)]
-    given = (x, *context.values())
-    named = [n for n, v in zip(names, given, strict=True) if isinstance(v, Tensor) and not v.is_inference()]
-    written = next(n for n, a, b in zip(named, versions(x, context), before, strict=True) if a != b)
-    clone = "x.clone()" if written == "its input" else "a clone"
-    raise ScoreFnError(f"{what} modified {written} in place{where}; work on {clone} inside it.")
-
-
 def warn_caller(message: str) -> None:
     """Warn with the line outside this package that led here."""
     frame, level = sys._getframe(1), 1

@@ -40,7 +40,7 @@ def solve(
     t_end: float | None = None,
     start: GaussianStart | None = None,
     stochasticity: float | None = None,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
     generator: torch.Generator | None = None,

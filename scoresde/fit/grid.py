@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._arguments import shape_to_draw
+from .._arguments import context_of, shape_to_draw
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -40,6 +40,7 @@ from .._checks import (
     check_tensor,
     form,
 )
+from .._context import cut
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..files.paths import check_path
 from ..files.writing import write_bytes
@@ -230,7 +231,7 @@ def fit_grid(
     reference: int | Tensor | None = None,
     t_start: float | None = None,
     t_end: float | None = None,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     **solver_options: object,
@@ -308,6 +309,7 @@ def fit_grid(
     x = pilot_states(sde, x, drawn, seed, dtype, device)
     if len(x) < 2:
         raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
+    context = context_of(context, watched, len(x), x.device)
     ends = _reference(watched, x, clock, reference, steps, context)
     halves = slice(0, len(x) // 2), slice(len(x) // 2, len(x))
     problem = _Problem(watched, solver, clock, x, ends, context, objective, *halves, gradient)
@@ -511,7 +513,7 @@ class _Problem:
     clock: _Clock
     x: Tensor
     ends: Tensor
-    context: Mapping[str, Tensor] | None
+    context: Mapping[str, Any]
     objective: str | Objective
     train: slice  # of the rows
     held_out: slice
@@ -542,18 +544,15 @@ class _Problem:
         """Equidistribution: every step has the same share of the steps that an adaptive method took."""
         path = solve(
             self.clock.sde, self.score_fn, self.x[self.train], method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
-            t_start=self.clock.start, t_end=self.clock.end, context=self._context(self.train),
+            t_start=self.clock.start, t_end=self.clock.end, context=cut(self.context, self.train),
         )  # fmt: skip
         return equidistribute(path.ts.T, steps, self.clock)  # type: ignore[union-attr]
-
-    def _context(self, rows: slice) -> dict[str, Tensor] | None:
-        return None if self.context is None else {k: v[rows] for k, v in self.context.items()}
 
     def end(self, times: Tensor, rows: slice, differentiable: bool) -> Tensor:
         """The end states of the rows on a grid."""
         return solve(
-            self.clock.sde, self.score_fn, self.x[rows], method=self.solver, grid=times, context=self._context(rows),
-            differentiable=differentiable, throw=False,
+            self.clock.sde, self.score_fn, self.x[rows], method=self.solver, grid=times,
+            context=cut(self.context, rows), differentiable=differentiable, throw=False,
         ).x  # fmt: skip
 
     def _loss(self, end: Tensor, rows: slice, floor: float) -> Tensor:

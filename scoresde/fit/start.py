@@ -22,11 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import context_of
 from .._checks import MOST_DRAWS, check_integer, check_kind, check_number, check_score_fn
 from ..errors import InvalidArgumentError
 from ..integrate import Solution
 from ..noise import check_seed
 from ..processes.network import Network
+from ..scores import as_score
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
@@ -51,7 +53,7 @@ def fit_start(
     x: Tensor | None = None,
     seed: int = 0,
     levels: int = 64,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     **solver_options: Any,
@@ -125,7 +127,9 @@ def fit_start(
         return solve(sde, score_fn, x, method=method, **given)
 
     exact = run("adams", max(_FINER * rtol, 100 * torch.finfo(x.dtype).eps)).x
-    times, bounds = _bounds(sde, Network(score_fn, context), gaussian, x, rtol * _size(gaussian), levels)
+    score = as_score(score_fn)
+    network = Network(score, context_of(context, score, len(x), x.device))
+    times, bounds = _bounds(sde, network, gaussian, x, rtol * _size(gaussian), levels)
     start = GaussianStart(gaussian, sde, times[-1], bounds[-1])
     tolerance = rtol if solver.adaptive else None
     full = _against(run(solver, tolerance, steps=steps), exact)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_callable, check_number
+from .._context import mapped
 from .._signatures import accepts
 from .._tensors import expand, row_times, usable
 from ..scores import ScoreFn, Split, Wrapper
@@ -107,7 +108,7 @@ class ClassifierGuidance(Shifted):
         given, t = taken(self.function, context), row_times(node.t, x)
 
         def value(y: Tensor) -> tuple[Tensor, None]:
-            return self.function(y.clone(), t.clone(), **{k: usable(v) for k, v in given.items()}), None
+            return self.function(y.clone(), t.clone(), **mapped(usable, given)), None
 
         slope, _, values = gradient_of(value, x, self.name)
         return self._base(x, node, context), slope, values

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from .._checks import check_integer, check_number
+from .._context import has_rows, per_row
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..scores.model import per_row
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper
 
 
@@ -35,8 +35,7 @@ class Conditional(Wrapper):
             elif isinstance(value, float | np.number):
                 check_number(name, float(value))
         self.labels = dict(labels)
-        per_sample = any(isinstance(v, Tensor) and v.ndim for v in labels.values())
-        self.traits = replace(self.traits, rowwise=self.rowwise and not per_sample)
+        self.traits = replace(self.traits, rowwise=self.rowwise and not has_rows(labels))
 
     def accepts(self, name: str) -> bool:
         """Like the score function, except for the labels that are bound."""
@@ -48,13 +47,7 @@ class Conditional(Wrapper):
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
-        bound = {k: per_row(v, x) for k, v in self.labels.items()}
-        for name, value in bound.items():
-            if isinstance(value, Tensor) and len(value) != len(x):
-                raise InvalidArgumentError(
-                    f"`{name}` is bound to {len(value)} values, one per sample, but the batch has {len(x)} samples; "
-                    f"labels that belong to a solve are its `context`."
-                )
+        bound = per_row(self.labels, len(x), x.device)
         return self.ask(self.score_fns[0], x, node, {**context, **bound})
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_flag
+from .._context import mapped
 from .._tensors import expand, usable
 from ..sdes.records import copied
 from .classifier import AffineSDE, Estimate, Node, ScoreFn, Shifted, Split, moved, taken
@@ -23,7 +24,7 @@ class LikelihoodGuidance(Shifted):
         given = taken(self.function, context)
 
         def value(data: Tensor) -> Tensor:
-            return self.function(data.clone(), **{k: usable(v) for k, v in given.items()})
+            return self.function(data.clone(), **mapped(usable, given))
 
         if not self.through:
             below = self._base(x, node, context)
@@ -33,7 +34,7 @@ class LikelihoodGuidance(Shifted):
         def denoised(y: Tensor) -> tuple[Tensor, Estimate]:
             nonlocal below
             here = Node(*map(usable, node))
-            below = self._base(y, here, {k: usable(v) for k, v in context.items()})
+            below = self._base(y, here, mapped(usable, context))
             if not all(part.requires_grad for part in below.estimate):
                 self._refuse_blocked(below.estimate, y, here, context)
             return value(_data(below, y, here)), below.estimate

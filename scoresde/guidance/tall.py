@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_tensor, form
+from .._context import mapped, per_row, repeated
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper, as_score
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
 from .gradient import blocked_score
-from .together import repeated
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
 
@@ -197,8 +197,11 @@ class Tall(Wrapper):
     def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, object]) -> list[Estimate]:
         """The estimates given some observations, in one call."""
         count = _count(some)
-        given = {k: repeated(v, count) for k, v in context.items()} | {k: v.flatten(0, 1) for k, v in some.items()}
-        whole = self.ask(self.score_fns[0], torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)
+        root, bound = self.score_fns[0].unbound({})
+        bound = {k: v for k, v in bound.items() if k not in context and k not in some}
+        every = per_row(bound, len(x), x.device) | context
+        given = mapped(lambda v: repeated(v, count), every) | {k: v.flatten(0, 1) for k, v in some.items()}
+        whole = self.ask(root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)
         return [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole[:2]), strict=True)]
 
 

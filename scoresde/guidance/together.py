@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .._context import per_row, repeated, stackable, stacked
 from ..scores import Score
-from ..scores.model import per_row
 from ..sdes import Estimate, Node
 from ..sdes.records import PARTS
 
@@ -28,8 +27,12 @@ class _Question(NamedTuple):
         return (
             self.root.same_network(other.root)
             and self.context.keys() == other.context.keys()
-            and all(_stack(v, other.context[k], x) for k, v in self.context.items())
+            and stackable(self.rows(x), other.rows(x))
         )
+
+    def rows(self, x: Tensor) -> dict[str, Any]:
+        """Its labels, one entry per sample."""
+        return per_row(self.context, len(x), x.device)
 
 
 def ask_together(
@@ -51,33 +54,11 @@ def ask_together(
             answers[group[0]] = ask(score_fns[group[0]], x, node, contexts[group[0]], keep=group is not groups[-1])
             continue
         count, asked = len(group), [questions[i] for i in group]
-        context = {k: _joined([q.context[k] for q in asked], x) for k in asked[0].context}
+        context = stacked([question.rows(x) for question in asked])
         nodes = Node(*(repeated(v, count) for v in node))
         whole = ask(asked[0].root, torch.cat([x] * count), nodes, context, keep=group is not groups[-1])
         answers.update(zip(group, _cut(whole, count), strict=True))
     return [answers[i] for i in range(len(questions))]
-
-
-def _stack(a: Any, b: Any, x: Tensor) -> bool:
-    """Whether values of a context can be stacked, or are the same for all."""
-    if _is_rows(a, x) and _is_rows(b, x):
-        a, b = per_row(a, x), per_row(b, x)
-        return a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device
-    return a is b
-
-
-def _is_rows(value: object, x: Tensor) -> bool:
-    if isinstance(value, Tensor):
-        return value.ndim == 0 or len(value) == len(x)
-    return isinstance(value, bool | int | float | np.generic)
-
-
-def _joined(values: Sequence[Any], x: Tensor) -> Any:
-    return torch.cat([per_row(v, x) for v in values]) if _is_rows(values[0], x) else values[0]
-
-
-def repeated(value: Any, count: int) -> Any:
-    return torch.cat([value] * count) if isinstance(value, Tensor) and value.ndim else value
 
 
 def _cut(whole: Estimate, count: int) -> list[Estimate]:

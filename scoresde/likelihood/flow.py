@@ -111,7 +111,7 @@ def log_likelihood(
     t_end: float | None = None,
     prior: Gaussian | GaussianMixture | None = None,
     solver_error: bool = False,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -321,7 +321,7 @@ def _law(prior: Gaussian | GaussianMixture | None, sde: AffineSDE, end: float) -
 
 
 def density_flow(
-    sde: AffineSDE, score: Score, x: Tensor, context: Mapping[str, Tensor] | None, trace: Divergence, **options: Any
+    sde: AffineSDE, score: Score, x: Tensor, context: Mapping[str, object] | None, trace: Divergence, **options: Any
 ) -> LogDensityFlow:
     """The flow of states with their log-density."""
     network = Network(score, context_of(context, score, len(x), x.device))

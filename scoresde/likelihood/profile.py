@@ -61,7 +61,7 @@ def density_profile(
     method: str | Solver = "adams",
     rtol: float = 1e-4,
     atol: float = 1e-4,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
     **solver_options: object,

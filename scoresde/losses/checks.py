@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_kind, check_not_empty, check_state, check_tensor, form
+from .._context import places
 from .._signatures import accepts
 from .._tensors import compute_dtype, row_finite
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
@@ -53,8 +54,11 @@ def check_context(model: object, context: Mapping[str, object], batch: int) -> N
     for name, value in context.items():
         if not accepts(model, name):
             raise InvalidArgumentError(f"{name!r} is neither an option of this loss nor an argument of the network.")
-        if isinstance(value, Tensor) and value.ndim and len(value) != batch:
-            raise InvalidArgumentError(f"`{name}` must have one entry per sample, ({batch}, …), got {form(value)}.")
+        for place, leaf in places(value):
+            if leaf.ndim and len(leaf) != batch:
+                raise InvalidArgumentError(
+                    f"`{name}{place}` must have one entry per sample, ({batch}, …), got {form(leaf)}."
+                )
 
 
 def check_finite(value: Tensor, node: Node[Tensor], x0: Tensor) -> None:

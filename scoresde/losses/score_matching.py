@@ -30,9 +30,8 @@ from .._checks import (
     check_score_fn,
     check_state,
     check_tensor,
-    check_unwritten,
-    versions,
 )
+from .._context import check_unwritten, versions
 from .._tensors import Scalar, compute_dtype, expand, usable
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..processes.divergence import PROBES, Backward, Exact, Hutchinson, dot

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import output_problem, versions
+from .._checks import output_problem
+from .._context import versions
 from .._tensors import Scalar, row_times
 from ..errors import InvalidArgumentError
 from ..sdes.spread import Spread

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_unwritten, fits, output_problem, versions, warn_caller
+from .._checks import fits, output_problem, warn_caller
 from .._combination import Combination, Term
+from .._context import check_unwritten, cut, tensors, versions
 from .._tensors import Scalar, expand, row_finite, where
 from .._workspace import exchange
 from ..errors import ScoreFnError
@@ -26,7 +27,7 @@ class Network:
 
     Args:
         score_fn: ``score_fn(x, t, **context)``.
-        context: ``{name: (batch, …) tensor}``.
+        context: what the score function gets besides x and t, with one entry per sample in every tensor.
         copies: return copies of tensors that the network may overwrite at its next call (a CUDA graph writes every
             output to the same memory); False is for callers that use each evaluation before the next one.
 
@@ -60,8 +61,7 @@ class Network:
         self._nodes, self._like = nodes, (like.shape, like.dtype)
         self._direct = self.score_fn.direct(like, nodes, self.context)
         if self._direct is not None:
-            every = self._direct.extra.values()
-            self._given = [v for v in every if isinstance(v, Tensor) and not v.is_inference()]
+            self._given = [v for v in tensors(self._direct.extra.values()) if not v.is_inference()]
 
     @property
     def prepared(self) -> Direct | None:
@@ -168,7 +168,7 @@ class Network:
     def take(self, rows: Tensor) -> Network:
         """The same network for some samples; the count continues."""
         part = copy.copy(self)
-        part.context = {k: v[rows] for k, v in self.context.items()}
+        part.context = cut(self.context, rows)
         part._direct, part._given = None, []
         return part
 

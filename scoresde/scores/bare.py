@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._checks import check_kind, check_output, check_score_fn, form, is_dense
+from .._checks import check_kind, check_output, check_score_fn
+from .._context import check_rows
 from .._signatures import accepts, parameters
 from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
@@ -116,26 +118,24 @@ def as_score(score_fn: ScoreFn) -> Score:
     return Offered(score_fn) if offers_estimates(score_fn) else Bare(score_fn)
 
 
-def check_context(context: Mapping[str, Tensor] | None, score_fn: Score, batch: int) -> dict[str, Tensor]:
-    """Return what a score function gets besides x and t, one entry per sample, or say what is wrong with it.
+def check_context(context: Mapping[str, object] | None, score_fn: Score, batch: int) -> dict[str, Any]:
+    """Return what a score function gets besides x and t, or say what is wrong with it.
 
     Example:
         >>> check_context({"label": torch.ones(3)}, as_score(lambda x, t, label: -x), batch=3)
         {'label': tensor([1., 1., 1.])}
     """
     check_kind("context", context, (Mapping, type(None)), "a mapping from names to tensors")
-    for name, value in (context or {}).items():
+    given = dict(context or {})
+    for name in given:
         if not isinstance(name, str):
             raise InvalidTypeError(f"`context` must have strings as names, got {short(name)}.")
         if name in ("x", "t", "node") or not score_fn.accepts(name):
             raise InvalidArgumentError(
                 f"`context` must have names that the score function takes besides x and t, got {name!r}."
             )
-        if not isinstance(value, Tensor) or not is_dense(value) or value.ndim == 0 or len(value) != batch:
-            raise InvalidArgumentError(
-                f"`context[{name!r}]` must be a tensor ({batch}, …) with one entry per sample, got {form(value)}."
-            )
-    return dict(context or {})
+    check_rows(given, batch)
+    return given
 
 
 def offers_estimates(score_fn: object) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_not_empty, check_output, check_state, check_tensor
+from .._context import cut, per_row
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError
 from ..noise import check_seed
@@ -149,7 +150,7 @@ def check_score(
     data: Tensor,
     *,
     levels: int = 8,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> ScoreReport:
     r"""Measure a score function by the noise it finds, and say which convention is likely wrong.
@@ -195,7 +196,7 @@ def check_score(
     if len(data) < 2:
         raise InvalidArgumentError(f"`data` must have at least 2 samples, got {len(data)}.")
     check_tensor("data", data, finite=True)
-    given = check_context(context, score, len(data))
+    given = per_row(check_context(context, score, len(data)), len(data), data.device)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     probe = _Probe(sde, score_fn, data.detach(), levels, given, generator)
     with torch.no_grad():
@@ -218,7 +219,7 @@ class _Probe:
         score_fn: Callable[..., Tensor],
         data: Tensor,
         levels: int,
-        context: dict[str, Tensor],
+        context: dict[str, Any],
         generator: torch.Generator,
     ) -> None:
         self.sde, self.score_fn = sde, score_fn
@@ -227,7 +228,7 @@ class _Probe:
         self.data = data.to(compute_dtype(data.dtype))
         self.rows = rows.to(data.device)
         self.outputs: dict[Any, Tensor] = {}
-        self.context = {k: v[self.rows.to(v.device)] for k, v in context.items()}
+        self.context = cut(context, self.rows)
         z = torch.randn((levels, count, *data.shape[1:]), generator=generator, dtype=self.data.dtype)
         self.z = z.to(data.device)
         spread = 2 * math.log(max(float(self.data.std(0, correction=0).square().mean().sqrt()), 1e-6))
@@ -263,10 +264,10 @@ class _Probe:
     def _call(self, x: Tensor, t: Tensor, strict: bool) -> Tensor:
         parts = []
         for i in range(0, len(x), _CHUNK):
-            extra = {k: v[i : i + _CHUNK] for k, v in self.context.items()}
-            part = x[i : i + _CHUNK]
+            rows = slice(i, i + _CHUNK)
+            extra, part = cut(self.context, rows), x[rows]
             try:
-                out = self.score_fn(part, t[i : i + _CHUNK], **extra)
+                out = self.score_fn(part, t[rows], **extra)
             except Exception:
                 if strict:
                     raise

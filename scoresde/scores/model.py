@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,10 +23,9 @@ from .._checks import (
     check_number,
     check_output,
     check_shape,
-    check_unwritten,
     fits,
-    versions,
 )
+from .._context import check_unwritten, has_rows, per_row, versions
 from .._memo import constants_of
 from .._signatures import accepts
 from .._tensors import Scalar, expand, has_graph
@@ -173,7 +171,7 @@ class ScoreModel(Score):
             sde=sde,
             event_shape=None if event_shape is None else check_shape("event_shape", event_shape, rank=1),
             # samples may leave the batch, unless a bound tensor has an entry for each
-            rowwise=not any(isinstance(v, Tensor) and v.ndim for v in self.context.values()),
+            rowwise=not has_rows(self.context),
             noise_limit=(
                 prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
             ),
@@ -385,7 +383,7 @@ class ScoreModel(Score):
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""
-        return {k: per_row(v, x) for k, v in {**self.context, **context}.items()}
+        return per_row({**self.context, **context}, len(x), x.device)
 
     def _labels(self, nodes: Sequence[Node[Any]]) -> Tensor:
         """What the network gets as its time at some nodes, ``(n,)`` float64 or integers; not of a function of t."""
@@ -480,10 +478,3 @@ def _per_sample(value: Scalar, batch: int, device: torch.device) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(device).expand(batch)
     return torch.full((batch,), value, dtype=torch.float64, device=device)
-
-
-def per_row(value: Any, x: Tensor) -> Any:
-    """Numbers and 0-d tensors become ``(batch,)`` tensors; everything else is passed on."""
-    if isinstance(value, bool | int | float | np.generic) or (isinstance(value, Tensor) and value.ndim == 0):
-        return torch.as_tensor(value, device=x.device).expand(len(x))
-    return value

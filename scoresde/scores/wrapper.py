@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .._checks import check_output, check_unwritten, versions
+from .._checks import check_output
+from .._context import check_unwritten, versions
 from ..errors import InvalidArgumentError
 from ..sdes import AffineSDE, Estimate, Node
 from ..sdes.records import copied

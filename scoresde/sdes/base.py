@@ -32,9 +32,8 @@ from .._checks import (
     check_shape,
     check_state,
     check_tensor,
-    check_unwritten,
-    versions,
 )
+from .._context import check_unwritten, versions
 from .._tensors import Scalar, compute_dtype
 from ..errors import InvalidArgumentError, InvalidTypeError
 from .priors import NormalPrior

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import grids
 from .._arguments import context_of
 from .._checks import check_state, output_problem
+from .._context import mapped, named
 from .._tensors import compute_dtype
 from ..errors import ScoreFnError
 from ..integrate import Solution
@@ -198,7 +199,7 @@ _SAME = 1e-3  # of an answer's RMS: what the same question may change by roundin
 
 
 def check_score_fn(
-    sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, context: Mapping[str, Tensor] | None = None
+    sde: SDE, score_fn: Callable[..., Any], x: Tensor, *, context: Mapping[str, object] | None = None
 ) -> None:
     """Check what solvers rely on in a score function, at three times of a process.
 
@@ -246,15 +247,15 @@ def check_score_fn(
 
 @torch.no_grad()
 def _check(
-    function: Callable[..., Any], x: Tensor, moment: Mapping[str, Tensor], context: Mapping[str, Tensor], t: float
+    function: Callable[..., Any], x: Tensor, moment: Mapping[str, Tensor], context: Mapping[str, object], t: float
 ) -> None:
     """Ask twice at one time, or node."""
-    answers = []
+    answers, names = [], {"x": x, **moment, **named(context)}
     for _ in range(2):
-        names = {"x": x, **moment, **{f"context[{k!r}]": v for k, v in context.items()}}
-        lent = {name: value.clone() for name, value in names.items()}
+        beside = mapped(Tensor.clone, context)
+        lent = {"x": x.clone(), **{name: value.clone() for name, value in moment.items()}, **named(beside)}
         at = lent["t"] if "t" in moment else Node(*(lent[k] for k in moment))
-        out = function(lent["x"], at, **{k: lent[f"context[{k!r}]"] for k in context})
+        out = function(lent["x"], at, **beside)
         for name, value in lent.items():
             kept = names[name]
             if not bool(((value == kept) | ((value != value) & (kept != kept))).all()):

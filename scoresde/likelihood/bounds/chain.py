@@ -56,7 +56,7 @@ def chain_bound(
     weights: Sequence[float] | Tensor | None = None,
     draws: int | None = None,
     prior: NormalPrior | None = None,
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     seed: int | None = None,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
 ) -> Bound:

@@ -79,7 +79,7 @@ def prepare(
     x: Tensor,
     levels: int | None,
     data_range: tuple[float, float],
-    context: Mapping[str, Tensor] | None,
+    context: Mapping[str, object] | None,
     seed: int | None,
     noise: Noise | Callable[[int, Tensor], Tensor] | None,
 ) -> Given:

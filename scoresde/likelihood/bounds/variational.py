@@ -53,7 +53,7 @@ def variational_bound(
     draws: int = 32,
     clock: str = "log_snr",
     times: str = "stratified",
-    context: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
     seed: int | None = None,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
 ) -> Bound:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import check_callable, check_integer, check_number
+from ..._context import named
 from ..._tensors import Scalar, expand, expm1
 from ...errors import InvalidArgumentError, NonFiniteError
 from ..base import Node, Noise, StepFailed
@@ -127,7 +128,7 @@ class Particles:
         if self.record is not None:
             check_callable("record", self.record, "record(info)")
 
-    def init(self, x: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+    def init(self, x: Tensor, context: Mapping[str, object]) -> Tensor:
         """The logarithms of the first weights, ``(batch,)`` float64; a batch that is not a whole number of sets is
         refused, and a context that differs within a set."""
         count = self.of(x)
@@ -136,8 +137,9 @@ class Particles:
                 f"`particles` must divide the batch of {len(x)} into whole sets, got {count}; take a batch of "
                 f"{math.ceil(len(x) / count) * count}."
             )
-        for name, value in context.items():
-            self.check_shared(f"context[{name!r}]", value)
+        for name, value in named(context).items():
+            if value.ndim:
+                self.check_shared(name, value)
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
     def check_shared(self, name: str, value: Tensor) -> None:

@@ -1,0 +1,218 @@
+"""The context of a network: tensors, or nests (dicts, lists, tuples, …) of tensors, each with one entry per sample.
+
+A tensor ``(1, …)`` is expanded to the batch. What is no tensor, as None, a name or a flag, is the same for all samples
+and is passed as it is; so is a 0-d tensor inside a nest. All that goes into nests is in this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ._checks import form, is_dense
+from .errors import InvalidArgumentError, ScoreFnError
+
+_NUMBERS = (bool, int, float, np.generic)
+_PLAIN = (str, type(None), *_NUMBERS)  # what a nest of a solve may hold besides tensors
+
+
+def tensors(values: Iterable[object]) -> list[Tensor]:
+    """The tensors among values, and in nests.
+
+    Example:
+        >>> tensors([torch.ones(1), None, {"a": (torch.zeros(1), "b")}])
+        [tensor([1.]), tensor([0.])]
+    """
+    return [leaf for v in values for leaf in ((v,) if isinstance(v, Tensor) else _tensors_in(v))]
+
+
+def _tensors_in(nest: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(nest) if isinstance(leaf, Tensor)]
+
+
+def places(nest: object) -> list[tuple[str, Tensor]]:
+    """The tensors of a nest, each after its place.
+
+    Example:
+        >>> places({"a": (torch.ones(1), None)})
+        [("['a'][0]", tensor([1.]))]
+    """
+    leaves, _ = pytree.tree_flatten_with_path(nest)
+    return [(pytree.keystr(path), leaf) for path, leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def named(context: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of a context by their names in the text of an error.
+
+    Example:
+        >>> named({"label": torch.ones(1), "more": {"size": torch.zeros(1)}})
+        {"context['label']": tensor([1.]), "context['more']['size']": tensor([0.])}
+    """
+    return {f"context[{k!r}]{place}": v for k, nest in context.items() for place, v in places(nest)}
+
+
+def mapped(function: Callable[..., Tensor], context: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, Any]:
+    """The context with a function of every tensor, or of those at the same place in other contexts too.
+
+    Example:
+        >>> mapped(lambda v: 2 * v, {"label": torch.ones(1), "more": [None, torch.ones(1)]})
+        {'label': tensor([2.]), 'more': [None, tensor([2.])]}
+    """
+    return {
+        name: function(value, *(c[name] for c in others))
+        if isinstance(value, Tensor)
+        else pytree.tree_map(partial(_of_tensor, function), value, *(c[name] for c in others))
+        for name, value in context.items()
+    }
+
+
+def _of_tensor(function: Callable[..., Tensor], value: Any, *others: Any) -> Any:
+    return function(value, *others) if isinstance(value, Tensor) else value
+
+
+def cut(context: Mapping[str, Any], rows: Tensor | slice) -> dict[str, Any]:
+    """The context of some samples.
+
+    Example:
+        >>> cut({"label": torch.arange(3), "more": {"name": "a"}}, torch.tensor([2]))
+        {'label': tensor([2]), 'more': {'name': 'a'}}
+    """
+
+    def some(value: Tensor) -> Tensor:
+        if not value.ndim:
+            return value
+        return value[rows.to(value.device) if isinstance(rows, Tensor) else rows]
+
+    return mapped(some, context)
+
+
+def has_rows(context: Mapping[str, object]) -> bool:
+    """Whether a tensor has entries of samples, so that it belongs to one batch.
+
+    Example:
+        >>> has_rows({"label": 3, "more": [torch.ones(1, 5)]}), has_rows({"more": [torch.ones(2, 5)]})
+        (False, True)
+    """
+    return any(v.ndim and v.size(0) != 1 for v in tensors(context.values()))
+
+
+def per_row(context: Mapping[str, Any], batch: int, device: torch.device) -> dict[str, Any]:
+    """The context of a batch, with one entry per sample in every tensor: ``(1, …)`` is expanded, a number or a 0-d
+    tensor that is an argument becomes ``(batch,)``, and a tensor with other entries is refused.
+
+    Example:
+        >>> per_row({"label": 3, "more": {"size": torch.ones(1), "name": "a"}}, 2, torch.device("cpu"))
+        {'label': tensor([3, 3]), 'more': {'size': tensor([1., 1.]), 'name': 'a'}}
+    """
+    return {
+        name: value
+        if isinstance(value, Tensor) and value.ndim and value.size(0) == batch
+        else _in_rows(name, value, batch, device)
+        for name, value in context.items()
+    }
+
+
+def _in_rows(name: str, value: Any, batch: int, device: torch.device) -> Any:
+    if isinstance(value, _NUMBERS) or (isinstance(value, Tensor) and not value.ndim):
+        return torch.as_tensor(value, device=device).expand(batch)
+    if all(not v.ndim or v.size(0) == batch for v in tensors([value])):
+        return value
+
+    def expanded(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.size(0) == batch:
+            return leaf
+        if leaf.size(0) != 1 or not is_dense(leaf):
+            raise _no_rows(f"context[{name!r}]{pytree.keystr(path)}", leaf, batch)
+        return leaf.expand(batch, *leaf.shape[1:])
+
+    return pytree.tree_map_with_path(expanded, value)
+
+
+def check_rows(context: Mapping[str, object], batch: int) -> None:
+    """Refuse what a solve cannot follow with its samples: tensors of another batch, numbers and lists of them in the
+    place of a tensor (they may be meant for all samples or for each), and objects whose inside is not known.
+
+    Example:
+        >>> check_rows({"label": torch.ones(3), "more": {"size": torch.ones(1, 2), "scale": 0.5}}, batch=3)
+    """
+    for name, value in context.items():
+        given = f"context[{name!r}]"
+        if not (value is None or isinstance(value, str | dict) or tensors([value])):
+            raise _no_rows(given, value, batch)
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            fits = isinstance(leaf, _PLAIN)
+            if isinstance(leaf, Tensor):
+                fits = is_dense(leaf) and (leaf.size(0) in (1, batch) if leaf.ndim else bool(path))
+            if not fits:
+                raise _no_rows(given + pytree.keystr(path), leaf, batch)
+
+
+def _no_rows(name: str, value: object, batch: int) -> InvalidArgumentError:
+    """The error of a value that has no entry per sample."""
+    counted = isinstance(value, Tensor) and is_dense(value) and value.ndim
+    count = f" has {value.size(0)} rows; the batch has {batch}. It" if counted else ""  # type: ignore[attr-defined]
+    return InvalidArgumentError(
+        f"`{name}`{count} must be a tensor ({batch}, …) with one entry per sample, or (1, …) with one for all, got "
+        f"{form(value)}."
+    )
+
+
+def stackable(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two contexts of one batch, `per_row`, can be that of one batch of twice the size.
+
+    Example:
+        >>> stackable({"label": torch.ones(2)}, {"label": torch.zeros(2)}), stackable({"label": torch.ones(2)}, {})
+        (True, False)
+    """
+    return a.keys() == b.keys() and all(_alike(value, b[name]) for name, value in a.items())
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim and b.ndim:
+        return a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device
+    if pytree.tree_is_leaf(a) or pytree.tree_is_leaf(b):
+        return a is b or (isinstance(a, _PLAIN) and type(a) is type(b) and bool(a == b))
+    (ours, form_), (theirs, other) = pytree.tree_flatten(a), pytree.tree_flatten(b)
+    return form_ == other and all(map(_alike, ours, theirs))
+
+
+def stacked(contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The context of several batches after each other, of `stackable` contexts.
+
+    Example:
+        >>> stacked([{"label": torch.ones(1)}, {"label": torch.zeros(1)}])
+        {'label': tensor([1., 0.])}
+    """
+    return mapped(lambda *values: torch.cat(values) if values[0].ndim else values[0], *contexts)
+
+
+def repeated(value: Any, count: int) -> Any:
+    """A tensor of one batch, for as many of them after each other; what has no rows passes through.
+
+    Example:
+        >>> repeated(torch.tensor([1, 2]), 2), repeated(0.5, 2)
+        (tensor([1, 2, 1, 2]), 0.5)
+    """
+    return torch.cat([value] * count) if isinstance(value, Tensor) and value.ndim else value
+
+
+def versions(x: Tensor, context: Mapping[str, object]) -> list[int]:
+    """How often a state and a context were written to; of inference tensors nobody counts it."""
+    return [v._version for v in tensors((x, *context.values())) if not v.is_inference()]
+
+
+def check_unwritten(what: str, before: list[int], x: Tensor, context: Mapping[str, object], where: str = "") -> None:
+    """Refuse a network that wrote to what it was given, whose `versions` were ``before``."""
+    if versions(x, context) == before:
+        return
+    given = {"its input": x, **{f"`{name}`": value for name, value in named(context).items()}}
+    counted = [name for name, value in given.items() if not value.is_inference()]
+    written = next(n for n, a, b in zip(counted, versions(x, context), before, strict=True) if a != b)
+    clone = "x.clone()" if written == "its input" else "a clone"
+    raise ScoreFnError(f"{what} modified {written} in place{where}; work on {clone} inside it.")
