@@ -42,6 +42,7 @@ TESTS = (
 
 REUSED, MATES = "tests/integration/test_reused_output.py", "tests/contract/test_batch_mates.py"
 WRITES = "tests/integration/test_writes.py"
+CONTEXT = "tests/integration/test_context.py"
 BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "tests/unit/test_bound.py")
 
 # Those that a defect in a file is most likely to be noticed by, before all the others.
@@ -107,8 +108,9 @@ FIRST: dict[str, tuple[str, ...]] = {
     "solvers/dpmpp_sde12.py": ("tests/statistical/test_adaptive_sde.py",),
     "integrate.py": ("tests/unit/test_watch.py", "tests/statistical/test_adaptive_sde.py"),
     "noise/followed.py": ("tests/statistical/test_adaptive_sde.py",),
-    "solvers/families/particles.py": ("tests/convergence/test_tilted.py",),
-    "guidance/tall.py": ("tests/unit/test_tall.py",),
+    "solvers/families/particles.py": ("tests/convergence/test_tilted.py", CONTEXT),
+    **dict.fromkeys(("_context.py", "guidance/likelihood.py", "guidance/classifier.py", "errors.py"), (CONTEXT,)),
+    "guidance/tall.py": ("tests/unit/test_tall.py", CONTEXT),
     "guidance/combination.py": ("tests/unit/test_guidance.py",),
     "inverse/rules/pigdm.py": ("tests/unit/test_inverse.py",),
     "inverse/rules/mmps.py": ("tests/unit/test_inverse.py",),
@@ -840,7 +842,7 @@ DEFECTS = (
         "",
     ),
     Defect("writes: a time that is the node's", "scores/model.py", "time_input(n.t.clone())", "time_input(n.t)"),
-    Defect("losses: contexts of any length", "losses/checks.py", "value.ndim and len(value) != batch", "False"),
+    Defect("losses: contexts of any length", "losses/checks.py", "leaf.ndim and len(leaf) != batch", "False"),
     Defect(
         "general: a diffusion that is overwritten",
         "processes/general.py",
@@ -856,6 +858,40 @@ DEFECTS = (
     ),
     Defect("losses: other layouts", "losses/core.py", '"sum": row_sums', '"sum": lambda v: v.flatten(1).sum(1)'),
     Defect("samplers: the noise left in", "cli/_options.py", "told, sampler.denoise, sampler", "told, False, sampler"),
+    # nests of tensors in a context
+    Defect(
+        "context: not cut with the batch", "_context.py", "    return mapped(some, context)", "    return dict(context)"
+    ),
+    Defect(
+        "context: one row for all stays one", "_context.py", "return leaf.expand(batch, *leaf.shape[1:])", "return leaf"
+    ),
+    Defect("context: a number of torch", "_context.py", "(inside or leaf.ndim > 0)", "True"),
+    Defect("context: rows of another batch", "_context.py", "if leaf.size(0) != 1 or not is_dense(leaf)", "if False"),
+    Defect("context: lists of numbers", "_context.py", "if not (value is None or", "if False and (value is None or"),
+    Defect("context: rows of one batch for any", "_context.py", "v.ndim and v.size(0) != 1 for", "False for"),
+    Defect("context: one row for the rows of one batch", "_context.py", "v.ndim and v.size(0) != 1 for", "v.ndim for"),
+    Defect(
+        "context: writes in a nest",
+        "_context.py",
+        "if isinstance(v, Tensor) else _tensors_in(v))",
+        "if isinstance(v, Tensor) else ())",
+    ),
+    Defect("context: nests of other forms in one call", "_context.py", "form_ == other and", ""),
+    Defect("context: dtypes in one call", "_context.py", "a.dtype == b.dtype and ", ""),
+    Defect("context: one batch for all", "_context.py", "torch.cat(values) if", "values[0] if"),
+    Defect(
+        "tall: bound context of one batch",
+        "guidance/tall.py",
+        "every = per_row(bound, x) | context",
+        "every = bound | context",
+    ),
+    Defect("context: tensors that autograd may not keep", "guidance/likelihood.py", "mapped(usable, given)", "given"),
+    Defect("context: of a classifier likewise", "guidance/classifier.py", "mapped(usable, given)", "given"),
+    Defect(
+        "context: other ones within a set of particles", "solvers/families/particles.py", "named(context).items()", "()"
+    ),
+    Defect("half precision: not explained", "errors.py", "type(error) is RuntimeError and", "False and"),
+    Defect("half precision: every error", "errors.py", "bool(_DTYPES.search(str(error)))", "True"),
 )
 
 

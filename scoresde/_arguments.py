@@ -13,7 +13,7 @@ from torch import Tensor
 from ._checks import DEFAULT_TOLERANCE, check_number, check_shape, check_times
 from ._context import mapped, named, per_row
 from ._memo import Memo, constants_of
-from .errors import InvalidArgumentError, out_of_memory, short
+from .errors import InvalidArgumentError, ScoreFnError, dtypes_differ, out_of_memory, short
 from .grids import snap
 from .scores import Score, ScoreFn, as_score
 from .scores.bare import check_context
@@ -68,14 +68,12 @@ def _ends(sde: AffineSDE, times: tuple[float, float]) -> tuple[float, float, flo
     return float(nodes.alpha[0]), float(nodes.sigma[1]), float(nodes.dalpha[0])
 
 
-def context_of(
-    context: Mapping[str, object] | None, score_fn: Score, batch: int, device: torch.device
-) -> dict[str, Any]:
-    """The context of a batch, checked, on its device, with one entry per sample in every tensor."""
-    given = check_context(context, score_fn, batch)
+def context_of(context: Mapping[str, object] | None, score_fn: Score, x: Tensor) -> dict[str, Any]:
+    """The context of a state, checked, on its device, with one entry per sample in every tensor."""
+    given = check_context(context, score_fn, len(x))
     for name, value in named(given).items():
         check_no_vmap(name, value)
-    return per_row(mapped(lambda value: value.to(device), given), batch, device)
+    return per_row(mapped(lambda value: value.to(x.device), given), x)
 
 
 def shape_to_draw(
@@ -130,14 +128,23 @@ def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tu
 
 
 @contextlib.contextmanager
-def memory_note(x: object, shape: object) -> Iterator[None]:
-    """torch's own error when memory runs out, with a note of what to do."""
+def explained(x: object, shape: object) -> Iterator[None]:
+    """What to do about errors of torch that a score function, or what is around it, raises: when memory runs out, a
+    note on torch's own; when a network has another dtype than it receives, an error with torch's as its cause."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error) and hasattr(error, "add_note"):
             full = tuple(x.shape) if isinstance(x, Tensor) else shape
             error.add_note(f"It ran out of memory with shape {full}; use a smaller batch.")
+        if dtypes_differ(error):
+            reason = str(error).partition("\n")[0]
+            raise ScoreFnError(
+                "The network in the score function seems to have another dtype than the state or the context that it "
+                f"receives ({reason}). Give the module itself, as "
+                "ScoreModel(net, sde, …), which calls an nn.Module in its own dtype, or cast inside, as "
+                "lambda x, t: net(x.to(dtype), t.to(dtype)).float(); context must have the network's dtype."
+            ) from error
         raise
 
 

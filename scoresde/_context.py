@@ -102,25 +102,26 @@ def has_rows(context: Mapping[str, object]) -> bool:
     return any(v.ndim and v.size(0) != 1 for v in tensors(context.values()))
 
 
-def per_row(context: Mapping[str, Any], batch: int, device: torch.device) -> dict[str, Any]:
-    """The context of a batch, with one entry per sample in every tensor: ``(1, …)`` is expanded, a number or a 0-d
+def per_row(context: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+    """The context of a state, with one entry per sample in every tensor: ``(1, …)`` is expanded, a number or a 0-d
     tensor that is an argument becomes ``(batch,)``, and a tensor with other entries is refused.
 
     Example:
-        >>> per_row({"label": 3, "more": {"size": torch.ones(1), "name": "a"}}, 2, torch.device("cpu"))
+        >>> per_row({"label": 3, "more": {"size": torch.ones(1), "name": "a"}}, torch.zeros(2, 5))
         {'label': tensor([3, 3]), 'more': {'size': tensor([1., 1.]), 'name': 'a'}}
     """
+    batch = x.size(0)
     return {
         name: value
         if isinstance(value, Tensor) and value.ndim and value.size(0) == batch
-        else _in_rows(name, value, batch, device)
+        else _in_rows(name, value, batch, x)
         for name, value in context.items()
     }
 
 
-def _in_rows(name: str, value: Any, batch: int, device: torch.device) -> Any:
+def _in_rows(name: str, value: Any, batch: int, x: Tensor) -> Any:
     if isinstance(value, _NUMBERS) or (isinstance(value, Tensor) and not value.ndim):
-        return torch.as_tensor(value, device=device).expand(batch)
+        return torch.as_tensor(value, device=x.device).expand(batch)
     if all(not v.ndim or v.size(0) == batch for v in tensors([value])):
         return value
 
@@ -134,23 +135,27 @@ def _in_rows(name: str, value: Any, batch: int, device: torch.device) -> Any:
     return pytree.tree_map_with_path(expanded, value)
 
 
-def check_rows(context: Mapping[str, object], batch: int) -> None:
-    """Refuse what a solve cannot follow with its samples: tensors of another batch, numbers and lists of them in the
-    place of a tensor (they may be meant for all samples or for each), and objects whose inside is not known.
+def check_values(context: Mapping[str, object], batch: int) -> None:
+    """Refuse what a solve cannot follow with its samples: numbers and lists of them in the place of a tensor (they may
+    be meant for all samples or for each), and objects whose inside is not known. `per_row` looks at the rows.
 
     Example:
-        >>> check_rows({"label": torch.ones(3), "more": {"size": torch.ones(1, 2), "scale": 0.5}}, batch=3)
+        >>> check_values({"label": torch.ones(3), "more": {"size": torch.ones(1, 2), "scale": 0.5}}, batch=3)
     """
     for name, value in context.items():
         given = f"context[{name!r}]"
         if not (value is None or isinstance(value, str | dict) or tensors([value])):
             raise _no_rows(given, value, batch)
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-            fits = isinstance(leaf, _PLAIN)
-            if isinstance(leaf, Tensor):
-                fits = is_dense(leaf) and (leaf.size(0) in (1, batch) if leaf.ndim else bool(path))
-            if not fits:
+            if not _is_known(leaf, inside=bool(path)):
                 raise _no_rows(given + pytree.keystr(path), leaf, batch)
+
+
+def _is_known(leaf: object, *, inside: bool) -> bool:
+    """Whether it can be followed, in the place of an argument or inside a nest."""
+    if not isinstance(leaf, Tensor):
+        return isinstance(leaf, _PLAIN)
+    return is_dense(leaf) and (inside or leaf.ndim > 0)
 
 
 def _no_rows(name: str, value: object, batch: int) -> InvalidArgumentError:
@@ -204,7 +209,13 @@ def repeated(value: Any, count: int) -> Any:
 
 def versions(x: Tensor, context: Mapping[str, object]) -> list[int]:
     """How often a state and a context were written to; of inference tensors nobody counts it."""
-    return [v._version for v in tensors((x, *context.values())) if not v.is_inference()]
+    found: list[int] = []
+    for value in (x, *context.values()):  # a step takes it: tensors that are arguments go first
+        if not isinstance(value, Tensor):
+            found += [leaf._version for leaf in _tensors_in(value) if not leaf.is_inference()]
+        elif not value.is_inference():
+            found.append(value._version)
+    return found
 
 
 def check_unwritten(what: str, before: list[int], x: Tensor, context: Mapping[str, object], where: str = "") -> None:

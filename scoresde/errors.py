@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|bad_alloc", re.IGNORECASE)
+_DTYPES = re.compile(r"same dtype|type \(.*\) should be the same|expected scalar type|mixed dtype", re.IGNORECASE)
 _AMOUNT = re.compile(r"allocate (\d[\d.]* ?(?:[KMGTPE]i?B|bytes))")
 _ALIKE = 3  # characters at the beginning that names have in common
 _SHOWN = 100  # characters of a value in the text of an error
@@ -256,6 +257,16 @@ def out_of_memory(error: BaseException) -> bool:
         (True, False)
     """
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
+def dtypes_differ(error: BaseException) -> bool:
+    """Whether an error of torch means that tensors of different dtypes met; torch has no class for these.
+
+    Example:
+        >>> dtypes_differ(RuntimeError("mat1 and mat2 must have the same dtype, but got Float and BFloat16"))
+        True
+    """
+    return type(error) is RuntimeError and bool(_DTYPES.search(str(error)))
 
 
 def too_little_memory(purpose: str, error: BaseException) -> OutOfMemoryError:

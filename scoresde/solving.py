@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import grids
-from ._arguments import memory_note
+from ._arguments import explained
 from ._checks import check_flag
 from ._setup import set_up
 from .grids import Grid
@@ -87,7 +87,10 @@ def solve(
             Gaussian's flow takes it to ``start.t``, and the method takes over. It sets ``t_start``.
         stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
             own.
-        context: ``{name: (batch, …) tensor}`` passed to the score function.
+        context: what the score function gets besides x and t, by name: tensors ``(batch, …)`` with one entry per
+            sample, or ``(1, …)`` with one for all; dicts, lists and tuples of such tensors, nested as the network takes
+            them, in which numbers, flags, names and None are the same for all samples; or None. Each entry stays with
+            its sample where the batch is cut or repeated.
         seed: one seed for the batch.
         seeds: one seed per sample: the noise of sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
@@ -130,7 +133,7 @@ def solve(
         https://arxiv.org/abs/2011.13456
     """
     check_flag("progress", progress)
-    with _grad(differentiable), memory_note(x, shape):
+    with _grad(differentiable), explained(x, shape):
         setup = set_up(
             sde,
             score_fn,

@@ -266,7 +266,7 @@ def fit_grid(
         reference: the number of steps of the reference by `scoresde.solvers.UniPC3`, by default 200, or ten times
             ``steps``; or the pilot's end states themselves.
         t_start, t_end: the interval, as for `solve`.
-        context: ``{name: (pilot, …) tensor}``.
+        context: as for `scoresde.solve`, of the pilot.
         dtype, device: of the pilot.
         **solver_options: fields of the method's class.
 
@@ -309,7 +309,7 @@ def fit_grid(
     x = pilot_states(sde, x, drawn, seed, dtype, device)
     if len(x) < 2:
         raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-    context = context_of(context, watched, len(x), x.device)
+    context = context_of(context, watched, x)
     ends = _reference(watched, x, clock, reference, steps, context)
     halves = slice(0, len(x) // 2), slice(len(x) // 2, len(x))
     problem = _Problem(watched, solver, clock, x, ends, context, objective, *halves, gradient)

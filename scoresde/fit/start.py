@@ -76,7 +76,7 @@ def fit_start(
         seed: of the pilot.
         levels: how many noise levels, even in the angle, the network is evaluated at, at most; few are needed, since
             it ends at the first where the bound is passed.
-        context: ``{name: (pilot, …) tensor}``.
+        context: as for `scoresde.solve`, of the pilot.
         dtype, device: of the pilot.
         **solver_options: fields of the method's class.
 
@@ -128,7 +128,7 @@ def fit_start(
 
     exact = run("adams", max(_FINER * rtol, 100 * torch.finfo(x.dtype).eps)).x
     score = as_score(score_fn)
-    network = Network(score, context_of(context, score, len(x), x.device))
+    network = Network(score, context_of(context, score, x))
     times, bounds = _bounds(sde, network, gaussian, x, rtol * _size(gaussian), levels)
     start = GaussianStart(gaussian, sde, times[-1], bounds[-1])
     tolerance = rtol if solver.adaptive else None

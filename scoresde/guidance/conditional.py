@@ -47,7 +47,7 @@ class Conditional(Wrapper):
 
     def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
         """See `Score.estimate`."""
-        bound = per_row(self.labels, len(x), x.device)
+        bound = per_row(self.labels, x)
         return self.ask(self.score_fns[0], x, node, {**context, **bound})
 
 
@@ -57,8 +57,9 @@ def conditional(score_fn: ScoreFn, *, sde: AffineSDE | None = None, **labels: ob
     Args:
         score_fn: ``score_fn(x, t, **context)``: a `ScoreModel`, or any callable.
         sde: the process, if the score function does not declare it.
-        **labels: what to pass to every call: numbers are expanded to ``(batch,)``; tensors ``(batch, …)`` belong to one
-            batch, and the score function is then not ``rowwise``. The ``context`` of a solve cannot change them.
+        **labels: what to pass to every call, as the ``context`` of a `ScoreModel`: numbers are expanded to ``(batch,)``
+            and tensors ``(1, …)`` to the batch; tensors ``(batch, …)`` belong to one batch, and the score function is
+            then not ``rowwise``. The ``context`` of a solve cannot change them.
 
     Raises:
         InvalidArgumentError: the score function has no such argument.

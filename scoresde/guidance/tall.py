@@ -199,7 +199,7 @@ class Tall(Wrapper):
         count = _count(some)
         root, bound = self.score_fns[0].unbound({})
         bound = {k: v for k, v in bound.items() if k not in context and k not in some}
-        every = per_row(bound, len(x), x.device) | context
+        every = per_row(bound, x) | context
         given = mapped(lambda v: repeated(v, count), every) | {k: v.flatten(0, 1) for k, v in some.items()}
         whole = self.ask(root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)
         return [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole[:2]), strict=True)]

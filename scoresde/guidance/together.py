@@ -32,7 +32,7 @@ class _Question(NamedTuple):
 
     def rows(self, x: Tensor) -> dict[str, Any]:
         """Its labels, one entry per sample."""
-        return per_row(self.context, len(x), x.device)
+        return per_row(self.context, x)
 
 
 def ask_together(

@@ -244,7 +244,7 @@ def decoder_bound(
         decode = functools.partial(_mass, values.long(), edges)
     source = source_of(seed, generator, data.device)
     start = grids.time_of("t_start", options.get("t_start"), sde, sde.t_min)
-    network = Network(score, context_of(options.get("context"), score, len(data), data.device))
+    network = Network(score, context_of(options.get("context"), score, data))
 
     def draw(given: Mapping[str, Any]) -> Draw:
         with torch.no_grad():

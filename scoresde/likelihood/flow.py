@@ -11,7 +11,7 @@ from scipy import special
 from torch import Tensor
 
 from .. import grids
-from .._arguments import check_limits, context_of, memory_note, tolerances
+from .._arguments import check_limits, context_of, explained, tolerances
 from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_number, form, refuse_rows
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
@@ -202,7 +202,7 @@ def log_likelihood(
     if throw:
         check_finite(x)
     finite = row_finite(x.detach()).cpu()
-    with torch.set_grad_enabled(keep), memory_note(x, None):
+    with torch.set_grad_enabled(keep), explained(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
         process = density_flow(
@@ -324,7 +324,7 @@ def density_flow(
     sde: AffineSDE, score: Score, x: Tensor, context: Mapping[str, object] | None, trace: Divergence, **options: Any
 ) -> LogDensityFlow:
     """The flow of states with their log-density."""
-    network = Network(score, context_of(context, score, len(x), x.device))
+    network = Network(score, context_of(context, score, x))
     flow = ReverseProcess(sde, network)
     event = tuple(x.shape[1:])
     return LogDensityFlow(sde, network, flow=flow, divergence=trace, event_shape=event, dtype=x.dtype, **options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._arguments import check_finite_ends, check_limits, memory_note, tolerances
+from .._arguments import check_finite_ends, check_limits, explained, tolerances
 from .._checks import MOST_DRAWS, check_integer
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError
@@ -108,7 +108,7 @@ def density_profile(
     log_snr = torch.linspace(clean, noisy, count, dtype=torch.float64)
     inner = sde.time(log_snr[1:-1]).detach().clamp(sde.t_min, sde.t_max)
     times = torch.cat([ends[:1], inner, ends[1:]])
-    with torch.no_grad(), memory_note(x, None):
+    with torch.no_grad(), explained(x, None):
         source = resolve(seed=seed, seeds=seeds, generator=None, noise=None, device=x.device, batch=len(x))
         trace = make_divergence(divergence, probes, probe, None, source, x.detach())
         process = density_flow(sde, score, x, context, trace)

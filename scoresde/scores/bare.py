@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_kind, check_output, check_score_fn
-from .._context import check_rows
+from .._context import check_values
 from .._signatures import accepts, parameters
 from .._tensors import row_times
 from ..errors import InvalidArgumentError, InvalidTypeError, short
@@ -134,7 +134,7 @@ def check_context(context: Mapping[str, object] | None, score_fn: Score, batch: 
             raise InvalidArgumentError(
                 f"`context` must have names that the score function takes besides x and t, got {name!r}."
             )
-    check_rows(given, batch)
+    check_values(given, batch)
     return given
 
 

@@ -168,7 +168,7 @@ def check_score(
         score_fn: ``score_fn(x, t, **context)``.
         data: clean data ``(n, *event)``, a few hundred samples or more.
         levels: the number of noise levels.
-        context: ``{name: (n, ...) tensor}`` that belongs to the data.
+        context: as for `scoresde.solve`, with one entry per sample of the data.
         seed: of the noise and of the choice of samples.
 
     Returns:
@@ -196,7 +196,7 @@ def check_score(
     if len(data) < 2:
         raise InvalidArgumentError(f"`data` must have at least 2 samples, got {len(data)}.")
     check_tensor("data", data, finite=True)
-    given = per_row(check_context(context, score, len(data)), len(data), data.device)
+    given = per_row(check_context(context, score, len(data)), data)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
     probe = _Probe(sde, score_fn, data.detach(), levels, given, generator)
     with torch.no_grad():

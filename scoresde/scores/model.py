@@ -86,7 +86,9 @@ class ScoreModel(Score):
             `variance` and `scoresde.solvers.Ancestral`.
         sigma_data: the data's standard deviation in EDM's preconditioning.
         context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
-            to ``(batch,)``, other values are passed as they are. Per-sample tensors belong to the solve.
+            to ``(batch,)`` and tensors ``(1, …)`` to the batch, the latter also inside dicts, lists and tuples; other
+            values, None among them, are passed as they are. A tensor with other rows belongs to one batch, which it
+            must fit; the model is then not ``rowwise``. In the ``context`` of a solve it may be cut with the batch.
         event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
 
     Attributes:
@@ -383,7 +385,7 @@ class ScoreModel(Score):
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""
-        return per_row({**self.context, **context}, len(x), x.device)
+        return per_row({**self.context, **context}, x)
 
     def _labels(self, nodes: Sequence[Node[Any]]) -> Tensor:
         """What the network gets as its time at some nodes, ``(n,)`` float64 or integers; not of a function of t."""

@@ -215,7 +215,7 @@ def check_score_fn(
         sde: the process.
         score_fn: as for `scoresde.solve`.
         x: states of a few samples, ``(batch, *event)``; they are not changed.
-        context: ``{name: (batch, …) tensor}``, likewise.
+        context: as for `scoresde.solve`; it is not changed either.
 
     Raises:
         InvalidTypeError, InvalidArgumentError: the arguments do not fit.
@@ -235,7 +235,7 @@ def check_score_fn(
     check_sde(sde)
     score = as_score(score_fn)
     check_state("x", x)
-    given = context_of(context, score, len(x), x.device)
+    given = context_of(context, score, x)
     state = x.detach().to(compute_dtype(x.dtype))
     for t in torch.linspace(sde.t_min, sde.t_max, _LEVELS + 2, dtype=torch.float64)[1:-1].tolist():
         times = torch.full((len(x),), t, dtype=torch.float64, device=x.device)

@@ -91,7 +91,7 @@ def prepare(
     source = resolve(seed=None, seeds=None, generator=None, noise=noise, device=device, batch=batch)
     if noise is None:
         source = BatchNoise(generator)  # one stream for levels and noise: two of one seed would be the same numbers
-    return Given(data, grey, Network(score, context_of(context, score, batch, device)), source, generator)
+    return Given(data, grey, Network(score, context_of(context, score, data)), source, generator)
 
 
 def prior_term(x: Tensor, node: Node, prior: NormalPrior) -> Term:

@@ -1,0 +1,473 @@
+"""Contexts as networks of other libraries take them: nests of tensors, None, names and numbers, followed with their
+samples wherever these go. What is passed in a nest gives bit for bit what the same tensors give as arguments."""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde
+from scoresde import ScoreModel, guidance, inverse, losses, solve, targets, testing
+from scoresde.errors import InvalidArgumentError, ScoreFnError
+
+SDE = scoresde.VPSDE()
+F64 = torch.float64
+ROWS = 6
+Pair = namedtuple("Pair", ["gain", "name"])
+
+
+def states(rows: int = ROWS) -> Tensor:
+    return torch.randn(rows, 2, generator=torch.Generator().manual_seed(3), dtype=F64)
+
+
+EMB = torch.linspace(-1.0, 1.0, 2 * ROWS, dtype=F64).reshape(ROWS, 2)
+GAIN = torch.linspace(0.5, 8.0, ROWS, dtype=F64)
+TABLE = torch.tensor([[0.3, -0.2]], dtype=F64)  # one for all samples
+
+
+def nest(rows: Any = slice(None)) -> dict[str, Any]:
+    return {"more": {"emb": EMB[rows], "parts": [Pair(GAIN[rows], "a name"), None, 0.25, True], "table": (TABLE,)}}
+
+
+def flat(rows: Any = slice(None)) -> dict[str, Tensor]:
+    return {"emb": EMB[rows], "gain": GAIN[rows], "table": TABLE.expand(len(EMB[rows]), 2)}
+
+
+def formula(x: Tensor, t: Tensor, emb: Tensor, gain: Tensor, table: Tensor) -> Tensor:
+    """Sums and products only: the same for a sample in any batch."""
+    assert len(x) == len(emb) == len(gain) == len(table)
+    u = t[:, None]
+    return u * (2 - u) * x * (1 + 0.02 * gain[:, None]) + 0.1 * (1 - u) * emb + 0.1 * table
+
+
+class Nested:
+    """A network with one nest; it counts its calls and notes how many samples it sees."""
+
+    rowwise = True
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def __call__(self, x: Tensor, t: Tensor, more: Any) -> Tensor:
+        self.widths.append(len(x))
+        pair, nothing, scale, flag = more["parts"]
+        assert (pair.name, nothing, scale, flag) == ("a name", None, 0.25, True)
+        return formula(x, t, more["emb"], pair.gain, more["table"][0])
+
+
+class Flat:
+    rowwise = True
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def __call__(self, x: Tensor, t: Tensor, emb: Tensor, gain: Tensor, table: Tensor) -> Tensor:
+        self.widths.append(len(x))
+        return formula(x, t, emb, gain, table)
+
+
+def model(net: Callable[..., Tensor], **options: Any) -> ScoreModel:
+    return ScoreModel(net, SDE, "noise", **options)
+
+
+def score(net: Any) -> Any:
+    """A bare score that is minus what a network returns."""
+
+    class Score:
+        rowwise = True
+
+        def __call__(self, x: Tensor, t: Tensor, **context: Any) -> Tensor:
+            return -net(x, t, **context)
+
+    return Score()
+
+
+OWN = [m for m in scoresde.methods() if m.kind != "backend" and m.name not in ("annealed_langevin", "ncsn")]
+FIXED = [m.name for m in OWN if not m.adaptive]
+
+
+def few(method: str) -> dict[str, Any]:
+    return {"method": method} | ({"steps": 4} if method in FIXED else {"rtol": 0.01, "atol": 0.01})
+
+
+# --- what a solve gives ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [score, model], ids=["bare", "model"])
+@pytest.mark.parametrize("method", [m.name for m in OWN])
+def test_a_nest_gives_what_its_tensors_give(method: str, make: Callable[..., Any]) -> None:
+    """With every method, and where finished samples leave the batch."""
+    nested, plain = Nested(), Flat()
+    options: dict[str, Any] = {"seeds": range(ROWS), **few(method)}
+    got = solve(SDE, make(nested), states(), context=nest(), **options)
+    expected = solve(SDE, make(plain), states(), context=flat(), **options)
+    assert torch.equal(got.x, expected.x) and torch.equal(got.nfe, expected.nfe)
+    assert nested.widths == plain.widths and len(nested.widths) > 1
+
+
+@pytest.mark.parametrize("method", ["rk45", "adams"])
+def test_samples_that_leave_take_their_context_along(method: str) -> None:
+    net = Nested()
+    whole = solve(SDE, model(net), states(), context=nest(), method=method, rtol=1e-5, atol=1e-5)
+    assert len(set(net.widths)) > 1
+    for i in range(ROWS):
+        rows = slice(i, i + 1)
+        alone = solve(SDE, model(net), states()[rows], context=nest(rows), method=method, rtol=1e-5, atol=1e-5)
+        assert torch.equal(alone.x, whole.x[rows]) and torch.equal(alone.nfe, whole.nfe[rows])
+
+
+@pytest.mark.parametrize("method", ["ddim", "pc", "rk45", "scipy:RK45"])
+def test_what_is_bound_is_what_is_passed(method: str) -> None:
+    """One row for all keeps the batch divisible; rows of samples do not."""
+    options: dict[str, Any] = {"seeds": range(ROWS), **(few(method) if method in FIXED else {"method": method})}
+    passed = solve(SDE, model(Nested()), states(), context=nest(), **options).x
+    bound = model(Nested(), context=nest())
+    assert not bound.rowwise and torch.equal(solve(SDE, bound, states(), **options).x, passed)
+    one, expanded = model(Nested(), context=nest([2])), model(Flat(), context=flat([2] * ROWS))
+    assert one.rowwise and not expanded.rowwise
+    assert torch.equal(solve(SDE, one, states(), **options).x, solve(SDE, expanded, states(), **options).x)
+    one, expanded = (
+        guidance.conditional(model(net), **bound) for net, bound in ((Nested(), nest([2])), (Flat(), flat([2] * ROWS)))
+    )
+    assert one.rowwise and not expanded.rowwise
+    assert torch.equal(solve(SDE, one, states(), **options).x, solve(SDE, expanded, states(), **options).x)
+
+
+def test_one_row_for_all_is_expanded_also_where_it_is_an_argument() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def net(x: Tensor, t: Tensor, table: Tensor) -> Tensor:
+        seen.append(tuple(table.shape))
+        assert len(x) == len(table)
+        return x * table
+
+    for score_fn, options in ((model(net, context={"table": TABLE}), {}), (model(net), {"context": {"table": TABLE}})):
+        for rows in (1, 4, 0):
+            solve(SDE, score_fn, states(rows), method="rk45", **options)
+    assert {(1, 2), (4, 2)} <= set(seen)
+    assert model(net, context={"table": TABLE})(states(3), 0.5).shape == (3, 2)
+
+
+def test_nothing_and_names_are_passed_as_they_are() -> None:
+    seen: list[Any] = []
+
+    def net(x: Tensor, t: Tensor, mask: Any = 5, name: Any = 5, more: Any = 5) -> Tensor:
+        seen.append((mask, name, more))
+        return x
+
+    context = {"mask": None, "name": "a name", "more": {"size": (8, 8), "scale": 0.5, "mask": None}}
+    for score_fn in (score(net), model(net)):
+        for method in ("ddim", "rk45"):
+            solve(SDE, score_fn, states(), method=method, context=context, **({"steps": 2} if method == "ddim" else {}))
+    solve(SDE, model(net, context=context), states(), method="ddim", steps=2)
+    assert all(got == tuple(context.values()) for got in seen)
+    assert all(got[2] is not context["more"] or got[2] == context["more"] for got in seen)
+
+
+def test_a_gradient_goes_to_a_tensor_in_a_nest() -> None:
+    results = []
+    for net, context in ((Nested(), nest()), (Flat(), flat())):
+        leaf = EMB.clone().requires_grad_()
+        context.get("more", context)["emb"] = leaf
+        solve(
+            SDE, model(net), states(), context=context, method="ddim", steps=4, differentiable=True
+        ).x.sum().backward()
+        assert leaf.grad is not None and bool(leaf.grad.abs().sum() > 0)
+        results.append(leaf.grad)
+    assert torch.equal(*results)
+
+
+# --- likelihoods -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, ROWS, 30])
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_a_likelihood_follows_a_nest(rows: int, divergence: str) -> None:
+    """Also through the check of gradients, which asks a large batch at three levels at once."""
+    which = [i % ROWS for i in range(rows)]
+    x, options = states(rows), {"divergence": divergence, "seed": 0}
+    net = Nested()
+    got = scoresde.log_likelihood(SDE, model(net), x, context=nest(which), **options)
+    expected = scoresde.log_likelihood(SDE, model(Flat()), x, context=flat(which), **options)
+    bound = scoresde.log_likelihood(SDE, model(Nested(), context=nest(which)), x, **options)
+    assert torch.equal(got.log_prob, expected.log_prob)
+    assert torch.allclose(bound.log_prob, got.log_prob, rtol=1e-9)
+    assert rows != 30 or 24 in net.widths
+
+
+def test_bounds_checks_and_fits_follow_a_nest() -> None:
+    which = [i % ROWS for i in range(12)]
+    x, gaussian = states(12), targets.Gaussian(torch.zeros(2, dtype=F64), 1.0)
+    places: dict[str, Callable[..., Any]] = {
+        "bound": lambda f, c: scoresde.variational_bound(SDE, f, x, seed=0, draws=2, context=c).total.tolist(),
+        "profile": lambda f, c: scoresde.density_profile(SDE, f, x, points=3, context=c).log_det.tolist(),
+        "score": lambda f, c: scoresde.check_score(SDE, f, x, context=c).error,
+        "contract": lambda f, c: testing.check_score_fn(SDE, f, x, context=c),
+        "grid": lambda f, c: scoresde.fit_grid(SDE, f, 3, x=x, context=c, method="ddim", iterations=1).times,
+        "start": lambda f, c: scoresde.fit_start(SDE, f, gaussian, x=x, levels=3, context=c).bound,
+    }
+    for name, place in places.items():
+        assert place(model(Nested()), nest(which)) == place(model(Flat()), flat(which)), name
+
+
+# --- guidance --------------------------------------------------------------------------------------------------------
+
+
+def null() -> dict[str, Any]:
+    """A context without a condition, one row for all samples."""
+    return {
+        "more": {
+            "emb": 0 * TABLE,
+            "parts": [Pair(torch.ones(1, dtype=F64), "a name"), None, 0.25, True],
+            "table": (TABLE,),
+        }
+    }
+
+
+def flat_null() -> dict[str, Tensor]:
+    return {"emb": 0 * TABLE, "gain": torch.ones(1, dtype=F64), "table": TABLE}
+
+
+@pytest.mark.parametrize("method", ["ddim", "pc", "rk45"])
+@pytest.mark.parametrize("given", ["to the solve", "to conditional", "to the model"])
+def test_guidance_without_a_classifier_is_one_call(given: str, method: str) -> None:
+    options: dict[str, Any] = {"seeds": range(ROWS), **few(method)}
+    results = []
+    for net, context, nothing in ((Nested(), nest(), null()), (Flat(), flat(), flat_null())):
+        plain = model(net)
+        u = guidance.conditional(plain, **nothing) if given == "to conditional" else model(net, context=nothing)
+        c = plain
+        if given == "to conditional":
+            c = guidance.conditional(plain, **context)
+        elif given == "to the model":
+            c = model(net, context=context)
+        guided = guidance.classifier_free(c, u, 2.0)
+        beside = {"context": context} if given == "to the solve" else {}
+        solution = solve(SDE, guided, states(), **options, **beside)
+        assert solution.evaluations == len(net.widths) and all(n % 2 == 0 for n in net.widths)
+        assert guided.rowwise == (given == "to the solve")
+        results.append(solution.x)
+    assert torch.equal(*results)
+    x = states()
+    c, u = (
+        formula(x, torch.full((ROWS,), 0.5, dtype=F64), **f)
+        for f in (flat(), {k: v.expand(ROWS, *v.shape[1:]) for k, v in flat_null().items()})
+    )
+    noise = guidance.classifier_free(model(Nested()), model(Nested(), context=null()), 2.0).noise(x, 0.5, **nest())
+    assert torch.allclose(noise, u + 2 * (c - u), rtol=1e-12)
+
+
+def test_contexts_of_other_forms_are_asked_apart() -> None:
+    net = Nested()
+    other = null()
+    other["more"]["parts"] = Pair(torch.ones(1, dtype=F64), "a name"), None, 0.25, True  # a tuple, no list
+    both = guidance.product(model(net, context=null()), model(net, context=other), base=model(net, context=null()))
+    both(states(), 0.5)
+    assert sorted(net.widths) == [ROWS, 2 * ROWS]
+    net.widths.clear()
+    other = null()
+    other["more"]["emb"] = other["more"]["emb"].float()
+    guidance.classifier_free(model(net, context=null()), model(net, context=other), 2.0)(states(), 0.5)
+    assert net.widths == [ROWS, ROWS]
+
+
+def test_a_context_in_a_nest_reaches_what_guides() -> None:
+    def log_prob(x: Tensor, t: Tensor, more: Any) -> Tensor:
+        return -(x * more["emb"] - 0.5).square().sum(1)
+
+    def seen(data: Tensor, more: Any) -> Tensor:
+        return -(data * more["emb"] - 0.5).square().sum(1)
+
+    for guide, function in ((guidance.classifier_guidance, log_prob), (guidance.likelihood_guidance, seen)):
+        for method in ("ddim", "rk45"):
+            with torch.inference_mode():  # whose tensors autograd may not keep
+                inside = {"more": {**nest()["more"], "emb": EMB.clone()}}
+                got = solve(SDE, guide(model(Nested()), function), states(), context=inside, **few(method)).x
+            outside = solve(SDE, guide(model(Nested()), function), states(), context=nest(), **few(method)).x
+            assert torch.allclose(got, outside, rtol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("jacobians", [True, False])
+def test_a_tall_posterior_follows_a_nest(jacobians: bool, chunk: int | None) -> None:
+    y = torch.tensor([[0.1, 0.2], [0.3, -0.1], [0.0, 0.4]], dtype=F64)
+    options: dict[str, Any] = {"chunk": chunk} | ({} if jacobians else {"covariances": torch.full_like(y, 0.5)})
+    prior = targets.Gaussian(torch.zeros(2, dtype=F64), 1.0)
+
+    def of(formula_net: Any) -> Any:
+        def net(x: Tensor, t: Tensor, y: Tensor, **context: Any) -> Tensor:
+            return 0.3 * formula_net(x, t, **context) + 0.2 * (x - y)
+
+        return net
+
+    def tall(score_fn: Any) -> Any:
+        return guidance.tall(score_fn, prior, {"y": y}, **options)
+
+    def run(score_fn: Any, **beside: Any) -> Tensor:
+        return solve(SDE, score_fn, states(), method="ddim", steps=3, **beside).x
+
+    expected = run(tall(model(of(Flat()))), context=flat())
+    assert torch.equal(run(tall(model(of(Nested()))), context=nest()), expected)
+    assert torch.equal(run(tall(model(of(Nested()), context=nest()))), expected)
+    assert torch.equal(run(tall(guidance.conditional(model(of(Nested())), **nest()))), expected)
+
+
+@pytest.mark.parametrize("method", ["dps", "mmps", "ddrm", "twisted_smc"])
+def test_inverse_problems_follow_a_nest(method: str) -> None:
+    seen = torch.tensor([[1.0, 0.0]], dtype=F64), torch.tensor([0.9], dtype=F64), 0.1
+    which = [2] * ROWS if method == "twisted_smc" else list(range(ROWS))  # whose particles share it
+    got, expected = (
+        inverse.sample_posterior(SDE, model(net), *seen, method=method, x=states(), steps=4, seed=0, context=context).x
+        for net, context in ((Nested(), nest(which)), (Flat(), flat(which)))
+    )
+    assert torch.equal(got, expected)
+
+
+def test_weighted_particles_share_a_nest() -> None:
+    def log_prob(x: Tensor, t: Tensor) -> Tensor:
+        return -x.square().sum(1)
+
+    def run(net: Any, context: dict[str, Any]) -> Tensor:
+        guided = guidance.classifier_guidance(model(net), log_prob, 2.0)
+        return scoresde.sample_tilted(SDE, guided, states(), particles=3, steps=5, seed=0, context=context).x
+
+    sets = [0, 0, 0, 4, 4, 4]
+    assert torch.equal(run(Nested(), nest(sets)), run(Flat(), flat(sets)))
+    with pytest.raises(
+        InvalidArgumentError, match=r"`context\['more'\]\['emb'\]` must be the same for all 3 particles"
+    ):
+        run(Nested(), nest())
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+ROWS_OF_3 = torch.ones(3, 7)
+REFUSED: dict[str, tuple[Any, str]] = {
+    "another batch": ({"a": {"emb": ROWS_OF_3}}, "`context['a']['emb']` has 3 rows; the batch has 6. It must be"),
+    "in a list": ({"a": [torch.ones(6), (ROWS_OF_3,)]}, "`context['a'][1][0]` has 3 rows; the batch has 6."),
+    "in a named tuple": ({"a": Pair(ROWS_OF_3, "b")}, "`context['a'].gain` has 3 rows; the batch has 6."),
+    "an argument": ({"a": ROWS_OF_3}, "`context['a']` has 3 rows; the batch has 6."),
+    "sparse": ({"a": {"emb": torch.ones(6, 2).to_sparse()}}, "`context['a']['emb']` must be a tensor (6, …)"),
+    "an array": ({"a": {"emb": torch.ones(6).numpy()}}, "`context['a']['emb']` must be a tensor (6, …) with one"),
+    "an object": ({"a": {"emb": object()}}, "`context['a']['emb']` must be a tensor (6, …)"),
+    "a number": ({"a": 3}, "`context['a']` must be a tensor (6, …) with one entry per sample, or (1, …) with one for"),
+    "a flag": ({"a": True}, "`context['a']` must be a tensor (6, …)"),
+    "a number of torch": ({"a": torch.tensor(3)}, "`context['a']` must be a tensor (6, …)"),
+    "a list of numbers": ({"a": [1, 2, 3, 4, 5, 6]}, "`context['a']` must be a tensor (6, …)"),
+    "a list of names": ({"a": ["b", "c"]}, "`context['a']` must be a tensor (6, …)"),
+}
+BOUND = ("another batch", "in a list", "in a named tuple", "an argument")
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_followed_is_refused_by_its_place(case: str) -> None:
+    """Before the network is called."""
+    context, message = REFUSED[case]
+
+    def net(x: Tensor, t: Tensor, a: Any) -> Tensor:
+        raise AssertionError("called")
+
+    for make in (score, model):
+        for method in ("ddim", "pc", "rk45"):
+            with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+                solve(SDE, make(net), states(), method=method, context=context)
+        with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+            scoresde.log_likelihood(SDE, make(net), states(), context=context)
+    for bound in (model(net, context=context), guidance.conditional(model(net), **context)) if case in BOUND else ():
+        assert not bound.rowwise
+        guided = guidance.classifier_free(bound, model(net, context={"a": None}), 2.0)
+        for score_fn in (bound, guided):
+            for method in ("ddim", "pc", "rk45"):
+                with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+                    solve(SDE, score_fn, states(), method=method)
+        with pytest.raises(InvalidArgumentError, match=re.escape(message)):
+            bound(states(), 0.5)
+
+
+def test_a_loss_refuses_a_nest_of_another_batch() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"`more\['emb'\]` must have one entry per sample, \(6, …\), got \(2, 2\)"
+    ):
+        losses.denoising(model(Nested()), states(), more={**nest()["more"], "emb": EMB[:2]})
+    good = {**nest()["more"], "table": (TABLE.expand(ROWS, 2),)}
+    drawn = (torch.Generator().manual_seed(0) for _ in range(2))
+    assert torch.equal(
+        losses.denoising(model(Nested()), states(), next(drawn), more=good),
+        losses.denoising(model(Flat()), states(), next(drawn), **flat()),
+    )
+
+
+@pytest.mark.parametrize("method", ["ddim", "pc", "rk45"])
+@pytest.mark.parametrize("make", [score, model, lambda net: guidance.temperature(model(net), 0.5)])
+def test_writes_to_a_tensor_in_a_nest_are_seen(make: Callable[..., Any], method: str) -> None:
+    def net(x: Tensor, t: Tensor, more: Any) -> Tensor:
+        more["parts"][1].mul_(0.5)
+        return x
+
+    context = {"more": {"emb": EMB, "parts": [None, GAIN.clone()]}}
+    with pytest.raises(ScoreFnError, match=r"modified `context\['more'\]\['parts'\]\[1\]` in place"):
+        solve(SDE, make(net), states(), method=method, context=context)
+    with pytest.raises(ScoreFnError, match=r"changed `context\['more'\]\['parts'\]\[1\]` in place|modified"):
+        testing.check_score_fn(SDE, make(net), states(), context=context)
+
+
+# --- half precision --------------------------------------------------------------------------------------------------
+
+HALF = {
+    "linear": (nn.Linear(2, 2), (2,)),
+    "linear without bias": (nn.Linear(2, 2, bias=False), (2,)),
+    "convolution": (nn.Conv2d(1, 1, 3, padding=1), (1, 4, 4)),
+    "convolution without bias": (nn.Conv2d(1, 1, 3, padding=1, bias=False), (1, 4, 4)),
+    "normalisation": (nn.GroupNorm(1, 1), (1, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", HALF)
+def test_a_network_of_another_dtype_in_a_function_is_explained(kind: str, dtype: torch.dtype) -> None:
+    layer, event = HALF[kind]
+    net = layer.to(dtype)
+    x = torch.randn(2, *event, generator=torch.Generator().manual_seed(0))
+
+    def hidden(x: Tensor, t: Tensor) -> Tensor:
+        return net(x)
+
+    def inside(x: Tensor, t: Tensor) -> Tensor:
+        return net(x.to(dtype)).float()
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.net(x)
+
+    runs: list[Callable[[Any], Any]] = [
+        lambda f: solve(SDE, f, x, method="ddim", steps=1),
+        lambda f: solve(SDE, f, x, method="rk45", rtol=0.1, atol=0.1),
+        lambda f: scoresde.log_likelihood(SDE, f, x, check=False, seed=0),
+        lambda f: scoresde.density_profile(SDE, f, x, points=2),
+    ]
+    for run in runs:
+        for score_fn in (hidden, model(hidden)):
+            with pytest.raises(ScoreFnError, match=r"another dtype.*ScoreModel\(net, sde, …\).*cast inside") as caught:
+                run(score_fn)
+            assert type(caught.value.__cause__) is RuntimeError
+            assert str(caught.value.__cause__).partition("\n")[0] in str(caught.value)
+    for score_fn in (model(inside), model(Module())):  # as the error advises
+        assert runs[0](score_fn).x.shape == x.shape
+
+
+def test_other_errors_of_a_network_are_its_own() -> None:
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(RuntimeError, match=r"^no such thing$"):
+        solve(SDE, net, states(), method="ddim", steps=1)
