@@ -873,8 +873,14 @@ DEFECTS = (
     Defect(
         "context: writes in a nest",
         "_context.py",
-        "if isinstance(v, Tensor) else _tensors_in(v))",
-        "if isinstance(v, Tensor) else ())",
+        "            found += [leaf._version for leaf in _tensors_in(value) if not leaf.is_inference()]\n",
+        "            continue\n",
+    ),
+    Defect(
+        "context: writes in a nest, on a grid",
+        "processes/network.py",
+        "in tensors(self._direct.extra.values()) if not",
+        "in self._direct.extra.values() if isinstance(v, Tensor) and not",
     ),
     Defect("context: nests of other forms in one call", "_context.py", "form_ == other and", ""),
     Defect("context: dtypes in one call", "_context.py", "a.dtype == b.dtype and ", ""),
