@@ -105,7 +105,7 @@ def set_up(
     t_end: float | None,
     start: GaussianStart | None,
     stochasticity: float | None,
-    context: Mapping[str, Tensor] | None,
+    context: Mapping[str, object] | None,
     seed: int | None,
     seeds: Sequence[int] | Tensor | None,
     generator: torch.Generator | None,
@@ -156,7 +156,7 @@ def set_up(
     if start is not None and start.t != sde.t_max:
         state = start.state(state)
     copies = solver.keeps_estimates or differentiable
-    network = Network(score, context_of(context, score, len(state), state.device), copies=copies)
+    network = Network(score, context_of(context, score, state), copies=copies)
     # the steps, and what makes them
     saved = check_save_at(save_at, sde, times)
     nodes = torch.zeros(0, dtype=torch.float64)
