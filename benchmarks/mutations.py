@@ -866,8 +866,9 @@ DEFECTS = (
         "context: one row for all stays one", "_context.py", "return leaf.expand(batch, *leaf.shape[1:])", "return leaf"
     ),
     Defect("context: a number of torch", "_context.py", "(inside or leaf.ndim > 0)", "True"),
-    Defect("context: rows of another batch", "_context.py", "if leaf.size(0) != 1 or not is_dense(leaf)", "if False"),
+    Defect("context: rows of another batch", "_context.py", "if tables and not path:", "if True:"),
     Defect("context: lists of numbers", "_context.py", "if not (value is None or", "if False and (value is None or"),
+    Defect("context: tables are rows", "_context.py", "if tables and not path:", "if False:"),
     Defect("context: rows of one batch for any", "_context.py", "v.ndim and v.size(0) != 1 for", "False for"),
     Defect("context: one row for the rows of one batch", "_context.py", "v.ndim and v.size(0) != 1 for", "v.ndim for"),
     Defect(
@@ -888,7 +889,7 @@ DEFECTS = (
     Defect(
         "tall: bound context of one batch",
         "guidance/tall.py",
-        "every = per_row(bound, x) | context",
+        "every = per_row(bound, x, tables=True) | context",
         "every = bound | context",
     ),
     Defect("context: tensors that autograd may not keep", "guidance/likelihood.py", "mapped(usable, given)", "given"),

@@ -102,9 +102,20 @@ def has_rows(context: Mapping[str, object]) -> bool:
     return any(v.ndim and v.size(0) != 1 for v in tensors(context.values()))
 
 
-def per_row(context: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+def is_rows(value: Tensor, batch: int) -> bool:
+    """Whether a tensor has one entry per sample.
+
+    Example:
+        >>> is_rows(torch.ones(3, 2), 3), is_rows(torch.tensor(3.0), 3)
+        (True, False)
+    """
+    return value.ndim > 0 and value.size(0) == batch
+
+
+def per_row(context: Mapping[str, Any], x: Tensor, *, tables: bool = False) -> dict[str, Any]:
     """The context of a state, with one entry per sample in every tensor: ``(1, …)`` is expanded, a number or a 0-d
-    tensor that is an argument becomes ``(batch,)``, and a tensor with other entries is refused.
+    tensor that is an argument becomes ``(batch,)``, and a tensor with other entries is refused; where there may be
+    ``tables``, an argument is one that all samples share.
 
     Example:
         >>> per_row({"label": 3, "more": {"size": torch.ones(1), "name": "a"}}, torch.zeros(2, 5))
@@ -114,23 +125,25 @@ def per_row(context: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     return {
         name: value
         if isinstance(value, Tensor) and value.ndim and value.size(0) == batch
-        else _in_rows(name, value, batch, x)
+        else _in_rows(name, value, batch, x, tables)
         for name, value in context.items()
     }
 
 
-def _in_rows(name: str, value: Any, batch: int, x: Tensor) -> Any:
+def _in_rows(name: str, value: Any, batch: int, x: Tensor, tables: bool) -> Any:
     if isinstance(value, _NUMBERS) or (isinstance(value, Tensor) and not value.ndim):
         return torch.as_tensor(value, device=x.device).expand(batch)
-    if all(not v.ndim or v.size(0) == batch for v in tensors([value])):
+    if all(not v.ndim or is_rows(v, batch) for v in tensors([value])):
         return value
 
     def expanded(path: Any, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.size(0) == batch:
+        if not isinstance(leaf, Tensor) or not leaf.ndim or is_rows(leaf, batch):
             return leaf
-        if leaf.size(0) != 1 or not is_dense(leaf):
-            raise _no_rows(f"context[{name!r}]{pytree.keystr(path)}", leaf, batch)
-        return leaf.expand(batch, *leaf.shape[1:])
+        if leaf.size(0) == 1 and is_dense(leaf):
+            return leaf.expand(batch, *leaf.shape[1:])
+        if tables and not path:
+            return leaf
+        raise _no_rows(f"context[{name!r}]{pytree.keystr(path)}", leaf, batch)
 
     return pytree.tree_map_with_path(expanded, value)
 
@@ -168,33 +181,34 @@ def _no_rows(name: str, value: object, batch: int) -> InvalidArgumentError:
     )
 
 
-def stackable(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def stackable(a: Mapping[str, Any], b: Mapping[str, Any], batch: int) -> bool:
     """Whether two contexts of one batch, `per_row`, can be that of one batch of twice the size.
 
     Example:
-        >>> stackable({"label": torch.ones(2)}, {"label": torch.zeros(2)}), stackable({"label": torch.ones(2)}, {})
+        >>> label = {"label": torch.ones(2)}
+        >>> stackable(label, {"label": torch.zeros(2)}, 2), stackable(label, {}, 2)
         (True, False)
     """
-    return a.keys() == b.keys() and all(_alike(value, b[name]) for name, value in a.items())
+    return a.keys() == b.keys() and all(_alike(value, b[name], batch) for name, value in a.items())
 
 
-def _alike(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim and b.ndim:
+def _alike(a: Any, b: Any, batch: int) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and is_rows(a, batch) and is_rows(b, batch):
         return a.shape[1:] == b.shape[1:] and a.dtype == b.dtype and a.device == b.device
     if pytree.tree_is_leaf(a) or pytree.tree_is_leaf(b):
         return a is b or (isinstance(a, _PLAIN) and type(a) is type(b) and bool(a == b))
     (ours, form_), (theirs, other) = pytree.tree_flatten(a), pytree.tree_flatten(b)
-    return form_ == other and all(map(_alike, ours, theirs))
+    return form_ == other and all(_alike(*pair, batch) for pair in zip(ours, theirs, strict=True))
 
 
-def stacked(contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def stacked(contexts: Sequence[Mapping[str, Any]], batch: int) -> dict[str, Any]:
     """The context of several batches after each other, of `stackable` contexts.
 
     Example:
-        >>> stacked([{"label": torch.ones(1)}, {"label": torch.zeros(1)}])
+        >>> stacked([{"label": torch.ones(1)}, {"label": torch.zeros(1)}], batch=1)
         {'label': tensor([1., 0.])}
     """
-    return mapped(lambda *values: torch.cat(values) if values[0].ndim else values[0], *contexts)
+    return mapped(lambda *values: torch.cat(values) if is_rows(values[0], batch) else values[0], *contexts)
 
 
 def repeated(value: Any, count: int) -> Any:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_tensor, form
-from .._context import mapped, per_row, repeated
+from .._context import is_rows, mapped, per_row, repeated
 from .._tensors import expand
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper, as_score
@@ -199,8 +199,9 @@ class Tall(Wrapper):
         count = _count(some)
         root, bound = self.score_fns[0].unbound({})
         bound = {k: v for k, v in bound.items() if k not in context and k not in some}
-        every = per_row(bound, x) | context
-        given = mapped(lambda v: repeated(v, count), every) | {k: v.flatten(0, 1) for k, v in some.items()}
+        every = per_row(bound, x, tables=True) | context
+        every = mapped(lambda v: repeated(v, count) if is_rows(v, len(x)) else v, every)
+        given = every | {k: v.flatten(0, 1) for k, v in some.items()}
         whole = self.ask(root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)
         return [Estimate(*pair) for pair in zip(*(v.chunk(count) for v in whole[:2]), strict=True)]
 

@@ -27,12 +27,12 @@ class _Question(NamedTuple):
         return (
             self.root.same_network(other.root)
             and self.context.keys() == other.context.keys()
-            and stackable(self.rows(x), other.rows(x))
+            and stackable(self.rows(x), other.rows(x), len(x))
         )
 
     def rows(self, x: Tensor) -> dict[str, Any]:
         """Its labels, one entry per sample."""
-        return per_row(self.context, x)
+        return per_row(self.context, x, tables=True)
 
 
 def ask_together(
@@ -54,7 +54,7 @@ def ask_together(
             answers[group[0]] = ask(score_fns[group[0]], x, node, contexts[group[0]], keep=group is not groups[-1])
             continue
         count, asked = len(group), [questions[i] for i in group]
-        context = stacked([question.rows(x) for question in asked])
+        context = stacked([question.rows(x) for question in asked], len(x))
         nodes = Node(*(repeated(v, count) for v in node))
         whole = ask(asked[0].root, torch.cat([x] * count), nodes, context, keep=group is not groups[-1])
         answers.update(zip(group, _cut(whole, count), strict=True))

@@ -87,8 +87,9 @@ class ScoreModel(Score):
         sigma_data: the data's standard deviation in EDM's preconditioning.
         context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
             to ``(batch,)`` and tensors ``(1, …)`` to the batch, the latter also inside dicts, lists and tuples; other
-            values, None among them, are passed as they are. A tensor with other rows belongs to one batch, which it
-            must fit; the model is then not ``rowwise``. In the ``context`` of a solve it may be cut with the batch.
+            values, None among them, are passed as they are. So is a tensor with other rows, but the model is then not
+            ``rowwise``, as it may have one per sample, and inside a nest it must have. In the ``context`` of a solve
+            the rows can be cut with the batch.
         event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
 
     Attributes:
@@ -385,7 +386,7 @@ class ScoreModel(Score):
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""
-        return per_row({**self.context, **context}, x)
+        return per_row({**self.context, **context}, x, tables=True)
 
     def _labels(self, nodes: Sequence[Node[Any]]) -> Tensor:
         """What the network gets as its time at some nodes, ``(n,)`` float64 or integers; not of a function of t."""

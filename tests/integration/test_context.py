@@ -362,7 +362,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a list of numbers": ({"a": [1, 2, 3, 4, 5, 6]}, "`context['a']` must be a tensor (6, …)"),
     "a list of names": ({"a": ["b", "c"]}, "`context['a']` must be a tensor (6, …)"),
 }
-BOUND = ("another batch", "in a list", "in a named tuple", "an argument")
+BOUND = ("another batch", "in a list", "in a named tuple")
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -388,6 +388,27 @@ def test_what_cannot_be_followed_is_refused_by_its_place(case: str) -> None:
                     solve(SDE, score_fn, states(), method=method)
         with pytest.raises(InvalidArgumentError, match=re.escape(message)):
             bound(states(), 0.5)
+
+
+def test_a_bound_argument_may_be_a_table_that_all_samples_share() -> None:
+    """As the places of tokens are; labels of another batch are refused."""
+    table = torch.ones(3, 7)
+
+    def net(x: Tensor, t: Tensor, label: Tensor, places: Tensor) -> Tensor:
+        assert places is table and len(label) == len(x)
+        seen.append(len(x))
+        return x * label[:, None]
+
+    seen: list[int] = []
+    c, u = (model(net, context={"places": table, "label": label}) for label in (2, torch.ones(1, dtype=torch.int64)))
+    prior = targets.Gaussian(torch.zeros(2, dtype=F64), 1.0)
+    tall = guidance.tall(c, prior, {"label": torch.ones(4, dtype=torch.int64)}, covariances=torch.full((4, 2), 0.5))
+    for score_fn in (c, guidance.classifier_free(c, u, 2.0), tall):
+        assert not score_fn.rowwise
+        solve(SDE, score_fn, states(), method="ddim", steps=1)
+    assert seen == [ROWS, 2 * ROWS, 4 * ROWS]
+    with pytest.raises(InvalidArgumentError, match=r"`context\['label'\]` has 3 rows; the batch has 6"):
+        solve(SDE, guidance.conditional(u, label=torch.ones(3)), states(), method="ddim", steps=1)
 
 
 def test_a_loss_refuses_a_nest_of_another_batch() -> None:
