@@ -307,7 +307,7 @@ def test_a_tall_posterior_follows_a_nest(jacobians: bool, chunk: int | None) -> 
         return net
 
     def tall(score_fn: Any) -> Any:
-        return guidance.tall(score_fn, prior, {"y": y}, **options)
+        return guidance.tall(score_fn, prior, {"y": y}, sde=SDE, **options)
 
     def run(score_fn: Any, **beside: Any) -> Tensor:
         return solve(SDE, score_fn, states(), method="ddim", steps=3, **beside).x
@@ -316,6 +316,8 @@ def test_a_tall_posterior_follows_a_nest(jacobians: bool, chunk: int | None) -> 
     assert torch.equal(run(tall(model(of(Nested()))), context=nest()), expected)
     assert torch.equal(run(tall(model(of(Nested()), context=nest()))), expected)
     assert torch.equal(run(tall(guidance.conditional(model(of(Nested())), **nest()))), expected)
+    bare = run(tall(guidance.conditional(score(of(Nested())), **nest())))
+    assert torch.equal(bare, run(tall(score(of(Flat()))), context=flat()))
 
 
 @pytest.mark.parametrize("method", ["dps", "mmps", "ddrm", "twisted_smc"])
