@@ -474,6 +474,19 @@ def write_floats(name: str) -> str:
 
 IMAGES = ("Blur", "Grey", "PartialFourier", "Separable", "bicubic", "block_average", "gaussian_blur")
 
+DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
+
+
+def _even(steps: int) -> Tensor:
+    """Times of a sampler."""
+    return torch.linspace(0.9, 0.1, steps + 1)
+
+
+def _unet(sample: Tensor, timestep: Tensor) -> Tensor:
+    """Stands for a network of diffusers."""
+    return sample
+
+
 VALID: dict[str, Make] = {
     # processes, models and targets
     "sde": vp,
@@ -634,6 +647,8 @@ VALID: dict[str, Make] = {
     # objects whose methods are called
     "self: Bound": lambda: scoresde.variational_bound(vp(), gaussian().score(vp()), states(), seed=0, draws=4),
     "self: Grid": lambda: scoresde.Grid((1.0, 0.5, 0.1)),
+    "self: grids.SamplerGrid": lambda: scoresde.grids.SamplerGrid(_even),
+    "self: interop.Conventions": lambda: scoresde.interop.conventions(DDIM),
     "self: FittedGrid": fitted,
     "self: Likelihood": lambda: scoresde.log_likelihood(vp(), score_fn(), states(), probes=2, seed=0),
     "self: testing.Convergence": lambda: scoresde.testing.Convergence((10, 20), (0.4, 0.1)),
@@ -728,6 +743,11 @@ VALID: dict[str, Make] = {
     "discrete.BetaChain.from_config.config": lambda: betas().to_config(),
     "discrete.NoiseScales.ncsnv2.data": lambda: torch.linspace(-1.0, 1.0, 80).reshape(4, 20),
     "grids.Shifted.grid": lambda: scoresde.grids.time,
+    "grids.SamplerGrid.times": lambda: _even,
+    "interop.Conventions.grid.n": lambda: 4,
+    "interop.conventions.scheduler": lambda: dict(DDIM),
+    "interop.from_diffusers.model": lambda: _unet,
+    "interop.from_diffusers.scheduler": lambda: dict(DDIM),
     "guidance.conditional.label": lambda: 3,
     "guidance.conditional.score_fn": lambda: pretrained().score(vp()),
     "guidance.tall.score_fn": labelled_score,
