@@ -51,7 +51,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_STEPS, check_integer, check_kind, check_number, check_times
+from ..._checks import MOST_LEVELS, MOST_STEPS, check_flag, check_integer, check_kind, check_number, check_times
 from ...chains import BetaChain
 from ...errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ...grids import check_times as check_falling
@@ -88,12 +88,37 @@ class Scheduler:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a config."""
-        values = {name: config.get(name, default) for name, default in self.fields.items()} | dict(self.fixed)
+        """The fields of a config, of the kinds that they should have; null is the default."""
+        given = {name: config[name] for name in self.fields if config.get(name) is not None}
+        for name, value in given.items():
+            _KINDS[_OPTIONAL.get(name, type(self.fields[name]))](name, value)
+        values = {**self.fields, **given, **self.fixed}
         if "set_alpha_to_one" in values:
             values["final_sigmas_type"] = "zero" if values["set_alpha_to_one"] else "sigma_min"
         return values
 
+
+def _check_float(name: str, value: object) -> None:
+    """Refuse what is no number; a bound may be infinite."""
+    if not (isinstance(value, float) and math.isinf(value)):
+        check_number(name, value)
+
+
+# The checks of a field by the kind of its default, and the kinds of fields whose default is None.
+_KINDS: dict[type, Callable[[str, Any], object]] = {
+    bool: check_flag,
+    str: lambda name, value: check_kind(name, value, str, "a name"),
+    int: lambda name, value: check_integer(name, value, low=0, high=MOST_LEVELS),
+    float: _check_float,
+    list: lambda name, value: check_times(name, value, "numbers"),
+}
+_OPTIONAL: dict[str, type] = {
+    "trained_betas": list,
+    "variance_type": str,
+    "sigma_min": float,
+    "sigma_max": float,
+    "shift_terminal": float,
+}
 
 _CHAIN = {
     "num_train_timesteps": 1000,

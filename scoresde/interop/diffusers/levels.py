@@ -90,10 +90,7 @@ def _betas(config: Mapping[str, Any]) -> Tensor:
     else:
         n = check_integer("num_train_timesteps", config["num_train_timesteps"], low=3, high=MOST_LEVELS)
         first, last = (check_number(name, config[name]) for name in ("beta_start", "beta_end"))
-        schedule = config["beta_schedule"]
-        if schedule not in BETAS:
-            check_choice("beta_schedule", schedule, BETAS)
-        betas = BETAS[schedule](n, first, last)
+        betas = BETAS[check_choice("beta_schedule", config["beta_schedule"], BETAS)](n, first, last)
     if len(betas) < 3 or not bool(((betas > 0) & (betas < 1)).all()):
         raise InvalidArgumentError("`trained_betas`, or the betas of `beta_schedule`, must be at least 3 in (0, 1).")
     return betas
