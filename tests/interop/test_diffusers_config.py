@@ -352,6 +352,28 @@ def test_fields_of_another_scheduler_mean_nothing() -> None:
     assert float(found.grid(5)[-1]) == 0.0 and found.clip is None
 
 
+def test_null_is_the_default() -> None:
+    """Configs of earlier versions have it."""
+    found = read("DPMSolverMultistep", **LINEAR, use_karras_sigmas=None, timestep_spacing=None, final_sigmas_type=None)
+    assert found.grid(4).tolist() == read("DPMSolverMultistep", **LINEAR).grid(4).tolist()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("beta_schedule", ["linear"]),
+        ("steps_offset", "one"),
+        ("use_karras_sigmas", "yes"),
+        ("lambda_min_clipped", "low"),
+        ("trained_betas", "many"),
+        ("variance_type", torch.zeros(2)),
+    ],
+)
+def test_fields_of_another_kind_are_refused(field: str, value: object) -> None:
+    with pytest.raises((InvalidTypeError, InvalidArgumentError), match=field):
+        read("DPMSolverMultistep", **{field: value})
+
+
 def test_a_scheduler_is_found_by_its_classes() -> None:
     class DDIMScheduler:
         config = {**LINEAR, "steps_offset": 1}
