@@ -36,7 +36,8 @@ FlowMatchEuler, FlowMatchHeun    The end of the grid is shifted twice, as a leve
 DDPM, DDIM                       With ``rescale_betas_zero_snr`` the last :math:`\bar\alpha` is 0; elsewhere it is
                                  :math:`2^{-24}`, which for ``"linear"`` betas is more signal than the level before
                                  has, and is refused.
-UniPC with ``use_flow_sigmas``   The first :math:`\sigma` is 1 - 1e-6.
+UniPC with ``use_flow_sigmas``   The first :math:`\sigma` is 1 - 1e-6. (Up to diffusers 0.35 its levels were those of
+                                 DPM-Solver, which begin at 1 - 1/N.)
 ================================ ====================================================================================
 """
 
@@ -484,8 +485,8 @@ def _falling(name: str, values: Any) -> Array:
 def conventions(scheduler: Any) -> Conventions:
     r"""Read a scheduler of diffusers, or its config.
 
-    With :math:`arlpha_k` of the config, :math:`x_t = \sqrt{arlpha_k}\,x_0 + \sqrt{1-arlpha_k}\,arepsilon`
-    at the time k + 1; :math:`x_t = (1-t)x_0 + tarepsilon` for flow matching, :math:`x_t = x_0 + tarepsilon` for
+    With :math:`\bar\alpha_k` of the config, :math:`x_t = \sqrt{\bar\alpha_k}\,x_0 + \sqrt{1-\bar\alpha_k}\,\varepsilon`
+    at the time k + 1; :math:`x_t = (1-t)x_0 + t\varepsilon` for flow matching, :math:`x_t = x_0 + t\varepsilon` for
     EDM.
 
     Args:
