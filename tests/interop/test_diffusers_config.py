@@ -145,6 +145,14 @@ def test_timesteps_of_spacings(name: str, spacing: str, timesteps: list[int]) ->
     assert grid.tolist() == [*(t + 1 for t in timesteps), 0]
 
 
+@pytest.mark.parametrize("n", [61, 103, 121])
+def test_a_timestep_of_minus_1_is_left_out(n: int) -> None:
+    """NumPy's arange(1000, 0, -1000 / n) has n + 1 entries here, the last a rounding error above 0."""
+    assert len(np.arange(1000, 0, -1000 / n)) == n + 1
+    grid = read("DDIM", **LINEAR, timestep_spacing="trailing").grid(n)
+    assert len(grid) == n + 1 and float(grid[-1]) == 0.0 and float(grid[0]) == 1000.0
+
+
 def test_sigma_schedulers_go_between_levels() -> None:
     """At timestep 1/2 of two levels sigma/alpha is the mean, and the network receives the half."""
     found = read("EulerDiscrete", **LINEAR, timestep_spacing="linspace")

@@ -15,6 +15,8 @@ DPM-Solver, UniPC, DEIS, SA      ``"linspace"`` and ``"leading"`` divide the cha
                                  the last timestep: they never evaluate at timestep 0 (``"leading"``: at the offset).
 Euler, Heun, LMS, KDPM2          ``"linspace"`` is not rounded: :math:`\sigma/\alpha` is linear between two levels, and
                                  the network receives a fractional timestep.
+all, with ``"trailing"``         At some n (61, 103, 121, … for 1000 levels) a rounding error makes one timestep too
+                                 many, -1, at which they take the noisiest level; the grid leaves it out.
 DDIM, PNDM                       A step ends :math:`\lfloor N/n\rfloor` below its timestep, whatever the next one is.
                                  With ``"linspace"``, and with ``"trailing"`` where n does not divide N, it ends
                                  elsewhere than the next begins, and no solve does this; `Conventions.grid` goes from

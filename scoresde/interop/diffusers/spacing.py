@@ -63,7 +63,8 @@ def timesteps(family: str, spacing: str, size: int, usable: int, n: int, offset:
     """
     rules = SPACINGS[family]
     if spacing == "trailing":
-        return np.arange(usable, 0, -size / n).round() - 1  # its quotients, with their rounding errors, are diffusers'
+        places = np.arange(usable, 0, -size / n).round()  # with the rounding errors that diffusers has
+        return places[places > 0] - 1
     if spacing not in rules:
         raise InvalidArgumentError(f"`timestep_spacing` must be 'leading', 'trailing' or 'linspace', got {spacing!r}.")
     return rules[spacing](usable, n) + (offset if spacing == "leading" else 0)
