@@ -8,10 +8,25 @@ from typing import TYPE_CHECKING
 from .._lazy import homes, lazy
 
 if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
-    pass
+    from .azula import from_azula as from_azula
+    from .edm import from_edm as from_edm
+    from .flow_matching import from_flow_matching as from_flow_matching
+    from .guided_diffusion import from_guided_classifier as from_guided_classifier
+    from .guided_diffusion import from_guided_diffusion as from_guided_diffusion
+    from .k_diffusion import from_k_diffusion as from_k_diffusion
+    from .score_sde import from_score_sde as from_score_sde
 
 # Where the public names are; a test compares this with the imports above.
-_HOMES: dict[str, str] = homes({})
+_HOMES: dict[str, str] = homes(
+    {
+        ".azula": "from_azula",
+        ".edm": "from_edm",
+        ".flow_matching": "from_flow_matching",
+        ".guided_diffusion": "from_guided_classifier from_guided_diffusion",
+        ".k_diffusion": "from_k_diffusion",
+        ".score_sde": "from_score_sde",
+    }
+)
 
 __all__ = sorted(_HOMES)
 

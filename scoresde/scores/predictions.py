@@ -74,6 +74,16 @@ PREDICTIONS: dict[str, Prediction] = {
     "flow": Prediction(data=_data_of_flow, noise=_noise_of_flow),
     "edm": Prediction(data=_data_of_edm, noise=_noise_of_edm),
 }
+# Other libraries' names of them, OpenAI's and diffusers'. "velocity" is not among them: v in some, the flow in others.
+ALIASES: dict[str, str] = {
+    "epsilon": "noise",
+    "eps": "noise",
+    "sample": "data",
+    "x0": "data",
+    "x_start": "data",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}
 # The part of an estimate that is the network's own output, which its next call may overwrite.
 NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
