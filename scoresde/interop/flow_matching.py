@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import grids
@@ -90,7 +91,10 @@ def from_flow_matching(
         if hasattr(scheduler, "beta_min") and hasattr(scheduler, "beta_max"):
             betas = (number_of(name, scheduler, "scheduler") for name in ("beta_min", "beta_max"))
             known.append(VPSDE(*betas, t_min=low, t_max=high))
-        sde = process_of(_Part(scheduler, "alpha_t"), _Part(scheduler, "sigma_t"), low, high, *known)
+        alpha, sigma = _Part(scheduler, "alpha_t"), _Part(scheduler, "sigma_t")
+        for part in (alpha, sigma):
+            part(torch.tensor(high, dtype=torch.float64))  # refuses what is no scheduler
+        sde = process_of(alpha, sigma, low, high, *known)
         last = sde.node(high)
         if not 0 < last.alpha * last.dsigma - last.sigma * last.dalpha < math.inf:
             raise InvalidArgumentError(

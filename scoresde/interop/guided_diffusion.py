@@ -15,7 +15,7 @@ from ..chains import BetaChain
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..nets import External
 from ..scores import ScoreModel
-from ..scores.predictions import ALIASES
+from ..scores.predictions import prediction_of
 from ._models import described, whole_levels
 
 _PREDICTIONS = {"EPSILON": "noise", "START_X": "data"}
@@ -108,8 +108,9 @@ def from_guided_diffusion(
         chain, prediction, learn_sigma, time = _declared(diffusion, given)
     else:
         chain = diffusion if isinstance(diffusion, BetaChain) else BetaChain(diffusion)
-        prediction = "noise" if prediction is None else prediction
-        check_choice("prediction", ALIASES.get(prediction, prediction), _PREDICTIONS.values())
+        prediction = check_choice(
+            "prediction", "noise" if prediction is None else prediction_of(prediction), _PREDICTIONS.values()
+        )
         learn_sigma = bool(doubled) if learn_sigma is None else learn_sigma
         levels = len(chain.to_config()["log_snrs"])  # type: ignore[arg-type] # those that respacing left out, too
         time = _Timesteps(None, _UNIT / levels if rescale_timesteps else None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import grids
-from .._checks import as_tensor, check_state, check_tensor, form
+from .._checks import as_tensor, check_batch, check_not_empty, check_state, check_tensor, form
 from .._tensors import row_sums
 from ..errors import InvalidArgumentError
 from ..guidance import tall
@@ -156,7 +156,12 @@ def within_support(prior: Any, theta: Tensor) -> Tensor:
         >>> inside.tolist(), theta[inside].tolist()
         ([True, False], [[0.5, 0.5]])
     """
-    check_state("theta", theta)
+    check_not_empty("theta", check_state("theta", theta))
+    if not len(theta):
+        return torch.ones(0, dtype=torch.bool, device=theta.device)
+    shape = getattr(prior, "event_shape", None)
+    if isinstance(shape, torch.Size):
+        check_batch("theta", theta, tuple(shape))
     try:
         inside = prior.support.check(theta)
     except (AttributeError, NotImplementedError):
@@ -165,7 +170,7 @@ def within_support(prior: Any, theta: Tensor) -> Tensor:
                 f"`prior` must be a distribution with a support or a log_prob, got {type(prior).__name__}."
             ) from None
         inside = prior.log_prob(theta).isfinite()
-    return inside.reshape(len(theta), -1).all(dim=1)
+    return inside.flatten(1).all(dim=1) if inside.ndim > 1 else inside
 
 
 class _Posterior(nn.Module):

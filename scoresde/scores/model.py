@@ -39,7 +39,7 @@ from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
 from .base import Direct, Score, Traits, changed, time_rows
-from .predictions import ALIASES, HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size
+from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
 
 # What a network receives as its time: a function of a node, of numbers or of (batch,) tensors.
 TIME_INPUTS: dict[str, Callable[[Node[Any]], Any]] = {
@@ -146,7 +146,7 @@ class ScoreModel(Score):
             if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
         check_kind("context", context, (Mapping, type(None)), "a mapping from names to values")
-        prediction = check_choice("prediction", ALIASES.get(prediction, prediction), PREDICTIONS)
+        prediction = prediction_of(prediction)
         check_choice("input_scale", input_scale, ("x", "x/alpha"))
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')

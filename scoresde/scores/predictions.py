@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._checks import check_choice
 from .._tensors import Scalar, divide, sqrt
 from ..sdes import Node
 from ..sdes.records import SCORE, Prediction
@@ -84,6 +85,18 @@ ALIASES: dict[str, str] = {
     "v_prediction": "v",
     "flow_prediction": "flow",
 }
+
+
+def prediction_of(name: object) -> str:
+    """The name of a prediction here, for one that may be another library's.
+
+    Example:
+        >>> prediction_of("epsilon"), prediction_of("v")
+        ('noise', 'v')
+    """
+    return check_choice("prediction", ALIASES.get(name, name) if isinstance(name, str) else name, PREDICTIONS)
+
+
 # The part of an estimate that is the network's own output, which its next call may overwrite.
 NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0
