@@ -11,17 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import grids
-from .._checks import as_tensor, check_batch, check_not_empty, check_state, check_tensor, form
-from .._tensors import row_sums
+from .._checks import as_tensor, check_batch, check_choice, check_not_empty, check_state, check_tensor, form
+from .._tensors import expand, row_sums
 from ..errors import InvalidArgumentError
 from ..guidance import tall
 from ..guidance.tall import Tall
 from ..scores import Score, ScoreModel
 from ..sdes import VESDE, VPSDE, AffineSDE, FlowSDE, NormalPrior, SubVPSDE
+from ..solving import solve
 from ..targets import Gaussian, Target
 from ._models import described, number_of, process_of
 
-_LEAST = 1e-300  # of a difference that is 0 by rounding
+_FLAT = 1e-3  # half the width of a box in units of the noise, below which the prior is the noise
+_SAMPLES, _STEPS = 500, 50  # of a single posterior, whose covariance is estimated
 
 
 def from_sbi(
@@ -29,7 +31,8 @@ def from_sbi(
     x_o: Tensor | None = None,
     *,
     prior: Any = None,
-    covariances: Tensor | None = None,
+    covariances: Tensor | str = "samples",
+    seed: int = 0,
 ) -> ScoreModel | Tall:
     r"""A posterior that sbi has trained by scores (NPSE) or by flow matching (FMPE), as a score function of
     :math:`\theta`.
@@ -59,7 +62,11 @@ def from_sbi(
         prior: the distribution of the parameters, for several observations: uniform on a box (``BoxUniform``,
             ``Independent(Uniform(…), 1)``), normal (``MultivariateNormal``, ``Independent(Normal(…), 1)``), a target,
             or the score function of any other, on the same process.
-        covariances: of the single posteriors, for several observations; see `scoresde.guidance.tall`.
+        covariances: of the single posteriors, for several observations: ``(n, D, D)`` or variances ``(n, D)``;
+            ``"samples"``, those of 500 samples of each, which are drawn here (sbi's default, ``auto_gauss``); or
+            ``"jacobians"``, for those of the network at every state (``jac_gauss``), which takes a network whose
+            Jacobians are positive definite. See `scoresde.guidance.tall`.
+        seed: of the samples from which covariances are estimated.
 
     Returns:
         A `ScoreModel`, or for several observations the score function of `scoresde.guidance.tall`. The process has the
@@ -113,7 +120,9 @@ def from_sbi(
         )
     observed = None if x_o is None else _observations(x_o, tuple(inner.condition_shape))
     several = observed is not None and len(observed) > 1
-    if covariances is not None and not several:
+    if isinstance(covariances, str):
+        check_choice("covariances", covariances, ("samples", "jacobians"))
+    elif not several:
         raise InvalidArgumentError("`covariances` are for several observations `x_o`; leave them out.")
     flow = not hasattr(inner, "beta_min") and not hasattr(inner, "sigma_min")
     sde = _process(inner, flow)
@@ -124,14 +133,16 @@ def from_sbi(
     model = described(model, grid=_Schedule(schedule) if callable(schedule) else grids.time)
     if observed is None or not several:
         return model
-    score, covariance = _prior(prior, sde)
-    return tall(
-        model,
-        score,
-        {"x_o": observed},
-        covariances=covariances,
-        prior_covariance=None if covariances is None else covariance,
-    )
+    score, wide = _prior(prior, sde)
+    if isinstance(covariances, str) and covariances == "jacobians":
+        return tall(model, score, {"x_o": observed})
+    if wide is None and not isinstance(score, Target):
+        raise InvalidArgumentError(
+            "`prior`: the covariance of a score function is unknown; call scoresde.guidance.tall(from_sbi(estimator), "
+            'prior, {"x_o": x_o}, covariances=…, prior_covariance=…).'
+        )
+    narrow = _covariances(model, observed, seed) if isinstance(covariances, str) else covariances
+    return tall(model, score, {"x_o": observed}, covariances=narrow, prior_covariance=wide)
 
 
 def within_support(prior: Any, theta: Tensor) -> Tensor:
@@ -267,6 +278,17 @@ def _observations(x_o: Any, shape: tuple[int, ...]) -> Tensor:
     return given.detach()
 
 
+def _covariances(model: ScoreModel, observed: Tensor, seed: int) -> Tensor:
+    """The covariances of the single posteriors, ``(n, D, D)``, from samples of each."""
+    x_o = observed.repeat_interleave(_SAMPLES, dim=0)
+    shape = (len(x_o), *model.event_shape)
+    solution = solve(
+        model.sde, model, method="ddim", steps=_STEPS, grid="tangent", shape=shape, context={"x_o": x_o}, seed=seed
+    )
+    groups = solution.x.to(torch.float64).flatten(1).split(_SAMPLES)
+    return torch.stack([torch.cov(x.mT).reshape(x.shape[1], -1) for x in groups])
+
+
 def _prior(prior: Any, sde: AffineSDE) -> tuple[Target | Score, Tensor | None]:
     """A prior as a target or a score function, and its covariance, if known."""
     if isinstance(prior, Target):
@@ -276,7 +298,7 @@ def _prior(prior: Any, sde: AffineSDE) -> tuple[Target | Score, Tensor | None]:
     base = getattr(prior, "base_dist", None)
     if all(isinstance(getattr(base, name, None), Tensor) for name in ("low", "high")):
         low, high = (v.detach().to(torch.float64) for v in (base.low, base.high))  # type: ignore[union-attr]
-        score = ScoreModel(_Box(low, high), sde, "data", "rho", "x/alpha", event_shape=tuple(low.shape))
+        score = ScoreModel(_Box(low, high, sde), sde, "data", event_shape=tuple(low.shape))
         return score, torch.diag((high - low).flatten().square() / 12)
     if isinstance(getattr(prior, "covariance_matrix", None), Tensor):
         return Gaussian(prior.loc.detach(), prior.covariance_matrix.detach()), None
@@ -293,30 +315,36 @@ def _prior(prior: Any, sde: AffineSDE) -> tuple[Target | Score, Tensor | None]:
 class _Box:
     r"""The data estimate of a uniform distribution on a box: the mean of a normal one that is cut off.
 
-    With :math:`y = x/\alpha` and :math:`\rho = \sigma/\alpha`, each element is that of :math:`N(y, \rho^2)` between
-    its ends. With z the distance of y from the centre and c half the width, both in units of :math:`\rho`, and
-    :math:`u = (z - c)/\sqrt 2,\ v = (z + c)/\sqrt 2`, it is away from the centre by
+    Each element is that of :math:`N(x/\alpha, \sigma^2/\alpha^2)` between its ends. With m the centre, z the distance
+    of x from :math:`\alpha m`, and c half the width of the box times :math:`\alpha`, both over :math:`\sigma`, and
+    :math:`u = (z - c)/\sqrt 2,\ v = (z + c)/\sqrt 2`, it is
 
-    .. math:: z - \sqrt{\tfrac2\pi}\,\frac{e^{-u^2} - e^{-v^2}}{\mathrm{erf}(v) - \mathrm{erf}(u)},
+    .. math:: m + \frac\sigma\alpha\Big(z - \sqrt{\tfrac2\pi}\,\frac{e^{-u^2} - e^{-v^2}}{\mathrm{erf}(v) -
+              \mathrm{erf}(u)}\Big).
 
-    and outside the box, where this is 0/0, numerator and denominator are multiplied by :math:`e^{u^2}`.
+    Outside the box, where the quotient is 0/0, both of its parts are multiplied by :math:`e^{u^2}`; and where c is
+    small, as at the noise end, the whole is its first term in c.
     """
 
     rowwise = True
 
-    def __init__(self, low: Tensor, high: Tensor) -> None:
+    def __init__(self, low: Tensor, high: Tensor, sde: AffineSDE) -> None:
         self.centre = (low + high) / 2
         self.half = (high - low) / 2
+        self.sde = sde
 
-    def __call__(self, y: Tensor, rho: Tensor) -> Tensor:
-        unit = rho.to(torch.float64).reshape(-1, *[1] * (y.ndim - 1))
-        centre, c = self.centre.to(y.device), self.half.to(y.device) / unit
-        z = (y.to(torch.float64) - centre) / unit
-        inside = z.abs() <= c
-        near, far = torch.where(inside, z, 0.0), torch.where(inside, c + 1, z.abs())
-        u, v = (near - c) / math.sqrt(2), (near + c) / math.sqrt(2)
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (expand(f(t.to(torch.float64)), x) for f in (self.sde.alpha, self.sde.sigma))
+        centre, half = self.centre.to(x.device), self.half.to(x.device)
+        z, c = (x.to(torch.float64) - alpha * centre) / sigma, alpha * half / sigma
+        flat = (c < _FLAT) & (c * z.abs() < _FLAT)
+        inside = flat | (z.abs() <= c)
+        wide = torch.where(flat, 1.0, c)  # where the first term is taken, the others are of no use, but finite
+        near, far = torch.where(inside & ~flat, z, 0.0), torch.where(inside, wide + 1, z.abs())
+        u, v = (near - wide) / math.sqrt(2), (near + wide) / math.sqrt(2)
         short = ((-u.square()).exp() - (-v.square()).exp()) / (torch.erf(v) - torch.erf(u))
-        u, v, rest = (far - c) / math.sqrt(2), (far + c) / math.sqrt(2), (-2 * far * c).exp()
-        long = -torch.expm1(-2 * far * c) / (torch.special.erfcx(u) - rest * torch.special.erfcx(v))
+        u, v, rest = (far - wide) / math.sqrt(2), (far + wide) / math.sqrt(2), (-2 * far * wide).exp()
+        long = -torch.expm1(-2 * far * wide) / (torch.special.erfcx(u) - rest * torch.special.erfcx(v))
         ratio = torch.where(inside, short, long * z.sign())
-        return (centre + unit * (z - math.sqrt(2 / math.pi) * ratio)).to(y.dtype)
+        whole = half / wide * (z - math.sqrt(2 / math.pi) * ratio)
+        return (centre + torch.where(flat, half * c * z / 3, whole)).to(x.dtype)
