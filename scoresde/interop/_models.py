@@ -14,6 +14,8 @@ from ..grids import GridFunction
 from ..scores import ScoreModel
 from ..sdes import AffineSDE, GaussianSDE, NormalPrior
 
+Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 def described(
     model: ScoreModel, *, data_range: tuple[float, float] | None = None, grid: GridFunction | None = None
@@ -52,22 +54,34 @@ def number_of(name: str, source: Any, what: str, **limits: Any) -> float:
 
 
 def process_of(
-    alpha: Callable[[Tensor], Tensor],
-    sigma: Callable[[Tensor], Tensor],
-    t_min: float,
-    t_max: float,
-    *known: AffineSDE,
-    prior: NormalPrior | None = None,
+    schedule: Schedule, t_min: float, t_max: float, *known: AffineSDE, prior: NormalPrior | None = None
 ) -> AffineSDE:
-    """The process of two functions of time: the first of the known ones that has them, or else a `GaussianSDE`.
+    r"""The process of a schedule: the first of the known ones that has it, or else a `GaussianSDE`.
+
+    Args:
+        schedule: :math:`\alpha` and :math:`\sigma` as a function of a tensor of times.
+        t_min, t_max: the interval.
+        known: processes on the same interval.
+        prior: of a `GaussianSDE`.
 
     Example:
         >>> flow = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
-        >>> process_of(lambda t: 1 - t, lambda t: t, 0.0, 1.0, scoresde.VPSDE(), flow) is flow
+        >>> process_of(lambda t: (1 - t, t), 0.0, 1.0, scoresde.VPSDE(), flow) is flow
         True
     """
-    sde = GaussianSDE(alpha, sigma, t_min, t_max, prior=prior)
+    sde = GaussianSDE(_Part(schedule, 0), _Part(schedule, 1), t_min, t_max, prior=prior)
     return next((process for process in known if process.same_schedule(sde)), sde)
+
+
+class _Part:
+    """One of the two values of a schedule."""
+
+    def __init__(self, schedule: Schedule, place: int) -> None:
+        self.schedule = schedule
+        self.place = place
+
+    def __call__(self, t: Tensor) -> Tensor:
+        return self.schedule(t)[self.place]
 
 
 def whole_levels(sde: Any, t_start: float, t_end: float, steps: int) -> Tensor:

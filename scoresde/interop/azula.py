@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -81,27 +82,20 @@ def from_azula(
     return described(model, data_range=data_range, grid=grids.time)
 
 
-class _Part:
-    r""":math:`\alpha` or :math:`\sigma` of a schedule, as a function of time."""
-
-    def __init__(self, schedule: Callable[[Tensor], Any], place: int) -> None:
-        self.schedule = schedule
-        self.place = place
-
-    def __call__(self, t: Tensor) -> Tensor:
-        pair = self.schedule(t)
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(v, Tensor) for v in pair):
-            raise InvalidArgumentError("`denoiser.schedule` must return two tensors, alpha and sigma.")
-        return pair[self.place]
-
-
 def _process(schedule: Callable[[Tensor], Any]) -> AffineSDE:
-    alpha, sigma = _Part(schedule, 0), _Part(schedule, 1)
-    last = torch.ones((), dtype=torch.float64)
+    pair = functools.partial(_pair, schedule)
     with torch.no_grad():
-        prior = NormalPrior(math.hypot(float(alpha(last)), float(sigma(last))))
+        prior = NormalPrior(math.hypot(*map(float, pair(torch.ones((), dtype=torch.float64)))))
     known = []
     if hasattr(schedule, "sigma_max") and hasattr(schedule, "sigma_min"):
         levels = (number_of(name, schedule, "denoiser.schedule") for name in ("sigma_min", "sigma_max"))
         known.append(VESDE(*levels, t_min=0.0, t_max=1.0, prior=prior))
-    return process_of(alpha, sigma, 0.0, 1.0, *known, prior=prior)
+    return process_of(pair, 0.0, 1.0, *known, prior=prior)
+
+
+def _pair(schedule: Callable[[Tensor], Any], t: Tensor) -> tuple[Tensor, Tensor]:
+    r""":math:`\alpha` and :math:`\sigma` of a schedule."""
+    pair = schedule(t)
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(v, Tensor) for v in pair):
+        raise InvalidArgumentError("`denoiser.schedule` must return two tensors, alpha and sigma.")
+    return pair[0], pair[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -91,10 +92,9 @@ def from_flow_matching(
         if hasattr(scheduler, "beta_min") and hasattr(scheduler, "beta_max"):
             betas = (number_of(name, scheduler, "scheduler") for name in ("beta_min", "beta_max"))
             known.append(VPSDE(*betas, t_min=low, t_max=high))
-        alpha, sigma = _Part(scheduler, "alpha_t"), _Part(scheduler, "sigma_t")
-        for part in (alpha, sigma):
-            part(torch.tensor(high, dtype=torch.float64))  # refuses what is no scheduler
-        sde = process_of(alpha, sigma, low, high, *known)
+        path = functools.partial(_path, scheduler)
+        path(torch.tensor(high, dtype=torch.float64))  # refuses what is no scheduler
+        sde = process_of(path, low, high, *known)
         last = sde.node(high)
         if not 0 < last.alpha * last.dsigma - last.sigma * last.dalpha < math.inf:
             raise InvalidArgumentError(
@@ -109,18 +109,13 @@ def _reversed(s: Tensor) -> Tensor:
     return 1 - s
 
 
-class _Part:
-    r""":math:`\alpha` or :math:`\sigma` of a scheduler, as a function of the process's time."""
-
-    def __init__(self, scheduler: Callable[[Tensor], Any], name: str) -> None:
-        self.scheduler = scheduler
-        self.name = name
-
-    def __call__(self, s: Tensor) -> Tensor:
-        value = getattr(self.scheduler(1 - s), self.name, None)
-        if not isinstance(value, Tensor):
-            raise InvalidArgumentError(
-                f"`scheduler` must return an object whose attribute {self.name} is a tensor, got "
-                f"{type(value).__name__}."
-            )
-        return value
+def _path(scheduler: Callable[[Tensor], Any], s: Tensor) -> tuple[Tensor, Tensor]:
+    r""":math:`\alpha` and :math:`\sigma` of a scheduler, as functions of the process's time."""
+    found = scheduler(1 - s)
+    alpha, sigma = (getattr(found, name, None) for name in ("alpha_t", "sigma_t"))
+    if not isinstance(alpha, Tensor) or not isinstance(sigma, Tensor):
+        raise InvalidArgumentError(
+            "`scheduler` must return an object whose attributes alpha_t and sigma_t are tensors, got "
+            f"{type(found).__name__}."
+        )
+    return alpha, sigma

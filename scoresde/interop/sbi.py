@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from .. import grids
-from .._checks import as_tensor, check_batch, check_choice, check_not_empty, check_state, check_tensor, form
+from .._checks import (
+    as_tensor,
+    check_batch,
+    check_callable,
+    check_choice,
+    check_not_empty,
+    check_state,
+    check_tensor,
+    form,
+)
 from .._tensors import expand, row_sums
 from ..errors import InvalidArgumentError
 from ..guidance import tall
@@ -107,7 +117,7 @@ def from_sbi(
     if inner is not estimator:
         prior = getattr(estimator, "prior", None) if prior is None else prior
         x_o = getattr(estimator, "default_x", None) if x_o is None else x_o
-    for name in ("input_shape", "condition_shape", "t_min", "t_max", "mean_base", "std_base"):
+    for name in ("input_shape", "condition_shape", "t_min", "t_max", "mean_base", "std_base", "score"):
         if not hasattr(inner, name):
             raise InvalidArgumentError(
                 f"`estimator` must be an estimator of scores or of flow matching by sbi, or a posterior with one; this "
@@ -250,22 +260,17 @@ def _process(estimator: Any, flow: bool) -> AffineSDE:
         return FlowSDE(**ends, prior=prior)
     names = ("sigma_min", "sigma_max") if hasattr(estimator, "sigma_min") else ("beta_min", "beta_max")
     numbers = [number_of(name, estimator, "estimator", low=0.0, strict=True) for name in names]
+    for name in ("mean_t_fn", "std_fn"):
+        check_callable(f"estimator.{name}", getattr(estimator, name, None), f"{name}(t)")
     kinds: tuple[Any, ...] = (VESDE,) if names[0] == "sigma_min" else (VPSDE, SubVPSDE)
     known = [kind(*numbers, **ends, prior=prior) for kind in kinds]
-    alpha, sigma = _Part(estimator, "mean_t_fn"), _Part(estimator, "std_fn")
-    return process_of(alpha, sigma, ends["t_min"], ends["t_max"], *known, prior=prior)
+    return process_of(functools.partial(_marginal, estimator), ends["t_min"], ends["t_max"], *known, prior=prior)
 
 
-class _Part:
-    r""":math:`\alpha` or :math:`\sigma` of an estimator, as a function of time."""
-
-    def __init__(self, estimator: Any, name: str) -> None:
-        self.function = getattr(estimator, name, None)
-        if not callable(self.function):
-            raise InvalidArgumentError(f"`estimator` must have the method {name}.")
-
-    def __call__(self, t: Tensor) -> Tensor:
-        return self.function(t.reshape(-1)).reshape(t.shape)  # type: ignore[misc]
+def _marginal(estimator: Any, t: Tensor) -> tuple[Tensor, Tensor]:
+    r""":math:`\alpha` and :math:`\sigma` of an estimator, which have the dimensions of its events."""
+    flat = t.reshape(-1)
+    return estimator.mean_t_fn(flat).reshape(t.shape), estimator.std_fn(flat).reshape(t.shape)
 
 
 def _observations(x_o: Any, shape: tuple[int, ...]) -> Tensor:

@@ -167,7 +167,7 @@ def _denoiser(**attributes: Any) -> Any:
         (lambda: from_flow_matching(3), T, "`velocity` must be callable"),  # type: ignore[arg-type]
         (lambda: from_flow_matching(lambda t, x: x), V, r"its arguments are \(t, x\)"),
         (lambda: from_flow_matching(Net(), 3), T, "`scheduler` must be callable"),  # type: ignore[arg-type]
-        (lambda: from_flow_matching(Net(), lambda t: (t, 1 - t)), V, "whose attribute alpha_t is a tensor, got None"),
+        (lambda: from_flow_matching(Net(), lambda t: (t, 1 - t)), V, "alpha_t and sigma_t are tensors, got tuple"),
         (lambda: from_flow_matching(Net(), scheduler(lambda t: t**2, lambda t: 1 - t**2)), V, "`t_max`=1: the path's"),
         (lambda: from_flow_matching(Net(), t_max=1.5), V, "`t_max`"),
         (lambda: from_azula(3), T, "`denoiser` must be callable"),  # type: ignore[arg-type]
