@@ -210,9 +210,10 @@ def test_refused(call: Callable[[], Any], error: type[Exception], message: str) 
 
 
 @pytest.fixture(scope="module")
-def package() -> Any:
+def package(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """sbi, and its own estimators after a few epochs, of parameters in a box that are observed with noise."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("sbi"))  # where sbi writes its logs
         warnings.simplefilter("ignore")
         inference = pytest.importorskip("sbi.inference", exc_type=ImportError)
         prior = pytest.importorskip("sbi.utils").BoxUniform(-torch.ones(DIM), 2 * torch.ones(DIM))
