@@ -151,7 +151,9 @@ def from_sbi(
             "`prior`: the covariance of a score function is unknown; call scoresde.guidance.tall(from_sbi(estimator), "
             'prior, {"x_o": x_o}, covariances=…, prior_covariance=…).'
         )
-    narrow = _covariances(model, observed, seed) if isinstance(covariances, str) else covariances
+    narrow = (
+        _covariances(model, observed.to(inner.mean_base.device), seed) if isinstance(covariances, str) else covariances
+    )
     return tall(model, score, {"x_o": observed}, covariances=narrow, prior_covariance=wide)
 
 
@@ -287,9 +289,8 @@ def _covariances(model: ScoreModel, observed: Tensor, seed: int) -> Tensor:
     """The covariances of the single posteriors, ``(n, D, D)``, from samples of each."""
     x_o = observed.repeat_interleave(_SAMPLES, dim=0)
     shape = (len(x_o), *model.event_shape)
-    solution = solve(
-        model.sde, model, method="ddim", steps=_STEPS, grid="tangent", shape=shape, context={"x_o": x_o}, seed=seed
-    )
+    options: dict[str, Any] = {"shape": shape, "context": {"x_o": x_o}, "seed": seed, "device": x_o.device}
+    solution = solve(model.sde, model, method="ddim", steps=_STEPS, grid="tangent", **options)
     groups = solution.x.to(torch.float64).flatten(1).split(_SAMPLES)
     return torch.stack([torch.cov(x.mT).reshape(x.shape[1], -1) for x in groups])
 
