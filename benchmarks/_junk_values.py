@@ -346,6 +346,40 @@ def classifier() -> guidance.NoisyClassifier:
     return guidance.NoisyClassifier(net)
 
 
+def azula_denoiser() -> Any:
+    def denoiser(x: Tensor, t: Tensor) -> Any:
+        return types.SimpleNamespace(mean=0.5 * x)
+
+    denoiser.schedule = lambda t: (1 - 0.9 * t, 0.1 + 0.9 * t)  # type: ignore[attr-defined]
+    return denoiser
+
+
+def sbi_estimator() -> Any:
+    sde, ones = vp(), torch.ones(1, 2)
+    return types.SimpleNamespace(
+        input_shape=(2,),
+        condition_shape=(2,),
+        t_min=sde.t_min,
+        t_max=sde.t_max,
+        beta_min=sde.beta_min,
+        beta_max=sde.beta_max,
+        mean_base=0 * ones,
+        std_base=ones,
+        mean_t_fn=lambda t: sde.alpha(t)[:, None],
+        std_fn=lambda t: sde.sigma(t)[:, None],
+        score=lambda theta, x_o, t: x_o - theta,
+    )
+
+
+def box() -> torch.distributions.Distribution:
+    uniform = torch.distributions.Uniform(torch.full((2,), -9.0), torch.full((2,), 9.0))
+    return torch.distributions.Independent(uniform, 1)
+
+
+def guided_model() -> scoresde.ScoreModel:
+    return scoresde.interop.from_guided_diffusion(net, betas())
+
+
 def measurement() -> inverse.Measurement:
     return inverse.Measurement(torch.eye(2), torch.zeros(2), 0.1)
 
@@ -767,6 +801,21 @@ VALID: dict[str, Make] = {
     "ncsnv2.overlap.ratio": lambda: 1.5,
     "ncsnv2.spread.ratio": lambda: 1.5,
     "presets.scaled.steps": lambda: 1000,
+    "interop.from_azula.denoiser": azula_denoiser,
+    "interop.from_flow_matching.velocity": lambda: net,
+    "interop.from_guided_classifier.classifier": lambda: net,
+    "interop.from_guided_classifier.model": guided_model,
+    "interop.from_guided_diffusion.diffusion": betas,
+    "interop.from_guided_diffusion.model": lambda: net,
+    "interop.from_k_diffusion.model": lambda: net,
+    "interop.from_k_diffusion.sigma_max": lambda: 10.0,
+    "interop.from_k_diffusion.sigma_min": lambda: 0.1,
+    "interop.from_sbi.estimator": sbi_estimator,
+    "interop.from_sbi.prior": box,
+    "interop.from_sbi.x_o": lambda: torch.zeros(3, 2),
+    "interop.from_score_sde.model": lambda: net,
+    "interop.within_support.prior": box,
+    "interop.within_support.theta": states,
     "targets.Empirical.log_prob.sde": vp,
     "targets.GaussianMixture.scales": lambda: 0.5,
     "testing.converge.steps": lambda: [10, 20],

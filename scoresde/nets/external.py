@@ -22,6 +22,8 @@ class External(nn.Module):
         takes_time: whether ``net`` takes the time.
         gain: a factor of the output. NCSNv2's network f, with the score :math:`f(x)/\sigma`, is the noise
             prediction of ``External(f, takes_time=False, gain=-1.0)``.
+        time: a function of the time ``(batch,)`` whose result ``net`` receives: integers as they are, other numbers in
+            the dtype of ``x``.
 
     Raises:
         InvalidTypeError: an argument has the wrong type.
@@ -31,6 +33,9 @@ class External(nn.Module):
         >>> net = External(torch.tanh, takes_time=False, gain=-1.0)
         >>> net(torch.zeros(2, 3), torch.ones(2)).shape
         torch.Size([2, 3])
+        >>> net = External(lambda x, t: x + t[:, None], time=lambda t: 999 * t)
+        >>> net(torch.zeros(2, 1), torch.ones(2)).tolist()
+        [[999.0], [999.0]]
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class External(nn.Module):
         names: Mapping[str, str] | None = None,
         takes_time: bool = True,
         gain: float = 1.0,
+        time: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_callable("net", net, "net(x, time)")
@@ -52,12 +58,18 @@ class External(nn.Module):
         self.names = dict(names or {})
         self.takes_time = takes_time
         self.gain = check_number("gain", gain)
+        if time is not None:
+            check_callable("time", time, "time(t)")
+        self.time = time
 
     def accepts(self, name: str) -> bool:
         """Whether the network has an argument of this name, for the ``context`` of a solve."""
         return accepts(self.net, self.names.get(name, name))
 
     def forward(self, x: Tensor, time: Tensor, **context: object) -> Tensor:
+        if self.time is not None:
+            time = self.time(time)
+            time = time.to(x.dtype) if time.is_floating_point() else time
         given = (x, time) if self.takes_time else (x,)
         out = self.net(*given, **{self.names.get(name, name): value for name, value in context.items()})
         if self.output is not None:

@@ -37,7 +37,7 @@ from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
 from .base import Direct, Score, Traits, changed, time_rows
-from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size
+from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
 
 # What a network receives as its time: a function of a node, of numbers or of (batch,) tensors.
 TIME_INPUTS: dict[str, Callable[[Node[Any]], Any]] = {
@@ -71,7 +71,8 @@ class ScoreModel(Score):
     Args:
         net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
         sde: the process that :math:`\alpha` and :math:`\sigma` belong to.
-        prediction: see the table.
+        prediction: see the table, or another library's name: ``"epsilon"`` and ``"eps"`` (noise), ``"sample"``,
+            ``"x0"`` and ``"x_start"`` (data), ``"v_prediction"`` (v), ``"flow_prediction"`` (flow).
         time_input: what ``time`` is, ``(batch,)``: ``"t"``, ``"sigma"``, ``"rho"`` (:math:`\sigma/\alpha`),
             ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), ``"index"`` (the int64
             label of the level of ``chain`` that is nearest in log-SNR), or a function of t. Integers are passed as
@@ -146,7 +147,7 @@ class ScoreModel(Score):
             if value is not None and not isinstance(value, str) and not (name == "time_input" and callable(value)):
                 raise InvalidTypeError(f"`{name}` must be a name, got {value!r}.")
         check_kind("context", context, (Mapping, type(None)), "a mapping from names to values")
-        check_choice("prediction", prediction, PREDICTIONS)
+        prediction = prediction_of(prediction)
         check_choice("input_scale", input_scale, ("x", "x/alpha"))
         if prediction == "edm" and input_scale != "x":
             raise InvalidArgumentError('prediction="edm" scales its own input by c_in; leave `input_scale` out.')

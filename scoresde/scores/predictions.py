@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._checks import check_choice
 from .._tensors import Scalar, divide, sqrt
 from ..sdes import Node
 from ..sdes.records import SCORE, Prediction
@@ -74,6 +75,28 @@ PREDICTIONS: dict[str, Prediction] = {
     "flow": Prediction(data=_data_of_flow, noise=_noise_of_flow),
     "edm": Prediction(data=_data_of_edm, noise=_noise_of_edm),
 }
+# Other libraries' names of them, OpenAI's and diffusers'. "velocity" is not among them: v in some, the flow in others.
+ALIASES: dict[str, str] = {
+    "epsilon": "noise",
+    "eps": "noise",
+    "sample": "data",
+    "x0": "data",
+    "x_start": "data",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}
+
+
+def prediction_of(name: object) -> str:
+    """The name of a prediction here, for one that may be another library's.
+
+    Example:
+        >>> prediction_of("epsilon"), prediction_of("v")
+        ('noise', 'v')
+    """
+    return check_choice("prediction", ALIASES.get(name, name) if isinstance(name, str) else name, PREDICTIONS)
+
+
 # The part of an estimate that is the network's own output, which its next call may overwrite.
 NETWORK_PARTS: dict[str, tuple[str, ...]] = {"noise": ("noise",), "data": ("data",)}
 HAS_NOISE_LIMIT = frozenset({"data", "v", "flow"})  # defined where alpha = 0

@@ -159,6 +159,21 @@ def test_conventions_agree(process: str, prediction: str, time_input: str, input
         assert float((got - want)[3:6].abs().max()) < 1e-10 * max(1.0, float(want[3:6].abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        *[("epsilon", "noise"), ("eps", "noise"), ("sample", "data"), ("x0", "data"), ("x_start", "data")],
+        *[("v_prediction", "v"), ("flow_prediction", "flow")],
+    ],
+)
+def test_predictions_have_other_libraries_names(theirs: str, ours: str) -> None:
+    x, sde = torch.ones(2, 3, dtype=F64), VPSDE()
+    first, second = (ScoreModel(lambda x, t: x, sde, name) for name in (theirs, ours))
+    assert first.prediction == ours and torch.equal(first(x, 0.3), second(x, 0.3))
+    with pytest.raises(InvalidArgumentError, match="velocity"):
+        ScoreModel(lambda x, t: x, sde, "velocity")
+
+
 @given(
     sde=named,
     prediction=st.sampled_from(PREDICTIONS),

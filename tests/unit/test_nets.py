@@ -426,6 +426,9 @@ def test_external_networks() -> None:
     assert torch.equal(External(lambda x, t: x + 1)(x, t), x + 1)
     assert torch.equal(External(lambda x: x + 1, takes_time=False, gain=-2.0)(x, t), -2 * (x + 1))
     assert torch.equal(External(lambda x, t, y: x * y, names={"label": "y"})(x, t, label=3.0), 3 * x)
+    shifted = External(lambda x, t: x * t[:, None], time=lambda t: (t + 2).double())
+    assert shifted(x, t).dtype == torch.float32 and torch.equal(shifted(x, t), 2 * x)
+    assert External(lambda x, t: x + t.is_floating_point(), time=lambda t: t.long() + 7)(x, t).max() == 1
     inner = nn.Linear(3, 3).double()
     assert next(External(inner, takes_time=False).parameters()) is inner.weight
     assert External(inner, takes_time=False).train(False).net.training is False
@@ -530,6 +533,7 @@ BAD = [
     (lambda: External(torch.tanh, names=["label"]), T, ("`names`", "list")),
     (lambda: External(torch.tanh, takes_time=0), T, ("`takes_time`", "0")),
     (lambda: External(torch.tanh, gain=math.inf), V, ("`gain`", "inf")),
+    (lambda: External(torch.tanh, time=3), T, ("`time`", "int")),
     (lambda: External(lambda x, t: None)(X, X), ScoreFnError, ("a tensor", "NoneType")),
     (lambda: from_diffusers(lambda x, t: (x,))(X, X), ScoreFnError, ("'sample'", "tuple")),
 ]
