@@ -154,3 +154,20 @@ def test_public_classes_and_functions_are_pickled_by_reference() -> None:
     for name in scoresde._HOMES:
         value = getattr(scoresde, name)
         assert pickle.loads(pickle.dumps(value)) is value, name
+
+
+def test_a_class_that_needs_a_package_says_so_when_it_is_used() -> None:
+    fresh(
+        """
+import sys
+sys.modules["diffusers"] = None  # as if it were not installed
+from scoresde.interop import *
+for make in (DiffusersScheduler, lambda: DiffusersScheduler.from_config({"_class_name": "DDIMScheduler"})):
+    try:
+        make()
+    except ImportError as error:
+        assert str(error) == "DiffusersScheduler needs diffusers: pip install 'scoresde[diffusers]'.", error
+    else:
+        raise AssertionError
+"""
+    )

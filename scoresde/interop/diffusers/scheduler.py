@@ -1,4 +1,4 @@
-"""The methods of this package as a scheduler of diffusers, which this module imports."""
+"""The methods of this package as a scheduler of diffusers, which this module imports where it is installed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,18 @@ if TYPE_CHECKING:
     SchedulerMixin: Any = object
     BaseOutput: Any = object
 else:
-    package("diffusers", "DiffusersScheduler", "scoresde[diffusers]")
-    from diffusers import ConfigMixin, SchedulerMixin
-    from diffusers.utils import BaseOutput
+    try:
+        from diffusers import ConfigMixin, SchedulerMixin
+        from diffusers.utils import BaseOutput
+    except ImportError:  # the class can be looked at, and says what is missing when it is used
+        ConfigMixin = BaseOutput = object
+
+        class SchedulerMixin:
+            """Stands for diffusers' class."""
+
+            def __new__(cls, *arguments: object, **named: object) -> None:
+                package("diffusers", "DiffusersScheduler", "scoresde[diffusers]")
+
 
 _ROWS = 2  # of the small states by which the evaluations of a loop are counted
 

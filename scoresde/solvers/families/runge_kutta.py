@@ -137,6 +137,7 @@ def runge_kutta_step(
             slope = process.linear_slope(coordinate, given, nodes[c])
             return moved, slope if lone else tensor_of(slope)
 
+        moved = x  # the last stage is let go
         moved, slope = process.once(stage)
         ks.append(slope)
     if tableau.b[:-1] != tableau.a[-1] or tableau.b[-1]:  # else the last stage is where the step ends
