@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .guided_diffusion import from_guided_classifier as from_guided_classifier
     from .guided_diffusion import from_guided_diffusion as from_guided_diffusion
     from .k_diffusion import from_k_diffusion as from_k_diffusion
+    from .k_samplers import K_SAMPLERS as K_SAMPLERS
+    from .k_samplers import sample_k_diffusion as sample_k_diffusion
     from .sbi import from_sbi as from_sbi
     from .sbi import within_support as within_support
     from .score_sde import from_score_sde as from_score_sde
@@ -33,6 +35,7 @@ _HOMES: dict[str, str] = homes(
         ".flow_matching": "from_flow_matching",
         ".guided_diffusion": "from_guided_classifier from_guided_diffusion",
         ".k_diffusion": "from_k_diffusion",
+        ".k_samplers": "K_SAMPLERS sample_k_diffusion",
         ".sbi": "from_sbi within_support",
         ".score_sde": "from_score_sde",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,16 +11,16 @@ from torch import Tensor
 
 from ..._checks import check_kind
 from ..._tensors import compute_dtype
-from ...errors import InvalidArgumentError, NonFiniteError, ScoreSDEError
+from ...errors import InvalidArgumentError
 from ...nets import External
 from ...noise import BatchNoise, Noise
 from ...scores import Score, ScoreModel
 from ...sdes import Node
-from ...solvers import DDIM, Solver, make_solver
+from ...solvers import Solver, make_solver
 from ...stepping import Stepper
 from .._packages import package
+from ..course import Course, Leg, legs_of
 from .config import SCHEDULERS, Conventions, conventions
-from .course import Course, Leg
 
 if TYPE_CHECKING:
     ConfigMixin: Any = object
@@ -266,7 +265,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             None if given else num_inference_steps, timesteps=timesteps, sigmas=sigmas, mu=mu
         )
         self.num_inference_steps = len(self.times) - 1
-        self.legs, self._calls = self._planned(self.times)
+        self.legs, self._calls = legs_of(self._solver, self.times, self._calls_on)
         labels = [call.label for call in self._calls]
         kind = torch.int64 if all(isinstance(label, int) for label in labels) else torch.float32
         self.timesteps = torch.tensor(labels, dtype=kind, device=device)
@@ -409,21 +408,6 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
         return Course(begin, legs, x.to(compute_dtype(x.dtype)))
 
-    def _planned(self, times: Tensor) -> tuple[list[Leg], list[_Call]]:
-        """The legs of a solve and its evaluations, found by one of a few numbers. Where the method has no limit at an
-        end without signal or without noise, DDIM makes the step there."""
-        problems: list[ScoreSDEError] = []
-        for first, last in itertools.product((False, True), repeat=2):
-            inner = times[int(first) : len(times) - int(last)]
-            if (first or last) and len(times) < 2 + first + last:
-                continue
-            legs = [Leg(DDIM(), times[:2])] * first + [Leg(self._solver, inner)] + [Leg(DDIM(), times[-2:])] * last
-            try:
-                return legs, self._calls_on(legs)
-            except (InvalidArgumentError, NonFiniteError) as problem:
-                problems.append(problem)
-        raise problems[0]
-
     def _calls_on(self, legs: Sequence[Leg]) -> list[_Call]:
         """The evaluations of a solve."""
         noise = BatchNoise.seeded(0, torch.device("cpu"))
@@ -462,7 +446,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         times = torch.cat([torch.tensor([t], dtype=torch.float64), self.times[self.times < t]])
         for steps in range(len(times) - 1, 0, -1):
             at = torch.linspace(0, len(times) - 1, steps + 1, dtype=torch.float64).round().long()
-            legs, calls = self._planned(times[at])
+            legs, calls = legs_of(self._solver, times[at], self._calls_on)
             if len(calls) <= left:
                 return times[at], legs, calls + calls[-1:] * (left - len(calls))
         raise InvalidArgumentError(
