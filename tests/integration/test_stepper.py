@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -341,3 +343,13 @@ def test_a_sample_that_has_left_has_no_estimate() -> None:
         SDE, target.score(SDE), x, method="rk45", rtol=1e-5, atol=1e-3, callback=lambda i: seen.append(i.denoised)
     )
     assert all(v.shape == x.shape for v in seen) and seen[0].isfinite().all() and not seen[-1].isfinite().all()
+
+
+def test_it_takes_at_most_twice_the_hosts_time() -> None:
+    """As measured by `python -m benchmarks stepper`."""
+    results = json.loads((Path(scoresde.__file__).parents[1] / "benchmarks/results/stepper.json").read_text())[
+        "results"
+    ]
+    rows = results["rows"]
+    assert {row["method"] for row in rows} == {m.name for m in METHODS if m.kind != "backend"}
+    assert results["limit"] == 2.0 and max(row["ratio"] for row in rows) <= 2.0

@@ -127,7 +127,7 @@ def runge_kutta_step(
     sums: Iterator[Any] = ((row, ks) for row in tableau.rows)
     if isinstance(h, Tensor) and h.ndim:
         ks[0], alone = tensor_of(first), [False] * len(tableau.c)
-        h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks)
+        h, sums = expand(h, x) if isinstance(scale, float) else h, _sums(tableau, ks, process)
     for c, lone, (weights, values) in zip(tableau.c[1:], alone[1:], sums, strict=False):
 
         def stage(c: float = c, lone: bool = lone, weights: Any = weights, values: Any = values) -> tuple[Tensor, Any]:
@@ -146,15 +146,15 @@ def runge_kutta_step(
     return moved, ks
 
 
-def _sums(tableau: Tableau, ks: list[Tensor]) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
+def _sums(tableau: Tableau, ks: list[Tensor], process: Process) -> Iterator[tuple[tuple[float], tuple[Tensor]]]:
     """For every row of a tableau what is to be summed of the derivatives, to which the caller adds. A derivative is
     added to all rows at once when it is known: one operation per stage, where steps have no time to lose."""
     columns = _columns(tableau, ks[0].dtype, ks[0].device, ks[0].ndim)
     add = torch.addcmul if torch.is_grad_enabled() else Tensor.addcmul_
-    sums = columns[0] * ks[0]
+    sums = process.once(lambda: columns[0] * ks[0])
     for column in columns[1:]:
         yield (1.0,), (sums[0],)
-        sums = add(sums[1:], column, ks[-1])
+        sums = process.once(functools.partial(add, sums[1:], column, ks[-1]))
     yield (1.0,), (sums[0],)
 
 
