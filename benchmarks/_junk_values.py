@@ -346,6 +346,10 @@ def classifier() -> guidance.NoisyClassifier:
     return guidance.NoisyClassifier(net)
 
 
+def stepper_state() -> dict[str, Any]:
+    return scoresde.Stepper(vp(), "ddim", states(), steps=3).state_dict()
+
+
 def azula_denoiser() -> Any:
     def denoiser(x: Tensor, t: Tensor) -> Any:
         return types.SimpleNamespace(mean=0.5 * x)
@@ -801,6 +805,11 @@ VALID: dict[str, Make] = {
     "ncsnv2.overlap.ratio": lambda: 1.5,
     "ncsnv2.spread.ratio": lambda: 1.5,
     "presets.scaled.steps": lambda: 1000,
+    "Stepper.x": states,
+    "Stepper.method": lambda: "ddim",
+    "Stepper.steps": lambda: 3,
+    "Stepper.load_state_dict.state": stepper_state,
+    "Stepper.tell.output": states,
     "interop.from_azula.denoiser": azula_denoiser,
     "interop.from_flow_matching.velocity": lambda: net,
     "interop.from_guided_classifier.classifier": lambda: net,

@@ -15,6 +15,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import inspect
 import io
 import itertools
@@ -119,6 +120,14 @@ class Outcome(NamedTuple):
 # The public names
 
 
+NEEDS = {"interop.DiffusersScheduler": "diffusers"}  # a package without which it cannot be called
+
+
+def has_package(name: str) -> bool:
+    """Whether a public name can be called with the packages that are here."""
+    return name not in NEEDS or importlib.util.find_spec(NEEDS[name]) is not None
+
+
 def public() -> dict[str, Any]:
     """Every public function and class by its shortest dotted name, found through ``__all__``."""
     found: dict[str, Any] = {}
@@ -133,7 +142,7 @@ def public() -> dict[str, Any]:
             seen.add(id(value))
             if inspect.ismodule(value):
                 waiting.append((f"{prefix}{name}.", value))
-            elif inspect.isclass(value) or inspect.isfunction(value):
+            elif (inspect.isclass(value) or inspect.isfunction(value)) and has_package(prefix + name):
                 found[prefix + name] = value
     return found
 

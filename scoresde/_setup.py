@@ -134,7 +134,7 @@ def set_up(
     score = as_score(score_fn)
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
-    _check_flags(sde, denoise=denoise, throw=throw, differentiable=differentiable)
+    _check_flags(sde, denoise=denoise, throw=throw)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
     times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)

@@ -132,7 +132,8 @@ def solve(
         Song et al. (2021), Score-Based Generative Modeling through Stochastic Differential Equations.
         https://arxiv.org/abs/2011.13456
     """
-    check_flag("progress", progress)
+    for name, flag in (("progress", progress), ("differentiable", differentiable)):
+        check_flag(name, flag)
     with _grad(differentiable), explained(x, shape):
         setup = set_up(
             sde,
