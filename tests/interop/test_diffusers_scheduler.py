@@ -11,22 +11,26 @@ import torch
 from torch import Tensor
 
 import scoresde
+from benchmarks import diffusers_parity
 from scoresde import ScoreModel
+from scoresde.errors import InvalidArgumentError
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from scoresde.interop import DiffusersScheduler, conventions  # noqa: E402
+from scoresde.interop import DiffusersScheduler, conventions, from_diffusers  # noqa: E402
 from scoresde.nets import External  # noqa: E402
+from scoresde.solvers import make_solver  # noqa: E402
 
 # Nobody can tell before the loop how often these evaluate.
 REFUSED = {
-    **{m.name: "chooses its steps" for m in scoresde.methods() if m.adaptive and m.kind != "backend"},
-    **{m.name: "another library makes its steps" for m in scoresde.methods() if m.kind == "backend"},
+    **{m.name: "another library makes its steps" for m in scoresde.methods() if make_solver(m.name, {}).own_steps},
+    **{m.name: "chooses its steps" for m in scoresde.methods() if m.adaptive},
     **{m.name: "runs the process forwards" for m in scoresde.methods() if m.kind == "forward"},
 }
-METHODS = [m.name for m in scoresde.methods() if m.name not in REFUSED]
+OTHERS = [m.name for m in scoresde.methods() if m.name not in REFUSED and m.kind == "backend"]
+METHODS = [m.name for m in scoresde.methods() if m.name not in {*REFUSED, *OTHERS}]
 MANY = {"annealed_langevin": {"moves": 4}, "ncsn": {"moves": 4}}  # their default is 100
 STARTS_ELSEWHERE = ("shark",)
 STEPS = 5
@@ -107,9 +111,10 @@ LATENT_CONFIG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *OTHERS])
 def test_ddpm_pipeline(method: str) -> None:
-    net, base = unet(), diffusers.DDIMScheduler(**DDIM_CONFIG)
+    """Of a small network that is trained on digits."""
+    net, base = diffusers_parity.stored("epsilon"), diffusers.DDIMScheduler(**DDIM_CONFIG)
     pipe = quiet(diffusers.DDPMPipeline(net, made(base.config, method)))
     images = pipe(batch_size=2, num_inference_steps=STEPS, generator=generator(), output_type="pt").images
     source = generator()
@@ -290,3 +295,36 @@ def test_flow_matching_pipeline(method: str, dynamic: bool) -> None:
     torch.manual_seed(3)
     with torch.no_grad():
         assert gap(latents, solved(pipe.scheduler, guided(one, 3.0), x, None)) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_a_network_with_nested_arguments_comes_in() -> None:
+    """The U-Net of SDXL gets a dict of two tensors: rows of the batch follow, one row serves all."""
+    net = unet(
+        cross=True, addition_embed_type="text_time", addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 8,
+    )  # fmt: skip
+    model = from_diffusers(net, diffusers.EulerDiscreteScheduler())
+    text, pooled = torch.randn(2, 3, 8, generator=generator(5)), torch.randn(2, 8, generator=generator(6))
+    ids = torch.tensor([[8.0, 8.0, 0.0, 0.0, 8.0, 8.0]])
+    context = {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
+    flat = {**context, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids.expand(2, 6)}}
+
+    def called(x: Tensor, t: Tensor) -> Tensor:
+        return net(x, t, **flat).sample
+
+    c = conventions(diffusers.EulerDiscreteScheduler())
+    wanted = ScoreModel(called, c.sde, c.prediction, c.time_input, chain=c.chain)
+    options: dict[str, Any] = {"grid": model.grid, "steps": 4, "method": "dpmpp_2m"}
+    x = 3 * torch.randn(2, 4, 8, 8, generator=generator())
+    made = scoresde.solve(model.sde, model, x, context=context, **options).x
+    assert torch.equal(made, scoresde.solve(c.sde, wanted, x, **options).x)
+    wrong = {**context, "added_cond_kwargs": {"text_embeds": pooled[:1].repeat(5, 1), "time_ids": ids}}
+    with pytest.raises(InvalidArgumentError, match=r"context\['added_cond_kwargs'\]\['text_embeds'\]` has 5 rows"):
+        scoresde.solve(model.sde, model, x, context=wrong, **options)
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_what_cannot_be_told_beforehand_is_refused(method: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=REFUSED[method]):
+        DiffusersScheduler.from_config({"_class_name": "DDIMScheduler"}, method=method)
