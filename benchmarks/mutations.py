@@ -37,16 +37,20 @@ TESTS = (
     "tests/contract/test_batch_mates.py",
     "tests/unit",
     "tests/integration",
+    "tests/interop",
 )
 
 
 REUSED, MATES = "tests/integration/test_reused_output.py", "tests/contract/test_batch_mates.py"
 WRITES = "tests/integration/test_writes.py"
 CONTEXT = "tests/integration/test_context.py"
+STEPPER, K_SAMPLERS = "tests/integration/test_stepper.py", "tests/interop/test_k_samplers.py"
 BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "tests/unit/test_bound.py")
 
 # Those that a defect in a file is most likely to be noticed by, before all the others.
 FIRST: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("stepping.py", "_snapshot.py"), (STEPPER,)),
+    **dict.fromkeys(("interop/k_samplers.py", "interop/course.py"), (K_SAMPLERS,)),
     "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
     "noise/brownian.py": (
         WRITES,
@@ -64,7 +68,7 @@ FIRST: dict[str, tuple[str, ...]] = {
         "tests/convergence/test_general.py",
     ),
     **dict.fromkeys(
-        ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "solving.py"),
+        ("processes/network.py", "processes/coordinates.py", "guidance/together.py", "solvers/base.py", "_setup.py"),
         (REUSED,),
     ),
     "solvers/adams.py": (MATES, "tests/convergence/test_adams.py"),
@@ -649,7 +653,7 @@ DEFECTS = (
     ),
     Defect(
         "copies for methods that keep nothing",
-        "solving.py",
+        "_setup.py",
         "copies = solver.keeps_estimates or differentiable",
         "copies = True",
     ),
@@ -797,6 +801,62 @@ DEFECTS = (
         "generator_of(self.seed, DATA, 0, self.rank)",
     ),
     Defect("the sum of the ranks' gradients", "training/parallel.py", "        flat /= world\n", ""),
+    # a solve in the caller's hands
+    Defect(
+        "stepper: a step made again draws again", "stepping.py", "self._noise.read = 0\n", "self._noise.drawn = []\n"
+    ),
+    Defect(
+        "stepper: evaluations of a step made again count twice",
+        "stepping.py",
+        "self._network.calls = self._calls\n",
+        "",
+    ),
+    Defect(
+        "stepper: an output is not copied",
+        "stepping.py",
+        "output.detach().clone() if repeats",
+        "output.detach() if repeats",
+    ),
+    Defect("stepper: written inputs pass", "stepping.py", "question.x._version != self._version", "False"),
+    Defect(
+        "stepper: a set state keeps the parts of a step",
+        "stepping.py",
+        "self._question, self._parts = None, []\n        self._state",
+        "self._question = None\n        self._state",
+    ),
+    Defect("stepper: finished samples leave the batch", "stepping.py", "compact=False", "compact=True"),
+    Defect("snapshot: tensors are shared", "_snapshot.py", "return value.detach().clone()", "return value.detach()"),
+    Defect("snapshot: generators are not set back", "_snapshot.py", "    into.set_state(state)\n", ""),
+    Defect(
+        "plan: a step that goes on begins anew",
+        "_plan.py",
+        "instructions[self.at :] if self.at else instructions",
+        "instructions",
+    ),
+    Defect(
+        "data estimate of the state after the step",
+        "processes/network.py",
+        "direct.read(kept, out, node)",
+        "direct.read(2 * kept, out, node)",
+    ),
+    Defect(
+        "k-samplers: the level of the evaluation for that of the step",
+        "interop/k_samplers.py",
+        '"sigma": sigma.to(x)',
+        '"sigma": at[0]',
+    ),
+    Defect(
+        "k-samplers: noise between the wrong levels",
+        "interop/k_samplers.py",
+        "for level in (start, stop)",
+        "for level in (stop, start)",
+    ),
+    Defect(
+        "course: the last leg begins where the first did",
+        "interop/course.py",
+        "self._begin(self.leg, self.now.x)",
+        "self._begin(self.leg, 0 * self.now.x)",
+    ),
     Defect("presets: averages with the memory of long runs", "presets/scaling.py", "(1 - ema) / EPOCHS)", "(1 - ema))"),
     Defect("presets: a learning rate of wide networks", "presets/scaling.py", "WIDTH * learning_rate", "learning_rate"),
     Defect(
