@@ -18,6 +18,7 @@ from ._checks import check_callable, check_kind, check_state, form
 from ._plan import Evaluate
 from ._setup import GridChoice, Setup, set_up
 from ._snapshot import pack, unpack
+from ._tensors import version_of
 from .errors import (
     InvalidArgumentError,
     InvalidTypeError,
@@ -363,7 +364,7 @@ class Stepper:
             NonFiniteError: it, or the state that follows, is not finite.
         """
         question = self._question
-        if question is not None and _version(question.x) != self._version:
+        if question is not None and version_of(question.x) != self._version:
             raise ScoreFnError("The network modified its input in place; work on x.clone() inside it.")
         self._check()
         if question is None or not self._asked:
@@ -426,13 +427,13 @@ class Stepper:
     def _keep(self, x: Tensor) -> None:
         """Keep the state after a step."""
         self._state = x.detach()
-        self._state_version = _version(self._state)
+        self._state_version = version_of(self._state)
 
     def _check(self) -> None:
         """Refuse to go on after a failure, or from a state that was written to."""
         if self._failure is not None:
             raise self._failure
-        if not self.done and _version(self._state) != self._state_version:
+        if not self.done and version_of(self._state) != self._state_version:
             raise InvalidArgumentError("`x` was written to in place; set it, as in `stepper.x = torch.zeros(2, 3)`.")
 
     def _move(self, x: Tensor) -> None:
@@ -485,7 +486,7 @@ class Stepper:
                 self._solution = self._setup.finished(self._arrived)  # type: ignore[arg-type]
             except _Asked as asked:
                 self._question = Question(asked.x, asked.t, self._network.node, self._network.given)
-                self._version = _version(asked.x)
+                self._version = version_of(asked.x)
             except (NonFiniteError, MaxStepsError, StepSizeUnderflowError) as failure:
                 self._failure = failure
                 raise
@@ -507,11 +508,6 @@ def _quiet() -> Iterator[None]:
     """Without gradients; and, since a stepper may outlive the caller's `torch.inference_mode`, without that."""
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-def _version(x: Tensor) -> int:
-    """How often a tensor was written to, if it counts that."""
-    return 0 if x.is_inference() else x._version
 
 
 def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
