@@ -49,7 +49,7 @@ class Question(tuple[Tensor, Tensor]):
     Example:
         >>> stepper = Stepper(scoresde.EDMSDE(), "euler", torch.ones(1, 2), steps=4)
         >>> x, t = stepper.ask()
-        >>> x.shape, t, stepper.ask().sigma
+        >>> x.shape, t, round(stepper.ask().sigma, 9)
         (torch.Size([1, 2]), tensor([80.]), 80.0)
     """
 

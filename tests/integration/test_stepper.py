@@ -18,7 +18,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel, Stepper
-from scoresde._snapshot import pack
+from scoresde._snapshot import pack, unpack
 from scoresde.discrete import BetaChain
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
 from scoresde.integrate import Info, Solution, Status
@@ -521,3 +521,13 @@ def test_a_sample_that_has_left_has_no_estimate() -> None:
         SDE, target.score(SDE), x, method="rk45", rtol=1e-5, atol=1e-3, callback=lambda i: seen.append(i.denoised)
     )
     assert all(v.shape == x.shape for v in seen) and seen[0].isfinite().all() and not seen[-1].isfinite().all()
+
+
+def test_tensors_are_read_where_they_were() -> None:
+    """Wherever `torch.load` has put them: those of a device are named with it, all others belong to the host."""
+    assert torch.equal(unpack({"device": ["cpu", start()]}), start())
+    source = scoresde.noise.BatchNoise(torch.Generator().manual_seed(1))
+    state = pack([start(), np.arange(3.0), source])
+    assert torch.equal(state[0], start())
+    read = unpack(state, [None, None, source])
+    assert torch.equal(read[0], start()) and (read[1] == np.arange(3.0)).all()

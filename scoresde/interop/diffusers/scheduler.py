@@ -348,32 +348,28 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             generator: the source of noise, or one for each sample; by default the attribute of this name.
             return_dict: return a `StepOutput`, otherwise a tuple with the state.
         """
-        index = self._now(timestep)
-        sample = self._loop.unscaled(sample)
-        self._loop.generator = generator
-        if self._leads(index):
-            course = self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
-            denoised = None
-        else:
-            if self._loop.course is None:
-                if self._calls[index].moved and not self._loop.scales:
-                    raise InvalidArgumentError(
-                        f"method={self.config.method!r} does not begin with an evaluation of the state that it is "
-                        "given, and this pipeline does not call `scale_model_input`; make the scheduler with "
-                        "lead_in=True."
-                    )
-                self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
-            course = self._loop.course
+        loop, index = self._loop, self._now(timestep)
+        sample, leads, denoised = loop.unscaled(sample), self._leads(index), None
+        loop.generator = generator
+        if loop.course is None:
+            if self._calls[index].moved and not loop.scales:
+                raise InvalidArgumentError(
+                    f"method={self.config.method!r} does not begin with an evaluation of the state that it is given, "
+                    "and this pipeline does not call `scale_model_input`; make the scheduler with lead_in=True."
+                )
+            loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
+        course = loop.course
+        if not leads:
             evaluated = self._followed(course, sample)
             if not course.done:
                 course.tell(model_output, evaluated)
-            denoised = course.denoised if return_dict else None
-            denoised = None if denoised is None else denoised.to(sample.dtype)
-        self._loop.index = index + 1
-        wants_state = course.done or (self._loop.scales and course.between and not self._leads(index))
+            estimate = course.denoised if return_dict else None
+            denoised = None if estimate is None else estimate.to(sample.dtype)
+        loop.index = index + 1
+        wants_state = course.done or (loop.scales and course.between and not leads)
         after = course.x if wants_state else course.ask().state
         with torch.inference_mode(False), torch.no_grad():  # in which nobody could tell whether it is written to
-            handed = self._loop.hand(after.to(sample.dtype, copy=True))
+            handed = loop.hand(after.to(sample.dtype, copy=True))
         return StepOutput(handed, denoised) if return_dict else (handed,)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
