@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import InvalidArgumentError
 
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = (bool, int, float, str)
 
 
 class _Kind(NamedTuple):
@@ -34,13 +34,18 @@ def pack(value: Any) -> Any:
         >>> pack((1.0, torch.zeros(2)))
         {'tuple': ['', [1.0, tensor([0., 0.])]]}
     """
-    if isinstance(value, _PLAIN):
-        return value
+    value = value.item() if isinstance(value, np.generic) else value
+    for plain in _PLAIN:
+        if isinstance(value, plain):
+            return plain(value)  # an enum is one, which `torch.load` would refuse
+    if value is None:
+        return None
     for name, kind in _KINDS.items():
         if isinstance(value, kind.cls):
             return {name: kind.write(value)}
     if isinstance(value, Tensor):
-        return value.detach().clone()
+        copy = value.detach().clone()
+        return copy if copy.is_cpu else {"device": [str(copy.device), copy]}  # wherever `torch.load` will put it
     if isinstance(value, list):
         return [pack(v) for v in value]
     if not f"{type(value).__module__}.".startswith(f"{__package__}."):
@@ -61,7 +66,7 @@ def unpack(packed: Any, into: Any = None) -> Any:
         (1.0, [True])
     """
     if isinstance(packed, Tensor):
-        return packed.clone()
+        return packed.to("cpu", copy=True)
     if isinstance(packed, list):
         there = into if isinstance(into, list) and len(into) == len(packed) else [None] * len(packed)
         return [unpack(v, old) for v, old in zip(packed, there, strict=True)]
@@ -78,7 +83,7 @@ def unpack(packed: Any, into: Any = None) -> Any:
 
 
 def _read_generator(state: Tensor, into: torch.Generator) -> torch.Generator:
-    into.set_state(state)
+    into.set_state(state.cpu())
     return into
 
 
@@ -115,9 +120,10 @@ def _read_dict(content: Any, into: Any) -> Any:
 
 
 _KINDS = {
-    "array": _Kind(np.ndarray, lambda v: torch.from_numpy(v.copy()), lambda v, into: v.numpy().copy()),
+    "array": _Kind(np.ndarray, lambda v: torch.from_numpy(v.copy()), lambda v, into: v.cpu().numpy().copy()),
     "generator": _Kind(torch.Generator, torch.Generator.get_state, _read_generator),
     "numpy": _Kind(np.random.Generator, lambda v: pack(v.bit_generator.state), _read_numpy_generator),
+    "device": _Kind((), lambda v: v, lambda v, into: v[1].to(v[0], copy=True)),  # type: ignore[arg-type]
     "dtype": _Kind(torch.dtype, lambda v: str(v).removeprefix("torch."), lambda v, into: getattr(torch, v)),
     "tuple": _Kind(tuple, _write_tuple, _read_tuple),
     "dict": _Kind(dict, lambda v: [[pack(k), pack(x)] for k, x in v.items()], _read_dict),

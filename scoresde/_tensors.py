@@ -21,6 +21,11 @@ Plain = TypeVar("Plain", bound=float | None)
 _LEAVES = (np.ndarray, Tensor)
 
 
+def version_of(x: Tensor) -> int:
+    """How often a tensor was written to; 0 for those of `torch.inference_mode`, which do not count it."""
+    return 0 if x.is_inference() else x._version
+
+
 @overload
 def expand(value: Array, like: Tensor) -> Tensor: ...
 

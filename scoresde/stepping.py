@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +16,18 @@ from torch import Tensor
 
 from ._checks import check_callable, check_kind, check_state, form
 from ._plan import Evaluate
-from ._setup import GridChoice, set_up
+from ._setup import GridChoice, Setup, set_up
 from ._snapshot import pack, unpack
-from .errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
+from ._tensors import version_of
+from .errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    MaxStepsError,
+    NonFiniteError,
+    ScoreFnError,
+    ScoreSDEError,
+    StepSizeUnderflowError,
+)
 from .integrate import Loop, Solution
 from .noise import Noise
 from .scores import Score, ScoreModel, as_score
@@ -38,7 +49,7 @@ class Question(tuple[Tensor, Tensor]):
     Example:
         >>> stepper = Stepper(scoresde.EDMSDE(), "euler", torch.ones(1, 2), steps=4)
         >>> x, t = stepper.ask()
-        >>> x.shape, t, round(stepper.ask().sigma, 6)
+        >>> x.shape, t, round(stepper.ask().sigma, 9)
         (torch.Size([1, 2]), tensor([80.]), 80.0)
     """
 
@@ -78,7 +89,8 @@ class _Asked(BaseException):  # what catches exceptions of its own, such as anot
 
 
 class _Caller:
-    """Stands for the network: it gives what it has been told, in order, and then asks."""
+    """Stands for the network: it gives what it has been told, in order, and then asks. What calls it is made again from
+    its beginning with every answer: a step, or an evaluation of a plan."""
 
     def __init__(self) -> None:
         self.told: list[Tensor] = []
@@ -89,6 +101,13 @@ class _Caller:
             raise _Asked(x, t)
         self.read += 1
         return self.told[self.read - 1]
+
+    def whole(self, evaluate: Callable[..., Tensor], x: Tensor, node: Node[float]) -> Tensor:
+        """An evaluation of a plan, which may call several times."""
+        self.read = 0
+        out = evaluate(x, node)
+        self.told, self.read = [], 0
+        return out
 
     def accepts(self, name: str) -> bool:
         """It has no context."""
@@ -139,6 +158,9 @@ class Stepper:
     adaptive ones, of which nobody knows beforehand how often they will ask. A fixed-step method pauses inside its step.
     The step of an adaptive one is made again, up to the next question, with what it has been told; of a method of
     another library (``"scipy:RK45"``) the whole solve is that step.
+
+    An output that is refused, or an exception in what reads it, leaves the question open. What ends a solve (a state
+    that is not finite, ``max_steps``) ends the stepper: it raises this error again, until an earlier state is loaded.
 
     Args:
         sde, method, x: see `scoresde.solve`, as for all other arguments that are not described here.
@@ -193,7 +215,7 @@ class Stepper:
         **solver_options: object,
     ) -> None:
         self._caller = _Caller()
-        with torch.no_grad():
+        with _quiet():
             self._setup = set_up(
                 sde,
                 _read_as(prediction, sde, self._caller),
@@ -232,21 +254,32 @@ class Stepper:
         self._parts: list[tuple[Any, tuple[int, int, int]]] = []  # its parts, and how far the rest was after each
         self._part = 0
         self._question: Question | None = None
-        self._version = 0
+        self._asked = False  # whether the caller has seen it
+        self._version = self._state_version = 0
+        self._failure: ScoreSDEError | None = None
         self._arrived: Solution | None = None
         self._solution: Solution | None = None
         self._last = -1  # the last step of a plan with an evaluation
         loop = self._setup.loop
+        self._made_with = _made_with(self._setup, prediction)
         if loop is None:
             self._arrived = self._setup.arrived()
         elif loop.run is not None:
+            loop.run.evaluate = functools.partial(self._caller.whole, loop.run.evaluate)
             asks = [any(isinstance(i, Evaluate) for i in step) for step in loop.run.plan.steps]
             self._last = max((k for k, asked in enumerate(asks) if asked), default=-1)
         else:
             self._noise = loop.noise = _Repeated(loop.noise)
             loop.process = replace(loop.process, once=self._once)
-        self._state = self._arrived.x if loop is None else loop.x.detach()  # type: ignore[union-attr]
+        self._keep(self._arrived.x if loop is None else loop.x)  # type: ignore[union-attr]
         self._go()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Functions that call it cannot be copied."""
+        raise InvalidTypeError(
+            "A Stepper cannot be copied or pickled; make another one with the same arguments, and give its "
+            "`load_state_dict` what `state_dict` of this one returns."
+        )
 
     @property
     def done(self) -> bool:
@@ -263,7 +296,8 @@ class Stepper:
     @property
     def x(self) -> Tensor:
         """The state after the last step, ``(batch, *event)``, and in the end the result. It may be set between two
-        steps: before `ask`, or before its first question in a step is answered where nothing was added to the state."""
+        steps: before `ask`, or before its first question in a step is answered where nothing was added to the state.
+        It is not to be written to."""
         return self._state if self._solution is None else self._solution.x
 
     @x.setter
@@ -274,13 +308,15 @@ class Stepper:
         loop = self._setup.loop
         if loop is None or self._arrived is not None:
             raise InvalidArgumentError("The last step is made, and `x` can be set no more.")
+        if self._failure is not None:
+            raise self._failure
         if not self.between:
             raise InvalidArgumentError("A step has begun; set `x` before `ask`.")
-        self._question, self._parts = None, []
-        self._state = value.detach().to(self._state, copy=True)
+        self._question, self._asked, self._parts = None, False, []
+        with _quiet():
+            self._keep(value.detach().to(self._state, copy=True))
         loop.replace(self._state)
         if loop.run is None:
-            self._again()
             self._go()
 
     @property
@@ -291,10 +327,12 @@ class Stepper:
 
     def ask(self) -> Question:
         """The next ``(x, t)`` at which the network is to be evaluated; the same until it is told."""
+        self._check()
         if self._question is None and not self.done:
             self._go(pause=False)
         if self._question is None:
             raise InvalidArgumentError("The solve is done; its result is `solution`.")
+        self._asked = True
         return self._question
 
     @property
@@ -312,70 +350,91 @@ class Stepper:
         return self._network.denoised() if self._setup.process.sde.affine else None
 
     def tell(self, output: Tensor, x: Tensor | None = None) -> None:
-        """Go on with the network's output at the last question.
+        """Go on with the network's output at the last question, once.
 
         Args:
             output: what the network returned.
             x: where it was evaluated, if that was not the x of the question. A step that is made again takes none.
 
         Raises:
-            InvalidArgumentError: it is one of a step that is made again, and x is given.
+            InvalidArgumentError: nothing was asked since the last output; or it is one of a step that is made again,
+                and x is given.
             InvalidTypeError: it is no tensor.
             ScoreFnError: it is not shaped like what was asked, or the x of the question was written to.
             NonFiniteError: it, or the state that follows, is not finite.
         """
-        question = self.ask()
+        question = self._question
+        if question is not None and version_of(question.x) != self._version:
+            raise ScoreFnError("The network modified its input in place; work on x.clone() inside it.")
+        self._check()
+        if question is None or not self._asked:
+            raise InvalidArgumentError("Nothing was asked since the last output; call `ask` before each `tell`.")
         if not isinstance(output, Tensor):
             raise InvalidTypeError(f"`output` must be a tensor, got {form(output)}.")
-        if question.x._version != self._version:
-            raise ScoreFnError("The network modified its input in place; work on x.clone() inside it.")
-        caller, repeats = self._caller, self._repeats
         if x is not None:
             self._move(x)
-        caller.told.append(output.detach().clone() if repeats else output.detach())
-        self._question = None
-        if repeats:
-            self._again()
+        caller = self._caller
+        caller.told.append(output.detach().clone() if self._repeats else output.detach())
+        self._question, self._asked = None, False
         try:
             self._go()
-        except ScoreFnError:  # it can be told again
-            caller.told.pop()
-            self._question = question
+        except BaseException:
+            if caller.told and self._failure is None:  # it was not taken: the question stays open
+                caller.told.pop()
+                self._parts = [part for part in self._parts if part[1][0] <= len(caller.told)]
+                self._question, self._asked = question, True
             raise
 
     def state_dict(self) -> dict[str, Any]:
         """Where the solve is, in tensors, numbers, strings, lists and dicts: ``torch.save`` keeps it, and
         ``torch.load`` reads it with ``weights_only=True``. It may be taken at any time, an open question included."""
+        self._check()
         loop, ends = self._setup.loop, (self._arrived, self._solution)
-        state: dict[str, Any] = {"made_with": self._made_with()}
+        state: dict[str, Any] = {"made_with": dict(self._made_with)}
         state |= {"told": pack(self._caller.told), "network": self._network.calls, "calls": self._calls}
         state |= {"ends": [None if end is None else pack(vars(end)) for end in ends], "x": pack(self._state)}
         return state if loop is None else state | {"loop": loop.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another stepper was, which was made with the same arguments.
+        """Go on where another stepper was, which was made with the same arguments. Its draws go on where they were,
+        whatever the seed of this one.
 
         Raises:
             InvalidArgumentError: it was made with others.
         """
         check_kind("state", state, Mapping, "what `state_dict` returned")
-        if state.get("made_with") != self._made_with():
-            raise InvalidArgumentError(
-                f"`state` is that of a stepper made with {state.get('made_with')}, not {self._made_with()}."
-            )
+        made = state.get("made_with")
+        if not isinstance(made, Mapping) or not state.keys() >= {"told", "network", "calls", "ends", "x"}:
+            raise InvalidArgumentError("`state` must be what `state_dict` returned.")
+        for name, own in self._made_with.items():
+            if made.get(name) != own:
+                raise InvalidArgumentError(
+                    f"`state` is that of a stepper made with another {name}: {made.get(name)}, not {own}."
+                )
         loop = self._setup.loop
-        self._state = unpack(state["x"]).to(self._state.device)
-        if loop is not None:
-            loop.load_state_dict(state["loop"])
-        self._caller.told = unpack(state["told"])
-        self._caller.read = len(self._caller.told)
-        self._network.calls, self._calls = state["network"], state["calls"]
-        ends = [None if end is None else Solution(**unpack(end)) for end in state["ends"]]
+        with _quiet():
+            self._keep(unpack(state["x"]))
+            if loop is not None:
+                loop.load_state_dict(state["loop"])
+            self._caller.told, self._caller.read = unpack(state["told"]), 0
+            self._network.calls, self._calls = state["network"], state["calls"]
+            ends = [None if end is None else Solution(**unpack(end)) for end in state["ends"]]
         self._arrived, self._solution = ends
-        self._question, self._parts = None, []
+        self._question, self._asked, self._parts, self._failure = None, False, [], None
         if self._repeats and not self.done:
-            self._again()
             self._go()
+
+    def _keep(self, x: Tensor) -> None:
+        """Keep the state after a step."""
+        self._state = x.detach()
+        self._state_version = version_of(self._state)
+
+    def _check(self) -> None:
+        """Refuse to go on after a failure, or from a state that was written to."""
+        if self._failure is not None:
+            raise self._failure
+        if not self.done and version_of(self._state) != self._state_version:
+            raise InvalidArgumentError("`x` was written to in place; set it, as in `stepper.x = torch.zeros(2, 3)`.")
 
     def _move(self, x: Tensor) -> None:
         """Put another x in the place of that of the question."""
@@ -385,7 +444,8 @@ class Stepper:
             raise InvalidArgumentError("`x` cannot be given: this step is made again with what it has been told.")
         if x.shape != shape:
             raise InvalidArgumentError(f"`x` must have the shape {tuple(shape)}, got {tuple(x.shape)}.")
-        loop.run.move(loop.step, x.detach().to(self._state, copy=True))
+        with _quiet():
+            loop.run.move(loop.step, x.detach().to(self._state, copy=True))
 
     @property
     def _repeats(self) -> bool:
@@ -414,7 +474,9 @@ class Stepper:
     def _go(self, pause: bool = True) -> None:
         """Go on to the next question or to the end; with ``pause``, a plan stops between its steps."""
         loop = self._setup.loop
-        with torch.no_grad():
+        if self._repeats:
+            self._again()
+        with _quiet():
             try:
                 while loop is not None and self._arrived is None:
                     between = loop.run is not None and loop.run.at == 0 and not self._caller.told
@@ -424,24 +486,49 @@ class Stepper:
                 self._solution = self._setup.finished(self._arrived)  # type: ignore[arg-type]
             except _Asked as asked:
                 self._question = Question(asked.x, asked.t, self._network.node, self._network.given)
-                self._version = asked.x._version
+                self._version = version_of(asked.x)
+            except (NonFiniteError, MaxStepsError, StepSizeUnderflowError) as failure:
+                self._failure = failure
+                raise
 
     def _turn(self, loop: Loop) -> None:
         """Make a step, or the rest of it."""
         with loop.working():
             more = loop.turn()
-        self._state = loop.x.detach()
+        self._keep(loop.x)
         self._caller.told, self._caller.read, self._calls = [], 0, self._network.calls
         if self._noise is not None:
             self._noise.drawn, self._noise.read, self._parts, self._part = [], 0, [], 0
         if not more:
             self._arrived = loop.finish()
 
-    def _made_with(self) -> str:
-        """What a state of it fits."""
-        loop, x = self._setup.loop, self._state
-        what = "no steps" if loop is None else f"{loop.solver!r}, {loop.controller.targets}"
-        return f"{what}, {self._setup.process.sde!r}, {tuple(x.shape)}, {x.dtype}"
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without gradients; and, since a stepper may outlive the caller's `torch.inference_mode`, without that."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
+    """What the states of a stepper fit, by the names that errors give. Times and levels are rounded, since their last
+    digits depend on the processor, and addresses are left out."""
+    process, loop = setup.process, setup.loop
+    sde, read_as = process.sde, prediction if isinstance(prediction, str) else process.network.score_fn
+    made: dict[str, Any] = {"process": sde, "prediction": read_as, "stochasticity": process.eta}  # type: ignore[attr-defined]
+    if sde.affine:
+        nodes = sde.nodes(torch.linspace(sde.t_min, sde.t_max, 5, dtype=torch.float64))
+        made["schedule"] = [f"{v:.9g}" for v in (*nodes.alpha.tolist(), *nodes.sigma.tolist())]
+    if loop is not None:
+        controller, recorder = loop.controller, loop.recorder
+        made |= {"method": loop.solver, "noise": type(loop.noise).__name__, "max_steps": loop.limit}
+        made["grid"] = [f"{t:.9g}" for t in (*loop.first_t[:1], *controller.targets)]
+        made["tolerance"] = [getattr(controller, name, None) for name in ("rtol", "atol")]
+        made["save_at"] = None if recorder is None else "steps" if recorder.every else recorder.wanted
+    x = setup.standing.x if loop is None else loop.x  # type: ignore[union-attr]
+    made |= {"shape": tuple(x.shape), "dtype": x.dtype, "device": x.device, "dtype of the result": setup.dtype}
+    made |= {"t_end": setup.t_end, "denoise": setup.denoise, "throw": setup.throw}
+    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", str(value)) for name, value in made.items()}
 
 
 def _read_as(prediction: str | ScoreModel | Callable[..., Score], sde: SDE, caller: _Caller) -> Score:

@@ -74,6 +74,7 @@ class Course:
 
     def tell(self, output: Tensor, x: Tensor | None = None) -> None:
         """See `Stepper.tell`."""
+        self.now.ask()
         self.now.tell(output, x)
         self._told = self.now
         while self.now.done and self._left:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import itertools
 import json
+import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import scoresde
 from scoresde import ScoreModel, Stepper
+from scoresde._snapshot import pack, unpack
 from scoresde.discrete import BetaChain
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, ScoreFnError
-from scoresde.integrate import Info, Solution
+from scoresde.integrate import Info, Solution, Status
 from scoresde.stepping import Question
 
 SDE = scoresde.VPSDE()
@@ -241,16 +245,19 @@ def test_an_output_buffer_may_be_used_again(method: str) -> None:
 def test_wrong_answers_are_refused_and_can_be_given_again(method: str) -> None:
     options = options_of(next(m for m in METHODS if m.name == method))
     stepper = Stepper(SDE, method, start(), **options)
+    stepper.ask()
     with pytest.raises(InvalidTypeError, match="`output` must be a tensor, got None"):
         stepper.tell(None)  # type: ignore[arg-type]
     with pytest.raises(ScoreFnError, match="shape"):
         stepper.tell(torch.zeros(3, 7))
     with pytest.raises(InvalidArgumentError, match="not done"):
         _ = stepper.solution
-    made = stepper
+    made, calls = stepper, 0
     while not made.done:
         made.tell(net(*made.ask()))
-    assert torch.equal(made.x, scoresde.solve(SDE, net, start(), method=method, **options).x)
+        calls += 1
+    wanted = scoresde.solve(SDE, net, start(), method=method, **options)
+    assert torch.equal(made.x, wanted.x) and calls == wanted.evaluations
     with pytest.raises(InvalidArgumentError, match="The solve is done"):
         made.ask()
 
@@ -291,6 +298,179 @@ def test_a_state_of_other_arguments_is_refused() -> None:
     ):
         with pytest.raises(InvalidArgumentError, match="is that of a stepper made with"):
             other.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "one", "other"),
+    [
+        ("ddim", "prediction", {"prediction": "noise"}, {"prediction": "data"}),
+        ("ddim", "grid", {"grid": [1.0, 0.5, 0.1]}, {"grid": [0.9, 0.5, 0.1]}),
+        ("ddim", "denoise", {}, {"denoise": True}),
+        ("ddim", "save_at", {}, {"save_at": "steps"}),
+        ("ddim", "max_steps", {}, {"max_steps": 9}),
+        ("ddim", "throw", {}, {"throw": False}),
+        ("ddim", "dtype of the result", {}, {"dtype": torch.float16}),
+        ("rk45", "tolerance", {"rtol": 1e-2}, {"rtol": 1e-5}),
+        ("euler_maruyama", "stochasticity", {}, {"stochasticity": 0.5}),
+        ("euler_maruyama", "noise", {"seed": 1}, {"seeds": [1, 2, 3]}),
+    ],
+)
+def test_the_argument_that_differs_is_named(method: str, name: str, one: Any, other: Any) -> None:
+    state = Stepper(SDE, method, start(), **one).state_dict()
+    with pytest.raises(InvalidArgumentError, match=f"made with another {name}: "):
+        Stepper(SDE, method, start(), **other).load_state_dict(state)
+    Stepper(SDE, method, start(), **one).load_state_dict(state)
+
+
+def test_processes_of_functions_are_told_apart_by_their_numbers() -> None:
+    def process(bend: float) -> scoresde.SDE:
+        return scoresde.GaussianSDE(
+            lambda t: torch.cos(t), lambda t: torch.sin(t) * (1 + bend * (1.5 - t)), t_min=0.01, t_max=1.5
+        )
+
+    state = Stepper(process(0.0), "ddim", start(), grid=[1.0, 0.5]).state_dict()
+    Stepper(process(0.0), "ddim", start(), grid=[1.0, 0.5]).load_state_dict(state)
+    with pytest.raises(InvalidArgumentError, match="another schedule"):
+        Stepper(process(0.01), "ddim", start(), grid=[1.0, 0.5]).load_state_dict(state)
+
+
+def test_what_is_no_state_is_refused() -> None:
+    stepper = Stepper(SDE, "ddim", start(), steps=4)
+    for state in ({}, {"made_with": stepper.state_dict()["made_with"]}, {"x": start()}):
+        with pytest.raises(InvalidArgumentError, match="must be what `state_dict` returned"):
+            stepper.load_state_dict(state)
+
+
+def test_an_output_answers_one_question_that_was_asked() -> None:
+    """A server that sends an answer twice does not make two steps with it."""
+    stepper = Stepper(SDE, "ddim", start(), steps=4)
+    with pytest.raises(InvalidArgumentError, match="call `ask` before each `tell`"):
+        stepper.tell(torch.zeros(3, 2))
+    output = net(*stepper.ask())
+    stepper.tell(output)
+    with pytest.raises(InvalidArgumentError, match="call `ask` before each `tell`"):
+        stepper.tell(output)
+    while not stepper.done:
+        stepper.tell(net(*stepper.ask()))
+    assert torch.equal(stepper.x, scoresde.solve(SDE, net, start(), method="ddim", steps=4).x)
+
+
+MODES = [(True, True, True), (True, True, False), (False, True, False), (False, True, True), (False, False, True)]
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "edm", "rk45", "scipy:RK45"])
+@pytest.mark.parametrize(("made", "asked", "told"), MODES)
+def test_inference_mode_may_begin_and_end_anywhere(method: str, made: bool, asked: bool, told: bool) -> None:
+    options = options_of(next(m for m in METHODS if m.name == method)) | {"seed": 0}
+    with torch.inference_mode(made):
+        stepper = Stepper(SDE, method, start(), **options)
+    count = 0
+    while not stepper.done:
+        with torch.inference_mode(asked):
+            output = net(*stepper.ask())
+        with torch.inference_mode(told):
+            stepper.tell(output)
+            if count == 1:
+                stepper.load_state_dict(stepper.state_dict())
+        count += 1
+    assert torch.equal(stepper.x, scoresde.solve(SDE, net, start(), method=method, **options).x)
+    with torch.inference_mode():
+        noticed = Stepper(SDE, "ddim", start(), steps=4)
+        noticed.ask().x.zero_()
+        with pytest.raises(ScoreFnError, match="modified its input in place"):
+            noticed.tell(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("method", ["ddim", "dpm_3m", "edm", "rk45", "scipy:RK45"])
+def test_an_exception_on_the_way_leaves_the_question_open(method: str) -> None:
+    options = options_of(next(m for m in METHODS if m.name == method)) | {"seed": 0}
+    evaluated = []
+
+    def fragile(called: Callable[..., Tensor]) -> ScoreModel:
+        def inner(x: Tensor, t: Tensor) -> Tensor:
+            output = called(x, t)
+            evaluated.append(1)
+            if len(evaluated) in (1, 3, 4):
+                raise KeyboardInterrupt
+            return output
+
+        return ScoreModel(inner, SDE, "noise")
+
+    stepper, calls, stopped = Stepper(SDE, method, start(), prediction=fragile, **options), 0, 0
+    while not stepper.done:
+        try:
+            stepper.tell(net(*stepper.ask()))
+            calls += 1
+        except KeyboardInterrupt:
+            stopped += 1
+    wanted = scoresde.solve(SDE, ScoreModel(net, SDE, "noise"), start(), method=method, **options)
+    assert torch.equal(stepper.x, wanted.x) and stopped == 3
+    assert calls == stepper.solution.evaluations
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "dpm_3m", "rk45"])
+def test_a_function_may_call_the_network_several_times(method: str) -> None:
+    options = options_of(next(m for m in METHODS if m.name == method)) | {"seed": 0}
+
+    def twice(called: Callable[..., Tensor]) -> ScoreModel:
+        return ScoreModel(lambda x, t: called(x, t) + 0.1 * called(0.5 * x, t), SDE, "noise")
+
+    wanted = scoresde.solve(SDE, twice(net), start(), method=method, **options)
+    make = lambda: Stepper(SDE, method, start(), prediction=twice, **options)  # noqa: E731
+    made, calls = stepped(make)
+    assert torch.equal(made.x, wanted.x) and calls == 2 * wanted.evaluations == 2 * made.evaluations
+
+
+@pytest.mark.parametrize("method", ["ddim", "heun", "edm", "scipy:RK45"])
+def test_a_solve_that_has_failed_does_not_go_on(method: str) -> None:
+    """The other samples were stopped, and the state is not what the last step gave."""
+    options = options_of(next(m for m in METHODS if m.name == method)) | {"seed": 0}
+    stepper = Stepper(SDE, method, start(), **options)
+    state = stepper.state_dict()
+    stepper.tell(net(*stepper.ask()))
+
+    def fail() -> None:
+        while not stepper.done:
+            stepper.tell(torch.full_like(stepper.ask().x, torch.nan))
+
+    with pytest.raises(NonFiniteError) as failure:
+        fail()
+    for act in (stepper.ask, lambda: stepper.tell(torch.zeros(3, 2)), stepper.state_dict):
+        with pytest.raises(NonFiniteError) as again:
+            act()
+        assert again.value is failure.value
+    assert not stepper.done
+    stepper.load_state_dict(state)
+    while not stepper.done:
+        stepper.tell(net(*stepper.ask()))
+    assert torch.equal(stepper.x, scoresde.solve(SDE, net, start(), method=method, **options).x)
+
+
+@pytest.mark.parametrize("method", ["ddim", "dpm_3m", "rk45"])
+def test_a_state_that_was_written_to_is_noticed(method: str) -> None:
+    stepper = Stepper(SDE, method, start(), **options_of(next(m for m in METHODS if m.name == method)))
+    for _ in range(8):
+        stepper.tell(net(*stepper.ask()))
+        if stepper.done:
+            return
+        if stepper.between:
+            break
+    stepper.x[0] = 0.0
+    for act in (stepper.ask, stepper.state_dict):
+        with pytest.raises(InvalidArgumentError, match="was written to in place; set it"):
+            act()
+
+
+def test_a_stepper_is_not_copied() -> None:
+    """The functions within would still ask the first one."""
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(InvalidTypeError, match="cannot be copied or pickled"):
+            copied(Stepper(SDE, "ddim", start(), steps=4))
+
+
+def test_numbers_of_numpy_and_enums_are_saved_as_plain_ones() -> None:
+    packed = pack([np.float64(0.5), np.int64(3), np.bool_(True), Status.STOPPED])
+    assert [type(v) for v in packed] == [float, int, bool, int] and packed == [0.5, 3, True, 4]
 
 
 def test_nothing_to_do_is_done_at_once() -> None:
@@ -353,3 +533,13 @@ def test_it_takes_at_most_twice_the_hosts_time() -> None:
     rows = results["rows"]
     assert {row["method"] for row in rows} == {m.name for m in METHODS if m.kind != "backend"}
     assert results["limit"] == 2.0 and max(row["ratio"] for row in rows) <= 2.0
+
+
+def test_tensors_are_read_where_they_were() -> None:
+    """Wherever `torch.load` has put them: those of a device are named with it, all others belong to the host."""
+    assert torch.equal(unpack({"device": ["cpu", start()]}), start())
+    source = scoresde.noise.BatchNoise(torch.Generator().manual_seed(1))
+    state = pack([start(), np.arange(3.0), source])
+    assert torch.equal(state[0], start())
+    read = unpack(state, [None, None, source])
+    assert torch.equal(read[0], start()) and (read[1] == np.arange(3.0)).all()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import check_kind
-from ..._tensors import compute_dtype
-from ...errors import InvalidArgumentError
+from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind
+from ..._tensors import compute_dtype, version_of
+from ...errors import InvalidArgumentError, ScoreFnError
 from ...nets import External
 from ...noise import BatchNoise, Noise
 from ...scores import Score, ScoreModel
@@ -75,7 +75,9 @@ class _Loop:
         course: the solve, once it has begun.
         index: the place of the next evaluation among the timesteps.
         begin: where the pipeline has said that it begins.
-        handed, given: the tensors that it was given to go on with, and for the network.
+        handed, version: the state that it was given to go on with, and how often that had been written to.
+        scaled, given, lent: what it passed to `scale_model_input`, what it got for the network, and how often that had
+            been written to.
         evaluated: where the network is evaluated within the step, if the solve does not know it.
         generator: what it passed last.
         scales: whether it calls `scale_model_input`.
@@ -86,11 +88,35 @@ class _Loop:
     index: int | None = None
     begin: int | None = None
     handed: Tensor | None = None
+    version: int = 0
+    scaled: Tensor | None = None
     given: Tensor | None = None
+    lent: int = 0
     evaluated: Tensor | None = None
     generator: torch.Generator | Sequence[torch.Generator] | None = None
     scales: bool = False
     rows: int = 0
+
+    def hand(self, x: Tensor) -> Tensor:
+        """Keep a state that the pipeline has, and may write to."""
+        self.handed, self.version = x, version_of(x)
+        return x
+
+    def has(self, x: Tensor) -> bool:
+        """Whether it is the state that the pipeline was given."""
+        known = self.handed
+        if known is None or version_of(known) != self.version:
+            return False
+        return x is known or (x.shape == known.shape and x.dtype == known.dtype and torch.equal(x, known))
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """The state of which a pipeline passes back what it got for the network."""
+        known = self.given
+        if known is None or self.scaled is None:
+            return x
+        if known is self.scaled and version_of(known) != self.lent:
+            raise ScoreFnError("The network modified its input in place, which is the state; work on x.clone() inside.")
+        return self.scaled if x is known or (x.shape == known.shape and torch.equal(x, known)) else x
 
 
 class _Draws(Noise):
@@ -103,6 +129,13 @@ class _Draws(Noise):
         """See `Noise.normal`."""
         generator = self.find()
         if isinstance(generator, Sequence):
+            if len(generator) == 1:  # diffusers takes it for all samples
+                return BatchNoise(generator[0]).normal(like)
+            if len(generator) != len(like):
+                raise InvalidArgumentError(
+                    f"`generator` must be one generator, or one for each of the {len(like)} samples, got "
+                    f"{len(generator)}."
+                )
             return torch.cat([BatchNoise(g).normal(like[i : i + 1]) for i, g in enumerate(generator)])
         return BatchNoise(generator).normal(like)
 
@@ -169,10 +202,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         **config: Any,
     ) -> None:
         given = {k: v for k, v in config.items() if not k.startswith("_")}
-        self.register_to_config(
-            **given, method=method, source=source, options=dict(options or {}), lead_in=bool(lead_in)
-        )
         self._solver = _solver_of(method, options or {})
+        check_flag("lead_in", lead_in)
+        self.register_to_config(**given, method=method, source=source, options=dict(options or {}), lead_in=lead_in)
         self._conventions = self._read()
         self.generator: torch.Generator | Sequence[torch.Generator] | None = None
         self.timesteps = torch.zeros(0)
@@ -189,19 +221,23 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         Args:
             config: a scheduler, its config, or what ``scheduler_config.json`` holds.
             return_unused_kwargs: return a tuple, as diffusers does; nothing is unused.
-            **arguments: ``method``, ``options``, ``lead_in``, ``source`` (needed where a config does not name its
-                scheduler, and those of two schedulers look the same), and fields of the config to be changed.
+            **arguments: ``method``, ``options``, ``lead_in``, ``source`` (needed where a config names a scheduler that
+                is unknown here, or none and those of two schedulers look the same), and fields of the config to be
+                changed.
         """
         name = type(config).__name__ if hasattr(config, "config") else None
         values = dict(getattr(config, "config", config) or {})
         name = values.pop("_class_name", None) or name
         values = {k: v for k, v in values.items() if not k.startswith("_")}
-        if name in SCHEDULERS:
-            values |= {"source": name}
-        elif "source" not in values:
-            values["source"] = _most_like(values)
-        scheduler = cls(**{**values, **arguments})
+        if name in SCHEDULERS or (name is not None and "source" not in values):  # a name that is unknown is refused
+            values["source"] = name
+        values |= arguments
+        scheduler = cls(**{**values, "source": values.get("source") or _most_like(values)})
         return (scheduler, {}) if return_unused_kwargs else scheduler
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy begins with a loop of its own."""
+        return {**vars(self), "_loop": _Loop()}
 
     def __len__(self) -> int:
         return int(self.config.get("num_train_timesteps", 1000))
@@ -256,14 +292,19 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         Args:
             num_inference_steps: the number of steps.
             device: of the timesteps.
-            timesteps, sigmas: instead of it, the levels; see `Conventions.grid`.
+            timesteps, sigmas: instead of it, the levels of as many steps; see `Conventions.grid`.
             mu: the shift of ``use_dynamic_shifting``.
         """
         self._conventions = self._read()
-        given = timesteps is not None or sigmas is not None
-        self.times = self._conventions.grid(
-            None if given else num_inference_steps, timesteps=timesteps, sigmas=sigmas, mu=mu
-        )
+        levels, count = sigmas if timesteps is None else timesteps, None
+        if levels is None:
+            count = check_integer("num_inference_steps", num_inference_steps, low=1, high=MOST_STEPS)
+        elif num_inference_steps not in (None, len(levels)):
+            raise InvalidArgumentError(
+                f"`num_inference_steps` must be that of the levels given, {len(levels)}, or be left out, got "
+                f"{num_inference_steps}."
+            )
+        self.times = self._conventions.grid(count, timesteps=timesteps, sigmas=sigmas, mu=mu)
         self.num_inference_steps = len(self.times) - 1
         self.legs, self._calls = legs_of(self._solver, self.times, self._calls_on)
         labels = [call.label for call in self._calls]
@@ -283,18 +324,19 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         """What the network gets for a state. It may be several copies of the batch, one after another, as for
         guidance; what is added to a state is the same for all copies."""
         loop, index = self._loop, self._now(timestep)
-        call, loop.scales = self._calls[index], True
+        call, loop.scales, loop.scaled = self._calls[index], True, sample
         if call.moved and not self._leads(index):
             rows, once = loop.rows or _rows_of(sample), _rows_of(sample)
-            block = sample[:rows]
+            block = loop.scaled = sample[:rows]
             if loop.course is None:
                 loop.course = self._begun(block, index, doubled=False)
-            elif loop.course.between and not self._is_handed(block):
-                loop.course.x = block
+            elif loop.course.between and not loop.has(block):
+                loop.course.x = loop.hand(block)
             moved = loop.course.ask().state
             sample = moved[:once].repeat(len(sample) // once, *(1,) * (sample.ndim - 1)).to(sample.dtype)
             loop.evaluated = None if torch.equal(moved, sample[:rows]) else sample[:rows]
         loop.given = self._model(None).input_at(sample, call.node)
+        loop.lent = version_of(loop.given)
         return loop.given
 
     def step(
@@ -314,30 +356,29 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             generator: the source of noise, or one for each sample; by default the attribute of this name.
             return_dict: return a `StepOutput`, otherwise a tuple with the state.
         """
-        index = self._now(timestep)
-        self._loop.generator = generator
-        if self._leads(index):
-            course = self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
-            denoised = None
-        else:
-            if self._loop.course is None:
-                if self._calls[index].moved and not self._loop.scales:
-                    raise InvalidArgumentError(
-                        f"method={self.config.method!r} does not begin with an evaluation of the state that it is "
-                        "given, and this pipeline does not call `scale_model_input`; make the scheduler with "
-                        "lead_in=True."
-                    )
-                self._loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
-            course = self._loop.course
+        loop, index = self._loop, self._now(timestep)
+        sample, leads, denoised = loop.unscaled(sample), self._leads(index), None
+        loop.generator = generator
+        if loop.course is None:
+            if self._calls[index].moved and not loop.scales:
+                raise InvalidArgumentError(
+                    f"method={self.config.method!r} does not begin with an evaluation of the state that it is given, "
+                    "and this pipeline does not call `scale_model_input`; make the scheduler with lead_in=True."
+                )
+            loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
+        course = loop.course
+        if not leads:
             evaluated = self._followed(course, sample)
             if not course.done:
                 course.tell(model_output, evaluated)
-            denoised = course.denoised if return_dict else None
-        self._loop.index = index + 1
-        wants_state = course.done or (self._loop.scales and course.between and not self._leads(index))
+            estimate = course.denoised if return_dict else None
+            denoised = None if estimate is None else estimate.to(sample.dtype)
+        loop.index = index + 1
+        wants_state = course.done or (loop.scales and course.between and not leads)
         after = course.x if wants_state else course.ask().state
-        self._loop.handed = after.to(sample.dtype)
-        return StepOutput(self._loop.handed, denoised) if return_dict else (self._loop.handed,)
+        with torch.inference_mode(False), torch.no_grad():  # in which nobody could tell whether it is written to
+            handed = loop.hand(after.to(sample.dtype, copy=True))
+        return StepOutput(handed, denoised) if return_dict else (handed,)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         r""":math:`\alpha x_0 + \sigma\varepsilon` at some timesteps, one for all samples or one for each."""
@@ -435,7 +476,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
                 f"The loop must begin with the first timestep, or call `set_begin_index` before: it begins with number "
                 f"{index}."
             )
-        self._loop.rows, self._loop.handed = len(x), x
+        self._loop.rows = len(x)
+        self._loop.hand(x)
         draws = _Draws(lambda: self.generator if self._loop.generator is None else self._loop.generator)
         return self._course(self.legs, x, draws, doubled)
 
@@ -453,18 +495,11 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             f"method={self.config.method!r} needs more than the {left} evaluations that are left; take more steps."
         )
 
-    def _is_handed(self, sample: Tensor) -> bool:
-        """Whether a state is what the pipeline was given, to go on with or for the network."""
-        for known in (self._loop.handed, self._loop.given):
-            if known is not None and (sample is known or (sample.shape == known.shape and torch.equal(sample, known))):
-                return True
-        return False
-
     def _followed(self, course: Course, sample: Tensor) -> Tensor | None:
         """Take over a state that the pipeline has changed: as the next step's beginning, or where the network was
         evaluated within a step, which is returned."""
         evaluated, self._loop.evaluated = self._loop.evaluated, None
-        if course.done or self._is_handed(sample):
+        if course.done or self._loop.has(sample):
             return evaluated
         if sample.shape != course.x.shape:
             raise InvalidArgumentError(
@@ -489,7 +524,7 @@ def _solver_of(method: str, options: Mapping[str, Any]) -> Solver:
     solver = make_solver(method, dict(options), ("method", "source", "options", "lead_in"))
     reasons = {
         "it chooses its steps as it goes, so that nobody can tell beforehand how often it evaluates": solver.adaptive,
-        "another library makes its steps": solver.own_steps,
+        "another library makes its steps": solver.kind == "backend",
         "it runs the process forwards": solver.kind == "forward",
     }
     for reason, holds in reasons.items():
@@ -499,13 +534,31 @@ def _solver_of(method: str, options: Mapping[str, Any]) -> Solver:
 
 
 def _most_like(config: Mapping[str, Any]) -> str:
-    """The scheduler whose fields are most like those of a config that does not name it."""
+    """The scheduler whose fields are most like those of a config that does not name it.
+
+    Raises:
+        InvalidArgumentError: none is like it, or several are and read it differently.
+    """
 
     def likeness(name: str) -> int:
         own = set(SCHEDULERS[name].fields)
         return len(own & set(config)) - len(own - set(config))
 
-    return max(SCHEDULERS, key=likeness)
+    best = max(map(likeness, SCHEDULERS))
+    first, *others = (name for name in SCHEDULERS if likeness(name) == best)
+    if best <= 0:
+        raise InvalidArgumentError(
+            "The config is like that of no scheduler here; pass source='DDIMScheduler' or the like."
+        )
+    meant = SCHEDULERS[first]
+    for name in others:
+        other = SCHEDULERS[name]
+        if (other.family, other.read(config)) != (meant.family, meant.read(config)):
+            raise InvalidArgumentError(
+                f"The config does not name its scheduler, which may be {first} or {name}; pass source={first!r} or the "
+                "like, or the scheduler itself."
+            )
+    return first
 
 
 def _doubled(output: Tensor, sample: Tensor) -> bool:
