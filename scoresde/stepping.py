@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -261,7 +261,7 @@ class Stepper:
         self._solution: Solution | None = None
         self._last = -1  # the last step of a plan with an evaluation
         loop = self._setup.loop
-        self._made_with = _made_with(self._setup, prediction)
+        self._prediction = prediction
         if loop is None:
             self._arrived = self._setup.arrived()
         elif loop.run is not None:
@@ -447,6 +447,11 @@ class Stepper:
         with _quiet():
             loop.run.move(loop.step, x.detach().to(self._state, copy=True))
 
+    @functools.cached_property
+    def _made_with(self) -> dict[str, str]:
+        """What its states fit."""
+        return _made_with(self._setup, self._prediction)
+
     @property
     def _repeats(self) -> bool:
         """Whether what it does next is made again from its beginning, with all that it has been told since."""
@@ -503,9 +508,13 @@ class Stepper:
             self._arrived = loop.finish()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> AbstractContextManager[object]:
     """Without gradients; and, since a stepper may outlive the caller's `torch.inference_mode`, without that."""
+    return _left() if torch.is_inference_mode_enabled() else torch.no_grad()
+
+
+@contextmanager
+def _left() -> Iterator[None]:
     with torch.inference_mode(False), torch.no_grad():
         yield
 
@@ -521,7 +530,8 @@ def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
         made["schedule"] = [f"{v:.9g}" for v in (*nodes.alpha.tolist(), *nodes.sigma.tolist())]
     if loop is not None:
         controller, recorder = loop.controller, loop.recorder
-        made |= {"method": loop.solver, "noise": type(loop.noise).__name__, "max_steps": loop.limit}
+        noise = loop.noise.source if isinstance(loop.noise, _Repeated) else loop.noise
+        made |= {"method": loop.solver, "noise": type(noise).__name__, "max_steps": loop.limit}
         made["grid"] = [f"{t:.9g}" for t in (*loop.first_t[:1], *controller.targets)]
         made["tolerance"] = [getattr(controller, name, None) for name in ("rtol", "atol")]
         made["save_at"] = None if recorder is None else "steps" if recorder.every else recorder.wanted

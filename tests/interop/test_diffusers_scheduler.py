@@ -21,16 +21,14 @@ pytest.importorskip("transformers")
 
 from scoresde.interop import DiffusersScheduler, conventions, from_diffusers  # noqa: E402
 from scoresde.nets import External  # noqa: E402
-from scoresde.solvers import make_solver  # noqa: E402
 
 # Nobody can tell before the loop how often these evaluate.
 REFUSED = {
-    **{m.name: "another library makes its steps" for m in scoresde.methods() if make_solver(m.name, {}).own_steps},
+    **{m.name: "another library makes its steps" for m in scoresde.methods() if m.kind == "backend"},
     **{m.name: "chooses its steps" for m in scoresde.methods() if m.adaptive},
     **{m.name: "runs the process forwards" for m in scoresde.methods() if m.kind == "forward"},
 }
-OTHERS = [m.name for m in scoresde.methods() if m.name not in REFUSED and m.kind == "backend"]
-METHODS = [m.name for m in scoresde.methods() if m.name not in {*REFUSED, *OTHERS}]
+METHODS = [m.name for m in scoresde.methods() if m.name not in REFUSED]
 MANY = {"annealed_langevin": {"moves": 4}, "ncsn": {"moves": 4}}  # their default is 100
 STARTS_ELSEWHERE = ("shark",)
 STEPS = 5
@@ -111,7 +109,7 @@ LATENT_CONFIG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [*METHODS, *OTHERS])
+@pytest.mark.parametrize("method", METHODS)
 def test_ddpm_pipeline(method: str) -> None:
     """Of a small network that is trained on digits."""
     net, base = diffusers_parity.stored("epsilon"), diffusers.DDIMScheduler(**DDIM_CONFIG)
