@@ -26,6 +26,7 @@ from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper,
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
 from .gradient import blocked_score
+from .together import unclear
 
 _FLOOR = 1e-6  # of a precision, in units of that of the noise
 
@@ -195,11 +196,14 @@ class Tall(Wrapper):
             yield rows, {k: v[rows] for k, v in observed.items()}
 
     def _ask(self, x: Tensor, node: Node, some: dict[str, Tensor], context: dict[str, object]) -> list[Estimate]:
-        """The estimates given some observations, in one call."""
+        """The estimates given some observations, in one call, where it is known what to repeat in it."""
         count = _count(some)
         root, bound = self.score_fns[0].unbound({})
         bound = {k: v for k, v in bound.items() if k not in context and k not in some}
         every = per_row(bound, x, tables=True) | context
+        if unclear(root, every, len(x)):
+            asked = [every | {k: v[i] for k, v in some.items()} for i in range(count)]
+            return [Estimate(*self.ask(root, x, node, given, keep=True)[:2]) for given in asked]
         every = mapped(lambda v: repeated(v, count) if is_rows(v, len(x)) else v, every)
         given = every | {k: v.flatten(0, 1) for k, v in some.items()}
         whole = self.ask(root, torch.cat([x] * count), Node(*(repeated(v, count) for v in node)), given)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._context import per_row, repeated, stackable, stacked
-from ..scores import Score
+from .._context import is_rows, per_row, repeated, stackable, stacked
+from ..scores import Score, ScoreModel
 from ..sdes import Estimate, Node
 from ..sdes.records import PARTS
 
@@ -27,8 +27,14 @@ class _Question(NamedTuple):
         return (
             self.root.same_network(other.root)
             and self.context.keys() == other.context.keys()
+            and not self.shares_unclear(other, len(x))
             and stackable(self.rows(x), other.rows(x), len(x))
         )
+
+    def shares_unclear(self, other: _Question, batch: int) -> bool:
+        """Whether both have a bound tensor of which it is not known whether it is to be repeated."""
+        ours, theirs = unclear(self.root, self.context, batch), unclear(other.root, other.context, batch)
+        return any(value is theirs.get(name) for name, value in ours.items())
 
     def rows(self, x: Tensor) -> dict[str, Any]:
         """Its labels, one entry per sample."""
@@ -59,6 +65,20 @@ def ask_together(
         whole = ask(asked[0].root, torch.cat([x] * count), nodes, context, keep=group is not groups[-1])
         answers.update(zip(group, _cut(whole, count), strict=True))
     return [answers[i] for i in range(len(questions))]
+
+
+def unclear(root: Score, context: Mapping[str, object], batch: int) -> dict[str, Tensor]:
+    """The bound tensors in a context that are as long as the batch: labels of its samples, or a table that they share.
+
+    Example:
+        >>> tables = {"table": torch.zeros(3, 2), "more": torch.zeros(4)}
+        >>> model = scoresde.ScoreModel(lambda x, t, **c: x, scoresde.VPSDE(), "noise", context=tables)
+        >>> list(unclear(model, model.context, 4)), list(unclear(model, {"more": torch.zeros(4)}, 4))
+        (['more'], [])
+    """
+    bound = root.context if isinstance(root, ScoreModel) and batch > 1 else {}
+    own = {name: value for name, value in context.items() if value is bound.get(name)}
+    return {name: value for name, value in own.items() if isinstance(value, Tensor) and is_rows(value, batch)}
 
 
 def _cut(whole: Estimate, count: int) -> list[Estimate]:

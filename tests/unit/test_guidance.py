@@ -613,3 +613,17 @@ def test_where_there_is_no_signal_classifier_guidance_is_refused() -> None:
     assert bool(torch.isfinite(scoresde.solve(flow, late, method="ddim", steps=4).x).all())
     free = guidance.classifier_free(law.score(flow), targets.Gaussian(torch.zeros(1), 1.0).score(flow), 2.0)
     assert bool(torch.isfinite(scoresde.solve(flow, free, method="ddim", steps=4).x).all())
+
+
+@pytest.mark.parametrize("rows", [4, 5, 6, 10])
+def test_a_bound_table_is_not_doubled(rows: int) -> None:
+    """Two estimates of a network are one call, but a table that all samples share stays one, however long it is."""
+
+    def net(x: Tensor, t: Tensor, label: Tensor, table: Tensor) -> Tensor:
+        return 0.5 * x + label[:, None] + table.sum(0)
+
+    model = ScoreModel(net, SDE, "noise", context={"table": torch.ones(rows, 2, dtype=F64)})
+    x, label = states(), torch.arange(5.0, dtype=F64)
+    guided = guidance.classifier_free(model, guidance.conditional(model, label=torch.zeros(1, dtype=F64)), 3.0)
+    wanted = 3 * model(x, 0.5, label=label) - 2 * model(x, 0.5, label=torch.zeros(5, dtype=F64))
+    assert (guided(x, 0.5, label=label) - wanted).abs().max() < 1e-12

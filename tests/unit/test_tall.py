@@ -334,3 +334,18 @@ def test_a_context_of_the_solve_goes_to_the_network_beside_the_observations() ->
     scoresde.solve(SDE, score_fn, x, context={"gain": gain}, **options)
     with pytest.raises(scoresde.InvalidArgumentError, match="y"):
         scoresde.solve(SDE, score_fn, x, context={"gain": gain, "y": Y[:2]}, **options)
+
+
+@pytest.mark.parametrize("rows", [3, 4, 5])
+def test_a_bound_table_is_not_repeated(rows: int) -> None:
+    """What all samples share is the same for every observation, also where it is as long as the batch."""
+
+    def net(x: Tensor, t: Tensor, y: Tensor, table: Tensor) -> Tensor:
+        return 0.5 * x + 0.1 * y.sum(1, keepdim=True) + table.sum(0)
+
+    def joint(table: Tensor) -> Tensor:
+        model = scoresde.ScoreModel(net, SDE, "noise", context={"table": table})
+        return guidance.tall(model, PRIOR, {"y": Y}, covariances=COVARIANCE.expand(len(Y), 3, 3))(states(4), 0.5)
+
+    table = torch.ones(rows, 3, dtype=F64)
+    assert (joint(table) - joint(table.sum(0, keepdim=True).expand(7, 3) / 7)).abs().max() < 1e-12
