@@ -21,7 +21,10 @@ _SAMPLER = (0.002, 80.0)  # the ends of the published sampler
 
 
 class _Labelled(nn.Module):
-    """A network with one-hot labels, or none, which refuses others."""
+    """A network with one-hot labels, or none, which refuses others. It skips in single precision, whatever its weights
+    are: those of EDM2's checkpoints are in half precision, in which the state has lost the noise of low levels."""
+
+    casts_itself = True
 
     def __init__(self, net: Callable[..., Tensor], classes: int | None) -> None:
         super().__init__()
@@ -81,7 +84,8 @@ def from_edm(
         net: called as ``net(x, sigma, class_labels=None)``. Its attributes ``sigma_min``, ``sigma_max``,
             ``round_sigma``, ``sigma_data``, ``img_channels``, ``img_resolution`` and ``label_dim`` are read where it
             has them. Class labels are one-hot, ``(batch, label_dim)``, and belong to the ``context`` of a solve:
-            ``context={"class_labels": labels}``; without them the network takes zeros.
+            ``context={"class_labels": labels}``; without them the network takes zeros. A network in half precision, as
+            EDM2's checkpoints are, receives the state and the noise level in single precision and casts them itself.
         sigma_min, sigma_max: the noise levels; by default those of the published sampler, 0.002 and 80, or the
             network's own ends if these are closer together.
         event_shape: the shape of one sample; by default ``(img_channels, img_resolution, img_resolution)``.

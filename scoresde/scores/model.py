@@ -381,9 +381,10 @@ class ScoreModel(Score):
         return x / expand(node.alpha, x) if self.input_scale == "x/alpha" else x
 
     def _dtype(self, x: Tensor) -> torch.dtype:
-        """The network's dtype."""
+        """The network's dtype; that of one that ``casts_itself`` is wide enough for what it computes around its half."""
         parameters = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
-        return next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+        return torch.promote_types(dtype, torch.float32) if getattr(self.net, "casts_itself", False) else dtype
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""

@@ -83,6 +83,32 @@ def test_the_published_sampler(labelled: bool, dtype: torch.dtype, tolerance: fl
     same(solved(model, 80.0 * start(), "rho_heun", 11, denoise=True, context=context), other, tolerance)
 
 
+def test_weights_in_half_precision_do_not_round_the_state() -> None:
+    """EDM2's checkpoints have such weights, and its code computes in single precision around them: in half precision a
+    state of size 1 has no noise of the level 0.002 left."""
+
+    class Half(torch.nn.Module):  # of data N(0, 1/4)
+        sigma_data = 0.5
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.float16))
+            self.seen: set[torch.dtype] = set()
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            self.seen |= {x.dtype, sigma.dtype}
+            x, sigma = x.to(torch.float32), sigma.to(torch.float32).reshape(-1, 1)
+            return self.weight.to(torch.float32) * x * 0.25 / (0.25 + sigma**2)
+
+    net, x = Half(), start().flatten(1)
+    model = from_edm(net)
+    score = model(x, 0.002)
+    assert net.seen == {torch.float32}
+    assert (score + x / (0.25 + 0.002**2)).abs().max() < 0.2  # the resolution of x over sigma^2, some 1e-7 / 4e-6
+    solved(model, 80.0 * x, "rho_heun", 4)
+    assert net.seen == {torch.float32}
+
+
 def test_a_network_with_few_levels_has_them_on_its_grid() -> None:
     levels = torch.logspace(2.5, -3, 60, dtype=torch.float64)
     net = Network(levels=levels)
