@@ -12,7 +12,10 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of a callable, of ``forward`` for a module; None where Python cannot inspect them."""
+    """The parameters of a callable, of ``forward`` for a module, also a compiled one; None where Python cannot inspect
+    them."""
+    if isinstance(function, nn.Module):
+        function = getattr(function, "_orig_mod", function)  # what torch.compile was given
     try:
         return inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
     except (TypeError, ValueError):

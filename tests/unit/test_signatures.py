@@ -38,6 +38,11 @@ def test_accepts(function, expected):
     assert accepts(function, "label") is expected
 
 
+def test_a_compiled_module_takes_what_it_was_made_of():
+    compiled = torch.compile(Net(), backend="eager")
+    assert accepts(compiled, "label") and not accepts(compiled, "other")
+
+
 def never(x, t):
     raise AssertionError("evaluated")
 
