@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .._checks import check_callable, check_kind, check_state, check_times, form, is_dense
+from .._context import check_unwritten, versions
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..noise import BatchNoise, Noise
@@ -109,7 +110,7 @@ def sample_k_diffusion(
     Raises:
         InvalidArgumentError: the levels do not fall, or an argument does not fit.
         InvalidTypeError: an argument has the wrong type.
-        ScoreFnError: the model returned something that is not shaped like ``x``.
+        ScoreFnError: the model returned something that is not shaped like ``x``, or wrote to its input.
         NonFiniteError: NaN or infinity in the input, in what the model returned, or in a state.
 
     Example:
@@ -169,15 +170,19 @@ def sample_k_diffusion(
                 step[:] = now, float(max((level for level in levels.tolist() if level < now), default=low))
             question = course.ask()
             given, at = question.x.to(x.dtype), question.t.to(x.dtype)
+            before = versions(given, {})
             denoised = model(given, at, **extra)
+            check_unwritten("`model`", before, given, {})
             if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
                 raise ScoreFnError(f"`model` must return a tensor of shape {tuple(x.shape)}, got {form(denoised)}.")
             if first and callback is not None:
                 levels_here = {"sigma": sigma.to(x), "sigma_hat": at if sigma.ndim else at[0]}
                 callback({"x": given, "i": steps, **levels_here, "denoised": denoised})
+                check_unwritten("`callback`", before, given, {})
             steps += first
             bar.update(int(first))
             course.tell(denoised.to(question.x.dtype))
+        bar.update(max((total or 0) - steps, 0))  # a last step may need no evaluation
     return course.x.to(x.dtype)
 
 

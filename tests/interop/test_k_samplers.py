@@ -136,6 +136,36 @@ def test_bad_input_is_refused_at_once() -> None:
         sample_k_diffusion(lambda x, s: x * torch.nan, x, LEVELS, disable=True)
 
 
+@pytest.mark.parametrize("method", ["ddim", "dpm_3m", "rk45"])
+def test_writing_to_the_state_is_refused(method: str) -> None:
+    """The message says who wrote; what the model keeps in its own arguments is its affair."""
+
+    def written(x: Tensor, sigma: Tensor, calls: Tensor) -> Tensor:
+        out = model(x, sigma)
+        x.mul_(2.0)
+        return out
+
+    def counted(x: Tensor, sigma: Tensor, calls: Tensor) -> Tensor:
+        calls += 1
+        return model(x, sigma)
+
+    calls = torch.zeros(())
+    options: dict[str, Any] = {"extra_args": {"calls": calls}, "disable": True, "method": method}
+    with pytest.raises(ScoreFnError, match=r"`model` modified its input in place; work on x\.clone\(\)"):
+        sample_k_diffusion(written, start(), LEVELS, **options)
+    with pytest.raises(ScoreFnError, match="`callback` modified its input in place"):
+        sample_k_diffusion(counted, start(), LEVELS, callback=lambda info: info["x"].zero_(), **options)
+    sample_k_diffusion(counted, start(), LEVELS, **options)
+    assert calls > 1
+
+
+@pytest.mark.parametrize("method", ["unipc", "sa_solver", "ddim", "heun"])
+def test_the_progress_bar_comes_to_its_end(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last step of predictor-corrector methods needs no evaluation."""
+    sample_k_diffusion(model, start(), LEVELS, disable=False, method=method, generator=generator())
+    assert "| 8/8 [" in capsys.readouterr().err
+
+
 # With k-diffusion.
 
 
