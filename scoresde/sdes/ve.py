@@ -102,6 +102,7 @@ class EDMSDE(AffineSDE):
             t_max=end,
             prior=NormalPrior(end) if prior is None else prior,
         )
+        check_below("sigma_min", self.sigma_min, "sigma_max", self.sigma_max)
 
     def _log_alpha(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

@@ -866,6 +866,7 @@ REFUSED: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("ve nan", lambda: VESDE(0.01, math.nan), InvalidArgumentError, r"`sigma_max` .* got nan"),
     ("edm low", lambda: EDMSDE(sigma_min=-1.0), InvalidArgumentError, r"`sigma_min` .* got -1.0"),
     ("edm high", lambda: EDMSDE(sigma_max=0.0), InvalidArgumentError, r"`sigma_max` .* got 0.0"),
+    ("edm ends", lambda: EDMSDE(80.0, 0.002, t_min=0.0), InvalidArgumentError, r"`sigma_min` .* 80.0 and 0.002"),
     ("edm order", lambda: EDMSDE(2.0, 1.0), InvalidArgumentError, r"t_min=2.0 must be below t_max=1.0"),
     ("beta low", lambda: VPSDE(beta_min=-0.1), InvalidArgumentError, r"`beta_min` .* got -0.1"),
     ("beta high", lambda: VPSDE(beta_max=math.inf), InvalidArgumentError, r"`beta_max` .* got inf"),
