@@ -381,7 +381,7 @@ class ScoreModel(Score):
         return x / expand(node.alpha, x) if self.input_scale == "x/alpha" else x
 
     def _dtype(self, x: Tensor) -> torch.dtype:
-        """The network's dtype; that of one that ``casts_itself`` is wide enough for what it computes around its half."""
+        """The network's dtype; of one that ``casts_itself``, single precision at least."""
         parameters = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
         dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
         return torch.promote_types(dtype, torch.float32) if getattr(self.net, "casts_itself", False) else dtype
