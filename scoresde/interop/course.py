@@ -82,13 +82,19 @@ class Course:
             self.now = self._begin(self.leg, self.now.x)
 
 
-def legs_of(solver: Solver, times: Tensor, attempt: Callable[[Sequence[Leg]], T]) -> tuple[list[Leg], T]:
+def legs_of(
+    solver: Solver,
+    times: Tensor,
+    attempt: Callable[[Sequence[Leg]], T],
+    ends: tuple[bool, bool] = (True, True),
+) -> tuple[list[Leg], T]:
     """The legs of a solve on a grid: one, if that works; where the method has no limit at an end without signal or
     without noise, DDIM makes the step there.
 
     Args:
         solver, times: the method and the grid.
         attempt: tries legs, and returns what is made of them.
+        ends: whether the first and the last time may be such ends.
 
     Raises:
         InvalidArgumentError: nothing works, for the reason that the method alone does not.
@@ -97,7 +103,7 @@ def legs_of(solver: Solver, times: Tensor, attempt: Callable[[Sequence[Leg]], T]
     problems: list[ScoreSDEError] = []
     for first, last in itertools.product((False, True), repeat=2):
         inner = times[int(first) : len(times) - int(last)]
-        if first and last and len(times) < 3:
+        if (first and not ends[0]) or (last and not ends[1]) or (first and last and len(times) < 3):
             continue
         legs = [Leg(solver, inner)] if len(inner) > 1 else []
         legs = [Leg(DDIM(), times[:2])] * first + legs + [Leg(DDIM(), times[-2:])] * last

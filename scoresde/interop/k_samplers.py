@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .._checks import check_callable, check_kind, check_state, check_times, form, is_dense
+from .._checks import check_callable, check_kind, check_number, check_state, check_times, form, is_dense
 from .._context import check_unwritten, versions
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, ScoreFnError
@@ -138,6 +138,11 @@ def sample_k_diffusion(
     high, low = float(levels[0]), float(levels[-1])
     sde = EDMSDE(low or 0.5 * float(levels[-2]), _ROOM * high, t_min=low)
     solver = make_solver(method, options, _parameters())
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            check_number(name, tolerance, low=0.0)
+            if not solver.adaptive:
+                raise InvalidArgumentError(f"`{name}` does not apply to {solver.name!r}, whose steps are `sigmas`.")
     extra = dict(extra_args or {})
     step = [high, high]  # where it goes from and to
 
@@ -157,7 +162,7 @@ def sample_k_diffusion(
         while not (trial.done or trial.leg.solver.adaptive):
             trial.tell(0.5 * trial.ask().x)
 
-    legs, _ = legs_of(solver, levels, works)
+    legs, _ = legs_of(solver, levels, works, (False, low == 0.0))
     noise = BatchNoise(generator) if noise_sampler is None else _Sampled(noise_sampler, lambda: (step[0], step[1]))
     course = Course(lambda leg, x: begin(leg, x, noise), legs, x.to(compute_dtype(x.dtype)))
     total = None if solver.adaptive else len(levels) - 1

@@ -136,6 +136,21 @@ def test_bad_input_is_refused_at_once() -> None:
         sample_k_diffusion(lambda x, s: x * torch.nan, x, LEVELS, disable=True)
 
 
+@pytest.mark.parametrize("levels", [[3.0, 1.0], [3.0, 1.0, 0.5], [3.0, 1.0, 0.0], [3.0, 0.0]])
+def test_ddim_does_not_hide_what_a_method_refuses(levels: list[float]) -> None:
+    """It takes the place of a method where that has no limit, and nowhere else."""
+    options: dict[str, Any] = {"disable": True}
+    with pytest.raises(InvalidArgumentError, match="`rtol` must be"):
+        sample_k_diffusion(model, start(), levels, method="rk45", rtol=-1.0, **options)
+    with pytest.raises(InvalidArgumentError, match="`atol` does not apply to 'heun'"):
+        sample_k_diffusion(model, start(), levels, method="heun", atol=0.1, **options)
+    if len(levels) == 2 and levels[-1] == 0.0:
+        return
+    reason = "sigma is 0 at t=0" if levels[-1] == 0.0 else "below 10 x the resolution"  # what the method alone says
+    with pytest.raises(InvalidArgumentError, match=reason):
+        sample_k_diffusion(model, start(), levels, method="rk45", rtol=1e-30, atol=1e-30, **options)
+
+
 @pytest.mark.parametrize("method", ["ddim", "dpm_3m", "rk45"])
 def test_writing_to_the_state_is_refused(method: str) -> None:
     """The message says who wrote; what the model keeps in its own arguments is its affair."""
