@@ -11,6 +11,7 @@ from ...correctors import Corrector, LangevinCorrector, MALACorrector, Underdamp
 from ...errors import InvalidArgumentError, closest
 from ..base import Solver
 from .rows import BY_NAME, ROWS
+from .spellings import ARGUMENTS, find
 
 CORRECTORS: dict[str, type[Corrector]] = {
     cls.name: cls for cls in (LangevinCorrector, UnderdampedCorrector, MALACorrector)
@@ -92,13 +93,14 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
     check_kind("method", method, str, "a name from scoresde.methods() or a solver object")
     if method == "auto":
         raise InvalidArgumentError("method='auto' is a rule of solve; name a method here.")
-    check_choice("method", method, [*BY_NAME, "auto"])
-    cls = BY_NAME[method].load()
+    cls = BY_NAME[find(method, ("auto",))].load()
     given = dict(options)
     if "corrector" in _names(cls):
         given = _parts(given)
     for name in map(str, given):
         if name not in _names(cls):
+            if name in ARGUMENTS:
+                raise InvalidArgumentError(f"`{name}` is {ARGUMENTS[name]} here.")
             own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
             close = " or ".join(map(repr, closest(name, [*own, *others])))
             hint = f"; did you mean {close}?" if close else "."
