@@ -36,21 +36,14 @@ class Spelling(NamedTuple):
 _LMS = Spelling("lms", {"start_up": "published"})
 _DPM2 = Spelling("dpm_2s", {"form": "dpmsolver"})
 _DEIS = Spelling("dpm_2m", {"form": "taylor"})
-_3M_SDE = Spelling("dpmpp_3m_sde", {"variant": "published", "start_up": "published"})
 
 # By `plain` names. k-diffusion's samplers and what user interfaces call them; diffusers' schedulers, with their default
 # options; azula's samplers; what papers write. The first column of docs/peers.md has the comparisons.
 FOREIGN: dict[str, Spelling] = {
     "eulera": Spelling("euler_ancestral"),
-    "ddimeta": Spelling("ddim_eta"),
     "dpm2": _DPM2,
-    "dpm2a": Spelling("dpmpp_2s_ancestral"),
-    "dpm2ancestral": Spelling("dpmpp_2s_ancestral"),
     "dpmpp2sa": Spelling("dpmpp_2s_ancestral"),
     "dpmpp2msdeheun": Spelling("dpmpp_2m_sde", {"form": "taylor"}),
-    "dpmpp3msde": Spelling("dpmpp_3m_sde"),
-    "dpmfast": Spelling("dpm_3s", {"form": "dpmsolver"}),
-    "dpmadaptive": Spelling("dpm23"),
     "dpmpp": Spelling("dpmpp_2m"),
     "dpmsolver": Spelling("dpm_2m"),
     "dpmsolverpp": Spelling("dpmpp_2m"),
@@ -91,7 +84,6 @@ FOREIGN: dict[str, Spelling] = {
     "heundiscretescheduler": Spelling("rho_heun"),
     "lmsdiscretescheduler": _LMS,
     "kdpm2discretescheduler": _DPM2,
-    "kdpm2ancestraldiscretescheduler": Spelling("dpmpp_2s_ancestral"),
     "sasolverscheduler": Spelling("sa_solver"),
     "edmeulerscheduler": Spelling("ddim"),
     "edmdpmsolvermultistepscheduler": Spelling("dpmpp_2m"),
@@ -126,6 +118,21 @@ ARGUMENTS: dict[str, str] = {
     **dict.fromkeys(("return_intermediates", "return_trajectory", "return_intermediate"), 'save_at="steps"'),
     **dict.fromkeys(("s_tmin", "s_tmax"), "an option of EDM's sampler, `s_min` and `s_max` of method='edm',"),
 }
+# Methods that are not here, and what comes closest.
+CLOSEST: dict[str, Spelling] = {
+    **dict.fromkeys(
+        ("dpm2a", "dpm2ancestral", "kdpm2ancestraldiscretescheduler", "kdpm2ancestral"), Spelling("dpmpp_2s_ancestral")
+    ),
+    "dpmadaptive": Spelling("dpm23"),
+    "dpmfast": Spelling("dpm_3s", {"form": "dpmsolver"}),
+    "heunpp2": Spelling("rho_heun"),
+    **dict.fromkeys(("resmultistep", "resmultistepancestral"), Spelling("dpmpp_2m")),
+    "ipndmv": Spelling("ipndm"),
+    **dict.fromkeys(("lcm", "lcmscheduler", "tcdscheduler", "turbo"), Spelling("ancestral")),
+    "vpsdescheduler": Spelling("euler_maruyama"),
+    **dict.fromkeys(("scoresdevescheduler", "scoresdevpscheduler"), Spelling("pc")),
+    **dict.fromkeys(("eulercfgpp", "euleracfgpp", "ddimcfgpp"), Spelling("ddim")),
+}
 # What user interfaces put behind the name of a sampler: its noise levels.
 GRIDS = {"karras": "karras", "exponential": "log_snr", "logsnr": "log_snr"}
 
@@ -159,6 +166,10 @@ def find(name: str, extra: tuple[str, ...] = ()) -> str:
             key, grid = key.removesuffix(ending), own
     ours = {plain(known): known for known in (*BY_NAME, *extra)}
     meant = Spelling(ours[key]) if key in ours else FOREIGN.get(key)
+    if meant is None and key in CLOSEST:
+        raise InvalidArgumentError(
+            f"`method`: {short(name)} is none of the methods here; the closest is {CLOSEST[key]._replace(grid=grid)}."
+        )
     if meant is None:
         raise _unknown(name, key, ours, extra)
     if meant.options or grid is not None:
@@ -169,10 +180,12 @@ def find(name: str, extra: tuple[str, ...] = ()) -> str:
 def _unknown(name: str, key: str, ours: Mapping[str, str], extra: tuple[str, ...]) -> InvalidArgumentError:
     """The error for a name of no method, with those that are spelt most alike."""
     alike = difflib.get_close_matches(key, [*ours, *FOREIGN], n=3, cutoff=0.8)
-    meant = [str(Spelling(ours[k]) if k in ours else FOREIGN[k]) for k in alike]
+    meant = [Spelling(ours[k]) if k in ours else FOREIGN[k] for k in alike]
     if not meant:
         return unknown("method", name, [*BY_NAME, *extra])
-    hint = " or ".join(dict.fromkeys(meant))
+    hint = " or ".join(
+        dict.fromkeys(str(spelling) if spelling.options else repr(spelling.method) for spelling in meant)
+    )
     return InvalidArgumentError(
         f"`method`: unknown name {short(name)}; did you mean {hint}? Known: {', '.join(sorted([*BY_NAME, *extra]))}."
     )
