@@ -346,8 +346,14 @@ def classifier() -> guidance.NoisyClassifier:
     return guidance.NoisyClassifier(net)
 
 
+def stepper() -> scoresde.Stepper:
+    made = scoresde.Stepper(vp(), "ddim", states(), steps=3)
+    made.ask()
+    return made
+
+
 def stepper_state() -> dict[str, Any]:
-    return scoresde.Stepper(vp(), "ddim", states(), steps=3).state_dict()
+    return stepper().state_dict()
 
 
 def azula_denoiser() -> Any:
@@ -810,6 +816,7 @@ VALID: dict[str, Make] = {
     "Stepper.steps": lambda: 3,
     "Stepper.load_state_dict.state": stepper_state,
     "Stepper.tell.output": states,
+    "self: Stepper.tell": stepper,
     "interop.from_azula.denoiser": azula_denoiser,
     "interop.from_flow_matching.velocity": lambda: net,
     "interop.from_guided_classifier.classifier": lambda: net,
