@@ -160,6 +160,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     does not call that gets such states from ``step``; if the first evaluation is of this kind (``"shark"``, or EDM's
     churn from the first step on) it needs ``lead_in=True``, which adds a call whose output is not used.
 
+    What the config says of a sampler's steps, beyond its grid and its limits of the data estimate, is an option of the
+    method here: ``variance_type="fixed_large"`` is ``options={"variance": "large"}`` of ``"ancestral"``.
+
     A state that the pipeline changes between two steps (as in inpainting) is what the next step begins with. img2img,
     which leaves the first timesteps out, begins with the step there; a method that evaluates more often in its first
     steps then makes as many fewer steps.
@@ -167,7 +170,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     Args:
         method: a name from `scoresde.methods`.
         source: the name of the scheduler whose config this is.
-        options: fields of the method's class, as ``{"churn": 40}``.
+        options: fields of the method's class, as ``{"s_churn": 40}``.
         lead_in: see above.
         **config: the fields of the scheduler's config; ``config`` has them all.
 
@@ -401,8 +404,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             known[first.label] = first.begin
         labels = torch.as_tensor(timesteps).flatten()
         times = self._conventions.timestep.time(labels.cpu())
-        times = torch.tensor([known.get(k, t) for k, t in zip(labels.tolist(), times.tolist(), strict=True)])
-        nodes = self._conventions.sde.nodes(times.to(torch.float64))
+        found = [known.get(k, t) for k, t in zip(labels.tolist(), times.tolist(), strict=True)]
+        nodes = self._conventions.sde.nodes(torch.tensor(found, dtype=torch.float64))
         shape = (-1, *(1,) * (like.ndim - 1))
         return nodes.alpha.view(shape), nodes.sigma.view(shape)
 
