@@ -259,7 +259,7 @@ FIXED: list[tuple[str, Any, type[ScoreSDEError], tuple[str, ...]]] = [
     ("generator", 5, T, ("`generator`", "int", "`seed=`")),
     ("noise", 5, T, ("`noise`", "int", "callable")),
     ("method", "eulr", V, ("`method`", "'eulr'", "did you mean 'euler'")),
-    ("method", "DDIM", V, ("`method`", "'DDIM'", "ddim")),
+    ("method", "ddimm", V, ("`method`", "'ddimm'", "did you mean 'ddim'")),
     ("method", 5, T, ("`method`", "5", "methods()")),
     ("method", None, T, ("`method`", "None", "methods()")),
     ("method", ["ddim"], T, ("`method`", "['ddim']")),

@@ -426,7 +426,7 @@ def test_an_error_of_the_score_is_left_as_it_is(method: str, error: type[BaseExc
 def test_names_are_suggested() -> None:
     for got, meant in (
         ("dopri5", "torchdiffeq:dopri5"),
-        ("scipy:rk45", "scipy:RK45"),
+        ("scipy:rk4", "scipy:RK45"),
         ("torchsde:srkk", "torchsde:srk"),
     ):
         with pytest.raises(InvalidArgumentError, match=f"did you mean '{meant}'"):

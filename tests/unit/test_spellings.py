@@ -67,7 +67,7 @@ FOUND = {
     "dpmsolver++": "dpmpp_2m",
     "DPM-Solver++(2M)": "dpmpp_2m",
     "DPM-Solver": "dpm_2m",
-    "dopri5": "rk45",
+    "scipy:rk45": "scipy:RK45",
     "RK45": "rk45",
     "rk-4": "rk4",
     "Tsit5": "tsit5",
@@ -93,6 +93,7 @@ NAMED = {
     "heunpp2": "the closest is method='rho_heun'",
     "LCM": "the closest is method='ancestral'",
     "dpmpp_3m_sde_gpu": "did you mean 'dpmpp_3m_sde'",
+    "dopri5": "did you mean 'torchdiffeq:dopri5'",
     "eular": "did you mean 'euler'",
     "dpm+2m": "or 'dpm_2m'",
 }

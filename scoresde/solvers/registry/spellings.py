@@ -56,7 +56,6 @@ FOREIGN: dict[str, Spelling] = {
     "deis": _DEIS,
     "ddpm": Spelling("ancestral"),
     "rungekutta4": Spelling("rk4"),
-    "dopri5": Spelling("rk45"),
     "odesampler": Spelling("rk45"),
     "pcsampler": Spelling("pc"),
     "predictorcorrector": Spelling("pc"),
@@ -179,6 +178,8 @@ def find(name: str, extra: tuple[str, ...] = ()) -> str:
 
 def _unknown(name: str, key: str, ours: Mapping[str, str], extra: tuple[str, ...]) -> InvalidArgumentError:
     """The error for a name of no method, with those that are spelt most alike."""
+    if any(known.endswith(f":{key}") for known in ours):  # a method of another library
+        return unknown("method", name, [*BY_NAME, *extra])
     alike = difflib.get_close_matches(key, [*ours, *FOREIGN], n=3, cutoff=0.8)
     meant = [Spelling(ours[k]) if k in ours else FOREIGN[k] for k in alike]
     if not meant:
