@@ -17,6 +17,7 @@ from .errors import InvalidArgumentError, ScoreFnError, dtypes_differ, out_of_me
 from .grids import snap
 from .scores import Score, ScoreFn, as_score
 from .scores.bare import check_context
+from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE
 from .sdes.base import check_affine
 from .solvers import Solver
@@ -152,16 +153,6 @@ def for_data_of(score_fn: Score, solver: Solver) -> Solver:
     """The method for the data of a score function, where it declares their scale, and they are no single point."""
     std = score_fn.traits.data_std
     return solver.for_data(std) if std else solver
-
-
-def check_made_for(sde: SDE, score_fn: Score) -> None:
-    """Refuse a score function of another process."""
-    own = score_fn.traits.sde
-    if own is not None and not (isinstance(sde, AffineSDE) and sde.same_schedule(own)):
-        raise InvalidArgumentError(
-            f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
-            f"ScoreModel(net, sde, …)."
-        )
 
 
 def affine_model(sde: SDE, score_fn: ScoreFn) -> tuple[AffineSDE, Score]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from . import grids
 from ._arguments import (
     check_limits,
-    check_made_for,
     check_no_vmap,
     check_save_at,
     context_of,
@@ -48,6 +47,7 @@ from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
 from .processes import GeneralReverse, Network, Process, ReverseProcess
 from .scores import Score, as_score
+from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver

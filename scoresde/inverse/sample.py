@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .._arguments import check_made_for
 from .._checks import check_choice
 from ..errors import InvalidTypeError
 from ..integrate import Solution
 from ..scores import as_score
+from ..scores.base import check_made_for
 from ..sdes import AffineSDE
 from ..solvers import ParticleLog, Solver
 from ..solving import solve

@@ -20,7 +20,7 @@ from torch import Tensor
 from .._checks import check_kind, check_state
 from .._tensors import Scalar, compute_dtype, expand, has_graph
 from ..errors import InvalidArgumentError
-from ..sdes import AffineSDE, Estimate, Node
+from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_sde
 from ..sdes.records import PARTS, SCORE, LinearEstimate
 from ..sdes.times import times_of
@@ -344,6 +344,16 @@ def nameless(times: Scalar) -> Node:
         1.0
     """
     return Node(times, 1.0, 1.0, *[math.nan] * 5)
+
+
+def check_made_for(sde: SDE, score_fn: Score) -> None:
+    """Refuse a score function of another process."""
+    own = score_fn.traits.sde
+    if own is not None and not (isinstance(sde, AffineSDE) and sde.same_schedule(own)):
+        raise InvalidArgumentError(
+            f"`score_fn` was made for {own!r}, but `sde` is {sde!r}; make it again with .score(sde) or "
+            f"ScoreModel(net, sde, …)."
+        )
 
 
 def _common_process(known: Sequence[AffineSDE], sde: AffineSDE | None) -> AffineSDE | None:

@@ -1,0 +1,299 @@
+"""Noisy data on which a network is read in many ways, for `check_score`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import check_output
+from .._context import cut
+from ..sdes import Node
+from ..sdes.span import log_snr_range
+from .model import ScoreModel
+from .readings import Reading, Time, Units
+
+_BATCH = 256  # rows of a call, at most
+_LOWEST = 0.02  # relative errors below this are equally good
+_ALIKE = 0.005  # scales and times that differ by less are the same
+_SLACK = 1e-6
+
+
+class Network(Protocol):
+    """A network without its conventions.
+
+    Attributes:
+        labels: the largest integer that it takes as its time, None for one that takes other numbers.
+        module: itself, if it is one.
+    """
+
+    labels: int | None
+    module: nn.Module | None
+
+    def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor: ...
+
+
+class OfModel:
+    """The network of a score model."""
+
+    def __init__(self, model: ScoreModel) -> None:
+        self.model = model
+        self.labels: int | None = None if model.chain is None else int(model.chain.labels.max())
+        self.module: nn.Module | None = model.net if isinstance(model.net, nn.Module) else None
+
+    def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor:
+        model, dtype = self.model, self.model._dtype(x)
+        given = time if self.labels is not None else time.to(dtype)
+        out = model.net(x.to(dtype), given, **model._extra(x, context))
+        return model._checked(out, x)[:, : x.shape[1]]
+
+
+class OfFunction:
+    """A score function."""
+
+    labels: int | None = None
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.module: nn.Module | None = function if isinstance(function, nn.Module) else None
+
+    def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor:
+        return check_output("The score function", self.function(x, time.to(x.dtype), **context), x)
+
+
+class Errors:
+    """The errors of a reading, ``(levels, rows)``, relative to those of a Gaussian denoiser.
+
+    Attributes:
+        valid: the levels that the reading has.
+    """
+
+    def __init__(self, values: Tensor, valid: Tensor) -> None:
+        self.values = torch.where(torch.isfinite(values), values, 1e12).clamp(max=1e12)
+        self.valid = valid
+
+    @property
+    def relative(self) -> float:
+        """The error, geometric mean over the levels."""
+        return float((self.values[self.valid].mean(1) + _LOWEST).log().mean().exp()) - _LOWEST
+
+    @property
+    def rank(self) -> float:
+        """The same over all levels, with the Gaussian denoiser's error where the reading has none."""
+        means = torch.where(self.valid, self.values.mean(1), 1.0)
+        return float((means + _LOWEST).log().mean().exp()) - _LOWEST
+
+    def gain(self, other: Errors) -> tuple[float, float]:
+        """The logarithm of the ratio of this error to that of another reading of the same rows, and its standard
+        error."""
+        both = self.valid & other.valid
+        if 2 * int(both.sum()) < len(both):
+            return -math.inf, 0.0
+        mine, its = self.values[both], other.values[both]
+        means = mine.mean(1) + _LOWEST, its.mean(1) + _LOWEST
+        share = (mine / means[0][:, None] - its / means[1][:, None]).mean(0)
+        return float((means[0] / means[1]).log().mean()), float(share.std()) / math.sqrt(len(share))
+
+
+class Place(NamedTuple):
+    """What a network is given at each level.
+
+    Fields: what the data and the noise are multiplied by, what it gets as its time, whether the reading has the level,
+    the units of the data, and whether the network is called in evaluation mode.
+    """
+
+    data: Tensor
+    noise: Tensor
+    time: Tensor
+    valid: Tensor
+    units: Units
+    evaluated: bool
+
+    def numbers(self) -> Tensor:
+        """What two places that a network can't tell apart share, times as shares of their range."""
+        time = self.time.double()
+        used = time[self.valid]
+        size = max(float(used.max() - used.min()), 1e-3 * float(used.abs().max()), 1e-300)
+        seen = torch.stack([self.data.log(), self.noise.log(), time / size])
+        size_of_times = torch.tensor([math.log(size)], dtype=torch.float64)
+        return torch.cat([torch.where(self.valid, seen, 0.0).flatten(), self.valid.double(), size_of_times])
+
+
+class Sample:
+    """Some rows of the data, each with noise at every level, and what the network returns for them.
+
+    Args:
+        network: see `Network`.
+        data: of all rows.
+        rows: which ones, ``(n,)``.
+        lams: half of the log-SNRs, ``(levels,)``.
+        base: the error of the Gaussian denoiser at each.
+        context: one entry per row of the data.
+        generator: of the noise.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: Tensor,
+        rows: Tensor,
+        lams: Tensor,
+        base: Tensor,
+        context: dict[str, Any],
+        generator: torch.Generator,
+    ) -> None:
+        self.network, self.data, self.lams, self.base = network, data[rows], lams, base
+        shape = (len(lams), len(rows), *data.shape[1:])
+        self.z = torch.randn(shape, generator=generator, dtype=data.dtype).to(data.device)
+        self.context = cut(context, rows.repeat(len(lams)))
+        self.nodes: dict[Any, tuple[Node[Tensor], Tensor]] = {}
+        self.places: list[Place] = []
+        self.numbers = torch.empty(0)
+        self.known: dict[Any, int | None] = {}
+        self.seen: dict[int, tuple[Tensor, Tensor] | None] = {}
+        self.calls = 0
+
+    def _node(self, reading: Reading) -> tuple[Node[Tensor], Tensor]:
+        """The nodes of the levels on a reading's process, and which it has."""
+        process, size = reading.process, reading.units.size
+        if (process.code, size) not in self.nodes:
+            log_snrs, (low, high) = 2 * (self.lams - math.log(size)), log_snr_range(process.sde)
+            valid = (log_snrs >= low - _SLACK) & (log_snrs <= high + _SLACK)
+            self.nodes[process.code, size] = process.nodes(log_snrs.clamp(low, high)), valid
+        return self.nodes[process.code, size]
+
+    def place(self, reading: Reading) -> int | None:
+        """The number of the place that a reading has; None if the network has no such times, or the process too few of
+        the levels. Places that a network can't tell apart have one number."""
+        r = reading
+        std = r.sigma_data if r.scale == "c_in" else None
+        key = (r.process.code, r.time.name, r.scale, r.units.formula, r.evaluated, std)
+        if key not in self.known:
+            self.known[key] = self._placed(reading)
+        return self.known[key]
+
+    def _placed(self, reading: Reading) -> int | None:
+        node, valid = self._node(reading)
+        if 2 * int(valid.sum()) < len(valid):
+            return None
+        scale, time = reading.input_scale(node), torch.as_tensor(reading.time.read(node))
+        if not bool(torch.isfinite(time[valid]).all()):
+            return None
+        if self.network.labels is not None:
+            time = time.round()
+            if bool((time[valid] < 0).any()) or bool((time[valid] > self.network.labels).any()):
+                return None
+            time = time.clamp(0, self.network.labels).to(torch.int64)
+        place = Place(scale * node.alpha, scale * node.sigma, time, valid, reading.units, reading.evaluated)
+        numbers = place.numbers()
+        for number in (
+            ((self.numbers - numbers).abs().amax(1) <= _ALIKE).nonzero().flatten().tolist() if self.places else []
+        ):
+            if self.places[number].units is place.units and self.places[number].evaluated == place.evaluated:
+                return int(number)
+        self.places.append(place)
+        self.numbers = torch.cat([self.numbers.reshape(-1, len(numbers)), numbers[None]])
+        return len(self.places) - 1
+
+    def errors(self, reading: Reading, *, strict: bool = False, silent: bool = False) -> Errors | None:
+        """The errors of a reading; None if the network does not take its input.
+
+        ``silent`` puts zeros in place of the outputs.
+        """
+        number = self.place(reading)
+        if number is None:
+            return None
+        if number not in self.seen:
+            self.seen[number] = self._called(self.places[number], strict)
+        seen = self.seen[number]
+        if seen is None:
+            return None
+        given, out = seen
+        a, b = (self._column(w) for w in self.weights(reading))
+        guess = a * given if silent else a * given + b * out
+        error = (guess - self.z).flatten(2).to(torch.float64).square().mean(2)
+        return Errors(error.cpu() / self.base[:, None], self._node(reading)[1])
+
+    def fitted(self, reading: Reading) -> tuple[Errors, Tensor]:
+        """The errors of the best combination of input and output at every level, fitted to the other half of the rows,
+        and how many times larger the output's weight is than the reading's, ``(levels,)``."""
+        number = self.place(reading)
+        assert number is not None
+        seen = self.seen[number]
+        assert seen is not None
+        given, out = (v.flatten(2).to(torch.float64).cpu() for v in seen)
+        z = self.z.flatten(2).to(torch.float64).cpu()
+        half, errors, sizes = z.shape[1] // 2, [], []
+        for mine, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+            columns = torch.stack([given[:, other].flatten(1), out[:, other].flatten(1)], 2)
+            a, b = torch.linalg.lstsq(columns, z[:, other].flatten(1).unsqueeze(2)).solution.unsqueeze(3).unbind(1)
+            errors.append((a * given[:, mine] + b * out[:, mine] - z[:, mine]).square().mean(2))
+            sizes.append(b.flatten() / self.weights(reading)[1])
+        return Errors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1]), torch.stack(sizes).mean(0)
+
+    def best_times(self, reading: Reading, times: Tensor) -> Tensor | None:
+        """The times at which the reading fits best, ``(levels,)``, among some in order ``(n,)`` and between them."""
+        losses = []
+        for time in times.tolist():
+            errors = self.errors(replace(reading, time=Time(f"time {time!r}", "", _constant(time))))
+            if errors is None:
+                return None
+            losses.append((errors.values.mean(1) + _LOWEST).log())
+        loss = torch.stack(losses)
+        middle = loss.argmin(0).clamp(1, len(times) - 2)
+        below, here, above = (loss.gather(0, (middle + k)[None])[0] for k in (-1, 0, 1))
+        bend = (below - 2 * here + above).clamp(min=1e-9)
+        shift = (0.5 * (below - above) / bend).clamp(-1, 1)
+        places = middle + shift
+        low = places.floor().clamp(max=len(times) - 2).long()
+        return times[low] + (times[low + 1] - times[low]) * (places - low)
+
+    def weights(self, reading: Reading) -> Tensor:
+        """The noise as a combination of what the network is given and its output, ``(2, levels)``."""
+        node, _ = self._node(reading)
+        a, b = reading.noise_weights(node)
+        return torch.stack([a / reading.input_scale(node), b])
+
+    def _column(self, values: Tensor) -> Tensor:
+        return values.to(self.z.device, self.z.dtype).reshape(-1, *[1] * (self.z.ndim - 1))
+
+    def _called(self, place: Place, strict: bool) -> tuple[Tensor, Tensor] | None:
+        """What the network is given at a place and what it returns."""
+        clean = place.units.change(self.data)
+        x = self._column(place.data) * clean + self._column(place.noise) * self.z
+        time = place.time.to(x.device).repeat_interleave(x.shape[1])
+        flat, parts = x.flatten(0, 1), []
+        for i in range(0, len(flat), _BATCH):
+            rows = slice(i, i + _BATCH)
+            self.calls += 1
+            try:
+                with _evaluating(self.network.module if place.evaluated else None):
+                    out = self.network(flat[rows].clone(), time[rows].clone(), cut(self.context, rows))
+            except Exception:
+                if strict:
+                    raise
+                return None  # a time or an input that the network does not take
+            parts.append(out.to(x.dtype, copy=True))  # the next call may overwrite it
+        return x, torch.cat(parts).unflatten(0, x.shape[:2])
+
+
+def _constant(time: float) -> Callable[[Node[Tensor]], Tensor]:
+    return lambda node: torch.full_like(node.t, time)
+
+
+@contextlib.contextmanager
+def _evaluating(module: nn.Module | None) -> Iterator[None]:
+    """A module in evaluation mode for a while."""
+    training = [] if module is None else [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
