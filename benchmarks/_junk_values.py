@@ -419,6 +419,17 @@ def plain_loss(net: Any, x0: Tensor, generator: Any = None, **context: Any) -> T
     return net(x0, torch.zeros(len(x0))).square().mean(1)
 
 
+class Distance:
+    """A metric of images that is 0."""
+
+    def reset(self) -> None: ...
+
+    def update(self, images: Tensor, real: bool) -> None: ...
+
+    def compute(self) -> float:
+        return 0.0
+
+
 def draw(step: int, generator: Any) -> tuple[Tensor, dict[str, Any]]:
     return states(), {}
 
@@ -699,6 +710,9 @@ VALID: dict[str, Make] = {
     "self: training.Preset": preset,
     "self: Pretrained": pretrained,
     "self: inverse.Measurement": measurement,
+    "training.Metric.metric": Distance,
+    "training.Metric.real": lambda: torch.zeros(4, 2),
+    "training.Metric.samples": lambda: training.Samples((2,), 4, sampler={"method": "ddim", "steps": 2}),
     "self: training.Folder": lambda: training.Folder(folder_of_images()),
     "self: inverse.Blur": lambda: inverse.Blur((1, 2, 2), torch.ones(1, 1)),
     "self: ScoreModel.variance": learned,

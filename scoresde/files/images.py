@@ -59,12 +59,26 @@ def image(path: Path, size: int | None = None) -> Tensor:
         path: of the file.
         size: the side of the square that it is cropped and resized to; None takes it as it is.
     """
+    with _picture(path) as picture, readable(path):
+        return pixels(picture, size)
+
+
+def pixels(picture: Image, size: int | None = None) -> Tensor:
+    """The pixels of a picture of a mode that is taken, uint8 ``(channels, h, w)``; see `image`."""
     import numpy as np
     from PIL import ImageOps
 
-    with _picture(path) as picture, readable(path):
-        array = torch.from_numpy(np.array(picture if size is None else ImageOps.fit(picture, (size, size))))
+    array = torch.from_numpy(np.array(picture if size is None else ImageOps.fit(picture, (size, size))))
     return array.reshape(*array.shape[:2], -1).movedim(-1, 0).contiguous()
+
+
+def check_mode(picture: Image, which: str, hint: str = "") -> None:
+    """Refuse a picture of a mode that is not taken; ``which`` picture it is, for the message."""
+    if picture.mode not in _CHANNELS:
+        raise InvalidArgumentError(
+            f"`data` {which} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode "
+            f"{picture.mode}{hint}."
+        )
 
 
 def image_shape(path: Path, size: int | None = None) -> tuple[int, int, int]:
@@ -81,9 +95,5 @@ def _picture(path: Path) -> Iterator[Image]:
     with readable(path):
         picture = pil.open(path)
     with picture:
-        if picture.mode not in _CHANNELS:
-            raise InvalidArgumentError(
-                f"`data` {str(path)!r} must be an 8-bit grey or colour image (PIL's modes L, RGB), got the mode "
-                f"{picture.mode}."
-            )
+        check_mode(picture, repr(str(path)))
         yield picture

@@ -4,7 +4,7 @@ The data come as `Batches`, each a function of seed, step and rank; a run that w
 last checkpoint. ``python -m scoresde.training digits --out DIR`` makes the shipped network.
 """
 
-from .callbacks import Bound, Samples
+from .callbacks import Bound, Metric, Samples
 from .classifier import CLASSIFIER, train_classifier
 from .data import Arrays, Batches, Folder, Source, read
 from .digits import DIGITS, DIGITS_LEVELS, fit, main, train_digits
@@ -25,6 +25,7 @@ __all__ = [
     "DigitsSplit",
     "Every",
     "Folder",
+    "Metric",
     "Piece",
     "Preset",
     "Progress",

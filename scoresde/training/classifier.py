@@ -15,7 +15,7 @@ from ..losses import noisy_cross_entropy
 from ..nets import Classifier, made
 from ..zoo.classifier import FILE, save_classifier
 from . import parallel
-from .data import Batches, Source, check_source
+from .data import Batches, as_source
 from .recipe import Recipe
 from .seeds import WEIGHTS, seed_of
 from .settings import samples_per_batch
@@ -27,7 +27,7 @@ _NET: Mapping[str, object] = {"channels": 16, "dropout": 0.1}
 
 
 def train_classifier(
-    source: Source,
+    source: Any,
     folder: str | Path | None = None,
     recipe: Recipe = CLASSIFIER,
     *,
@@ -43,7 +43,7 @@ def train_classifier(
     """Train a classifier of noisy data, for `scoresde.guidance.classifier_guidance`.
 
     Args:
-        source: images with labels.
+        source: images with labels: a `Source`, or a map-style dataset as `read` takes it.
         folder: where the classifier, its checkpoints and its log go. A run in it continues.
         recipe: the hyperparameters.
         kwargs: arguments of `scoresde.nets.Classifier`; the shape and the classes come from the data.
@@ -68,7 +68,7 @@ def train_classifier(
         >>> classifier.log_prob(vp, 3)(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.1)).shape
         torch.Size([2])
     """
-    check_source(source)
+    source = as_source(source)
     check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
     check_kind("kwargs", kwargs, Mapping, "a mapping of arguments by their names")
     device = check_device(device)

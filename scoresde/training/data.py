@@ -9,20 +9,20 @@ a loader, and worker processes change nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from .._checks import (
     MOST_DRAWS,
     check_dense,
-    check_finite_rows,
     check_flag,
     check_integer,
     check_interval,
@@ -38,6 +38,7 @@ from ..files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
 from .digits_data import DIGITS_NAME, digits_split
+from .items import LABELS, LARGEST_SIDE, Items, check_rows, is_dataset, levels_of
 from .seeds import DATA, ROWS, STATISTICS, generator_of
 
 
@@ -106,7 +107,7 @@ class Arrays:
         if values.is_complex() or values.dtype == torch.bool:
             raise InvalidArgumentError(f"`data` must be integers or floating point, got {values.dtype}.")
         check_tensor("values", values, kind="real")
-        self.levels = _levels(values, levels)
+        self.levels = levels_of(values, levels)
         if labels is not None:
             check_kind("labels", labels, Tensor, f"integers ({len(values)},), one per sample")
             check_dense("labels", labels)
@@ -140,19 +141,26 @@ class Arrays:
         return digest.hexdigest()
 
 
-def check_rows(indices: object, count: int) -> None:
-    """Refuse what are no rows of ``count``."""
-    indices = check_tensor("indices", indices, (-1,), kind="integer")
-    if not bool(((indices >= 0) & (indices < count)).all()):
-        raise InvalidArgumentError(f"`indices` must be 0 … {count - 1}, got {indices.tolist()[:5]}.")
+def is_source(source: object) -> bool:
+    """Whether something has what a `Source` has."""
+    needed = ("name", "event_shape", "levels", "classes", "extent", "rows", "fingerprint", "__len__")
+    return not isinstance(source, type) and all(hasattr(source, name) for name in needed)
+
+
+def as_source(source: Any) -> Source:
+    """A source as it is, or the rows of a dataset as one."""
+    if not is_source(source) and (isinstance(source, DataLoader | Mapping) or is_dataset(source)):
+        return Items(source)
+    check_source(source)
+    return source
 
 
 def check_source(source: object) -> None:
     """Refuse what is no `Source`."""
-    needed = ("name", "event_shape", "levels", "classes", "extent", "rows", "fingerprint", "__len__")
-    if isinstance(source, type) or not all(hasattr(source, name) for name in needed):
+    if not is_source(source):
         raise InvalidTypeError(
-            f"`source` must be a scoresde.training.Source, such as read('digits') or Arrays(x), got {shown(source)}."
+            "`source` must be a scoresde.training.Source, such as read('digits'), Arrays(x) or read(dataset), got "
+            f"{shown(source)}."
         )
 
 
@@ -179,21 +187,6 @@ class Unlabelled:
         return self.source.rows(indices)[0], None
 
 
-def _levels(values: Tensor, levels: int | None) -> int | None:
-    if values.is_floating_point():
-        check_finite_rows("`data`", values)
-        if levels is not None:
-            raise InvalidArgumentError("`levels` applies to integers, but the data are floating point.")
-        return None
-    if levels is None and values.dtype != torch.uint8:
-        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; give the number of grey levels.")
-    levels = 256 if levels is None else check_integer("levels", levels, low=2, high=1 << 16)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= levels:
-        raise InvalidArgumentError(f"`data` must be grey levels 0 to {levels - 1}, got {low} to {high}.")
-    return levels
-
-
 class Folder:
     """Images in a folder, read when they are needed. Images in folders of the folder are labelled by these, in the
     order of their names.
@@ -211,7 +204,7 @@ class Folder:
 
     def __init__(self, path: str | Path, *, size: int | None = None) -> None:
         folder = check_path("path", path)
-        self.size = None if size is None else check_integer("size", size, low=1, high=_LARGEST_SIDE)
+        self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
         hint = "; give size= to resize them"
         self.paths, self.event_shape = pictures(folder, deep=True, size=self.size, hint=hint)
         kinds = sorted({p.relative_to(folder).parts[:-1] for p in self.paths})
@@ -234,18 +227,14 @@ class Folder:
         return hashlib.sha256(listed.encode()).hexdigest()
 
 
-_LABELS = ("label", "labels", "y")
-_LARGEST_SIDE = 1 << 16  # pixels
-
-
 def _file(path: Path, levels: int | None) -> Arrays:
     if not path.exists():
         raise InvalidArgumentError(
             f"`data` must be a file, a folder or one of {', '.join(READERS)}, got {str(path)!r}."
         )
     with opened(path, "a folder of images") as arrays:
-        values = arrays.samples(arrays.main(without=_LABELS, hint=" beside the labels"))
-        label = next((name for name in _LABELS if name in arrays.names), None)
+        values = arrays.samples(arrays.main(without=LABELS, hint=" beside the labels"))
+        label = next((name for name in LABELS if name in arrays.names), None)
         labels = None if label is None else arrays.numbers(label)
     return Arrays(values, labels, levels=levels, name=f"{len(values)} samples of {path.name}")
 
@@ -286,29 +275,59 @@ def _torchvision(rest: str, levels: int | None, root: str) -> Arrays:
 READERS: dict[str, Callable[[str, int | None, str], Arrays]] = {"digits": _digits, "torchvision": _torchvision}
 
 
-def read(data: str, *, levels: int | None = None, size: int | None = None, root: str = "data") -> Source:
-    """Open data by name or path.
+def read(
+    data: Any,
+    *,
+    levels: int | None = None,
+    size: int | None = None,
+    root: str = "data",
+    values: str | None = None,
+    labels: str | None = None,
+    classes: int | None = None,
+) -> Source:
+    """Open data by name or path, or take the rows of a dataset.
+
+    The rows of a dataset are tensors, NumPy arrays or PIL images; tuples of one of these and a label; or mappings of
+    columns, as those of ``datasets.Dataset`` in any of its formats. PIL images and uint8 values are grey levels; arrays
+    keep their dtype and shape, so that the channels of an image come first. A row is checked when it is read. A dataset
+    that does not give the same item whenever a row is read, as with random transforms, is refused.
 
     Args:
-        data: ``"digits"`` (scikit-learn's, the training part); ``"torchvision:MNIST"``; a folder of images; or a
-            ``.npz``, ``.npy`` or ``.safetensors`` file with an array ``x``, and ``label`` if there are labels.
+        data: ``"digits"`` (scikit-learn's, the training part); ``"torchvision:MNIST"``; a folder of images; a
+            ``.npz``, ``.npy`` or ``.safetensors`` file with an array ``x``, and ``label`` if there are labels; or a
+            map-style dataset, such as a ``torch.utils.data.Dataset`` or a ``datasets.Dataset``.
         levels: grey levels of integers; 256 for uint8.
-        size: of images of a folder, see `Folder`.
+        size: of images of a folder, see `Folder`; also of the PIL images of a dataset.
         root: where torchvision keeps its data.
+        values, labels: the columns of a dataset's samples and labels. By default the samples are ``x`` or ``image``, or
+            the only column beside the labels, and the labels are ``label``, ``labels`` or ``y``.
+        classes: how many labels a dataset has. By default it is the number that the dataset declares; where there is
+            none, all labels are read.
 
     Raises:
-        InvalidArgumentError: the data cannot be read or used.
+        InvalidArgumentError: the data cannot be read or used. The message names the row, the columns, or the file.
+        InvalidTypeError: the data are no name, path or dataset, or a row is no sample.
         NonFiniteError: they are NaN or infinite.
 
     Example:
         >>> source = read("digits")
         >>> len(source), source.event_shape, source.levels, source.classes
         (1437, (1, 8, 8), 17, 10)
+        >>> images = torch.zeros(6, 3, 4, 4, dtype=torch.uint8)
+        >>> dataset = torch.utils.data.TensorDataset(images, torch.arange(6) % 2)
+        >>> source = read(dataset)
+        >>> len(source), source.event_shape, source.levels, source.classes
+        (6, (3, 4, 4), 256, 2)
         >>> read("missing.npz")
         Traceback (most recent call last):
         ...
         scoresde.errors.InvalidArgumentError: `data` must be a file, a folder or one of digits, ..., got 'missing.npz'.
     """
+    if not isinstance(data, str | os.PathLike):
+        return Items(data, values=values, labels=labels, levels=levels, classes=classes, size=size)
+    for argument, given in (("values", values), ("labels", labels), ("classes", classes)):
+        if given is not None:
+            raise InvalidArgumentError(f"`{argument}` is for datasets indexed by rows, not for names and paths.")
     path = check_path("data", data)
     name, _, rest = str(data).partition(":")
     root = str(check_path("root", root))
@@ -327,7 +346,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     noise, :math:`x = lo + (v + u)(hi - lo)/L`; floating-point values are mapped from ``value_range`` to ``data_range``.
 
     Args:
-        source: the samples.
+        source: the samples: a `Source`, or a map-style dataset as `read` takes it.
         size: samples per batch, on this rank.
         seed: the seed of the run.
         data_range: lo and hi; None, for floating-point values only, takes them as they are.
@@ -347,7 +366,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         (torch.Size([4, 1, 8, 8]), torch.Size([4]), True, False)
     """
 
-    source: Source
+    source: Any
     size: int
     seed: int = 0
     data_range: tuple[float, float] | None = (-1.0, 1.0)
@@ -359,7 +378,7 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     dequantise: bool = True
 
     def __post_init__(self) -> None:
-        check_source(self.source)
+        object.__setattr__(self, "source", as_source(self.source))
         check_integer("size", self.size, low=1, high=MOST_DRAWS)
         check_integer("seed", self.seed, low=0)
         check_number("label_dropout", self.label_dropout, low=0.0, high=1.0)
@@ -372,16 +391,21 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                 check_interval(name, span)
         if self.data_range is None and (self.source.levels is not None or self.value_range is not None):
             raise InvalidArgumentError("`data_range` must be given for grey levels, such as (-1.0, 1.0).")
+        if self.source.levels is None and self.source.extent is not None:
+            self._check_range(*self.source.extent)
+        if self.flip and len(self.source.event_shape) != 3:
+            raise InvalidArgumentError(f"`flip` is for images, but the events have shape {self.source.event_shape}.")
+
+    def _check_range(self, least: float, most: float) -> None:
+        """Refuse floating-point values beyond the range that they are mapped from."""
         span = self.value_range or self.data_range
-        if self.source.levels is None and self.source.extent is not None and span is not None:
-            (least, most), slack = self.source.extent, 1e-6 * (span[1] - span[0])
+        if span is not None:
+            slack = 1e-6 * (span[1] - span[0])
             if least < span[0] - slack or most > span[1] + slack:
                 raise InvalidArgumentError(
                     f"`data` must be within {span[0]:g} to {span[1]:g}, got values from {least:g} to {most:g}; pass "
                     "their range as value_range=(low, high)."
                 )
-        if self.flip and len(self.source.event_shape) != 3:
-            raise InvalidArgumentError(f"`flip` is for images, but the events have shape {self.source.event_shape}.")
 
     def indices(self, step: int) -> Tensor:
         """The rows of a step."""
@@ -414,6 +438,8 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
                 values, levels=self.source.levels, data_range=self.data_range, generator=generator, dtype=torch.float32
             )
         x = values.float()
+        if self.source.extent is None:
+            self._check_range(float(x.min()), float(x.max()))
         if self.data_range is None:
             return x
         (low, high), (start, stop) = self.data_range, self.value_range or self.data_range

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ HEADER = ("step", "name", "value")
 
 
 class Log:
-    """``log.csv``, one line per figure: step, name, value; and TensorBoard's events if requested.
+    """``log.csv``, one line per figure: step, name, value; and other writers of the same figures if requested.
 
     Args:
         folder: the folder of the file, or None for no file.
         step: the step that the run continues from; figures of later steps, of a run that was killed, are removed.
         tensorboard: write TensorBoard's events too.
+        also: another writer, called as ``also(figures, step=step)``, or None.
 
     Raises:
         InvalidArgumentError: TensorBoard is not installed, or the folder has a ``log.csv`` of another kind.
@@ -35,7 +36,15 @@ class Log:
         ['step,name,value', '10,loss,0.5']
     """
 
-    def __init__(self, folder: Path | None, step: int = 0, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        step: int = 0,
+        *,
+        tensorboard: bool = False,
+        also: Callable[..., object] | None = None,
+    ) -> None:
+        self._also = also
         self.path = None if folder is None else folder / "log.csv"
         if self.path is not None:
             remove_temporaries(self.path)  # of a run that was killed
@@ -68,3 +77,5 @@ class Log:
                 if math.isfinite(value):
                     self._events.add_scalar(name, value, step)
             self._events.flush()
+        if self._also is not None and figures:
+            self._also({name: float(value) for name, value in figures.items()}, step=step)

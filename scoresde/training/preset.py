@@ -22,7 +22,7 @@ from ..sdes import EDMSDE, AffineSDE
 from ..zoo import Labels, Pretrained, Sampler, save, store
 from . import parallel
 from .callbacks import Samples
-from .data import Batches, Source, Unlabelled, check_source
+from .data import Batches, Source, Unlabelled, as_source, check_source
 from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
 from .settings import samples_per_batch
@@ -200,7 +200,7 @@ class Preset:
 
 def train(
     preset: Preset,
-    source: Source,
+    source: Any,
     folder: str | Path | None = None,
     *,
     seed: int = 0,
@@ -218,7 +218,7 @@ def train(
 
     Args:
         preset: the preset to train.
-        source: the data.
+        source: the data: a `Source`, or a map-style dataset as `read` takes it.
         folder: where the model, its checkpoints, its log and its samples go. A run in it continues.
         seed: of the run: all its randomness is a function of it.
         device: the device of the network.
@@ -250,7 +250,7 @@ def train(
     device = check_device(device)
     recipe, (rank, world) = preset.recipe, parallel.rank_and_world()
     size = samples_per_batch(recipe, world)
-    source = preset.source(source)
+    source = preset.source(as_source(source))
     batches = Batches(
         source,
         size,

@@ -59,7 +59,7 @@ def samples_per_batch(recipe: Recipe, world: int) -> int:
 
 def check_size(stream: object, recipe: Recipe, world: int) -> None:
     """Refuse a recipe whose batch size is not that of the data."""
-    size = getattr(getattr(stream, "batches", None), "size", None)
+    size = getattr(getattr(stream, "batches", stream), "size", None)
     if size is not None and size * recipe.accumulate * world != recipe.batch_size:
         raise InvalidArgumentError(
             f"`recipe.batch_size` is {recipe.batch_size}, but the stream gives {size} samples x {recipe.accumulate} "

@@ -20,10 +20,11 @@ from ..scores import ScoreModel
 from ..zoo.processes import modules_of
 from ..zoo.store import under
 from . import checkpoint, parallel
+from .loader import as_stream
 from .log import Log
 from .recipe import PRECISIONS, Recipe
 from .settings import check_size, conventions, remembering
-from .stream import Piece, Stream, described
+from .stream import Piece, described
 
 _PART = "process_"  # before the names of learned parts of the process
 
@@ -49,7 +50,8 @@ class Trainer:
     Args:
         model: a `scoresde.ScoreModel`, whose network and learned schedule are trained; or a module.
         loss: ``loss(model, x0, generator, **context) -> (batch,)``.
-        stream: the data, such as `Stateless`.
+        stream: the data: `Batches`, or `Stateless` for its options; or a ``torch.utils.data.DataLoader``, or another
+            iterable of batches that can be iterated again.
         recipe: the hyperparameters.
         folder: the folder of checkpoints and the log; None keeps nothing.
         settings: what else identifies this run, JSON values.
@@ -57,11 +59,19 @@ class Trainer:
         checkpoint_every, log_every: steps between checkpoints, and between lines of the log.
         keep: how many checkpoints are kept.
         tensorboard: write TensorBoard's events too.
+        log: another writer of the log's figures, called on rank 0 as ``log(figures, step=step)``, as the ``log`` of a
+            run of Weights & Biases is; or None. After an interruption it gets the steps since the checkpoint again.
         resume: True demands a checkpoint in the folder, False that there is none; None continues if there is one.
         progress: show a progress bar.
         stop: called after each step but the last one, on every rank. When it returns True on one of them, all ranks
             stop after this step: they write a checkpoint, if there is a folder, and raise KeyboardInterrupt. Without
             ``stop`` an interrupt ends the run at once, and it continues from the checkpoint before.
+
+    A batch of a DataLoader is a tensor, ``(x,)``, ``(x, labels)``, or a mapping with columns named as `read` finds
+    them. Its uint8 values are dequantised and mapped to [-1, 1]; floating-point values are taken as they are. An
+    exhausted loader starts again. A loader cannot start anywhere but at its beginning: a run that was interrupted
+    continues with a new pass over it, in another order if it shuffles, and so does not repeat the uninterrupted run bit
+    for bit, as it does with `Batches`. Noise and dropout follow the seed of the loader's ``generator``, 0 without one.
 
     Attributes:
         modules: the trained modules.
@@ -89,7 +99,7 @@ class Trainer:
         self,
         model: Any,
         loss: Callable[..., Tensor],
-        stream: Stream,
+        stream: Any,
         recipe: Recipe,
         *,
         folder: str | Path | None = None,
@@ -99,6 +109,7 @@ class Trainer:
         log_every: int = 50,
         keep: int = 3,
         tensorboard: bool = False,
+        log: Callable[..., object] | None = None,
         resume: bool | None = None,
         progress: bool = True,
         stop: Callable[[], bool] | None = None,
@@ -108,7 +119,6 @@ class Trainer:
                 f"`loss` must be a function loss(model, x0, generator), got the class {shown(loss)}."
             )
         check_callable("loss", loss, "loss(model, x0, generator, **context)")
-        check_callable("stream", stream, "stream(first, stop), such as scoresde.training.Stateless(batches)")
         check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
         check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
         check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
@@ -121,15 +131,16 @@ class Trainer:
             check_flag(name, flag)
         for name, value in (("checkpoint_every", checkpoint_every), ("log_every", log_every), ("keep", keep)):
             check_integer(name, value, low=1)
+        if log is not None:
+            check_callable("log", log, "log(figures, step=step), such as wandb.init().log")
         if stop is not None and not callable(stop):
             raise InvalidTypeError(f"`stop` must be a function without arguments, or None, got {stop!r}.")
-        self.model, self.loss, self.stream, self.recipe = model, loss, stream, recipe
+        self.model, self.loss, self.recipe = model, loss, recipe
         self.folder = None if folder is None else check_path("folder", folder)
         self._checkpoints = (self.folder or Path()) / "checkpoints"
         self.callbacks, self.checkpoint_every, self.log_every, self.keep = callbacks, checkpoint_every, log_every, keep
-        self.tensorboard, self.resume, self.progress, self.stop = tensorboard, resume, progress, stop
+        self.tensorboard, self.log, self.resume, self.progress, self.stop = tensorboard, log, resume, progress, stop
         self.rank, self.world = parallel.rank_and_world()
-        check_size(stream, recipe, self.world)
         self.modules = nn.ModuleDict(parts_of(model))
         named = [(name, p) for name, p in self.modules.named_parameters() if p.requires_grad]
         if not named:
@@ -138,6 +149,8 @@ class Trainer:
         rates = {name: recipe.process_rate if name.startswith(_PART) else 1.0 for name, _ in named}
         groups = [{"params": [p for n, p in named if rates[n] == r], "rate": r} for r in dict.fromkeys(rates.values())]
         self.device = self.parameters[0].device
+        self.stream = as_stream(stream, recipe, self.device)
+        check_size(self.stream, recipe, self.world)
         parallel.broadcast(self.modules)
         self.averaged = recipe.average_of(self.modules)
         self.optimizer = recipe.optimizer_of(groups)
@@ -149,7 +162,7 @@ class Trainer:
             "recipe": described(asdict(recipe)),
             "loss": described(loss),
             "model": conventions(model),
-            **(stream.settings() if hasattr(stream, "settings") else {}),
+            **(self.stream.settings() if hasattr(self.stream, "settings") else {}),
             **(settings or {}),
         }
         self._window = [0.0, 0]  # sum and number of the losses since the last line of the log
@@ -184,7 +197,8 @@ class Trainer:
         recipe, pieces = self.recipe, self.recipe.accumulate
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             start = self._start()
-            log = Log(self.folder if self.rank == 0 else None, start, tensorboard=self.tensorboard)
+            folder, also = (self.folder, self.log) if self.rank == 0 else (None, None)
+            log = Log(folder, start, tensorboard=self.tensorboard, also=also)
             stream = self.stream(start * pieces, recipe.steps * pieces)
             self.modules.train()
             hidden = not self.progress or self.rank > 0

@@ -1,0 +1,329 @@
+"""The datasets of others as data to train on: a map-style dataset, whose items are read by their rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from .._checks import MOST_WIDTH, as_tensor, check_finite_rows, check_integer, check_tensor, named
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..files.images import check_mode, pixels
+
+LABELS = ("label", "labels", "y")  # columns that hold labels
+LARGEST_SIDE = 1 << 16  # pixels
+_VALUES = ("x", "image")  # columns that hold samples, where there are others
+_CHANNELS = (1, 3, 4)  # of images
+_PROBES = 16  # rows by which a dataset is recognised
+_READ = 1024  # rows that are read at once for their labels
+
+
+class Parts(NamedTuple):
+    """Where the sample and its label are in an item: the names of columns, or places in a tuple. None for ``values`` is
+    the item itself; None for ``labels`` says that there is no label."""
+
+    values: str | int | None
+    labels: str | int | None
+
+    @classmethod
+    def of(cls, item: object, values: str | None, labels: str | None, where: str) -> Parts:
+        """The parts of an item.
+
+        Args:
+            item: a mapping, a tuple (sample,) or (sample, label), or a sample.
+            values, labels: the columns of a mapping, or None to find them by their names.
+            where: the place of the item, for messages.
+
+        Example:
+            >>> Parts.of({"image": 0, "label": 0}, None, None, "row 0"), Parts.of((0,), None, None, "row 0")
+            (Parts(values='image', labels='label'), Parts(values=0, labels=None))
+        """
+        if isinstance(item, Mapping):
+            return cls._of_columns([str(name) for name in item], values, labels, where)
+        for name, column in (("values", values), ("labels", labels)):
+            if column is not None:
+                raise InvalidArgumentError(
+                    f"`{name}` is the name of a column, but {where} has no columns: it is {named(item)}."
+                )
+        if not isinstance(item, tuple | list):
+            return cls(None, None)
+        if len(item) not in (1, 2):
+            raise InvalidArgumentError(
+                f"`data` {where} must be a sample, (sample,) or (sample, label), got a {type(item).__name__} of "
+                f"{len(item)} entries; keep two of them."
+            )
+        return cls(0, 1 if len(item) == 2 else None)
+
+    @classmethod
+    def _of_columns(cls, names: Sequence[str], values: str | None, labels: str | None, where: str) -> Parts:
+        there = f"{where} has the columns {', '.join(names) or 'none'}"
+        for argument, name in (("values", values), ("labels", labels)):
+            if name is not None and name not in names:
+                raise InvalidArgumentError(f"`{argument}` must be a column of the data, got {name!r}; {there}.")
+        label = [labels] if labels is not None else [name for name in LABELS if name in names and name != values]
+        others = [name for name in names if name not in label]
+        value = [values] if values is not None else others if len(others) == 1 else [n for n in _VALUES if n in others]
+        for argument, found, least in (("values", value, 1), ("labels", label, 0)):
+            if not least <= len(found) <= 1:
+                raise InvalidArgumentError(
+                    f"`data`: which column holds the {'samples' if least else 'labels'} is not clear: {there}; give "
+                    f"its name as {argument}=, as in read(dataset, values='image', labels='label')."
+                )
+        return cls(value[0], label[0] if label else None)
+
+    def told(self) -> str:
+        """A description for messages."""
+        sample = f"samples in {self.values!r}" if isinstance(self.values, str) else "samples"
+        label = f" in {self.labels!r}" if isinstance(self.labels, str) else ""
+        return f"{sample} without labels" if self.labels is None else f"{sample} with labels{label}"
+
+    def sample(self, item: Any) -> Any:
+        """The sample of an item."""
+        return item if self.values is None else item[self.values]
+
+    def label(self, item: Any) -> Any:
+        """The label of an item, None where there is none."""
+        return None if self.labels is None else item[self.labels]
+
+
+def check_rows(indices: object, count: int) -> None:
+    """Refuse what are no rows of ``count``."""
+    indices = check_tensor("indices", indices, (-1,), kind="integer")
+    if not bool(((indices >= 0) & (indices < count)).all()):
+        raise InvalidArgumentError(f"`indices` must be 0 … {count - 1}, got {indices.tolist()[:5]}.")
+
+
+def levels_of(values: Tensor, levels: int | None, what: str = "`data`") -> int | None:
+    """The number of grey levels of integers, None for finite floating-point values.
+
+    Args:
+        values: the numbers.
+        levels: as given, or None.
+        what: what they are, for messages.
+    """
+    if values.is_floating_point():
+        check_finite_rows(what, values)
+        if levels is not None:
+            raise InvalidArgumentError("`levels` applies to integers, but the data are floating point.")
+        return None
+    if levels is None and values.dtype != torch.uint8:
+        raise InvalidArgumentError(f"`levels` is missing: the data are {values.dtype}; give the number of grey levels.")
+    levels = 256 if levels is None else check_integer("levels", levels, low=2, high=1 << 16)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= levels:
+        raise InvalidArgumentError(f"{what} must be grey levels 0 to {levels - 1}, got {low} to {high}.")
+    return levels
+
+
+def is_dataset(data: object) -> bool:
+    """Whether something is indexed by rows, or is a dataset of PyTorch."""
+    if isinstance(data, type | str | bytes | bytearray | Tensor | np.ndarray | Mapping):
+        return False
+    return isinstance(data, Dataset) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
+
+
+def check_dataset(dataset: Any) -> int:
+    """Return the number of rows of a map-style dataset, or say what is wrong with it."""
+    if isinstance(dataset, Mapping):
+        raise InvalidTypeError(
+            f"`data` must be one dataset, got a {type(dataset).__name__} of {', '.join(map(str, dataset))}; take one "
+            "of them, such as dataset['train']."
+        )
+    if isinstance(dataset, DataLoader | IterableDataset):
+        raise InvalidTypeError(
+            f"`data` must be indexed by rows, got {type(dataset).__name__}; give `Trainer` a torch.utils.data."
+            "DataLoader in the place of the stream."
+        )
+    if not is_dataset(dataset) or not hasattr(dataset, "__len__"):
+        raise InvalidTypeError(
+            f"`data` must be a name, a path, or a dataset with a length that is indexed by rows, got {named(dataset)}."
+        )
+    count = len(dataset)
+    if not count:
+        raise InvalidArgumentError("`data` must hold one sample or more, got a dataset of length 0.")
+    return count
+
+
+def _fetched(dataset: Any, rows: list[int]) -> list[Any]:
+    """The items of some rows, at once where the dataset can do that."""
+    several = getattr(dataset, "__getitems__", None)
+    return [dataset[row] for row in rows] if several is None else list(several(rows))
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    return shape[-1] in _CHANNELS and shape[0] not in _CHANNELS
+
+
+class Items:
+    """The rows of a map-style dataset, read when they are needed.
+
+    A row may be a tensor, a NumPy array or a PIL image; a tuple of one of these and a label; or a mapping of columns,
+    as those of ``datasets.Dataset``, in any of its formats, are. PIL images and uint8 values are grey levels; other
+    arrays keep their dtype and shape, so that the channels of an image must come first.
+
+    Each row is checked when it is read. Some rows, spread evenly, are read twice at once: their content identifies the
+    data, and a dataset that does not give the same item for the same row is refused.
+
+    Args:
+        dataset: it has a length and is indexed by rows from 0.
+        values, labels: the columns of the samples and of the labels. By default the samples are the column ``x`` or
+            ``image``, or the only one beside the labels; the labels are ``label``, ``labels`` or ``y``.
+        levels: of integers; 256 for uint8 and PIL images by default.
+        classes: how many labels there are. By default the dataset's own number, if it declares one, or else that of the
+            labels, all of which are read.
+        size: the side of the square that PIL images are cropped and resized to; None takes them as they are.
+
+    Raises:
+        InvalidTypeError: the dataset cannot be indexed by rows, or an item is no sample.
+        InvalidArgumentError: the dataset is empty, its columns are not clear, or items differ in shape or dtype, lack a
+            label, or change from one reading to the next.
+        NonFiniteError: an item has NaN or infinite values.
+
+    Example:
+        >>> source = Items([(torch.tensor([0.0, 1.0]), 1), (torch.tensor([2.0, 3.0]), 0)])
+        >>> len(source), source.event_shape, source.levels, source.classes
+        (2, (2,), None, 2)
+        >>> source.rows(torch.tensor([1]))
+        (tensor([[2., 3.]]), tensor([0]))
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        values: str | None = None,
+        labels: str | None = None,
+        levels: int | None = None,
+        classes: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        self._count = check_dataset(dataset)
+        for name, column in (("values", values), ("labels", labels)):
+            if not isinstance(column, str | None):
+                raise InvalidTypeError(f"`{name}` must be the name of a column, or None, got {named(column)}.")
+        self.size = None if size is None else check_integer("size", size, low=1, high=LARGEST_SIDE)
+        self.dataset, self._names = dataset, (values, labels)
+        first = _fetched(dataset, [0])[0]
+        self._parts = Parts.of(first, *self._names, "row 0")
+        event = self._event(self._parts.sample(first), "row 0")
+        if not event.ndim or not event.numel():
+            raise InvalidArgumentError(
+                f"`data` must be samples with a dimension and numbers, got shape {tuple(event.shape)} in row 0."
+            )
+        if event.dtype == torch.uint8 and event.ndim == 3 and _channels_last(tuple(event.shape)):
+            raise InvalidArgumentError(
+                f"`data` must be images (channels, height, width), got shape {tuple(event.shape)} in row 0; move the "
+                "channels to the front, as with_format('torch') of a datasets.Dataset does."
+            )
+        self._dtype, self.event_shape = event.dtype, tuple(event.shape)
+        self.levels = levels_of(event, levels)
+        self.classes: int | None = None
+        if self._parts.labels is not None:
+            self.classes = self._number_of_classes(classes)
+        self.extent = None if self.levels is None else (0.0, float(self.levels - 1))
+        self.name = f"{self._count} rows of a {type(dataset).__name__}"
+        self._digest = self._probed()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        check_rows(indices, len(self))
+        places = indices.tolist()
+        items = zip(places, _fetched(self.dataset, places), strict=True)
+        found = [self._sample(item, f"row {row}") for row, item in items]
+        values = torch.stack([event for event, _ in found]) if found else torch.empty(0, *self.event_shape)
+        labels = None if self._parts.labels is None else torch.tensor([label for _, label in found], dtype=torch.long)
+        return values.to(self._dtype), labels
+
+    def fingerprint(self) -> str:
+        """A digest of some rows, spread evenly, and of the number of all."""
+        return self._digest
+
+    def _sample(self, item: Any, where: str) -> tuple[Tensor, int | None]:
+        """The sample of an item and its label, checked."""
+        self._check_parts(item, where)
+        event = self._event(self._parts.sample(item), where)
+        if tuple(event.shape) != self.event_shape or event.dtype != self._dtype:
+            hint = "; give size= to resize images" if self._dtype == torch.uint8 else ""
+            raise InvalidArgumentError(
+                f"`data` must be samples of one shape and dtype, got {self._dtype} {self.event_shape} in row 0 and "
+                f"{event.dtype} {tuple(event.shape)} in {where}{hint}."
+            )
+        if self.levels is None and not bool(event.isfinite().all()):
+            raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
+        if self.levels is not None:
+            levels_of(event, self.levels, f"`data` {where}")
+        return event, None if self._parts.labels is None else self._label(self._parts.label(item), where)
+
+    def _check_parts(self, item: Any, where: str) -> None:
+        """Refuse an item that is not made like that of row 0."""
+        parts = Parts.of(item, *self._names, where)
+        if parts != self._parts:
+            raise InvalidArgumentError(
+                f"`data` must be items of one kind, got {parts.told()} in {where} and {self._parts.told()} in row 0; "
+                "leave out what differs."
+            )
+
+    def _event(self, value: Any, where: str) -> Tensor:
+        from PIL.Image import Image
+
+        if isinstance(value, Image):
+            check_mode(value, where, "; convert all images, for instance by .convert('RGB')")
+            return pixels(value, self.size)
+        if not isinstance(value, Tensor | np.ndarray | list):
+            raise InvalidTypeError(
+                f"`data` {where} must be a tensor, a NumPy array or a PIL image, got {named(value)}."
+            )
+        return as_tensor(f"data, {where}", value).detach()
+
+    def _label(self, label: Any, where: str) -> int:
+        if label is None:
+            raise InvalidArgumentError(f"`data` {where} has no label, as row 0 has; leave it out.")
+        if isinstance(label, Tensor | np.ndarray | np.generic) and label.ndim == 0:
+            label = label.item()
+        most = None if self.classes is None else self.classes - 1
+        hint = " Labels are integers from 0; their number is classes=."
+        return check_integer(f"label of {where}", label, low=0, high=most, hint=hint)
+
+    def _number_of_classes(self, given: int | None) -> int:
+        if given is not None:
+            return check_integer("classes", given, low=1, high=MOST_WIDTH)
+        features, own = getattr(self.dataset, "features", None), getattr(self.dataset, "classes", None)
+        feature = features.get(self._parts.labels) if isinstance(features, Mapping) else None
+        declared = getattr(feature, "num_classes", None) or (len(own) if isinstance(own, Sequence) else 0)
+        if declared:
+            return int(declared)
+        alone = getattr(self.dataset, "select_columns", None)  # without reading the images
+        labelled = self.dataset if alone is None else alone([self._parts.labels])
+        most = 0
+        for start in range(0, len(self), _READ):
+            rows = list(range(start, min(start + _READ, len(self))))
+            for row, item in zip(rows, _fetched(labelled, rows), strict=True):
+                if alone is None:
+                    self._check_parts(item, f"row {row}")
+                most = max(most, self._label(self._parts.label(item), f"row {row}"))
+        return most + 1
+
+    def _probed(self) -> str:
+        rows = torch.linspace(0, len(self) - 1, min(_PROBES, len(self)), dtype=torch.float64).round().long()
+        parts = (*self.rows(rows), *self.rows(rows))
+        digests = []
+        for values, labels in (parts[:2], parts[2:]):
+            digest = hashlib.sha256(f"{len(self)} {values.dtype} {tuple(values.shape)} {self.classes}".encode())
+            for part in (values, labels):
+                if part is not None:
+                    digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+            digests.append(digest.hexdigest())
+        if digests[0] != digests[1]:
+            raise InvalidArgumentError(
+                "`data` must give the same item whenever a row is read, but some rows changed from one reading to the "
+                "next; leave out random transforms (`Batches` mirrors by flip=True), or give `Trainer` a DataLoader of "
+                "the dataset."
+            )
+        return digests[0]
