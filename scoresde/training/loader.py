@@ -104,7 +104,7 @@ class Loader:
         x = as_tensor(f"stream, {where}", parts.sample(batch)).detach()
         if x.ndim < 2 or not x.numel():
             raise InvalidArgumentError(
-                f"`stream` must give batches (samples, *event), got {tuple(x.shape)} in {where}."
+                f"`stream` must give batches (samples, *event), got shape {tuple(x.shape)} in {where}."
             )
         if not x.is_floating_point():
             if x.dtype != torch.uint8:
