@@ -514,6 +514,24 @@ def training_sentence() -> str:
     ).format(results["steps"], results["training"]["seconds"], *shares)
 
 
+def loops_sentence() -> str:
+    """The losses of the loops of the page."""
+    results = load("training_loops")["results"]
+    losses = results["losses"]
+    others = {name: (sum(losses[name]) / len(losses[name]), off) for name, off in results["off"].items()}
+    return (
+        "Over {} seeds, the loss of the averaged network on held-out digits has the mean {:.4f} and the standard "
+        "deviation {:.4f} with the trainer. Its mean is {:.4f} with accelerate and {:.4f} with Lightning, {:+.1f} and "
+        "{:+.1f} standard errors away (`python -m benchmarks training_loops`).\n"
+    ).format(
+        len(losses["trainer"]),
+        results["mean"],
+        results["spread"],
+        *(others[name][0] for name in ("accelerate", "lightning")),
+        *(others[name][1] for name in ("accelerate", "lightning")),
+    )
+
+
 def systems_table() -> str:
     """The figures of ``benchmarks/results/systems.json``, and the picture."""
     try:
@@ -627,6 +645,7 @@ FILLED = {
         "<!-- schedules: bound -->": schedules_bound,
         "<!-- schedules: steps -->": schedules_steps,
         "<!-- schedules: iddpm -->": schedules_iddpm,
+        "<!-- training loops -->": loops_sentence,
     },
     "warm_start": {"<!-- warm starts -->": warm_table},
 }

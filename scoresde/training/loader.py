@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
 from .._checks import as_tensor, check_finite_rows, named
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..likelihood import dequantize
 from . import parallel
 from .data import Batches
-from .items import Parts
+from .items import Parts, is_dataset
 from .recipe import Recipe
 from .seeds import DATA, DROPOUT, LOSS, ROWS, generator_of, seed_of
 from .settings import samples_per_batch
@@ -152,16 +152,15 @@ def as_stream(stream: Any, recipe: Recipe, device: torch.device) -> Stream:
         return stream
     if isinstance(stream, Batches):
         return Stateless(stream, device)
-    if not isinstance(stream, Iterable | Dataset) or isinstance(stream, str | Tensor | type | set | frozenset):
-        raise InvalidTypeError(
-            f"`stream` must be a scoresde.training.Batches, a torch.utils.data.DataLoader, or callable as "
-            f"stream(first, stop), such as scoresde.training.Stateless(batches), got {named(stream)}."
-        )
-    rows = isinstance(stream, Dataset) or hasattr(stream, "__getitem__")
-    if rows and not isinstance(stream, IterableDataset):
+    if is_dataset(stream) and not isinstance(stream, IterableDataset):
         raise InvalidTypeError(
             f"`stream` must give batches, got {named(stream)}; of a dataset write Batches(dataset, size), or "
             "torch.utils.data.DataLoader(dataset, size)."
+        )
+    if not isinstance(stream, Iterable) or isinstance(stream, str | Tensor | type | set | frozenset | Mapping):
+        raise InvalidTypeError(
+            "`stream` must be a scoresde.training.Batches, a torch.utils.data.DataLoader, or callable as "
+            f"stream(first, stop), such as scoresde.training.Stateless(batches), got {named(stream)}."
         )
     if isinstance(stream, Iterator):
         raise InvalidTypeError(

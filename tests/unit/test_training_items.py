@@ -194,7 +194,7 @@ def test_what_has_no_rows() -> None:
         def __iter__(self) -> Iterator[Tensor]:
             yield from REAL
 
-    with pytest.raises(InvalidTypeError, match="indexed by rows, got Endless.*DataLoader"):
+    with pytest.raises(InvalidTypeError, match=r"indexed by rows, got Endless.*DataLoader"):
         Batches(Endless(), 2)
     for value in (3, None, object(), iter(())):
         with pytest.raises(InvalidTypeError, match="must be"):
@@ -357,7 +357,7 @@ def test_a_loader_continues_with_a_new_pass(tmp_path: Path) -> None:
     assert [next(i for i in range(3) if torch.equal(x, REAL[4 * i : 4 * i + 4])) for x in drawn] == [0, 1, 2, 0] * 2
     settings = Trainer(model(), scoresde.losses.v_prediction, loader, RECIPE).settings["data"]
     assert settings["after an interruption"] == "a new pass" and settings["samples"] == 12
-    with pytest.raises(InvalidArgumentError, match="data.samples: 12, now 8"):
+    with pytest.raises(InvalidArgumentError, match=r"data\.samples: 12, now 8"):
         trained(Recorded(TensorDataset(REAL[:8]), batch_size=4), folder=tmp_path)
 
 

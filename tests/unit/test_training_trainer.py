@@ -43,6 +43,7 @@ from scoresde.training import (
     Batches,
     Bound,
     Every,
+    Metric,
     Piece,
     Progress,
     Recipe,
@@ -477,6 +478,143 @@ def test_tensorboard_gets_the_figures(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     trainer(tmp_path, Recipe(steps=2, batch_size=4), tensorboard=True).run()
     assert [(name, step) for name, _, step in written] == [("loss", 2), ("gradient", 2), ("learning_rate", 2)]
+
+
+def test_every_figure_of_the_log_goes_to_another_writer(tmp_path: Path) -> None:
+    """As ``log`` of a run of Weights & Biases is called: a dictionary, and the step by name."""
+
+    class Run:
+        lines: list[tuple[dict[str, float], int]] = []
+
+        def log(self, data: dict[str, Any], step: int | None = None) -> None:
+            assert step is not None
+            self.lines.append((data, step))
+
+    callbacks = [Every(3, lambda progress: {"mine": torch.tensor(2.5)}), Every(3, lambda progress: None)]
+    trainer(tmp_path, Recipe(steps=4, batch_size=4), callbacks=callbacks, log=Run().log).run()
+    assert [(list(line), step) for line, step in Run.lines] == [
+        (["loss", "gradient", "learning_rate"], 2),
+        (["mine"], 3),
+        (["loss", "gradient", "learning_rate"], 4),
+        (["mine"], 4),
+    ]
+    assert all(isinstance(value, float) for line, _ in Run.lines for value in line.values())
+    listed = [f"{step},{name},{value}" for line, step in Run.lines for name, value in line.items()]
+    assert (tmp_path / "log.csv").read_text().splitlines()[1:] == listed
+    with pytest.raises(InvalidTypeError, match=r"`log` must be callable as log\(figures, step=step\)"):
+        trainer(log=3)
+
+
+class Seen:
+    """A metric that keeps what it gets."""
+
+    reset_real_features = True
+
+    def __init__(self, result: Any = 1.0) -> None:
+        self.result, self.got, self.resets = result, {True: [], False: []}, 0  # type: ignore[var-annotated]
+
+    def reset(self) -> None:
+        self.got, self.resets = {True: [], False: []}, self.resets + 1
+
+    def update(self, images: Tensor, real: bool) -> None:
+        self.got[real].append(images)
+
+    def compute(self) -> Any:
+        return self.result
+
+
+IMAGES = (1, 2, 2)
+FEW = Samples(IMAGES, 5, sampler={"method": "ddim", "steps": 3}, data_range=(-2.0, 2.0), seed=4)
+
+
+def test_a_metric_gets_the_images_of_data_and_of_samples() -> None:
+    real = torch.linspace(-2, 2, 28).reshape(7, *IMAGES)
+    metric = Seen(torch.tensor(0.5))
+    model = tiny_of(IMAGES)
+    figures = Metric(metric, real, FEW, batch=3)(Progress(1, model, None))
+    assert figures == {"Seen": 0.5}
+    x = torch.cat([FEW._drawn(Progress(1, model, None), [i]) for i in range(5)])
+    for images, batches in ((real, metric.got[True]), (x, metric.got[False])):
+        assert [len(batch) for batch in batches] == ([3, 3, 1] if images is real else [3, 2])
+        got = torch.cat(batches)
+        assert got.dtype == torch.uint8 and got.shape == (len(images), 3, 2, 2)
+        assert torch.equal(got, (255 * (images + 2) / 4).round().clamp(0, 255).byte().expand(-1, 3, -1, -1))
+    again = Metric(metric, real, FEW, batch=3)
+    again(Progress(2, model, None))
+    assert metric.resets == 2 and len(metric.got[True]) == 3  # the data once, however often it is called
+
+
+def tiny_of(event: tuple[int, ...]) -> ScoreModel:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(math.prod(event), math.prod(event))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.line(x.flatten(1)).reshape(x.shape)
+
+    torch.manual_seed(1)
+    return ScoreModel(Flat(), scoresde.VPSDE(), "noise", event_shape=event)
+
+
+def test_what_a_metric_returns() -> None:
+    vectors = Samples((2,), 2, sampler={"method": "ddim", "steps": 2})
+
+    def figures(result: Any, name: str = "") -> dict[str, float]:
+        return Metric(Seen(result), torch.ones(3, 2), vectors, name)(Progress(7, tiny(), None))
+
+    assert figures(2) == {"Seen": 2.0}
+    assert figures((torch.tensor(2.0), torch.tensor(0.25)), "kid") == {"kid": 2.0, "kid_std": 0.25}
+    assert figures({"a": 1, "b": torch.tensor(2)}) == {"a": 1.0, "b": 2.0}
+    for bad in (math.nan, (1.0, math.inf)):
+        with pytest.raises(NonFiniteError, match=r"Seen.* at step 7"):
+            figures(bad)
+
+
+def test_a_metric_that_keeps_its_data() -> None:
+    vectors = Samples((2,), 2, sampler={"method": "ddim", "steps": 2})
+    metric = Seen()
+    metric.reset_real_features = False
+    Metric(metric, None, vectors)(Progress(1, tiny(), None))
+    assert not metric.got[True] and len(metric.got[False]) == 1
+    for real, keeps in ((torch.zeros(3, 2), False), (None, True)):
+        metric.reset_real_features = keeps
+        with pytest.raises(InvalidArgumentError, match="`real` must be None for a metric that keeps"):
+            Metric(metric, real, vectors)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"metric": 3}, InvalidTypeError, "`metric` must have update"),
+        ({"metric": Seen}, InvalidTypeError, "`metric` must have update"),
+        ({"real": torch.zeros(3, 3)}, InvalidArgumentError, "`real` must be"),
+        ({"real": torch.full((3, 2), math.nan)}, NonFiniteError, "`real` has NaN"),
+        ({"samples": 4}, InvalidTypeError, "`samples` must be"),
+        ({"name": 4}, InvalidTypeError, "`name` must be"),
+        ({"batch": 0}, InvalidArgumentError, "`batch` must be"),
+    ],
+)
+def test_a_metric_that_cannot_be_used(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Metric(**{"metric": Seen(), "real": torch.zeros(3, 2), "samples": Samples((2,)), **change})
+    floats = Seen()
+    floats.normalize = True  # type: ignore[attr-defined]
+    with pytest.raises(InvalidArgumentError, match="normalize=False"):
+        Metric(floats, torch.zeros(3, 2), Samples((2,)))
+
+
+def test_a_metric_changes_nothing_of_a_run(tmp_path: Path) -> None:
+    class Drawn(Seen):
+        def compute(self) -> float:
+            return float(torch.rand(()))  # as a metric that draws subsets
+
+    vectors = Samples((2,), 2, sampler={"method": "ddim", "steps": 2})
+    recipe = Recipe(steps=4, batch_size=4)
+    run = trainer(tmp_path, recipe, callbacks=[Every(1, Metric(Drawn(), torch.zeros(3, 2), vectors, "drawn"))])
+    assert same(weights(run.run()), weights(trainer(recipe=recipe).run()))
+    drawn = {line for line in (tmp_path / "log.csv").read_text().splitlines() if ",drawn," in line}
+    assert len(drawn) == 4 and len({line.rpartition(",")[2] for line in drawn}) == 1  # by the same seed
 
 
 # ---- runs that are killed --------------------------------------------------------------------------------------------
