@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 import scoresde
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.training import Arrays, Batches, Recipe, Stateless, Trainer, read, train, train_classifier
+from scoresde.training.loader import Loader
 
 GREY = torch.randint(256, (12, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 COLOUR = GREY.expand(-1, 3, -1, -1).contiguous()
@@ -89,6 +90,13 @@ def test_items_without_labels_and_with_other_levels() -> None:
         assert equal(Batches(dataset, 4)[2], Batches(Arrays(GREY), 4)[2])
     small = TensorDataset(GREY.long() % 17)
     assert equal(Batches(read(small, levels=17), 4)[2], Batches(Arrays(GREY.long() % 17, levels=17), 4)[2])
+
+
+def test_grey_levels_of_every_row_are_in_range() -> None:
+    with pytest.raises(InvalidArgumentError, match="row 7 must be grey levels 0 to 16, got 17 to 17"):
+        read(with_row(7, torch.full((1, 4, 4), 17), lambda i: GREY[i].long() % 17), levels=17)
+    with pytest.raises(InvalidArgumentError, match="`levels` applies to integers"):
+        read(TensorDataset(REAL), levels=17)
 
 
 def test_columns_are_named() -> None:
@@ -340,6 +348,15 @@ def test_a_run_on_a_loader_is_a_function_of_its_seed() -> None:
     assert same(first, trained(loader())) and same(first, trained(loader(num_workers=2)))
     assert same(trained(loader(5)), trained(loader(5))) and not same(trained(loader(5)), trained(loader(6)))
     torch.random.set_rng_state(state)
+
+
+def test_ranks_draw_for_themselves() -> None:
+    dataset = TensorDataset(GREY)
+    ranks = [Loader(DataLoader(dataset, batch_size=4, shuffle=True), 4, rank=rank) for rank in (0, 1, 0)]
+    first, second, again = ([piece.x0 for piece in loader(0, 3)] for loader in ranks)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    levels = [((torch.cat(x) + 1) * 128).floor().flatten(1) for x in (first, second)]
+    assert torch.equal(levels[0].sort(0)[0], levels[1].sort(0)[0]) and not torch.equal(*levels)
 
 
 def test_a_loader_continues_with_a_new_pass(tmp_path: Path) -> None:
