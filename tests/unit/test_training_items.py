@@ -239,6 +239,7 @@ def test_the_fingerprint_is_of_content_length_and_labels() -> None:
         )
     }
     assert len(found) == 6
+    assert len({read(TensorDataset(torch.zeros(count, 2))).fingerprint() for count in (40, 50)}) == 2
     assert read(TensorDataset(REAL, LABELS)).fingerprint() in found
 
 
