@@ -19,6 +19,7 @@ LABELS = ("label", "labels", "y")  # columns that hold labels
 LARGEST_SIDE = 1 << 16  # pixels
 _VALUES = ("x", "image")  # columns that hold samples, where there are others
 _CHANNELS = (1, 3, 4)  # of images
+_NAMED = "give their names, as in read(dataset, values='image', labels='label')"
 _PROBES = 16  # rows by which a dataset is recognised
 _READ = 1024  # rows that are read at once for their labels
 
@@ -31,20 +32,21 @@ class Parts(NamedTuple):
     labels: str | int | None
 
     @classmethod
-    def of(cls, item: object, values: str | None, labels: str | None, where: str) -> Parts:
+    def of(cls, item: object, values: str | None, labels: str | None, where: str, hint: str = _NAMED) -> Parts:
         """The parts of an item.
 
         Args:
             item: a mapping, a tuple (sample,) or (sample, label), or a sample.
             values, labels: the columns of a mapping, or None to find them by their names.
             where: the place of the item, for messages.
+            hint: how columns are named, for messages.
 
         Example:
             >>> Parts.of({"image": 0, "label": 0}, None, None, "row 0"), Parts.of((0,), None, None, "row 0")
             (Parts(values='image', labels='label'), Parts(values=0, labels=None))
         """
         if isinstance(item, Mapping):
-            return cls._of_columns([str(name) for name in item], values, labels, where)
+            return cls._of_columns(list(item), values, labels, where, hint)
         for name, column in (("values", values), ("labels", labels)):
             if column is not None:
                 raise InvalidArgumentError(
@@ -60,19 +62,18 @@ class Parts(NamedTuple):
         return cls(0, 1 if len(item) == 2 else None)
 
     @classmethod
-    def _of_columns(cls, names: Sequence[str], values: str | None, labels: str | None, where: str) -> Parts:
-        there = f"{where} has the columns {', '.join(names) or 'none'}"
+    def _of_columns(cls, names: list[str], values: str | None, labels: str | None, where: str, hint: str) -> Parts:
+        there = f"{where} has the columns {', '.join(map(str, names)) or 'none'}"
         for argument, name in (("values", values), ("labels", labels)):
             if name is not None and name not in names:
                 raise InvalidArgumentError(f"`{argument}` must be a column of the data, got {name!r}; {there}.")
         label = [labels] if labels is not None else [name for name in LABELS if name in names and name != values]
         others = [name for name in names if name not in label]
         value = [values] if values is not None else others if len(others) == 1 else [n for n in _VALUES if n in others]
-        for argument, found, least in (("values", value, 1), ("labels", label, 0)):
+        for found, least in ((value, 1), (label, 0)):
             if not least <= len(found) <= 1:
                 raise InvalidArgumentError(
-                    f"`data`: which column holds the {'samples' if least else 'labels'} is not clear: {there}; give "
-                    f"its name as {argument}=, as in read(dataset, values='image', labels='label')."
+                    f"`data`: which column holds the {'samples' if least else 'labels'} is not clear: {there}; {hint}."
                 )
         return cls(value[0], label[0] if label else None)
 
@@ -155,6 +156,11 @@ def _fetched(dataset: Any, rows: list[int]) -> list[Any]:
     return [dataset[row] for row in rows] if several is None else list(several(rows))
 
 
+def _check_finite(event: Tensor, where: str) -> None:
+    if not bool(event.isfinite().all()):
+        raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
+
+
 def _channels_last(shape: tuple[int, ...]) -> bool:
     return shape[-1] in _CHANNELS and shape[0] not in _CHANNELS
 
@@ -221,8 +227,11 @@ class Items:
                 "channels to the front, as with_format('torch') of a datasets.Dataset does."
             )
         self._dtype, self.event_shape = event.dtype, tuple(event.shape)
-        self.levels = levels_of(event, levels)
+        _check_finite(event, "row 0")
+        self.levels = levels_of(event, levels, "`data` row 0")
         self.classes: int | None = None
+        if classes is not None and self._parts.labels is None:
+            raise InvalidArgumentError(f"`classes` is for labels, but row 0 has {self._parts.told()}.")
         if self._parts.labels is not None:
             self.classes = self._number_of_classes(classes)
         self.extent = None if self.levels is None else (0.0, float(self.levels - 1))
@@ -255,8 +264,7 @@ class Items:
                 f"`data` must be samples of one shape and dtype, got {self._dtype} {self.event_shape} in row 0 and "
                 f"{event.dtype} {tuple(event.shape)} in {where}{hint}."
             )
-        if self.levels is None and not bool(event.isfinite().all()):
-            raise NonFiniteError(f"`data` {where} has NaN or infinite values; leave it out.", stage="input")
+        _check_finite(event, where)
         if self.levels is not None:
             levels_of(event, self.levels, f"`data` {where}")
         return event, None if self._parts.labels is None else self._label(self._parts.label(item), where)

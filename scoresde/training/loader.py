@@ -21,6 +21,7 @@ from .seeds import DATA, DROPOUT, LOSS, ROWS, generator_of, seed_of
 from .settings import samples_per_batch
 from .stream import Piece, Stateless, Stream
 
+_NAMED = "name them x and label in the loader's collate_fn"
 _LEVELS, _RANGE = 256, (-1.0, 1.0)  # of uint8
 
 
@@ -100,7 +101,7 @@ class Loader:
 
     def _piece(self, batch: Any, number: int) -> Piece:
         where = f"batch {number}"
-        parts = Parts.of(batch, None, None, where)
+        parts = Parts.of(batch, None, None, where, _NAMED)
         x = as_tensor(f"stream, {where}", parts.sample(batch)).detach()
         if x.ndim < 2 or not x.numel():
             raise InvalidArgumentError(

@@ -66,7 +66,7 @@ def test_a_dataset_that_cannot_be_used() -> None:
     with pytest.raises(InvalidArgumentError, match=r"label of row 4.*got -1"):
         read(images([0, 1, 2, 0, -1] + [1] * 15))
     two = images(note=["text"] * 20).rename_column("image", "img")
-    with pytest.raises(InvalidArgumentError, match="columns img, label, note; give its name as values="):
+    with pytest.raises(InvalidArgumentError, match="columns img, label, note; give their names"):
         read(two)
     assert read(two, values="img").classes == 3
     with pytest.raises(InvalidTypeError, match=r"of train; .*dataset\['train'\]"):

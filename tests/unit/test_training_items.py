@@ -101,9 +101,9 @@ def test_grey_levels_of_every_row_are_in_range() -> None:
 
 def test_columns_are_named() -> None:
     dataset = Rows(lambda i: {"img": GREY[i], "fine": int(LABELS[i]), "coarse": 0})
-    with pytest.raises(InvalidArgumentError, match=r"samples is not clear.*img, fine, coarse.*values="):
+    with pytest.raises(InvalidArgumentError, match=r"samples is not clear.*img, fine, coarse; give.*values="):
         read(dataset)
-    with pytest.raises(InvalidArgumentError, match=r"labels.*not clear.*image, label, y.*labels="):
+    with pytest.raises(InvalidArgumentError, match=r"labels is not clear.*image, label, y; .*labels="):
         read(Rows(lambda i: {"image": GREY[i], "label": 0, "y": 0}))
     with pytest.raises(InvalidArgumentError, match=r"`labels` must be a column.*'fin'.*img, fine, coarse"):
         read(dataset, values="img", labels="fin")
@@ -130,6 +130,8 @@ def test_the_number_of_classes_is_declared_given_or_counted() -> None:
     assert read(dataset).classes == 3 and len(set(seen)) == 5000
     seen.clear()
     assert read(dataset, classes=7).classes == 7 and len(set(seen)) < 50
+    with pytest.raises(InvalidArgumentError, match=r"`classes` is for labels, but row 0 has samples without labels"):
+        read(TensorDataset(REAL), classes=3)
     seen.clear()
     dataset.classes = ["a", "b", "c", "d"]  # type: ignore[attr-defined]
     assert read(dataset).classes == 4 and len(set(seen)) < 50
@@ -180,6 +182,8 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "complex": (with_row(0, (REAL[0] + 0j, 1)), InvalidTypeError, "row 0"),
     "scalar": (with_row(0, (torch.tensor(1.0), 1)), InvalidArgumentError, "row 0"),
     "channels last": (TensorDataset(torch.zeros(4, 8, 8, 3).byte()), InvalidArgumentError, r"\(8, 8, 3\).*front"),
+    "numbered columns": (Rows(lambda i: {0: REAL[i], 1: 0}), InvalidArgumentError, "row 0 has the columns 0, 1"),
+    "NaN at once": (TensorDataset(NAN[None]), NonFiniteError, "row 0 has NaN"),
     "levels": (TensorDataset(GREY.long()), InvalidArgumentError, "`levels` is missing"),
     "empty": (Rows(lambda i: REAL[i], 0), InvalidArgumentError, "length 0"),
     "random": (Rows(lambda i: torch.rand(1, 2, 2)), InvalidArgumentError, "same item.*random transforms.*DataLoader"),
@@ -404,7 +408,11 @@ def test_a_sampler_and_a_dataset_learn_the_number_of_the_pass() -> None:
         (DataLoader(TensorDataset(REAL, REAL), batch_size=4), InvalidArgumentError, r"integer labels \(4,\).*batch 0"),
         (DataLoader(TensorDataset(GREY.long()), batch_size=4), InvalidTypeError, "int64 in batch 0.*levels"),
         (DataLoader(with_row(6, (NAN, 0)), batch_size=4), NonFiniteError, "batch 1.*NaN"),
-        (DataLoader(Rows(lambda i: {"a": REAL[i], "b": 0}), batch_size=4), InvalidArgumentError, "batch 0 has the col"),
+        (
+            DataLoader(Rows(lambda i: {"a": REAL[i], "b": 0}), batch_size=4),
+            InvalidArgumentError,
+            "batch 0 has the columns a, b; name",
+        ),
         (DataLoader(TensorDataset(REAL[:, 0, 0, 0]), batch_size=4), InvalidArgumentError, r"got shape \(4,\)"),
         (iter([REAL[:4]]), InvalidTypeError, "can be read once"),
         (TensorDataset(REAL), InvalidTypeError, r"Batches\(dataset, size\)"),
