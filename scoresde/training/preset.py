@@ -27,7 +27,7 @@ from .recipe import Recipe
 from .seeds import DATA, WEIGHTS, generator_of, seed_of
 from .settings import samples_per_batch
 from .stream import Stateless
-from .trainer import Every, Trainer, parts_of
+from .trainer import Every, Trainer, check_callbacks, parts_of
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,7 @@ def train(
     """
     check_kind("preset", preset, Preset, "a scoresde.training.Preset")
     check_integer("sample_every", sample_every, low=0)
+    check_callbacks(callbacks)
     check_kind("command", command, str, "a string")
     check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
     device = check_device(device)

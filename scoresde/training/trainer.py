@@ -44,6 +44,15 @@ class Every(NamedTuple):
     call: Callable[[Progress], Mapping[str, float] | None]
 
 
+def check_callbacks(callbacks: Sequence[Every]) -> None:
+    """Refuse what is no sequence of `Every`."""
+    check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
+    for i, every in enumerate(callbacks):
+        if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
+            raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
+        check_integer(f"callbacks[{i}].steps", every.steps, low=1)
+
+
 class Trainer:
     r"""Trains a network, and continues where a run was interrupted.
 
@@ -121,11 +130,7 @@ class Trainer:
         check_callable("loss", loss, "loss(model, x0, generator, **context)")
         check_kind("recipe", recipe, Recipe, "a scoresde.training.Recipe")
         check_kind("settings", settings, (Mapping, type(None)), "a mapping of JSON values, or None")
-        check_kind("callbacks", callbacks, Sequence, "a sequence of scoresde.training.Every(steps, call)")
-        for i, every in enumerate(callbacks):
-            if not hasattr(every, "steps") or not callable(getattr(every, "call", None)):
-                raise InvalidTypeError(f"`callbacks[{i}]` must be a scoresde.training.Every, got {shown(every)}.")
-            check_integer(f"callbacks[{i}].steps", every.steps, low=1)
+        check_callbacks(callbacks)
         flags = {"tensorboard": tensorboard, "progress": progress, **({} if resume is None else {"resume": resume})}
         for name, flag in flags.items():
             check_flag(name, flag)

@@ -355,6 +355,15 @@ def test_a_run_on_a_loader_is_a_function_of_its_seed() -> None:
     torch.random.set_rng_state(state)
 
 
+def test_the_noise_follows_the_seed_of_the_loader() -> None:
+    def noise(generator: torch.Generator | None) -> float:
+        loader = DataLoader(TensorDataset(REAL), batch_size=4, generator=generator)
+        return torch.rand(1, generator=pieces(loader, 1)[0].generator).item()
+
+    one, two, zero = (noise(torch.Generator().manual_seed(seed)) for seed in (1, 2, 0))
+    assert len({one, two, zero}) == 3 and noise(None) == zero
+
+
 def test_ranks_draw_for_themselves() -> None:
     dataset = TensorDataset(GREY)
     ranks = [Loader(DataLoader(dataset, batch_size=4, shuffle=True), 4, rank=rank) for rank in (0, 1, 0)]
