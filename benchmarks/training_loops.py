@@ -35,7 +35,7 @@ from scoresde.training import digits_split, grey_to_x
 
 PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 LOOPS = ("trainer", "accelerate", "lightning")
-SEEDS = 8
+SEEDS = 6
 DRAWS = 16  # of the noise of each held-out digit
 MOST = 3.0  # standard errors
 SHORT, NEAR = 40, 0.04  # steps of --quick, and the relative distance of their losses
