@@ -99,7 +99,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: fit_start(SDE, SCORE, GAUSSIAN, levels=10**9), InvalidArgumentError, "`levels` must be at most 100000"),
     (lambda: scoresde.FittedGrid.load("no/such/grid.json"), scoresde.CorruptCheckpointError, "is not a fitted grid"),
     # training
-    (lambda: trainer(stream=None), InvalidTypeError, "`stream` must be callable"),
+    (lambda: trainer(stream=None), InvalidTypeError, "`stream` must be a scoresde.training.Batches"),
     (lambda: trainer(recipe="quick"), InvalidTypeError, "`recipe` must be a scoresde.training.Recipe, got str 'quick'"),
     (lambda: trainer(loss=5), InvalidTypeError, "`loss` must be callable"),
     (lambda: trainer(callbacks=[5]), InvalidTypeError, r"`callbacks\[0\]` must be a scoresde.training.Every"),
@@ -117,7 +117,7 @@ CASES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: training.train("edm", ROWS), InvalidTypeError, "`preset` must be a scoresde.training.Preset"),  # type: ignore[arg-type]
     (lambda: training.Folder("a\0b"), InvalidArgumentError, "`path` must be a path"),
     (lambda: training.Folder("x" * 5000), InvalidArgumentError, "`path` must be a path"),
-    (lambda: training.read(b"digits"), InvalidTypeError, "`data` must be a path"),  # type: ignore[arg-type]
+    (lambda: training.read(b"digits"), InvalidTypeError, "`data` must be a name, a path"),  # type: ignore[arg-type]
     # losses
     (lambda: losses.denoising(MODEL, X, 0), InvalidTypeError, "`generator` must be a torch.Generator, got int"),  # type: ignore[arg-type]
     (lambda: losses.vdm(MODEL, X, "a"), InvalidTypeError, "`generator` must be a torch.Generator, got str"),  # type: ignore[arg-type]
