@@ -25,7 +25,8 @@ def check(
     model: Annotated[
         str,
         typer.Argument(
-            help="Name of a shipped model, or the directory of a saved one.", autocompletion=names(shipped())
+            help="Name of a shipped model, the directory of a saved one, or hf:owner/name@revision.",
+            autocompletion=names(shipped()),
         ),
     ],
     data: Annotated[

@@ -15,7 +15,17 @@ from ..files.writing import check_target
 from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import fits, prepare, read
-from ._options import choose_method, effort, follow, label_of, open_model, parse_options, sample_seeds, threads
+from ._options import (
+    choose_method,
+    effort,
+    follow,
+    label_of,
+    open_model,
+    parse_options,
+    sample_seeds,
+    source_of,
+    threads,
+)
 from ._output import ARRAYS, check_extension, write_arrays
 from ._run import command
 
@@ -87,7 +97,7 @@ def encode(
             raise SolveFailedError(f"{failed}. Nothing was written.")
     metadata = {
         "scoresde": __version__,
-        "model": model,
+        "model": source_of(network, model),
         "sde": repr(process),
         "label": label,
         "method": method,

@@ -15,7 +15,7 @@ from ..files.writing import check_target
 from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, digest, fits, prepare, read
-from ._options import label_of, open_model, parse_options, sample_seeds, span, threads
+from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads
 from ._output import PICTURE, check_extension
 from ._run import command
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
@@ -106,7 +106,7 @@ def likelihood(
     arguments: dict[str, Any] = trace | {"rtol": rtol, "atol": atol, "max_steps": max_steps}
     settings = {
         "scoresde": __version__,
-        "model": model,
+        "model": source_of(network, model),
         "weights": _weights(network),
         "sde": repr(process),
         "label": label,

@@ -123,6 +123,16 @@ def label_of(network: Pretrained, label: int | None) -> dict[str, int]:
     return {network.labels.name: label}
 
 
+def source_of(network: Pretrained, model: str) -> str:
+    """What an output says that it was made with: the model as the command line names it, of a repository its commit.
+
+    Example:
+        >>> source_of(scoresde.load("digits"), "digits")
+        'digits'
+    """
+    return getattr(network, "source", None) or model
+
+
 def open_model(model: str, device: str, sde: str | None) -> tuple[Any, torch.device, AffineSDE, str, tuple[int, ...]]:
     """A model as a command line names it, and the process to solve for it: the requested one, as far as the model
     covers it; else the model's own, or vp.

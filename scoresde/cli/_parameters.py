@@ -46,7 +46,10 @@ DataRange = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option(help="Name of a shipped model, or the directory of a saved one.", autocompletion=names(shipped())),
+    typer.Option(
+        help="Name of a shipped model, the directory of a saved one, or hf:owner/name@revision.",
+        autocompletion=names(shipped()),
+    ),
 ]
 Process = Annotated[
     str | None,

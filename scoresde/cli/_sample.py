@@ -18,7 +18,18 @@ from . import _parameters as parameters
 from ._batches import Show, batches
 from ._inverse import METHOD, SAMPLER, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
-from ._options import effort, follow, label_of, open_model, parse_options, plan_of, sample_seeds, saved_plan, threads
+from ._options import (
+    effort,
+    follow,
+    label_of,
+    open_model,
+    parse_options,
+    plan_of,
+    sample_seeds,
+    saved_plan,
+    source_of,
+    threads,
+)
 from ._output import EXTENSIONS, PICTURE, check_extension, write
 from ._run import command
 
@@ -164,7 +175,7 @@ def sample(
         x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet), (num, *event))
     metadata = {
         "scoresde": __version__,
-        "model": model,
+        "model": source_of(network, model),
         "sde": repr(process),
         **plan.shown,
         **arguments,

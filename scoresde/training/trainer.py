@@ -172,7 +172,7 @@ class Trainer:
         }
         self._window = [0.0, 0]  # sum and number of the losses since the last line of the log
 
-    def run(self, save: Callable[[Any, Path], None] | None = None, names: Sequence[str] = ()) -> Any:
+    def run(self, save: Callable[[Any, Path], object] | None = None, names: Sequence[str] = ()) -> Any:
         """Train to the end, while no other run can use the folder.
 
         Args:

@@ -35,6 +35,7 @@ class Pretrained:
         config: its description.
         native: the process that it is meant for, with its learned part if it has one; made from ``config`` if left out.
             None for an EDM network that serves all processes.
+        source: where `load` found it if that is a commit of a repository, ``"hf:owner/name@commit"``.
 
     Example:
         >>> from scoresde.zoo import load
@@ -49,11 +50,13 @@ class Pretrained:
     net: nn.Module
     config: Config
     native: AffineSDE | None = field(default=None, compare=False)
+    source: str | None = field(default=None, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_kind("net", self.net, nn.Module, "a torch.nn.Module")
         check_kind("config", self.config, Config, "a scoresde.zoo.Config")
         check_kind("native", self.native, (AffineSDE, type(None)), "an affine process, or None")
+        check_kind("source", self.source, (str, type(None)), "an address such as 'hf:owner/name@commit', or None")
         if self.native is None and self.config.process is not None:
             native = self.config.natives()[0]
             if native is not None and modules_of(native):

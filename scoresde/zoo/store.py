@@ -5,11 +5,13 @@ Nothing in a saved model is trusted before it is checked.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from .._checks import check_device, check_flag, check_kind
+from .._checks import check_device, check_flag, check_kind, warn_caller
 from .._registries import SHIPPED, shipped
 from ..errors import (
     CheckpointError,
@@ -27,22 +29,23 @@ from ..errors import (
     InvalidArgumentError,
     InvalidTypeError,
     ScoreSDEError,
-    UnsafeCheckpointError,
     check_choice,
     closest,
+    short,
 )
 from ..files.paths import check_path
 from ..files.writing import make_folder, write_together
 from ..nets import ARCHITECTURES, build
 from ..scores import ScoreModel
 from ..sdes import AffineSDE
+from . import hub
+from .card import card
 from .config import MAX_BYTES, Config
+from .layout import CONFIG, WEIGHTS, incomplete_error, is_pickle, pickle_error
 from .pretrained import Pretrained
 from .processes import modules_of
 
 PART = "@process."  # before the names of tensors that are the process's; no module has a name with @
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"}
 
 
 def names() -> list[str]:
@@ -65,18 +68,21 @@ def load(
     """Load a network that comes with the package, or one that `save` wrote.
 
     Args:
-        path_or_name: a name in `names`, or a directory. A name wins: write ``"./digits"`` for a directory called so.
+        path_or_name: a name in `names`; a directory; or ``"hf:owner/name@revision"``, a repository of the Hugging Face
+            Hub, where the revision is a branch, a tag or a commit. Without one it is the newest commit, of which a
+            warning says the hash. A name wins: write ``"./digits"`` for a directory called so.
         verify: check the digests of config and weights before they are used.
         allow_nonfinite: accept weights that are NaN or infinite.
         device: where to put the network.
 
     Returns:
-        The network, in evaluation mode and without gradients of its weights, with its `Config`.
+        The network, in evaluation mode and without gradients of its weights, with its `Config`. The ``source`` of one
+        from a repository is the address of its commit.
 
     Raises:
-        CheckpointError: there is no such model; or one of its subclasses: `CorruptCheckpointError` for what is altered,
-            truncated or incomplete, `CheckpointMismatchError` for weights of another network, `UnsafeCheckpointError`
-            for a pickle.
+        CheckpointError: there is no such model, or its repository cannot be reached; or one of its subclasses:
+            `CorruptCheckpointError` for what is altered, truncated or incomplete, `CheckpointMismatchError` for weights
+            of another network, `UnsafeCheckpointError` for a pickle.
 
     Example:
         >>> load("digit")
@@ -88,29 +94,13 @@ def load(
     for name, flag in (("verify", verify), ("allow_nonfinite", allow_nonfinite)):
         check_flag(name, flag)
     device = check_device(device)
-    directory = _find(path_or_name)
-    try:
-        config, weights = Config.from_json(_read(directory / CONFIG, MAX_BYTES), verify=verify)
-    except CorruptCheckpointError as error:
-        raise CorruptCheckpointError(f"{directory}: {error}") from None
-    raw = _read(directory / WEIGHTS, weights["bytes"])
-    _refuse_pickle(raw, directory / WEIGHTS)
-    if verify:
-        if len(raw) != weights["bytes"]:
-            raise CorruptCheckpointError(
-                f"{directory / WEIGHTS} has {len(raw):,} bytes, but its config says {weights['bytes']:,}; get it again."
-            )
-        found = hashlib.sha256(raw).hexdigest()
-        if found != weights["sha256"]:
-            raise CorruptCheckpointError(
-                f"{directory / WEIGHTS} was altered: its sha256 is {found}, its config says {weights['sha256']}; get "
-                "it again (verify=False skips this check)."
-            )
+    with _files(path_or_name) as (where, file):
+        config, raw = _contents(where, file, verify)
     try:
         state = safetensors.torch.load(raw)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise CorruptCheckpointError(f"{directory / WEIGHTS} is not a safetensors file: {error}") from None
-    _check_state(config, state, str(directory), allow_nonfinite=allow_nonfinite)
+        raise CorruptCheckpointError(f"{where}: {WEIGHTS} is not a safetensors file: {error}") from None
+    _check_state(config, state, where, allow_nonfinite=allow_nonfinite)
     with torch.random.fork_rng(devices=[]):  # the initial values, drawn and replaced, leave no trace
         net = build(config.architecture, config.kwargs).float()
     native, _ = config.natives()
@@ -123,26 +113,40 @@ def load(
         try:
             native.check_schedule()
         except InvalidArgumentError as error:
-            raise CorruptCheckpointError(
-                f"{directory}: the learned part of the process cannot be used: {error}"
-            ) from None
-    return Pretrained(net.to(device).eval().requires_grad_(False), config, native)
+            raise CorruptCheckpointError(f"{where}: the learned part of the process cannot be used: {error}") from None
+    source = where if _in_repository(path_or_name) else None
+    if source is not None and "@" not in str(path_or_name):
+        warn_caller(f"The newest commit of {path_or_name} was loaded; load({source!r}) loads the same one later.")
+    return Pretrained(net.to(device).eval().requires_grad_(False), config, native, source=source)
 
 
-def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: Any) -> None:
-    """Write a network to a directory, so that `load` reads it back.
+def save(
+    model: Pretrained | ScoreModel,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    push_to: str | None = None,
+    license: str | None = None,
+    **known: Any,
+) -> str | None:
+    """Write a network to a directory, or to a repository of the Hugging Face Hub, so that `load` reads it back.
 
     Both files are first written completely under temporary names in that directory, then renamed, the config last: a
-    failure leaves what was there before. A crash between the two renames leaves a mismatch that `load` detects.
+    failure leaves what was there before. A crash between the two renames leaves a mismatch that `load` detects. A
+    repository gets both in one commit, after the directory, and a README.md if it has none.
 
     Args:
         model: the network with its config; or a `scoresde.ScoreModel`.
-        path: the directory; made if missing.
+        path: the directory, made if missing; it may be left out with ``push_to``.
+        push_to: the repository, ``owner/name``; one that is missing is made, and is private.
+        license: of the network, for the README.md: a name of the Hub, such as ``"mit"``.
         known: with a `scoresde.ScoreModel`, what else `Pretrained.of` takes: ``kwargs``, the arguments that the network
             was made with, ``labels``, ``levels``, ``data_range``, ...
 
+    Returns:
+        The address of the commit in the repository, which `load` takes; None without ``push_to``.
+
     Raises:
-        OutputError: the directory cannot be written.
+        OutputError: the directory or the repository cannot be written.
 
     Example:
         >>> import tempfile
@@ -151,7 +155,11 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
         ...     load(directory).config.data[:19]
         'scikit-learn digits'
     """
-    directory = check_path("path", path)
+    directory = None if path is None and push_to is not None else check_path("path", path)
+    if push_to is not None:
+        hub.check_repository("push_to", push_to)
+    if license is not None:
+        _check_license(license, push_to)
     if isinstance(model, ScoreModel):
         for name in known:
             check_choice("save", name, inspect.signature(Pretrained.of).parameters.keys() - {"model"})
@@ -172,8 +180,12 @@ def save(model: Pretrained | ScoreModel, path: str | os.PathLike[str], **known: 
     raw = safetensors.torch.save(state)
     description = config.to_json({"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw)})
     Config.from_json(description)  # what cannot be read is not written
-    make_folder(directory)
-    write_together({directory / WEIGHTS: raw, directory / CONFIG: description})
+    if directory is not None:
+        make_folder(directory)
+        write_together({directory / WEIGHTS: raw, directory / CONFIG: description})
+    if push_to is None:
+        return None
+    return hub.push(push_to, {WEIGHTS: raw, CONFIG: description}, card(model, push_to, license), license)
 
 
 def mismatches(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
@@ -192,6 +204,53 @@ def mismatches(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> lis
         if wanted.dtype != there.dtype:
             lines.append(f"  {key} has dtype {there.dtype}, expected {wanted.dtype}")
     return sorted(lines)
+
+
+def _in_repository(path_or_name: object) -> bool:
+    return isinstance(path_or_name, str) and path_or_name.startswith(hub.PREFIX)
+
+
+@contextlib.contextmanager
+def _files(path_or_name: str | os.PathLike[str]) -> Iterator[tuple[str, Callable[[str], Path]]]:
+    """Where a saved model is, in words, and the paths of its files."""
+    if _in_repository(path_or_name):
+        with hub.snapshot(str(path_or_name)) as snapshot:
+            yield str(snapshot), snapshot.file
+    else:
+        directory = _find(path_or_name)
+        yield str(directory), directory.joinpath
+
+
+def _contents(where: str, file: Callable[[str], Path], verify: bool) -> tuple[Config, bytes]:
+    """The config of a saved model, and the bytes of its weights."""
+    try:
+        config, weights = Config.from_json(_read(file(CONFIG), MAX_BYTES), verify=verify)
+    except CorruptCheckpointError as error:
+        raise CorruptCheckpointError(f"{where}: {error}") from None
+    path, shown = file(WEIGHTS), Path(where, WEIGHTS)
+    raw = _read(path, weights["bytes"])
+    _refuse_pickle(raw, shown)
+    if not verify:
+        return config, raw
+    if len(raw) != weights["bytes"]:
+        raise CorruptCheckpointError(
+            f"{shown} has {len(raw):,} bytes, but its config says {weights['bytes']:,}; get it again."
+        )
+    found = hashlib.sha256(raw).hexdigest()
+    for origin, wanted in (("its config", weights["sha256"]), ("its server", hub.recorded_digest(path) or found)):
+        if found != wanted:
+            raise CorruptCheckpointError(
+                f"{shown} was altered: its sha256 is {found}, {origin} says {wanted}; get it again (verify=False skips "
+                "this check)."
+            )
+    return config, raw
+
+
+def _check_license(license: object, push_to: str | None) -> None:
+    if not isinstance(license, str) or not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise InvalidArgumentError(f"`license` must be a name of the Hugging Face Hub, 'mit', got {short(license)}.")
+    if push_to is None:
+        raise InvalidArgumentError("`license` belongs to a repository; give its name as `push_to`, or leave it out.")
 
 
 def _find(path_or_name: str | os.PathLike[str]) -> Path:
@@ -215,14 +274,11 @@ def _find(path_or_name: str | os.PathLike[str]) -> Path:
         ) from None
     if stat.S_ISDIR(kind):
         missing = [file for file in (CONFIG, WEIGHTS) if not (path / file).exists()]
-        pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLES) if missing else []
-        if pickles:
-            raise UnsafeCheckpointError(_pickle_message(path / pickles[0]))
         if missing:
-            raise CorruptCheckpointError(f"{path} has no {' and no '.join(missing)}: it is not a complete saved model.")
+            raise incomplete_error(str(path), missing, [file.name for file in path.iterdir()])
         return path
-    if path.suffix in PICKLES:
-        raise UnsafeCheckpointError(_pickle_message(path))
+    if is_pickle(path.name):
+        raise pickle_error(path)
     _refuse_pickle(_read(path, 1 << 10), path)
     raise CheckpointError(f"{path} is a file, but a saved model is a directory with {CONFIG} and {WEIGHTS}; give that.")
 
@@ -238,19 +294,12 @@ def _read(path: Path, expected: int) -> bytes:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _pickle_message(path: Path) -> str:
-    return (
-        f"{path} is a pickle, which can run code when it is read, and is refused. If you trust it, read the weights "
-        "with torch.load(..., weights_only=True), and write them with scoresde.save."
-    )
-
-
 def _refuse_pickle(raw: bytes, path: Path) -> None:
     # A pickle starts with 0x80, its protocol, and an opcode, torch's zip with PK. Safetensors starts with the length of
     # its header, 8 bytes: 0x80 0x02 0x00 … is a header of 640 bytes.
     pickle = len(raw) > 2 and raw[0] == 0x80 and raw[1] <= 5 and raw[2] != 0
     if pickle or raw[:4] == b"PK\x03\x04":
-        raise UnsafeCheckpointError(_pickle_message(path))
+        raise pickle_error(path)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

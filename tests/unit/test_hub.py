@@ -1,0 +1,56 @@
+"""What needs no package of the Hugging Face Hub: addresses, arguments, the card."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import scoresde
+from scoresde.errors import InvalidArgumentError, InvalidTypeError
+from scoresde.zoo.card import card
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for call in (
+        lambda: scoresde.load("hf:owner/name"),
+        lambda: scoresde.save(scoresde.load("digits"), push_to="owner/name"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=r"pip install 'scoresde\[hub\]'"):
+            call()
+
+
+def test_scoresde_does_not_import_the_package():
+    assert scoresde.load("digits").source is None
+    assert "huggingface_hub" not in sys.modules or "tests.interop.test_hub" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"push_to": "name"}, "push_to"),
+        ({"push_to": "hf:owner/name"}, "push_to"),
+        ({"push_to": "owner/name@main"}, "push_to"),
+        ({"push_to": 3}, "push_to"),
+        ({"push_to": "owner/name", "license": "MIT License\n"}, "license"),
+        ({"path": "folder", "license": "mit"}, "license"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_written(tmp_path, monkeypatch, options, wrong):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidArgumentError, match=f"`{wrong}`"):
+        scoresde.save(scoresde.load("digits"), **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_goes_somewhere():
+    with pytest.raises(InvalidTypeError, match="`path`"):
+        scoresde.save(scoresde.load("digits"))
+
+
+def test_a_card_says_what_the_network_is():
+    text = card(scoresde.load("digits"), "owner/digits", None)
+    assert "license:" not in text
+    for line in ("| process | any affine process |", "| prediction | `edm` |", "| labels | `label`, 0 to 9 |"):
+        assert line in text
