@@ -1,7 +1,8 @@
 r"""Linear inverse problems: the data given a measurement :math:`y = Ax_0 + n`, :math:`n \sim N(0, \sigma_y^2I)`.
 
 - **Operators** measure: `Mask`, `Grey`, `block_average`, `bicubic`, `Blur`, `gaussian_blur`, `random_projection`,
-  `PartialFourier`, `Matrix`; each has its adjoint, pseudo-inverse and singular values.
+  `PartialFourier`, `Matrix`, and the physics of deepinv (`from_deepinv`); each has its adjoint, pseudo-inverse and
+  singular values.
 - **Rules** move the data estimate, :math:`\hat x \mapsto E[x_0|x_t, y]`, and so make a score function of the posterior
   from that of the data, for any solver: `condition`.
 - **Solvers** need more than the estimate: what happens between steps (`Replacement`, `DPSStep`, `MCG`), the noise of
@@ -26,6 +27,7 @@ from .operators import (
     Separable,
     bicubic,
     block_average,
+    from_deepinv,
     gaussian_blur,
     gaussian_kernel,
     motion_kernel,
@@ -84,6 +86,7 @@ __all__ = [
     "bicubic",
     "block_average",
     "condition",
+    "from_deepinv",
     "gaussian_blur",
     "gaussian_kernel",
     "methods",

@@ -58,7 +58,8 @@ class Conditioned(Wrapper):
         self.traits = replace(
             self.traits,
             event_shape=event_of(self, measurement),
-            rowwise=self.rowwise and measurement.shared,  # a batch with its own measurements must stay whole
+            # A batch with its own measurements must stay whole.
+            rowwise=self.rowwise and measurement.shared and measurement.operator.shared,
             noise_limit=False,
             variance=False,
         )

@@ -23,7 +23,8 @@ class Measurement:
     Args:
         operator: a `LinearOperator`, a matrix ``(M, D)``, a `Nonlinear` one, or any function of the data.
         y: ``(*measurement)``, the same for all samples, or ``(batch, *measurement)``; for a bare function the former.
-        noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
+        noise_std: the noise's standard deviation, or its covariance ``(M, M)``; by default the operator's own, which is
+            0 but for one of `from_deepinv`.
         event_shape: the shape of the data, where the operator is a bare matrix.
 
     Attributes:
@@ -42,7 +43,7 @@ class Measurement:
         self,
         operator: object,
         y: Tensor,
-        noise_std: Tensor | float = 0.0,
+        noise_std: Tensor | float | None = None,
         *,
         event_shape: tuple[int, ...] | None = None,
     ) -> None:
@@ -69,6 +70,12 @@ class Measurement:
         self.operator: LinearOperator | Nonlinear = operator
         self.y = y.detach().clone()
         size = math.prod(shape)
+        noise_std = operator.noise_std if noise_std is None else noise_std
+        if noise_std is None:
+            raise InvalidArgumentError(
+                "`noise_std` must be given, since the operator's own noise has no single standard deviation: the "
+                "covariance of a Gaussian that resembles it, or a standard deviation."
+            )
         if isinstance(noise_std, Tensor) and noise_std.ndim:
             self._whiten(noise_covariance(noise_std, size))
         else:

@@ -87,7 +87,7 @@ def condition(
     score_fn: Callable[..., Tensor],
     operator: object,
     y: Tensor,
-    noise_std: Tensor | float = 0.0,
+    noise_std: Tensor | float | None = None,
     *,
     method: str | Rule = "mmps",
     sde: AffineSDE | None = None,
@@ -99,7 +99,8 @@ def condition(
         score_fn: the score function of the data: a `ScoreModel`, a target's score, or any other.
         operator: one of `scoresde.inverse`, a matrix ``(M, D)``, or (``"dps"``) any function of the data.
         y: ``(*measurement)``, or one per sample, ``(batch, *measurement)``.
-        noise_std: the noise's standard deviation, or its covariance ``(M, M)``.
+        noise_std: the noise's standard deviation, or its covariance ``(M, M)``; by default the operator's own, which is
+            0 but for one of `from_deepinv`.
         method: a name of a rule (`methods`), or a `Rule`.
         sde: the process, if the score function does not declare it.
         **options: of the rule, such as ``iterations=5`` of ``"mmps"``.
@@ -133,7 +134,9 @@ def condition(
     return Conditioned(score_fn, measured(score_fn, operator, y, noise_std), rule, sde=sde)
 
 
-def measured(score_fn: Callable[..., Tensor], operator: object, y: Tensor, noise_std: Tensor | float) -> Measurement:
+def measured(
+    score_fn: Callable[..., Tensor], operator: object, y: Tensor, noise_std: Tensor | float | None
+) -> Measurement:
     """A `Measurement`; a bare matrix has the events of the score function.
 
     Example:

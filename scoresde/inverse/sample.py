@@ -49,7 +49,7 @@ def sample_posterior(
     score_fn: Callable[..., Tensor],
     operator: object,
     y: Tensor,
-    noise_std: Tensor | float = 0.0,
+    noise_std: Tensor | float | None = None,
     *,
     method: str = "mmps",
     sampler: str | Solver = "ancestral",

@@ -2,6 +2,7 @@
 
 from .base import SVD, LinearOperator
 from .blur import Blur, gaussian_kernel, motion_kernel
+from .deepinv import from_deepinv
 from .fourier import PartialFourier
 from .grey import Grey
 from .mask import Mask
@@ -21,6 +22,7 @@ __all__ = [
     "Separable",
     "bicubic",
     "block_average",
+    "from_deepinv",
     "gaussian_blur",
     "gaussian_kernel",
     "motion_kernel",

@@ -43,6 +43,9 @@ class LinearOperator(abc.ABC):
     Attributes:
         event_shape: the shape of the events, without the batch.
         measurement_shape: the shape of a measurement, without the batch.
+        noise_std: the standard deviation of the noise of a measurement for which none is given; 0, or None if it must
+            be given.
+        shared: whether all samples are measured alike.
 
     Example:
         >>> from scoresde.inverse import Matrix
@@ -50,6 +53,9 @@ class LinearOperator(abc.ABC):
         >>> operator.forward(torch.ones(1, 2)), operator.svd.values.round(decimals=6)
         (tensor([[7.]]), tensor([5., 0.], dtype=torch.float64))
     """
+
+    noise_std: float | None = 0.0
+    shared = True
 
     def __init__(self, event_shape: tuple[int, ...], measurement_shape: tuple[int, ...]) -> None:
         self.event_shape = check_shape("event_shape", event_shape, rank=1)

@@ -24,6 +24,9 @@ class Nonlinear:
         tensor([[3.]])
     """
 
+    noise_std: float | None = 0.0  # as those of a `LinearOperator`
+    shared = True
+
     def __init__(self, function: Callable[[Tensor], Tensor], measurement_shape: Sequence[int]) -> None:
         check_callable("function", function, "function(x)")
         self.function = function
