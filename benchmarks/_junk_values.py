@@ -810,6 +810,7 @@ VALID: dict[str, Make] = {
     "guidance.conditional.score_fn": lambda: pretrained().score(vp()),
     "guidance.tall.score_fn": labelled_score,
     **{f"inverse.{name}.event_shape": lambda: (1, 8, 8) for name in IMAGES},
+    "inverse.from_deepinv.physics": lambda: types.SimpleNamespace(A=lambda x: x, A_adjoint=lambda y: y),
     "inverse.PartialFourier.mask": lambda: torch.ones(8, 8, dtype=torch.bool),
     "inverse.Separable.rows": lambda: torch.ones(1, 8),
     **{f"losses.{name}.model": chain_model for name in ("ddpm_simple", "ddpm_vlb")},

@@ -259,6 +259,16 @@ def test_what_cannot_be_used_is_refused(physics, error, words):
         from_deepinv(physics(), SHAPE)
 
 
+def test_an_event_without_elements_is_refused():
+    with pytest.raises(InvalidArgumentError, match="`event_shape`"):
+        from_deepinv(Masked(half()), (1, 0, 4))
+
+
+def test_a_measurement_of_nothing_is_one():
+    operator = from_deepinv(Linear(torch.zeros(0, 16)), SHAPE)
+    assert operator.measurement_shape == (0,) and operator.rank == 0
+
+
 def test_a_sensor_that_does_nothing_is_none():
     physics = SimpleNamespace(A=lambda x: x, A_adjoint=lambda y: y, sensor_model=lambda y: y)
     assert from_deepinv(physics, (math.prod(SHAPE),)).rank == 16

@@ -62,6 +62,8 @@ def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | N
         https://arxiv.org/abs/2505.20160
     """
     shape = check_shape("event_shape", event_shape, rank=1)
+    if not all(shape):
+        raise InvalidArgumentError(f"`event_shape` must have no dimension of size 0, got {shape}.")
     if isinstance(physics, type) or not callable(getattr(physics, "A", None)):
         raise InvalidTypeError(f"`physics` must be a deepinv.physics.Physics, with a function A, got {named(physics)}.")
     maps = _Maps(physics)
@@ -76,7 +78,7 @@ def from_deepinv(physics: Any, event_shape: Sequence[int]) -> LinearOperator | N
             "function of the data that has it."
         )
     allowed = torch.finfo(maps.dtype).eps ** 0.5
-    linear = float((both - au - 2 * av).abs().max()) <= allowed * float(both.abs().max())
+    linear = float((both - au - 2 * av).norm()) <= allowed * float(both.norm())
     operator: LinearOperator | Nonlinear
     if linear and callable(getattr(physics, "A_adjoint", None)):
         w = noise.normal(au)
