@@ -211,6 +211,14 @@ def test_masks_of_each_sample():
     assert scoresde.solve(sde, adaptive, method="rk45", shape=(3, *SHAPE), seed=0).x.isfinite().all()
 
 
+def test_functions_of_each_sample():
+    gains = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    operator = from_deepinv(SimpleNamespace(A=lambda x: (gains * x).tanh()), SHAPE)
+    assert isinstance(operator, Nonlinear) and not operator.shared
+    score_fn = scoresde.targets.Gaussian(torch.zeros(SHAPE), 1.0).score(scoresde.VPSDE())
+    assert not inverse.condition(score_fn, operator, torch.zeros(SHAPE), 0.1, method="dps").traits.rowwise
+
+
 def test_kernels_of_each_sample():
     """A convolution refuses a batch of another size than that of its kernels."""
 

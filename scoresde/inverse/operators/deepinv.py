@@ -142,7 +142,7 @@ class Physics(LinearOperator):
         return super().matrix()
 
     def _decompose(self) -> SVD:
-        if self.shared and (own := self._own()) is not None:
+        if (own := self._own()) is not None:
             return own
         values, into, back = super()._decompose()
         floor = max(self.size, math.prod(self.event_shape)) * torch.finfo(self._maps.dtype).eps * values.max()
