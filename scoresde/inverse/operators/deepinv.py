@@ -188,7 +188,8 @@ class _Maps:
             if out_of_memory(error):
                 raise
             raise InvalidArgumentError(
-                f"`physics`: the {name} of {type(self.physics).__name__} fails for a tensor {tuple(x.shape)}: {error}"
+                f"`physics`: the {name} of {type(self.physics).__name__} fails for a tensor {tuple(x.shape)}, by "
+                f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(out, Tensor) or not out.is_floating_point():
             raise InvalidArgumentError(
