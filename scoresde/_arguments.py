@@ -131,7 +131,8 @@ def tolerances(rtol: float | None, atol: float | None, dtype: torch.dtype) -> tu
 @contextlib.contextmanager
 def explained(x: object, shape: object) -> Iterator[None]:
     """What to do about errors of torch that a score function, or what is around it, raises: when memory runs out, a
-    note on torch's own; when a network has another dtype than it receives, an error with torch's as its cause."""
+    note on torch's own; when a network has another dtype than it receives, or was compiled for a single backward pass,
+    an error with torch's as its cause."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -145,6 +146,12 @@ def explained(x: object, shape: object) -> Iterator[None]:
                 f"receives ({reason}). Give the module itself, as "
                 "ScoreModel(net, sde, …), which calls an nn.Module in its own dtype, or cast inside, as "
                 "lambda x, t: net(x.to(dtype), t.to(dtype)).float(); context must have the network's dtype."
+            ) from error
+        if "donated buffers" in str(error):
+            raise ScoreFnError(
+                "The network in the score function was compiled for a single backward pass, and this takes several; "
+                "give the module without torch.compile, or compile it after torch._functorch.config.donated_buffer = "
+                "False."
             ) from error
         raise
 

@@ -12,14 +12,24 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 
 def parameters(function: Any) -> Mapping[str, inspect.Parameter] | None:
-    """The parameters of a callable, of ``forward`` for a module, also a compiled one; None where Python cannot inspect
-    them."""
+    """The parameters of a callable, of ``forward`` for a module, also a compiled, traced or frozen one; None where
+    Python cannot inspect them."""
     if isinstance(function, nn.Module):
         function = getattr(function, "_orig_mod", function)  # what torch.compile was given
+        function = function.forward
     try:
-        return inspect.signature(function.forward if isinstance(function, nn.Module) else function).parameters
+        return inspect.signature(function).parameters
     except (TypeError, ValueError):
+        return _declared(function)
+
+
+def _declared(function: Any) -> Mapping[str, inspect.Parameter] | None:
+    """The parameters that a function of TorchScript declares, which Python cannot inspect."""
+    arguments = getattr(getattr(function, "schema", None), "arguments", None)
+    if arguments is None:
         return None
+    names = [argument.name for argument in arguments if argument.name != "self"]
+    return {name: inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names}
 
 
 def accepts(function: object, name: str) -> bool:

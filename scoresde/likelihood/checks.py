@@ -116,9 +116,9 @@ def _judge(
             mismatch = min(mismatch, examine(flow, x, node, levels=levels, seed=seed, step=0.2)[i].mismatch)
         if mismatch > _BLOCKED:
             raise ScoreFnError(
-                f"The score function blocks gradients (torch.no_grad, .detach() or .numpy() inside?): its products "
-                f"with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence would "
-                f"be wrong."
+                "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?): "
+                f"its products with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence "
+                "would be wrong."
             )
 
 

@@ -37,6 +37,7 @@ from ..sdes.base import check_sde
 from ..sdes.records import LearnedEstimate, LinearEstimate
 from ..sdes.span import log_snr_range, within
 from .base import Direct, Score, Traits, changed, time_rows
+from .fixed import check_sizes, fixed_sizes, packed_dtype
 from .predictions import HAS_NOISE_LIMIT, NETWORK_PARTS, PREDICTIONS, edm_size, prediction_of
 
 # What a network receives as its time: a function of a node, of numbers or of (batch,) tensors.
@@ -69,7 +70,8 @@ class ScoreModel(Score):
     ============ =======================================================================================
 
     Args:
-        net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype.
+        net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype, that of its
+            parameters or of the weights that are packed in it.
         sde: the process that :math:`\alpha` and :math:`\sigma` belong to.
         prediction: see the table, or another library's name: ``"epsilon"`` and ``"eps"`` (noise), ``"sample"``,
             ``"x0"`` and ``"x_start"`` (data), ``"v_prediction"`` (v), ``"flow_prediction"`` (flow).
@@ -125,6 +127,8 @@ class ScoreModel(Score):
     """
 
     takes_host_nodes = True
+    _sizes: tuple[int | None, ...] = ()  # also of an earlier pickle
+    _packed: torch.dtype | None = None
 
     def __init__(
         self,
@@ -155,6 +159,7 @@ class ScoreModel(Score):
         if variance is not None:
             check_choice("variance", variance, VARIANCES)
         self.net = net
+        self._sizes, self._packed = fixed_sizes(net), packed_dtype(net)
         self.native = sde
         self._served: dict[float, Node] | None = None  # native nodes by log-SNR, of a model that serves another process
         self.prediction = prediction
@@ -174,8 +179,8 @@ class ScoreModel(Score):
         self.traits = Traits(
             sde=sde,
             event_shape=None if event_shape is None else check_shape("event_shape", event_shape, rank=1),
-            # samples may leave the batch, unless a bound tensor has an entry for each
-            rowwise=not has_rows(self.context),
+            # samples may leave the batch, unless a bound tensor has an entry for each, or its size is fixed
+            rowwise=not has_rows(self.context) and self._sizes[:1] in ((), (None,)),
             noise_limit=(
                 prediction in HAS_NOISE_LIMIT and input_scale == "x" and time_input not in ("rho", "log_snr", "edm")
             ),
@@ -383,11 +388,12 @@ class ScoreModel(Score):
     def _dtype(self, x: Tensor) -> torch.dtype:
         """The network's dtype; of one that ``casts_itself``, single precision at least."""
         parameters = self.net.parameters() if isinstance(self.net, torch.nn.Module) else ()
-        dtype = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+        dtype = next((p.dtype for p in parameters if p.is_floating_point()), self._packed or x.dtype)
         return torch.promote_types(dtype, torch.float32) if getattr(self.net, "casts_itself", False) else dtype
 
     def _extra(self, x: Tensor, context: Mapping[str, object]) -> dict[str, Any]:
         """What the network gets besides the state and its time."""
+        check_sizes(self._sizes, x)
         return per_row({**self.context, **context}, x, tables=True)
 
     def _labels(self, nodes: Sequence[Node[Any]]) -> Tensor:

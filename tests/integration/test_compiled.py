@@ -1,0 +1,199 @@
+"""Networks that were compiled, exported, traced, frozen or quantised are networks like others: the same results, their
+own dtype, their own arguments, and a clear error where something is fixed in them that does not fit."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde
+from scoresde._signatures import accepts
+from scoresde.scores.fixed import fixed_sizes, packed_dtype
+
+# torch.compile looks at `.grad` of what it is given, and torch warns of that where it is no leaf.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+SDE = scoresde.VPSDE()
+BATCH = 5
+
+
+class Net(nn.Module):
+    """The score of N(0, I), and a part that is not linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.hidden, self.out = nn.Linear(3, 3, bias=False), nn.Linear(4, 8), nn.Linear(8, 3)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+        self.main.weight.data = -torch.eye(3)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        hidden = torch.tanh(self.hidden(torch.cat([x, time[:, None]], 1)))
+        return self.main(x) + 0.1 * self.out(hidden)
+
+
+def net(dtype: torch.dtype = torch.float32) -> Net:
+    return Net().to(dtype).eval()
+
+
+def inputs(dtype: torch.dtype = torch.float32, batch: int = BATCH) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 3, generator=generator).to(dtype), torch.full((batch,), 0.5, dtype=dtype)
+
+
+def dynamic(module: nn.Module) -> nn.Module:
+    sizes = {0: torch.export.Dim("batch")}
+    return torch.export.export(module, inputs(_dtype(module)), dynamic_shapes=(sizes, sizes)).module()
+
+
+def static(module: nn.Module) -> nn.Module:
+    return torch.export.export(module, inputs(_dtype(module))).module()
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype
+
+
+FORMS: dict[str, Callable[[nn.Module], Any]] = {
+    "compiled": lambda module: torch.compile(module, backend="eager"),
+    "exported": dynamic,
+    "exported, static": static,
+    "compiled program": lambda module: torch.compile(dynamic(module), backend="eager"),
+    "scripted": torch.jit.script,
+    "traced": lambda module: torch.jit.trace(module, inputs(_dtype(module))),
+    "frozen": lambda module: torch.jit.freeze(torch.jit.script(module)),
+    "traced and frozen": lambda module: torch.jit.freeze(torch.jit.trace(module, inputs(_dtype(module)))),
+}
+
+
+def made(make: Callable[[nn.Module], Any], module: nn.Module) -> Any:
+    """A form of a network, without the notices of torch that some of them are old."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(module)
+
+
+def quantised(module: nn.Module) -> Any:
+    return made(lambda m: torch.ao.quantization.quantize_dynamic(copy.deepcopy(m), {nn.Linear}), module)
+
+
+@pytest.fixture(scope="module", params=[*FORMS])
+def form(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
+    name: str = request.param
+    return name, made(FORMS[name], net()), made(FORMS[name], net(torch.float64))
+
+
+def model(module: Any) -> scoresde.ScoreModel:
+    return scoresde.ScoreModel(module, SDE, "score")
+
+
+def stepped(module: Any, x: Tensor) -> Tensor:
+    stepper = scoresde.Stepper(SDE, "dpm_3m", x, prediction=model(module), steps=6)
+    while not stepper.done:
+        question = stepper.ask()
+        stepper.tell(module(question.x, question.t))
+    return stepper.x
+
+
+USES: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "fixed steps": lambda module, x: scoresde.solve(SDE, model(module), x, method="dpm_3m", steps=6).x,
+    "adaptive": lambda module, x: scoresde.solve(SDE, model(module), x, method="rk45").x,
+    "noise": lambda module, x: scoresde.solve(SDE, model(module), x, method="pc", steps=5, seed=0).x,
+    "stepper": stepped,
+    "density": lambda module, x: scoresde.log_likelihood(SDE, model(module), x, method="rk45", seed=0).log_prob,
+}
+
+
+@pytest.mark.parametrize("use", [*USES])
+def test_a_network_in_another_form_gives_what_it_gives_itself(form: tuple[str, Any, Any], use: str) -> None:
+    """Float32 rounding of a few operations, amplified by a solve of a few steps."""
+    x = inputs()[0]
+    got, wanted = USES[use](form[1], x), USES[use](net(), x)
+    assert got.dtype == wanted.dtype and torch.allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_its_dtype_is_found_in_either_direction(form: tuple[str, Any, Any]) -> None:
+    for own, module in ((torch.float32, form[1]), (torch.float64, form[2])):
+        for other in (torch.float32, torch.float64):
+            x = inputs(other)[0]
+            got = scoresde.solve(SDE, model(module), x, method="dpm_3m", steps=6).x
+            wanted = scoresde.solve(SDE, model(net(own)), x, method="dpm_3m", steps=6).x
+            assert got.dtype == other and torch.allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_its_arguments_are_seen(form: tuple[str, Any, Any]) -> None:
+    assert accepts(form[1], "time") and not accepts(form[1], "label")
+    label = {"label": torch.zeros(BATCH)}
+    with pytest.raises(scoresde.InvalidArgumentError, match="`context` must have names"):
+        scoresde.solve(SDE, model(form[1]), inputs()[0], method="ddim", steps=3, context=label)
+
+
+def test_a_scripted_function_is_seen_too() -> None:
+    x, t = inputs()
+    script = made(lambda f: torch.jit.trace(f, (x, t)), lambda x, t: -x)
+    assert accepts(script, "t") and not accepts(script, "label")
+    assert torch.equal(scoresde.solve(SDE, script, x, method="ddim", steps=3).x.isfinite().all(), torch.tensor(True))
+
+
+@pytest.mark.parametrize("make", [static, lambda module: torch.compile(static(module), backend="eager")])
+def test_a_program_for_one_size_keeps_its_batch_and_refuses_another(make: Callable[[nn.Module], Any]) -> None:
+    program = made(make, net())
+    assert fixed_sizes(program) == (BATCH, 3) and not model(program).rowwise
+    for method in ("adams", "dpm_3m", "pc"):
+        with pytest.raises(scoresde.ScoreFnError, match=r"exported for x of shape \(5, 3\), got \(7, 3\); solve batch"):
+            scoresde.solve(SDE, model(program), inputs(batch=7)[0], method=method)
+    with pytest.raises(scoresde.ScoreFnError, match=r"exported for x of shape \(5, 3\), got \(5, 4\)"):
+        scoresde.solve(SDE, model(program), torch.ones(5, 4), method="ddim", steps=3)
+
+
+def test_a_program_for_any_batch_is_cut_with_it() -> None:
+    program = made(dynamic, net())
+    assert fixed_sizes(program) == (None, 3) and model(program).rowwise
+    assert scoresde.solve(SDE, model(program), inputs(batch=7)[0], method="adams").x.shape == (7, 3)
+    with pytest.raises(scoresde.ScoreFnError, match=r"shape \(any, 3\), got \(5, 4\)"):
+        scoresde.solve(SDE, model(program), torch.ones(5, 4), method="ddim", steps=3)
+
+
+def test_a_module_without_anything_fixed_is_called_in_the_dtype_of_the_state() -> None:
+    assert fixed_sizes(nn.ReLU()) == () and packed_dtype(nn.ReLU()) is None and packed_dtype(lambda x, t: x) is None
+    assert fixed_sizes(torch.fx.symbolic_trace(nn.ReLU())) == () and packed_dtype(net()) is None
+
+
+def test_a_quantised_network_is_called_in_single_precision() -> None:
+    """Its weights and activations have 8 bits."""
+    module = quantised(net())
+    assert not [*module.parameters()] and packed_dtype(module) == torch.float32 and not accepts(module, "label")
+    for other in (module, *(made(make, module) for make in (torch.jit.script, FORMS["frozen"]))):
+        for dtype in (torch.float32, torch.float64):
+            x = inputs(dtype)[0]
+            for use in ("fixed steps", "adaptive", "noise"):
+                got, wanted = USES[use](other, x), USES[use](net(), x)
+                assert got.dtype == dtype and torch.allclose(got, wanted, rtol=0.05, atol=0.05), (use, dtype)
+    x = inputs()[0]
+    assert torch.equal(stepped(module, x), USES["fixed steps"](module, x))
+
+
+@pytest.mark.filterwarnings("ignore:quantized..linear_dynamic")
+def test_a_quantised_network_has_no_gradient_and_says_so() -> None:
+    x, module = inputs()[0], quantised(net())
+    for options in ({"divergence": "exact"}, {"divergence": "hutchinson", "seed": 0}):
+        with pytest.raises(scoresde.ScoreFnError, match=r"blocks gradients .*quantised layers"):
+            scoresde.log_likelihood(SDE, model(module), x, **options)
+
+
+def test_a_network_compiled_for_one_backward_pass_says_what_to_do() -> None:
+    compiled = torch.compile(net(), backend="aot_eager")
+    with pytest.raises(scoresde.ScoreFnError, match=r"compiled for a single backward pass.*donated_buffer = False"):
+        scoresde.log_likelihood(SDE, model(compiled), inputs()[0], divergence="exact")
+
+
+def test_a_model_of_an_earlier_pickle_has_nothing_fixed() -> None:
+    old, new, x = model(net()), object.__new__(scoresde.ScoreModel), inputs()[0]
+    new.__dict__.update({name: value for name, value in vars(old).items() if name not in ("_sizes", "_packed")})
+    assert torch.equal(new(x, 0.5), old(x, 0.5))
