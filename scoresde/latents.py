@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ._checks import check_choice, check_finite_rows, check_number, check_state, check_times
+from ._signatures import typed
 from ._tensors import compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, NonFiniteError
 from .integrate import Solution
@@ -18,9 +19,13 @@ from .sdes.base import check_sde
 from .solvers import Solver, make_solver
 from .solving import solve
 
+if TYPE_CHECKING:
+    from . import _typed
+
 __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 
 
+@typed(lambda: _typed.encode)
 def encode(
     sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Solution:
@@ -64,6 +69,7 @@ def _ends(sde: Any, options: Mapping[str, object], start: str, end: str) -> tupl
     return first, last
 
 
+@typed(lambda: _typed.decode)
 def decode(
     sde: SDE,
     score_fn: Callable[..., Tensor],
@@ -180,6 +186,7 @@ class Reconstruction:
     nfe: Tensor
 
 
+@typed(lambda: _typed.reconstruct)
 def reconstruct(
     sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Reconstruction:

@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from . import grids
 from ._arguments import explained
 from ._checks import check_flag
 from ._setup import set_up
+from ._signatures import typed
 from .grids import Grid
 from .integrate import Info, Solution
 from .noise import Noise
@@ -24,7 +25,11 @@ from .sdes import SDE
 from .solvers import Solver
 from .targets import GaussianStart
 
+if TYPE_CHECKING:
+    from . import _typed
 
+
+@typed(lambda: _typed.solve)
 def solve(
     sde: SDE,
     score_fn: Callable[..., Tensor],

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from ._checks import check_callable, check_kind, check_state, form
 from ._plan import Evaluate
 from ._setup import GridChoice, Setup, set_up
+from ._signatures import typed
 from ._snapshot import pack, unpack
 from ._tensors import version_of
 from .errors import (
@@ -34,6 +35,9 @@ from .scores import Score, ScoreModel, as_score
 from .sdes import SDE, Node
 from .solvers import Solver
 from .targets import GaussianStart
+
+if TYPE_CHECKING:
+    from . import _typed
 
 
 class Question(tuple[Tensor, Tensor]):
@@ -186,6 +190,7 @@ class Stepper:
         True
     """
 
+    @typed(lambda: _typed.stepper)
     def __init__(
         self,
         sde: SDE,

@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ from .._checks import (
     form,
 )
 from .._context import cut
+from .._signatures import typed
 from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..files.paths import check_path
 from ..files.writing import write_bytes
@@ -52,6 +53,9 @@ from ..sdes.base import check_affine
 from ..solvers import Solver, UniPC, make_solver
 from ..solvers.registry.config import to_text
 from ..solving import solve
+
+if TYPE_CHECKING:
+    from .. import _typed
 
 FORMAT = 1
 _LEAST_GAP = 1e-3  # of the mean gap
@@ -213,6 +217,7 @@ class FittedGrid(Grid):
         return f"FittedGrid({self.steps} steps of {self.method} for {process}, held-out median error {gain})"
 
 
+@typed(lambda: _typed.fit_grid)
 def fit_grid(
     sde: SDE,
     score_fn: Callable[..., Tensor],

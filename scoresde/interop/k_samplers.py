@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .._checks import check_callable, check_kind, check_number, check_state, check_times, form, is_dense
 from .._context import check_unwritten, versions
+from .._signatures import typed
 from .._tensors import compute_dtype
 from ..errors import InvalidArgumentError, ScoreFnError
 from ..noise import BatchNoise, Noise
@@ -22,6 +23,9 @@ from ..sdes import EDMSDE
 from ..solvers import Solver, make_solver, methods
 from ..stepping import Stepper
 from .course import Course, Leg, legs_of
+
+if TYPE_CHECKING:
+    from .. import _typed
 
 _ROOM = 2.0  # how far above the first level noise that is added may lead
 # k-diffusion's own samplers: the method here that makes the same steps, and its options.
@@ -64,6 +68,7 @@ class _Sampled(Noise):
         return z.to(like)
 
 
+@typed(lambda: _typed.sample_k_diffusion)
 def sample_k_diffusion(
     model: Callable[..., Tensor],
     x: Tensor,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
 from .._checks import check_choice, check_kind
+from .._signatures import typed
 from ..errors import InvalidArgumentError, unknown
 from ..scores import as_score
 from ..sdes import AffineSDE
@@ -16,6 +17,9 @@ from .conditioned import Conditioned
 from .measurement import Measurement
 from .rules import RULES, Rule
 from .samplers import SAMPLERS, InverseSolver
+
+if TYPE_CHECKING:
+    from .. import _typed
 
 
 class InverseMethod(NamedTuple):
@@ -83,6 +87,7 @@ def make(cls: type, options: Mapping[str, object], *fixed: Any) -> Any:
         raise InvalidArgumentError(f"{cls.name!r} needs an option: {error}.") from error  # type: ignore[attr-defined]
 
 
+@typed(lambda: _typed.condition)
 def condition(
     score_fn: Callable[..., Tensor],
     operator: object,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .._checks import check_choice
+from .._signatures import typed
 from ..errors import InvalidTypeError
 from ..integrate import Solution
 from ..scores import as_score
@@ -21,6 +22,9 @@ from .registry import condition, make, measured, options_of
 from .rules import RULES
 from .samplers import SAMPLERS
 from .samplers.twisted import TwistedSMC
+
+if TYPE_CHECKING:
+    from .. import _typed
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,7 @@ class PosteriorSamples:
     ess: Tensor | None = None
 
 
+@typed(lambda: _typed.sample_posterior)
 def sample_posterior(
     sde: AffineSDE,
     score_fn: Callable[..., Tensor],

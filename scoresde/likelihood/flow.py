@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy import special
@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import grids
 from .._arguments import check_limits, context_of, explained, tolerances
 from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_number, form, refuse_rows
+from .._signatures import typed
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
@@ -28,6 +29,9 @@ from ..solvers import Solver
 from ..targets import Gaussian, GaussianMixture
 from .adjoint import Adjoint
 from .checks import check_density, check_finite, check_plausible
+
+if TYPE_CHECKING:
+    from .. import _typed
 
 MAX_STEPS = 10_000
 GRADIENTS = ("checkpoint", "adjoint")
@@ -93,6 +97,7 @@ class Likelihood:
         return self.log_prob - quantile * self.std_error, self.log_prob + quantile * self.std_error
 
 
+@typed(lambda: _typed.log_likelihood)
 def log_likelihood(
     sde: SDE,
     score_fn: Callable[..., Tensor],
