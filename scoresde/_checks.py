@@ -72,6 +72,16 @@ def shown(value: object) -> str:
     return short(value)
 
 
+def as_torch(name: str, value: object) -> str:
+    """What to write for a tensor of a value, for the text of an error.
+
+    Example:
+        >>> as_torch("x", [1.0]), as_torch("x", torch.ones(2).numpy())
+        ('torch.as_tensor(x)', 'torch.from_numpy(x)')
+    """
+    return f"torch.{'from_numpy' if isinstance(value, np.ndarray) else 'as_tensor'}({name})"
+
+
 def named(value: object) -> str:
     """What class a value is of, and the value, for the text of an error.
 
@@ -138,7 +148,7 @@ def check_tensor(
         torch.Size([3, 2])
     """
     if not isinstance(x, Tensor):
-        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try torch.as_tensor({name}).")
+        raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {shown(x)}; try {as_torch(name, x)}.")
     if not _KINDS[kind](x.dtype):
         raise InvalidTypeError(f"`{name}` must be a {kind} tensor, got {x.dtype}; try {name}.{_CASTS[kind]}().")
     check_dense(name, x)
@@ -217,7 +227,7 @@ def check_state(name: str, x: object) -> Tensor:
     """Return a floating-point tensor ``(batch, *event)`` with an event of rank one or more, or say what is wrong."""
     if not isinstance(x, Tensor):
         raise InvalidTypeError(
-            f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try torch.as_tensor({name})."
+            f"`{name}` must be a tensor (batch, *event), got {type(x).__name__}; try {as_torch(name, x)}."
         )
     check_dtype(name, x.dtype)
     check_dense(name, x)
@@ -292,7 +302,8 @@ def fits(out: object, x: Tensor) -> bool:
 def output_problem(out: object, x: Tensor) -> str | None:
     """What is wrong with the output of a network that must be a floating-point tensor like ``x``; None if nothing."""
     if not isinstance(out, Tensor):
-        return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}"
+        hint = " (scoresde.interop.from_arrays takes a function of arrays)" if hasattr(out, "__dlpack__") else ""
+        return f"must return a tensor of shape {tuple(x.shape)}, like x, got {type(out).__name__}{hint}"
     if out.device == x.device and not is_dense(out):
         return f"must return a dense tensor, like x, got {'a nested one' if out.is_nested else out.layout}"
     if out.shape != x.shape:
@@ -424,7 +435,8 @@ def check_grey(levels: object, data_range: object) -> tuple[int, float, float]:
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
     """Refuse what is not of a class; ``what`` says what would be."""
     if not isinstance(value, kind):
-        raise InvalidTypeError(f"`{name}` must be {what}, got {named(value)}.")
+        hint = f"; try {as_torch(name, value)}" if kind is Tensor and isinstance(value, np.ndarray) else ""
+        raise InvalidTypeError(f"`{name}` must be {what}, got {named(value)}{hint}.")
 
 
 def check_callable(name: str, value: object, call: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ._checks import form, is_dense
+from ._checks import as_torch, form, is_dense
 from .errors import InvalidArgumentError, ScoreFnError
 
 _NUMBERS = (bool, int, float, np.generic)
@@ -175,9 +175,10 @@ def _no_rows(name: str, value: object, batch: int) -> InvalidArgumentError:
     """The error of a value that has no entry per sample."""
     counted = isinstance(value, Tensor) and is_dense(value) and value.ndim
     count = f" has {value.size(0)} rows; the batch has {batch}. It" if counted else ""  # type: ignore[attr-defined]
+    hint = f"; try {as_torch(name, value)}" if isinstance(value, np.ndarray) else ""
     return InvalidArgumentError(
         f"`{name}`{count} must be a tensor ({batch}, …) with one entry per sample, or (1, …) with one for all, got "
-        f"{form(value)}."
+        f"{form(value)}{hint}."
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._checks import check_callable, check_kind, check_state, form
+from ._checks import as_torch, check_callable, check_kind, check_state, form
 from ._plan import Evaluate
 from ._setup import GridChoice, Setup, set_up
 from ._signatures import typed
@@ -375,7 +375,7 @@ class Stepper:
         if question is None or not self._asked:
             raise InvalidArgumentError("Nothing was asked since the last output; call `ask` before each `tell`.")
         if not isinstance(output, Tensor):
-            raise InvalidTypeError(f"`output` must be a tensor, got {form(output)}.")
+            raise InvalidTypeError(f"`output` must be a tensor, got {form(output)}; try {as_torch('output', output)}.")
         if x is not None:
             self._move(x)
         caller = self._caller

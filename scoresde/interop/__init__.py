@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .._lazy import homes, lazy
 
 if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
+    from .arrays import from_arrays as from_arrays
     from .azula import from_azula as from_azula
     from .diffusers.config import Conventions as Conventions
     from .diffusers.config import conventions as conventions
@@ -30,6 +31,7 @@ _HOMES: dict[str, str] = homes(
         ".diffusers.config": "Conventions conventions",
         ".diffusers.model": "from_diffusers",
         ".diffusers.scheduler": "DiffusersScheduler",
+        ".arrays": "from_arrays",
         ".azula": "from_azula",
         ".edm": "from_edm",
         ".flow_matching": "from_flow_matching",
