@@ -18,8 +18,7 @@ def fixed_sizes(net: object) -> tuple[int | None, ...]:
         >>> fixed_sizes(torch.nn.ReLU())
         ()
     """
-    net = getattr(net, "_orig_mod", net)  # what torch.compile was given
-    graph = getattr(net, "graph", None) if isinstance(net, nn.Module) else None
+    graph = getattr(net, "graph", None) if isinstance(net, nn.Module) else None  # a compiled one has it too
     if not isinstance(graph, torch.fx.Graph):
         return ()
     first = next((node for node in graph.nodes if node.op == "placeholder"), None)
