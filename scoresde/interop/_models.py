@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -12,15 +12,31 @@ from .._checks import check_interval, check_number
 from ..errors import InvalidArgumentError
 from ..grids import GridFunction
 from ..scores import ScoreModel
+from ..scores.conventions import check_score
 from ..sdes import AffineSDE, GaussianSDE, NormalPrior
 
 Schedule = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+Data = Tensor | tuple[Tensor, Mapping[str, object]]
+
+
 def described(
-    model: ScoreModel, *, data_range: tuple[float, float] | None = None, grid: GridFunction | None = None
+    model: ScoreModel,
+    *,
+    data_range: tuple[float, float] | None = None,
+    grid: GridFunction | None = None,
+    data: Data | None = None,
 ) -> ScoreModel:
-    """A score model with the range of its data and the grid of its library's sampler.
+    """A score model with the range of its data and the grid of its library's sampler, checked on data if there are any.
+
+    Args:
+        model: the model, which is changed.
+        data_range, grid: its attributes.
+        data: clean samples, or a pair of them and of their context.
+
+    Raises:
+        InvalidArgumentError: another convention fits the data better, or none does; see `scoresde.check_score`.
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
@@ -29,6 +45,11 @@ def described(
     """
     model.data_range = None if data_range is None else check_interval("data_range", data_range)
     model.grid = grid
+    if data is not None:
+        clean, context = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+        report = check_score(model.sde, model, clean, context=context)
+        if not report.ok:
+            raise InvalidArgumentError(f"`data`: {report.message}")
     return model
 
 

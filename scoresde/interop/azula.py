@@ -16,7 +16,7 @@ from ..errors import InvalidArgumentError
 from ..nets import External
 from ..scores import ScoreModel
 from ..sdes import VESDE, AffineSDE, NormalPrior
-from ._models import described, number_of, process_of
+from ._models import Data, described, number_of, process_of
 
 
 def from_azula(
@@ -24,6 +24,7 @@ def from_azula(
     *,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
+    data: Data | None = None,
 ) -> ScoreModel:
     r"""A denoiser of azula as a score model.
 
@@ -41,6 +42,8 @@ def from_azula(
             ``KarrasDenoiser`` or a ``SimpleDenoiser`` with any schedule, or a denoiser of azula's plugins.
         event_shape: the shape of one sample, if known.
         data_range: the range of the data, if known.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
 
     Returns:
         The model. Its process is a `VESDE` where the schedule is that, else a `GaussianSDE`, with the prior from which
@@ -79,7 +82,7 @@ def from_azula(
         )
     sde = _process(schedule)
     model = ScoreModel(External(denoiser, output="mean"), sde, "data", event_shape=event_shape)
-    return described(model, data_range=data_range, grid=grids.time)
+    return described(model, data_range=data_range, grid=grids.time, data=data)
 
 
 def _process(schedule: Callable[[Tensor], Any]) -> AffineSDE:

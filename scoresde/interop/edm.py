@@ -15,7 +15,7 @@ from .._signatures import accepts
 from ..errors import InvalidArgumentError
 from ..scores import ScoreModel
 from ..sdes import EDMSDE
-from ._models import described, number_of
+from ._models import Data, described, number_of
 
 _SAMPLER = (0.002, 80.0)  # the ends of the published sampler
 
@@ -67,6 +67,7 @@ def from_edm(
     sigma_max: float | None = None,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
+    data: Data | None = None,
 ) -> ScoreModel:
     r"""A network of EDM or EDM2 as a score model.
 
@@ -91,6 +92,8 @@ def from_edm(
         event_shape: the shape of one sample; by default ``(img_channels, img_resolution, img_resolution)``.
         data_range: the range of the data; by default (-1, 1) for 1 or 3 channels, which are images. The latent codes
             of EDM2 have no such range.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
 
     Returns:
         The model. Its ``data_std`` is the network's ``sigma_data``, and its ``grid`` is `scoresde.grids.karras`,
@@ -139,7 +142,7 @@ def from_edm(
     model = ScoreModel(_Labelled(net, classes), sde, "data", "sigma", event_shape=event_shape)
     if hasattr(net, "sigma_data"):
         model.data_std = number_of("sigma_data", net, "net", low=0.0, strict=True)
-    return described(model, data_range=data_range, grid=grid)
+    return described(model, data_range=data_range, grid=grid, data=data)
 
 
 def _end(net: object, name: str, default: float) -> float:

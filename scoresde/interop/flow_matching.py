@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 from ..nets import External
 from ..scores import ScoreModel
 from ..sdes import VPSDE, AffineSDE, FlowSDE
-from ._models import described, number_of, process_of
+from ._models import Data, described, number_of, process_of
 
 
 def from_flow_matching(
@@ -28,6 +28,7 @@ def from_flow_matching(
     t_max: float = 1.0,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
+    data: Data | None = None,
 ) -> ScoreModel:
     r"""A velocity of flow matching as a score model.
 
@@ -53,6 +54,8 @@ def from_flow_matching(
             the score there are refused; ``t_max=0.999`` serves them.
         event_shape: the shape of one sample, if known.
         data_range: the range of the data, if known.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
 
     Returns:
         The model. Its process is `FlowSDE` or `VPSDE` where the path is theirs, else a `GaussianSDE`; its ``grid`` is
@@ -102,7 +105,7 @@ def from_flow_matching(
                 "follows from it; take t_max=0.999."
             )
     model = ScoreModel(External(velocity, gain=-1.0, time=_reversed), sde, "flow", event_shape=event_shape)
-    return described(model, data_range=data_range, grid=grids.time)
+    return described(model, data_range=data_range, grid=grids.time, data=data)
 
 
 def _reversed(s: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..errors import InvalidArgumentError, ScoreFnError
 from ..nets import External
 from ..scores import ScoreModel
 from ..scores.predictions import prediction_of
-from ._models import described, whole_levels
+from ._models import Data, described, whole_levels
 
 _PREDICTIONS = {"EPSILON": "noise", "START_X": "data"}
 _VARIANCES = {"FIXED_SMALL": False, "FIXED_LARGE": False, "LEARNED_RANGE": True}
@@ -44,6 +44,7 @@ def from_guided_diffusion(
     rescale_timesteps: bool | None = None,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] = (-1.0, 1.0),
+    data: Data | None = None,
 ) -> ScoreModel:
     r"""A U-Net of OpenAI's guided-diffusion or improved-diffusion as a score model.
 
@@ -70,6 +71,8 @@ def from_guided_diffusion(
             False.
         event_shape: the shape of one sample; by default ``(in_channels, image_size, image_size)``.
         data_range: the range of the data.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
 
     Returns:
         The model, with its ``chain``. Its ``grid`` takes whole levels, evenly spaced, which is the published respacing.
@@ -128,7 +131,7 @@ def from_guided_diffusion(
         variance="learned_range" if learn_sigma else None,
         event_shape=shape if event_shape is None else event_shape,
     )
-    return described(score, data_range=data_range, grid=whole_levels)
+    return described(score, data_range=data_range, grid=whole_levels, data=data)
 
 
 def from_guided_classifier(classifier: Callable[..., Tensor], model: ScoreModel) -> Callable[..., Tensor]:

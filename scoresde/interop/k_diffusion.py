@@ -12,7 +12,7 @@ from .._checks import check_callable, check_number, check_times
 from ..errors import InvalidArgumentError
 from ..scores import ScoreModel
 from ..sdes import EDMSDE
-from ._models import described
+from ._models import Data, described
 
 _ROUNDING = 1e-6  # of levels that were computed in single precision
 
@@ -24,6 +24,7 @@ def from_k_diffusion(
     sigma_max: float | None = None,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
+    data: Data | None = None,
 ) -> ScoreModel:
     r"""A denoiser of k-diffusion as a score model.
 
@@ -46,6 +47,8 @@ def from_k_diffusion(
             ``model.sigmas``, which the denoisers of discrete chains have.
         event_shape: the shape of one sample, if known.
         data_range: the range of the data, if known.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
 
     Returns:
         The model. Its ``grid`` is `scoresde.grids.karras`; for a denoiser with ``sigmas`` its own ``get_sigmas``:
@@ -91,7 +94,7 @@ def from_k_diffusion(
         )
         grid = grids.Levels(tuple(levels.tolist()))
     score = ScoreModel(model, sde, "data", "sigma", event_shape=event_shape)
-    return described(score, data_range=data_range, grid=grid)
+    return described(score, data_range=data_range, grid=grid, data=data)
 
 
 def _levels(model: object) -> Tensor | None:

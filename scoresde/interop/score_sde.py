@@ -15,7 +15,7 @@ from ..errors import InvalidArgumentError
 from ..nets import External
 from ..scores import ScoreModel
 from ..sdes import VESDE, VPSDE, AffineSDE, SubVPSDE
-from ._models import described, number_of, whole_levels
+from ._models import Data, described, number_of, whole_levels
 
 _LEVELS = 1000  # the published N
 
@@ -28,6 +28,7 @@ def from_score_sde(
     levels: int | None = None,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
+    data: Data | None = None,
 ) -> ScoreModel:
     r"""A network of score_sde_pytorch, the code of Song et al. (2021), as a score model.
 
@@ -56,6 +57,8 @@ def from_score_sde(
         event_shape: the shape of one sample; by default that of ``model.config.data``, where it has one.
         data_range: the range of the data; by default that of ``model.config.data.centered`` or ``model.centered``, else
             the one of the published configurations: (0, 1) for VE, (-1, 1) for the others.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
 
     Returns:
         The model. A continuous one has our `VPSDE`, `SubVPSDE` or `VESDE` with the published ends, and the ``grid``
@@ -106,7 +109,7 @@ def from_score_sde(
         net = model if exploding else External(model, time=Tensor.float)
         prediction = "score" if exploding else "noise"
         score = ScoreModel(net, chain.sde(), prediction, "index", chain=chain, **options)
-    return described(score, data_range=data_range, grid=grids.time if continuous else whole_levels)
+    return described(score, data_range=data_range, grid=grids.time if continuous else whole_levels, data=data)
 
 
 def _label(t: Tensor) -> Tensor:

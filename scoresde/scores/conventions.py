@@ -38,7 +38,7 @@ _CLEAR = 3.5  # standard errors by which another reading must be better
 _RAISE = 1.045  # and the factor of the errors
 _TIED = 2.5  # standard errors within which two readings may be equally good
 _PLAIN = 0.02  # the share of the error by which one more change must help in a first look
-_CALLS = 112  # for first looks, at most
+_CALLS = 110  # for first looks, at most
 _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
@@ -270,7 +270,8 @@ class _Search:
     def _judged(self, own: Errors, found: dict[Reading, Errors]) -> ScoreReport:
         names = {reading: " and ".join(self.declared.changes(reading)) for reading in (*self.seen, *found)}
         order = sorted(found, key=lambda reading: found[reading].relative)
-        fits = [r for r in order if _better(own, found[r]) and found[r].relative <= _LIMIT and self._helps(r, found[r])]
+        better = [r for r in order if _better(own, found[r]) and self._helps(r, found[r])]
+        fits = [r for r in better if found[r].relative < 1]
         alternatives: dict[str, float] = {}
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
@@ -285,7 +286,7 @@ class _Search:
             )
         else:
             others = {names[r]: found[r] for r in reversed(order) if r not in self.measured}
-            verdict, convention, message, change = *self._kept(own, others), ""
+            verdict, convention, message, change = *self._kept(own, others, bool(better)), ""
         return ScoreReport(
             verdict in ("works", "not distinguishable"),
             convention,
@@ -299,11 +300,11 @@ class _Search:
             self.few.calls + self.many.calls,
         )
 
-    def _kept(self, own: Errors, others: dict[str, Errors]) -> tuple[str, str, str]:
-        """The verdict, the convention and the message where no other reading fits better."""
+    def _kept(self, own: Errors, others: dict[str, Errors], beaten: bool) -> tuple[str, str, str]:
+        """The verdict, the convention and the message where no other reading fits."""
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
-        if own.relative > _LIMIT:
+        if own.relative > _LIMIT or beaten:
             best = min(others, key=lambda name: others[name].relative, default=None)
             closest = "" if best is None else f" (the best: {best}, {others[best].relative:.3g} x)"
             message = (

@@ -230,8 +230,10 @@ class Sample:
         z = self.z.flatten(2).to(torch.float64).cpu()
         half, errors, sizes = z.shape[1] // 2, [], []
         for mine, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-            columns = torch.stack([given[:, other].flatten(1), out[:, other].flatten(1)], 2)
-            a, b = torch.linalg.lstsq(columns, z[:, other].flatten(1).unsqueeze(2)).solution.unsqueeze(3).unbind(1)
+            g, o, e = (v[:, other].flatten(1) for v in (given, out, z))
+            gg, go, oo, ge, oe = ((p * q).sum(1) for p, q in ((g, g), (g, o), (o, o), (g, e), (o, e)))
+            size = gg * oo - go**2  # of the normal equations
+            a, b = (w[:, None, None] for w in ((ge * oo - oe * go) / size, (oe * gg - ge * go) / size))
             errors.append((a * given[:, mine] + b * out[:, mine] - z[:, mine]).square().mean(2))
             sizes.append(b.flatten() / self.weights(reading)[1])
         return Errors(torch.cat(errors, 1) / self.base[:, None], self._node(reading)[1]), torch.stack(sizes).mean(0)

@@ -148,7 +148,8 @@ class Reading:
         if self.factor is ONCE:
             return self.prediction
         if self.factor is not _SIGN:
-            return f"output x {self.factor.code.removesuffix(' * ')}"
+            meaning = "" if self.prediction == declared.prediction else f"{self.prediction} from "
+            return f"{meaning}output x {self.factor.code.removesuffix(' * ')}"
         if self.prediction == declared.prediction:
             return "sign"
         return (
@@ -162,8 +163,12 @@ class Reading:
         sentences = []
         if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
             code = self.code()
-            meant = ", where declared is the time_input that is declared now" if "declared(" in code else ""
-            sentences.append(f"Write {code}{meant}.")
+            where = []
+            if "declared(" in code:
+                where.append("declared is the time_input that is declared now")
+            if "scaled" in code:
+                where.append(f"scaled(x, t) is {self.factor.code}net(x, t), with a factor per sample")
+            sentences.append(f"Write {code}{', where ' if where else ''}{' and '.join(where)}.")
         if self.units is not declared.units:
             sentences.append(
                 f"The data are not in the network's range: it works on {self.units.formula} (x0 being the data given)."
@@ -174,10 +179,7 @@ class Reading:
 
     def code(self) -> str:
         """The line that wraps the network so."""
-        net = "net"
-        if self.factor is not ONCE:
-            factor = self.factor.code.replace("sigma", "sde.sigma(t)").replace("alpha", "sde.alpha(t)")
-            net = f"lambda x, t: {factor}net(x, t)"
+        net = {ONCE: "net", _SIGN: "lambda x, t: -net(x, t)"}.get(self.factor, "scaled")
         parts = [net, self.process.code, f"prediction={self.prediction!r}"]
         if self.time.code != repr("t"):
             parts.append(f"time_input={self.time.code}")
@@ -362,12 +364,9 @@ def outputs(place: Reading, declared: Reading) -> Iterator[Reading]:
     names = [name for name in names if name != "edm" or place.scale == "c_in"]
     if place is declared:
         yield declared
-    for factor in (ONCE, _SIGN):
+    for factor in (ONCE, _SIGN, *_FACTORS) if place is declared else (ONCE, _SIGN):
         for name in names:
             yield replace(place, prediction=name, factor=factor)
-    if place is declared:
-        for factor in _FACTORS:
-            yield replace(place, prediction=declared.prediction, factor=factor)
 
 
 def declared_by(model: ScoreModel) -> Reading:

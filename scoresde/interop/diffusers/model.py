@@ -6,10 +6,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..._checks import check_interval, check_number
+from ..._checks import check_number
 from ...errors import InvalidArgumentError, InvalidTypeError
 from ...grids import SamplerGrid
 from ...scores import ScoreModel
+from .._models import Data, described
 from .config import conventions
 from .network import Network, channels_of, event_shape_of
 
@@ -24,6 +25,7 @@ def from_diffusers(
     *,
     context: Mapping[str, object] | None = None,
     data_range: tuple[float, float] | None = None,
+    data: Data | None = None,
     event_shape: tuple[int, ...] | None = None,
     time_scale: float = 1.0,
     mu: float | None = None,
@@ -54,6 +56,8 @@ def from_diffusers(
             have ``label`` for ``class_labels``.
         data_range: the range of the data. The default is (-1, 1) for pixels and None for latents: a pipeline without an
             autoencoder is one of pixels, and so is a network alone that takes 1 or 3 channels.
+        data: clean samples, or a pair of them and their context, on which `scoresde.check_score` tests the model; it is
+            refused where another convention fits better.
         event_shape: the shape of one sample; by default ``in_channels`` and ``sample_size`` of the network's config.
         time_scale: a factor of the timestep, :math:`10^{-3}` for ``FluxTransformer2DModel``.
         mu: the shift of a scheduler with ``use_dynamic_shifting``, which follows from the size of the image.
@@ -105,13 +109,10 @@ def from_diffusers(
         event_shape=event_shape_of(net) if event_shape is None else event_shape,
     )
     shift = None if mu is None else check_number("mu", mu)
-    made.grid = SamplerGrid(functools.partial(found.grid, mu=shift))
     pixels = taken in _PIXELS if latent is None else not latent
-    if data_range is not None:
-        made.data_range = check_interval("data_range", data_range)
-    elif pixels:
-        made.data_range = (-1.0, 1.0)
-    return made
+    extent = (-1.0, 1.0) if data_range is None and pixels else data_range
+    grid = SamplerGrid(functools.partial(found.grid, mu=shift))
+    return described(made, data_range=extent, grid=grid, data=data)
 
 
 def _network(model: Any) -> tuple[Callable[..., Any], bool | None]:
