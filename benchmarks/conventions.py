@@ -41,7 +41,7 @@ from scoresde.scores.predictions import edm_size
 from scoresde.training import digits_split, grey_to_x
 
 SEED, RAISE, CLOSE = 2, 0.05, 0.02
-EVERY = 11  # of the mistakes, one in so many is made
+EVERY = 29  # of the mistakes, one in so many is made
 PROCESSES: dict[str, Any] = {
     "vp": scoresde.VPSDE(),
     "subvp": scoresde.SubVPSDE(),

@@ -271,7 +271,7 @@ class _Search:
         names = {reading: " and ".join(self.declared.changes(reading)) for reading in (*self.seen, *found)}
         order = sorted(found, key=lambda reading: found[reading].relative)
         better = [r for r in order if _better(own, found[r]) and self._helps(r, found[r])]
-        fits = [r for r in better if found[r].relative < 1]
+        fits = [r for r in better if found[r].relative < 1 and not _better(found[r], self.many.fitted(r)[0])]
         alternatives: dict[str, float] = {}
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
@@ -304,20 +304,20 @@ class _Search:
         """The verdict, the convention and the message where no other reading fits."""
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
+        if _better(own, fitted) and fitted.relative < 1:
+            factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
+            message = (
+                f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
+                f"would be {fitted.relative:.3g} x if the output were multiplied by {factors} at the levels below. "
+                "Look for a factor that is missing or that is there twice."
+            )
+            return "unknown", "unknown", message
         if own.relative > _LIMIT or beaten:
             best = min(others, key=lambda name: others[name].relative, default=None)
             closest = "" if best is None else f" (the best: {best}, {others[best].relative:.3g} x)"
             message = (
                 f"The network does not denoise the data: its error is {error}, and no other reading fits{closest}. "
                 "Check that the data is what the network was trained on, in its units, and its time input."
-            )
-            return "unknown", "unknown", message
-        if _better(own, fitted):
-            factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
-            message = (
-                f"The network denoises the data, but neither the declared convention fits nor another one: its error "
-                f"is {error}, and would be {fitted.relative:.3g} x if its output were multiplied by {factors} at the "
-                "levels below. Look for a factor that is missing or that is there twice."
             )
             return "unknown", "unknown", message
         near = [name for name in others if own.gain(others[name])[0] > -math.log(_RAISE)]
