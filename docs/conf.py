@@ -101,6 +101,19 @@ def startup_table() -> str:
     return markdown(["program", "processor seconds", "modules", "among them"], rows, record)
 
 
+def conventions_table() -> str:
+    """The figures of ``benchmarks/results/conventions.json``."""
+    record = load("conventions")
+    rows = []
+    for name in ("targets", "digits", "another network"):
+        found = record["results"][name]
+        large = found["mistakes that raise the error by 5 %"]
+        rows.append([name, *(str(v) for v in (found["right"], found["false alarms"], large, found["named"]))])
+        rows[-1] += [str(found["called works"]), str(found["most calls"])]
+    columns = ["networks", "right", "false alarms", "mistakes", "named", "called `works`", "most calls"]
+    return markdown(columns, rows, record)
+
+
 def digits_table() -> str:
     """The figures of ``benchmarks/results/digits.json``."""
     record = load("digits")
@@ -636,6 +649,7 @@ FILLED = {
         "<!-- likelihood: bounds -->": likelihood_bounds,
         "<!-- likelihood: coverage -->": likelihood_coverage,
     },
+    "bring_your_own_network": {"<!-- conventions -->": conventions_table},
     "trainer": {"<!-- training -->": training_sentence},
     "peers": {"<!-- peers -->": peers_table},
     "quickstart": {"<!-- processes -->": processes_table},
