@@ -548,7 +548,7 @@ def _made_with(setup: Setup, prediction: object) -> dict[str, str]:
 
 def _read_as(prediction: str | ScoreModel | Callable[..., Score], sde: SDE, caller: _Caller) -> Score:
     """The caller's outputs as a score function."""
-    if prediction == "score":
+    if isinstance(prediction, str) and prediction == "score":
         return as_score(caller)
     if isinstance(prediction, str):
         return ScoreModel(caller, sde, prediction)  # type: ignore[arg-type]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .._checks import check_callable, check_kind, check_number, check_state, check_times, form, is_dense
+from .._checks import check_callable, check_flag, check_kind, check_number, check_state, check_times, form, is_dense
 from .._context import check_unwritten, versions
-from .._signatures import typed
+from .._signatures import accepts, typed
 from .._tensors import compute_dtype
-from ..errors import InvalidArgumentError, ScoreFnError
+from ..errors import InvalidArgumentError, ScoreFnError, short
 from ..noise import BatchNoise, Noise
 from ..scores import Score, ScoreModel
 from ..sdes import EDMSDE
@@ -133,6 +133,11 @@ def sample_k_diffusion(
     check_callable("model", model, "model(x, sigma)")
     check_state("x", x)
     check_kind("extra_args", extra_args, (Mapping, type(None)), "a mapping of names to values")
+    for name in extra_args or {}:
+        if not isinstance(name, str) or not accepts(model, name):
+            raise InvalidArgumentError(f"`extra_args` must have names that `model` takes, got {short(name)}.")
+    if disable is not None:
+        check_flag("disable", disable)
     for name, function, call in (
         ("callback", callback, "callback(info)"),
         ("noise_sampler", noise_sampler, "noise_sampler(sigma, sigma_next)"),
@@ -183,7 +188,8 @@ def sample_k_diffusion(
             before = versions(given, {})
             denoised = model(given, at, **extra)
             check_unwritten("`model`", before, given, {})
-            if not isinstance(denoised, Tensor) or denoised.shape != x.shape:
+            real = isinstance(denoised, Tensor) and is_dense(denoised) and denoised.is_floating_point()
+            if not real or denoised.shape != x.shape:
                 raise ScoreFnError(f"`model` must return a tensor of shape {tuple(x.shape)}, got {form(denoised)}.")
             if first and callback is not None:
                 levels_here = {"sigma": sigma.to(x), "sigma_hat": at if sigma.ndim else at[0]}

@@ -340,7 +340,7 @@ class _Search:
 
 def _levels(sde: AffineSDE, data: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     """Half of the log-SNRs of the levels, and the variance of the data over that of the noise at each."""
-    spread = 2 * math.log(max(float(data.std(0, correction=0).square().mean().sqrt()), 1e-6))
+    spread = 2 * math.log(max(float(data.to(torch.float64).std(0, correction=0).square().mean().sqrt()), 1e-6))
     ends = [float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max)]
     high, low = min(ends[0], 5 - spread), max(ends[1], -5 - spread)
     if not low < high:

@@ -313,7 +313,8 @@ def units(data: Tensor) -> list[Units]:
         >>> [change.formula for change in units(torch.rand(4, 2))][:2]
         ['(x0 + 1) / 2', '2 x0 - 1']
     """
-    mean, std = float(data.mean()), max(float(data.std(correction=0)), 1e-6)
+    wide = data.to(torch.float64)
+    mean, std = float(wide.mean()), max(float(wide.std(correction=0)), 1e-6)
     found = [
         Units("(x0 + 1) / 2", lambda x: (x + 1) / 2, 0.5),
         Units("2 x0 - 1", lambda x: 2 * x - 1, 2.0),
@@ -345,7 +346,7 @@ def places(declared: Reading, data: Tensor) -> list[Reading]:
     if declared.scale == "c_in":
         own += [replace(declared, scale=scale, prediction="data") for scale in ("x", "x/alpha")]
     found = [replace(place, time=time) for place in own for time in (declared.time, *_own_times(declared))]
-    stds = [*dict.fromkeys((declared.sigma_data, 0.5, 1.0, float(data.std(correction=0))))]
+    stds = [*dict.fromkeys((declared.sigma_data, 0.5, 1.0, float(data.to(torch.float64).std(correction=0))))]
     edm_times = (declared.time, _NAMED["edm"], _NAMED["rho"])
     found += [
         replace(declared, prediction="edm", scale="c_in", sigma_data=std, time=time)
