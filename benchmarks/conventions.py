@@ -41,7 +41,7 @@ from scoresde.scores.predictions import edm_size
 from scoresde.training import digits_split, grey_to_x
 
 SEED, RAISE, CLOSE = 2, 0.05, 0.02
-EVERY = 29  # of the mistakes, one in so many is made
+EVERY = {"targets": (1, 29), "digits": (4, 89), "another network": (4, 89)}  # of the wrappings, one in so many is made
 PROCESSES: dict[str, Any] = {
     "vp": scoresde.VPSDE(),
     "subvp": scoresde.SubVPSDE(),
@@ -242,6 +242,18 @@ def outcome(case: Case, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def judged(case: Case) -> dict[str, Any]:
+    """The outcome of a case, printed."""
+    result = outcome(case)
+    missed = result["raise"] >= RAISE and not result["named"]
+    print(
+        f"{case.name}: {result['verdict']} ({result['convention']}); error {result['raise']:+.1%}"
+        f"{', not named' if missed else ''}",
+        flush=True,
+    )
+    return result
+
+
 def summary(right: list[dict[str, Any]], wrong: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures."""
     alarms = [r for r in right if r["verdict"] not in ("works", "not distinguishable")]
@@ -271,23 +283,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--images", type=Path, help="the file of its images")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    cases = list(rights(given.seed, given.network, given.images))
-    wrong = [mistake for case in cases for mistake in mistakes(case)]
-    step = (29, 397) if given.quick else (1, EVERY)
-    groups: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
-    for place, chosen in enumerate((cases[:: step[0]], wrong[:: step[1]])):
-        for case in chosen:
-            source = case.name.split(":")[0]
-            group = source if source in ("digits", "another network") else "targets"
-            result = outcome(case)
-            groups.setdefault(group, ([], []))[place].append(result)
-            if place or result["verdict"] not in ("works", "not distinguishable"):
-                print(
-                    f"{case.name}: {result['verdict']} ({result['convention']}); error {result['raise']:+.1%}"
-                    f"{'' if result['named'] or result['raise'] < RAISE else ', not named'}",
-                    flush=True,
-                )
-    results = {name: summary(*group) for name, group in groups.items()}
+    groups: dict[str, list[Case]] = {}
+    for case in rights(given.seed, given.network, given.images):
+        source = case.name.split(":")[0]
+        groups.setdefault(source if source in EVERY else "targets", []).append(case)
+    results = {}
+    for name, cases in groups.items():
+        wrong = [mistake for case in cases for mistake in mistakes(case)]
+        steps = (29, 397) if given.quick else EVERY[name]
+        results[name] = summary(*(list(map(judged, kind[::step])) for kind, step in zip((cases, wrong), steps, strict=True)))
     for name, figures in results.items():
         print(name, {key: value for key, value in figures.items() if not isinstance(value, list)})
     if given.quick:

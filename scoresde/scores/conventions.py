@@ -83,7 +83,7 @@ class ScoreReport:
 
     def __str__(self) -> str:
         rows = zip(self.t, self.error, self.baseline, strict=True)
-        table = [f"{t:>8.4g}{e:>8.3f}{b:>10.3f}" for t, e, b in rows]
+        table = [f"{t:>8.4g}{e:>8{'.3f' if e < 1000 else '.1e'}}{b:>10.3f}" for t, e, b in rows]
         return "\n".join([self.message, f"{'t':>8}{'error':>8}{'baseline':>10}", *table])
 
 
@@ -115,7 +115,7 @@ def check_score(
       factors, and no reading explains it.
 
     Whatever the wrapping may do, a network trained by denoising can't be improved by a factor or by other times, which
-    is measured too. The cost is at most 200 calls with 256 samples; fewer samples for large data.
+    is measured too. The cost is at most 200 calls with 256 samples for up to 256 levels; fewer samples for large data.
 
     Args:
         sde: the affine process that the score function is meant for.
@@ -130,7 +130,7 @@ def check_score(
         A `ScoreReport`; ``print`` it.
 
     Raises:
-        InvalidTypeError, InvalidArgumentError: the arguments do not fit.
+        InvalidTypeError, InvalidArgumentError: the arguments do not fit, or all samples of the data are equal.
         ScoreFnError: the network's output is not shaped like its input.
 
     Example:
@@ -158,7 +158,9 @@ def check_score(
     check_tensor("data", data, finite=True)
     given = per_row(check_context(context, score, len(data)), data)
     generator = torch.Generator().manual_seed(check_seed("seed", seed))
-    with torch.no_grad():
+    if not bool((data != data[:1]).any()):
+        raise InvalidArgumentError("`data` must have samples that differ from each other; all of them are equal.")
+    with torch.no_grad(), torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
         return _Search(sde, score_fn, data.detach(), levels, given, generator).report()
 
 
@@ -201,7 +203,8 @@ class _Search:
         if best is not None and (self.seen[best] < _BETTER * own.rank or own.rank > _SETTLED):
             self._look(self._changed_more(best))
         known = set(self.seen)
-        self._look(self._timed(), _CALLS + _TIMES + 2)
+        if bool(own.finite.all()):
+            self._look(self._timed(), _CALLS + _TIMES + 2)
         self.measured = self.seen.keys() - known
         found = {reading: errors for reading in self._best() if (errors := self.many.errors(reading)) is not None}
         return self._judged(own, found)
@@ -302,6 +305,13 @@ class _Search:
 
     def _kept(self, own: Errors, others: dict[str, Errors], beaten: bool) -> tuple[str, str, str]:
         """The verdict, the convention and the message where no other reading fits."""
+        broken = [f"{t:.4g}" for t, finite in zip(self.t, own.finite.tolist(), strict=True) if not finite]
+        if broken:
+            message = (
+                f"The network's output is not finite at t = {', '.join(broken)}, and no other reading fits. Check the "
+                "time that it receives there, and its dtype."
+            )
+            return "unknown", "unknown", message
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
         if _better(own, fitted) and fitted.relative < 1:
@@ -324,7 +334,7 @@ class _Search:
         if near:
             message = (
                 f"The network denoises the data as a score should (error {error}). On these data its convention "
-                f"can't be told from another one, which has nearly the same error: {near[-1]}."
+                f"cannot be distinguished from another one, which has nearly the same error: {near[-1]}."
             )
             return "not distinguishable", "score", message
         message = f"The network denoises the data as a score should (error {error}), and no other reading of it does."

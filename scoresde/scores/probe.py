@@ -71,9 +71,11 @@ class Errors:
 
     Attributes:
         valid: the levels that the reading has.
+        finite: the levels at which all of them are finite.
     """
 
     def __init__(self, values: Tensor, valid: Tensor) -> None:
+        self.finite = torch.isfinite(values).all(1)
         self.values = torch.where(torch.isfinite(values), values, 1e12).clamp(max=1e12)
         self.valid = valid
 
@@ -274,7 +276,7 @@ class Sample:
             rows = slice(i, i + _BATCH)
             self.calls += 1
             try:
-                with _evaluating(self.network.module if place.evaluated else None):
+                with _kept(self.network.module, place.evaluated):
                     out = self.network(flat[rows].clone(), time[rows].clone(), cut(self.context, rows))
             except Exception:
                 if strict:
@@ -289,13 +291,17 @@ def _constant(time: float) -> Callable[[Node[Tensor]], Tensor]:
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module | None) -> Iterator[None]:
-    """A module in evaluation mode for a while."""
+def _kept(module: nn.Module | None, evaluated: bool) -> Iterator[None]:
+    """A module that is afterwards as it was: its mode, which ``evaluated`` changes, and the running statistics that a
+    call in training mode changes."""
     training = [] if module is None else [part for part in module.modules() if part.training]
+    buffers = [(buffer, buffer.clone()) for part in training for buffer in part.buffers(recurse=False)]
     for part in training:
-        part.training = False
+        part.training = not evaluated
     try:
         yield
     finally:
         for part in training:
             part.training = True
+        for buffer, values in buffers:
+            buffer.copy_(values)

@@ -100,6 +100,7 @@ class Reading:
         factor: of the output.
         sigma_data: of EDM's preconditioning.
         evaluated: whether the network is called in evaluation mode.
+        variance: what the second half of its channels is for, as it is declared.
     """
 
     process: Process
@@ -110,6 +111,7 @@ class Reading:
     factor: Factor = ONCE
     sigma_data: float = 0.5
     evaluated: bool = False
+    variance: str | None = None
 
     def input_scale(self, node: Node[Tensor]) -> Tensor:
         """What the state is multiplied by."""
@@ -181,12 +183,14 @@ class Reading:
         """The line that wraps the network so."""
         net = {ONCE: "net", _SIGN: "lambda x, t: -net(x, t)"}.get(self.factor, "scaled")
         parts = [net, self.process.code, f"prediction={self.prediction!r}"]
-        if self.time.code != repr("t"):
+        if self.time.code != repr("edm" if self.prediction == "edm" else "t"):
             parts.append(f"time_input={self.time.code}")
         if self.scale == "x/alpha":
             parts.append('input_scale="x/alpha"')
         if self.prediction == "edm":
             parts.append(f"sigma_data={self.sigma_data:.4g}")
+        if self.variance is not None:
+            parts.append(f"variance={self.variance!r}")
         return f"ScoreModel({', '.join(parts)})"
 
 
@@ -217,7 +221,7 @@ def _scaled_linear() -> Process:
     chain = BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2)
     known, places = -chain.log_snrs.numpy(), chain.times.numpy()
     return Process(
-        "BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).sde()",
+        "scoresde.discrete.BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).sde()",
         chain.sde(),
         lambda log_snr: torch.from_numpy(np.interp(-log_snr.numpy(), known, places)),
     )
@@ -315,6 +319,7 @@ def units(data: Tensor) -> list[Units]:
     """
     wide = data.to(torch.float64)
     mean, std = float(wide.mean()), max(float(wide.std(correction=0)), 1e-6)
+    centred = f"x0 - {mean:.4g}" if mean >= 0 else f"x0 + {-mean:.4g}"
     found = [
         Units("(x0 + 1) / 2", lambda x: (x + 1) / 2, 0.5),
         Units("2 x0 - 1", lambda x: 2 * x - 1, 2.0),
@@ -324,11 +329,11 @@ def units(data: Tensor) -> list[Units]:
         Units("127.5 (x0 + 1)", lambda x: 127.5 * (x + 1), 127.5),
         Units("x0 / 2", lambda x: x / 2, 0.5),
         Units("2 x0", lambda x: 2 * x, 2.0),
-        Units("x0 - 1 / 2", lambda x: x - 0.5, 1.0),
-        Units("x0 + 1 / 2", lambda x: x + 0.5, 1.0),
-        Units("x0 / 255 - 1 / 2", lambda x: x / 255 - 0.5, 1 / 255),
+        Units("x0 - 0.5", lambda x: x - 0.5, 1.0),
+        Units("x0 + 0.5", lambda x: x + 0.5, 1.0),
+        Units("x0 / 255 - 0.5", lambda x: x / 255 - 0.5, 1 / 255),
         Units(f"x0 / {std:.4g}, the data's standard deviation", lambda x: x / std, 1 / std),
-        Units(f"(x0 - {mean:.4g}) / {std:.4g}, standardised", lambda x: (x - mean) / std, 1 / std),
+        Units(f"({centred}) / {std:.4g}, standardised", lambda x: (x - mean) / std, 1 / std),
         Units("0.18215 x0", lambda x: 0.18215 * x, 0.18215),
         Units("-x0", lambda x: -x, 1.0),
         Units("1 - x0", lambda x: 1 - x, 1.0),
@@ -379,7 +384,8 @@ def declared_by(model: ScoreModel) -> Reading:
         expression = "chain.label(sde.log_snr(t))" if isinstance(time, str) else "declared(t)"
         label = Time("the declared time", expression, model._read_time)
     scale = "c_in" if model.prediction == "edm" else model.input_scale
-    return Reading(Process("sde", model.native), model.prediction, label, scale, sigma_data=model.sigma_data)
+    process, variance = Process("sde", model.native), model.variance_name
+    return Reading(process, model.prediction, label, scale, sigma_data=model.sigma_data, variance=variance)
 
 
 def declared_bare(sde: AffineSDE) -> Reading:

@@ -299,6 +299,64 @@ def test_training_mode():
     assert check_score(VP, model, data).verdict == "works"
 
 
+def test_a_network_in_training_mode_keeps_its_state():
+    """Running statistics, and the draws of the global generator."""
+    net, data = exact()
+    noisy = torch.nn.Sequential(torch.nn.BatchNorm1d(data.shape[1], dtype=data.dtype), torch.nn.Dropout(0.5))
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.noisy = noisy
+
+        def forward(self, x, t):
+            self.noisy(x)  # changes the running statistics only
+            return net(x, t)
+
+    module = Network()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    state = torch.get_rng_state()
+    assert check_score(VP, ScoreModel(module, VP, "noise"), data).ok
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert module.training
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("levels", [8, 50])
+def test_outputs_that_are_not_finite(bad, levels):
+    """In one row of the cleanest levels."""
+    net, data = exact()
+
+    def broken(x, t):
+        rows = (torch.arange(len(x)) == 7) & (t < 0.06)
+        return torch.where(rows[:, None], bad, net(x, t))
+
+    report = check_score(VP, ScoreModel(broken, VP, "noise"), data, levels=levels)
+    assert (report.ok, report.verdict) == (False, "unknown"), str(report)
+    assert f"not finite at t = {report.t[0]:.4g}" in report.message
+
+
+def test_the_line_keeps_what_was_right():
+    """The time of an EDM prediction that is not the default, and the second half of the channels."""
+    edm = SDES["edm"]
+    score, data = SHARP.score(edm), exact()[1]
+
+    def raw(y, sigma):  # F with sigma as its time
+        size = (sigma**2 + 0.25).sqrt()[:, None]
+        clean = score.estimate(y * size, edm.nodes(sigma)).data
+        return (clean - 0.25 / size * y) * size / (0.5 * sigma[:, None])
+
+    report = check_score(edm, ScoreModel(raw, edm, "data", "sigma"), data)
+    assert report.convention.startswith("edm"), str(report)
+    assert "time_input='sigma'" in report.change or "time_input='t'" in report.change
+    net = exact()[0]
+    ranged = ScoreModel(lambda x, t: torch.cat([net(x, t)] * 2, 1), VP, "v", variance="learned_range")
+    assert check_score(VP, ranged, data).change == (
+        "Write ScoreModel(net, sde, prediction='noise', variance='learned_range')."
+    )
+
+
 def test_calls_are_counted():
     net, data = exact()
     calls = []
@@ -366,6 +424,8 @@ def test_refuses_bad_input():
         check_score(sde, 3, torch.zeros(4, 2))
     with pytest.raises(scoresde.InvalidArgumentError, match="context"):
         check_score(sde, lambda x, t, label: x, torch.zeros(4, 2), context={"label": torch.zeros(3)})
+    with pytest.raises(scoresde.InvalidArgumentError, match="differ from each other"):
+        check_score(sde, lambda x, t: x, torch.ones(4, 2))
     with pytest.raises(scoresde.InvalidArgumentError, match="was made for"):
         check_score(SDES["cosine"], ScoreModel(lambda x, t: x, sde, "noise"), torch.zeros(4, 2))
     with pytest.raises(scoresde.ScoreFnError, match="shape"):
