@@ -291,7 +291,9 @@ def main(arguments: list[str]) -> None:
     for name, cases in groups.items():
         wrong = [mistake for case in cases for mistake in mistakes(case)]
         steps = (29, 397) if given.quick else EVERY[name]
-        results[name] = summary(*(list(map(judged, kind[::step])) for kind, step in zip((cases, wrong), steps, strict=True)))
+        results[name] = summary(
+            *(list(map(judged, kind[::step])) for kind, step in zip((cases, wrong), steps, strict=True))
+        )
     for name, figures in results.items():
         print(name, {key: value for key, value in figures.items() if not isinstance(value, list)})
     if given.quick:
