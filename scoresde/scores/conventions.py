@@ -42,6 +42,7 @@ _CALLS = 110  # for first looks, at most
 _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
+_FITS = 1.05  # what fits has at most this multiple, which on Gaussian data is 1 but for chance
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -274,7 +275,7 @@ class _Search:
         names = {reading: " and ".join(self.declared.changes(reading)) for reading in (*self.seen, *found)}
         order = sorted(found, key=lambda reading: found[reading].relative)
         better = [r for r in order if _better(own, found[r]) and self._helps(r, found[r])]
-        fits = [r for r in better if found[r].relative < 1 and not _better(found[r], self.many.fitted(r)[0])]
+        fits = [r for r in better if found[r].relative < _FITS and not _better(found[r], self.many.fitted(r)[0])]
         alternatives: dict[str, float] = {}
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
@@ -314,7 +315,7 @@ class _Search:
             return "unknown", "unknown", message
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
-        if _better(own, fitted) and fitted.relative < 1:
+        if _better(own, fitted) and fitted.relative < _FITS:
             factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
             message = (
                 f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
