@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._checks import check_output
 from .._context import cut
+from ..errors import InvalidArgumentError
 from ..sdes import Node
 from ..sdes.span import log_snr_range
 from .model import ScoreModel
@@ -202,6 +203,13 @@ class Sample:
         self.numbers = torch.cat([self.numbers.reshape(-1, len(numbers)), numbers[None]])
         return len(self.places) - 1
 
+    def own(self, reading: Reading) -> Errors:
+        """The errors of the reading that is declared; what the network raises leaves."""
+        errors = self.errors(reading, strict=True)
+        if errors is None:
+            raise InvalidArgumentError(f"`time_input` of the score function is not finite on {reading.process.sde!r}.")
+        return errors
+
     def errors(self, reading: Reading, *, strict: bool = False, silent: bool = False) -> Errors | None:
         """The errors of a reading; None if the network does not take its input.
 
@@ -224,10 +232,9 @@ class Sample:
     def fitted(self, reading: Reading) -> tuple[Errors, Tensor]:
         """The errors of the best combination of input and output at every level, fitted to the other half of the rows,
         and how many times larger the output's weight is than the reading's, ``(levels,)``."""
-        number = self.place(reading)
-        assert number is not None
-        seen = self.seen[number]
-        assert seen is not None
+        seen = self.seen.get(-1 if (number := self.place(reading)) is None else number)
+        if seen is None:
+            raise InvalidArgumentError(f"The network does not take the times of {reading.process.sde!r}.")
         given, out = (v.flatten(2).to(torch.float64).cpu() for v in seen)
         z = self.z.flatten(2).to(torch.float64).cpu()
         half, errors, sizes = z.shape[1] // 2, [], []

@@ -181,7 +181,7 @@ class Reading:
 
     def code(self) -> str:
         """The line that wraps the network so."""
-        net = {ONCE: "net", _SIGN: "lambda x, t: -net(x, t)"}.get(self.factor, "scaled")
+        net = {ONCE: "net", _SIGN: "lambda x, t, **context: -net(x, t, **context)"}.get(self.factor, "scaled")
         parts = [net, self.process.code, f"prediction={self.prediction!r}"]
         if self.time.code != repr("edm" if self.prediction == "edm" else "t"):
             parts.append(f"time_input={self.time.code}")
@@ -256,7 +256,9 @@ def _own_times(declared: Reading) -> Iterator[Time]:
     """Other numbers that the network may expect as its time, on the declared process."""
     time, sde = declared.time, declared.process.sde
     back = Time(
-        "reversed time", re.sub(r"\bt\b", "(sde.t_max + sde.t_min - t)", time.expression), _reversed(time.read, sde)
+        "reversed time",
+        re.sub(r"\(t\)|\bt\b", "(sde.t_max + sde.t_min - t)", time.expression),
+        _reversed(time.read, sde),
     )
     yield Time("time x 1000", f"{time.expression} / 1000", _times(time.read, 1 / 1000))
     yield Time("time / 1000", f"1000 * {time.expression}", _times(time.read, 1000))

@@ -173,7 +173,11 @@ VP = SDES["vp"]
 DECLARED = {
     "prediction": (lambda net: ScoreModel(net, VP, "v"), "noise", "prediction='noise')"),
     "flow": (lambda net: ScoreModel(net, VP, "flow"), "noise", "prediction='noise')"),
-    "sign": (lambda net: ScoreModel(lambda x, t: -net(x, t), VP, "noise"), "sign", "lambda x, t: -net(x, t)"),
+    "sign": (
+        lambda net: ScoreModel(lambda x, t: -net(x, t), VP, "noise"),
+        "sign",
+        "lambda x, t, **context: -net(x, t, **context)",
+    ),
     "factor": (
         lambda net: ScoreModel(lambda x, t: VP.sigma(t)[:, None] * net(x, t), VP, "noise"),
         "output x 1 / sigma",
@@ -188,7 +192,7 @@ DECLARED = {
     "reversed": (
         lambda net: ScoreModel(net, VP, "noise", lambda t: 1.001 - t),
         "reversed time",
-        "declared((sde.t_max + sde.t_min - t))",
+        "declared(sde.t_max + sde.t_min - t)",
     ),
     "cosine": (lambda net: ScoreModel(net, SDES["cosine"], "noise"), "process scoresde.VPSDE()", "scoresde.VPSDE()"),
     "sub-VP": (lambda net: ScoreModel(net, SDES["subvp"], "noise"), "process scoresde.VPSDE()", "scoresde.VPSDE()"),
