@@ -113,7 +113,7 @@ BAD_STATES = [
     pytest.param(torch.ones(3, 2, dtype=torch.uint8), InvalidTypeError, ("`x`", "uint8", "x.float()"), id="uint8"),
     pytest.param(torch.ones(3, 2, dtype=torch.complex64), InvalidTypeError, ("`x`", "complex64"), id="complex"),
     pytest.param(torch.ones(3, 2, dtype=torch.bool), InvalidTypeError, ("`x`", "bool", "x.float()"), id="bool"),
-    pytest.param(np.ones((3, 2)), InvalidTypeError, ("`x`", "ndarray", "as_tensor"), id="numpy"),
+    pytest.param(np.ones((3, 2)), InvalidTypeError, ("`x`", "ndarray", "from_numpy"), id="numpy"),
     pytest.param([[1.0, 2.0]], InvalidTypeError, ("`x`", "list", "as_tensor"), id="list"),
     pytest.param("noise", InvalidTypeError, ("`x`", "str"), id="str"),
     pytest.param(torch.ones(3, 2).to_sparse(), InvalidTypeError, ("`x`", "sparse"), id="sparse"),
