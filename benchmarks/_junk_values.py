@@ -487,12 +487,12 @@ def log_prob(x: Tensor, t: Tensor) -> Tensor:
     return -x.flatten(1).square().sum(1)
 
 
-def save_model(name: str) -> str:
-    """A saved model, whose estimate of the data is 0, in the folder that a case runs in."""
+def save_model(name: str, prediction: str = "data") -> str:
+    """A saved model, whose prediction is 0, in the folder that a case runs in."""
     net = network()
     for parameter in net.parameters():
         nn.init.zeros_(parameter)
-    zoo.save(scoresde.ScoreModel(net, vp(), "data", event_shape=(2,)), name, kwargs=SMALL)
+    zoo.save(scoresde.ScoreModel(net, vp(), prediction, event_shape=(2,)), name, kwargs=SMALL)
     return name
 
 
@@ -522,8 +522,8 @@ def folder_of_images() -> str:
 
 
 def write_floats(name: str) -> str:
-    """Data that `save_model` denoises: all zero."""
-    np.save(name, np.zeros((64, 2), dtype=np.float32))
+    """Data N(0, I), which a model on VP denoises whose v is 0."""
+    np.save(name, np.random.default_rng(0).standard_normal((64, 2)).astype(np.float32))
     return name
 
 
@@ -880,5 +880,5 @@ VALID: dict[str, Make] = {
     "cli.train.steps": lambda: "1",
     "cli.train.batch_size": lambda: "4",
     "cli.check.data": lambda: write_floats("data.npy"),
-    "cli.check.model": lambda: save_model("model"),
+    "cli.check.model": lambda: save_model("model", "v"),
 }
