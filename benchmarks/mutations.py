@@ -875,7 +875,12 @@ DEFECTS = (
         '0.02),\n    prediction="data",',
     ),
     Defect("presets: grey levels with noise", "training/preset.py", "        preset.dequantise,\n", ""),
-    Defect("presets: networks that see labels", "training/preset.py", "source = preset.source(source)", "pass"),
+    Defect(
+        "presets: networks that see labels",
+        "training/preset.py",
+        "source = preset.source(as_source(source))",
+        "source = as_source(source)",
+    ),
     Defect("presets: a model without its sampler", "training/preset.py", "        sampler=preset.sampler,\n", ""),
     Defect(
         "samplers: another spacing",
