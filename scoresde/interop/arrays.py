@@ -61,7 +61,7 @@ class _OfArrays:
     """A function of tensors that calls one of arrays."""
 
     def __init__(self, net: Callable[..., Any], library: Any, vjp: Callable[..., Any] | None) -> None:
-        self.net, self.library, self.vjp = net, library, vjp
+        self.net, self.array_library, self.vjp = net, library, vjp
 
     def accepts(self, name: str) -> bool:
         """Whether the network has an argument of this name, for the ``context`` of a solve."""
@@ -78,9 +78,9 @@ class _OfArrays:
 
     def _array(self, x: Tensor) -> Any:
         try:
-            array = self.library.from_dlpack(x.detach().contiguous())
+            array = self.array_library.from_dlpack(x.detach().contiguous())
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            name = getattr(self.library, "__name__", self.library)
+            name = getattr(self.array_library, "__name__", self.array_library)
             raise ScoreFnError(f"{name} cannot read a {x.dtype} tensor on {x.device}: {error}") from error
         if isinstance(array, np.ndarray):
             array.flags.writeable = False

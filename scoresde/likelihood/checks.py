@@ -117,8 +117,8 @@ def _judge(
         if mismatch > _BLOCKED:
             raise ScoreFnError(
                 "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?): "
-                f"its products with the Jacobian differ from differences by {100 * mismatch:.0f} %, and the divergence "
-                "would be wrong."
+                f"its products with the Jacobian are {100 * mismatch:.0f} % off those of finite differences, and the "
+                "divergence would be wrong."
             )
 
 

@@ -126,7 +126,7 @@ class Reading:
         return a * ones, b * self.factor.of(node) * ones
 
     def changes(self, other: Reading) -> list[str]:
-        """In what another reading differs, in words."""
+        """The names of what another reading changes; see `ScoreReport.convention`."""
         differ = []
         if other.process is not self.process:
             differ.append(f"process {other.process.code}")
@@ -146,7 +146,7 @@ class Reading:
         return differ
 
     def _output(self, declared: Reading) -> str:
-        """What the output is, in words."""
+        """The name of what the output is."""
         if self.factor is ONCE:
             return self.prediction
         if self.factor is not _SIGN:

@@ -38,7 +38,7 @@ def incomplete_error(where: str, missing: Iterable[str], there: Iterable[str]) -
     """The error for a place that lacks files of a saved model; it is another one if a pickle is there.
 
     Args:
-        where: the place, in words.
+        where: the place, for messages.
         missing: the files that it lacks.
         there: the files that it has.
 

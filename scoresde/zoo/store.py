@@ -212,7 +212,7 @@ def _in_repository(path_or_name: object) -> bool:
 
 @contextlib.contextmanager
 def _files(path_or_name: str | os.PathLike[str]) -> Iterator[tuple[str, Callable[[str], Path]]]:
-    """Where a saved model is, in words, and the paths of its files."""
+    """The place of a saved model, for messages, and the paths of its files."""
     if _in_repository(path_or_name):
         with hub.snapshot(str(path_or_name)) as snapshot:
             yield str(snapshot), snapshot.file
