@@ -150,6 +150,7 @@ PRESETS: Registry[Any] = Registry(
         "vdm": "scoresde.presets.vdm:VDM",
         "edm": "scoresde.presets.edm:EDM",
         "edm-wide": "scoresde.presets.edm:EDM_WIDE",
+        "mnist": "scoresde.presets.edm:MNIST",
     }
 )
 DEFAULT_PRESET = "edm-wide"

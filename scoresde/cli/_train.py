@@ -30,10 +30,13 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="digits; a folder of images; a .npz, .npy or .safetensors file with an array x (and label); or "
-            "torchvision:NAME."
+            help="digits; a folder of images; a .npz, .npy or .safetensors file with an array x (and label); a file "
+            "such as train-images-idx3-ubyte.gz, with that of the labels beside it; or torchvision:NAME."
         ),
     ] = "digits",
+    hold_out: Annotated[
+        int, typer.Option(min=0, help="Samples, chosen at random, that training never sees; see training.hold_out.")
+    ] = 0,
     preset: Annotated[
         str,
         typer.Option(
@@ -45,7 +48,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all randomness of the run.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "float32",
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default the preset's.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     levels: Annotated[int | None, typer.Option(min=2, help="Grey levels of integer arrays; 256 for uint8.")] = None,
     value_range: Annotated[
@@ -87,12 +90,15 @@ def train(
     recipe = replace(planned, **{name: value for name, value in changes.items() if value is not None})
     with _resumable(out, resume):
         source = training.read(data, levels=levels, size=size)
+        if hold_out:
+            source, _ = training.hold_out(source, hold_out)
         if recipe.batch_size > len(source):
             raise InvalidArgumentError(
                 f"`batch_size` must be at most {len(source)}, the number of samples of {data!r}, got "
                 f"{recipe.batch_size}; write --batch-size {len(source)} or less."
             )
         shown = {"data": data, "preset": preset, "steps": recipe.steps, "batch-size": recipe.batch_size, "seed": seed}
+        shown |= {"hold-out": hold_out} if hold_out else {}
         values = recipe.batch_size * math.prod(source.event_shape)
         options: dict[str, Any] = {
             **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume, "progress": not quiet},

@@ -1,4 +1,4 @@
-"""Files of arrays (.npz, .npy, .safetensors), read in one way wherever they are read.
+"""Files of arrays (.npz, .npy, .safetensors, and MNIST's), read in one way wherever they are read.
 
 Nothing is ever unpickled, and an error names the file that cannot be read. Types, shapes and sizes are checked by the
 headers, before any number is read.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InvalidArgumentError
+from .idx import idx_shape, is_idx, labels_beside, read_idx
 from .paths import readable
 
 Check = Callable[[tuple[int, ...]], None]  # refuses a shape by an error
@@ -28,7 +29,7 @@ class Arrays(NamedTuple):
 
     Attributes:
         path: of the file.
-        names: of its arrays; the one of an .npy file is called x.
+        names: of its arrays; the one of an .npy file is called x, as are images of an IDX file beside their labels.
         shape: of an array by its name, as the header says.
         get: an array by its name.
     """
@@ -115,7 +116,7 @@ def opened(path: Path, also: str) -> Iterator[Arrays]:
         scoresde.errors.InvalidArgumentError: `data` must end in one of .npz, .npy, .safetensors, or be a folder of
         images, got 'data.csv'.
     """
-    reader = _READERS.get(path.suffix.lower())
+    reader = _idx if is_idx(path) else _READERS.get(path.suffix.lower())
     if reader is None:
         raise InvalidArgumentError(f"`data` must end in one of {', '.join(_READERS)}, or be {also}, got {str(path)!r}.")
     with readable(path), reader(path) as arrays:
@@ -163,6 +164,13 @@ def _safetensors(path: Path) -> Iterator[Arrays]:
 
     with safe_open(path, "pt") as file:
         yield Arrays(path, list(file.keys()), lambda name: tuple(file.get_slice(name).get_shape()), file.get_tensor)
+
+
+@contextmanager
+def _idx(path: Path) -> Iterator[Arrays]:
+    labels = labels_beside(path)
+    files = {"x": path} | ({} if labels is None else {"label": labels})
+    yield Arrays(path, list(files), lambda name: idx_shape(files[name]), lambda name: read_idx(files[name]))
 
 
 _READERS = {".npz": _numpy, ".npy": _numpy, ".safetensors": _safetensors}

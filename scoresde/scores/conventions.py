@@ -36,13 +36,16 @@ _FINALISTS = 5
 _MOST_LEVELS = 1000
 _CLEAR = 3.5  # standard errors by which another reading must be better
 _RAISE = 1.045  # and the factor of the errors
-_TIED = 2.5  # standard errors within which two readings may be equally good
+_EQUAL = 1.01  # the factor within which two readings are equally good
+_TIED = 2.5  # standard errors within which two readings may be that
 _PLAIN = 0.02  # the share of the error by which one more change must help in a first look
 _CALLS = 110  # for first looks, at most
 _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
-_FITS = 1.05  # what fits has at most this multiple, which on Gaussian data is 1 but for chance
+_UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
+_MOST_CALLS = 200
+_DEPENDS = 0.05  # the change of a sample's error from which the network depends on its context
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -52,7 +55,7 @@ class ScoreReport:
 
     Attributes:
         ok: whether the network denoises the data as it is wrapped, and no other reading of it fits better.
-        convention: ``"score"`` if so, the name of what it seems to follow instead, or ``"unknown"``.
+        convention: ``"score"`` if so, the name of what it seems to follow instead, ``"context"`` or ``"unknown"``.
         message: the same in a sentence, with what to do.
         t: the times of the noise levels.
         error: the normalised denoising error :math:`E\|\sigma s(x_t, t) + \varepsilon\|^2 / D` at each.
@@ -103,17 +106,19 @@ def check_score(
     read as it is wrapped, and then in every other way that wrappings get wrong: as another prediction, with another
     sign or a factor of :math:`\sigma`, :math:`\alpha` or 2, with other times (reversed, times 1000, divided by 1000,
     :math:`\sigma`, :math:`\sigma/\alpha`, log-SNR, an index), on other processes (VP with the linear, scaled-linear,
-    cosine and sigmoid schedules, sub-VP, VE, VDM, flow, EDM with its preconditioning), on data in other units, and in
-    evaluation mode. Denoising at one log-SNR is the same task whatever the convention, so the errors are comparable.
-    The best few readings are compared on other noise and other rows, in pairs:
+    cosine and sigmoid schedules, sub-VP, VE, VDM, flow, EDM with its preconditioning), on data in other units, mirrored
+    or in another order, and in evaluation mode. Denoising at one log-SNR is the same task whatever the convention, so
+    the errors are comparable. The best few readings are compared on other noise and other rows, in pairs; where two are
+    equally good, the one that changes less is named:
 
     - ``"works"``: no other reading comes within 4.5 % of the error;
     - ``"another fits better"``: one has an error lower by 4.5 % and 3.5 standard errors, and the report says what to
-      write;
+      write; where some rows leave this open, more are drawn;
     - ``"not distinguishable"``: another one fits these data as well, which is no fault, as all time labels do for a
       score that does not change with time;
-    - ``"unknown"``: the network is worse than 1.3 times a Gaussian denoiser, or its output would fit better with other
-      factors, and no reading explains it.
+    - ``"unknown"``: the network is worse than 1.3 times a Gaussian denoiser, or its output would fit better, by 10 %,
+      with other factors, and no reading explains it. Its convention is ``"context"`` where the network does as well
+      with the context of other samples.
 
     Whatever the wrapping may do, a network trained by denoising can't be improved by a factor or by other times, which
     is measured too; one that has overfitted, or was fitted badly at some level, can be, and is then ``"unknown"``. Two
@@ -187,29 +192,70 @@ class _Search:
         self.lams, ratio = _levels(sde, self.data, levels)
         self.t = sde.time(2 * self.lams).tolist()
         self.base = ratio / (1 + ratio)
-        few = max(1, min(_ROWS // levels, max(_FEWEST, math.ceil(_VALUES / data[0].numel()))))
+        self.few_rows = max(1, min(_ROWS // levels, max(_FEWEST, math.ceil(_VALUES / data[0].numel()))))
+        self.context, self.generator = context, generator
+        self.samples: list[Sample] = []
+        self.few, self.many = self._sample(1), self._sample(_MORE)
 
-        def sample(count: int) -> Sample:
-            rows = torch.randint(len(data), (count,), generator=generator).to(data.device)
-            return Sample(self.network, self.data, rows, self.lams, self.base, context, generator)
+    def _sample(self, size: int) -> Sample:
+        """Rows of the data with noise, so many times as in a first look."""
+        count = size * self.few_rows
+        rows = torch.randint(len(self.data), (count,), generator=self.generator).to(self.data.device)
+        self.samples.append(Sample(self.network, self.data, rows, self.lams, self.base, self.context, self.generator))
+        return self.samples[-1]
 
-        self.few, self.many = sample(few), sample(_MORE * few)
+    @property
+    def calls(self) -> int:
+        """How often the network was called."""
+        return sum(sample.calls for sample in self.samples)
 
     def report(self) -> ScoreReport:
         """Read the network in every way, and judge."""
-        own = self.many.own(self.declared)
+        self.own = self.many.own(self.declared)
         self.seen: dict[Reading, float] = {}
         self.best: Reading | None = None
         self._look(places(self.declared, self.data) + self._changed_once())
         best = min(self.seen, key=self.seen.__getitem__, default=None)
-        if best is not None and (self.seen[best] < _BETTER * own.rank or own.rank > _SETTLED):
+        if best is not None and (self.seen[best] < _BETTER * self.own.rank or self.own.rank > _SETTLED):
             self._look(self._changed_more(best))
         known = set(self.seen)
-        if bool(own.finite.all()):
+        if bool(self.own.finite.all()):
             self._look(self._timed(), _CALLS + _TIMES + 2)
         self.measured = self.seen.keys() - known
-        found = {reading: errors for reading in self._best() if (errors := self.many.errors(reading)) is not None}
-        return self._judged(own, found)
+        self.found = {r: errors for r in self._best() if (errors := self.many.errors(r)) is not None}
+        return self._judged()
+
+    def _better(self) -> list[Reading]:
+        """The readings that are better than the declared one, the best first; more rows decide where these do not."""
+        order = sorted(self.found, key=lambda reading: self.found[reading].relative)
+        better = [r for r in order if self._beats(r, self.own, self.found[r])]
+        if better or not order:
+            return better
+        size, best = (_MOST_CALLS - self.calls) // 2, self._plainest(order)
+        gain, error = self.own.gain(self.found[best])
+        if size < _MORE // 2 or not math.log(_RAISE) < gain + error:
+            return []
+        more = self._sample(size)
+        again, own = more.errors(best), more.own(self.declared)
+        if again is None or not self._beats(best, self.own.joined(own), self.found[best].joined(again)):
+            return []
+        return [best]
+
+    def _plainest(self, order: list[Reading]) -> Reading:
+        """Of readings, the best first, the one that changes least among those that are as good, or nearly so."""
+
+        def size(reading: Reading) -> int:
+            return len(self.declared.changes(reading)) + 2 * (reading in self.measured)
+
+        def near(reading: Reading) -> bool:
+            factor = _RAISE if size(reading) < size(order[0]) else _EQUAL
+            return _tied(self.found[reading], self.found[order[0]], factor)
+
+        return min(filter(near, order), key=size)
+
+    def _beats(self, reading: Reading, own: Errors, errors: Errors) -> bool:
+        """Whether a reading is better than the declared one, with the help of the network."""
+        return _better(own, errors, _UNNAMED if reading in self.measured else _RAISE) and self._helps(reading)
 
     def _changed_once(self) -> list[Reading]:
         """The declared reading of other data, or of the network in evaluation mode."""
@@ -267,22 +313,24 @@ class _Search:
         for reading in sorted(self.seen, key=cost):
             if reading in self.measured and own is not None and self.seen[reading] > _BETTER * own.rank:
                 continue  # times that were fitted to a few rows are as good as the right ones
-            where = self.few.place(reading)
-            if sum(self.few.place(other) == where for other in kept) < 2:
-                kept.append(reading)
+            as_given = replace(reading, units=AS_GIVEN)  # which symmetric data may not need to change
+            for candidate in (as_given, reading) if as_given in self.seen else (reading,):
+                where = self.few.place(candidate)
+                if candidate not in kept and sum(self.few.place(other) == where for other in kept) < 2:
+                    kept.append(candidate)
         return kept[:_FINALISTS]
 
-    def _judged(self, own: Errors, found: dict[Reading, Errors]) -> ScoreReport:
+    def _judged(self) -> ScoreReport:
+        own, found = self.own, self.found
         names = {reading: " and ".join(self.declared.changes(reading)) for reading in (*self.seen, *found)}
         order = sorted(found, key=lambda reading: found[reading].relative)
-        better = [r for r in order if _better(own, found[r]) and self._helps(r, found[r])]
-        fits = [r for r in better if found[r].relative < _FITS and not _better(found[r], self.many.fitted(r)[0])]
+        better = self._better()
+        fits = [r for r in better if self._fits(found[r]) and not _better(found[r], self.many.fitted(r)[0], _RAISE)]
         alternatives: dict[str, float] = {}
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
         if fits:
-            tied = [reading for reading in fits if _tied(found[reading], found[fits[0]])]
-            self.best = min(tied, key=lambda r: len(self.declared.changes(r)) + 2 * (r in self.measured))
+            self.best = self._plainest(fits)
             verdict, convention = "another fits better", names[self.best]
             change = self.best.change(self.declared)
             message = (
@@ -302,7 +350,7 @@ class _Search:
             alternatives,
             verdict,
             change,
-            self.few.calls + self.many.calls,
+            self.calls,
         )
 
     def _kept(self, own: Errors, others: dict[str, Errors], beaten: bool) -> tuple[str, str, str]:
@@ -316,7 +364,14 @@ class _Search:
             return "unknown", "unknown", message
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
-        if _better(own, fitted) and fitted.relative < _FITS:
+        unexplained = own.relative > _LIMIT or beaten
+        if (unexplained or _better(own, fitted, _UNNAMED)) and self._foreign_context():
+            message = (
+                f"The network's context is not that of the data: its error is {error}, and as small with the context "
+                "of other samples. Check that every sample has its own, and that labels are numbered as in training."
+            )
+            return "unknown", "context", message
+        if _better(own, fitted, _UNNAMED) and self._fits(fitted):
             factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
             message = (
                 f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
@@ -324,7 +379,7 @@ class _Search:
                 "Look for a factor that is missing or that is there twice."
             )
             return "unknown", "unknown", message
-        if own.relative > _LIMIT or beaten:
+        if unexplained:
             best = min(others, key=lambda name: others[name].relative, default=None)
             closest = "" if best is None else f" (the best: {best}, {others[best].relative:.3g} x)"
             message = (
@@ -342,8 +397,25 @@ class _Search:
         message = f"The network denoises the data as a score should (error {error}), and no other reading of it does."
         return "works", "score", message
 
-    def _helps(self, reading: Reading, errors: Errors) -> bool:
+    def _foreign_context(self) -> bool:
+        """Whether the network depends on its context, and does as well with that of other samples."""
+        if self.calls + _MORE + 1 > _MOST_CALLS:
+            return False
+        other = self.many.exchanged(self.declared)
+        if other is None or not bool(other.finite.all()):
+            return False
+        gain, error = self.own.gain(other)
+        differ = (other.values - self.own.values).abs().mean(1) / self.own.values.mean(1)
+        return float(differ.mean()) > _DEPENDS and gain > -_TIED * error
+
+    def _fits(self, errors: Errors) -> bool:
+        """Whether a reading is better than the Gaussian denoiser, or as good but for chance."""
+        gain, error = self.many.gaussian().gain(errors)
+        return gain > -_TIED * error
+
+    def _helps(self, reading: Reading) -> bool:
         """Whether the network's outputs help a reading, against zeros in their place."""
+        errors = self.found[reading]
         silent = self.many.errors(reading, silent=True)
         if silent is None:
             return False
@@ -362,13 +434,13 @@ def _levels(sde: AffineSDE, data: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     return log_snrs / 2, (log_snrs + spread).exp()
 
 
-def _better(own: Errors, other: Errors) -> bool:
-    """Whether another reading's error is lower by far more than chance."""
+def _better(own: Errors, other: Errors, factor: float) -> bool:
+    """Whether another reading's error is lower by a factor, and by far more than chance."""
     gain, error = own.gain(other)
-    return gain > max(math.log(_RAISE), _CLEAR * error)
+    return gain > max(math.log(factor), _CLEAR * error)
 
 
-def _tied(errors: Errors, best: Errors) -> bool:
-    """Whether a reading may be as good as the best one."""
+def _tied(errors: Errors, best: Errors, factor: float) -> bool:
+    """Whether a reading may be as good as the best one, or worse by less than a factor."""
     gain, error = errors.gain(best)
-    return gain < max(0.01, _TIED * error)
+    return gain < max(math.log(factor), _TIED * error)

@@ -16,6 +16,7 @@ from .._context import cut
 from ..errors import InvalidArgumentError
 from ..sdes import Node
 from ..sdes.span import log_snr_range
+from .fixed import check_sizes
 from .model import ScoreModel
 from .readings import Reading, Time, Units
 
@@ -50,6 +51,7 @@ class OfModel:
     def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor:
         model, dtype = self.model, self.model._dtype(x)
         given = time if self.labels is not None else time.to(dtype)
+        check_sizes(model._sizes, x)
         out = model.net(x.to(dtype), given, **model._extra(x, context))
         return model._checked(out, x)[:, : x.shape[1]]
 
@@ -90,6 +92,10 @@ class Errors:
         """The same over all levels, with the Gaussian denoiser's error where the reading has none."""
         means = torch.where(self.valid, self.values.mean(1), 1.0)
         return float((means + _LOWEST).log().mean().exp()) - _LOWEST
+
+    def joined(self, other: Errors) -> Errors:
+        """These errors and those of other rows."""
+        return Errors(torch.cat([self.values, other.values], 1), self.valid)
 
     def gain(self, other: Errors) -> tuple[float, float]:
         """The logarithm of the ratio of this error to that of another reading of the same rows, and its standard
@@ -151,6 +157,7 @@ class Sample:
         generator: torch.Generator,
     ) -> None:
         self.network, self.data, self.lams, self.base = network, data[rows], lams, base
+        self.mean = data.mean(0)
         shape = (len(lams), len(rows), *data.shape[1:])
         self.z = torch.randn(shape, generator=generator, dtype=data.dtype).to(data.device)
         self.context = cut(context, rows.repeat(len(lams)))
@@ -223,11 +230,31 @@ class Sample:
         seen = self.seen[number]
         if seen is None:
             return None
-        given, out = seen
-        a, b = (self._column(w) for w in self.weights(reading))
-        guess = a * given if silent else a * given + b * out
+        return self._errors(reading, *seen, silent=silent)
+
+    def _errors(self, reading: Reading, given: Tensor, out: Tensor, *, silent: bool = False) -> Errors:
+        a, b, c = (self._column(w) for w in self.weights(reading))
+        guess = a * given if silent else a * given + b * out + c
         error = (guess - self.z).flatten(2).to(torch.float64).square().mean(2)
         return Errors(error.cpu() / self.base[:, None], self._node(reading)[1])
+
+    def exchanged(self, reading: Reading) -> Errors | None:
+        """The errors of a reading where every sample has the context of another; None if there is none."""
+        number = self.place(reading)
+        if not self.context or number is None:
+            return None
+        levels, rows = self.z.shape[:2]
+        own, others = self.context, torch.arange(levels * rows).reshape(levels, rows).roll(1, 1).flatten()
+        self.context = cut(own, others.to(self.z.device))
+        seen, self.context = self._called(self.places[number], strict=False), own
+        return None if seen is None else self._errors(reading, *seen)
+
+    def gaussian(self) -> Errors:
+        """The errors of the Gaussian denoiser itself on these rows."""
+        ratio = self._column(self.base / (1 - self.base))  # the variance of the data over that of the noise
+        spread, rho = (self.data - self.mean)[None], self._column((-self.lams).exp())
+        error = ((spread - ratio * rho * self.z) / (rho * (1 + ratio))).flatten(2).to(torch.float64).square().mean(2)
+        return Errors(error.cpu() / self.base[:, None], torch.ones(len(self.lams), dtype=torch.bool))
 
     def fitted(self, reading: Reading) -> tuple[Errors, Tensor]:
         """The errors of the best combination of input and output at every level, fitted to the other half of the rows,
@@ -265,10 +292,10 @@ class Sample:
         return times[low] + (times[low + 1] - times[low]) * (places - low)
 
     def weights(self, reading: Reading) -> Tensor:
-        """The noise as a combination of what the network is given and its output, ``(2, levels)``."""
+        """The noise as a combination of what the network is given, its output, and 1, ``(3, levels)``."""
         node, _ = self._node(reading)
-        a, b = reading.noise_weights(node)
-        return torch.stack([a / reading.input_scale(node), b])
+        a, b, c = reading.noise_weights(node)
+        return torch.stack([a / reading.input_scale(node), b, c])
 
     def _column(self, values: Tensor) -> Tensor:
         return values.to(self.z.device, self.z.dtype).reshape(-1, *[1] * (self.z.ndim - 1))

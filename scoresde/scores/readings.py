@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -58,20 +58,23 @@ class Time(NamedTuple):
 
 
 class Units(NamedTuple):
-    """Data in other units: the formula, the map, and the size of its linear part."""
+    """Data in other units: the formula, the map, the size of its linear part, and what it changes."""
 
     formula: str
     change: Callable[[Tensor], Tensor]
-    size: float
+    size: float = 1.0
+    kind: str = "data range"
 
 
 class Factor(NamedTuple):
-    """What the output is multiplied by before it is read, and the code of it."""
+    """What the output is multiplied by before it is read, the code of it, and what is added then."""
 
     code: str
     of: Callable[[Node[Tensor]], Any]
+    shift: float = 0.0
 
 
+_COMMON = ((-1, 2), (0, 1), (0, 255))  # ranges of images: the least value, and the width
 _MOST_BETA = 150.0  # of a process whose alpha single precision has
 AS_GIVEN = Units("x0", lambda x: x, 1.0)
 ONCE = Factor("", lambda n: 1.0)
@@ -82,9 +85,13 @@ _FACTORS = (
     Factor("1 / sigma * ", lambda n: 1 / n.sigma),
     Factor("alpha * ", lambda n: n.alpha),
     Factor("1 / alpha * ", lambda n: 1 / n.alpha),
+    Factor("sigma**2 * ", lambda n: n.sigma**2),
+    Factor("1 / sigma**2 * ", lambda n: n.sigma**-2),
     Factor("2 * ", lambda n: 2.0),
     Factor("1 / 2 * ", lambda n: 0.5),
 )
+# Ranges that a network may return data in.
+_RANGES = (Factor("2 * ", lambda n: 2.0, -1.0), Factor("1 / 2 * ", lambda n: 0.5, 0.5))
 
 
 @dataclass(frozen=True)
@@ -119,11 +126,11 @@ class Reading:
             return torch.as_tensor(edm_size(node, self.sigma_data)) ** -0.5
         return 1 / node.alpha if self.scale == "x/alpha" else torch.ones_like(node.alpha)
 
-    def noise_weights(self, node: Node[Tensor]) -> tuple[Tensor, Tensor]:
-        """a and b of the noise a x + b output, at nodes ``(n,)``."""
+    def noise_weights(self, node: Node[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """a, b and c of the noise a x + b output + c, at nodes ``(n,)``."""
         a, b = PREDICTIONS[self.prediction].noise(node, self.sigma_data)
         ones = torch.ones_like(node.alpha)
-        return a * ones, b * self.factor.of(node) * ones
+        return a * ones, b * self.factor.of(node) * ones, b * self.factor.shift * ones
 
     def changes(self, other: Reading) -> list[str]:
         """The names of what another reading changes; see `ScoreReport.convention`."""
@@ -132,15 +139,18 @@ class Reading:
             differ.append(f"process {other.process.code}")
         if (other.prediction, other.factor) != (self.prediction, self.factor):
             differ.append(other._output(self))
-        own_clock = other.process is not self.process and other.time.read is TIME_INPUTS["t"]
+        clocks = ("time t", "time in [0, 1]", *(["time in [0, 1000]"] if self.time.expression == _INDEX else []))
+        own_clock = other.process is not self.process and other.time.name in clocks
         if other.time.name != self.time.name and not own_clock:
             differ.append(other.time.name)
-        if other.scale != self.scale and other.scale != "c_in" and self.scale != "c_in":
+        if (other.scale == "c_in") != (other.prediction == "edm"):
+            differ.append("input x c_in" if other.scale == "c_in" else "c_in twice")
+        elif other.scale != self.scale and "c_in" not in (other.scale, self.scale):
             differ.append(f"input {other.scale}")
         if other.prediction == self.prediction == "edm" and other.sigma_data != self.sigma_data:
             differ.append("sigma_data")
         if other.units is not self.units:
-            differ.append("data range")
+            differ.append(other.units.kind)
         if other.evaluated != self.evaluated:
             differ.append("training mode")
         return differ
@@ -149,6 +159,8 @@ class Reading:
         """The name of what the output is."""
         if self.factor is ONCE:
             return self.prediction
+        if self.factor in _RANGES:
+            return f"{self.prediction} in another range"
         if self.factor is not _SIGN:
             meaning = "" if self.prediction == declared.prediction else f"{self.prediction} from "
             return f"{meaning}output x {self.factor.code.removesuffix(' * ')}"
@@ -164,34 +176,47 @@ class Reading:
         """What to write instead of the declared reading."""
         sentences = []
         if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
-            code = self.code()
-            where = []
+            code, where = self.code(), []
             if "declared(" in code:
                 where.append("declared is the time_input that is declared now")
             if "scaled" in code:
-                where.append(f"scaled(x, t) is {self.factor.code}net(x, t), with a factor per sample")
+                where.append(f"scaled(x, t) is {self._wrapped()}, with a factor per sample")
             sentences.append(f"Write {code}{', where ' if where else ''}{' and '.join(where)}.")
+            if self.scale != "c_in" and self.prediction == "edm":
+                sentences.append("The network multiplies its input by c_in, as ScoreModel does: leave that out of it.")
         if self.units is not declared.units:
             sentences.append(
-                f"The data are not in the network's range: it works on {self.units.formula} (x0 being the data given)."
+                f"The data are not as the network takes them: it works on {self.units.formula} "
+                "(x0 being the data given)."
             )
         if self.evaluated != declared.evaluated:
             sentences.append("The network is in training mode: call net.eval() first.")
         return " ".join(sentences)
 
+    def _wrapped(self) -> str:
+        """The network's call, with what no argument of `ScoreModel` says."""
+        scaled = self.scale == "c_in" and self.prediction != "edm"
+        state = f"x * (alpha**2 * {self.sigma_data:.4g}**2 + sigma**2)**-0.5" if scaled else "x"
+        return f"{self.factor.code}net({state}, t){_added(self.factor.shift)}"
+
     def code(self) -> str:
         """The line that wraps the network so."""
-        net = {ONCE: "net", _SIGN: "lambda x, t, **context: -net(x, t, **context)"}.get(self.factor, "scaled")
-        parts = [net, self.process.code, f"prediction={self.prediction!r}"]
+        short = {"net(x, t)": "net", "-net(x, t)": "lambda x, t, **context: -net(x, t, **context)"}
+        parts = [short.get(self._wrapped(), "scaled"), self.process.code, f"prediction={self.prediction!r}"]
         if self.time.code != repr("edm" if self.prediction == "edm" else "t"):
             parts.append(f"time_input={self.time.code}")
-        if self.scale == "x/alpha":
+        if self.scale == "x/alpha" and self.prediction != "edm":
             parts.append('input_scale="x/alpha"')
         if self.prediction == "edm":
             parts.append(f"sigma_data={self.sigma_data:.4g}")
         if self.variance is not None:
             parts.append(f"variance={self.variance!r}")
         return f"ScoreModel({', '.join(parts)})"
+
+
+def _added(number: float) -> str:
+    """The addition of a number, in code."""
+    return f" {'-' if number < 0 else '+'} {abs(number):.4g}" if number else ""
 
 
 def _reversed(read: Read, sde: AffineSDE) -> Read:
@@ -202,6 +227,7 @@ def _times(read: Read, factor: float) -> Read:
     return lambda n: factor * read(n)
 
 
+_INDEX = "chain.label(sde.log_snr(t))"
 _EXPRESSIONS = {
     "t": "t",
     "sigma": "sde.sigma(t)",
@@ -321,7 +347,8 @@ def units(data: Tensor) -> list[Units]:
     """
     wide = data.to(torch.float64)
     mean, std = float(wide.mean()), max(float(wide.std(correction=0)), 1e-6)
-    centred = f"x0 - {mean:.4g}" if mean >= 0 else f"x0 + {-mean:.4g}"
+    least, width = float(wide.min()), max(float(wide.max() - wide.min()), 1e-6)
+    centred = f"x0{_added(-mean)}"
     found = [
         Units("(x0 + 1) / 2", lambda x: (x + 1) / 2, 0.5),
         Units("2 x0 - 1", lambda x: 2 * x - 1, 2.0),
@@ -337,13 +364,23 @@ def units(data: Tensor) -> list[Units]:
         Units(f"x0 / {std:.4g}, the data's standard deviation", lambda x: x / std, 1 / std),
         Units(f"({centred}) / {std:.4g}, standardised", lambda x: (x - mean) / std, 1 / std),
         Units("0.18215 x0", lambda x: 0.18215 * x, 0.18215),
-        Units("-x0", lambda x: -x, 1.0),
-        Units("1 - x0", lambda x: 1 - x, 1.0),
+        Units("-x0", lambda x: -x, kind="data sign"),
+        Units("1 - x0", lambda x: 1 - x, kind="data sign"),
+        Units(f"{centred}, centred", lambda x: x - mean),
     ]
-    if data.ndim == 4 and data.shape[1] == 3:
-        found.append(Units("x0 with its channels reversed", lambda x: x.flip(1), 1.0))
+    if not any(abs(least - low) + abs(width - size) < 0.05 * size for low, size in _COMMON):
+        shifted = f"(x0{_added(-least)}) / {width:.4g}"
+        found.append(Units(f"2 {shifted} - 1, between -1 and 1", lambda x: 2 * (x - least) / width - 1, 2 / width))
+        found.append(Units(f"{shifted}, between 0 and 1", lambda x: (x - least) / width, 1 / width))
+    if data.ndim == 2:
+        found.append(Units("x0 with its entries reversed", lambda x: x.flip(1), kind="order of the entries"))
+    if data.ndim == 4:
+        found.append(Units("x0 upside down", lambda x: x.flip(2), kind="orientation"))
+        found.append(Units("x0 mirrored", lambda x: x.flip(3), kind="orientation"))
     if data.ndim == 4 and data.shape[2] == data.shape[3]:
-        found.append(Units("x0 with rows and columns exchanged", lambda x: x.transpose(2, 3), 1.0))
+        found.append(Units("x0 with rows and columns exchanged", lambda x: x.transpose(2, 3), kind="orientation"))
+    if data.ndim == 4 and data.shape[1] == 3:
+        found.append(Units("x0 with its channels reversed", lambda x: x.flip(1), kind="channel order"))
     return found
 
 
@@ -365,16 +402,17 @@ def places(declared: Reading, data: Tensor) -> list[Reading]:
 
 def outputs(place: Reading, declared: Reading) -> Iterator[Reading]:
     """What the network may return at a place."""
-    if place.scale == "c_in":
-        names: Sequence[str] = ("edm",)
-    else:
-        names = (declared.prediction, *(p for p in PREDICTIONS if p not in ("edm", declared.prediction)))
-    names = [name for name in names if name != "edm" or place.scale == "c_in"]
+    names = [declared.prediction, *(name for name in PREDICTIONS if name != declared.prediction)]
+    if place.scale != "c_in" and (declared.prediction != "edm" or place.scale == "x"):
+        names.remove("edm")
     if place is declared:
         yield declared
-    for factor in (ONCE, _SIGN, *_FACTORS) if place is declared else (ONCE, _SIGN):
+    elsewhere = (ONCE,) if place.scale == "c_in" else (ONCE, _SIGN)
+    for factor in (ONCE, _SIGN, *_FACTORS) if place is declared else elsewhere:
         for name in names:
             yield replace(place, prediction=name, factor=factor)
+    if place is declared:
+        yield from (replace(place, prediction="data", factor=factor) for factor in _RANGES if "data" in names)
 
 
 def declared_by(model: ScoreModel) -> Reading:
@@ -383,7 +421,7 @@ def declared_by(model: ScoreModel) -> Reading:
     if isinstance(time, str) and time in TIME_INPUTS:
         label = _NAMED[time]
     else:
-        expression = "chain.label(sde.log_snr(t))" if isinstance(time, str) else "declared(t)"
+        expression = _INDEX if isinstance(time, str) else "declared(t)"
         label = Time("the declared time", expression, model._read_time)
     scale = "c_in" if model.prediction == "edm" else model.input_scale
     process, variance = Process("sde", model.native), model.variance_name

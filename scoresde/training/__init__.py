@@ -6,7 +6,7 @@ last checkpoint. ``python -m scoresde.training digits --out DIR`` makes the ship
 
 from .callbacks import Bound, Metric, Samples
 from .classifier import CLASSIFIER, train_classifier
-from .data import Arrays, Batches, Folder, Source, read
+from .data import Arrays, Batches, Folder, Source, hold_out, read
 from .digits import DIGITS, DIGITS_LEVELS, fit, main, train_digits
 from .digits_data import DIGITS_DATA, DigitsSplit, digits_split, grey_to_x
 from .preset import Preset, train
@@ -37,6 +37,7 @@ __all__ = [
     "digits_split",
     "fit",
     "grey_to_x",
+    "hold_out",
     "main",
     "read",
     "train",

@@ -37,6 +37,7 @@ from ..files.images import image, pictures
 from ..files.paths import check_path
 from ..likelihood import dequantize
 from ..likelihood.bits import cell
+from ..noise import check_seed
 from .digits_data import DIGITS_NAME, digits_split
 from .items import LABELS, LARGEST_SIDE, Items, check_rows, is_dataset, levels_of
 from .seeds import DATA, ROWS, STATISTICS, generator_of
@@ -187,6 +188,58 @@ class Unlabelled:
         return self.source.rows(indices)[0], None
 
 
+class Part:
+    """Some rows of a source.
+
+    Args:
+        source: the samples: a `Source`, or a map-style dataset as `read` takes it.
+        indices: which rows, ``(n,)``, in this order.
+
+    Example:
+        >>> source = Part(Arrays(torch.arange(5.0)[:, None]), torch.tensor([4, 1]))
+        >>> len(source), source.name, source.rows(torch.tensor([0]))[0]
+        (2, '2 of arrays', tensor([[4.]]))
+    """
+
+    def __init__(self, source: Any, indices: Tensor) -> None:
+        self.source = source = as_source(source)
+        check_rows(indices, len(source))
+        self.indices = indices
+        self.name = f"{len(indices)} of {source.name}"
+        self.event_shape, self.levels, self.classes = source.event_shape, source.levels, source.classes
+        self.extent = source.extent
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        check_rows(indices, len(self))
+        return self.source.rows(self.indices[indices])
+
+    def fingerprint(self) -> str:
+        listed = f"{self.source.fingerprint()} {self.indices.tolist()}"
+        return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def hold_out(source: Any, count: int, *, seed: int = 0) -> tuple[Part, Part]:
+    """Split data at random into a part to train on and a part that training never sees.
+
+    Args:
+        source: the samples: a `Source`, or a map-style dataset as `read` takes it.
+        count: the samples of the second part.
+        seed: of the choice.
+
+    Example:
+        >>> train, held_out = hold_out(read("digits"), 437)
+        >>> len(train), len(held_out), held_out.name[:10]
+        (1000, 437, '437 of sci')
+    """
+    source = as_source(source)
+    check_integer("count", count, low=1, high=len(source) - 1, hint=f" The data have {len(source)} samples.")
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(check_seed("seed", seed)))
+    return Part(source, order[count:].sort().values), Part(source, order[:count].sort().values)
+
+
 class Folder:
     """Images in a folder, read when they are needed. Images in folders of the folder are labelled by these, in the
     order of their names.
@@ -294,7 +347,8 @@ def read(
 
     Args:
         data: ``"digits"`` (scikit-learn's, the training part); ``"torchvision:MNIST"``; a folder of images; a
-            ``.npz``, ``.npy`` or ``.safetensors`` file with an array ``x``, and ``label`` if there are labels; or a
+            ``.npz``, ``.npy`` or ``.safetensors`` file with an array ``x``, and ``label`` if there are labels; a file
+            of images in MNIST's format, ``train-images-idx3-ubyte.gz``, with that of the labels beside it; or a
             map-style dataset, such as a ``torch.utils.data.Dataset`` or a ``datasets.Dataset``.
         levels: grey levels of integers; 256 for uint8.
         size: of images of a folder, see `Folder`; also of the PIL images of a dataset.

@@ -244,7 +244,8 @@ def test_names_the_chain():
     cosine = scoresde.discrete.BetaChain.cosine()
     wrong = ScoreModel(indexed, cosine.sde(), "noise", time_input="index", chain=cosine)
     report = check_score(wrong.sde, wrong, data)
-    assert report.convention == "process scoresde.VPSDE() and time in [0, 1000]", str(report)
+    assert report.convention == "process scoresde.VPSDE()", str(report)
+    assert "time_input=lambda t: 1000 * t" in report.change, report.change
 
 
 def test_names_an_edm_denoiser_that_gets_the_state():
@@ -289,6 +290,102 @@ def test_names_the_mistake_on_gaussian_data(seed):
     data = law.sample(500, generator=generator(seed))
     report = check_score(VP, lambda x, t: -score(x, t) * VP.sigma(t)[:, None], data, seed=seed)
     assert (report.ok, report.convention) == (False, "noise"), str(report)
+
+
+def arranged(change):
+    """The shipped network on digits that were rearranged."""
+    sde = SDES["vp"]
+    return check_score(sde, scoresde.load("digits").score(sde), change(digits_data()))
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "change"),
+    [
+        ("orientation", "x0 upside down", lambda x: x.flip(2)),
+        ("orientation", "x0 mirrored", lambda x: x.flip(3)),
+        ("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3)),
+        ("data sign", "-x0", lambda x: -x),
+        ("data range", "between -1 and 1", lambda x: 8 * (x + 1)),
+        ("data range", "between -1 and 1", lambda x: 1.5 * x + 0.4),
+    ],
+)
+def test_names_how_the_data_are_arranged(name, formula, change):
+    report = arranged(change)
+    assert report.convention == name and formula in report.change, str(report)
+
+
+def test_names_the_order_of_the_entries():
+    law = TARGETS["modes"]
+    report = check_score(SDES["vp"], law.score(SDES["vp"]), law.sample(600, generator=generator()).flip(1))
+    assert report.convention == "order of the entries", str(report)
+
+
+def test_names_the_range_of_the_output():
+    sde, law = SDES["vp"], TARGETS["modes"]
+    exact = law.score(sde)
+    model = ScoreModel(lambda x, t: (exact.estimate(x, sde.nodes(t)).data + 1) / 2, sde, "data")
+    report = check_score(sde, model, law.sample(600, generator=generator()))
+    assert report.convention == "data in another range"
+    assert "scaled(x, t) is 2 * net(x, t) - 1" in report.change, report.change
+
+
+def test_names_a_preconditioning_that_is_there_twice_or_missing():
+    model = scoresde.load("digits")
+    sde, std = scoresde.EDMSDE(), model.config.sigma_data
+
+    def twice(y, c):  # applies c_in itself
+        c_in = ((8 * c).exp() + std**2) ** -0.5
+        return model.net(y * c_in[:, None, None, None], c)
+
+    data = digits_data()
+    report = check_score(sde, ScoreModel(twice, sde, "edm", sigma_data=std), data)
+    assert report.convention == "c_in twice", str(report)
+    assert "leave that out of it" in report.change, report.change
+
+    right = model.score(sde)
+
+    def small(x, t):  # the score, of a state that the caller has multiplied by c_in
+        return right(x * (t[:, None, None, None] ** 2 + 0.25) ** 0.5, t)
+
+    report = check_score(sde, small, data)
+    assert report.convention == "input x c_in", str(report)
+    assert "net(x * (alpha**2 * 0.5**2 + sigma**2)**-0.5, t)" in report.change, report.change
+
+
+def test_symmetric_data_are_not_told_to_change_sign():
+    law = targets.GaussianMixture(torch.ones(2), torch.tensor([[-0.6, -0.2], [0.6, 0.2]]), scales=0.15)
+    right, declared = SDES["vp"], SDES["cosine"]
+    exact = law.score(right)
+    for seed in range(8):
+        model = ScoreModel(lambda x, t: exact.estimate(x, right.nodes(t)).noise, declared, "noise")
+        report = check_score(declared, model, law.sample(2000, generator=generator(seed)), seed=seed)
+        assert "sign" not in report.convention and "data" not in report.convention, str(report)
+
+
+def labelled():
+    """A score function of a mixture whose components are told by a label, data, and their labels."""
+    centres = 2 * torch.randn(4, 2, generator=generator(3))
+    laws = [targets.Gaussian(centre, 0.09 * torch.eye(2)) for centre in centres]
+    sde = SDES["vp"]
+    scores = [law.score(sde) for law in laws]
+
+    def score_fn(x, t, label):
+        out = torch.zeros_like(x)
+        for k, score in enumerate(scores):
+            out[label == k] = score(x, t)[label == k]
+        return out
+
+    data = torch.cat([law.sample(150, generator=generator(k)) for k, law in enumerate(laws)])
+    return sde, score_fn, data, torch.arange(4).repeat_interleave(150)
+
+
+def test_names_the_context_of_other_samples():
+    sde, score_fn, data, label = labelled()
+    right = check_score(sde, score_fn, data, context={"label": label})
+    assert right.ok, str(right)
+    wrong = check_score(sde, score_fn, data, context={"label": (label + 1) % 4})
+    assert (wrong.ok, wrong.verdict, wrong.convention) == (False, "unknown", "context"), str(wrong)
+    assert wrong.calls <= 200
 
 
 def test_training_mode():
