@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from ..zoo import Pretrained
 
 
+DEFAULT, BUDGET = "auto", 25  # the method, and its evaluations
+
+
 @command
 def sample(
     model: parameters.Model = "digits",
@@ -49,11 +52,11 @@ def sample(
         str | None,
         typer.Option(
             help="Solver: a name of `scoresde methods`, or auto. Default: the model's own sampler, if it has one and "
-            f"no other option of the process or solver is given, else pc; for a measurement {SAMPLER}."
+            f"no other option of the process or solver is given, else auto; for a measurement {SAMPLER}."
         ),
     ] = None,
     steps: parameters.Steps = None,
-    num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 64,
+    num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 30,
     label: parameters.Label = None,
     guidance: Annotated[
         float | None,
@@ -139,8 +142,9 @@ def sample(
     if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
         _check_alone(problem.method, method=method, option=option)
     untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
-    usual_method = "pc" if problem is None else SAMPLER
-    plan = plan_of(usual_method if method is None else method, steps, grid, options)
+    if method is None and problem is None:
+        method, steps = DEFAULT, BUDGET if steps is None and rtol is None and atol is None else steps
+    plan = plan_of(SAMPLER if method is None else method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
     if extension == PICTURE:
         _check_pictures(event, out)

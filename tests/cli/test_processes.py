@@ -50,7 +50,7 @@ def test_digits_from_the_command_to_the_picture(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err.decode()
     assert err == b""  # no terminal: no progress bar; and no warning
-    assert b"4 samples of digits: vp, pc, 3 steps, 7 evaluations per sample" in out
+    assert b"4 samples of digits: vp, auto, 3 steps, 4 evaluations per sample" in out
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
 
 

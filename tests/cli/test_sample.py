@@ -35,7 +35,7 @@ def arrays(path: str) -> dict[str, np.ndarray]:
 # What is written
 
 
-def test_default_is_a_picture_of_64_samples(ddim: Run, fake: Any, files: Files) -> None:
+def test_default_is_a_picture_of_30_samples(ddim: Run, fake: Any, files: Files) -> None:
     result = ddim()
     assert result.exit_code == 0, result.output
     assert files() == ["samples.png"]
@@ -43,9 +43,9 @@ def test_default_is_a_picture_of_64_samples(ddim: Run, fake: Any, files: Files) 
         image.load()
         info = json.loads(image.text["scoresde"])  # type: ignore[attr-defined]
         pixels = np.asarray(image, dtype=float)
-    assert image.mode == "L" and image.size == (8 * 34 - 2, 8 * 34 - 2)
-    assert info["num"] == 64 and info["method"] == "ddim" and info["denoise"] is True
-    tiles = [pixels[34 * i : 34 * i + 32, 34 * j : 34 * j + 32] for i in range(8) for j in range(8)]
+    assert image.mode == "L" and image.size == (6 * 34 - 2, 5 * 34 - 2)
+    assert info["num"] == 30 and info["method"] == "ddim" and info["denoise"] is True
+    tiles = [pixels[34 * i : 34 * i + 32, 34 * j : 34 * j + 32] for i in range(5) for j in range(6)]
     upper = [tile[:16].mean() > tile[16:].mean() for tile in tiles]
     dark, bright = 255 * 0.05, 255 * 0.95
     close = []
@@ -53,8 +53,8 @@ def test_default_is_a_picture_of_64_samples(ddim: Run, fake: Any, files: Files) 
         halves = (tile[:16], tile[16:]) if up else (tile[16:], tile[:16])
         assert halves[0].mean() == pytest.approx(bright, abs=30) and halves[1].mean() == pytest.approx(dark, abs=30)
         close.append(abs(halves[0].mean() - bright) < 6 and abs(halves[1].mean() - dark) < 6)
-    assert sum(close) >= 60  # ten steps leave a sample that starts between the two modes a little short of its own
-    assert 16 <= sum(upper) <= 48  # a fair coin leaves this interval with probability 4e-5
+    assert sum(close) >= 26  # ten steps leave a sample that starts between the two modes a little short of its own
+    assert 4 <= sum(upper) <= 26  # a fair coin leaves this interval with probability 1e-5
 
 
 def test_summary_says_what_it_took(ddim: Run, fake: Any) -> None:
@@ -140,7 +140,7 @@ def test_a_sample_depends_on_seed_and_index_alone(run: Run, fake: Any, method: s
 
 
 def test_solver_options_and_process_reach_the_solver(run: Run, fake: Any) -> None:
-    command = ("sample", "--num", 2, "--steps", 3, "--out", "a.npz", "--grid", "time")
+    command = ("sample", "--method", "pc", "--num", 2, "--steps", 3, "--out", "a.npz", "--grid", "time")
     result = run(*command, "--option", "moves=2", "--option", "predictor=ancestral", "--option", "snr=0.1")
     assert result.exit_code == 0, result.output
     assert arrays("a.npz")["nfe"].tolist() == [9, 9]
@@ -246,11 +246,12 @@ def test_option_values() -> None:
         (["--grid", "log_sn"], "log_snr"),
         (["--option", "snr"], "key=value"),
         (["--option", "snr=0.1", "--option", "snr=0.2"], "twice"),
-        (["--option", "snrr=0.1"], "did you mean 'snr'"),
-        (["--option", "snr=-1"], "snr"),
-        (["--option", "snr=x"], "snr"),
-        (["--option", "steps=3"], "steps"),
-        (["--rtol", "1e-3"], "rk45"),
+        (["--method", "pc", "--option", "snrr=0.1"], "did you mean 'snr'"),
+        (["--method", "pc", "--option", "snr=-1"], "snr"),
+        (["--method", "pc", "--option", "snr=x"], "snr"),
+        (["--method", "pc", "--option", "steps=3"], "steps"),
+        (["--method", "ddim", "--rtol", "1e-3"], "rk45"),
+        (["--option", "snr=0.1"], "give 'snr' with the name of a method"),
         (["--method", "rk45", "--rtol", "nan"], "rtol"),
         (["--method", "rk45", "--atol", "-1"], "atol"),
         (["--method", "rk45", "--steps", 5], "rtol"),
