@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ._checks import refuse_rows
 from ._combination import Term, tensor_of, write, write_over
+from ._display import Displayed, kind, span, tally
 from ._plan import Run
 from ._snapshot import pack, unpack
 from ._tensors import as_array, number, row_finite, take, transforming, where
@@ -87,8 +88,8 @@ class Info(_Info):
         return self._estimate()
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution(Displayed):
     """The result of a solve.
 
     Attributes:
@@ -109,6 +110,8 @@ class Solution:
         >>> solution = scoresde.solve(sde, target.score(sde), method="ddim", steps=5, save_at="steps")
         >>> solution.xs.shape, bool(solution.success.all())
         (torch.Size([6, 1, 2]), True)
+        >>> solution
+        Solution(x=(1, 2) float32, t=0.001, status=1 SUCCESS, evaluations per sample=5, steps=5, saved=6 states)
     """
 
     x: Tensor
@@ -126,6 +129,16 @@ class Solution:
     def success(self) -> Tensor:
         """Which samples arrived, ``(batch,)`` bool."""
         return self.status == Status.SUCCESS
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "x": kind(self.x),
+            "t": span(self.t),
+            "status": tally(Status(code).name for code in self.status.tolist()),
+            "evaluations per sample": span(self.nfe),
+            "steps": str(self.steps),
+            **({} if self.xs is None else {"saved": f"{len(self.xs)} states"}),
+        }
 
 
 class Recorder:

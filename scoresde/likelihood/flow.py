@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import grids
 from .._arguments import check_limits, context_of, explained, tolerances
 from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_number, form, refuse_rows
+from .._display import Displayed, span, tally
 from .._signatures import typed
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
@@ -40,8 +41,8 @@ _SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the 
 _LEAST = 1e-6  # of the variance of the estimates, what a control must have to be of any use
 
 
-@dataclass(frozen=True, eq=False)
-class Likelihood:
+@dataclass(frozen=True, eq=False, repr=False)
+class Likelihood(Displayed):
     """Log-likelihoods with estimates of their errors; all fields have one entry per sample.
 
     Attributes:
@@ -67,6 +68,8 @@ class Likelihood:
         >>> low, high = likelihood.interval()
         >>> bool(low <= likelihood.log_prob <= high)
         True
+        >>> likelihood
+        Likelihood(log_prob=-0.63..., std_error=..., samples=1, status=1 SUCCESS, evaluations per sample=...)
     """
 
     log_prob: Tensor
@@ -83,6 +86,15 @@ class Likelihood:
     def success(self) -> Tensor:
         """Which samples arrived."""
         return self.status == Status.SUCCESS
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "log_prob": span(self.log_prob, ".6g"),
+            "std_error": span(self.std_error, ".2g"),
+            "samples": str(len(self.log_prob)),
+            "status": tally(Status(code).name for code in self.status.tolist()),
+            "evaluations per sample": span(self.nfe),
+        }
 
     def interval(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
         """Bounds of ``log_prob`` that hold with about this probability, by Student's t; NaN where ``std_error`` is.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from .._checks import check_flag, check_integer, check_kind, check_tensor
+from .._display import Displayed
 from .._signatures import typed
 from ..chains import Chain
 from ..errors import InvalidArgumentError, unknown
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from .. import _typed
 
 
-@dataclass(frozen=True)
-class Pretrained:
+@dataclass(frozen=True, repr=False)
+class Pretrained(Displayed):
     """A network and its `Config`, as `load` returns and `save` takes it.
 
     Args:
@@ -44,8 +45,8 @@ class Pretrained:
     Example:
         >>> from scoresde.zoo import load
         >>> model = load("digits")
-        >>> model.event_shape
-        (1, 8, 8)
+        >>> model
+        Pretrained(net=UNet, 345,121 parameters, event_shape=(1, 8, 8), label=0 to 9, or None, prediction=edm, ...)
         >>> sde = scoresde.VPSDE()
         >>> scoresde.solve(sde, model.score(sde, label=3), method="ddim", steps=2, shape=(5, 1, 8, 8)).x.shape
         torch.Size([5, 1, 8, 8])
@@ -66,6 +67,19 @@ class Pretrained:
             if native is not None and modules_of(native):
                 raise InvalidArgumentError("`native` must be given, since a part of the process is learned.")
             object.__setattr__(self, "native", native)
+
+    def _summary(self) -> dict[str, str]:
+        config, count = self.config, sum(parameter.numel() for parameter in self.net.parameters())
+        labels = {} if self.labels is None else {self.labels.name: f"0 to {self.labels.count - 1}, or None"}
+        return {
+            "net": f"{type(self.net).__name__}, {count:,} parameters",
+            "event_shape": str(self.event_shape),
+            **labels,
+            "prediction": config.prediction,
+            "process": "any affine process" if self.native is None else repr(self.native),
+            "sampler": "none" if config.sampler is None else config.sampler.method,
+            **({} if self.source is None else {"source": self.source}),
+        }
 
     @classmethod
     def of(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..._checks import check_choice, check_kind
+from ..._display import table
 from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ...errors import InvalidArgumentError, closest
 from ..base import Solver
@@ -43,8 +44,30 @@ class Method(NamedTuple):
     reference: str
     states: int
 
+    @property
+    def order(self) -> str:
+        """The orders that it declares, in words."""
+        known = {"": self.ode_order, "weak ": self.weak_order, "strong ": self.strong_order}
+        return ", ".join(f"{name}{value:g}" for name, value in known.items() if value is not None) or "none"
 
-def methods() -> tuple[Method, ...]:
+    def __repr__(self) -> str:
+        steps = "adaptive" if self.adaptive else f"{self.evaluations} per step"
+        return f"Method({self.name}, {self.kind}, order {self.order}, evaluations {steps}; {self.reference})"
+
+
+class Methods(tuple[Method, ...]):
+    """The methods as `methods` returns them: a tuple, and a table in a notebook."""
+
+    def __repr__(self) -> str:
+        return f"Methods({', '.join(method.name for method in self)})"
+
+    def _repr_html_(self) -> str:
+        head = ["method", "kind", "evaluations per step", "order", "adaptive", "reference"]
+        rows = ((m.name, m.kind, str(m.evaluations), m.order, "yes" if m.adaptive else "", m.reference) for m in self)
+        return table("Methods", head, rows)
+
+
+def methods() -> Methods:
     """All methods that `scoresde.solve` takes by name, with what they declare.
 
     Orders hold between finite log-SNRs, and on the default grid for an infinite one too (up to order 2 on flow
@@ -56,7 +79,7 @@ def methods() -> tuple[Method, ...]:
     """
     fields = [f for f in Method._fields if f not in ("name", "solver", "states")]
     made = [(name, row, row.load()) for name, row in BY_NAME.items()]
-    return tuple(
+    return Methods(
         Method(name, cls, **{f: getattr(cls(), f) for f in fields}, states=row.states) for name, row, cls in made
     )
 
