@@ -9,7 +9,6 @@ from typing import Any
 from benchmarks._record import RESULTS
 
 README = Path(__file__).parent.parent / "README.md"
-MARKS = ("<!-- table of methods -->", "<!-- end of table -->")
 
 
 def load(name: str) -> dict[str, Any]:
@@ -60,14 +59,93 @@ def methods(kind: str) -> str:
     return markdown(["method", "processes", "evaluations per step", "order", "measured", *titles], rows, record)
 
 
+# Methods for the README: what each is good for.
+FEW = {
+    "ddim": "few evaluations of a large network, any number of steps; the usual baseline",
+    "dpmpp_2m": "10 to 30 evaluations, with or without guidance",
+    "unipc3": "30 evaluations and more, high accuracy",
+    "adams": "a tolerance in place of a number of steps; every sample takes its own steps",
+    "dpmpp_2m_sde": "stochastic, 30 to 100 evaluations",
+    "pc": "predictor and corrector of Score-SDE, 1,000 evaluations; the default of `solve`",
+}
+
+
+def few_methods() -> str:
+    """Six of the methods."""
+    from scoresde import methods as all_methods
+
+    known = {method.name: method for method in all_methods()}
+    rows = [
+        [f"`{name}`", "adaptive" if known[name].adaptive else str(known[name].evaluations), known[name].order, use]
+        for name, use in FEW.items()
+    ]
+    lines = [["method", "evaluations per step", "order", "for"], ["---"] * 4, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def compared() -> str:
+    """What other libraries are better and worse at."""
+    shape, times, memory = "(64, 3, 32, 32)", load("overhead"), load("memory")["results"]
+    measured = times["results"]
+
+    def step(method: str, peer: str) -> str:
+        return f"{measured['peers'][method][shape][peer]:.0f}"
+
+    def ours(method: str) -> str:
+        return f"{measured['1 threads'][method][shape]['solve']:.0f}"
+
+    def states(method: str, peer: str) -> str:
+        return f"{memory['peers'][method][peer]:.0f}"
+
+    def own(method: str) -> str:
+        return f"{memory['ours'][method]['noise']:.0f}"
+
+    orders = sum(1 for row in load("work_precision")["results"]["methods"].values() if row["measured"] is not None)
+    rows = [
+        ["made for", "any score network, any process", "pipelines of published models", "research code", "equations"],
+        ["framework", "PyTorch", "PyTorch", "PyTorch", "JAX"],
+        ["published models by name", "no, it takes those of others", "**thousands**", "some", "no"],
+        [
+            "methods with fixed steps and a measured order",
+            f"**{orders}**",
+            "about 40, not measured",
+            "about 10, not measured",
+            "its own",
+        ],
+        [
+            f"a step of DDIM on {shape} without the network, 1 thread",
+            f"**{ours('ddim')} µs**",
+            f"{step('ddim', 'diffusers DDIM')} µs",
+            f"{step('ddim', 'azula DDIM')} µs",
+            "–",
+        ],
+        [
+            "memory of DDIM, in states",
+            f"**{own('ddim')}**",
+            states("ddim", "diffusers DDIM"),
+            states("ddim", "azula DDIM"),
+            "–",
+        ],
+        ["adaptive steps, each sample its own", "**yes**", "no", "no", "**yes**"],
+        ["log-likelihoods with error bars", "**yes**", "no", "no", "no"],
+        ["posteriors of a measurement", "**14 methods, their coverage measured**", "inpainting", "several", "no"],
+        ["gradients through a solve", "of likelihoods, and by autograd", "no", "by autograd", "**several adjoints**"],
+    ]
+    return markdown(["", "scoresde", "diffusers", "azula", "diffrax"], rows, times)
+
+
+FILLED = {"methods": few_methods, "compared": compared}
+
+
+def filled(text: str) -> str:
+    """A text with the tables between their marks, ``<!-- table: NAME -->`` and ``<!-- end -->``."""
+    for name, table in FILLED.items():
+        head, mark, rest = text.partition(f"<!-- table: {name} -->\n")
+        if mark:
+            text = f"{head}{mark}\n{table()}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    return text
+
+
 def fill_readme() -> None:
-    """Put the two tables between the marks in the README."""
-    text = README.read_text()
-    head, rest = text.split(MARKS[0])
-    tail = rest.split(MARKS[1])[1]
-    README.write_text(f"{head}{MARKS[0]}\n\n{readme_tables()}\n{MARKS[1]}{tail}")
-
-
-def readme_tables() -> str:
-    """Both tables."""
-    return f"{methods('ode')}\n{methods('sde')}"
+    """Put the tables into the README."""
+    README.write_text(filled(README.read_text()))
