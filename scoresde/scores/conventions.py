@@ -36,16 +36,18 @@ _FINALISTS = 5
 _MOST_LEVELS = 1000
 _CLEAR = 3.5  # standard errors by which another reading must be better
 _RAISE = 1.045  # and the factor of the errors
-_EQUAL = 1.01  # the factor within which two readings are equally good
+_EQUAL = 1.02  # the factor within which two readings are equally good
 _TIED = 2.5  # standard errors within which two readings may be that
 _PLAIN = 0.02  # the share of the error by which one more change must help in a first look
-_CALLS = 110  # for first looks, at most
+_CALLS = 106  # for first looks, at most
 _TIMES = 16  # that are tried at every level
 _INFORMATIVE = 0.1  # how much the outputs must help a reading, against zeros in their place, in the error's logarithm
 _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
 _MOST_CALLS = 200
+_RESERVED = 4  # of them, for questions about the context and the batch
 _DEPENDS = 0.05  # the change of a sample's error from which the network depends on its context
+_SURE = 0.97  # the same, for a reading that changes more than one thing
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -231,7 +233,7 @@ class _Search:
         better = [r for r in order if self._beats(r, self.own, self.found[r])]
         if better or not order:
             return better
-        size, best = (_MOST_CALLS - self.calls) // 2, self._plainest(order)
+        size, best = (_MOST_CALLS - _RESERVED - self.calls) // 2, self._plainest(order)
         gain, error = self.own.gain(self.found[best])
         if size < _MORE // 2 or not math.log(_RAISE) < gain + error:
             return []
@@ -244,14 +246,15 @@ class _Search:
     def _plainest(self, order: list[Reading]) -> Reading:
         """Of readings, the best first, the one that changes least among those that are as good, or nearly so."""
 
-        def size(reading: Reading) -> int:
-            return len(self.declared.changes(reading)) + 2 * (reading in self.measured)
-
         def near(reading: Reading) -> bool:
-            factor = _RAISE if size(reading) < size(order[0]) else _EQUAL
+            factor = _RAISE if self._size(reading) < self._size(order[0]) else _EQUAL
             return _tied(self.found[reading], self.found[order[0]], factor)
 
-        return min(filter(near, order), key=size)
+        return min(filter(near, order), key=self._size)
+
+    def _size(self, reading: Reading) -> int:
+        """How much a reading changes; measured times are worth two changes."""
+        return self.declared.size(reading) + 2 * (reading in self.measured)
 
     def _beats(self, reading: Reading, own: Errors, errors: Errors) -> bool:
         """Whether a reading is better than the declared one, with the help of the network."""
@@ -325,20 +328,21 @@ class _Search:
         names = {reading: " and ".join(self.declared.changes(reading)) for reading in (*self.seen, *found)}
         order = sorted(found, key=lambda reading: found[reading].relative)
         better = self._better()
-        fits = [r for r in better if self._fits(found[r]) and not _better(found[r], self.many.fitted(r)[0], _RAISE)]
+        fits = [r for r in better if self._fits(r) and not _better(found[r], self.many.fitted(r)[0], _RAISE)]
         alternatives: dict[str, float] = {}
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
-        if fits:
-            self.best = self._plainest(fits)
+        lead = self._plainest(fits) if fits else None
+        if lead is not None and (self._size(lead) < 2 or not self._foreign_context(lead)):
+            self.best = lead
             verdict, convention = "another fits better", names[self.best]
             change = self.best.change(self.declared)
             message = (
-                f"Another convention fits better: {convention} (its error is {found[self.best].relative:.3g} x a "
-                f"Gaussian denoiser's, that of the declared one {own.relative:.3g} x). {change}"
+                f"Another convention fits better: its error is {found[self.best].relative:.3g} x a Gaussian "
+                f"denoiser's, that of the declared one {own.relative:.3g} x. What differs: {convention}. {change}"
             )
         else:
-            others = {names[r]: found[r] for r in reversed(order) if r not in self.measured}
+            others = {names[r]: r for r in reversed(order) if r not in self.measured}
             verdict, convention, message, change = *self._kept(own, others, bool(better)), ""
         return ScoreReport(
             verdict in ("works", "not distinguishable"),
@@ -353,7 +357,7 @@ class _Search:
             self.calls,
         )
 
-    def _kept(self, own: Errors, others: dict[str, Errors], beaten: bool) -> tuple[str, str, str]:
+    def _kept(self, own: Errors, others: dict[str, Reading], beaten: bool) -> tuple[str, str, str]:
         """The verdict, the convention and the message where no other reading fits."""
         broken = [f"{t:.4g}" for t, finite in zip(self.t, own.finite.tolist(), strict=True) if not finite]
         if broken:
@@ -365,13 +369,19 @@ class _Search:
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
         unexplained = own.relative > _LIMIT or beaten
-        if (unexplained or _better(own, fitted, _UNNAMED)) and self._foreign_context():
+        if (unexplained or _better(own, fitted, _UNNAMED)) and self._foreign_context(self.declared):
             message = (
-                f"The network's context is not that of the data: its error is {error}, and as small with the context "
-                "of other samples. Check that every sample has its own, and that labels are numbered as in training."
+                f"The context is not that of the data: the error is {error}, and no larger if every sample gets the "
+                "context of another one. Check that each has its own, and that labels are numbered as in training."
             )
             return "unknown", "context", message
-        if _better(own, fitted, _UNNAMED) and self._fits(fitted):
+        if unexplained and self._one_time():
+            message = (
+                f"The network uses one time for the whole batch: its error is {error}, and smaller where all samples "
+                "of a call have the same time. Look for t[0] or t.mean(); every sample has its own time."
+            )
+            return "unknown", "one time per batch", message
+        if _better(own, fitted, _UNNAMED) and self._sound(fitted) and bool((sizes > 0).all()):
             factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
             message = (
                 f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
@@ -380,38 +390,51 @@ class _Search:
             )
             return "unknown", "unknown", message
         if unexplained:
-            best = min(others, key=lambda name: others[name].relative, default=None)
-            closest = "" if best is None else f" (the best: {best}, {others[best].relative:.3g} x)"
+            best = min(others, key=lambda name: self.found[others[name]].relative, default=None)
+            closest = "" if best is None else f" (the best: {best}, {self.found[others[best]].relative:.3g} x)"
             message = (
                 f"The network does not denoise the data: its error is {error}, and no other reading fits{closest}. "
                 "Check that the data is what the network was trained on, in its units, and its time input."
             )
             return "unknown", "unknown", message
-        near = [name for name in others if own.gain(others[name])[0] > -math.log(_RAISE)]
+        near = [name for name, r in others.items() if own.gain(self.found[r])[0] > -math.log(_RAISE)]
         if near:
             message = (
                 f"The network denoises the data as a score should (error {error}). On these data its convention "
-                f"cannot be distinguished from another one, which has nearly the same error: {near[-1]}."
+                "cannot be distinguished from another one, which has nearly the same error. What differs: "
+                f"{near[-1]}. It would be: {others[near[-1]].change(self.declared)}"
             )
             return "not distinguishable", "score", message
         message = f"The network denoises the data as a score should (error {error}), and no other reading of it does."
         return "works", "score", message
 
-    def _foreign_context(self) -> bool:
-        """Whether the network depends on its context, and does as well with that of other samples."""
-        if self.calls + _MORE + 1 > _MOST_CALLS:
+    def _foreign_context(self, reading: Reading) -> bool:
+        """Whether the network depends on its context, and a reading does as well with that of other samples."""
+        if not self.context:
             return False
-        other = self.many.exchanged(self.declared)
-        if other is None or not bool(other.finite.all()):
+        pairs = [(self.few.errors(r), self.few.exchanged(r)) for r in (self.declared, reading)]
+        (own, other), (errors, foreign) = pairs
+        if own is None or other is None or errors is None or foreign is None or not bool(foreign.finite.all()):
             return False
-        gain, error = self.own.gain(other)
-        differ = (other.values - self.own.values).abs().mean(1) / self.own.values.mean(1)
-        return float(differ.mean()) > _DEPENDS and gain > -_TIED * error
+        differ = (other.values - own.values).abs().mean(1) / own.values.mean(1)
+        gain, error = errors.gain(foreign)
+        return float(differ.mean()) > _DEPENDS and gain >= -_TIED * error
 
-    def _fits(self, errors: Errors) -> bool:
-        """Whether a reading is better than the Gaussian denoiser, or as good but for chance."""
+    def _one_time(self) -> bool:
+        """Whether the network does better where all samples of a call have one time, at two of the levels."""
+        levels = len(self.lams)
+        mixed, alone = self.few.errors(self.declared), self.few.alone(self.declared, [levels // 4, 3 * levels // 4])
+        return mixed is not None and alone is not None and _better(mixed, alone, _UNNAMED)
+
+    def _fits(self, reading: Reading) -> bool:
+        """Whether a reading is a denoiser, and surely one if it changes much."""
+        errors = self.found[reading]
+        return self._sound(errors) and (self.declared.size(reading) < 2 or errors.relative < _SURE)
+
+    def _sound(self, errors: Errors) -> bool:
+        """Whether the errors are below those of the Gaussian denoiser, or equal but for chance and its fit."""
         gain, error = self.many.gaussian().gain(errors)
-        return gain > -_TIED * error
+        return gain > -max(_TIED * error, math.log(_EQUAL))
 
     def _helps(self, reading: Reading) -> bool:
         """Whether the network's outputs help a reading, against zeros in their place."""

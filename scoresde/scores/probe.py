@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -18,12 +18,13 @@ from ..sdes import Node
 from ..sdes.span import log_snr_range
 from .fixed import check_sizes
 from .model import ScoreModel
-from .readings import Reading, Time, Units
+from .readings import INDEX, Reading, Time, Units
 
 _BATCH = 256  # rows of a call, at most
 _LOWEST = 0.02  # relative errors below this are equally good
 _ALIKE = 0.005  # scales and times that differ by less are the same
 _SLACK = 1e-6
+_SHARES = 2.0  # times up to this are no labels of a chain, but shares of an interval
 
 
 class Network(Protocol):
@@ -50,7 +51,7 @@ class OfModel:
 
     def __call__(self, x: Tensor, time: Tensor, context: dict[str, Any]) -> Tensor:
         model, dtype = self.model, self.model._dtype(x)
-        given = time if self.labels is not None else time.to(dtype)
+        given = time.to(dtype) if time.is_floating_point() else time
         check_sizes(model._sizes, x)
         out = model.net(x.to(dtype), given, **model._extra(x, context))
         return model._checked(out, x)[:, : x.shape[1]]
@@ -101,7 +102,7 @@ class Errors:
         """The logarithm of the ratio of this error to that of another reading of the same rows, and its standard
         error."""
         both = self.valid & other.valid
-        if 2 * int(both.sum()) < len(both):
+        if not bool(both.any()):
             return -math.inf, 0.0
         mine, its = self.values[both], other.values[both]
         means = mine.mean(1) + _LOWEST, its.mean(1) + _LOWEST
@@ -161,6 +162,7 @@ class Sample:
         shape = (len(lams), len(rows), *data.shape[1:])
         self.z = torch.randn(shape, generator=generator, dtype=data.dtype).to(data.device)
         self.context = cut(context, rows.repeat(len(lams)))
+        self.order = torch.randperm(len(lams) * len(rows), generator=generator)
         self.nodes: dict[Any, tuple[Node[Tensor], Tensor]] = {}
         self.places: list[Place] = []
         self.numbers = torch.empty(0)
@@ -194,7 +196,8 @@ class Sample:
         scale, time = reading.input_scale(node), torch.as_tensor(reading.time.read(node))
         if not bool(torch.isfinite(time[valid]).all()):
             return None
-        if self.network.labels is not None:
+        share = float(time[valid].max()) <= _SHARES and reading.time.expression != INDEX
+        if self.network.labels is not None and not share:
             time = time.round()
             if bool((time[valid] < 0).any()) or bool((time[valid] > self.network.labels).any()):
                 return None
@@ -249,6 +252,19 @@ class Sample:
         seen, self.context = self._called(self.places[number], strict=False), own
         return None if seen is None else self._errors(reading, *seen)
 
+    def alone(self, reading: Reading, levels: Sequence[int]) -> Errors | None:
+        """The errors of a reading at some levels, where every call has one time."""
+        number, (_, valid) = self.place(reading), self._node(reading)
+        if number is None:
+            return None
+        mixed, rows = self.order, torch.arange(len(self.order)).unflatten(0, self.z.shape[:2])
+        self.order = torch.cat([rows[level] for level in levels])
+        seen, self.order = self._called(self.places[number], strict=False, size=rows.shape[1]), mixed
+        if seen is None:
+            return None
+        asked = torch.zeros_like(valid).index_fill(0, torch.tensor(levels), True)
+        return Errors(self._errors(reading, *seen).values, valid & asked)
+
     def gaussian(self) -> Errors:
         """The errors of the Gaussian denoiser itself on these rows."""
         ratio = self._column(self.base / (1 - self.base))  # the variance of the data over that of the noise
@@ -300,24 +316,23 @@ class Sample:
     def _column(self, values: Tensor) -> Tensor:
         return values.to(self.z.device, self.z.dtype).reshape(-1, *[1] * (self.z.ndim - 1))
 
-    def _called(self, place: Place, strict: bool) -> tuple[Tensor, Tensor] | None:
+    def _called(self, place: Place, strict: bool, size: int = _BATCH) -> tuple[Tensor, Tensor] | None:
         """What the network is given at a place and what it returns."""
         clean = place.units.change(self.data)
         x = self._column(place.data) * clean + self._column(place.noise) * self.z
         time = place.time.to(x.device).repeat_interleave(x.shape[1])
-        flat, parts = x.flatten(0, 1), []
-        for i in range(0, len(flat), _BATCH):
-            rows = slice(i, i + _BATCH)
+        flat = x.flatten(0, 1)
+        out = torch.zeros_like(flat)
+        for rows in self.order.to(x.device).split(size):  # so that every call has times of all levels
             self.calls += 1
             try:
                 with _kept(self.network.module, place.evaluated):
-                    out = self.network(flat[rows].clone(), time[rows].clone(), cut(self.context, rows))
+                    out[rows] = self.network(flat[rows], time[rows], cut(self.context, rows)).to(x.dtype)
             except Exception:
                 if strict:
                     raise
                 return None  # a time or an input that the network does not take
-            parts.append(out.to(x.dtype, copy=True))  # the next call may overwrite it
-        return x, torch.cat(parts).unflatten(0, x.shape[:2])
+        return x, out.unflatten(0, x.shape[:2])
 
 
 def _constant(time: float) -> Callable[[Node[Tensor]], Tensor]:

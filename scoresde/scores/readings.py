@@ -53,6 +53,8 @@ class Time(NamedTuple):
     @property
     def code(self) -> str:
         """The argument ``time_input``."""
+        if self.expression in _DECLARED:
+            return _DECLARED[self.expression]
         known = next((repr(name) for name, read in TIME_INPUTS.items() if read is self.read), None)
         return f"lambda t: {self.expression}" if known is None else known
 
@@ -75,12 +77,14 @@ class Factor(NamedTuple):
 
 
 _COMMON = ((-1, 2), (0, 1), (0, 255))  # ranges of images: the least value, and the width
+INDEX = "chain.label(sde.log_snr(t))"
+_DECLARED = {INDEX: "'index', chain=chain", "declared(t)": "declared"}  # times of a model, and the arguments for them
 _MOST_BETA = 150.0  # of a process whose alpha single precision has
 AS_GIVEN = Units("x0", lambda x: x, 1.0)
 ONCE = Factor("", lambda n: 1.0)
 _SIGN = Factor("-", lambda n: -1.0)
 # Factors that a wrapping can have once too often or too little.
-_FACTORS = (
+_PLAIN_FACTORS = (
     Factor("sigma * ", lambda n: n.sigma),
     Factor("1 / sigma * ", lambda n: 1 / n.sigma),
     Factor("alpha * ", lambda n: n.alpha),
@@ -90,6 +94,13 @@ _FACTORS = (
     Factor("2 * ", lambda n: 2.0),
     Factor("1 / 2 * ", lambda n: 0.5),
 )
+
+
+def _minus(factor: Factor) -> Factor:
+    return Factor(f"-{factor.code}", lambda n: -factor.of(n))
+
+
+_FACTORS = (*_PLAIN_FACTORS, *map(_minus, _PLAIN_FACTORS))
 # Ranges that a network may return data in.
 _RANGES = (Factor("2 * ", lambda n: 2.0, -1.0), Factor("1 / 2 * ", lambda n: 0.5, 0.5))
 
@@ -139,7 +150,7 @@ class Reading:
             differ.append(f"process {other.process.code}")
         if (other.prediction, other.factor) != (self.prediction, self.factor):
             differ.append(other._output(self))
-        clocks = ("time t", "time in [0, 1]", *(["time in [0, 1000]"] if self.time.expression == _INDEX else []))
+        clocks = ("time t", "time in [0, 1]", *(["time in [0, 1000]"] if self.time.expression == INDEX else []))
         own_clock = other.process is not self.process and other.time.name in clocks
         if other.time.name != self.time.name and not own_clock:
             differ.append(other.time.name)
@@ -155,6 +166,11 @@ class Reading:
             differ.append("training mode")
         return differ
 
+    def size(self, other: Reading) -> int:
+        """How much another reading changes: the number of its changes, twice where the output differs in two ways."""
+        changes = self.changes(other)
+        return len(changes) + sum(name.startswith("minus ") or " from " in name for name in changes)
+
     def _output(self, declared: Reading) -> str:
         """The name of what the output is."""
         if self.factor is ONCE:
@@ -163,7 +179,7 @@ class Reading:
             return f"{self.prediction} in another range"
         if self.factor is not _SIGN:
             meaning = "" if self.prediction == declared.prediction else f"{self.prediction} from "
-            return f"{meaning}output x {self.factor.code.removesuffix(' * ')}"
+            return f"{meaning}output x {self.factor.code.removesuffix(' * ')}".replace("output x -", "minus output x ")
         if self.prediction == declared.prediction:
             return "sign"
         return (
@@ -177,8 +193,8 @@ class Reading:
         sentences = []
         if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
             code, where = self.code(), []
-            if "declared(" in code:
-                where.append("declared is the time_input that is declared now")
+            if "declared" in code:
+                where.append("declared is the time_input that it has now")
             if "scaled" in code:
                 where.append(f"scaled(x, t) is {self._wrapped()}, with a factor per sample")
             sentences.append(f"Write {code}{', where ' if where else ''}{' and '.join(where)}.")
@@ -186,8 +202,7 @@ class Reading:
                 sentences.append("The network multiplies its input by c_in, as ScoreModel does: leave that out of it.")
         if self.units is not declared.units:
             sentences.append(
-                f"The data are not as the network takes them: it works on {self.units.formula} "
-                "(x0 being the data given)."
+                f"The data are not as the network takes them: for the data given, x0, it takes {self.units.formula}."
             )
         if self.evaluated != declared.evaluated:
             sentences.append("The network is in training mode: call net.eval() first.")
@@ -227,7 +242,6 @@ def _times(read: Read, factor: float) -> Read:
     return lambda n: factor * read(n)
 
 
-_INDEX = "chain.label(sde.log_snr(t))"
 _EXPRESSIONS = {
     "t": "t",
     "sigma": "sde.sigma(t)",
@@ -286,8 +300,9 @@ def _own_times(declared: Reading) -> Iterator[Time]:
         re.sub(r"\(t\)|\bt\b", "(sde.t_max + sde.t_min - t)", time.expression),
         _reversed(time.read, sde),
     )
-    yield Time("time x 1000", f"{time.expression} / 1000", _times(time.read, 1 / 1000))
-    yield Time("time / 1000", f"1000 * {time.expression}", _times(time.read, 1000))
+    for factor in (1000, 4, 2):
+        yield Time(f"time x {factor}", f"{time.expression} / {factor}", _times(time.read, 1 / factor))
+        yield Time(f"time / {factor}", f"{factor} * {time.expression}", _times(time.read, factor))
     yield back
     yield Time("reversed time / 1000", f"1000 * {back.expression}", _times(back.read, 1000))
     yield from _NAMED.values()
@@ -347,6 +362,8 @@ def units(data: Tensor) -> list[Units]:
     """
     wide = data.to(torch.float64)
     mean, std = float(wide.mean()), max(float(wide.std(correction=0)), 1e-6)
+    means, stds = data.mean(0), data.std(0, correction=0)
+    stds = torch.where(stds > 1e-3 * std, stds, std)
     least, width = float(wide.min()), max(float(wide.max() - wide.min()), 1e-6)
     centred = f"x0{_added(-mean)}"
     found = [
@@ -363,6 +380,7 @@ def units(data: Tensor) -> list[Units]:
         Units("x0 / 255 - 0.5", lambda x: x / 255 - 0.5, 1 / 255),
         Units(f"x0 / {std:.4g}, the data's standard deviation", lambda x: x / std, 1 / std),
         Units(f"({centred}) / {std:.4g}, standardised", lambda x: (x - mean) / std, 1 / std),
+        Units("(x0 - mean) / std of every dimension", lambda x: (x - means) / stds, float(1 / stds.log().mean().exp())),
         Units("0.18215 x0", lambda x: 0.18215 * x, 0.18215),
         Units("-x0", lambda x: -x, kind="data sign"),
         Units("1 - x0", lambda x: 1 - x, kind="data sign"),
@@ -421,7 +439,7 @@ def declared_by(model: ScoreModel) -> Reading:
     if isinstance(time, str) and time in TIME_INPUTS:
         label = _NAMED[time]
     else:
-        expression = _INDEX if isinstance(time, str) else "declared(t)"
+        expression = INDEX if isinstance(time, str) else "declared(t)"
         label = Time("the declared time", expression, model._read_time)
     scale = "c_in" if model.prediction == "edm" else model.input_scale
     process, variance = Process("sde", model.native), model.variance_name

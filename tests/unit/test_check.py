@@ -363,9 +363,9 @@ def test_symmetric_data_are_not_told_to_change_sign():
 
 
 def labelled():
-    """A score function of a mixture whose components are told by a label, data, and their labels."""
-    centres = 2 * torch.randn(4, 2, generator=generator(3))
-    laws = [targets.Gaussian(centre, 0.09 * torch.eye(2)) for centre in centres]
+    """A score function of six dimensions that is told the component of a mixture, data, and their labels."""
+    centres = 2 * torch.randn(4, 6, generator=generator(3))
+    laws = [targets.Gaussian(centre, 0.09 * torch.eye(6)) for centre in centres]
     sde = SDES["vp"]
     scores = [law.score(sde) for law in laws]
 
@@ -386,6 +386,39 @@ def test_names_the_context_of_other_samples():
     wrong = check_score(sde, score_fn, data, context={"label": (label + 1) % 4})
     assert (wrong.ok, wrong.verdict, wrong.convention) == (False, "unknown", "context"), str(wrong)
     assert wrong.calls <= 200
+
+
+def test_names_one_time_for_the_whole_batch():
+    net, data = exact()
+    report = check_score(VP, ScoreModel(lambda x, t: net(x, t[:1].expand(len(t))), VP, "noise"), data)
+    assert (report.ok, report.convention) == (False, "one time per batch"), str(report)
+    assert "t[0]" in report.message and report.calls <= 200
+
+
+def test_names_labels_for_a_network_that_takes_shares():
+    """The integers of a chain, for a network of t in [0, 1]."""
+    chain = scoresde.discrete.BetaChain.linear()
+    sde = chain.sde()
+    net, data = exact(sde=sde)
+    model = ScoreModel(lambda x, i: net(x, 1000 * i), sde, "noise", time_input="index", chain=chain)
+    report = check_score(sde, model, data)
+    assert report.convention == "time x 1000", str(report)
+    assert "chain.label(sde.log_snr(t)) / 1000" in report.change, report.change
+
+
+def test_names_two_mistakes_of_a_factor():
+    net, data = exact()
+    report = check_score(VP, lambda x, t: -net(x, t) / VP.alpha(t)[:, None], data)
+    assert report.convention == "noise from minus output x alpha", str(report)
+
+
+def test_names_data_that_were_to_be_standardised():
+    means = torch.randn(8, 3, generator=generator())
+    means = 0.96**0.5 * (means - means.mean(0)) / means.std(0, correction=0)
+    law = targets.GaussianMixture(torch.ones(8), means, scales=0.2)  # of mean 0 and variance 1
+    raw = 2.0 + torch.tensor([0.2, 1.0, 3.0]) * law.sample(1000, generator=generator())
+    report = check_score(VP, law.score(VP), raw)
+    assert report.convention == "data range" and "std of every dimension" in report.change, str(report)
 
 
 def test_training_mode():
@@ -440,7 +473,8 @@ def test_outputs_that_are_not_finite(bad, levels):
     net, data = exact()
 
     def broken(x, t):
-        rows = (torch.arange(len(x)) == 7) & (t < 0.06)
+        clean = t < 0.06
+        rows = clean & (clean.cumsum(0) == 1)
         return torch.where(rows[:, None], bad, net(x, t))
 
     report = check_score(VP, ScoreModel(broken, VP, "noise"), data, levels=levels)
@@ -505,7 +539,7 @@ def test_networks_of_other_libraries_are_tested_on_data():
     model = scoresde.interop.from_k_diffusion(denoiser, data=data, **limits)
     assert isinstance(model, ScoreModel)
     scoresde.interop.from_k_diffusion(denoiser, data=(data, {"label": torch.zeros(len(data))}), **limits)
-    with pytest.raises(scoresde.InvalidArgumentError, match=r"`data`: Another convention fits better: data range"):
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"`data`: Another convention fits better: .* data range"):
         scoresde.interop.from_k_diffusion(denoiser, data=(data + 1) / 2, **limits)
 
 
