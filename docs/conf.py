@@ -7,14 +7,17 @@ import itertools
 import math
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 from sphinx.application import Sphinx
+from sphinx.util.fileutil import copy_asset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import scoresde
+import _reference
+
 from benchmarks._tables import load, markdown, methods
 from scoresde._registries import SDES
 
@@ -25,14 +28,31 @@ copyright = "2026, The scoresde authors"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+default_role = "py:obj"
+
 html_theme = "furo"
 html_title = "scoresde"
-default_role = "py:obj"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+
+# MathJax and its fonts come with the site (`_copy_mathjax`), so that no page asks another host for anything. Its menu
+# would load parts that are left out.
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+mathjax_path = "mathjax/tex-chtml.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+
+# The copy button takes the code of an example, and neither its prompts nor its output.
+copybutton_prompt_text = r">>> |\.\.\.(?: |$)|\$ "
+copybutton_prompt_is_regexp = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -40,45 +60,15 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+autosummary_generate = False
+maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Facts", "References", "Differs from", ("Shapes", "params_style")]
-
-
-def _directive(kind: str, name: str, *options: str) -> str:
-    return "\n".join(
-        [f".. {kind}:: {name}", *(f"   :{option}" if ": " in option else f"   :{option}:" for option in options), ""]
-    )
-
-
-def api_reference() -> str:
-    """The reference of every public name, as MyST text: what ``scoresde.__all__`` lists, in groups."""
-    groups: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Modules": [], "Values": []}
-    described = {id(getattr(scoresde, name)) for name in getattr(scoresde, "__all__", ())}
-    for name in getattr(scoresde, "__all__", ()):
-        value = getattr(scoresde, name)
-        full = f"scoresde.{name}"
-        if isinstance(value, ModuleType):
-            members = {key: id(getattr(value, key)) for key in getattr(value, "__all__", ())}
-            shared = sorted(key for key, which in members.items() if which in described)
-            described |= set(members.values())
-            options = ["members", *([f"exclude-members: {', '.join(shared)}"] if shared else [])]
-            groups["Modules"].append(f"### {full}\n\n" + _eval(_directive("automodule", full, *options)))
-        elif inspect.isclass(value) and issubclass(value, BaseException):
-            groups["Errors"].append(_eval(_directive("autoexception", full, "show-inheritance")))
-        elif inspect.isclass(value):
-            groups["Classes"].append(_eval(_directive("autoclass", full, "members", "show-inheritance")))
-        elif callable(value):
-            groups["Functions"].append(_eval(_directive("autofunction", full)))
-        elif not name.startswith("__"):
-            groups["Values"].append(f"`{full}`: `{value!r}`\n")
-    return "\n".join(f"## {title}\n\n" + "\n".join(parts) for title, parts in groups.items() if parts)
-
-
-def _eval(text: str) -> str:
-    return f"```{{eval-rst}}\n{text}```\n"
 
 
 def processes_table() -> str:
@@ -619,7 +609,6 @@ def schedules_iddpm() -> str:
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
     "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
-    "api": {"<!-- api -->": api_reference},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "guidance": {"<!-- guidance -->": guidance_table, "<!-- tilt -->": tilt_table},
     "inference": {"<!-- compositions -->": compositions_table},
@@ -653,6 +642,7 @@ FILLED = {
     "trainer": {"<!-- training -->": training_sentence},
     "peers": {"<!-- peers -->": peers_table},
     "quickstart": {"<!-- processes -->": processes_table},
+    "reference": {"<!-- modules -->": _reference.overview},
     "systems": {"<!-- systems -->": systems_table},
     "training": {
         "<!-- schedules: variance -->": schedules_variance,
@@ -670,5 +660,16 @@ def _fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace(mark, text())
 
 
+def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
+    """Copies what the pages load: the package has every variant of MathJax, 24 MB."""
+    if error is None and app.builder.format == "html":
+        target = Path(app.outdir, "_static", "mathjax")
+        fonts = "output/chtml/fonts/woff-v2"
+        copy_asset(MATHJAX / "tex-chtml.js", target)
+        copy_asset(MATHJAX / fonts, target / fonts)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir, "reference")))
     app.connect("source-read", _fill_page)
+    app.connect("build-finished", _copy_mathjax)

@@ -1,0 +1,146 @@
+"""The pages of the reference, made from ``scoresde.__all__`` and the ``__all__`` of its modules when the site is built.
+
+One page belongs to one module. A name of ``scoresde`` itself stands on the page of the module that defines it, under
+the name by which it is imported. A name that several modules offer is documented once, on the first of these pages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import scoresde
+
+# The order of the pages; a module that the list lacks follows in the order of the alphabet.
+ORDER = (
+    "solving scores sdes integrate stepping solvers grids controllers noise correctors guidance inverse likelihood "
+    "latents simulation fit interop targets losses training presets nets zoo plot testing errors"
+)
+
+
+def homes() -> dict[str, list[str]]:
+    """The modules in the order of their pages, each with the full names that it offers."""
+    found: dict[str, list[str]] = {name: [] for name in ORDER.split()}
+    for name in scoresde.__all__:
+        value = getattr(scoresde, name)
+        if isinstance(value, ModuleType):
+            found.setdefault(name, []).extend(f"scoresde.{name}.{key}" for key in value.__all__)
+        else:
+            found.setdefault(value.__module__.split(".")[1], []).insert(0, f"scoresde.{name}")
+    return {name: sorted(names, key=lambda n: (n.count("."), n)) for name, names in found.items() if names}
+
+
+def value_of(full: str) -> Any:
+    """The object with a full name."""
+    module, _, name = full.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def pages() -> dict[str, tuple[list[str], dict[str, str]]]:
+    """The modules, each with the names that its page documents, and those that another page does (name: there)."""
+    everything = homes()
+    documented: dict[object, str] = {}
+    # An object is documented as a name of the package itself, or else by the name that it gives itself.
+    for full in sorted((full for names in everything.values() for full in names), key=_rank):
+        documented.setdefault(_key(full), full)
+    return {
+        module: (
+            [full for full in names if documented[_key(full)] == full],
+            {full: documented[_key(full)] for full in names if documented[_key(full)] != full},
+        )
+        for module, names in everything.items()
+    }
+
+
+def _rank(full: str) -> tuple[int, bool]:
+    return full.count("."), full.rpartition(".")[2] != getattr(value_of(full), "__name__", None)
+
+
+def _key(full: str) -> object:
+    """What tells objects apart; equal texts and numbers are not one object."""
+    value = value_of(full)
+    return full if isinstance(value, str | int | float) else id(value)
+
+
+def sentence(module: str) -> str:
+    """The first sentence of a module's docstring; of the code that it names otherwise, if it has none."""
+    found = importlib.import_module(f"scoresde.{module}")
+    if found.__doc__:
+        return _first(found.__doc__)
+    places = {getattr(getattr(found, name), "__module__", None) for name in found.__all__} - {None}
+    place = places.pop() if len(places) == 1 else min(places).rpartition(".")[0]
+    return f"Other names of what is in ``{place}``: {_first(importlib.import_module(place).__doc__)}"
+
+
+def _first(text: str | None) -> str:
+    paragraph = " ".join((text or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[.])\s+(?=[A-Z`])", paragraph)[0]
+
+
+def overview() -> str:
+    """The table of the modules, as MyST text, and their place in the side bar."""
+    rows = []
+    for module, (names, _) in pages().items():
+        of_package = ", ".join(f"`{n.removeprefix('scoresde.')}`" for n in names if n.count(".") == 1)
+        what = re.sub(r":math:`([^`]+)`", r"$\1$", sentence(module)).replace("``", "`").replace("|", "\\|")
+        rows.append(f"| [{module}](reference/{module}.rst) | {what} | {of_package} |\n")
+    table = "| module | what it is for | names of `scoresde` itself |\n|---|---|---|\n" + "".join(rows)
+    tree = "\n".join(f"reference/{module}" for module in pages())
+    return f"{table}\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
+
+
+def page(module: str, names: list[str], elsewhere: dict[str, str]) -> str:
+    """A page, as reStructuredText: the module, a table of its names, and each name."""
+    title = f"scoresde.{module}"
+    parts = [title, "=" * len(title), "", _directive("automodule", title, "no-members")]
+    listed = [full for full in names if _kind(full) != "data"]
+    parts += [".. py:currentmodule:: None", "", ".. autosummary::", "   :nosignatures:", ""]
+    parts += [*(f"   {full}" for full in listed), ""]
+    if values := ", ".join(f"`{full}`" for full in names if full not in listed):
+        parts += [f"Values: {values}.", ""]
+    if others := ", ".join(f"``{name}`` is `{there}`" for name, there in elsewhere.items()):
+        parts += [f"Other names: {others}.", ""]
+    return "\n".join([*parts, *map(_documented, names)])
+
+
+def _kind(full: str) -> str:
+    value = value_of(full)
+    if inspect.isclass(value):
+        return "exception" if issubclass(value, BaseException) else "class"
+    return "function" if inspect.isroutine(value) else "data"
+
+
+def _documented(full: str) -> str:
+    options = {"exception": ["show-inheritance"], "class": ["members", "show-inheritance"], "function": []}
+    if (kind := _kind(full)) == "data":
+        return f".. py:data:: {full}\n\n   {_shown(value_of(full))}\n"
+    return _directive(f"auto{kind}", full, *options[kind])
+
+
+def _shown(value: Any) -> str:
+    """A constant in a sentence."""
+    if hasattr(value, "keys"):
+        return "A dictionary with the keys " + ", ".join(f"``{key!r}``" for key in value) + "."
+    if isinstance(value, tuple):
+        return f"A tuple of {len(value)} objects."
+    return f"``{re.sub(r'(typing|collections[.]abc)[.]', '', repr(value))}``"
+
+
+def _directive(kind: str, name: str, *options: str) -> str:
+    return "\n".join([f".. {kind}:: {name}", *(f"   :{option}:" for option in options), ""])
+
+
+def write(folder: Path) -> None:
+    """Write the pages that changed, and remove those of modules that are gone."""
+    folder.mkdir(exist_ok=True)
+    texts = {f"{module}.rst": page(module, *names) for module, names in pages().items()}
+    for old in set(folder.glob("*.rst")) - {folder / name for name in texts}:
+        old.unlink()
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
