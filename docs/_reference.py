@@ -85,7 +85,7 @@ def overview() -> str:
     """The table of the modules, as MyST text, and their place in the side bar."""
     rows = []
     for module, (names, _) in pages().items():
-        of_package = ", ".join(f"`{n.removeprefix('scoresde.')}`" for n in names if n.count(".") == 1)
+        of_package = ", ".join(f"{{py:obj}}`~{name}`" for name in names if name.count(".") == 1)
         what = re.sub(r":math:`([^`]+)`", r"$\1$", sentence(module)).replace("``", "`").replace("|", "\\|")
         rows.append(f"| [{module}](reference/{module}.rst) | {what} | {of_package} |\n")
     table = "| module | what it is for | names of `scoresde` itself |\n|---|---|---|\n" + "".join(rows)

@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils.nodes import document
+from sphinx.addnodes import desc_signature
 from sphinx.application import Sphinx
 from sphinx.util.fileutil import copy_asset
 
@@ -43,12 +45,13 @@ html_title = "scoresde"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+pygments_dark_style = "github-dark"
 
 # MathJax and its fonts come with the site (`_copy_mathjax`), so that no page asks another host for anything. Its menu
 # would load parts that are left out.
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
 mathjax_path = "mathjax/tex-chtml.js"
-mathjax3_config = {"options": {"enableMenu": False}}
+mathjax3_config = {"options": {"enableMenu": False}, "chtml": {"scale": 0.93}}
 
 # The copy button takes the code of an example, and neither its prompts nor its output.
 copybutton_prompt_text = r">>> |\.\.\.(?: |$)|\$ "
@@ -658,6 +661,16 @@ FILLED = {
 def _fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     for mark, text in FILLED.get(docname, {}).items():
         source[0] = source[0].replace(mark, text())
+    # The empty line that ends an output for doctest is not shown.
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
+def _name_for_source(app: Sphinx, doctree: document) -> None:
+    """The pages of source code link to all objects of a file as names of one module: the package, if it has one."""
+    for signature in doctree.findall(desc_signature):
+        name = f"scoresde.{signature.get('fullname')}"
+        if name not in signature["ids"]:
+            signature["ids"].append(name)
 
 
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -672,4 +685,5 @@ def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir, "reference")))
     app.connect("source-read", _fill_page)
+    app.connect("doctree-read", _name_for_source)
     app.connect("build-finished", _copy_mathjax)
