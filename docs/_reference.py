@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,7 @@ def value_of(full: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+@cache
 def pages() -> dict[str, tuple[list[str], dict[str, str]]]:
     """The modules, each with the names that its page documents, and those that another page does (name: there)."""
     everything = homes()
@@ -64,6 +66,14 @@ def _key(full: str) -> object:
     """What tells objects apart; equal texts and numbers are not one object."""
     value = value_of(full)
     return full if isinstance(value, str | int | float) else id(value)
+
+
+def spellings(target: str, module: str) -> list[str]:
+    """The full names that a name on the page of a module may stand for: the package's, the module's, another's."""
+    documented = {name: there for _, elsewhere in pages().values() for name, there in elsewhere.items()}
+    others = pages() if target[:1].isupper() else ()
+    names = [target, *(f"scoresde.{place}{target}" for place in ("", f"{module}.", *(f"{m}." for m in others)))]
+    return [documented.get(name, name) for name in names]
 
 
 def sentence(module: str) -> str:

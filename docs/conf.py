@@ -10,9 +10,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from docutils.nodes import document
-from sphinx.addnodes import desc_signature
+from docutils.nodes import Element, document
+from sphinx.addnodes import desc_signature, pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.fileutil import copy_asset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -673,6 +674,15 @@ def _name_for_source(app: Sphinx, doctree: document) -> None:
             signature["ids"].append(name)
 
 
+def _resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: Element) -> Element | None:
+    """A reference to a name of the package, or of the module of the page, that was written without it."""
+    domain, page = env.get_domain("py"), node["refdoc"]
+    for name in _reference.spellings(node["reftarget"], Path(page).name):
+        if name in domain.objects:
+            return domain.resolve_xref(env, page, app.builder, "obj", name, node, text)
+    return None
+
+
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Copies what the pages load: the package has every variant of MathJax, 24 MB."""
     if error is None and app.builder.format == "html":
@@ -686,4 +696,5 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", lambda app: _reference.write(Path(app.srcdir, "reference")))
     app.connect("source-read", _fill_page)
     app.connect("doctree-read", _name_for_source)
+    app.connect("missing-reference", _resolve)
     app.connect("build-finished", _copy_mathjax)
