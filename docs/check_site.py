@@ -6,7 +6,7 @@ prints a summary, and ends with 1 when something fails:
 - links, anchors and images within the site lead somewhere, and ids are unique;
 - no page asks another host for anything, reports an error, or is wider than the window;
 - every formula is typeset;
-- the copy buttons of the first guide copy a program that runs;
+- the copy buttons of the first guide give the code of its examples, without prompts and outputs;
 - the search finds the page for each of 20 words.
 
 The browser is an installed ``chromium`` or ``google-chrome``, or that of ``playwright install chromium``. ``--wide``
@@ -22,6 +22,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from doctest import DocTestParser
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -55,12 +56,18 @@ WORDS = {
 }
 TYPESET = """() => [document.querySelectorAll('.math').length, document.querySelectorAll('.math mjx-container').length,
     document.querySelectorAll('mjx-merror, .math merror').length]"""
-WIDER = """() => [...document.querySelectorAll('body *')].filter(e => {
-    const box = e.getBoundingClientRect();
-    if (box.right <= innerWidth + 1 || box.width === 0 || getComputedStyle(e).position === 'fixed') return false;
-    for (let up = e.parentElement; up; up = up.parentElement)
-        if (up !== document.body && getComputedStyle(up).overflowX !== 'visible') return false;
-    return true; }).slice(0, 3).map(e => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)"""
+# How far the page, or its column, which a narrow window lets scroll as a whole, can be moved sideways.
+BEYOND = """() => Math.max(...[document.documentElement, ...document.querySelectorAll('.content')].map(e => {
+    const before = e.scrollLeft;
+    e.scrollLeft = 1e6;
+    const moved = e.scrollLeft;
+    e.scrollLeft = before;
+    return moved; }))"""
+WIDER = """() => [...document.querySelectorAll('.content *')].filter(e => {
+    if (e.getBoundingClientRect().right <= innerWidth + 1) return false;
+    for (let up = e.parentElement; !up.matches('.content'); up = up.parentElement)
+        if (getComputedStyle(up).overflowX !== 'visible') return false;
+    return true; }).slice(-2).map(e => `${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`)"""
 SCROLLING = (
     """() => [...document.querySelectorAll('.highlight pre')].filter(e => e.scrollWidth > e.clientWidth + 1).length"""
 )
@@ -161,28 +168,28 @@ class _Visit:
         scrolling = {}
         for width in WIDTHS:
             self.window.set_viewport_size({"width": width, "height": 900})
-            needed = self.window.evaluate("() => document.documentElement.scrollWidth")
-            if needed > width:
-                self._add(f"is {needed} pixels wide in a window of {width}: {self.window.evaluate(WIDER)}")
+            if (beyond := self.window.evaluate(BEYOND)) > 0:
+                self._add(f"is {beyond} pixels too wide for a window of {width}: {self.window.evaluate(WIDER)}")
             scrolling[width] = self.window.evaluate(SCROLLING)
         return scrolling
 
     def copied(self) -> None:
-        """Whether the program that the copy buttons of a page give compiles, without prompts and outputs."""
-        window, parts = self.window, []
-        blocks = window.locator("div.highlight-python")
-        for k in range(blocks.count()):
-            block = blocks.nth(k)
+        """Whether the copy buttons of a page give the code of its examples, without prompts and outputs."""
+        blocks = self.window.locator("div.highlight-python")
+        if not blocks.count():
+            self._add("has no examples")
+        for block in map(blocks.nth, range(blocks.count())):
             block.hover()
             block.locator("button.copybtn").click()
-            parts.append(window.evaluate("() => navigator.clipboard.readText()"))
-        text = "\n".join(parts)
-        try:
-            compile(text, self.name, "exec")
-        except SyntaxError as error:
-            self._add(f"the copy buttons do not give a program: {error}")
-        if not parts or ">>>" in text or "torch.Size([" in text:
-            self._add("the copy buttons give prompts or outputs, or there are none")
+            given = self.window.evaluate("() => navigator.clipboard.readText()")
+            shown = block.locator("pre").inner_text()
+            try:
+                code = "".join(example.source for example in DocTestParser().get_examples(shown))
+            except ValueError as error:
+                self._add(f"an example is malformed: {error}")
+                continue
+            if given.split() != code.split():
+                self._add(f"its copy button gives {given!r} of {shown!r}")
 
     def search(self, word: str, page: str) -> None:
         self.open(f"search.html?q={word}")
@@ -229,7 +236,7 @@ def check(site: Path, wide: bool = False) -> list[str]:
     print(f"code blocks that scroll in their boxes, without the pages of source code: {counts}")
     if wide:
         print(*(f"  {row[1280]:3d}  {name}" for name, row in guides.items() if row[1280]), sep="\n")
-    return problems + visit.problems
+    return list(dict.fromkeys(problems + visit.problems))
 
 
 def main() -> int:

@@ -668,9 +668,10 @@ def _fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def _name_for_source(app: Sphinx, doctree: document) -> None:
     """The pages of source code link to all objects of a file as names of one module: the package, if it has one."""
+    public = {full for names, _ in _reference.pages().values() for full in names}
     for signature in doctree.findall(desc_signature):
         name = f"scoresde.{signature.get('fullname')}"
-        if name not in signature["ids"]:
+        if name not in signature["ids"] and public.isdisjoint({name, name.rpartition(".")[0]}):
             signature["ids"].append(name)
 
 
