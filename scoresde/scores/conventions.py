@@ -216,7 +216,9 @@ class _Search:
         self.own = self.many.own(self.declared)
         self.seen: dict[Reading, float] = {}
         self.best: Reading | None = None
-        self._look(places(self.declared, self.data) + self._changed_once())
+        self.units = units(self.data)
+        self.places = places(self.declared, self.data)
+        self._look(self._changed_once() + self.places)
         best = min(self.seen, key=self.seen.__getitem__, default=None)
         if best is not None and (self.seen[best] < _BETTER * self.own.rank or self.own.rank > _SETTLED):
             self._look(self._changed_more(best))
@@ -262,16 +264,16 @@ class _Search:
 
     def _changed_once(self) -> list[Reading]:
         """The declared reading of other data, or of the network in evaluation mode."""
-        module, changed = self.network.module, [replace(self.declared, units=unit) for unit in units(self.data)]
+        module, changed = self.network.module, []
         if module is not None and any(part.training for part in module.modules()):
             changed.append(replace(self.declared, evaluated=True))
-        return changed
+        return changed + [replace(self.declared, units=unit) for unit in self.units]
 
     def _changed_more(self, best: Reading) -> list[Reading]:
         """Readings that differ from the best one so far in one more way."""
         if best.units is AS_GIVEN:
-            return [replace(best, units=unit) for unit in units(self.data)]
-        return [replace(place, units=best.units) for place in places(self.declared, self.data)]
+            return [replace(best, units=unit) for unit in self.units]
+        return [replace(place, units=best.units) for place in self.places]
 
     def _timed(self) -> list[Reading]:
         """The declared reading with the times at which it fits best."""

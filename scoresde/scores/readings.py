@@ -380,7 +380,6 @@ def units(data: Tensor) -> list[Units]:
         Units("x0 / 255 - 0.5", lambda x: x / 255 - 0.5, 1 / 255),
         Units(f"x0 / {std:.4g}, the data's standard deviation", lambda x: x / std, 1 / std),
         Units(f"({centred}) / {std:.4g}, standardised", lambda x: (x - mean) / std, 1 / std),
-        Units("(x0 - mean) / std of every dimension", lambda x: (x - means) / stds, float(1 / stds.log().mean().exp())),
         Units("0.18215 x0", lambda x: 0.18215 * x, 0.18215),
         Units("-x0", lambda x: -x, kind="data sign"),
         Units("1 - x0", lambda x: 1 - x, kind="data sign"),
@@ -391,6 +390,8 @@ def units(data: Tensor) -> list[Units]:
         found.append(Units(f"2 {shifted} - 1, between -1 and 1", lambda x: 2 * (x - least) / width - 1, 2 / width))
         found.append(Units(f"{shifted}, between 0 and 1", lambda x: (x - least) / width, 1 / width))
     if data.ndim == 2:
+        formula, size = "(x0 - mean) / std of every dimension", 1 / float(stds.square().mean().sqrt())
+        found.append(Units(formula, lambda x: (x - means) / stds, size))
         found.append(Units("x0 with its entries reversed", lambda x: x.flip(1), kind="order of the entries"))
     if data.ndim == 4:
         found.append(Units("x0 upside down", lambda x: x.flip(2), kind="orientation"))
