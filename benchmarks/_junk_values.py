@@ -760,6 +760,8 @@ VALID: dict[str, Make] = {
     "zoo.Config.model.process": vp,
     "zoo.Config.model.chain": lambda: None,
     "zoo.Config.model.net": network,
+    "training.hold_out.source": images,
+    "training.hold_out.count": lambda: 3,
     "training.read.data": lambda: "digits",
     "training.fit.loss": lambda: plain_loss,
     "training.fit.draw": lambda: draw,

@@ -17,6 +17,7 @@ import numpy as np
 _NAME = re.compile(r"idx(\d)-ubyte(\.gz)?$")
 _UNSIGNED_BYTES = 8
 _MOST_AXES = 8
+_PIECE = 1 << 20  # bytes that are read at once: a header may promise more than there is
 
 
 def is_idx(path: Path) -> bool:
@@ -46,8 +47,9 @@ def read_idx(path: Path) -> np.ndarray:
     """The unsigned bytes of a file, in the shape of `idx_shape`."""
     with _opened(path) as file:
         shape = _header(file)
-        size = math.prod(shape)
-        raw = file.read(size + 1)
+        size, raw = math.prod(shape), bytearray()
+        while len(raw) <= size and (piece := file.read(_PIECE)):
+            raw += piece
     if len(raw) != size:
         there = "more" if len(raw) > size else f"{len(raw):,}"
         raise ValueError(f"Its header declares an array of shape {shape}, {size:,} bytes, but {there} follow")

@@ -1,0 +1,101 @@
+"""Files in MNIST's format, and samples that are held out of the training."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scoresde
+from scoresde.cli._data import read as read_for_commands
+from scoresde.training import Batches, hold_out, read
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 5), dtype=np.uint8)
+LABELS = np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
+
+
+def raw(array: np.ndarray, kind: int = 8) -> bytes:
+    return bytes([0, 0, kind, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def written(folder: Path, end: str = "") -> Path:
+    opener = gzip.open if end else open
+    for name, array in (("images-idx3", IMAGES), ("labels-idx1", LABELS)):
+        with opener(folder / f"t10k-{name}-ubyte{end}", "wb") as file:
+            file.write(raw(array))
+    return folder / f"t10k-images-idx3-ubyte{end}"
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_images_and_their_labels(tmp_path, end):
+    source = read(written(tmp_path, end))
+    assert (len(source), source.event_shape, source.levels, source.classes) == (7, (1, 4, 5), 256, 10)
+    values, labels = source.rows(torch.arange(7))
+    assert np.array_equal(values[:, 0].numpy(), IMAGES) and labels.tolist() == LABELS.tolist()
+    assert np.array_equal(read_for_commands(str(written(tmp_path, end))).values[:, 0].numpy(), IMAGES)
+
+
+def test_images_without_labels(tmp_path):
+    path = written(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    assert read(path).classes is None
+
+
+def test_labels_that_are_compressed_beside_images_that_are_not(tmp_path):
+    path = written(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with gzip.open(tmp_path / "t10k-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(raw(LABELS))
+    assert read(path).classes == 10
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "does not start as a file of unsigned bytes"),
+        (b"\x1f\x8b\x08\x00", "does not start as a file of unsigned bytes"),
+        (raw(IMAGES, kind=13), "does not start as a file of unsigned bytes"),
+        (raw(IMAGES)[:10], "ends within its header"),
+        (raw(IMAGES)[:-1], "140 bytes, but 139 follow"),
+        (raw(IMAGES) + b"0", "140 bytes, but more follow"),
+        (b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4) + b"1234", "but 4 follow"),
+    ],
+)
+def test_broken_files(tmp_path, content, said):
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    path.write_bytes(content)
+    with pytest.raises(scoresde.InvalidArgumentError, match=said):
+        read(path)
+
+
+def test_a_broken_archive(tmp_path):
+    path = written(tmp_path, ".gz")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(scoresde.InvalidArgumentError, match="cannot be read"):
+        read(path)
+
+
+def test_held_out_samples_are_never_seen():
+    source = read("digits")
+    train, held_out = hold_out(source, 400, seed=3)
+    rows = [set(part.indices.tolist()) for part in (train, held_out)]
+    assert not rows[0] & rows[1] and rows[0] | rows[1] == set(range(len(source)))
+    assert (len(train), len(held_out)) == (len(source) - 400, 400)
+    assert hold_out(source, 400, seed=3)[1].indices.equal(held_out.indices)
+    assert not hold_out(source, 400, seed=4)[1].indices.equal(held_out.indices)
+    assert train.fingerprint() != held_out.fingerprint() != source.fingerprint()
+    values, labels = held_out.rows(torch.tensor([0, 399]))
+    wanted = source.rows(held_out.indices[[0, 399]])
+    assert values.equal(wanted[0]) and labels is not None and wanted[1] is not None and labels.equal(wanted[1])
+    batches = Batches(train, 100, seed=0)
+    assert max(int(batches.indices(step).max()) for step in range(11)) < len(train)
+
+
+@pytest.mark.parametrize("count", [0, 1437, 2000, -1, 1.5])
+def test_refuses_to_hold_out_all_or_nothing(count):
+    with pytest.raises(scoresde.ScoreSDEError, match="count"):
+        hold_out(read("digits"), count)
