@@ -109,7 +109,7 @@ def saved_plan(network: Pretrained) -> Plan | None:
     return Plan(sampler.method, solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
 
 
-def label_of(network: Pretrained, label: int | None) -> dict[str, int]:
+def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int | Tensor]:
     """The class label under the name that the network has for it.
 
     Example:

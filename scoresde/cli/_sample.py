@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..zoo import Pretrained
 
 
+ALL = "all"
 DEFAULT, BUDGET = "auto", 25  # the method, and its evaluations
 
 
@@ -57,7 +58,13 @@ def sample(
     ] = None,
     steps: parameters.Steps = None,
     num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 30,
-    label: parameters.Label = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Class of all samples, or all: the classes in turn. Default: no class.",
+            autocompletion=parameters.names(["all"]),
+        ),
+    ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
@@ -154,7 +161,8 @@ def sample(
     plan = (saved_plan(network) if untold else None) or plan
     usual = extension == PICTURE if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
-    score_fn = plan.model(_guided(network, process, label, guidance))
+    score_of = _labelled(network, process, label, guidance)
+    score_fn = plan.model(score_of(0, 1))
     arguments: dict[str, Any] = {
         "rtol": rtol,
         "atol": atol,
@@ -169,8 +177,9 @@ def sample(
         seeds = sample_seeds(seed, first, count)
         callback = follow(show, plan.solver, process, plan.steps)
         fixed = {"method": plan.solver, "seeds": seeds, "device": where, "callback": callback, **plan.told}
+        score = plan.model(score_of(first, count)) if label == ALL else score_fn
         try:
-            return solve(process, score_fn, shape=(count, *event), **fixed, **arguments)
+            return solve(process, score, shape=(count, *event), **fixed, **arguments)
         except NonFiniteError as error:
             raise _located(error, first, seeds) from error
 
@@ -183,7 +192,7 @@ def sample(
         "sde": repr(process),
         **plan.shown,
         **arguments,
-        "label": label,
+        "label": int(label) if label is not None and label != ALL else label,
         **({} if guidance is None else {"guidance": guidance}),
         "seed": seed,
         "num": num,
@@ -215,18 +224,41 @@ def _check_pictures(event: tuple[int, ...], out: Path) -> None:
         )
 
 
-def _guided(network: Pretrained, process: AffineSDE, label: int | None, scale: float | None) -> Callable[..., Any]:
-    """The network's score for a class, guided away from its score without one."""
-    score_fn = network.score(process, **label_of(network, label))
-    if scale is None:
-        return score_fn
-    if label is None:
+def _labelled(
+    network: Pretrained, process: AffineSDE, label: str | None, scale: float | None
+) -> Callable[[int, int], Callable[..., Any]]:
+    """The network's score for samples ``first`` … ``first + count - 1``, as a function of these two numbers: for their
+    classes, guided away from its score without one."""
+    if scale is not None and label is None:
         raise InvalidArgumentError(
             "`guidance` needs a class to guide towards; give one, such as --label 7 --guidance 2."
         )
-    from ..guidance import classifier_free
 
-    return classifier_free(score_fn, network.score(process), scale)
+    def score_of(first: int, count: int) -> Callable[..., Any]:
+        score_fn = network.score(process, **label_of(network, _classes(network, label, first, count)))
+        if scale is None:
+            return score_fn
+        from ..guidance import classifier_free
+
+        return classifier_free(score_fn, network.score(process), scale)
+
+    return score_of
+
+
+def _classes(network: Pretrained, label: str | None, first: int, count: int) -> Any:
+    """The class of all samples, None for none, or one for each of them."""
+    if label is None:
+        return None
+    if label == ALL and network.labels is not None:
+        import torch
+
+        return torch.arange(first, first + count) % network.labels.count
+    if label == ALL:
+        return 0  # which a model without labels refuses
+    try:
+        return int(label)
+    except ValueError:
+        raise InvalidArgumentError(f"`label` must be the number of a class, or {ALL}, got {label!r}.") from None
 
 
 def _all(solutions: Iterator[Solution], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, int]:

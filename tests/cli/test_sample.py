@@ -139,6 +139,18 @@ def test_a_sample_depends_on_seed_and_index_alone(run: Run, fake: Any, method: s
     assert not np.isclose(whole.reshape(7, -1), other.reshape(7, -1)).all(1).any()
 
 
+def test_all_classes_in_turn(run: Run) -> None:
+    common = ("sample", "--model", "digits", "--num", 13, "--method", "ddim", "--steps", 3)
+    for name, more in {"all": ("--label", "all"), "cut": ("--label", "all", "--batch-size", 4)}.items():
+        result = run(*common, *more, "--out", f"{name}.npz")
+        assert result.exit_code == 0, result.output
+    assert np.allclose(arrays("all.npz")["x"], arrays("cut.npz")["x"], atol=1e-4)
+    for label in (2, 9):
+        assert run(*common, "--label", label, "--out", "one.npz").exit_code == 0
+        same = np.isclose(arrays("one.npz")["x"], arrays("all.npz")["x"], atol=1e-4).reshape(13, -1).all(1)
+        assert np.flatnonzero(same).tolist() == [i for i in range(13) if i % 10 == label]
+
+
 def test_solver_options_and_process_reach_the_solver(run: Run, fake: Any) -> None:
     command = ("sample", "--method", "pc", "--num", 2, "--steps", 3, "--out", "a.npz", "--grid", "time")
     result = run(*command, "--option", "moves=2", "--option", "predictor=ancestral", "--option", "snr=0.1")
