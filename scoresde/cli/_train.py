@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -101,8 +102,12 @@ def train(
         shown |= {"hold-out": hold_out} if hold_out else {}
         values = recipe.batch_size * math.prod(source.event_shape)
         options: dict[str, Any] = {
-            **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume, "progress": not quiet},
-            **{"checkpoint_every": checkpoint_every, "tensorboard": log == "tensorboard"},
+            **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume},
+            **{
+                "progress": not quiet and sys.stderr.isatty(),
+                "checkpoint_every": checkpoint_every,
+                "tensorboard": log == "tensorboard",
+            },
         }
         with processes(where) as where, threads(where, values), stoppable() as stop:
             options["stop"] = stop

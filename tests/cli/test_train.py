@@ -253,6 +253,13 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert not list(checkpoints.glob(".*"))
 
 
+def test_no_progress_bar_without_a_terminal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scoresde", "train", "--out", "m", "--steps", "2", "--batch-size", "4"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--sample-every", "0"], cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0 and b"step/s" not in done.stderr, done.stderr.decode()
+
+
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """Under torchrun: one model, that of the run's rank 0; the same command again is done."""
