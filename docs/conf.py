@@ -108,6 +108,27 @@ def conventions_table() -> str:
     return markdown(columns, rows, record)
 
 
+def mnist_table() -> str:
+    """The figures of ``benchmarks/results/mnist.json``."""
+    record = load("mnist")
+    results = record["results"]
+    real = results["training"]
+    rows = [
+        [
+            name,
+            f"{row['evaluations']:.0f}",
+            f"{row['recognised']:.3f}",
+            f"{row['nearest']:.2f}",
+            f"{row['energy'] / real['energy']:.1f}",
+            f"{row['sw2'] / real['sw2']:.1f}",
+        ]
+        for name, row in results["samples"].items()
+    ]
+    accuracy = results["classifier accuracy on held-out digits"]
+    table = markdown(["sampler", "evaluations", "recognised", "nearest", "energy", "SW2"], rows, record)
+    return f"{table}\nThe classifier is right for {accuracy:.1%} of the held-out digits.\n"
+
+
 def digits_table() -> str:
     """The figures of ``benchmarks/results/digits.json``."""
     record = load("digits")
@@ -623,6 +644,7 @@ FILLED = {
     },
     "measured": {
         "<!-- digits -->": digits_table,
+        "<!-- mnist -->": mnist_table,
         "<!-- speed -->": speed_table,
         "<!-- overhead -->": overhead_table,
         "<!-- around -->": around_table,

@@ -47,7 +47,7 @@ DEFAULT, BUDGET = "auto", 25  # the method, and its evaluations
 
 @command
 def sample(
-    model: parameters.Model = "digits",
+    model: parameters.Model = "mnist",
     sde: parameters.Process = None,
     method: Annotated[
         str | None,

@@ -74,4 +74,5 @@ MNIST = Preset(
     ),
     kwargs={"channels": 32, "multipliers": [1, 2, 4], "blocks": 1, "width": 96, "dropout": DIGITS_DROPOUT},
     label_dropout=0.2,
+    sampler=Sampler("dpmpp_2m_sde", steps=25),
 )

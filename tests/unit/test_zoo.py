@@ -109,11 +109,22 @@ def test_noncontiguous_weights_are_saved(model: Pretrained, tmp_path: Path) -> N
 
 
 def test_the_shipped_network() -> None:
-    assert names() == ["digits"]
+    assert names() == ["digits", "mnist"]
     model = load("digits")
     assert model.event_shape == (1, 8, 8) and model.labels == Labels("label", 10, 10)
     assert sum(p.numel() for p in model.net.parameters()) < 400_000
     assert model.config.command.startswith("python -m scoresde.training digits")
+
+
+def test_the_shipped_network_of_mnist() -> None:
+    model = load("mnist")
+    assert model.event_shape == (1, 28, 28) and model.labels == Labels("label", 10, 10)
+    assert model.config.command.startswith("scoresde train --data t10k-images-idx3-ubyte.gz --preset mnist")
+    assert (Path(scoresde.__file__).parent / "zoo/weights/mnist/model.safetensors").stat().st_size <= 4_000_000
+    drawn = model.sample(4, label=torch.tensor([0, 1, 1, 0]), seed=0)
+    assert int(drawn.nfe.max()) <= 30
+    ink = (drawn.x > 0).flatten(1).float().mean(1)  # a nought takes more of it than a one
+    assert bool((drawn.x.mean((1, 2, 3)) < -0.5).all()) and float(ink[[0, 3]].min()) > float(ink[[1, 2]].max())
 
 
 def test_the_shipped_network_denoises() -> None:
