@@ -158,7 +158,9 @@ def sample(
     span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
     if problem is not None:
         plan = posed(problem, plan, event, process, span)
-    plan = (saved_plan(network) if untold else None) or plan
+    own = saved_plan(network) if untold else None
+    if own is not None:
+        plan, process, title = own, network.sde, "its own process"
     usual = extension == PICTURE if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
     score_of = _labelled(network, process, label, guidance)

@@ -46,7 +46,7 @@ def start(folder: Path, *arguments: object, code: str = COMMAND, **kwargs: objec
 
 
 def test_digits_from_the_command_to_the_picture(tmp_path: Path) -> None:
-    process = start(tmp_path, "sample", "--num", 4, "--steps", 3)
+    process = start(tmp_path, "sample", "--model", "digits", "--num", 4, "--steps", 3)
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err.decode()
     assert err == b""  # no terminal: no progress bar; and no warning

@@ -59,7 +59,7 @@ def test_default_is_a_picture_of_30_samples(ddim: Run, fake: Any, files: Files) 
 
 def test_summary_says_what_it_took(ddim: Run, fake: Any) -> None:
     output = ddim("--num", 3, "--out", "a.npz").output
-    assert "3 samples of digits: vp, ddim, 10 steps, 10 evaluations per sample" in output
+    assert "3 samples of mnist: vp, ddim, 10 steps, 10 evaluations per sample" in output
     assert "a.npz: arrays, x is 3 x 1 x 8 x 8; 10 network calls" in output
     assert fake.calls == 10
     assert ddim("--num", 3, "--quiet").output == ""
@@ -505,11 +505,11 @@ def test_progress_follows_the_solve(ddim: Run, run: Run, fake: Any, monkeypatch:
 
 def test_digits(ddim: Run) -> None:
     for label in ((), ("--label", 3)):
-        result = ddim("--num", 4, "--out", "a.npz", "--quiet", *label)
+        result = ddim("--model", "digits", "--num", 4, "--out", "a.npz", "--quiet", *label)
         assert result.exit_code == 0, result.output
         x = arrays("a.npz")["x"]
         assert x.shape == (4, 1, 8, 8) and np.isfinite(x).all()
-    assert ddim("--num", 4, "--batch-size", 3, "--out", "b.npz", "--label", 3).exit_code == 0
+    assert ddim("--model", "digits", "--num", 4, "--batch-size", 3, "--out", "b.npz", "--label", 3).exit_code == 0
     assert np.allclose(arrays("b.npz")["x"], x, atol=1e-3)
 
 
