@@ -53,7 +53,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['digits']
+        ['digits', 'mnist']
     """
     return shipped()
 
@@ -89,7 +89,7 @@ def load(
         Traceback (most recent call last):
         ...
         scoresde.errors.CheckpointError: No directory and no shipped network is called 'digit'; did you mean 'digits'?
-        Shipped: digits.
+        Shipped: digits, mnist.
     """
     for name, flag in (("verify", verify), ("allow_nonfinite", allow_nonfinite)):
         check_flag(name, flag)
