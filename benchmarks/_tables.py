@@ -108,8 +108,8 @@ def compared() -> str:
         [
             "methods with fixed steps and a measured order",
             f"**{orders}**",
-            "about 40, not measured",
-            "about 10, not measured",
+            "not measured",
+            "not measured",
             "its own",
         ],
         [

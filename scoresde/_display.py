@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -22,8 +23,9 @@ class Displayed:
         '<table><caption>Point</caption'
     """
 
+    @abstractmethod
     def _summary(self) -> Mapping[str, str]:
-        raise NotImplementedError
+        """What is shown, by its name."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self._summary().items())})"

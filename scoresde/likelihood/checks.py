@@ -117,7 +117,7 @@ def _judge(
         if mismatch > _BLOCKED:
             raise ScoreFnError(
                 "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?): "
-                f"its products with the Jacobian are {100 * mismatch:.0f} % off those of finite differences, and the "
+                f"its products with the Jacobian differ by {100 * mismatch:.0f} % from finite differences, so the "
                 "divergence would be wrong."
             )
 

@@ -46,7 +46,7 @@ class Method(NamedTuple):
 
     @property
     def order(self) -> str:
-        """The orders that it declares, in words."""
+        """The declared orders as a text, such as "weak 2, strong 1"."""
         known = {"": self.ode_order, "weak ": self.weak_order, "strong ": self.strong_order}
         return ", ".join(f"{name}{value:g}" for name, value in known.items() if value is not None) or "none"
 
