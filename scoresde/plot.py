@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._checks import MOST_DRAWS, check_finite_rows, check_integer, check_interval, check_kind, check_state, check_tensor
+from ._checks import (
+    MOST_DRAWS,
+    check_finite_rows,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_positive,
+    check_state,
+    check_tensor,
+)
 from .errors import InvalidArgumentError, short
 from .files.paths import check_path
 from .files.writing import check_target, write_bytes
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["bits_histogram", "divergence_profile", "image_grid"]
+__all__ = ["bits_histogram", "divergence_profile", "image_animation", "image_grid"]
 
 _SIDE = 32  # pixels that an event's shorter side gets at least
 _LARGEST_SCALE = 4096
@@ -93,6 +102,59 @@ def image_grid(
         picture.save(buffer, format="PNG")
         write_bytes(target, buffer.getvalue())
     return picture
+
+
+def image_animation(
+    states: Sequence[Tensor],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    data_range: tuple[float, float] = (-1.0, 1.0),
+    columns: int | None = None,
+    scale: int | None = None,
+    seconds: float = 4.0,
+) -> list[Image]:
+    """Show how a batch of images changes, each state as `image_grid` shows it.
+
+    Args:
+        states: batches of images of one shape, ``(batch, 1, h, w)`` or ``(batch, 3, h, w)``, one or more; such as
+            ``info.x`` of a callback.
+        path: where to write the animation as GIF, completely or not at all.
+        data_range, columns, scale: as those of `image_grid`.
+        seconds: how long the states are shown in all, at most a minute per state; the last one then stands for half as
+            long, and it begins again.
+
+    Returns:
+        The frames, PIL images.
+
+    Raises:
+        NonFiniteError: an image has NaN or infinite values.
+        InvalidArgumentError, InvalidTypeError: these are not images, or the other arguments do not fit.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> frames = image_animation([torch.zeros(4, 1, 8, 8), torch.ones(4, 1, 8, 8)])
+        >>> len(frames), frames[0].size
+        (2, (66, 66))
+    """
+    check_kind("states", states, Sequence, "a list of tensors")
+    if not states:
+        raise InvalidArgumentError("`states` must have at least one batch of images.")
+    shape = check_state("states[0]", states[0]).shape
+    for i, state in enumerate(states):
+        if check_state(f"states[{i}]", state).shape != shape:
+            raise InvalidArgumentError(
+                f"`states` must have one shape, got {tuple(shape)} and, at index {i}, {tuple(state.shape)}."
+            )
+    seconds = check_positive("seconds", seconds, high=60.0 * len(states))
+    target = None if path is None else check_target(check_path("path", path))
+    frames = [image_grid(state, data_range=data_range, columns=columns, scale=scale) for state in states]
+    if target is not None:
+        each = max(20, round(1000 * seconds / len(frames)))  # milliseconds; viewers slow down what is shorter
+        buffer = io.BytesIO()
+        times = [each] * (len(frames) - 1) + [each + round(500 * seconds)]
+        frames[0].save(buffer, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
+        write_bytes(target, buffer.getvalue())
+    return frames
 
 
 def bits_histogram(

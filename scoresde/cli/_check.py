@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .._registries import shipped
 from ..errors import InvalidArgumentError
-from ._data import DIGITS, fits, read
-from ._options import open_model
-from ._parameters import Device, Key, Process, names
+from ._data import DIGITS, fits, named, prepare, range_of, read
+from ._options import open_model, sample_seeds
+from ._parameters import MODEL, Data, DataRange, Device, Key, Levels, Process, names
 from ._run import NUMERICAL, command
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..files.arrays import Check
-    from ..zoo import Pretrained
 
 
 @command
 def check(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Name of a shipped model, the directory of a saved one, or hf:owner/name@revision.",
-            autocompletion=names(shipped()),
-        ),
-    ],
-    data: Annotated[
-        str | None,
-        typer.Option(help="Clean data to denoise, samples first, floating point: a .npz, .npy or .safetensors file."),
+    model_argument: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="The same as --model.", autocompletion=names(shipped()))
     ] = None,
+    model: Annotated[str | None, MODEL] = None,
+    data: Data = None,
+    levels: Levels = None,
+    data_range: DataRange = None,
     key: Key = None,
     sde: Process = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise.")] = 0,
@@ -41,40 +31,18 @@ def check(
     """Check that a model denoises data as a score should.
 
     The report has its error at several noise levels beside that of a Gaussian denoiser, and names the convention that
-    is likely wrong. A model of the digits is checked on the digits held out of its training; others need --data. Exit
-    code 3 means that the model fails.
+    is likely wrong. A model of the digits is checked on the digits held out of its training; others need --data, which
+    the model should not have seen. Exit code 3 means that the model fails.
     """
-    network, where, process, _, event = open_model(model, device, sde)
-    fitting = fits(event, data)
-    clean = _digits(network, seed, fitting) if data is None else _floating(data, key, fitting)
+    network, where, process, _, event = open_model(named("model", model, model_argument), device, sde)
+    if data is None and not network.config.data.startswith("scikit-learn digits"):
+        raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")
+    source = read(DIGITS if data is None else data, key, fits(event, data))
+    inputs = prepare(source, event, levels, range_of(network, data_range))
+    clean = inputs.x(0, sample_seeds(seed, 0, len(source.names)))
     from ..scores.conventions import check_score
 
     report = check_score(process, network.score(process), clean.to(where), seed=seed)
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(NUMERICAL)
-
-
-def _floating(data: str, key: str | None, check: Check) -> Tensor:
-    """The data, in the model's units."""
-    import torch
-
-    from .._checks import check_finite_rows
-
-    source = read(data, key, check)
-    dtype = source.values.dtype
-    if not dtype.is_floating_point:
-        raise InvalidArgumentError(f"`data` {data!r} must be floating point, in the model's units, got {dtype}.")
-    check_finite_rows("`data`", source.values)
-    return source.values.to(torch.float32)
-
-
-def _digits(network: Pretrained, seed: int, check: Check) -> Tensor:
-    """The digits that training held out, if the model is one of the digits."""
-    if not network.config.data.startswith("scikit-learn digits"):
-        raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")
-    import torch
-
-    from ..training import grey_to_x
-
-    return grey_to_x(read(DIGITS, check=check).values, torch.Generator().manual_seed(seed))

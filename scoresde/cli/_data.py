@@ -98,6 +98,24 @@ def read(source: str, key: str | None = None, check: Check | None = None) -> Dat
     return _images(path, [path], image_shape(path), check) if picture else _array(path, key, check)
 
 
+def named(name: str, option: str | None, argument: str | None) -> str:
+    """The value of an option that may be given without its name, as the only argument, too.
+
+    Example:
+        >>> named("data", "a.npz", None), named("data", None, "b.npz")
+        ('a.npz', 'b.npz')
+        >>> named("data", None, None)
+        Traceback (most recent call last):
+        ...
+        scoresde.errors.InvalidArgumentError: `data` is missing; give --data DATA.
+    """
+    given = [value for value in (option, argument) if value is not None]
+    if len(given) != 1:
+        said = f"is given twice, {argument!r} and {option!r}" if given else f"is missing; give --{name} {name.upper()}"
+        raise InvalidArgumentError(f"`{name}` {said}.")
+    return given[0]
+
+
 def fits(event: Sequence[int], source: str | None = None) -> Check:
     """A check of samples ``(n, *event)``: those that the model is not made for are refused; they are never resized.
 
@@ -117,6 +135,16 @@ def fits(event: Sequence[int], source: str | None = None) -> Check:
             )
 
     return check
+
+
+def range_of(network: object, asked: tuple[float, float] | None = None) -> tuple[float, float]:
+    """The range of a model's data: what was asked for, what the model says, or -1 to 1.
+
+    Example:
+        >>> range_of(scoresde.load("digits")), range_of(None, (0.0, 1.0))
+        ((-1.0, 1.0), (0.0, 1.0))
+    """
+    return asked or getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
 
 
 def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tuple[float, float]) -> Inputs:

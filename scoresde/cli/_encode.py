@@ -11,10 +11,9 @@ import typer
 
 from .. import __version__
 from ..errors import SolveFailedError
-from ..files.writing import check_target
 from . import _parameters as parameters
 from ._batches import Show, batches
-from ._data import fits, prepare, read
+from ._data import fits, named, prepare, range_of, read
 from ._options import (
     choose_method,
     effort,
@@ -26,7 +25,7 @@ from ._options import (
     source_of,
     threads,
 )
-from ._output import ARRAYS, check_extension, write_arrays
+from ._output import ARRAYS, check_output, write_arrays
 from ._run import command
 
 if TYPE_CHECKING:
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
 
 @command
 def encode(
-    data: parameters.Data,
+    data_argument: parameters.DataArgument = None,
+    data: parameters.Data = None,
     out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
         "latents.npz"
     ),
@@ -50,26 +50,28 @@ def encode(
     max_steps: parameters.MaxSteps = None,
     option: parameters.Options = None,
     levels: parameters.Levels = None,
-    data_range: parameters.DataRange = (-1.0, 1.0),
+    data_range: parameters.DataRange = None,
     key: parameters.Key = None,
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
     batch_size: parameters.BatchSize = 256,
+    force: parameters.Force = False,
     quiet: parameters.Quiet = False,
 ) -> None:
     """Compute latents of data: the states at the noise end of a model's probability flow.
 
     The output has the arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is
-    written as a whole and replaces an existing one. Samples that fail are left out; the exit code is then 3.
+    written as a whole; an existing one is kept unless --force is given. Samples that fail are left out; the exit
+    code is then 3.
     """
     began = time.perf_counter()
-    extension = check_extension(out, ARRAYS)
+    source_name = named("data", data, data_argument)
+    target, extension = check_output(out, ARRAYS, force=force)
     options = parse_options(option or [])
-    target = check_target(out)
     solver, steps = choose_method(method, steps, options)
     network, where, process, title, event = open_model(model, device, sde)
-    source = read(data, key, fits(event, data))
-    inputs = prepare(source, event, levels, data_range)
+    source = read(source_name, key, fits(event, source_name))
+    inputs = prepare(source, event, levels, range_of(network, data_range))
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)
     arguments: dict[str, Any] = {"steps": steps, "grid": grid, "rtol": rtol, "atol": atol, "max_steps": max_steps}
@@ -91,8 +93,8 @@ def encode(
     index = good.nonzero()[:, 0]
     failures = (~good).nonzero()[:, 0].tolist()
     if failures:
-        named = ", ".join(source.names[i] for i in failures[:5])
-        failed = f"{len(failures)} of {num} samples failed: {named}{', ...' if len(failures) > 5 else ''}"
+        names = ", ".join(source.names[i] for i in failures[:5])
+        failed = f"{len(failures)} of {num} samples failed: {names}{', ...' if len(failures) > 5 else ''}"
         if not len(index):
             raise SolveFailedError(f"{failed}. Nothing was written.")
     metadata = {

@@ -11,12 +11,11 @@ import typer
 
 from .. import __version__
 from ..errors import InvalidArgumentError, SolveFailedError
-from ..files.writing import check_target
 from . import _parameters as parameters
 from ._batches import Show, batches
-from ._data import Inputs, digest, fits, prepare, read
+from ._data import Inputs, digest, fits, named, prepare, range_of, read
 from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads
-from ._output import PICTURE, check_extension
+from ._output import PICTURE, check_output
 from ._run import command
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
 
@@ -41,7 +40,8 @@ SUCCESS = "success"
 
 @command
 def likelihood(
-    data: parameters.Data,
+    data_argument: parameters.DataArgument = None,
+    data: parameters.Data = None,
     model: parameters.Model = "digits",
     sde: parameters.Process = None,
     label: parameters.Label = None,
@@ -61,7 +61,7 @@ def likelihood(
     max_steps: parameters.MaxSteps = None,
     option: parameters.Options = None,
     levels: parameters.Levels = None,
-    data_range: parameters.DataRange = (-1.0, 1.0),
+    data_range: parameters.DataRange = None,
     key: parameters.Key = None,
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
@@ -71,10 +71,12 @@ def likelihood(
     plot: Annotated[
         Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
     ] = None,
-    overwrite: Annotated[
+    force: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Start again and replace existing files; by default the same command resumes."
+            "--force",
+            "--overwrite",
+            help="Start again and replace existing files; by default the same command resumes.",
         ),
     ] = False,
     batch_size: parameters.BatchSize = 64,
@@ -87,14 +89,15 @@ def likelihood(
     code is then 3.
     """
     began = time.perf_counter()
-    if check_extension(out, TABLES) == PARQUET:
+    source_name = named("data", data, data_argument)
+    target, extension = check_output(out, TABLES, force=True)  # what is there is continued, or refused by the table
+    if extension == PARQUET:
         pyarrow_parquet()
     options = parse_options(option or [])
-    target = check_target(out)
     picture = None if plot is None else _check_picture(plot)
     network, where, process, title, event = open_model(model, device, sde)
-    source = read(data, key, fits(event, data))
-    inputs = prepare(source, event, levels, data_range)
+    source = read(source_name, key, fits(event, source_name))
+    inputs = prepare(source, event, levels, range_of(network, data_range))
     if picture is not None and inputs.levels is None:
         raise InvalidArgumentError(
             "`plot` shows bits per dimension, which floating-point data have with --levels only."
@@ -131,7 +134,7 @@ def likelihood(
         return _rows(got, first, source.names, inputs, event)
 
     table = Table(target, COLUMNS, settings, num, size)
-    with table.writing(overwrite), threads(where, size * math.prod(event)):
+    with table.writing(force), threads(where, size * math.prod(event)):
         kept = len(table.rows)
         for rows in batches(run, num, size, f"likelihood ({title})", quiet, kept):
             table.append(rows)
@@ -148,12 +151,12 @@ def likelihood(
 
 
 def _check_picture(plot: Path) -> Path:
-    check_extension(plot, (PICTURE,), "plot")
+    target, _ = check_output(plot, (PICTURE,), force=True, name="plot")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise InvalidArgumentError("`plot` needs matplotlib: pip install 'scoresde[plot]'.") from None
-    return check_target(plot)
+    return target
 
 
 def _weights(network: Pretrained) -> str:

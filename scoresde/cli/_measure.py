@@ -9,56 +9,57 @@ import typer
 
 from .. import __version__
 from ..errors import InvalidArgumentError
-from ..files.writing import check_target
-from ._data import prepare, read
+from ._data import named, prepare, range_of, read
 from ._inverse import centred
 from ._operators import EXAMPLES, OPERATORS, check_operator, make_operator, parse_call
 from ._options import sample_seeds
-from ._output import ARRAYS, check_extension, write_arrays
-from ._parameters import Data, DataRange, Key, Levels, Quiet, names
+from ._output import ARRAYS, check_output, write_arrays
+from ._parameters import Data, DataArgument, DataRange, Force, Key, Levels, Quiet, names
 from ._run import command
 
 
 @command
 def measure(
-    data: Data,
+    data_argument: DataArgument = None,
+    data: Data = None,
     operator: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
             help=f"Operator of the measurement: {EXAMPLES}.",
-            show_default=False,
             autocompletion=names(OPERATORS),
         ),
-    ],
+    ] = None,
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise that is added.")] = 0.0,
     index: Annotated[int, typer.Option(min=0, help="Index of the sample of DATA to measure.")] = 0,
     out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
         "measurement.npz"
     ),
     levels: Levels = None,
-    data_range: DataRange = (-1.0, 1.0),
+    data_range: DataRange = None,
     key: Key = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure an image, for `scoresde sample --measurement`.
 
-    The output is an array y, with the operator and the noise as metadata for sample; an existing file is replaced. A
-    grey level becomes the middle of its cell.
+    The output is an array y, with the operator and the noise as metadata for sample; an existing file is
+    kept unless --force is given. A grey level becomes the middle of its cell.
     """
     from .._checks import check_number
 
-    extension = check_extension(out, ARRAYS)
+    target, extension = check_output(out, ARRAYS, force=force)
+    if operator is None:
+        raise InvalidArgumentError("`operator` is missing; give one, such as --operator block_average:factor=2.")
     name, options = parse_call("operator", operator)
     check_operator(name, options)
     std = check_number("noise", noise, low=0.0)
-    target = check_target(out)
-    source = read(data, key)
+    source = read(named("data", data, data_argument), key)
     if index >= len(source.names):
         raise InvalidArgumentError(f"`index` must be below {len(source.names)}, the number of samples, got {index}.")
     event = tuple(source.values.shape[1:])
-    inputs = prepare(source, event, levels, data_range)
+    inputs = prepare(source, event, levels, range_of(None, data_range))
     x = centred(inputs.values[index : index + 1], inputs.levels, inputs.data_range)
     import torch
 

@@ -1,40 +1,71 @@
-"""Files that commands write: a picture or arrays, by the extension."""
+"""Files that commands write: a picture, a folder of pictures, or arrays, by the extension."""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidArgumentError
-from ..files.writing import write_bytes
+from ..errors import InvalidArgumentError, OutputError
+from ..files.writing import check_target, make_folder, write_bytes, write_together
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PICTURE = ".png"
 ARRAYS = (".npz", ".safetensors")
+FOLDER = "/"
 EXTENSIONS = (PICTURE, *ARRAYS)
+_RECORD = "samples.json"  # in a folder of pictures
 
 
-def check_extension(path: Path, allowed: Sequence[str] = EXTENSIONS, name: str = "out") -> str:
-    """The format that a file name implies.
+def extension_of(path: str, allowed: Sequence[str], name: str = "out") -> str:
+    """The format that a file name implies; a name that ends in a slash, or of a folder that is there, is a folder's.
 
     Example:
-        >>> check_extension(Path("samples.npz"))
-        '.npz'
-        >>> check_extension(Path("samples.jpg"))
+        >>> extension_of("samples.npz", ARRAYS), extension_of("pictures/", (PICTURE, FOLDER))
+        ('.npz', '/')
+        >>> extension_of("samples.jpg", EXTENSIONS)
         Traceback (most recent call last):
         ...
         scoresde.errors.InvalidArgumentError: `out` must end in .png, .npz or .safetensors, got 'samples.jpg'.
     """
-    extension = path.suffix.lower()
+    folder = path.endswith(("/", os.sep)) or (path and not Path(path).suffix and Path(path).is_dir())
+    extension = FOLDER if folder and FOLDER in allowed else Path(path).suffix.lower()
     if extension not in allowed:
         known = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
-        raise InvalidArgumentError(f"`{name}` must end in {known}, got {str(path)!r}.")
+        raise InvalidArgumentError(f"`{name}` must end in {known}, got {path!r}.")
     return extension
+
+
+def check_output(path: str | Path, allowed: Sequence[str], *, force: bool, name: str = "out") -> tuple[Path, str]:
+    """Where an output will be and its format, checked before the work.
+
+    Args:
+        path: as the user wrote it.
+        allowed: the formats that the command has.
+        force: whether what is there may be replaced.
+        name: of the option.
+
+    Raises:
+        InvalidArgumentError: it has another format.
+        OutputError: it cannot be written, or it is there.
+
+    Example:
+        >>> check_output("pictures/", [PICTURE, FOLDER], force=False)[1]
+        '/'
+    """
+    extension = extension_of(str(path), allowed, name)
+    inside = extension == FOLDER and Path(path).is_dir()
+    target = check_target(Path(path, _RECORD) if inside else path)
+    if not force and (any(target.parent.iterdir()) if inside else target.exists()):
+        what = "folder is not empty" if inside else "file is there"
+        raise OutputError(errno.EEXIST, f"The {what}; replace it by --force, or give another --{name}", str(path))
+    return (target.parent if inside else target), extension
 
 
 def write(
@@ -44,8 +75,9 @@ def write(
     arrays: dict[str, Any],
     metadata: dict[str, object],
     data_range: tuple[float, float],
+    scale: int | None,
 ) -> str:
-    """Write samples, completely or not at all: as a picture, or with other arrays.
+    """Write samples, completely or not at all: as one picture, as a picture each, or with other arrays.
 
     Args:
         path: of the file.
@@ -54,23 +86,50 @@ def write(
         arrays: what arrays have beside them.
         metadata: the command that made them.
         data_range: the values of black and white.
+        scale: pixels per value's side, of pictures.
 
     Returns:
         What was written, in words.
     """
-    if extension != PICTURE:
+    if extension in ARRAYS:
         return write_arrays(path, extension, {"x": x, **arrays}, metadata)
-    from PIL.PngImagePlugin import PngInfo
-
     from ..plot import image_grid
 
-    picture = image_grid(x, data_range=data_range)
-    info = PngInfo()
-    info.add_itxt("scoresde", _described(metadata))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", pnginfo=info)
-    write_bytes(path, buffer.getvalue())
-    return f"picture, {picture.width} x {picture.height} pixels"
+    def picture(rows: Tensor, size: int | None, **more: object) -> tuple[bytes, str]:
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("scoresde", _described({**metadata, **more}))
+        drawn = image_grid(rows, data_range=data_range, scale=size)
+        buffer = io.BytesIO()
+        drawn.save(buffer, format="PNG", pnginfo=info)
+        return buffer.getvalue(), f"{drawn.width} x {drawn.height} pixels"
+
+    if extension == FOLDER:
+        return _write_folder(path, x, metadata, lambda i: picture(x[i : i + 1], scale or 1, index=i))
+    content, size = picture(x, scale)
+    write_bytes(path, content)
+    return f"picture, {size}"
+
+
+def _write_folder(
+    folder: Path, x: Tensor, metadata: dict[str, object], picture: Callable[[int], tuple[bytes, str]]
+) -> str:
+    """Write a picture of each sample, and last a record of their names; pictures of an earlier record are removed."""
+    width = max(5, len(str(len(x) - 1)))
+    contents: dict[str | os.PathLike[str], bytes] = {}
+    size = ""
+    for i in range(len(x)):
+        contents[folder / f"{i:0{width}d}{PICTURE}"], size = picture(i)
+    record = folder / _RECORD
+    names = [Path(path).name for path in contents]
+    contents[record] = _described({"files": names, **metadata}).encode()
+    earlier = json.loads(record.read_bytes()).get("files", []) if record.is_file() else []
+    make_folder(folder)
+    write_together(contents)
+    for name in {*earlier} - {*names}:
+        (folder / Path(name).name).unlink(missing_ok=True)
+    return f"{len(x)} pictures, {size} each"
 
 
 def write_arrays(path: Path, extension: str, arrays: dict[str, Any], metadata: dict[str, Any]) -> str:

@@ -30,7 +30,8 @@ DATA_HELP = (
     "used unchanged."
 )
 
-Data = Annotated[str, typer.Argument(help=DATA_HELP)]
+Data = Annotated[str | None, typer.Option("--data", help=DATA_HELP)]
+DataArgument = Annotated[str | None, typer.Argument(metavar="DATA", help="The same as --data.")]
 Key = Annotated[str | None, typer.Option(help="Name of the array in the file; default x, or the only one.")]
 Levels = Annotated[
     int | None,
@@ -41,16 +42,18 @@ Levels = Annotated[
     ),
 ]
 DataRange = Annotated[
-    tuple[float, float],
-    typer.Option(metavar="LOW HIGH", help="Range of the model's data, from the darkest cell to the brightest."),
-]
-Model = Annotated[
-    str,
+    tuple[float, float] | None,
     typer.Option(
-        help="Name of a shipped model, the directory of a saved one, or hf:owner/name@revision.",
-        autocompletion=names(shipped()),
+        metavar="LOW HIGH",
+        help="Range of the model's data, from the darkest cell to the brightest; default the model's own, or -1 1.",
     ),
 ]
+MODEL = typer.Option(
+    "--model",
+    help="Name of a shipped model, the directory of a saved one, or hf:owner/name@revision.",
+    autocompletion=names(shipped()),
+)
+Model = Annotated[str, MODEL]
 Process = Annotated[
     str | None,
     typer.Option(
@@ -77,4 +80,5 @@ Options = Annotated[
     typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, such as snr=0.16; repeatable."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Samples solved together; halved if memory is short.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what the output has already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import inspect
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ from ..errors import (
     out_of_memory,
     too_little_memory,
 )
+from ._config import Config
 
 FAILED, USAGE, NUMERICAL, OUTPUT, MODEL, INTERRUPTED = 1, 2, 3, 4, 5, 75
 
@@ -51,10 +53,12 @@ def exit_code(error: BaseException) -> int:
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Make a function a command: its errors end it with a line on standard error and their exit code."""
+    """Make a function a command: it takes ``--config``, and its errors end it with a line on standard error and their
+    exit code."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        kwargs.pop("config", None)  # the values of the file are those of the other parameters by now
         try:
             with _handling(_interrupt, signal.SIGTERM, signal.SIGINT):
                 function(*args, **kwargs)
@@ -69,6 +73,9 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt as error:
             _fail(str(error) or "Interrupted; no partial file is left. Run the same command again.", INTERRUPTED)
 
+    signature = inspect.signature(function, eval_str=True)
+    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), config])  # type: ignore[attr-defined]
     return run
 
 

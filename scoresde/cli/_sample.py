@@ -13,9 +13,10 @@ import typer
 from .. import __version__
 from .._registries import RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError, out_of_memory, too_little_memory
-from ..files.writing import check_target
 from . import _parameters as parameters
+from ._animation import ANIMATION, Frames
 from ._batches import Show, batches
+from ._data import range_of
 from ._inverse import METHOD, SAMPLER, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
 from ._options import (
@@ -30,7 +31,7 @@ from ._options import (
     source_of,
     threads,
 )
-from ._output import EXTENSIONS, PICTURE, check_extension, write
+from ._output import ARRAYS, EXTENSIONS, FOLDER, check_output, write
 from ._run import command
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def sample(
         ),
     ] = None,
     steps: parameters.Steps = None,
-    num: Annotated[int, typer.Option(min=1, max=2**32, help="Number of samples.")] = 30,
+    num: Annotated[int, typer.Option("--count", "--num", min=1, max=2**32, help="Number of samples.")] = 30,
     label: Annotated[
         str | None,
         typer.Option(
@@ -115,8 +116,25 @@ def sample(
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
     out: Annotated[
-        Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(EXTENSIONS)}.")
-    ] = Path("samples.png"),
+        str,
+        typer.Option(
+            metavar="FILE or FOLDER/",
+            help=f"Output; the extension of a file is its format: {', '.join(EXTENSIONS)}. A folder, such as "
+            "pictures/, gets a picture of each sample.",
+        ),
+    ] = "samples.png",
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of a value in pixels, of pictures. Default: 1 in a folder; else just enough for samples of 32 "
+            "pixels.",
+        ),
+    ] = None,
+    animate: Annotated[
+        Path | None, typer.Option(metavar="FILE.gif", help="Show how the samples arise from noise, too.")
+    ] = None,
+    force: parameters.Force = False,
     rtol: parameters.Rtol = None,
     atol: parameters.Atol = None,
     max_steps: parameters.MaxSteps = None,
@@ -138,13 +156,17 @@ def sample(
 ) -> None:
     """Draw samples of a model, or of the data given a measurement of them.
 
-    The output is a picture (.png), or the arrays x, seeds and nfe with the settings as metadata (.npz, .safetensors).
-    The file is written as a whole and replaces an existing one; if any sample fails, nothing is written.
+    The output is one picture (.png), a folder with a picture of each sample, or the arrays x, seeds and nfe with the
+    settings as metadata (.npz, .safetensors). It is written as a whole; an existing one is kept unless --force is
+    given. If any sample fails, nothing is written.
     """
     began = time.perf_counter()
-    extension = check_extension(out)
+    target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
+    film = None if animate is None else check_output(animate, (ANIMATION,), force=force, name="animate")[0]
+    drawn = extension not in ARRAYS
+    if scale is not None and not drawn and film is None:
+        raise InvalidArgumentError("`scale` is for pictures and animations; the output has arrays.")
     options = parse_options(option or [])
-    target = check_target(out)
     problem = problem_of(inpaint, operator, measurement, noise, inverse)
     if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
         _check_alone(problem.method, method=method, option=option)
@@ -153,15 +175,15 @@ def sample(
         method, steps = DEFAULT, BUDGET if steps is None and rtol is None and atol is None else steps
     plan = plan_of(SAMPLER if method is None else method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
-    if extension == PICTURE:
-        _check_pictures(event, out)
-    span = getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
+    if drawn or film is not None:
+        _check_pictures(event, out if drawn else str(animate))
+    span = range_of(network)
     if problem is not None:
         plan = posed(problem, plan, event, process, span)
     own = saved_plan(network) if untold else None
     if own is not None:
         plan, process, title = own, network.sde, "its own process"
-    usual = extension == PICTURE if plan.denoise is None else plan.denoise
+    usual = drawn if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
     score_of = _labelled(network, process, label, guidance)
     score_fn = plan.model(score_of(0, 1))
@@ -173,11 +195,15 @@ def sample(
         "denoise": clean,
     }
 
+    frames = None if film is None else Frames(process)
+
     def run(first: int, count: int, show: Show | None) -> Solution:
         from ..solving import solve
 
         seeds = sample_seeds(seed, first, count)
         callback = follow(show, plan.solver, process, plan.steps)
+        if frames is not None:
+            callback = frames.watch(first, callback)
         fixed = {"method": plan.solver, "seeds": seeds, "device": where, "callback": callback, **plan.told}
         score = plan.model(score_of(first, count)) if label == ALL else score_fn
         try:
@@ -202,7 +228,11 @@ def sample(
     import numpy as np
 
     beside = {"seeds": np.array(sample_seeds(seed, 0, num), dtype=np.uint64), "nfe": nfe}
-    what = write(target, extension, x, beside, metadata, span)
+    what = write(target, extension, x, beside, metadata, span, scale)
+    if frames is not None:
+        from ..plot import image_animation
+
+        image_animation(frames.states(x), film, data_range=span, scale=scale)
     if not quiet:
         typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
@@ -218,11 +248,11 @@ def _check_alone(inverse: str, **given: Any) -> None:
             )
 
 
-def _check_pictures(event: tuple[int, ...], out: Path) -> None:
+def _check_pictures(event: tuple[int, ...], out: str) -> None:
     """Refuse samples that are no pictures."""
     if not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(
-            f"`out`: samples of shape {event} are no pictures; write arrays, --out {out.with_suffix('.npz')}."
+            f"`out`: samples of shape {event} are no pictures; write arrays, --out {Path(out).with_suffix('.npz')}."
         )
 
 

@@ -105,13 +105,12 @@ class Table:
         except (OSError, ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
                 f"`out`: {str(self.path)!r} exists, and no {self.sidecar.name} says what made it; write to another "
-                f"file, or give --overwrite."
+                f"file, or give --force."
             ) from None
         self._compare(settings)
         if hashlib.sha256(content).hexdigest() != told:
             raise InvalidArgumentError(
-                f"`out`: {str(self.path)!r} was changed since it was written; write to another file, or give "
-                f"--overwrite."
+                f"`out`: {str(self.path)!r} was changed since it was written; write to another file, or give --force."
             )
         if self.path.suffix.lower() == PARQUET:
             self.rows = pyarrow_parquet().read_table(io.BytesIO(content)).to_pylist()
@@ -127,7 +126,7 @@ class Table:
             settings = json.loads(head)["settings"]
         except (ValueError, KeyError, TypeError):
             raise InvalidArgumentError(
-                f"`out`: {str(self.journal)!r} is not a journal of this command; remove it, or give --overwrite."
+                f"`out`: {str(self.journal)!r} is not a journal of this command; remove it, or give --force."
             ) from None
         self._compare(settings)
         return body
@@ -159,7 +158,7 @@ class Table:
         listed = ", ".join(f"{key}: old {json.dumps(old.get(key))}, new {json.dumps(here.get(key))}" for key in keys)
         raise InvalidArgumentError(
             f"`out`: {str(self.path)!r} was made or begun with other settings: {listed}. Write to another file, or "
-            f"give --overwrite."
+            f"give --force."
         )
 
     def _finish(self) -> None:

@@ -52,9 +52,14 @@ def train(
     precision: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default the preset's.")] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     levels: Annotated[int | None, typer.Option(min=2, help="Grey levels of integer arrays; 256 for uint8.")] = None,
-    value_range: Annotated[
+    data_range: Annotated[
         tuple[float, float] | None,
-        typer.Option(metavar="LOW HIGH", help="Range of floating-point arrays; default the preset's."),
+        typer.Option(
+            "--data-range",
+            "--value-range",
+            metavar="LOW HIGH",
+            help="Range of floating-point arrays; default the preset's.",
+        ),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Crop and resize a folder's images to squares.")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror images; default the preset's.")] = None,
@@ -102,7 +107,7 @@ def train(
         shown |= {"hold-out": hold_out} if hold_out else {}
         values = recipe.batch_size * math.prod(source.event_shape)
         options: dict[str, Any] = {
-            **{"seed": seed, "value_range": value_range, "workers": workers, "resume": resume},
+            **{"seed": seed, "value_range": data_range, "workers": workers, "resume": resume},
             **{
                 "progress": not quiet and sys.stderr.isatty(),
                 "checkpoint_every": checkpoint_every,

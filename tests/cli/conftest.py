@@ -57,10 +57,19 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def run(typed: Callable[..., Result]) -> Callable[..., Result]:
+    """Runs a command in an empty folder; what an earlier one left is replaced."""
+    replaces = {"sample", "encode", "measure"}
+    return lambda *arguments: typed(
+        *arguments[:1], *(["--force"] if set(arguments[:1]) & replaces else []), *arguments[1:]
+    )
 
 
 @pytest.fixture

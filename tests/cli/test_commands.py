@@ -110,7 +110,7 @@ def test_check_of_the_digits_uses_what_training_held_out(run: Run, monkeypatch: 
         (b"PK\x03\x04 truncated", "cannot be read"),
         (b"\x80\x04N.", "cannot be read"),
         ({"a": np.zeros((4, 1, 8, 8)), "b": np.zeros(1)}, "called x"),
-        ({"x": np.zeros((4, 1, 8, 8), dtype=int)}, "floating point"),
+        ({"x": np.zeros((4, 1, 8, 8), dtype=int)}, "give the number of grey levels"),
         ({"x": np.array([None])}, "cannot be read"),
         ({"x": np.zeros((4, 8, 8))}, "samples of shape (1, 8, 8)"),
         ({"x": np.array(1.0)}, "(samples, *event)"),
@@ -183,7 +183,7 @@ def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
         ("likelihood",): [
             *("DATA", "--model", "--sde", "--label", "--divergence", "--probes", "--probe", "--method", "--rtol"),
             *("--atol", "--option", "--levels", "--data-range", "LOW HIGH", "--key", "--seed", "--device", "--out"),
-            *("--plot", "--overwrite", "--batch-size", "--quiet", ".csv, .parquet", "exit code is then 3"),
+            *("--plot", "--force", "--batch-size", "--quiet", ".csv, .parquet", "exit code is then 3"),
         ],
         ("encode",): [
             *("DATA", "--out", "--model", "--sde", "--label", "--method", "--steps", "--rtol", "--atol", "--option"),
@@ -207,9 +207,9 @@ def test_help(run: Run, command: tuple[str, ...], flag: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["sample", "encode", "measure"])
-def test_help_says_that_an_existing_file_is_replaced(run: Run, command: str) -> None:
+def test_help_says_that_an_existing_file_is_kept(run: Run, command: str) -> None:
     text = " ".join(run(command, "--help").output.split())
-    assert "replaces an existing one" in text or "an existing file is replaced" in text
+    assert "kept unless --force is given" in text
 
 
 def test_without_a_command_it_shows_help(run: Run) -> None:

@@ -42,7 +42,7 @@ CASES: dict[tuple[str, ...], list[str]] = {
     ("check", ""): shipped(),
     ("sample", "--max"): ["--max-steps"],
     ("pres",): ["presets"],
-    ("methods", "--"): ["--json", "--help"],
+    ("methods", "--"): ["--json", "--config", "--help"],
 }
 
 

@@ -96,7 +96,9 @@ def read(folder: Path) -> bytes:
 def test_a_file_that_grows_too_large(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"old")
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-    process = start(tmp_path, "sample", "--method", "ddim", "--steps", 1, "--out", "a.npz", code=limited + COMMAND)
+    process = start(
+        tmp_path, "sample", "--method", "ddim", "--steps", 1, "--out", "a.npz", "--force", code=limited + COMMAND
+    )
     _, err = process.communicate(timeout=100)
     assert process.returncode == 4, err.decode()
     assert b"File too large" in err and b"Traceback" not in err

@@ -233,9 +233,9 @@ def test_other_settings_are_refused(
     solved.clear()
     result = run(*COMMAND, *change)
     assert result.exit_code == 2, result.output
-    assert f"other settings: {said}" in result.output and "--overwrite" in result.output
+    assert f"other settings: {said}" in result.output and "--force" in result.output
     assert {name: Path(name).read_bytes() for name in files()} == before and not solved
-    assert run(*COMMAND, *change, "--overwrite").exit_code == 3
+    assert run(*COMMAND, *change, "--force").exit_code == 3
     assert sum(solved) == 7 and files() == ["data.npz", "likelihood.csv", "likelihood.csv.json"]
 
 
@@ -284,7 +284,7 @@ def test_tables_of_others_are_not_touched(run: Run, solved: list[int], files: Fi
     result = run(*COMMAND)
     assert result.exit_code == 2 and "is not a journal of this command" in result.output
     assert JOURNAL.read_bytes() == b"mine\n" and not solved
-    assert run(*COMMAND, "--overwrite").exit_code == 3
+    assert run(*COMMAND, "--force").exit_code == 3
     assert files() == ["data.npz", "likelihood.csv", "likelihood.csv.json"]
 
 
@@ -299,7 +299,7 @@ def test_overwrite_keeps_the_old_table_until_the_new_one_is_there(run: Run, solv
     assert run(*COMMAND).exit_code == 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoresde.likelihood, "log_likelihood", _interrupt)
-        assert run(*COMMAND, "--seed", 1, "--overwrite").exit_code == 75
+        assert run(*COMMAND, "--seed", 1, "--force").exit_code == 75
     assert (TABLE.read_bytes(), SIDECAR.read_bytes()) == whole
     assert run(*COMMAND).exit_code == 3
 
