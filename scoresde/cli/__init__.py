@@ -6,7 +6,7 @@ Exit codes:
     1: anything that is not listed here, such as too little memory.
     2: the command cannot be carried out as it is written: an unknown name, a value out of range.
     3: the numbers went wrong: NaN or infinity, a solver that did not arrive, a score function that is none.
-    4: the output cannot be written.
+    4: the output cannot be written, or it is there and ``--force`` is not given.
     5: the model cannot be read.
     75: interrupted; the same command starts again, or resumes where it stopped.
 

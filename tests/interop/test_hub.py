@@ -29,6 +29,7 @@ from scoresde.errors import (
 from scoresde.nets import MLP
 from scoresde.zoo import Pretrained
 from tests.interop.hub_server import TOKEN, Hub, serving
+from tests.pages import program
 
 pytest.importorskip("huggingface_hub", exc_type=ImportError)
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
@@ -344,6 +345,15 @@ def test_a_card_runs(hub, name, monkeypatch):
         warnings.simplefilter("ignore", ScoreSDEWarning)
         exec(code, namespace)
     assert namespace["samples"].shape == (4, 2)
+
+
+def test_the_program_of_the_page_runs(hub, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    first = hub.add("owner/name", saved(tmp_path), "v1").refs["main"]
+    names: dict[str, Any] = {"scoresde": scoresde}
+    exec(program("docs/networks.md", "hub"), names)
+    assert names["model"].source == f"hf:owner/name@{first}"
+    assert names["address"].startswith("hf:owner/name@")
 
 
 def test_a_push_that_fails_writes_nothing(hub, name, monkeypatch, quick):

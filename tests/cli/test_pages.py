@@ -1,0 +1,52 @@
+"""The command lines of the pages run as they are written, with small files in the place of the user's."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import Result
+
+import scoresde
+from scoresde import zoo
+from tests.pages import blocks, commands
+
+Run = Callable[..., Result]
+# What stands in for long work: the last of two values of a flag counts.
+SHORT = {
+    "train": ("--steps", "2", "--batch-size", "8", "--sample-every", "0"),
+    "likelihood": ("--rtol", "0.1", "--atol", "0.1", "--probes", "1"),
+    "encode": ("--rtol", "0.1", "--atol", "0.1"),
+}
+PAGES = ["docs/command_line.md", "docs/inverse.md", "docs/likelihood.md", "docs/systems.md", "docs/trainer.md"]
+
+
+def prepare() -> None:
+    """The files that the pages speak of."""
+    digits = scoresde.training.digits_split().test_images[:3].numpy().astype(np.uint8)
+    grey = digits[0, 0] * 15
+    mask = np.zeros_like(grey)
+    mask[4:] = 255
+    shutil.copytree(Path(zoo.__file__).parent / "weights" / "digits", "my_model")
+    Path("images").mkdir()
+    for path, content in {"mask.png": mask, "digit.png": grey, "images/a.png": grey, "images/b.png": mask}.items():
+        Image.fromarray(content).save(path)
+    np.savez("data.npz", images=digits)
+    (config,) = [block.text for block in blocks() if block.language == "toml"]
+    Path("run.toml").write_text(config)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_run(typed: Run, monkeypatch: pytest.MonkeyPatch, page: str) -> None:
+    prepare()
+    lines = commands(page)
+    assert lines
+    for line in lines:
+        _, name, *words = shlex.split(line)
+        result = typed(name, *words, *SHORT.get(name, ()))
+        assert result.exit_code == 0, f"{line}\n{result.output}"
