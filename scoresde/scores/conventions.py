@@ -25,8 +25,8 @@ from ..sdes.span import log_snr_range
 from .bare import as_score, check_context
 from .base import changed, check_made_for
 from .model import ScoreModel
-from .probe import Errors, Network, OfFunction, OfModel, Sample
-from .readings import AS_GIVEN, Reading, declared_bare, declared_by, outputs, places, units, with_times
+from .probe import LOWEST, Errors, Network, OfFunction, OfModel, Sample
+from .readings import AS_GIVEN, Reading, Units, declared_bare, declared_by, outputs, places, units, with_times
 
 _ROWS = 256  # of the first look at a reading, over all levels, at most
 _FEWEST = 8  # of them per level, at least
@@ -46,8 +46,9 @@ _BETTER, _SETTLED = 0.95, 0.9  # whether a second change is looked for
 _UNNAMED = 1.1  # and where times or factors were measured, which differ a little for a network that was fitted badly
 _MOST_CALLS = 200
 _RESERVED = 4  # of them, for questions about the context and the batch
-_DEPENDS = 0.05  # the change of a sample's error from which the network depends on its context
-_SURE = 0.97  # the same, for a reading that changes more than one thing
+_DEPENDS = 0.05  # of the error: by how much another context must move the guesses to say anything
+_FOREIGN = 0.25  # of that: what the error must rise by where the context is that of the samples, at least
+_SURE = 0.9  # the error from which a reading that changes more than one thing is no evidence
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -171,7 +172,8 @@ def check_score(
     if not bool((data != data[:1]).any()):
         raise InvalidArgumentError("`data` must have samples that differ from each other; all of them are equal.")
     with torch.no_grad(), torch.random.fork_rng(devices=[data.device] if data.is_cuda else []):
-        return _Search(sde, score_fn, data.detach(), levels, given, generator).report()
+        search = _Search(sde, score_fn, data.detach(), levels, given, generator)
+        return search.rescaled() or search.report()
 
 
 class _Search:
@@ -191,7 +193,7 @@ class _Search:
         if isinstance(score_fn, ScoreModel) and not changed(score_fn, ScoreModel):
             self.network, self.declared = OfModel(score_fn), declared_by(score_fn)
         self.data = data.to(compute_dtype(data.dtype))
-        self.lams, ratio = _levels(sde, self.data, levels)
+        self.lams, ratio, self.within_reach = _levels(sde, self.data, levels)
         self.t = sde.time(2 * self.lams).tolist()
         self.base = ratio / (1 + ratio)
         self.few_rows = max(1, min(_ROWS // levels, max(_FEWEST, math.ceil(_VALUES / data[0].numel()))))
@@ -228,6 +230,35 @@ class _Search:
         self.measured = self.seen.keys() - known
         self.found = {r: errors for r in self._best() if (errors := self.many.errors(r)) is not None}
         return self._judged()
+
+    def rescaled(self) -> ScoreReport | None:
+        """The report for data in other units, if they are those that the network takes, where the process has no noise
+        of the size of the data."""
+        if self.within_reach:
+            return None
+        tried: dict[Units, Sample] = {}
+        for unit in units(self.data):
+            changed = unit.change(self.data)
+            lams, ratio, within_reach = _levels(self.declared.process.sde, changed, len(self.lams))
+            if within_reach and bool(torch.isfinite(changed).all()):
+                rows = torch.randint(len(changed), (self.few_rows,), generator=self.generator).to(changed.device)
+                base = ratio / (1 + ratio)
+                tried[unit] = Sample(self.network, changed, rows, lams, base, self.context, self.generator)
+        found = {unit: errors for unit, sample in tried.items() if (errors := sample.errors(self.declared)) is not None}
+        own = self.few.own(self.declared)
+        good = {unit: e for unit, e in found.items() if e.relative < min(_SURE, own.relative / _RAISE)}
+        if not good:
+            return None
+        unit = min(good, key=lambda unit: good[unit].relative)
+        lead = replace(self.declared, units=unit)
+        change = lead.change(self.declared)
+        message = (
+            f"The data are far from the sizes of the noise of the process. In other units the error is "
+            f"{found[unit].relative:.3g} x a Gaussian denoiser's, as they are {own.relative:.3g} x. {change}"
+        )
+        calls = self.calls + sum(sample.calls for sample in tried.values())
+        others = {f"{u.kind}: {u.formula}": errors.relative for u, errors in found.items()}
+        return self._reported(own, others, ("another fits better", unit.kind, message), change, calls)
 
     def _better(self) -> list[Reading]:
         """The readings that are better than the declared one, the best first; more rows decide where these do not."""
@@ -330,7 +361,7 @@ class _Search:
         names = {reading: " and ".join(self.declared.changes(reading)) for reading in (*self.seen, *found)}
         order = sorted(found, key=lambda reading: found[reading].relative)
         better = self._better()
-        fits = [r for r in better if self._fits(r) and not _better(found[r], self.many.fitted(r)[0], _RAISE)]
+        fits = self._explaining([r for r in better if self._fits(r)])
         alternatives: dict[str, float] = {}
         for reading, error in {**self.seen, **{r: e.relative for r, e in found.items()}}.items():
             alternatives[names[reading]] = min(error, alternatives.get(names[reading], math.inf))
@@ -346,6 +377,12 @@ class _Search:
         else:
             others = {names[r]: r for r in reversed(order) if r not in self.measured}
             verdict, convention, message, change = *self._kept(own, others, bool(better)), ""
+        return self._reported(own, alternatives, (verdict, convention, message), change, self.calls)
+
+    def _reported(
+        self, own: Errors, alternatives: dict[str, float], told: tuple[str, str, str], change: str, calls: int
+    ) -> ScoreReport:
+        verdict, convention, message = told
         return ScoreReport(
             verdict in ("works", "not distinguishable"),
             convention,
@@ -356,7 +393,7 @@ class _Search:
             alternatives,
             verdict,
             change,
-            self.calls,
+            calls,
         )
 
     def _kept(self, own: Errors, others: dict[str, Reading], beaten: bool) -> tuple[str, str, str]:
@@ -371,7 +408,7 @@ class _Search:
         error = f"{own.relative:.3g} x a Gaussian denoiser's"
         fitted, sizes = self.many.fitted(self.declared)
         unexplained = own.relative > _LIMIT or beaten
-        if (unexplained or _better(own, fitted, _UNNAMED)) and self._foreign_context(self.declared):
+        if self._foreign_context(self.declared):
             message = (
                 f"The context is not that of the data: the error is {error}, and no larger if every sample gets the "
                 "context of another one. Check that each has its own, and that labels are numbered as in training."
@@ -387,40 +424,46 @@ class _Search:
             factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
             message = (
                 f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
-                f"would be {fitted.relative:.3g} x if the output were multiplied by {factors} at the levels below. "
-                "Look for a factor that is missing or that is there twice."
+                f"that of the best combination of the noisy state and the output, fitted at every level, is "
+                f"{fitted.relative:.3g} x. In it the output counts {factors} times as much as it does now, at the "
+                "levels below from the top. Look for a factor that is missing or that is there twice."
             )
             return "unknown", "unknown", message
         if unexplained:
             best = min(others, key=lambda name: self.found[others[name]].relative, default=None)
-            closest = "" if best is None else f" (the best: {best}, {self.found[others[best]].relative:.3g} x)"
+            closest = "" if best is None else f"; the best has {self.found[others[best]].relative:.3g} x ({best})"
             message = (
-                f"The network does not denoise the data: its error is {error}, and no other reading fits{closest}. "
-                "Check that the data is what the network was trained on, in its units, and its time input."
+                f"The network does not fit the data as it is wrapped, with an error of {error}, nor in another "
+                f"reading{closest}. Check that the data are what the network was trained on, in its units and its "
+                "order of the entries, and what it receives as its time."
             )
             return "unknown", "unknown", message
         near = [name for name, r in others.items() if own.gain(self.found[r])[0] > -math.log(_RAISE)]
         if near:
             message = (
-                f"The network denoises the data as a score should (error {error}). On these data its convention "
-                "cannot be distinguished from another one, which has nearly the same error. What differs: "
-                f"{near[-1]}. It would be: {others[near[-1]].change(self.declared)}"
+                f"The network denoises the data as a score should (error {error}). Nothing needs to change, but "
+                f"another convention ({near[-1]}) has nearly the same error on these data, which cannot tell them "
+                f"apart. The other one: {others[near[-1]].change(self.declared).removeprefix('Write ')}"
             )
             return "not distinguishable", "score", message
         message = f"The network denoises the data as a score should (error {error}), and no other reading of it does."
         return "works", "score", message
 
     def _foreign_context(self, reading: Reading) -> bool:
-        """Whether the network depends on its context, and a reading does as well with that of other samples."""
-        if not self.context:
+        """Whether the network depends on its context, and a reading does as well with that of other samples.
+
+        Where a network has learned E[noise | state, context], the mean squared error rises by exactly the mean square
+        of what another context moves its guesses by.
+        """
+        sample = self.many if self.calls + _MORE <= _MOST_CALLS else self.few
+        errors, exchanged = sample.errors(reading), sample.exchanged(reading)
+        if errors is None or exchanged is None or not bool(exchanged[0].finite.all()):
             return False
-        pairs = [(self.few.errors(r), self.few.exchanged(r)) for r in (self.declared, reading)]
-        (own, other), (errors, foreign) = pairs
-        if own is None or other is None or errors is None or foreign is None or not bool(foreign.finite.all()):
-            return False
-        differ = (other.values - own.values).abs().mean(1) / own.values.mean(1)
-        gain, error = errors.gain(foreign)
-        return float(differ.mean()) > _DEPENDS and gain >= -_TIED * error
+        scale = 1 / (errors.values.mean(1, keepdim=True) + LOWEST)
+        rise, moved = ((v * scale).mean(0) for v in (exchanged[0].values - errors.values, exchanged[1].values))
+        missing = _FOREIGN * moved - rise
+        chance = _TIED * float(missing.std()) / math.sqrt(len(missing))
+        return float(moved.mean()) > _DEPENDS and float(missing.mean()) > chance
 
     def _one_time(self) -> bool:
         """Whether the network does better where all samples of a call have one time, at two of the levels."""
@@ -432,6 +475,21 @@ class _Search:
         """Whether a reading is a denoiser, and surely one if it changes much."""
         errors = self.found[reading]
         return self._sound(errors) and (self.declared.size(reading) < 2 or errors.relative < _SURE)
+
+    def _explaining(self, better: list[Reading]) -> list[Reading]:
+        """The readings after which nothing is left to explain. A network that denoises badly could do better in its own
+        convention, too: one that changes a single thing may be that, or has a name where only measured times fit."""
+        fits = [r for r in better if self._explains(r, _RAISE)]
+        named = [r for r in better if r not in self.measured and self._explains(r, _UNNAMED)]
+        if not fits:
+            return [r for r in named if self._size(r) < 2]
+        if self.measured.issuperset(fits):
+            fits += [r for r in named if _tied(self.found[r], self.found[fits[0]], _EQUAL)]
+        return fits
+
+    def _explains(self, reading: Reading, factor: float) -> bool:
+        """Whether no weights of the state and the output, fitted at every level, are better by a factor."""
+        return not _better(self.found[reading], self.many.fitted(reading)[0], factor)
 
     def _sound(self, errors: Errors) -> bool:
         """Whether the errors are below those of the Gaussian denoiser, or equal but for chance and its fit."""
@@ -448,15 +506,17 @@ class _Search:
         return gain > max(_INFORMATIVE if errors.relative > 1 else _INFORMATIVE / 3, _CLEAR * error)
 
 
-def _levels(sde: AffineSDE, data: Tensor, levels: int) -> tuple[Tensor, Tensor]:
-    """Half of the log-SNRs of the levels, and the variance of the data over that of the noise at each."""
+def _levels(sde: AffineSDE, data: Tensor, levels: int) -> tuple[Tensor, Tensor, bool]:
+    """Half of the log-SNRs of the levels, the variance of the data over that of the noise at each, and whether the
+    process has noise of the size of the data."""
     spread = 2 * math.log(max(float(data.to(torch.float64).std(0, correction=0).square().mean().sqrt()), 1e-6))
     ends = [float(sde.log_snr(t)) for t in (sde.t_min, sde.t_max)]
     high, low = min(ends[0], 5 - spread), max(ends[1], -5 - spread)
-    if not low < high:
+    within_reach = low < high
+    if not within_reach:
         low, high = max(ends[1], -30.0), min(ends[0], 30.0)
     log_snrs = torch.linspace(high, low, levels + 2, dtype=torch.float64)[1:-1]
-    return log_snrs / 2, (log_snrs + spread).exp()
+    return log_snrs / 2, (log_snrs + spread).exp(), within_reach
 
 
 def _better(own: Errors, other: Errors, factor: float) -> bool:

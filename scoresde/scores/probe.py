@@ -21,7 +21,7 @@ from .model import ScoreModel
 from .readings import INDEX, Reading, Time, Units
 
 _BATCH = 256  # rows of a call, at most
-_LOWEST = 0.02  # relative errors below this are equally good
+LOWEST = 0.02  # relative errors below this are equally good
 _ALIKE = 0.005  # scales and times that differ by less are the same
 _SLACK = 1e-6
 _SHARES = 2.0  # times up to this are no labels of a chain, but shares of an interval
@@ -86,13 +86,13 @@ class Errors:
     @property
     def relative(self) -> float:
         """The error, geometric mean over the levels."""
-        return float((self.values[self.valid].mean(1) + _LOWEST).log().mean().exp()) - _LOWEST
+        return float((self.values[self.valid].mean(1) + LOWEST).log().mean().exp()) - LOWEST
 
     @property
     def rank(self) -> float:
         """The same over all levels, with the Gaussian denoiser's error where the reading has none."""
         means = torch.where(self.valid, self.values.mean(1), 1.0)
-        return float((means + _LOWEST).log().mean().exp()) - _LOWEST
+        return float((means + LOWEST).log().mean().exp()) - LOWEST
 
     def joined(self, other: Errors) -> Errors:
         """These errors and those of other rows."""
@@ -105,7 +105,7 @@ class Errors:
         if not bool(both.any()):
             return -math.inf, 0.0
         mine, its = self.values[both], other.values[both]
-        means = mine.mean(1) + _LOWEST, its.mean(1) + _LOWEST
+        means = mine.mean(1) + LOWEST, its.mean(1) + LOWEST
         share = (mine / means[0][:, None] - its / means[1][:, None]).mean(0)
         return float((means[0] / means[1]).log().mean()), float(share.std()) / math.sqrt(len(share))
 
@@ -241,16 +241,22 @@ class Sample:
         error = (guess - self.z).flatten(2).to(torch.float64).square().mean(2)
         return Errors(error.cpu() / self.base[:, None], self._node(reading)[1])
 
-    def exchanged(self, reading: Reading) -> Errors | None:
-        """The errors of a reading where every sample has the context of another; None if there is none."""
+    def exchanged(self, reading: Reading) -> tuple[Errors, Errors] | None:
+        """The errors of a reading where every sample has the context of another, and how far that moves its guesses of
+        the noise, in the same units; None if there is no context, or the network does not take it."""
         number = self.place(reading)
-        if not self.context or number is None:
+        if not self.context or number is None or self.errors(reading) is None:
             return None
         levels, rows = self.z.shape[:2]
         own, others = self.context, torch.arange(levels * rows).reshape(levels, rows).roll(1, 1).flatten()
         self.context = cut(own, others.to(self.z.device))
         seen, self.context = self._called(self.places[number], strict=False), own
-        return None if seen is None else self._errors(reading, *seen)
+        known = self.seen[number]
+        if seen is None or known is None:
+            return None
+        moved = (self._column(self.weights(reading)[1]) * (seen[1] - known[1])).flatten(2).to(torch.float64)
+        valid = self._node(reading)[1]
+        return self._errors(reading, *seen), Errors(moved.square().mean(2).cpu() / self.base[:, None], valid)
 
     def alone(self, reading: Reading, levels: Sequence[int]) -> Errors | None:
         """The errors of a reading at some levels, where every call has one time."""
@@ -297,7 +303,7 @@ class Sample:
             errors = self.errors(replace(reading, time=Time(f"time {time!r}", "", _constant(time))))
             if errors is None:
                 return None
-            losses.append((errors.values.mean(1) + _LOWEST).log())
+            losses.append((errors.values.mean(1) + LOWEST).log())
         loss = torch.stack(losses)
         middle = loss.argmin(0).clamp(1, len(times) - 2)
         below, here, above = (loss.gather(0, (middle + k)[None])[0] for k in (-1, 0, 1))

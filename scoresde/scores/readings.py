@@ -163,7 +163,7 @@ class Reading:
         if other.units is not self.units:
             differ.append(other.units.kind)
         if other.evaluated != self.evaluated:
-            differ.append("training mode")
+            differ.append("evaluation mode")
         return differ
 
     def size(self, other: Reading) -> int:
@@ -193,10 +193,12 @@ class Reading:
         sentences = []
         if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
             code, where = self.code(), []
+            if "lambda x" in code:
+                where.append("net is what is wrapped now")
             if "declared" in code:
                 where.append("declared is the time_input that it has now")
             if "scaled" in code:
-                where.append(f"scaled(x, t) is {self._wrapped()}, with a factor per sample")
+                where.append(f"scaled(x, t) is {self._wrapped()}, a factor per sample, net what is wrapped now")
             sentences.append(f"Write {code}{', where ' if where else ''}{' and '.join(where)}.")
             if self.scale != "c_in" and self.prediction == "edm":
                 sentences.append("The network multiplies its input by c_in, as ScoreModel does: leave that out of it.")
@@ -301,10 +303,10 @@ def _own_times(declared: Reading) -> Iterator[Time]:
         _reversed(time.read, sde),
     )
     for factor in (1000, 4, 2):
-        yield Time(f"time x {factor}", f"{time.expression} / {factor}", _times(time.read, 1 / factor))
-        yield Time(f"time / {factor}", f"{factor} * {time.expression}", _times(time.read, factor))
+        yield Time(f"time / {factor}", f"{time.expression} / {factor}", _times(time.read, 1 / factor))
+        yield Time(f"time x {factor}", f"{factor} * {time.expression}", _times(time.read, factor))
     yield back
-    yield Time("reversed time / 1000", f"1000 * {back.expression}", _times(back.read, 1000))
+    yield Time("reversed time x 1000", f"1000 * {back.expression}", _times(back.read, 1000))
     yield from _NAMED.values()
 
 
@@ -349,7 +351,9 @@ def with_times(declared: Reading, log_snrs: Tensor, times: Tensor) -> list[Readi
     def read(node: Node[Tensor]) -> Tensor:
         return torch.from_numpy(np.interp(-2 * node.lam.numpy(), known, values))
 
-    found.append(replace(declared, time=Time(name, "your_schedule(t)", read)))
+    places = ", ".join(f"{v:.4g}" for v in reversed(log_snrs.tolist()))
+    code = f"torch.from_numpy(numpy.interp(sde.log_snr(t), [{places}], [{', '.join(reversed(rounded))}])).to(t)"
+    found.append(replace(declared, time=Time(name, code, read)))
     return found
 
 
@@ -363,7 +367,7 @@ def units(data: Tensor) -> list[Units]:
     wide = data.to(torch.float64)
     mean, std = float(wide.mean()), max(float(wide.std(correction=0)), 1e-6)
     means, stds = data.mean(0), data.std(0, correction=0)
-    stds = torch.where(stds > 1e-3 * std, stds, std)
+    stds = torch.where(stds > 1e-5 * data.abs().amax(0), stds, std)  # but of entries that are constant
     least, width = float(wide.min()), max(float(wide.max() - wide.min()), 1e-6)
     centred = f"x0{_added(-mean)}"
     found = [
@@ -386,9 +390,10 @@ def units(data: Tensor) -> list[Units]:
         Units(f"{centred}, centred", lambda x: x - mean),
     ]
     if not any(abs(least - low) + abs(width - size) < 0.05 * size for low, size in _COMMON):
-        shifted = f"(x0{_added(-least)}) / {width:.4g}"
-        found.append(Units(f"2 {shifted} - 1, between -1 and 1", lambda x: 2 * (x - least) / width - 1, 2 / width))
-        found.append(Units(f"{shifted}, between 0 and 1", lambda x: (x - least) / width, 1 / width))
+        for scale, shift in ((2, -1.0), (1, 0.0), (1, -0.5)):
+            formula = f"{'2 ' * (scale == 2)}(x0{_added(-least)}) / {width:.4g}{_added(shift)}"
+            ends = f"which takes the data's extremes to {shift:g} and {scale + shift:g}"
+            found.append(Units(f"{formula}, {ends}", _scaled(least, width / scale, shift), scale / width))
     if data.ndim == 2:
         formula, size = "(x0 - mean) / std of every dimension", 1 / float(stds.square().mean().sqrt())
         found.append(Units(formula, lambda x: (x - means) / stds, size))
@@ -401,6 +406,10 @@ def units(data: Tensor) -> list[Units]:
     if data.ndim == 4 and data.shape[1] == 3:
         found.append(Units("x0 with its channels reversed", lambda x: x.flip(1), kind="channel order"))
     return found
+
+
+def _scaled(least: float, width: float, shift: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: (x - least) / width + shift
 
 
 def places(declared: Reading, data: Tensor) -> list[Reading]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import scoresde
 from scoresde import ScoreModel, check_score, targets
+from scoresde.scores import readings
 from scoresde.training import digits_split, grey_to_x
 
 SDES = {
@@ -48,8 +51,8 @@ WRONG = {
     "noise": lambda f, sde: lambda x, t: -f(x, t) * sigma(sde, t, x),
     "missing sigma": lambda f, sde: lambda x, t: f(x, t) * sigma(sde, t, x),
     "sign": lambda f, sde: lambda x, t: -f(x, t),
-    "time x 1000": lambda f, sde: lambda x, t: f(x, 1000 * t),
-    "time / 1000": lambda f, sde: lambda x, t: f(x, t / 1000),
+    "time / 1000": lambda f, sde: lambda x, t: f(x, 1000 * t),
+    "time x 1000": lambda f, sde: lambda x, t: f(x, t / 1000),
     "reversed time": lambda f, sde: lambda x, t: f(x, sde.t_min + sde.t_max - t),
     "data": lambda f, sde: (
         lambda x, t: (x + sigma(sde, t, x) ** 2 * f(x, t)) / sde.alpha(t).reshape(-1, *[1] * (x.ndim - 1))
@@ -133,7 +136,7 @@ def test_no_false_alarm_on_right_wrappings(right_wrappings, name):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("mistake", ["missing sigma", "time x 1000"])
+@pytest.mark.parametrize("mistake", ["missing sigma", "time / 1000"])
 def test_names_mistakes_with_the_shipped_network(mistake):
     sde = SDES["vp"]
     report = check_score(sde, WRONG[mistake](scoresde.load("digits").score(sde), sde), digits_data())
@@ -186,7 +189,7 @@ DECLARED = {
     "sigma as time": (lambda net: ScoreModel(net, VP, "noise", "sigma"), "time t", "sde, prediction='noise')"),
     "time x 1000": (
         lambda net: ScoreModel(net, VP, "noise", lambda t: 1000 * t),
-        "time x 1000",
+        "time / 1000",
         "time_input=lambda t: declared(t) / 1000",
     ),
     "reversed": (
@@ -305,8 +308,8 @@ def arranged(change):
         ("orientation", "x0 mirrored", lambda x: x.flip(3)),
         ("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3)),
         ("data sign", "-x0", lambda x: -x),
-        ("data range", "between -1 and 1", lambda x: 8 * (x + 1)),
-        ("data range", "between -1 and 1", lambda x: 1.5 * x + 0.4),
+        ("data range", "to -1 and 1", lambda x: 8 * (x + 1)),
+        ("data range", "to -1 and 1", lambda x: 1.5 * x + 0.4),
     ],
 )
 def test_names_how_the_data_are_arranged(name, formula, change):
@@ -402,7 +405,7 @@ def test_names_labels_for_a_network_that_takes_shares():
     net, data = exact(sde=sde)
     model = ScoreModel(lambda x, i: net(x, 1000 * i), sde, "noise", time_input="index", chain=chain)
     report = check_score(sde, model, data)
-    assert report.convention == "time x 1000", str(report)
+    assert report.convention == "time / 1000", str(report)
     assert "chain.label(sde.log_snr(t)) / 1000" in report.change, report.change
 
 
@@ -412,10 +415,15 @@ def test_names_two_mistakes_of_a_factor():
     assert report.convention == "noise from minus output x alpha", str(report)
 
 
-def test_names_data_that_were_to_be_standardised():
+def standardised():
+    """A mixture of mean 0 and variance 1 in every dimension."""
     means = torch.randn(8, 3, generator=generator())
     means = 0.96**0.5 * (means - means.mean(0)) / means.std(0, correction=0)
-    law = targets.GaussianMixture(torch.ones(8), means, scales=0.2)  # of mean 0 and variance 1
+    return targets.GaussianMixture(torch.ones(8), means, scales=0.2)
+
+
+def test_names_data_that_were_to_be_standardised():
+    law = standardised()
     raw = 2.0 + torch.tensor([0.2, 1.0, 3.0]) * law.sample(1000, generator=generator())
     report = check_score(VP, law.score(VP), raw)
     assert report.convention == "data range" and "std of every dimension" in report.change, str(report)
@@ -435,7 +443,7 @@ def test_training_mode():
     module = Network()
     model = ScoreModel(module, VP, "noise")
     report = check_score(VP, model, data)
-    assert report.convention == "training mode", str(report)
+    assert report.convention == "evaluation mode", str(report)
     assert "net.eval()" in report.change
     assert module.training
     assert module.drop.training
@@ -574,3 +582,86 @@ def test_refuses_bad_input():
         check_score(SDES["cosine"], ScoreModel(lambda x, t: x, sde, "noise"), torch.zeros(4, 2))
     with pytest.raises(scoresde.ScoreFnError, match="shape"):
         check_score(sde, lambda x, t: x[:, :1], torch.randn(4, 2, generator=generator()))
+
+
+SHRUNK = 0.87
+
+
+@pytest.mark.parametrize("declared", ["noise", "score", "data"])
+def test_names_the_convention_of_a_network_that_denoises_badly(declared):
+    """Whose output a fit at every level would improve by 7 %, in its own convention too."""
+    sde = SDES["vp"]
+    net, data = exact(sde=sde)
+
+    def tired(x, t):
+        alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
+        noise = net(x, t)
+        return SHRUNK * (alpha * noise - sigma * (x - sigma * noise) / alpha)
+
+    right = check_score(sde, ScoreModel(tired, sde, "v"), data)
+    assert right.verdict in ("works", "not distinguishable"), str(right)
+    report = check_score(sde, ScoreModel(tired, sde, declared), data)
+    assert report.convention == "v" and report.change == "Write ScoreModel(net, sde, prediction='v').", str(report)
+
+
+@pytest.mark.parametrize("wrong", ["shifted", "shuffled"])
+def test_names_labels_that_are_not_those_of_the_data(wrong):
+    """Although the network, which depends on its labels a little, denoises far better than a Gaussian with any."""
+    digits, images = scoresde.load("digits"), digits_data()
+    labels = scoresde.training.digits_split().test_labels
+    other = (labels + 1) % 10 if wrong == "shifted" else labels[torch.randperm(len(labels), generator=generator())]
+    for process in ("vp", "flow"):
+        score = digits.score(SDES[process])
+        assert check_score(SDES[process], score, images, context={"label": labels}).ok
+        report = check_score(SDES[process], score, images, context={"label": other})
+        assert (report.ok, report.convention, report.verdict) == (False, "context", "unknown"), str(report)
+        assert report.calls <= 200
+
+
+def test_labels_that_mean_nothing_are_no_mistake():
+    net, data = exact()
+    labels = torch.arange(len(data)) % 10
+
+    def ignoring(x, t, label):
+        return net(x, t)
+
+    def nearly(x, t, label):
+        return net(x, t) + 0.02 * torch.sin(label.to(x.dtype))[:, None]
+
+    for network in (ignoring, nearly):
+        report = check_score(VP, ScoreModel(network, VP, "noise"), data, context={"label": labels})
+        assert report.ok, str(report)
+
+
+def test_names_a_table_whose_columns_differ_by_far():
+    """As money and shares do: the process has no noise of the size of such data."""
+    law = standardised()
+    data = law.sample(600, generator=generator())
+    raw = torch.tensor([3.0, 4e4, 0.0]) + torch.tensor([0.2, 9e4, 1e5]) * data
+    report = check_score(VP, law.score(VP), raw)
+    assert report.verdict == "another fits better" and report.convention == "data range", str(report)
+    assert "(x0 - mean) / std of every dimension" in report.change and report.calls <= 30
+    assert check_score(VP, law.score(VP), data).ok
+
+
+def test_names_the_units_of_standardised_images():
+    """For a network of data in [-1/2, 1/2]."""
+    grey = (digits_data() + 1) / 2
+    score = scoresde.load("digits").score(VP)
+    halved = scoresde.ScoreModel(lambda x, t: -VP.sigma(t).reshape(-1, 1, 1, 1) * score(x, t), VP, "noise")
+    data = (grey - 0.1307) / 0.3081
+    report = check_score(VP, halved, data)
+    assert report.convention == "data range" and "to -1 and 1" in report.change, str(report)
+    assert "- 0.5, which takes the data's extremes to -0.5 and 0.5" in str([u.formula for u in readings.units(data)])
+
+
+def test_measured_times_are_code_that_runs():
+    """A schedule that has no name here is written as a table."""
+    nodes = VP.nodes(torch.linspace(0.1, 0.8, 8, dtype=torch.float64))
+    declared = readings.declared_by(ScoreModel(lambda x, t: x, VP, "noise"))
+    for last in readings.with_times(declared, 2 * nodes.lam, nodes.t**1.7):
+        change = last.change(declared)
+    code = re.search(r"time_input=(.*)\)\.", change)[1]
+    got = eval(code, {"numpy": np, "torch": torch, "sde": VP})(nodes.t)
+    assert torch.allclose(got, nodes.t**1.7, rtol=1e-3)
+    assert torch.allclose(got, last.time.read(nodes), rtol=1e-3)
