@@ -151,7 +151,7 @@ class Case:
         return self.score.rows / len(self.x), errors
 
 
-def own(method: str | scoresde.Solver) -> Run:
+def own(method: str | scoresde.solvers.Solver) -> Run:
     """A method of scoresde."""
 
     def run(case: Case, tolerance: float) -> Tensor:

@@ -182,7 +182,7 @@ def adaptive_on_device() -> Iterator[tuple[str, dict[str, float]]]:
                 x = torch.zeros(SHAPE, device="cuda")
                 model = scoresde.ScoreModel(lambda x, t: -0.3 * x, sde, "noise")
                 noise = {"seeds": range(len(x))} if row.stochastic else {}
-                with contextlib.suppress(scoresde.MaxStepsError):
+                with contextlib.suppress(scoresde.errors.MaxStepsError):
                     scoresde.solve(sde, model, x, method=name, max_steps=steps, **noise)
             uses.append({key: sum(getattr(use, key).values()) for key in ("reads", "wide", "sent")})
         few, many = uses

@@ -64,9 +64,9 @@ TIMES = ("t", "s", "log_snr")  # and so may a function of time at any time: it h
 # What implements one of these is called by the package, with arguments that the package has made; likewise methods that
 # take a record of the loop.
 PROTOCOLS = (
-    scoresde.Solver,
-    scoresde.Corrector,
-    scoresde.Noise,
+    scoresde.solvers.Solver,
+    scoresde.correctors.Corrector,
+    scoresde.noise.Noise,
     scoresde.controllers.Controller,
     scoresde.inverse.Rule,
     scoresde.inverse.Known,
@@ -135,7 +135,7 @@ def public() -> dict[str, Any]:
     waiting = collections.deque([("", scoresde)])
     while waiting:
         prefix, module = waiting.popleft()
-        for name in module.__all__:
+        for name in [*module.__all__, *(scoresde._MOVED if module is scoresde else ())]:
             value = getattr(module, name)
             if id(value) in seen:
                 continue

@@ -245,7 +245,7 @@ def held_out(count: int, train: bool = False) -> Tensor:
 def measure_network(rounds: int, count: int = 64) -> dict[str, Any]:
     """Wall time and error beside the published procedure."""
     x = held_out(count)
-    z = scoresde.SampleNoise(range(count)).normal(x.new_empty(count, 1, *x.shape[1:]))[:, 0]
+    z = scoresde.noise.SampleNoise(range(count)).normal(x.new_empty(count, 1, *x.shape[1:]))[:, 0]
     probe = torch.where(z < 0, -1.0, 1.0)
     out: dict[str, Any] = {}
     for end, equal in ((1e-5, 1.4e-4), (1e-3, 7e-5)):  # tolerances of an error that is no larger

@@ -88,7 +88,9 @@ def accuracy(net: Classifier, x: Tensor, labels: Tensor) -> float:
     return float((torch.cat([net(part) for part in x.split(500)]).argmax(1) == labels).float().mean())
 
 
-def draw(model: scoresde.Pretrained, sde: scoresde.AffineSDE, options: dict[str, Any] | None, labels: Tensor) -> Any:
+def draw(
+    model: scoresde.zoo.Pretrained, sde: scoresde.AffineSDE, options: dict[str, Any] | None, labels: Tensor
+) -> Any:
     """One sample per label."""
     if options is None:
         return model.sample(len(labels), label=labels, seed=0)
@@ -96,7 +98,7 @@ def draw(model: scoresde.Pretrained, sde: scoresde.AffineSDE, options: dict[str,
     return scoresde.solve(sde, score_fn, shape=(len(labels), *model.event_shape), seed=0, **options)
 
 
-def picture(model: scoresde.Pretrained, path: Path, rows: int = 5) -> None:
+def picture(model: scoresde.zoo.Pretrained, path: Path, rows: int = 5) -> None:
     """Samples of every class, in columns under its name."""
     import matplotlib
 

@@ -279,7 +279,9 @@ def respaced(model: ScoreModel, v: Tensor, size: Size) -> dict[str, Any]:
         chain = model.chain.respace(count)
         options: dict[str, Any] = {"levels": LEVELS, "data_range": RANGE, "clip": True, "draws": 1, "seed": 6}
         score = model.on(chain.sde())
-        found = {k: scoresde.chain_bound(chain, score, v, variance=k, **options).bits_per_dim for k in VARIANCES}
+        found = {
+            k: scoresde.likelihood.chain_bound(chain, score, v, variance=k, **options).bits_per_dim for k in VARIANCES
+        }
         row: dict[str, Any] = {k: mean(value) for k, value in found.items()}
         for other in VARIANCES[1:]:
             gain = mean(found[other] - found["learned"])

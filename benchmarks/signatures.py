@@ -95,7 +95,7 @@ class Call:
 NAMED: tuple[tuple[Callable[..., Any], dict[str, str]], ...] = (
     (scoresde.simulate, {"method": "ForwardName"}),
     (scoresde.fit_grid, {"method": "MethodName"}),
-    (scoresde.fit_start, {"method": "MethodName"}),
+    (scoresde.fit.fit_start, {"method": "MethodName"}),
     (sample_posterior, {"method": "InverseName", "sampler": "MethodName"}),
     (condition, {"method": "RuleName"}),
 )

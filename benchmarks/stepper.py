@@ -29,20 +29,20 @@ def net(x: Tensor, t: Tensor) -> Tensor:
     return 0.5 * x
 
 
-def options_of(method: scoresde.Method) -> dict[str, Any]:
+def options_of(method: scoresde.solvers.Method) -> dict[str, Any]:
     """A solve of some dozens of evaluations."""
     if not method.adaptive:
         return {"steps": 2 if method.name in ("annealed_langevin", "ncsn") else 20}
     return {"rtol": 0.3, "atol": 0.3} if method.stochastic else {"rtol": 1e-3, "atol": 1e-3}
 
 
-def solved(method: scoresde.Method, x: Tensor) -> scoresde.Solution:
+def solved(method: scoresde.solvers.Method, x: Tensor) -> scoresde.Solution:
     """By `solve`."""
     model = scoresde.ScoreModel(net, SDE, "noise")
     return scoresde.solve(SDE, model, x, method=method.name, seed=0, **options_of(method))
 
 
-def stepped(method: scoresde.Method, x: Tensor) -> scoresde.Solution:
+def stepped(method: scoresde.solvers.Method, x: Tensor) -> scoresde.Solution:
     """By a `Stepper`."""
     stepper = scoresde.Stepper(SDE, method.name, x, prediction="noise", seed=0, **options_of(method))
     while not stepper.done:
@@ -50,7 +50,7 @@ def stepped(method: scoresde.Method, x: Tensor) -> scoresde.Solution:
     return stepper.solution
 
 
-def compared(method: scoresde.Method, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
+def compared(method: scoresde.solvers.Method, shape: tuple[int, ...], rounds: int) -> dict[str, Any]:
     """Calls and times of a method."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     a, b = solved(method, x[:1]), stepped(method, x[:1])  # one sample: no other can leave the batch

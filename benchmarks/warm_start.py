@@ -43,8 +43,8 @@ def problems(sde: scoresde.AffineSDE) -> dict[str, tuple[Any, Gaussian, torch.dt
 
 def measure(sde: scoresde.AffineSDE, score: Any, gaussian: Gaussian, rtol: float, dtype: torch.dtype) -> dict[str, Any]:
     """One start."""
-    adaptive = scoresde.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype)
-    fixed = scoresde.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, method="unipc2", steps=8)
+    adaptive = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype)
+    fixed = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, method="unipc2", steps=8)
     return {
         "sigma / alpha": float(sde.sigma(adaptive.t) / sde.alpha(adaptive.t)),
         "adams": {"full": adaptive.full._asdict(), "warm": adaptive.warm._asdict()},

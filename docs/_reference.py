@@ -32,7 +32,9 @@ def homes() -> dict[str, list[str]]:
             found.setdefault(name, []).extend(f"scoresde.{name}.{key}" for key in value.__all__)
         else:
             found.setdefault(value.__module__.split(".")[1], []).insert(0, f"scoresde.{name}")
-    return {name: sorted(names, key=lambda n: (n.count("."), n)) for name, names in found.items() if names}
+    for name, home in scoresde._MOVED.items():
+        found.setdefault(home.partition(".")[0], []).append(f"scoresde.{home}.{name}")
+    return {name: sorted(set(names), key=lambda n: (n.count("."), n)) for name, names in found.items() if names}
 
 
 def value_of(full: str) -> Any:

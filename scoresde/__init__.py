@@ -131,34 +131,51 @@ _MODULES = (
 # at once. Type checkers read the imports above; a test compares the lists.
 _HOMES = homes(
     {
-        "controllers": "Adaptive FixedGrid",
-        "correctors": "Corrector LangevinCorrector MALACorrector UnderdampedCorrector",
-        "errors": "CheckpointError CheckpointMismatchError CorruptCheckpointError InvalidArgumentError "
-        "InvalidTypeError MaxStepsError NonFiniteError OutOfMemoryError OutputError ScoreFnError ScoreSDEError "
-        "ScoreSDEWarning SolveFailedError StepSizeUnderflowError UnsafeCheckpointError",
-        "fit": "FittedGrid fit_grid fit_start",
-        "grids": "Grid",
-        "integrate": "Info Solution Status",
-        "inverse.tilted": "TiltedSamples sample_tilted",
-        "latents": "Reconstruction decode encode interpolate reconstruct",
-        "likelihood": "Bound DensityProfile Dequantizer Likelihood LowerBound TruncatedNormalDequantizer "
-        "UniformDequantizer VariationalDequantizer bits_per_dim chain_bound decoder_bound density_profile dequantize "
-        "discrete_log_likelihood fit_control_scale log_likelihood variational_bound",
-        "noise": "BatchNoise BrownianPath CallableNoise Noise SampleNoise",
-        "scores": "Score ScoreModel",
-        "scores.conventions": "ScoreReport check_score",
-        "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE Estimate FlowSDE GaussianSDE LinearGamma Node "
-        "NormalPrior ReverseSDE ShiftedGamma SigmoidVPSDE SubVPSDE",
+        "errors": "InvalidArgumentError NonFiniteError ScoreSDEError ScoreSDEWarning SolveFailedError",
+        "fit": "fit_grid",
+        "integrate": "Solution Status",
+        "inverse.tilted": "sample_tilted",
+        "latents": "decode encode interpolate reconstruct",
+        "likelihood": "Likelihood bits_per_dim dequantize log_likelihood variational_bound",
+        "noise": "BrownianPath",
+        "scores": "ScoreModel",
+        "scores.conventions": "check_score",
+        "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE FlowSDE GaussianSDE LinearGamma SigmoidVPSDE "
+        "SubVPSDE",
         "simulation": "simulate",
-        "solvers": "Method Solver StepResult methods",
+        "solvers": "methods",
         "solving": "solve",
         "stepping": "Stepper",
+        "zoo": "load save",
+    }
+)
+# Public in their modules, and found here as well, where they were at first.
+_MOVED = homes(
+    {
+        "controllers": "Adaptive FixedGrid",
+        "correctors": "Corrector LangevinCorrector MALACorrector UnderdampedCorrector",
+        "errors": "CheckpointError CheckpointMismatchError CorruptCheckpointError InvalidTypeError MaxStepsError "
+        "OutOfMemoryError OutputError ScoreFnError StepSizeUnderflowError UnsafeCheckpointError",
+        "fit": "FittedGrid fit_start",
+        "grids": "Grid",
+        "integrate": "Info",
+        "inverse.tilted": "TiltedSamples",
+        "latents": "Reconstruction",
+        "likelihood": "Bound DensityProfile Dequantizer LowerBound TruncatedNormalDequantizer UniformDequantizer "
+        "VariationalDequantizer chain_bound decoder_bound density_profile discrete_log_likelihood "
+        "fit_control_scale",
+        "noise": "BatchNoise CallableNoise Noise SampleNoise",
+        "scores": "Score",
+        "scores.conventions": "ScoreReport",
+        "sdes": "Estimate Node NormalPrior ReverseSDE ShiftedGamma",
+        "solvers": "Method Solver StepResult",
         "targets": "GaussianStart",
-        "zoo": "Pretrained load save",
+        "zoo": "Pretrained",
     }
 )
 
 __all__ = sorted({*_MODULES.split(), *_HOMES})
 
 if not TYPE_CHECKING:  # or type checkers would take every name for one of the package
-    __getattr__, __dir__ = lazy(__name__, {name: f".{module}" for name, module in _HOMES.items()})
+    _found = {name: f".{module}" for name, module in {**_HOMES, **_MOVED}.items()}
+    __getattr__, __dir__ = lazy(__name__, _found, {*__all__, *(home.partition(".")[0] for home in _MOVED.values())})

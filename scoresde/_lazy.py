@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
-def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(
+    package: str, modules: Mapping[str, str], shown: Iterable[str] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """``__getattr__`` and ``__dir__`` of a package, whose own modules are among its names.
 
     Args:
         package: its full name.
         modules: the module that has each of the names, in full or relative to the package.
+        shown: the names that ``dir`` lists; by default all of these.
 
     Example:
         >>> lazy("scoresde.solvers", homes({".ddim": "DDIM"}))[0]("DDIM").__name__
@@ -33,7 +36,9 @@ def lazy(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any]
 
     def names() -> list[str]:
         there = vars(sys.modules[package])
-        return sorted({*there, *there.get("__all__", ()), *modules})
+        if shown is None:
+            return sorted({*there, *there.get("__all__", ()), *modules})
+        return sorted({*shown, *(name for name in there if name.startswith("__"))})
 
     return get, names
 

@@ -19,7 +19,7 @@ class Corrector(abc.ABC):
     Attributes:
         name: its name in ``corrector=`` of ``pc``.
         moves: moves per call; ``evaluations``: score evaluations per call.
-        keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.Solver`.
+        keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.solvers.Solver`.
     """
 
     name: ClassVar[str] = "own"

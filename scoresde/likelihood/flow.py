@@ -158,7 +158,7 @@ def log_likelihood(
             ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
         control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
             the difference from it is estimated.
-        control_scale: the factor of the control, see `scoresde.fit_control_scale`.
+        control_scale: the factor of the control, see `scoresde.likelihood.fit_control_scale`.
         chunk: products that are made at once, which take the memory of that many backward passes; the values do not
             depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.

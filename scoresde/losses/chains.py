@@ -192,8 +192,8 @@ def ddpm_vlb(
         variance: of reverse steps: ``"large"`` :math:`\beta_i`, ``"small"`` :math:`\tilde\beta_i`, or ``"learned"``
             between both in the logarithm; default learned if the model has it, else large. The last step, to the data,
             has :math:`\tilde\beta` of the step before it with the large variance too, as in the published code and in
-            `scoresde.chain_bound`: grey values have a better bound with it than with :math:`\beta` of the first level,
-            which is exact for normal data.
+            `scoresde.likelihood.chain_bound`: grey values have a better bound with it than with :math:`\beta` of the
+            first level, which is exact for normal data.
         form: ``"kl"``, or ``"weighted"``: of each divergence only :math:`\frac{\beta_i^2}{2v_i\alpha_i(1-\bar\alpha_i)}
             \|\hat\varepsilon-\varepsilon\|^2` with the variance v, which for a fixed variance differs by a constant.
         unit: ``"nats"``, summed over the event, or ``"bits"`` per dimension.

@@ -56,7 +56,7 @@ def prior_kl(x0: Tensor, alpha: Scalar, sigma: Scalar, prior: NormalPrior | None
     r""":math:`KL(N(\alpha x_0, \sigma^2 I)\,\|\,\pi)` for a normal prior, in nats, ``(batch,)``.
 
     Example:
-        >>> prior_kl(torch.ones(1, 2), 1.0, 1.0, scoresde.NormalPrior())
+        >>> prior_kl(torch.ones(1, 2), 1.0, 1.0, scoresde.sdes.NormalPrior())
         tensor([1.])
     """
     check_state("x0", x0)

@@ -174,7 +174,7 @@ def weight_of(weight: str | Weight) -> Weight:
     if isinstance(weight, str):
         return WEIGHTS[check_choice("weight", weight, WEIGHTS)]
     if not callable(weight):
-        raise InvalidTypeError(f"`weight` must be a name or a function of a scoresde.Node, got {short(weight)}.")
+        raise InvalidTypeError(f"`weight` must be a name or a function of a scoresde.sdes.Node, got {short(weight)}.")
     return weight
 
 

@@ -14,12 +14,12 @@ from ..scores import ScoreModel
 
 @dataclass(frozen=True)
 class OfChain:
-    """`scoresde.chain_bound` with a variance, over all levels of the model's chain or some.
+    """`scoresde.likelihood.chain_bound` with a variance, over all levels of the model's chain or some.
 
     Args:
-        variance: see `scoresde.chain_bound`.
+        variance: see `scoresde.likelihood.chain_bound`.
         levels: how many levels, chosen evenly; None for all.
-        clip: see `scoresde.chain_bound`.
+        clip: see `scoresde.likelihood.chain_bound`.
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(100)

@@ -120,8 +120,8 @@ def check_score(
     - ``"not distinguishable"``: another one fits these data as well, which is no fault, as all time labels do for a
       score that does not change with time;
     - ``"unknown"``: the network is worse than 1.3 times a Gaussian denoiser, or its output would fit better, by 10 %,
-      with other factors, and no reading explains it. Its convention is ``"context"`` where the network does as well
-      with the context of other samples.
+      with other factors, and no reading explains it; or the network depends on its context and does as well with that
+      of other samples, then its convention is ``"context"``.
 
     Whatever the wrapping may do, a network trained by denoising can't be improved by a factor or by other times, which
     is measured too; one that has overfitted, or was fitted badly at some level, can be, and is then ``"unknown"``. Two

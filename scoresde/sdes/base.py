@@ -80,7 +80,7 @@ class SDE(abc.ABC):
         for method in ("from_normal", "log_prob"):
             if isinstance(prior, type) or not callable(getattr(prior, method, None)):
                 raise InvalidTypeError(
-                    f"`prior` must have the method {method}, as scoresde.NormalPrior(std, mean) has; got {prior!r}."
+                    f"`prior` must have the method {method}, as sdes.NormalPrior(std, mean) has; got {prior!r}."
                 )
         self.prior = prior
 

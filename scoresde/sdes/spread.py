@@ -28,7 +28,7 @@ class Spread:
         ...
         ...     def diffusion(self, t):
         ...         return torch.tensor([0.5, 2.0])
-        >>> sde = Brownian(t_min=0.0, t_max=1.0, prior=scoresde.NormalPrior())
+        >>> sde = Brownian(t_min=0.0, t_max=1.0, prior=scoresde.sdes.NormalPrior())
         >>> Spread(sde)(torch.zeros(2, 2), torch.tensor(0.5)).expand(2, 2)
         tensor([[0.5000, 2.0000],
                 [0.5000, 2.0000]])

@@ -16,7 +16,8 @@ class Langevin(MCMCSolver):
     r"""Langevin moves at each level of the grid, without a predictor.
 
     A step from s to t is ``moves`` Langevin moves at t with :math:`\epsilon = 2(r\sigma_t)^2` (see
-    `scoresde.LangevinCorrector`). Mixing is slow where the data is far wider than the noise: take many levels.
+    `scoresde.correctors.LangevinCorrector`). Mixing is slow where the data is far wider than the noise: take many
+    levels.
 
     Facts:
         No order: it targets the distribution of each level, and is tested by its fixed point. ``moves`` evaluations per

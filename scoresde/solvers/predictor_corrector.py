@@ -93,7 +93,7 @@ class PredictorCorrector(PredictedSolver):
                 f"`predictor` must not correct or repeat its own steps, as {self.predictor.name!r} does; try "
                 f"'dpmpp_2m' or 'ancestral'."
             )
-        corrector = "a corrector such as scoresde.LangevinCorrector() or its name"
+        corrector = "a corrector such as scoresde.correctors.LangevinCorrector() or its name"
         check_kind("corrector", self.corrector, Corrector, corrector)
         check_choice("order", self.order, ("cp", "pc"))
 

@@ -73,7 +73,7 @@ def end_of(
         sde, score_fn: the problem.
         x: the state at ``times[0]``, ``(batch, *event)``.
         times: ``(steps + 1,)`` float64, falling to generate.
-        noise: a `scoresde.Noise` or a function ``(k, like)``; a deterministic method needs none.
+        noise: a `scoresde.noise.Noise` or a function ``(k, like)``; a deterministic method needs none.
         stochasticity: eta, of methods that take it.
 
     Example:

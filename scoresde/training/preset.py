@@ -47,7 +47,8 @@ class Preset:
         flip: mirror images at random.
         sampler: the sampler of its networks, which is saved with them.
         paper: the publication.
-        bound: ``bound(model, x, seed=…) -> scoresde.Bound``, its own; with ``levels``, ``data_range`` for grey levels.
+        bound: ``bound(model, x, seed=…) -> scoresde.likelihood.Bound``, its own; with ``levels``, ``data_range`` for
+            grey levels.
         labelled: whether networks receive the labels of the data.
         dequantise: whether grey levels get noise, see `Batches`.
         grey_loss: whether the loss has the arguments ``levels`` and ``data_range``, which come from the data.

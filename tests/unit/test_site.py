@@ -51,7 +51,8 @@ def public() -> list[str]:
     values = {name: getattr(scoresde, name) for name in scoresde.__all__}
     modules = {name: value for name, value in values.items() if isinstance(value, ModuleType)}
     inner = [f"scoresde.{name}.{key}" for name, module in modules.items() for key in module.__all__]
-    return [f"scoresde.{name}" for name in values if name not in modules] + inner
+    moved = {f"scoresde.{home}.{name}" for name, home in scoresde._MOVED.items()}
+    return [*(f"scoresde.{name}" for name in values if name not in modules), *inner, *moved]
 
 
 def test_every_public_name_is_documented_once() -> None:

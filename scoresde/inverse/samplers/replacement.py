@@ -75,7 +75,7 @@ class Replacement(SpectralSolver, PredictedSolver):
                 "try 'ancestral'."
             )
         allowed = (Corrector, type(None))
-        check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.LangevinCorrector()")
+        check_kind("corrector", self.corrector, allowed, "a corrector such as scoresde.correctors.LangevinCorrector()")
         check_detours(self.jump, self.repeats)
 
     @property

@@ -66,7 +66,7 @@ def variational_bound(
     .. math:: \tfrac12\sum_i\mathrm{expm1}(\gamma_i-\gamma_{i-1})\,E\|\varepsilon-\hat\varepsilon(z_{t_i})\|^2 =
               \tfrac12\sum_i(\mathrm{SNR}_{i-1}-\mathrm{SNR}_i)\,E\|x-\hat x(z_{t_i})\|^2,
 
-    which tends to the integral as O(1/steps). `scoresde.chain_bound` has other variances, and every step.
+    which tends to the integral as O(1/steps). `scoresde.likelihood.chain_bound` has other variances, and every step.
 
     Args:
         sde: an affine process with a finite log-SNR at both ends, and a normal prior.
