@@ -772,6 +772,7 @@ VALID: dict[str, Make] = {
     "losses.noisy_cross_entropy.model": classifier,
     "losses.noisy_cross_entropy.x0": lambda: torch.zeros(4, 1, 8, 8),
     "nets.fourier_features.x": lambda: torch.zeros(4, 1, 8, 8),
+    "plot.image_animation.states": lambda: [torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)],
     "plot.image_grid.x": lambda: torch.zeros(2, 1, 8, 8),
     "plot.divergence_profile.levels": lambda: torch.linspace(-1.0, 1.0, 4),
     "inverse.Blur.adjoint.y": lambda: torch.zeros(4, 1, 2, 2),

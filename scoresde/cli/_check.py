@@ -38,7 +38,7 @@ def check(
     if data is None and not network.config.data.startswith("scikit-learn digits"):
         raise InvalidArgumentError("`data`: only models of the digits come with data; give --data FILE.npz.")
     source = read(DIGITS if data is None else data, key, fits(event, data))
-    inputs = prepare(source, event, levels, range_of(network, data_range))
+    inputs = prepare(source, event, levels, range_of(network, data_range), within=False)
     clean = inputs.x(0, sample_seeds(seed, 0, len(source.names)))
     from ..scores.conventions import check_score
 

@@ -147,8 +147,12 @@ def range_of(network: object, asked: tuple[float, float] | None = None) -> tuple
     return asked or getattr(getattr(network, "config", None), "data_range", None) or (-1.0, 1.0)
 
 
-def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tuple[float, float]) -> Inputs:
+def prepare(
+    data: Data, event: Sequence[int], levels: int | None, data_range: tuple[float, float], *, within: bool = True
+) -> Inputs:
     """The data as the model takes them, checked as a whole before the first evaluation.
+
+    Floating-point data far outside of the range are refused, if they have to be ``within`` it.
 
     Example:
         >>> grey = Data(torch.arange(8).reshape(1, 2, 4), ["0"])
@@ -178,7 +182,7 @@ def prepare(data: Data, event: Sequence[int], levels: int | None, data_range: tu
             raise InvalidArgumentError(f"`data` must be grey levels 0 to {levels - 1}, got {least} to {most}.")
         return Inputs(values, levels, (low, high))
     check_finite_rows("`data`", values)
-    if least < low - _FAR * (high - low) or most > high + _FAR * (high - low):
+    if within and (least < low - _FAR * (high - low) or most > high + _FAR * (high - low)):
         raise InvalidArgumentError(
             f"`data` reach from {least:g} to {most:g}, far outside the model's range {low:g} to {high:g}. Grey levels "
             f"must be integers, with --levels; give another range of data by --data-range LOW HIGH."

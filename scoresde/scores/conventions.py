@@ -66,7 +66,7 @@ class ScoreReport:
         alternatives: for each other reading, its error relative to the baseline (geometric mean over the levels).
         verdict: ``"works"``, ``"another fits better"``, ``"not distinguishable"`` (another one fits these data as
             well) or ``"unknown"``.
-        change: where another one fits better, what to write instead.
+        suggestion: where another one fits better, what to write instead.
         calls: how often the network was called, with 256 samples at most.
 
     Example:
@@ -85,7 +85,7 @@ class ScoreReport:
     baseline: list[float]
     alternatives: dict[str, float]
     verdict: str = ""
-    change: str = ""
+    suggestion: str = ""
     calls: int = 0
 
     def __str__(self) -> str:
@@ -156,7 +156,7 @@ def check_score(
         ...     return -score_fn(x, t) * sde.sigma(t)[:, None]
         >>> check_score(sde, noise, data).convention
         'noise'
-        >>> check_score(sde, scoresde.ScoreModel(noise, sde, "v"), data).change
+        >>> check_score(sde, scoresde.ScoreModel(noise, sde, "v"), data).suggestion
         "Write ScoreModel(net, sde, prediction='noise')."
     """
     check_sde(sde, affine=True)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError, ScoreSDEError
 from scoresde.files.locks import locked, owned
 from scoresde.files.writing import check_target, extend, remove_temporaries, write_bytes
-from scoresde.plot import bits_histogram, divergence_profile, image_grid
+from scoresde.plot import bits_histogram, divergence_profile, image_animation, image_grid
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -33,6 +33,39 @@ def test_values_become_grey_levels() -> None:
     assert pixels(image_grid(x, scale=1)).tolist() == [[0, 128], [255, 64]]
     assert pixels(image_grid(x, scale=1, data_range=(0, 1))).tolist() == [[0, 0], [255, 0]]
     assert pixels(image_grid(x, scale=1, data_range=(-2, 2))).tolist() == [[64, 128], [191, 96]]
+
+
+def test_an_animation_is_its_grids(tmp_path: Path) -> None:
+    states = [torch.linspace(-1, 1, 3 * 16).reshape(3, 1, 4, 4) * k for k in (0.1, 0.5, 1.0)]
+    frames = image_animation(states, tmp_path / "a.gif", scale=2, columns=3, seconds=1.2)
+    assert [pixels(frame).tolist() for frame in frames] == [
+        pixels(image_grid(state, scale=2, columns=3)).tolist() for state in states
+    ]
+    with Image.open(tmp_path / "a.gif") as film:
+        assert (film.n_frames, film.info["loop"], film.size) == (3, 0, frames[0].size)
+        times = []
+        for i in range(3):
+            film.seek(i)
+            times.append(film.info["duration"])
+        assert times == [400, 400, 1000]
+
+
+@pytest.mark.parametrize(
+    ("states", "options", "said"),
+    [
+        ([], {}, "at least one"),
+        (torch.zeros(2, 1, 4, 4), {}, "a list of tensors"),
+        ([torch.zeros(2, 1, 4, 4), torch.zeros(3, 1, 4, 4)], {}, "one shape"),
+        ([torch.zeros(2, 4)], {}, "must be images"),
+        ([torch.full((1, 1, 4, 4), torch.nan)], {}, "NaN"),
+        ([torch.zeros(1, 1, 4, 4)], {"seconds": 0.0}, "`seconds`"),
+        ([torch.zeros(1, 1, 4, 4)], {"seconds": 61.0}, "`seconds`"),
+    ],
+)
+def test_animations_that_are_none(states: Any, options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ScoreSDEError, match=said):
+        image_animation(states, tmp_path / "a.gif", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_outside_are_clipped() -> None:

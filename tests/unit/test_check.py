@@ -224,10 +224,10 @@ def test_names_what_is_declared_wrongly(mistake):
     model = wrap(net)
     report = check_score(model.sde, model, data)
     assert (report.ok, report.verdict, report.convention) == (False, "another fits better", convention), str(report)
-    assert change in report.change
-    assert report.change in report.message
+    assert change in report.suggestion
+    assert report.suggestion in report.message
     right = check_score(VP, ScoreModel(net, VP, "noise"), data)
-    assert (right.ok, right.verdict, right.change) == (True, "works", ""), str(right)
+    assert (right.ok, right.verdict, right.suggestion) == (True, "works", ""), str(right)
 
 
 def test_names_the_chain():
@@ -248,7 +248,7 @@ def test_names_the_chain():
     wrong = ScoreModel(indexed, cosine.sde(), "noise", time_input="index", chain=cosine)
     report = check_score(wrong.sde, wrong, data)
     assert report.convention == "process scoresde.VPSDE()", str(report)
-    assert "time_input=lambda t: 1000 * t" in report.change, report.change
+    assert "time_input=lambda t: 1000 * t" in report.suggestion, report.suggestion
 
 
 def test_names_an_edm_denoiser_that_gets_the_state():
@@ -259,7 +259,7 @@ def test_names_an_edm_denoiser_that_gets_the_state():
     wrong = ScoreModel(lambda y, rho: score.estimate(y, edm.nodes(rho)).data, VP, "data", "rho")
     report = check_score(VP, wrong, data)
     assert report.convention == "input x/alpha", str(report)
-    assert 'input_scale="x/alpha"' in report.change
+    assert 'input_scale="x/alpha"' in report.suggestion
 
 
 def test_a_schedule_that_has_no_name_is_measured():
@@ -314,7 +314,7 @@ def arranged(change):
 )
 def test_names_how_the_data_are_arranged(name, formula, change):
     report = arranged(change)
-    assert report.convention == name and formula in report.change, str(report)
+    assert report.convention == name and formula in report.suggestion, str(report)
 
 
 def test_names_the_order_of_the_entries():
@@ -329,7 +329,7 @@ def test_names_the_range_of_the_output():
     model = ScoreModel(lambda x, t: (exact.estimate(x, sde.nodes(t)).data + 1) / 2, sde, "data")
     report = check_score(sde, model, law.sample(600, generator=generator()))
     assert report.convention == "data in another range"
-    assert "scaled(x, t) is 2 * net(x, t) - 1" in report.change, report.change
+    assert "scaled(x, t) is 2 * net(x, t) - 1" in report.suggestion, report.suggestion
 
 
 def test_names_a_preconditioning_that_is_there_twice_or_missing():
@@ -343,7 +343,7 @@ def test_names_a_preconditioning_that_is_there_twice_or_missing():
     data = digits_data()
     report = check_score(sde, ScoreModel(twice, sde, "edm", sigma_data=std), data)
     assert report.convention == "c_in twice", str(report)
-    assert "leave that out of it" in report.change, report.change
+    assert "leave that out of it" in report.suggestion, report.suggestion
 
     right = model.score(sde)
 
@@ -352,7 +352,7 @@ def test_names_a_preconditioning_that_is_there_twice_or_missing():
 
     report = check_score(sde, small, data)
     assert report.convention == "input x c_in", str(report)
-    assert "net(x * (alpha**2 * 0.5**2 + sigma**2)**-0.5, t)" in report.change, report.change
+    assert "net(x * (alpha**2 * 0.5**2 + sigma**2)**-0.5, t)" in report.suggestion, report.suggestion
 
 
 def test_symmetric_data_are_not_told_to_change_sign():
@@ -406,7 +406,7 @@ def test_names_labels_for_a_network_that_takes_shares():
     model = ScoreModel(lambda x, i: net(x, 1000 * i), sde, "noise", time_input="index", chain=chain)
     report = check_score(sde, model, data)
     assert report.convention == "time / 1000", str(report)
-    assert "chain.label(sde.log_snr(t)) / 1000" in report.change, report.change
+    assert "chain.label(sde.log_snr(t)) / 1000" in report.suggestion, report.suggestion
 
 
 def test_names_two_mistakes_of_a_factor():
@@ -426,7 +426,7 @@ def test_names_data_that_were_to_be_standardised():
     law = standardised()
     raw = 2.0 + torch.tensor([0.2, 1.0, 3.0]) * law.sample(1000, generator=generator())
     report = check_score(VP, law.score(VP), raw)
-    assert report.convention == "data range" and "std of every dimension" in report.change, str(report)
+    assert report.convention == "data range" and "std of every dimension" in report.suggestion, str(report)
 
 
 def test_training_mode():
@@ -444,7 +444,7 @@ def test_training_mode():
     model = ScoreModel(module, VP, "noise")
     report = check_score(VP, model, data)
     assert report.convention == "evaluation mode", str(report)
-    assert "net.eval()" in report.change
+    assert "net.eval()" in report.suggestion
     assert module.training
     assert module.drop.training
     module.eval()
@@ -501,10 +501,10 @@ def test_the_line_keeps_what_was_right():
         return (clean - 0.25 / size * y) * size / (0.5 * sigma[:, None])
 
     report = check_score(edm, ScoreModel(raw, edm, "data"), data)
-    assert report.change == "Write ScoreModel(net, sde, prediction='edm', time_input='t', sigma_data=0.5)."
+    assert report.suggestion == "Write ScoreModel(net, sde, prediction='edm', time_input='t', sigma_data=0.5)."
     net = exact()[0]
     ranged = ScoreModel(lambda x, t: torch.cat([net(x, t)] * 2, 1), VP, "v", variance="learned_range")
-    assert check_score(VP, ranged, data).change == (
+    assert check_score(VP, ranged, data).suggestion == (
         "Write ScoreModel(net, sde, prediction='noise', variance='learned_range')."
     )
 
@@ -601,7 +601,7 @@ def test_names_the_convention_of_a_network_that_denoises_badly(declared):
     right = check_score(sde, ScoreModel(tired, sde, "v"), data)
     assert right.verdict in ("works", "not distinguishable"), str(right)
     report = check_score(sde, ScoreModel(tired, sde, declared), data)
-    assert report.convention == "v" and report.change == "Write ScoreModel(net, sde, prediction='v').", str(report)
+    assert report.convention == "v" and report.suggestion == "Write ScoreModel(net, sde, prediction='v').", str(report)
 
 
 @pytest.mark.parametrize("wrong", ["shifted", "shuffled"])
@@ -640,7 +640,7 @@ def test_names_a_table_whose_columns_differ_by_far():
     raw = torch.tensor([3.0, 4e4, 0.0]) + torch.tensor([0.2, 9e4, 1e5]) * data
     report = check_score(VP, law.score(VP), raw)
     assert report.verdict == "another fits better" and report.convention == "data range", str(report)
-    assert "(x0 - mean) / std of every dimension" in report.change and report.calls <= 30
+    assert "(x0 - mean) / std of every dimension" in report.suggestion and report.calls <= 30
     assert check_score(VP, law.score(VP), data).ok
 
 
@@ -651,7 +651,7 @@ def test_names_the_units_of_standardised_images():
     halved = scoresde.ScoreModel(lambda x, t: -VP.sigma(t).reshape(-1, 1, 1, 1) * score(x, t), VP, "noise")
     data = (grey - 0.1307) / 0.3081
     report = check_score(VP, halved, data)
-    assert report.convention == "data range" and "to -1 and 1" in report.change, str(report)
+    assert report.convention == "data range" and "to -1 and 1" in report.suggestion, str(report)
     assert "- 0.5, which takes the data's extremes to -0.5 and 0.5" in str([u.formula for u in readings.units(data)])
 
 
