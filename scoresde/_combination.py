@@ -161,7 +161,9 @@ def combine(keep: Scalar, x: Tensor, gain: Scalar, weights: Sequence[Scalar], va
     r"""The same, computed.
 
     Example:
-        >>> combine(1.0, torch.ones(1, 2), 2.0, (0.5, 0.0), (torch.ones(1, 2), torch.zeros(1, 2)))
+        >>> combine(
+        ...     1.0, torch.ones(1, 2), 2.0, (0.5, 0.0), (torch.ones(1, 2), torch.zeros(1, 2))
+        ... )
         tensor([[2., 2.]])
     """
     return tensor_of(combination(keep, x, gain, weights, values))

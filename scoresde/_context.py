@@ -96,7 +96,10 @@ def has_rows(context: Mapping[str, object]) -> bool:
     """Whether a tensor has entries of samples, so that it belongs to one batch.
 
     Example:
-        >>> has_rows({"label": 3, "more": [torch.ones(1, 5)]}), has_rows({"more": [torch.ones(2, 5)]})
+        >>> (
+        ...     has_rows({"label": 3, "more": [torch.ones(1, 5)]}),
+        ...     has_rows({"more": [torch.ones(2, 5)]}),
+        ... )
         (False, True)
     """
     return any(v.ndim and v.size(0) != 1 for v in tensors(context.values()))
@@ -118,7 +121,9 @@ def per_row(context: Mapping[str, Any], x: Tensor, *, tables: bool = False) -> d
     ``tables``, an argument is one that all samples share.
 
     Example:
-        >>> per_row({"label": 3, "more": {"size": torch.ones(1), "name": "a"}}, torch.zeros(2, 5))
+        >>> per_row(
+        ...     {"label": 3, "more": {"size": torch.ones(1), "name": "a"}}, torch.zeros(2, 5)
+        ... )
         {'label': tensor([3, 3]), 'more': {'size': tensor([1., 1.]), 'name': 'a'}}
     """
     batch = x.size(0)
@@ -153,7 +158,10 @@ def check_values(context: Mapping[str, object], batch: int) -> None:
     be meant for all samples or for each), and objects whose inside is not known. `per_row` looks at the rows.
 
     Example:
-        >>> check_values({"label": torch.ones(3), "more": {"size": torch.ones(1, 2), "scale": 0.5}}, batch=3)
+        >>> check_values(
+        ...     {"label": torch.ones(3), "more": {"size": torch.ones(1, 2), "scale": 0.5}},
+        ...     batch=3,
+        ... )
     """
     for name, value in context.items():
         given = f"context[{name!r}]"

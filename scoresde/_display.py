@@ -52,7 +52,11 @@ def span(values: Tensor, form: str = ".4g") -> str:
 
     Example:
         >>> import torch
-        >>> span(torch.tensor([20, 20])), span(torch.tensor([0.25, 0.5])), span(torch.zeros(0))
+        >>> (
+        ...     span(torch.tensor([20, 20])),
+        ...     span(torch.tensor([0.25, 0.5])),
+        ...     span(torch.zeros(0)),
+        ... )
         ('20', '0.25 to 0.5', 'none')
     """
     if not values.numel():

@@ -54,7 +54,10 @@ def constants_of(value: object) -> Hashable | None:
     objects, alone: two with equal constants do the same. None for others, which may change or follow what changes.
 
     Example:
-        >>> constants_of(scoresde.VPSDE()) == constants_of(scoresde.VPSDE()), constants_of(torch.zeros(1))
+        >>> (
+        ...     constants_of(scoresde.VPSDE()) == constants_of(scoresde.VPSDE()),
+        ...     constants_of(torch.zeros(1)),
+        ... )
         (True, None)
     """
     if isinstance(value, _NUMBERS):

@@ -69,7 +69,9 @@ class NonFiniteError(ScoreSDEError, ArithmeticError):
         partial: the `Solution` so far, with the samples concerned set to NaN, or None.
 
     Example:
-        >>> error = NonFiniteError("the score is NaN", stage="score", step=3, t=0.5, indices=[0, 2])
+        >>> error = NonFiniteError(
+        ...     "the score is NaN", stage="score", step=3, t=0.5, indices=[0, 2]
+        ... )
         >>> error.stage, error.indices
         ('score', [0, 2])
     """
@@ -235,7 +237,10 @@ def closest(got: str, names: Iterable[str]) -> list[str]:
 
     Example:
         >>> names = ["ddim", "dpm_2m", "dpm_3m", "dpmpp_2m_sde", "sa_solver", "scipy:RK45"]
-        >>> [closest(got, names) for got in ("DDIM", "dpm_solver", "dpm_2m_sde", "rk45", "x")]
+        >>> [
+        ...     closest(got, names)
+        ...     for got in ("DDIM", "dpm_solver", "dpm_2m_sde", "rk45", "x")
+        ... ]
         [['ddim'], ['dpmpp_2m_sde', 'dpm_3m', 'dpm_2m'], ['dpmpp_2m_sde'], ['scipy:RK45'], []]
     """
     got, known = got.casefold(), {name.casefold(): name for name in names}
@@ -253,7 +258,10 @@ def out_of_memory(error: BaseException) -> bool:
     for devices only, and libraries that map files have none, so these are known by their texts.
 
     Example:
-        >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(RuntimeError("no"))
+        >>> (
+        ...     out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        ...     out_of_memory(RuntimeError("no")),
+        ... )
         (True, False)
     """
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
@@ -263,7 +271,11 @@ def dtypes_differ(error: BaseException) -> bool:
     """Whether an error of torch means that tensors of different dtypes met; torch has no class for these.
 
     Example:
-        >>> dtypes_differ(RuntimeError("mat1 and mat2 must have the same dtype, but got Float and BFloat16"))
+        >>> dtypes_differ(
+        ...     RuntimeError(
+        ...         "mat1 and mat2 must have the same dtype, but got Float and BFloat16"
+        ...     )
+        ... )
         True
     """
     return type(error) is RuntimeError and bool(_DTYPES.search(str(error)))
@@ -273,7 +285,11 @@ def too_little_memory(purpose: str, error: BaseException) -> OutOfMemoryError:
     """The error that says what there was too little memory for, and how much was requested if the cause says so.
 
     Example:
-        >>> print(too_little_memory("to read 'a.npy'", MemoryError("Unable to allocate 8. GiB for an array")))
+        >>> print(
+        ...     too_little_memory(
+        ...         "to read 'a.npy'", MemoryError("Unable to allocate 8. GiB for an array")
+        ...     )
+        ... )
         There is too little memory to read 'a.npy': 8. GiB were requested.
     """
     amount = _AMOUNT.search(str(error))

@@ -151,7 +151,10 @@ def angle(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
 
     Example:
         >>> import scoresde
-        >>> [round(t, 3) for t in angle(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 2).tolist()]
+        >>> [
+        ...     round(t, 3)
+        ...     for t in angle(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 2).tolist()
+        ... ]
         [1.0, 0.5, 0.0]
     """
     return _in_angle(sde, t_start, t_end, steps, 1.0)
@@ -166,7 +169,12 @@ def tangent(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
 
     Example:
         >>> import scoresde
-        >>> [round(t, 4) for t in tangent(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 4).tolist()]
+        >>> [
+        ...     round(t, 4)
+        ...     for t in tangent(
+        ...         scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0, 4
+        ...     ).tolist()
+        ... ]
         [1.0, 0.8536, 0.5, 0.1464, 0.0]
     """
     return _in_angle(sde, t_start, t_end, steps, 0.5)
@@ -332,10 +340,14 @@ class SamplerGrid:
 
     Example:
         >>> import scoresde
-        >>> grid = SamplerGrid(lambda steps: torch.linspace(1.0 - 1 / (steps + 1), 0.1, steps + 1))
+        >>> grid = SamplerGrid(
+        ...     lambda steps: torch.linspace(1.0 - 1 / (steps + 1), 0.1, steps + 1)
+        ... )
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="ddim", grid=grid, steps=4, shape=(3, 2)).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="ddim", grid=grid, steps=4, shape=(3, 2)
+        ... ).evaluations
         4
     """
 
@@ -416,7 +428,10 @@ def default(sde: Any, t_start: float, t_end: float) -> GridFunction:
         >>> import scoresde
         >>> default(scoresde.FlowSDE(t_min=0.0, t_max=1.0), 1.0, 0.0).__name__
         'time'
-        >>> default(scoresde.VPSDE(t_min=0.0), 1.0, 0.0).__name__, default(scoresde.VPSDE(), 1.0, 0.001).__name__
+        >>> (
+        ...     default(scoresde.VPSDE(t_min=0.0), 1.0, 0.0).__name__,
+        ...     default(scoresde.VPSDE(), 1.0, 0.001).__name__,
+        ... )
         ('tangent', 'log_snr')
     """
     if not sde.affine:

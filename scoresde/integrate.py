@@ -67,7 +67,11 @@ class Info(_Info):
         >>> sde = scoresde.VPSDE()
         >>> sizes = []
         >>> solution = scoresde.solve(
-        ...     sde, target.score(sde), method="ddim", steps=3, callback=lambda info: sizes.append(info.denoised.shape)
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="ddim",
+        ...     steps=3,
+        ...     callback=lambda info: sizes.append(info.denoised.shape),
         ... )
         >>> sizes[0]
         torch.Size([1, 2])
@@ -107,7 +111,9 @@ class Solution(Displayed):
         >>> import scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> solution = scoresde.solve(sde, target.score(sde), method="ddim", steps=5, save_at="steps")
+        >>> solution = scoresde.solve(
+        ...     sde, target.score(sde), method="ddim", steps=5, save_at="steps"
+        ... )
         >>> solution.xs.shape, bool(solution.success.all())
         (torch.Size([6, 1, 2]), True)
         >>> solution

@@ -131,7 +131,9 @@ def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -
         ``(n, batch, *event)``.
 
     Example:
-        >>> interpolate(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([0.5]))
+        >>> interpolate(
+        ...     torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([0.5])
+        ... )
         tensor([[[0.7071, 0.7071]]])
 
     References:

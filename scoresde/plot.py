@@ -228,7 +228,9 @@ def divergence_profile(
         OutputError: the file cannot be written.
 
     Example:
-        >>> figure = divergence_profile(torch.tensor([8.0, 0.0, -8.0]), torch.tensor([[0.0, 4.0, 9.0]]))
+        >>> figure = divergence_profile(
+        ...     torch.tensor([8.0, 0.0, -8.0]), torch.tensor([[0.0, 4.0, 9.0]])
+        ... )
         >>> len(figure.axes[0].lines), figure.axes[0].get_xlabel()
         (1, 'log-SNR, from data to noise')
     """

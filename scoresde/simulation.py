@@ -70,7 +70,9 @@ def simulate(
 
     Example:
         >>> import scoresde
-        >>> path = simulate(scoresde.VPSDE(), torch.ones(4, 2), steps=10, save_at="steps", seed=0)
+        >>> path = simulate(
+        ...     scoresde.VPSDE(), torch.ones(4, 2), steps=10, save_at="steps", seed=0
+        ... )
         >>> path.xs.shape
         torch.Size([11, 4, 2])
     """

@@ -126,7 +126,9 @@ def solve(
 
     Example:
         >>> import scoresde
-        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.1)
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.1
+        ... )
         >>> sde = scoresde.VPSDE()
         >>> score_fn = target.score(sde)
         >>> solution = solve(sde, score_fn, method="pc", shape=(64, 1), seed=0)

@@ -186,7 +186,11 @@ class Stepper:
         >>> while not stepper.done:
         ...     stepper.tell(net(*stepper.ask()))
         >>> model = scoresde.ScoreModel(net, sde, "noise")
-        >>> bool((stepper.x == scoresde.solve(sde, model, x, method="dpm_3m", steps=10).x).all())
+        >>> bool(
+        ...     (
+        ...         stepper.x == scoresde.solve(sde, model, x, method="dpm_3m", steps=10).x
+        ...     ).all()
+        ... )
         True
     """
 

@@ -166,7 +166,11 @@ class Chain(abc.ABC):
             >>> from scoresde.discrete import NoiseScales
             >>> part = NoiseScales([1.0, 0.5, 0.1]).respace([0, 2])
             >>> again = Chain.from_config(part.to_config())
-            >>> torch.equal(again.log_snrs, part.log_snrs), again.labels.tolist(), again.to_config()["places"]
+            >>> (
+            ...     torch.equal(again.log_snrs, part.log_snrs),
+            ...     again.labels.tolist(),
+            ...     again.to_config()["places"],
+            ... )
             (True, [2, 0], [0, 2])
         """
         log_snrs, labels = self._all

@@ -40,9 +40,17 @@ class BetaChain(Chain):
         >>> chain = BetaChain.linear()
         >>> sde = chain.sde()
         >>> x = torch.randn(4, 2, dtype=torch.float64)
-        >>> model = scoresde.ScoreModel(lambda x, i: x, sde, "noise", time_input="index", chain=chain)
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, i: x, sde, "noise", time_input="index", chain=chain
+        ... )
         >>> scoresde.solve(
-        ...     sde, model, x, method="ancestral", variance="large", grid=chain.grid(50), denoise=True
+        ...     sde,
+        ...     model,
+        ...     x,
+        ...     method="ancestral",
+        ...     variance="large",
+        ...     grid=chain.grid(50),
+        ...     denoise=True,
         ... ).evaluations
         50
 

@@ -194,7 +194,10 @@ def digest(parts: Sequence[tuple[str, bytes | Tensor]]) -> str:
     """SHA-256 of names, texts and tensors with their types and shapes.
 
     Example:
-        >>> one, two = (digest([("a", torch.zeros(2, dtype=kind))]) for kind in (torch.int32, torch.int64))
+        >>> one, two = (
+        ...     digest([("a", torch.zeros(2, dtype=kind))])
+        ...     for kind in (torch.int32, torch.int64)
+        ... )
         >>> one != two
         True
     """

@@ -46,7 +46,11 @@ def exit_code(error: BaseException) -> int:
     """The exit code of an error.
 
     Example:
-        >>> exit_code(InvalidArgumentError("no")), exit_code(OutputError("no")), exit_code(MemoryError("no"))
+        >>> (
+        ...     exit_code(InvalidArgumentError("no")),
+        ...     exit_code(OutputError("no")),
+        ...     exit_code(MemoryError("no")),
+        ... )
         (2, 4, 1)
     """
     return next((code for classes, code in _CODES if isinstance(error, classes)), FAILED)

@@ -39,9 +39,14 @@ class MALACorrector(Corrector):
 
     Example:
         >>> import scoresde
-        >>> target, sde = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)), scoresde.VPSDE()
+        >>> target, sde = (
+        ...     scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)),
+        ...     scoresde.VPSDE(),
+        ... )
         >>> corrector = MALACorrector(lambda x, t: target.log_prob(x, sde, t), snr=0.4)
-        >>> scoresde.solve(sde, target.score(sde), method="pc", corrector=corrector, steps=5, seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="pc", corrector=corrector, steps=5, seed=0
+        ... ).evaluations
         15
 
     References:

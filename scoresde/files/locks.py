@@ -70,7 +70,9 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder, owned(Path(folder, "run")):
-        ...     Path(folder, "run", ".lock").read_text().startswith(f"process {os.getpid()} on ")
+        ...     Path(folder, "run", ".lock").read_text().startswith(
+        ...         f"process {os.getpid()} on "
+        ...     )
         True
     """
     path = Path(folder)

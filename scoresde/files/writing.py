@@ -119,7 +119,9 @@ def write_together(contents: Mapping[str | os.PathLike[str], bytes]) -> None:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_together({Path(folder, "a.txt"): b"one", Path(folder, "b.txt"): b"two"})
+        ...     write_together(
+        ...         {Path(folder, "a.txt"): b"one", Path(folder, "b.txt"): b"two"}
+        ...     )
         ...     sorted(file.name for file in Path(folder).iterdir())
         ['a.txt', 'b.txt']
     """

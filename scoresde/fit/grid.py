@@ -287,7 +287,9 @@ def fit_grid(
         >>> grid = fit_grid(sde, target.score(sde), 5, pilot=16, iterations=80)
         >>> grid.fitted.rms < 0.2 * grid.default.rms
         True
-        >>> scoresde.solve(sde, target.score(sde), method="unipc2", grid=grid, shape=(3, 2)).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="unipc2", grid=grid, shape=(3, 2)
+        ... ).evaluations
         5
 
     References:

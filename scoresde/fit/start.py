@@ -96,11 +96,16 @@ def fit_start(
         >>> ring = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
         >>> target = scoresde.targets.GaussianMixture(torch.ones(4), ring, scales=0.3)
         >>> sde = scoresde.VPSDE()
-        >>> gaussian = Gaussian(torch.zeros(2), 0.59)  # the mean and the variances of the mixture
-        >>> start = fit_start(sde, target.score(sde), gaussian, rtol=0.01, method="unipc2", steps=8)
+        >>> # the mean and the variances of the mixture
+        >>> gaussian = Gaussian(torch.zeros(2), 0.59)
+        >>> start = fit_start(
+        ...     sde, target.score(sde), gaussian, rtol=0.01, method="unipc2", steps=8
+        ... )
         >>> start.t < 0.5, start.warm.median < 0.2 * start.full.median
         (True, True)
-        >>> scoresde.solve(sde, target.score(sde), method="unipc2", steps=8, start=start).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="unipc2", steps=8, start=start
+        ... ).evaluations
         8
 
     References:

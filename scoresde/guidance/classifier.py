@@ -148,9 +148,13 @@ def classifier_guidance(
 
     Example:
         >>> sde = scoresde.VPSDE()
-        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.3)
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.3
+        ... )
         >>> right = lambda x, t: target.log_responsibilities(x, sde, t)[:, 1]
-        >>> x = scoresde.solve(sde, classifier_guidance(target.score(sde), right), seeds=range(50)).x
+        >>> x = scoresde.solve(
+        ...     sde, classifier_guidance(target.score(sde), right), seeds=range(50)
+        ... ).x
         >>> bool((x.mean() - 1).abs() < 0.2)
         True
 

@@ -95,8 +95,12 @@ def likelihood_guidance(
         DPS, whose step is divided by the norm of the residual; here the likelihood is used as it is.
 
     Example:
-        >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-        >>> seen = lambda data: -((data[:, 0] - 1.0) ** 2) / (2 * 0.1**2)  # the first coordinate, +- 0.1
+        >>> sde, target = (
+        ...     scoresde.VPSDE(),
+        ...     scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)),
+        ... )
+        >>> # the first coordinate, +- 0.1
+        >>> seen = lambda data: -((data[:, 0] - 1.0) ** 2) / (2 * 0.1**2)
         >>> guided = likelihood_guidance(target.score(sde), seen)
         >>> x = scoresde.solve(sde, guided, method="ddim", steps=200, seeds=range(20)).x
         >>> bool((x[:, 0] - 1).abs().max() < 0.1)

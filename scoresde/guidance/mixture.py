@@ -86,7 +86,9 @@ def mixture(
 
     Example:
         >>> sde = scoresde.VPSDE()
-        >>> laws = [scoresde.targets.Gaussian(torch.full((1,), m), 0.01) for m in (-1.0, 1.0)]
+        >>> laws = [
+        ...     scoresde.targets.Gaussian(torch.full((1,), m), 0.01) for m in (-1.0, 1.0)
+        ... ]
         >>> logs = [lambda x, t, law=law: law.log_prob(x, sde, t) for law in laws]
         >>> either = mixture([law.score(sde) for law in laws], logs, weights=[1.0, 3.0])
         >>> x = scoresde.solve(sde, either, method="ddim", seeds=range(100)).x

@@ -31,7 +31,9 @@ class NoisyClassifier(nn.Module):
         >>> classifier = NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))
         >>> vp = scoresde.VPSDE()
         >>> network = scoresde.load("digits")
-        >>> guided = scoresde.guidance.classifier_guidance(network.score(vp), classifier.log_prob(vp, 3))
+        >>> guided = scoresde.guidance.classifier_guidance(
+        ...     network.score(vp), classifier.log_prob(vp, 3)
+        ... )
         >>> scoresde.solve(vp, guided, method="ddim", steps=2, shape=(1, 1, 8, 8)).x.shape
         torch.Size([1, 1, 8, 8])
 

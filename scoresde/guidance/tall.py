@@ -365,13 +365,20 @@ def tall(
 
     Example:
         >>> sde, prior = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 1.0)
-        >>> def network(x, t, y):  # the exact score of theta given y = theta + n, n ~ N(0, 1): N(y/2, 1/2)
+        >>> def network(
+        ...     x, t, y
+        ... ):  # the exact score of theta given y = theta + n, n ~ N(0, 1): N(y/2, 1/2)
         ...     alpha, sigma = sde.alpha(t)[:, None], sde.sigma(t)[:, None]
         ...     return -(x - alpha * y / 2) / (alpha**2 / 2 + sigma**2)
         >>> y = torch.tensor([[1.0], [2.0], [3.0]])
-        >>> posterior = tall(network, prior, {"y": y}, covariances=torch.full((3, 1), 0.5), sde=sde)
-        >>> x = scoresde.solve(sde, posterior, method="dpmpp_2m_sde", shape=(2000, 1), seed=0).x
-        >>> abs(float(x.mean()) - 1.5) < 0.05, abs(float(x.var()) - 0.25) < 0.03  # N(6/4, 1/4)
+        >>> posterior = tall(
+        ...     network, prior, {"y": y}, covariances=torch.full((3, 1), 0.5), sde=sde
+        ... )
+        >>> x = scoresde.solve(
+        ...     sde, posterior, method="dpmpp_2m_sde", shape=(2000, 1), seed=0
+        ... ).x
+        >>> # N(6/4, 1/4)
+        >>> (abs(float(x.mean()) - 1.5) < 0.05, abs(float(x.var()) - 0.25) < 0.03)
         (True, True)
 
     References:

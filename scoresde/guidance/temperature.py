@@ -50,7 +50,9 @@ def temperature(score_fn: ScoreFn, value: float, variance: float = 1.0, *, sde: 
     Example:
         >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 4.0)
         >>> cold = temperature(target.score(sde), 0.25, variance=4.0)
-        >>> x = scoresde.solve(sde, cold, torch.ones(1, 1), method="rk45", rtol=1e-5, atol=1e-5).x
+        >>> x = scoresde.solve(
+        ...     sde, cold, torch.ones(1, 1), method="rk45", rtol=1e-5, atol=1e-5
+        ... ).x
         >>> round(float(x), 2)  # 2 x sqrt(T)
         1.0
 

@@ -72,8 +72,13 @@ def unclear(root: Score, context: Mapping[str, object], batch: int) -> dict[str,
 
     Example:
         >>> tables = {"table": torch.zeros(3, 2), "more": torch.zeros(4)}
-        >>> model = scoresde.ScoreModel(lambda x, t, **c: x, scoresde.VPSDE(), "noise", context=tables)
-        >>> list(unclear(model, model.context, 4)), list(unclear(model, {"more": torch.zeros(4)}, 4))
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, t, **c: x, scoresde.VPSDE(), "noise", context=tables
+        ... )
+        >>> (
+        ...     list(unclear(model, model.context, 4)),
+        ...     list(unclear(model, {"more": torch.zeros(4)}, 4)),
+        ... )
         (['more'], [])
     """
     bound = root.context if isinstance(root, ScoreModel) and batch > 1 else {}

@@ -43,7 +43,9 @@ def from_arrays(
         >>> score_fn(torch.zeros(2, 3), torch.ones(2)).shape
         torch.Size([2, 3])
         >>> model = scoresde.ScoreModel(score_fn, scoresde.VPSDE(), "score")
-        >>> scoresde.solve(model.sde, model, method="ddim", steps=4, shape=(2, 3), seed=0).x.dtype
+        >>> scoresde.solve(
+        ...     model.sde, model, method="ddim", steps=4, shape=(2, 3), seed=0
+        ... ).x.dtype
         torch.float32
 
     References:

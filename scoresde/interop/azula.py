@@ -65,7 +65,15 @@ def from_azula(
         ...         alpha, sigma = self.schedule(t[:, None])
         ...         return SimpleNamespace(mean=alpha * x / (alpha**2 + sigma**2))
         >>> model = from_azula(Denoiser(), event_shape=(2,))
-        >>> scoresde.solve(model.sde, model, method="ddim", steps=8, grid=model.grid, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     model.sde,
+        ...     model,
+        ...     method="ddim",
+        ...     steps=8,
+        ...     grid=model.grid,
+        ...     shape=(4, 2),
+        ...     seed=0,
+        ... ).evaluations
         8
 
     References:

@@ -116,7 +116,12 @@ def from_edm(
         >>> labels = torch.eye(10)[[3, 7]]
         >>> options = {"steps": 4, "grid": model.grid, "denoise": True, "seed": 0}
         >>> scoresde.solve(
-        ...     model.sde, model, method="rho_heun", shape=(2, 3, 8, 8), context={"class_labels": labels}, **options
+        ...     model.sde,
+        ...     model,
+        ...     method="rho_heun",
+        ...     shape=(2, 3, 8, 8),
+        ...     context={"class_labels": labels},
+        ...     **options,
         ... ).x.shape
         torch.Size([2, 3, 8, 8])
 

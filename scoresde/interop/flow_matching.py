@@ -72,7 +72,9 @@ def from_flow_matching(
         ...     return x * (2 * t - 1) / (t**2 + (1 - t) ** 2)
         >>> model = from_flow_matching(velocity, event_shape=(2,))
         >>> x = torch.ones(1, 2, dtype=torch.float64)
-        >>> ends = scoresde.solve(model.sde, model, x, method="midpoint", steps=100, grid=model.grid).x
+        >>> ends = scoresde.solve(
+        ...     model.sde, model, x, method="midpoint", steps=100, grid=model.grid
+        ... ).x
         >>> bool((ends - 1).abs().max() < 1e-3)
         True
 

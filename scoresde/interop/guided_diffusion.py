@@ -88,11 +88,20 @@ def from_guided_diffusion(
         ...
         ...     def forward(self, x, timesteps, y=None):
         ...         return torch.cat([x, torch.zeros_like(x)], dim=1)
-        >>> model = from_guided_diffusion(UNetModel(), scoresde.discrete.BetaChain.linear(1000))
+        >>> model = from_guided_diffusion(
+        ...     UNetModel(), scoresde.discrete.BetaChain.linear(1000)
+        ... )
         >>> model.event_shape, model.has_variance
         ((3, 8, 8), True)
         >>> scoresde.solve(
-        ...     model.sde, model, method="ddim", steps=9, grid=model.grid, denoise=True, shape=(2, 3, 8, 8), seed=0
+        ...     model.sde,
+        ...     model,
+        ...     method="ddim",
+        ...     steps=9,
+        ...     grid=model.grid,
+        ...     denoise=True,
+        ...     shape=(2, 3, 8, 8),
+        ...     seed=0,
         ... ).evaluations
         10
 
@@ -159,8 +168,11 @@ def from_guided_classifier(classifier: Callable[..., Tensor], model: ScoreModel)
         InvalidTypeError: an argument has the wrong type.
 
     Example:
-        >>> model = from_guided_diffusion(lambda x, t: x, scoresde.discrete.BetaChain.linear(1000))
-        >>> log_prob = from_guided_classifier(lambda x, t: x, model)  # classes are the larger element
+        >>> model = from_guided_diffusion(
+        ...     lambda x, t: x, scoresde.discrete.BetaChain.linear(1000)
+        ... )
+        >>> # classes are the larger element
+        >>> log_prob = from_guided_classifier(lambda x, t: x, model)
         >>> guided = scoresde.guidance.classifier_guidance(model, log_prob, scale=3.0)
         >>> y = torch.tensor([0, 1])
         >>> log_prob(torch.zeros(2, 2), torch.tensor([5.0, 5.0]), y=y).exp()

@@ -61,7 +61,9 @@ def from_k_diffusion(
     Example:
         >>> def denoiser(x, sigma):  # of data N(0, I)
         ...     return x / (1 + sigma[:, None] ** 2)
-        >>> model = from_k_diffusion(denoiser, sigma_min=0.01, sigma_max=10.0, event_shape=(2,))
+        >>> model = from_k_diffusion(
+        ...     denoiser, sigma_min=0.01, sigma_max=10.0, event_shape=(2,)
+        ... )
         >>> x = torch.ones(1, 2)
         >>> bool((model(x, 2.0) + x / 5).abs().max() < 1e-6)
         True

@@ -123,7 +123,12 @@ def sample_k_diffusion(
         ...     return x / (1 + sigma[:, None] ** 2)
         >>> sigmas = torch.tensor([10.0, 3.0, 1.0, 0.3, 0.0])
         >>> x = 10 * torch.ones(2, 3)
-        >>> bool((sample_k_diffusion(model, x, sigmas, method="dpm_3m") - x / 101**0.5).abs().max() < 0.1)
+        >>> bool(
+        ...     (sample_k_diffusion(model, x, sigmas, method="dpm_3m") - x / 101**0.5)
+        ...     .abs()
+        ...     .max()
+        ...     < 0.1
+        ... )
         True
 
     References:

@@ -90,9 +90,16 @@ def from_sbi(
         InvalidTypeError: an argument has the wrong type.
 
     Example:
-        >>> class Estimator(torch.nn.Module):  # in place of a VPScoreEstimator, of theta ~ N(x_o, I)
+        >>> class Estimator(
+        ...     torch.nn.Module
+        ... ):  # in place of a VPScoreEstimator, of theta ~ N(x_o, I)
         ...     input_shape, condition_shape, t_min, t_max = (2,), (2,), 1e-3, 1.0
-        ...     beta_min, beta_max, mean_base, std_base = 0.1, 20.0, torch.zeros(1, 2), torch.ones(1, 2)
+        ...     beta_min, beta_max, mean_base, std_base = (
+        ...         0.1,
+        ...         20.0,
+        ...         torch.zeros(1, 2),
+        ...         torch.ones(1, 2),
+        ...     )
         ...
         ...     def mean_t_fn(self, t):
         ...         return scoresde.VPSDE().alpha(t)[:, None]
@@ -104,7 +111,9 @@ def from_sbi(
         ...         return self.mean_t_fn(t) * condition - input
         >>> model = from_sbi(Estimator(), torch.tensor([1.0, 2.0]))
         >>> theta = torch.tensor([[1.0, 2.0]])
-        >>> log_p = scoresde.log_likelihood(model.sde, model, theta, divergence="exact").log_prob
+        >>> log_p = scoresde.log_likelihood(
+        ...     model.sde, model, theta, divergence="exact"
+        ... ).log_prob
         >>> bool((log_p + math.log(2 * math.pi)).abs() < 1e-2)
         True
 
@@ -173,7 +182,9 @@ def within_support(prior: Any, theta: Tensor) -> Tensor:
         InvalidTypeError: an argument has the wrong type.
 
     Example:
-        >>> box = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+        >>> box = torch.distributions.Independent(
+        ...     torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1
+        ... )
         >>> theta = torch.tensor([[0.5, 0.5], [0.5, 1.5]])
         >>> inside = within_support(box, theta)
         >>> inside.tolist(), theta[inside].tolist()

@@ -33,10 +33,14 @@ class Conditioned(Wrapper):
         >>> from scoresde.inverse import Conditioned, Measurement
         >>> from scoresde.inverse import MMPS
         >>> sde = scoresde.VPSDE()
-        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+        >>> target = scoresde.targets.Gaussian(
+        ...     torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+        ... )
         >>> seen = Measurement(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 0.1)
         >>> posterior = Conditioned(target.score(sde), seen, MMPS(iterations=1))
-        >>> x = scoresde.solve(sde, posterior, method="ddim", steps=50, shape=(500, 2), seed=0).x
+        >>> x = scoresde.solve(
+        ...     sde, posterior, method="ddim", steps=50, shape=(500, 2), seed=0
+        ... ).x
         >>> x.mean(0).round(decimals=1), posterior.tally.products
         (tensor([2.0000, 1.8000]), 50)
     """

@@ -34,7 +34,9 @@ class Measurement:
 
     Example:
         >>> from scoresde.inverse import Measurement
-        >>> measurement = Measurement(torch.eye(2), torch.ones(2), torch.diag(torch.tensor([4.0, 1.0])))
+        >>> measurement = Measurement(
+        ...     torch.eye(2), torch.ones(2), torch.diag(torch.tensor([4.0, 1.0]))
+        ... )
         >>> measurement.y, measurement.std
         (tensor([0.5000, 1.0000]), 1.0)
     """

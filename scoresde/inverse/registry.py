@@ -120,7 +120,9 @@ def condition(
         >>> target = scoresde.targets.GaussianMixture(
         ...     torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1
         ... )
-        >>> posterior = inverse.condition(target.score(sde), torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.1)
+        >>> posterior = inverse.condition(
+        ...     target.score(sde), torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.1
+        ... )
         >>> x = scoresde.solve(sde, posterior, method="ancestral", shape=(9, 2), seed=0).x
         >>> bool((x[:, 0] > 0).all())
         True

@@ -79,7 +79,9 @@ def sample_posterior(
         ...     torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1
         ... )
         >>> seen = torch.tensor([[1.0, 0.0]]), torch.tensor([0.9]), 0.1
-        >>> got = inverse.sample_posterior(sde, target.score(sde), *seen, method="ddrm", shape=(9, 2), seed=0)
+        >>> got = inverse.sample_posterior(
+        ...     sde, target.score(sde), *seen, method="ddrm", shape=(9, 2), seed=0
+        ... )
         >>> bool((got.x[:, 0] > 0).all()), got.solution.evaluations, got.products
         (True, 50, 0)
     """

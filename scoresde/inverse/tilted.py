@@ -28,7 +28,13 @@ class TiltedSamples:
         solution: the `Solution` of the solve.
 
     Example:
-        >>> TiltedSamples(torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 1) > 0, torch.zeros(1), None).ess.shape
+        >>> TiltedSamples(
+        ...     torch.zeros(1, 2),
+        ...     torch.ones(1, 1),
+        ...     torch.ones(1, 1) > 0,
+        ...     torch.zeros(1),
+        ...     None,
+        ... ).ess.shape
         torch.Size([1, 1])
     """
 
@@ -77,7 +83,9 @@ def sample_tilted(
 
     Example:
         >>> sde = scoresde.VPSDE()
-        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.8)
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.8
+        ... )
         >>> right = lambda x, t: target.log_responsibilities(x, sde, t)[:, 1]
         >>> guided = scoresde.guidance.classifier_guidance(target.score(sde), right, 3.0)
         >>> got = scoresde.sample_tilted(sde, guided, steps=100, shape=(2000, 1), seed=0)

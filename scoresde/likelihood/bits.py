@@ -39,7 +39,9 @@ def dequantize(
         InvalidArgumentError: a value is not a whole number of the range.
 
     Example:
-        >>> x = dequantize(torch.tensor([[0, 255]]), generator=torch.Generator().manual_seed(0))
+        >>> x = dequantize(
+        ...     torch.tensor([[0, 255]]), generator=torch.Generator().manual_seed(0)
+        ... )
         >>> bool((x[0, 0] < -1 + 2 / 256) & (x[0, 1] >= 1 - 2 / 256))
         True
 

@@ -53,7 +53,9 @@ class UniformDequantizer:
         data_range: lo and hi; the cells are :math:`w = (hi-lo)/L` wide.
 
     Example:
-        >>> x, log_q = UniformDequantizer(levels=256).sample(torch.zeros(2, 3, dtype=torch.long))
+        >>> x, log_q = UniformDequantizer(levels=256).sample(
+        ...     torch.zeros(2, 3, dtype=torch.long)
+        ... )
         >>> (log_q / 3 / math.log(2)).round(decimals=6)
         tensor([7., 7.], dtype=torch.float64)
     """
@@ -91,7 +93,8 @@ class TruncatedNormalDequantizer:
         >>> q = TruncatedNormalDequantizer(scoresde.VDMSDE())
         >>> round(q.tau, 2)
         3.02
-        >>> bits = (math.log(2 * q.alpha) - q.entropy) / math.log(2)  # of a uniform density on [-1, 1]
+        >>> # of a uniform density on [-1, 1]
+        >>> bits = (math.log(2 * q.alpha) - q.entropy) / math.log(2)
         >>> round(bits, 3)
         8.569
 

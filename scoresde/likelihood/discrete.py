@@ -51,7 +51,9 @@ class LowerBound:
     Example:
         >>> weights = torch.tensor([[0.0, math.log(3.0)]], dtype=torch.float64)
         >>> one = torch.ones(1)
-        >>> LowerBound(weights, True, (2,), None, one, one > 0).log_prob.exp().round(decimals=6)
+        >>> LowerBound(weights, True, (2,), None, one, one > 0).log_prob.exp().round(
+        ...     decimals=6
+        ... )
         tensor([2.], dtype=torch.float64)
     """
 
@@ -151,8 +153,15 @@ def discrete_log_likelihood(
         >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.1)
         >>> sde = scoresde.VPSDE()
         >>> v = torch.tensor([[8, 9], [3, 12]])
-        >>> options = {"dequantizer": UniformDequantizer(17), "draws": 4, "divergence": "exact", "dtype": torch.float64}
-        >>> bound = discrete_log_likelihood(sde, target.score(sde), v, importance=True, seed=0, **options)
+        >>> options = {
+        ...     "dequantizer": UniformDequantizer(17),
+        ...     "draws": 4,
+        ...     "divergence": "exact",
+        ...     "dtype": torch.float64,
+        ... }
+        >>> bound = discrete_log_likelihood(
+        ...     sde, target.score(sde), v, importance=True, seed=0, **options
+        ... )
         >>> bound.log_prob.shape, bool((bound.log_prob >= bound.log_weights.mean(1)).all())
         (torch.Size([2]), True)
 
@@ -223,7 +232,9 @@ def decoder_bound(
         >>> target = scoresde.targets.Gaussian(torch.zeros(1, dtype=torch.float64), 0.3)
         >>> sde = scoresde.VPSDE()
         >>> x = torch.tensor([[0.2]], dtype=torch.float64)
-        >>> bound = decoder_bound(sde, target.score(sde), x, draws=4, divergence="exact", seed=0)
+        >>> bound = decoder_bound(
+        ...     sde, target.score(sde), x, draws=4, divergence="exact", seed=0
+        ... )
         >>> bool((bound.log_prob - target.log_prob(x)).abs() < 0.01)
         True
 

@@ -64,7 +64,9 @@ class Likelihood(Displayed):
         >>> import scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
         >>> sde = scoresde.VPSDE()
-        >>> likelihood = log_likelihood(sde, target.score(sde), torch.zeros(1, 2), probes=4, seed=0)
+        >>> likelihood = log_likelihood(
+        ...     sde, target.score(sde), torch.zeros(1, 2), probes=4, seed=0
+        ... )
         >>> low, high = likelihood.interval()
         >>> bool(low <= likelihood.log_prob <= high)
         True

@@ -31,7 +31,9 @@ class DensityProfile:
         nfe: evaluations per sample, ``(batch,)``.
 
     Example:
-        >>> DensityProfile(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])).rate
+        >>> DensityProfile(
+        ...     torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 3.0]]), torch.tensor([9])
+        ... ).rate
         tensor([[1.5000]])
     """
 
@@ -88,7 +90,13 @@ def density_profile(
         >>> import scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 1e-9)
         >>> sde = scoresde.VESDE(sigma_min=1.0)
-        >>> profile = density_profile(sde, target.score(sde), torch.zeros(1, 2, dtype=torch.float64), points=4, seed=0)
+        >>> profile = density_profile(
+        ...     sde,
+        ...     target.score(sde),
+        ...     torch.zeros(1, 2, dtype=torch.float64),
+        ...     points=4,
+        ...     seed=0,
+        ... )
         >>> (2 * profile.rate).round(decimals=2)  # the noise fills both dimensions
         tensor([[2., 2., 2.]], dtype=torch.float64)
 

@@ -89,7 +89,8 @@ def diffusion_at(
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VDMSDE(), "noise")
         >>> u = torch.tensor([0.5], dtype=torch.float64)
-        >>> diffusion_at(model, torch.zeros(1, 2), torch.ones(1, 2), u)  # half the span of gamma, twice
+        >>> # half the span of gamma, twice
+        >>> diffusion_at(model, torch.zeros(1, 2), torch.ones(1, 2), u)
         tensor([18.3000])
     """
     check_model(model)
@@ -183,7 +184,8 @@ def vdm(
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
         >>> sde = scoresde.VDMSDE()
         >>> exact = target.score(sde)
-        >>> model = scoresde.ScoreModel(lambda x, t: -exact(x, t), sde, "score")  # a bad model
+        >>> # a bad model
+        >>> model = scoresde.ScoreModel(lambda x, t: -exact(x, t), sde, "score")
         >>> vdm(model, target.sample(4)).shape
         torch.Size([4])
 

@@ -102,9 +102,16 @@ def chain_term(
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(10)
-        >>> model = scoresde.ScoreModel(lambda x, i: 0 * x, chain.sde(), "noise", time_input="index", chain=chain)
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, i: 0 * x, chain.sde(), "noise", time_input="index", chain=chain
+        ... )
         >>> index = torch.tensor([4])
-        >>> seen = look(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(chain.times[index]))
+        >>> seen = look(
+        ...     model,
+        ...     torch.zeros(1, 2),
+        ...     torch.ones(1, 2),
+        ...     model.sde.nodes(chain.times[index]),
+        ... )
         >>> chain_term(seen, level_of(chain, index)).shape
         torch.Size([1])
     """
@@ -160,7 +167,9 @@ def ddpm_simple(
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear()
-        >>> model = scoresde.ScoreModel(lambda x, i: 0 * x, chain.sde(), "noise", time_input="index", chain=chain)
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, i: 0 * x, chain.sde(), "noise", time_input="index", chain=chain
+        ... )
         >>> ddpm_simple(model, torch.zeros(4, 2)).shape
         torch.Size([4])
 
@@ -211,7 +220,9 @@ def ddpm_vlb(
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear()
-        >>> model = scoresde.ScoreModel(lambda x, i: 0 * x, chain.sde(), "noise", time_input="index", chain=chain)
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, i: 0 * x, chain.sde(), "noise", time_input="index", chain=chain
+        ... )
         >>> ddpm_vlb(model, torch.zeros(4, 2), unit="bits").shape
         torch.Size([4])
 
@@ -264,7 +275,12 @@ def iddpm_hybrid(
         >>> chain = scoresde.discrete.BetaChain.cosine(100)
         >>> net = lambda x, i: torch.cat([x, 0 * x], dim=1)
         >>> model = scoresde.ScoreModel(
-        ...     net, chain.sde(), "noise", time_input="index", chain=chain, variance="learned_range"
+        ...     net,
+        ...     chain.sde(),
+        ...     "noise",
+        ...     time_input="index",
+        ...     chain=chain,
+        ...     variance="learned_range",
         ... )
         >>> iddpm_hybrid(model, torch.zeros(4, 3)).shape
         torch.Size([4])

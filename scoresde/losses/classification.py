@@ -43,9 +43,12 @@ def noisy_cross_entropy(
         InvalidTypeError: the labels are not integers.
 
     Example:
-        >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=10))
+        >>> model = scoresde.guidance.NoisyClassifier(
+        ...     scoresde.nets.Classifier((1, 8, 8), classes=10)
+        ... )
         >>> x0, label = torch.zeros(4, 1, 8, 8), torch.arange(4)
-        >>> noisy_cross_entropy(model, x0, label=label)  # at the start all classes are equally likely: ln 10
+        >>> # at the start all classes are equally likely: ln 10
+        >>> noisy_cross_entropy(model, x0, label=label)
         tensor([2.3026, 2.3026, 2.3026, 2.3026], grad_fn=...)
 
     References:

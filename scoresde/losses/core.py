@@ -86,7 +86,12 @@ def look(model: Model, x0: Tensor, noise: Tensor, node: Node[Tensor], **context:
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.FlowSDE(), "noise")
-        >>> seen = look(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(torch.tensor([0.5])))
+        >>> seen = look(
+        ...     model,
+        ...     torch.zeros(1, 2),
+        ...     torch.ones(1, 2),
+        ...     model.sde.nodes(torch.tensor([0.5])),
+        ... )
         >>> seen.state, seen.estimate.noise
         (tensor([[0.5000, 0.5000]]), tensor([[0.5000, 0.5000]]))
     """
@@ -115,7 +120,12 @@ def error(seen: Noised, of_noise: Tensor, of_data: Tensor) -> Tensor:
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.FlowSDE(), "noise")
-        >>> seen = look(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(torch.tensor([0.5])))
+        >>> seen = look(
+        ...     model,
+        ...     torch.zeros(1, 2),
+        ...     torch.ones(1, 2),
+        ...     model.sde.nodes(torch.tensor([0.5])),
+        ... )
         >>> one = torch.ones(1, dtype=torch.float64)
         >>> error(seen, one, 0 * one)
         tensor([[-0.5000, -0.5000]])
@@ -152,7 +162,12 @@ def denoising_at(
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
-        >>> denoising_at(model, torch.zeros(1, 2), torch.ones(1, 2), model.sde.nodes(torch.tensor([0.1])))
+        >>> denoising_at(
+        ...     model,
+        ...     torch.zeros(1, 2),
+        ...     torch.ones(1, 2),
+        ...     model.sde.nodes(torch.tensor([0.1])),
+        ... )
         tensor([1.])
     """
     seen = look(model, x0, noise, node, **context)
@@ -209,7 +224,9 @@ def denoising(
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
-        >>> denoising(model, torch.zeros(3, 2), torch.Generator().manual_seed(0), target="v").shape
+        >>> denoising(
+        ...     model, torch.zeros(3, 2), torch.Generator().manual_seed(0), target="v"
+        ... ).shape
         torch.Size([3])
     """
     x0, draw, node, noise = drawn(model, x0, context, generator, times)

@@ -125,7 +125,9 @@ def discretised_log_prob(
 
     Example:
         >>> v = torch.linspace(-1.0, 1.0, 5, dtype=torch.float64)
-        >>> round(float(discretised_log_prob(v, 0.3 + 0 * v, -2.0, levels=5).exp().sum()), 12)
+        >>> round(
+        ...     float(discretised_log_prob(v, 0.3 + 0 * v, -2.0, levels=5).exp().sum()), 12
+        ... )
         1.0
 
     References:

@@ -92,7 +92,9 @@ class WeightedIndex(IndexLaw):
         weights: T positive numbers, the cleanest level's first.
 
     Example:
-        >>> WeightedIndex(scoresde.discrete.BetaChain.linear(2), [1.0, 3.0]).probabilities().tolist()
+        >>> WeightedIndex(
+        ...     scoresde.discrete.BetaChain.linear(2), [1.0, 3.0]
+        ... ).probabilities().tolist()
         [0.25, 0.75]
     """
 
@@ -120,7 +122,9 @@ class LossSecondMoment(IndexLaw):
         uniform_prob: q, in [0, 1].
 
     Example:
-        >>> law = LossSecondMoment(scoresde.discrete.BetaChain.linear(2), history=1, uniform_prob=0.0)
+        >>> law = LossSecondMoment(
+        ...     scoresde.discrete.BetaChain.linear(2), history=1, uniform_prob=0.0
+        ... )
         >>> law.update(torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
         >>> law.probabilities().tolist()
         [0.25, 0.75]

@@ -64,7 +64,11 @@ def edm(
 
     Example:
         >>> data = torch.zeros(6, 2)
-        >>> edm(lambda x, c_noise: torch.zeros_like(x), data, torch.Generator().manual_seed(0)).shape
+        >>> edm(
+        ...     lambda x, c_noise: torch.zeros_like(x),
+        ...     data,
+        ...     torch.Generator().manual_seed(0),
+        ... ).shape
         torch.Size([6])
 
     References:
@@ -145,7 +149,9 @@ def flow_matching(
 
     Example:
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.FlowSDE(), "flow")
-        >>> flow_matching(model, torch.zeros(4, 2), times=scoresde.losses.LogitNormal()).shape
+        >>> flow_matching(
+        ...     model, torch.zeros(4, 2), times=scoresde.losses.LogitNormal()
+        ... ).shape
         torch.Size([4])
 
     References:

@@ -62,7 +62,13 @@ def explicit_at(
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VESDE(), "noise")
-        >>> explicit_at(model, torch.zeros(1, 2), torch.zeros(1, 2), model.sde.nodes(torch.ones(1)), score=target)
+        >>> explicit_at(
+        ...     model,
+        ...     torch.zeros(1, 2),
+        ...     torch.zeros(1, 2),
+        ...     model.sde.nodes(torch.ones(1)),
+        ...     score=target,
+        ... )
         tensor([0.])
     """
     check_model(model)
@@ -105,7 +111,9 @@ def explicit_score_matching(
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), 0.3)
         >>> model = scoresde.ScoreModel(lambda x, t: 0 * x, scoresde.VPSDE(), "noise")
-        >>> loss = explicit_score_matching(model, target.sample(4), score=target, weight="sigma2")
+        >>> loss = explicit_score_matching(
+        ...     model, target.sample(4), score=target, weight="sigma2"
+        ... )
         >>> loss.shape
         torch.Size([4])
 
@@ -203,7 +211,9 @@ def sliced_at(
         >>> x = torch.tensor([[1.0, 0.0, 2.0]])
         >>> sliced_at(lambda x, t: -x, x, torch.zeros(1), v).detach()
         tensor([-0.5000])
-        >>> sliced_at(lambda x, t: -x, x, torch.zeros(1), v, variance_reduction=False).detach()
+        >>> sliced_at(
+        ...     lambda x, t: -x, x, torch.zeros(1), v, variance_reduction=False
+        ... ).detach()
         tensor([-2.5000])
     """
     check_flag("variance_reduction", variance_reduction)
@@ -290,7 +300,9 @@ def denoising_score_matching(
     Example:
         >>> chain = scoresde.discrete.NoiseScales.geometric(10, 0.01, 1.0)
         >>> net = lambda x, label: 0 * x
-        >>> model = scoresde.ScoreModel(net, chain.sde(), "score", time_input="index", chain=chain)
+        >>> model = scoresde.ScoreModel(
+        ...     net, chain.sde(), "score", time_input="index", chain=chain
+        ... )
         >>> denoising_score_matching(model, torch.zeros(4, 2)).shape
         torch.Size([4])
 
@@ -319,7 +331,14 @@ def transition_at(
 
     Example:
         >>> sde = scoresde.VESDE()
-        >>> transition_at(lambda x, t: 0 * x, torch.zeros(1, 2), torch.ones(1, 2), sde=sde, t=0.5, step=0.1)
+        >>> transition_at(
+        ...     lambda x, t: 0 * x,
+        ...     torch.zeros(1, 2),
+        ...     torch.ones(1, 2),
+        ...     sde=sde,
+        ...     t=0.5,
+        ...     step=0.1,
+        ... )
         tensor([1.])
     """
     check_score_fn(score_fn)
@@ -370,8 +389,12 @@ def transition_score_matching(
 
     Example:
         >>> sde = scoresde.VESDE()
-        >>> path = scoresde.simulate(sde, torch.zeros(4, 2), steps=8, save_at="steps", seed=0)
-        >>> loss = transition_score_matching(lambda x, t: -x, path.xs[3], sde=sde, t=float(path.ts[3]), step=0.01)
+        >>> path = scoresde.simulate(
+        ...     sde, torch.zeros(4, 2), steps=8, save_at="steps", seed=0
+        ... )
+        >>> loss = transition_score_matching(
+        ...     lambda x, t: -x, path.xs[3], sde=sde, t=float(path.ts[3]), step=0.01
+        ... )
         >>> loss.shape
         torch.Size([4])
 

@@ -50,7 +50,9 @@ class Draw:
     levels int64 ``(batch,)``.
 
     Example:
-        >>> Uniform().at(scoresde.VESDE(t_min=0.0), torch.tensor([0.25], dtype=torch.float64)).weight
+        >>> Uniform().at(
+        ...     scoresde.VESDE(t_min=0.0), torch.tensor([0.25], dtype=torch.float64)
+        ... ).weight
         tensor([1.], dtype=torch.float64)
     """
 
@@ -108,7 +110,10 @@ class Uniform(Times):
     """Uniform in time on [t_min, t_max]; every weight is 1.
 
     Example:
-        >>> Uniform().at(scoresde.FlowSDE(t_min=0.0, t_max=0.5), torch.tensor([0.5], dtype=torch.float64)).t
+        >>> Uniform().at(
+        ...     scoresde.FlowSDE(t_min=0.0, t_max=0.5),
+        ...     torch.tensor([0.5], dtype=torch.float64),
+        ... ).t
         tensor([0.2500], dtype=torch.float64)
     """
 
@@ -150,7 +155,9 @@ class LowDiscrepancy(Times):
 
     Example:
         >>> u = LowDiscrepancy().uniforms(4, torch.Generator().manual_seed(0))
-        >>> torch.allclose(u.sort().values.diff(), torch.full((3,), 0.25, dtype=torch.float64))
+        >>> torch.allclose(
+        ...     u.sort().values.diff(), torch.full((3,), 0.25, dtype=torch.float64)
+        ... )
         True
 
     References:
@@ -251,7 +258,9 @@ class LogNormal(_Levels):
         std: s.
 
     Example:
-        >>> median = LogNormal(0.0, 1.0).at(scoresde.EDMSDE(0.01, 100.0), torch.tensor([0.5], dtype=torch.float64))
+        >>> median = LogNormal(0.0, 1.0).at(
+        ...     scoresde.EDMSDE(0.01, 100.0), torch.tensor([0.5], dtype=torch.float64)
+        ... )
         >>> round(float(median.t), 6)
         1.0
 
@@ -281,7 +290,9 @@ class LogUniform(_Levels):
     makes the weights of the likelihood constant.
 
     Example:
-        >>> median = LogUniform().at(scoresde.EDMSDE(0.01, 100.0), torch.tensor([0.5], dtype=torch.float64))
+        >>> median = LogUniform().at(
+        ...     scoresde.EDMSDE(0.01, 100.0), torch.tensor([0.5], dtype=torch.float64)
+        ... )
         >>> round(float(median.t), 6)
         1.0
 
@@ -403,7 +414,10 @@ class Importance(Times):
         >>> u = torch.tensor([0.25, 0.75], dtype=torch.float64)
         >>> sde = scoresde.VPSDE()
         >>> a, b = Importance("likelihood").at(sde, u), LogUniform().at(sde, u)
-        >>> bool(torch.allclose(a.t, b.t, rtol=1e-6) and torch.allclose(a.weight, b.weight, rtol=1e-4))
+        >>> bool(
+        ...     torch.allclose(a.t, b.t, rtol=1e-6)
+        ...     and torch.allclose(a.weight, b.weight, rtol=1e-4)
+        ... )
         True
 
     References:

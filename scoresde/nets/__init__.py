@@ -41,7 +41,10 @@ def build(architecture: str, kwargs: Mapping[str, object]) -> nn.Module:
         InvalidArgumentError: there is no such architecture, or it has no such argument; and as its class.
 
     Example:
-        >>> sum(p.numel() for p in build("unet", {"channels": 8, "blocks": 1, "width": 8}).parameters())
+        >>> sum(
+        ...     p.numel()
+        ...     for p in build("unet", {"channels": 8, "blocks": 1, "width": 8}).parameters()
+        ... )
         11169
     """
     check_choice("architecture", architecture, ARCHITECTURES)

@@ -28,7 +28,10 @@ class Classifier(Conditioned):
 
     Example:
         >>> net = Classifier((1, 8, 8), classes=10)
-        >>> net(torch.zeros(3, 1, 8, 8), torch.zeros(3)).shape, sum(p.numel() for p in net.parameters())
+        >>> (
+        ...     net(torch.zeros(3, 1, 8, 8), torch.zeros(3)).shape,
+        ...     sum(p.numel() for p in net.parameters()),
+        ... )
         (torch.Size([3, 10]), 220042)
 
     References:

@@ -92,7 +92,9 @@ def from_diffusers(unet: Callable[..., Any]) -> External:
         >>> from types import SimpleNamespace
         >>> def unet(sample, timestep, class_labels=None):  # stands for a UNet2DModel
         ...     return SimpleNamespace(sample=0.5 * sample)
-        >>> from_diffusers(unet)(torch.ones(1, 2), torch.tensor([7]), label=torch.tensor([3]))
+        >>> from_diffusers(unet)(
+        ...     torch.ones(1, 2), torch.tensor([7]), label=torch.tensor([3])
+        ... )
         tensor([[0.5000, 0.5000]])
     """
     return External(unet, output="sample", names={"label": "class_labels"})

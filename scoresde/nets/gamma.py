@@ -80,7 +80,10 @@ class MonotoneGamma(nn.Module):
         >>> sde = scoresde.VDMSDE(gamma)
         >>> round(sde.log_snr(0.0).item(), 6), round(sde.log_snr(1.0).item(), 6)
         (13.3, -5.0)
-        >>> sum(p.numel() for p in gamma.endpoints), sum(p.numel() for p in gamma.interior.parameters())
+        >>> (
+        ...     sum(p.numel() for p in gamma.endpoints),
+        ...     sum(p.numel() for p in gamma.interior.parameters()),
+        ... )
         (2, 3073)
 
     References:

@@ -58,7 +58,10 @@ class MLP(Conditioned):
 
     Example:
         >>> net = MLP((2,))
-        >>> net(torch.zeros(5, 2), torch.zeros(5)).shape, sum(p.numel() for p in net.parameters())
+        >>> (
+        ...     net(torch.zeros(5, 2), torch.zeros(5)).shape,
+        ...     sum(p.numel() for p in net.parameters()),
+        ... )
         (torch.Size([5, 2]), 157698)
     """
 

@@ -46,9 +46,13 @@ class FollowedPath(Noise):
     Example:
         >>> from scoresde.noise import SampleNoise
         >>> path = FollowedPath(SampleNoise([1, 2]))
-        >>> like, start = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+        >>> like, start = (
+        ...     torch.zeros(2, 3, dtype=torch.float64),
+        ...     torch.ones(2, dtype=torch.float64),
+        ... )
         >>> whole = path.increment(start, 0.5 * start, like)
-        >>> first = path.increment(start, start * torch.tensor([0.9, 0.7]), like)  # both rejected, shorter steps
+        >>> # both rejected, shorter steps
+        >>> first = path.increment(start, start * torch.tensor([0.9, 0.7]), like)
         >>> part = torch.tensor([[0.1], [0.3]], dtype=torch.float64)  # of the time
         >>> rest = path.increment(start * torch.tensor([0.9, 0.7]), 0.5 * start, like)
         >>> joined = first * part.sqrt() + rest * (0.5 - part).sqrt()

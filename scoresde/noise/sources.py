@@ -227,7 +227,13 @@ def resolve(
     """Turn the arguments of `scoresde.solve` into one source; more than one of them is an error.
 
     Example:
-        >>> options = {"seeds": None, "generator": None, "noise": None, "device": torch.device("cpu"), "batch": 2}
+        >>> options = {
+        ...     "seeds": None,
+        ...     "generator": None,
+        ...     "noise": None,
+        ...     "device": torch.device("cpu"),
+        ...     "batch": 2,
+        ... }
         >>> type(resolve(seed=0, **options)).__name__
         'BatchNoise'
     """

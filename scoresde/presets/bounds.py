@@ -23,8 +23,12 @@ class OfChain:
 
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear(100)
-        >>> model = scoresde.ScoreModel(lambda x, i: x, chain.sde(), "noise", time_input="index", chain=chain)
-        >>> OfChain("large", levels=5)(model, torch.zeros(2, 3).long(), levels=17, seed=0).nfe
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, i: x, chain.sde(), "noise", time_input="index", chain=chain
+        ... )
+        >>> OfChain("large", levels=5)(
+        ...     model, torch.zeros(2, 3).long(), levels=17, seed=0
+        ... ).nfe
         5
     """
 

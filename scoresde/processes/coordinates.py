@@ -72,7 +72,10 @@ def angle(spread: float) -> Coordinate:
     Example:
         >>> import scoresde
         >>> flow = scoresde.FlowSDE(t_max=1.0)
-        >>> round(angle(0.5).clock(flow.node(1.0)), 6), round(angle(0.5).clock(flow.node(1 / 3)), 6)
+        >>> (
+        ...     round(angle(0.5).clock(flow.node(1.0)), 6),
+        ...     round(angle(0.5).clock(flow.node(1 / 3)), 6),
+        ... )
         (1.570796, 0.785398)
 
     References:

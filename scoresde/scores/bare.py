@@ -122,7 +122,9 @@ def check_context(context: Mapping[str, object] | None, score_fn: Score, batch: 
     """Return what a score function gets besides x and t, or say what is wrong with it.
 
     Example:
-        >>> check_context({"label": torch.ones(3)}, as_score(lambda x, t, label: -x), batch=3)
+        >>> check_context(
+        ...     {"label": torch.ones(3)}, as_score(lambda x, t, label: -x), batch=3
+        ... )
         {'label': tensor([1., 1., 1.])}
     """
     check_kind("context", context, (Mapping, type(None)), "a mapping from names to tensors")

@@ -317,7 +317,9 @@ def estimate_of(score: Tensor, x: Tensor, node: Node) -> Estimate:
     (x-\sigma\hat\varepsilon)/\alpha`.
 
     Example:
-        >>> estimate_of(torch.full((1, 1), -2.0), torch.ones(1, 1), scoresde.EDMSDE().node(0.5)).noise
+        >>> estimate_of(
+        ...     torch.full((1, 1), -2.0), torch.ones(1, 1), scoresde.EDMSDE().node(0.5)
+        ... ).noise
         tensor([[1.]])
     """
     return SCORE(x, score.clone() if has_graph(*node) else score, node, 1.0)
@@ -328,7 +330,9 @@ def with_data(given: Estimate, data: Tensor, x: Tensor, node: Node) -> Estimate:
 
     Example:
         >>> given = Estimate(data=torch.zeros(1, 1), noise=torch.ones(1, 1))
-        >>> with_data(given, torch.ones(1, 1), torch.ones(1, 1), scoresde.EDMSDE().node(1.0)).noise
+        >>> with_data(
+        ...     given, torch.ones(1, 1), torch.ones(1, 1), scoresde.EDMSDE().node(1.0)
+        ... ).noise
         tensor([[0.]])
     """
     return given._replace(

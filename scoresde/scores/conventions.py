@@ -421,12 +421,13 @@ class _Search:
             )
             return "unknown", "one time per batch", message
         if _better(own, fitted, _UNNAMED) and self._sound(fitted) and bool((sizes > 0).all()):
-            factors = ", ".join(f"{size:.3g}" for size in sizes.tolist())
+            factors = ", ".join(f"{size:.3g} at t = {t:.3g}" for t, size in zip(self.t, sizes.tolist(), strict=True))
             message = (
                 f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
                 f"that of the best combination of the noisy state and the output, fitted at every level, is "
-                f"{fitted.relative:.3g} x. In it the output counts {factors} times as much as it does now, at the "
-                "levels below from the top. Look for a factor that is missing or that is there twice."
+                f"{fitted.relative:.3g} x. In it the weight of the output is {factors}, times what it is now. Look "
+                "for a factor that is missing or that is there twice, for other times, and for data in other units or "
+                "in another order of the entries."
             )
             return "unknown", "unknown", message
         if unexplained:
@@ -439,14 +440,16 @@ class _Search:
             )
             return "unknown", "unknown", message
         near = [name for name, r in others.items() if own.gain(self.found[r])[0] > -math.log(_RAISE)]
+        fine = f"The network denoises the data as a score should, with an error of {error}"
+        if own.relative > 1:
+            fine = f"The network is no better than a Gaussian denoiser, with an error of {error}, as it is wrapped"
         if near:
             message = (
-                f"The network denoises the data as a score should (error {error}). Nothing needs to change, but "
-                f"another convention ({near[-1]}) has nearly the same error on these data, which cannot tell them "
-                f"apart. The other one: {others[near[-1]].change(self.declared).removeprefix('Write ')}"
+                f"{fine}. Nothing needs to change, but another convention ({near[-1]}) has nearly the same error on "
+                f"these data, which cannot tell them apart. The other one: {others[near[-1]].other(self.declared)}."
             )
             return "not distinguishable", "score", message
-        message = f"The network denoises the data as a score should (error {error}), and no other reading of it does."
+        message = f"{fine}, and no other reading of it does as well."
         return "works", "score", message
 
     def _foreign_context(self, reading: Reading) -> bool:

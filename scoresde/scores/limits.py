@@ -43,7 +43,9 @@ class Clip(Limited):
     Example:
         >>> import scoresde
         >>> sde = scoresde.VPSDE()
-        >>> model = scoresde.ScoreModel(lambda x, t: 3 * torch.ones_like(x), sde, prediction="data")
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, t: 3 * torch.ones_like(x), sde, prediction="data"
+        ... )
         >>> Clip(model).estimate(torch.zeros(1, 2), sde.node(0.5)).data
         tensor([[1., 1.]])
 
@@ -78,8 +80,12 @@ class DynamicThreshold(Limited):
     Example:
         >>> import scoresde
         >>> sde = scoresde.VPSDE()
-        >>> model = scoresde.ScoreModel(lambda x, t: torch.tensor([[4.0, 2.0]]), sde, prediction="data")
-        >>> DynamicThreshold(model, quantile=1.0).estimate(torch.zeros(1, 2), sde.node(0.5)).data
+        >>> model = scoresde.ScoreModel(
+        ...     lambda x, t: torch.tensor([[4.0, 2.0]]), sde, prediction="data"
+        ... )
+        >>> DynamicThreshold(model, quantile=1.0).estimate(
+        ...     torch.zeros(1, 2), sde.node(0.5)
+        ... ).data
         tensor([[1.0000, 0.5000]])
 
     References:

@@ -18,13 +18,12 @@ from ..sdes import Node
 from ..sdes.span import log_snr_range
 from .fixed import check_sizes
 from .model import ScoreModel
-from .readings import INDEX, Reading, Time, Units
+from .readings import INDEX, SHARES, Reading, Time, Units
 
 _BATCH = 256  # rows of a call, at most
 LOWEST = 0.02  # relative errors below this are equally good
 _ALIKE = 0.005  # scales and times that differ by less are the same
 _SLACK = 1e-6
-_SHARES = 2.0  # times up to this are no labels of a chain, but shares of an interval
 
 
 class Network(Protocol):
@@ -196,7 +195,7 @@ class Sample:
         scale, time = reading.input_scale(node), torch.as_tensor(reading.time.read(node))
         if not bool(torch.isfinite(time[valid]).all()):
             return None
-        share = float(time[valid].max()) <= _SHARES and reading.time.expression != INDEX
+        share = float(time[valid].max()) <= SHARES and reading.time.expression != INDEX
         if self.network.labels is not None and not share:
             time = time.round()
             if bool((time[valid] < 0).any()) or bool((time[valid] > self.network.labels).any()):

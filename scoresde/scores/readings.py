@@ -80,6 +80,8 @@ _COMMON = ((-1, 2), (0, 1), (0, 255))  # ranges of images: the least value, and 
 INDEX = "chain.label(sde.log_snr(t))"
 _DECLARED = {INDEX: "'index', chain=chain", "declared(t)": "declared"}  # times of a model, and the arguments for them
 _MOST_BETA = 150.0  # of a process whose alpha single precision has
+SHARES = 2.0  # times up to this are no labels of a chain, but shares of an interval
+_CHANGED = 0.05  # of the data's spread: by how much other units must move the data
 AS_GIVEN = Units("x0", lambda x: x, 1.0)
 ONCE = Factor("", lambda n: 1.0)
 _SIGN = Factor("-", lambda n: -1.0)
@@ -192,13 +194,17 @@ class Reading:
         """What to write instead of the declared reading."""
         sentences = []
         if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
-            code, where = self.code(), []
+            code, where = self.code(declared), []
             if "lambda x" in code:
                 where.append("net is what is wrapped now")
             if "declared" in code:
                 where.append("declared is the time_input that it has now")
             if "scaled" in code:
-                where.append(f"scaled(x, t) is {self._wrapped()}, a factor per sample, net what is wrapped now")
+                inner = self._wrapped()
+                levels = ", alpha and sigma those of each sample's time" * bool(
+                    re.search("alpha|sigma", self._wrapped())
+                )
+                where.append(f"scaled(x, t) is {inner}, net what is wrapped now{levels}")
             sentences.append(f"Write {code}{', where ' if where else ''}{' and '.join(where)}.")
             if self.scale != "c_in" and self.prediction == "edm":
                 sentences.append("The network multiplies its input by c_in, as ScoreModel does: leave that out of it.")
@@ -210,18 +216,30 @@ class Reading:
             sentences.append("The network is in training mode: call net.eval() first.")
         return " ".join(sentences)
 
+    def other(self, declared: Reading) -> str:
+        """The same, for a reading that is as good as the declared one."""
+        parts = []
+        if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
+            parts.append(self.code(declared))
+        if self.units is not declared.units:
+            parts.append(f"with {self.units.formula} for the data x0")
+        if self.evaluated != declared.evaluated:
+            parts.append("in evaluation mode")
+        return " ".join(parts)
+
     def _wrapped(self) -> str:
         """The network's call, with what no argument of `ScoreModel` says."""
         scaled = self.scale == "c_in" and self.prediction != "edm"
-        state = f"x * (alpha**2 * {self.sigma_data:.4g}**2 + sigma**2)**-0.5" if scaled else "x"
+        spread = "alpha**2" if self.sigma_data == 1 else f"alpha**2 * {self.sigma_data:.4g}**2"
+        state = f"x * ({spread} + sigma**2)**-0.5" if scaled else "x"
         return f"{self.factor.code}net({state}, t){_added(self.factor.shift)}"
 
-    def code(self) -> str:
-        """The line that wraps the network so."""
+    def code(self, declared: Reading) -> str:
+        """The line that wraps the network so, which is wrapped as declared now."""
         short = {"net(x, t)": "net", "-net(x, t)": "lambda x, t, **context: -net(x, t, **context)"}
         parts = [short.get(self._wrapped(), "scaled"), self.process.code, f"prediction={self.prediction!r}"]
         if self.time.code != repr("edm" if self.prediction == "edm" else "t"):
-            parts.append(f"time_input={self.time.code}")
+            parts.append(f"time_input={self._time_code(declared)}")
         if self.scale == "x/alpha" and self.prediction != "edm":
             parts.append('input_scale="x/alpha"')
         if self.prediction == "edm":
@@ -229,6 +247,15 @@ class Reading:
         if self.variance is not None:
             parts.append(f"variance={self.variance!r}")
         return f"ScoreModel({', '.join(parts)})"
+
+    def _time_code(self, declared: Reading) -> str:
+        """The argument ``time_input``; a network of a chain gets the integers that it gets now."""
+        code, sde = self.time.code, self.process.sde
+        integers = declared.time.expression == INDEX and not code.startswith("'")
+        if not integers or float(self.time.read(sde.nodes(torch.tensor([sde.t_max])))) <= SHARES:
+            return code
+        label = "1000 * t - 1" if self.time.expression == "1000 * t" else self.time.expression
+        return f"lambda t: ({label}).round().clamp(min=0).long()"
 
 
 def _added(number: float) -> str:
@@ -405,7 +432,12 @@ def units(data: Tensor) -> list[Units]:
         found.append(Units("x0 with rows and columns exchanged", lambda x: x.transpose(2, 3), kind="orientation"))
     if data.ndim == 4 and data.shape[1] == 3:
         found.append(Units("x0 with its channels reversed", lambda x: x.flip(1), kind="channel order"))
-    return found
+    some = data[:64]
+    return [u for u in found if u.kind != "data range" or _moved(some, u) > _CHANGED * std]
+
+
+def _moved(data: Tensor, unit: Units) -> float:
+    return float((unit.change(data) - data).abs().max())
 
 
 def _scaled(least: float, width: float, shift: float) -> Callable[[Tensor], Tensor]:
@@ -414,11 +446,12 @@ def _scaled(least: float, width: float, shift: float) -> Callable[[Tensor], Tens
 
 def places(declared: Reading, data: Tensor) -> list[Reading]:
     """Other readings of what goes in, the plainest first: what the network is given differs, not what it returns."""
-    own = [declared] if declared.scale == "c_in" else [replace(declared, scale=scale) for scale in ("x", "x/alpha")]
+    scaled = [replace(declared, scale=scale) for scale in ("x", "x/alpha")]
     if declared.scale == "c_in":
-        own += [replace(declared, scale=scale, prediction="data") for scale in ("x", "x/alpha")]
-    found = [replace(place, time=time) for place in own for time in (declared.time, *_own_times(declared))]
-    stds = [*dict.fromkeys((declared.sigma_data, 0.5, 1.0, float(data.to(torch.float64).std(correction=0))))]
+        scaled = [declared, *(replace(place, prediction="data") for place in scaled)]
+    found = [replace(place, time=time) for place in scaled for time in (declared.time, *_own_times(declared))]
+    own, measured = declared.sigma_data, float(data.to(torch.float64).std(correction=0))
+    stds = [own, *(std for std in (0.5, 1.0, measured) if abs(std - own) > _CHANGED * own)]
     edm_times = (declared.time, _NAMED["edm"], _NAMED["rho"])
     found += [
         replace(declared, prediction="edm", scale="c_in", sigma_data=std, time=time)

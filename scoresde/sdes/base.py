@@ -66,7 +66,9 @@ class SDE(abc.ABC):
         ...
         ...     def diffusion(self, t):
         ...         return torch.as_tensor(1.0)
-        >>> DoubleWell(t_min=0.0, t_max=4.0, prior=NormalPrior(1.0)).prior_sample((3, 2)).shape
+        >>> DoubleWell(t_min=0.0, t_max=4.0, prior=NormalPrior(1.0)).prior_sample(
+        ...     (3, 2)
+        ... ).shape
         torch.Size([3, 2])
     """
 

@@ -27,7 +27,9 @@ class GaussianSDE(AffineSDE):
         prior: the distribution at ``t_max``; by default :math:`N(0, \sigma(t_{max})^2 I)`.
 
     Example:
-        >>> sde = GaussianSDE(lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=1e-3, t_max=1.5)
+        >>> sde = GaussianSDE(
+        ...     lambda t: torch.cos(t), lambda t: torch.sin(t), t_min=1e-3, t_max=1.5
+        ... )
         >>> round(float(sde.diffusion(0.5)) ** 2, 6), round(float(sde.time(0.0)), 6)
         (1.092605, 0.785398)
     """

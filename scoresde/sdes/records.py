@@ -114,7 +114,9 @@ class LearnedEstimate(Estimate):
 
     Example:
         >>> import torch
-        >>> estimate = LearnedEstimate(torch.zeros(1, 2), torch.ones(1, 2), variance=torch.full((1, 2), 0.5))
+        >>> estimate = LearnedEstimate(
+        ...     torch.zeros(1, 2), torch.ones(1, 2), variance=torch.full((1, 2), 0.5)
+        ... )
         >>> len(estimate), estimate.variance
         (2, tensor([[0.5000, 0.5000]]))
     """
@@ -184,7 +186,9 @@ class LinearEstimate:
 
     Example:
         >>> import torch, scoresde
-        >>> given = LinearEstimate(torch.ones(1, 1), torch.ones(1, 1), SCORE, scoresde.EDMSDE().node(2.0))
+        >>> given = LinearEstimate(
+        ...     torch.ones(1, 1), torch.ones(1, 1), SCORE, scoresde.EDMSDE().node(2.0)
+        ... )
         >>> given.part("data"), given.mix(1.0, 1.0).tensor()
         (tensor([[5.]]), tensor([[3.]]))
     """

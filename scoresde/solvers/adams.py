@@ -84,7 +84,9 @@ class Adams(EstimateSolver):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([1.0, 0.01]))
         >>> sde = scoresde.VPSDE()
         >>> x = torch.ones(3, 2, dtype=torch.float64)
-        >>> solution = scoresde.solve(sde, target.score(sde), x, method="adams", rtol=1e-4, atol=1e-4)
+        >>> solution = scoresde.solve(
+        ...     sde, target.score(sde), x, method="adams", rtol=1e-4, atol=1e-4
+        ... )
         >>> error = (solution.x - target.flow_map(x, sde, sde.t_max, sde.t_min)).abs().max()
         >>> bool(error < 1e-3), bool((solution.nfe < 40).all())
         (True, True)

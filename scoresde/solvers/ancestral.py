@@ -76,7 +76,8 @@ class Ancestral(EstimateSDESolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.FlowSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="ancestral", steps=20, shape=(4, 2), seed=0).x.shape
+        >>> options = {"method": "ancestral", "steps": 20, "seed": 0}
+        >>> scoresde.solve(sde, target.score(sde), shape=(4, 2), **options).x.shape
         torch.Size([4, 2])
 
     References:

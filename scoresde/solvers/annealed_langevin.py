@@ -55,7 +55,12 @@ class AnnealedLangevin(MCMCSolver):
         >>> sde = chain.sde()
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> scoresde.solve(
-        ...     sde, target.score(sde), torch.rand(4, 2), method="annealed_langevin", grid=chain.grid(), seed=0
+        ...     sde,
+        ...     target.score(sde),
+        ...     torch.rand(4, 2),
+        ...     method="annealed_langevin",
+        ...     grid=chain.grid(),
+        ...     seed=0,
         ... ).evaluations
         1000
 

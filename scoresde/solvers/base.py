@@ -34,7 +34,12 @@ class Estimates(NamedTuple):
 
     Example:
         >>> import torch
-        >>> Estimates(torch.ones(1, 1, 2), torch.tensor([2.0]), torch.tensor([0]), torch.tensor([[True]])).values.shape
+        >>> Estimates(
+        ...     torch.ones(1, 1, 2),
+        ...     torch.tensor([2.0]),
+        ...     torch.tensor([0]),
+        ...     torch.tensor([[True]]),
+        ... ).values.shape
         torch.Size([1, 1, 2])
     """
 
@@ -124,7 +129,12 @@ class StepFailed(Exception):
 
     Example:
         >>> import torch
-        >>> str(StepFailed(SolveFailedError("max_steps=3 is used up"), torch.ones(2, dtype=torch.bool)))
+        >>> str(
+        ...     StepFailed(
+        ...         SolveFailedError("max_steps=3 is used up"),
+        ...         torch.ones(2, dtype=torch.bool),
+        ...     )
+        ... )
         'max_steps=3 is used up'
     """
 

@@ -34,7 +34,9 @@ class CAS(MCMCSolver, EstimateSolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VESDE()
-        >>> scoresde.solve(sde, target.score(sde), method="cas", steps=50, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="cas", steps=50, shape=(4, 2), seed=0
+        ... ).evaluations
         50
 
     References:

@@ -32,7 +32,9 @@ class DDIM(EstimateSolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="ddim", steps=20, shape=(4, 2), seed=0).nfe.tolist()
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="ddim", steps=20, shape=(4, 2), seed=0
+        ... ).nfe.tolist()
         [20, 20, 20, 20]
 
     References:

@@ -34,7 +34,15 @@ class DDIMEta(EstimateSDESolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="ddim_eta", eta=0.5, steps=20, shape=(4, 2), seed=0).x.shape
+        >>> scoresde.solve(
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="ddim_eta",
+        ...     eta=0.5,
+        ...     steps=20,
+        ...     shape=(4, 2),
+        ...     seed=0,
+        ... ).x.shape
         torch.Size([4, 2])
 
     References:

@@ -45,7 +45,9 @@ class TAB(NoiseMultistep):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
         >>> method = scoresde.solvers.TAB(order=2)
-        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), grid="time").evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=10, shape=(4, 2), grid="time"
+        ... ).evaluations
         10
 
     References:
@@ -96,7 +98,9 @@ class RhoAB(NoiseMultistep):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.EDMSDE()
         >>> method = scoresde.solvers.RhoAB(order=2)
-        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), grid="karras").evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=10, shape=(4, 2), grid="karras"
+        ... ).evaluations
         10
 
     References:

@@ -44,7 +44,9 @@ class DPM2M(Multistep):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="dpm_2m", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="dpm_2m", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         10
 
     References:
@@ -99,7 +101,9 @@ class DPM3M(Multistep):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="dpm_3m", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="dpm_3m", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         11
 
     References:

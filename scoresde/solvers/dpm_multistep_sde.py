@@ -56,7 +56,9 @@ class DPMpp2MSDE(_Stochastic, DPM2M):  # type: ignore[misc]  # which has no ode_
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="dpmpp_2m_sde", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="dpmpp_2m_sde", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         10
 
     References:

@@ -70,7 +70,9 @@ class DPM2S(ExponentialRungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="dpm_2s", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="dpm_2s", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         20
 
     References:
@@ -121,7 +123,9 @@ class DPM3S(ExponentialRungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="dpm_3s", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="dpm_3s", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         30
 
     References:

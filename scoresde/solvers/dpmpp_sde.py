@@ -83,7 +83,9 @@ class DPMppSDE(_Splitting):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="dpmpp_sde", steps=20, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="dpmpp_sde", steps=20, shape=(4, 2), seed=0
+        ... ).evaluations
         40
 
     References:

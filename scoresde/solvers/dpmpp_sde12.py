@@ -76,8 +76,9 @@ class DPMppSDE12(SDESolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([1.0, 0.01]))
         >>> sde = scoresde.VPSDE()
-        >>> options = {"method": "dpmpp_sde12", "rtol": 0.3, "atol": 0.03, "shape": (4, 2), "seeds": range(4)}
-        >>> solution = scoresde.solve(sde, target.score(sde), **options)
+        >>> options = {"method": "dpmpp_sde12", "rtol": 0.3, "atol": 0.03}
+        >>> score_fn = target.score(sde)
+        >>> solution = scoresde.solve(sde, score_fn, shape=(4, 2), seeds=range(4), **options)
         >>> bool(solution.success.all()), bool((solution.nfe < 30).all())
         (True, True)
 

@@ -48,7 +48,13 @@ class EDM(EstimateSDESolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.EDMSDE()
-        >>> options = {"s_churn": 5.0, "steps": 18, "grid": "karras", "shape": (4, 2), "seed": 0}
+        >>> options = {
+        ...     "s_churn": 5.0,
+        ...     "steps": 18,
+        ...     "grid": "karras",
+        ...     "shape": (4, 2),
+        ...     "seed": 0,
+        ... }
         >>> scoresde.solve(sde, target.score(sde), method="edm", **options).evaluations
         36
 

@@ -70,7 +70,9 @@ class ERSDE(SDESolver, Multistep):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="er_sde3", steps=20, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="er_sde3", steps=20, shape=(4, 2), seed=0
+        ... ).evaluations
         20
 
     References:

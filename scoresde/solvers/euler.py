@@ -23,7 +23,9 @@ class Euler(RungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="euler", steps=10, shape=(3, 2)).nfe.tolist()
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="euler", steps=10, shape=(3, 2)
+        ... ).nfe.tolist()
         [10, 10, 10]
 
     References:

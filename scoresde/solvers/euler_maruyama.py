@@ -30,7 +30,14 @@ class EulerMaruyama(DriftSolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VESDE()
-        >>> scoresde.solve(sde, target.score(sde), method="euler_maruyama", steps=20, shape=(4, 2), seed=0).x.shape
+        >>> scoresde.solve(
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="euler_maruyama",
+        ...     steps=20,
+        ...     shape=(4, 2),
+        ...     seed=0,
+        ... ).x.shape
         torch.Size([4, 2])
 
     References:

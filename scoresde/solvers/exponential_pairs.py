@@ -42,7 +42,11 @@ class DPM12(ExponentialPair):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> bool(scoresde.solve(sde, target.score(sde), method="dpm12", shape=(4, 2), seed=0).success.all())
+        >>> bool(
+        ...     scoresde.solve(
+        ...         sde, target.score(sde), method="dpm12", shape=(4, 2), seed=0
+        ...     ).success.all()
+        ... )
         True
 
     References:

@@ -47,9 +47,18 @@ class GGF(DriftSolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> options = {"method": "ggf", "rtol": 0.1, "atol": 0.01, "shape": (4, 2), "seeds": range(4)}
+        >>> options = {
+        ...     "method": "ggf",
+        ...     "rtol": 0.1,
+        ...     "atol": 0.01,
+        ...     "shape": (4, 2),
+        ...     "seeds": range(4),
+        ... }
         >>> solution = scoresde.solve(sde, target.score(sde), **options)
-        >>> bool(solution.success.all()), bool((solution.nfe == 2 * (solution.accepted + solution.rejected)).all())
+        >>> (
+        ...     bool(solution.success.all()),
+        ...     bool((solution.nfe == 2 * (solution.accepted + solution.rejected)).all()),
+        ... )
         (True, True)
 
     References:

@@ -23,7 +23,9 @@ class Heun(RungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.EDMSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="heun", steps=18, grid="karras", shape=(3, 2)).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="heun", steps=18, grid="karras", shape=(3, 2)
+        ... ).evaluations
         36
 
     References:

@@ -41,7 +41,9 @@ class IPNDM(NoiseMultistep):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="ipndm", steps=10, shape=(4, 2), grid="time").evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="ipndm", steps=10, shape=(4, 2), grid="time"
+        ... ).evaluations
         10
 
     References:
@@ -83,7 +85,9 @@ class PLMS(IPNDM):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="plms", steps=10, shape=(4, 2), grid="time").evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="plms", steps=10, shape=(4, 2), grid="time"
+        ... ).evaluations
         11
 
     References:

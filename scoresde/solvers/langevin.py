@@ -35,7 +35,13 @@ class Langevin(MCMCSolver):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VESDE()
         >>> scoresde.solve(
-        ...     sde, target.score(sde), method="langevin", steps=10, moves=3, shape=(4, 2), seed=0
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="langevin",
+        ...     steps=10,
+        ...     moves=3,
+        ...     shape=(4, 2),
+        ...     seed=0,
         ... ).evaluations
         30
 

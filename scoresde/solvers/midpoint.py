@@ -20,7 +20,9 @@ class Midpoint(RungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="midpoint", steps=10, shape=(3, 2)).nfe.tolist()
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="midpoint", steps=10, shape=(3, 2)
+        ... ).nfe.tolist()
         [20, 20, 20]
 
     References:

@@ -62,7 +62,9 @@ class PredictorCorrector(PredictedSolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VESDE()
-        >>> scoresde.solve(sde, target.score(sde), method="pc", steps=20, predictor="ancestral", snr=0.1).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="pc", steps=20, predictor="ancestral", snr=0.1
+        ... ).evaluations
         40
 
     References:

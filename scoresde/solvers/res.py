@@ -29,7 +29,9 @@ class RES2S(ExponentialRungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="res_2s", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="res_2s", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         20
 
     References:
@@ -79,7 +81,9 @@ class RES3S(ExponentialRungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="res_3s", steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="res_3s", steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         30
 
     References:

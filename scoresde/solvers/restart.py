@@ -57,7 +57,11 @@ class Restart(EstimateSDESolver):
         >>> sde = scoresde.EDMSDE()
         >>> options = {"grid": "karras", "steps": 10, "shape": (4, 2), "seed": 0}
         >>> scoresde.solve(
-        ...     sde, target.score(sde), method="restart", intervals=((0.1, 0.3, 2, 3),), **options
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="restart",
+        ...     intervals=((0.1, 0.3, 2, 3),),
+        ...     **options,
         ... ).evaluations
         32
 

@@ -35,7 +35,14 @@ class ReverseDiffusion(SDESolver):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.SubVPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="reverse_diffusion", steps=20, shape=(4, 2), seed=0).x.shape
+        >>> scoresde.solve(
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="reverse_diffusion",
+        ...     steps=20,
+        ...     shape=(4, 2),
+        ...     seed=0,
+        ... ).x.shape
         torch.Size([4, 2])
 
     References:

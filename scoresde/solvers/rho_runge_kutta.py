@@ -30,7 +30,14 @@ class RhoHeun(Heun):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.EDMSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="edm_heun", steps=18, grid="karras", shape=(3, 2)).evaluations
+        >>> scoresde.solve(
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="edm_heun",
+        ...     steps=18,
+        ...     grid="karras",
+        ...     shape=(3, 2),
+        ... ).evaluations
         36
 
     References:

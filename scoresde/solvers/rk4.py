@@ -21,7 +21,9 @@ class RK4(RungeKutta):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="rk4", steps=10, shape=(3, 2)).nfe.tolist()
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="rk4", steps=10, shape=(3, 2)
+        ... ).nfe.tolist()
         [40, 40, 40]
 
     References:

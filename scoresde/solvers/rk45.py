@@ -42,7 +42,15 @@ class RK45(Pair):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> solution = scoresde.solve(sde, target.score(sde), method="rk45", rtol=1e-4, atol=1e-4, shape=(3, 2), seed=0)
+        >>> solution = scoresde.solve(
+        ...     sde,
+        ...     target.score(sde),
+        ...     method="rk45",
+        ...     rtol=1e-4,
+        ...     atol=1e-4,
+        ...     shape=(3, 2),
+        ...     seed=0,
+        ... )
         >>> solution.t.tolist(), bool((solution.accepted > 0).all())
         ([0.001, 0.001, 0.001], True)
 

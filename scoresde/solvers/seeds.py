@@ -71,7 +71,9 @@ class SEEDS1(_Seeds):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="seeds1", steps=20, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="seeds1", steps=20, shape=(4, 2), seed=0
+        ... ).evaluations
         20
 
     References:

@@ -47,11 +47,16 @@ class SMC(SDESolver):
 
     Example:
         >>> sde = scoresde.VPSDE()
-        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.8)
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.8
+        ... )
         >>> right = lambda x, t: target.log_responsibilities(x, sde, t)[:, 1]
         >>> guided = scoresde.guidance.classifier_guidance(target.score(sde), right, 3.0)
-        >>> x = scoresde.solve(sde, guided, method=SMC(), steps=100, shape=(2000, 1), seed=0).x
-        >>> abs(float(x.mean()) - 1.27) < 0.1, abs(float(x.var()) - 0.43) < 0.1  # p(x) p(y|x)^3
+        >>> x = scoresde.solve(
+        ...     sde, guided, method=SMC(), steps=100, shape=(2000, 1), seed=0
+        ... ).x
+        >>> # p(x) p(y|x)^3
+        >>> (abs(float(x.mean()) - 1.27) < 0.1, abs(float(x.var()) - 0.43) < 0.1)
         (True, True)
 
     References:

@@ -44,7 +44,9 @@ class SRA1(_StrongOrder):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="sra1", steps=20, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="sra1", steps=20, shape=(4, 2), seed=0
+        ... ).evaluations
         40
 
     References:
@@ -88,7 +90,9 @@ class ShARK(_StrongOrder):
         >>> import torch, scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, target.score(sde), method="shark", steps=20, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="shark", steps=20, shape=(4, 2), seed=0
+        ... ).evaluations
         40
 
     References:

@@ -44,7 +44,9 @@ class UniP(Multistep):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
         >>> method = scoresde.solvers.UniP(order=4)
-        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         14
 
     References:
@@ -106,7 +108,9 @@ class UniPC(UniP):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
         >>> method = scoresde.solvers.UniPC(order=2)
-        >>> scoresde.solve(sde, target.score(sde), method=method, steps=10, shape=(4, 2), seed=0).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=10, shape=(4, 2), seed=0
+        ... ).evaluations
         10
 
     References:

@@ -38,8 +38,12 @@ def update(prior: Components, operator: object, y: object, noise: object) -> tup
     semi-definite when the noise is small.
 
     Example:
-        >>> prior = Components(torch.zeros(1), torch.zeros(1, 2).double(), torch.eye(2).double()[None])
-        >>> update(prior, torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 1.0)[0].means.float()
+        >>> prior = Components(
+        ...     torch.zeros(1), torch.zeros(1, 2).double(), torch.eye(2).double()[None]
+        ... )
+        >>> update(prior, torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 1.0)[
+        ...     0
+        ... ].means.float()
         tensor([[1., 0.]])
     """
     size = prior.means.shape[1]

@@ -23,7 +23,9 @@ class ExactScore(Score):
 
     Example:
         >>> import scoresde
-        >>> score_fn = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(scoresde.VPSDE())
+        >>> score_fn = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(
+        ...     scoresde.VPSDE()
+        ... )
         >>> score_fn(torch.ones(1, 2), torch.tensor([0.5]))
         tensor([[-1., -1.]])
     """

@@ -46,7 +46,9 @@ class MixtureTarget(Target):
 
         Example:
             >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-            >>> law = target.posterior(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), noise_std=1.0)
+            >>> law = target.posterior(
+            ...     torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), noise_std=1.0
+            ... )
             >>> law.means.float(), law.spectrum.values.float()
             (tensor([[1., 0.]]), tensor([[0.5000, 1.0000]]))
         """
@@ -64,7 +66,9 @@ class MixtureTarget(Target):
 
         Example:
             >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
-            >>> target.log_evidence(torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0)
+            >>> target.log_evidence(
+            ...     torch.tensor([[1.0, 0.0]]), torch.tensor([0.0]), noise_std=0.0
+            ... )
             tensor(-0.9189, dtype=torch.float64)
         """
         return update(self._moments(), operator, y, noise_std)[1]
@@ -85,7 +89,9 @@ class GaussianMixture(MixtureTarget):
         scales: instead of ``covs``, standard deviations: a number, ``(K,)`` or ``(K, *event)``.
 
     Example:
-        >>> ring = GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1)
+        >>> ring = GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.1
+        ... )
         >>> ring.sample(3).shape
         torch.Size([3, 2])
     """
@@ -141,7 +147,12 @@ class GaussianMixture(MixtureTarget):
             ImportError: scikit-learn is not installed.
 
         Example:
-            >>> data = torch.cat([torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) + m for m in (-9, 9)])
+            >>> data = torch.cat(
+            ...     [
+            ...         torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) + m
+            ...         for m in (-9, 9)
+            ...     ]
+            ... )
             >>> GaussianMixture.fit(data, 2).means.mean(1).sort().values.round().tolist()
             [-9.0, 9.0]
         """

@@ -53,7 +53,9 @@ class GaussianStart:
         >>> target = Gaussian(torch.zeros(2), torch.tensor([1.0, 4.0]))
         >>> sde = scoresde.VPSDE()
         >>> start = GaussianStart(target, sde, t=0.5)
-        >>> scoresde.solve(sde, target.score(sde), method="unipc2", steps=5, start=start).evaluations
+        >>> scoresde.solve(
+        ...     sde, target.score(sde), method="unipc2", steps=5, start=start
+        ... ).evaluations
         5
 
     References:

@@ -81,7 +81,10 @@ def mixture_flow_map(target: GaussianMixture, x: Tensor, sde: AffineSDE, s: floa
         >>> target = scoresde.targets.GaussianMixture(
         ...     torch.tensor([0.4, 0.6]), torch.tensor([[-1.0], [2.0]]), scales=0.3
         ... )
-        >>> sde, x = scoresde.VPSDE(), torch.tensor([[-7.0], [0.1], [7.0]], dtype=torch.float64)
+        >>> sde, x = (
+        ...     scoresde.VPSDE(),
+        ...     torch.tensor([[-7.0], [0.1], [7.0]], dtype=torch.float64),
+        ... )
         >>> there = mixture_flow_map(target, x, sde, 1.0, 0.1)
         >>> bool((mixture_flow_map(target, there, sde, 0.1, 1.0) - x).abs().max() < 1e-12)
         True
@@ -330,7 +333,9 @@ def affine_law(
     `probe` for the arguments.
 
     Example:
-        >>> target = scoresde.targets.Gaussian(torch.ones(2, dtype=torch.float64), torch.tensor([0.5, 2.0]))
+        >>> target = scoresde.targets.Gaussian(
+        ...     torch.ones(2, dtype=torch.float64), torch.tensor([0.5, 2.0])
+        ... )
         >>> sde = scoresde.FlowSDE()
         >>> def run(shape, draw):
         ...     return scoresde.solve(
@@ -343,7 +348,10 @@ def affine_law(
         ...         dtype=torch.float64,
         ...     ).x
         >>> mean, cov = affine_law(run, (2,), basis=torch.eye(2))
-        >>> bool((mean - 1).abs().max() < 0.01), bool((cov.diag() - torch.tensor([0.5, 2.0])).abs().max() < 0.05)
+        >>> (
+        ...     bool((mean - 1).abs().max() < 0.01),
+        ...     bool((cov.diag() - torch.tensor([0.5, 2.0])).abs().max() < 0.05),
+        ... )
         (True, True)
     """
     affine = probe(run, event_shape, draws=draws, basis=basis)
@@ -357,7 +365,9 @@ def gaussian_state(target: Gaussian, sde: AffineSDE, t: float, z: Tensor) -> Ten
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(1), 4.0)
-        >>> gaussian_state(target, scoresde.VESDE(sigma_min=1.0, sigma_max=9.0), 0.5, torch.ones(1, 1))
+        >>> gaussian_state(
+        ...     target, scoresde.VESDE(sigma_min=1.0, sigma_max=9.0), 0.5, torch.ones(1, 1)
+        ... )
         tensor([[3.6056]])
     """
     check_kind("target", target, Gaussian, "a scoresde.targets.Gaussian")
@@ -415,17 +425,30 @@ def strong_error(
         The root of the mean square over coordinates.
 
     Example:
-        >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1, dtype=torch.float64), 0.3)
+        >>> sde, target = (
+        ...     scoresde.VPSDE(),
+        ...     scoresde.targets.Gaussian(torch.zeros(1, dtype=torch.float64), 0.3),
+        ... )
         >>> def error(steps):
         ...     times = scoresde.grids.time(sde, 1.0, 0.1, steps)
         ...
         ...     def run(shape, draw):
-        ...         x = gaussian_state(target, sde, 1.0, draw(0, torch.empty(shape, dtype=torch.float64)))
+        ...         x = gaussian_state(
+        ...             target, sde, 1.0, draw(0, torch.empty(shape, dtype=torch.float64))
+        ...         )
         ...         later = lambda k, like: draw(k + 1, like)
-        ...         return scoresde.solve(sde, target.score(sde), x, method="euler_maruyama", grid=times, noise=later).x
+        ...         return scoresde.solve(
+        ...             sde,
+        ...             target.score(sde),
+        ...             x,
+        ...             method="euler_maruyama",
+        ...             grid=times,
+        ...             noise=later,
+        ...         ).x
         ...
         ...     return strong_error(probe(run, (1,)), target, sde, times)
-        >>> 0.9 < converge(error, [64, 128]).order() < 1.1  # additive noise: order 1, not 1/2
+        >>> # additive noise: order 1, not 1/2
+        >>> 0.9 < converge(error, [64, 128]).order() < 1.1
         True
 
     References:

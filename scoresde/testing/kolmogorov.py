@@ -110,9 +110,13 @@ def expectations(
 
     Example:
         >>> import scoresde
-        >>> sde, target = scoresde.VPSDE(), GaussianMixture(torch.ones(1), torch.zeros(1, 1), scales=1.0)
+        >>> sde, target = (
+        ...     scoresde.VPSDE(),
+        ...     GaussianMixture(torch.ones(1), torch.zeros(1, 1), scales=1.0),
+        ... )
         >>> times = torch.linspace(1.0, 0.01, 161, dtype=torch.float64)
-        >>> round(float(expectations(target, sde, times, "ancestral", points=101)[0]), 2)  # E x^2, exactly 1
+        >>> # E x^2, exactly 1
+        >>> round(float(expectations(target, sde, times, "ancestral", points=101)[0]), 2)
         0.95
     """
     check_scalar(target, sde)

@@ -78,8 +78,17 @@ def end_of(
 
     Example:
         >>> import scoresde
-        >>> sde, target = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), torch.ones(1))
-        >>> end_of("ddim", sde, target.score(sde), torch.ones(1, 1), torch.tensor([1.0, 0.5, 0.1])).shape
+        >>> sde, target = (
+        ...     scoresde.VPSDE(),
+        ...     scoresde.targets.Gaussian(torch.zeros(1), torch.ones(1)),
+        ... )
+        >>> end_of(
+        ...     "ddim",
+        ...     sde,
+        ...     target.score(sde),
+        ...     torch.ones(1, 1),
+        ...     torch.tensor([1.0, 0.5, 0.1]),
+        ... ).shape
         torch.Size([1, 1])
     """
     return run(method, sde, score_fn, x, times, noise, stochasticity).x

@@ -46,8 +46,14 @@ class Samples:
         seed: sample i is drawn with seed + i, so that pictures of different steps can be compared.
 
     Example:
-        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(scoresde.VPSDE())
-        >>> sorted(Samples((2,), 4, sampler={"method": "ddim", "steps": 2})(Progress(1, model, None)))
+        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(
+        ...     scoresde.VPSDE()
+        ... )
+        >>> sorted(
+        ...     Samples((2,), 4, sampler={"method": "ddim", "steps": 2})(
+        ...         Progress(1, model, None)
+        ...     )
+        ... )
         ['samples_std']
     """
 
@@ -103,7 +109,9 @@ class Bound:
         options: of `scoresde.variational_bound`.
 
     Example:
-        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(scoresde.VPSDE())
+        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(
+        ...     scoresde.VPSDE()
+        ... )
         >>> sorted(Bound(torch.zeros(4, 2))(Progress(1, model, None)))
         ['bound_nats']
     """
@@ -163,7 +171,9 @@ class Metric:
         ...
         ...     def compute(self):
         ...         return (self.means[True] - self.means[False]).abs()
-        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(scoresde.VPSDE())
+        >>> model = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(
+        ...     scoresde.VPSDE()
+        ... )
         >>> few = Samples((2,), 4, sampler={"method": "ddim", "steps": 2})
         >>> sorted(Metric(Difference(), torch.zeros(8, 2), few)(Progress(1, model, None)))
         ['Difference']

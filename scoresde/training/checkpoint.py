@@ -109,7 +109,9 @@ def differences(old: object, new: object, key: str = "") -> list[str]:
     """Where two settings differ: key, old and new value.
 
     Example:
-        >>> differences({"recipe": {"steps": 10}, "seed": 0}, {"recipe": {"steps": 20}, "seed": 0})
+        >>> differences(
+        ...     {"recipe": {"steps": 10}, "seed": 0}, {"recipe": {"steps": 20}, "seed": 0}
+        ... )
         ['recipe.steps: 10, now 20']
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -63,7 +63,9 @@ def train_classifier(
 
     Example:
         >>> from scoresde.training import Recipe, read
-        >>> classifier = train_classifier(read("digits"), recipe=Recipe(steps=1, batch_size=4), progress=False)
+        >>> classifier = train_classifier(
+        ...     read("digits"), recipe=Recipe(steps=1, batch_size=4), progress=False
+        ... )
         >>> vp = scoresde.VPSDE()
         >>> classifier.log_prob(vp, 3)(torch.zeros(2, 1, 8, 8), torch.full((2,), 0.1)).shape
         torch.Size([2])

@@ -169,7 +169,9 @@ class Unlabelled:
     """A source without its labels.
 
     Example:
-        >>> source = Unlabelled(Arrays(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5)))
+        >>> source = Unlabelled(
+        ...     Arrays(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.arange(5))
+        ... )
         >>> source.classes, source.levels, source.rows(torch.tensor([0]))[1]
         (None, 256, None)
     """
@@ -416,7 +418,12 @@ class Batches(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     Example:
         >>> batches = Batches(read("digits"), 4, seed=0)
         >>> x, context = batches[7]
-        >>> x.shape, context["label"].shape, torch.equal(x, batches[7][0]), torch.equal(x, batches[8][0])
+        >>> (
+        ...     x.shape,
+        ...     context["label"].shape,
+        ...     torch.equal(x, batches[7][0]),
+        ...     torch.equal(x, batches[8][0]),
+        ... )
         (torch.Size([4, 1, 8, 8]), torch.Size([4]), True, False)
     """
 

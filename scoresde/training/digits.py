@@ -56,10 +56,14 @@ def fit(
 
     Example:
         >>> from scoresde.training import Recipe, fit
-        >>> net = scoresde.nets.build("unet", {"event_shape": (1, 2, 2), "channels": 8, "width": 8})
+        >>> net = scoresde.nets.build(
+        ...     "unet", {"event_shape": (1, 2, 2), "channels": 8, "width": 8}
+        ... )
         >>> draw = lambda n, generator: (torch.randn(n, 1, 2, 2, generator=generator), {})
         >>> generator = torch.Generator().manual_seed(0)
-        >>> fit(net, scoresde.losses.edm, draw, Recipe(steps=2), generator, progress=False).training
+        >>> fit(
+        ...     net, scoresde.losses.edm, draw, Recipe(steps=2), generator, progress=False
+        ... ).training
         False
     """
 

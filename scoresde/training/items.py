@@ -42,7 +42,10 @@ class Parts(NamedTuple):
             hint: how columns are named, for messages.
 
         Example:
-            >>> Parts.of({"image": 0, "label": 0}, None, None, "row 0"), Parts.of((0,), None, None, "row 0")
+            >>> (
+            ...     Parts.of({"image": 0, "label": 0}, None, None, "row 0"),
+            ...     Parts.of((0,), None, None, "row 0"),
+            ... )
             (Parts(values='image', labels='label'), Parts(values=0, labels=None))
         """
         if isinstance(item, Mapping):

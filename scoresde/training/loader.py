@@ -45,8 +45,11 @@ class Loader:
         rank: of the process.
 
     Example:
-        >>> loader = torch.utils.data.DataLoader(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), batch_size=2)
-        >>> [len(piece.x0) for piece in Loader(loader, 2)(0, 4)]  # the loader ends after three batches
+        >>> loader = torch.utils.data.DataLoader(
+        ...     torch.zeros(5, 1, 2, 2, dtype=torch.uint8), batch_size=2
+        ... )
+        >>> # the loader ends after three batches
+        >>> [len(piece.x0) for piece in Loader(loader, 2)(0, 4)]
         [2, 2, 1, 2]
     """
 

@@ -240,7 +240,9 @@ def train(
     Example:
         >>> from dataclasses import replace
         >>> from scoresde.training import Recipe, read
-        >>> small = replace(scoresde.presets.PRESETS["edm"], recipe=Recipe(steps=1, batch_size=4))
+        >>> small = replace(
+        ...     scoresde.presets.PRESETS["edm"], recipe=Recipe(steps=1, batch_size=4)
+        ... )
         >>> train(small, read("digits"), progress=False).config.sampler.method
         'rho_heun'
     """

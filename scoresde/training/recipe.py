@@ -56,7 +56,10 @@ class Recipe:
     Example:
         >>> Recipe(steps=100).learning_rate_at(99) < Recipe(steps=100).learning_rate_at(0)
         True
-        >>> round(Recipe(ema_power=9.0).ema_at(100), 3), Recipe(ema_power=9.0).ema_at(1_000_000)
+        >>> (
+        ...     round(Recipe(ema_power=9.0).ema_at(100), 3),
+        ...     Recipe(ema_power=9.0).ema_at(1_000_000),
+        ... )
         (0.904, 0.999)
 
     References:

@@ -12,7 +12,10 @@ def seed_of(seed: int, purpose: int, step: int = 0, rank: int = 0) -> int:
     """A seed of 63 bits; different places have unrelated numbers.
 
     Example:
-        >>> seed_of(0, DATA, 5) == seed_of(0, DATA, 5), seed_of(0, DATA, 5) == seed_of(0, LOSS, 5)
+        >>> (
+        ...     seed_of(0, DATA, 5) == seed_of(0, DATA, 5),
+        ...     seed_of(0, DATA, 5) == seed_of(0, LOSS, 5),
+        ... )
         (True, False)
     """
     low, high = np.random.SeedSequence([int(seed), purpose, step, rank]).generate_state(2)

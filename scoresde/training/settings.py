@@ -24,7 +24,10 @@ def conventions(model: Any) -> dict[str, object]:
 
     Example:
         >>> net = scoresde.nets.build("mlp", {"event_shape": (2,)})
-        >>> flow, vp = (scoresde.ScoreModel(net, sde, "noise") for sde in (scoresde.FlowSDE(), scoresde.VPSDE()))
+        >>> flow, vp = (
+        ...     scoresde.ScoreModel(net, sde, "noise")
+        ...     for sde in (scoresde.FlowSDE(), scoresde.VPSDE())
+        ... )
         >>> conventions(flow) == conventions(vp), conventions(vp)["prediction"]
         (False, 'noise')
     """

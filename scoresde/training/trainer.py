@@ -97,9 +97,13 @@ class Trainer:
         >>> from scoresde.training import Batches, Recipe, Stateless, Trainer, read
         >>> net = scoresde.nets.build("unet", {"channels": 8, "width": 8})
         >>> model = scoresde.ScoreModel(net, scoresde.EDMSDE(), "edm")
-        >>> loss = lambda model, x0, generator, **context: scoresde.losses.edm(model.net, x0, generator, **context)
+        >>> loss = lambda model, x0, generator, **context: scoresde.losses.edm(
+        ...     model.net, x0, generator, **context
+        ... )
         >>> stream = Stateless(Batches(read("digits"), 4))
-        >>> trained = Trainer(model, loss, stream, Recipe(steps=2, batch_size=4), progress=False).run()
+        >>> trained = Trainer(
+        ...     model, loss, stream, Recipe(steps=2, batch_size=4), progress=False
+        ... ).run()
         >>> trained.net.training, trained.prediction
         (False, 'edm')
     """

@@ -27,7 +27,9 @@ def save_classifier(model: NoisyClassifier, path: str | os.PathLike[str]) -> Non
 
     Example:
         >>> import tempfile
-        >>> model = scoresde.guidance.NoisyClassifier(scoresde.nets.Classifier((1, 8, 8), classes=3, channels=8), 0.6)
+        >>> model = scoresde.guidance.NoisyClassifier(
+        ...     scoresde.nets.Classifier((1, 8, 8), classes=3, channels=8), 0.6
+        ... )
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_classifier(model, folder)
         ...     load_classifier(folder).sigma_data

@@ -48,7 +48,9 @@ class Pretrained(Displayed):
         >>> model
         Pretrained(net=UNet, 345,121 parameters, event_shape=(1, 8, 8), label=0 to 9, or None, prediction=edm, ...)
         >>> sde = scoresde.VPSDE()
-        >>> scoresde.solve(sde, model.score(sde, label=3), method="ddim", steps=2, shape=(5, 1, 8, 8)).x.shape
+        >>> scoresde.solve(
+        ...     sde, model.score(sde, label=3), method="ddim", steps=2, shape=(5, 1, 8, 8)
+        ... ).x.shape
         torch.Size([5, 1, 8, 8])
     """
 
@@ -110,7 +112,9 @@ class Pretrained(Displayed):
 
         Example:
             >>> net = scoresde.nets.build("unet", {"event_shape": [1, 8, 8], "channels": 8})
-            >>> model = scoresde.ScoreModel(net, scoresde.FlowSDE(), "flow", event_shape=(1, 8, 8))
+            >>> model = scoresde.ScoreModel(
+            ...     net, scoresde.FlowSDE(), "flow", event_shape=(1, 8, 8)
+            ... )
             >>> Pretrained.of(model, {"event_shape": [1, 8, 8], "channels": 8}).config.prediction
             'flow'
         """

@@ -38,7 +38,9 @@ class Sampler:
 
     Example:
         >>> from scoresde.discrete import BetaChain
-        >>> sampler = Sampler("ancestral", levels=4, denoise=True, options={"variance": "large"})
+        >>> sampler = Sampler(
+        ...     "ancestral", levels=4, denoise=True, options={"variance": "large"}
+        ... )
         >>> sampler.arguments(BetaChain.linear())["grid"].tolist()
         [999.0, 749.0, 499.0, 249.0]
         >>> Sampler("ancestral", options={"variant": 1})
@@ -102,7 +104,10 @@ class Sampler:
 
         Example:
             >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")
-            >>> type(Sampler("ddim", clip=(-1, 1)).model(model)).__name__, Sampler("ddim").model(model) is model
+            >>> (
+            ...     type(Sampler("ddim", clip=(-1, 1)).model(model)).__name__,
+            ...     Sampler("ddim").model(model) is model,
+            ... )
             ('Clip', True)
         """
         check_score_fn(score_fn)

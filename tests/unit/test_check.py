@@ -248,7 +248,7 @@ def test_names_the_chain():
     wrong = ScoreModel(indexed, cosine.sde(), "noise", time_input="index", chain=cosine)
     report = check_score(wrong.sde, wrong, data)
     assert report.convention == "process scoresde.VPSDE()", str(report)
-    assert "time_input=lambda t: 1000 * t" in report.suggestion, report.suggestion
+    assert "time_input=lambda t: (1000 * t - 1).round().clamp(min=0).long()" in report.suggestion, report.suggestion
 
 
 def test_names_an_edm_denoiser_that_gets_the_state():

@@ -37,7 +37,10 @@ class Timestep:
     Example:
         >>> sde = TimestepSDE(scoresde.discrete.BetaChain.linear().log_snrs)
         >>> label = Timestep(sde, "log_rho")
-        >>> label(torch.tensor([1000.0, 1.0, 0.0])).tolist(), round(float(label(label.time(torch.tensor(10.25)))), 9)
+        >>> (
+        ...     label(torch.tensor([1000.0, 1.0, 0.0])).tolist(),
+        ...     round(float(label(label.time(torch.tensor(10.25)))), 9),
+        ... )
         ([999.0, 0.0, 0.0], 10.25)
     """
 
@@ -97,7 +100,10 @@ class Nearest:
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear()
         >>> label = Nearest(TimestepSDE(chain.log_snrs), chain)
-        >>> label(torch.tensor([1000.0, 500.4, 0.0])).tolist(), label.time(torch.tensor([999])).tolist()
+        >>> (
+        ...     label(torch.tensor([1000.0, 500.4, 0.0])).tolist(),
+        ...     label.time(torch.tensor([999])).tolist(),
+        ... )
         ([999, 499, 0], [1000.0])
     """
 
@@ -124,7 +130,10 @@ class Scaled:
         whole: cut to the integer below, as a cast to ``int64`` does.
 
     Example:
-        >>> Scaled(1000.0)(torch.tensor([0.25])).tolist(), Scaled(1000.0, whole=True)(torch.tensor([0.2509])).tolist()
+        >>> (
+        ...     Scaled(1000.0)(torch.tensor([0.25])).tolist(),
+        ...     Scaled(1000.0, whole=True)(torch.tensor([0.2509])).tolist(),
+        ... )
         ([250.0], [250])
     """
 
@@ -146,7 +155,10 @@ class LogSigma:
     r"""EDM's :math:`\tfrac14\ln\sigma`; ``time_input="edm"`` of a `ScoreModel`.
 
     Example:
-        >>> LogSigma()(torch.tensor([1.0])).tolist(), LogSigma().time(torch.tensor([0.0])).tolist()
+        >>> (
+        ...     LogSigma()(torch.tensor([1.0])).tolist(),
+        ...     LogSigma().time(torch.tensor([0.0])).tolist(),
+        ... )
         ([0.0], [1.0])
     """
 

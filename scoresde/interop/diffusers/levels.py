@@ -62,7 +62,12 @@ def alphas_bar(config: Mapping[str, Any]) -> Tensor:
         InvalidArgumentError, InvalidTypeError: there are no such betas.
 
     Example:
-        >>> config = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+        >>> config = {
+        ...     "num_train_timesteps": 1000,
+        ...     "beta_schedule": "linear",
+        ...     "beta_start": 1e-4,
+        ...     "beta_end": 0.02,
+        ... }
         >>> exact = scoresde.discrete.BetaChain.linear().alphas_bar
         >>> bool(((alphas_bar(config) - exact) / exact).abs().max() < 1e-4)
         True

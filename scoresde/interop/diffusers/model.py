@@ -71,8 +71,12 @@ def from_diffusers(
         >>> from types import SimpleNamespace
         >>> def unet(sample, timestep, class_labels=None):  # stands for a UNet2DModel
         ...     return SimpleNamespace(sample=0.1 * sample)
-        >>> model = from_diffusers(unet, {"_class_name": "DDIMScheduler"}, event_shape=(1, 8, 8))
-        >>> solution = scoresde.solve(model.sde, model, grid=model.grid, steps=20, method="ddim", seed=0)
+        >>> model = from_diffusers(
+        ...     unet, {"_class_name": "DDIMScheduler"}, event_shape=(1, 8, 8)
+        ... )
+        >>> solution = scoresde.solve(
+        ...     model.sde, model, grid=model.grid, steps=20, method="ddim", seed=0
+        ... )
         >>> solution.x.shape, solution.evaluations
         (torch.Size([1, 1, 8, 8]), 20)
 

@@ -35,7 +35,9 @@ class Network:
         ScoreFnError: in a call, the output is none of the three.
 
     Example:
-        >>> def transformer(hidden_states, encoder_hidden_states=None, timestep=None, return_dict=True):
+        >>> def transformer(
+        ...     hidden_states, encoder_hidden_states=None, timestep=None, return_dict=True
+        ... ):
         ...     return (hidden_states * timestep[:, None],)
         >>> Network(transformer, time_scale=0.5)(torch.ones(1, 2), torch.tensor([3.0]))
         tensor([[1.5000, 1.5000]])

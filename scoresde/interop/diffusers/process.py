@@ -40,7 +40,10 @@ class TimestepSDE(AffineSDE):
     Example:
         >>> chain = scoresde.discrete.BetaChain.linear()
         >>> sde = TimestepSDE(chain.log_snrs)
-        >>> float(sde.sigma(0.0)), bool((sde.log_snr(chain.times + 1) - chain.log_snrs).abs().max() < 1e-12)
+        >>> (
+        ...     float(sde.sigma(0.0)),
+        ...     bool((sde.log_snr(chain.times + 1) - chain.log_snrs).abs().max() < 1e-12),
+        ... )
         (0.0, True)
         >>> round(float(sde.time(sde.log_snr(500.5))), 9)
         500.5

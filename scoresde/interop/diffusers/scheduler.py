@@ -145,7 +145,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     .. code-block:: python
 
-        pipe.scheduler = DiffusersScheduler.from_config(pipe.scheduler.config, method="dpm_3m")
+        pipe.scheduler = DiffusersScheduler.from_config(
+            pipe.scheduler.config, method="dpm_3m"
+        )
         images = pipe(prompt, num_inference_steps=20).images
 
     The process, what the network predicts, its timesteps and the sampler's grid are those of the scheduler that the

@@ -52,7 +52,10 @@ def timesteps(family: str, spacing: str, size: int, usable: int, n: int, offset:
         InvalidArgumentError: the spacing is unknown.
 
     Example:
-        >>> [timesteps(f, "linspace", 1000, 1000, 4, 0).tolist() for f in ("posterior", "multistep")]
+        >>> [
+        ...     timesteps(f, "linspace", 1000, 1000, 4, 0).tolist()
+        ...     for f in ("posterior", "multistep")
+        ... ]
         [[999.0, 666.0, 333.0, 0.0], [999.0, 749.0, 500.0, 250.0]]
         >>> timesteps("posterior", "leading", 1000, 1000, 4, 1).tolist()
         [751.0, 501.0, 251.0, 1.0]

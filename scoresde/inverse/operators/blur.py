@@ -70,7 +70,9 @@ def fourier_svd(values: Tensor, event_shape: tuple[int, ...]) -> SVD:
     """The singular values of an operator that is diagonal in the two-dimensional discrete Fourier transform.
 
     Example:
-        >>> fourier_svd(torch.ones(2, 2), (1, 2, 2)).into(torch.ones(1, 1, 2, 2))[0, 0, 0, 0].real.round()
+        >>> fourier_svd(torch.ones(2, 2), (1, 2, 2)).into(torch.ones(1, 1, 2, 2))[
+        ...     0, 0, 0, 0
+        ... ].real.round()
         tensor(2.)
     """
     return SVD(

@@ -23,7 +23,9 @@ class Grey(LinearOperator):
         weights: of the channels, the mean by default.
 
     Example:
-        >>> Grey((3, 1, 1)).forward(torch.tensor([[[[1.0]], [[2.0]], [[6.0]]]])).flatten().round(decimals=4)
+        >>> Grey((3, 1, 1)).forward(
+        ...     torch.tensor([[[[1.0]], [[2.0]], [[6.0]]]])
+        ... ).flatten().round(decimals=4)
         tensor([3.])
 
     References:

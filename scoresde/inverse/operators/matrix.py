@@ -64,7 +64,9 @@ def random_projection(event_shape: Sequence[int], rows: int, *, seed: int = 0) -
         seed: of the matrix.
 
     Example:
-        >>> random_projection((1, 4, 4), rows=3, seed=1).forward(torch.zeros(2, 1, 4, 4)).shape
+        >>> random_projection((1, 4, 4), rows=3, seed=1).forward(
+        ...     torch.zeros(2, 1, 4, 4)
+        ... ).shape
         torch.Size([2, 3])
     """
     shape = check_shape("event_shape", event_shape, rank=1)

@@ -20,7 +20,9 @@ class Nonlinear:
         measurement_shape: the shape of a measurement, without the batch.
 
     Example:
-        >>> Nonlinear(lambda x: x.square().sum(1, keepdim=True), (1,)).forward(torch.ones(1, 3))
+        >>> Nonlinear(lambda x: x.square().sum(1, keepdim=True), (1,)).forward(
+        ...     torch.ones(1, 3)
+        ... )
         tensor([[3.]])
     """
 

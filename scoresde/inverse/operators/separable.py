@@ -24,7 +24,9 @@ class Separable(LinearOperator):
 
     Example:
         >>> mean = torch.full((1, 2), 0.5)
-        >>> Separable((1, 2, 2), mean, mean).forward(torch.arange(4.0).reshape(1, 1, 2, 2)).flatten()
+        >>> Separable((1, 2, 2), mean, mean).forward(
+        ...     torch.arange(4.0).reshape(1, 1, 2, 2)
+        ... ).flatten()
         tensor([1.5000])
     """
 
@@ -78,7 +80,9 @@ def bicubic(event_shape: Sequence[int], factor: int) -> Separable:
         factor: the ratio of the resolutions.
 
     Example:
-        >>> bicubic((1, 8, 8), 2).forward(torch.ones(1, 1, 8, 8)).flatten()[:3].round(decimals=4)
+        >>> bicubic((1, 8, 8), 2).forward(torch.ones(1, 1, 8, 8)).flatten()[:3].round(
+        ...     decimals=4
+        ... )
         tensor([1., 1., 1.])
 
     References:

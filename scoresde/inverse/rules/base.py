@@ -52,8 +52,11 @@ class Known:
     Example:
         >>> sde = scoresde.EDMSDE()
         >>> score_fn = scoresde.targets.Gaussian(torch.zeros(1), 1.0).score(sde)
-        >>> known = look(score_fn.estimate, torch.ones(1, 1), sde.node(1.0), Tally(), gradients=True)
-        >>> known.data, known.covary(torch.ones(1, 1))  # the mean and the variance of the data given x = 1
+        >>> known = look(
+        ...     score_fn.estimate, torch.ones(1, 1), sde.node(1.0), Tally(), gradients=True
+        ... )
+        >>> # the mean and the variance of the data given x = 1
+        >>> (known.data, known.covary(torch.ones(1, 1)))
         (tensor([[0.5000]]), tensor([[0.5000]]))
     """
 
@@ -95,7 +98,9 @@ def look(estimate: Callable[[Tensor, Node], Estimate], x: Tensor, node: Node, ta
         >>> import scoresde
         >>> sde = scoresde.VPSDE()
         >>> score_fn = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
-        >>> known = look(score_fn.estimate, torch.ones(1, 2), sde.node(0.5), Tally(), gradients=True)
+        >>> known = look(
+        ...     score_fn.estimate, torch.ones(1, 2), sde.node(0.5), Tally(), gradients=True
+        ... )
         >>> bool(torch.allclose(known.pull(torch.ones(1, 2)), known.data))
         True
     """
@@ -129,10 +134,14 @@ class Rule(abc.ABC):
     Example:
         >>> class Halfway(Rule):
         ...     def apply(self, known, measurement, y):
-        ...         return known.data + 0.5 * measurement.pull(known.data, y - measurement.operator.forward(known.data))
+        ...         return known.data + 0.5 * measurement.pull(
+        ...             known.data, y - measurement.operator.forward(known.data)
+        ...         )
         >>> sde = scoresde.VPSDE()
         >>> score_fn = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde)
-        >>> posterior = scoresde.inverse.condition(score_fn, torch.eye(2), torch.ones(2), method=Halfway())
+        >>> posterior = scoresde.inverse.condition(
+        ...     score_fn, torch.eye(2), torch.ones(2), method=Halfway()
+        ... )
         >>> posterior(torch.zeros(1, 2), 0.5).shape
         torch.Size([1, 2])
     """

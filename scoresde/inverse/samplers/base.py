@@ -32,7 +32,10 @@ class InverseSolver(SDESolver):
 
     Example:
         >>> from scoresde.inverse import DDRM, Mask, Measurement
-        >>> issubclass(DDRM, InverseSolver), DDRM(Measurement(Mask(torch.tensor([True])), torch.ones(1))).products
+        >>> (
+        ...     issubclass(DDRM, InverseSolver),
+        ...     DDRM(Measurement(Mask(torch.tensor([True])), torch.ones(1))).products,
+        ... )
         (True, 0)
     """
 
@@ -74,7 +77,13 @@ def impute(operator: LinearOperator, x: Tensor, known: Tensor, node: Node, noise
         >>> from scoresde.noise import CallableNoise
         >>> silence = CallableNoise(lambda k, like: torch.zeros_like(like))
         >>> node = scoresde.EDMSDE().node(1.0)
-        >>> impute(Mask(torch.tensor([True, False])), torch.ones(1, 2), torch.full((1, 2), 5.0), node, silence)
+        >>> impute(
+        ...     Mask(torch.tensor([True, False])),
+        ...     torch.ones(1, 2),
+        ...     torch.full((1, 2), 5.0),
+        ...     node,
+        ...     silence,
+        ... )
         tensor([[5., 1.]])
     """
     into, back = operator.svd.into, operator.svd.back

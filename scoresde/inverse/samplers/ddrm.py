@@ -46,7 +46,8 @@ class DDRM(SpectralSolver):
         >>> sde = scoresde.VPSDE()
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> seen = Measurement(Mask(torch.tensor([True, False])), torch.tensor([3.0]))
-        >>> x = scoresde.solve(sde, target.score(sde), method=DDRM(seen), steps=20, shape=(9, 2), seed=0).x
+        >>> options = {"method": DDRM(seen), "steps": 20, "shape": (9, 2), "seed": 0}
+        >>> x = scoresde.solve(sde, target.score(sde), **options).x
         >>> bool((x[:, 0] - 3).abs().max() < 0.1)
         True
 

@@ -63,7 +63,9 @@ class DPSStep(_GradientStep):
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> seen = Measurement(lambda x: x[:, :1] ** 2, torch.tensor([4.0]))
         >>> method = DPSStep(seen, zeta=0.02)
-        >>> x = scoresde.solve(sde, target.score(sde), method=method, steps=200, shape=(50, 2), seed=0).x
+        >>> x = scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=200, shape=(50, 2), seed=0
+        ... ).x
         >>> bool((x[:, 0].abs() - 2).abs().median() < 0.1)
         True
 

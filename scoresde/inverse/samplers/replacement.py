@@ -48,7 +48,14 @@ class Replacement(SpectralSolver, PredictedSolver):
         >>> sde = scoresde.VPSDE()
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> seen = Measurement(Mask(torch.tensor([True, False])), torch.tensor([3.0]))
-        >>> x = scoresde.solve(sde, target.score(sde), method=Replacement(seen), steps=20, shape=(9, 2), seed=0).x
+        >>> x = scoresde.solve(
+        ...     sde,
+        ...     target.score(sde),
+        ...     method=Replacement(seen),
+        ...     steps=20,
+        ...     shape=(9, 2),
+        ...     seed=0,
+        ... ).x
         >>> bool((x[:, 0] - 3).abs().max() < 0.1)
         True
 

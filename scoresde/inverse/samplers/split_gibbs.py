@@ -50,10 +50,14 @@ class SplitGibbs(SpectralSolver):
     Example:
         >>> from scoresde.inverse import Measurement, SplitGibbs
         >>> sde = scoresde.VPSDE()
-        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+        >>> target = scoresde.targets.Gaussian(
+        ...     torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+        ... )
         >>> seen = Measurement(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 0.3)
         >>> method = SplitGibbs(seen, rho_min=0.2, sweeps=80, hold=40)
-        >>> x = scoresde.solve(sde, target.score(sde), method=method, steps=20, shape=(500, 2), seed=0).x
+        >>> x = scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=20, shape=(500, 2), seed=0
+        ... ).x
         >>> bool((x.mean(0) - torch.tensor([1.77, 1.59])).abs().max() < 0.1)
         True
 

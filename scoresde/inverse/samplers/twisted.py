@@ -50,11 +50,15 @@ class TwistedSMC(InverseSolver):
     Example:
         >>> from scoresde.inverse import Measurement, TwistedSMC
         >>> sde = scoresde.VPSDE()
-        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+        >>> target = scoresde.targets.Gaussian(
+        ...     torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+        ... )
         >>> seen = Measurement(torch.tensor([[1.0, 0.0]]), torch.tensor([2.0]), 0.1)
         >>> sizes = []
         >>> method = TwistedSMC(seen, record=lambda info: sizes.append(float(info.ess)))
-        >>> x = scoresde.solve(sde, target.score(sde), method=method, steps=50, shape=(500, 2), seed=0).x
+        >>> x = scoresde.solve(
+        ...     sde, target.score(sde), method=method, steps=50, shape=(500, 2), seed=0
+        ... ).x
         >>> bool((x.mean(0) - torch.tensor([2.0, 1.8])).abs().max() < 0.1), min(sizes) > 50
         (True, True)
 

@@ -105,7 +105,9 @@ def chain_bound(
         >>> chain = scoresde.discrete.BetaChain.linear().respace(20)
         >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
         >>> v = torch.randint(0, 256, (3, 2), generator=torch.Generator().manual_seed(0))
-        >>> bound = chain_bound(chain, target.score(chain.sde()), v, levels=256, draws=2, seed=0)
+        >>> bound = chain_bound(
+        ...     chain, target.score(chain.sde()), v, levels=256, draws=2, seed=0
+        ... )
         >>> bound.steps.value.shape, bound.nfe, bool((bound.bits_per_dim > 0).all())
         (torch.Size([3, 20]), 40, True)
 

@@ -61,8 +61,11 @@ def continuous(sde: AffineSDE, clock: str) -> Levels:
 
     Example:
         >>> import scoresde
-        >>> node, weight = continuous(scoresde.VDMSDE(), "log_snr").at(torch.tensor([0.5], dtype=torch.float64))
-        >>> round(float(-2 * node.lam), 6), round(float(weight), 6)  # of gamma from -13.3 to 5
+        >>> node, weight = continuous(scoresde.VDMSDE(), "log_snr").at(
+        ...     torch.tensor([0.5], dtype=torch.float64)
+        ... )
+        >>> # of gamma from -13.3 to 5
+        >>> (round(float(-2 * node.lam), 6), round(float(weight), 6))
         (-4.15, 18.3)
     """
     low, high = (-2 * sde.node(t).lam for t in (sde.t_min, sde.t_max))
@@ -95,7 +98,9 @@ def discrete(sde: AffineSDE, times: Tensor, clock: str) -> Levels:
 
     Example:
         >>> import scoresde
-        >>> levels = discrete(scoresde.VDMSDE(), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), "time")
+        >>> levels = discrete(
+        ...     scoresde.VDMSDE(), torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), "time"
+        ... )
         >>> levels.at(torch.tensor([0.2, 0.9], dtype=torch.float64))[0].t
         tensor([0.5000, 1.0000], dtype=torch.float64)
     """

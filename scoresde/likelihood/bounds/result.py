@@ -77,8 +77,15 @@ class Bound:
         >>> import scoresde
         >>> target = scoresde.targets.Gaussian(torch.zeros(2, dtype=torch.float64), 0.3)
         >>> sde = scoresde.VPSDE()
-        >>> bound = scoresde.variational_bound(sde, target.score(sde), torch.zeros(3, 2, dtype=torch.float64), seed=0)
-        >>> bool((bound.total == bound.prior.value + bound.diffusion.value + bound.reconstruction.value).all())
+        >>> bound = scoresde.variational_bound(
+        ...     sde, target.score(sde), torch.zeros(3, 2, dtype=torch.float64), seed=0
+        ... )
+        >>> bool(
+        ...     (
+        ...         bound.total
+        ...         == bound.prior.value + bound.diffusion.value + bound.reconstruction.value
+        ...     ).all()
+        ... )
         True
     """
 

@@ -167,7 +167,9 @@ def by_denoising(network: Network, grey: Grey | None, x: Tensor, node: Node[Tens
         >>> import scoresde
         >>> sde = scoresde.VPSDE()
         >>> network = Network(lambda x, t: -x)
-        >>> by_denoising(network, None, torch.zeros(1, 1), sde.node(0.5), torch.zeros(1, 1), 1.0)
+        >>> by_denoising(
+        ...     network, None, torch.zeros(1, 1), sde.node(0.5), torch.zeros(1, 1), 1.0
+        ... )
         tensor([0.9189], dtype=torch.float64)
     """
     estimate, _ = estimated(network, x, noise, node)

@@ -44,8 +44,12 @@ class ParticleLog:
 
     Example:
         >>> log = ParticleLog()
-        >>> log(ParticleInfo(1.0, torch.ones(2), torch.ones(2) > 0, torch.tensor([0.5, 1.0])))
-        >>> log(ParticleInfo(0.0, torch.ones(2), torch.ones(2) > 0, torch.tensor([0.5, 1.0])))
+        >>> log(
+        ...     ParticleInfo(1.0, torch.ones(2), torch.ones(2) > 0, torch.tensor([0.5, 1.0]))
+        ... )
+        >>> log(
+        ...     ParticleInfo(0.0, torch.ones(2), torch.ones(2) > 0, torch.tensor([0.5, 1.0]))
+        ... )
         >>> log.ess.shape, log.log_evidence
         (torch.Size([2, 2]), tensor([1., 2.]))
     """
@@ -243,7 +247,9 @@ def posterior_step(x: Tensor, data: Tensor, start: Node, stop: Node) -> tuple[Te
 
     Example:
         >>> sde = scoresde.EDMSDE()
-        >>> posterior_step(torch.ones(1, 1), torch.zeros(1, 1), sde.node(2.0), sde.node(1.0))[0]
+        >>> posterior_step(
+        ...     torch.ones(1, 1), torch.zeros(1, 1), sde.node(2.0), sde.node(1.0)
+        ... )[0]
         tensor([[0.2500]])
     """
     keep, gain, std = posterior_weights(start, stop)

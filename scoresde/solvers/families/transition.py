@@ -39,7 +39,10 @@ def leap(x: Tensor, start: Node, stop: Node, z: Tensor) -> Tensor:
     Example:
         >>> import torch, scoresde
         >>> sde = scoresde.EDMSDE()
-        >>> leap(torch.zeros(1, 1), sde.node(3.0), sde.node(5.0), torch.ones(1, 1)).round(decimals=4)  # 5^2 = 3^2 + 4^2
+        >>> # 5^2 = 3^2 + 4^2
+        >>> leap(torch.zeros(1, 1), sde.node(3.0), sde.node(5.0), torch.ones(1, 1)).round(
+        ...     decimals=4
+        ... )
         tensor([[4.]])
     """
     spread = stop.sigma * (-expm1(2 * (stop.lam - start.lam))) ** 0.5

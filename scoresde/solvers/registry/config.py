@@ -80,7 +80,10 @@ def to_text(solver: Solver) -> str:
     """A solver with the options that are not its defaults, as Python writes it; `from_config` reads it.
 
     Example:
-        >>> to_text(scoresde.solvers.UniPC(order=2, variant="bh1")), to_text(scoresde.solvers.UniPC(order=5))
+        >>> (
+        ...     to_text(scoresde.solvers.UniPC(order=2, variant="bh1")),
+        ...     to_text(scoresde.solvers.UniPC(order=5)),
+        ... )
         ("UniPC2(variant='bh1')", 'UniPC(order=5)')
     """
     row = row_of(solver, inherited=False)

@@ -178,7 +178,10 @@ def row_of(solver: object, inherited: bool = True) -> Row | None:
         inherited: go by the next class above that has rows if its own has none.
 
     Example:
-        >>> row_of(scoresde.solvers.UniPC(order=2)).name, row_of(scoresde.solvers.UniPC(order=5))
+        >>> (
+        ...     row_of(scoresde.solvers.UniPC(order=2)).name,
+        ...     row_of(scoresde.solvers.UniPC(order=5)),
+        ... )
         ('unipc2', None)
     """
     rows = _inherited(type(solver)) if inherited else rows_of(type(solver))
@@ -191,7 +194,10 @@ def name_of(cls: type, solver: object = None) -> str:
     class without its number; ``"own"`` for other classes.
 
     Example:
-        >>> [scoresde.solvers.UniPC(order=order).name for order in (2, 5)], scoresde.solvers.UniPC2.name
+        >>> (
+        ...     [scoresde.solvers.UniPC(order=order).name for order in (2, 5)],
+        ...     scoresde.solvers.UniPC2.name,
+        ... )
         (['unipc2', 'unipc'], 'unipc2')
     """
     row = _declared(cls) if solver is None else row_of(solver)
