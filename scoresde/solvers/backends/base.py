@@ -234,8 +234,8 @@ _DOC = r"""{library}'s ``{scheme}``{title}
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> method = "{library}:{scheme}"
-        >>> solution = scoresde.solve(sde, target.score(sde), method=method, shape=(3, 2), seed=0)
+        >>> score_fn, method = target.score(sde), "{library}:{scheme}"
+        >>> solution = scoresde.solve(sde, score_fn, method=method, shape=(3, 2), seed=0)
         >>> solution.x.shape, bool(solution.success.all())
         (torch.Size([3, 2]), True)
 
