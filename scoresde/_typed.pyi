@@ -940,6 +940,7 @@ class LogLikelihoodArguments(TypedDict, total=False):
     throw: bool
     differentiable: bool | str
     check: bool
+    progress: bool
 
 class LogLikelihoodRK45(LogLikelihoodArguments, total=False):
     form: str
@@ -1015,7 +1016,9 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
 
     Example:
         >>> import scoresde
-        >>> target = scoresde.targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.1)
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0], [1.0]]), scales=0.1
+        ... )
         >>> sde = scoresde.VPSDE()
         >>> score_fn = target.score(sde)
         >>> solution = solve(sde, score_fn, method="pc", shape=(64, 1), seed=0)
@@ -1422,7 +1425,12 @@ def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor |
         ...     return x / (1 + sigma[:, None] ** 2)
         >>> sigmas = torch.tensor([10.0, 3.0, 1.0, 0.3, 0.0])
         >>> x = 10 * torch.ones(2, 3)
-        >>> bool((sample_k_diffusion(model, x, sigmas, method="dpm_3m") - x / 101**0.5).abs().max() < 0.1)
+        >>> bool(
+        ...     (sample_k_diffusion(model, x, sigmas, method="dpm_3m") - x / 101**0.5)
+        ...     .abs()
+        ...     .max()
+        ...     < 0.1
+        ... )
         True
 
     References:
@@ -1531,6 +1539,7 @@ def log_likelihood(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, meth
             blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data
             that are not dequantised, which have no density, and a score function that does not denoise the data, as an
             untrained one.
+        progress: show a progress bar.
         **solver_options: fields of the method's class.
 
     Returns:

@@ -7,8 +7,9 @@ calls back, and drops finished samples when the network allows it. It alone coun
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -259,6 +260,14 @@ class _Ledger:
     def close_all(self, status: Status) -> None:
         """Give a status to all samples under way."""
         self.close(np.ones(len(self.rows), dtype=bool), status)
+
+
+def progress_bar(shown: bool, name: str) -> AbstractContextManager[Any]:
+    """A bar in percent on standard error, or nothing."""
+    if not shown:
+        return nullcontext()
+    shape = "{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]"
+    return tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=shape)
 
 
 def integrate(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from . import grids
 from ._arguments import explained
@@ -19,7 +17,7 @@ from ._checks import check_flag
 from ._setup import set_up
 from ._signatures import typed
 from .grids import Grid
-from .integrate import Info, Solution
+from .integrate import Info, Solution, progress_bar
 from .noise import Noise
 from .sdes import SDE
 from .solvers import Solver
@@ -173,7 +171,7 @@ def solve(
             names=_parameters(),
         )
         if setup.loop is not None:
-            with _bar(progress, setup.loop.solver.name) as setup.loop.progress:
+            with progress_bar(progress, setup.loop.solver.name) as setup.loop.progress:
                 setup.loop.complete()
         return setup.finished(setup.arrived())
 
@@ -186,10 +184,3 @@ def _parameters() -> tuple[str, ...]:
 
 def _grad(differentiable: bool) -> AbstractContextManager[object]:
     return nullcontext() if differentiable else torch.no_grad()
-
-
-def _bar(progress: bool, name: str) -> AbstractContextManager[Any]:
-    if not progress:
-        return nullcontext()
-    shape = "{desc} {bar} {percentage:3.0f}% [{elapsed}<{remaining}]"
-    return tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=shape)

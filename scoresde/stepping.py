@@ -32,6 +32,7 @@ from .errors import (
 from .integrate import Loop, Solution
 from .noise import Noise
 from .scores import Score, ScoreModel, as_score
+from .scores.wrapper import Wrapper
 from .sdes import SDE, Node
 from .solvers import Solver
 from .targets import GaussianStart
@@ -170,8 +171,8 @@ class Stepper:
         sde, method, x: see `scoresde.solve`, as for all other arguments that are not described here.
         prediction: what the caller tells: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or ``"edm"``; or a
             `ScoreModel`, whose network is not called: `ask` then gives what this network would get, and `tell` takes
-            what it would return, with a learned variance where it has one; or a function that makes a score function of
-            a network, as ``lambda net: Clip(ScoreModel(net, sde, "noise"), -1, 1)``.
+            what it would return, with a learned variance where it has one, or a limit of one, as ``Clip(model)``; or a
+            function that makes a score function of a network, as ``lambda net: Clip(ScoreModel(net, sde, "noise"))``.
         save_at: see `scoresde.solve`; the states are in the ``solution``.
 
     Raises:
@@ -556,6 +557,15 @@ def _read_as(prediction: str | ScoreModel | Callable[..., Score], sde: SDE, call
         return as_score(caller)
     if isinstance(prediction, str):
         return ScoreModel(caller, sde, prediction)  # type: ignore[arg-type]
+    if isinstance(prediction, Wrapper) and len(prediction.score_fns) == 1:  # such as Clip(model)
+        limited = copy.copy(prediction)
+        limited.score_fns = (as_score(_read_as(prediction.score_fns[0], sde, caller)),)
+        return limited
+    if isinstance(prediction, Score) and not isinstance(prediction, ScoreModel):
+        raise InvalidArgumentError(
+            f"`prediction` is a score function already, {type(prediction).__name__}; the caller evaluates one network: "
+            "give its ScoreModel, or a function of it such as lambda net: Clip(ScoreModel(net, sde, 'noise'))."
+        )
     if not isinstance(prediction, ScoreModel):
         check_callable("prediction", prediction, "prediction(net), or be a name or a ScoreModel")
         score = prediction(caller)

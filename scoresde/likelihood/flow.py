@@ -18,7 +18,7 @@ from .._signatures import typed
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..integrate import Solution, Status, integrate
+from ..integrate import Solution, Status, integrate, progress_bar
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow
@@ -138,6 +138,7 @@ def log_likelihood(
     throw: bool = True,
     differentiable: bool | str = False,
     check: bool = True,
+    progress: bool = False,
     **solver_options: object,
 ) -> Likelihood:
     r"""The log-likelihood of the probability flow, by the change of variables along it:
@@ -181,6 +182,7 @@ def log_likelihood(
             blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data
             that are not dequantised, which have no density, and a score function that does not denoise the data, as an
             untrained one.
+        progress: show a progress bar.
         **solver_options: fields of the method's class.
 
     Returns:
@@ -210,7 +212,8 @@ def log_likelihood(
     if isinstance(differentiable, str):
         check_choice("differentiable", differentiable, GRADIENTS)
     keep = isinstance(differentiable, str) or differentiable
-    for name, flag in (("throw", throw), ("solver_error", solver_error), ("differentiable", keep), ("check", check)):
+    flags = {"throw": throw, "solver_error": solver_error, "differentiable": keep, "check": check, "progress": progress}
+    for name, flag in flags.items():
         check_flag(name, flag)
     start, end = _interval(sde, t_start, t_end)
     law = _law(prior, sde, end)
@@ -246,16 +249,19 @@ def log_likelihood(
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
         def run(factor: float) -> Likelihood:
-            solution = integrate(
-                stepped,
-                solver,
-                Adaptive(start, (end,), _SHARE * factor * allowed[0], _SHARE * factor * allowed[1]),
-                beginning,
-                source,
-                compact=score.traits.rowwise,
-                max_steps=limit,
-                throw=throw,
-            )
+            controller = Adaptive(start, (end,), _SHARE * factor * allowed[0], _SHARE * factor * allowed[1])
+            with progress_bar(progress, "log_likelihood") as bar:
+                solution = integrate(
+                    stepped,
+                    solver,
+                    controller,
+                    beginning,
+                    source,
+                    compact=score.traits.rowwise,
+                    max_steps=limit,
+                    throw=throw,
+                    progress=bar,
+                )
             if adjoint is not None:
                 solution = adjoint(process.pack(state), solution)
             return _read(process, solver, solution, state, start, end, law, finite, throw)

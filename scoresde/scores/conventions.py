@@ -73,7 +73,8 @@ class ScoreReport:
         >>> report = ScoreReport(True, "score", "fine", [0.5], [0.2], [0.3], {})
         >>> print(report)
         fine
-               t   error  baseline
+        The mean squared error of the noise estimate, and that of a Gaussian denoiser, at each time:
+               t   error  Gaussian
              0.5   0.200     0.300
     """
 
@@ -91,7 +92,8 @@ class ScoreReport:
     def __str__(self) -> str:
         rows = zip(self.t, self.error, self.baseline, strict=True)
         table = [f"{t:>8.4g}{e:>8{'.3f' if e < 1000 else '.1e'}}{b:>10.3f}" for t, e, b in rows]
-        return "\n".join([self.message, f"{'t':>8}{'error':>8}{'baseline':>10}", *table])
+        units = "The mean squared error of the noise estimate, and that of a Gaussian denoiser, at each time:"
+        return "\n".join([self.message, units, f"{'t':>8}{'error':>8}{'Gaussian':>10}", *table])
 
 
 def check_score(
@@ -449,7 +451,7 @@ class _Search:
                 f"these data, which cannot tell them apart. The other one: {others[near[-1]].other(self.declared)}."
             )
             return "not distinguishable", "score", message
-        message = f"{fine}, and no other reading of it does as well."
+        message = f"{fine}, and nothing else that the check knows fits as well."
         return "works", "score", message
 
     def _foreign_context(self, reading: Reading) -> bool:

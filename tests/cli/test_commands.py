@@ -72,7 +72,7 @@ def test_check_reads_data(run: Run, fake: Any, form: str) -> None:
     result = run("check", "any", "--data", path)
     assert result.exit_code == 0, result.output
     assert "denoises the data as a score should" in result.output
-    assert "baseline" in result.output
+    assert "Gaussian denoiser" in result.output
 
 
 def test_check_names_the_convention(run: Run, fake: Any) -> None:

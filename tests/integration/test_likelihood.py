@@ -516,3 +516,12 @@ def test_grey_values_of_narrow_types(dtype: torch.dtype, levels: int) -> None:
 def test_refusals_of_dequantisation(options: dict[str, Any], words: str) -> None:
     with pytest.raises(scoresde.ScoreSDEError, match=words):
         dequantize(torch.zeros(1, dtype=torch.long), **options)
+
+
+def test_a_progress_bar_comes_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    sde = scoresde.VPSDE()
+    target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([1.0, 0.1]))
+    x = target.sample(3, generator=torch.Generator().manual_seed(0))
+    shown, plain = (scoresde.log_likelihood(sde, target.score(sde), x, seed=0, progress=p) for p in (True, False))
+    said = capsys.readouterr().err
+    assert "log_likelihood" in said and "100%" in said and torch.equal(shown.log_prob, plain.log_prob)

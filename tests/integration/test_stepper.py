@@ -543,3 +543,23 @@ def test_tensors_are_read_where_they_were() -> None:
     assert torch.equal(state[0], start())
     read = unpack(state, [None, None, source])
     assert torch.equal(read[0], start()) and (read[1] == np.arange(3.0)).all()
+
+
+def test_a_limited_model_is_a_prediction() -> None:
+    """Of a network that the caller evaluates, as `Clip` of a model; other score functions are refused."""
+    sde = scoresde.VPSDE()
+
+    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return 0.7 * x + 0.1 * t[:, None]
+
+    x = 3 * torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    limited = scoresde.scores.Clip(scoresde.ScoreModel(net, sde, "noise"), -0.5, 0.5)
+    options = {"method": "dpmpp_2m", "steps": 6}
+    stepper = scoresde.Stepper(sde, x=x, prediction=limited, **options)
+    while not stepper.done:
+        stepper.tell(net(*stepper.ask()))
+    assert torch.equal(stepper.x, scoresde.solve(sde, limited, x, **options).x)
+    assert not torch.equal(stepper.x, scoresde.solve(sde, limited.score_fns[0], x, **options).x)
+    target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+    with pytest.raises(InvalidArgumentError, match="a score function already"):
+        scoresde.Stepper(sde, x=x, prediction=target.score(sde), **options)

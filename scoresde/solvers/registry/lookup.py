@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..._checks import check_choice, check_kind
 from ..._display import table
 from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
-from ...errors import InvalidArgumentError, closest
+from ...errors import InvalidArgumentError, InvalidTypeError, closest
 from ..base import Solver
 from .rows import BY_NAME, ROWS
 from .spellings import ARGUMENTS, find
@@ -113,6 +113,8 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
                 f"{type(method).__name__}(...), or give its name."
             )
         return method
+    if isinstance(method, type) and issubclass(method, Solver):
+        raise InvalidTypeError(f"`method` is a class, {method.__name__}; give an object of it, {method.__name__}().")
     check_kind("method", method, str, "a name from scoresde.methods() or a solver object")
     if method == "auto":
         raise InvalidArgumentError("method='auto' is a rule of solve; name a method here.")
