@@ -1,4 +1,4 @@
-"""The loop. Every solve, in either direction, with fixed or adaptive steps, runs through `integrate`.
+"""The loop of all solves, in either direction, with fixed or adaptive steps, and the `Solution` that it returns.
 
 The controller says where to go, lets the solver step, accepts per sample, checks that everything is finite, saves,
 calls back, and drops finished samples when the network allows it. It alone counts evaluations and enforces limits.

@@ -1,4 +1,4 @@
-"""Networks as score functions, under the names that they have had; the code is in `scoresde.scores`."""
+"""Former names of what is in `scoresde.scores`, which still work; write ``scoresde.scores.Clip``, and so on."""
 
 from .scores import PREDICTIONS, TIME_INPUTS, Clip, DynamicThreshold, ScoreModel
 from .sdes.span import log_snr_range, within

@@ -306,8 +306,8 @@ class Stepper:
     @property
     def x(self) -> Tensor:
         """The state after the last step, ``(batch, *event)``, and in the end the result. It may be set between two
-        steps: before `ask`, or before its first question in a step is answered where nothing was added to the state.
-        It is not to be written to."""
+        steps: before `ask`, or after the first `ask` of a step and before `tell`, unless the method has added noise to
+        the state by then. Do not write into it."""
         return self._state if self._solution is None else self._solution.x
 
     @x.setter
@@ -364,7 +364,7 @@ class Stepper:
 
         Args:
             output: what the network returned.
-            x: where it was evaluated, if that was not the x of the question. A step that is made again takes none.
+            x: where it was evaluated, if that was not the x of the question. None in a step that is made again from a saved state.
 
         Raises:
             InvalidArgumentError: nothing was asked since the last output; or it is one of a step that is made again,

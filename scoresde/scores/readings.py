@@ -28,12 +28,13 @@ Read = Callable[[Node[Tensor]], Tensor]
 
 
 class Process(NamedTuple):
-    """A process, the code that makes it, and, of a variance preserving one whose own is slow, its time as a function of
-    the log-SNR."""
+    """A process, the code that makes it, and that of the chain of 1000 levels which it belongs to; of a variance
+    preserving one whose own is slow, its time as a function of the log-SNR."""
 
     code: str
     sde: AffineSDE
     inverse: Callable[[Tensor], Tensor] | None = None
+    chain: str = ""
 
     def nodes(self, log_snr: Tensor) -> Node[Tensor]:
         """The nodes of log-SNRs."""
@@ -199,6 +200,8 @@ class Reading:
                 where.append("net is what is wrapped now")
             if "declared" in code:
                 where.append("declared is the time_input that it has now")
+            if "chain=chain" in code and self.process is not declared.process:
+                where.append(f"chain is {self.process.chain}")
             if "scaled" in code:
                 inner = self._wrapped()
                 levels = ", alpha and sigma those of each sample's time" * bool(
@@ -238,7 +241,9 @@ class Reading:
         """The line that wraps the network so, which is wrapped as declared now."""
         short = {"net(x, t)": "net", "-net(x, t)": "lambda x, t, **context: -net(x, t, **context)"}
         parts = [short.get(self._wrapped(), "scaled"), self.process.code, f"prediction={self.prediction!r}"]
-        if self.time.code != repr("edm" if self.prediction == "edm" else "t"):
+        if declared.time.expression == INDEX and self.process.chain and self.time.name == "time in [0, 1000]":
+            parts[1:] = ["chain.sde()", *parts[2:], f"time_input={_DECLARED[INDEX]}"]
+        elif self.time.code != repr("edm" if self.prediction == "edm" else "t"):
             parts.append(f"time_input={self._time_code(declared)}")
         if self.scale == "x/alpha" and self.prediction != "edm":
             parts.append('input_scale="x/alpha"')
@@ -289,10 +294,12 @@ def _scaled_linear() -> Process:
     """The process of latent diffusion."""
     chain = BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2)
     known, places = -chain.log_snrs.numpy(), chain.times.numpy()
+    code = "scoresde.discrete.BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)"
     return Process(
-        "scoresde.discrete.BetaChain(torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).sde()",
+        f"{code}.sde()",
         chain.sde(),
         lambda log_snr: torch.from_numpy(np.interp(-log_snr.numpy(), known, places)),
+        code,
     )
 
 
@@ -300,8 +307,8 @@ def _scaled_linear() -> Process:
 def _processes() -> tuple[tuple[Process, float], ...]:
     """Processes that networks are trained on, and the length of their clocks."""
     return (
-        (Process("scoresde.VPSDE()", _VP), 1.0),
-        (Process("scoresde.CosineVPSDE()", CosineVPSDE()), 1.0),
+        (Process("scoresde.VPSDE()", _VP, chain="scoresde.discrete.BetaChain.linear()"), 1.0),
+        (Process("scoresde.CosineVPSDE()", CosineVPSDE(), chain="scoresde.discrete.BetaChain.cosine()"), 1.0),
         (_scaled_linear(), 1000.0),
         (Process("scoresde.SigmoidVPSDE()", SigmoidVPSDE()), 1.0),
         (Process("scoresde.SubVPSDE()", SubVPSDE()), 1.0),

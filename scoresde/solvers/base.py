@@ -161,8 +161,8 @@ class Solver(abc.ABC):
     the orders.
 
     Attributes:
-        name: its name in `solve`; ``aliases``: other names of it. Both are found by its row; a solver without one,
-            such as your own, may set them.
+        name: its name, and ``aliases``, other names of it, from its row in the list of methods. Your own solver may
+            set a name for messages; `solve` takes it as an object only.
         kind: ``"ode"``, ``"sde"``, ``"mcmc"`` or ``"backend"``.
         stochastic: whether it draws noise.
         adaptive: whether it chooses its own steps (its steps then carry an error estimate).
@@ -177,8 +177,8 @@ class Solver(abc.ABC):
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
         keeps_estimates: whether an estimate or a score is read again after a later evaluation. It is then a copy, since
             a network may write every output to the same memory, as a CUDA graph does. A method that uses each of them
-            before the next evaluation declares False, and saves the copies; drifts are new tensors anyway. A class
-            that defines `step` does not inherit False.
+            before the next evaluation declares False, and saves the copies; drifts are new tensors anyway. True, which
+            a class that defines `step` always gets unless it says False itself, is right for every method.
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.

@@ -127,7 +127,7 @@ def evaluations_are_as_declared(solver: Solver) -> None:
     detours = solution.steps - 6  # a method may visit more than the grid
     used = solution.evaluations - solver.extra_evaluations
     least, most = 6 * solver.evaluations, (6 + detours) * solver.evaluations
-    _hold(least <= used <= most, (used, least, most))
+    _hold(least <= used <= most, f"Six steps took {used}, and {least} to {most} are declared.")
 
 
 def the_network_may_reuse_its_memory(solver: Solver) -> None:
@@ -189,7 +189,7 @@ def check_solver(method: Solver | str) -> None:
         try:
             check(solver)
         except AssertionError as error:
-            raise AssertionError(f"{solver!r} breaks the contract: {name}: {check.__doc__} {error}") from error
+            raise AssertionError(f"{solver!r} breaks a rule, {name}. The rule: {check.__doc__} {error}") from error
 
 
 # ---- score functions

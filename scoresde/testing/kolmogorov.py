@@ -101,7 +101,8 @@ def expectations(
     """The expectations of the observables after a solve that starts at the exact distribution at ``times[0]``.
 
     Args:
-        target, sde, times, method: the solve; the method keeps no memory from step to step.
+        target, sde, times: the exact distribution, the process, and the times of the steps.
+        method: one that keeps nothing from step to step, such as ``"ancestral"``.
         score_fn: another score than the target's, as a guided one; its states must stay where the spline is.
         function: other observables, ``(n,) -> (n, observables)``.
         draws: standard normal draws per step.

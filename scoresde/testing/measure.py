@@ -69,7 +69,8 @@ def estimate_order(
         sde: the process, `VPSDE` by default.
         steps: numbers of steps, growing.
         grid: where the steps are.
-        t_start, t_end: the interval; start away from ``t_max`` to see the errors of a multistep method's first steps.
+        t_start, t_end: the interval; near ``t_max`` little happens, and what the first steps of a
+            multistep method do wrong is only seen if they are made elsewhere.
 
     Returns:
         A `Convergence`: errors, slopes, ``order()``.

@@ -242,13 +242,23 @@ def test_names_the_chain():
         assert i.max() <= 999
         return net(x, i.double())
 
-    right = ScoreModel(indexed, sde, "noise", time_input="index", chain=chain)
+    right_chain = {"time_input": "index", "chain": chain}
+    right = ScoreModel(indexed, sde, "noise", **right_chain)
     assert check_score(sde, right, data).verdict == "works"
     cosine = scoresde.discrete.BetaChain.cosine()
     wrong = ScoreModel(indexed, cosine.sde(), "noise", time_input="index", chain=cosine)
     report = check_score(wrong.sde, wrong, data)
     assert report.convention == "process scoresde.VPSDE()", str(report)
-    assert "time_input=lambda t: (1000 * t - 1).round().clamp(min=0).long()" in report.suggestion, report.suggestion
+    assert report.suggestion == (
+        "Write ScoreModel(net, chain.sde(), prediction='noise', time_input='index', chain=chain), where chain is "
+        "scoresde.discrete.BetaChain.linear()."
+    )
+    shifted = ScoreModel(
+        lambda x, i: indexed(x, (i.double() ** 1.02).long().clamp(max=999)), sde, "noise", **right_chain
+    )
+    report = check_score(sde, shifted, data)
+    if report.verdict == "another fits better" and "lambda t" in report.suggestion:
+        assert ".round().clamp(min=0).long()" in report.suggestion, report.suggestion
 
 
 def test_names_an_edm_denoiser_that_gets_the_state():

@@ -61,8 +61,9 @@ class Multistep(EstimateSolver):
     estimate as one more node, and with the same noise. The estimate is not renewed at the corrected state (PEC) and
     serves the next step, so that a correction costs nothing but at the end of the last step.
 
-    Subclasses give `order` or `memory`, `prediction`, and `advance`, or the `coefficients` of a step, or the `weights`
-    of its estimates in the frame.
+    A subclass must set `order`, `prediction` and `start_up`. By default a step is the exponential integral of the
+    polynomial through the estimates, of the order that they give. To change it, override one of: `weights`, the weight
+    of each estimate; `coefficients`, those of a step with the state; `advance`, the whole step.
 
     Attributes:
         lower_order_final: whether the last steps use only as many nodes as there are steps left.
@@ -70,7 +71,7 @@ class Multistep(EstimateSolver):
     """
 
     order: int
-    lower_order_final: bool
+    lower_order_final: bool = False
     correct_last: bool = False
 
     def __post_init__(self) -> None:
@@ -155,7 +156,9 @@ class Multistep(EstimateSolver):
         return self.memory
 
     def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
-        """The weights of estimates at positions r in the step; by default those of their interpolation."""
+        r"""The weights of the estimates in a step of length 1 from 0, where they stand at positions r, the newest at 0
+        and earlier ones below; by default :math:`\int_0^1 e^{(1-\tau)z}\ell_i(\tau)\,d\tau`, with the polynomials
+        :math:`\ell_i` of Lagrange at r and z the exponent of the step. Others than these have a lower order."""
         return adams_weights(r, z)
 
     @property
