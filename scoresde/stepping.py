@@ -364,7 +364,8 @@ class Stepper:
 
         Args:
             output: what the network returned.
-            x: where it was evaluated, if that was not the x of the question. None in a step that is made again from a saved state.
+            x: where it was evaluated, if that was not the x of the question. None in a step that is made again
+                from a saved state.
 
         Raises:
             InvalidArgumentError: nothing was asked since the last output; or it is one of a step that is made again,
