@@ -21,7 +21,7 @@ from torch import Tensor
 from .._checks import check_integer, check_tensor, form
 from .._context import is_rows, mapped, per_row, repeated
 from .._tensors import expand
-from ..errors import InvalidArgumentError, InvalidTypeError
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper, as_score
 from ..targets.base import Target
 from ..targets.mixture import MixtureTarget
@@ -162,7 +162,7 @@ class Tall(Wrapper):
                 weighted = [w + _times(inverse, e - b) for w, e, b in parts]
         total = (total + total.mT) / 2
         floor = torch.maximum(widest, _FLOOR * torch.as_tensor(node.alpha).to(widest))
-        inverse = torch.linalg.inv(total + _lacking(total, floor))
+        inverse = _inverse(total + _lacking(total, floor))
         data, noise = (_times(inverse, w) for w in weighted)
         return base[0]._replace(data=base[0].data + data.to(x.dtype), noise=base[0].noise + noise.to(x.dtype))
 
@@ -185,7 +185,7 @@ class Tall(Wrapper):
         jacobian = torch.stack(rows).to(torch.float64)
         if not outside:
             estimates, jacobian = [Estimate(*(v.detach() for v in e)) for e in estimates], jacobian.detach()
-        return estimates, torch.linalg.inv(jacobian)
+        return estimates, _inverse(jacobian)
 
     def _chunks(self, observed: dict[str, Tensor]) -> Iterator[tuple[slice, dict[str, Tensor]]]:
         """The observations, as many as are evaluated at once."""
@@ -218,6 +218,18 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
     """A matrix ``(D, D)`` or ``(batch, D, D)`` times flattened events, in float64."""
     flat = v.flatten(1).to(torch.float64)
     return (matrix @ flat[..., None])[..., 0].reshape(v.shape)
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    """The inverses of Jacobians or precisions."""
+    try:
+        return torch.linalg.inv(matrices)
+    except torch.linalg.LinAlgError as error:
+        raise NonFiniteError(
+            "The Jacobian of a network in `tall` is singular or not finite: the network is wrong at this noise, as "
+            "many are at the highest. Give `covariances`, which take the place of the Jacobians.",
+            stage="score",
+        ) from error
 
 
 def _least(matrices: Tensor) -> Tensor:
@@ -359,9 +371,8 @@ def tall(
     Differs from:
         Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same
         distribution, for Langevin moves only. (Without the factor 1 - t it is `product`, with the prior as ``base``.)
-        Linhart et al., in that what :math:`\Lambda` of the Jacobians lacks to the smallest precision of the single
-        posteriors is added, as the precision of a flat distribution: the joint posterior is no wider than the widest of
-        them.
+        Linhart et al., where :math:`\Lambda` from the Jacobians has an eigenvalue below the smallest precision of all
+        single posteriors: it is raised to that, for the joint posterior is no wider than the widest of them.
 
     Example:
         >>> sde, prior = scoresde.VPSDE(), scoresde.targets.Gaussian(torch.zeros(1), 1.0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .._checks import check_choice
+from .._display import Displayed, kind, span
 from .._signatures import typed
 from ..errors import InvalidTypeError
 from ..integrate import Solution
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from .. import _typed
 
 
-@dataclass(frozen=True, eq=False)
-class PosteriorSamples:
+@dataclass(frozen=True, eq=False, repr=False)
+class PosteriorSamples(Displayed):
     """The result of `sample_posterior`.
 
     Attributes:
@@ -46,6 +47,10 @@ class PosteriorSamples:
     solution: Solution
     products: int
     ess: Tensor | None = None
+
+    def _summary(self) -> dict[str, str]:
+        shown = {"x": kind(self.x), "products": str(self.products), "solution": repr(self.solution)}
+        return shown if self.ess is None else {**shown, "ess": span(self.ess)}
 
 
 @typed(lambda: _typed.sample_posterior)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .._display import Displayed, kind, span
 from ..errors import InvalidArgumentError
 from ..integrate import Solution
 from ..sdes import AffineSDE
@@ -15,8 +16,8 @@ from ..solvers import SMC, ParticleInfo, ParticleLog
 from ..solving import solve
 
 
-@dataclass(frozen=True, eq=False)
-class TiltedSamples:
+@dataclass(frozen=True, eq=False, repr=False)
+class TiltedSamples(Displayed):
     r"""The result of `sample_tilted`.
 
     Attributes:
@@ -43,6 +44,10 @@ class TiltedSamples:
     resampled: Tensor
     log_evidence: Tensor
     solution: Solution
+
+    def _summary(self) -> dict[str, str]:
+        shown = {"x": kind(self.x), "ess": span(self.ess), "log_evidence": span(self.log_evidence)}
+        return {**shown, "solution": repr(self.solution)}
 
 
 def sample_tilted(

@@ -438,7 +438,7 @@ class _Search:
             message = (
                 f"The network does not fit the data as it is wrapped, with an error of {error}, nor in another "
                 f"reading{closest}. Check that the data are what the network was trained on, in its units and its "
-                "order of the entries, and what it receives as its time."
+                f"order of the entries, and what it receives as its time{' and its context' * bool(self.context)}."
             )
             return "unknown", "unknown", message
         near = [name for name, r in others.items() if own.gain(self.found[r])[0] > -math.log(_RAISE)]

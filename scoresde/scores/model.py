@@ -90,9 +90,9 @@ class ScoreModel(Score):
         sigma_data: the data's standard deviation in EDM's preconditioning.
         context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
             to ``(batch,)`` and tensors ``(1, …)`` to the batch, the latter also inside dicts, lists and tuples; other
-            values, None among them, are passed as they are. So is a tensor with other rows, but the model is then not
-            ``rowwise``, as it may have one per sample, and inside a nest it must have. In the ``context`` of a solve
-            the rows can be cut with the batch.
+            values, None among them, are passed as they are. A tensor with one row per sample is passed whole, too, so
+            that the model needs the whole batch at every call and is not ``rowwise``; give such a tensor in the
+            ``context`` of the solve, which cuts it with the batch.
         event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
 
     Attributes:

@@ -627,3 +627,14 @@ def test_a_bound_table_is_not_doubled(rows: int) -> None:
     guided = guidance.classifier_free(model, guidance.conditional(model, label=torch.zeros(1, dtype=F64)), 3.0)
     wanted = 3 * model(x, 0.5, label=label) - 2 * model(x, 0.5, label=torch.zeros(5, dtype=F64))
     assert (guided(x, 0.5, label=label) - wanted).abs().max() < 1e-12
+
+
+def test_a_singular_jacobian_is_named():
+    """Of a network whose estimate does not depend on the state."""
+    sde = scoresde.VPSDE()
+    prior = scoresde.targets.Gaussian(torch.zeros(2), 1.0)
+
+    constant = ScoreModel(lambda x, t, y: 0 * x + y, sde, "data")
+    composed = guidance.tall(constant, prior, {"y": torch.zeros(3, 2)}, sde=sde)
+    with pytest.raises(scoresde.NonFiniteError, match="Give `covariances`"):
+        composed(torch.ones(2, 2), torch.full((2,), 0.5))
