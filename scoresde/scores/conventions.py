@@ -246,6 +246,7 @@ class _Search:
                 rows = torch.randint(len(changed), (self.few_rows,), generator=self.generator).to(changed.device)
                 base = ratio / (1 + ratio)
                 tried[unit] = Sample(self.network, changed, rows, lams, base, self.context, self.generator)
+        self.samples += tried.values()
         found = {unit: errors for unit, sample in tried.items() if (errors := sample.errors(self.declared)) is not None}
         own = self.few.own(self.declared)
         good = {unit: e for unit, e in found.items() if e.relative < min(_SURE, own.relative / _RAISE)}
@@ -258,9 +259,8 @@ class _Search:
             f"The data are far from the sizes of the noise of the process. In other units the error is "
             f"{found[unit].relative:.3g} x a Gaussian denoiser's, as they are {own.relative:.3g} x. {change}"
         )
-        calls = self.calls + sum(sample.calls for sample in tried.values())
         others = {f"{u.kind}: {u.formula}": errors.relative for u, errors in found.items()}
-        return self._reported(own, others, ("another fits better", unit.kind, message), change, calls)
+        return self._reported(own, others, ("another fits better", unit.kind, message), change, self.calls)
 
     def _better(self) -> list[Reading]:
         """The readings that are better than the declared one, the best first; more rows decide where these do not."""
