@@ -1522,7 +1522,7 @@ def log_likelihood(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, meth
         chunk: products that are made at once, which take the memory of that many backward passes; the values do not
             depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
-        rtol, atol: tolerances, of x and of D times as much in the log-density.
+        rtol, atol: tolerances of x; the log-density has D times as much.
         t_start: the data end, ``sde.t_min`` by default, where the density is evaluated.
         t_end: the noise end, ``sde.t_max`` by default.
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that

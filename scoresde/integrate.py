@@ -481,7 +481,8 @@ class Loop:
         result = self.solver.step(self.process, self.x, self.start, stop, self.memory, self.noise)
         if not isinstance(result, StepResult) or result.moved.shape != self.x.shape:
             raise InvalidArgumentError(
-                f"The solver {self.solver.name!r} must return a StepResult with x of shape {tuple(self.x.shape)}, got "
+                f"The solver {type(self.solver).__name__} must return a StepResult with x of shape "
+                f"{tuple(self.x.shape)}, got "
                 f"{tuple(result.moved.shape) if isinstance(result, StepResult) else type(result).__name__}."
             )
         decision = self.controller.adapt(self.process, self.solver, self.x, self.start, stop, result, self.control)

@@ -169,10 +169,10 @@ class Stepper:
 
     Args:
         sde, method, x: see `scoresde.solve`, as for all other arguments that are not described here.
-        prediction: what the caller tells: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or ``"edm"``; or a
-            `ScoreModel`, whose network is not called: `ask` then gives what this network would get, and `tell` takes
-            what it would return, with a learned variance where it has one, or a limit of one, as ``Clip(model)``; or a
-            function that makes a score function of a network, as ``lambda net: Clip(ScoreModel(net, sde, "noise"))``.
+        prediction: what the caller tells: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or ``"edm"``. Or a
+            `ScoreModel`, or ``Clip(model)`` of one, whose network is not called: `ask` then returns exactly what that
+            network takes, such as integer labels, and `tell` takes what it returns. Or a function of a network, as
+            ``lambda net: Clip(ScoreModel(net, sde, "noise"))``.
         save_at: see `scoresde.solve`; the states are in the ``solution``.
 
     Raises:

@@ -133,8 +133,9 @@ def told_of_lattice(x: Tensor) -> None:
         return
     warn_caller(
         f"`x` takes few different values ({len(values)} values in {rows.numel()} elements, evenly spaced): it is not "
-        f"dequantised, and the density of a flow that has learned the levels is unbounded. Write dequantize(v, "
-        f"levels=L) of the grey values v, or discrete_log_likelihood; check=False if it is intended."
+        f"dequantised, and discrete data have no density. Add uniform noise, x = dequantize(v, levels=L, "
+        f"data_range=...) of the grey values v in the range that the network has seen, or write "
+        f"discrete_log_likelihood; check=False if it is intended."
     )
 
 

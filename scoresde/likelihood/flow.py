@@ -51,8 +51,8 @@ class Likelihood(Displayed):
             estimate, which has no spread. It is that of independent estimates, less for orthogonal probes, and for
             ``"xtrace"`` the jackknife's, which errs on the safe side.
         paths: the estimates whose mean ``log_prob`` is, ``(batch, paths)``.
-        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless requested;
-            the error of this one is about a tenth of it.
+        solver_error: the distance to a solve with ten times the tolerance and the same probes, NaN unless requested.
+            For a smooth network the error of the result is about a tenth of it.
         latent: the states at the noise end, shaped like ``x``.
         prior_log_prob: of the latents, nats.
         nfe: score evaluations, ``(batch,)``; each comes with ``products`` vector-Jacobian products. Those of
@@ -90,9 +90,11 @@ class Likelihood(Displayed):
         return self.status == Status.SUCCESS
 
     def _summary(self) -> dict[str, str]:
+        solver = {} if self.solver_error.isnan().all() else {"solver_error": span(self.solver_error, ".2g")}
         return {
             "log_prob": span(self.log_prob, ".6g"),
             "std_error": span(self.std_error, ".2g"),
+            **solver,
             "samples": str(len(self.log_prob)),
             "status": tally(Status(code).name for code in self.status.tolist()),
             "evaluations per sample": span(self.nfe),
@@ -165,7 +167,7 @@ def log_likelihood(
         chunk: products that are made at once, which take the memory of that many backward passes; the values do not
             depend on it. By default several for small batches of small events, and one for large ones.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
-        rtol, atol: tolerances, of x and of D times as much in the log-density.
+        rtol, atol: tolerances of x; the log-density has D times as much.
         t_start: the data end, ``sde.t_min`` by default, where the density is evaluated.
         t_end: the noise end, ``sde.t_max`` by default.
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that

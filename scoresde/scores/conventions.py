@@ -447,8 +447,8 @@ class _Search:
             fine = f"The network is no better than a Gaussian denoiser, with an error of {error}, as it is wrapped"
         if near:
             message = (
-                f"{fine}. Nothing needs to change, but another convention ({near[-1]}) has nearly the same error on "
-                f"these data, which cannot tell them apart. The other one: {others[near[-1]].other(self.declared)}."
+                f"{fine}. Nothing needs to change. These data do not tell it apart from another convention, "
+                f"{near[-1]}, which has nearly the same error: {others[near[-1]].other(self.declared)}."
             )
             return "not distinguishable", "score", message
         message = f"{fine}, and nothing else that the check knows fits as well."

@@ -177,8 +177,8 @@ class Solver(abc.ABC):
         takes_stochasticity: whether it steps a general drift and diffusion, so that eta is free.
         keeps_estimates: whether an estimate or a score is read again after a later evaluation. It is then a copy, since
             a network may write every output to the same memory, as a CUDA graph does. A method that uses each of them
-            before the next evaluation declares False, and saves the copies; drifts are new tensors anyway. True, which
-            a class that defines `step` always gets unless it says False itself, is right for every method.
+            before the next evaluation declares False, and saves the copies; drifts are new tensors anyway. Leave it
+            True: that is right for every method, and a class with a `step` of its own does not inherit False.
         noise_limit: whether it can start where alpha = 0; ``data_limit``: whether it can end where sigma = 0.
         looks_ahead: whether a step leaves something about the state at its end for the next, so that nothing else may
             move the state in between; such a method cannot be a predictor.

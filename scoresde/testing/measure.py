@@ -69,8 +69,8 @@ def estimate_order(
         sde: the process, `VPSDE` by default.
         steps: numbers of steps, growing.
         grid: where the steps are.
-        t_start, t_end: the interval; near ``t_max`` little happens, and what the first steps of a
-            multistep method do wrong is only seen if they are made elsewhere.
+        t_start, t_end: the interval; a bad first step hardly shows at ``t_max``; pass ``t_start=0.5``,
+            say, to test the first steps of a multistep method.
 
     Returns:
         A `Convergence`: errors, slopes, ``order()``.

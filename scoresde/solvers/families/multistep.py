@@ -158,7 +158,7 @@ class Multistep(EstimateSolver):
     def weights(self, r: Sequence[Scalar], z: Scalar) -> list[Scalar]:
         r"""The weights of the estimates in a step of length 1 from 0, where they stand at positions r, the newest at 0
         and earlier ones below; by default :math:`\int_0^1 e^{(1-\tau)z}\ell_i(\tau)\,d\tau`, with the polynomials
-        :math:`\ell_i` of Lagrange at r and z the exponent of the step. Others than these have a lower order."""
+        :math:`\ell_i` of Lagrange at r and z the exponent of the step. Others may have a lower order."""
         return adams_weights(r, z)
 
     @property
