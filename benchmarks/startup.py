@@ -44,7 +44,7 @@ PROGRAMS = {
     "import scoresde": Start("import scoresde"),
     "scoresde.solve": Start("import scoresde; scoresde.solve"),
     **{f"scoresde {name} --help".replace("  ", " "): Start(COMMAND, (*name.split(), "--help")) for name in COMMANDS},
-    FIRST: Start(COMMAND, (*FIRST.split()[1:-1], str(Path(tempfile.gettempdir(), "scoresde-startup.png")))),
+    FIRST: Start(COMMAND, (*FIRST.split()[1:-1], str(Path(tempfile.gettempdir(), "scoresde-startup.png")), "--force")),
     "scoresde sample --sde v, completed": Start(
         COMMAND,
         environment={"_SCORESDE_COMPLETE": "complete_bash", "COMP_WORDS": "scoresde sample --sde v", "COMP_CWORD": "3"},

@@ -49,6 +49,7 @@ _RESERVED = 4  # of them, for questions about the context and the batch
 _DEPENDS = 0.05  # of the error: by how much another context must move the guesses to say anything
 _FOREIGN = 0.25  # of that: what the error must rise by where the context is that of the samples, at least
 _SURE = 0.9  # the error from which a reading that changes more than one thing is no evidence
+_SCALE = "where a Gaussian denoiser has 1"  # so that a reader can judge an error
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -256,8 +257,8 @@ class _Search:
         lead = replace(self.declared, units=unit)
         change = lead.change(self.declared)
         message = (
-            f"The data are far from the sizes of the noise of the process. In other units the error is "
-            f"{found[unit].relative:.3g} x a Gaussian denoiser's, as they are {own.relative:.3g} x. {change}"
+            f"The data are far from the sizes of the noise of the process. As they are the error is "
+            f"{own.relative:.3g}, and in other units {found[unit].relative:.3g}, {_SCALE}. {change}"
         )
         others = {f"{u.kind}: {u.formula}": errors.relative for u, errors in found.items()}
         return self._reported(own, others, ("another fits better", unit.kind, message), change, self.calls)
@@ -373,8 +374,8 @@ class _Search:
             verdict, convention = "another fits better", names[self.best]
             change = self.best.change(self.declared)
             message = (
-                f"Another convention fits better: its error is {found[self.best].relative:.3g} x a Gaussian "
-                f"denoiser's, that of the declared one {own.relative:.3g} x. What differs: {convention}. {change}"
+                f"Another convention fits better: its error is {found[self.best].relative:.3g}, and that of the "
+                f"declared one {own.relative:.3g}, {_SCALE}. What differs: {convention}. {change}"
             )
         else:
             others = {names[r]: r for r in reversed(order) if r not in self.measured}
@@ -407,7 +408,7 @@ class _Search:
                 "time that it receives there, and its dtype."
             )
             return "unknown", "unknown", message
-        error = f"{own.relative:.3g} x a Gaussian denoiser's"
+        error = f"{own.relative:.3g}, {_SCALE}"
         fitted, sizes = self.many.fitted(self.declared)
         unexplained = own.relative > _LIMIT or beaten
         if self._foreign_context(self.declared):
@@ -427,31 +428,31 @@ class _Search:
             message = (
                 f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
                 f"that of the best combination of the noisy state and the output, fitted at every level, is "
-                f"{fitted.relative:.3g} x. In it the weight of the output is {factors}, times what it is now. Look "
+                f"{fitted.relative:.3g}. In it the weight of the output is {factors}, times what it is now. Look "
                 "for a factor that is missing or that is there twice, for other times, and for data in other units or "
                 "in another order of the entries."
             )
             return "unknown", "unknown", message
         if unexplained:
             best = min(others, key=lambda name: self.found[others[name]].relative, default=None)
-            closest = "" if best is None else f"; the best has {self.found[others[best]].relative:.3g} x ({best})"
+            closest = "" if best is None else f"; the best has {self.found[others[best]].relative:.3g} ({best})"
             message = (
-                f"The network does not fit the data as it is wrapped, with an error of {error}, nor in another "
-                f"reading{closest}. Check that the data are what the network was trained on, in its units and its "
+                f"The network does not fit the data as it is wrapped, with an error of {error}, nor in any other "
+                f"way{closest}. Check that the data are what the network was trained on, in its units and its "
                 f"order of the entries, and what it receives as its time{' and its context' * bool(self.context)}."
             )
             return "unknown", "unknown", message
         near = [name for name, r in others.items() if own.gain(self.found[r])[0] > -math.log(_RAISE)]
-        fine = f"The network denoises the data as a score should, with an error of {error}"
+        fine = f"The network denoises the data as a score should: its error is {error}"
         if own.relative > 1:
-            fine = f"The network is no better than a Gaussian denoiser, with an error of {error}, as it is wrapped"
+            fine = f"The network is not better than a Gaussian denoiser: its error is {error}"
         if near:
             message = (
                 f"{fine}. Nothing needs to change. These data do not tell it apart from another convention, "
                 f"{near[-1]}, which has nearly the same error: {others[near[-1]].other(self.declared)}."
             )
             return "not distinguishable", "score", message
-        message = f"{fine}, and nothing else that the check knows fits as well."
+        message = f"{fine}. Nothing else that the check knows fits as well."
         return "works", "score", message
 
     def _foreign_context(self, reading: Reading) -> bool:

@@ -1540,7 +1540,9 @@ def test_a_solver_of_ones_own_that_forgets_a_part_is_told() -> None:
             return scoresde.StepResult(x)
 
     refused(
-        lambda: solve(SDE_VP, Spy(), states(), method=Solver(), steps=2), ScoreSDEError, ("own", "(3, 2)", "(1, 2)")
+        lambda: solve(SDE_VP, Spy(), states(), method=Solver(), steps=2),
+        ScoreSDEError,
+        ("solver Solver", "(3, 2)", "(1, 2)"),
     )
     refused(lambda: solve(SDE_VP, Spy(), states(), method=Adaptive()), ScoreSDEError, ("own", "error"))
 

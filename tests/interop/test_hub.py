@@ -289,7 +289,7 @@ def test_commands_take_an_address_and_record_the_commit(hub, name, tmp_path):
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     lost = "Error: hf:owner/other@main: the server cannot be reached"
     for address, code, line in ((f"hf:{name}@main", 0, ""), ("hf:owner/other", 5, lost)):
-        call = [sys.executable, "-m", "scoresde", "sample", "--model", address, "--steps", "2", "--out", out]
+        call = [sys.executable, "-m", "scoresde", "sample", "--model", address, "--steps", "2", "--out", out, "--force"]
         done = subprocess.run(call, capture_output=True, text=True, env=offline)
         assert done.returncode == code and done.stderr.startswith(line), done.stderr
 

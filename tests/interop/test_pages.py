@@ -56,6 +56,7 @@ def test_jax() -> None:
     assert torch.allclose(got, wanted, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")

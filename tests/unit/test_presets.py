@@ -553,7 +553,9 @@ def test_sample_takes_the_models_own_sampler_unless_told_otherwise(
     rough = run("sample", "--model", "m", "--num", 2, "--out", "b.npz", "--no-denoise")
     assert "3 steps, 3 evaluations" in rough
     for arguments in (("--sde", "flow", "--method", "ddim", "--steps", 3), ("--method", "ddim", "--steps", 3)):
-        assert "ddim, 3 steps, 3 evaluations" in run("sample", "--model", "m", "--num", 2, "--out", "c.npz", *arguments)
+        assert "ddim, 3 steps, 3 evaluations" in run(
+            "sample", "--model", "m", "--num", 2, "--out", "c.npz", "--force", *arguments
+        )
     told = run("sample", "--model", "m", "--num", 2, "--out", "d.npz", "--steps", 3)
     assert "its own process, auto, 3 steps" in told
 
