@@ -72,7 +72,7 @@ def _read(ctx: typer.Context, path: Path | None) -> None:
         if text.startswith("--") and parameter.name not in ("config", "help")
     }
     parent = ctx.parent
-    others = [] if parent is None else parent.command.list_commands(parent)  # type: ignore[attr-defined]
+    others = [] if parent is None else list(getattr(parent.command, "commands", {}))
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         found = values(content, ctx.info_name or "", others, names)

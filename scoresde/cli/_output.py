@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,12 +125,21 @@ def _write_folder(
     record = folder / _RECORD
     names = [Path(path).name for path in contents]
     contents[record] = _described({"files": names, **metadata}).encode()
-    earlier = json.loads(record.read_bytes()).get("files", []) if record.is_file() else []
+    earlier = _pictures_of(record)
     make_folder(folder)
     write_together(contents)
-    for name in {*earlier} - {*names}:
-        (folder / Path(name).name).unlink(missing_ok=True)
+    for name in earlier - {*names}:
+        (folder / name).unlink(missing_ok=True)
     return f"{len(x)} pictures, {size} each"
+
+
+def _pictures_of(record: Path) -> set[str]:
+    """The numbered pictures that an earlier command wrote; none if the file is not its record."""
+    try:
+        files = json.loads(record.read_bytes())["files"]
+        return {name for name in files if re.fullmatch(rf"[0-9]{{5,}}\{PICTURE}", name)}
+    except (OSError, ValueError, TypeError, LookupError):
+        return set()
 
 
 def write_arrays(path: Path, extension: str, arrays: dict[str, Any], metadata: dict[str, Any]) -> str:

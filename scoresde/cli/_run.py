@@ -79,7 +79,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
 
     signature = inspect.signature(function, eval_str=True)
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), config])  # type: ignore[attr-defined]
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), config])
     return run
 
 

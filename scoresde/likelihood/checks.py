@@ -117,8 +117,8 @@ def _judge(
         if mismatch > _BLOCKED:
             raise ScoreFnError(
                 "The score function blocks gradients (torch.no_grad, .detach(), .numpy() or quantised layers inside?): "
-                f"its products with the Jacobian differ by {100 * mismatch:.0f} % from finite differences, so the "
-                "divergence would be wrong."
+                f"its vector-Jacobian products and finite differences differ by {100 * mismatch:.0f} %. The divergence "
+                "would be wrong."
             )
 
 

@@ -79,6 +79,21 @@ def test_a_folder_that_is_replaced_has_only_the_new_pictures(typed: Run, fake: A
     assert pixels("pictures/00001.png").shape == (24, 24)
 
 
+@pytest.mark.parametrize(
+    "record", ["no JSON", "[1]", "null", '{"files": 3}', '{"files": [null, "mine.png", "../a.png"]}']
+)
+def test_a_file_that_is_no_record_removes_nothing(typed: Run, fake: Any, record: str) -> None:
+    Path("pictures").mkdir()
+    kept = [Path("a.png"), Path("pictures/mine.png"), Path("pictures/00009.png")]
+    for path in kept:
+        path.write_bytes(b"mine")
+    Path("pictures/samples.json").write_text(record)
+    result = typed(*SAMPLE, "--out", "pictures/", "--count", 2, "--force")
+    assert result.exit_code == 0, result.output
+    assert all(path.read_bytes() == b"mine" for path in kept)
+    assert json.loads(Path("pictures/samples.json").read_text())["files"] == ["00000.png", "00001.png"]
+
+
 def test_a_folder_needs_pictures(typed: Run, fake: Any) -> None:
     fake.event_shape = (5,)
     for more in ((), ("--animate", "a.gif", "--out", "a.npz")):
