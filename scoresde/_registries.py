@@ -85,6 +85,8 @@ GRIDS: Registry[Any] = Registry(
         "quadratic": "scoresde.grids:quadratic",
         "cosine": "scoresde.grids:angle",
         "tangent": "scoresde.grids:tangent",
+        "vp_time": "scoresde.grids:vp_time",
+        "vp_quadratic": "scoresde.grids:vp_quadratic",
     }
 )
 

@@ -296,6 +296,19 @@ def expm1(z: Scalar) -> Scalar:
     return torch.expm1(z) if isinstance(z, Tensor) else math.expm1(z)
 
 
+@overload
+def log1p(z: Tensor) -> Tensor: ...
+
+
+@overload
+def log1p(z: float) -> float: ...
+
+
+def log1p(z: Scalar) -> Scalar:
+    """ln(1 + z) of a float or a tensor."""
+    return torch.log1p(z) if isinstance(z, Tensor) else math.log1p(z)
+
+
 def sigmoid(z: Tensor) -> Tensor:
     """1/(1 + exp(-z)), the same for a value wherever it stands. The last digit of `torch.sigmoid`, `logaddexp`,
     `atan2`, `hypot` and `pow` depends on the place in a tensor, and so would a sample's result on the rest of its

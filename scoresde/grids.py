@@ -38,6 +38,8 @@ __all__ = [
     "quadratic",
     "tangent",
     "time",
+    "vp_quadratic",
+    "vp_time",
 ]
 
 
@@ -83,6 +85,7 @@ def _grid(affine: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tenso
                 first, last = (check_number(name, t, low=0.0) for name, t in ends)
             return function(sde, first, last, check_integer("steps", steps, low=1, high=MOST_STEPS), **options)
 
+        checked.affine = affine  # type: ignore[attr-defined]
         return checked
 
     return decorate
@@ -186,6 +189,53 @@ def _in_angle(sde: Schedule, t_start: float, t_end: float, steps: int, power: fl
     inner = _line(ends[0], ends[1], steps)[1:-1]
     times = sde.time(-2 / power * inner.tan().log())
     return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
+
+
+@_grid(affine=True)
+def vp_time(sde: Schedule, t_start: float, t_end: float, steps: int, scale: float = 1.0, power: float = 0.5) -> Tensor:
+    r"""Uniform in the time of a VP process whose :math:`\beta` is proportional to time, for any process.
+
+    The steps are even in :math:`\ln(1+\rho^2/s^2)^p`, :math:`\rho = \sigma/\alpha`, that time for s = 1, p = 1/2.
+
+    Args:
+        sde: an affine process.
+        t_start, t_end: the ends.
+        steps: the number of steps.
+        scale: s; steps at levels far below it are even in a power of rho, above it in a power of the log-SNR.
+        power: p.
+
+    Example:
+        >>> import scoresde
+        >>> vp = scoresde.VPSDE(beta_min=1e-9, beta_max=20.0, t_min=0.1)
+        >>> [round(t, 3) for t in vp_time(vp, 1.0, 0.1, 3).tolist()]
+        [1.0, 0.7, 0.4, 0.1]
+        >>> [round(t, 3) for t in vp_time(scoresde.EDMSDE(), 80.0, 0.002, 3).tolist()]
+        [80.0, 6.949, 1.287, 0.002]
+    """
+    scale = check_number("scale", scale, low=0.0, strict=True)
+    power = check_number("power", power, low=0.01, high=100.0)
+    ends = [-float(sde.log_snr(t)) - 2 * math.log(scale) for t in (t_start, t_end)]  # ln(rho^2/s^2)
+    if max(ends) == math.inf:
+        _finite(ends, t_start, t_end, "vp_time")
+    line = _line(*(float(np.logaddexp(0.0, end)) ** power for end in ends), steps)
+    inner = line[1:-1] ** (1 / power)
+    times = sde.time(-torch.log(torch.expm1(inner)) - 2 * math.log(scale))
+    return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
+
+
+@_grid(affine=True)
+def vp_quadratic(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
+    r"""Uniform in the square root of the time of `vp_time`, :math:`\ln(1+\rho^2)^{1/4}`.
+
+    For any process these are the levels of `quadratic` on a VP process whose :math:`\beta` is proportional to time.
+
+    Example:
+        >>> import scoresde
+        >>> vp = scoresde.VPSDE(beta_min=1e-9, beta_max=20.0, t_min=0.01)
+        >>> [round(t, 4) for t in vp_quadratic(vp, 1.0, 0.01, 3).tolist()]
+        [1.0, 0.49, 0.16, 0.01]
+    """
+    return vp_time(sde, t_start, t_end, steps, power=0.25)
 
 
 @dataclass(frozen=True)
@@ -453,9 +503,9 @@ def resolve(grid: Any, sde: Any, t_start: float, t_end: float, steps: int) -> Te
         grid = default(sde, t_start, t_end)
     if isinstance(grid, str):
         check_choice("grid", grid, GRIDS)
-        if grid in ("log_snr", "karras", "cosine", "tangent") and not sde.affine:
-            raise InvalidArgumentError(f'grid={grid!r} needs a process with alpha and sigma; pass grid="time".')
-        grid = GRIDS[grid]
+        name, grid = grid, GRIDS[grid]
+        if getattr(grid, "affine", False) and not sde.affine:
+            raise InvalidArgumentError(f'grid={name!r} needs a process with alpha and sigma; pass grid="time".')
     if not callable(grid) or isinstance(grid, type):
         raise InvalidTypeError(
             f"`grid` must be a name or a function (sde, t_start, t_end, steps), got {type(grid).__name__}."

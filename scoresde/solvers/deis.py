@@ -1,4 +1,4 @@
-"""DEIS: Adams-Bashforth for the noise estimate, interpolated in time or in sigma/alpha."""
+"""DEIS: Adams-Bashforth for the noise estimate, interpolated in time, in a time of its own, or in sigma/alpha."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from .._checks import check_choice
 from .._combination import Term, combination
+from .._tensors import Scalar, exp, expm1, log1p, sqrt
 from ..processes import RHO, TIME, Coordinate, Process
 from ..sdes import Node
 from .families.exponential import GAUSS_NODES, GAUSS_WEIGHTS, History, adams_weights, interpolation_weights, positions
@@ -16,6 +18,8 @@ from .families.multistep import NoiseMultistep, Row
 from .registry.variants import variants
 
 __getattr__ = variants(__name__)  # the public names of rows
+
+CLOCKS = ("time", "vp_time")
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,15 @@ class TAB(NoiseMultistep):
     .. math:: x_t = \frac{\alpha_t}{\alpha_s}x_s + \alpha_t\sum_{j<p} C_j\,\hat\varepsilon_{-j},\qquad
         C_j = \int_s^t \frac{d(\sigma/\alpha)}{d\tau} L_j(\tau)\,d\tau,
 
-    with L the Lagrange basis in time and the integrals by 16 Gauss nodes, computed before the first step.
+    with L the Lagrange basis in time and the integrals by 16 Gauss nodes, computed before the first step. With
+    ``clock="vp_time"`` the polynomial is in :math:`u = \sqrt{\ln(1+\rho^2)}`, :math:`\rho = \sigma/\alpha`, in place
+    of the time: on a VP process whose :math:`\beta` is proportional to time, u is proportional to time, and on any
+    other process the method makes the same steps as there.
 
     Facts:
-        Order p on grids that are even in time; 1 evaluation per step (more in the first steps of p >= 3); keeps p - 1
-        estimates; no noise.
+        Order p on grids that are even in the clock; 1 evaluation per step (more in the first steps of p >= 3); keeps
+        p - 1 estimates; no noise. The time of EDM's process is rho itself: there ``clock="time"`` is `RhoAB`, and a
+        polynomial in it is far from the estimate of a network at 5 evaluations; ``clock="vp_time"`` is not.
 
     Differs from:
         the official code, which counts from r = p - 1 and starts with lower orders; diffusers' ``DEISMultistep``, which
@@ -39,6 +47,7 @@ class TAB(NoiseMultistep):
         order: p = r + 1, 1 to 4; p = 1 is DDIM.
         start_up: ``"single"`` steps of order p - 1, or ``"published"``, with lower orders.
         lower_order_final: use lower orders in the last p - 1 steps.
+        clock: ``"time"``, that of the process, or ``"vp_time"``.
 
     Example:
         >>> import torch, scoresde
@@ -55,13 +64,29 @@ class TAB(NoiseMultistep):
         https://arxiv.org/abs/2204.13902
     """
 
+    clock: str = "time"
+
     reference: ClassVar[str] = "Zhang, Chen (2023), DEIS"
-    predictor_nodes: ClassVar[int] = 0
     coordinate: ClassVar[Coordinate] = TIME
-    stages: ClassVar[tuple[float, ...]] = GAUSS_NODES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("clock", self.clock, CLOCKS)
+
+    @property
+    def stages(self) -> tuple[float, ...]:
+        """See `Solver.stages`: the integrals in time need the process inside a step."""
+        return GAUSS_NODES if self.clock == "time" else ()
+
+    @property
+    def predictor_nodes(self) -> int:
+        """See `Multistep.predictor_nodes`."""
+        return 0 if self.clock == "time" else self.memory
 
     def advance(self, process: Process, x: Tensor, stop: Node, history: History) -> Term:
         """See `Multistep.advance`."""
+        if self.clock != "time":
+            return super().advance(process, x, stop, history)
         start = history.nodes[0]
         h = stop.t - start.t
         inside = zip(process.nodes.between(start, stop, GAUSS_NODES, TIME), GAUSS_WEIGHTS, strict=True)
@@ -71,6 +96,25 @@ class TAB(NoiseMultistep):
         ]
         weights = interpolation_weights(positions([n.t for n in history.nodes], start.t, h), moments)
         return combination(stop.alpha / start.alpha, x, stop.alpha, weights, history.values)
+
+    def coefficients(self, start: Node, stop: Node, nodes: Sequence[Node], eta: float) -> Row:
+        """See `Multistep.coefficients`; for ``clock="vp_time"``."""
+        now = _vp_time(start)
+        h = _vp_time(stop) - now
+        rates = [h * w * _rho_rate(now + c * h) for c, w in zip(GAUSS_NODES, GAUSS_WEIGHTS, strict=True)]
+        moments = [sum(rate * c**k for rate, c in zip(rates, GAUSS_NODES, strict=True)) for k in range(len(nodes))]
+        weights = interpolation_weights(positions([_vp_time(n) for n in nodes], now, h), moments)
+        return Row(stop.alpha / start.alpha, stop.alpha, weights, 0.0)
+
+
+def _vp_time(node: Node) -> Scalar:
+    """:math:`u = \\sqrt{\\ln(1+\\rho^2)}`."""
+    return sqrt(log1p(exp(-2 * node.lam)))
+
+
+def _rho_rate(u: Scalar) -> Scalar:
+    """The derivative of rho by u."""
+    return u * exp(u * u) / sqrt(expm1(u * u))
 
 
 @dataclass(frozen=True)
