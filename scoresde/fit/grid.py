@@ -13,51 +13,34 @@ backwards through the solver. The gradient is that of one half of the pilot; the
 from __future__ import annotations
 
 import itertools
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
 from .._arguments import context_of, shape_to_draw
-from .._checks import (
-    MOST_DRAWS,
-    MOST_STEPS,
-    check_choice,
-    check_device,
-    check_dtype,
-    check_finite_rows,
-    check_flag,
-    check_integer,
-    check_state,
-    check_tensor,
-    form,
-)
+from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_tensor, form
 from .._context import cut
 from .._signatures import typed
-from ..errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError, short
-from ..files.paths import check_path
-from ..files.writing import write_bytes
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..grids import Grid
 from ..noise import check_seed
-from ..scores import Score, Split, as_score
-from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..scores import as_score
+from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
-from ..solvers import Solver, UniPC, make_solver
+from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
 from ..solving import solve
+from .pilot import Watched, pilot_states, reference_ends, squares
+from .records import Errors, FittedGrid
 
 if TYPE_CHECKING:
     from .. import _typed
 
-FORMAT = 1
 _LEAST_GAP = 1e-3  # of the mean gap
 _RATE = 0.15  # Adam's first step in theta
 _SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
@@ -67,154 +50,6 @@ _LOOK_EVERY = 3  # iterations
 _STARTING = 4.0  # a first step so much smaller than the next one was not chosen by the error
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Errors:
-    """The error of the held-out half of the pilot: RMS over dimensions per sample, then RMS and median over samples.
-
-    Example:
-        >>> Errors(rms=0.2, median=0.1).median
-        0.1
-    """
-
-    rms: float
-    median: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of a fit.
-
-    Args:
-        calls: calls of the score function, those repeated to save memory included.
-        gradients: how many of them were differentiated.
-        pilots: the same work in calls on the whole pilot batch, a gradient counted as two.
-
-    Example:
-        >>> Cost(calls=10, gradients=0, pilots=5.0).pilots
-        5.0
-    """
-
-    calls: int
-    gradients: int
-    pilots: float
-
-
-@dataclass(frozen=True)
-class FittedGrid(Grid):
-    """A grid that `fit_grid` made, for ``grid=`` of `solve`; it refuses processes other than its own.
-
-    Args:
-        times: from the start to the end of the solve.
-        name: a name for it.
-        method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
-            too, usually with less gain.
-        process: the process, as text.
-        log_snr: the log-SNR of the process at the times, which identifies it.
-        fitted, default: the held-out `Errors` on this grid and on the default one.
-        cost: what the fit took.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
-        >>> sde = scoresde.VPSDE()
-        >>> grid = fit_grid(sde, target.score(sde), 4, pilot=8, iterations=20)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     grid.save(Path(folder, "grid.json"))
-        ...     FittedGrid.load(Path(folder, "grid.json")) == grid
-        True
-    """
-
-    name: str = "fitted"
-    method: str = field(default="", kw_only=True)
-    process: str = field(default="", kw_only=True)
-    log_snr: tuple[float, ...] = field(default=(), kw_only=True)
-    fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
-    default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
-    cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
-
-    def times_for(self, sde: object) -> tuple[float, ...]:
-        """The times, if the process is the one that the grid was fitted for."""
-        if self.fits(sde):
-            return self.times
-        raise InvalidArgumentError(
-            f"`grid` was fitted for {self.process}, but `sde` is {sde!r}; fit one with fit_grid(sde, score_fn, "
-            f"{self.steps})."
-        )
-
-    def fits(self, sde: object) -> bool:
-        """Whether a process is the one that the grid was fitted for: it has the grid's log-SNRs at its times."""
-        if not isinstance(sde, AffineSDE) or not self.times or len(self.log_snr) != len(self.times):
-            return False
-        if not (sde.t_min <= min(self.times) and max(self.times) <= sde.t_max):
-            return False
-        with torch.no_grad():
-            here = sde.log_snr(torch.tensor(self.times, dtype=torch.float64))
-        return torch.allclose(here, torch.tensor(self.log_snr, dtype=torch.float64), rtol=1e-6, atol=1e-6)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the grid as JSON.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        path = check_path("path", path)
-        content = {"format": FORMAT, **self.fields()}
-        write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-
-    def fields(self) -> dict[str, object]:
-        """The fields as JSON values, which `of` reads; numbers that are not finite are text."""
-        return _plain(asdict(self))
-
-    @classmethod
-    def of(cls, content: Mapping[str, Any], where: str) -> FittedGrid:
-        """A grid from its fields, as `dataclasses.asdict` and JSON give them.
-
-        Raises:
-            CorruptCheckpointError: the fields are not those of a grid; ``where`` names their source.
-        """
-        try:
-            given = dict(content)
-            grid = cls(
-                times=_numbers(given.pop("times")),
-                log_snr=_numbers(given.pop("log_snr")),
-                fitted=Errors(**_named(given.pop("fitted"))),
-                default=Errors(**_named(given.pop("default"))),
-                cost=Cost(**_named(given.pop("cost"))),
-                **given,
-            )
-            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process)):
-                raise ValueError("its name, method and process must be text")
-            if len(grid.log_snr) != len(grid.times):
-                raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
-            grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
-        return grid
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> FittedGrid:
-        """Read what `save` wrote.
-
-        Raises:
-            CorruptCheckpointError: the file is not a fitted grid.
-        """
-        where = os.fspath(check_path("path", path))
-        try:
-            content = json.loads(Path(where).read_bytes())
-            found = content.pop("format")
-            if found != FORMAT:
-                raise ValueError(f"its format is {found!r}, but this version of scoresde reads {FORMAT}")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
-        return cls.of(content, where)
-
-    def __repr__(self) -> str:
-        gain = f"{self.fitted.median:.2g} (default grid {self.default.median:.2g})"
-        process = self.process.partition("(")[0]
-        return f"FittedGrid({self.steps} steps of {self.method} for {process}, held-out median error {gain})"
 
 
 @typed(lambda: _typed.fit_grid)
@@ -306,7 +141,7 @@ def fit_grid(
     for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
     _check_objective(objective)
-    watched = _Watch(as_score(score_fn), checkpoint)
+    watched = Watched(as_score(score_fn), checkpoint)
     first = grids.time_of("t_start", t_start, sde, sde.t_max)
     clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
     seed = check_seed("seed", seed)
@@ -317,7 +152,8 @@ def fit_grid(
     if len(x) < 2:
         raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
     context = context_of(context, watched, x)
-    ends = _reference(watched, x, clock, reference, steps, context)
+    counted = max(200, 10 * steps) if reference is None else reference
+    ends = reference_ends(sde, watched, x, (clock.start, clock.end), counted, context)
     halves = slice(0, len(x) // 2), slice(len(x) // 2, len(x))
     problem = _Problem(watched, solver, clock, x, ends, context, objective, *halves, gradient)
     best = _optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
@@ -354,53 +190,6 @@ def _check_objective(objective: object) -> None:
         )
 
 
-def pilot_states(
-    sde: AffineSDE,
-    x: Tensor | None,
-    shape: tuple[int, ...],
-    seed: int,
-    dtype: torch.dtype | None,
-    device: torch.device | str | None,
-) -> Tensor:
-    """The pilot's states: those given, checked and moved, or draws of the prior."""
-    if x is None:
-        generator = torch.Generator(check_device(device)).manual_seed(seed)
-        return sde.prior_sample(shape, generator=generator, dtype=dtype, device=device)
-    check_state("x", x)
-    if dtype is not None:
-        check_dtype("dtype", dtype)
-    check_finite_rows("`x`", x)
-    return x.to(device=check_device(device, x.device), dtype=dtype)
-
-
-def _plain(value: object) -> Any:
-    """A tree for JSON, which has no infinity and no NaN."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf", "nan")):
-        raise ValueError(f"{str(value)[:40]!r} is not a number")
-    return float(value)
-
-
-def _numbers(values: object) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
-    return tuple(_number(v) for v in values)
-
-
-def _named(values: Any) -> dict[str, Any]:
-    """Numbers by name; whole ones stay whole."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{str(values)[:40]!r} is not an object of numbers")
-    return {name: v if type(v) is int else _number(v) for name, v in values.items()}
-
-
 def _listed(starts: Any, clock: _Clock) -> list[Any]:
     if starts is None:
         return ["time" if clock.in_time else "log_snr", "quadratic", "cosine", "quick"]
@@ -412,19 +201,6 @@ def _listed(starts: Any, clock: _Clock) -> list[Any]:
         if not isinstance(start, str | Grid) and not callable(start):
             check_tensor(f"starts[{i}]", start, (-1,))
     return list(starts)
-
-
-def _reference(watched: Any, x: Tensor, clock: _Clock, reference: Any, steps: int, context: Any) -> Tensor:
-    """The end states that count as exact."""
-    if isinstance(reference, Tensor):
-        check_tensor("reference", reference)
-        if reference.shape != x.shape:
-            raise InvalidArgumentError(
-                f"`reference` must have the shape of the pilot, {tuple(x.shape)}, got {tuple(reference.shape)}."
-            )
-        return reference.to(x)
-    count = max(200, 10 * steps) if reference is None else check_integer("reference", reference, low=1, high=MOST_STEPS)
-    return solve(clock.sde, watched, x, method=UniPC(order=3), grid=clock.default(count), context=context).x
 
 
 class _Clock:
@@ -460,55 +236,6 @@ class _Clock:
         given = gaps * (1 + _LEAST_GAP) - _LEAST_GAP / len(gaps)
         theta = given.clamp_min(0.1 * _LEAST_GAP / len(gaps)).log()
         return theta - theta.mean()
-
-
-class _Watch(Score):
-    """A score function whose calls are counted, and repeated in a backward pass instead of kept."""
-
-    def __init__(self, score_fn: Score, checkpoint: bool) -> None:
-        self.score_fn, self.checkpoint = score_fn, checkpoint
-        self.traits = score_fn.traits
-        self.calls = self.gradients = self.rows = 0
-
-    @property
-    def only_scores(self) -> bool:
-        return self.score_fn.only_scores
-
-    def accepts(self, name: str) -> bool:
-        return self.score_fn.accepts(name)
-
-    def score(self, x: Tensor, node: Node, **context: object) -> Tensor:
-        return self._run(self.score_fn.score, x, node, context)
-
-    def estimate(self, x: Tensor, node: Node, **context: object) -> Estimate:
-        return self._run(self.score_fn.estimate, x, node, context)
-
-    def twisted(self, x: Tensor, node: Node, **context: object) -> Split:
-        self.calls += 1
-        self.rows += len(x)
-        return self.score_fn.twisted(x, node, **context)
-
-    def cost(self, pilot: int) -> Cost:
-        """The cost so far."""
-        return Cost(self.calls, self.gradients, self.rows / pilot)
-
-    def _run(self, function: Callable[..., Any], x: Tensor, node: Node, context: Mapping[str, object]) -> Any:
-        def call(x: Tensor, node: Node) -> Any:
-            self.calls += 1
-            self.rows += len(x)
-            return function(x, node, **context)
-
-        if not torch.is_grad_enabled() or not any(isinstance(v, Tensor) and v.requires_grad for v in (x, *node)):
-            return call(x, node)
-        out = recompute(call, x, node, use_reentrant=False) if self.checkpoint else call(x, node)
-        if any(v.requires_grad for v in (out if isinstance(out, tuple) else (out,))):
-            self.gradients += 1
-            self.rows += 2 * len(x)
-        elif x.requires_grad:
-            raise InvalidArgumentError(
-                "The score function has no gradient (torch.no_grad or .detach() inside?); pass gradient=False."
-            )
-        return out
 
 
 @dataclass(frozen=True)
@@ -570,16 +297,16 @@ class _Problem:
                     f"`objective` must return ({len(end)},), one loss per sample, got {form(losses)}."
                 )
             return losses.to(torch.float64).mean()
-        squares = _squares(end, self.ends[rows])
+        errors = squares(end, self.ends[rows])
         if self.objective == "rms":
-            return 0.5 * squares.mean().log()
-        return 0.5 * (squares + floor**2).log().mean()
+            return 0.5 * errors.mean().log()
+        return 0.5 * (errors + floor**2).log().mean()
 
     def floor(self, theta: Tensor) -> float:
         """The error below which a sample no longer counts."""
         with torch.no_grad():
-            squares = _squares(self.end(self.clock.times(theta), self.train, False), self.ends[self.train])
-        return _SMOOTH * max(math.sqrt(float(squares.nanmedian())), 1e-14)
+            errors = squares(self.end(self.clock.times(theta), self.train, False), self.ends[self.train])
+        return _SMOOTH * max(math.sqrt(float(errors.nanmedian())), 1e-14)
 
     def value(self, theta: Tensor, rows: slice, floor: float) -> float:
         with torch.no_grad():
@@ -605,14 +332,9 @@ class _Problem:
     def errors(self, times: Tensor) -> Errors:
         """The errors of the held-out half."""
         with torch.no_grad():
-            each = _squares(self.end(times, self.held_out, False), self.ends[self.held_out]).sqrt()
+            each = squares(self.end(times, self.held_out, False), self.ends[self.held_out]).sqrt()
             each = each.nan_to_num(nan=math.inf)  # of samples that failed
         return Errors(float(each.square().mean().sqrt()), float(each.median()))
-
-
-def _squares(end: Tensor, exact: Tensor) -> Tensor:
-    """Mean squares over dimensions, per sample."""
-    return (end.to(torch.float64) - exact.to(torch.float64)).flatten(1).square().mean(1)
 
 
 def equidistribute(paths: Tensor, steps: int, clock: _Clock) -> Tensor:

@@ -36,7 +36,7 @@ from ..solvers import Solver, make_solver
 from ..solving import solve
 from ..targets import Gaussian, GaussianStart
 from ..targets.start import Solved
-from .grid import pilot_states
+from .pilot import pilot_states
 
 if TYPE_CHECKING:
     from .. import _typed

@@ -1,0 +1,198 @@
+"""Grids with a method, made for one process and a number of steps: what is kept of a fit, and its file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import grids
+from ..errors import CorruptCheckpointError, InvalidArgumentError
+from ..files.paths import check_path
+from ..files.writing import write_bytes
+from ..grids import Grid
+from ..sdes import AffineSDE
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The error of the held-out half of the pilot: RMS over dimensions per sample, then RMS and median over samples.
+
+    Example:
+        >>> Errors(rms=0.2, median=0.1).median
+        0.1
+    """
+
+    rms: float
+    median: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a fit.
+
+    Args:
+        calls: calls of the score function, those repeated to save memory included.
+        gradients: how many of them were differentiated.
+        pilots: the same work in calls on the whole pilot batch, a gradient counted as two.
+
+    Example:
+        >>> Cost(calls=10, gradients=0, pilots=5.0).pilots
+        5.0
+    """
+
+    calls: int
+    gradients: int
+    pilots: float
+
+
+@dataclass(frozen=True)
+class FittedGrid(Grid):
+    """A grid that `fit_grid` made, for ``grid=`` of `solve`; it refuses processes other than its own.
+
+    Args:
+        times: from the start to the end of the solve.
+        name: a name for it.
+        method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
+            too, usually with less gain.
+        process: the process, as text.
+        log_snr: the log-SNR of the process at the times, which identifies it.
+        fitted, default: the held-out `Errors` on this grid and on the default one.
+        cost: what the fit took.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
+        >>> sde = scoresde.VPSDE()
+        >>> grid = scoresde.fit_grid(sde, target.score(sde), 4, pilot=8, iterations=20)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     grid.save(Path(folder, "grid.json"))
+        ...     FittedGrid.load(Path(folder, "grid.json")) == grid
+        True
+    """
+
+    name: str = "fitted"
+    method: str = field(default="", kw_only=True)
+    process: str = field(default="", kw_only=True)
+    log_snr: tuple[float, ...] = field(default=(), kw_only=True)
+    fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
+    default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
+    cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
+
+    def times_for(self, sde: object) -> tuple[float, ...]:
+        """The times, if the process is the one that the grid was fitted for."""
+        if self.fits(sde):
+            return self.times
+        raise InvalidArgumentError(
+            f"`grid` was fitted for {self.process}, but `sde` is {sde!r}; fit one with fit_grid(sde, score_fn, "
+            f"{self.steps})."
+        )
+
+    def fits(self, sde: object) -> bool:
+        """Whether a process is the one that the grid was fitted for: it has the grid's log-SNRs at its times."""
+        if not isinstance(sde, AffineSDE) or not self.times or len(self.log_snr) != len(self.times):
+            return False
+        if not (sde.t_min <= min(self.times) and max(self.times) <= sde.t_max):
+            return False
+        with torch.no_grad():
+            here = sde.log_snr(torch.tensor(self.times, dtype=torch.float64))
+        return torch.allclose(here, torch.tensor(self.log_snr, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the grid as JSON.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        path = check_path("path", path)
+        content = {"format": FORMAT, **self.fields()}
+        write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+    def fields(self) -> dict[str, object]:
+        """The fields as JSON values, which `of` reads; numbers that are not finite are text."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any], where: str) -> FittedGrid:
+        """A grid from its fields, as `dataclasses.asdict` and JSON give them.
+
+        Raises:
+            CorruptCheckpointError: the fields are not those of a grid; ``where`` names their source.
+        """
+        try:
+            given = dict(content)
+            grid = cls(
+                times=_numbers(given.pop("times")),
+                log_snr=_numbers(given.pop("log_snr")),
+                fitted=Errors(**_named(given.pop("fitted"))),
+                default=Errors(**_named(given.pop("default"))),
+                cost=Cost(**_named(given.pop("cost"))),
+                **given,
+            )
+            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process)):
+                raise ValueError("its name, method and process must be text")
+            if len(grid.log_snr) != len(grid.times):
+                raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
+            grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
+        return grid
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> FittedGrid:
+        """Read what `save` wrote.
+
+        Raises:
+            CorruptCheckpointError: the file is not a fitted grid.
+        """
+        where = os.fspath(check_path("path", path))
+        try:
+            content = json.loads(Path(where).read_bytes())
+            found = content.pop("format")
+            if found != FORMAT:
+                raise ValueError(f"its format is {found!r}, but this version of scoresde reads {FORMAT}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise CorruptCheckpointError(f"{where} is not a fitted grid: {error}") from None
+        return cls.of(content, where)
+
+    def __repr__(self) -> str:
+        gain = f"{self.fitted.median:.2g} (default grid {self.default.median:.2g})"
+        process = self.process.partition("(")[0]
+        return f"FittedGrid({self.steps} steps of {self.method} for {process}, held-out median error {gain})"
+
+
+def _plain(value: object) -> Any:
+    """A tree for JSON, which has no infinity and no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not (isinstance(value, int | float) or value in ("inf", "-inf", "nan")):
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
+    return float(value)
+
+
+def _numbers(values: object) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
+    return tuple(_number(v) for v in values)
+
+
+def _named(values: Any) -> dict[str, Any]:
+    """Numbers by name; whole ones stay whole."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{str(values)[:40]!r} is not an object of numbers")
+    return {name: v if type(v) is int else _number(v) for name, v in values.items()}
