@@ -185,7 +185,8 @@ def overloads(call: Call, records: Records) -> list[str]:
     if method is None:  # options are those of a method that is not named
         every = {name: "Any" for row in ROWS for name in options_of(row) if name not in {*own, *rest}}
         lines += one(call, placed, [], records.name(f"{title}Options", base, every), given)
-    return documented(call, lines + one(call, placed, ["method: str | Solver"], base, given))
+    kind = "str | Solver" if method is None else str(method.annotation).strip("'\"")
+    return documented(call, lines + one(call, placed, [f"method: {kind}"], base, given))
 
 
 def one(

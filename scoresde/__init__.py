@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .fit import FittedGrid as FittedGrid
     from .fit import fit_grid as fit_grid
     from .fit import fit_start as fit_start
+    from .fit import tune as tune
     from .grids import Grid as Grid
     from .integrate import Info as Info
     from .integrate import Solution as Solution
@@ -132,7 +133,7 @@ _MODULES = (
 _HOMES = homes(
     {
         "errors": "InvalidArgumentError NonFiniteError ScoreSDEError ScoreSDEWarning SolveFailedError",
-        "fit": "fit_grid",
+        "fit": "fit_grid tune",
         "integrate": "Solution Status",
         "inverse.tilted": "sample_tilted",
         "latents": "decode encode interpolate reconstruct",

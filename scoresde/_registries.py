@@ -85,8 +85,8 @@ GRIDS: Registry[Any] = Registry(
         "quadratic": "scoresde.grids:quadratic",
         "cosine": "scoresde.grids:angle",
         "tangent": "scoresde.grids:tangent",
-        "vp_time": "scoresde.grids:vp_time",
-        "vp_quadratic": "scoresde.grids:vp_quadratic",
+        "vp_time": "scoresde.grids:VP_TIME",
+        "vp_quadratic": "scoresde.grids:VP_QUADRATIC",
     }
 )
 

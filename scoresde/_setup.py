@@ -95,7 +95,7 @@ def set_up(
     score_fn: Callable[..., Tensor],
     x: Tensor | None,
     *,
-    method: str | Solver,
+    method: str | Solver | Grid,
     shape: Sequence[int] | None,
     steps: int | None,
     grid: GridChoice,
@@ -135,6 +135,7 @@ def set_up(
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
     _check_flags(sde, denoise=denoise, throw=throw)
+    method, grid = _with_its_grid(method, grid)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
     times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
@@ -239,6 +240,17 @@ def _times(
         return (float(values[0]), float(values[-1])), values
     first = grids.time_of("t_start", t_start, sde, sde.t_max)
     return (first, grids.time_of("t_end", t_end, sde, sde.t_min)), None
+
+
+def _with_its_grid(method: str | Solver | Grid, grid: GridChoice) -> tuple[str | Solver, GridChoice]:
+    """The method and the grid, of which a fitted grid in the place of the method gives both."""
+    if not isinstance(method, Grid):
+        return method, grid
+    if grid is not None:
+        raise InvalidArgumentError("`grid` follows from `method`, a grid that brings its method; leave it out.")
+    if not method.method:
+        raise InvalidArgumentError("`method` is a grid without a method; pass it as `grid`, beside a method.")
+    return "auto", method
 
 
 def _chosen(

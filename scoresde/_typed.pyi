@@ -173,6 +173,12 @@ class SolveTAB(SolveArguments, total=False):
     order: int
     start_up: str
     lower_order_final: bool
+    clock: str
+
+class SolveRhoAB(SolveArguments, total=False):
+    order: int
+    start_up: str
+    lower_order_final: bool
 
 class SolveRES2S(SolveArguments, total=False):
     prediction: str
@@ -331,6 +337,12 @@ class StepperTAB(StepperArguments, total=False):
     order: int
     start_up: str
     lower_order_final: bool
+    clock: str
+
+class StepperRhoAB(StepperArguments, total=False):
+    order: int
+    start_up: str
+    lower_order_final: bool
 
 class StepperRES2S(StepperArguments, total=False):
     c2: float
@@ -423,6 +435,12 @@ class DecodeUniPC(DecodeArguments, total=False):
     correct_last: bool
 
 class DecodeTAB(DecodeArguments, total=False):
+    order: int
+    start_up: str
+    lower_order_final: bool
+    clock: str
+
+class DecodeRhoAB(DecodeArguments, total=False):
     order: int
     start_up: str
     lower_order_final: bool
@@ -520,6 +538,12 @@ class ReconstructUniPC(ReconstructArguments, total=False):
     correct_last: bool
 
 class ReconstructTAB(ReconstructArguments, total=False):
+    order: int
+    start_up: str
+    lower_order_final: bool
+    clock: str
+
+class ReconstructRhoAB(ReconstructArguments, total=False):
     order: int
     start_up: str
     lower_order_final: bool
@@ -692,6 +716,12 @@ class SampleTAB(SampleArguments, total=False):
     order: int
     start_up: str
     lower_order_final: bool
+    clock: str
+
+class SampleRhoAB(SampleArguments, total=False):
+    order: int
+    start_up: str
+    lower_order_final: bool
 
 class SampleRES2S(SampleArguments, total=False):
     prediction: str
@@ -758,11 +788,11 @@ class SampleOptions(SampleArguments, total=False):
     epsilon: Any
     convention: Any
     r1: Any
+    clock: Any
     c2: Any
     c3: Any
     max_order: Any
     spread: Any
-    clock: Any
     lenient: Any
     tolerance: Any
 
@@ -883,6 +913,12 @@ class SampleKDiffusionTAB(SampleKDiffusionArguments, total=False):
     order: int
     start_up: str
     lower_order_final: bool
+    clock: str
+
+class SampleKDiffusionRhoAB(SampleKDiffusionArguments, total=False):
+    order: int
+    start_up: str
+    lower_order_final: bool
 
 class SampleKDiffusionRES2S(SampleKDiffusionArguments, total=False):
     prediction: str
@@ -963,7 +999,8 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
         score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as
             ``(batch,)``; a `ScoreModel`, a target's score, or any callable.
         x: the state at ``t_start``, ``(batch, *event)``; if it is missing, it is drawn from the prior.
-        method: a name from `methods`, a solver object, or ``"auto"``. With ``steps`` as the number of evaluations,
+        method: a name from `methods`, a solver object, what `tune` or `fit_grid` made, which is a method on its grid,
+            or ``"auto"``. With ``steps`` as the number of evaluations,
             ``"auto"`` is the method that the measured table of all methods recommends (up to 7 ``"ipndm"``, up to 29
             ``"dpm_3m"``, beyond that ``"unipc3"``); with a fitted grid it is the method that the grid was fitted for;
             otherwise ``"adams"``.
@@ -1069,7 +1106,9 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
 @overload
 def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], **options: Unpack[SolveUniPC]) -> Solution: ...
 @overload
-def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SolveTAB]) -> Solution: ...
+def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: Literal["tab2", "tab3", "tab4"], **options: Unpack[SolveTAB]) -> Solution: ...
+@overload
+def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SolveRhoAB]) -> Solution: ...
 @overload
 def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: Literal["res_2s"], **options: Unpack[SolveRES2S]) -> Solution: ...
 @overload
@@ -1087,7 +1126,7 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
 @overload
 def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: Literal["torchdiffeq:explicit_adams", "torchdiffeq:implicit_adams"], **options: Unpack[SolveTorchDiffEqExplicitAdams]) -> Solution: ...
 @overload
-def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: str | Solver, **options: Unpack[SolveArguments]) -> Solution: ...
+def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, method: str | Solver | Grid, **options: Unpack[SolveArguments]) -> Solution: ...
 @overload
 def stepper(self: Stepper, sde: SDE, method: Literal["pc"], x: Tensor | None = ..., **options: Unpack[StepperPredictorCorrector]) -> None: ...
 @overload
@@ -1129,7 +1168,9 @@ def stepper(self: Stepper, sde: SDE, method: Literal["unip2", "unip3"], x: Tenso
 @overload
 def stepper(self: Stepper, sde: SDE, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], x: Tensor | None = ..., **options: Unpack[StepperUniPC]) -> None: ...
 @overload
-def stepper(self: Stepper, sde: SDE, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], x: Tensor | None = ..., **options: Unpack[StepperTAB]) -> None: ...
+def stepper(self: Stepper, sde: SDE, method: Literal["tab2", "tab3", "tab4"], x: Tensor | None = ..., **options: Unpack[StepperTAB]) -> None: ...
+@overload
+def stepper(self: Stepper, sde: SDE, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], x: Tensor | None = ..., **options: Unpack[StepperRhoAB]) -> None: ...
 @overload
 def stepper(self: Stepper, sde: SDE, method: Literal["res_2s"], x: Tensor | None = ..., **options: Unpack[StepperRES2S]) -> None: ...
 @overload
@@ -1145,7 +1186,7 @@ def stepper(self: Stepper, sde: SDE, method: Literal["torchdiffeq:dopri8", "torc
 @overload
 def stepper(self: Stepper, sde: SDE, method: Literal["torchdiffeq:explicit_adams", "torchdiffeq:implicit_adams"], x: Tensor | None = ..., **options: Unpack[StepperTorchDiffEqExplicitAdams]) -> None: ...
 @overload
-def stepper(self: Stepper, sde: SDE, method: str | Solver, x: Tensor | None = ..., **options: Unpack[StepperArguments]) -> None: ...
+def stepper(self: Stepper, sde: SDE, method: str | Solver | Grid, x: Tensor | None = ..., **options: Unpack[StepperArguments]) -> None: ...
 @overload
 def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["auto", "euler", "heun", "midpoint", "rk4", "ddim", "rho_heun", "edm_heun", "rho_midpoint", "rho_ralston", "rho_kutta3", "rho_rk4"], **options: Unpack[SolveArguments]) -> Solution:
     r"""The latents of data: the probability flow from ``t_min`` up to ``t_max``.
@@ -1186,7 +1227,9 @@ def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Lite
 @overload
 def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], **options: Unpack[SolveUniPC]) -> Solution: ...
 @overload
-def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SolveTAB]) -> Solution: ...
+def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["tab2", "tab3", "tab4"], **options: Unpack[SolveTAB]) -> Solution: ...
+@overload
+def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SolveRhoAB]) -> Solution: ...
 @overload
 def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["res_2s"], **options: Unpack[SolveRES2S]) -> Solution: ...
 @overload
@@ -1241,7 +1284,9 @@ def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Lite
 @overload
 def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], **options: Unpack[DecodeUniPC]) -> Solution: ...
 @overload
-def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[DecodeTAB]) -> Solution: ...
+def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["tab2", "tab3", "tab4"], **options: Unpack[DecodeTAB]) -> Solution: ...
+@overload
+def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[DecodeRhoAB]) -> Solution: ...
 @overload
 def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["res_2s"], **options: Unpack[DecodeRES2S]) -> Solution: ...
 @overload
@@ -1290,7 +1335,9 @@ def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method:
 @overload
 def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], **options: Unpack[ReconstructUniPC]) -> Reconstruction: ...
 @overload
-def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[ReconstructTAB]) -> Reconstruction: ...
+def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["tab2", "tab3", "tab4"], **options: Unpack[ReconstructTAB]) -> Reconstruction: ...
+@overload
+def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[ReconstructRhoAB]) -> Reconstruction: ...
 @overload
 def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["res_2s"], **options: Unpack[ReconstructRES2S]) -> Reconstruction: ...
 @overload
@@ -1363,7 +1410,9 @@ def sample(self: Pretrained, num: int = ..., *, method: Literal["unip2", "unip3"
 @overload
 def sample(self: Pretrained, num: int = ..., *, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], **options: Unpack[SampleUniPC]) -> Solution: ...
 @overload
-def sample(self: Pretrained, num: int = ..., *, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SampleTAB]) -> Solution: ...
+def sample(self: Pretrained, num: int = ..., *, method: Literal["tab2", "tab3", "tab4"], **options: Unpack[SampleTAB]) -> Solution: ...
+@overload
+def sample(self: Pretrained, num: int = ..., *, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SampleRhoAB]) -> Solution: ...
 @overload
 def sample(self: Pretrained, num: int = ..., *, method: Literal["res_2s"], **options: Unpack[SampleRES2S]) -> Solution: ...
 @overload
@@ -1477,7 +1526,9 @@ def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor |
 @overload
 def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor | Sequence[float], extra_args: Mapping[str, Any] | None = ..., callback: Callable[[dict[str, Any]], object] | None = ..., disable: bool | None = ..., *, method: Literal["unipc1", "unipc2", "unipc", "unipc3"], **options: Unpack[SampleKDiffusionUniPC]) -> Tensor: ...
 @overload
-def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor | Sequence[float], extra_args: Mapping[str, Any] | None = ..., callback: Callable[[dict[str, Any]], object] | None = ..., disable: bool | None = ..., *, method: Literal["tab2", "tab3", "tab4", "rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SampleKDiffusionTAB]) -> Tensor: ...
+def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor | Sequence[float], extra_args: Mapping[str, Any] | None = ..., callback: Callable[[dict[str, Any]], object] | None = ..., disable: bool | None = ..., *, method: Literal["tab2", "tab3", "tab4"], **options: Unpack[SampleKDiffusionTAB]) -> Tensor: ...
+@overload
+def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor | Sequence[float], extra_args: Mapping[str, Any] | None = ..., callback: Callable[[dict[str, Any]], object] | None = ..., disable: bool | None = ..., *, method: Literal["rho_ab2", "rho_ab3", "rho_ab4", "lms", "ipndm", "plms"], **options: Unpack[SampleKDiffusionRhoAB]) -> Tensor: ...
 @overload
 def sample_k_diffusion(model: Callable[..., Tensor], x: Tensor, sigmas: Tensor | Sequence[float], extra_args: Mapping[str, Any] | None = ..., callback: Callable[[dict[str, Any]], object] | None = ..., disable: bool | None = ..., *, method: Literal["res_2s"], **options: Unpack[SampleKDiffusionRES2S]) -> Tensor: ...
 @overload

@@ -32,14 +32,13 @@ __all__ = [
     "Levels",
     "SamplerGrid",
     "Shifted",
+    "VPTime",
     "angle",
     "karras",
     "log_snr",
     "quadratic",
     "tangent",
     "time",
-    "vp_quadratic",
-    "vp_time",
 ]
 
 
@@ -192,28 +191,8 @@ def _in_angle(sde: Schedule, t_start: float, t_end: float, steps: int, power: fl
 
 
 @_grid(affine=True)
-def vp_time(sde: Schedule, t_start: float, t_end: float, steps: int, scale: float = 1.0, power: float = 0.5) -> Tensor:
-    r"""Uniform in the time of a VP process whose :math:`\beta` is proportional to time, for any process.
-
-    The steps are even in :math:`\ln(1+\rho^2/s^2)^p`, :math:`\rho = \sigma/\alpha`, that time for s = 1, p = 1/2.
-
-    Args:
-        sde: an affine process.
-        t_start, t_end: the ends.
-        steps: the number of steps.
-        scale: s; steps at levels far below it are even in a power of rho, above it in a power of the log-SNR.
-        power: p.
-
-    Example:
-        >>> import scoresde
-        >>> vp = scoresde.VPSDE(beta_min=1e-9, beta_max=20.0, t_min=0.1)
-        >>> [round(t, 3) for t in vp_time(vp, 1.0, 0.1, 3).tolist()]
-        [1.0, 0.7, 0.4, 0.1]
-        >>> [round(t, 3) for t in vp_time(scoresde.EDMSDE(), 80.0, 0.002, 3).tolist()]
-        [80.0, 6.95, 1.286, 0.002]
-    """
-    scale = check_number("scale", scale, low=0.0, strict=True)
-    power = check_number("power", power, low=0.01, high=100.0)
+def _in_vp_time(sde: Schedule, t_start: float, t_end: float, steps: int, *, scale: float, power: float) -> Tensor:
+    """Uniform in ln(1 + (rho/scale)^2)^power."""
     ends = [-float(sde.log_snr(t)) - 2 * math.log(scale) for t in (t_start, t_end)]  # ln(rho^2/s^2)
     if max(ends) == math.inf:
         _finite(ends, t_start, t_end, "vp_time")
@@ -223,19 +202,43 @@ def vp_time(sde: Schedule, t_start: float, t_end: float, steps: int, scale: floa
     return torch.cat([torch.tensor([t_start], dtype=torch.float64), times, torch.tensor([t_end], dtype=torch.float64)])
 
 
-@_grid(affine=True)
-def vp_quadratic(sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
-    r"""Uniform in the square root of the time of `vp_time`, :math:`\ln(1+\rho^2)^{1/4}`.
+@dataclass(frozen=True)
+class VPTime:
+    r"""Uniform in a power of the time of a VP process whose :math:`\beta` is proportional to time, for any process.
 
-    For any process these are the levels of `quadratic` on a VP process whose :math:`\beta` is proportional to time.
+    The steps are even in :math:`\ln(1+\rho^2/s^2)^p`, :math:`\rho = \sigma/\alpha`. With s = 1 and p = 1/2, the grid
+    ``"vp_time"``, this is that time; with p = 1/4, the grid ``"vp_quadratic"``, its square root, and the levels are
+    those of `quadratic` on that process.
+
+    Args:
+        scale: s; far below it steps are even in a power of rho, far above it in a power of its logarithm.
+        power: p.
 
     Example:
         >>> import scoresde
-        >>> vp = scoresde.VPSDE(beta_min=1e-9, beta_max=20.0, t_min=0.01)
-        >>> [round(t, 4) for t in vp_quadratic(vp, 1.0, 0.01, 3).tolist()]
-        [1.0, 0.49, 0.16, 0.01]
+        >>> vp = scoresde.VPSDE(beta_min=1e-9, beta_max=20.0, t_min=0.1)
+        >>> [round(t, 3) for t in VPTime()(vp, 1.0, 0.1, 3).tolist()]
+        [1.0, 0.7, 0.4, 0.1]
+        >>> quadratic = VPTime(power=0.25)
+        >>> [round(t, 2) for t in quadratic(scoresde.EDMSDE(), 80.0, 0.002, 3).tolist()]
+        [80.0, 2.28, 0.38, 0.0]
     """
-    return vp_time(sde, t_start, t_end, steps, power=0.25)
+
+    scale: float = 1.0
+    power: float = 0.5
+
+    affine = True  # it needs the process's log-SNR
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale, low=0.0, strict=True)
+        check_number("power", self.power, low=0.01, high=100.0)
+
+    def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
+        """The grid."""
+        return _in_vp_time(sde, t_start, t_end, steps, scale=self.scale, power=self.power)
+
+
+VP_TIME, VP_QUADRATIC = VPTime(), VPTime(power=0.25)
 
 
 @dataclass(frozen=True)

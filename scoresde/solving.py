@@ -33,7 +33,7 @@ def solve(
     score_fn: Callable[..., Tensor],
     x: Tensor | None = None,
     *,
-    method: str | Solver = "pc",
+    method: str | Solver | Grid = "pc",
     shape: Sequence[int] | None = None,
     steps: int | None = None,
     grid: str | Grid | Tensor | grids.GridFunction | None = None,
@@ -71,7 +71,8 @@ def solve(
         score_fn: ``score_fn(x, t, **context)``, the score :math:`\nabla\log p_t(x)` shaped like x, with t as
             ``(batch,)``; a `ScoreModel`, a target's score, or any callable.
         x: the state at ``t_start``, ``(batch, *event)``; if it is missing, it is drawn from the prior.
-        method: a name from `methods`, a solver object, or ``"auto"``. With ``steps`` as the number of evaluations,
+        method: a name from `methods`, a solver object, what `tune` or `fit_grid` made, which is a method on its grid,
+            or ``"auto"``. With ``steps`` as the number of evaluations,
             ``"auto"`` is the method that the measured table of all methods recommends (up to 7 ``"ipndm"``, up to 29
             ``"dpm_3m"``, beyond that ``"unipc3"``); with a fitted grid it is the method that the grid was fitted for;
             otherwise ``"adams"``.

@@ -29,6 +29,7 @@ from .errors import (
     ScoreSDEError,
     StepSizeUnderflowError,
 )
+from .grids import Grid
 from .integrate import Loop, Solution
 from .noise import Noise
 from .scores import Score, ScoreModel, as_score
@@ -199,7 +200,7 @@ class Stepper:
     def __init__(
         self,
         sde: SDE,
-        method: str | Solver,
+        method: str | Solver | Grid,
         x: Tensor | None = None,
         *,
         prediction: str | ScoreModel | Callable[..., Score] = "score",

@@ -132,7 +132,7 @@ def fit_grid(
     """
     solver = make_solver(method, solver_options, ())
     sde = check_affine(sde)
-    _check_method(solver)
+    check_method(solver)
     steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
     count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:
@@ -171,7 +171,7 @@ def fit_grid(
     )
 
 
-def _check_method(solver: Solver) -> None:
+def check_method(solver: Solver) -> None:
     """Refuse a method whose error is no function of the nodes."""
     if solver.stochastic or solver.adaptive or solver.own_steps:
         what = "draws noise" if solver.stochastic else "chooses its own steps"

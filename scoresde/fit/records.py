@@ -119,7 +119,13 @@ class FittedGrid(Grid):
 
     def fields(self) -> dict[str, object]:
         """The fields as JSON values, which `of` reads; numbers that are not finite are text."""
-        return _plain(asdict(self))
+        fields: dict[str, object] = _plain(asdict(self))
+        return fields if type(self) is FittedGrid else {**fields, "kind": type(self).__name__}
+
+    @classmethod
+    def _read(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """The values of the fields that only this class has."""
+        return {}
 
     @classmethod
     def of(cls, content: Mapping[str, Any], where: str) -> FittedGrid:
@@ -130,7 +136,12 @@ class FittedGrid(Grid):
         """
         try:
             given = dict(content)
-            grid = cls(
+            kind = given.pop("kind", FittedGrid.__name__)
+            if kind not in _KINDS:
+                raise ValueError(f"{str(kind)[:40]!r} is none of {', '.join(_KINDS)}")
+            made = _KINDS[kind]
+            given |= made._read(given)
+            grid = made(
                 times=_numbers(given.pop("times")),
                 log_snr=_numbers(given.pop("log_snr")),
                 fitted=Errors(**_named(given.pop("fitted"))),
@@ -168,6 +179,77 @@ class FittedGrid(Grid):
         gain = f"{self.fitted.median:.2g} (default grid {self.default.median:.2g})"
         process = self.process.partition("(")[0]
         return f"FittedGrid({self.steps} steps of {self.method} for {process}, held-out median error {gain})"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate of `tune`, and its error.
+
+    Args:
+        method: the method, as text.
+        grid: the grid, as text.
+        rms, median: its error over the pilot: RMS over dimensions per sample, then RMS and median over samples.
+        behind: how many times as large its error is as that of the best candidate, geometric mean over the pilot.
+        uncertainty: the standard error of the logarithm of ``behind``.
+
+    Example:
+        >>> Ranked("DDIM()", "log_snr", 0.2, 0.1, 1.5, 0.1).behind
+        1.5
+    """
+
+    method: str
+    grid: str
+    rms: float
+    median: float
+    behind: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class Tuned(FittedGrid):
+    """A method and a grid that `tune` chose, for ``method=`` of `solve`; it refuses processes other than its own.
+
+    ``fitted`` holds the errors of the pilot, of this choice, and ``default`` those of ``method="auto"`` on its own
+    grid, where that is among the candidates.
+
+    Args:
+        evaluations: per sample, for which it was chosen.
+        ranking: all candidates, the best first.
+        times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
+        >>> sde = scoresde.VPSDE()
+        >>> tuned = scoresde.tune(sde, target.score(sde), 5)
+        >>> tuned.evaluations, tuned.ranking[0].behind
+        (5, 1.0)
+    """
+
+    name: str = "tuned"
+    evaluations: int = field(default=0, kw_only=True)
+    ranking: tuple[Ranked, ...] = field(default=(), kw_only=True)
+
+    @classmethod
+    def _read(cls, content: dict[str, Any]) -> dict[str, Any]:
+        text = ("method", "grid")
+        rows = [
+            Ranked(str(row["method"]), str(row["grid"]), **_named({k: v for k, v in row.items() if k not in text}))
+            for row in content["ranking"]
+        ]
+        if type(content["evaluations"]) is not int:
+            raise ValueError("its evaluations must be an integer")
+        return {"ranking": tuple(rows)}
+
+    def __repr__(self) -> str:
+        process, best = self.process.partition("(")[0], self.ranking[0] if self.ranking else None
+        tied = sum(row.behind <= math.exp(2 * row.uncertainty) for row in self.ranking[1:])
+        name = f"{best.method} on {best.grid}" if best else self.method
+        others = f", {tied} of {len(self.ranking) - 1} others not distinguishable" if tied else ""
+        error = f"pilot median error {self.fitted.median:.2g} (auto {self.default.median:.2g})"
+        return f"Tuned({self.evaluations} evaluations: {name} for {process}, {error}{others})"
+
+
+_KINDS: dict[str, type[FittedGrid]] = {kind.__name__: kind for kind in (FittedGrid, Tuned)}
 
 
 def _plain(value: object) -> Any:
