@@ -55,6 +55,9 @@ CANDIDATES: tuple[tuple[str, Mapping[str, Any], GridChoice], ...] = (
 )
 
 
+_LEAST = 1e-300  # an error that is 0 has a logarithm, too
+
+
 class _Entry(NamedTuple):
     """A candidate: its solver, its grid, and the name of that."""
 
@@ -218,7 +221,7 @@ def _distances(x: Tensor, exact: Tensor) -> Tensor:
 def _score(errors: Tensor) -> float:
     """What candidates are compared by: the mean of the logarithms of the median and of the RMS."""
     both = _summary(errors)
-    return 0.5 * (math.log(max(both.median, 1e-300)) + math.log(max(both.rms, 1e-300)))
+    return 0.5 * (math.log(max(both.median, _LEAST)) + math.log(max(both.rms, _LEAST)))
 
 
 def _summary(errors: Tensor) -> Errors:
@@ -227,7 +230,7 @@ def _summary(errors: Tensor) -> Errors:
 
 def _ranked(entry: _Entry, errors: Tensor, best: Tensor) -> Ranked:
     """A row of the ranking."""
-    ratios = (errors.clamp_min(1e-300) / best.clamp_min(1e-300)).log()
+    ratios = errors.clamp_min(_LEAST).log() - best.clamp_min(_LEAST).log()
     spread = float(ratios.std()) / math.sqrt(len(ratios)) if bool(ratios.isfinite().all()) else math.inf
-    rms, median = _summary(errors).rms, _summary(errors).median
-    return Ranked(to_text(entry.solver), entry.name, rms, median, math.exp(min(float(ratios.mean()), 700.0)), spread)
+    summary, behind = _summary(errors), float(ratios.mean().exp())
+    return Ranked(to_text(entry.solver), entry.name, summary.rms, summary.median, behind, spread)

@@ -1,0 +1,238 @@
+"""`tune`: the choice of a method and a grid, its record, and ``method=`` of what was fitted."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import solve, tune
+from scoresde.errors import CorruptCheckpointError
+from scoresde.fit import FittedGrid, Tuned
+from scoresde.grids import VPTime
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+TARGET = scoresde.targets.Gaussian(torch.zeros(3, dtype=F64), torch.tensor([1e-3, 0.1, 1.0], dtype=F64))
+RING = scoresde.targets.GaussianMixture(
+    torch.ones(4, dtype=F64), torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=F64), scales=0.1
+)
+
+
+def end_errors(target: Any, sde: Any, count: int, **options: Any) -> Tensor:
+    """The error of each of some states that took no part in a choice."""
+    shape = (count, *target.score(sde).event_shape)
+    x = sde.prior_sample(shape, generator=torch.Generator().manual_seed(9), dtype=F64)
+    tight = solve(sde, target.score(sde), x, method="adams", rtol=1e-9, atol=1e-9).x
+    return (solve(sde, target.score(sde), x, **options).x - tight).square().mean(1).sqrt()
+
+
+def between(t: float) -> Any:
+    """A grid of two steps that meet at t, or of one step."""
+
+    def grid(sde: Any, start: float, end: float, steps: int) -> Tensor:
+        return torch.tensor([start, t, end] if steps == 2 else [start, end], dtype=F64)
+
+    grid.__name__ = f"at {t}"
+    return grid
+
+
+@pytest.mark.parametrize("target", [TARGET, RING], ids=["gaussian", "ring"])
+@pytest.mark.parametrize("steps", [5, 10])
+@pytest.mark.parametrize("reference", [None, 40])
+def test_the_choice_is_among_the_best_on_other_samples(target: Any, steps: int, reference: int | None) -> None:
+    tuned = tune(SDE, target.score(SDE), steps, dtype=F64, reference=reference)
+    candidates = [
+        ("dpm_2m", {"grid": "vp_quadratic"}),
+        ("dpm_2m", {"grid": "log_snr"}),
+        ("dpmpp_2m", {"grid": "log_snr"}),
+        ("unipc2", {"grid": "log_snr"}),
+        ("ipndm", {"grid": VPTime(0.3, 0.25)}),
+    ]
+    others = [
+        end_errors(target, SDE, 200, method=method, steps=steps, **options).median() for method, options in candidates
+    ]
+    assert end_errors(target, SDE, 200, method=tuned).median() < 1.5 * min(others)
+
+
+def test_evaluations_are_those_that_were_asked_for() -> None:
+    tuned = tune(SDE, RING.score(SDE), 7, dtype=F64)
+    solution = solve(SDE, RING.score(SDE), method=tuned, shape=(4, 2), seed=1)
+    assert solution.evaluations == tuned.evaluations == 7
+    assert tuned.cost.pilots <= 50 * 7 and tuned.cost.calls == tuned.cost.pilots
+
+
+def test_the_cost_with_a_reference() -> None:
+    tuned = tune(SDE, RING.score(SDE), 5, reference=40, dtype=F64)
+    assert tuned.cost.pilots <= 16 * 5 + 42
+
+
+def test_the_ranking_begins_with_the_choice() -> None:
+    tuned = tune(SDE, RING.score(SDE), 6, dtype=F64)
+    first = tuned.ranking[0]
+    assert (first.method, first.behind, first.uncertainty) == (tuned.method, 1.0, 0.0)
+    assert (tuned.fitted.median, tuned.fitted.rms) == (first.median, first.rms)
+    scores = [math.log(row.median) + math.log(row.rms) for row in tuned.ranking]
+    assert scores == sorted(scores)
+    assert "6 evaluations" in repr(tuned) and "VPSDE" in repr(tuned)
+
+
+def test_the_reference_may_be_given() -> None:
+    x = SDE.prior_sample((8, 2), generator=torch.Generator().manual_seed(2), dtype=F64)
+    exact = solve(SDE, RING.score(SDE), x, method="adams", rtol=1e-9, atol=1e-9).x
+    tuned = tune(SDE, RING.score(SDE), 5, x=x, reference=exact)
+    got = solve(SDE, RING.score(SDE), x, method=tuned).x
+    assert tuned.fitted.median == float((got - exact).square().mean(1).sqrt().median())
+
+
+def test_candidates_of_the_caller() -> None:
+    pairs = [("ddim", "karras"), (scoresde.solvers.UniPC(order=2), None), ("dpm_2m", VPTime(2.0, 0.5))]
+    tuned = tune(SDE, RING.score(SDE), 6, candidates=pairs, dtype=F64)
+    assert {row.grid for row in tuned.ranking} == {"karras", "default", "VPTime(scale=2.0, power=0.5)"}
+    assert math.isnan(tuned.default.median)  # auto is not among them
+    ties = tune(SDE, RING.score(SDE), 6, candidates=[("ddim", "karras"), ("ddim", "karras")], dtype=F64)
+    assert [row.behind for row in ties.ranking] == [1.0, 1.0] and "1 of 1 others" in repr(ties)
+
+
+def test_it_is_a_function_of_its_seed() -> None:
+    one, again, other = (tune(SDE, RING.score(SDE), 5, seed=seed) for seed in (0, 0, 1))
+    assert one == again and one.ranking != other.ranking
+
+
+def test_labels_and_the_scale_of_guidance_count() -> None:
+    def score(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        assert bool((label == 1).all())
+        return RING.score(SDE)(x, t)
+
+    context = {"label": torch.ones(16, dtype=torch.long)}
+    assert tune(SDE, score, 5, shape=(16, 2), context=context, dtype=F64).evaluations == 5
+
+
+@pytest.mark.parametrize("sde", [scoresde.FlowSDE(t_min=0.0, t_max=1.0), scoresde.VPSDE(t_min=0.0)])
+def test_ends_without_noise_and_without_signal(sde: Any) -> None:
+    tuned = tune(sde, RING.score(sde), 8, dtype=F64)
+    assert bool(torch.isfinite(end_errors(RING, sde, 20, method=tuned)).all())
+
+
+def test_failing_candidates_come_last() -> None:
+    """A score that overflows below a level that only some grids reach before the end."""
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        bad = ((t < 0.2) & (t > 0.1))[:, None]
+        return torch.where(bad, torch.inf, RING.score(SDE)(x, t))
+
+    functions = [("ddim", between(0.15)), ("ddim", between(0.5))]
+    tuned = tune(SDE, score, 2, candidates=functions, shape=(4, 2), dtype=F64, reference=torch.zeros(4, 2, dtype=F64))
+    assert [row.grid for row in tuned.ranking] == ["at 0.5", "at 0.15"]
+    assert math.isinf(tuned.ranking[1].behind) and math.isinf(tuned.ranking[1].median)
+
+
+def test_nothing_finite_is_an_error() -> None:
+    with pytest.raises(scoresde.NonFiniteError, match="finite"):
+        tune(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2))
+
+
+def test_the_record_comes_back(tmp_path: Path) -> None:
+    tuned = tune(SDE, RING.score(SDE), 5, dtype=F64)
+    tuned.save(tmp_path / "tuned.json")
+    again = FittedGrid.load(tmp_path / "tuned.json")
+    assert isinstance(again, Tuned) and again == tuned
+    text = (tmp_path / "tuned.json").read_text()
+    (tmp_path / "other.json").write_text(text.replace('"Tuned"', '"Other"'))
+    with pytest.raises(CorruptCheckpointError, match="Other"):
+        FittedGrid.load(tmp_path / "other.json")
+    (tmp_path / "rows.json").write_text(text.replace('"behind"', '"before"'))
+    with pytest.raises(CorruptCheckpointError):
+        FittedGrid.load(tmp_path / "rows.json")
+
+
+def test_a_saved_model_carries_it(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    model = scoresde.load("digits")
+    tuned = tune(SDE, model.score(SDE, label=3), 4, pilot=2)
+    carried = replace(model, config=replace(model.config, grids=(tuned,)))
+    scoresde.save(carried, tmp_path / "model")
+    assert scoresde.load(tmp_path / "model").config.grids == (tuned,)
+
+
+class TestMethodOfAGrid:
+    GRID = scoresde.fit_grid(SDE, TARGET.score(SDE), 4, "dpm_2m", pilot=4, iterations=0, starts="quadratic")
+    X = SDE.prior_sample((3, 3), generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    def test_it_is_its_method_on_it(self) -> None:
+        here = solve(SDE, TARGET.score(SDE), self.X, method=self.GRID)
+        there = solve(SDE, TARGET.score(SDE), self.X, method="dpm_2m", grid=self.GRID)
+        assert torch.equal(here.x, there.x) and here.evaluations == 4
+
+    def test_a_stepper_takes_it(self) -> None:
+        score = TARGET.score(SDE)
+        stepper = scoresde.Stepper(SDE, self.GRID, self.X)
+        while not stepper.done:
+            question = stepper.ask()
+            stepper.tell(score(question.x, question.t))
+        assert torch.equal(stepper.x, solve(SDE, lambda x, t: score(x, t), self.X, method=self.GRID).x)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"grid": "karras"}, "`grid` follows from `method`"),
+            ({"steps": 4}, "`steps` follows"),
+            ({"rtol": 1e-3}, "rtol"),
+            ({"order": 2}, "order"),
+        ],
+    )
+    def test_what_it_sets_is_not_given(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(scoresde.InvalidArgumentError, match=message):
+            solve(SDE, TARGET.score(SDE), self.X, method=self.GRID, **arguments)
+
+    def test_another_process_is_refused(self) -> None:
+        sde = scoresde.VPSDE(beta_max=10.0)
+        with pytest.raises(scoresde.InvalidArgumentError, match="fitted for"):
+            solve(sde, TARGET.score(sde), self.X, method=self.GRID)
+
+    def test_a_grid_without_a_method_is_refused(self) -> None:
+        with pytest.raises(scoresde.InvalidArgumentError, match="without a method"):
+            solve(SDE, TARGET.score(SDE), self.X, method=scoresde.grids.Grid((1.0, 0.5, 0.1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"pilot": 1}, "pilot"),
+        ({"candidates": []}, "candidates"),
+        ({"candidates": "ddim"}, "candidates"),
+        ({"candidates": ["ddim"]}, r"candidates\[0\]"),
+        ({"candidates": [("pc", None)]}, "draws noise"),
+        ({"candidates": [("rk45", None)]}, "chooses its own steps"),
+        ({"candidates": [("ddim", "karas")]}, "karras"),
+        ({"candidates": [("rk4", None)], "steps": 3}, "No candidate"),
+        ({"reference": torch.zeros(3, 2)}, "reference"),
+        ({"t_start": 0.5}, "`x` is missing"),
+        ({"t_end": 1.0}, "nothing to choose"),
+        ({"x": torch.zeros(1, 2)}, "at least 2"),
+        ({"x": torch.full((4, 2), torch.nan)}, "`x`"),
+    ],
+)
+def test_refusals(arguments: dict[str, Any], message: str) -> None:
+    given = {"steps": 5} | arguments
+    with pytest.raises(scoresde.ScoreSDEError, match=message):
+        tune(SDE, RING.score(SDE), **given)
+
+
+def test_a_process_without_alpha_and_sigma_is_refused() -> None:
+    class Decay(scoresde.SDE):
+        def drift(self, x: Tensor, t: Tensor) -> Tensor:
+            return -x
+
+        def diffusion(self, t: Tensor) -> Tensor:
+            return torch.ones_like(t)
+
+    with pytest.raises(scoresde.ScoreSDEError, match="affine"):
+        tune(Decay(t_min=0.1, t_max=1.0, prior=scoresde.sdes.NormalPrior(1.0)), RING.score(SDE), 5)
