@@ -16,7 +16,7 @@ from ._setup import GridChoice
 from ._tensors import Scalar
 from .correctors import Corrector
 from .fit import FittedGrid
-from .fit.grid import Objective
+from .fit.search import Objective
 from .grids import Grid
 from .integrate import Info, Solution
 from .inverse.conditioned import Conditioned

@@ -12,7 +12,6 @@ backwards through the solver. The gradient is that of one half of the pilot; the
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,34 +21,26 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import context_of, shape_to_draw
-from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_tensor, form
+from .._checks import MOST_STEPS, check_flag, check_integer, check_tensor
 from .._context import cut
 from .._signatures import typed
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..grids import Grid
-from ..noise import check_seed
-from ..scores import as_score
 from ..sdes import SDE, AffineSDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
 from ..solving import solve
-from .pilot import Watched, pilot_states, reference_ends, squares
-from .records import Errors, FittedGrid
+from .pilot import Pilot
+from .records import FittedGrid
+from .search import Objective, Problem, Search, check_objective
 
 if TYPE_CHECKING:
     from .. import _typed
 
 _LEAST_GAP = 1e-3  # of the mean gap
 _RATE = 0.15  # Adam's first step in theta
-_SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
-_STEP = 0.02  # of a finite difference in theta
-_PATIENCE = 8  # evaluations of the held-out half without progress
-_LOOK_EVERY = 3  # iterations
 _STARTING = 4.0  # a first step so much smaller than the next one was not chosen by the error
-
-Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 @typed(lambda: _typed.fit_grid)
@@ -137,26 +128,17 @@ def fit_grid(
     count = min(max(720 // (steps * solver.evaluations), 10), 150)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
-    check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
     for name, flag in (("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
-    _check_objective(objective)
-    watched = Watched(as_score(score_fn), checkpoint)
-    first = grids.time_of("t_start", t_start, sde, sde.t_max)
-    clock = _Clock(sde, first, grids.time_of("t_end", t_end, sde, sde.t_min))
-    seed = check_seed("seed", seed)
-    drawn = () if x is not None else shape_to_draw(shape, watched.traits.event_shape, pilot, "pilot")
-    if x is None and first != sde.t_max:
-        raise InvalidArgumentError(f"`x` is missing, but t_start={first:g} is not t_max={sde.t_max:g}.")
-    x = pilot_states(sde, x, drawn, seed, dtype, device)
-    if len(x) < 2:
-        raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-    context = context_of(context, watched, x)
-    counted = max(200, 10 * steps) if reference is None else reference
-    ends = reference_ends(sde, watched, x, (clock.start, clock.end), counted, context)
-    halves = slice(0, len(x) // 2), slice(len(x) // 2, len(x))
-    problem = _Problem(watched, solver, clock, x, ends, context, objective, *halves, gradient)
-    best = _optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
+    check_objective(objective)
+    batch = Pilot.of(
+        sde, score_fn, pilot, checkpoint=checkpoint, x=x, shape=shape, seed=seed, t_start=t_start, t_end=t_end,
+        context=context, dtype=dtype, device=device,
+    )  # fmt: skip
+    clock = Clock(sde, batch.start, batch.end)
+    exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
+    problem = _Problem(batch, exact, objective, gradient, solver, clock)
+    best = optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
     times = clock.times(best).detach()
     with torch.no_grad():
         log_snr = sde.log_snr(times)
@@ -165,9 +147,9 @@ def fit_grid(
         method=to_text(solver),
         process=repr(sde),
         log_snr=tuple(log_snr.tolist()),
-        fitted=problem.errors(times),
-        default=problem.errors(clock.default(steps)),
-        cost=watched.cost(len(x)),
+        fitted=problem.errors(best),
+        default=problem.errors(clock.theta(clock.default(steps))),
+        cost=batch.cost,
     )
 
 
@@ -180,17 +162,7 @@ def check_method(solver: Solver) -> None:
         )
 
 
-def _check_objective(objective: object) -> None:
-    """Refuse what is neither the name of an objective nor a function."""
-    if isinstance(objective, str):
-        check_choice("objective", objective, ("log", "rms"))
-    elif not callable(objective):
-        raise InvalidTypeError(
-            f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
-        )
-
-
-def _listed(starts: Any, clock: _Clock) -> list[Any]:
+def _listed(starts: Any, clock: Clock) -> list[Any]:
     if starts is None:
         return ["time" if clock.in_time else "log_snr", "quadratic", "cosine", "quick"]
     if isinstance(starts, str | Grid | Tensor):
@@ -203,13 +175,11 @@ def _listed(starts: Any, clock: _Clock) -> list[Any]:
     return list(starts)
 
 
-class _Clock:
+class Clock:
     """Times as functions of theta: gaps in the log-SNR, or in time where that is infinite at an end."""
 
     def __init__(self, sde: AffineSDE, start: float, end: float) -> None:
         self.sde, self.start, self.end = sde, start, end
-        if start == end:
-            raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         with torch.no_grad():
             ends = [float(sde.log_snr(t)) for t in (self.start, self.end)]
         self.in_time = not all(math.isfinite(v) for v in ends)
@@ -239,19 +209,14 @@ class _Clock:
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """The error of the pilot as a function of theta."""
+class _Problem(Problem):
+    """The error of a method as a function of the gaps of its grid."""
 
-    score_fn: Any
     solver: Solver
-    clock: _Clock
-    x: Tensor
-    ends: Tensor
-    context: Mapping[str, Any]
-    objective: str | Objective
-    train: slice  # of the rows
-    held_out: slice
-    gradient: bool
+    clock: Clock
+
+    def end(self, theta: Tensor, rows: slice, differentiable: bool) -> Tensor:
+        return self.pilot.solve(self.solver, self.clock.times(theta), rows, differentiable=differentiable)
 
     def start(self, start: Any, steps: int, seed: int) -> Tensor:
         """Theta of a start."""
@@ -277,67 +242,14 @@ class _Problem:
     def _quick(self, steps: int) -> Tensor:
         """Equidistribution: every step has the same share of the steps that an adaptive method took."""
         path = solve(
-            self.clock.sde, self.score_fn, self.x[self.train], method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
-            t_start=self.clock.start, t_end=self.clock.end, context=cut(self.context, self.train),
+            self.pilot.sde, self.pilot.score, self.pilot.x[self.train], method="rk45", rtol=1e-3, atol=1e-3,
+            save_at="steps", t_start=self.clock.start, t_end=self.clock.end,
+            context=cut(self.pilot.context, self.train),
         )  # fmt: skip
         return equidistribute(path.ts.T, steps, self.clock)  # type: ignore[union-attr]
 
-    def end(self, times: Tensor, rows: slice, differentiable: bool) -> Tensor:
-        """The end states of the rows on a grid."""
-        return solve(
-            self.clock.sde, self.score_fn, self.x[rows], method=self.solver, grid=times,
-            context=cut(self.context, rows), differentiable=differentiable, throw=False,
-        ).x  # fmt: skip
 
-    def _loss(self, end: Tensor, rows: slice, floor: float) -> Tensor:
-        if not isinstance(self.objective, str):
-            losses = self.objective(end, self.ends[rows])
-            if not isinstance(losses, Tensor) or losses.shape != (len(end),):
-                raise InvalidArgumentError(
-                    f"`objective` must return ({len(end)},), one loss per sample, got {form(losses)}."
-                )
-            return losses.to(torch.float64).mean()
-        errors = squares(end, self.ends[rows])
-        if self.objective == "rms":
-            return 0.5 * errors.mean().log()
-        return 0.5 * (errors + floor**2).log().mean()
-
-    def floor(self, theta: Tensor) -> float:
-        """The error below which a sample no longer counts."""
-        with torch.no_grad():
-            errors = squares(self.end(self.clock.times(theta), self.train, False), self.ends[self.train])
-        return _SMOOTH * max(math.sqrt(float(errors.nanmedian())), 1e-14)
-
-    def value(self, theta: Tensor, rows: slice, floor: float) -> float:
-        with torch.no_grad():
-            return float(self._loss(self.end(self.clock.times(theta), rows, False), rows, floor))
-
-    def value_and_gradient(self, theta: Tensor, floor: float) -> tuple[float, Tensor]:
-        """The objective and its gradient on the half that is learned from."""
-        rows = self.train
-        if not self.gradient:
-            shifts = _STEP * torch.eye(len(theta), dtype=torch.float64)
-            slopes = [
-                (self.value(theta + s, rows, floor) - self.value(theta - s, rows, floor)) / (2 * _STEP) for s in shifts
-            ]
-            return self.value(theta, rows, floor), torch.tensor(slopes, dtype=torch.float64)
-        with torch.enable_grad():
-            theta = theta.detach().clone().requires_grad_(True)
-            loss = self._loss(self.end(self.clock.times(theta), rows, True), rows, floor)
-            if not bool(torch.isfinite(loss)):
-                return math.inf, torch.zeros_like(theta)
-            (slope,) = torch.autograd.grad(loss, theta)
-        return loss.item(), slope
-
-    def errors(self, times: Tensor) -> Errors:
-        """The errors of the held-out half."""
-        with torch.no_grad():
-            each = squares(self.end(times, self.held_out, False), self.ends[self.held_out]).sqrt()
-            each = each.nan_to_num(nan=math.inf)  # of samples that failed
-        return Errors(float(each.square().mean().sqrt()), float(each.median()))
-
-
-def equidistribute(paths: Tensor, steps: int, clock: _Clock) -> Tensor:
+def equidistribute(paths: Tensor, steps: int, clock: Clock) -> Tensor:
     """Times between which each sample's path, ``(batch, n)`` times, has on average equal shares of its own steps."""
     at = torch.linspace(0.0, 1.0, 16 * steps + 1, dtype=torch.float64)
     shares = torch.zeros_like(at)
@@ -357,65 +269,9 @@ def _interpolate(x: Tensor, xp: Tensor, fp: Tensor) -> Tensor:
     return fp[i - 1] + (fp[i] - fp[i - 1]) * (x - xp[i - 1]) / (xp[i] - xp[i - 1])
 
 
-class _Spent(Exception):
-    """The iterations are used up, or nothing improves any more."""
-
-
-class _Search:
-    """The best theta so far, by the held-out half."""
-
-    def __init__(self, problem: _Problem) -> None:
-        self.problem, self.best, self.lowest, self.idle = problem, torch.zeros(0), math.inf, 0
-
-    def look(self, theta: Tensor) -> float:
-        """Keep theta if it is the best so far."""
-        value = self.problem.value(theta, self.problem.held_out, 1e-14)
-        self.idle += 1
-        if value < self.lowest or not len(self.best):
-            self.best, self.lowest, self.idle = theta.detach().clone(), value, 0
-        return value
-
-    def adam(self, theta: Tensor, count: int, rate: float) -> Tensor:
-        """Some iterations of Adam, with a rate that falls to a tenth along a cosine; returns the last theta."""
-        floor, self.idle = self.problem.floor(theta), 0
-        theta = theta.clone()
-        optimiser = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
-        for i in range(count):
-            optimiser.param_groups[0]["lr"] = rate * (0.55 + 0.45 * math.cos(math.pi * i / count))
-            value, theta.grad = self.problem.value_and_gradient(theta, floor)
-            if not math.isfinite(value) or self.idle >= _PATIENCE:
-                return self.best
-            optimiser.step()
-            if i % _LOOK_EVERY == _LOOK_EVERY - 1 or i == count - 1:
-                self.look(theta)
-        return theta
-
-    def bfgs(self, theta: Tensor, count: int) -> None:
-        """BFGS with so many gradients."""
-        from scipy.optimize import minimize  # takes long to import
-
-        floor, self.idle, used = self.problem.floor(theta), 0, itertools.count()
-
-        def function(point: Any) -> tuple[float, Any]:
-            if next(used) >= count:
-                raise _Spent
-            value, slope = self.problem.value_and_gradient(torch.as_tensor(point), floor)
-            return (value if math.isfinite(value) else 1e6), slope.numpy()
-
-        def after(point: Any) -> None:
-            self.look(torch.tensor(point))
-            if self.idle >= _PATIENCE:
-                raise _Spent
-
-        try:
-            minimize(function, theta.numpy(), jac=True, method="BFGS", callback=after, options={"gtol": 1e-6})
-        except _Spent:
-            return
-
-
-def _optimise(problem: _Problem, starts: list[Tensor], iterations: int) -> Tensor:
+def optimise(problem: _Problem, starts: list[Tensor], iterations: int) -> Tensor:
     """The theta that did best on the held-out half."""
-    search = _Search(problem)
+    search = Search(problem)
     search.look(problem.clock.theta(problem.clock.default(len(starts[0]))))
     each = iterations // 3 // len(starts)
     reached = []

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from .._checks import MOST_STEPS, check_device, check_dtype, check_finite_rows, check_integer, check_state, check_tensor
+from .. import grids
+from .._arguments import context_of, shape_to_draw
+from .._checks import (
+    MOST_DRAWS,
+    MOST_STEPS,
+    check_device,
+    check_dtype,
+    check_finite_rows,
+    check_integer,
+    check_state,
+    check_tensor,
+)
+from .._context import cut
 from ..errors import InvalidArgumentError
-from ..grids import resolve
-from ..scores import Score, Split
-from ..sdes import AffineSDE, Estimate, Node
-from ..solvers import UniPC
+from ..noise import check_seed
+from ..scores import Score, Split, as_score
+from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..sdes.base import check_affine
+from ..solvers import Solver, UniPC
 from ..solving import solve
-from .records import Cost
+from .records import Cost, Errors
 
 
 def pilot_states(
@@ -38,24 +53,90 @@ def pilot_states(
     return x.to(device=check_device(device, x.device), dtype=dtype)
 
 
-def reference_ends(
-    sde: AffineSDE,
-    watched: Any,
-    x: Tensor,
-    ends: tuple[float, float],
-    reference: int | Tensor,
-    context: Mapping[str, Any],
-) -> Tensor:
-    """The end states that count as exact: those given, or those of so many steps of `UniPC3` on the default grid."""
-    if isinstance(reference, Tensor):
-        check_tensor("reference", reference)
-        if reference.shape != x.shape:
-            raise InvalidArgumentError(
-                f"`reference` must have the shape of the pilot, {tuple(x.shape)}, got {tuple(reference.shape)}."
-            )
-        return reference.to(x)
-    times = resolve(None, sde, *ends, check_integer("reference", reference, low=1, high=MOST_STEPS))
-    return solve(sde, watched, x, method=UniPC(order=3), grid=times, context=context).x
+@dataclass(frozen=True)
+class Pilot:
+    """A batch that a fit is made on.
+
+    Attributes:
+        sde, score: the process and the score function, whose calls are counted.
+        x, context: the states at ``start``, and the context of the score function.
+        start, end: the interval.
+    """
+
+    sde: AffineSDE
+    score: Watched
+    x: Tensor
+    context: Mapping[str, Any]
+    start: float
+    end: float
+
+    @classmethod
+    def of(
+        cls,
+        sde: SDE,
+        score_fn: Callable[..., Tensor],
+        count: int,
+        *,
+        checkpoint: bool,
+        x: Tensor | None,
+        shape: Sequence[int] | None,
+        seed: int,
+        t_start: float | None,
+        t_end: float | None,
+        context: Mapping[str, object] | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> Pilot:
+        """The pilot of the arguments that all fits take, checked."""
+        sde = check_affine(sde)
+        check_integer("pilot", count, low=2, high=MOST_DRAWS)
+        score = Watched(as_score(score_fn), checkpoint)
+        start, end = grids.time_of("t_start", t_start, sde, sde.t_max), grids.time_of("t_end", t_end, sde, sde.t_min)
+        if start == end:
+            raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
+        seed = check_seed("seed", seed)
+        drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
+        if x is None and start != sde.t_max:
+            raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
+        x = pilot_states(sde, x, drawn, seed, dtype, device)
+        if len(x) < 2:
+            raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
+        return cls(sde, score, x, context_of(context, score, x), start, end)
+
+    @property
+    def halves(self) -> tuple[slice, slice]:
+        """The rows to learn from, and those that are held out."""
+        half = len(self.x) // 2
+        return slice(0, half), slice(half, len(self.x))
+
+    @property
+    def cost(self) -> Cost:
+        """What it has taken so far."""
+        return self.score.cost(len(self.x))
+
+    def times(self, grid: Any, steps: int) -> Tensor:
+        """The times of a grid between its ends."""
+        return grids.resolve(grid, self.sde, self.start, self.end, steps)
+
+    def solve(
+        self, method: Solver, times: Tensor, rows: slice = slice(None), *, differentiable: bool = False
+    ) -> Tensor:
+        """The end states of some rows; NaN for samples that fail."""
+        context = cut(self.context, rows) if rows != slice(None) else self.context
+        options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
+        return solve(self.sde, self.score, self.x[rows], method=method, grid=times, **options).x
+
+    def reference(self, given: int | Tensor) -> Tensor:
+        """The end states that count as exact: those given, or those of so many steps of `UniPC3`."""
+        if isinstance(given, Tensor):
+            check_tensor("reference", given)
+            if given.shape != self.x.shape:
+                raise InvalidArgumentError(
+                    f"`reference` must have the shape of the pilot, {tuple(self.x.shape)}, got {tuple(given.shape)}."
+                )
+            return given.to(self.x)
+        times = self.times(None, check_integer("reference", given, low=1, high=MOST_STEPS))
+        return solve(self.sde, self.score, self.x, method=UniPC(order=3), grid=times, context=self.context).x
 
 
 class Watched(Score):
@@ -110,3 +191,13 @@ class Watched(Score):
 def squares(end: Tensor, exact: Tensor) -> Tensor:
     """Mean squares over dimensions, per sample."""
     return (end.to(torch.float64) - exact.to(torch.float64)).flatten(1).square().mean(1)
+
+
+def distances(x: Tensor, exact: Tensor) -> Tensor:
+    """The RMS over dimensions of each sample's error; infinite for one that failed."""
+    return squares(x, exact).sqrt().nan_to_num(nan=math.inf)
+
+
+def summary(errors: Tensor) -> Errors:
+    """RMS and median over samples."""
+    return Errors(float(errors.square().mean().sqrt()), float(errors.median()))

@@ -17,19 +17,15 @@ import torch
 from torch import Tensor
 
 from .. import grids
-from .._arguments import context_of, shape_to_draw
-from .._checks import MOST_DRAWS, MOST_STEPS, check_integer
+from .._checks import MOST_STEPS, check_integer
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..grids import VPTime
-from ..noise import check_seed
-from ..scores import as_score
-from ..sdes import SDE, AffineSDE
+from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
 from ..solvers.registry.config import to_text
-from ..solving import solve
 from .grid import check_method
-from .pilot import Watched, pilot_states, reference_ends, squares
+from .pilot import Pilot, distances, summary
 from .records import Errors, Ranked, Tuned
 
 GridChoice = str | grids.GridFunction | None
@@ -64,6 +60,14 @@ class _Entry(NamedTuple):
     solver: Solver
     grid: GridChoice
     name: str
+
+    def count(self, evaluations: int) -> int:
+        """The largest number of steps with no more than so many evaluations; 0 if there is none."""
+        return max(0, (evaluations - self.solver.extra_evaluations) // self.solver.evaluations)
+
+    def results(self, pilot: Pilot, evaluations: int) -> Tensor:
+        """The pilot's end states."""
+        return pilot.solve(self.solver, pilot.times(self.grid, self.count(evaluations)))
 
 
 def tune(
@@ -119,47 +123,33 @@ def tune(
         >>> tuned = tune(sde, target.score(sde), 6)
         >>> tuned.fitted.median <= tuned.default.median
         True
-        >>> solve(sde, target.score(sde), method=tuned, shape=(3, 2)).evaluations
+        >>> scoresde.solve(sde, target.score(sde), method=tuned, shape=(3, 2)).evaluations
         6
     """
     sde = check_affine(sde)
     steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
-    check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
-    watched = Watched(as_score(score_fn), checkpoint=False)
-    ends = grids.time_of("t_start", t_start, sde, sde.t_max), grids.time_of("t_end", t_end, sde, sde.t_min)
-    if ends[0] == ends[1]:
-        raise InvalidArgumentError(f"There is nothing to choose between t_start={ends[0]:g} and t_end={ends[1]:g}.")
-    if x is None and ends[0] != sde.t_max:
-        raise InvalidArgumentError(f"`x` is missing, but t_start={ends[0]:g} is not t_max={sde.t_max:g}.")
-    seed = check_seed("seed", seed)
-    drawn = () if x is not None else shape_to_draw(shape, watched.traits.event_shape, pilot, "pilot")
-    x = pilot_states(sde, x, drawn, seed, dtype, device)
-    if len(x) < 2:
-        raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-    context = context_of(context, watched, x)
-    auto = _auto(sde, steps)
-    entries = [entry for entry in _listed(candidates, sde, ends, auto) if _count(entry.solver, steps)]
+    batch = Pilot.of(
+        sde, score_fn, pilot, checkpoint=False, x=x, shape=shape, seed=seed, t_start=t_start, t_end=t_end,
+        context=context, dtype=dtype, device=device,
+    )  # fmt: skip
+    auto = _auto(batch, steps)
+    entries = [entry for entry in _listed(candidates, batch, auto) if entry.count(steps)]
     if not entries:
         raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
-
-    def results(entry: _Entry, evaluations: int) -> Tensor:
-        times = grids.resolve(entry.grid, sde, *ends, _count(entry.solver, evaluations))
-        return solve(sde, watched, x, method=entry.solver, grid=times, context=context, throw=False).x
-
+    coarse = [entry.results(batch, steps) for entry in entries]
+    if reference is None:
+        fine = [entry.results(batch, 2 * steps) for entry in entries]
+        changes = [_score(distances(a, b)) for a, b in zip(coarse, fine, strict=True)]
+        exact = fine[min(range(len(entries)), key=changes.__getitem__)]
+    else:
+        exact = batch.reference(reference)
+    errors = [distances(a, exact) for a in coarse]
+    order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
+    if not math.isfinite(_score(errors[order[0]])):
+        raise NonFiniteError("No candidate gave a finite result; take more steps.", stage="state")
+    best = entries[order[0]]
+    times = batch.times(best.grid, best.count(steps))
     with torch.no_grad():
-        coarse = [results(entry, steps) for entry in entries]
-        if reference is None:
-            fine = [results(entry, 2 * steps) for entry in entries]
-            changes = [_score(_distances(a, b)) for a, b in zip(coarse, fine, strict=True)]
-            exact = fine[min(range(len(entries)), key=changes.__getitem__)]
-        else:
-            exact = reference_ends(sde, watched, x, ends, reference, context)
-        errors = [_distances(a, exact) for a in coarse]
-        order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
-        if not math.isfinite(_score(errors[order[0]])):
-            raise NonFiniteError("No candidate gave a finite result; take more steps.", stage="state")
-        best = entries[order[0]]
-        times = grids.resolve(best.grid, sde, *ends, _count(best.solver, steps))
         log_snr = sde.log_snr(times)
     known = [i for i, entry in enumerate(entries) if entry == auto]
     return Tuned(
@@ -167,27 +157,28 @@ def tune(
         method=to_text(best.solver),
         process=repr(sde),
         log_snr=tuple(log_snr.tolist()),
-        fitted=_summary(errors[order[0]]),
-        default=_summary(errors[known[0]]) if known else Errors(math.nan, math.nan),
-        cost=watched.cost(len(x)),
+        fitted=summary(errors[order[0]]),
+        default=summary(errors[known[0]]) if known else Errors(math.nan, math.nan),
+        cost=batch.cost,
         evaluations=steps,
         ranking=tuple(_ranked(entries[i], errors[i], errors[order[0]]) for i in order),
     )
 
 
-def _auto(sde: AffineSDE, steps: int) -> _Entry:
+def _auto(pilot: Pilot, steps: int) -> _Entry:
     """What ``method="auto"`` takes."""
     solver, _ = choose(True, steps, ())
     return _Entry(solver, None, "default")
 
 
-def _listed(candidates: Any, sde: AffineSDE, ends: tuple[float, float], auto: _Entry) -> list[_Entry]:
-    """The candidates that are given, checked; or those of the list whose grids the process has, and ``auto``."""
+def _listed(candidates: Any, pilot: Pilot, auto: _Entry) -> list[_Entry]:
+    """The candidates that are given, checked; or those of the list, on the default grid where a process has an end
+    that their grids have not, and ``auto``."""
     if candidates is None:
         with torch.no_grad():
-            endless = not all(math.isfinite(float(sde.log_snr(t))) for t in ends)
+            endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
         entries = [_Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in CANDIDATES]
-        if endless:  # whose grids have no end there
+        if endless:
             entries = [entry._replace(grid=None, name="default") for entry in entries]
         return list(dict.fromkeys([auto, *entries]))
     if not isinstance(candidates, Sequence) or isinstance(candidates, str) or not candidates:
@@ -198,7 +189,7 @@ def _listed(candidates: Any, sde: AffineSDE, ends: tuple[float, float], auto: _E
             raise InvalidTypeError(f"`candidates[{i}]` must be a pair (method, grid), got {short(pair)}.")
         solver = make_solver(pair[0], {}, ())
         check_method(solver)
-        grids.resolve(pair[1], sde, *ends, 2)
+        pilot.times(pair[1], 2)
         entries.append(_Entry(solver, pair[1], "default" if pair[1] is None else _name(pair[1])))
     return entries
 
@@ -208,29 +199,15 @@ def _name(grid: Any) -> str:
     return grid if isinstance(grid, str) else getattr(grid, "__name__", repr(grid))
 
 
-def _count(solver: Solver, evaluations: int) -> int:
-    """The largest number of steps with no more than so many evaluations; 0 if there is none."""
-    return max(0, (evaluations - solver.extra_evaluations) // solver.evaluations)
-
-
-def _distances(x: Tensor, exact: Tensor) -> Tensor:
-    """The RMS over dimensions of each sample's error; infinite for one that failed."""
-    return squares(x, exact).sqrt().nan_to_num(nan=math.inf)
-
-
 def _score(errors: Tensor) -> float:
     """What candidates are compared by: the mean of the logarithms of the median and of the RMS."""
-    both = _summary(errors)
+    both = summary(errors)
     return 0.5 * (math.log(max(both.median, _LEAST)) + math.log(max(both.rms, _LEAST)))
-
-
-def _summary(errors: Tensor) -> Errors:
-    return Errors(float(errors.square().mean().sqrt()), float(errors.median()))
 
 
 def _ranked(entry: _Entry, errors: Tensor, best: Tensor) -> Ranked:
     """A row of the ranking."""
     ratios = errors.clamp_min(_LEAST).log() - best.clamp_min(_LEAST).log()
     spread = float(ratios.std()) / math.sqrt(len(ratios)) if bool(ratios.isfinite().all()) else math.inf
-    summary, behind = _summary(errors), float(ratios.mean().exp())
-    return Ranked(to_text(entry.solver), entry.name, summary.rms, summary.median, behind, spread)
+    whole, behind = summary(errors), float(ratios.mean().exp())
+    return Ranked(to_text(entry.solver), entry.name, whole.rms, whole.median, behind, spread)

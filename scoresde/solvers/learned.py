@@ -71,10 +71,10 @@ class Learned(EstimateSolver):
     noise: tuple[tuple[Scalar, ...], ...]
     shifts: tuple[Scalar, ...] = ()
 
-    name: ClassVar[str] = "learned"  # type: ignore[misc]
+    name: ClassVar[str] = "learned"
     reference: ClassVar[str] = "Shaul et al. (2024), Bespoke Non-Stationary Solvers"
-    ode_order: ClassVar[int] = 1  # type: ignore[assignment]
-    looks_ahead: ClassVar[bool] = True  # type: ignore[assignment]
+    ode_order: ClassVar[int] = 1
+    looks_ahead: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("data", "noise"):

@@ -215,7 +215,7 @@ class TestMethodOfAGrid:
         ({"candidates": [("rk4", None)], "steps": 3}, "No candidate"),
         ({"reference": torch.zeros(3, 2)}, "reference"),
         ({"t_start": 0.5}, "`x` is missing"),
-        ({"t_end": 1.0}, "nothing to choose"),
+        ({"t_end": 1.0}, "nothing to fit"),
         ({"x": torch.zeros(1, 2)}, "at least 2"),
         ({"x": torch.full((4, 2), torch.nan)}, "`x`"),
     ],

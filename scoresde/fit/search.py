@@ -1,0 +1,170 @@
+"""A descent on the error of a pilot: what fits of grids and of solvers share.
+
+The gradient is that of one half of the pilot; the other half decides which iterate is kept.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._checks import check_choice, form
+from ..errors import InvalidArgumentError, InvalidTypeError
+from .pilot import Pilot, distances, squares, summary
+from .records import Errors
+
+_SMOOTH = 0.1  # of the median error: samples nearer than that pull no more
+_STEP = 0.02  # of a finite difference in theta
+_PATIENCE = 8  # evaluations of the held-out half without progress
+_LOOK_EVERY = 3  # iterations
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def check_objective(objective: object) -> None:
+    """Refuse what is neither the name of an objective nor a function."""
+    if isinstance(objective, str):
+        check_choice("objective", objective, ("log", "rms"))
+    elif not callable(objective):
+        raise InvalidTypeError(
+            f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
+        )
+
+
+@dataclass(frozen=True)
+class Problem(abc.ABC):
+    """The error of a pilot as a function of theta.
+
+    Attributes:
+        pilot: the pilot.
+        exact: its end states.
+        objective: what is minimised.
+        gradient: False for finite differences.
+    """
+
+    pilot: Pilot
+    exact: Tensor
+    objective: str | Objective
+    gradient: bool
+
+    @abc.abstractmethod
+    def end(self, theta: Tensor, rows: slice, differentiable: bool) -> Tensor:
+        """The end states of some rows."""
+
+    @property
+    def train(self) -> slice:
+        """The rows to learn from."""
+        return self.pilot.halves[0]
+
+    @property
+    def held_out(self) -> slice:
+        """The others."""
+        return self.pilot.halves[1]
+
+    def _loss(self, end: Tensor, rows: slice, floor: float) -> Tensor:
+        if not isinstance(self.objective, str):
+            losses = self.objective(end, self.exact[rows])
+            if not isinstance(losses, Tensor) or losses.shape != (len(end),):
+                raise InvalidArgumentError(
+                    f"`objective` must return ({len(end)},), one loss per sample, got {form(losses)}."
+                )
+            return losses.to(torch.float64).mean()
+        errors = squares(end, self.exact[rows])
+        if self.objective == "rms":
+            return 0.5 * errors.mean().log()
+        return 0.5 * (errors + floor**2).log().mean()
+
+    def floor(self, theta: Tensor) -> float:
+        """The error below which a sample no longer counts."""
+        with torch.no_grad():
+            errors = squares(self.end(theta, self.train, False), self.exact[self.train])
+        return _SMOOTH * max(math.sqrt(float(errors.nanmedian())), 1e-14)
+
+    def value(self, theta: Tensor, rows: slice, floor: float) -> float:
+        with torch.no_grad():
+            return float(self._loss(self.end(theta, rows, False), rows, floor))
+
+    def value_and_gradient(self, theta: Tensor, floor: float) -> tuple[float, Tensor]:
+        """The objective and its gradient on the half that is learned from."""
+        rows = self.train
+        if not self.gradient:
+            shifts = _STEP * torch.eye(len(theta), dtype=torch.float64)
+            slopes = [
+                (self.value(theta + s, rows, floor) - self.value(theta - s, rows, floor)) / (2 * _STEP) for s in shifts
+            ]
+            return self.value(theta, rows, floor), torch.tensor(slopes, dtype=torch.float64)
+        with torch.enable_grad():
+            theta = theta.detach().clone().requires_grad_(True)
+            loss = self._loss(self.end(theta, rows, True), rows, floor)
+            if not bool(torch.isfinite(loss)):
+                return math.inf, torch.zeros_like(theta)
+            (slope,) = torch.autograd.grad(loss, theta)
+        return loss.item(), slope
+
+    def errors(self, theta: Tensor) -> Errors:
+        """The errors of the held-out half."""
+        with torch.no_grad():
+            return summary(distances(self.end(theta, self.held_out, False), self.exact[self.held_out]))
+
+
+class _Spent(Exception):
+    """The iterations are used up, or nothing improves any more."""
+
+
+class Search:
+    """The best theta so far, by the held-out half."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.best, self.lowest, self.idle = problem, torch.zeros(0), math.inf, 0
+
+    def look(self, theta: Tensor) -> float:
+        """Keep theta if it is the best so far."""
+        value = self.problem.value(theta, self.problem.held_out, 1e-14)
+        self.idle += 1
+        if value < self.lowest or not len(self.best):
+            self.best, self.lowest, self.idle = theta.detach().clone(), value, 0
+        return value
+
+    def adam(self, theta: Tensor, count: int, rate: float) -> Tensor:
+        """Some iterations of Adam, with a rate that falls to a tenth along a cosine; returns the last theta."""
+        floor, self.idle = self.problem.floor(theta), 0
+        theta = theta.clone()
+        optimiser = torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.95))
+        for i in range(count):
+            optimiser.param_groups[0]["lr"] = rate * (0.55 + 0.45 * math.cos(math.pi * i / count))
+            value, theta.grad = self.problem.value_and_gradient(theta, floor)
+            if not math.isfinite(value) or self.idle >= _PATIENCE:
+                return self.best
+            optimiser.step()
+            if i % _LOOK_EVERY == _LOOK_EVERY - 1 or i == count - 1:
+                self.look(theta)
+        return theta
+
+    def bfgs(self, theta: Tensor, count: int) -> None:
+        """BFGS with so many gradients."""
+        from scipy.optimize import minimize  # takes long to import
+
+        floor, self.idle, used = self.problem.floor(theta), 0, itertools.count()
+
+        def function(point: Any) -> tuple[float, Any]:
+            if next(used) >= count:
+                raise _Spent
+            value, slope = self.problem.value_and_gradient(torch.as_tensor(point), floor)
+            return (value if math.isfinite(value) else 1e6), slope.numpy()
+
+        def after(point: Any) -> None:
+            self.look(torch.tensor(point))
+            if self.idle >= _PATIENCE:
+                raise _Spent
+
+        try:
+            minimize(function, theta.numpy(), jac=True, method="BFGS", callback=after, options={"gtol": 1e-6})
+        except _Spent:
+            return
