@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .errors import UnsafeCheckpointError as UnsafeCheckpointError
     from .fit import FittedGrid as FittedGrid
     from .fit import fit_grid as fit_grid
+    from .fit import fit_solver as fit_solver
     from .fit import fit_start as fit_start
     from .fit import tune as tune
     from .grids import Grid as Grid
@@ -133,7 +134,7 @@ _MODULES = (
 _HOMES = homes(
     {
         "errors": "InvalidArgumentError NonFiniteError ScoreSDEError ScoreSDEWarning SolveFailedError",
-        "fit": "fit_grid tune",
+        "fit": "fit_grid fit_solver tune",
         "integrate": "Solution Status",
         "inverse.tilted": "sample_tilted",
         "latents": "decode encode interpolate reconstruct",

@@ -137,7 +137,7 @@ def fit_grid(
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
-    problem = _Problem(batch, exact, objective, gradient, solver, clock)
+    problem = GridProblem(batch, exact, objective, gradient, solver, clock)
     best = optimise(problem, [problem.start(s, steps, seed) for s in _listed(starts, clock)], count)
     times = clock.times(best).detach()
     with torch.no_grad():
@@ -209,7 +209,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class _Problem(Problem):
+class GridProblem(Problem):
     """The error of a method as a function of the gaps of its grid."""
 
     solver: Solver
@@ -269,7 +269,7 @@ def _interpolate(x: Tensor, xp: Tensor, fp: Tensor) -> Tensor:
     return fp[i - 1] + (fp[i] - fp[i - 1]) * (x - xp[i - 1]) / (xp[i] - xp[i - 1])
 
 
-def optimise(problem: _Problem, starts: list[Tensor], iterations: int) -> Tensor:
+def optimise(problem: GridProblem, starts: list[Tensor], iterations: int) -> Tensor:
     """The theta that did best on the held-out half."""
     search = Search(problem)
     search.look(problem.clock.theta(problem.clock.default(len(starts[0]))))

@@ -249,7 +249,42 @@ class Tuned(FittedGrid):
         return f"Tuned({self.evaluations} evaluations: {name} for {process}, {error}{others})"
 
 
-_KINDS: dict[str, type[FittedGrid]] = {kind.__name__: kind for kind in (FittedGrid, Tuned)}
+@dataclass(frozen=True)
+class FittedSolver(FittedGrid):
+    """A solver that `fit_solver` learned, for ``method=`` of `solve`; it refuses processes other than its own.
+
+    ``fitted`` and ``default`` hold the errors of the half of the pilot that was held out, of the solver and of its
+    start.
+
+    Args:
+        start: the method and the grid that it began with, as text.
+        order: the conditions that its coefficients keep.
+        times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
+        >>> sde = scoresde.VPSDE()
+        >>> fitted = scoresde.fit_solver(sde, target.score(sde), 3, pilot=8, iterations=20)
+        >>> fitted.steps, fitted.order
+        (3, 1)
+    """
+
+    name: str = "learned"
+    start: str = field(default="", kw_only=True)
+    order: int = field(default=1, kw_only=True)
+
+    @classmethod
+    def _read(cls, content: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(content["start"], str) or content["order"] not in (1, 2, 3):
+            raise ValueError("its start must be text, and its order 1, 2 or 3")
+        return {}
+
+    def __repr__(self) -> str:
+        errors = f"held-out median error {self.fitted.median:.2g} ({self.start}: {self.default.median:.2g})"
+        return f"FittedSolver({self.steps} evaluations for {self.process.partition('(')[0]}, {errors})"
+
+
+_KINDS: dict[str, type[FittedGrid]] = {kind.__name__: kind for kind in (FittedGrid, Tuned, FittedSolver)}
 
 
 def _plain(value: object) -> Any:

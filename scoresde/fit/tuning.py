@@ -54,7 +54,7 @@ CANDIDATES: tuple[tuple[str, Mapping[str, Any], GridChoice], ...] = (
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """A candidate: its solver, its grid, and the name of that."""
 
     solver: Solver
@@ -133,7 +133,8 @@ def tune(
         context=context, dtype=dtype, device=device,
     )  # fmt: skip
     auto = _auto(batch, steps)
-    entries = [entry for entry in _listed(candidates, batch, auto) if entry.count(steps)]
+    listed = candidates_of(batch, steps) if candidates is None else _listed(candidates, batch)
+    entries = [entry for entry in listed if entry.count(steps)]
     if not entries:
         raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
     coarse = [entry.results(batch, steps) for entry in entries]
@@ -165,22 +166,25 @@ def tune(
     )
 
 
-def _auto(pilot: Pilot, steps: int) -> _Entry:
+def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
     solver, _ = choose(True, steps, ())
-    return _Entry(solver, None, "default")
+    return Entry(solver, None, "default")
 
 
-def _listed(candidates: Any, pilot: Pilot, auto: _Entry) -> list[_Entry]:
-    """The candidates that are given, checked; or those of the list, on the default grid where a process has an end
-    that their grids have not, and ``auto``."""
-    if candidates is None:
-        with torch.no_grad():
-            endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
-        entries = [_Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in CANDIDATES]
-        if endless:
-            entries = [entry._replace(grid=None, name="default") for entry in entries]
-        return list(dict.fromkeys([auto, *entries]))
+def candidates_of(pilot: Pilot, steps: int) -> list[Entry]:
+    """What ``method="auto"`` takes, and the list; on the default grid where a process has an end that their grids have
+    not."""
+    with torch.no_grad():
+        endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
+    entries = [Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in CANDIDATES]
+    if endless:
+        entries = [entry._replace(grid=None, name="default") for entry in entries]
+    return list(dict.fromkeys([_auto(pilot, steps), *entries]))
+
+
+def _listed(candidates: Any, pilot: Pilot) -> list[Entry]:
+    """The candidates that are given, checked."""
     if not isinstance(candidates, Sequence) or isinstance(candidates, str) or not candidates:
         raise InvalidTypeError(f"`candidates` must be a list of pairs (method, grid), got {short(candidates)}.")
     entries = []
@@ -190,7 +194,7 @@ def _listed(candidates: Any, pilot: Pilot, auto: _Entry) -> list[_Entry]:
         solver = make_solver(pair[0], {}, ())
         check_method(solver)
         pilot.times(pair[1], 2)
-        entries.append(_Entry(solver, pair[1], "default" if pair[1] is None else _name(pair[1])))
+        entries.append(Entry(solver, pair[1], "default" if pair[1] is None else _name(pair[1])))
     return entries
 
 
@@ -205,7 +209,7 @@ def _score(errors: Tensor) -> float:
     return 0.5 * (math.log(max(both.median, _LEAST)) + math.log(max(both.rms, _LEAST)))
 
 
-def _ranked(entry: _Entry, errors: Tensor, best: Tensor) -> Ranked:
+def _ranked(entry: Entry, errors: Tensor, best: Tensor) -> Ranked:
     """A row of the ranking."""
     ratios = errors.clamp_min(_LEAST).log() - best.clamp_min(_LEAST).log()
     spread = float(ratios.std()) / math.sqrt(len(ratios)) if bool(ratios.isfinite().all()) else math.inf

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
 from .._checks import check_number
@@ -33,8 +32,8 @@ class Seen(NamedTuple):
 class Learned(EstimateSolver):
     r"""Steps of given coefficients, for the grid that they were learned on.
 
-    .. math:: x_{i+1} = \alpha_{i+1}\sum_{j<4} u_{ij}\,\hat x_{i-j} + \sigma_{i+1}\sum_{j<4} v_{ij}\,\hat\varepsilon_{i-j},
-        \qquad \sum_j u_{ij} = \sum_j v_{ij} = 1,
+    .. math:: x_{i+1} = \alpha_{i+1}\sum_{j<4} u_{ij}\,\hat x_{i-j} +
+        \sigma_{i+1}\sum_{j<4} v_{ij}\,\hat\varepsilon_{i-j}, \qquad \sum_j u_{ij} = \sum_j v_{ij} = 1,
 
     so that it has order 1 whatever the coefficients. At node i the network is told the log-SNR
     :math:`\ln(\alpha_i^2/\sigma_i^2) + 2 s_i` in place of the true one: it gets the state with the variance of that

@@ -149,6 +149,7 @@ ROWS: tuple[Row, ...] = (
 )
 BY_NAME: dict[str, Row] = {name: row for row in ROWS for name in (row.name, *row.aliases)}
 MODULES: dict[str, str] = {name: row.module for row in ROWS for name in (row.title, row.cls)}  # of public names
+MODULES["Learned"] = "scoresde.solvers.learned"  # which has no name, since it has no defaults
 _TITLES = {f"{row.module}.{row.title}": row for row in ROWS}
 _CLASSES: dict[str, list[Row]] = {}
 for _row in ROWS:

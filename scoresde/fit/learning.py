@@ -1,0 +1,376 @@
+r"""A solver learned for a network: its coefficients, its nodes and the levels that the network is told.
+
+`fit_solver` starts from the best of the methods of `tune`, written as the coefficients of
+`scoresde.solvers.learned.Learned`, and of two fitted grids. It then follows the gradient of the pilot's error, which
+goes backwards through the solve. The coefficients of each step are projected on the conditions of the order,
+
+.. math:: \sum_j u_j = \sum_j v_j = 1, \qquad
+    \sum_j u_j\,\delta_j^k - e^{-\lambda'}\sum_j v_j E_k(\delta_j) = h^k - e^{-\lambda'}E_k(h), \qquad
+    E_k(\delta) = \int_0^\delta k s^{k-1} e^{\lambda+s}\,ds,
+
+with :math:`\delta_j = \lambda_j - \lambda`, :math:`h = \lambda'-\lambda`, for k = 1 (order 2) and k = 2 (order 3): they
+say that the step is exact where :math:`\hat x` is a polynomial of degree k in :math:`\lambda`, since
+:math:`d\hat\varepsilon = -e^\lambda d\hat x` along a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._checks import MOST_STEPS, check_flag, check_integer
+from ..errors import InvalidArgumentError, NonFiniteError
+from ..scores import Score
+from ..scores.base import Traits
+from ..sdes import SDE, AffineSDE, Estimate, Node
+from ..sdes.base import check_affine
+from ..solvers import Solver
+from ..solvers.learned import MEMORY, Learned
+from ..solvers.registry.config import to_text
+from ..solving import solve
+from .grid import Clock, GridProblem, optimise
+from .pilot import Pilot, distances, summary
+from .records import Errors, FittedSolver
+from .search import Objective, Problem, Search, check_objective
+from .tuning import candidates_of
+
+_RATE = 0.15  # Adam's first step in theta, whose numbers are
+_COEFFICIENT = 0.1  # so much of a coefficient
+_SHIFT = 0.1  # and of the logarithm of alpha/sigma
+_GRIDS = 2  # methods whose grids are fitted for a start
+_EXACT = 1e-7  # of a method that is written as coefficients
+
+Coefficients = tuple[list[Tensor], list[Tensor]]  # u and v of each step, newest first
+
+
+def fit_solver(
+    sde: SDE,
+    score_fn: Callable[..., Tensor],
+    steps: int,
+    *,
+    pilot: int = 32,
+    order: int = 1,
+    shifts: bool = True,
+    objective: str | Objective = "log",
+    x: Tensor | None = None,
+    shape: Sequence[int] | None = None,
+    seed: int = 0,
+    iterations: int | None = None,
+    checkpoint: bool = True,
+    reference: int | Tensor | None = None,
+    t_start: float | None = None,
+    t_end: float | None = None,
+    context: Mapping[str, object] | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> FittedSolver:
+    r"""Learn a solver for a score function, a process and a number of evaluations.
+
+    What is learned are the coefficients of `scoresde.solvers.learned.Learned`, the nodes, and the noise levels that the
+    network is told. The best start and the best iterate are chosen on the half of the pilot that is held out; an
+    iterate counts only if neither the RMS nor the median of its errors is larger than that of the start, so that
+    samples that end in another mode are noticed. Where nothing is better than the start, the start is returned.
+
+    Args:
+        sde: an affine process, with a finite log-SNR at both ends.
+        score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes.
+        steps: the number of evaluations, which is that of steps.
+        pilot: the number of samples, one half to learn from and one half held out.
+        order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less
+            to learn, and more accuracy on networks that the solver was not learned on.
+        shifts: whether the levels that the network is told are learned; only with order 1.
+        objective: as of `fit_grid`: ``"log"``, ``"rms"``, or a function ``(x, reference) -> (batch,)``, such as a
+            perceptual distance.
+        x: the pilot's states at ``t_start`` instead of draws from the prior.
+        shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
+        seed: of the pilot.
+        iterations: gradients, by default 1200 / ``steps`` (30 to 240), beside those that fit the grids of two starts.
+        checkpoint: as of `fit_grid`: memory does not grow with the network's depth times the steps.
+        reference: as of `fit_grid`: a number of steps of `scoresde.solvers.UniPC3`, by default 200 or ten times
+            ``steps``; or the pilot's end states themselves.
+        t_start, t_end: the interval, as for `solve`.
+        context: as for `scoresde.solve`, of the pilot.
+        dtype, device: of the pilot.
+
+    Returns:
+        A `FittedSolver`, for ``method=`` of `solve`.
+
+    Raises:
+        InvalidArgumentError: an argument does not fit, or the score function has no gradient.
+        NonFiniteError: no start gives a finite result.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
+        >>> sde = scoresde.VPSDE()
+        >>> fitted = fit_solver(sde, target.score(sde), 4, pilot=16, iterations=60)
+        >>> fitted.fitted.rms < 0.5 * fitted.default.rms
+        True
+        >>> scoresde.solve(sde, target.score(sde), method=fitted, shape=(3, 2)).evaluations
+        4
+
+    References:
+        Shaul et al. (2024), Bespoke Non-Stationary Solvers. https://arxiv.org/abs/2403.01329
+        Wang et al. (2025), Differentiable Solver Search. https://arxiv.org/abs/2505.21114
+    """
+    sde = check_affine(sde)
+    steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
+    check_integer("order", order, low=1, high=3)
+    for name, flag in (("shifts", shifts), ("checkpoint", checkpoint)):
+        check_flag(name, flag)
+    count = min(max(1200 // steps, 30), 240)
+    if iterations is not None:
+        count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
+    check_objective(objective)
+    batch = Pilot.of(
+        sde, score_fn, pilot, checkpoint=checkpoint, x=x, shape=shape, seed=seed, t_start=t_start, t_end=t_end,
+        context=context, dtype=dtype, device=device,
+    )  # fmt: skip
+    clock = Clock(sde, batch.start, batch.end)
+    if clock.in_time:
+        raise InvalidArgumentError(
+            f"The log-SNR must be finite at both ends to learn a solver, but not at t_start={batch.start:g} and "
+            f"t_end={batch.end:g}; pass others, beside them."
+        )
+    exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
+    begun = _starts(batch, clock, exact, objective, steps, count)
+    problem = _Problem.at(begun, batch, exact, objective, clock, order, shifts and order == 1)
+    theta = torch.zeros(problem.size, dtype=torch.float64)
+    theta[:steps] = clock.theta(begun.times)
+    search = Search(problem)
+    search.look(theta)
+    if count:
+        search.bfgs(search.adam(theta, count // 3, _RATE), count - count // 3)
+    method, times, fitted = begun.solver, begun.times, begun.errors
+    if search.lowest < float("inf"):  # as it is where no iterate is within the limits
+        method, times = problem.solver(search.best), clock.times(search.best[:steps]).detach()
+        fitted = problem.errors(search.best)
+    with torch.no_grad():
+        log_snr = sde.log_snr(times)
+    return FittedSolver(
+        tuple(times.tolist()),
+        method=to_text(method),
+        process=repr(sde),
+        log_snr=tuple(log_snr.tolist()),
+        fitted=fitted,
+        default=begun.errors,
+        cost=batch.cost,
+        start=begun.name,
+        order=order,
+    )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Coefficients and times to begin with.
+
+    Attributes:
+        name: the method and its grid, as text.
+        loss: on the half to learn from.
+        errors: of the half that is held out.
+    """
+
+    name: str
+    coefficients: Coefficients
+    times: Tensor
+    loss: float
+    errors: Errors
+
+    @property
+    def solver(self) -> Learned:
+        """The method as its coefficients."""
+        u, v = (tuple(tuple(row.tolist()) for row in rows) for rows in self.coefficients)
+        return Learned(u, v)
+
+
+def _starts(batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objective, steps: int, count: int) -> _Start:
+    """The best start: a candidate of `tune` that can be written as coefficients, or one of them on a fitted grid."""
+    found: list[tuple[_Start, Solver]] = []
+    for entry in candidates_of(batch, steps):
+        if entry.count(steps) != steps:
+            continue
+        times = batch.times(entry.grid, steps)
+        coefficients = coefficients_of(entry.solver, batch.sde, times)
+        if coefficients is not None:
+            problem = GridProblem(batch, exact, objective, True, entry.solver, clock)
+            start = _measured(f"{to_text(entry.solver)} on {entry.name}", coefficients, clock.theta(times), problem)
+            found.append((start, entry.solver))
+    found.sort(key=lambda pair: pair[0].loss)
+    if not found or not found[0][0].loss < float("inf"):
+        raise NonFiniteError("No start gives a finite result; take more steps.", stage="state")
+    fitted: list[_Start] = []
+    seen: list[Solver] = []
+    for start, solver in found:
+        if solver in seen or len(seen) == _GRIDS or not count:
+            continue
+        seen.append(solver)
+        problem = GridProblem(batch, exact, objective, True, solver, clock)
+        theta = optimise(problem, [clock.theta(start.times)], count // 3)
+        times = clock.times(theta).detach()
+        coefficients = coefficients_of(solver, batch.sde, times)
+        if coefficients is not None:
+            fitted.append(_measured(f"{to_text(solver)} on a fitted grid", coefficients, theta, problem))
+    return min([found[0][0], *fitted], key=lambda start: start.loss)
+
+
+def _measured(name: str, coefficients: Coefficients, theta: Tensor, problem: GridProblem) -> _Start:
+    """A start with its errors."""
+    times, loss = problem.clock.times(theta).detach(), problem.value(theta, problem.train, 0.0)
+    return _Start(name, coefficients, times, loss, problem.errors(theta))
+
+
+@dataclass(frozen=True)
+class _Problem(Problem):
+    """The error of a learned solver: theta are the gaps of the grid, changes of the coefficients, and shifts."""
+
+    clock: Clock
+    base: Coefficients
+    order: int
+    shifts: bool
+    limits: Errors  # of the start, which an iterate must not pass
+
+    @classmethod
+    def at(
+        cls,
+        start: _Start,
+        batch: Pilot,
+        exact: Tensor,
+        objective: str | Objective,
+        clock: Clock,
+        order: int,
+        shifts: bool,
+    ) -> _Problem:
+        """The problem whose theta = 0, beside the gaps, is a start."""
+        padded = tuple(
+            [torch.cat([row, row.new_zeros(min(i + 1, MEMORY) - len(row))]) for i, row in enumerate(rows)]
+            for rows in start.coefficients
+        )
+        base: Coefficients = padded  # type: ignore[assignment]
+        return cls(batch, exact, objective, True, clock, base, order, shifts, start.errors)
+
+    @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.base[0])
+
+    @property
+    def size(self) -> int:
+        """The length of theta."""
+        return self.steps + 2 * sum(map(len, self.base[0])) + self.shifts * self.steps
+
+    def solver(self, theta: Tensor) -> Learned:
+        """The solver of a theta; its numbers are tensors where theta has a gradient."""
+        n = self.steps
+        lams = 0.5 * self.clock.sde.log_snr(self.clock.times(theta[:n])) if self.order > 1 else None
+        rows: tuple[list[Any], list[Any]] = ([], [])
+        at = n
+        for i, (u, v) in enumerate(zip(*self.base, strict=True)):
+            k = len(u)
+            w = torch.cat([u, v]) + _COEFFICIENT * theta[at : at + 2 * k]
+            w, at = _projected(w, None if lams is None else lams[: i + 2], self.order), at + 2 * k
+            for row, part in zip(rows, (w[:k], w[k:]), strict=True):
+                row.append(tuple(part.unbind()) if theta.requires_grad else tuple(part.tolist()))
+        told: tuple[Any, ...] = ()
+        if self.shifts:
+            moved = _SHIFT * theta[at:]
+            told = tuple(moved.unbind()) if theta.requires_grad else tuple(moved.tolist())
+        return Learned(tuple(rows[0]), tuple(rows[1]), told)
+
+    def end(self, theta: Tensor, rows: slice, differentiable: bool) -> Tensor:
+        times = self.clock.times(theta[: self.steps])
+        return self.pilot.solve(self.solver(theta), times, rows, differentiable=differentiable)
+
+    def value(self, theta: Tensor, rows: slice, floor: float) -> float:
+        """See `Problem.value`; infinite on the half that is held out where the RMS or the median are those of the start
+        no longer."""
+        with torch.no_grad():
+            end = self.end(theta, rows, False)
+            if rows == self.held_out:
+                got = summary(distances(end, self.exact[rows]))
+                if not (got.rms <= self.limits.rms and got.median <= self.limits.median):
+                    return float("inf")
+            return float(self._loss(end, rows, floor))
+
+
+def _projected(w: Tensor, lams: Tensor | None, order: int) -> Tensor:
+    """The nearest coefficients of a step that keep the conditions of an order; ``lams`` up to the end of the step."""
+    k = len(w) // 2
+    ones, zeros = torch.ones(k, dtype=w.dtype), torch.zeros(k, dtype=w.dtype)
+    rows, goals = [torch.cat([ones, zeros]), torch.cat([zeros, ones])], [torch.ones((), dtype=w.dtype)] * 2
+    if lams is not None:
+        now, end = lams[-2], lams[-1]
+        delta = lams[:-1].flip(0)[:k] - now
+        for power in range(1, min(order, k)):
+            rows.append(torch.cat([delta**power, -_integral(power, delta, now, end)]))
+            goals.append((end - now) ** power - _integral(power, end - now, now, end))
+    a = torch.stack(rows)
+    return w - a.T @ torch.linalg.solve(a @ a.T, a @ w - torch.stack(goals))
+
+
+def _integral(power: int, delta: Tensor, now: Tensor, end: Tensor) -> Tensor:
+    r""":math:`e^{-\lambda'}E_k(\delta)`, k = 1 or 2."""
+    scale = torch.exp(now - end)
+    if power == 1:
+        return scale * torch.expm1(delta)
+    return 2 * scale * ((delta - 1) * torch.exp(delta) + 1)
+
+
+class _Unit(Score):
+    """A score function whose i-th estimate of the noise is the i-th unit vector: what a linear method makes of it are
+    the method's coefficients."""
+
+    def __init__(self, size: int) -> None:
+        self.traits = Traits(event_shape=(size,), rowwise=True)
+        self.states: list[Tensor] = []
+        self.noises: list[Tensor] = []
+        self.nodes: list[Node[Any]] = []
+
+    def score(self, x: Tensor, node: Node[Any], **context: object) -> Tensor:
+        return -self.estimate(x, node).noise / node.sigma
+
+    def estimate(self, x: Tensor, node: Node[Any], **context: object) -> Estimate:
+        noise = torch.zeros_like(x)
+        noise[:, min(len(self.states) + 1, x.shape[1] - 1)] = 1.0
+        self.states.append(x[0].clone())
+        self.noises.append(noise[0].clone())
+        self.nodes.append(node)
+        return Estimate((x - node.sigma * noise) / node.alpha, noise)
+
+
+def coefficients_of(solver: Solver, sde: AffineSDE, times: Tensor) -> Coefficients | None:
+    """The coefficients of a linear method with one evaluation per step on a grid, u and v of each step; None if its
+    steps are not of this form.
+
+    Example:
+        >>> u, v = coefficients_of(
+        ...     scoresde.solvers.DDIM(), scoresde.VPSDE(), torch.tensor([1.0, 0.5, 0.1])
+        ... )
+        >>> u[0].tolist(), v[0].tolist()
+        ([1.0], [1.0])
+    """
+    steps = len(times) - 1
+    unit = _Unit(steps + 1)
+    x = torch.zeros(1, steps + 1, dtype=torch.float64)
+    x[0, 0] = 1.0
+    end = solve(sde, unit, x, method=solver, grid=times.to(torch.float64)).x[0]
+    if len(unit.states) != steps:
+        return None
+    states, stops = [*unit.states, end], [*(float(t) for t in times[1:])]
+    found: Coefficients = ([], [])
+    for i, t in enumerate(stops):
+        stop, k = sde.node(t), min(i + 1, MEMORY)
+        past = range(i, i - k, -1)
+        data = [(unit.states[j] - unit.nodes[j].sigma * unit.noises[j]) / unit.nodes[j].alpha for j in past]
+        columns = torch.stack([stop.alpha * d for d in data] + [stop.sigma * unit.noises[j] for j in past], 1)
+        w = torch.linalg.lstsq(columns, states[i + 1][:, None], driver="gelsd").solution[:, 0]  # the smallest
+        if float((columns @ w - states[i + 1]).norm()) > _EXACT * float(states[i + 1].norm()):
+            return None
+        u, v = w[:k], w[k:]
+        if max(abs(float(u.sum()) - 1), abs(float(v.sum()) - 1)) > _EXACT * float(w.abs().sum()):
+            return None
+        found[0].append(u / u.sum())
+        found[1].append(v / v.sum())
+    return found
