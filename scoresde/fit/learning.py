@@ -60,6 +60,7 @@ def fit_solver(
     shape: Sequence[int] | None = None,
     seed: int = 0,
     iterations: int | None = None,
+    gradient: bool = True,
     checkpoint: bool = True,
     reference: int | Tensor | None = None,
     t_start: float | None = None,
@@ -89,6 +90,9 @@ def fit_solver(
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
         iterations: gradients, by default 1200 / ``steps`` (30 to 240), beside those that fit the grids of two starts.
+        gradient: False where the score function has no gradient, or is too large to go backwards through: by finite
+            differences, the nodes and two numbers are learned, one for how far the coefficients are from those of
+            DDIM, and one shift for all levels; by default 2000 / ``steps`` / (``steps`` + 2) iterations.
         checkpoint: as of `fit_grid`: memory does not grow with the network's depth times the steps.
         reference: as of `fit_grid`: a number of steps of `scoresde.solvers.UniPC3`, by default 200 or ten times
             ``steps``; or the pilot's end states themselves.
@@ -119,9 +123,9 @@ def fit_solver(
     sde = check_affine(sde)
     steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
     check_integer("order", order, low=1, high=3)
-    for name, flag in (("shifts", shifts), ("checkpoint", checkpoint)):
+    for name, flag in (("shifts", shifts), ("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
-    count = min(max(1200 // steps, 30), 240)
+    count = min(max(1200 // steps, 30), 240) if gradient else max(2000 // (steps * (steps + 2)), 10)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_objective(objective)
@@ -136,8 +140,8 @@ def fit_solver(
             f"t_end={batch.end:g}; pass others, beside them."
         )
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
-    begun = _starts(batch, clock, exact, objective, steps, count)
-    problem = _Problem.at(begun, batch, exact, objective, clock, order, shifts and order == 1)
+    begun = _starts(batch, clock, exact, objective, gradient, steps, count)
+    problem = _Problem.at(begun, batch, exact, objective, gradient, clock, order, shifts and order == 1)
     theta = torch.zeros(problem.size, dtype=torch.float64)
     theta[:steps] = clock.theta(begun.times)
     search = Search(problem)
@@ -186,7 +190,9 @@ class _Start:
         return Learned(u, v)
 
 
-def _starts(batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objective, steps: int, count: int) -> _Start:
+def _starts(
+    batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objective, gradient: bool, steps: int, count: int
+) -> _Start:
     """The best start: a candidate of `tune` that can be written as coefficients, or one of them on a fitted grid."""
     found: list[tuple[_Start, Solver]] = []
     for entry in candidates_of(batch, steps):
@@ -195,7 +201,7 @@ def _starts(batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objectiv
         times = batch.times(entry.grid, steps)
         coefficients = coefficients_of(entry.solver, batch.sde, times)
         if coefficients is not None:
-            problem = GridProblem(batch, exact, objective, True, entry.solver, clock)
+            problem = GridProblem(batch, exact, objective, gradient, entry.solver, clock)
             start = _measured(f"{to_text(entry.solver)} on {entry.name}", coefficients, clock.theta(times), problem)
             found.append((start, entry.solver))
     found.sort(key=lambda pair: pair[0].loss)
@@ -207,7 +213,7 @@ def _starts(batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objectiv
         if solver in seen or len(seen) == _GRIDS or not count:
             continue
         seen.append(solver)
-        problem = GridProblem(batch, exact, objective, True, solver, clock)
+        problem = GridProblem(batch, exact, objective, gradient, solver, clock)
         theta = optimise(problem, [clock.theta(start.times)], count // 3)
         times = clock.times(theta).detach()
         coefficients = coefficients_of(solver, batch.sde, times)
@@ -239,6 +245,7 @@ class _Problem(Problem):
         batch: Pilot,
         exact: Tensor,
         objective: str | Objective,
+        gradient: bool,
         clock: Clock,
         order: int,
         shifts: bool,
@@ -249,7 +256,7 @@ class _Problem(Problem):
             for rows in start.coefficients
         )
         base: Coefficients = padded  # type: ignore[assignment]
-        return cls(batch, exact, objective, True, clock, base, order, shifts, start.errors)
+        return cls(batch, exact, objective, gradient, clock, base, order, shifts, start.errors)
 
     @property
     def steps(self) -> int:
@@ -259,11 +266,25 @@ class _Problem(Problem):
     @property
     def size(self) -> int:
         """The length of theta."""
+        if not self.gradient:
+            return self.steps + 1 + self.shifts
         return self.steps + 2 * sum(map(len, self.base[0])) + self.shifts * self.steps
+
+    def _full(self, theta: Tensor) -> Tensor:
+        """The theta with a gradient that one without stands for."""
+        n = self.steps
+        parts = [theta[:n]]
+        for row in (row for pair in zip(*self.base, strict=True) for row in pair):
+            first = torch.zeros_like(row)
+            first[0] = 1.0
+            parts.append(theta[n] * (row - first))
+        return torch.cat([*parts, theta[n + 1 :].expand(n if self.shifts else 0)])
 
     def solver(self, theta: Tensor) -> Learned:
         """The solver of a theta; its numbers are tensors where theta has a gradient."""
         n = self.steps
+        if not self.gradient:
+            theta = self._full(theta)
         lams = 0.5 * self.clock.sde.log_snr(self.clock.times(theta[:n])) if self.order > 1 else None
         rows: tuple[list[Any], list[Any]] = ([], [])
         at = n
