@@ -1,7 +1,7 @@
 r"""A solver learned for a network: its coefficients, its nodes and the levels that the network is told.
 
 `fit_solver` starts from the best of the methods of `tune`, written as the coefficients of
-`scoresde.solvers.learned.Learned`, and of two fitted grids. It then follows the gradient of the pilot's error, which
+`scoresde.solvers.learned.Learned`, and of fitted grids. It then follows the gradient of the pilot's error, which
 goes backwards through the solve. The coefficients of each step are projected on the conditions of the order,
 
 .. math:: \sum_j u_j = \sum_j v_j = 1, \qquad
@@ -15,6 +15,7 @@ say that the step is exact where :math:`\hat x` is a polynomial of degree k in :
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ from .tuning import candidates_of
 _RATE = 0.15  # Adam's first step in theta, whose numbers are
 _COEFFICIENT = 0.1  # so much of a coefficient
 _SHIFT = 0.1  # and of the logarithm of alpha/sigma
-_GRIDS = 2  # methods whose grids are fitted for a start
+_METHODS = 4  # whose grids are fitted a little for a start
 _EXACT = 1e-7  # of a method that is written as coefficients
 
 Coefficients = tuple[list[Tensor], list[Tensor]]  # u and v of each step, newest first
@@ -89,7 +90,8 @@ def fit_solver(
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
-        iterations: gradients, by default 1200 / ``steps`` (30 to 240), beside those that fit the grids of two starts.
+        iterations: gradients, by default 1200 / ``steps`` (30 to 240), beside
+            those that fit the grids of a few methods to begin with.
         gradient: False where the score function has no gradient, or is too large to go backwards through: by finite
             differences, the nodes and two numbers are learned, one for how far the coefficients are from those of
             DDIM, and one shift for all levels; by default 2000 / ``steps`` / (``steps`` + 2) iterations.
@@ -140,18 +142,19 @@ def fit_solver(
             f"t_end={batch.end:g}; pass others, beside them."
         )
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
-    begun = _starts(batch, clock, exact, objective, gradient, steps, count)
+    grids = min(max(720 // steps, 10), 150) if iterations is None and gradient else count
+    begun = _best_start(batch, clock, exact, objective, gradient, steps, grids)
     problem = _Problem.at(begun, batch, exact, objective, gradient, clock, order, shifts and order == 1)
     theta = torch.zeros(problem.size, dtype=torch.float64)
-    theta[:steps] = clock.theta(begun.times)
+    theta[:steps] = begun.theta
     search = Search(problem)
     search.look(theta)
     if count:
         search.bfgs(search.adam(theta, count // 3, _RATE), count - count // 3)
-    method, times, fitted = begun.solver, begun.times, begun.errors
-    if search.lowest < float("inf"):  # as it is where no iterate is within the limits
+    method, times, fitted, kept = begun.solver, clock.times(begun.theta).detach(), begun.errors, 1
+    if search.kept < math.inf:  # as it is where no iterate is within the limits
         method, times = problem.solver(search.best), clock.times(search.best[:steps]).detach()
-        fitted = problem.errors(search.best)
+        fitted, kept = problem.errors(search.best), order
     with torch.no_grad():
         log_snr = sde.log_snr(times)
     return FittedSolver(
@@ -163,7 +166,7 @@ def fit_solver(
         default=begun.errors,
         cost=batch.cost,
         start=begun.name,
-        order=order,
+        order=kept,
     )
 
 
@@ -173,13 +176,17 @@ class _Start:
 
     Attributes:
         name: the method and its grid, as text.
-        loss: on the half to learn from.
+        method: the method.
+        coefficients: those that it is written with.
+        theta: of the gaps of its grid.
+        loss: of both halves.
         errors: of the half that is held out.
     """
 
     name: str
+    method: Solver
     coefficients: Coefficients
-    times: Tensor
+    theta: Tensor
     loss: float
     errors: Errors
 
@@ -190,42 +197,37 @@ class _Start:
         return Learned(u, v)
 
 
-def _starts(
+def _best_start(
     batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objective, gradient: bool, steps: int, count: int
 ) -> _Start:
-    """The best start: a candidate of `tune` that can be written as coefficients, or one of them on a fitted grid."""
-    found: list[tuple[_Start, Solver]] = []
-    for entry in candidates_of(batch, steps):
-        if entry.count(steps) != steps:
-            continue
-        times = batch.times(entry.grid, steps)
-        coefficients = coefficients_of(entry.solver, batch.sde, times)
-        if coefficients is not None:
-            problem = GridProblem(batch, exact, objective, gradient, entry.solver, clock)
-            start = _measured(f"{to_text(entry.solver)} on {entry.name}", coefficients, clock.theta(times), problem)
-            found.append((start, entry.solver))
-    found.sort(key=lambda pair: pair[0].loss)
-    if not found or not found[0][0].loss < float("inf"):
-        raise NonFiniteError("No start gives a finite result; take more steps.", stage="state")
-    fitted: list[_Start] = []
-    seen: list[Solver] = []
-    for start, solver in found:
-        if solver in seen or len(seen) == _GRIDS or not count:
-            continue
-        seen.append(solver)
-        problem = GridProblem(batch, exact, objective, gradient, solver, clock)
-        theta = optimise(problem, [clock.theta(start.times)], count // 3)
+    """The best start: a candidate of `tune` that can be written as coefficients, on its grid or on a fitted one."""
+
+    def measured(solver: Solver, theta: Tensor, grid: str) -> _Start | None:
         times = clock.times(theta).detach()
         coefficients = coefficients_of(solver, batch.sde, times)
-        if coefficients is not None:
-            fitted.append(_measured(f"{to_text(solver)} on a fitted grid", coefficients, theta, problem))
-    return min([found[0][0], *fitted], key=lambda start: start.loss)
+        if coefficients is None:
+            return None
+        problem = GridProblem(batch, exact, objective, gradient, solver, clock)
+        loss = problem.value(theta, problem.train, 0.0) + problem.value(theta, problem.held_out, 0.0)
+        return _Start(f"{to_text(solver)} on {grid}", solver, coefficients, theta, loss, problem.errors(theta))
 
+    def fitted(start: _Start, iterations: int) -> _Start:
+        problem = GridProblem(batch, exact, objective, gradient, start.method, clock)
+        theta = optimise(problem, [start.theta], iterations)
+        return measured(start.method, theta, "a fitted grid") or start
 
-def _measured(name: str, coefficients: Coefficients, theta: Tensor, problem: GridProblem) -> _Start:
-    """A start with its errors."""
-    times, loss = problem.clock.times(theta).detach(), problem.value(theta, problem.train, 0.0)
-    return _Start(name, coefficients, times, loss, problem.errors(theta))
+    entries = [entry for entry in candidates_of(batch, steps) if entry.count(steps) == steps]
+    given = [measured(entry.solver, clock.theta(batch.times(entry.grid, steps)), entry.name) for entry in entries]
+    found = sorted((start for start in given if start is not None), key=lambda start: start.loss)
+    if not found or not found[0].loss < math.inf:
+        raise NonFiniteError("No start gives a finite result; take more steps.", stage="state")
+    best = found[0]
+    if count:
+        first = {start.method: start for start in reversed(found)}  # of each method the best
+        short = sorted(first.values(), key=lambda start: start.loss)[:_METHODS]
+        best = min([best, *(fitted(start, count // _METHODS) for start in short)], key=lambda start: start.loss)
+        best = min(best, fitted(best, count // 2), key=lambda start: start.loss)
+    return best
 
 
 @dataclass(frozen=True)
@@ -304,16 +306,13 @@ class _Problem(Problem):
         times = self.clock.times(theta[: self.steps])
         return self.pilot.solve(self.solver(theta), times, rows, differentiable=differentiable)
 
-    def value(self, theta: Tensor, rows: slice, floor: float) -> float:
-        """See `Problem.value`; infinite on the half that is held out where the RMS or the median are those of the start
-        no longer."""
+    def judged(self, theta: Tensor) -> tuple[float, bool]:
+        """See `Problem.judged`: neither the RMS nor the median of the errors may be larger than that of the start."""
         with torch.no_grad():
-            end = self.end(theta, rows, False)
-            if rows == self.held_out:
-                got = summary(distances(end, self.exact[rows]))
-                if not (got.rms <= self.limits.rms and got.median <= self.limits.median):
-                    return float("inf")
-            return float(self._loss(end, rows, floor))
+            end = self.end(theta, self.held_out, False)
+            got = summary(distances(end, self.exact[self.held_out]))
+            value = float(self._loss(end, self.held_out, 1e-14))
+        return value, got.rms <= self.limits.rms and got.median <= self.limits.median
 
 
 def _projected(w: Tensor, lams: Tensor | None, order: int) -> Tensor:

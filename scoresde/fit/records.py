@@ -258,7 +258,7 @@ class FittedSolver(FittedGrid):
 
     Args:
         start: the method and the grid that it began with, as text.
-        order: the conditions that its coefficients keep.
+        order: the conditions that its coefficients keep; 1 for a start that nothing was better than.
         times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
 
     Example:

@@ -91,6 +91,10 @@ class Problem(abc.ABC):
         with torch.no_grad():
             return float(self._loss(self.end(theta, rows, False), rows, floor))
 
+    def judged(self, theta: Tensor) -> tuple[float, bool]:
+        """The value on the half that is held out, and whether this theta may be kept."""
+        return self.value(theta, self.held_out, 1e-14), True
+
     def value_and_gradient(self, theta: Tensor, floor: float) -> tuple[float, Tensor]:
         """The objective and its gradient on the half that is learned from."""
         rows = self.train
@@ -122,14 +126,17 @@ class Search:
     """The best theta so far, by the held-out half."""
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.best, self.lowest, self.idle = problem, torch.zeros(0), math.inf, 0
+        self.problem, self.best, self.kept = problem, torch.zeros(0), math.inf
+        self.lowest, self.idle = math.inf, 0
 
     def look(self, theta: Tensor) -> float:
-        """Keep theta if it is the best so far."""
-        value = self.problem.value(theta, self.problem.held_out, 1e-14)
+        """Keep theta if it is the best so far of those that are allowed."""
+        value, allowed = self.problem.judged(theta)
         self.idle += 1
-        if value < self.lowest or not len(self.best):
-            self.best, self.lowest, self.idle = theta.detach().clone(), value, 0
+        if value < self.lowest:
+            self.lowest, self.idle = value, 0
+        if (allowed and value < self.kept) or not len(self.best):
+            self.best, self.kept = theta.detach().clone(), value if allowed else math.inf
         return value
 
     def adam(self, theta: Tensor, count: int, rate: float) -> Tensor:

@@ -407,7 +407,7 @@ class TestHostileGrids:
 
     def test_text_that_is_too_long_for_a_solver(self):
         with pytest.raises(scoresde.InvalidArgumentError, match="characters"):
-            scoresde.solvers.from_config("IPNDM(order=" + "-" * 20000 + "1)")
+            scoresde.solvers.from_config("IPNDM(order=" + "-" * 60000 + "1)")
 
     def test_auto_is_no_method_of_a_fit(self):
         with pytest.raises(scoresde.InvalidArgumentError, match="rule"):

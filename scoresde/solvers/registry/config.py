@@ -15,7 +15,7 @@ from ..base import Solver
 from .lookup import CORRECTORS, make_solver
 from .rows import MODULES, row_of, rows_of
 
-_LONGEST = 100_000  # the coefficients of a learned solver
+_LONGEST = 50_000  # room for the coefficients of a learned solver
 _PLAIN = (bool, int, float, str, type(None))
 
 

@@ -1,0 +1,261 @@
+"""Learned solvers: their steps, the methods that can be written as theirs, and what a fit promises."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import fit_solver, solve
+from scoresde.errors import InvalidArgumentError
+from scoresde.fit import FittedGrid, FittedSolver
+from scoresde.fit.learning import coefficients_of
+from scoresde.fit.tuning import CANDIDATES
+from scoresde.scores import Score
+from scoresde.scores.base import Traits
+from scoresde.sdes import Estimate, Node
+from scoresde.solvers import from_config, make_solver
+from scoresde.solvers.learned import Learned
+from scoresde.solvers.registry.config import to_text
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+PROCESSES = {"vp": SDE, "edm": scoresde.EDMSDE(), "ve": scoresde.VESDE(), "flow": scoresde.FlowSDE()}
+RING = scoresde.targets.GaussianMixture(
+    torch.ones(4, dtype=F64), torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=F64), scales=0.2
+)
+ONE = ((1.0,),) * 4
+
+
+def states(sde: Any, count: int, seed: int = 9) -> Tensor:
+    """Starts of RING."""
+    return sde.prior_sample((count, 2), generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+@pytest.fixture(scope="module")
+def learned() -> FittedSolver:
+    return fit_solver(SDE, RING.score(SDE), 4, pilot=16, iterations=60, dtype=F64)
+
+
+class TestSteps:
+    @pytest.mark.parametrize("name", PROCESSES)
+    def test_one_estimate_is_ddim(self, name: str) -> None:
+        sde, x = PROCESSES[name], states(PROCESSES[name], 5)
+        got = solve(sde, RING.score(sde), x, method=Learned(ONE, ONE), steps=4).x
+        torch.testing.assert_close(got, solve(sde, RING.score(sde), x, method="ddim", steps=4).x)
+
+    @pytest.mark.parametrize("name", PROCESSES)
+    @pytest.mark.parametrize("candidate", range(len(CANDIDATES)))
+    def test_a_linear_method_is_its_coefficients(self, name: str, candidate: int) -> None:
+        sde, (method, options, grid) = PROCESSES[name], CANDIDATES[candidate]
+        solver = make_solver(method, options)
+        times = scoresde.grids.resolve(grid, sde, sde.t_max, sde.t_min, 7)
+        found = coefficients_of(solver, sde, times)
+        assert (found is None) == bool(solver.extra_evaluations)
+        if found is not None:
+            u, v = (tuple(tuple(row.tolist()) for row in rows) for rows in found)
+            x = states(sde, 5)
+            got = solve(sde, RING.score(sde), x, method=Learned(u, v), grid=times).x
+            wanted = solve(sde, RING.score(sde), x, method=solver, grid=times).x
+            torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-10)
+
+    def test_methods_that_are_not_linear_have_none(self) -> None:
+        times = scoresde.grids.log_snr(SDE, SDE.t_max, SDE.t_min, 4)
+        assert coefficients_of(scoresde.solvers.Heun(), SDE, times) is None
+
+    @pytest.mark.parametrize("name", ["vp", "edm", "ve"])
+    def test_whatever_is_told_the_state_is_that_of_both_estimates(self, name: str) -> None:
+        """A step whose end has almost the level of its start does not move, with any shift."""
+        sde = PROCESSES[name]
+        x, t = states(sde, 5), 0.5 * sde.t_max
+        for shift in (0.0, 0.3, -0.5):
+            method = Learned(((1.0,),), ((1.0,),), (shift,))
+            moved = solve(sde, RING.score(sde), x, method=method, grid=[t, t * (1 - 1e-9)]).x
+            torch.testing.assert_close(moved, x, rtol=1e-6, atol=1e-6)
+
+    def test_a_shift_tells_the_network_another_level(self) -> None:
+        seen: list[float] = []
+
+        def net(x: Tensor, t: Tensor) -> Tensor:
+            seen.append(float(SDE.log_snr(t[0].double())))
+            return 0.1 * x
+
+        model = scoresde.ScoreModel(net, SDE, "noise")
+        x, grid = states(SDE, 3), [1.0, 0.5, 0.1]
+        solve(SDE, model, x, method=Learned(ONE[:2], ONE[:2], (0.0, 0.25)), grid=grid)
+        wanted = [float(SDE.log_snr(t)) + 2 * s for t, s in ((1.0, 0.0), (0.5, 0.25))]
+        assert seen == pytest.approx(wanted, abs=1e-6)
+
+    def test_on_a_vp_process_the_noise_is_that_of_the_other_level(self) -> None:
+        """x' = alpha' (x - sigma n) / alpha + sigma' n with n what a network of the noise returns there."""
+        x, (t, end) = states(SDE, 3), (0.6, 0.3)
+        other = float(SDE.time(SDE.log_snr(t) + 2 * 0.2))
+        model = scoresde.ScoreModel(lambda x, t: torch.sin(x) * t[:, None], SDE, "noise")
+        start, stop, told = SDE.node(t), SDE.node(end), SDE.node(other)
+        net = torch.sin(x) * other
+        v = (net - told.sigma * x) / told.alpha
+        data, noise = start.alpha * x - start.sigma * v, start.sigma * x + start.alpha * v
+        got = solve(SDE, model, x, method=Learned(((1.0,),), ((1.0,),), (0.2,)), grid=[t, end]).x
+        torch.testing.assert_close(got, stop.alpha * data + stop.sigma * noise, rtol=1e-6, atol=1e-7)
+
+    def test_text_and_back(self) -> None:
+        method = Learned(((1.0,), (1.25, -0.25)), ((1.0,), (0.5, 0.5)), (0.0, 0.125))
+        assert from_config(to_text(method)) == method
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"data": ()}, "data"),
+            ({"data": ((1.0, 0.0),), "noise": ((1.0, 0.0),)}, r"data\[0\]"),
+            ({"data": ((0.9,),), "noise": ((1.0,),)}, "sum to 1"),
+            ({"data": ((1.0,),), "noise": ((math.nan,),)}, "noise"),
+            ({"data": ((1.0,), (1.0,)), "noise": ((1.0,), (0.5, 0.5))}, "same numbers"),
+            ({"data": ((1.0,),), "noise": ((1.0,),), "shifts": (0.1, 0.2)}, "shifts"),
+            ({"data": 3, "noise": ((1.0,),)}, "data"),
+        ],
+    )
+    def test_refusals(self, fields: dict[str, Any], message: str) -> None:
+        with pytest.raises(scoresde.ScoreSDEError, match=message):
+            Learned(**({"noise": ()} | fields))
+
+    @pytest.mark.parametrize("arguments", [{"steps": 3}, {"steps": 4, "save_at": [0.5]}])
+    def test_another_number_of_steps_is_refused(self, arguments: dict[str, Any]) -> None:
+        with pytest.raises(InvalidArgumentError, match="4 steps"):
+            solve(SDE, RING.score(SDE), states(SDE, 2), method=Learned(ONE, ONE), **arguments)
+
+
+class Polynomial(Score):
+    """An estimate of the data that is a polynomial in lambda, whatever the state, and its path."""
+
+    def __init__(self, degree: int) -> None:
+        self.traits = Traits(event_shape=(1,), rowwise=True)
+        self.degree = degree
+
+    def estimate(self, x: Tensor, node: Node[Any], **context: object) -> Estimate:
+        lam = torch.as_tensor(node.lam, dtype=F64)
+        data = lam**self.degree
+        noise = -(torch.exp(lam) * (1.0 if self.degree == 1 else 2 * (lam - 1)))  # the integral of -e^lam d data
+        return Estimate(torch.full_like(x, float(data)), torch.full_like(x, float(noise)))
+
+    def score(self, x: Tensor, node: Node[Any], **context: object) -> Tensor:
+        return -self.estimate(x, node).noise / node.sigma
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_the_conditions_of_an_order_make_steps_exact_for_polynomials(order: int) -> None:
+    sde = scoresde.VPSDE(t_min=0.05)
+    target = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([0.1, 1.0], dtype=F64))
+    fitted = fit_solver(sde, target.score(sde), 5, pilot=8, iterations=45, order=order, dtype=F64)
+    assert fitted.order == order
+    for degree in range(1, order):
+        score = Polynomial(degree)
+        end = score.estimate(torch.zeros(1, 1, dtype=F64), sde.node(sde.t_min))
+        node = sde.node(sde.t_min)
+        got = solve(sde, score, torch.zeros(1, 1, dtype=F64), method=fitted).x
+        torch.testing.assert_close(got, node.alpha * end.data + node.sigma * end.noise, rtol=1e-9, atol=1e-9)
+
+
+class TestFit:
+    def test_it_is_better_than_its_start_on_other_samples(self, learned: FittedSolver) -> None:
+        x = states(SDE, 200)
+        exact = solve(SDE, RING.score(SDE), x, method="adams", rtol=1e-9, atol=1e-9).x
+
+        def errors(**options: Any) -> Tensor:
+            return (solve(SDE, RING.score(SDE), x, **options).x - exact).square().mean(1).sqrt()
+
+        got = errors(method=learned)
+        grid = scoresde.fit_grid(SDE, RING.score(SDE), 4, "unipc2", pilot=16, dtype=F64)
+        assert float(got.median()) < 0.7 * float(errors(method=grid).median())
+        assert float(got.median()) < 0.2 * float(errors(method="unipc2", steps=4).median())
+
+    def test_it_is_never_worse_than_its_start_on_the_held_out_half(self, learned: FittedSolver) -> None:
+        assert learned.fitted.rms <= learned.default.rms and learned.fitted.median <= learned.default.median
+
+    def test_without_iterations_it_is_the_best_start(self) -> None:
+        start = fit_solver(SDE, RING.score(SDE), 4, pilot=8, iterations=0, dtype=F64)
+        assert start.fitted == start.default and "on a fitted grid" not in start.start
+        method, _, grid = start.start.partition(" on ")
+        x = states(SDE, 5)
+        same = solve(SDE, RING.score(SDE), x, method=from_config(method), grid=start.times)  # type: ignore[arg-type]
+        torch.testing.assert_close(solve(SDE, RING.score(SDE), x, method=start).x, same.x, rtol=1e-8, atol=1e-9)
+        assert grid
+
+    def test_the_cost(self, learned: FittedSolver) -> None:
+        grid = scoresde.fit_grid(SDE, RING.score(SDE), 5, pilot=32, dtype=F64)
+        solver = fit_solver(SDE, RING.score(SDE), 5, dtype=F64)
+        assert solver.cost.pilots <= 3 * grid.cost.pilots
+
+    def test_without_gradients(self) -> None:
+        @torch.no_grad()
+        def score(x: Tensor, t: Tensor) -> Tensor:
+            return RING.score(SDE)(x, t)
+
+        with pytest.raises(InvalidArgumentError, match="gradient=False"):
+            fit_solver(SDE, score, 4, shape=(16, 2), pilot=16, iterations=3, dtype=F64)
+        fitted = fit_solver(SDE, score, 4, shape=(16, 2), pilot=16, iterations=9, gradient=False, dtype=F64)
+        assert fitted.fitted.median < fitted.default.median and fitted.cost.gradients == 0
+
+    def test_it_is_a_function_of_its_seed(self) -> None:
+        one, again, other = (
+            fit_solver(SDE, RING.score(SDE), 3, pilot=8, iterations=6, seed=seed, dtype=F64) for seed in (0, 0, 1)
+        )
+        assert one == again and one.method != other.method
+
+    def test_the_record_comes_back(self, learned: FittedSolver, tmp_path: Path) -> None:
+        learned.save(tmp_path / "solver.json")
+        again = FittedGrid.load(tmp_path / "solver.json")
+        assert again == learned and isinstance(again, FittedSolver)
+        assert "4 evaluations for VPSDE" in repr(learned)
+
+    def test_a_saved_model_carries_it(self, tmp_path: Path) -> None:
+        from dataclasses import replace
+
+        model = scoresde.load("digits")
+        fitted = fit_solver(SDE, model.score(SDE, label=3), 2, pilot=2, iterations=0, reference=10)
+        scoresde.save(replace(model, config=replace(model.config, grids=(fitted,))), tmp_path / "model")
+        assert scoresde.load(tmp_path / "model").config.grids == (fitted,)
+
+    def test_a_stepper_takes_it(self, learned: FittedSolver) -> None:
+        x, score = states(SDE, 3), RING.score(SDE)
+        stepper = scoresde.Stepper(SDE, learned, x)
+        while not stepper.done:
+            question = stepper.ask()
+            stepper.tell(score(question.x, question.t))
+        wanted = solve(SDE, lambda x, t: score(x, t), x, method=learned).x
+        torch.testing.assert_close(stepper.x, wanted, rtol=1e-6, atol=1e-7)
+
+    def test_seeds_and_batches(self, learned: FittedSolver) -> None:
+        whole = solve(SDE, RING.score(SDE), method=learned, shape=(6, 2), seeds=range(6)).x
+        part = solve(SDE, RING.score(SDE), method=learned, shape=(3, 2), seeds=range(3)).x
+        assert torch.equal(whole[:3], part)
+
+    def test_another_process_is_refused(self, learned: FittedSolver) -> None:
+        sde = scoresde.VPSDE(beta_max=10.0)
+        with pytest.raises(InvalidArgumentError, match="fitted for"):
+            solve(sde, RING.score(sde), states(sde, 2), method=learned)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"steps": 1}, "steps"),
+            ({"order": 4}, "order"),
+            ({"shifts": 1}, "shifts"),
+            ({"objective": "mean"}, "objective"),
+            ({"pilot": 1}, "pilot"),
+            ({"sde": scoresde.FlowSDE(t_min=0.0, t_max=1.0)}, "log-SNR must be finite"),
+            ({"reference": torch.zeros(3, 2)}, "reference"),
+        ],
+    )
+    def test_refusals(self, arguments: dict[str, Any], message: str) -> None:
+        given = {"sde": SDE, "steps": 4} | arguments
+        with pytest.raises(scoresde.ScoreSDEError, match=message):
+            fit_solver(score_fn=RING.score(given["sde"]), **given)
+
+    def test_what_is_not_finite_is_refused(self) -> None:
+        with pytest.raises(scoresde.NonFiniteError):
+            fit_solver(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2), pilot=4)
