@@ -48,7 +48,8 @@ def likelihood(
     divergence: Annotated[
         str,
         typer.Option(
-            help="Trace of the Jacobian: hutchinson, exact (one vector-Jacobian product per dimension), hutch++, xtrace."
+            help="Trace of the Jacobian: hutchinson, exact (one vector-Jacobian product per dimension), hutch++, "
+            "xtrace."
         ),
     ] = "hutchinson",
     probes: Annotated[
