@@ -1008,21 +1008,21 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
             sample, or one per seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
             from the method.
-        grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"tangent"``
-            or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
-            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps +
-            1,)``, a `SamplerGrid`, which has ends of its own, or a `Grid` or tensor of times, which replace steps,
-            t_start and t_end. With ``differentiable=True`` a tensor that requires a gradient gets one.
+        grid: the nodes of a fixed-step method: ``"log_snr"`` (default for affine processes with a finite log-SNR),
+            ``"tangent"`` or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
+            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, a `SamplerGrid`, which has
+            ends of its own, or a `Grid` or tensor of times, which replace steps, t_start and t_end. With
+            ``differentiable=True`` a tensor that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
-        start: a warm start, such as `fit_start` finds: ``x``, or the prior's draw, is the state at ``t_max``, a
-            Gaussian's flow takes it to ``start.t``, and the method takes over. It sets ``t_start``.
+        start: a warm start, such as `fit_start` finds: ``x``, or the draw from the prior, is the state at ``t_max``,
+            the flow of a Gaussian takes it to ``start.t``, and the method continues from there. It sets ``t_start``.
         stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
             own.
-        context: what the score function gets besides x and t, by name: tensors ``(batch, …)`` with one entry per
+        context: the inputs of the score function besides x and t, by name: tensors ``(batch, …)`` with one entry per
             sample, or ``(1, …)`` with one for all; dicts, lists and tuples of such tensors, nested as the network takes
             them, in which numbers, flags, names and None are the same for all samples; or None. Each entry stays with
-            its sample where the batch is cut or repeated.
+            its sample when samples leave the batch or the batch is repeated.
         seed: one seed for the batch.
         seeds: one seed per sample: the noise of sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
@@ -1033,14 +1033,14 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
             ``"steps"``.
         callback: ``callback(info)`` after each step, with ``step, t, x, nfe``; returning True stops the solve.
         progress: show a progress bar.
-        max_steps: limit of loop steps (default 10,000 for adaptive methods).
+        max_steps: the largest number of steps of the loop (default 10,000 for adaptive methods).
         throw: raise at a failure; False lets the other samples finish and marks failed ones by NaN and ``status``.
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
-            together (``batch_coupled``) refuse them in any case, but for those of other libraries.
+            together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
         device: of the state; default that of ``x``, else torch's default.
-        **solver_options: fields of the method's class, as ``snr=0.16`` of ``"pc"``.
+        **solver_options: fields of the method's class, such as ``snr=0.16`` for ``"pc"``.
 
     Returns:
         A `Solution`: ``x``, and the cost of each sample.
@@ -1189,7 +1189,7 @@ def stepper(self: Stepper, sde: SDE, method: Literal["torchdiffeq:explicit_adams
 def stepper(self: Stepper, sde: SDE, method: str | Solver | Grid, x: Tensor | None = ..., **options: Unpack[StepperArguments]) -> None: ...
 @overload
 def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["auto", "euler", "heun", "midpoint", "rk4", "ddim", "rho_heun", "edm_heun", "rho_midpoint", "rho_ralston", "rho_kutta3", "rho_rk4"], **options: Unpack[SolveArguments]) -> Solution:
-    r"""The latents of data: the probability flow from ``t_min`` up to ``t_max``.
+    r"""Compute the latents of data, by the probability flow from ``t_min`` up to ``t_max``.
 
     With a perfect score a latent depends on the data's distribution only, not on the network that was trained on it.
 
@@ -1250,14 +1250,14 @@ def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Lite
 def encode(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver, **options: Unpack[SolveArguments]) -> Solution: ...
 @overload
 def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["auto", "euler", "heun", "midpoint", "rk4", "ddim", "rho_heun", "edm_heun", "rho_midpoint", "rho_ralston", "rho_kutta3", "rho_rk4"], **options: Unpack[DecodeArguments]) -> Solution:
-    r"""The data of latents: the probability flow from ``t_max`` down to ``t_min``.
+    r"""Compute the data of latents, by the probability flow from ``t_max`` down to ``t_min``.
 
     Args:
         sde, score_fn: as for `scoresde.solve`.
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
-            distribution of what comes out is not the tempered :math:`p^{1/T^2}`, except for Gaussian data.
+            distribution of the result is the tempered :math:`p^{1/T^2}` for Gaussian data only.
         **options: of `scoresde.solve`.
 
     Example:
@@ -1564,31 +1564,33 @@ def log_likelihood(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, meth
         x: data, ``(batch, *event)``, float32 or float64.
         divergence: ``"hutchinson"``, ``"exact"`` (D vector-Jacobian products), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
-        probes: vector-Jacobian products per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
-        probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
-            ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
+        probes: the number of vector-Jacobian products per evaluation: a multiple of 3 for ``"hutch++"``, an even number
+            for ``"xtrace"``.
+        probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (D orthogonal probes give the exact trace); the
+            sketch of ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
         control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
             the difference from it is estimated.
         control_scale: the factor of the control, see `scoresde.likelihood.fit_control_scale`.
-        chunk: products that are made at once, which take the memory of that many backward passes; the values do not
-            depend on it. By default several for small batches of small events, and one for large ones.
+        chunk: the number of products that are computed at once, which take the memory of that many backward passes; the
+            values do not depend on it. By default several for small batches of small events, and one for large batches
+            or events.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
-        rtol, atol: tolerances of x; the log-density has D times as much.
+        rtol, atol: tolerances of x; those of the log-density are D times as large.
         t_start: the data end, ``sde.t_min`` by default, where the density is evaluated.
         t_end: the noise end, ``sde.t_max`` by default.
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and report the distance.
-        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
-            drawn once, for each sample its own.
-        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters; with
-            ``"checkpoint"`` only the states, the network being evaluated again on the way back, so that memory does not
-            grow with the network's depth times the steps; with ``"adjoint"`` nothing but the ends, the gradient being
-            that of the flow, up to the tolerance, by the adjoint equation.
+        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes,
+            which are drawn once, independently for each sample.
+        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters;
+            ``"checkpoint"`` keeps only the states and evaluates the network again in the backward pass, so that memory
+            does not grow with the network's depth times the steps; ``"adjoint"`` keeps only the ends and solves the
+            adjoint equation, which gives the gradient of the flow, up to the tolerance.
         check: examine the data and the score function first, at the cost of fifteen evaluations of up to eight samples
-            or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): gradients that are
-            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data
-            that are not dequantised, which have no density, and a score function that does not denoise the data, as an
+            or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): a score function that
+            blocks gradients, is random or couples samples is refused; a `ScoreSDEWarning` reports data that are not
+            dequantised, which have no density, and a score function that does not denoise the data, such as an
             untrained one.
         progress: show a progress bar.
         **solver_options: fields of the method's class.

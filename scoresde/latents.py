@@ -29,7 +29,7 @@ __all__ = ["Reconstruction", "decode", "encode", "interpolate", "reconstruct"]
 def encode(
     sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: str | Solver = "adams", **options: Any
 ) -> Solution:
-    """The latents of data: the probability flow from ``t_min`` up to ``t_max``.
+    """Compute the latents of data, by the probability flow from ``t_min`` up to ``t_max``.
 
     With a perfect score a latent depends on the data's distribution only, not on the network that was trained on it.
 
@@ -79,14 +79,14 @@ def decode(
     temperature: float = 1.0,
     **options: Any,
 ) -> Solution:
-    r"""The data of latents: the probability flow from ``t_max`` down to ``t_min``.
+    r"""Compute the data of latents, by the probability flow from ``t_max`` down to ``t_min``.
 
     Args:
         sde, score_fn: as for `scoresde.solve`.
         z: latents, ``(batch, *event)``.
         method: a deterministic method.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
-            distribution of what comes out is not the tempered :math:`p^{1/T^2}`, except for Gaussian data.
+            distribution of the result is the tempered :math:`p^{1/T^2}` for Gaussian data only.
         **options: of `scoresde.solve`.
 
     Example:

@@ -59,7 +59,7 @@ def simulate(
         method: ``"euler_maruyama"``, ``"heun_sde"``, ``"sra1"`` or ``"shark"`` (the last two of strong order 1.5), for
             any process; None is the exact kernel of an affine process, and ``"euler_maruyama"`` for others.
         seed, seeds, generator, noise: as in `solve`.
-        save_at: times to keep (the grid gets them as additional nodes), or ``"steps"``.
+        save_at: times to keep the state at, which become additional nodes of the grid, or ``"steps"``.
 
     Returns:
         A `Solution`, with no evaluations.

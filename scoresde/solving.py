@@ -80,21 +80,21 @@ def solve(
             sample, or one per seed).
         steps: the number of steps of a fixed-step method (default 500 for ``"pc"``, 50 for others); evaluations follow
             from the method.
-        grid: where the steps are: ``"log_snr"`` (default for affine processes with a finite log-SNR), ``"tangent"``
-            or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
-            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps +
-            1,)``, a `SamplerGrid`, which has ends of its own, or a `Grid` or tensor of times, which replace steps,
-            t_start and t_end. With ``differentiable=True`` a tensor that requires a gradient gets one.
+        grid: the nodes of a fixed-step method: ``"log_snr"`` (default for affine processes with a finite log-SNR),
+            ``"tangent"`` or ``"time"`` (default for others, depending on the schedule), ``"karras"``, ``"cosine"``,
+            ``"quadratic"``, a function ``(sde, t_start, t_end, steps) -> (steps + 1,)``, a `SamplerGrid`, which has
+            ends of its own, or a `Grid` or tensor of times, which replace steps, t_start and t_end. With
+            ``differentiable=True`` a tensor that requires a gradient gets one.
         rtol, atol: tolerances of an adaptive method, 1e-3 by default.
         t_start, t_end: the interval, inside [t_min, t_max].
-        start: a warm start, such as `fit_start` finds: ``x``, or the prior's draw, is the state at ``t_max``, a
-            Gaussian's flow takes it to ``start.t``, and the method takes over. It sets ``t_start``.
+        start: a warm start, such as `fit_start` finds: ``x``, or the draw from the prior, is the state at ``t_max``,
+            the flow of a Gaussian takes it to ``start.t``, and the method continues from there. It sets ``t_start``.
         stochasticity: :math:`\eta \ge 0`, for methods that step a general drift and diffusion; None is the method's
             own.
-        context: what the score function gets besides x and t, by name: tensors ``(batch, …)`` with one entry per
+        context: the inputs of the score function besides x and t, by name: tensors ``(batch, …)`` with one entry per
             sample, or ``(1, …)`` with one for all; dicts, lists and tuples of such tensors, nested as the network takes
             them, in which numbers, flags, names and None are the same for all samples; or None. Each entry stays with
-            its sample where the batch is cut or repeated.
+            its sample when samples leave the batch or the batch is repeated.
         seed: one seed for the batch.
         seeds: one seed per sample: the noise of sample i then depends on seed i alone, not on the batch.
         generator: a torch generator.
@@ -105,14 +105,14 @@ def solve(
             ``"steps"``.
         callback: ``callback(info)`` after each step, with ``step, t, x, nfe``; returning True stops the solve.
         progress: show a progress bar.
-        max_steps: limit of loop steps (default 10,000 for adaptive methods).
+        max_steps: the largest number of steps of the loop (default 10,000 for adaptive methods).
         throw: raise at a failure; False lets the other samples finish and marks failed ones by NaN and ``status``.
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
-            together (``batch_coupled``) refuse them in any case, but for those of other libraries.
+            together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
         device: of the state; default that of ``x``, else torch's default.
-        **solver_options: fields of the method's class, as ``snr=0.16`` of ``"pc"``.
+        **solver_options: fields of the method's class, such as ``snr=0.16`` for ``"pc"``.
 
     Returns:
         A `Solution`: ``x``, and the cost of each sample.

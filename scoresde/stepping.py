@@ -149,7 +149,7 @@ class _Repeated(Noise):
 
 
 class Stepper:
-    r"""A solve in the caller's hands: it asks for the network's outputs, one by one, and is told them.
+    r"""A solve whose network the caller evaluates: it requests the network's outputs, one by one, and receives them.
 
     .. code-block:: python
 
@@ -170,10 +170,10 @@ class Stepper:
 
     Args:
         sde, method, x: see `scoresde.solve`, as for all other arguments that are not described here.
-        prediction: what the caller tells: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or ``"edm"``. Or a
-            `ScoreModel`, or ``Clip(model)`` of one, whose network is not called: `ask` then returns exactly what that
-            network takes, such as integer labels, and `tell` takes what it returns. Or a function of a network, as
-            ``lambda net: Clip(ScoreModel(net, sde, "noise"))``.
+        prediction: what the caller passes to `tell`: ``"score"``, ``"noise"``, ``"data"``, ``"v"``, ``"flow"`` or
+            ``"edm"``. Or a `ScoreModel`, or ``Clip(model)`` of one, whose network is not called: `ask` then returns the
+            inputs of this network, such as integer labels, and `tell` takes its output. Or a function that makes such a
+            model from a network, such as ``lambda net: Clip(ScoreModel(net, sde, "noise"))``.
         save_at: see `scoresde.solve`; the states are in the ``solution``.
 
     Raises:

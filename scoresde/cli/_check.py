@@ -30,9 +30,10 @@ def check(
 ) -> None:
     """Check that a model denoises data as a score should.
 
-    The report has its error at several noise levels beside that of a Gaussian denoiser, and names the convention that
-    is likely wrong. A model of the digits is checked on the digits held out of its training; others need --data, which
-    the model should not have seen. Exit code 3 means that the model fails.
+    The report has the error of the model at several noise levels, beside that of a Gaussian denoiser, and names the
+    convention that is likely wrong. A model of the digits is checked on the digits that were held out of its training;
+    for other models give --data, on which the model should not have been trained. Exit code 3 means that the model
+    fails the check.
     """
     network, where, process, _, event = open_model(named("model", model, model_argument), device, sde)
     if data is None and not network.config.data.startswith("scikit-learn digits"):

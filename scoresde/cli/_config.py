@@ -87,7 +87,7 @@ Config = Annotated[
         metavar="FILE.toml",
         is_eager=True,
         callback=_read,
-        help="Values of options, such as steps = 20; those under [sample] are for that command only. What the command "
-        "line says comes first.",
+        help="Values of options, such as steps = 20; those under [sample] are for that command only. Options on the "
+        "command line take precedence.",
     ),
 ]

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 def encode(
     data_argument: parameters.DataArgument = None,
     data: parameters.Data = None,
-    out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
-        "latents.npz"
-    ),
+    out: Annotated[
+        Path, typer.Option(help=f"Output file; its extension determines its format: {', '.join(ARRAYS)}.")
+    ] = Path("latents.npz"),
     model: parameters.Model = "digits",
     sde: parameters.Process = None,
     label: parameters.Label = None,
@@ -61,8 +61,8 @@ def encode(
     """Compute latents of data: the states at the noise end of a model's probability flow.
 
     The output has the arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is
-    written as a whole; an existing one is kept unless --force is given. Samples that fail are left out; the exit
-    code is then 3.
+    written as a whole, and an existing file is kept unless --force is given. Samples that fail are left out, and the
+    exit code is then 3.
     """
     began = time.perf_counter()
     source_name = named("data", data, data_argument)

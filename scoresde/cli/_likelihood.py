@@ -47,7 +47,10 @@ def likelihood(
     label: parameters.Label = None,
     divergence: Annotated[
         str,
-        typer.Option(help="Trace of the Jacobian: hutchinson, exact (one product per dimension), hutch++, xtrace."),
+        typer.Option(
+            help="Trace of the Jacobian: hutchinson, exact (one vector-Jacobian product per dimension), hutch++, "
+            "xtrace."
+        ),
     ] = "hutchinson",
     probes: Annotated[
         int, typer.Option(min=1, help="Vector-Jacobian products per evaluation; two or more give an error estimate.")
@@ -66,7 +69,8 @@ def likelihood(
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
     out: Annotated[
-        Path, typer.Option(help=f"Table with one row per sample; its extension is its format: {', '.join(TABLES)}.")
+        Path,
+        typer.Option(help=f"Table with one row per sample; its extension determines its format: {', '.join(TABLES)}."),
     ] = Path("likelihood.csv"),
     plot: Annotated[
         Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
@@ -76,7 +80,7 @@ def likelihood(
         typer.Option(
             "--force",
             "--overwrite",
-            help="Start again and replace existing files; by default the same command resumes.",
+            help="Start again and replace existing files. Default: resume the same command.",
         ),
     ] = False,
     batch_size: parameters.BatchSize = 64,
@@ -85,8 +89,8 @@ def likelihood(
     """Compute log-likelihoods of data under a model, in nats and in bits per dimension.
 
     The output has one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches
-    that are done, and the same command resumes. Samples that fail have a row with their status and no values; the exit
-    code is then 3.
+    that are done, and the same command resumes it. Samples that fail have a row with their status and no values, and
+    the exit code is then 3.
     """
     began = time.perf_counter()
     source_name = named("data", data, data_argument)

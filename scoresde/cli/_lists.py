@@ -38,8 +38,8 @@ def methods(
 ) -> None:
     """List the methods of solve.
 
-    The columns are the score evaluations per step, the orders of convergence (as an ODE solver, weak and strong),
-    whether the method chooses its own steps, the memory that it takes at most in units of the state, and its reference.
+    The columns are the evaluations of the score function per step, the orders of convergence (as an ODE solver, weak
+    and strong), whether the method chooses its own steps, its peak memory in units of the state, and its reference.
     """
     from ..solvers import methods as registry
 

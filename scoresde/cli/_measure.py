@@ -32,9 +32,9 @@ def measure(
     ] = None,
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise that is added.")] = 0.0,
     index: Annotated[int, typer.Option(min=0, help="Index of the sample of DATA to measure.")] = 0,
-    out: Annotated[Path, typer.Option(help=f"Output file; its extension is its format: {', '.join(ARRAYS)}.")] = Path(
-        "measurement.npz"
-    ),
+    out: Annotated[
+        Path, typer.Option(help=f"Output file; its extension determines its format: {', '.join(ARRAYS)}.")
+    ] = Path("measurement.npz"),
     levels: Levels = None,
     data_range: DataRange = None,
     key: Key = None,
@@ -42,9 +42,9 @@ def measure(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure an image, for `scoresde sample --measurement`.
+    """Make a measurement of an image, for `scoresde sample --measurement`.
 
-    The output is an array y, with the operator and the noise as metadata for sample; an existing file is
+    The output is an array y, with the operator and the noise as metadata for `scoresde sample`; an existing file is
     kept unless --force is given. A grey level becomes the middle of its cell.
     """
     from .._checks import check_number

@@ -26,13 +26,13 @@ def names(*tables: Iterable[str]) -> Callable[[str], list[str]]:
 
 DATA_HELP = (
     "A .npz, .npy or .safetensors file, samples first; an image, or a folder of images in the order of their names; "
-    "or digits, those that the shipped model was not trained on. Integers are grey levels; floating-point numbers are "
-    "used unchanged."
+    "or digits, the held-out digits that the shipped model was not trained on. Integers are grey levels; "
+    "floating-point numbers are used unchanged."
 )
 
 Data = Annotated[str | None, typer.Option("--data", help=DATA_HELP)]
 DataArgument = Annotated[str | None, typer.Argument(metavar="DATA", help="The same as --data.")]
-Key = Annotated[str | None, typer.Option(help="Name of the array in the file; default x, or the only one.")]
+Key = Annotated[str | None, typer.Option(help="Name of the array in the file; default x, or the only array.")]
 Levels = Annotated[
     int | None,
     typer.Option(
@@ -50,7 +50,7 @@ DataRange = Annotated[
 ]
 MODEL = typer.Option(
     "--model",
-    help="Name of a shipped model, the directory of a saved one, or hf:owner/name@revision.",
+    help="Name of a shipped model, directory of a saved model, or hf:owner/name@revision.",
     autocompletion=names(shipped()),
 )
 Model = Annotated[str, MODEL]
@@ -63,14 +63,14 @@ Process = Annotated[
     ),
 ]
 Label = Annotated[int | None, typer.Option(help="Class of all samples; default: no class.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed; sample i depends on the seed and on i alone, not on its batch.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed; sample i depends on the seed and on i alone, not on the batch.")]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:1, ...", autocompletion=names(("auto", "cpu", "cuda")))
+    str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...", autocompletion=names(("auto", "cpu", "cuda")))
 ]
 Steps = Annotated[int | None, typer.Option(help="Steps of a fixed-step method; default 500 for pc, 50 for others.")]
 Rtol = Annotated[float | None, typer.Option(help="Relative tolerance of an adaptive method.")]
 Atol = Annotated[float | None, typer.Option(help="Absolute tolerance of an adaptive method.")]
-MaxSteps = Annotated[int | None, typer.Option(help="Limit of the steps of an adaptive method.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Largest number of steps of an adaptive method.")]
 Grid = Annotated[
     str | None,
     typer.Option(help=f"Grid of a fixed-step method: {', '.join(GRIDS)}.", autocompletion=names(GRIDS)),
@@ -79,6 +79,8 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, such as snr=0.16; repeatable."),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Samples solved together; halved if memory is short.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what the output has already.")]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Number of samples that are solved together; halved if memory is short.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither a progress bar nor a summary.")]

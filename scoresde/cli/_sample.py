@@ -54,7 +54,7 @@ def sample(
         str | None,
         typer.Option(
             help="Solver: a name of `scoresde methods`, or auto. Default: the model's own sampler, if it has one and "
-            f"no other option of the process or solver is given, else auto; for a measurement {SAMPLER}."
+            f"no other option of the process or solver is given, and auto otherwise; with a measurement {SAMPLER}."
         ),
     ] = None,
     steps: parameters.Steps = None,
@@ -62,23 +62,23 @@ def sample(
     label: Annotated[
         str | None,
         typer.Option(
-            help="Class of all samples, or all: the classes in turn. Default: no class.",
+            help="Class of the samples, or `all` for all classes in turn. Default: no class.",
             autocompletion=parameters.names(["all"]),
         ),
     ] = None,
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Scale of classifier-free guidance towards --label: 1, the default, is the conditional model; above 1 "
-            "exaggerates the class, 0 ignores it."
+            help="Scale of classifier-free guidance towards --label: 0 ignores the class, 1 (the default) is the "
+            "conditional model, and a scale above 1 exaggerates the class."
         ),
     ] = None,
     inpaint: Annotated[
         tuple[Path, str] | None,
         typer.Option(
             metavar="MASK IMAGE",
-            help="Inpaint an image where the mask, a picture of the image's size, is white; where it is black the "
-            "image is observed.",
+            help="Inpaint IMAGE where MASK, a picture of the same size, is white; where it is black the image is "
+            "observed.",
         ),
     ] = None,
     measurement: Annotated[
@@ -93,7 +93,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="NAME[:KEY=VALUE,...]",
-            help=f"Operator of the measurement: {EXAMPLES}. Default: the one in the measurement's file.",
+            help=f"Operator of the measurement: {EXAMPLES}. Default: the operator in the measurement's file.",
             autocompletion=parameters.names(OPERATORS),
         ),
     ] = None,
@@ -119,20 +119,21 @@ def sample(
         str,
         typer.Option(
             metavar="FILE or FOLDER/",
-            help=f"Output; the extension of a file is its format: {', '.join(EXTENSIONS)}. A folder, such as "
-            "pictures/, gets a picture of each sample.",
+            help=f"Output; the extension of a file determines its format: {', '.join(EXTENSIONS)}. A folder, such as "
+            "pictures/, receives a picture of each sample.",
         ),
     ] = "samples.png",
     scale: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Side of a value in pixels, of pictures. Default: 1 in a folder; else just enough for samples of 32 "
-            "pixels.",
+            help="Pixels per side that one element of a sample has in pictures. Default: 1 in a folder, otherwise as "
+            "few as make samples at least 32 pixels wide and high.",
         ),
     ] = None,
     animate: Annotated[
-        Path | None, typer.Option(metavar="FILE.gif", help="Show how the samples arise from noise, too.")
+        Path | None,
+        typer.Option(metavar="FILE.gif", help="Also write an animation of how the samples arise from noise."),
     ] = None,
     force: parameters.Force = False,
     rtol: parameters.Rtol = None,
@@ -140,25 +141,26 @@ def sample(
     max_steps: parameters.MaxSteps = None,
     grid: parameters.Grid = None,
     stochasticity: Annotated[
-        float | None, typer.Option(help="Eta of the reverse process, for methods that take it.")
+        float | None, typer.Option(help="Stochasticity eta of the reverse process, for methods that take it.")
     ] = None,
     option: parameters.Options = None,
     denoise: Annotated[
         bool | None,
         typer.Option(
             "--denoise/--no-denoise",
-            help="End with the data estimate, without the noise that is left at the last level, at one more "
-            "evaluation. Default: on for pictures; off for arrays, whose distribution is then that of the solver.",
+            help="End with the data estimate, without the noise that is left at the last level; this takes one more "
+            "evaluation. Default: on for pictures; off for arrays, which then have the distribution that the solver "
+            "samples.",
         ),
     ] = None,
     batch_size: parameters.BatchSize = 256,
     quiet: parameters.Quiet = False,
 ) -> None:
-    """Draw samples of a model, or of the data given a measurement of them.
+    """Draw samples from a model, or samples of what the data may have been, given a measurement.
 
     The output is one picture (.png), a folder with a picture of each sample, or the arrays x, seeds and nfe with the
-    settings as metadata (.npz, .safetensors). It is written as a whole; an existing one is kept unless --force is
-    given. If any sample fails, nothing is written.
+    settings as metadata (.npz, .safetensors). It is written as a whole, and an existing output is kept unless --force
+    is given. If any sample fails, nothing is written.
     """
     began = time.perf_counter()
     target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)

@@ -32,11 +32,14 @@ def train(
         str,
         typer.Option(
             help="digits; a folder of images; a .npz, .npy or .safetensors file with an array x (and label); a file "
-            "such as train-images-idx3-ubyte.gz, with that of the labels beside it; or torchvision:NAME."
+            "such as train-images-idx3-ubyte.gz, with the file of its labels beside it; or torchvision:NAME."
         ),
     ] = "digits",
     hold_out: Annotated[
-        int, typer.Option(min=0, help="Samples, chosen at random, that training never sees; see training.hold_out.")
+        int,
+        typer.Option(
+            min=0, help="Number of samples, chosen at random, that are kept out of the training; see training.hold_out."
+        ),
     ] = 0,
     preset: Annotated[
         str,
@@ -48,8 +51,10 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; default the preset's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step; default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of all randomness of the run.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    precision: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default the preset's.")] = None,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="Precision: float32, bfloat16, float16; default the preset's.")
+    ] = None,
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     levels: Annotated[int | None, typer.Option(min=2, help="Grey levels of integer arrays; 256 for uint8.")] = None,
     data_range: Annotated[
@@ -61,28 +66,36 @@ def train(
             help="Range of floating-point arrays; default the preset's.",
         ),
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Crop and resize a folder's images to squares.")] = None,
-    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror images; default the preset's.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side in pixels of the squares to which a folder's images are cropped and resized."),
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror images at random; default the preset's.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load data.")] = 0,
     resume: Annotated[
         bool | None,
         typer.Option(
             "--resume/--no-resume",
-            help="Require, or refuse, a run to continue; default: continue a run if there is one.",
+            help="Continue a run, or refuse a folder that has one. Default: continue a run if there is one.",
         ),
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     sample_every: Annotated[int, typer.Option(min=0, help="Steps between pictures of samples; 0 for none.")] = 1000,
     log: Annotated[
-        str, typer.Option(help="csv (log.csv only), or tensorboard (both).", autocompletion=names(LOGS))
+        str,
+        typer.Option(
+            help="Log: csv (log.csv only), or tensorboard (log.csv and TensorBoard).", autocompletion=names(LOGS)
+        ),
     ] = "csv",
     quiet: Quiet = False,
 ) -> None:
     """Train a network on your data.
 
-    Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second one ends it at once. The same
-    command resumes from the last checkpoint, with the same result. OUT is then a model for `scoresde sample --model
-    OUT`. Run several processes by torchrun --nproc-per-node 2 -m scoresde train ...
+    Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; a second signal ends it at once. The
+    same command resumes from the last checkpoint, with the same result. When the run is complete, OUT is a model for
+    `scoresde sample --model OUT`. For several processes write torchrun --nproc-per-node 2 -m scoresde train ...
     """
     began = time.perf_counter()
     check_choice("log", log, LOGS)

@@ -78,26 +78,27 @@ def fit_grid(
         score_fn: as for `solve`.
         steps: the number of steps; evaluations follow from the method.
         method: a deterministic method with fixed steps.
-        pilot: the number of samples, one half to learn from and one half held out.
+        pilot: the number of samples in the pilot batch: one half to learn from, one half held out.
         objective: ``"log"``, the mean logarithm of the samples' RMS errors, which a few samples that end in another
             mode do not dominate; ``"rms"``; or a function ``(x, reference) -> (batch,)``, whose mean is minimised.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
-        shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
+        shape: ``(pilot, *event)``, if the score function does not declare the shape of its events.
         seed: of the pilot.
         starts: names of grids, ``"quick"`` (the steps of an adaptive method), ``"perturbed"`` (the default grid with
-            random gaps), grids, or tensors of times; by default ``"log_snr"`` (``"time"`` where that is infinite),
+            random gaps), grids, or tensors of times; by default ``"log_snr"`` (``"time"`` if the log-SNR is infinite),
             ``"quadratic"``, ``"cosine"`` and ``"quick"``.
         iterations: steps of the optimiser in all, by default 720 / evaluations of a solve (10 to 150), so that a fit of
             up to 40 evaluations takes about 2,000 calls on the pilot; 0 takes the best of the starts.
             ``starts="quick", iterations=0`` needs only one adaptive solve: as many steps fall in an interval as the
             adaptive pair took there.
-        gradient: False where the score function has no gradient: finite differences, 2 ``steps`` solves per iteration.
-        checkpoint: keep only states for the gradient and call the network again on the way back, so that memory does
-            not grow with the network's depth times the steps.
+        gradient: False if the score function has no gradient: finite differences then take twice ``steps`` solves per
+            iteration.
+        checkpoint: keep only states for the gradient and call the network again in the backward pass, so that memory
+            does not grow with the network's depth times the steps.
         reference: the number of steps of the reference by `scoresde.solvers.UniPC3`, by default 200, or ten times
             ``steps``; or the pilot's end states themselves.
         t_start, t_end: the interval, as for `solve`.
-        context: as for `scoresde.solve`, of the pilot.
+        context: of the pilot, as for `scoresde.solve`.
         dtype, device: of the pilot.
         **solver_options: fields of the method's class.
 

@@ -61,8 +61,8 @@ def sample_tilted(
     data_std: float = 1.0,
     **options: Any,
 ) -> TiltedSamples:
-    r"""Sample the tilted distribution :math:`p(x)\,p(y|x)^w` that a guided score aims at and, for :math:`w \neq 1`,
-    misses: by the particles of `scoresde.solvers.SMC`.
+    r"""Sample the tilted distribution :math:`p(x)\,p(y|x)^w` by the particles of `scoresde.solvers.SMC`; other methods
+    with the guided score sample it for :math:`w = 1` only.
 
     With :math:`\psi_t = p(y|x_t)^w` and the model's ancestral steps p, guided to q, a particle's weight is multiplied
     by
@@ -73,11 +73,11 @@ def sample_tilted(
 
     Args:
         sde: the process.
-        score_fn: a `scoresde.guidance.classifier_guidance`, or a ``likelihood_guidance``, at any scale w. One guided
-            by both multiplies their factors.
+        score_fn: a `scoresde.guidance.classifier_guidance`, or a ``likelihood_guidance``, at any scale w. A score
+            function that is guided by both multiplies their factors.
         x: the state at ``t_start``, as in `scoresde.solve`.
-        particles: of a set; the batch is a whole number of sets, which are independent. None: one set. A
-            ``context`` must be the same for all particles of a set.
+        particles: the number of particles in a set; the batch is a whole number of sets, which are independent. None
+            makes one set. A ``context`` must be the same for all particles of a set.
         threshold: the share of effective particles below which a set is resampled.
         record: called with a `scoresde.solvers.ParticleInfo` at each level.
         data_std: about the data's standard deviation; see `scoresde.solvers.SMC`.

@@ -74,7 +74,7 @@ def bits_per_dim(
         log_prob: nats, of any shape.
         event_shape: of one sample, whose size is D.
         levels, data_range: as for `dequantize`.
-        throw: refuse NaN and infinity; False keeps them, as those of samples that failed.
+        throw: refuse NaN and infinity; False keeps them, such as the values of failed samples.
 
     Raises:
         InvalidArgumentError, InvalidTypeError: an argument does not fit.

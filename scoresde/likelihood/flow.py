@@ -158,31 +158,33 @@ def log_likelihood(
         x: data, ``(batch, *event)``, float32 or float64.
         divergence: ``"hutchinson"``, ``"exact"`` (D vector-Jacobian products), ``"hutch++"`` (a third of the
             probes for the range of the Jacobian), or ``"xtrace"`` (each probe for both).
-        probes: vector-Jacobian products per evaluation; of ``"hutch++"`` a multiple of 3, of ``"xtrace"`` even.
-        probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (of which D give the exact trace); the sketch of
-            ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
+        probes: the number of vector-Jacobian products per evaluation: a multiple of 3 for ``"hutch++"``, an even number
+            for ``"xtrace"``.
+        probe: ``"rademacher"``, ``"gaussian"``, or ``"orthogonal"`` (D orthogonal probes give the exact trace); the
+            sketch of ``"hutch++"`` and all of ``"xtrace"`` are Gaussian.
         control: a distribution near the data's, a Gaussian or a mixture: the Jacobian of its flow is known, and only
             the difference from it is estimated.
         control_scale: the factor of the control, see `scoresde.likelihood.fit_control_scale`.
-        chunk: products that are made at once, which take the memory of that many backward passes; the values do not
-            depend on it. By default several for small batches of small events, and one for large ones.
+        chunk: the number of products that are computed at once, which take the memory of that many backward passes; the
+            values do not depend on it. By default several for small batches of small events, and one for large batches
+            or events.
         method: ``"adams"`` or a pair, such as ``"rk45"``.
-        rtol, atol: tolerances of x; the log-density has D times as much.
+        rtol, atol: tolerances of x; those of the log-density are D times as large.
         t_start: the data end, ``sde.t_min`` by default, where the density is evaluated.
         t_end: the noise end, ``sde.t_max`` by default.
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and report the distance.
-        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes',
-            drawn once, for each sample its own.
-        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters; with
-            ``"checkpoint"`` only the states, the network being evaluated again on the way back, so that memory does not
-            grow with the network's depth times the steps; with ``"adjoint"`` nothing but the ends, the gradient being
-            that of the flow, up to the tolerance, by the adjoint equation.
+        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes,
+            which are drawn once, independently for each sample.
+        differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters;
+            ``"checkpoint"`` keeps only the states and evaluates the network again in the backward pass, so that memory
+            does not grow with the network's depth times the steps; ``"adjoint"`` keeps only the ends and solves the
+            adjoint equation, which gives the gradient of the flow, up to the tolerance.
         check: examine the data and the score function first, at the cost of fifteen evaluations of up to eight samples
-            or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): gradients that are
-            blocked, random answers and coupled samples are refused; a `ScoreSDEWarning` reports data
-            that are not dequantised, which have no density, and a score function that does not denoise the data, as an
+            or seven of up to 24 (fifteen of all, unless the score function declares ``rowwise``): a score function that
+            blocks gradients, is random or couples samples is refused; a `ScoreSDEWarning` reports data that are not
+            dequantised, which have no density, and a score function that does not denoise the data, such as an
             untrained one.
         progress: show a progress bar.
         **solver_options: fields of the method's class.

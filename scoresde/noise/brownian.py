@@ -43,9 +43,9 @@ class BrownianPath(Noise):
     Args:
         seeds: one seed per sample, or one for the batch.
         t0, t1: the ends of the interval, such as ``sde.t_min, sde.t_max``.
-        depth: the interval has :math:`2^{depth}` dyadic cells; a grid finer than these sees a path that depends on the
-            order of its queries.
-        areas: keep the integral too; twice the draws, in float64.
+        depth: the interval has :math:`2^{depth}` dyadic cells; on a finer grid the path depends on the order of the
+            queries.
+        areas: also keep the integral of the path, which takes twice the draws and float64.
         clock: the variance v as a function of times ``(n,)`` float64, rising or falling; None is the time itself.
 
     Shapes:

@@ -106,7 +106,7 @@ def check_score(
     context: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> ScoreReport:
-    r"""Measure a network by the noise it finds, and say whether another convention than the declared one fits better.
+    r"""Measure how well a network predicts noise, and report whether another convention fits better.
 
     At a range of noise levels real data is perturbed, :math:`x_t = \alpha x_0 + \sigma\varepsilon`, and the network is
     read as it is wrapped, and then in every other way that wrappings get wrong: as another prediction, with another
@@ -133,8 +133,8 @@ def check_score(
 
     Args:
         sde: the affine process that the score function is meant for.
-        score_fn: a `scoresde.ScoreModel`, whose network is read in other ways, or ``score_fn(x, t, **context)``, which
-            is taken for a score.
+        score_fn: a `scoresde.ScoreModel`, whose network is also tested with other conventions, or
+            ``score_fn(x, t, **context)``, which is taken for a score function.
         data: clean data that the network was not trained on, ``(n, *event)``, a few hundred samples or more.
         levels: the number of noise levels.
         context: as for `scoresde.solve`, with one entry per sample of the data.

@@ -70,8 +70,8 @@ class ScoreModel(Score):
     ============ =======================================================================================
 
     Args:
-        net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype, that of its
-            parameters or of the weights that are packed in it.
+        net: called as ``net(input, time, **context)``; an ``nn.Module`` is called in its own dtype, which is that of
+            its parameters or of its packed weights.
         sde: the process that :math:`\alpha` and :math:`\sigma` belong to.
         prediction: see the table, or another library's name: ``"epsilon"`` and ``"eps"`` (noise), ``"sample"``,
             ``"x0"`` and ``"x_start"`` (data), ``"v_prediction"`` (v), ``"flow_prediction"`` (flow).
@@ -79,8 +79,9 @@ class ScoreModel(Score):
             ``"log_snr"`` (:math:`\ln\alpha^2/\sigma^2`), ``"edm"`` (:math:`\tfrac14\ln\rho`), ``"index"`` (the int64
             label of the level of ``chain`` that is nearest in log-SNR), or a function of t. Integers are passed as
             they are, the rest in the network's dtype. Default: ``"t"``, and ``"edm"`` for an EDM prediction.
-        input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is ``prediction="data", time_input="rho",
-            input_scale="x/alpha"``). An EDM prediction always gets :math:`c_{in} y`.
+        input_scale: ``"x"`` or ``"x/alpha"`` (a k-diffusion denoiser is
+            ``prediction="data", time_input="rho", input_scale="x/alpha"``). With an EDM prediction the network always
+            receives :math:`c_{in} y`.
         chain: the discrete chain that the network was trained on, for ``time_input="index"``: a
             `scoresde.discrete.BetaChain` (DDPM) or `scoresde.discrete.NoiseScales` (NCSN). On a grid of the chain's own
             times labels are exact; elsewhere they are rounded.
@@ -88,11 +89,11 @@ class ScoreModel(Score):
             prediction, then improved DDPM's :math:`2v - 1`, which interpolates the variance of a reverse step; see
             `variance` and `scoresde.solvers.Ancestral`.
         sigma_data: the data's standard deviation in EDM's preconditioning.
-        context: what to pass to the network for every sample, besides the ``context`` of a solve: numbers are expanded
-            to ``(batch,)`` and tensors ``(1, …)`` to the batch, the latter also inside dicts, lists and tuples; other
-            values, None among them, are passed as they are. A tensor with one row per sample is passed whole, too, so
-            that the model needs the whole batch at every call and is not ``rowwise``; give such a tensor in the
-            ``context`` of the solve, which cuts it with the batch.
+        context: inputs of the network for every sample, besides the ``context`` of a solve. Numbers are expanded to
+            ``(batch,)`` and tensors ``(1, …)`` to the batch, tensors also inside dicts, lists and tuples; other values,
+            such as None, are passed as they are. A tensor with one row per sample is passed whole, so that the model
+            needs the whole batch at every call and is not ``rowwise``; pass such a tensor in the ``context`` of the
+            solve instead, which drops the rows of finished samples.
         event_shape: the shape of one sample, if known; `scoresde.solve` then needs no ``shape``.
 
     Attributes:

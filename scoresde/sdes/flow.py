@@ -15,8 +15,8 @@ class FlowSDE(AffineSDE):
 
     Args:
         t_min: the data end.
-        t_max: the noise end, at most 1. At 1 the signal is gone, and only data, v and flow predictions and methods that
-            have the limit can start there; `scoresde.solve` refuses the others.
+        t_max: the noise end, at most 1. At 1 there is no signal left: a solve can begin there only with a data, v or
+            flow prediction and with a method that is defined in this limit; `scoresde.solve` refuses the others.
         prior: the distribution at ``t_max``.
 
     Example:

@@ -14,7 +14,8 @@ from .inverse import decreasing_root, derivative, evaluate
 
 
 class GaussianSDE(AffineSDE):
-    r"""Any process :math:`x_t = \alpha(t) x_0 + \sigma(t)\varepsilon`; f and g come by automatic differentiation.
+    r"""Any process :math:`x_t = \alpha(t) x_0 + \sigma(t)\varepsilon`; f and g are computed by automatic
+    differentiation.
 
     .. math:: f = \frac{d\ln\alpha}{dt}, \qquad g^2 = \frac{d\sigma^2}{dt} - 2 f \sigma^2,
 

@@ -148,7 +148,7 @@ class CosineVPSDE(AffineSDE):
 
     Args:
         s: the offset that keeps the noise of the first steps visible.
-        t_min, t_max: the interval; at the default ``t_max`` :math:`\lambda` is -4.8, at t = 1 :math:`\alpha` vanishes.
+        t_min, t_max: the interval; :math:`\lambda` is -4.8 at the default ``t_max``, and :math:`\alpha` vanishes at 1.
         prior: the distribution at ``t_max``.
 
     Example:

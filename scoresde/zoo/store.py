@@ -69,8 +69,8 @@ def load(
 
     Args:
         path_or_name: a name in `names`; a directory; or ``"hf:owner/name@revision"``, a repository of the Hugging Face
-            Hub, where the revision is a branch, a tag or a commit. Without one it is the newest commit, of which a
-            warning says the hash. A name wins: write ``"./digits"`` for a directory called so.
+            Hub, where the revision is a branch, a tag or a commit. Without a revision the newest commit is taken, and a
+            warning gives its hash. A name takes precedence: write ``"./digits"`` for a directory of this name.
         verify: check the digests of config and weights before they are used.
         allow_nonfinite: accept weights that are NaN or infinite.
         device: where to put the network.
@@ -136,11 +136,11 @@ def save(
 
     Args:
         model: the network with its config; or a `scoresde.ScoreModel`.
-        path: the directory, made if missing; it may be left out with ``push_to``.
-        push_to: the repository, ``owner/name``; one that is missing is made, and is private.
+        path: the directory, which is created if it is missing; may be omitted with ``push_to``.
+        push_to: the repository, ``owner/name``; a missing repository is created, and is private.
         license: of the network, for the README.md: a name of the Hub, such as ``"mit"``.
-        known: with a `scoresde.ScoreModel`, what else `Pretrained.of` takes: ``kwargs``, the arguments that the network
-            was made with, ``labels``, ``levels``, ``data_range``, ...
+        known: with a `scoresde.ScoreModel`, the other arguments of `Pretrained.of`: ``kwargs``, the arguments that the
+            network was made with, ``labels``, ``levels``, ``data_range``, ...
 
     Returns:
         The address of the commit in the repository, which `load` takes; None without ``push_to``.

@@ -266,4 +266,4 @@ def test_what_measure_refuses(run: Run, files: Files, arguments: Any, said: str,
 
 
 def test_help_says_which_colour_is_painted(run: Run) -> None:
-    assert "where the mask, a picture of the image's size, is white" in " ".join(run("sample", "--help").output.split())
+    assert "where MASK, a picture of the same size, is white" in " ".join(run("sample", "--help").output.split())

@@ -57,8 +57,8 @@ def variational_bound(
     seed: int | None = None,
     noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
 ) -> Bound:
-    r"""The bound of variational diffusion models, and that of score-based ones, for any affine process and any score
-    function.
+    r"""The bound of variational diffusion models and of score-based models, which is one bound, for any affine process
+    and any score function.
 
     In continuous time the two are one quantity. On a grid the diffusion term is that of ancestral sampling with the
     small variance on it,
@@ -72,7 +72,7 @@ def variational_bound(
         sde: an affine process with a finite log-SNR at both ends, and a normal prior.
         score_fn: as for `scoresde.solve`.
         x: data, ``(batch, *event)``; with ``levels`` the integers 0 … L - 1.
-        levels: L of data in grey levels, which stand at the middle of their cells of ``data_range``:
+        levels: L, for data in grey levels, each of which becomes the middle of its cell of ``data_range``:
             :math:`x = lo + w(v+\tfrac12)`. None for a density.
         data_range: lo and hi.
         steps: None for continuous time; a number of steps even in time; or the times of a grid, two or more, falling or
@@ -83,13 +83,14 @@ def variational_bound(
             :math:`p(x|z_0) = N(\hat x(z_0), \sigma_0^2/\alpha_0^2)`, and its mass in the cell of a grey value; the
             bound is then one of :math:`p(x)` itself, at the cost of ``draws`` more evaluations.
         draws: the number of noise levels, with noise, per sample; at least 2.
-        clock: on which the levels are drawn: ``"log_snr"`` is importance sampling, :math:`t\propto g^2/\sigma^2`, and
-            on a grid steps in proportion to their weights; ``"time"`` takes all times, or steps by their length.
+        clock: how the levels are drawn: ``"log_snr"`` is importance sampling, with the density of t proportional to
+            :math:`g^2/\sigma^2`, and draws the steps of a grid in proportion to their weights; ``"time"`` draws
+            uniformly in time, and the steps of a grid in proportion to their length.
         times: ``"stratified"``, in strata of two draws; ``"even"``, a grid with one uniform shift for all samples (low
             discrepancy), whose standard errors are a little too large; ``"independent"``.
         context: as for `scoresde.solve`.
         seed: the seed of the draws; None is torch's global generator.
-        noise: a source of the normal draws, as for `scoresde.solve`; first those of the diffusion.
+        noise: a source of the normal draws, as for `scoresde.solve`; the draws of the diffusion term come first.
 
     Raises:
         InvalidArgumentError: an argument does not fit.
