@@ -216,7 +216,7 @@ def shipped(name: str, half: str, network: str, sde: Any, samples: int, scale: f
 
     def score(model: Any) -> Any:
         plain = model.score(sde)
-        return plain if scale is None else guidance.classifier_free(plain, plain, scale=scale)
+        return plain if scale is None else guidance.classifier_free(plain, model.score(sde), scale=scale)
 
     x = sde.prior_sample((samples, *model.config.event_shape), generator=draws(4), dtype=F64).float()
     return Problem(name, half, "network", sde, score(model), x, score(sharp), context, images=True)

@@ -144,7 +144,7 @@ def set_up(
     if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
     if isinstance(method, str) and method == "auto":
-        solver, steps = _chosen(sde, steps, grid, given_grid, options)
+        solver, steps, grid = _chosen(sde, score, steps, grid, given_grid, options)
     else:
         solver = make_solver(method, options, names)
     solver = for_data_of(score, solver)
@@ -254,15 +254,22 @@ def _with_its_grid(method: str | Solver | Grid, grid: GridChoice) -> tuple[str |
 
 
 def _chosen(
-    sde: SDE, steps: int | None, grid: GridChoice, given_grid: Tensor | None, options: Mapping[str, object]
-) -> tuple[Solver, int | None]:
-    """The method for ``method="auto"``, and its number of steps unless a grid sets it."""
+    sde: SDE,
+    score: Score,
+    steps: int | None,
+    grid: GridChoice,
+    given_grid: Tensor | None,
+    options: Mapping[str, object],
+) -> tuple[Solver, int | None, GridChoice]:
+    """The method for ``method="auto"``, its number of steps unless a grid sets it, and its grid if none is given."""
     if isinstance(grid, Grid) and grid.method and not options:
-        return described(grid.method), None
+        return described(grid.method), None, grid
     budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
-    if given_grid is None:
-        return choose(sde.affine, budget, options)
-    return choose(sde.affine, max(1, len(given_grid) - 1), options)[0], None
+    if given_grid is not None:
+        return choose(sde.affine, max(1, len(given_grid) - 1), options).solver, None, grid
+    choice, std = choose(sde.affine, budget, options), score.traits.data_std
+    own = choice.grid.for_data(std) if choice.grid and std else choice.grid
+    return choice.solver, choice.steps, own if grid is None else grid
 
 
 def _check_fit(

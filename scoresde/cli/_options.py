@@ -41,18 +41,22 @@ def make_sde(name: str) -> AffineSDE:
     return SDES[check_choice("sde", name, SDES)]()
 
 
-def choose_method(name: str, steps: int | None, options: dict[str, object]) -> tuple[Solver, int | None]:
-    """The solver of a name with its options, and its steps; ``auto`` chooses both.
+def choose_method(
+    name: str, steps: int | None, grid: Any, options: dict[str, object]
+) -> tuple[Solver, int | None, Any]:
+    """The solver of a name with its options, its steps and its grid; ``auto`` chooses all of them, but for a grid that
+    is given.
 
     Example:
-        >>> choose_method("ddim", 10, {})
-        (DDIM(), 10)
+        >>> choose_method("ddim", 10, None, {})
+        (DDIM(), 10, None)
     """
     from ..solvers import choose, make_solver
 
     if name == "auto":
-        return choose(True, steps, options)  # the processes of a model are affine
-    return make_solver(name, options), steps
+        choice = choose(True, steps, options)  # the processes of a model are affine
+        return choice.solver, choice.steps, choice.grid if grid is None else grid
+    return make_solver(name, options), steps, grid
 
 
 class Plan(NamedTuple):
@@ -83,9 +87,9 @@ def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, o
         >>> plan_of("ddim", 10, None, {}).told
         {'steps': 10, 'grid': None}
     """
-    solver, steps = choose_method(name, steps, options)
-    told = {"steps": steps, "grid": grid}
-    return Plan(name, solver, steps, told, None, {"method": name, "options": options, **told})
+    solver, steps, placed = choose_method(name, steps, grid, options)
+    shown = {"method": name, "options": options, "steps": steps, "grid": grid}
+    return Plan(name, solver, steps, {"steps": steps, "grid": placed}, None, shown)
 
 
 def saved_plan(network: Pretrained) -> Plan | None:
@@ -101,9 +105,9 @@ def saved_plan(network: Pretrained) -> Plan | None:
     told = sampler.arguments(network.chain)
     for key in ("method", "denoise", *sampler.options):
         told.pop(key)
-    solver, steps = choose_method(sampler.method, sampler.steps, dict(sampler.options))
+    solver, steps, grid = choose_method(sampler.method, sampler.steps, sampler.grid, dict(sampler.options))
     if sampler.levels is None:
-        told["steps"] = steps
+        told |= {"steps": steps, "grid": grid}
     else:
         steps = sampler.levels - 1
     return Plan(sampler.method, solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)

@@ -168,8 +168,9 @@ def tune(
 
 def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
-    solver, _ = choose(True, steps, ())
-    return Entry(solver, None, "default")
+    choice, std = choose(True, steps, ()), pilot.score.traits.data_std
+    grid = choice.grid.for_data(std) if choice.grid and std else choice.grid
+    return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 
 def candidates_of(pilot: Pilot, steps: int) -> list[Entry]:

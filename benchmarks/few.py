@@ -1,0 +1,175 @@
+r"""Errors at 5 to 20 evaluations: the best shipped method and grid, ``method="auto"``, and what `tune` chooses.
+
+Problems (`benchmarks._few_problems`): small networks that are trained here, the shipped networks on several processes,
+exact scores, and, with ``--network FOLDER``, a network that somebody else trained. The rule of ``auto`` was chosen on
+one half of them ("choose") and on nothing else; the other half ("report") and the foreign network say what it is worth.
+
+Errors are RMS over dimensions per sample, at the end of the flow, against a solve in float64 with tight tolerances;
+then median and RMS over samples that took no part in tuning. *best* is the smallest of every deterministic method with
+fixed steps on every grid of `GRIDS`, chosen by the figure itself; ratios are to that.
+
+``python -m benchmarks few`` writes ``results/few.json``; ``--only NAME …`` measures some problems and keeps the others;
+``--quick`` measures two and compares them with the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import scoresde
+from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, foreign
+from benchmarks._record import RESULTS, write
+from benchmarks._tables import load
+from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
+
+BUDGETS = (5, 8, 10, 15, 20)
+GRIDS = ("log_snr", "karras", "time", "quadratic")
+TOLERANCE = {"network": 1e-6, "exact": 1e-8}
+BEFORE: dict[int, Solver] = {5: IPNDM(), 8: DPM3M(), 10: DPM3M(), 15: DPM3M(), 20: DPM3M()}  # on "log_snr"
+QUICK = ("ring", "gaussian")
+Figures = dict[str, float]
+
+
+def methods() -> dict[str, Solver]:
+    """Every deterministic method with fixed steps, but for those of other libraries."""
+    found = {m.name: make_solver(m.name, {}, ()) for m in scoresde.methods() if ":" not in m.name and m.kind == "ode"}
+    return {n: s for n, s in found.items() if not (s.stochastic or s.adaptive or s.own_steps)}
+
+
+class Case:
+    """A problem with the ends of its paths."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        x, tolerance = problem.x.to(F64), TOLERANCE[problem.kind]
+        self.ends, looser = (
+            scoresde.solve(problem.sde, problem.sharp, x, method="adams", rtol=tol, atol=tol, context=problem.context).x
+            for tol in (tolerance, 10 * tolerance)
+        )
+        self.reference = self.figures(looser[PILOT:])["median"]
+
+    def rows(self, part: slice) -> tuple[Tensor, Mapping[str, Any]]:
+        """Some states and their context."""
+        return self.problem.x[part], {name: value[part] for name, value in self.problem.context.items()}
+
+    def figures(self, x: Tensor) -> Figures:
+        """Median and RMS of the errors of the samples that are no pilots."""
+        errors = (x.to(F64) - self.ends[PILOT:]).flatten(1).square().mean(1).sqrt().nan_to_num(nan=math.inf)
+        return {"median": float(errors.median()), "rms": float(errors.square().mean().sqrt())}
+
+    def solve(self, **options: Any) -> Figures:
+        """The errors of a method."""
+        x, context = self.rows(slice(PILOT, None))
+        got = scoresde.solve(self.problem.sde, self.problem.score, x, context=context, throw=False, **options)
+        return self.figures(got.x)
+
+    def best(self, budget: int) -> dict[str, Any]:
+        """The smallest median and RMS of all pairs, and the pair of the former."""
+        found: dict[str, Figures] = {}
+        for name, solver in methods().items():
+            steps = (budget - solver.extra_evaluations) // solver.evaluations
+            for grid in GRIDS if steps > 0 else ():
+                found[f"{name} on {grid}"] = self.solve(method=solver, steps=steps, grid=grid)
+        pair = min(found, key=lambda name: found[name]["median"])
+        return {"pair": pair, **{k: min(row[k] for row in found.values()) for k in ("median", "rms")}}
+
+    def tuned(self, budget: int, **options: Any) -> dict[str, Any]:
+        """What `tune` chooses, and what that costs."""
+        x, context = self.rows(slice(0, PILOT))
+        got = scoresde.tune(self.problem.sde, self.problem.score, budget, x=x, context=context, **options)
+        chosen = f"{got.ranking[0].method} on {got.ranking[0].grid}"
+        return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
+
+    def measure(self) -> dict[str, Any]:
+        """All figures."""
+        problem = self.problem
+        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference, "budgets": {}}
+        for budget in BUDGETS:
+            out["budgets"][str(budget)] = {
+                "best": self.best(budget),
+                "auto": self.solve(method="auto", steps=budget),
+                "before": self.solve(
+                    method=BEFORE[budget], steps=budget - BEFORE[budget].extra_evaluations, grid="log_snr"
+                ),
+                "tuned": self.tuned(budget),
+                "tuned, reference of 40": self.tuned(budget, reference=40),
+            }
+        return out
+
+
+def summary(problems: dict[str, Any]) -> dict[str, Any]:
+    """Geometric means and largest ratios to the best pair, by half and kind."""
+    groups: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "choose": lambda p: p["half"] == "choose",
+        "report, networks": lambda p: p["half"] != "choose" and p["kind"] == "network",
+        "networks": lambda p: p["kind"] == "network",
+        "exact": lambda p: p["kind"] == "exact",
+    }
+    out: dict[str, Any] = {}
+    for budget in map(str, BUDGETS):
+        for kind in ("auto", "before", "tuned", "tuned, reference of 40"):
+            for group, member in groups.items():
+                rows = [p["budgets"][budget] for p in problems.values() if member(p)]
+                if not rows:
+                    continue
+                for figure in ("median", "rms"):
+                    ratios = [row[kind][figure] / row["best"][figure] for row in rows]
+                    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+                    place = out.setdefault(budget, {}).setdefault(kind, {}).setdefault(group, {})
+                    place[figure] = {"mean": mean, "worst": max(ratios)}
+    return out
+
+
+def shown(name: str, row: dict[str, Any]) -> None:
+    """Print the ratios of a problem."""
+    for budget, figures in row["budgets"].items():
+        best = figures["best"]
+        ratios = (f"{k} {v['median'] / best['median']:.2f}" for k, v in figures.items() if k != "best")
+        print(f"{name:28}{budget:>3}  best {best['median']:.1e} ({best['pair']})  {'  '.join(ratios)}", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print, write or compare."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks few", description=__doc__)
+    parser.add_argument("--network", type=Path, help="the folder of another network")
+    parser.add_argument("--folder", type=Path, help="keeps the small networks")
+    parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    makers: dict[str, Callable[[Path | None], Problem]] = dict(PROBLEMS)
+    if options.network:
+        makers["foreign network"] = lambda _: foreign(options.network, PILOT + 8)
+    names = QUICK if options.quick else options.only or list(makers)
+    known = load("few")["results"]["problems"] if (RESULTS / "few.json").exists() else {}
+    if options.quick:
+        for name in names:
+            case = Case(makers[name](None))
+            for budget in (5, 10):
+                for kind, given in (("auto", {"method": "auto", "steps": budget}),):
+                    got, file = case.solve(**given), known[name]["budgets"][str(budget)][kind]
+                    print(name, budget, kind, got, file)
+                    if not math.isclose(got["median"], file["median"], rel_tol=1e-6):
+                        raise RuntimeError(f"{name}: the error of {kind} at {budget} is not that of the file")
+        return
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        started = time.perf_counter()
+        known[name] = Case(makers[name](options.folder)).measure()
+        shown(name, known[name])
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+        command = " ".join(["python -m benchmarks few", *(["--network …"] if options.network else [])])
+        write("few", {"problems": known, "ratios": summary(known)}, command)
+    for budget, kinds in summary(known).items():
+        for kind, found in kinds.items():
+            cells = (f"{g}: {v['median']['mean']:.2f} / {v['median']['worst']:.1f}" for g, v in found.items())
+            print(f"{budget:>3} {kind:24}{'   '.join(cells)}")
