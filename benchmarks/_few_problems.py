@@ -23,6 +23,7 @@ from scoresde.nets import MLP
 from scoresde.targets import GaussianMixture
 
 F64 = torch.float64
+PILOT = 16
 POSTERIOR = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0, t_min=2e-3)  # sigma / alpha = 2981 at t_max
 
 
@@ -34,10 +35,9 @@ class Problem:
         name: of the problem.
         half: ``"choose"``, ``"report"``, or ``"foreign"``, a network of somebody else.
         kind: ``"network"`` or ``"exact"``.
-        sde, score, x: the process, the score and states at t_max.
+        sde, score, x: the process, the score and states at t_max; the first `PILOT` of them are pilots.
         sharp: the score in float64, for the reference.
-        context: of both.
-        images: whether an evaluation is dear.
+        context: of all states.
     """
 
     name: str
@@ -48,7 +48,6 @@ class Problem:
     x: Tensor
     sharp: Any
     context: Mapping[str, Any] = field(default_factory=dict)
-    images: bool = False
 
 
 def draws(seed: int) -> torch.Generator:
@@ -219,7 +218,7 @@ def shipped(name: str, half: str, network: str, sde: Any, samples: int, scale: f
         return plain if scale is None else guidance.classifier_free(plain, model.score(sde), scale=scale)
 
     x = sde.prior_sample((samples, *model.config.event_shape), generator=draws(4), dtype=F64).float()
-    return Problem(name, half, "network", sde, score(model), x, score(sharp), context, images=True)
+    return Problem(name, half, "network", sde, score(model), x, score(sharp), context)
 
 
 def foreign(folder: Path, samples: int) -> Problem:
@@ -230,7 +229,7 @@ def foreign(folder: Path, samples: int) -> Problem:
     net, sharp = module.load(), module.load().double()
     x = VP.prior_sample((samples, 1, 28, 28), generator=draws(4), dtype=F64).float()
     models = [scoresde.ScoreModel(n, VP, "noise", event_shape=(1, 28, 28)) for n in (net, sharp)]
-    return Problem("foreign network", "foreign", "network", VP, models[0], x, models[1], images=True)
+    return Problem("foreign network", "foreign", "network", VP, models[0], x, models[1])
 
 
 def exact(name: str, half: str, target: Any, sde: Any, samples: int) -> Problem:
@@ -248,15 +247,17 @@ def far() -> GaussianMixture:
 
 # All problems but the foreign network: how each is made, given the folder of small networks.
 PROBLEMS: dict[str, Callable[[Path | None], Problem]] = {
-    "digits, VP": lambda _: shipped("digits, VP", "choose", "digits", VP, 16),
-    "digits, flow": lambda _: shipped("digits, flow", "choose", "digits", FLOW, 16),
-    "mnist, VP": lambda _: shipped("mnist, VP", "choose", "mnist", VP, 8),
-    "digits, guidance 3": lambda _: shipped("digits, guidance 3", "choose", "digits", VP, 16, 3.0),
-    "ring": lambda _: exact("ring", "choose", ring(), VP, 128),
-    "gaussian": lambda _: exact("gaussian", "choose", gaussian(), VP, 128),
-    "digits, EDM": lambda _: shipped("digits, EDM", "report", "digits", EDM, 16),
-    "digits, sub-VP": lambda _: shipped("digits, sub-VP", "report", "digits", scoresde.SubVPSDE(), 16),
-    "mnist, EDM": lambda _: shipped("mnist, EDM", "report", "mnist", EDM, 8),
-    "mixture, 30 times as large": lambda _: exact("mixture, 30 times as large", "report", far(), scoresde.VESDE(), 128),
-    **{name: (lambda folder, name=name: small(name, folder, 128)) for name in SMALL},
+    "digits, VP": lambda _: shipped("digits, VP", "choose", "digits", VP, PILOT + 16),
+    "digits, flow": lambda _: shipped("digits, flow", "choose", "digits", FLOW, PILOT + 16),
+    "mnist, VP": lambda _: shipped("mnist, VP", "choose", "mnist", VP, PILOT + 8),
+    "digits, guidance 3": lambda _: shipped("digits, guidance 3", "choose", "digits", VP, PILOT + 16, 3.0),
+    "ring": lambda _: exact("ring", "choose", ring(), VP, PILOT + 128),
+    "gaussian": lambda _: exact("gaussian", "choose", gaussian(), VP, PILOT + 128),
+    "digits, EDM": lambda _: shipped("digits, EDM", "report", "digits", EDM, PILOT + 16),
+    "digits, sub-VP": lambda _: shipped("digits, sub-VP", "report", "digits", scoresde.SubVPSDE(), PILOT + 16),
+    "mnist, EDM": lambda _: shipped("mnist, EDM", "report", "mnist", EDM, PILOT + 8),
+    "mixture, 30 times as large": lambda _: exact(
+        "mixture, 30 times as large", "report", far(), scoresde.VESDE(), PILOT + 128
+    ),
+    **{name: (lambda folder, name=name: small(name, folder, PILOT + 128)) for name in SMALL},
 }

@@ -51,6 +51,7 @@ from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
+from .solvers.registry.auto import NoiseStart, unit_of
 from .targets import GaussianStart
 
 GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
@@ -138,24 +139,30 @@ def set_up(
     method, grid = _with_its_grid(method, grid)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
-    times, given_grid = _times(sde, grid, steps, _started(sde, start, t_start), t_end, start)
+    free = t_start is None and (t_end is None or t_end != sde.t_max)  # to begin below t_max
+    t_start = _started(sde, start, t_start)
+    noise_start: NoiseStart | None = None
+    chosen = isinstance(method, str) and method == "auto"
+    if chosen:
+        method, steps, grid, noise_start = _chosen(sde, score, steps, grid, options, free and start is None)
+        t_start = noise_start.t if noise_start else t_start
+    if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
+        noise_start = NoiseStart.at(sde, grid.times_for(sde)[0])
+    times, given_grid = _times(sde, grid, steps, None if is_times(grid) and noise_start else t_start, t_end, start)
     if start is not None and times[1] > times[0]:
         raise InvalidArgumentError(f"`t_end` must not be above the start's t={start.t:g}, got {times[1]:g}.")
     if differentiable and given_grid is not None and isinstance(grid, Tensor) and grid.requires_grad:
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
-    if isinstance(method, str) and method == "auto":
-        solver, steps, grid = _chosen(sde, score, steps, grid, given_grid, options)
-    else:
-        solver = make_solver(method, options, names)
-    solver = for_data_of(score, solver)
+    solver = for_data_of(score, make_solver(method, {} if chosen else options, names))
     _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
     # the state at the start, the source of noise, the network
-    first = times[0] if start is None and not from_prior else sde.t_max
+    moved = noise_start if start is None else start
+    first = times[0] if moved is None and not from_prior else sde.t_max
     state, source, out_dtype = _initial(
         sde, score.traits.event_shape, x, first, shape, dtype, device, seed, seeds, generator, noise, solver, throw
     )
-    if start is not None and start.t != sde.t_max:
-        state = start.state(state)
+    if moved is not None and moved.t != sde.t_max:
+        state = moved.state(state)
     copies = solver.keeps_estimates or differentiable
     network = Network(score, context_of(context, score, state), copies=copies)
     # the steps, and what makes them
@@ -224,7 +231,7 @@ def _times(
     start: GaussianStart | None,
 ) -> tuple[tuple[float, float], Tensor | None]:
     """The ends of the solve, and the grid itself if it was given as times."""
-    if isinstance(grid, Grid | Tensor | list | tuple | np.ndarray):
+    if is_times(grid):
         own = None if start else t_start
         for name, value in (("steps", steps), ("t_start", own), ("t_end", t_end)):
             if value is not None:
@@ -254,22 +261,26 @@ def _with_its_grid(method: str | Solver | Grid, grid: GridChoice) -> tuple[str |
 
 
 def _chosen(
-    sde: SDE,
-    score: Score,
-    steps: int | None,
-    grid: GridChoice,
-    given_grid: Tensor | None,
-    options: Mapping[str, object],
-) -> tuple[Solver, int | None, GridChoice]:
-    """The method for ``method="auto"``, its number of steps unless a grid sets it, and its grid if none is given."""
+    sde: SDE, score: Score, steps: int | None, grid: GridChoice, options: Mapping[str, object], free: bool
+) -> tuple[Solver, int | None, GridChoice, NoiseStart | None]:
+    """The method for ``method="auto"``, its number of steps unless a grid sets it, its grid if none is given, and where
+    it begins, if it is free to."""
     if isinstance(grid, Grid) and grid.method and not options:
-        return described(grid.method), None, grid
+        return described(grid.method), None, grid, None
     budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
-    if given_grid is not None:
-        return choose(sde.affine, max(1, len(given_grid) - 1), options).solver, None, grid
-    choice, std = choose(sde.affine, budget, options), score.traits.data_std
-    own = choice.grid.for_data(std) if choice.grid and std else choice.grid
-    return choice.solver, choice.steps, own if grid is None else grid
+    if is_times(grid):
+        count = len(grid.times if isinstance(grid, Grid) else grid) - 1  # type: ignore[arg-type]
+        return choose(sde.affine, max(1, count), options).solver, None, grid, None
+    choice, unit = choose(sde.affine, budget, options), unit_of(score.traits.data_std)
+    if choice.grid is None or grid is not None:
+        return choice.solver, choice.steps, grid, None
+    start = NoiseStart.of(sde, unit) if free and isinstance(sde, AffineSDE) else None
+    return choice.solver, choice.steps, choice.grid.for_data(unit), start
+
+
+def is_times(grid: GridChoice) -> bool:
+    """Whether a grid is a list of times."""
+    return isinstance(grid, Grid | Tensor | list | tuple | np.ndarray)
 
 
 def _check_fit(

@@ -370,6 +370,7 @@ class Grid:
     times: tuple[float, ...]
     name: str = "given"
     method = ""  # the method that it belongs to, if any: a solver as text
+    from_noise = False  # whether a state at t_max is scaled to the first time, as noise is, where it begins below t_max
 
     @property
     def steps(self) -> int:

@@ -133,8 +133,8 @@ def fit_grid(
         check_flag(name, flag)
     check_objective(objective)
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=checkpoint, x=x, shape=shape, seed=seed, t_start=t_start, t_end=t_end,
-        context=context, dtype=dtype, device=device,
+        sde, score_fn, pilot, checkpoint=checkpoint, noise_start=False, x=x, shape=shape, seed=seed, t_start=t_start,
+        t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)

@@ -132,8 +132,8 @@ def fit_solver(
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_objective(objective)
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=checkpoint, x=x, shape=shape, seed=seed, t_start=t_start, t_end=t_end,
-        context=context, dtype=dtype, device=device,
+        sde, score_fn, pilot, checkpoint=checkpoint, noise_start=True, x=x, shape=shape, seed=seed, t_start=t_start,
+        t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     if clock.in_time:
@@ -161,6 +161,7 @@ def fit_solver(
         tuple(times.tolist()),
         method=to_text(method),
         process=repr(sde),
+        from_noise=batch.from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=fitted,
         default=begun.errors,

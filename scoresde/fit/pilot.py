@@ -30,6 +30,7 @@ from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
 from ..solvers import Solver, UniPC
+from ..solvers.registry.auto import NoiseStart, unit_of
 from ..solving import solve
 from .records import Cost, Errors
 
@@ -61,6 +62,8 @@ class Pilot:
         sde, score: the process and the score function, whose calls are counted.
         x, context: the states at ``start``, and the context of the score function.
         start, end: the interval.
+        origin: where the paths begin, and the states there: at ``start``, or at t_max, from where they are scaled to
+            ``start`` as noise is.
     """
 
     sde: AffineSDE
@@ -69,6 +72,7 @@ class Pilot:
     context: Mapping[str, Any]
     start: float
     end: float
+    origin: tuple[float, Tensor]
 
     @classmethod
     def of(
@@ -78,6 +82,7 @@ class Pilot:
         count: int,
         *,
         checkpoint: bool,
+        noise_start: bool,
         x: Tensor | None,
         shape: Sequence[int] | None,
         seed: int,
@@ -101,7 +106,16 @@ class Pilot:
         x = pilot_states(sde, x, drawn, seed, dtype, device)
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
-        return cls(sde, score, x, context_of(context, score, x), start, end)
+        origin, context = (start, x), context_of(context, score, x)
+        begun = NoiseStart.of(sde, unit_of(score.traits.data_std)) if noise_start and start == sde.t_max else None
+        if begun is not None and begun.t > end:
+            start, x = begun.t, begun.state(x)
+        return cls(sde, score, x, context, start, end, origin)
+
+    @property
+    def from_noise(self) -> bool:
+        """Whether it begins below its origin."""
+        return self.start != self.origin[0]
 
     @property
     def halves(self) -> tuple[slice, slice]:
@@ -135,8 +149,9 @@ class Pilot:
                     f"`reference` must have the shape of the pilot, {tuple(self.x.shape)}, got {tuple(given.shape)}."
                 )
             return given.to(self.x)
-        times = self.times(None, check_integer("reference", given, low=1, high=MOST_STEPS))
-        return solve(self.sde, self.score, self.x, method=UniPC(order=3), grid=times, context=self.context).x
+        (start, x), count = self.origin, check_integer("reference", given, low=1, high=MOST_STEPS)
+        times = grids.resolve(None, self.sde, start, self.end, count)
+        return solve(self.sde, self.score, x, method=UniPC(order=3), grid=times, context=self.context).x
 
 
 class Watched(Score):

@@ -64,6 +64,7 @@ class FittedGrid(Grid):
         method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
             too, usually with less gain.
         process: the process, as text.
+        from_noise: whether the states at ``t_max`` are scaled to the first time, as noise is, before the first step.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
         cost: what the fit took.
@@ -83,6 +84,7 @@ class FittedGrid(Grid):
     name: str = "fitted"
     method: str = field(default="", kw_only=True)
     process: str = field(default="", kw_only=True)
+    from_noise: bool = field(default=False, kw_only=True)
     log_snr: tuple[float, ...] = field(default=(), kw_only=True)
     fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
@@ -151,6 +153,8 @@ class FittedGrid(Grid):
             )
             if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process)):
                 raise ValueError("its name, method and process must be text")
+            if not isinstance(grid.from_noise, bool):
+                raise ValueError("its from_noise must be true or false")
             if len(grid.log_snr) != len(grid.times):
                 raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
             grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")

@@ -23,6 +23,7 @@ from ..grids import VPTime
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
+from ..solvers.registry.auto import unit_of
 from ..solvers.registry.config import to_text
 from .grid import check_method
 from .pilot import Pilot, distances, summary
@@ -129,8 +130,8 @@ def tune(
     sde = check_affine(sde)
     steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=False, x=x, shape=shape, seed=seed, t_start=t_start, t_end=t_end,
-        context=context, dtype=dtype, device=device,
+        sde, score_fn, pilot, checkpoint=False, noise_start=True, x=x, shape=shape, seed=seed, t_start=t_start,
+        t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     auto = _auto(batch, steps)
     listed = candidates_of(batch, steps) if candidates is None else _listed(candidates, batch)
@@ -157,6 +158,7 @@ def tune(
         tuple(times.tolist()),
         method=to_text(best.solver),
         process=repr(sde),
+        from_noise=batch.from_noise,
         log_snr=tuple(log_snr.tolist()),
         fitted=summary(errors[order[0]]),
         default=summary(errors[known[0]]) if known else Errors(math.nan, math.nan),
@@ -168,8 +170,8 @@ def tune(
 
 def _auto(pilot: Pilot, steps: int) -> Entry:
     """What ``method="auto"`` takes."""
-    choice, std = choose(True, steps, ()), pilot.score.traits.data_std
-    grid = choice.grid.for_data(std) if choice.grid and std else choice.grid
+    choice = choose(True, steps, ())
+    grid = choice.grid and choice.grid.for_data(unit_of(pilot.score.traits.data_std))
     return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 

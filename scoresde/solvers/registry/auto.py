@@ -12,12 +12,16 @@ from torch import Tensor
 from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind
 from ...errors import InvalidArgumentError
 from ...grids import Schedule, VPTime, default
+from ...sdes import AffineSDE
 from ..adams import Adams
 from ..base import Solver
 from ..dpm_multistep import DPM3M
 from ..heun import Heun
 from ..rk45 import RK45
 from ..unipc import UniPC
+
+_POWERS = 12  # of ten, at most
+_NOISE = 300.0  # sigma/alpha in units of the data
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,63 @@ class FewSteps(VPTime):
             return default(sde, t_start, t_end)(sde, t_start, t_end, steps)
         return super().__call__(sde, t_start, t_end, steps)
 
-    def for_data(self, std: float) -> FewSteps:
-        """The grid for data of another standard deviation, to the nearest power of ten."""
-        return replace(self, scale=self.scale * 10.0 ** round(math.log10(std)))
+    def for_data(self, unit: float) -> FewSteps:
+        """The grid for data of another scale."""
+        return replace(self, scale=self.scale * unit)
+
+
+@dataclass(frozen=True)
+class NoiseStart:
+    r"""Where a solve of few evaluations begins: at :math:`\sigma/\alpha` = 300 in units of the data, with the state
+    scaled as noise is.
+
+    Above it the state is noise to a part in 300, and a network of the noise errs by :math:`\sigma/\alpha` times its own
+    error in the data, which one long step from there would keep.
+
+    Args:
+        t: the time.
+        factor: by which the state at ``t_max`` is multiplied.
+
+    Example:
+        >>> sde = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
+        >>> start = NoiseStart.of(sde, 1.0)
+        >>> round(start.t, 3), round(start.factor, 3)
+        (0.844, 1.0)
+        >>> NoiseStart.of(scoresde.EDMSDE(), 1.0) is None
+        True
+    """
+
+    t: float
+    factor: float
+
+    @classmethod
+    def of(cls, sde: AffineSDE, unit: float) -> NoiseStart | None:
+        """The start of a process, for data of a scale; None where it begins with less noise."""
+        log_snr = -2 * math.log(_NOISE * unit)
+        if float(sde.log_snr(sde.t_max)) >= log_snr:
+            return None
+        return cls.at(sde, float(sde.time(log_snr)), unit)
+
+    @classmethod
+    def at(cls, sde: AffineSDE, t: float, unit: float = 1.0) -> NoiseStart:
+        """The start at a time."""
+        here, there = sde.node(sde.t_max), sde.node(t)
+        sizes = [math.hypot(node.alpha * unit, node.sigma) for node in (here, there)]
+        return cls(t, sizes[1] / sizes[0])
+
+    def state(self, x: Tensor) -> Tensor:
+        """The states there, given those at ``t_max``."""
+        return x * self.factor
+
+
+def unit_of(std: float | None) -> float:
+    """The scale of data of a standard deviation, to the nearest power of ten; 1 where it is not known.
+
+    Example:
+        >>> unit_of(0.5), unit_of(30.0), unit_of(None)
+        (1.0, 10.0, 1.0)
+    """
+    return 10.0 ** min(max(round(math.log10(std)), -_POWERS), _POWERS) if std else 1.0
 
 
 class Choice(NamedTuple):
@@ -59,13 +117,10 @@ class Rule(NamedTuple):
     grid: FewSteps | None = None
 
 
-_FEW = UniPC(order=2, lower_order_final=True)
 # Up to 14 evaluations by `benchmarks.few`, the smallest errors on networks; beyond that the smallest errors of the
 # table of all methods, in the geometric mean of its problems, at 20, 50 and 100 evaluations.
 BUDGETS: tuple[Rule, ...] = (
-    Rule(5, _FEW, FewSteps(0.3, 0.5)),
-    Rule(7, _FEW, FewSteps(0.3, 0.375)),
-    Rule(14, _FEW, FewSteps(0.3, 0.25)),
+    Rule(14, UniPC(order=2, lower_order_final=True), FewSteps(0.3, 0.25)),
     Rule(29, DPM3M()),
     Rule(math.inf, UniPC(order=3)),
 )
@@ -74,8 +129,8 @@ BUDGETS: tuple[Rule, ...] = (
 def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
     """The method, its number of steps for a budget, and its grid.
 
-    - With ``steps``, the number of evaluations: up to 14 `UniPC2` with ``lower_order_final=True`` on a grid that is
-      even in a power of a VP process's time (see `scoresde.grids.VPTime`), up to 29 `DPM3M`, beyond that `UniPC3`.
+    - With ``steps``, the number of evaluations: up to 14 `UniPC2` with ``lower_order_final=True`` on the grid
+      ``VPTime(0.3, 0.25)`` (see `scoresde.grids.VPTime`), up to 29 `DPM3M`, beyond that `UniPC3`.
     - Otherwise, with or without tolerances: `Adams`.
     - For a process with a drift and a diffusion only: `Heun` and `RK45`.
 
