@@ -127,6 +127,10 @@ class ScoreModel(Score):
         Nichol, Dhariwal (2021), eq. 15 (learned range). https://arxiv.org/abs/2102.09672
     """
 
+    def __getattr__(self, name: str) -> Any:
+        hint = "; scoresde.solve(model.sde, model, shape=(number, *event)) draws samples" if name == "sample" else ""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
     takes_host_nodes = True
     _sizes: tuple[int | None, ...] = ()  # also of an earlier pickle
     _packed: torch.dtype | None = None
@@ -454,6 +458,8 @@ _MOST_NODES = 4096
 def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -> Callable[[Node[Tensor]], Tensor]:
     """What the network receives as its time, as a function of a node."""
     check_kind("chain", chain, (Chain, type(None)), "a chain such as scoresde.discrete.BetaChain.linear()")
+    if isinstance(time_input, str):
+        check_choice("time_input", time_input, (*TIME_INPUTS, "index"))
     if (time_input == "index") != (chain is not None):
         raise InvalidArgumentError(
             'time_input="index" and `chain` go together, as in ScoreModel(net, chain.sde(), "noise", '
@@ -463,7 +469,7 @@ def _reader(time_input: str | Callable[[Tensor], Tensor], chain: Chain | None) -
         return lambda n: time_input(n.t.clone())
     if chain is not None:
         return lambda n: chain.label(2 * n.lam)
-    return TIME_INPUTS[check_choice("time_input", time_input, (*TIME_INPUTS, "index"))]
+    return TIME_INPUTS[time_input]
 
 
 def _check_scale(sde: AffineSDE, input_scale: str, chain: Chain) -> None:

@@ -35,7 +35,7 @@ class Case:
     erratic: bool = False  # no regular slope at these steps: a lower bound is all that is asserted
 
     def __str__(self) -> str:
-        options = [str(v) for v in (getattr(self.solver, k, None) for k in ("form", "variant", "order")) if v]
+        options = [str(v) for v in (getattr(self.solver, k, None) for k in ("form", "variant", "order", "clock")) if v]
         return "-".join([self.solver.name, *options])
 
 
@@ -79,6 +79,9 @@ CASES = [
     Case(solvers.TAB2(), "time", (2.2e-2, 3.4e-3, 2.5e-4)),
     Case(solvers.TAB3(), "time", (2.5e-2, 1.3e-3, 2.1e-5)),
     Case(solvers.TAB4(), "time", (2.8e-2, 1.9e-4, 4.2e-7), erratic=True),
+    Case(solvers.TAB2(clock="vp_time"), "vp_time"),
+    Case(solvers.TAB3(clock="vp_time"), "vp_time"),
+    Case(solvers.TAB4(clock="vp_time"), "vp_time", erratic=True),
     Case(solvers.RhoAB2(), "karras", (6.0e-2, 4.5e-3, 3.0e-4)),
     Case(solvers.RhoAB3(), "karras", (3.5e-2, 8.6e-4, 1.5e-5)),
     Case(solvers.RhoAB4(), "karras", (2.4e-2, 2.2e-4, 1.0e-6)),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import scoresde
 from scoresde import (
     EDMSDE,
     SDE,
@@ -338,3 +339,34 @@ def test_beta_with_parameters_one_is_even_in_time() -> None:
 def test_made_grids_refuse_nonsense(make: Any) -> None:
     with pytest.raises(ScoreSDEError):
         make()
+
+
+class TestVPTime:
+    @pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
+    @pytest.mark.parametrize("scale", [0.3, 1.0, 5.0])
+    @pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.EDMSDE(), scoresde.FlowSDE(), scoresde.VESDE()])
+    def test_it_is_even_in_its_clock(self, sde, scale, power):
+        times = grids.VPTime(scale, power)(sde, sde.t_max, sde.t_min, 9)
+        squares = torch.exp(-sde.log_snr(times))
+        clock = torch.log1p(squares / scale**2) ** power
+        assert (times[0], times[-1]) == (sde.t_max, sde.t_min)
+        torch.testing.assert_close(clock.diff(), ((clock[-1] - clock[0]) / 9).expand(9), rtol=1e-6, atol=1e-9)
+        back = grids.VPTime(scale, power)(sde, sde.t_min, sde.t_max, 9)
+        torch.testing.assert_close(back.flip(0), times, rtol=1e-9, atol=1e-12)
+
+    def test_the_names(self):
+        sde = scoresde.VPSDE(beta_min=1e-9, beta_max=20.0, t_min=0.1)
+        for name, known in (("vp_time", "time"), ("vp_quadratic", "quadratic")):
+            ours, theirs = (grids.resolve(grid, sde, 1.0, 0.1, 7) for grid in (name, known))
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+
+    def test_ends(self):
+        flow = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
+        with pytest.raises(scoresde.InvalidArgumentError, match="infinite"):
+            grids.VPTime()(flow, 1.0, 0.0, 4)
+        assert grids.VPTime()(flow, 0.9, 0.0, 4)[-1] == 0.0
+
+    @pytest.mark.parametrize("fields", [{"scale": 0.0}, {"scale": -1.0}, {"power": 0.0}, {"power": math.nan}])
+    def test_refusals(self, fields):
+        with pytest.raises(scoresde.InvalidArgumentError):
+            grids.VPTime(**fields)

@@ -108,9 +108,10 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
     check_kind("options", options, Mapping, "a mapping of options by their names")
     if isinstance(method, Solver):
         if options:
+            _refuse_foreign(options)
             raise InvalidArgumentError(
-                f"A solver object carries its own options; pass {', '.join(sorted(options))} to "
-                f"{type(method).__name__}(...), or give its name."
+                f"`method` is a solver object, which carries its own options, and solve has no argument "
+                f"{', '.join(sorted(map(str, options)))}; options of the solver go into {type(method).__name__}(...)."
             )
         return method
     if isinstance(method, type) and issubclass(method, Solver):
@@ -124,14 +125,20 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
         given = _parts(given)
     for name in map(str, given):
         if name not in _names(cls):
-            if name in ARGUMENTS:
-                raise InvalidArgumentError(f"`{name}` is {ARGUMENTS[name]} here.")
+            _refuse_foreign({name: given[name]})
             own = [*_names(cls), *(_names(LangevinCorrector) if "corrector" in _names(cls) else ())]
             close = " or ".join(map(repr, closest(name, [*own, *others])))
             hint = f"; did you mean {close}?" if close else "."
             options_text = f"Its options are {', '.join(sorted(own))}." if own else "It has no options."
             raise InvalidArgumentError(f"Unknown option {name!r} of method {method!r}{hint} {options_text}")
     return cls(**given)
+
+
+def _refuse_foreign(options: Iterable[str]) -> None:
+    """Say what an argument of other libraries is here."""
+    for name in options:
+        if name in ARGUMENTS:
+            raise InvalidArgumentError(f"`{name}` is {ARGUMENTS[name]} here.")
 
 
 def _names(cls: type) -> list[str]:
