@@ -2,21 +2,25 @@ r"""Warm starts by a Gaussian: where they end, and what they save, at several to
 
 Problems: *ring* of `benchmarks.work_precision` and *digits* of `benchmarks.fitted_grids` with exact scores, in float64,
 and *network*, the shipped network of handwritten digits, in float32; the Gaussians have the mean and the covariance of
-the data, for the digits in full and of rank 8. A pilot of 64 samples is solved with and without the start: by `adams`
-with the same tolerance, mean evaluations per sample; and by `unipc2` in 8 steps, median error.
+the data, for the digits in full and of rank 8. ``--images FILE`` measures *mnist* alone, the network of MNIST with the
+Gaussian of its training digits. A pilot of 64 samples is solved with and without the start: by `adams` with the same
+tolerance, mean evaluations per sample; and by `unipc2` in 8 steps, median error.
 
-``python -m benchmarks warm_start`` writes ``results/warm_start.json``.
+``python -m benchmarks warm_start`` writes ``results/warm_start.json``; what is left out stays in the file.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import torch
 
 import scoresde
+from benchmarks import _shipped
 from benchmarks._record import write
+from benchmarks._tables import load
 from benchmarks.fitted_grids import Points
 from benchmarks.work_precision import ring
 from scoresde.targets import Gaussian
@@ -26,8 +30,17 @@ PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
 TOLERANCES = (1e-1, 3e-2, 1e-2, 1e-3)
 
 
-def problems(sde: scoresde.AffineSDE) -> dict[str, tuple[Any, Gaussian, torch.dtype]]:
-    """Scores, Gaussians and dtypes."""
+Problem = tuple[Any, Gaussian, torch.dtype]  # a score, a Gaussian and a dtype
+
+
+def mnist(sde: scoresde.AffineSDE, digits: _shipped.Shipped) -> dict[str, Problem]:
+    """The network of MNIST."""
+    gaussian = Gaussian.fit(digits.train(torch.Generator().manual_seed(1)).to(F64))
+    return {"mnist": (digits.network().score(sde), gaussian, torch.float32)}
+
+
+def problems(sde: scoresde.AffineSDE) -> dict[str, Problem]:
+    """All others."""
     from sklearn.datasets import load_digits
 
     digits = torch.as_tensor(load_digits().data, dtype=F64) / 8 - 1
@@ -55,15 +68,17 @@ def measure(sde: scoresde.AffineSDE, score: Any, gaussian: Gaussian, rtol: float
 def main(arguments: list[str]) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks warm_start", description=__doc__)
+    _shipped.add_images(parser)
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
+    made = problems if options.images is None else partial(mnist, digits=_shipped.mnist(options.images))
     for process, sde in PROCESSES.items():
-        for name, (score, gaussian, dtype) in problems(sde).items():
+        for name, (score, gaussian, dtype) in made(sde).items():
             by = results.setdefault(f"{name}, {process}", {})
             for rtol in TOLERANCES:
                 by[f"{rtol:g}"] = row = measure(sde, score, gaussian, rtol, dtype)
                 print(f"{name}, {process}, {rtol:g}: {row}", flush=True)
     if not options.no_write:
-        write("warm_start", results, "python -m benchmarks warm_start")
+        write("warm_start", load("warm_start")["results"] | results, "python -m benchmarks warm_start")
