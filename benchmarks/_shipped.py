@@ -15,7 +15,6 @@ import scoresde
 from benchmarks import digits as small
 from benchmarks import mnist as large
 from benchmarks._record import write
-from benchmarks._tables import load
 from scoresde.training import digits_split, grey_to_x
 
 
@@ -52,6 +51,14 @@ class Shipped:
     def held(self, generator: torch.Generator) -> Tensor:
         """The held-out digits."""
         return self.to_x(self.held_grey, generator)
+
+    def write(self, benchmark: str, results: Any) -> None:
+        """Write the results of a benchmark; those of MNIST's network are a part of the file."""
+        command = f"python -m benchmarks {benchmark}"
+        if self.name == "digits":
+            write(benchmark, results, command)
+        else:
+            write(benchmark, results, f"{command} --images …", part=self.name)
 
     def classifier(self, *, part: int = 1, view: Callable[[Tensor], Tensor] = lambda x: x) -> nn.Module:
         """One that is trained on the training digits, for one in ``part`` of its epochs."""
@@ -100,15 +107,3 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="t10k-images-idx3-ubyte.gz, with its labels beside: measure the network of MNIST, keep the other figures",
     )
-
-
-def beside(known: dict[str, Any], network: str, results: dict[str, Any]) -> dict[str, Any]:
-    """The results of a network with those that a file has of the other; those of MNIST's have a key of their own."""
-    if network == "mnist":
-        return known | {"mnist": results}
-    return results | {key: value for key, value in known.items() if key == "mnist"}
-
-
-def write_beside(name: str, network: str, results: dict[str, Any], command: str) -> None:
-    """Write the results of a network; what the file has of the other stays."""
-    write(name, beside(load(name)["results"], network, results), command)

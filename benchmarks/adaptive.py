@@ -21,7 +21,7 @@ left out.
 
 ``python -m benchmarks adaptive`` writes ``results/adaptive.json``; ``--quick`` measures a part and checks the gain, and
 ``--renew adams`` measures these of the package's methods again, whose counts do not depend on the machine, and the
-loops; what the file has of others stays, as it does with ``--mnist``, whose figures have a key of their own.
+loops; what the file has of others stays, as it does with ``--mnist``, whose figures are a part of the file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._shipped import write_beside
+from benchmarks._record import write
 from benchmarks._tables import load
 from benchmarks.fitted_grids import Points, summary
 from benchmarks.work_precision import distances, gaussian, ring
@@ -447,10 +447,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     versions, peers = present()
-    known = load("adaptive")["results"]
-    before: dict[str, Any] = {"cases": {}, "ratios": {}}
-    if options.renew:
-        before = known["mnist"] if options.mnist else known
+    key = "mnist" if options.mnist else None
+    before = load("adaptive", key)["results"] if options.renew else {"cases": {}, "ratios": {}}
     options.methods = options.renew or options.methods
     chosen = options.methods.split(",") if options.methods else list(OWN)
     processes, problems = options.processes.split(","), options.problems.split(",")
@@ -488,4 +486,5 @@ def main(arguments: list[str]) -> None:
     elif not (
         options.no_write or (options.methods and not options.renew) or len(cases) < len(plan(list(PROCESSES), every))
     ):
-        write_beside("adaptive", "mnist" if options.mnist else "digits", results, "python -m benchmarks adaptive")
+        command = "python -m benchmarks adaptive" + (" --mnist" if key else "")
+        write("adaptive", results, command, part=key)

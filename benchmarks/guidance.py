@@ -9,9 +9,9 @@ Samples of every class, beside the held-out digits of that class:
 - diversity: the root mean square distance of two samples of a class, over that of two held-out digits of it.
 
 ``python -m benchmarks guidance`` measures the digits network and writes ``results/guidance.json``; with ``--images
-FILE`` it measures the network of MNIST, whose figures stand in the file under a key of their own, in about ten minutes.
-The fewer samples, the larger is their energy distance: the training digits of MNIST are therefore as many as the
-samples. ``--quick`` draws 20 of each class and writes nothing.
+FILE`` it measures the network of MNIST, whose figures are a part of the file, in about ten minutes. The energy distance
+of fewer digits is larger, so that the training digits of MNIST are as many as the samples. ``--quick`` draws 20 of each
+class and writes nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from benchmarks._shipped import Shipped, add_images, shipped, write_beside
+from benchmarks._shipped import Shipped, add_images, shipped
 from benchmarks.digits import energy_distance
 from scoresde import guidance
 
@@ -137,4 +137,4 @@ def main(arguments: Sequence[str]) -> None:
     names = options.only or (QUICK if options.quick else tuple(RUNS))
     results = figures(digits, names, num, steps, most, part=4 if options.quick else 1)
     if not (options.quick or options.no_write):
-        write_beside("guidance", digits.name, results, "python -m benchmarks guidance")
+        digits.write("guidance", results)

@@ -15,9 +15,9 @@ label, draws the lower half, some samples of each observation:
 - evaluations of the network and vector-Jacobian products, per sample.
 
 ``python -m benchmarks inverse_digits`` measures the network of the digits and writes ``results/inverse_digits.json``;
-with ``--images FILE`` it measures that of MNIST, whose figures stand in the file under a key of their own, in about ten
-minutes. ``--quick`` is a small version that writes nothing; ``--sweep`` prints the figures of `dps_step` and `mcg` by
-the size of their steps instead.
+with ``--images FILE`` it measures that of MNIST, whose figures are a part of the file, in about ten minutes.
+``--quick`` is a small version that writes nothing; ``--sweep`` prints the figures of `dps_step` and `mcg` by the size
+of their steps instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._shipped import Shipped, add_images, shipped, write_beside
+from benchmarks._shipped import Shipped, add_images, shipped
 from scoresde import inverse
 from scoresde.inverse.rules import RULES
 
@@ -179,4 +179,4 @@ def main(arguments: Sequence[str]) -> None:
         numbers = "".join(f"{row[head]:>12.3g}" for head in heads)
         print(f"{name:23}{numbers}{time.perf_counter() - started:>9.1f}", flush=True)
     if not (options.quick or options.sweep or options.no_write or options.only):
-        write_beside("inverse_digits", digits.name, results, "python -m benchmarks inverse_digits")
+        digits.write("inverse_digits", results)

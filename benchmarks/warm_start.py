@@ -6,21 +6,18 @@ the data, for the digits in full and of rank 8. ``--images FILE`` measures *mnis
 Gaussian of its training digits. A pilot of 64 samples is solved with and without the start: by `adams` with the same
 tolerance, mean evaluations per sample; and by `unipc2` in 8 steps, median error.
 
-``python -m benchmarks warm_start`` writes ``results/warm_start.json``; what is left out stays in the file.
+``python -m benchmarks warm_start`` writes ``results/warm_start.json``; the figures of MNIST are a part of it.
 """
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from typing import Any
 
 import torch
 
 import scoresde
-from benchmarks import _shipped
-from benchmarks._record import write
-from benchmarks._tables import load
+from benchmarks._shipped import Shipped, add_images, shipped
 from benchmarks.fitted_grids import Points
 from benchmarks.work_precision import ring
 from scoresde.targets import Gaussian
@@ -30,17 +27,12 @@ PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
 TOLERANCES = (1e-1, 3e-2, 1e-2, 1e-3)
 
 
-Problem = tuple[Any, Gaussian, torch.dtype]  # a score, a Gaussian and a dtype
-
-
-def mnist(sde: scoresde.AffineSDE, digits: _shipped.Shipped) -> dict[str, Problem]:
-    """The network of MNIST."""
-    gaussian = Gaussian.fit(digits.train(torch.Generator().manual_seed(1)).to(F64))
-    return {"mnist": (digits.network().score(sde), gaussian, torch.float32)}
-
-
-def problems(sde: scoresde.AffineSDE) -> dict[str, Problem]:
-    """All others."""
+def problems(sde: scoresde.AffineSDE, shown: Shipped) -> dict[str, tuple[Any, Gaussian, torch.dtype]]:
+    """Scores, Gaussians and dtypes: the network of MNIST by itself, or that of the digits with the exact scores."""
+    network = shown.network().score(sde)
+    if shown.name == "mnist":
+        moments = Gaussian.fit(shown.train(torch.Generator().manual_seed(1)).to(F64))
+        return {"mnist": (network, moments, torch.float32)}
     from sklearn.datasets import load_digits
 
     digits = torch.as_tensor(load_digits().data, dtype=F64) / 8 - 1
@@ -50,7 +42,7 @@ def problems(sde: scoresde.AffineSDE) -> dict[str, Problem]:
         "ring": (target.score(sde), moments, F64),
         "digits": (score, Gaussian.fit(digits), F64),
         "digits, rank 8": (score, Gaussian.fit(digits, 8), F64),
-        "network": (scoresde.load("digits").score(sde), Gaussian.fit(digits.reshape(-1, 1, 8, 8)), torch.float32),
+        "network": (network, Gaussian.fit(digits.reshape(-1, 1, 8, 8)), torch.float32),
     }
 
 
@@ -68,17 +60,17 @@ def measure(sde: scoresde.AffineSDE, score: Any, gaussian: Gaussian, rtol: float
 def main(arguments: list[str]) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks warm_start", description=__doc__)
-    _shipped.add_images(parser)
+    add_images(parser)
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
-    made = problems if options.images is None else partial(mnist, digits=_shipped.mnist(options.images))
+    digits = shipped(options.images)
     for process, sde in PROCESSES.items():
-        for name, (score, gaussian, dtype) in made(sde).items():
+        for name, (score, gaussian, dtype) in problems(sde, digits).items():
             by = results.setdefault(f"{name}, {process}", {})
             for rtol in TOLERANCES:
                 by[f"{rtol:g}"] = row = measure(sde, score, gaussian, rtol, dtype)
                 print(f"{name}, {process}, {rtol:g}: {row}", flush=True)
     if not options.no_write:
-        write("warm_start", load("warm_start")["results"] | results, "python -m benchmarks warm_start")
+        digits.write("warm_start", results)
