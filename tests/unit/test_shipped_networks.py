@@ -78,3 +78,12 @@ def test_the_figures_of_mnist_are_a_part_of_the_file_that_the_others_keep(result
     digits.write("some", {"a": 3.0})
     assert _tables.load("some", "mnist") == part and _tables.load("some")["results"] == {"a": 3.0}
     assert list(json.loads((results / "some.json").read_text())) == ["command", "machine", "results", "mnist"]
+
+
+def test_half_digits_of_mnist_as_the_page_describes_them() -> None:
+    results = _tables.load("inverse_digits", "mnist")["results"]
+    methods = {name: row for name, row in results["methods"].items() if name != "dps"}
+    near = {name: row for name, row in methods.items() if abs(row["right"] - results["half"]) < 0.04}
+    assert set(near) == {"mmps", "mcg", "pigdm"}
+    assert {name for name, row in near.items() if 0.9 < row["observed"] < 1.1} == {"mmps"}
+    assert results["methods"]["dps"]["observed"] > 100 and (0.25 / results["observations"]) ** 0.5 <= 0.11
