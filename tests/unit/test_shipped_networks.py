@@ -87,3 +87,14 @@ def test_half_digits_of_mnist_as_the_page_describes_them() -> None:
     assert set(near) == {"mmps", "mcg", "pigdm"}
     assert {name for name, row in near.items() if 0.9 < row["observed"] < 1.1} == {"mmps"}
     assert results["methods"]["dps"]["observed"] > 100 and (0.25 / results["observations"]) ** 0.5 <= 0.11
+
+
+def test_scales_of_mnist_as_the_page_describes_them() -> None:
+    scales = _tables.load("guidance", "mnist")["results"]["scales"]
+    assert min(scales, key=lambda name: scales[name]["energy"]) == "1"
+    assert scales["1"]["right"] < 0.97 and scales["1.5"]["right"] >= 0.99
+    diversity = [scales[name]["diversity"] for name in ("1", "1.5", "2", "3", "5", "8")]
+    assert diversity == sorted(diversity, reverse=True)
+    for name in ("3", "5"):
+        inside = scales[f"{name}, interval"]
+        assert inside["energy"] < scales[name]["energy"] and inside["diversity"] > scales[name]["diversity"]
