@@ -95,6 +95,7 @@ def figures(digits: Shipped, names: Sequence[str], num: int, steps: int, most: i
     real = measure(net, held, digits.held_labels, held, digits.held_labels)
     results: dict[str, Any] = {
         "each class": num,
+        "training digits of each class": most or "all",
         "steps": steps,
         "interval": list(INTERVAL),
         "held-out": {k: real[k] for k in ("right", "sure", "diversity")},

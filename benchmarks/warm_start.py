@@ -24,6 +24,7 @@ from scoresde.targets import Gaussian
 
 F64 = torch.float64
 PROCESSES = {"VP": scoresde.VPSDE(), "EDM": scoresde.EDMSDE()}
+PILOT = 64
 TOLERANCES = (1e-1, 3e-2, 1e-2, 1e-3)
 
 
@@ -48,9 +49,10 @@ def problems(sde: scoresde.AffineSDE, shown: Shipped) -> dict[str, tuple[Any, Ga
 
 def measure(sde: scoresde.AffineSDE, score: Any, gaussian: Gaussian, rtol: float, dtype: torch.dtype) -> dict[str, Any]:
     """One start."""
-    adaptive = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype)
-    fixed = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, method="unipc2", steps=8)
+    adaptive = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, pilot=PILOT)
+    fixed = scoresde.fit.fit_start(sde, score, gaussian, rtol=rtol, dtype=dtype, pilot=PILOT, method="unipc2", steps=8)
     return {
+        "samples": PILOT,
         "sigma / alpha": float(sde.sigma(adaptive.t) / sde.alpha(adaptive.t)),
         "adams": {"full": adaptive.full._asdict(), "warm": adaptive.warm._asdict()},
         "unipc2": {"full": fixed.full._asdict(), "warm": fixed.warm._asdict()},

@@ -98,3 +98,11 @@ def test_scales_of_mnist_as_the_page_describes_them() -> None:
     for name in ("3", "5"):
         inside = scales[f"{name}, interval"]
         assert inside["energy"] < scales[name]["energy"] and inside["diversity"] > scales[name]["diversity"]
+
+
+def test_warm_starts_of_mnist_as_the_page_describes_them() -> None:
+    results = _tables.load("warm_start", "mnist")["results"]
+    assert set(results) == {"mnist, VP", "mnist, EDM"}
+    for by in results.values():
+        change = {rtol: row["unipc2"]["warm"]["median"] / row["unipc2"]["full"]["median"] for rtol, row in by.items()}
+        assert change["0.1"] > 1 and change["0.03"] <= 0.8 and change["0.01"] == change["0.001"] == 1
