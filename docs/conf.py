@@ -421,8 +421,9 @@ def adaptive_counts(part: str | None = None) -> str:
         ]
         ratios = [f"{over[rival]['cases'][label]:.2f}" for rival in ("dopri5", "best peer")]
         rows.append([f"{label}, {kind}", ours, *best, *ratios])
-    means = [f"{over[rival]['mean']:.2f}" for rival in ("dopri5", "best peer")]
-    rows.append(["geometric mean", "", "", "", *means])
+    if len(rows) > 1:
+        means = [f"{over[rival]['mean']:.2f}" for rival in ("dopri5", "best peer")]
+        rows.append(["geometric mean", "", "", "", *means])
     longest = max((case["counts"]["adams"][case["kind"]] for case in results["cases"].values()), key=len)
     title = f"evaluations at {' / '.join(longest)}"
     head = [title, "`adams`", "torchdiffeq dopri5", "best peer", "`adams` / dopri5", "`adams` / best peer"]

@@ -106,3 +106,9 @@ def test_warm_starts_of_mnist_as_the_page_describes_them() -> None:
     for by in results.values():
         change = {rtol: row["unipc2"]["warm"]["median"] / row["unipc2"]["full"]["median"] for rtol, row in by.items()}
         assert change["0.1"] > 1 and change["0.03"] <= 0.8 and change["0.01"] == change["0.001"] == 1
+
+
+def test_adaptive_methods_on_mnist_as_the_page_describes_them() -> None:
+    results = _tables.load("adaptive", "mnist")["results"]
+    (case,) = results["cases"].values()
+    assert case["samples"] == 4 and results["ratios"]["adams"]["best peer"]["mean"] < 0.5
