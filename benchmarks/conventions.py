@@ -285,6 +285,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--images", type=Path, help="t10k-images-idx3-ubyte.gz, with its labels beside")
     parser.add_argument("--only", nargs="*", choices=EVERY, default=list(EVERY), help="some of the networks")
     given = parser.parse_args(arguments)
+    if given.network is not None and given.images is None:
+        parser.error("--network needs --images, the digits that the network denoises")
     torch.set_num_threads(1)
     groups: dict[str, list[Case]] = {}
     for case in rights(given.seed, given.network, given.images):
