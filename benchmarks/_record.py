@@ -26,11 +26,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, results: Any, command: str) -> Path:
-    """Write the results of a benchmark, rounded to six digits."""
+def write(name: str, results: Any, command: str, *, part: str | None = None) -> Path:
+    """Write the results of a benchmark, rounded to six digits.
+
+    Args:
+        name: of the file.
+        results: what JSON can hold.
+        command: that measured them.
+        part: the key of a record of its own inside the file's; the others stay as they are.
+    """
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     record = {"command": command, "machine": machine(), "results": _rounded(results)}
+    known = json.loads(path.read_text()) if path.exists() else {}
+    record = known | (record if part is None else {part: record})
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path

@@ -11,10 +11,10 @@ from benchmarks._record import RESULTS
 README = Path(__file__).parent.parent / "README.md"
 
 
-def load(name: str) -> dict[str, Any]:
-    """A result file."""
+def load(name: str, part: str | None = None) -> dict[str, Any]:
+    """A result file, or the record inside it that has the key ``part``."""
     record: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return record
+    return record if part is None else record[part]
 
 
 def markdown(head: list[str], rows: list[list[str]], record: dict[str, Any]) -> str:

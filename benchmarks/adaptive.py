@@ -2,11 +2,12 @@ r"""Adaptive methods of the probability flow beside those of torchdiffeq, SciPy,
 
 Problems, with exact scores in float64: *ring*, the eight Gaussians of `benchmarks.work_precision` with standard
 deviations 0.1, 0.05 and 0.02; *gaussian*, its 32 dimensions; *digits*, the empirical distribution of
-`benchmarks.fitted_grids`; and *network*, the shipped network of handwritten digits, in float32. Each goes from the
-prior at t_max to t_min. The truth is the exact flow (gaussian), or ``dop853`` in the data's form at a tolerance of
-1e-11 (ring, digits); for the network, the same network in float64 at 1e-8. Errors are distances of end points (RMS over
-dimensions), RMS and median over samples. A few samples of the ring and the digits begin near the border between two
-modes and rule the RMS, so that there the median counts.
+`benchmarks.fitted_grids`; and *network*, the shipped network of handwritten digits, in float32. ``--mnist`` measures
+*mnist* alone, the network of MNIST, on VP and at two errors. Each goes from the prior at t_max to t_min. The truth is
+the exact flow (gaussian), or ``dop853`` in the data's form at a tolerance of 1e-11 (ring, digits); for a network, the
+same network in float64 at 1e-8. Errors are distances of end points (RMS over dimensions), RMS and median over samples.
+A few samples of the ring and the digits begin near the border between two modes and rule the RMS, so that there the
+median counts.
 
 Every method is run with tolerances (relative and absolute alike) that fall by the root of 10 until both errors are
 small. An evaluation is counted for each row that the score is called with, and divided by the number of samples: a
@@ -20,7 +21,7 @@ left out.
 
 ``python -m benchmarks adaptive`` writes ``results/adaptive.json``; ``--quick`` measures a part and checks the gain, and
 ``--renew adams`` measures these of the package's methods again, whose counts do not depend on the machine, and the
-loops; what the file has of others stays.
+loops; what the file has of others stays, as it does with ``--mnist``, whose figures are a part of the file.
 """
 
 from __future__ import annotations
@@ -68,7 +69,10 @@ PROBLEMS: dict[str, tuple[int, str, tuple[str, ...]]] = {
     "gaussian": (64, "rms", ("1e-2", "1e-3", "1e-4", "1e-5")),
     "digits": (24, "median", ("1e-2", "1e-3", "1e-4", "1e-5")),
     "network": (8, "median", ("1e-2", "1e-3", "1e-4")),
+    "mnist": (4, "median", ("1e-2", "1e-3")),
 }
+NETWORKS = {"network": "digits", "mnist": "mnist"}
+USUAL = [problem for problem in PROBLEMS if problem != "mnist"]
 STEP = 10**-0.5
 MOST = 1000  # evaluations per sample, after which a solve is given up
 
@@ -118,8 +122,8 @@ class Case:
         self.problem, self.process = problem, process
         score: Any
         exact: Any = None
-        if problem == "network":
-            model = scoresde.load("digits")
+        if problem in NETWORKS:
+            model = scoresde.load(NETWORKS[problem])
             score = model.score(sde)
             exact = type(model)(copy.deepcopy(model.net).double(), model.config).score(sde)
         elif problem == "digits":
@@ -297,7 +301,7 @@ def sweep(case: Case, run: Run, least: float, *, to: float = 0.0) -> list[Point]
     """From a tolerance of 1 down, until both errors are below ``least`` and the tolerance is below ``to``."""
     out: list[Point] = []
     tolerance = 1.0
-    floor = 1e-6 if case.problem == "network" else 1e-11
+    floor = 1e-6 if case.problem in NETWORKS else 1e-11
     while tolerance > 2 * floor:
         found = case.measure(run, tolerance)
         if found is None:
@@ -343,7 +347,7 @@ def measure(case: Case, runs: dict[str, Run], errors: tuple[str, ...], verbose: 
     """One problem on one process: evaluations at errors for all methods, and what a tolerance means."""
     out: dict[str, Any] = {"counts": {}, "tolerance": {}}
     measured = PROBLEMS[case.problem][1]
-    last = 1e-5 if case.problem == "network" else 1e-8
+    last = 1e-5 if case.problem in NETWORKS else 1e-8
     for name, run in runs.items():
         began = time.perf_counter()
         curve = sweep(case, run, float(errors[-1]), to=last if name == "adams" else 0.0)
@@ -419,10 +423,11 @@ def timed(case: Case, name: str, tolerance: float = 1e-4) -> tuple[float, float,
 
 
 def plan(processes: list[str], problems: list[str]) -> list[tuple[str, str]]:
-    """The cases: narrow rings on VP only, and the network not on EDM, whose path is that of VE."""
-    cases = [(problem, process) for process in processes for problem in problems]
-    narrow = ("ring 0.05", "ring 0.02")
-    return [(a, b) for a, b in cases if (a not in narrow or b == "VP") and (a, b) != ("network", "EDM")]
+    """The cases: narrow rings and the network of MNIST on VP only, the other network not on EDM, whose path is that of
+    VE."""
+    few = dict.fromkeys(("ring 0.05", "ring 0.02", "mnist"), ("VP",))
+    few["network"] = tuple(process for process in PROCESSES if process != "EDM")
+    return [(a, b) for b in processes for a in problems if b in few.get(a, PROCESSES)]
 
 
 LOOPS = ("adams", "rk45", "tsit5", "torchdiffeq dopri5", "torchode Dopri5", "torchode Tsit5", "SciPy RK45")
@@ -435,16 +440,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--no-write", action="store_true")
     parser.add_argument("-v", action="store_true", help="print every method")
     parser.add_argument("--processes", default=",".join(PROCESSES), help="a part is printed only")
-    parser.add_argument("--problems", default=",".join(PROBLEMS), help="a part is printed only")
+    parser.add_argument("--problems", default=",".join(USUAL), help="a part is printed only")
+    parser.add_argument("--mnist", action="store_true", help="the network of MNIST only; the other figures are kept")
     parser.add_argument("--methods", default="", help="these of scoresde's methods; a part is printed only")
     parser.add_argument("--renew", default="", help="measure these of scoresde's methods again, keep the rest")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     versions, peers = present()
-    before = load("adaptive")["results"] if options.renew else {"cases": {}, "ratios": {}}
+    key = "mnist" if options.mnist else None
+    before = load("adaptive", key)["results"] if options.renew else {"cases": {}, "ratios": {}}
     options.methods = options.renew or options.methods
     chosen = options.methods.split(",") if options.methods else list(OWN)
     processes, problems = options.processes.split(","), options.problems.split(",")
+    every = USUAL
+    if options.mnist:
+        every = problems = ["mnist"]
     if options.quick:
         chosen, processes = ["adams"], ["VP"]
         peers = {name: run for name, run in peers.items() if name in DOPRI5}
@@ -464,17 +474,17 @@ def main(arguments: list[str]) -> None:
     for name, by in found.items():
         for over, row in by.items():
             print(f"{name} / {over}: {row['mean']:.2f}, worst {row['cases'][row['worst']]:.2f} ({row['worst']})")
-    names = tuple(name for name in LOOPS if name in OWN or name in peers)
-    loops = loop_cost(3 if options.quick else 15, names, (1,) if options.quick else (1, 64))
-    for name, row in loops.items():
-        print(f"{name:28}", {k: round(v) for k, v in row.items()})
+    results: dict[str, Any] = {"peers": versions, "cases": cases, "ratios": before["ratios"] | found}
+    if not options.mnist:
+        names = tuple(name for name in LOOPS if name in OWN or name in peers)
+        results["loop"] = loop_cost(3 if options.quick else 15, names, (1,) if options.quick else (1, 64))
+        for name, row in results["loop"].items():
+            print(f"{name:28}", {k: round(v) for k, v in row.items()})
     if options.quick:
         if found["adams"]["dopri5"]["mean"] > 0.6:
             sys.exit("adams takes more than 0.6 of dopri5's evaluations")
     elif not (
-        options.no_write
-        or (options.methods and not options.renew)
-        or len(cases) < len(plan(list(PROCESSES), list(PROBLEMS)))
+        options.no_write or (options.methods and not options.renew) or len(cases) < len(plan(list(PROCESSES), every))
     ):
-        results = {"peers": versions, "cases": cases, "ratios": before["ratios"] | found, "loop": loops}
-        write("adaptive", results, "python -m benchmarks adaptive")
+        command = "python -m benchmarks adaptive" + (" --mnist" if key else "")
+        write("adaptive", results, command, part=key)

@@ -1,4 +1,4 @@
-r"""What classifier-free guidance of the digits network does, by scale.
+r"""What classifier-free guidance of the networks of digits does, by scale.
 
 Samples of every class, beside the held-out digits of that class:
 
@@ -8,8 +8,10 @@ Samples of every class, beside the held-out digits of that class:
   digits of the class reach;
 - diversity: the root mean square distance of two samples of a class, over that of two held-out digits of it.
 
-``python -m benchmarks guidance`` writes ``results/guidance.json``; ``--quick`` draws 20 of each class
-and writes nothing.
+``python -m benchmarks guidance`` measures the digits network and writes ``results/guidance.json``; with ``--images
+FILE`` it measures the network of MNIST, whose figures are a part of the file, in about ten minutes. The energy distance
+of fewer digits is larger, so that the training digits of MNIST are as many as the samples. ``--quick`` draws 20 of each
+class and writes nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +22,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import scoresde
-from benchmarks._record import write
-from benchmarks.digits import Classifier, energy_distance, train_classifier
+from benchmarks._shipped import Shipped, add_images, shipped
+from benchmarks.digits import energy_distance
 from scoresde import guidance
-from scoresde.training import digits_split, grey_to_x
 
 SDE = scoresde.VPSDE()
 INTERVAL = (-4.0, 4.0)  # of the log-SNR
@@ -44,11 +45,14 @@ RUNS: dict[str, dict[str, Any]] = {
     "5, rescale 0.7": {"scale": 5.0, "rescale": 0.7},
 }
 QUICK = ("1", "2", "5")
+# By network: samples of each class, steps, and training digits of each class to compare with (None: all).
+COUNTS: dict[str, tuple[int, int, int | None]] = {"digits": (140, 30, None), "mnist": (30, 20, 30)}
 
 
-def draw(options: dict[str, Any], labels: Tensor, steps: int) -> tuple[Tensor, scoresde.Solution]:
+def draw(
+    network: scoresde.zoo.Pretrained, options: dict[str, Any], labels: Tensor, steps: int
+) -> tuple[Tensor, scoresde.Solution]:
     """A sample for each label, and the solve; sample i has the seed i in every run."""
-    network = scoresde.load("digits")
     guided = guidance.classifier_free(network.score(SDE), network.score(SDE), **options)
     solution = scoresde.solve(
         SDE,
@@ -68,7 +72,7 @@ def spread(x: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(net: Classifier, x: Tensor, labels: Tensor, held: Tensor, held_labels: Tensor) -> dict[str, float]:
+def measure(net: nn.Module, x: Tensor, labels: Tensor, held: Tensor, held_labels: Tensor) -> dict[str, float]:
     """The figures; see the module."""
     own = net(x).softmax(1).gather(1, labels[:, None])[:, 0]
     right = net(x).argmax(1) == labels
@@ -81,26 +85,17 @@ def measure(net: Classifier, x: Tensor, labels: Tensor, held: Tensor, held_label
     }
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Sample, measure, print a table, write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks guidance", description=__doc__)
-    parser.add_argument("--num", type=int, default=140, help="samples of each class")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--quick", action="store_true", help="20 of each class, a few scales, 15 steps")
-    parser.add_argument("--only", nargs="*", choices=RUNS)
-    parser.add_argument("--no-write", action="store_true")
-    options = parser.parse_args(arguments)
-    num, steps = (20, 15) if options.quick else (options.num, options.steps)
-    names = options.only or (QUICK if options.quick else RUNS)
-
-    split = digits_split(seed=0)
+def figures(digits: Shipped, names: Sequence[str], num: int, steps: int, most: int | None, part: int) -> dict[str, Any]:
+    """Sample, measure, print a table."""
     generator = torch.Generator().manual_seed(1)
-    train, held = grey_to_x(split.train_images, generator), grey_to_x(split.test_images, generator)
-    net = train_classifier(split.train_images, split.train_labels, epochs=10 if options.quick else 40)
-    goal = measure(net, train, split.train_labels, held, split.test_labels)
-    real = measure(net, held, split.test_labels, held, split.test_labels)
+    train, held = digits.train(generator), digits.held(generator)
+    net = digits.classifier(part=part)
+    rows = torch.cat([(digits.train_labels == k).nonzero()[:most, 0] for k in range(10)])
+    goal = measure(net, train[rows], digits.train_labels[rows], held, digits.held_labels)
+    real = measure(net, held, digits.held_labels, held, digits.held_labels)
     results: dict[str, Any] = {
         "each class": num,
+        "training digits of each class": most or "all",
         "steps": steps,
         "interval": list(INTERVAL),
         "held-out": {k: real[k] for k in ("right", "sure", "diversity")},
@@ -108,14 +103,14 @@ def main(arguments: Sequence[str]) -> None:
         "energy of the training digits": goal["energy"],
         "scales": {},
     }
-    labels = torch.arange(10).repeat_interleave(num)
-    print(f"{'scale':18}{'right':>8}{'sure':>8}{'energy':>9}{'diversity':>11}{'seconds':>9}")
+    network, labels = digits.network(), torch.arange(10).repeat_interleave(num)
+    print(f"{digits.name:18}{'right':>8}{'sure':>8}{'energy':>9}{'diversity':>11}{'seconds':>9}")
     print(f"{'held-out':18}{real['right']:>8.3f}{real['sure']:>8.3f}{'':9}{1.0:>11.2f}")
     print(f"{'training':18}{goal['right']:>8.3f}{goal['sure']:>8.3f}{1.0:>9.2f}{goal['diversity']:>11.2f}")
     for name in names:
         started = time.perf_counter()
-        x, solution = draw(RUNS[name], labels, steps)
-        row = measure(net, x, labels, held, split.test_labels)
+        x, solution = draw(network, RUNS[name], labels, steps)
+        row = measure(net, x, labels, held, digits.held_labels)
         row["energy"] /= goal["energy"]
         row["evaluations"] = float(solution.nfe.double().mean())
         results["scales"][name] = row
@@ -124,5 +119,23 @@ def main(arguments: Sequence[str]) -> None:
             f"{time.perf_counter() - started:>9.1f}",
             flush=True,
         )
+    return results
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure a network, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks guidance", description=__doc__)
+    add_images(parser)
+    parser.add_argument("--num", type=int, help="samples of each class")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--quick", action="store_true", help="20 of each class, a few scales, 15 steps")
+    parser.add_argument("--only", nargs="*", choices=RUNS)
+    parser.add_argument("--no-write", action="store_true")
+    options = parser.parse_args(arguments)
+    digits = shipped(options.images)
+    num, steps, most = COUNTS[digits.name]
+    num, steps = (20, 15) if options.quick else (options.num or num, options.steps or steps)
+    names = options.only or (QUICK if options.quick else tuple(RUNS))
+    results = figures(digits, names, num, steps, most, part=4 if options.quick else 1)
     if not (options.quick or options.no_write):
-        write("guidance", results, " ".join(["python -m benchmarks guidance", *arguments]))
+        digits.write("guidance", results)

@@ -14,8 +14,10 @@ label, draws the lower half, some samples of each observation:
 - classes: how many classes the samples of an observation are taken for;
 - evaluations of the network and vector-Jacobian products, per sample.
 
-``python -m benchmarks inverse_digits`` writes ``results/inverse_digits.json``; ``--quick`` is a small version that
-writes nothing; ``--sweep`` prints the figures of `dps_step` and `mcg` by the size of their steps instead.
+``python -m benchmarks inverse_digits`` measures the network of the digits and writes ``results/inverse_digits.json``;
+with ``--images FILE`` it measures that of MNIST, whose figures are a part of the file, in about ten minutes.
+``--quick`` is a small version that writes nothing; ``--sweep`` prints the figures of `dps_step` and `mcg` by the size
+of their steps instead.
 """
 
 from __future__ import annotations
@@ -29,11 +31,9 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._record import write
-from benchmarks.digits import Classifier, train_classifier
+from benchmarks._shipped import Shipped, add_images, shipped
 from scoresde import inverse
 from scoresde.inverse.rules import RULES
-from scoresde.training import digits_split, grey_to_x
 
 SDE = scoresde.VPSDE()
 NOISE = 0.05
@@ -55,33 +55,35 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 QUICK = ("mmps", "ddrm", "dps_step")
 ZETAS = (0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+# By network: observations, samples of each, and steps.
+COUNTS = {"digits": (40, 5, 50), "mnist": (24, 3, 30)}
 
 
-def upper_half() -> inverse.Mask:
+def upper_half(size: int = 8) -> inverse.Mask:
     """What sees the upper half."""
-    mask = torch.zeros(1, 8, 8, dtype=torch.bool)
-    mask[:, :4] = True
+    mask = torch.zeros(1, size, size, dtype=torch.bool)
+    mask[:, : size // 2] = True
     return inverse.Mask(mask)
 
 
 class Halves:
     """Held-out digits, half of which was seen, and what judges samples of them."""
 
-    def __init__(self, observations: int, samples: int, epochs: int) -> None:
-        split = digits_split()
+    def __init__(self, digits: Shipped, observations: int, samples: int, part: int) -> None:
         generator = torch.Generator().manual_seed(1)
-        held = grey_to_x(split.test_images, generator)
-        self.classifier: Classifier = train_classifier(split.train_images, split.train_labels, epochs=epochs)
-        self.operator = upper_half()
-        self.truth, self.labels = held[:observations], split.test_labels[:observations]
+        held, labels = digits.held(generator), digits.held_labels
+        self.model = digits.network()
+        self.classifier = digits.classifier(part=part)
+        self.operator = upper_half(held.shape[-1])
+        self.truth, self.labels = held[:observations], labels[:observations]
         y = self.operator.forward(self.truth)
         self.y = y + NOISE * torch.randn(y.shape, generator=generator)
         self.samples = samples
-        guess = train_classifier(split.train_images, split.train_labels, epochs=epochs, view=self._view)
+        guess = digits.classifier(part=part, view=self._view)
         self.hidden = ~self.operator.mask
         self.usual = pairwise(held[:, self.hidden][None])
         with torch.no_grad():
-            self.accuracy = float((self.classifier(held).argmax(1) == split.test_labels).float().mean())
+            self.accuracy = float((self.classifier(held).argmax(1) == labels).float().mean())
             own = guess(self.operator.adjoint(self.y)).softmax(1).gather(1, self.labels[:, None])
             self.half = float(own.mean())
 
@@ -94,7 +96,7 @@ class Halves:
         """Samples of each observation, one after the other."""
         return inverse.sample_posterior(
             SDE,
-            scoresde.load("digits").score(SDE),
+            self.model.score(SDE),
             self.operator,
             self.y.repeat_interleave(self.samples, 0),
             NOISE,
@@ -138,21 +140,25 @@ def pairwise(sets: Tensor) -> float:
 def main(arguments: Sequence[str]) -> None:
     """Sample, measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks inverse_digits", description=__doc__)
-    parser.add_argument("--observations", type=int, default=40)
-    parser.add_argument("--samples", type=int, default=5, help="of each observation")
-    parser.add_argument("--steps", type=int, default=50)
+    add_images(parser)
+    parser.add_argument("--observations", type=int)
+    parser.add_argument("--samples", type=int, help="of each observation")
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--only", nargs="*", choices=METHODS)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    count, each, steps = (8, 4, 15) if options.quick else (options.observations, options.samples, options.steps)
+    digits = shipped(options.images)
+    given = (options.observations, options.samples, options.steps)
+    usual = (8, 4, 15) if options.quick else COUNTS[digits.name]
+    count, each, steps = (a or b for a, b in zip(given, usual, strict=True))
     names = options.only or (QUICK if options.quick else METHODS)
     runs: dict[str, tuple[str, dict[str, Any]]] = {name: (name.split(",")[0], METHODS[name]) for name in names}
     if options.sweep:
         runs = {f"{name}, {zeta:g}": (name, {"zeta": zeta}) for name in ("dps_step", "mcg") for zeta in ZETAS}
-    halves = Halves(count, each, epochs=5 if options.quick else 40)
+    halves = Halves(digits, count, each, part=8 if options.quick else 1)
     results: dict[str, Any] = {
         "observations": count,
         "samples of each": each,
@@ -166,11 +172,11 @@ def main(arguments: Sequence[str]) -> None:
     print(f"right in the posterior, by a classifier of halves: {halves.half:.3f}")
     heads = ("observed", "spread", "distance", "right", "sure", "classes", "failed", "evaluations", "products")
     print(f"{'':23}" + "".join(f"{head:>12}" for head in heads) + f"{'seconds':>9}")
-    for name, (method, given) in runs.items():
+    for name, (method, fields) in runs.items():
         started = time.perf_counter()
-        row = halves.measure(halves.run(method, **{"steps": steps, **given}))
+        row = halves.measure(halves.run(method, **{"steps": steps, **fields}))
         results["methods"][name] = row
         numbers = "".join(f"{row[head]:>12.3g}" for head in heads)
         print(f"{name:23}{numbers}{time.perf_counter() - started:>9.1f}", flush=True)
     if not (options.quick or options.sweep or options.no_write or options.only):
-        write("inverse_digits", results, " ".join(["python -m benchmarks inverse_digits", *arguments]))
+        digits.write("inverse_digits", results)

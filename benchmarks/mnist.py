@@ -14,6 +14,7 @@ images of which the network was trained on 9,000 (`scoresde.training.hold_out` k
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import scoresde
 from benchmarks._record import write
 from benchmarks.digits import energy_distance, nearest, sliced_wasserstein
 from scoresde.likelihood import dequantize
-from scoresde.training import Source, hold_out, read
+from scoresde.training import hold_out, read
 
 HELD_OUT = 1000
 CLASSES = 10
@@ -57,16 +58,28 @@ class Classifier(nn.Module):
         return self.layers(x)
 
 
-def data(source: Source, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """All images of a source, dequantised to [-1, 1], and their labels."""
-    values, labels = source.rows(torch.arange(len(source)))
-    assert labels is not None
-    generator = torch.Generator().manual_seed(seed)
-    return dequantize(values, levels=256, data_range=(-1.0, 1.0), generator=generator).float(), labels
+def to_x(values: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Grey levels, dequantised to [-1, 1]."""
+    return dequantize(values, levels=256, data_range=(-1.0, 1.0), generator=generator).float()
 
 
-def train_classifier(images: Tensor, labels: Tensor, seed: int = 0, epochs: int = 10) -> Classifier:
-    """Train on digits that are moved by up to two pixels; everything is drawn from the seed."""
+def split_images(images: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Grey levels and labels of the training and of the held-out images."""
+    for source in hold_out(read(images), HELD_OUT):
+        values, labels = source.rows(torch.arange(len(source)))
+        assert labels is not None
+        yield values, labels
+
+
+def train_classifier(
+    images: Tensor,
+    labels: Tensor,
+    seed: int = 0,
+    epochs: int = 10,
+    view: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Classifier:
+    """Train on digits that are moved by up to two pixels, or what is seen of them; everything is drawn from the
+    seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Classifier().train()
@@ -76,7 +89,7 @@ def train_classifier(images: Tensor, labels: Tensor, seed: int = 0, epochs: int 
         for rows in tqdm(batches, desc="classifier", leave=False):
             moved = torch.roll(images[rows], torch.randint(-2, 3, (2,)).tolist(), (2, 3))
             optimiser.zero_grad()
-            F.cross_entropy(net(moved), labels[rows]).backward()
+            F.cross_entropy(net(view(moved)), labels[rows]).backward()
             optimiser.step()
             schedule.step()
     return net.eval()
@@ -129,7 +142,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     model = scoresde.load(options.model)
-    (train, train_labels), (held, held_labels) = map(data, hold_out(read(options.images), HELD_OUT))
+    (train, train_labels), (held, held_labels) = (
+        (to_x(values, torch.Generator().manual_seed(1)), labels) for values, labels in split_images(options.images)
+    )
     classifier = train_classifier(train, train_labels)
     far = nearest(held, train)
 

@@ -99,7 +99,7 @@ def conventions_table() -> str:
     """The figures of ``benchmarks/results/conventions.json``."""
     record = load("conventions")
     rows = []
-    for name in ("targets", "digits", "another network"):
+    for name in ("targets", "digits", "mnist", "another network"):
         found = record["results"][name]
         large = found["mistakes that raise the error by 5 %"]
         rows.append([name, *(str(v) for v in (found["right"], found["false alarms"], large, found["named"]))])
@@ -234,7 +234,7 @@ def warm_table() -> str:
     """The figures of ``benchmarks/results/warm_start.json``."""
     record = load("warm_start")
     rows = []
-    for problem, by_tolerance in record["results"].items():
+    for problem, by_tolerance in (record["results"] | record["mnist"]["results"]).items():
         for rtol, row in by_tolerance.items():
             counts = [f"{row['adams'][k]['evaluations']:.1f}" for k in ("full", "warm")]
             errors = [f"{row['unipc2'][k]['median']:.1e}" for k in ("full", "warm")]
@@ -356,9 +356,9 @@ def likelihood_bounds() -> str:
     return markdown(head, rows, record)
 
 
-def guidance_table() -> str:
-    """The figures of ``benchmarks/results/guidance.json``."""
-    record = load("guidance")
+def guidance_table(part: str | None = None) -> str:
+    """The figures of ``benchmarks/results/guidance.json``, or those of its part."""
+    record = load("guidance", part)
     results = record["results"]
     rows = []
     for name in ("held-out", "training"):
@@ -400,42 +400,51 @@ def peers_table() -> str:
     return markdown(["comparison", "largest difference"], rows, record)
 
 
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+def adaptive_counts(part: str | None = None) -> str:
+    """Evaluations at equal errors by case, from ``benchmarks/results/adaptive.json`` or its part."""
+    record = load("adaptive", part)
+    results = record["results"]
+    over, rows = results["ratios"]["adams"], []
+    for label, case in results["cases"].items():
+        kind, counts = case["kind"], case["counts"]
+        errors = list(counts["adams"][kind])
+        peers = {name: row[kind] for name, row in counts.items() if name not in results["ratios"]}
+        dopri5 = {name: row for name, row in peers.items() if "torchdiffeq dopri5" in name}
+        ours = " / ".join(_count(counts["adams"][kind][e]) for e in errors)
+        best = [
+            " / ".join(_count(min((row[e] for row in rivals.values() if row[e]), default=None)) for e in errors)
+            for rivals in (dopri5, peers)
+        ]
+        ratios = [f"{over[rival]['cases'][label]:.2f}" for rival in ("dopri5", "best peer")]
+        rows.append([f"{label}, {kind}", ours, *best, *ratios])
+    if len(rows) > 1:
+        means = [f"{over[rival]['mean']:.2f}" for rival in ("dopri5", "best peer")]
+        rows.append(["geometric mean", "", "", "", *means])
+    longest = max((case["counts"]["adams"][case["kind"]] for case in results["cases"].values()), key=len)
+    title = f"evaluations at {' / '.join(longest)}"
+    head = [title, "`adams`", "torchdiffeq dopri5", "best peer", "`adams` / dopri5", "`adams` / best peer"]
+    return markdown(head, rows, record)
+
+
 def adaptive_tables() -> str:
     """The figures of ``benchmarks/results/adaptive.json``."""
     record = load("adaptive")
     results = record["results"]
-    cases, over = results["cases"], results["ratios"]["adams"]
-
-    def count(value: float | None) -> str:
-        return "–" if value is None else f"{value:.0f}"
+    cases = results["cases"]
 
     here = {label: case for label, case in cases.items() if label.endswith(", VP")}
     head = ["VP: evaluations at an error of 1e-3 / 1e-5", *(f"{k[:-4]}, {v['kind']}" for k, v in here.items())]
     rows = []
     for name in next(iter(cases.values()))["counts"]:
         counts = [case["counts"][name][case["kind"]] for case in here.values()]
-        at = [" / ".join(count(c[e]) for e in ("1e-3", "1e-5") if e in c) for c in counts]
+        at = [" / ".join(_count(c[e]) for e in ("1e-3", "1e-5") if e in c) for c in counts]
         rows.append([f"`{name}`" if name in results["ratios"] else name, *at])
     first = markdown(head, rows, record)
-
-    rows = []
-    for label, case in cases.items():
-        kind, counts = case["kind"], case["counts"]
-        errors = list(counts["adams"][kind])
-        peers = {name: row[kind] for name, row in counts.items() if name not in results["ratios"]}
-        dopri5 = {name: row for name, row in peers.items() if "torchdiffeq dopri5" in name}
-        ours = " / ".join(count(counts["adams"][kind][e]) for e in errors)
-        best = [
-            " / ".join(count(min((row[e] for row in rivals.values() if row[e]), default=None)) for e in errors)
-            for rivals in (dopri5, peers)
-        ]
-        ratios = [f"{over[rival]['cases'][label]:.2f}" for rival in ("dopri5", "best peer")]
-        rows.append([f"{label}, {kind}", ours, *best, *ratios])
-    means = [f"{over[rival]['mean']:.2f}" for rival in ("dopri5", "best peer")]
-    rows.append(["geometric mean", "", "", "", *means])
-    title = "evaluations at 1e-2 / 1e-3 / 1e-4 / 1e-5"
-    head = [title, "`adams`", "torchdiffeq dopri5", "best peer", "`adams` / dopri5", "`adams` / best peer"]
-    second = markdown(head, rows, record)
+    second = adaptive_counts()
 
     rows = []
     for name in next(iter(cases.values()))["tolerance"]:
@@ -513,9 +522,9 @@ def compositions_table() -> str:
     return markdown(["observations", *names], rows, record)
 
 
-def half_digits_table() -> str:
-    """The figures of ``benchmarks/results/inverse_digits.json``."""
-    record = load("inverse_digits")
+def half_digits_table(part: str | None = None) -> str:
+    """The figures of ``benchmarks/results/inverse_digits.json``, or those of its part."""
+    record = load("inverse_digits", part)
     results = record["results"]
     keys = ("observed", "spread", "distance", "right", "classes")
     rows = []
@@ -633,14 +642,23 @@ def schedules_iddpm() -> str:
 
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
 FILLED = {
-    "adaptive": {"<!-- adaptive -->": adaptive_tables, "<!-- adaptive sde -->": adaptive_sde_table},
+    "adaptive": {
+        "<!-- adaptive -->": adaptive_tables,
+        "<!-- adaptive: mnist -->": lambda: adaptive_counts("mnist"),
+        "<!-- adaptive sde -->": adaptive_sde_table,
+    },
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
-    "guidance": {"<!-- guidance -->": guidance_table, "<!-- tilt -->": tilt_table},
+    "guidance": {
+        "<!-- guidance -->": guidance_table,
+        "<!-- guidance: mnist -->": lambda: guidance_table("mnist"),
+        "<!-- tilt -->": tilt_table,
+    },
     "inference": {"<!-- compositions -->": compositions_table},
     "inverse": {
         "<!-- inverse -->": inverse_table,
         "<!-- particles -->": particles_table,
         "<!-- half digits -->": half_digits_table,
+        "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
     },
     "measured": {
         "<!-- digits -->": digits_table,
