@@ -216,6 +216,39 @@ def fitted_table() -> str:
     return markdown(head, rows, record)
 
 
+FEW = {"auto": "`auto`", "before": "`auto` before", "tuned": "`tune`", "tuned, reference of 40": "`tune`, reference of 40"}
+
+
+def few_table() -> str:
+    """The ratios of ``benchmarks/results/few.json``."""
+    record = load("few")
+    rows = []
+    for budget, kinds in record["results"]["ratios"].items():
+        for kind, title in FEW.items():
+            cells = [
+                f"{figures['mean']:.2f} / {figures['worst']:.1f}"
+                for group in ("report, networks", "exact")
+                for figures in kinds[kind][group].values()
+            ]
+            rows.append([budget, title, *cells])
+    groups = [f"{group}, {figure}" for group in ("networks", "exact scores") for figure in ("median", "RMS")]
+    return markdown(["evaluations", "geometric mean / largest ratio of", *groups], rows, record)
+
+
+def few_problems() -> str:
+    """The problems of the same file."""
+    record = load("few")
+    rows = []
+    for name, row in record["results"]["problems"].items():
+        for budget in ("5", "10"):
+            figures = row["budgets"][budget]
+            best = figures["best"]["median"]
+            ratios = [f"{figures[kind]['median'] / best:.2f}" for kind in ("auto", "before", "tuned")]
+            rows.append([name, row["half"], budget, f"{best:.1e}", f"`{figures['best']['pair']}`", *ratios])
+    head = ["problem", "half", "evaluations", "best pair", "which", *(FEW[kind] for kind in ("auto", "before", "tuned"))]
+    return markdown(head, rows, record)
+
+
 def network_table() -> str:
     """The figures of ``benchmarks/results/fitted_network.json``."""
     record = load("fitted_network")
@@ -647,6 +680,7 @@ FILLED = {
         "<!-- adaptive: mnist -->": lambda: adaptive_counts("mnist"),
         "<!-- adaptive sde -->": adaptive_sde_table,
     },
+    "few_evaluations": {"<!-- few evaluations -->": few_table, "<!-- few evaluations: problems -->": few_problems},
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "guidance": {
         "<!-- guidance -->": guidance_table,

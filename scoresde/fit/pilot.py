@@ -148,7 +148,7 @@ class Pilot:
                 raise InvalidArgumentError(
                     f"`reference` must have the shape of the pilot, {tuple(self.x.shape)}, got {tuple(given.shape)}."
                 )
-            return given.to(self.x)
+            return given.detach().to(self.x)
         (start, x), count = self.origin, check_integer("reference", given, low=1, high=MOST_STEPS)
         times = grids.resolve(None, self.sde, start, self.end, count)
         return solve(self.sde, self.score, x, method=UniPC(order=3), grid=times, context=self.context).x
