@@ -185,7 +185,7 @@ def small(name: str, folder: Path | None, samples: int) -> Problem:
     net = Net(size, seen, sde, **options)
     file = folder and folder / f"{name.replace(', ', '_').replace(' ', '_')}.pt"
     if file and file.exists():
-        net.load_state_dict(torch.load(file))
+        net.load_state_dict(torch.load(file, weights_only=True))
         net.eval().requires_grad_(False)
     else:
         net = train(net, data, round(share * STEPS), 5)

@@ -216,7 +216,12 @@ def fitted_table() -> str:
     return markdown(head, rows, record)
 
 
-FEW = {"auto": "`auto`", "before": "`auto` before", "tuned": "`tune`", "tuned, reference of 40": "`tune`, reference of 40"}
+FEW = {
+    "auto": "`auto`",
+    "before": "`auto` before",
+    "tuned": "`tune`",
+    "tuned, reference of 40": "`tune`, reference of 40",
+}
 
 
 def few_table() -> str:
@@ -245,7 +250,8 @@ def few_problems() -> str:
             best = figures["best"]["median"]
             ratios = [f"{figures[kind]['median'] / best:.2f}" for kind in ("auto", "before", "tuned")]
             rows.append([name, row["half"], budget, f"{best:.1e}", f"`{figures['best']['pair']}`", *ratios])
-    head = ["problem", "half", "evaluations", "best pair", "which", *(FEW[kind] for kind in ("auto", "before", "tuned"))]
+    kinds = [FEW[kind] for kind in ("auto", "before", "tuned")]
+    head = ["problem", "half", "evaluations", "best pair", "which", *kinds]
     return markdown(head, rows, record)
 
 
