@@ -28,6 +28,8 @@ import scoresde
 from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, foreign
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
+from scoresde.fit.pilot import Pilot
+from scoresde.fit.tuning import candidates_of
 from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
 
 BUDGETS = (5, 8, 10, 15, 20)
@@ -88,13 +90,25 @@ class Case:
         chosen = f"{got.ranking[0].method} on {got.ranking[0].grid}"
         return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
 
-    def measure(self) -> dict[str, Any]:
-        """All figures."""
+    def best_candidate(self, budget: int) -> Figures:
+        """The smallest median and RMS of the candidates of `tune`."""
+        x, context = self.rows(slice(PILOT, None))
+        batch = Pilot.of(
+            self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False, noise_start=True,
+            shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
+        )  # fmt: skip
+        entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
+        found = [self.figures(entry.results(batch, budget)) for entry in entries]
+        return {k: min(row[k] for row in found) for k in ("median", "rms")}
+
+    def measure(self, known: dict[str, Any] | None) -> dict[str, Any]:
+        """All figures; the best pairs as they are known, if they are."""
         problem = self.problem
         out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "reference": self.reference, "budgets": {}}
         for budget in BUDGETS:
             out["budgets"][str(budget)] = {
-                "best": self.best(budget),
+                "best": known["budgets"][str(budget)]["best"] if known else self.best(budget),
+                "best candidate": self.best_candidate(budget),
                 "auto": self.solve(method="auto", steps=budget),
                 "before": self.solve(
                     method=BEFORE[budget], steps=budget - BEFORE[budget].extra_evaluations, grid="log_snr"
@@ -103,6 +117,17 @@ class Case:
                 "tuned, reference of 40": self.tuned(budget, reference=40),
             }
         return out
+
+
+# What is compared, and with what.
+KINDS = {
+    "auto": "best",
+    "before": "best",
+    "tuned": "best",
+    "tuned, reference of 40": "best",
+    "tuned / best candidate": "best candidate",
+    "tuned, reference of 40 / best candidate": "best candidate",
+}
 
 
 def summary(problems: dict[str, Any]) -> dict[str, Any]:
@@ -115,13 +140,13 @@ def summary(problems: dict[str, Any]) -> dict[str, Any]:
     }
     out: dict[str, Any] = {}
     for budget in map(str, BUDGETS):
-        for kind in ("auto", "before", "tuned", "tuned, reference of 40"):
+        for kind, over in KINDS.items():
             for group, member in groups.items():
                 rows = [p["budgets"][budget] for p in problems.values() if member(p)]
                 if not rows:
                     continue
                 for figure in ("median", "rms"):
-                    ratios = [row[kind][figure] / row["best"][figure] for row in rows]
+                    ratios = [row[kind.partition(" /")[0]][figure] / row[over][figure] for row in rows]
                     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
                     place = out.setdefault(budget, {}).setdefault(kind, {}).setdefault(group, {})
                     place[figure] = {"mean": mean, "worst": max(ratios)}
@@ -132,7 +157,7 @@ def shown(name: str, row: dict[str, Any]) -> None:
     """Print the ratios of a problem."""
     for budget, figures in row["budgets"].items():
         best = figures["best"]
-        ratios = (f"{k} {v['median'] / best['median']:.2f}" for k, v in figures.items() if k != "best")
+        ratios = (f"{k} {v['median'] / best['median']:.2f}" for k, v in figures.items() if not k.startswith("best"))
         print(f"{name:28}{budget:>3}  best {best['median']:.1e} ({best['pair']})  {'  '.join(ratios)}", flush=True)
 
 
@@ -142,6 +167,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--network", type=Path, help="the folder of another network")
     parser.add_argument("--folder", type=Path, help="keeps the small networks")
     parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
+    parser.add_argument("--rules", action="store_true", help="keep the best pairs of the file, which no rule changes")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -164,7 +190,7 @@ def main(arguments: list[str]) -> None:
         options.folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         started = time.perf_counter()
-        known[name] = Case(makers[name](options.folder)).measure()
+        known[name] = Case(makers[name](options.folder)).measure(known.get(name) if options.rules else None)
         shown(name, known[name])
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
         command = " ".join(["python -m benchmarks few", *(["--network …"] if options.network else [])])

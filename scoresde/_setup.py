@@ -266,11 +266,11 @@ def _chosen(
     """The method for ``method="auto"``, its number of steps unless a grid sets it, its grid if none is given, and where
     it begins, if it is free to."""
     if isinstance(grid, Grid) and grid.method and not options:
-        return described(grid.method), None, grid, None
+        return described(grid.method), steps, grid, None
     budget = None if steps is None else check_integer("steps", steps, low=1, high=MOST_STEPS)
     if is_times(grid):
         count = len(grid.times if isinstance(grid, Grid) else grid) - 1  # type: ignore[arg-type]
-        return choose(sde.affine, max(1, count), options).solver, None, grid, None
+        return choose(sde.affine, max(1, count), options).solver, budget, grid, None
     choice, unit = choose(sde.affine, budget, options), unit_of(score.traits.data_std)
     if choice.grid is None or grid is not None:
         return choice.solver, choice.steps, grid, None

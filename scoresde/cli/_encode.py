@@ -68,20 +68,20 @@ def encode(
     source_name = named("data", data, data_argument)
     target, extension = check_output(out, ARRAYS, force=force)
     options = parse_options(option or [])
-    solver, steps, placed = choose_method(method, steps, grid, options)
+    solver, steps, told = choose_method(method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
     source = read(source_name, key, fits(event, source_name))
     inputs = prepare(source, event, levels, range_of(network, data_range))
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)
-    arguments: dict[str, Any] = {"steps": steps, "grid": placed, "rtol": rtol, "atol": atol, "max_steps": max_steps}
+    arguments: dict[str, Any] = {**told, "rtol": rtol, "atol": atol, "max_steps": max_steps}
 
     def run(first: int, count: int, show: Show | None) -> Solution:
         from ..latents import encode
 
         x = inputs.x(first, sample_seeds(seed, first, count)).to(where)
         shown = follow(show, solver, process, steps, encodes=True)
-        return encode(process, score_fn, x, method=solver, callback=shown, throw=False, **arguments)
+        return encode(process, score_fn, x, callback=shown, throw=False, **arguments)
 
     import torch
 

@@ -41,22 +41,36 @@ def make_sde(name: str) -> AffineSDE:
     return SDES[check_choice("sde", name, SDES)]()
 
 
-def choose_method(
-    name: str, steps: int | None, grid: Any, options: dict[str, object]
-) -> tuple[Solver, int | None, Any]:
-    """The solver of a name with its options, its steps and its grid; ``auto`` chooses all of them, but for a grid that
-    is given.
+class Chosen(NamedTuple):
+    """A method, as it is shown and as it is passed on.
+
+    Attributes:
+        solver, steps: the method, and how many steps it takes, None for its default.
+        told: method, steps and grid, as arguments of `scoresde.solve`.
+    """
+
+    solver: Solver
+    steps: int | None
+    told: dict[str, Any]
+
+
+def choose_method(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Chosen:
+    """The method of a name with its options; ``auto`` chooses it.
 
     Example:
-        >>> choose_method("ddim", 10, None, {})
-        (DDIM(), 10, None)
+        >>> (
+        ...     choose_method("ddim", 10, None, {}).solver,
+        ...     choose_method("auto", 20, None, {}).steps,
+        ... )
+        (DDIM(), 19)
     """
     from ..solvers import choose, make_solver
 
     if name == "auto":
         choice = choose(True, steps, options)  # the processes of a model are affine
-        return choice.solver, choice.steps, choice.grid if grid is None else grid
-    return make_solver(name, options), steps, grid
+        return Chosen(choice.solver, choice.steps, {"method": name, "steps": steps, "grid": grid})
+    solver = make_solver(name, options)
+    return Chosen(solver, steps, {"method": solver, "steps": steps, "grid": grid})
 
 
 class Plan(NamedTuple):
@@ -65,7 +79,7 @@ class Plan(NamedTuple):
     Attributes:
         name: the method's.
         steps: how many it takes, None for the method's default.
-        told: steps, grid and end, as arguments of `scoresde.solve`.
+        told: method, steps, grid and end, as arguments of `scoresde.solve`.
         denoise: how it ends if nobody says; None leaves it to the output.
         shown: for the metadata, plain values.
         model: the score function to solve with, made from the network's.
@@ -85,11 +99,11 @@ def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, o
 
     Example:
         >>> plan_of("ddim", 10, None, {}).told
-        {'steps': 10, 'grid': None}
+        {'method': DDIM(), 'steps': 10, 'grid': None}
     """
-    solver, steps, placed = choose_method(name, steps, grid, options)
-    shown = {"method": name, "options": options, "steps": steps, "grid": grid}
-    return Plan(name, solver, steps, {"steps": steps, "grid": placed}, None, shown)
+    chosen = choose_method(name, steps, grid, options)
+    shown = {"method": name, "options": options, "steps": chosen.steps, "grid": grid}
+    return Plan(name, *chosen, None, shown)
 
 
 def saved_plan(network: Pretrained) -> Plan | None:
@@ -105,12 +119,14 @@ def saved_plan(network: Pretrained) -> Plan | None:
     told = sampler.arguments(network.chain)
     for key in ("method", "denoise", *sampler.options):
         told.pop(key)
-    solver, steps, grid = choose_method(sampler.method, sampler.steps, sampler.grid, dict(sampler.options))
+    chosen = choose_method(sampler.method, sampler.steps, sampler.grid, dict(sampler.options))
     if sampler.levels is None:
-        told |= {"steps": steps, "grid": grid}
+        told |= chosen.told
+        steps = chosen.steps
     else:
+        told["method"] = chosen.told["method"]
         steps = sampler.levels - 1
-    return Plan(sampler.method, solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
+    return Plan(sampler.method, chosen.solver, steps, told, sampler.denoise, sampler.to_config(), sampler.model)
 
 
 def label_of(network: Pretrained, label: int | Tensor | None) -> dict[str, int | Tensor]:

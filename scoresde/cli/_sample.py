@@ -206,7 +206,7 @@ def sample(
         callback = follow(show, plan.solver, process, plan.steps)
         if frames is not None:
             callback = frames.watch(first, callback)
-        fixed = {"method": plan.solver, "seeds": seeds, "device": where, "callback": callback, **plan.told}
+        fixed = {"seeds": seeds, "device": where, "callback": callback, **plan.told}
         score = plan.model(score_of(first, count)) if label == ALL else score_fn
         try:
             return solve(process, score, shape=(count, *event), **fixed, **arguments)

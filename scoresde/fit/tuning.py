@@ -2,9 +2,9 @@ r"""The method and the grid that are best for a network and a number of evaluati
 
 No rule knows which method has the smallest error at few evaluations: it depends on how rough the network is, and on its
 process. `tune` solves a pilot with every candidate, and, unless it is given a reference, with twice as many evaluations
-as well. The candidate whose results change least is the better one, as the error of a method of order p falls to
-:math:`2^{-p}`; its finer results then stand for the exact ones, and all candidates are ranked by their distance from
-them.
+as well. A candidate whose results change little is a good one, as the error of a method of order p falls to
+:math:`2^{-p}`; the finer results of the three that change least then stand for the exact ones, and all candidates are
+ranked by their distance from these.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ CANDIDATES: tuple[tuple[str, Mapping[str, Any], GridChoice], ...] = (
 
 
 _LEAST = 1e-300  # an error that is 0 has a logarithm, too
+_REFERENCES = 3  # candidates whose finer results stand for the exact ones
 
 
 class Entry(NamedTuple):
@@ -101,9 +102,10 @@ def tune(
             default); by default 15 of them and what ``method="auto"`` takes.
         pilot: the number of samples; 16 are enough to find a candidate whose error is within some per cent of the
             smallest.
-        reference: what the errors are measured against: by default the results of the best candidate with twice as
-            many evaluations; the number of steps of `scoresde.solvers.UniPC3`, which at 40 is cheaper up to 10
-            evaluations; or the pilot's end states themselves.
+        reference: what the errors are measured against: by default the results of the three candidates that change
+            least with twice as many evaluations (the geometric mean of the distances); the number of steps of
+            `scoresde.solvers.UniPC3`, which at 40 is cheaper up to 10 evaluations; or the pilot's end states
+            themselves.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
@@ -142,10 +144,10 @@ def tune(
     if reference is None:
         fine = [entry.results(batch, 2 * steps) for entry in entries]
         changes = [_score(distances(a, b)) for a, b in zip(coarse, fine, strict=True)]
-        exact = fine[min(range(len(entries)), key=changes.__getitem__)]
+        exact = [fine[i] for i in sorted(range(len(entries)), key=changes.__getitem__)[:_REFERENCES]]
     else:
-        exact = batch.reference(reference)
-    errors = [distances(a, exact) for a in coarse]
+        exact = [batch.reference(reference)]
+    errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in coarse]
     order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
     if not math.isfinite(_score(errors[order[0]])):
         raise NonFiniteError("No candidate gave a finite result; take more steps.", stage="state")
@@ -207,9 +209,13 @@ def _name(grid: Any) -> str:
 
 
 def _score(errors: Tensor) -> float:
-    """What candidates are compared by: the mean of the logarithms of the median and of the RMS."""
-    both = summary(errors)
-    return 0.5 * (math.log(max(both.median, _LEAST)) + math.log(max(both.rms, _LEAST)))
+    """What candidates are compared by: the mean of the logarithms, which varies least from pilot to pilot."""
+    return float(errors.clamp_min(_LEAST).log().mean())
+
+
+def _mean(errors: Tensor) -> Tensor:
+    """The geometric mean over references."""
+    return errors.clamp_min(_LEAST).log().mean(0).exp()
 
 
 def _ranked(entry: Entry, errors: Tensor, best: Tensor) -> Ranked:
