@@ -74,14 +74,14 @@ def encode(
     inputs = prepare(source, event, levels, range_of(network, data_range))
     score_fn = network.score(process, **label_of(network, label))
     num = len(source.names)
-    arguments: dict[str, Any] = {**told, "rtol": rtol, "atol": atol, "max_steps": max_steps}
+    arguments: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
 
     def run(first: int, count: int, show: Show | None) -> Solution:
         from ..latents import encode
 
         x = inputs.x(first, sample_seeds(seed, first, count)).to(where)
         shown = follow(show, solver, process, steps, encodes=True)
-        return encode(process, score_fn, x, callback=shown, throw=False, **arguments)
+        return encode(process, score_fn, x, callback=shown, throw=False, **told, **arguments)
 
     import torch
 
@@ -104,6 +104,8 @@ def encode(
         "label": label,
         "method": method,
         "options": options,
+        "steps": steps,
+        "grid": grid,
         **arguments,
         "data": source.digest,
         "names": source.names,

@@ -139,7 +139,9 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
 
         return plan._replace(name=f"{problem.method} by {plan.name}", model=conditioned, shown=shown)
     solver = make(SAMPLERS[problem.method], problem.settings, Measurement(operator, y, problem.noise))
-    return plan._replace(name=problem.method, solver=solver, shown={**shown, "method": None})
+    return plan._replace(
+        name=problem.method, solver=solver, told={**plan.told, "method": solver}, shown={**shown, "method": None}
+    )
 
 
 def single(name: str, source: str, check: Check, key: str | None = None) -> Data:

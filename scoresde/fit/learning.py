@@ -148,11 +148,11 @@ def fit_solver(
     theta = torch.zeros(problem.size, dtype=torch.float64)
     theta[:steps] = begun.theta
     search = Search(problem)
-    search.look(theta)
     if count:
+        search.look(theta)
         search.bfgs(search.adam(theta, count // 3, _RATE), count - count // 3)
     method, times, fitted, kept = begun.solver, clock.times(begun.theta).detach(), begun.errors, 1
-    if search.kept < math.inf:  # as it is where no iterate is within the limits
+    if search.kept < begun.held_out:
         method, times = problem.solver(search.best), clock.times(search.best[:steps]).detach()
         fitted, kept = problem.errors(search.best), order
     with torch.no_grad():
@@ -180,7 +180,7 @@ class _Start:
         method: the method.
         coefficients: those that it is written with.
         theta: of the gaps of its grid.
-        loss: of both halves.
+        loss, held_out: the objective on both halves, and on the one that is held out.
         errors: of the half that is held out.
     """
 
@@ -189,6 +189,7 @@ class _Start:
     coefficients: Coefficients
     theta: Tensor
     loss: float
+    held_out: float
     errors: Errors
 
     @property
@@ -209,8 +210,10 @@ def _best_start(
         if coefficients is None:
             return None
         problem = GridProblem(batch, exact, objective, gradient, solver, clock)
-        loss = problem.value(theta, problem.train, 0.0) + problem.value(theta, problem.held_out, 0.0)
-        return _Start(f"{to_text(solver)} on {grid}", solver, coefficients, theta, loss, problem.errors(theta))
+        held_out = problem.value(theta, problem.held_out, 1e-14)
+        loss = problem.value(theta, problem.train, 1e-14) + held_out
+        name, errors = f"{to_text(solver)} on {grid}", problem.errors(theta)
+        return _Start(name, solver, coefficients, theta, loss, held_out, errors)
 
     def fitted(start: _Start, iterations: int) -> _Start:
         problem = GridProblem(batch, exact, objective, gradient, start.method, clock)

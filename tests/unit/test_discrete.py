@@ -886,7 +886,7 @@ BAD_MODELS = [
     (lambda: wrapped(time_input=lambda t: t), V, ("index", "`chain`")),
     (lambda: wrapped(chain=100), T, ("`chain`", "int", "BetaChain")),
     (lambda: wrapped(chain=BetaChain), T, ("`chain`", "BetaChain")),
-    (lambda: wrapped(time_input="indx"), V, ("`chain`",)),
+    (lambda: wrapped(time_input="indx"), V, ("`time_input`", "did you mean 'index'")),
     (lambda: wrapped(time_input="indx", chain=None), V, ("`time_input`", "did you mean 'index'")),
     (lambda: wrapped(sde=scoresde.VESDE()), V, ("scaled by", "VESDE", "chain.sde()")),
     (lambda: wrapped(sde=scoresde.SubVPSDE()), V, ("scaled by", "SubVPSDE")),
