@@ -174,6 +174,10 @@ SMALL: dict[str, tuple[str, Callable[..., Any], int, int, Any, float, dict[str, 
     "heavy tails": ("report", heavy, 6, 0, scoresde.CosineVPSDE(), 1.0, {}),
     "mixture, badly trained": ("report", mixture16, 16, 0, EDM, 0.1, {}),
     "roll, badly trained": ("report", roll, 2, 0, FLOW, 0.1, {}),
+    "mixture, VP, badly trained": ("choose", mixture16, 16, 0, VP, 0.1, {}),
+    "linear posterior, badly trained": ("choose", linear, 5, 5, POSTERIOR, 0.1, {}),
+    "roll, VP, badly trained": ("report", roll, 2, 0, VP, 0.1, {}),
+    "two moons, cosine, badly trained": ("report", moons, 2, 2, scoresde.CosineVPSDE(), 0.1, {}),
     "petals, guidance 3": ("report", petals, 2, 0, VP, 1.0, {"labels": 5}),
 }
 

@@ -60,16 +60,19 @@ def test_grids() -> None:
     assert torch.equal(by_grid.x, solve(SDE, TARGET.score(SDE), X, grid=times, **few).x)
     by_name = solve(SDE, TARGET.score(SDE), X, method="auto", grid="karras", steps=6)
     assert torch.equal(by_name.x, solve(SDE, TARGET.score(SDE), X, grid="karras", steps=6, **few).x)
-    by_rule = solve(SDE, TARGET.score(SDE), X, method="auto", steps=6)
-    assert torch.equal(by_rule.x, solve(SDE, TARGET.score(SDE), X, grid=VPTime(0.3, 0.25), steps=6, **few).x)
+    edm = scoresde.EDMSDE()
+    x = edm.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+    for steps, scale in ((5, 1.0), (6, 1.0), (7, 0.3), (14, 0.3)):
+        by_rule = solve(edm, TARGET.score(edm), x, method="auto", steps=steps)
+        assert torch.equal(by_rule.x, solve(edm, TARGET.score(edm), x, grid=VPTime(scale, 0.25), steps=steps, **few).x)
 
 
 class TestNoiseStart:
-    """Few evaluations begin at sigma/alpha = 300 in units of the data, where the state is noise."""
+    """Few evaluations begin at sigma/alpha = 100 in units of the data, where the state is noise."""
 
     SDE = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0, t_min=1e-3)
 
-    def start(self, level: float = 300.0) -> tuple[float, Any]:
+    def start(self, level: float = 100.0) -> tuple[float, Any]:
         """The time of a level, and the states there."""
         t = float(self.SDE.time(torch.tensor(-2 * math.log(level), dtype=F64)))
         here, there = self.SDE.node(self.SDE.t_max), self.SDE.node(t)
@@ -86,9 +89,9 @@ class TestNoiseStart:
 
     def test_the_scale_of_the_data_counts(self) -> None:
         large = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([100.0, 100.0], dtype=F64))
-        t, _ = self.start(2981.0)
+        t, _ = self.start(1000.0)
         auto = solve(self.SDE, large.score(self.SDE), X, method="auto", steps=7, save_at="steps")
-        assert float(auto.ts[0]) == pytest.approx(self.SDE.t_max) and t == pytest.approx(self.SDE.t_max, abs=1e-3)
+        assert float(auto.ts[0]) == pytest.approx(t)
 
     @pytest.mark.parametrize(
         "arguments",
@@ -105,8 +108,8 @@ class TestNoiseStart:
         model = scoresde.ScoreModel(net, self.SDE, "noise")
         auto = solve(self.SDE, model, X, method="auto", steps=6).x
         exact = solve(self.SDE, TARGET.score(self.SDE), X, method="adams", rtol=1e-8, atol=1e-8).x
-        whole = solve(self.SDE, model, X, method="unipc2", steps=6, grid=VPTime(0.3, 0.25)).x
-        assert float((auto - exact).abs().max()) < 0.1 < float((whole - exact).abs().max())
+        whole = solve(self.SDE, model, X, method="unipc2", steps=6, grid=VPTime(1.0, 0.25)).x
+        assert 5 * float((auto - exact).abs().max()) < float((whole - exact).abs().max())
 
 
 def test_ends_without_noise_and_without_signal() -> None:

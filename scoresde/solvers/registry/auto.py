@@ -21,7 +21,7 @@ from ..rk45 import RK45
 from ..unipc import UniPC
 
 _POWERS = 12  # of ten, at most
-_NOISE = 300.0  # sigma/alpha in units of the data
+_NOISE = 100.0  # sigma/alpha in units of the data
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FewSteps(VPTime):
         ...     round(t, 3)
         ...     for t in FewSteps(0.3, 0.5)(scoresde.EDMSDE(), 80.0, 0.002, 2).tolist()
         ... ]
-        [80.0, 3.946, 0.002]
+        [80.0, 1.182, 0.002]
     """
 
     def __call__(self, sde: Schedule, t_start: float, t_end: float, steps: int) -> Tensor:
@@ -49,10 +49,10 @@ class FewSteps(VPTime):
 
 @dataclass(frozen=True)
 class NoiseStart:
-    r"""Where a solve of few evaluations begins: at :math:`\sigma/\alpha` = 300 in units of the data, with the state
+    r"""Where a solve of few evaluations begins: at :math:`\sigma/\alpha` = 100 in units of the data, with the state
     scaled as noise is.
 
-    Above it the state is noise to a part in 300, and a network of the noise errs by :math:`\sigma/\alpha` times its own
+    Above it the state is noise to a part in 100, and a network of the noise errs by :math:`\sigma/\alpha` times its own
     error in the data, which one long step from there would keep.
 
     Args:
@@ -63,7 +63,7 @@ class NoiseStart:
         >>> sde = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
         >>> start = NoiseStart.of(sde, 1.0)
         >>> round(start.t, 3), round(start.factor, 3)
-        (0.844, 1.0)
+        (0.759, 1.0)
         >>> NoiseStart.of(scoresde.EDMSDE(), 1.0) is None
         True
     """
@@ -117,10 +117,12 @@ class Rule(NamedTuple):
     grid: FewSteps | None = None
 
 
+_FEW = UniPC(order=2, lower_order_final=True)
 # Up to 14 evaluations by `benchmarks.few`, the smallest errors on networks; beyond that the smallest errors of the
 # table of all methods, in the geometric mean of its problems, at 20, 50 and 100 evaluations.
 BUDGETS: tuple[Rule, ...] = (
-    Rule(14, UniPC(order=2, lower_order_final=True), FewSteps(0.3, 0.25)),
+    Rule(6, _FEW, FewSteps(1.0, 0.25)),
+    Rule(14, _FEW, FewSteps(0.3, 0.25)),
     Rule(29, DPM3M()),
     Rule(math.inf, UniPC(order=3)),
 )
@@ -129,8 +131,9 @@ BUDGETS: tuple[Rule, ...] = (
 def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
     """The method, its number of steps for a budget, and its grid.
 
-    - With ``steps``, the number of evaluations: up to 14 `UniPC2` with ``lower_order_final=True`` on the grid
-      ``VPTime(0.3, 0.25)`` (see `scoresde.grids.VPTime`), up to 29 `DPM3M`, beyond that `UniPC3`.
+    - With ``steps``, the number of evaluations: up to 14 `UniPC2` with ``lower_order_final=True``, on the grid
+      ``VPTime(1.0, 0.25)`` up to 6 and ``VPTime(0.3, 0.25)`` beyond that (see `scoresde.grids.VPTime`); up to 29
+      `DPM3M`, then `UniPC3`.
     - Otherwise, with or without tolerances: `Adams`.
     - For a process with a drift and a diffusion only: `Heun` and `RK45`.
 

@@ -36,7 +36,7 @@ def to_config(solver: Solver) -> dict[str, object]:
         >>> to_config(scoresde.solvers.UniPC(order=2, variant="bh1"))
         {'method': 'unipc2', 'options': {'variant': 'bh1'}}
         >>> from_config(to_config(scoresde.solvers.TAB(order=1)))
-        TAB(order=1, start_up='single', lower_order_final=False)
+        TAB(order=1, start_up='single', lower_order_final=False, clock='time')
     """
     rows = rows_of(type(solver))
     if not rows:
