@@ -31,6 +31,7 @@ from benchmarks._tables import load
 from scoresde.fit.pilot import Pilot
 from scoresde.fit.tuning import candidates_of
 from scoresde.solvers import DPM3M, IPNDM, Solver, make_solver
+from scoresde.solvers.registry.auto import is_few
 
 BUDGETS = (5, 8, 10, 15, 20)
 GRIDS = ("log_snr", "karras", "time", "quadratic")
@@ -94,7 +95,7 @@ class Case:
         """The smallest median and RMS of the candidates of `tune`."""
         x, context = self.rows(slice(PILOT, None))
         batch = Pilot.of(
-            self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False, noise_start=True,
+            self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False, noise_start=is_few(budget),
             shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
         )  # fmt: skip
         entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
@@ -143,6 +144,7 @@ def summary(problems: dict[str, Any]) -> dict[str, Any]:
         for kind, over in KINDS.items():
             for group, member in groups.items():
                 rows = [p["budgets"][budget] for p in problems.values() if member(p)]
+                rows = [row for row in rows if over in row]
                 if not rows:
                     continue
                 for figure in ("median", "rms"):

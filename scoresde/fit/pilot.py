@@ -54,6 +54,9 @@ def pilot_states(
     return x.to(device=check_device(device, x.device), dtype=dtype)
 
 
+_NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
+
+
 @dataclass(frozen=True)
 class Pilot:
     """A batch that a fit is made on.
@@ -107,7 +110,8 @@ class Pilot:
         if len(x) < 2:
             raise InvalidArgumentError(f"The pilot must have at least 2 samples, got {len(x)}.")
         origin, context = (start, x), context_of(context, score, x)
-        begun = NoiseStart.of(sde, unit_of(score.traits.data_std)) if noise_start and start == sde.t_max else None
+        unit = unit_of(score.traits.data_std)
+        begun = NoiseStart.of(sde, unit, _NOISE) if noise_start and start == sde.t_max else None
         if begun is not None and begun.t > end:
             start, x = begun.t, begun.state(x)
         return cls(sde, score, x, context, start, end, origin)

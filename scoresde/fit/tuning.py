@@ -23,7 +23,7 @@ from ..grids import VPTime
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
-from ..solvers.registry.auto import unit_of
+from ..solvers.registry.auto import is_few, unit_of
 from ..solvers.registry.config import to_text
 from .grid import check_method
 from .pilot import Pilot, distances, summary
@@ -132,7 +132,7 @@ def tune(
     sde = check_affine(sde)
     steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=False, noise_start=True, x=x, shape=shape, seed=seed, t_start=t_start,
+        sde, score_fn, pilot, checkpoint=False, noise_start=is_few(steps), x=x, shape=shape, seed=seed, t_start=t_start,
         t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     auto = _auto(batch, steps)

@@ -21,7 +21,7 @@ from ..rk45 import RK45
 from ..unipc import UniPC
 
 _POWERS = 12  # of ten, at most
-_NOISE = 100.0  # sigma/alpha in units of the data
+NOISE = 100.0  # sigma/alpha in units of the data
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class NoiseStart:
     factor: float
 
     @classmethod
-    def of(cls, sde: AffineSDE, unit: float) -> NoiseStart | None:
+    def of(cls, sde: AffineSDE, unit: float, level: float = NOISE) -> NoiseStart | None:
         """The start of a process, for data of a scale; None where it begins with less noise."""
-        log_snr = -2 * math.log(_NOISE * unit)
+        log_snr = -2 * math.log(level * unit)
         if float(sde.log_snr(sde.t_max)) >= log_snr:
             return None
         return cls.at(sde, float(sde.time(log_snr)), unit)
@@ -126,6 +126,16 @@ BUDGETS: tuple[Rule, ...] = (
     Rule(29, DPM3M()),
     Rule(math.inf, UniPC(order=3)),
 )
+
+
+def is_few(steps: int) -> bool:
+    """Whether so many evaluations begin where the state is noise.
+
+    Example:
+        >>> is_few(8), is_few(20)
+        (True, False)
+    """
+    return next(rule for rule in BUDGETS if steps <= rule.most).grid is not None
 
 
 def choose(affine: bool, steps: int | None, options: Iterable[str]) -> Choice:
