@@ -95,8 +95,8 @@ class Case:
         """The smallest median and RMS of the candidates of `tune`."""
         x, context = self.rows(slice(PILOT, None))
         batch = Pilot.of(
-            self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False, noise_start=is_few(budget),
-            shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
+            self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False,
+            noise_start=is_few(budget), shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,
         )  # fmt: skip
         entries = [entry for entry in candidates_of(batch, budget) if entry.count(budget)]
         found = [self.figures(entry.results(batch, budget)) for entry in entries]

@@ -133,8 +133,8 @@ def fit_solver(
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_objective(objective)
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=checkpoint, noise_start=is_few(steps), x=x, shape=shape, seed=seed, t_start=t_start,
-        t_end=t_end, context=context, dtype=dtype, device=device,
+        sde, score_fn, pilot, checkpoint=checkpoint, noise_start=is_few(steps), x=x, shape=shape, seed=seed,
+        t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
     clock = Clock(sde, batch.start, batch.end)
     if clock.in_time:
