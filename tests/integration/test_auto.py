@@ -166,3 +166,26 @@ def test_text_that_is_no_solver(text: str) -> None:
 def test_every_solver_comes_back_from_its_text() -> None:
     for solver in (scoresde.solvers.UniPC(order=3, start_up="published"), scoresde.solvers.IPNDM(order=2)):
         assert scoresde.solvers.from_config(repr(solver)) == solver
+
+
+class TestFewEvaluations:
+    """The committed figures of `benchmarks.few`, of networks that took no part in choosing the rule."""
+
+    RATIOS = json.loads((RESULTS / "few.json").read_text())["results"]["ratios"]
+
+    @pytest.mark.parametrize(("budget", "mean"), [("5", 1.5), ("8", 1.6), ("10", 1.8)])
+    def test_auto_on_networks(self, budget: str, mean: float) -> None:
+        figures = self.RATIOS[budget]["auto"]
+        assert figures["report, networks"]["median"]["mean"] <= mean
+        assert figures["exact"]["median"]["worst"] <= 7
+
+    @pytest.mark.parametrize("budget", ["15", "20"])
+    def test_auto_is_what_it_was(self, budget: str) -> None:
+        assert self.RATIOS[budget]["auto"] == self.RATIOS[budget]["before"]
+
+    @pytest.mark.parametrize(
+        ("budget", "mean", "worst"), [("5", 1.1, 1.5), ("8", 1.1, 1.5), ("10", 1.1, 1.5), ("20", 1.2, 2.0)]
+    )
+    def test_tune_finds_nearly_the_best_candidate(self, budget: str, mean: float, worst: float) -> None:
+        figures = self.RATIOS[budget]["tuned / best candidate"]["report, networks"]["median"]
+        assert figures["mean"] <= mean and figures["worst"] <= worst
