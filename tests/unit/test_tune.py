@@ -161,6 +161,35 @@ def test_a_saved_model_carries_it(tmp_path: Path) -> None:
     assert scoresde.load(tmp_path / "model").config.grids == (tuned,)
 
 
+class TestBegunAsNoise:
+    """A process that goes beyond sigma/alpha = 300."""
+
+    SDE = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
+    TUNED = tune(SDE, RING.score(SDE), 6, dtype=F64, candidates=[("dpm_2m", "vp_quadratic"), ("ddim", None)])
+    X = SDE.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    def test_a_state_at_the_start_is_scaled(self) -> None:
+        t = self.TUNED.times[0]
+        here, there = self.SDE.node(self.SDE.t_max), self.SDE.node(t)
+        assert self.TUNED.from_noise and there.sigma / there.alpha == pytest.approx(300)
+        x = self.X * math.hypot(there.alpha, there.sigma) / math.hypot(here.alpha, here.sigma)
+        times, method = torch.tensor(self.TUNED.times, dtype=F64), self.TUNED.method
+        solver = scoresde.solvers.from_config(method)
+        wanted = solve(self.SDE, RING.score(self.SDE), x, method=solver, grid=times).x
+        torch.testing.assert_close(solve(self.SDE, RING.score(self.SDE), self.X, method=self.TUNED).x, wanted)
+        drawn = solve(self.SDE, RING.score(self.SDE), method=self.TUNED, shape=(3, 2), seeds=range(3)).x
+        given = self.SDE.prior_sample((3, 2), dtype=F64)
+        assert drawn.shape == given.shape and bool(drawn.isfinite().all())
+
+    @pytest.mark.parametrize("arguments", [{"t_start": 0.5}, {"t_start": 1.0}, {"t_end": 0.1}, {"steps": 6}])
+    def test_what_it_sets_is_not_given(self, arguments: dict[str, float]) -> None:
+        with pytest.raises(scoresde.InvalidArgumentError, match="follows from `grid`"):
+            solve(self.SDE, RING.score(self.SDE), self.X, method=self.TUNED, **arguments)
+
+    def test_many_evaluations_begin_at_the_start(self) -> None:
+        assert not tune(self.SDE, RING.score(self.SDE), 15, dtype=F64, candidates=[("ddim", None)]).from_noise
+
+
 class TestMethodOfAGrid:
     GRID = scoresde.fit_grid(SDE, TARGET.score(SDE), 4, "dpm_2m", pilot=4, iterations=0, starts="quadratic")
     X = SDE.prior_sample((3, 3), generator=torch.Generator().manual_seed(0), dtype=F64)
