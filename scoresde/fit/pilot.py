@@ -196,7 +196,14 @@ class Watched(Score):
 
         if not torch.is_grad_enabled() or not any(isinstance(v, Tensor) and v.requires_grad for v in (x, *node)):
             return call(x, node)
-        out = recompute(call, x, node, use_reentrant=False) if self.checkpoint else call(x, node)
+        try:
+            out = recompute(call, x, node, use_reentrant=False) if self.checkpoint else call(x, node)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):
+                raise
+            raise InvalidArgumentError(
+                "The score function uses torch.func, which keeps nothing to call again; pass checkpoint=False."
+            ) from error
         if any(v.requires_grad for v in (out if isinstance(out, tuple) else (out,))):
             self.gradients += 1
             self.rows += 2 * len(x)

@@ -256,6 +256,14 @@ class TestFit:
         with pytest.raises(scoresde.ScoreSDEError, match=message):
             fit_solver(score_fn=RING.score(given["sde"]), **given)
 
+    def test_functional_transforms_inside_the_network(self) -> None:
+        def score(x: Tensor, t: Tensor) -> Tensor:
+            return torch.func.grad(lambda y: -(y.square() / 2).sum())(x)
+
+        with pytest.raises(InvalidArgumentError, match="checkpoint=False"):
+            fit_solver(SDE, score, 3, shape=(4, 2), pilot=4, iterations=3)
+        assert fit_solver(SDE, score, 3, shape=(4, 2), pilot=4, iterations=3, checkpoint=False).steps == 3
+
     def test_what_is_not_finite_is_refused(self) -> None:
         with pytest.raises(scoresde.NonFiniteError):
             fit_solver(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2), pilot=4)
