@@ -2,7 +2,8 @@ r"""Errors at 5 to 20 evaluations: the best shipped method and grid, ``method="a
 
 Problems (`benchmarks._few_problems`): small networks that are trained here, the shipped networks on several processes,
 exact scores, and, with ``--network FOLDER``, a network that somebody else trained. The rule of ``auto`` was chosen on
-one half of them ("choose") and on nothing else; the other half ("report") and the foreign network say what it is worth.
+one half of them ("choose"), and revised once after the other had been seen, when badly trained networks were added to
+both; the other half ("report") and the foreign network say what it is worth.
 
 Errors are RMS over dimensions per sample, at the end of the flow, against a solve in float64 with tight tolerances;
 then median and RMS over samples that took no part in tuning. *best* is the smallest of every deterministic method with

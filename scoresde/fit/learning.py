@@ -258,11 +258,11 @@ class _Problem(Problem):
         shifts: bool,
     ) -> _Problem:
         """The problem whose theta = 0, beside the gaps, is a start."""
-        padded = tuple(
+        u, v = (
             [torch.cat([row, row.new_zeros(min(i + 1, MEMORY) - len(row))]) for i, row in enumerate(rows)]
             for rows in start.coefficients
         )
-        base: Coefficients = padded  # type: ignore[assignment]
+        base = (u, v)
         return cls(batch, exact, objective, gradient, clock, base, order, shifts, start.errors)
 
     @property

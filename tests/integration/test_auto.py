@@ -81,7 +81,10 @@ class TestNoiseStart:
     def test_it_is_a_solve_from_there(self) -> None:
         t, x = self.start()
         score = TARGET.score(self.SDE)
-        bare = lambda x, t: score(x, t)  # noqa: E731  (which does not declare the scale of its data)
+
+        def bare(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:  # which does not declare the scale of its data
+            return score(x, t)
+
         auto = solve(self.SDE, bare, X, method="auto", steps=7, save_at="steps")
         few = {"method": "unipc2", "lower_order_final": True, "grid": VPTime(0.3, 0.25)}
         torch.testing.assert_close(auto.x, solve(self.SDE, bare, x, t_start=t, steps=7, **few).x)
@@ -104,7 +107,11 @@ class TestNoiseStart:
 
     def test_one_outlier_of_the_network_does_no_harm(self) -> None:
         """A network of the noise that errs by 1 % at the start, which a long step would multiply by 3,000."""
-        net = lambda x, t: -self.SDE.sigma(t)[:, None] * TARGET.score(self.SDE)(x, t) + 0.01 * (t[:, None] > 0.95)  # noqa: E731
+
+        def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            noise = -self.SDE.sigma(t)[:, None] * TARGET.score(self.SDE)(x, t)
+            return noise + 0.01 * (t[:, None] > 0.95)
+
         model = scoresde.ScoreModel(net, self.SDE, "noise")
         auto = solve(self.SDE, model, X, method="auto", steps=6).x
         exact = solve(self.SDE, TARGET.score(self.SDE), X, method="adams", rtol=1e-8, atol=1e-8).x

@@ -181,7 +181,8 @@ class TestFit:
         assert start.fitted == start.default and "on a fitted grid" not in start.start
         method, _, grid = start.start.partition(" on ")
         x = states(SDE, 5)
-        same = solve(SDE, RING.score(SDE), x, method=from_config(method), grid=start.times)  # type: ignore[arg-type]
+        times = torch.tensor(start.times, dtype=F64)
+        same = solve(SDE, RING.score(SDE), x, method=from_config(method), grid=times)
         torch.testing.assert_close(solve(SDE, RING.score(SDE), x, method=start).x, same.x, rtol=1e-8, atol=1e-9)
         assert grid
 
