@@ -115,13 +115,18 @@ class Lesson:
         return min(students, key=lambda student: self.value(student, train))
 
     def teach(
-        self, student: Student, optimiser: Callable[..., torch.optim.Optimizer], rate: float, radius: float = 0.0
+        self,
+        student: Student,
+        optimiser: Callable[..., torch.optim.Optimizer],
+        rates: Mapping[str, float],
+        radius: float = 0.0,
     ) -> None:
         r"""Follow the gradient until the budget is spent, and leave the iterate that does best on the other half.
 
         Args:
             student: what learns.
-            optimiser, rate: its class or a partial call of it, and the first rate, which falls to a hundredth.
+            optimiser, rates: its class or a function that makes it, and the first rate of each parameter; the rates
+                fall to a hundredth.
             radius: how far, in units of the noise of the start, the start of each pilot may move from its own,
                 :math:`\|x'-x\| \le r\,\sigma\sqrt{d}`, to a place from where the end is nearer.
         """
@@ -130,7 +135,8 @@ class Lesson:
         most = radius * self.pilot.sde.node(self.pilot.start).sigma * math.sqrt(own[0].numel())
         half = len(own) / len(self.pilot.x)
         dearest = student.evaluations * (3 * half + (1 - half))
-        descent, first, x = optimiser(student.parameters(), lr=rate), self.spent, own
+        names, numbers = zip(*student.named_parameters(), strict=True)
+        descent, first, x = optimiser([{"params": [number]} for number in numbers]), self.spent, own
         best, lowest = copy.deepcopy(student.state_dict()), math.inf
         for i in itertools.count():
             if self.spent + dearest > self.calls:
@@ -140,7 +146,8 @@ class Lesson:
                 if value < lowest:
                     best, lowest = copy.deepcopy(student.state_dict()), value
             share = (self.spent - first) / (self.calls - first)
-            descent.param_groups[0]["lr"] = rate * (0.505 + 0.495 * math.cos(math.pi * share))
+            for group, name in zip(descent.param_groups, names, strict=True):
+                group["lr"] = rates[name] * (0.505 + 0.495 * math.cos(math.pi * share))
             descent.zero_grad()
             learned = student.learned(share)
             with torch.enable_grad():
@@ -272,13 +279,13 @@ def ld3(
 
     .. math:: \min_{\xi,\xi^c} E\min_{\|x'-x\|\le r\sigma\sqrt d} d(\Psi_{\xi,\xi^c}(x'), \Psi^*(x)),
 
-    the soft form of the loss, in which the start of the student may move in a ball around that of the teacher. The times
-    are written by the softmax of the gaps of their log-SNRs, the told ones by changes of those, at most half of the
-    smallest gap and none at the first; they are learned by RMSProp with momentum 0.9, :math:`\xi` alone for two
-    sevenths of the budget.
+    the soft form of the loss, in which the start of the student may move in a ball around that of the teacher. The gaps
+    between the log-SNRs of the times are a softmax; the told log-SNRs differ from them by at most half of the smallest
+    gap, and not at the first time. They are learned by RMSProp with momentum 0.9, :math:`\xi` alone for two sevenths of
+    the budget.
 
-    Left out: mini-batches, the plain gradient steps in :math:`\xi^c`, and the test of each moved start, which would take
-    one solve more; a start moves by half a radius along the direction of its gradient instead.
+    Left out: mini-batches; plain gradient descent for :math:`\xi^c`; and the comparison of each moved start with its
+    former place, which would take one solve more. A start moves by half a radius against its gradient instead.
 
     References:
         Tong et al. (2025), Learning to Discretize Denoising Diffusion ODEs. https://arxiv.org/abs/2405.15506
@@ -297,8 +304,8 @@ def s4s(
     .. math:: x_{i+1} = \frac{\sigma_{i+1}}{\sigma_i}x_i - \alpha_{i+1}(e^{-h_i}-1)\sum_{j<3} b_{ij}\hat x_{i-j},
         \qquad h_i = \lambda_{i+1}-\lambda_i,
 
-    where b begins at DPM-Solver++ (2M) and is free, that is, a step need not be consistent. The times and those that the
-    network is told are learned as in `ld3`, and so is the loss, with its ball.
+    where b begins at DPM-Solver++ (2M) and is free, that is, a step need not be consistent. The times, those that the
+    network is told and the loss with its ball are as in `ld3`.
 
     Left out: the forms with a corrector and with single steps; b is written as a change of the coefficients of
     DPM-Solver++ (2M) at the present times.
@@ -368,10 +375,10 @@ def amed(
     .. math:: \rho_s = \rho_n^{r_n}\rho_{n+1}^{1-r_n}, \quad \bar x_s = \bar x_n + (\rho_s-\rho_n)\hat\varepsilon(\bar
         x_n,\rho_n), \quad \bar x_{n+1} = \bar x_n + c_n(\rho_{n+1}-\rho_n)\hat\varepsilon(\bar x_s, a_n\rho_s),
 
-    which with r = 1/2, c = a = 1 is DPM-Solver-2 in single steps. An odd number of evaluations leaves out the very first
-    one, for which the estimate for normal data is taken. Every step learns from the distance to a teacher's path after
-    it, from where the student's own steps have come to; the teacher is `UniPC3` with ten steps in each step, whose calls
-    count. Adam learns the numbers.
+    which with r = 1/2 and c = a = 1 is DPM-Solver-2 in single steps. If the number of evaluations is odd, the first one
+    of all is left out, and the estimate for normal data replaces it. The loss of a step is the distance from a teacher's
+    path at its end, and no gradient passes from one step to another. The teacher is `UniPC3` with ten steps in each
+    step, whose calls count. Adam learns the numbers.
 
     Left out: the predictor of r, c and a, a small network whose input is the innermost layer of a U-Net, which a score
     function does not have. The numbers are constants of each step instead, as in the paper on EPD-Solver, whose several
@@ -395,16 +402,21 @@ def amed(
 PUBLISHED: dict[str, Callable[..., Sampler]] = {"bns": bns, "ld3": ld3, "s4s": s4s, "amed": amed}
 
 # Chosen on the problems "ring" and "two moons posterior", at 5 and 8 evaluations.
-RATES = {"bns": 0.01, "ld3": 0.01, "s4s": 0.01, "amed": 0.05}
+RATES = {
+    "bns": {"theta": 0.1, "a": 0.01, "b": 0.01},
+    "ld3": {"theta": 0.01, "shifts": 0.01, "changes": 0.0},
+    "s4s": {"theta": 0.1, "shifts": 0.01, "changes": 0.01},
+    "amed": {"numbers": 0.05},
+}
 RADIUS = {"ld3": 0.001, "s4s": 0.001}
 TIMES_ALONE = 2 / 7  # of the budget of `ld3`
 TURNS = 8  # of coefficients and times in `s4s`
 DIRECTION_SCALE, TIME_SCALE = 0.01, 0.2  # c and a are as near to 1 as that
 
 
-def _rmsprop(numbers: Any, lr: float) -> torch.optim.Optimizer:
+def _rmsprop(groups: Any) -> torch.optim.Optimizer:
     """The optimiser of LD3."""
-    return torch.optim.RMSprop(numbers, lr=lr, momentum=0.9)
+    return torch.optim.RMSprop(groups, momentum=0.9)
 
 
 def _path(lesson: Lesson, times: Tensor) -> list[Tensor]:
