@@ -94,9 +94,10 @@ class Lesson:
         return lambda x, node: self.pilot.score.estimate(x, node, **context)
 
     def value(self, student: Student, rows: slice) -> float:
-        """The loss on some pilots."""
+        """The mean logarithm of the errors of some pilots; infinite where an end is not finite."""
         with torch.no_grad():
-            return float(_log_error(student(self.look(rows), self.pilot.x[rows]), self.exact[rows]))
+            value = float(_log_error(student(self.look(rows), self.pilot.x[rows]), self.exact[rows]))
+        return value if math.isfinite(value) else math.inf
 
     def grids(self, steps: int) -> list[Tensor]:
         """Times to begin with: even in the flow, and those of `GRIDS`."""
@@ -244,7 +245,7 @@ class Multistep(Student):
         """See `Student.learned`."""
         if not self.coefficients:
             return [self.theta] if spent < TIMES_ALONE else [self.theta, self.shifts]
-        return [self.theta, self.shifts] if int(spent * TURNS) % 2 else [self.changes]
+        return [self.changes] if int(spent * TURNS) % 2 else [self.theta, self.shifts]
 
     def forward(self, look: Look, x: Tensor) -> Tensor:
         """See `Student.forward`."""
@@ -375,8 +376,8 @@ def amed(
     .. math:: \rho_s = \rho_n^{r_n}\rho_{n+1}^{1-r_n}, \quad \bar x_s = \bar x_n + (\rho_s-\rho_n)\hat\varepsilon(\bar
         x_n,\rho_n), \quad \bar x_{n+1} = \bar x_n + c_n(\rho_{n+1}-\rho_n)\hat\varepsilon(\bar x_s, a_n\rho_s),
 
-    which with r = 1/2 and c = a = 1 is DPM-Solver-2 in single steps. If the number of evaluations is odd, the first one
-    of all is left out, and the estimate for normal data replaces it. The loss of a step is the distance from a teacher's
+    which with r = 1/2 and c = a = 1 is DPM-Solver-2 in single steps. An odd number of evaluations leaves out the first
+    of all, which the estimate for normal data replaces. The loss of a step is the distance from a teacher's
     path at its end, and no gradient passes from one step to another. The teacher is `UniPC3` with ten steps in each
     step, whose calls count. Adam learns the numbers.
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import scoresde
 from benchmarks._few_problems import POSTERIOR
-from benchmarks._published_solvers import GRIDS, PUBLISHED
+from benchmarks._published_solvers import GRIDS, PUBLISHED, Lesson, Multistep, Student
 from scoresde.solvers import make_solver
 from scoresde.solvers.registry.auto import NoiseStart
 
@@ -134,3 +134,64 @@ def test_contexts_go_with_their_samples() -> None:
     seen.clear()
     sampler(x[:2], {"label": label[5:7]})
     assert seen == [[5, 6]] * 4
+
+
+class Straight(Student):
+    """Ends where it starts, moved by a number."""
+
+    evaluations = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = nn.Parameter(torch.zeros((), dtype=F64))
+        self.starts: list[Tensor] = []
+
+    def forward(self, look: Any, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            self.starts.append(x.detach())
+        return x + self.number + 0.0 * look(x, PROCESSES["vp"].node(0.5)).data
+
+
+def test_starts_move_towards_their_ends_in_a_ball() -> None:
+    """To its border, against the gradient, where the ends are further away than that."""
+    sde, radius = PROCESSES["vp"], 0.01
+    x = states(sde, (8, 3))
+    lesson, student = Lesson(sde, NORMAL.score(sde), x, NOTHING, x + torch.eye(8, 3), 60), Straight()
+    lesson.teach(student, torch.optim.Adam, {"number": 0.0}, radius)
+    most = radius * 3**0.5 * float(sde.sigma(sde.t_max))
+    first, then, later = student.starts[0], student.starts[1], student.starts[-1]
+    wanted = torch.eye(8, 3, dtype=F64)[:4]
+    torch.testing.assert_close(first, x[:4])
+    torch.testing.assert_close(then[:3], x[:3] + 0.5 * most * wanted[:3], rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(later[:3], x[:3] + most * wanted[:3], rtol=0.0, atol=1e-12)
+
+
+def test_a_multistep_learner_tells_other_times_within_half_of_the_smallest_gap() -> None:
+    sde = PROCESSES["edm"]
+    lesson = Lesson(sde, TARGET.score(sde), states(sde, (4, 2)), NOTHING, states(sde, (4, 2)), 0)
+    student = Multistep(lesson.clock, lesson.grids(5)[1], coefficients=False)  # even in the log-SNR
+    gap = float(lesson.clock.high - lesson.clock.low) / 5
+    told = []
+
+    def look(x: Tensor, node: Any) -> Any:
+        told.append(2 * float(node.lam))
+        return TARGET.score(sde).estimate(x, node)
+
+    shifts = torch.tensor([9.0, 0.1, -0.2, 9.0, -9.0], dtype=F64)
+    with torch.no_grad():
+        student.shifts.copy_(shifts)
+        student(look, lesson.pilot.x)
+    moved = torch.tensor([0.0, 0.1, -0.2, 0.5 * gap, -0.5 * gap], dtype=F64)
+    wanted = lesson.clock.low + gap * torch.arange(5, dtype=F64) + moved
+    torch.testing.assert_close(torch.tensor(told, dtype=F64), wanted, rtol=1e-8, atol=1e-8)
+
+
+def test_coefficients_and_times_are_learned_in_turns() -> None:
+    """LD3 has no coefficients to learn, and its told times wait."""
+    sde = PROCESSES["vp"]
+    lesson = Lesson(sde, NORMAL.score(sde), states(sde, (4, 3)), NOTHING, states(sde, (4, 3)), 0)
+    ld3, s4s = (Multistep(lesson.clock, lesson.grids(5)[0], coefficients=c) for c in (False, True))
+    assert [id(p) for p in ld3.learned(0.1)] == [id(ld3.theta)]
+    assert [id(p) for p in ld3.learned(0.9)] == [id(ld3.theta), id(ld3.shifts)]
+    assert [id(p) for p in s4s.learned(0.1)] == [id(s4s.theta), id(s4s.shifts)]
+    assert [id(p) for p in s4s.learned(0.9)] == [id(s4s.changes)]
