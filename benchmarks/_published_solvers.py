@@ -410,7 +410,7 @@ RATES = {
     "s4s": {"theta": 0.1, "shifts": 0.03, "changes": 0.03},
     "amed": {"numbers": 0.2},
 }
-RADIUS = {"ld3": 0.0, "s4s": 0.0}  # the best of 0, 3e-4, 1e-3 and 1e-2
+RADIUS = {"ld3": 0.0, "s4s": 5e-4}  # the best of 0, 5e-4, 1e-3 and 1e-2
 TIMES_ALONE = 2 / 7  # of the budget of `ld3`
 TURNS = 2  # of times and coefficients in `s4s`
 DIRECTION_SCALE, TIME_SCALE = 0.05, 0.2  # c and a of `amed` are as near to 1 as that

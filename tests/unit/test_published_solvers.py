@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import scoresde
-from benchmarks._few_problems import POSTERIOR
-from benchmarks._published_solvers import GRIDS, PUBLISHED, Lesson, Multistep, Student
+from benchmarks._published_solvers import GRIDS, PUBLISHED, Lesson, MeanDirection, Multistep, Student, _path
 from scoresde.solvers import make_solver
 from scoresde.solvers.registry.auto import NoiseStart
 
@@ -20,7 +19,7 @@ PROCESSES = {
     "vp": scoresde.VPSDE(),
     "edm": scoresde.EDMSDE(),
     "flow": scoresde.FlowSDE(t_min=1e-3, t_max=0.99),
-    "far": POSTERIOR,
+    "far": scoresde.VESDE(sigma_max=1000.0),
 }
 TARGET = scoresde.targets.GaussianMixture(
     torch.ones(4, dtype=F64), torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=F64), scales=0.2
@@ -195,3 +194,25 @@ def test_coefficients_and_times_are_learned_in_turns() -> None:
     assert [id(p) for p in ld3.learned(0.9)] == [id(ld3.theta), id(ld3.shifts)]
     assert [id(p) for p in s4s.learned(0.1)] == [id(s4s.theta), id(s4s.shifts)]
     assert [id(p) for p in s4s.learned(0.9)] == [id(s4s.changes)]
+
+
+def test_a_mean_direction_learns_from_the_teachers_path_step_by_step() -> None:
+    sde = PROCESSES["vp"]
+    score, x = TARGET.score(sde), states(sde, (8, 2))
+    lesson = Lesson(sde, score, x, NOTHING, x, 1000)
+    times = lesson.grids(3)[0]
+    student = MeanDirection(lesson.clock, times, analytic=False)
+    student.teacher = _path(lesson, times)
+    ends = [float(t) for t in times[1:]]
+    wanted = [scoresde.solve(sde, score, x[:4], method="adams", rtol=1e-9, atol=1e-9, t_end=t).x for t in ends]
+    for got, state in zip(student.teacher, wanted[:-1], strict=True):
+        torch.testing.assert_close(got, state, rtol=0.0, atol=1e-3)  # the teacher's own error
+    student.teacher = wanted[:-1]
+    classical = make_solver("dpm_2s", {"form": "dpmsolver"})
+    own = [scoresde.solve(sde, score, x[:4], method=classical, grid=times[: n + 1]).x for n in (1, 2, 3)]
+    losses = [(end - state).square().mean(1).sqrt().log().mean() for end, state in zip(own, wanted, strict=True)]
+    loss = student.loss(lesson.look(slice(0, 4)), x[:4], wanted[-1])
+    torch.testing.assert_close(loss, torch.stack(losses).sum(), rtol=1e-6, atol=1e-6)
+    (slope,) = torch.autograd.grad(loss, student.numbers)
+    alone = student.loss(lesson.look(slice(0, 4)), x[:4], x[:4])  # the end moves the last step alone
+    torch.testing.assert_close(torch.autograd.grad(alone, student.numbers)[0][:2], slope[:2])
