@@ -860,6 +860,8 @@ VALID: dict[str, Make] = {
     "interop.within_support.theta": states,
     "targets.Empirical.log_prob.sde": vp,
     "targets.GaussianMixture.scales": lambda: 0.5,
+    "targets.Uniform.high": lambda: torch.ones(2),
+    "targets.Uniform.low": lambda: torch.zeros(2),
     "testing.converge.steps": lambda: [10, 20],
     "testing.order.steps": lambda: [10, 20],
     "testing.slopes.steps": lambda: [10, 20],

@@ -32,6 +32,12 @@ class MixtureTarget(Target):
     def _moments(self) -> Components:
         """The components with dense covariances."""
 
+    def _covariance(self) -> Tensor:
+        log_weights, means, covs = self._moments()
+        weights = log_weights.exp()
+        away = means - weights @ means
+        return torch.einsum("k,kij->ij", weights, covs) + torch.einsum("k,ki,kj->ij", weights, away, away)
+
     def posterior(self, operator: object, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
         r"""The distribution of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact
         score of its diffusion, :math:`\nabla\log p_t(x_t|y)`.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scoresde import EDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, InvalidArgumentError, InvalidTypeError, targets
-from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, mixture
+from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, Uniform, mixture
 from tests.unit.strategies import PROCESSES, schedules, times
 
 F64 = torch.float64
@@ -54,6 +54,8 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "empirical": lambda: Empirical(draw(5, 2, seed=6)),
     "empirical, bandwidth": lambda: Empirical(draw(5, 2, seed=6), bandwidth=0.2),
     "empirical, rank 3": lambda: Empirical(draw(4, 1, 2, 2, seed=6), bandwidth=0.1),
+    "uniform": lambda: Uniform(draw(3, seed=1), draw(3, seed=1) + draw(3, seed=2).abs() + 0.3),
+    "uniform, rank 3": lambda: Uniform(draw(2, 1, 2, seed=1), 4.0),
 }
 
 
@@ -65,6 +67,8 @@ def target(request: pytest.FixtureRequest) -> Any:
 def matrices(target: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K,), flat means (K, D) and covariances (K, D, D), from the arguments kept by the target."""
     size = math.prod(target.event_shape)
+    if isinstance(target, Uniform):
+        return torch.ones(1, dtype=F64), (target.low + target.high).reshape(1, size) / 2, target._covariance()[None]
     single = isinstance(target, Gaussian)
     means = (target.mean[None] if single else target.means).reshape(-1, size)
     values, basis = target.spectrum
@@ -128,7 +132,9 @@ def test_weights_are_normalised() -> None:
 # Densities and scores
 
 
-def test_density_is_that_of_torch(target: Any) -> None:
+@pytest.mark.parametrize("name", [name for name in TARGETS if not name.startswith("uniform")])
+def test_density_is_that_of_torch(name: str) -> None:
+    target = TARGETS[name]()
     x = draw(6, *target.event_shape, seed=7)
     if getattr(target, "bandwidth", 1.0) > 0:
         torch.testing.assert_close(target.log_prob(x), law(target, 1.0, 0.0).log_prob(x.flatten(1)), rtol=1e-11, atol=0)
@@ -513,6 +519,13 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("integer data", lambda: Empirical(E2.long()), "`data`"),
     ("nan data", lambda: Empirical(E2 * NAN, 0.1), "`data`"),
     ("bandwidth", lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
+    ("integer low", lambda: Uniform(E2.long(), 2.0), "`low` must be a floating-point tensor"),
+    ("scalar low", lambda: Uniform(torch.tensor(0.0), 1.0), "`low` must be .* of the event's shape"),
+    ("nan low", lambda: Uniform(E2 * NAN, 1.0), "`low` must be finite"),
+    ("infinite high", lambda: Uniform(E2, math.inf), "`high` must be finite"),
+    ("high shape", lambda: Uniform(E2, torch.ones(2)), r"`high` must be a number or .* \(2, 2\), got \(2,\)"),
+    ("high below", lambda: Uniform(Z2, torch.tensor([1.0, -1.0])), "`high` must be above `low` .* difference of -1"),
+    ("high equal", lambda: Uniform(Z2, 0.0), "`high` must be above `low` .* difference of 0"),
 ]
 
 
