@@ -498,6 +498,27 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
         "`means` must be a floating-point",
     ),
     ("nan means", lambda: GaussianMixture(torch.ones(2), E2 * NAN, scales=1.0), "`means`"),
+    (
+        "means first",
+        lambda: GaussianMixture(E2, E2.expand(2, 2, 2)),
+        r"`weights` .*; write GaussianMixture\(weights, means",
+    ),
+    (
+        "means first, variances",
+        lambda: GaussianMixture(E2, torch.ones(2)),
+        r"`means` .*; write GaussianMixture\(weights,",
+    ),
+    (
+        "one Gaussian",
+        lambda: GaussianMixture(Z2, E2),
+        r"`weights` must .* or Gaussian\(mean, cov\) for a single Gaussian",
+    ),
+    ("a number as covs", lambda: GaussianMixture(torch.ones(2), E2, 0.1), "`covs` .* is scales="),
+    (
+        "several Gaussians",
+        lambda: Gaussian(E2, E2.expand(2, 2, 2)),
+        r"2 matrices; .* is GaussianMixture\(weights, means",
+    ),
     ("neither", lambda: GaussianMixture(torch.ones(2), E2), "exactly one of `covs` and `scales`"),
     ("both", lambda: GaussianMixture(torch.ones(2), E2, torch.ones(2), scales=1.0), "exactly one of `covs` and"),
     ("scales negative", lambda: GaussianMixture(torch.ones(2), E2, scales=-1.0), "`scales` are standard deviations"),
@@ -533,6 +554,11 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
 def test_constructors_refuse(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         make()
+
+
+def test_means_in_the_place_of_weights_are_named() -> None:
+    with pytest.raises(InvalidTypeError, match=r"`means` is missing; write GaussianMixture\(weights, means, covs\)"):
+        GaussianMixture(E2, scales=0.1)
 
 
 def test_bad_states_are_refused(target: Any) -> None:
