@@ -29,11 +29,12 @@ class MMPS(Rule):
     Facts:
         One product per iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
         iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance. With
-        :math:`v = A^Tp` a sample stops at a direction p where :math:`v^TC_tv < 0`, or where :math:`|C_tv|^2 >
-        \frac{4\sigma^2}{\alpha^2}\,v^TC_tv`, since for a covariance :math:`|Cv|^2 \leq \lambda_{max}\,v^TCv`, and
-        :math:`\lambda_{max} \leq \sigma^2/\alpha^2` for data of a log-concave density. It also stops where its residual
-        is down to rounding. Without these stops a few samples of a trained network leave the range of the data
-        altogether, above all where ``noise_std`` is 0 or small, so that nothing is added to :math:`AC_tA^T`.
+        :math:`v = A^Tp` a sample stops at a direction p where :math:`v^TC_tv < 0`; and where :math:`|C_tv|^2 >
+        \frac{4\sigma^2}{\alpha^2}\,v^TC_tv` if the step would make the residual larger. For a covariance :math:`|Cv|^2
+        \leq \lambda_{max}\,v^TCv`, with :math:`\lambda_{max} \leq \sigma^2/\alpha^2` for data of a log-concave density
+        and more between modes, where the step makes the residual smaller. It also stops where its residual is down to
+        rounding. Without these stops a few samples of a trained network leave the range of the data altogether, above
+        all where ``noise_std`` is 0 or small, so that nothing is added to :math:`AC_tA^T`.
 
     Args:
         iterations: of conjugate gradients.
@@ -81,8 +82,11 @@ class MMPS(Rule):
             image = image + variance * direction
             curvature = dot(direction, image)
             least = (1 - slack) * variance * dot(direction, direction)  # what a covariance C cannot go below
-            go = (size > floor) & (curvature > 0) & (curvature >= least) & (dot(moved, moved) <= widest * bend)
+            go = (size > floor) & (curvature > 0) & (curvature >= least)
             step = torch.where(go, size / torch.where(go, curvature, torch.ones_like(size)), torch.zeros_like(size))
+            rest = left - scaled(step, image)
+            go = go & ((dot(moved, moved) <= widest * bend) | (dot(rest, rest) <= size))
+            step = torch.where(go, step, torch.zeros_like(size))
             data = data + scaled(step, moved)
             left = left - scaled(step, image)
             before, size = size, torch.where(go, dot(left, left), torch.zeros_like(size))
