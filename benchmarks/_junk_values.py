@@ -859,6 +859,7 @@ VALID: dict[str, Make] = {
     "interop.within_support.prior": box,
     "interop.within_support.theta": states,
     "targets.Empirical.log_prob.sde": vp,
+    "targets.GaussianMixture.means": lambda: torch.tensor([[-1.0, 0.0], [1.0, 0.0]]),
     "targets.GaussianMixture.scales": lambda: 0.5,
     "targets.Uniform.high": lambda: torch.ones(2),
     "targets.Uniform.low": lambda: torch.zeros(2),
