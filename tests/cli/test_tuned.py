@@ -107,10 +107,10 @@ def test_what_was_tuned_is_saved_and_used_again(run: Run, fake: Any, files: File
 
 def test_it_takes_the_place_of_the_models_own_sampler(run: Run, fake: Any) -> None:
     fake.config.sampler, fake.chain, fake.sde = Sampler("ddim", steps=3), None, scoresde.EDMSDE()
-    for arguments, steps, process in (((), 3, "EDMSDE("), (("--tune", "--steps", 5), 5, "VPSDE(")):
+    for arguments, steps, process in (((), 3, "EDMSDE("), (("--tune",), 25, "VPSDE(")):
         assert run("sample", "--count", 2, "--out", "a.npz", *arguments).exit_code == 0
         content = arrays("a.npz")
-        assert content["nfe"].tolist() == [steps] * 2
+        assert steps - 2 < content["nfe"].max() <= steps
         assert json.loads(str(content["metadata"]))["sde"].startswith(process)  # as with any --method
 
 
