@@ -56,6 +56,15 @@ def read_record(path: str) -> FittedGrid:
     return record
 
 
+def check_named(method: str, example: str) -> None:
+    """Refuse a file for what goes from data to noise."""
+    if is_record(method):
+        raise InvalidArgumentError(
+            f"`method`: what is in {method!r} goes from noise to data; give a name of `scoresde methods`, such as "
+            f"{example}."
+        )
+
+
 def check_process(path: str, record: FittedGrid, process: AffineSDE) -> None:
     """Refuse a record that was made for another process than the one to be solved."""
     if record.fits(process):

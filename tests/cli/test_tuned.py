@@ -221,6 +221,13 @@ def test_what_makes_no_sense_is_refused(
     assert files() == before and fake.calls == 0
 
 
+@pytest.mark.parametrize("name", ["encode", "likelihood"])
+def test_what_goes_from_data_to_noise_needs_a_name(run: Run, fake: Any, record: Tuned, files: Files, name: str) -> None:
+    result = run(name, "--data", "digits", "--method", "tuned.json")
+    assert result.exit_code == 2 and "goes from noise to data; give a name" in result.output, result.output
+    assert files() == ["tuned.json"] and fake.calls == 0
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 1}', '{"format": 2}', "\x00"])
 def test_a_file_of_something_else_is_exit_5(run: Run, fake: Any, content: str) -> None:
     Path("a.json").write_text(content)
