@@ -541,7 +541,7 @@ def _warn_of_scale(process: Any, solution: Solution, t_end: float, steps: int) -
         return
     with torch.no_grad():
         node, size = process.sde.node(t_end), float(x.std())
-    if 2 * float(node.sigma) >= size or not 0 < float(node.alpha):  # what is left is noise
+    if 2 * float(node.sigma) >= size or float(node.alpha) <= 0:  # what is left is noise
         return
     std = float(f"{size / float(node.alpha):.1g}")
     if not 1 / _FAR < unit_of(std) < _FAR:

@@ -335,3 +335,5 @@ def test_what_cannot_be_is_refused() -> None:
         DiffusersScheduler.from_config(config, method={"times": [1.0, 0.5]})
     with pytest.raises(InvalidTypeError, match="`method` must be a name"):
         DiffusersScheduler.from_config(config, method=3)
+    with pytest.raises(InvalidTypeError, match="`options` must be a mapping"):
+        DiffusersScheduler.from_config(config, options=torch.ones(2))

@@ -232,11 +232,12 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         given = {k: v for k, v in config.items() if not k.startswith("_")}
         self._record = _record_of(method)
-        self._solver = _solver_of(method if self._record is None else self._record, options or {})
+        options = {} if options is None else options
+        self._solver = _solver_of(method if self._record is None else self._record, options)
         self._name = method if isinstance(method, str) else self._solver.name
         check_flag("lead_in", lead_in)
         kept = method if self._record is None else self._record.fields()
-        self.register_to_config(**given, method=kept, source=source, options=dict(options or {}), lead_in=lead_in)
+        self.register_to_config(**given, method=kept, source=source, options=dict(options), lead_in=lead_in)
         self._conventions = self._read()
         self.generator: torch.Generator | Sequence[torch.Generator] | None = None
         self.timesteps = torch.zeros(0)
