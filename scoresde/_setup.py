@@ -61,6 +61,7 @@ _ROUNDING = 1e-12
 _ALIKE = 1e-6  # times, relative
 _FAR = 100.0  # from the scale that a rule is for, to the nearest power of ten
 _FEWEST = 8  # numbers that show a scale
+_CLEAR = 10.0  # by which the noise of a prior is larger than data, at least
 _GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
 
 
@@ -535,13 +536,16 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
 
 
 def _warn_of_scale(process: Any, solution: Solution, t_end: float, steps: int) -> None:
-    """Warn where the samples show another scale than the rule of few evaluations is for."""
-    x = solution.x.detach()
+    """Warn where the samples show another scale than the rule of few evaluations is for. Samples that are not much
+    smaller than the noise of the prior show a network that errs."""
+    x, sde = solution.x.detach(), process.sde
     if transforming() or x.numel() < _FEWEST or not bool(solution.success.all()):
         return
     with torch.no_grad():
-        node, size = process.sde.node(t_end), float(x.std())
+        node, prior, size = sde.node(t_end), sde.node(sde.t_max), float(x.std())
     if 2 * float(node.sigma) >= size or float(node.alpha) <= 0:  # what is left is noise
+        return
+    if _CLEAR * size / float(node.alpha) * float(prior.alpha) > float(prior.sigma):
         return
     std = float(f"{size / float(node.alpha):.1g}")
     if not 1 / _FAR < unit_of(std) < _FAR:

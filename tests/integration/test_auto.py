@@ -317,6 +317,16 @@ def test_samples_that_show_no_scale() -> None:
     assert not warned(LARGE, failing, throw=False)
 
 
+@pytest.mark.parametrize("name", ["vp", "edm", "cosine"])
+def test_a_network_that_errs_is_no_other_scale(name: str) -> None:
+    """One that predicts no noise at all leaves that of the prior."""
+    sde = SDES[name]()
+    untrained = scoresde.ScoreModel(lambda x, t: torch.zeros_like(x), sde, "noise")
+    drawn = solve(sde, untrained, method="auto", steps=8, shape=(16, 8), dtype=F64, seed=0).x
+    assert float(drawn.std()) > 31.6
+    assert not warned(sde, untrained)
+
+
 @pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 3.0])
 @pytest.mark.parametrize("name", SDES)
 def test_no_false_alarms_on_stock_processes(name: str, scale: float) -> None:
