@@ -49,7 +49,13 @@ def methods() -> dict[str, Solver]:
 
 
 class Case:
-    """A problem with the ends of its paths."""
+    """A problem with the ends of its paths.
+
+    Attributes:
+        pilots: how many of the states are for choosing, and not for errors.
+    """
+
+    pilots = PILOT
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -58,7 +64,7 @@ class Case:
             scoresde.solve(problem.sde, problem.sharp, x, method="adams", rtol=tol, atol=tol, context=problem.context).x
             for tol in (tolerance, 10 * tolerance)
         )
-        self.reference = self.figures(looser[PILOT:])["median"]
+        self.reference = self.figures(looser[self.pilots :])["median"]
 
     def rows(self, part: slice) -> tuple[Tensor, Mapping[str, Any]]:
         """Some states and their context."""
@@ -66,12 +72,12 @@ class Case:
 
     def figures(self, x: Tensor) -> Figures:
         """Median and RMS of the errors of the samples that are no pilots."""
-        errors = (x.to(F64) - self.ends[PILOT:]).flatten(1).square().mean(1).sqrt().nan_to_num(nan=math.inf)
+        errors = (x.to(F64) - self.ends[self.pilots :]).flatten(1).square().mean(1).sqrt().nan_to_num(nan=math.inf)
         return {"median": float(errors.median()), "rms": float(errors.square().mean().sqrt())}
 
     def solve(self, **options: Any) -> Figures:
         """The errors of a method."""
-        x, context = self.rows(slice(PILOT, None))
+        x, context = self.rows(slice(self.pilots, None))
         got = scoresde.solve(self.problem.sde, self.problem.score, x, context=context, throw=False, **options)
         return self.figures(got.x)
 
@@ -87,14 +93,14 @@ class Case:
 
     def tuned(self, budget: int, **options: Any) -> dict[str, Any]:
         """What `tune` chooses, and what that costs."""
-        x, context = self.rows(slice(0, PILOT))
+        x, context = self.rows(slice(0, self.pilots))
         got = scoresde.tune(self.problem.sde, self.problem.score, budget, x=x, context=context, **options)
         chosen = f"{got.ranking[0].method} on {got.ranking[0].grid}"
         return {"pair": chosen, "pilot calls": got.cost.pilots, **self.solve(method=got)}
 
     def best_candidate(self, budget: int) -> Figures:
         """The smallest median and RMS of the candidates of `tune`."""
-        x, context = self.rows(slice(PILOT, None))
+        x, context = self.rows(slice(self.pilots, None))
         batch = Pilot.of(
             self.problem.sde, self.problem.score, len(x), x=x, context=context, checkpoint=False,
             noise_start=is_few(budget), shape=None, seed=0, t_start=None, t_end=None, dtype=None, device=None,

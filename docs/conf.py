@@ -255,6 +255,52 @@ def few_problems() -> str:
     return markdown(head, rows, record)
 
 
+def learned_table() -> str:
+    """Errors of learned solvers over those on fitted grids, of ``benchmarks/results/fitted_solvers.json``."""
+    record = load("fitted_solvers")
+    rows = []
+    for name, problem in record["results"]["problems"].items():
+        for budget, row in problem["budgets"].items():
+            best, got = row["best grid"], row["learned"]
+            cells = [f"{got[k] / best[k]:.2f} ({got[k]:.1e})" for k in ("median", "rms")]
+            rows.append([name, problem["half"], budget, *cells, f"{row['cost / grid']:.1f}"])
+    for group, budgets in record["results"]["ratios"].items():
+        for budget, row in budgets.items() if group in ("choose", "report") else ():
+            cells = [f"{row[k]['mean']:.2f}, at most {row[k]['worst']:.2f}" for k in ("median", "rms")]
+            rows.append(["**geometric mean**", group, budget, *cells, ""])
+    head = ["problem", "half", "evaluations", "median over best grid", "RMS over best grid", "cost over a grid's"]
+    return markdown(head, rows, record)
+
+
+def published_table() -> str:
+    """Published learned solvers over ours, from the same file."""
+    record = load("fitted_solvers")
+    rows = []
+    for name, problem in record["results"]["problems"].items():
+        for budget, row in problem["budgets"].items():
+            if "published" in row:
+                found = row["published"].values()
+                rows.append([name, budget, *(f"{v['median'] / row['learned']['median']:.2f}" for v in found)])
+    ratios = record["results"]["ratios"].get("published over learned", {})
+    for budget, means in ratios.items():
+        rows.append(["**geometric mean**", budget, *(f"{v['median']['mean']:.2f}" for v in means.values())])
+    names = [name.upper() for name in next(iter(ratios.values()), {})]
+    return markdown(["problem", "evaluations", *(f"median of {name}" for name in names)], rows, record)
+
+
+def shipped_table() -> str:
+    """The figures of ``benchmarks/results/shipped_solvers.json``."""
+    record = load("shipped_solvers")
+    rows = []
+    for network, budgets in record["results"].items():
+        for budget, row in budgets.items():
+            kinds = [row[k] for k in ("EDM", "VP", "guidance 3")]
+            cells = [f"{v['learned']['median']:.1e} / {v['auto']['median']:.1e}" for v in kinds]
+            rows.append([network, budget, *cells])
+    kinds = [f"{name}: learned / `auto`" for name in ("EDM", "VP", "guidance 3")]
+    return markdown(["network", "evaluations", *kinds], rows, record)
+
+
 def network_table() -> str:
     """The figures of ``benchmarks/results/fitted_network.json``."""
     record = load("fitted_network")
@@ -686,7 +732,13 @@ FILLED = {
         "<!-- adaptive: mnist -->": lambda: adaptive_counts("mnist"),
         "<!-- adaptive sde -->": adaptive_sde_table,
     },
-    "few_evaluations": {"<!-- few evaluations -->": few_table, "<!-- few evaluations: problems -->": few_problems},
+    "few_evaluations": {
+        "<!-- few evaluations -->": few_table,
+        "<!-- few evaluations: learned -->": learned_table,
+        "<!-- few evaluations: published -->": published_table,
+        "<!-- few evaluations: shipped -->": shipped_table,
+        "<!-- few evaluations: problems -->": few_problems,
+    },
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
     "guidance": {
         "<!-- guidance -->": guidance_table,

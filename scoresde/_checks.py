@@ -203,11 +203,12 @@ def check_matrix(name: str, value: object, columns: int | None = None) -> Tensor
     return matrix.detach().to(torch.float64)
 
 
-def check_weights(weights: Tensor, size: int) -> Tensor:
+def check_weights(weights: Tensor, size: int, hint: str = "") -> Tensor:
     """Return weights, if they are as many positive numbers, or say what is wrong with them."""
     if weights.shape != (size,) or not bool(((weights > 0) & weights.isfinite()).all()):
         raise InvalidArgumentError(
-            f"`weights` must be {size} positive numbers, got {tuple(weights.shape)}: {weights.flatten()[:5].tolist()}."
+            f"`weights` must be {size} positive numbers, got {tuple(weights.shape)}: {weights.flatten()[:5].tolist()}"
+            f"{hint}."
         )
     return weights
 

@@ -531,6 +531,7 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
         x=where(mask, data, solution.x),
         nfe=solution.nfe + used * done.long(),
         evaluations=solution.evaluations + used,
+        denoised=True,
     )
     return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
 

@@ -107,6 +107,7 @@ class Solution(Displayed):
         status: one `Status` per sample, ``(batch,)`` integers.
         ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
             batch, *event)``; None without ``save_at``.
+        denoised: whether samples that arrived are the data estimate at t in place of the state (``denoise=True``).
 
     Example:
         >>> import scoresde
@@ -131,6 +132,7 @@ class Solution(Displayed):
     status: Tensor
     ts: Tensor | None = None
     xs: Tensor | None = None
+    denoised: bool = False
 
     @property
     def success(self) -> Tensor:
@@ -140,7 +142,7 @@ class Solution(Displayed):
     def _summary(self) -> dict[str, str]:
         return {
             "x": kind(self.x),
-            "t": span(self.t),
+            "denoised at t" if self.denoised else "t": span(self.t),
             "status": tally(Status(code).name for code in self.status.tolist()),
             "evaluations per sample": span(self.nfe),
             "steps": str(self.steps),

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._registries import RULES, SAMPLERS
-from ..errors import InvalidArgumentError, NonFiniteError, check_choice
+from ..errors import InvalidArgumentError, NonFiniteError, ScoreSDEError, check_choice
 from ..files.paths import readable
 from ._data import Data, digest, fits, prepare, read
-from ._operators import check_operator, make_operator, parse_call
+from ._operators import check_operator, make_operator, parse_call, read_mask
 from ._options import Plan
 from ._output import ARRAYS
 
@@ -121,7 +121,7 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
     from ..inverse import Measurement, condition
     from ..inverse.registry import make
 
-    operator = make_operator(problem.operator, problem.options, event)
+    operator = _operator(problem, event)
     y = _measured(problem, operator, span)
     shown = {
         **plan.shown,
@@ -142,6 +142,28 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
     return plan._replace(
         name=problem.method, solver=solver, told={**plan.told, "method": solver}, shown={**shown, "method": None}
     )
+
+
+def _operator(problem: Problem, event: Sequence[int]) -> LinearOperator:
+    """The operator of a problem; of ``--inpaint`` whose files are in the wrong order, what to write instead."""
+    try:
+        return make_operator(problem.operator, problem.options, event)
+    except InvalidArgumentError:
+        if not problem.painted or not _is_mask(Path(problem.source), event):
+            raise
+        mask, size = problem.options["mask"], f"{event[-1]} x {event[-2]}"
+        raise InvalidArgumentError(
+            f"`inpaint` takes the mask first, then the image: {mask!r} is no black-and-white mask of {size} pixels, "
+            f"but {problem.source!r} is one. Write --inpaint {problem.source} {mask}."
+        ) from None
+
+
+def _is_mask(path: Path, event: Sequence[int]) -> bool:
+    try:
+        read_mask(path, event)
+    except ScoreSDEError:
+        return False
+    return True
 
 
 def single(name: str, source: str, check: Check, key: str | None = None) -> Data:

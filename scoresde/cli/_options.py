@@ -187,7 +187,7 @@ def source_of(network: Pretrained, model: str) -> str:
 
 def open_model(model: str, device: str, sde: str | None) -> tuple[Any, torch.device, AffineSDE, str, tuple[int, ...]]:
     """A model as a command line names it, and the process to solve for it: the requested one, as far as the model
-    covers it; else the model's own, or vp.
+    covers it; else that of the model, or vp for one that serves every process.
 
     Args:
         model, device, sde: their names.

@@ -58,7 +58,8 @@ Process = Annotated[
     str | None,
     typer.Option(
         "--sde",
-        help=f"Forward process: {', '.join(SDES)}. Default: the model's own, or vp if it has none.",
+        help=f"Forward process: {', '.join(SDES)}. Default: the process that the model was trained on. A model that "
+        "serves every process, such as mnist, is on vp, but its own sampler, the default of `sample`, is on edm.",
         autocompletion=names(SDES),
     ),
 ]

@@ -2,7 +2,8 @@ r"""A solver learned for a network: its coefficients, its nodes and the levels t
 
 `fit_solver` starts from the best of the methods of `tune`, written as the coefficients of
 `scoresde.solvers.learned.Learned`, and of fitted grids. It then follows the gradient of the pilot's error, which
-goes backwards through the solve. The coefficients of each step are projected on the conditions of the order,
+goes backwards through the solve, on one half of the pilot, where the other half decides which iterate is kept; and once
+more with the halves exchanged. The coefficients of each step are projected on the conditions of the order,
 
 .. math:: \sum_j u_j = \sum_j v_j = 1, \qquad
     \sum_j u_j\,\delta_j^k - e^{-\lambda'}\sum_j v_j E_k(\delta_j) = h^k - e^{-\lambda'}E_k(h), \qquad
@@ -40,10 +41,10 @@ from .records import Errors, FittedSolver
 from .search import Objective, Problem, Search, check_objective
 from .tuning import candidates_of
 
-_RATE = 0.15  # Adam's first step in theta, whose numbers are
-_COEFFICIENT = 0.1  # so much of a coefficient
+_COEFFICIENT = 0.1  # of a coefficient, in a number of theta
 _SHIFT = 0.1  # and of the logarithm of alpha/sigma
 _METHODS = 4  # whose grids are fitted a little for a start
+_TRIED = 2  # starts that are learned from
 _EXACT = 1e-7  # of a method that is written as coefficients
 
 Coefficients = tuple[list[Tensor], list[Tensor]]  # u and v of each step, newest first
@@ -74,15 +75,17 @@ def fit_solver(
     r"""Learn a solver for a score function, a process and a number of evaluations.
 
     What is learned are the coefficients of `scoresde.solvers.learned.Learned`, the nodes, and the noise levels that the
-    network is told. The best start and the best iterate are chosen on the half of the pilot that is held out; an
-    iterate counts only if neither the RMS nor the median of its errors is larger than that of the start, so that
-    samples that end in another mode are noticed. Where nothing is better than the start, the start is returned.
+    network is told, by BFGS: from the two best starts on one half of the pilot, and once more from the better of these
+    on the other half. The half that is held out decides which iterate is kept: one counts only if neither the RMS nor
+    the median of its errors is larger than that of the best start, so that samples that end in another mode are
+    noticed. Of the results, the one with the smallest objective on the whole pilot is returned, or the best start where
+    none is better.
 
     Args:
         sde: an affine process, with a finite log-SNR at both ends.
         score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes.
         steps: the number of evaluations, which is that of steps.
-        pilot: the number of samples, one half to learn from and one half held out.
+        pilot: the number of samples, of which each half is learned from once, and held out once.
         order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less
             to learn, and more accuracy on networks that the solver was not learned on.
         shifts: whether the levels that the network is told are learned; only with order 1.
@@ -91,11 +94,11 @@ def fit_solver(
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
-        iterations: gradients, by default 1200 / ``steps`` (30 to 240), beside
-            those that fit the grids of a few methods to begin with.
+        iterations: gradients of each of the three searches, by default 560 / ``steps`` (25 to 75), beside those that
+            fit the grids of four methods to begin with.
         gradient: False where the score function has no gradient, or is too large to go backwards through: by finite
             differences, the nodes and two numbers are learned, one for how far the coefficients are from those of
-            DDIM, and one shift for all levels; by default 2000 / ``steps`` / (``steps`` + 2) iterations.
+            DDIM, and one shift for all levels; by default 700 / ``steps`` / (``steps`` + 2) iterations.
         checkpoint: as of `fit_grid`: memory does not grow with the network's depth times the steps.
         reference: as of `fit_grid`: a number of steps of `scoresde.solvers.UniPC3`, by default 200 or ten times
             ``steps``; or the pilot's end states themselves.
@@ -128,7 +131,7 @@ def fit_solver(
     check_integer("order", order, low=1, high=3)
     for name, flag in (("shifts", shifts), ("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)
-    count = min(max(1200 // steps, 30), 240) if gradient else max(2000 // (steps * (steps + 2)), 10)
+    count = min(max(560 // steps, 25), 75) if gradient else max(700 // (steps * (steps + 2)), 10)
     if iterations is not None:
         count = check_integer("iterations", iterations, low=0, high=MOST_STEPS)
     check_objective(objective)
@@ -143,32 +146,38 @@ def fit_solver(
             f"t_end={batch.end:g}; pass others, beside them."
         )
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
-    grids = min(max(720 // steps, 10), 150) if iterations is None and gradient else count
-    begun = _best_start(batch, clock, exact, objective, gradient, steps, grids)
-    problem = _Problem.at(begun, batch, exact, objective, gradient, clock, order, shifts and order == 1)
-    theta = torch.zeros(problem.size, dtype=torch.float64)
-    theta[:steps] = begun.theta
-    search = Search(problem)
+    grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count
+    starts = _starts(batch, clock, exact, objective, gradient, steps, grids)
+
+    def learned(start: _Start, pilot: Pilot) -> _Result:
+        limits = _held_out(pilot, exact, starts[0].solver, clock.times(starts[0].theta))
+        problem = _Problem.at(start, pilot, exact, objective, gradient, clock, order, shifts and order == 1, limits)
+        search, first = Search(problem), problem.first(start)
+        search.look(first)
+        search.bfgs(first, count)
+        if search.kept == math.inf:
+            return unchanged
+        loss = problem.value(search.best, slice(None), 1e-14)
+        return _Result(start, pilot, problem.solver(search.best), search.best[:steps], loss, order)
+
+    best = unchanged = _Result(starts[0], batch, starts[0].solver, starts[0].theta, starts[0].loss, 1)
     if count:
-        search.look(theta)
-        search.bfgs(search.adam(theta, count // 3, _RATE), count - count // 3)
-    method, times, fitted, kept = begun.solver, clock.times(begun.theta).detach(), begun.errors, 1
-    if search.kept < begun.held_out:
-        method, times = problem.solver(search.best), clock.times(search.best[:steps]).detach()
-        fitted, kept = problem.errors(search.best), order
+        best = min([unchanged, *(learned(start, batch) for start in starts[:_TRIED])], key=_loss)
+        best = min([best, learned(best.start, batch.turned())], key=_loss)
+    times = clock.times(best.theta).detach()
     with torch.no_grad():
         log_snr = sde.log_snr(times)
     return FittedSolver(
         tuple(times.tolist()),
-        method=to_text(method),
+        method=to_text(best.solver),
         process=repr(sde),
         from_noise=batch.from_noise,
         log_snr=tuple(log_snr.tolist()),
-        fitted=fitted,
-        default=begun.errors,
+        fitted=_held_out(best.pilot, exact, best.solver, times),
+        default=_held_out(best.pilot, exact, starts[0].solver, clock.times(starts[0].theta)),
         cost=batch.cost,
-        start=begun.name,
-        order=kept,
+        start=best.start.name,
+        order=best.order,
     )
 
 
@@ -181,8 +190,7 @@ class _Start:
         method: the method.
         coefficients: those that it is written with.
         theta: of the gaps of its grid.
-        loss, held_out: the objective on both halves, and on the one that is held out.
-        errors: of the half that is held out.
+        loss: the objective on the whole pilot.
     """
 
     name: str
@@ -190,8 +198,6 @@ class _Start:
     coefficients: Coefficients
     theta: Tensor
     loss: float
-    held_out: float
-    errors: Errors
 
     @property
     def solver(self) -> Learned:
@@ -200,10 +206,36 @@ class _Start:
         return Learned(u, v)
 
 
-def _best_start(
+@dataclass(frozen=True)
+class _Result:
+    """A solver, and what it was learned from.
+
+    Attributes:
+        start: where the search began.
+        pilot: the pilot, with the half that was held out.
+        solver, theta: the solver, and the theta of the gaps of its grid.
+        loss: the objective on the whole pilot.
+        order: the conditions that are kept.
+    """
+
+    start: _Start
+    pilot: Pilot
+    solver: Learned
+    theta: Tensor
+    loss: float
+    order: int
+
+
+def _loss(found: _Start | _Result) -> float:
+    """What is compared."""
+    return found.loss
+
+
+def _starts(
     batch: Pilot, clock: Clock, exact: Tensor, objective: str | Objective, gradient: bool, steps: int, count: int
-) -> _Start:
-    """The best start: a candidate of `tune` that can be written as coefficients, on its grid or on a fitted one."""
+) -> list[_Start]:
+    """The candidates of `tune` that can be written as coefficients, each method once, the best first; those of the
+    best methods on their own grids or on fitted ones, whichever is better."""
 
     def measured(solver: Solver, theta: Tensor, grid: str) -> _Start | None:
         times = clock.times(theta).detach()
@@ -211,10 +243,8 @@ def _best_start(
         if coefficients is None:
             return None
         problem = GridProblem(batch, exact, objective, gradient, solver, clock)
-        held_out = problem.value(theta, problem.held_out, 1e-14)
-        loss = problem.value(theta, problem.train, 1e-14) + held_out
-        name, errors = f"{to_text(solver)} on {grid}", problem.errors(theta)
-        return _Start(name, solver, coefficients, theta, loss, held_out, errors)
+        loss = problem.value(theta, slice(None), 1e-14)
+        return _Start(f"{to_text(solver)} on {grid}", solver, coefficients, theta, loss)
 
     def fitted(start: _Start, iterations: int) -> _Start:
         problem = GridProblem(batch, exact, objective, gradient, start.method, clock)
@@ -223,16 +253,12 @@ def _best_start(
 
     entries = [entry for entry in candidates_of(batch, steps) if entry.count(steps) == steps]
     given = [measured(entry.solver, clock.theta(batch.times(entry.grid, steps)), entry.name) for entry in entries]
-    found = sorted((start for start in given if start is not None), key=lambda start: start.loss)
+    found = sorted((start for start in given if start is not None), key=_loss)
     if not found or not found[0].loss < math.inf:
         raise NonFiniteError("No start gives a finite result; take more steps.", stage="state")
-    best = found[0]
-    if count:
-        first = {start.method: start for start in reversed(found)}  # of each method the best
-        short = sorted(first.values(), key=lambda start: start.loss)[:_METHODS]
-        best = min([best, *(fitted(start, count // _METHODS) for start in short)], key=lambda start: start.loss)
-        best = min(best, fitted(best, count // 2), key=lambda start: start.loss)
-    return best
+    first = {start.method: start for start in reversed(found)}  # of each method the best
+    short = sorted(first.values(), key=_loss)[:_METHODS]
+    return sorted([min(start, fitted(start, count), key=_loss) for start in short] if count else short, key=_loss)
 
 
 @dataclass(frozen=True)
@@ -243,7 +269,7 @@ class _Problem(Problem):
     base: Coefficients
     order: int
     shifts: bool
-    limits: Errors  # of the start, which an iterate must not pass
+    limits: Errors  # of the best start, which an iterate must not pass
 
     @classmethod
     def at(
@@ -256,14 +282,20 @@ class _Problem(Problem):
         clock: Clock,
         order: int,
         shifts: bool,
+        limits: Errors,
     ) -> _Problem:
         """The problem whose theta = 0, beside the gaps, is a start."""
         u, v = (
             [torch.cat([row, row.new_zeros(min(i + 1, MEMORY) - len(row))]) for i, row in enumerate(rows)]
             for rows in start.coefficients
         )
-        base = (u, v)
-        return cls(batch, exact, objective, gradient, clock, base, order, shifts, start.errors)
+        return cls(batch, exact, objective, gradient, clock, (u, v), order, shifts, limits)
+
+    def first(self, start: _Start) -> Tensor:
+        """The theta of a start."""
+        theta = torch.zeros(self.size, dtype=torch.float64)
+        theta[: self.steps] = start.theta
+        return theta
 
     @property
     def steps(self) -> int:
@@ -318,6 +350,13 @@ class _Problem(Problem):
             got = summary(distances(end, self.exact[self.held_out]))
             value = float(self._loss(end, self.held_out, 1e-14))
         return value, got.rms <= self.limits.rms and got.median <= self.limits.median
+
+
+def _held_out(pilot: Pilot, exact: Tensor, solver: Solver, times: Tensor) -> Errors:
+    """The errors of the half that is held out."""
+    rows = pilot.halves[1]
+    with torch.no_grad():
+        return summary(distances(pilot.solve(solver, times, rows), exact[rows]))
 
 
 def _projected(w: Tensor, lams: Tensor | None, order: int) -> Tensor:

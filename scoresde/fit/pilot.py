@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,6 +67,7 @@ class Pilot:
         start, end: the interval.
         origin: where the paths begin, and the states there: at ``start``, or at t_max, from where they are scaled to
             ``start`` as noise is.
+        halves: the rows to learn from, and those that are held out.
     """
 
     sde: AffineSDE
@@ -76,6 +77,7 @@ class Pilot:
     start: float
     end: float
     origin: tuple[float, Tensor]
+    halves: tuple[slice, slice]
 
     @classmethod
     def of(
@@ -114,18 +116,17 @@ class Pilot:
         begun = NoiseStart.of(sde, unit, _NOISE) if noise_start and start == sde.t_max else None
         if begun is not None and begun.t > end:
             start, x = begun.t, begun.state(x)
-        return cls(sde, score, x, context, start, end, origin)
+        half = len(x) // 2
+        return cls(sde, score, x, context, start, end, origin, (slice(0, half), slice(half, len(x))))
+
+    def turned(self) -> Pilot:
+        """The same with the halves exchanged."""
+        return replace(self, halves=self.halves[::-1])
 
     @property
     def from_noise(self) -> bool:
         """Whether it begins below its origin."""
         return self.start != self.origin[0]
-
-    @property
-    def halves(self) -> tuple[slice, slice]:
-        """The rows to learn from, and those that are held out."""
-        half = len(self.x) // 2
-        return slice(0, half), slice(half, len(self.x))
 
     @property
     def cost(self) -> Cost:

@@ -6,9 +6,9 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,8 +18,11 @@ from ..files.paths import check_path
 from ..files.writing import write_bytes
 from ..grids import Grid
 from ..sdes import AffineSDE
+from ..sdes.base import check_affine
 
 FORMAT = 1
+Record = TypeVar("Record", bound="FittedGrid")
+_SAME_LEVEL = 1e-6  # relative, of log-SNRs
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class FittedGrid(Grid):
             return self.times
         raise InvalidArgumentError(
             f"`{self._argument}` was fitted for {self.process}, but `sde` is {sde!r}; make one with {self._maker}(sde, "
-            f"score_fn, {getattr(self, 'evaluations', self.steps)})."
+            f"score_fn, {getattr(self, 'evaluations', self.steps)}), or take the same levels with `on(sde)`."
         )
 
     def fits(self, sde: object) -> bool:
@@ -109,6 +112,43 @@ class FittedGrid(Grid):
         with torch.no_grad():
             here = sde.log_snr(torch.tensor(self.times, dtype=torch.float64))
         return torch.allclose(here, torch.tensor(self.log_snr, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+
+    def on(self: Record, sde: AffineSDE) -> Record:
+        r"""The same levels of noise on another process, for a network that is used there as well.
+
+        The times are those of the same :math:`\ln(\alpha^2/\sigma^2)`, so that a method whose coefficients follow from
+        these makes the same steps, apart from the scale of the state. A process that goes on to more noise is begun
+        where the record begins, with the state scaled as noise is; a first or last level beyond the process becomes its
+        end.
+
+        Raises:
+            InvalidArgumentError: a level between these two is beyond the process.
+
+        Example:
+            >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
+            >>> sde, flow = scoresde.VPSDE(), scoresde.FlowSDE()
+            >>> tuned = scoresde.tune(sde, target.score(sde), 5)
+            >>> solution = scoresde.solve(
+            ...     flow, target.score(flow), method=tuned.on(flow), shape=(3, 2)
+            ... )
+            >>> solution.evaluations
+            5
+        """
+        sde = check_affine(sde)
+        with torch.no_grad():
+            low, high = (float(sde.log_snr(t)) for t in (sde.t_max, sde.t_min))
+            for level in self.log_snr[1:-1]:
+                if not low < level < high:
+                    raise InvalidArgumentError(
+                        f"The record makes a step at a log-SNR of {level:g}, but {sde!r} goes from {low:g} to "
+                        f"{high:g}; make a record for it."
+                    )
+            inner = sde.time(torch.tensor(self.log_snr, dtype=torch.float64).clamp(low, high)).tolist()
+            begins = self.log_snr[0] - low <= _SAME_LEVEL * abs(low)
+            start, end = sde.t_max if begins else inner[0], sde.t_min if self.log_snr[-1] >= high else inner[-1]
+            times = (start, *inner[1:-1], end)
+            there = tuple(sde.log_snr(torch.tensor(times, dtype=torch.float64)).tolist())
+        return replace(self, times=times, log_snr=there, process=repr(sde), from_noise=not begins)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the grid as JSON.

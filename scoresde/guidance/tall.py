@@ -21,10 +21,9 @@ from torch import Tensor
 from .._checks import check_integer, check_tensor, form
 from .._context import is_rows, mapped, per_row, repeated
 from .._tensors import expand
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError
+from ..errors import InvalidArgumentError, InvalidTypeError, ScoreFnError
 from ..scores.wrapper import AffineSDE, Estimate, Node, Score, ScoreFn, Wrapper, as_score
 from ..targets.base import Target
-from ..targets.mixture import MixtureTarget
 from .gradient import blocked_score
 from .together import unclear
 
@@ -66,7 +65,7 @@ class Tall(Wrapper):
         self.covariances = covariances if isinstance(covariances, str) else None
         self.precisions: _Precisions | None = None
         if covariances is not None:
-            wide = _moments_of(given) if prior_covariance is None else prior_covariance
+            wide = _covariance_of(given) if prior_covariance is None else prior_covariance
             self.base = _inverses("prior_covariance", check_tensor("prior_covariance", wide)[None], 1)[0]
         elif prior_covariance is not None:
             raise InvalidArgumentError("`prior_covariance` is used with `covariances` only; leave it out.")
@@ -150,23 +149,23 @@ class Tall(Wrapper):
         return base._replace(data=base.data + off[0].to(x.dtype), noise=base.noise + off[1].to(x.dtype))
 
     def _by_jacobians(self, x: Tensor, node: Node, observed: dict[str, Tensor], context: dict[str, object]) -> Estimate:
-        base, wide = self._with_jacobian(x, lambda y: [self.ask(self.score_fns[1], y, node, {}, keep=True)])
+        base, wide = self._with_jacobian(x, node, lambda y: [self.ask(self.score_fns[1], y, node, {}, keep=True)])
         total = (1 - _count(observed)) * wide[0]
         weighted = [torch.zeros_like(v, dtype=torch.float64) for v in base[0]]
         widest = total.new_full((len(x),), torch.inf)
         for _, some in self._chunks(observed):
-            estimates, narrow = self._with_jacobian(x, lambda y, some=some: self._ask(y, node, some, context))
+            estimates, narrow = self._with_jacobian(x, node, lambda y, some=some: self._ask(y, node, some, context))
             total, widest = total + narrow.sum(0), torch.minimum(widest, _least(narrow).amin(0))
             for estimate, inverse in zip(estimates, narrow, strict=True):
                 parts = zip(weighted, estimate, base[0], strict=True)
                 weighted = [w + _times(inverse, e - b) for w, e, b in parts]
         total = (total + total.mT) / 2
         floor = torch.maximum(widest, _FLOOR * torch.as_tensor(node.alpha).to(widest))
-        inverse = _inverse(total + _lacking(total, floor))
+        inverse = torch.linalg.inv(total + _lacking(total, floor))
         data, noise = (_times(inverse, w) for w in weighted)
         return base[0]._replace(data=base[0].data + data.to(x.dtype), noise=base[0].noise + noise.to(x.dtype))
 
-    def _with_jacobian(self, x: Tensor, ask: Any) -> tuple[list[Estimate], Tensor]:
+    def _with_jacobian(self, x: Tensor, node: Node, ask: Any) -> tuple[list[Estimate], Tensor]:
         r"""Estimates, and the inverses of the Jacobians of :math:`\hat x`, ``(estimates, batch, D, D)`` float64."""
         outside = torch.is_grad_enabled() and x.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
@@ -185,7 +184,8 @@ class Tall(Wrapper):
         jacobian = torch.stack(rows).to(torch.float64)
         if not outside:
             estimates, jacobian = [Estimate(*(v.detach() for v in e)) for e in estimates], jacobian.detach()
-        return estimates, _inverse(jacobian)
+        _check_positive(jacobian, node)
+        return estimates, torch.linalg.inv(jacobian)
 
     def _chunks(self, observed: dict[str, Tensor]) -> Iterator[tuple[slice, dict[str, Tensor]]]:
         """The observations, as many as are evaluated at once."""
@@ -220,16 +220,19 @@ def _times(matrix: Tensor, v: Tensor) -> Tensor:
     return (matrix @ flat[..., None])[..., 0].reshape(v.shape)
 
 
-def _inverse(matrices: Tensor) -> Tensor:
-    """The inverses of Jacobians or precisions."""
-    try:
-        return torch.linalg.inv(matrices)
-    except torch.linalg.LinAlgError as error:
-        raise NonFiniteError(
-            "The Jacobian of a network in `tall` is singular or not finite: the network is wrong at this noise, as "
-            "many are at the highest. Give `covariances`, which take the place of the Jacobians.",
-            stage="score",
-        ) from error
+def _check_positive(jacobians: Tensor, node: Node) -> None:
+    r"""Refuse Jacobians ``(estimates, batch, D, D)`` of data estimates that are not those of a score, which are
+    :math:`(\alpha/\sigma^2)\,\mathrm{Cov}[\theta_0|\theta_t]`."""
+    finite = bool(jacobians.isfinite().all())
+    if finite and bool(((least := _least(jacobians)) > 0).all()):
+        return
+    found = f"has the eigenvalue {float(least.min()):.3g}" if finite else "is not finite"
+    raise ScoreFnError(
+        "Without `covariances`, `tall` takes them from the Jacobian of the data estimate, which must be positive "
+        f"definite; at t={float(torch.as_tensor(node.t).max()):.4g} it {found}. Many networks are wrong there at high "
+        "noise, where the data estimate hardly depends on the state. Give `covariances`, such as those of a few "
+        "hundred samples of each single posterior."
+    )
 
 
 def _least(matrices: Tensor) -> Tensor:
@@ -311,18 +314,15 @@ def _together(single: Tensor, base: Tensor) -> _Precisions:
     return _Precisions(single, total)
 
 
-def _moments_of(prior: object) -> Tensor:
+def _covariance_of(prior: object) -> Tensor:
     """The covariance ``(D, D)`` of a target."""
-    if not isinstance(prior, MixtureTarget):
+    known = prior._covariance() if isinstance(prior, Target) else None
+    if known is None:
         raise InvalidArgumentError(
-            "`prior_covariance` is missing, and the prior is not a target; estimate it from parameters of the prior, "
-            "as torch.cov(theta.mT)."
+            "`prior_covariance` is missing, and the covariance of a score function is not known; give a target as the "
+            "prior, such as targets.Uniform(low, high), or estimate it from parameters: torch.cov(theta.mT)."
         )
-    log_weights, means, covs = prior._moments()
-    weights = log_weights.exp()
-    mean = weights @ means
-    away = means - mean
-    return torch.einsum("k,kij->ij", weights, covs) + torch.einsum("k,ki,kj->ij", weights, away, away)
+    return known
 
 
 def tall(
@@ -355,18 +355,21 @@ def tall(
     Args:
         score_fn: ``score_fn(x, t, **context)``, of the parameters given one observation; every row its own. It sees
             n times the batch.
-        prior: a target, or the score function of the prior.
+        prior: a target, such as `scoresde.targets.Uniform` or `scoresde.targets.Gaussian`, or the score function of the
+            prior.
         observations: ``{name: (n, …) tensor}``: what the network gets as context, the same for every sample. Or the
             names alone: the solve's ``context`` then has a data set for each sample, ``(batch, n, …)``.
         covariances: ``(n, D, D)`` over the flattened event, or variances ``(n, D)``, for example of samples of the
             single posteriors. With names of observations it may be a name too, of ``(batch, n, D, D)`` in the context.
+            None, for the Jacobian, takes a network that is right at high noise too; many are not.
         prior_covariance: ``(D, D)``; a target has its own.
         chunk: observations in a call, to bound memory; None: all.
         sde: the process, if neither declares it.
 
     Raises:
         InvalidArgumentError: a shape does not fit, or the product of the posteriors would be no distribution.
-        ScoreFnError: in a call, the Jacobian is needed and the gradient is blocked.
+        ScoreFnError: in a call, the Jacobian is needed, and the gradient is blocked or the Jacobian is not positive
+            definite.
 
     Differs from:
         Geffner et al., whose :math:`(1-n)(1-t)s_\lambda + \sum s_i` is the score of another bridge to the same

@@ -56,7 +56,7 @@ def from_guided_diffusion(
     Facts:
         ``p_sample_loop`` is ``solve(model.sde, model, method="ancestral", variance="learned", grid=model.chain.grid(),
         denoise=True)`` (``"large"`` and ``"small"`` for fixed variances), ``ddim_sample_loop`` is ``method="ddim"``.
-        Both clip :math:`x_0` to [-1, 1] unless ``clip_denoised=False``: ``Clip(model)`` does.
+        Both clip the data estimate to [-1, 1] unless ``clip_denoised=False``: ``Clip(model)`` does.
 
     Args:
         model: called as ``model(x, timesteps, **context)``. Class labels are the entry ``y`` of the ``context`` of a

@@ -22,17 +22,16 @@ from .._checks import (
     check_tensor,
     form,
 )
-from .._tensors import expand, row_sums
+from .._tensors import row_sums
 from ..errors import InvalidArgumentError
 from ..guidance import tall
 from ..guidance.tall import Tall
-from ..scores import Score, ScoreModel
+from ..scores import Score, ScoreFn, ScoreModel
 from ..sdes import VESDE, VPSDE, AffineSDE, FlowSDE, NormalPrior, SubVPSDE
 from ..solving import solve
-from ..targets import Gaussian, Target
+from ..targets import Gaussian, Target, Uniform
 from ._models import described, number_of, process_of
 
-_FLAT = 1e-3  # half the width of a box in units of the noise, below which the prior is the noise
 _SAMPLES, _STEPS = 500, 50  # of a single posterior, whose covariance is estimated
 
 
@@ -152,10 +151,10 @@ def from_sbi(
     model = described(model, grid=_Schedule(schedule) if callable(schedule) else grids.time)
     if observed is None or not several:
         return model
-    score, wide = _prior(prior, sde)
+    known = _prior(prior)
     if isinstance(covariances, str) and covariances == "jacobians":
-        return tall(model, score, {"x_o": observed})
-    if wide is None and not isinstance(score, Target):
+        return tall(model, known, {"x_o": observed})
+    if not isinstance(known, Target):
         raise InvalidArgumentError(
             "`prior`: the covariance of a score function is unknown; call scoresde.guidance.tall(from_sbi(estimator), "
             'prior, {"x_o": x_o}, covariances=…, prior_covariance=…).'
@@ -163,7 +162,7 @@ def from_sbi(
     narrow = (
         _covariances(model, observed.to(inner.mean_base.device), seed) if isinstance(covariances, str) else covariances
     )
-    return tall(model, score, {"x_o": observed}, covariances=narrow, prior_covariance=wide)
+    return tall(model, known, {"x_o": observed}, covariances=narrow)
 
 
 def within_support(prior: Any, theta: Tensor) -> Tensor:
@@ -306,62 +305,20 @@ def _covariances(model: ScoreModel, observed: Tensor, seed: int) -> Tensor:
     return torch.stack([torch.cov(x.mT).reshape(x.shape[1], -1) for x in groups])
 
 
-def _prior(prior: Any, sde: AffineSDE) -> tuple[Target | Score, Tensor | None]:
-    """A prior as a target or a score function, and its covariance, if known."""
-    if isinstance(prior, Target):
-        return prior, None
-    if isinstance(prior, Score):
-        return prior, None
+def _prior(prior: Any) -> Target | ScoreFn:
+    """A prior as a target or a score function."""
+    if isinstance(prior, Target | Score):
+        return prior
     base = getattr(prior, "base_dist", None)
     if all(isinstance(getattr(base, name, None), Tensor) for name in ("low", "high")):
-        low, high = (v.detach().to(torch.float64) for v in (base.low, base.high))  # type: ignore[union-attr]
-        score = ScoreModel(_Box(low, high, sde), sde, "data", event_shape=tuple(low.shape))
-        return score, torch.diag((high - low).flatten().square() / 12)
+        return Uniform(base.low.detach(), base.high.detach())  # type: ignore[union-attr]
     if isinstance(getattr(prior, "covariance_matrix", None), Tensor):
-        return Gaussian(prior.loc.detach(), prior.covariance_matrix.detach()), None
+        return Gaussian(prior.loc.detach(), prior.covariance_matrix.detach())
     if all(isinstance(getattr(base, name, None), Tensor) for name in ("loc", "scale")):
-        return Gaussian(base.loc.detach(), torch.diag(base.scale.detach().flatten() ** 2)), None  # type: ignore[union-attr]
+        return Gaussian(base.loc.detach(), torch.diag(base.scale.detach().flatten() ** 2))  # type: ignore[union-attr]
     if callable(prior) and not hasattr(prior, "log_prob"):
-        return prior, None
+        return prior
     raise InvalidArgumentError(
         "`prior` must be uniform on a box, normal, a target, or a score function of the parameters, for several "
         f"observations, got {'None' if prior is None else type(prior).__name__}."
     )
-
-
-class _Box:
-    r"""The data estimate of a uniform distribution on a box: the mean of a normal one that is cut off.
-
-    Each element is that of :math:`N(x/\alpha, \sigma^2/\alpha^2)` between its ends. With m the centre, z the distance
-    of x from :math:`\alpha m`, and c half the width of the box times :math:`\alpha`, both over :math:`\sigma`, and
-    :math:`u = (z - c)/\sqrt 2,\ v = (z + c)/\sqrt 2`, it is
-
-    .. math:: m + \frac\sigma\alpha\Big(z - \sqrt{\tfrac2\pi}\,\frac{e^{-u^2} - e^{-v^2}}{\mathrm{erf}(v) -
-              \mathrm{erf}(u)}\Big).
-
-    Outside the box, where the quotient is 0/0, both of its parts are multiplied by :math:`e^{u^2}`; and where c is
-    small, as at the noise end, the whole is its first term in c.
-    """
-
-    rowwise = True
-
-    def __init__(self, low: Tensor, high: Tensor, sde: AffineSDE) -> None:
-        self.centre = (low + high) / 2
-        self.half = (high - low) / 2
-        self.sde = sde
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (expand(f(t.to(torch.float64)), x) for f in (self.sde.alpha, self.sde.sigma))
-        centre, half = self.centre.to(x.device), self.half.to(x.device)
-        z, c = (x.to(torch.float64) - alpha * centre) / sigma, alpha * half / sigma
-        flat = (c < _FLAT) & (c * z.abs() < _FLAT)
-        inside = flat | (z.abs() <= c)
-        wide = torch.where(flat, 1.0, c)  # where the first term is taken, the others are of no use, but finite
-        near, far = torch.where(inside & ~flat, z, 0.0), torch.where(inside, wide + 1, z.abs())
-        u, v = (near - wide) / math.sqrt(2), (near + wide) / math.sqrt(2)
-        short = ((-u.square()).exp() - (-v.square()).exp()) / (torch.erf(v) - torch.erf(u))
-        u, v, rest = (far - wide) / math.sqrt(2), (far + wide) / math.sqrt(2), (-2 * far * wide).exp()
-        long = -torch.expm1(-2 * far * wide) / (torch.special.erfcx(u) - rest * torch.special.erfcx(v))
-        ratio = torch.where(inside, short, long * z.sign())
-        whole = half / wide * (z - math.sqrt(2 / math.pi) * ratio)
-        return (centre + torch.where(flat, half * c * z / 3, whole)).to(x.dtype)

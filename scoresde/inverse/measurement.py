@@ -66,8 +66,11 @@ class Measurement:
         shape = operator.measurement_shape
         self.shared = tuple(y.shape) == shape
         if not self.shared and (y.ndim != len(shape) + 1 or tuple(y.shape[1:]) != shape):
+            event = getattr(operator, "event_shape", None)
+            data = event in (tuple(y.shape), tuple(y.shape[1:]))
+            hint = "; that is the shape of the data, which operator.forward(data) measures" if data else ""
             raise InvalidArgumentError(
-                f"`y` must have shape {shape}, or (batch, {', '.join(map(str, shape))}), got {tuple(y.shape)}."
+                f"`y` must have shape {shape}, or (batch, {', '.join(map(str, shape))}), got {tuple(y.shape)}{hint}."
             )
         self.operator: LinearOperator | Nonlinear = operator
         self.y = y.detach().clone()

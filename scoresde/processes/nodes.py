@@ -14,6 +14,7 @@ from torch import Tensor
 from .._tensors import Scalar, has_graph, number
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Node
+from ..sdes.span import log_snr_range
 from .coordinates import Coordinate
 
 
@@ -67,9 +68,10 @@ class Nodes:
         self._inner.update(zip(keys, node_list(self.sde, times), strict=True))
 
     def at(self, lam: Scalar) -> Node[Any]:
-        r"""The node with a given :math:`\lambda`, for stages whose place depends on the step."""
+        r"""The node with a given :math:`\lambda`, for stages whose place depends on the step; beyond the ends of the
+        process the nearest one."""
         if isinstance(lam, Tensor):
-            return self.sde.nodes(self._time_of(lam).clamp(self.sde.t_min, self.sde.t_max))
+            return self.sde.nodes(self._nearest(lam))
         if lam not in self._at:
             self.prepare_at([lam])
         return self._at[lam]
@@ -77,8 +79,18 @@ class Nodes:
     def prepare_at(self, lams: Sequence[float]) -> None:
         """Compute such nodes for a whole grid at once."""
         finite = [lam for lam in lams if math.isfinite(lam)]
-        times = self._time_of(torch.tensor(finite, dtype=torch.float64)).clamp(self.sde.t_min, self.sde.t_max)
+        times = self._nearest(torch.tensor(finite, dtype=torch.float64))
         self._at.update(zip(finite, node_list(self.sde, times), strict=True))
+
+    @functools.cached_property
+    def _lams(self) -> tuple[float, float]:
+        """Lambda at both ends of the process."""
+        low, high = log_snr_range(self.sde)  # type: ignore[arg-type]  # which it checks
+        return 0.5 * low, 0.5 * high
+
+    def _nearest(self, lam: Tensor) -> Tensor:
+        """The times with the given lambda, or of the end that is nearest."""
+        return self._time_of(lam.clamp(*self._lams)).clamp(self.sde.t_min, self.sde.t_max)
 
     def times_at(self, clocks: Tensor, coordinate: Coordinate) -> Tensor:
         """The times at which a clock shows the given values."""

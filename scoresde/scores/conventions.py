@@ -49,7 +49,7 @@ _RESERVED = 4  # of them, for questions about the context and the batch
 _DEPENDS = 0.05  # of the error: by how much another context must move the guesses to say anything
 _FOREIGN = 0.25  # of that: what the error must rise by where the context is that of the samples, at least
 _SURE = 0.9  # the error from which a reading that changes more than one thing is no evidence
-_SCALE = "where a Gaussian denoiser has 1"  # so that a reader can judge an error
+_SCALE = "times that of a Gaussian denoiser"  # so that a reader can judge an error
 _LIMIT = 1.3  # a score function must not be worse than this multiple of the Gaussian denoiser's error
 
 
@@ -74,6 +74,7 @@ class ScoreReport:
         >>> report = ScoreReport(True, "score", "fine", [0.5], [0.2], [0.3], {})
         >>> print(report)
         fine
+        A Gaussian denoiser uses nothing but the mean and the variance of the data.
         The mean squared error of the noise estimate, and that of a Gaussian denoiser, at each time:
                t   error  Gaussian
              0.5   0.200     0.300
@@ -93,8 +94,9 @@ class ScoreReport:
     def __str__(self) -> str:
         rows = zip(self.t, self.error, self.baseline, strict=True)
         table = [f"{t:>8.4g}{e:>8{'.3f' if e < 1000 else '.1e'}}{b:>10.3f}" for t, e, b in rows]
+        meaning = "A Gaussian denoiser uses nothing but the mean and the variance of the data."
         units = "The mean squared error of the noise estimate, and that of a Gaussian denoiser, at each time:"
-        return "\n".join([self.message, units, f"{'t':>8}{'error':>8}{'Gaussian':>10}", *table])
+        return "\n".join([self.message, meaning, units, f"{'t':>8}{'error':>8}{'Gaussian':>10}", *table])
 
 
 def check_score(
@@ -257,8 +259,8 @@ class _Search:
         lead = replace(self.declared, units=unit)
         change = lead.change(self.declared)
         message = (
-            f"The data are far from the sizes of the noise of the process. As they are the error is "
-            f"{own.relative:.3g}, and in other units {found[unit].relative:.3g}, {_SCALE}. {change}"
+            "The data are far larger or far smaller than the noise of the process. As they are, the mean squared error "
+            f"is {own.relative:.3g} {_SCALE}, and in other units {found[unit].relative:.3g} times. {change}"
         )
         others = {f"{u.kind}: {u.formula}": errors.relative for u, errors in found.items()}
         return self._reported(own, others, ("another fits better", unit.kind, message), change, self.calls)
@@ -374,8 +376,9 @@ class _Search:
             verdict, convention = "another fits better", names[self.best]
             change = self.best.change(self.declared)
             message = (
-                f"Another convention fits better: its error is {found[self.best].relative:.3g}, and that of the "
-                f"declared one {own.relative:.3g}, {_SCALE}. What differs: {convention}. {change}"
+                f"Another convention fits better: with it the mean squared error is {found[self.best].relative:.3g} "
+                f"{_SCALE}, and {own.relative:.3g} times as the network is wrapped now. What differs: {convention}. "
+                f"{change}"
             )
         else:
             others = {names[r]: r for r in reversed(order) if r not in self.measured}
@@ -408,52 +411,71 @@ class _Search:
                 "time that it receives there, and its dtype."
             )
             return "unknown", "unknown", message
-        error = f"{own.relative:.3g}, {_SCALE}"
+        error = f"mean squared error is {own.relative:.3g} {_SCALE}"
         fitted, sizes = self.many.fitted(self.declared)
         unexplained = own.relative > _LIMIT or beaten
         if self._foreign_context(self.declared):
             message = (
-                f"The context is not that of the data: the error is {error}, and no larger if every sample gets the "
+                f"The context is not that of the data: the {error}, and no larger if every sample gets the "
                 "context of another one. Check that each has its own, and that labels are numbered as in training."
             )
             return "unknown", "context", message
         if unexplained and self._one_time():
             message = (
-                f"The network uses one time for the whole batch: its error is {error}, and smaller where all samples "
+                f"The network uses one time for the whole batch: its {error}, and smaller where all samples "
                 "of a call have the same time. Look for t[0] or t.mean(); every sample has its own time."
             )
             return "unknown", "one time per batch", message
         if _better(own, fitted, _UNNAMED) and self._sound(fitted) and bool((sizes > 0).all()):
             factors = ", ".join(f"{size:.3g} at t = {t:.3g}" for t, size in zip(self.t, sizes.tolist(), strict=True))
             message = (
-                f"Neither the declared convention fits nor another one that has a name here: the error is {error}, and "
-                f"that of the best combination of the noisy state and the output, fitted at every level, is "
-                f"{fitted.relative:.3g}. In it the weight of the output is {factors}, times what it is now. Look "
-                "for a factor that is missing or that is there twice, for other times, and for data in other units or "
-                "in another order of the entries."
+                f"The network does not fit the data as it is wrapped, nor in any other way that is tried: its {error}, "
+                "and the best weights of the output and of the noisy state at each time would make that "
+                f"{fitted.relative:.3g}. The weight of the output is then {factors}, times what it is now. Look for a "
+                "factor that is missing or that is there twice, for other times, and for data in other units or in "
+                "another order of the entries."
             )
             return "unknown", "unknown", message
         if unexplained:
             best = min(others, key=lambda name: self.found[others[name]].relative, default=None)
-            closest = "" if best is None else f"; the best has {self.found[others[best]].relative:.3g} ({best})"
+            closest = (
+                "" if best is None else f"; the best other way has {self.found[others[best]].relative:.3g} ({best})"
+            )
             message = (
-                f"The network does not fit the data as it is wrapped, with an error of {error}, nor in any other "
-                f"way{closest}. Check that the data are what the network was trained on, in its units and its "
+                f"The network does not fit the data as it is wrapped, nor in any other way that is tried: its {error}"
+                f"{closest}. Check that the data are what the network was trained on, in its units and its "
                 f"order of the entries, and what it receives as its time{' and its context' * bool(self.context)}."
             )
             return "unknown", "unknown", message
-        near = [name for name, r in others.items() if own.gain(self.found[r])[0] > -math.log(_RAISE)]
-        fine = f"The network denoises the data as a score should: its error is {error}"
+        near = [r for r in reversed(others.values()) if own.gain(self.found[r])[0] > -math.log(_RAISE)]
+        fine = f"The network denoises the data as a score should: its {error}"
         if own.relative > 1:
-            fine = f"The network is not better than a Gaussian denoiser: its error is {error}"
-        if near:
-            message = (
-                f"{fine}. Nothing needs to change. These data do not tell it apart from another convention, "
-                f"{near[-1]}, which has nearly the same error: {others[near[-1]].other(self.declared)}."
+            fine = (
+                "The network denoises the data no better than a Gaussian denoiser: its mean squared error is "
+                f"{own.relative:.3g} times as large"
             )
+        if near and (same := self._symmetries()):
+            message = (
+                f"{fine}. Nothing needs to change. The data, x0, look the same as {' and as '.join(same)}, so that the "
+                "check cannot show which of these the network was trained on."
+            )
+        elif near:
+            message = (
+                f"{fine}. Nothing needs to change. The error on these data is nearly the same with "
+                f"{near[0].other(self.declared)}, so that the check cannot show which is right."
+            )
+        if near:
             return "not distinguishable", "score", message
-        message = f"{fine}. Nothing else that the check knows fits as well."
-        return "works", "score", message
+        return "works", "score", f"{fine}. No other convention that is tried fits as well."
+
+    def _symmetries(self) -> list[str]:
+        """Formulas of data with another sign or another order, which the network denoises as well."""
+        own, found = self.few.own(self.declared), []
+        for unit in self.units:
+            errors = None if unit.kind == AS_GIVEN.kind else self.few.errors(replace(self.declared, units=unit))
+            if errors is not None and _tied(errors, own, _RAISE):
+                found.append(unit.formula)
+        return found
 
     def _foreign_context(self, reading: Reading) -> bool:
         """Whether the network depends on its context, and a reading does as well with that of other samples.

@@ -194,21 +194,8 @@ class Reading:
     def change(self, declared: Reading) -> str:
         """What to write instead of the declared reading."""
         sentences = []
-        if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
-            code, where = self.code(declared), []
-            if "lambda x" in code:
-                where.append("net is what is wrapped now")
-            if "declared" in code:
-                where.append("declared is the time_input that it has now")
-            if "chain=chain" in code and self.process is not declared.process:
-                where.append(f"chain is {self.process.chain}")
-            if "scaled" in code:
-                inner = self._wrapped()
-                levels = ", alpha and sigma those of each sample's time" * bool(
-                    re.search("alpha|sigma", self._wrapped())
-                )
-                where.append(f"scaled(x, t) is {inner}, net what is wrapped now{levels}")
-            sentences.append(f"Write {code}{', where ' if where else ''}{' and '.join(where)}.")
+        if self._wraps_otherwise(declared):
+            sentences.append(f"Write {self._line(declared)}.")
             if self.scale != "c_in" and self.prediction == "edm":
                 sentences.append("The network multiplies its input by c_in, as ScoreModel does: leave that out of it.")
         if self.units is not declared.units:
@@ -220,15 +207,33 @@ class Reading:
         return " ".join(sentences)
 
     def other(self, declared: Reading) -> str:
-        """The same, for a reading that is as good as the declared one."""
+        """What differs, for a reading that is as good as the declared one; it follows "with"."""
         parts = []
-        if replace(self, units=declared.units, evaluated=declared.evaluated) != declared:
-            parts.append(self.code(declared))
+        if self._wraps_otherwise(declared):
+            parts.append(self._line(declared))
         if self.units is not declared.units:
-            parts.append(f"with {self.units.formula} for the data x0")
+            parts.append(f"{self.units.formula} in place of the data x0")
         if self.evaluated != declared.evaluated:
-            parts.append("in evaluation mode")
-        return " ".join(parts)
+            parts.append("the network in evaluation mode")
+        return " and ".join(parts)
+
+    def _wraps_otherwise(self, declared: Reading) -> bool:
+        return replace(self, units=declared.units, evaluated=declared.evaluated) != declared
+
+    def _line(self, declared: Reading) -> str:
+        """The line that wraps the network so, and what its names mean."""
+        code, where = self.code(declared), []
+        if "lambda x" in code:
+            where.append("net is what is wrapped now")
+        if "declared" in code:
+            where.append("declared is the time_input that it has now")
+        if "chain=chain" in code and self.process is not declared.process:
+            where.append(f"chain is {self.process.chain}")
+        if "scaled" in code:
+            inner = self._wrapped()
+            levels = ", alpha and sigma those of each sample's time" * bool(re.search("alpha|sigma", inner))
+            where.append(f"scaled(x, t) is {inner}, net what is wrapped now{levels}")
+        return f"{code}{', where ' if where else ''}{' and '.join(where)}"
 
     def _wrapped(self) -> str:
         """The network's call, with what no argument of `ScoreModel` says."""
@@ -419,8 +424,8 @@ def units(data: Tensor) -> list[Units]:
         Units(f"x0 / {std:.4g}, the data's standard deviation", lambda x: x / std, 1 / std),
         Units(f"({centred}) / {std:.4g}, standardised", lambda x: (x - mean) / std, 1 / std),
         Units("0.18215 x0", lambda x: 0.18215 * x, 0.18215),
-        Units("-x0", lambda x: -x, kind="data sign"),
-        Units("1 - x0", lambda x: 1 - x, kind="data sign"),
+        Units("-x0", lambda x: -x, kind="sign of the data"),
+        Units("1 - x0", lambda x: 1 - x, kind="sign of the data"),
         Units(f"{centred}, centred", lambda x: x - mean),
     ]
     if not any(abs(least - low) + abs(width - size) < 0.05 * size for low, size in _COMMON):

@@ -6,5 +6,6 @@ from .gaussian import Gaussian
 from .mixture import Empirical, GaussianMixture
 from .spectrum import LowRank
 from .start import GaussianStart
+from .uniform import Uniform
 
-__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "GaussianStart", "LowRank", "Target"]
+__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "GaussianStart", "LowRank", "Target", "Uniform"]

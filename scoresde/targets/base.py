@@ -40,6 +40,10 @@ class Target(abc.ABC):
         """The standard deviation, RMS over dimensions; None where it is not known."""
         return None
 
+    def _covariance(self) -> Tensor | None:
+        """The covariance ``(D, D)`` over the flattened event, float64; None where it is not known."""
+        return None
+
     def _check(self, x: Tensor) -> None:
         check_batch("x", check_state("x", x), self.event_shape)
 

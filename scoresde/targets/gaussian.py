@@ -42,6 +42,11 @@ class Gaussian(MixtureTarget):
                 f"`mean` must be a floating-point tensor of the event's shape, got {mean.dtype} {tuple(mean.shape)}."
             )
         check_tensor("mean", mean, finite=True)
+        if isinstance(cov, Tensor) and mean.ndim == 2 and tuple(cov.shape) == (*mean.shape, mean.shape[1]):
+            raise InvalidArgumentError(
+                f"`cov` has {len(cov)} matrices; a distribution of several components is GaussianMixture(weights, "
+                "means, covs), with torch.ones(K) for equal weights."
+            )
         self.dtype = mean.dtype
         self.event_shape = shape = tuple(mean.shape)
         self.mean = mean.to(torch.float64)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._checks import as_tensor, check_choice, check_integer, check_number, check_state, check_tensor, check_weights
 from .._tensors import Scalar, expand
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidTypeError
 from ..sdes import AffineSDE, Estimate
 from .base import Target
 from .bayes import Components, update
@@ -21,6 +21,10 @@ from .spectrum import Spectrum
 
 _KINDS = {"dense": "full", "diagonal": "diag", "shared": "tied"}  # covariances, as scikit-learn calls them
 _CHUNK_ELEMENTS = 2**24  # batch x components x event handled at once
+_ORDER = (
+    "; write GaussianMixture(weights, means, covs), with torch.ones(K) for equal weights, or Gaussian(mean, cov) for a "
+    "single Gaussian"
+)
 _COLUMNS = 256  # of a data set handled at once
 
 
@@ -31,6 +35,12 @@ class MixtureTarget(Target):
     @abc.abstractmethod
     def _moments(self) -> Components:
         """The components with dense covariances."""
+
+    def _covariance(self) -> Tensor:
+        log_weights, means, covs = self._moments()
+        weights = log_weights.exp()
+        away = means - weights @ means
+        return torch.einsum("k,kij->ij", weights, covs) + torch.einsum("k,ki,kj->ij", weights, away, away)
 
     def posterior(self, operator: object, y: Tensor, noise_std: Tensor | float) -> GaussianMixture:
         r"""The distribution of the data given :math:`y = Ax_0 + n`, exactly: a Gaussian mixture again, with the exact
@@ -97,16 +107,28 @@ class GaussianMixture(MixtureTarget):
     """
 
     def __init__(
-        self, weights: Tensor, means: Tensor, covs: Tensor | None = None, *, scales: Tensor | float | None = None
+        self,
+        weights: Tensor,
+        means: Tensor | None = None,
+        covs: Tensor | None = None,
+        *,
+        scales: Tensor | float | None = None,
     ) -> None:
+        if means is None:  # as where the means are given first, and `scales` by name
+            raise InvalidTypeError(f"`means` is missing{_ORDER}.")
         means = as_tensor("means", means)
         if means.ndim < 2 or not means.dtype.is_floating_point:
             raise InvalidArgumentError(
-                f"`means` must be a floating-point tensor (K, *event), got {means.dtype} {tuple(means.shape)}."
+                f"`means` must be a floating-point tensor (K, *event), got {means.dtype} {tuple(means.shape)}{_ORDER}."
             )
-        weights = check_weights(as_tensor("weights", weights, torch.float64), len(means))
+        weights = check_weights(as_tensor("weights", weights, torch.float64), len(means), _ORDER)
         if (covs is None) == (scales is None):
             raise InvalidArgumentError("Give exactly one of `covs` and `scales`.")
+        if covs is not None and as_tensor("covs", covs).ndim == 0:
+            raise InvalidArgumentError(
+                "`covs` must be matrices (K, D, D) or variances (K, *event) or (K,), got one number; a standard "
+                "deviation of all components is scales=."
+            )
         check_tensor("means", means, finite=True)
         self.dtype = means.dtype
         self.event_shape = tuple(means.shape[1:])

@@ -42,7 +42,7 @@ class Samples:
         sde: the process; the model's own by default.
         sampler: arguments of `scoresde.solve`.
         data_range: the values of black and white.
-        clip: the range that the data estimate is limited to, or None.
+        clip: the range that the data estimate is clipped to, or None.
         seed: sample i is drawn with seed + i, so that pictures of different steps can be compared.
 
     Example:

@@ -15,12 +15,12 @@ from .._display import Displayed
 from .._signatures import typed
 from ..chains import Chain
 from ..errors import InvalidArgumentError, unknown
-from ..fit import FittedGrid
+from ..fit import FittedGrid, FittedSolver
 from ..integrate import Solution
 from ..nets import ARCHITECTURES
 from ..scores import ScoreModel
 from ..sdes import EDMSDE, AffineSDE
-from ..sdes.base import check_sde
+from ..sdes.base import check_affine, check_sde
 from ..sdes.span import log_snr_range, within
 from ..solving import solve
 from .config import Config, Labels
@@ -236,13 +236,49 @@ class Pretrained(Displayed):
         """
         check_sde(sde)
         check_integer("steps", steps, low=1)
-        for grid in self.config.grids:
+        fitted = [grid for grid in self.config.grids if not isinstance(grid, FittedSolver)]
+        for grid in fitted:
             if grid.steps == steps and grid.fits(sde):
                 return grid
-        there = sorted({f"{grid.steps} steps of {grid.process}" for grid in self.config.grids})
+        there = sorted({f"{grid.steps} steps of {grid.process}" for grid in fitted})
         raise InvalidArgumentError(
             f"No grid was fitted for {steps} steps of {sde!r}; there are {'; '.join(there) or 'none'}. Fit one with "
             f"fit_grid(sde, score_fn, {steps})."
+        )
+
+    def solver(self, steps: int, sde: AffineSDE | None = None) -> FittedSolver:
+        """The solver that was learned for the network and a number of evaluations, for ``method=`` of a solve.
+
+        Args:
+            steps: the number of evaluations.
+            sde: the process; the network's own by default. A solver that was learned on another one is given on this
+                one by `FittedSolver.on`.
+
+        Raises:
+            InvalidArgumentError: the solver is missing; `scoresde.fit_solver` makes one.
+
+        Example:
+            >>> from scoresde.zoo import load
+            >>> model = load("digits")
+            >>> solver = model.solver(5)
+            >>> solver.steps, solver.fitted.median < solver.default.median
+            (5, True)
+            >>> model.sample(2, seed=0, method=solver).evaluations
+            5
+        """
+        wanted = check_affine(self.sde if sde is None else sde)
+        check_integer("steps", steps, low=1)
+        learned = [record for record in self.config.grids if isinstance(record, FittedSolver)]
+        found = [record for record in learned if record.steps == steps]
+        for record in found:
+            if record.fits(wanted):
+                return record
+        if found:
+            return found[0].on(wanted)
+        there = sorted({record.steps for record in learned})
+        raise InvalidArgumentError(
+            f"No solver was learned for {steps} evaluations, only for {', '.join(map(str, there)) or 'no number'}. "
+            f"Learn one with fit_solver(sde, score_fn, {steps})."
         )
 
     def score(self, sde: AffineSDE | None = None, **context: object) -> ScoreModel:

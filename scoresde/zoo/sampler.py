@@ -31,7 +31,7 @@ class Sampler:
         t_end: where to end; None is the process's t_min.
         denoise: end with the expected data, for one more evaluation.
         options: of the method, plain values.
-        clip: the range that the data estimate is limited to, or None; see `model`.
+        clip: the range that the data estimate is clipped to, or None; see `model`.
 
     Raises:
         InvalidArgumentError, InvalidTypeError: there is no such method, grid or option, or two do not go together.
@@ -100,7 +100,7 @@ class Sampler:
         return given | {name: value for name, value in told.items() if value is not None}
 
     def model(self, score_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """The score function to solve with: limited by `scoresde.models.Clip`, if the sampler clips.
+        """The score function to solve with: in `scoresde.scores.Clip`, if the sampler clips.
 
         Example:
             >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.VPSDE(), "noise")

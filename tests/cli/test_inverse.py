@@ -189,6 +189,11 @@ MEASURED = ("--measurement", "y.npz")
         (("--inpaint", "mask.png", "none.png"), "`inpaint`: `data` 'none.png' cannot be read: No such file"),
         (("--inpaint", "mask.png", "large.png"), "samples of shape (1, 8, 8), as the model"),
         (("--inpaint", "mask.png", "two.npz"), "must hold one sample, got 2"),
+        (("--inpaint", "image.png", "mask.png"), "Write --inpaint mask.png image.png."),
+        (
+            ("--inpaint", "large.png", "mask.png"),
+            "'large.png' is no black-and-white mask of 8 x 8 pixels, but 'mask.png'",
+        ),
         ((*MASKED, "--operator", "grey"), "leave --operator"),
         ((*MASKED, *MEASURED), "leave --operator and --measurement out"),
         ((*MASKED, "--noise", "nan"), "`noise` must be in [0, inf), got nan"),

@@ -354,3 +354,24 @@ def test_no_false_alarms_on_shipped_networks(name: str, sde: str | None) -> None
     for steps in (5, 8):
         assert not warned(process, score, steps=steps, **options)
         assert not warned(process, lambda x, t: score(x, t), steps=steps, **options)
+
+
+class TestLearnedSolvers:
+    """The committed figures of `benchmarks.fitted_solvers`, with 32 pilots, of problems that took no part."""
+
+    RESULTS = json.loads((RESULTS / "fitted_solvers.json").read_text())["results"]
+
+    @pytest.mark.parametrize(("budget", "mean"), [("5", 0.5), ("8", 0.6), ("10", 0.6)])
+    def test_half_the_error_of_the_best_fitted_grid(self, budget: str, mean: float) -> None:
+        assert self.RESULTS["ratios"]["report"][budget]["median"]["mean"] <= mean
+
+    def test_the_cost_is_at_most_three_times_that_of_a_grid(self) -> None:
+        costs = [row["cost / grid"] for p in self.RESULTS["problems"].values() for row in p["budgets"].values()]
+        assert max(costs) <= 3
+
+    @pytest.mark.parametrize(("budget", "gaussian", "ring"), [("5", 1e-3, 2.5e-3), ("10", 2e-5, 3e-4)])
+    def test_on_exact_scores(self, budget: str, gaussian: float, ring: float) -> None:
+        rows = {name: self.RESULTS["problems"][name]["budgets"][budget] for name in ("gaussian", "ring")}
+        assert rows["gaussian"]["learned"]["rms"] <= gaussian
+        assert rows["ring"]["learned"]["median"] <= ring
+        assert rows["ring"]["learned"]["rms"] <= rows["ring"]["best grid"]["rms"]

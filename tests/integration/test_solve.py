@@ -906,3 +906,17 @@ def test_saved_times_near_nodes_do_not_spoil_a_result(method: scoresde.Method) -
     else:
         errors = [float((end - exact).square().mean(1).sqrt().median()) for end in ends]
         assert max(errors[1:]) < 1.3 * errors[0], errors
+
+
+def test_a_denoised_result_says_from_which_time() -> None:
+    """The last level that a chain evaluates is not the time of the data."""
+    chain = scoresde.discrete.BetaChain.linear(1000)
+    target, x = scoresde.targets.Gaussian(torch.zeros(2), 1.0), torch.zeros(3, 2)
+    options: dict[str, Any] = {"method": "ddim", "grid": chain.grid(20)}
+    sde = chain.sde()
+    denoised, state = (solve(sde, target.score(sde), x, denoise=d, **options) for d in (True, False))
+    assert ", denoised at t=49, status=3 SUCCESS" in repr(denoised) and denoised.denoised
+    assert ", t=49, status=3 SUCCESS" in repr(state) and not state.denoised
+    assert "<th>denoised at t</th><td>49</td>" in denoised._repr_html_()
+    clean = scoresde.FlowSDE(t_min=0.0, t_max=1.0)  # sigma is 0 there: the state is the data
+    assert not solve(clean, target.score(clean), x, method="ddim", steps=3, denoise=True).denoised

@@ -112,39 +112,11 @@ def test_several_observations(prior: Any, covariances: Tensor | str) -> None:
     same(posterior(theta, t), exact(theta, t), 1e-6)
 
 
-@pytest.mark.parametrize("place", [-40.0, -1.5, -1.0, 0.5, 0.7, 2.0, 3.0, 30.0])
-@pytest.mark.parametrize("t", [0.02, 0.2, 0.7])
-def test_the_estimate_of_a_box(place: float, t: float) -> None:
-    """The mean and the variance, which is its derivative times sigma^2/alpha, of a normal distribution that is cut off
-    at the ends of the box: by the trapezoidal rule, on the scale at which the weight falls."""
+def test_a_box_is_a_uniform_target() -> None:
     posterior: Any = from_sbi(Estimator(), torch.zeros(2, DIM), prior=box(), covariances="jacobians")
-    alpha, sigma = float(posterior.sde.alpha(t)), float(posterior.sde.sigma(t))
-    y = torch.full((1, DIM), alpha * place, dtype=torch.float64, requires_grad=True)
-    mine = posterior.score_fns[1].data(y, t)
-    x = torch.linspace(-1.0, 2.0, 400_001, dtype=torch.float64)
-    weight = -0.5 * ((x - place) * alpha / sigma) ** 2
-    weight = (weight - weight.max()).exp()
-    weight[[0, -1]] /= 2
-    mean = (weight * x).sum() / weight.sum()
-    variance = (weight * (x - mean) ** 2).sum() / weight.sum()
-    slope = torch.autograd.grad(mine.sum(), y)[0]
-    error = (3.0 / 400_000 * max(1.0, abs(place - 0.5)) * (alpha / sigma) ** 2) ** 2 + 1e-9
-    assert float((mine.detach() - mean).abs().max()) < error
-    assert float((slope * sigma**2 / alpha - variance).abs().max()) < error
-
-
-@pytest.mark.parametrize("away", [0.0, 1.0, -3.0])
-def test_the_estimate_of_a_box_at_the_noise_end(away: float) -> None:
-    """Nothing jumps where the first term takes over, and where there is no signal the estimate is the centre."""
-    from scoresde.interop.sbi import _Box
-
-    flow = scoresde.FlowSDE(t_min=0.0, t_max=1.0)
-    net = _Box(-torch.ones(1).double(), 2 * torch.ones(1).double(), flow)
-    last = 1 / (1 + 1e-3 / 1.5)  # where half the width is 1e-3 times the noise
-    t = torch.tensor([last - 1e-9, last + 1e-9, 1.0], dtype=torch.float64)
-    mine = net((0.5 * (1 - t) + away * t)[:, None], t)[:, 0]
-    assert abs(float(mine[0] - mine[1])) < 1e-8 and abs(float(mine[2]) - 0.5) < 1e-12
-    assert abs(float(mine[1]) - 0.5 - 1.5e-3 * away / 3) < 1e-8
+    exact = scoresde.targets.Uniform(torch.full((DIM,), -1.0), 2.0).score(posterior.sde)
+    theta, t = torch.tensor([[0.3, -0.5], [2.0, 7.0]], dtype=torch.float64), torch.tensor([0.1, 0.8]).double()
+    assert torch.equal(posterior.score_fns[1](theta, t), exact(theta, t))
 
 
 def test_several_observations_of_a_uniform_prior() -> None:

@@ -293,6 +293,30 @@ def test_readings_that_mean_the_same_on_these_data():
     assert (report.ok, report.verdict) == (True, "not distinguishable"), str(report)
 
 
+@pytest.mark.parametrize(
+    ("law", "same"),
+    [
+        (targets.GaussianMixture(torch.ones(2), torch.tensor([[-1.0, 1.0], [1.0, -1.0]]), scales=0.3), "-x0"),
+        (targets.Uniform(torch.zeros(2), 1.0), "1 - x0"),
+        (targets.Gaussian(torch.ones(2), 0.1), "x0 with its entries reversed"),
+    ],
+)
+def test_says_what_symmetric_data_cannot_show(law, same):
+    """Nothing can tell the sign or the order that a network was trained on from data that have none."""
+    report = check_score(VP, law.score(VP), law.sample(1000, generator=generator()))
+    assert (report.ok, report.verdict) == (True, "not distinguishable")
+    assert "Nothing needs to change. The data, x0, look the same as " in report.message
+    assert same in report.message and "cannot show which of these the network was trained on" in report.message
+
+
+def test_the_report_says_what_its_errors_are_compared_with():
+    text = str(check_score(VP, SHARP.score(VP), SHARP.sample(600, generator=generator())))
+    assert re.search(
+        r"its mean squared error is 0\.\d+ times that of a Gaussian denoiser\. No other convention", text
+    ), text
+    assert "A Gaussian denoiser uses nothing but the mean and the variance of the data." in text
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_names_the_mistake_on_gaussian_data(seed):
     """On which the best error is that of the Gaussian denoiser, and by chance larger."""
@@ -315,7 +339,7 @@ def arranged(change):
         ("orientation", "x0 upside down", lambda x: x.flip(2)),
         ("orientation", "x0 mirrored", lambda x: x.flip(3)),
         ("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3)),
-        ("data sign", "-x0", lambda x: -x),
+        ("sign of the data", "-x0", lambda x: -x),
         ("data range", "to -1 and 1", lambda x: 8 * (x + 1)),
         ("data range", "to -1 and 1", lambda x: 1.5 * x + 0.4),
     ],

@@ -268,3 +268,49 @@ class TestFit:
     def test_what_is_not_finite_is_refused(self) -> None:
         with pytest.raises(scoresde.NonFiniteError):
             fit_solver(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2), pilot=4)
+
+
+CHAIN = scoresde.discrete.BetaChain(torch.linspace(1e-4, 0.02, 1000, dtype=F64)).sde()
+NARROW = scoresde.EDMSDE(sigma_min=0.1, sigma_max=2.0)
+
+
+class TestOnAnotherProcess:
+    """A record's steps at the same levels of noise."""
+
+    @pytest.mark.parametrize("sde", [scoresde.FlowSDE(), scoresde.SubVPSDE(), scoresde.EDMSDE(), CHAIN], ids=repr)
+    @pytest.mark.parametrize("kind", ["learned", "tuned"])
+    def test_the_samples_are_the_same(self, sde: Any, kind: str, learned: FittedSolver) -> None:
+        """On the same paths of noise and data, in units of alpha, up to levels that one of the processes lacks."""
+        record = learned if kind == "learned" else scoresde.tune(SDE, RING.score(SDE), 4, dtype=F64)
+        there = record.on(sde)
+        x = states(SDE, 20)
+        first, end = sde.node(there.times[0]), sde.node(there.times[-1])
+        last = SDE.node(record.times[-1])
+        at = sde.node(sde.t_max)
+        scale = math.hypot(at.alpha, at.sigma) if there.from_noise else math.hypot(first.alpha, first.sigma)
+        got = solve(sde, RING.score(sde), x * scale, method=there)
+        wanted = solve(SDE, RING.score(SDE), x, method=record).x
+        assert got.evaluations == 4 and there.fits(sde) and len(there.times) == 5
+        exact = kind == "tuned" and all(abs(a - b) < 1e-9 for a, b in zip(there.log_snr, record.log_snr, strict=True))
+        tolerance = 1e-9 if exact else 0.02
+        torch.testing.assert_close(got.x / end.alpha, wanted / last.alpha, rtol=tolerance, atol=tolerance)
+
+    def test_the_same_process_changes_nothing(self, learned: FittedSolver) -> None:
+        assert learned.on(SDE).times == pytest.approx(learned.times, rel=1e-12)
+
+    def test_levels_between_the_ends_must_be_there(self, learned: FittedSolver) -> None:
+        with pytest.raises(InvalidArgumentError, match="makes a step at a log-SNR of"):
+            learned.on(NARROW)
+
+    @pytest.mark.parametrize("sde", [*PROCESSES.values(), CHAIN], ids=repr)
+    @pytest.mark.parametrize("shift", [-30.0, 30.0])
+    def test_a_level_beyond_the_process_is_its_end(self, sde: Any, shift: float) -> None:
+        seen: list[float] = []
+
+        def net(x: Tensor, t: Tensor) -> Tensor:
+            seen.append(float(t[0]))
+            return 0.1 * x
+
+        model = scoresde.ScoreModel(net, sde, "noise", time_input="t")
+        solve(sde, model, states(sde, 3), method=Learned(ONE[:2], ONE[:2], (shift, 0.0)), steps=2)
+        assert seen[0] == pytest.approx(sde.t_max if shift < 0 else sde.t_min, rel=1e-6)

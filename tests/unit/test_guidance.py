@@ -629,12 +629,15 @@ def test_a_bound_table_is_not_doubled(rows: int) -> None:
     assert (guided(x, 0.5, label=label) - wanted).abs().max() < 1e-12
 
 
-def test_a_singular_jacobian_is_named():
-    """Of a network whose estimate does not depend on the state."""
+@pytest.mark.parametrize(("gain", "found"), [(0.0, "eigenvalue 0"), (-0.25, "eigenvalue -0.25"), (torch.nan, "finite")])
+def test_a_jacobian_that_is_not_positive_definite_is_named(gain: float, found: str):
+    """A data estimate that does not depend on the state, one that falls with it, and none."""
     sde = scoresde.VPSDE()
     prior = scoresde.targets.Gaussian(torch.zeros(2), 1.0)
 
-    constant = ScoreModel(lambda x, t, y: 0 * x + y, sde, "data")
-    composed = guidance.tall(constant, prior, {"y": torch.zeros(3, 2)}, sde=sde)
-    with pytest.raises(scoresde.NonFiniteError, match="Give `covariances`"):
+    wrong = ScoreModel(lambda x, t, y: x * torch.tensor([1.0, gain]) + y, sde, "data")
+    composed = guidance.tall(wrong, prior, {"y": torch.zeros(3, 2)}, sde=sde)
+    with pytest.raises(scoresde.errors.ScoreFnError, match=rf"at t=0.5 .*{found}.*Give `covariances`"):
         composed(torch.ones(2, 2), torch.full((2,), 0.5))
+    given = guidance.tall(wrong, prior, {"y": torch.zeros(3, 2)}, covariances=torch.full((3, 2), 0.5), sde=sde)
+    assert bool(given(torch.ones(2, 2), torch.full((2,), 0.5)).isfinite().all()) == (gain == gain)

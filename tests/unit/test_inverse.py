@@ -838,3 +838,18 @@ def test_any_function_is_measured_by_gradients():
             VP, target.score(VP), lambda v: v[:, :2].square(), y[:2].abs(), 1.0, method=method, **FULL, **options
         )
         assert bool(got.x.isfinite().all())
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_mmps_stays_in_the_range_of_the_data_without_noise(noise: float) -> None:
+    """The Jacobian of a trained network is no covariance, and nothing is added to it where the noise is 0: without the
+    stop of `MMPS` the largest value is above 9."""
+    digits, sde = scoresde.load("digits"), scoresde.VPSDE()
+    digit = digits.sample(4, label=torch.arange(4), seed=0, denoise=True).x
+    upper = torch.zeros(1, 8, 8, dtype=torch.bool)
+    upper[:, :4] = True
+    half = inverse.Mask(upper)
+    posterior = inverse.condition(digits.score(sde), half, half.forward(digit), noise, method="mmps", sde=sde)
+    x = scoresde.solve(sde, posterior, method="ddim", steps=30, shape=(4, 1, 8, 8), seed=1).x
+    assert float(x.abs().max()) < 1.5
+    assert float((half.forward(x) - half.forward(digit)).square().mean().sqrt()) < 0.05

@@ -225,7 +225,7 @@ class SingleOfPair:
 
 def of_pair(y: Tensor, gauss: bool = True):
     laws = [PAIR.posterior(torch.eye(1, dtype=F64), v, 1.0) for v in y]
-    covariances = torch.stack([guidance.tall.__globals__["_moments_of"](law) for law in laws])
+    covariances = torch.stack([law._covariance() for law in laws])
     return guidance.tall(SingleOfPair(), PAIR, {"y": y}, covariances=covariances if gauss else None, sde=SDE)
 
 
@@ -266,7 +266,7 @@ def ends(score_fn: Any) -> Tensor:
 def test_the_bias_on_a_mixture_stays_what_it_is() -> None:
     """Mean and standard deviation, exact and composed; Langevin moves have next to none (5 deviations)."""
     law = law_of_pair(OBSERVATIONS)
-    variance = float(guidance.tall.__globals__["_moments_of"](law))
+    variance = float(law._covariance())
     moments = law._moments()
     mean = float(moments.log_weights.exp() @ moments.means[:, 0])
     gauss, jac = (ends(of_pair(OBSERVATIONS, g)) for g in (True, False))
@@ -291,6 +291,26 @@ def test_where_the_jacobians_leave_no_width_there_is_a_floor() -> None:
         assert float(score_fn(x, t).abs().max()) < 100
 
 
+def test_a_uniform_prior_is_a_target_with_a_covariance() -> None:
+    """In a box that is wide, single posteriors N(y, 0.5) have the product N(mean of y, 0.5 / n)."""
+
+    def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        alpha, sigma = SDE.alpha(t).to(x)[:, None], SDE.sigma(t).to(x)[:, None]
+        return -(x - alpha * y) / (0.5 * alpha**2 + sigma**2)
+
+    box, y = targets.Uniform(torch.full((2,), -6.0, dtype=F64), 6.0), Y[:, :2]
+    covariances = torch.full((len(Y), 2), 0.5, dtype=F64)
+    score_fn = guidance.tall(network, box, {"y": y}, covariances=covariances, sde=SDE)
+    same = guidance.tall(
+        network, box.score(SDE), {"y": y}, covariances=covariances, prior_covariance=12.0 * torch.eye(2), sde=SDE
+    )
+    assert torch.equal(score_fn(states()[:, :2], 0.4), same(states()[:, :2], 0.4))
+    for composed in (score_fn, guidance.tall(network, box, {"y": y}, sde=SDE)):
+        x = scoresde.solve(SDE, composed, shape=(1000, 2), seed=0, method="unipc", steps=20, dtype=F64).x
+        assert float((x.mean(0) - y.mean(0)).abs().max()) < 5 * (0.5 / len(Y) / 1000) ** 0.5 + 0.01
+        assert float((x.std(0) / (0.5 / len(Y)) ** 0.5 - 1).abs().max()) < 0.15
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -312,7 +332,7 @@ def test_what_does_not_fit_is_refused() -> None:
             lambda: guidance.tall(single, PRIOR, y, covariances=cov + 0.1 * torch.ones(3, 3).tril(-1), sde=SDE),
         ),
         ("wider", lambda: guidance.tall(single, PRIOR, y, covariances=9 * cov, sde=SDE)),
-        ("prior_covariance", lambda: guidance.tall(single, PRIOR.score(SDE), y, covariances=cov)),
+        (r"targets\.Uniform", lambda: guidance.tall(single, PRIOR.score(SDE), y, covariances=cov)),
         ("prior_covariance", lambda: guidance.tall(single, PRIOR, y, prior_covariance=COVARIANCE, sde=SDE)),
         ("chunk", lambda: guidance.tall(single, PRIOR, y, chunk=0, sde=SDE)),
         ("covariances", lambda: guidance.tall(lambda x, t, y: -x.detach(), PRIOR, y, sde=SDE)(states(), 0.5)),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scoresde import EDMSDE, VESDE, VPSDE, CosineVPSDE, FlowSDE, InvalidArgumentError, InvalidTypeError, targets
-from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, mixture
+from scoresde.targets import Empirical, Gaussian, GaussianMixture, LowRank, Uniform, mixture
 from tests.unit.strategies import PROCESSES, schedules, times
 
 F64 = torch.float64
@@ -54,6 +54,8 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "empirical": lambda: Empirical(draw(5, 2, seed=6)),
     "empirical, bandwidth": lambda: Empirical(draw(5, 2, seed=6), bandwidth=0.2),
     "empirical, rank 3": lambda: Empirical(draw(4, 1, 2, 2, seed=6), bandwidth=0.1),
+    "uniform": lambda: Uniform(draw(3, seed=1), draw(3, seed=1) + draw(3, seed=2).abs() + 0.3),
+    "uniform, rank 3": lambda: Uniform(draw(2, 1, 2, seed=1), 4.0),
 }
 
 
@@ -65,6 +67,8 @@ def target(request: pytest.FixtureRequest) -> Any:
 def matrices(target: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (K,), flat means (K, D) and covariances (K, D, D), from the arguments kept by the target."""
     size = math.prod(target.event_shape)
+    if isinstance(target, Uniform):
+        return torch.ones(1, dtype=F64), (target.low + target.high).reshape(1, size) / 2, target._covariance()[None]
     single = isinstance(target, Gaussian)
     means = (target.mean[None] if single else target.means).reshape(-1, size)
     values, basis = target.spectrum
@@ -128,7 +132,9 @@ def test_weights_are_normalised() -> None:
 # Densities and scores
 
 
-def test_density_is_that_of_torch(target: Any) -> None:
+@pytest.mark.parametrize("name", [name for name in TARGETS if not name.startswith("uniform")])
+def test_density_is_that_of_torch(name: str) -> None:
+    target = TARGETS[name]()
     x = draw(6, *target.event_shape, seed=7)
     if getattr(target, "bandwidth", 1.0) > 0:
         torch.testing.assert_close(target.log_prob(x), law(target, 1.0, 0.0).log_prob(x.flatten(1)), rtol=1e-11, atol=0)
@@ -492,6 +498,27 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
         "`means` must be a floating-point",
     ),
     ("nan means", lambda: GaussianMixture(torch.ones(2), E2 * NAN, scales=1.0), "`means`"),
+    (
+        "means first",
+        lambda: GaussianMixture(E2, E2.expand(2, 2, 2)),
+        r"`weights` .*; write GaussianMixture\(weights, means",
+    ),
+    (
+        "means first, variances",
+        lambda: GaussianMixture(E2, torch.ones(2)),
+        r"`means` .*; write GaussianMixture\(weights,",
+    ),
+    (
+        "one Gaussian",
+        lambda: GaussianMixture(Z2, E2),
+        r"`weights` must .* or Gaussian\(mean, cov\) for a single Gaussian",
+    ),
+    ("a number as covs", lambda: GaussianMixture(torch.ones(2), E2, 0.1), "`covs` .* is scales="),
+    (
+        "several Gaussians",
+        lambda: Gaussian(E2, E2.expand(2, 2, 2)),
+        r"2 matrices; .* is GaussianMixture\(weights, means",
+    ),
     ("neither", lambda: GaussianMixture(torch.ones(2), E2), "exactly one of `covs` and `scales`"),
     ("both", lambda: GaussianMixture(torch.ones(2), E2, torch.ones(2), scales=1.0), "exactly one of `covs` and"),
     ("scales negative", lambda: GaussianMixture(torch.ones(2), E2, scales=-1.0), "`scales` are standard deviations"),
@@ -513,6 +540,13 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("integer data", lambda: Empirical(E2.long()), "`data`"),
     ("nan data", lambda: Empirical(E2 * NAN, 0.1), "`data`"),
     ("bandwidth", lambda: Empirical(E2, -0.1), "`bandwidth` must be in"),
+    ("integer low", lambda: Uniform(E2.long(), 2.0), "`low` must be a floating-point tensor"),
+    ("scalar low", lambda: Uniform(torch.tensor(0.0), 1.0), "`low` must be .* of the event's shape"),
+    ("nan low", lambda: Uniform(E2 * NAN, 1.0), "`low` must be finite"),
+    ("infinite high", lambda: Uniform(E2, math.inf), "`high` must be finite"),
+    ("high shape", lambda: Uniform(E2, torch.ones(2)), r"`high` must be a number or .* \(2, 2\), got \(2,\)"),
+    ("high below", lambda: Uniform(Z2, torch.tensor([1.0, -1.0])), "`high` must be above `low` .* difference of -1"),
+    ("high equal", lambda: Uniform(Z2, 0.0), "`high` must be above `low` .* difference of 0"),
 ]
 
 
@@ -520,6 +554,11 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
 def test_constructors_refuse(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         make()
+
+
+def test_means_in_the_place_of_weights_are_named() -> None:
+    with pytest.raises(InvalidTypeError, match=r"`means` is missing; write GaussianMixture\(weights, means, covs\)"):
+        GaussianMixture(E2, scales=0.1)
 
 
 def test_bad_states_are_refused(target: Any) -> None:

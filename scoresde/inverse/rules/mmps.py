@@ -12,6 +12,8 @@ from ..._checks import check_integer
 from ..measurement import Measurement, dot, scaled
 from .base import Known, Rule
 
+_WIDEST = 4.0  # times that of a flat density: a variance of the data given a state that only a wrong Jacobian has
+
 
 @dataclass(frozen=True)
 class MMPS(Rule):
@@ -26,9 +28,13 @@ class MMPS(Rule):
 
     Facts:
         One product per iteration; any linear operator. Exact for Gaussian data, whatever their covariance, when the
-        iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance: a sample
-        that meets a direction p with :math:`p^TAC_tA^Tp < 0` stops there, and so does one whose residual is down
-        to rounding. Without this stop a few samples of a trained network leave the range of the data altogether.
+        iterations are as many as there are distinct eigenvalues. A network's Jacobian is no exact covariance. With
+        :math:`v = A^Tp` a sample stops at a direction p where :math:`v^TC_tv < 0`; and where :math:`|C_tv|^2 >
+        \frac{4\sigma^2}{\alpha^2}\,v^TC_tv` if the step would make the residual larger. For a covariance :math:`|Cv|^2
+        \leq \lambda_{max}\,v^TCv`, with :math:`\lambda_{max} \leq \sigma^2/\alpha^2` for data of a log-concave density
+        and more between modes, where the step makes the residual smaller. It also stops where its residual is down to
+        rounding. Without these stops a few samples of a trained network leave the range of the data altogether, above
+        all where ``noise_std`` is 0 or small, so that nothing is added to :math:`AC_tA^T`.
 
     Args:
         iterations: of conjugate gradients.
@@ -66,15 +72,21 @@ class MMPS(Rule):
         left = y - operator.forward(known.data)
         direction, data = left, known.data
         size = first = dot(left, left)
+        widest = _WIDEST * known.spread / known.node.alpha
         slack = 100 * torch.finfo(left.dtype).eps
         floor = (4 * torch.finfo(left.dtype).eps) ** 2 * first
         for _ in range(self.iterations):
             moved = known.covary(operator.adjoint(direction))
-            image = operator.forward(moved) + variance * direction
+            image = operator.forward(moved)
+            bend = dot(direction, image)
+            image = image + variance * direction
             curvature = dot(direction, image)
             least = (1 - slack) * variance * dot(direction, direction)  # what a covariance C cannot go below
             go = (size > floor) & (curvature > 0) & (curvature >= least)
             step = torch.where(go, size / torch.where(go, curvature, torch.ones_like(size)), torch.zeros_like(size))
+            rest = left - scaled(step, image)
+            go = go & ((dot(moved, moved) <= widest * bend) | (dot(rest, rest) <= size))
+            step = torch.where(go, step, torch.zeros_like(size))
             data = data + scaled(step, moved)
             left = left - scaled(step, image)
             before, size = size, torch.where(go, dot(left, left), torch.zeros_like(size))

@@ -78,7 +78,7 @@ def chain_bound(
         variance: ``"small"``, ``"large"`` or ``"learned"``, as of `scoresde.solvers.Ancestral`: :math:`\tilde\beta`,
             :math:`\beta`, or what the network predicts. For :math:`s_0` the small one, 0, is replaced by that of the
             step before, and the large one likewise, as in the published code.
-        clip: limit :math:`\hat x` to the outermost grey levels, or to ``data_range``, by `scoresde.models.Clip`. The
+        clip: clip the data estimate to the outermost grey levels, or to ``data_range``, as `scoresde.scores.Clip`. The
             published evaluations do so; the bound is then that of a sampler that does so, too.
         steps: ``"all"``, or ``"random"``: ``draws`` steps per sample, drawn with replacement in strata of their
             ``weights``, each divided by its probability. The part of a step that does not involve the network is added
