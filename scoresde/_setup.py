@@ -36,6 +36,7 @@ from ._checks import (
     check_state,
     check_times,
     refuse_rows,
+    warn_caller,
 )
 from ._memo import Memo, constants_of
 from ._tensors import compute_dtype, row_finite, transforming, where
@@ -51,12 +52,16 @@ from .scores.base import check_made_for
 from .sdes import SDE, AffineSDE, NormalPrior
 from .sdes.base import check_sde
 from .solvers import Solver, choose, described, drift_methods, make_solver
-from .solvers.registry.auto import NoiseStart, unit_of
+from .solvers.registry.auto import FewSteps, NoiseStart, unit_of
 from .targets import GaussianStart
 
 GridChoice: TypeAlias = str | Grid | Tensor | GridFunction | None  # what `solve` takes as ``grid``
 DEFAULT_MAX_STEPS = 10_000  # of an adaptive method
 _ROUNDING = 1e-12
+_ALIKE = 1e-6  # times, relative
+_FAR = 100.0  # from the scale that a rule is for, to the nearest power of ten
+_FEWEST = 8  # numbers that show a scale
+_CLEAR = 10.0  # by which the noise of a prior is larger than data, at least
 _GRIDS: Memo[Tensor] = Memo(most=64)  # by what they follow from
 
 
@@ -70,6 +75,8 @@ class Setup:
         t_end: where it ends.
         denoise, throw: as they are given to `solve`.
         dtype: of the result.
+        few: for how many evaluations a rule chose a grid for data near a standard deviation of 1, since theirs is not
+            declared.
     """
 
     process: Process
@@ -79,6 +86,7 @@ class Setup:
     denoise: bool
     throw: bool
     dtype: torch.dtype
+    few: int | None = None
 
     def arrived(self) -> Solution:
         """The solution at the end of the loop, or the error of samples that did not arrive."""
@@ -88,6 +96,8 @@ class Setup:
         """The result: denoised, if that is wanted, and in the dtype to return."""
         if self.denoise and len(solution.x):
             solution = _denoised(self.process, solution, self.t_end, self.throw)
+        if self.few is not None:
+            _warn_of_scale(self.process, solution, self.t_end, self.few)
         return _rounded(solution, self.dtype, self.throw)
 
 
@@ -136,15 +146,17 @@ def set_up(
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
     _check_flags(sde, denoise=denoise, throw=throw)
-    method, grid = _with_its_grid(method, grid)
+    method, grid = _with_its_grid(method, grid, steps=steps, t_start=t_start, t_end=t_end)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
     free = t_start is None and (t_end is None or t_end != sde.t_max)  # to begin below t_max
     t_start = _started(sde, start, t_start)
     noise_start: NoiseStart | None = None
-    chosen = isinstance(method, str) and method == "auto"
+    chosen, budget = isinstance(method, str) and method == "auto", steps
     if chosen:
         method, steps, grid, noise_start = _chosen(sde, score, steps, grid, options, free and start is None)
+        if noise_start and noise_start.t <= grids.time_of("t_end", t_end, sde, sde.t_min) * (1 + _ALIKE):
+            noise_start = None  # the solve ends before that
         t_start = noise_start.t if noise_start else t_start
     if isinstance(grid, Grid) and grid.from_noise and isinstance(sde, AffineSDE):
         noise_start = NoiseStart.at(sde, grid.times_for(sde)[0])
@@ -181,6 +193,8 @@ def set_up(
     process = (ReverseProcess if sde.affine else GeneralReverse)(sde, network, eta=eta)
     recorder = None if save_at is None else Recorder("steps" if isinstance(save_at, str) else saved)
     setup = Setup(process, None, None, times[-1], denoise, throw, out_dtype)
+    if chosen and isinstance(grid, FewSteps) and score.traits.data_std is None:
+        setup.few = budget
     if len(state) == 0 or times[0] == times[-1]:
         setup.standing = _standing(state, times[0], recorder)
     else:
@@ -249,12 +263,13 @@ def _times(
     return (first, grids.time_of("t_end", t_end, sde, sde.t_min)), None
 
 
-def _with_its_grid(method: str | Solver | Grid, grid: GridChoice) -> tuple[str | Solver, GridChoice]:
+def _with_its_grid(method: str | Solver | Grid, grid: GridChoice, **given: object) -> tuple[str | Solver, GridChoice]:
     """The method and the grid, of which a fitted grid in the place of the method gives both."""
     if not isinstance(method, Grid):
         return method, grid
-    if grid is not None:
-        raise InvalidArgumentError("`grid` follows from `method`, a grid that brings its method; leave it out.")
+    for name, value in {"grid": grid, **given}.items():
+        if value is not None:
+            raise InvalidArgumentError(f"`{name}` follows from `method`, which brings its grid; leave it out.")
     if not method.method:
         raise InvalidArgumentError("`method` is a grid without a method; pass it as `grid`, beside a method.")
     return "auto", method
@@ -519,6 +534,27 @@ def _denoised(process: Any, solution: Solution, t_end: float, throw: bool) -> So
         denoised=True,
     )
     return _finite_or_marked(solution, throw, "score", f"The score at t_end={t_end:g} is not finite", t_end)
+
+
+def _warn_of_scale(process: Any, solution: Solution, t_end: float, steps: int) -> None:
+    """Warn where the samples show another scale than the rule of few evaluations is for. Samples that are not much
+    smaller than the noise of the prior show a network that errs."""
+    x, sde = solution.x.detach(), process.sde
+    if transforming() or x.numel() < _FEWEST or not bool(solution.success.all()):
+        return
+    with torch.no_grad():
+        node, prior, size = sde.node(t_end), sde.node(sde.t_max), float(x.std())
+    if 2 * float(node.sigma) >= size or float(node.alpha) <= 0:  # what is left is noise
+        return
+    if _CLEAR * size / float(node.alpha) * float(prior.alpha) > float(prior.sigma):
+        return
+    std = float(f"{size / float(node.alpha):.1g}")
+    if not 1 / _FAR < unit_of(std) < _FAR:
+        warn_caller(
+            f"method='auto' with {steps} evaluations is for data with a standard deviation near 1, but that of these "
+            f"samples is {std:g}, and their errors may be several times as large as they need to be. Declare it, as "
+            f"score_fn.data_std = {std:g}, or take method=scoresde.tune(sde, score_fn, {steps})."
+        )
 
 
 def _rounded(solution: Solution, dtype: torch.dtype, throw: bool) -> Solution:

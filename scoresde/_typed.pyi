@@ -1257,7 +1257,7 @@ def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Lite
     Args:
         sde, score_fn: as for `scoresde.solve`.
         z: latents, ``(batch, *event)``.
-        method: a deterministic method.
+        method: a deterministic method; or what `tune`, `fit_solver` or `fit_grid` made, as for `scoresde.solve`.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
             distribution of the result is the tempered :math:`p^{1/T^2}` for Gaussian data only.
         **options: of `scoresde.solve`.
@@ -1306,7 +1306,7 @@ def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Lite
 @overload
 def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: Literal["torchdiffeq:explicit_adams", "torchdiffeq:implicit_adams"], **options: Unpack[DecodeTorchDiffEqExplicitAdams]) -> Solution: ...
 @overload
-def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: str | Solver, **options: Unpack[DecodeArguments]) -> Solution: ...
+def decode(sde: SDE, score_fn: Callable[..., Tensor], z: Tensor, *, method: str | Solver | Grid, **options: Unpack[DecodeArguments]) -> Solution: ...
 @overload
 def reconstruct(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, method: Literal["auto", "euler", "heun", "midpoint", "rk4", "ddim", "rho_heun", "edm_heun", "rho_midpoint", "rho_ralston", "rho_kutta3", "rho_rk4"], **options: Unpack[ReconstructArguments]) -> Reconstruction:
     r"""Encode and decode again; the round trip's error is that of the solver, whatever the network.

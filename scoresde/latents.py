@@ -13,10 +13,11 @@ from ._checks import check_choice, check_finite_rows, check_number, check_state,
 from ._signatures import typed
 from ._tensors import compute_dtype, row_norms, row_sums
 from .errors import InvalidArgumentError, NonFiniteError
+from .grids import Grid
 from .integrate import Solution
 from .sdes import SDE, NormalPrior
 from .sdes.base import check_sde
-from .solvers import Solver, make_solver
+from .solvers import Solver, from_config, make_solver
 from .solving import solve
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def encode(
     References:
         Song et al. (2021), section 4.3 and appendix D.5. https://arxiv.org/abs/2011.13456
     """
+    if isinstance(method, Grid):
+        raise InvalidArgumentError(
+            f"`method` is a {type(method).__name__}, which goes from noise to data on its own grid, and cannot encode; "
+            "take 'adams', or another deterministic method."
+        )
     start, end = _ends(sde, options, "t_min", "t_max")
     if start > end:
         raise InvalidArgumentError("`t_start` must be below t_end, to encode; see decode.")
@@ -75,7 +81,7 @@ def decode(
     score_fn: Callable[..., Tensor],
     z: Tensor,
     *,
-    method: str | Solver = "adams",
+    method: str | Solver | Grid = "adams",
     temperature: float = 1.0,
     **options: Any,
 ) -> Solution:
@@ -84,7 +90,7 @@ def decode(
     Args:
         sde, score_fn: as for `scoresde.solve`.
         z: latents, ``(batch, *event)``.
-        method: a deterministic method.
+        method: a deterministic method; or what `tune`, `fit_solver` or `fit_grid` made, as for `scoresde.solve`.
         temperature: a factor on the latents' distance from the prior's mean, below 1 for data nearer to the modes. The
             distribution of the result is the tempered :math:`p^{1/T^2}` for Gaussian data only.
         **options: of `scoresde.solve`.
@@ -101,7 +107,7 @@ def decode(
     """
     check_state("z", z)
     scale = check_number("temperature", temperature, low=0.0)
-    solver = None if isinstance(method, str) and method == "auto" else make_solver(method, {})
+    solver = _solver_of(method)
     if solver is not None and solver.stochastic:
         raise InvalidArgumentError(f"`method` must be deterministic, but {solver.name!r} draws noise; try 'adams'.")
     start, end = _ends(sde, options, "t_max", "t_min")
@@ -112,6 +118,13 @@ def decode(
         mean = mean.to(z) if isinstance(mean, Tensor) else mean
         z = mean + scale * (z - mean)
     return solve(sde, score_fn, z, method=method, **options)
+
+
+def _solver_of(method: str | Solver | Grid) -> Solver | None:
+    """The solver of a method; None where only `solve` can tell."""
+    if isinstance(method, Grid):
+        return from_config(method.method) if method.method else None
+    return None if isinstance(method, str) and method == "auto" else make_solver(method, {})
 
 
 def interpolate(a: Tensor, b: Tensor, weights: Tensor, *, mode: str = "slerp") -> Tensor:

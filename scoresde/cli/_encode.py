@@ -27,6 +27,7 @@ from ._options import (
 )
 from ._output import ARRAYS, check_output, write_arrays
 from ._run import command
+from ._tuned import check_named
 
 if TYPE_CHECKING:
     from ..integrate import Solution
@@ -67,6 +68,7 @@ def encode(
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
     target, extension = check_output(out, ARRAYS, force=force)
+    check_named(method, "adams")
     options = parse_options(option or [])
     solver, steps, told = choose_method(method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)

@@ -18,6 +18,7 @@ from ._options import label_of, open_model, parse_options, sample_seeds, source_
 from ._output import PICTURE, check_output
 from ._run import command
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
+from ._tuned import check_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,6 +98,7 @@ def likelihood(
     target, extension = check_output(out, TABLES, force=True)  # what is there is continued, or refused by the table
     if extension == PARQUET:
         pyarrow_parquet()
+    check_named(method, "adams")
     options = parse_options(option or [])
     picture = None if plot is None else _check_picture(plot)
     network, where, process, title, event = open_model(model, device, sde)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._registries import SDES
 from ..errors import InvalidArgumentError, check_choice
+from ._tuned import check_left_out, is_record, read_record
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..fit import FittedGrid
     from ..integrate import Info
     from ..sdes import AffineSDE
     from ..solvers import Solver
@@ -55,7 +57,7 @@ class Chosen(NamedTuple):
 
 
 def choose_method(name: str, steps: int | None, grid: str | None, options: dict[str, object]) -> Chosen:
-    """The method of a name with its options; ``auto`` chooses it.
+    """The method of a name with its options; ``auto`` chooses it, and the name of a file reads it.
 
     Example:
         >>> (
@@ -69,8 +71,23 @@ def choose_method(name: str, steps: int | None, grid: str | None, options: dict[
     if name == "auto":
         choice = choose(True, steps, options)  # the processes of a model are affine
         return Chosen(choice.solver, choice.steps, {"method": name, "steps": steps, "grid": grid})
+    if is_record(name):
+        check_left_out(f"it follows from --method {name}", steps=steps, grid=grid, option=options or None)
+        return chosen_by(read_record(name))
     solver = make_solver(name, options)
     return Chosen(solver, steps, {"method": solver, "steps": steps, "grid": grid})
+
+
+def chosen_by(record: FittedGrid) -> Chosen:
+    """The method of what was tuned, fitted or learned.
+
+    Example:
+        >>> chosen_by(scoresde.load("digits").grid(scoresde.VPSDE(), 10)).steps
+        10
+    """
+    from ..solvers import from_config
+
+    return Chosen(from_config(record.method), record.steps, {"method": record})
 
 
 class Plan(NamedTuple):
@@ -102,8 +119,23 @@ def plan_of(name: str, steps: int | None, grid: str | None, options: dict[str, o
         {'method': DDIM(), 'steps': 10, 'grid': None}
     """
     chosen = choose_method(name, steps, grid, options)
+    if is_record(name):
+        return record_plan(name, chosen.told["method"])
     shown = {"method": name, "options": options, "steps": chosen.steps, "grid": grid}
     return Plan(name, *chosen, None, shown)
+
+
+def record_plan(name: str, record: FittedGrid) -> Plan:
+    """The plan of what was tuned, fitted or learned, which the output then has.
+
+    Example:
+        >>> grid = scoresde.load("digits").grid(scoresde.VPSDE(), 10)
+        >>> plan = record_plan("grid.json", grid)
+        >>> scoresde.fit.FittedGrid.of(plan.shown["record"], "the output") == grid
+        True
+    """
+    chosen = chosen_by(record)
+    return Plan(name, *chosen, None, {"method": name, "steps": chosen.steps, "record": record.fields()})
 
 
 def saved_plan(network: Pretrained) -> Plan | None:

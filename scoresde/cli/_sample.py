@@ -17,7 +17,7 @@ from . import _parameters as parameters
 from ._animation import ANIMATION, Frames
 from ._batches import Show, batches
 from ._data import range_of
-from ._inverse import METHOD, SAMPLER, methods, posed, problem_of
+from ._inverse import METHOD, SAMPLER, Problem, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
 from ._options import (
     effort,
@@ -26,6 +26,7 @@ from ._options import (
     open_model,
     parse_options,
     plan_of,
+    record_plan,
     sample_seeds,
     saved_plan,
     source_of,
@@ -33,6 +34,7 @@ from ._options import (
 )
 from ._output import ARRAYS, EXTENSIONS, FOLDER, check_output, write
 from ._run import command
+from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, is_record, summary, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,11 +55,24 @@ def sample(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Solver: a name of `scoresde methods`, or auto. Default: the model's own sampler, if it has one and "
-            f"no other option of the process or solver is given, and auto otherwise; with a measurement {SAMPLER}."
+            help="Solver: a name of `scoresde methods`, auto, or a FILE.json of what was tuned, fitted or learned. "
+            "Default: the model's own sampler, if it has one and no other option of the process or solver is given, "
+            f"and auto otherwise; with a measurement {SAMPLER}."
         ),
     ] = None,
     steps: parameters.Steps = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Measure first which method and grid have the smallest error with as many evaluations as --steps says "
+            f"(default {BUDGET}), on this model with this label and guidance, and draw the samples with them.",
+        ),
+    ] = False,
+    save_tuned: Annotated[
+        Path | None,
+        typer.Option(metavar=f"FILE{RECORD}", help="Also write what --tune chose, for --method FILE.json."),
+    ] = None,
     num: Annotated[int, typer.Option("--count", "--num", min=1, max=2**32, help="Number of samples.")] = 30,
     label: Annotated[
         str | None,
@@ -168,26 +183,45 @@ def sample(
     drawn = extension not in ARRAYS
     if scale is not None and not drawn and film is None:
         raise InvalidArgumentError("`scale` is for pictures and animations; the output has arrays.")
+    kept = None if save_tuned is None else check_output(save_tuned, (RECORD,), force=force, name="save-tuned")[0]
+    if kept is not None and not tune:
+        raise InvalidArgumentError(f"`save-tuned` needs --tune, which makes what {str(save_tuned)!r} is to hold.")
     options = parse_options(option or [])
     problem = problem_of(inpaint, operator, measurement, noise, inverse)
     if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
-        _check_alone(problem.method, method=method, option=option)
-    untold = all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
+        hint = f" Its own options are given as --inverse {problem.method}:key=value."
+        check_left_out(f"{problem.method!r} steps by itself", hint, method=method, option=option)
+    untold = not tune and all(v is None for v in (problem, sde, method, steps, grid, rtol, atol, stochasticity, option))
+    fixed_steps: dict[str, Any] = {"stochasticity": stochasticity, "rtol": rtol, "atol": atol, "max_steps": max_steps}
+    if tune:
+        _check_tunable(problem, method=method, grid=grid, option=option, **fixed_steps)
+    elif is_record(method):
+        check_left_out(f"the steps are those of --method {method}", **fixed_steps)
     if method is None and problem is None:
         method, steps = DEFAULT, BUDGET if steps is None and rtol is None and atol is None else steps
     plan = plan_of(SAMPLER if method is None else method, steps, grid, options)
     network, where, process, title, event = open_model(model, device, sde)
     if drawn or film is not None:
         _check_pictures(event, out if drawn else str(animate))
+    if is_record(method):
+        check_process(str(method), plan.told["method"], process)
     span = range_of(network)
     if problem is not None:
         plan = posed(problem, plan, event, process, span)
     own = saved_plan(network) if untold else None
     if own is not None:
         plan, process, title = own, network.sde, "its own process"
+    score_of = _labelled(network, process, label, guidance)
+    size = min(batch_size, num)
+    record = None
+    if tune:
+        if not quiet:
+            typer.echo(announcement(model, steps or BUDGET), err=True)
+        with threads(where, PILOT * math.prod(event)):
+            record = tuned(process, score_of(0, PILOT), steps or BUDGET, event, seed, where)
+        plan = record_plan(record.method, record)
     usual = drawn if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
-    score_of = _labelled(network, process, label, guidance)
     score_fn = plan.model(score_of(0, 1))
     arguments: dict[str, Any] = {
         "rtol": rtol,
@@ -213,7 +247,6 @@ def sample(
         except NonFiniteError as error:
             raise _located(error, first, seeds) from error
 
-    size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
         x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet), (num, *event))
     metadata = {
@@ -231,23 +264,26 @@ def sample(
 
     beside = {"seeds": np.array(sample_seeds(seed, 0, num), dtype=np.uint64), "nfe": nfe}
     what = write(target, extension, x, beside, metadata, span, scale)
+    if record is not None and kept is not None:
+        record.save(kept)
     if frames is not None:
         from ..plot import image_animation
 
         image_animation(frames.states(x), film, data_range=span, scale=scale)
     if not quiet:
+        if record is not None:
+            typer.echo(summary(record))
         typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
 
 
-def _check_alone(inverse: str, **given: Any) -> None:
-    """Refuse what belongs to another method than the one that steps by itself."""
-    for name, value in given.items():
-        if value is not None:
-            raise InvalidArgumentError(
-                f"`{name}`: {inverse!r} steps by itself; leave --{name} out. Its own options are given as "
-                f"--inverse {inverse}:key=value."
-            )
+def _check_tunable(problem: Problem | None, **given: Any) -> None:
+    """Refuse what leaves nothing to tune, or cannot be tuned for."""
+    if problem is not None:
+        raise InvalidArgumentError(
+            "`tune`: it is not known which method is best for a measurement; leave --tune out, and give a --method."
+        )
+    check_left_out("--tune chooses the method and its grid", **given)
 
 
 def _check_pictures(event: tuple[int, ...], out: str) -> None:

@@ -92,14 +92,15 @@ class FittedGrid(Grid):
     fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
+    _argument, _maker = "grid", "fit_grid"  # of solve; of this package
 
     def times_for(self, sde: object) -> tuple[float, ...]:
         """The times, if the process is the one that the grid was fitted for."""
         if self.fits(sde):
             return self.times
         raise InvalidArgumentError(
-            f"`grid` was fitted for {self.process}, but `sde` is {sde!r}; fit one with fit_grid(sde, score_fn, "
-            f"{self.steps})."
+            f"`{self._argument}` was fitted for {self.process}, but `sde` is {sde!r}; make one with {self._maker}(sde, "
+            f"score_fn, {getattr(self, 'evaluations', self.steps)}), or take the same levels with `on(sde)`."
         )
 
     def fits(self, sde: object) -> bool:
@@ -272,6 +273,7 @@ class Tuned(FittedGrid):
     name: str = "tuned"
     evaluations: int = field(default=0, kw_only=True)
     ranking: tuple[Ranked, ...] = field(default=(), kw_only=True)
+    _argument, _maker = "method", "tune"
 
     @classmethod
     def _read(cls, content: dict[str, Any]) -> dict[str, Any]:
@@ -316,6 +318,7 @@ class FittedSolver(FittedGrid):
     name: str = "learned"
     start: str = field(default="", kw_only=True)
     order: int = field(default=1, kw_only=True)
+    _argument, _maker = "method", "fit_solver"
 
     @classmethod
     def _read(cls, content: dict[str, Any]) -> dict[str, Any]:

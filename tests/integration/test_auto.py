@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 import scoresde
-from scoresde import solve
+from scoresde import ScoreSDEWarning, solve
+from scoresde._registries import SDES, shipped
 from scoresde.grids import VPTime
+from scoresde.presets import PRESETS
 from scoresde.solvers import choose
 
 F64 = torch.float64
@@ -20,6 +23,18 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SDE = scoresde.VPSDE()
 TARGET = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([1.0, 0.1], dtype=F64))
 X = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+
+@pytest.mark.parametrize("t_end", [200.0, 100.0, 4000.0])
+def test_a_solve_that_ends_in_noise_begins_at_t_max(t_end: float) -> None:
+    """And not where the rule would have it begin, which is below its end."""
+    sde = scoresde.EDMSDE(sigma_max=8000.0)
+    given: dict[str, Any] = {"method": "auto", "steps": 8, "t_end": t_end}
+    x = sde.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+    whole = solve(sde, TARGET.score(sde), x, t_start=sde.t_max, **given)
+    assert torch.equal(solve(sde, TARGET.score(sde), x, **given).x, whole.x)
+    exact = TARGET.flow_map(x, sde, sde.t_max, t_end)
+    assert float((whole.x / exact - 1).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("budget", ["20", "50", "100"])
@@ -196,6 +211,149 @@ class TestFewEvaluations:
     def test_tune_finds_nearly_the_best_candidate(self, budget: str, mean: float, worst: float) -> None:
         figures = self.RATIOS[budget]["tuned / best candidate"]["report, networks"]["median"]
         assert figures["mean"] <= mean and figures["worst"] <= worst
+
+
+# --- the scale of the data --------------------------------------------------------------------------------------------
+
+FEW = [2, 5, 8, 14]
+CENTRES = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+
+def scaled(scale: float, sde: Any) -> Any:
+    """A score function of data with about this standard deviation, which does not declare it."""
+    exact = scoresde.targets.GaussianMixture(torch.ones(5, dtype=F64), scale * CENTRES, scales=0.2 * scale).score(sde)
+
+    def score_fn(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return exact(x, t)
+
+    return score_fn
+
+
+def warned(sde: Any, score_fn: Any, **options: Any) -> list[str]:
+    given: dict[str, Any] = {"method": "auto", "steps": 8, "shape": (16, 8), "dtype": F64, "seed": 0, **options}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        solve(sde, score_fn, **given)
+    return [str(one.message) for one in found if issubclass(one.category, ScoreSDEWarning)]
+
+
+@pytest.mark.parametrize("steps", FEW)
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_another_scale_is_told_once(steps: int, scale: float) -> None:
+    """What is written in the warning helps."""
+    sde = scoresde.EDMSDE(sigma_min=0.002 * scale, sigma_max=80.0 * scale)
+    score_fn = scaled(scale, sde)
+    (said,) = warned(sde, score_fn, steps=steps)
+    assert f"method='auto' with {steps} evaluations" in said and f"scoresde.tune(sde, score_fn, {steps})" in said
+    std = float(said.partition("score_fn.data_std = ")[2].partition(",")[0])
+    assert 0.3 * scale < std < 3 * scale
+    x = sde.prior_sample((64, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
+    tight = solve(sde, score_fn, x, method="adams", rtol=1e-7, atol=1e-7 * scale).x
+    with pytest.warns(ScoreSDEWarning, match="standard deviation near 1"):
+        before = solve(sde, score_fn, x, method="auto", steps=steps).x
+    score_fn.data_std = std
+    assert not warned(sde, score_fn, steps=steps)
+    after = solve(sde, score_fn, x, method="auto", steps=steps).x
+    errors = [float((end - tight).square().mean(1).sqrt().median()) for end in (before, after)]
+    assert errors[1] < (1 if steps == 2 else 0.5) * errors[0]
+
+
+def test_the_line_of_the_caller_is_named() -> None:
+    sde = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
+    with pytest.warns(ScoreSDEWarning) as found:
+        solve(sde, scaled(100.0, sde), method="auto", steps=5, shape=(16, 8), dtype=F64, seed=0)
+    assert [Path(one.filename).name for one in found] == [Path(__file__).name]
+
+
+def test_a_stepper_tells_it_once() -> None:
+    sde = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
+    score_fn = scaled(100.0, sde)
+    x = sde.prior_sample((16, 8), generator=torch.Generator().manual_seed(1), dtype=F64)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        stepper = scoresde.Stepper(sde, "auto", x, steps=5)
+        while not stepper.done:
+            stepper.tell(score_fn(*stepper.ask()))
+        assert stepper.solution.nfe.tolist() == [5] * 16
+    assert [one.category for one in found] == [ScoreSDEWarning]
+
+
+LARGE = scoresde.EDMSDE(sigma_min=0.2, sigma_max=8000.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 15},
+        {"steps": None},
+        {"grid": "log_snr"},
+        {"grid": [8000.0, 100.0, 0.2], "steps": None},
+        {"method": "dpm_2m"},
+        {"t_end": 100.0},  # where the noise is as large as the data
+        {"callback": lambda info: info.step == 5},  # likewise
+        {"shape": (1, 8), "t_end": 4000.0},
+    ],
+)
+def test_what_is_not_of_the_rule_is_not_told(options: dict[str, Any]) -> None:
+    assert not warned(LARGE, scaled(100.0, LARGE), **options)
+
+
+def test_latents_have_no_scale() -> None:
+    x = 100 * CENTRES
+    assert not warned(LARGE, scaled(100.0, LARGE), x=x, shape=None, t_start=0.2, t_end=8000.0)
+
+
+def test_samples_that_show_no_scale() -> None:
+    """One number, equal numbers, and a batch of which a sample failed."""
+    sde = scoresde.EDMSDE()
+    one = scoresde.targets.Gaussian(torch.zeros(1, dtype=F64), 1e-4 * torch.eye(1, dtype=F64)).score(sde)
+    assert not warned(sde, lambda x, t: one(x, t), shape=(1, 1))
+    assert not warned(sde, lambda x, t: -x / t[:, None] ** 2, x=torch.zeros(4, 8, dtype=F64), shape=None)
+    exact = scaled(100.0, LARGE)
+
+    def failing(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where((torch.arange(len(x)) == 2)[:, None], torch.nan, exact(x, t))
+
+    assert not warned(LARGE, failing, throw=False)
+
+
+@pytest.mark.parametrize("name", ["vp", "edm", "cosine"])
+def test_a_network_that_errs_is_no_other_scale(name: str) -> None:
+    """One that predicts no noise at all leaves that of the prior."""
+    sde = SDES[name]()
+    untrained = scoresde.ScoreModel(lambda x, t: torch.zeros_like(x), sde, "noise")
+    drawn = solve(sde, untrained, method="auto", steps=8, shape=(16, 8), dtype=F64, seed=0).x
+    assert float(drawn.std()) > 31.6
+    assert not warned(sde, untrained)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("name", SDES)
+def test_no_false_alarms_on_stock_processes(name: str, scale: float) -> None:
+    sde = SDES[name]()
+    for steps in FEW:
+        assert not warned(sde, scaled(scale, sde), steps=steps)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_false_alarms_on_the_published_systems(name: str) -> None:
+    made = None if PRESETS[name].process is None else PRESETS[name].process()
+    sde = scoresde.EDMSDE() if made is None else made if isinstance(made, scoresde.AffineSDE) else made.sde()
+    for steps in FEW:
+        assert not warned(sde, scaled(0.5, sde), steps=steps)
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("sde", [None, *SDES])
+def test_no_false_alarms_on_shipped_networks(name: str, sde: str | None) -> None:
+    """Declared, and as a function that declares nothing."""
+    model = scoresde.load(name)
+    process = model.sde if sde is None else model.process(SDES[sde]())
+    score = model.score(process)
+    options: dict[str, Any] = {"shape": (1, *model.event_shape), "dtype": torch.float32}
+    for steps in (5, 8):
+        assert not warned(process, score, steps=steps, **options)
+        assert not warned(process, lambda x, t: score(x, t), steps=steps, **options)
 
 
 class TestLearnedSolvers:

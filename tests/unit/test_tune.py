@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +185,7 @@ class TestBegunAsNoise:
 
     @pytest.mark.parametrize("arguments", [{"t_start": 0.5}, {"t_start": 1.0}, {"t_end": 0.1}, {"steps": 6}])
     def test_what_it_sets_is_not_given(self, arguments: dict[str, float]) -> None:
-        with pytest.raises(scoresde.InvalidArgumentError, match="follows from `grid`"):
+        with pytest.raises(scoresde.InvalidArgumentError, match="follows from `method`"):
             solve(self.SDE, RING.score(self.SDE), self.X, method=self.TUNED, **arguments)
 
     def test_many_evaluations_begin_at_the_start(self) -> None:
@@ -265,3 +267,62 @@ def test_a_process_without_alpha_and_sigma_is_refused() -> None:
 
     with pytest.raises(scoresde.ScoreSDEError, match="affine"):
         tune(Decay(t_min=0.1, t_max=1.0, prior=scoresde.sdes.NormalPrior(1.0)), RING.score(SDE), 5)
+
+
+class TestOtherEntrances:
+    """What goes from noise to data takes it; what goes the other way, or has a grid already, says so."""
+
+    FLOW = scoresde.FlowSDE(t_max=1.0)
+    TUNED = tune(FLOW, RING.score(FLOW), 6, dtype=F64)
+    GRID = scoresde.fit_grid(FLOW, RING.score(FLOW), 4, "dpm_2m", pilot=4, iterations=0, t_start=None, starts="time")
+    Z = FLOW.prior_sample((3, 2), generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    @pytest.mark.parametrize("record", [TUNED, GRID], ids=["begun from noise", "grid"])
+    def test_decode(self, record: FittedGrid) -> None:
+        score_fn = RING.score(self.FLOW)
+        wanted = solve(self.FLOW, score_fn, self.Z, method=record).x
+        assert torch.equal(scoresde.decode(self.FLOW, score_fn, self.Z, method=record).x, wanted)
+        cooler = scoresde.decode(self.FLOW, score_fn, self.Z, method=record, temperature=0.5).x
+        assert torch.equal(cooler, solve(self.FLOW, score_fn, 0.5 * self.Z, method=record).x)
+        with pytest.raises(scoresde.InvalidArgumentError, match="`steps` follows from `method`"):
+            scoresde.decode(self.FLOW, score_fn, self.Z, method=record, steps=3)
+        with pytest.raises(scoresde.InvalidArgumentError, match="must be deterministic, but 'ancestral' draws noise"):
+            scoresde.decode(self.FLOW, score_fn, self.Z, method=replace(record, method="Ancestral()"))
+        with pytest.raises(scoresde.InvalidArgumentError, match="a grid without a method"):
+            scoresde.decode(self.FLOW, score_fn, self.Z, method=replace(record, method=""))
+
+    @pytest.mark.parametrize("function", ["encode", "reconstruct"])
+    def test_the_way_back_needs_another_method(self, function: str) -> None:
+        with pytest.raises(scoresde.InvalidArgumentError, match=r"a Tuned, which goes from noise .* take 'adams'"):
+            getattr(scoresde.latents, function)(self.FLOW, RING.score(self.FLOW), self.Z, method=self.TUNED)
+
+    def test_likelihoods_paths_and_fits_need_another_method(self) -> None:
+        score_fn = RING.score(self.FLOW)
+        calls: list[Callable[[], object]] = [
+            lambda: scoresde.log_likelihood(self.FLOW, score_fn, self.Z, method=self.TUNED),  # type: ignore[arg-type]
+            lambda: scoresde.simulate(self.FLOW, self.Z, method=self.TUNED),  # type: ignore[arg-type]
+            lambda: scoresde.fit_grid(self.FLOW, score_fn, 4, self.TUNED),  # type: ignore[arg-type]
+            lambda: tune(self.FLOW, score_fn, 4, candidates=[(self.TUNED, None)]),  # type: ignore[list-item]
+            lambda: scoresde.solvers.make_solver(self.TUNED, {}),  # type: ignore[arg-type]
+        ]
+        for call in calls:
+            with pytest.raises(scoresde.InvalidTypeError, match=r"got a Tuned, which .* solve, decode, Stepper"):
+                call()
+
+    def test_a_saved_model_samples_with_it(self) -> None:
+        model = scoresde.load("digits")
+        tuned = tune(model.sde, model.score(label=3), 3)
+        drawn = model.sample(2, label=3, method=tuned, seed=1)
+        wanted = solve(model.sde, model.score(label=3), method=tuned, shape=(2, 1, 8, 8), seed=1)
+        assert torch.equal(drawn.x, wanted.x) and drawn.evaluations == 3
+
+    def test_another_process_is_told_how_to_make_another(self) -> None:
+        fitted = scoresde.fit_solver(SDE, RING.score(SDE), 3, pilot=4, iterations=0, reference=10)
+        for record, maker in (
+            (self.TUNED, r"`method` was fitted .* tune\(sde, score_fn, 6\)"),
+            (fitted, r"`method` was fitted .* fit_solver\(sde, score_fn, 3\)"),
+            (self.GRID, r"`grid` was fitted .* fit_grid\(sde, score_fn, 4\)"),
+        ):
+            sde = scoresde.VPSDE(beta_max=10.0)
+            with pytest.raises(scoresde.InvalidArgumentError, match=maker):
+                solve(sde, RING.score(sde), self.Z, method=record)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind
+from ..._checks import MOST_STEPS, check_flag, check_integer, check_kind, check_times
 from ..._tensors import compute_dtype, version_of
 from ...errors import InvalidArgumentError, ScoreFnError
+from ...fit import FittedGrid
 from ...nets import External
 from ...noise import BatchNoise, Noise
 from ...scores import Score, ScoreModel
 from ...sdes import Node
-from ...solvers import Solver, make_solver
+from ...solvers import Solver, from_config, make_solver
+from ...solvers.learned import Learned
+from ...solvers.registry.auto import NoiseStart
 from ...stepping import Stepper
 from .._packages import package
 from ..course import Course, Leg, legs_of
@@ -41,6 +44,7 @@ else:
 
 
 _ROWS = 2  # of the small states by which the evaluations of a loop are counted
+_ROUNDING = 1e-9  # of a state that is not moved, relative
 
 
 @dataclass
@@ -81,6 +85,7 @@ class _Loop:
         evaluated: where the network is evaluated within the step, if the solve does not know it.
         generator: what it passed last.
         scales: whether it calls `scale_model_input`.
+        noised: whether it has made the state of the first step by `add_noise`.
         rows: the size of the batch; 0 until it is known.
     """
 
@@ -95,6 +100,7 @@ class _Loop:
     evaluated: Tensor | None = None
     generator: torch.Generator | Sequence[torch.Generator] | None = None
     scales: bool = False
+    noised: bool = False
     rows: int = 0
 
     def hand(self, x: Tensor) -> Tensor:
@@ -169,8 +175,26 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     which leaves the first timesteps out, begins with the step there; a method that evaluates more often in its first
     steps then makes as many fewer steps.
 
+    What `scoresde.tune`, `scoresde.fit_grid` or `scoresde.fit_solver` made for ``from_diffusers(pipe)`` is a method
+    with its grid:
+
+    .. code-block:: python
+
+        model = from_diffusers(pipe)
+        tuned = scoresde.tune(model.sde, model, 8, context=..., shape=(16, 4, 64, 64))
+        pipe.scheduler = DiffusersScheduler.from_config(
+            pipe.scheduler.config, method=tuned
+        )
+        images = pipe(prompt, num_inference_steps=8).images
+
+    ``num_inference_steps`` must then be its number of steps or of evaluations. The pipeline's noise is the state at the
+    noisiest level, as in ``solve(model.sde, model, x, method=tuned)``; where the steps begin below that,
+    `scale_model_input` and the first step change its size. Pipelines of flows do not call `scale_model_input`, and
+    begin with noise that is about 0.3 % too large, unless ``lead_in=True``.
+
     Args:
-        method: a name from `scoresde.methods`.
+        method: a name from `scoresde.methods`, what one of the three functions made, or its fields, as ``config`` has
+            them.
         source: the name of the scheduler whose config this is.
         options: fields of the method's class, as ``{"s_churn": 40}``.
         lead_in: see above.
@@ -184,12 +208,12 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         generator: the source of noise, or one for each sample, where the pipeline passes none to ``step``, or has not
             yet; torch's global one by default.
         order: evaluations per step.
-        init_noise_sigma: the standard deviation of the state at the start.
+        init_noise_sigma: the standard deviation of the noise that a pipeline draws, at the noisiest level.
 
     Raises:
         ImportError: diffusers is missing.
         InvalidArgumentError: a field of the config has no counterpart here, the method is adaptive or another
-            library's, or an argument does not fit.
+            library's, or was made for another process, or an argument does not fit.
 
     References:
         The schedulers and pipelines of diffusers 0.42. https://github.com/huggingface/diffusers
@@ -200,16 +224,20 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     def __init__(
         self,
-        method: str = "dpm_3m",
+        method: str | FittedGrid | Mapping[str, Any] = "dpm_3m",
         source: str = "DDIMScheduler",
         options: Mapping[str, Any] | None = None,
         lead_in: bool = False,
         **config: Any,
     ) -> None:
         given = {k: v for k, v in config.items() if not k.startswith("_")}
-        self._solver = _solver_of(method, options or {})
+        self._record = _record_of(method)
+        options = {} if options is None else options
+        self._solver = _solver_of(method if self._record is None else self._record, options)
+        self._name = method if isinstance(method, str) else self._solver.name
         check_flag("lead_in", lead_in)
-        self.register_to_config(**given, method=method, source=source, options=dict(options or {}), lead_in=lead_in)
+        kept = method if self._record is None else self._record.fields()
+        self.register_to_config(**given, method=kept, source=source, options=dict(options), lead_in=lead_in)
         self._conventions = self._read()
         self.generator: torch.Generator | Sequence[torch.Generator] | None = None
         self.timesteps = torch.zeros(0)
@@ -254,7 +282,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def init_noise_sigma(self) -> float:
-        """The standard deviation of the state at the start."""
+        """The standard deviation of the noise that a pipeline draws."""
         prior: Any = self._conventions.sde.prior
         return float(prior.std)
 
@@ -297,8 +325,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         Args:
             num_inference_steps: the number of steps.
             device: of the timesteps.
-            timesteps, sigmas: instead of it, the levels of as many steps; see `Conventions.grid`.
-            mu: the shift of ``use_dynamic_shifting``.
+            timesteps, sigmas: instead of it, the levels of as many steps; see `Conventions.grid`. A method with a grid
+                of its own takes none but the even ones from 1 to 1/n that pipelines of flows always pass.
+            mu: the shift of ``use_dynamic_shifting``, which a method with a grid of its own does not need.
         """
         self._conventions = self._read()
         levels, count = sigmas if timesteps is None else timesteps, None
@@ -309,9 +338,21 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
                 f"`num_inference_steps` must be that of the levels given, {len(levels)}, or be left out, got "
                 f"{num_inference_steps}."
             )
-        self.times = self._conventions.grid(count, timesteps=timesteps, sigmas=sigmas, mu=mu)
-        self.num_inference_steps = len(self.times) - 1
-        self.legs, self._calls = legs_of(self._solver, self.times, self._calls_on)
+        if self._record is None:
+            times = self._conventions.grid(count, timesteps=timesteps, sigmas=sigmas, mu=mu)
+            legs, calls = legs_of(self._solver, times, self._calls_on)
+        else:
+            times = torch.tensor(self._record.times, dtype=torch.float64)
+            legs, calls = legs_of(self._solver, times, self._calls_on, ends=(False, False))
+            asked = _count_of(timesteps, sigmas) if count is None else count
+            if asked not in (len(times) - 1, len(calls)):
+                other = "" if len(calls) == len(times) - 1 else f", or {len(calls)}, that of its evaluations"
+                raise InvalidArgumentError(
+                    f"`num_inference_steps` must be {len(times) - 1}, the number of steps of `method`{other}, got "
+                    f"{asked}."
+                )
+        self.times, self.legs, self._calls = times, legs, calls
+        self.num_inference_steps = len(times) - 1
         labels = [call.label for call in self._calls]
         kind = torch.int64 if all(isinstance(label, int) for label in labels) else torch.float32
         self.timesteps = torch.tensor(labels, dtype=kind, device=device)
@@ -340,6 +381,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             moved = loop.course.ask().state
             sample = moved[:once].repeat(len(sample) // once, *(1,) * (sample.ndim - 1)).to(sample.dtype)
             loop.evaluated = None if torch.equal(moved, sample[:rows]) else sample[:rows]
+        elif loop.course is None:
+            sample = self._entered(sample).to(sample.dtype)
         loop.given = self._model(None).input_at(sample, call.node)
         loop.lent = version_of(loop.given)
         return loop.given
@@ -367,7 +410,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         if loop.course is None:
             if self._calls[index].moved and not loop.scales:
                 raise InvalidArgumentError(
-                    f"method={self.config.method!r} does not begin with an evaluation of the state that it is given, "
+                    f"method={self._name!r} does not begin with an evaluation of the state that it is given, "
                     "and this pipeline does not call `scale_model_input`; make the scheduler with lead_in=True."
                 )
             loop.course = self._begun(sample, index, doubled=_doubled(model_output, sample))
@@ -388,6 +431,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         r""":math:`\alpha x_0 + \sigma\varepsilon` at some timesteps, one for all samples or one for each."""
         alpha, sigma = (v.to(original_samples) for v in self._alpha_sigma(timesteps, original_samples))
+        if self._calls and self._loop.course is None:
+            self._loop.noised |= self.timesteps[0].item() in torch.as_tensor(timesteps).flatten().tolist()
         return alpha * original_samples + sigma * noise
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
@@ -400,10 +445,12 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         return alpha * noise - sigma * sample
 
     def _alpha_sigma(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        known = {call.label: call.node.t for call in reversed(self._calls)}
-        if self._calls:  # the loop begins with the state of its first step, wherever that is evaluated
-            first = self._calls[self._loop.begin or 0]
-            known[first.label] = first.begin
+        own = self._record is not None and self._loop.scales  # whose states are those between the steps
+        calls = list(zip(self.timesteps.tolist(), self._calls, strict=True))
+        known = {label: call.begin if own and call.first else call.node.t for label, call in reversed(calls)}
+        if calls:  # the loop begins with the state of its first step, wherever that is evaluated
+            label, first = calls[self._loop.begin or 0]
+            known[label] = first.begin
         labels = torch.as_tensor(timesteps).flatten()
         times = self._conventions.timestep.time(labels.cpu())
         found = [known.get(k, t) for k, t in zip(labels.tolist(), times.tolist(), strict=True)]
@@ -413,7 +460,13 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
 
     def _read(self) -> Conventions:
         """The config, which a pipeline may have changed."""
-        return conventions({**self.config, "_class_name": self.config.source})
+        found = conventions({**self.config, "_class_name": self.config.source})
+        if self._record is not None and not self._record.fits(found.sde):
+            raise InvalidArgumentError(
+                f"`method` was made for {self._record.process}, and the noise levels of the config, {found.sde!r}, are "
+                "others; make it for model = from_diffusers(pipe), on model.sde."
+            )
+        return found
 
     def _now(self, timestep: Any) -> int:
         """The place of the evaluation that is made."""
@@ -463,7 +516,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         while not course.done:
             first, state, begin = course.between, course.x, course.t
             question = course.ask()
-            moved = first and not torch.equal(question.state, state)
+            moved = first and not torch.allclose(question.state, state, rtol=_ROUNDING, atol=0.0)
             calls.append(_Call(question.node, question.t[0].item(), begin, first, moved))
             course.tell(torch.cat([0.5 * question.x] * 2, 1) if doubled else 0.5 * question.x)
         lead = [calls[0]._replace(moved=False)] if self.config.lead_in else []
@@ -483,12 +536,27 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             )
         self._loop.rows = len(x)
         self._loop.hand(x)
+        state = self._entered(x) if self._loop.scales or self._leads(index) else x  # where the network has seen x
         draws = _Draws(lambda: self.generator if self._loop.generator is None else self._loop.generator)
-        return self._course(self.legs, x, draws, doubled)
+        return self._course(self.legs, state, draws, doubled)
+
+    def _entered(self, x: Tensor) -> Tensor:
+        """The state that the first step begins with, of the one that a pipeline has: where that is the noise of the
+        noisiest level and the step begins below it, it is scaled."""
+        record, loop = self._record, self._loop
+        if record is None or not record.from_noise or loop.noised or loop.begin:
+            return x
+        start = NoiseStart.at(self._conventions.sde, float(self.times[0]))
+        return start.state(x.to(compute_dtype(x.dtype)))
 
     def _later(self, index: int) -> tuple[Tensor, list[Leg], list[_Call]]:
         """The grid of a loop that begins later, with as many steps as there are evaluations left for; its legs; and
         its evaluations, the last of which comes again where some are left over."""
+        if isinstance(self._solver, Learned):
+            raise InvalidArgumentError(
+                "A solver of fit_solver makes all of its steps and cannot begin with a later one; take what tune or "
+                "fit_grid made, or the name of a method."
+            )
         t, left = self._calls[index].begin, len(self._calls) - index
         times = torch.cat([torch.tensor([t], dtype=torch.float64), self.times[self.times < t]])
         for steps in range(len(times) - 1, 0, -1):
@@ -497,7 +565,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
             if len(calls) <= left:
                 return times[at], legs, calls + calls[-1:] * (left - len(calls))
         raise InvalidArgumentError(
-            f"method={self.config.method!r} needs more than the {left} evaluations that are left; take more steps."
+            f"method={self._name!r} needs more than the {left} evaluations that are left; take more steps."
         )
 
     def _followed(self, course: Course, sample: Tensor) -> Tensor | None:
@@ -522,11 +590,37 @@ def _nothing(x: Tensor, time: Tensor) -> Tensor:
     return x
 
 
-def _solver_of(method: str, options: Mapping[str, Any]) -> Solver:
+def _record_of(method: object) -> FittedGrid | None:
+    """What was tuned, fitted or learned, or read from a config; None for the name of a method."""
+    if isinstance(method, Mapping):
+        return FittedGrid.of(method, "`method`")
+    return method if isinstance(method, FittedGrid) else None
+
+
+def _count_of(timesteps: Any, sigmas: Any) -> int:
+    """How many steps levels stand for that a pipeline passes always."""
+    n = 0 if sigmas is None else len(sigmas)
+    even = torch.linspace(1, 1 / max(n, 1), n, dtype=torch.float64)
+    if timesteps is not None or not torch.allclose(check_times("sigmas", sigmas, "numbers"), even):
+        name = "sigmas" if timesteps is None else "timesteps"
+        raise InvalidArgumentError(f"`{name}` follows from `method`, which has a grid; pass num_inference_steps.")
+    return n
+
+
+def _solver_of(method: Any, options: Mapping[str, Any]) -> Solver:
     """The method, or why it cannot be a scheduler."""
-    check_kind("method", method, str, "a name from scoresde.methods()")
     check_kind("options", options, Mapping, "a mapping of names to values")
-    solver = make_solver(method, dict(options), ("method", "source", "options", "lead_in"))
+    if isinstance(method, FittedGrid):
+        if options:
+            raise InvalidArgumentError("`options` follow from `method`, which was made with its own; leave them out.")
+        if not method.method:
+            raise InvalidArgumentError("`method` is a grid without a method; pass the name of a method.")
+        solver = from_config(method.method)
+        name = solver.name
+    else:
+        check_kind("method", method, str, "a name from scoresde.methods(), or what tune, fit_grid or fit_solver made")
+        solver = make_solver(method, dict(options), ("method", "source", "options", "lead_in"))
+        name = method
     reasons = {
         "it chooses its steps as it goes, so that nobody can tell beforehand how often it evaluates": solver.adaptive,
         "another library makes its steps": solver.kind == "backend",
@@ -534,7 +628,7 @@ def _solver_of(method: str, options: Mapping[str, Any]) -> Solver:
     }
     for reason, holds in reasons.items():
         if holds:
-            raise InvalidArgumentError(f"method={method!r} cannot be a scheduler: {reason}; take 'dpm_3m'.")
+            raise InvalidArgumentError(f"method={name!r} cannot be a scheduler: {reason}; take 'dpm_3m'.")
     return solver
 
 

@@ -10,6 +10,7 @@ from ..._checks import check_choice, check_kind
 from ..._display import table
 from ...correctors import Corrector, LangevinCorrector, MALACorrector, UnderdampedCorrector
 from ...errors import InvalidArgumentError, InvalidTypeError, closest
+from ...grids import Grid
 from ..base import Solver
 from .rows import BY_NAME, ROWS
 from .spellings import ARGUMENTS, find
@@ -116,7 +117,13 @@ def make_solver(method: str | Solver, options: Mapping[str, object], others: Ite
         return method
     if isinstance(method, type) and issubclass(method, Solver):
         raise InvalidTypeError(f"`method` is a class, {method.__name__}; give an object of it, {method.__name__}().")
-    check_kind("method", method, str, "a name from scoresde.methods() or a solver object")
+    what = "a name from scoresde.methods() or a solver object"
+    if isinstance(method, Grid):
+        raise InvalidTypeError(
+            f"`method` must be {what} here, got a {type(method).__name__}, which goes from noise to data on its own "
+            "grid; solve, decode, Stepper and DiffusersScheduler take it."
+        )
+    check_kind("method", method, str, what)
     if method == "auto":
         raise InvalidArgumentError("method='auto' is a rule of solve; name a method here.")
     cls = BY_NAME[find(method, ("auto",))].load()
