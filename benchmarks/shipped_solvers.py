@@ -29,9 +29,8 @@ from scoresde.fit import FittedSolver
 from scoresde.solvers import UniPC
 
 BUDGETS = (4, 5, 8, 10, 20)
-TESTS = 32
-# The pilots of each network, and the iterations.
-NETWORKS: dict[str, tuple[int, int | None]] = {"digits": (128, None), "mnist": (32, 20)}
+# The pilots of each network, the samples for the errors, and the iterations.
+NETWORKS: dict[str, tuple[int, int, int | None]] = {"digits": (128, 32, None), "mnist": (16, 16, 20)}
 PROCESSES = {"EDM": scoresde.EDMSDE(), "VP": scoresde.VPSDE()}
 
 
@@ -40,9 +39,9 @@ class Network:
 
     def __init__(self, name: str) -> None:
         self.model: Any = scoresde.load(name)
-        self.pilot, self.iterations = NETWORKS[name]
-        self.context = {"label": torch.arange(self.pilot + TESTS) % 10}
-        shape = (self.pilot + TESTS, *self.model.event_shape)
+        self.pilot, tests, self.iterations = NETWORKS[name]
+        self.context = {"label": torch.arange(self.pilot + tests) % 10}
+        shape = (self.pilot + tests, *self.model.event_shape)
         self.noise = torch.randn(shape, generator=torch.Generator().manual_seed(17))
 
     def score(self, sde: Any, scale: float | None = None) -> Any:

@@ -94,8 +94,8 @@ def fit_solver(
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
         seed: of the pilot.
-        iterations: gradients of each of the three searches, by default 560 / ``steps`` (25 to 75), beside those that
-            fit the grids of four methods to begin with.
+        iterations: gradients of each of the three searches, by default 560 / ``steps`` (25 to 75). To begin with, the
+            grids of four methods are fitted, with a third as many each.
         gradient: False where the score function has no gradient, or is too large to go backwards through: by finite
             differences, the nodes and two numbers are learned, one for how far the coefficients are from those of
             DDIM, and one shift for all levels; by default 700 / ``steps`` / (``steps`` + 2) iterations.
@@ -146,7 +146,7 @@ def fit_solver(
             f"t_end={batch.end:g}; pass others, beside them."
         )
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
-    grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count
+    grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count // 3
     starts = _starts(batch, clock, exact, objective, gradient, steps, grids)
 
     def learned(start: _Start, pilot: Pilot) -> _Result:

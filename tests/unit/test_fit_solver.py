@@ -271,7 +271,7 @@ class TestFit:
 
 
 CHAIN = scoresde.discrete.BetaChain(torch.linspace(1e-4, 0.02, 1000, dtype=F64)).sde()
-NARROW = scoresde.EDMSDE(sigma_min=0.1, sigma_max=2.0)
+NARROW = scoresde.EDMSDE(sigma_min=0.9, sigma_max=1.0)
 
 
 class TestOnAnotherProcess:
