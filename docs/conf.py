@@ -301,6 +301,19 @@ def shipped_table() -> str:
     return markdown(["network", "evaluations", *kinds], rows, record)
 
 
+def laws_table() -> str:
+    """The figures of ``benchmarks/results/few_laws.json``."""
+    record = load("few_laws")
+    results = dict(record["results"])
+    whole = results.pop("100 steps")
+    found = [(budget, kind, row) for budget, kinds in results.items() for kind, row in kinds.items()]
+    rows = [
+        [budget, kind, f"{row['recognised']:.3f}", f"{row['energy']:.2f}", f"{row['sw2']:.2f}"]
+        for budget, kind, row in [*found, ("100", "`unipc3`", whole)]
+    ]
+    return markdown(["evaluations", "", "recognised", "energy", "sliced W2"], rows, record)
+
+
 def network_table() -> str:
     """The figures of ``benchmarks/results/fitted_network.json``."""
     record = load("fitted_network")
@@ -737,6 +750,7 @@ FILLED = {
         "<!-- few evaluations: learned -->": learned_table,
         "<!-- few evaluations: published -->": published_table,
         "<!-- few evaluations: shipped -->": shipped_table,
+        "<!-- few evaluations: laws -->": laws_table,
         "<!-- few evaluations: problems -->": few_problems,
     },
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},

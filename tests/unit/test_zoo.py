@@ -566,3 +566,28 @@ def test_the_grids_of_the_shipped_network_are_better_than_the_default(sde: Any, 
     assert (
         median(method="auto", grid=grid) == median(method=method, grid=grid) < 0.7 * median(method=method, steps=steps)
     )
+
+
+def test_learned_solvers_travel_apart_from_grids(model: Pretrained) -> None:
+    """`solver` returns what was learned, on any process; `grid` does not."""
+    sde, options = scoresde.EDMSDE(), {"shape": (4, 1, 2, 2), "pilot": 4, "iterations": 0}
+    learned = scoresde.fit_solver(sde, model.score(sde), 3, **options)
+    grid = scoresde.fit_grid(sde, model.score(sde), 3, "ddim", **options)
+    both = replace(model, config=replace(model.config, grids=(learned, grid)))
+    assert both.grid(sde, 3) is grid
+    assert both.solver(3) is learned is both.solver(3, sde)
+    vp = scoresde.VPSDE()
+    assert both.solver(3, vp).fits(vp) and both.solver(3, vp).method == learned.method
+    with pytest.raises(InvalidArgumentError, match="only for 3"):
+        both.solver(4)
+    with pytest.raises(InvalidArgumentError, match="only for no number"):
+        model.solver(3)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+@pytest.mark.parametrize("steps", [4, 5, 8, 10, 20])
+def test_solvers_that_come_with_a_network(name: str, steps: int) -> None:
+    network = load(name)
+    solver = network.solver(steps)
+    assert solver.steps == steps and solver.fitted.median < solver.default.median
+    assert bool(network.sample(1, label=3, method=solver, seed=0).x.isfinite().all())
