@@ -5,7 +5,7 @@ other noise with the same labels; on *VP*, they are those of the same solver thr
 *guidance 3* those on guided scores, which it was not learned on.
 
 ``python -m benchmarks shipped_solvers --network digits`` writes ``results/shipped_solvers.json`` (the other network's
-figures are kept); ``--ship`` puts the solvers into the config of the network.
+figures are kept); ``--ship`` puts the solvers into the config of the network, ``--keep`` measures those that are there.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ class Network:
         got = scoresde.solve(sde, self.score(sde, scale), given.pop("x"), **given, **options).x
         return summary(distances(got.double(), ends.double()))
 
-    def measure(self) -> tuple[dict[str, Any], list[FittedSolver]]:
+    def measure(self, learn: bool) -> tuple[dict[str, Any], list[FittedSolver]]:
         """All figures, and the solvers."""
         tests = slice(self.pilot, None)
         edm, vp = PROCESSES["EDM"], PROCESSES["VP"]
-        pilots = self.ends(edm, slice(0, self.pilot))
+        pilots = self.ends(edm, slice(0, self.pilot)) if learn else None
         cases = {"EDM": (edm, None), "VP": (vp, None), "guidance 3": (edm, 3.0)}
         ends = {name: self.ends(sde, tests, scale) for name, (sde, scale) in cases.items()}
         rows, learned = {}, []
         for budget in BUDGETS:
             began = time.perf_counter()
-            solver = self.learn(budget, pilots)
+            solver = self.model.solver(budget, edm) if pilots is None else self.learn(budget, pilots)
             learned.append(solver)
             rows[str(budget)] = {
                 name: {
@@ -99,10 +99,11 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks shipped_solvers", description=__doc__)
     parser.add_argument("--network", choices=sorted(NETWORKS), required=True)
     parser.add_argument("--ship", action="store_true", help="put the solvers into the network's config")
+    parser.add_argument("--keep", action="store_true", help="measure the solvers that are there, learn none")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     network = Network(options.network)
-    rows, learned = network.measure()
+    rows, learned = network.measure(not options.keep)
     known = load("shipped_solvers")["results"] if (RESULTS / "shipped_solvers.json").exists() else {}
     known[options.network] = rows
     write("shipped_solvers", known, f"python -m benchmarks shipped_solvers --network {options.network}")

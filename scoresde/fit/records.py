@@ -19,6 +19,9 @@ from ..files.writing import write_bytes
 from ..grids import Grid
 from ..sdes import AffineSDE
 from ..sdes.base import check_affine
+from ..solvers import from_config
+from ..solvers.learned import Learned
+from ..solvers.registry.config import to_text
 
 FORMAT = 1
 Record = TypeVar("Record", bound="FittedGrid")
@@ -319,6 +322,15 @@ class FittedSolver(FittedGrid):
     start: str = field(default="", kw_only=True)
     order: int = field(default=1, kw_only=True)
     _argument, _maker = "method", "fit_solver"
+
+    def on(self, sde: AffineSDE) -> FittedSolver:
+        """See `FittedGrid.on`; where the process ends at another level, so does the last step, see
+        `scoresde.solvers.learned.Learned.ending`."""
+        there, solver = super().on(sde), from_config(self.method)
+        ratio = math.exp(0.5 * (there.log_snr[-1] - self.log_snr[-1]))
+        if abs(ratio - 1) <= _SAME_LEVEL or not isinstance(solver, Learned):
+            return there
+        return replace(there, method=to_text(solver.ending(ratio)))
 
     @classmethod
     def _read(cls, content: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -90,6 +90,20 @@ class Learned(EstimateSolver):
     def steps(self) -> int:
         """The number of steps."""
         return len(self.data)
+
+    def ending(self, ratio: float) -> Learned:
+        r"""The same for an end at another level, where :math:`\sigma/\alpha` is 1 / ``ratio`` times as large.
+
+        In the last step, only the newest noise estimate has another weight; what the others add stays the same, since
+        near the data it is small only because :math:`\sigma_{i+1}` is.
+
+        Example:
+            >>> Learned(((1.0,), (1.0, 0.0)), ((1.0,), (3.0, -2.0))).ending(0.25).noise[-1]
+            (1.5, -0.5)
+        """
+        first, *others = self.noise[-1]
+        moved = tuple(ratio * v for v in others)
+        return replace(self, noise=(*self.noise[:-1], (1.0 + ratio * (first - 1.0), *moved)))
 
     def prepare(self, process: Process, nodes: Sequence[Node[Any]]) -> None:
         """See `Solver.prepare`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,21 @@ class TestOnAnotherProcess:
     def test_levels_between_the_ends_must_be_there(self, learned: FittedSolver) -> None:
         with pytest.raises(InvalidArgumentError, match="makes a step at a log-SNR of"):
             learned.on(NARROW)
+
+    def test_where_the_end_moves_only_the_newest_noise_does(self, learned: FittedSolver) -> None:
+        """However large the weights of the last step are, since sigma is small there."""
+        last = (30.0, -29.0)
+        steps = Learned((*ONE[:3], (1.0, 0.0)), (*ONE[:3], last))
+        record = replace(learned, method=to_text(steps))
+        ends, x = [], states(PROCESSES["edm"], 20)
+        for sigma in (0.02, 0.03):
+            sde = scoresde.EDMSDE(sigma_min=sigma)
+            path = solve(sde, RING.score(sde), x, method=record.on(sde), save_at="steps")
+            ends.append(path.x)
+        assert path.xs is not None
+        before, node = path.xs[-2], sde.node(record.on(sde).times[-2])
+        noise = -node.sigma * RING.score(sde)(before, torch.full((20,), node.t, dtype=F64))
+        torch.testing.assert_close((ends[1] - ends[0]) / 0.01, noise, rtol=1e-6, atol=1e-6)
 
     @pytest.mark.parametrize("sde", [*PROCESSES.values(), CHAIN], ids=repr)
     @pytest.mark.parametrize("shift", [-30.0, 30.0])
