@@ -295,7 +295,8 @@ def shipped_table() -> str:
     for network, budgets in record["results"].items():
         for budget, row in budgets.items():
             kinds = [row[k] for k in ("EDM", "VP", "guidance 3")]
-            cells = [f"{v['learned']['median']:.1e} / {v['auto']['median']:.1e}" for v in kinds]
+            found = [f"{v['learned']['median']:.1e}" if "learned" in v else "–" for v in kinds]
+            cells = [f"{text} / {v['auto']['median']:.1e}" for text, v in zip(found, kinds, strict=True)]
             rows.append([network, budget, *cells])
     kinds = [f"{name}: learned / `auto`" for name in ("EDM", "VP", "guidance 3")]
     return markdown(["network", "evaluations", *kinds], rows, record)
