@@ -104,7 +104,7 @@ def tune(
             smallest.
         reference: what the errors are measured against: by default the results of the three candidates that change
             least with twice as many evaluations (the geometric mean of the distances); the number of steps of
-            `scoresde.solvers.UniPC3`, which at 40 is cheaper up to 10 evaluations; or the pilot's end states
+            `scoresde.solvers.UniPC3`, of which 40 cost less than the finer results; or the pilot's end states
             themselves.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
@@ -150,7 +150,11 @@ def tune(
     errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in coarse]
     order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
     if not math.isfinite(_score(errors[order[0]])):
-        raise NonFiniteError("No candidate gave a finite result; take more steps.", stage="state")
+        raise NonFiniteError(
+            "Every candidate gave NaN or infinity in at least one sample; take more steps, or check the network with "
+            "scoresde.check_score.",
+            stage="state",
+        )
     best = entries[order[0]]
     times = batch.times(best.grid, best.count(steps))
     with torch.no_grad():
