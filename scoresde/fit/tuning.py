@@ -99,7 +99,7 @@ def tune(
         score_fn: as for `solve`.
         steps: the number of evaluations of a solve.
         candidates: pairs of a deterministic method with fixed steps and a grid (a name, a function, or None for the
-            default); by default 15 of them and what ``method="auto"`` takes.
+            default); by default 15 of them and what ``method="auto"`` takes, if it is none of these.
         pilot: the number of samples; 16 are enough to find a candidate whose error is within some per cent of the
             smallest.
         reference: what the errors are measured against: by default the results of the three candidates that change
@@ -182,14 +182,19 @@ def _auto(pilot: Pilot, steps: int) -> Entry:
 
 
 def candidates_of(pilot: Pilot, steps: int) -> list[Entry]:
-    """What ``method="auto"`` takes, and the list; on the default grid where a process has an end that their grids have
-    not."""
+    """What ``method="auto"`` takes, and the list, without those that make the same steps; on the default grid where a
+    process has an end that their grids have not."""
     with torch.no_grad():
         endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
     entries = [Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in CANDIDATES]
     if endless:
         entries = [entry._replace(grid=None, name="default") for entry in entries]
-    return list(dict.fromkeys([_auto(pilot, steps), *entries]))
+    found: dict[tuple[Solver, tuple[float, ...]], Entry] = {}
+    for entry in (_auto(pilot, steps), *entries):
+        count = entry.count(steps)
+        times = tuple(pilot.times(entry.grid, count).tolist()) if count else ()
+        found.setdefault((entry.solver, times), entry)
+    return list(found.values())
 
 
 def _listed(candidates: Any, pilot: Pilot) -> list[Entry]:

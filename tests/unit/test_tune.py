@@ -339,3 +339,10 @@ def test_a_record_has_no_options() -> None:
     tuned = tune(SDE, RING.score(SDE), 2, dtype=F64)
     with pytest.raises(scoresde.InvalidArgumentError, match=r"`method` brings its options; leave 'order' out"):
         solve(SDE, RING.score(SDE), method=tuned, shape=(2, 2), order=2)
+
+
+@pytest.mark.parametrize("steps", [5, 8, 20])
+def test_no_candidate_is_measured_twice(steps: int) -> None:
+    """Two of the same would be two of the three that stand for the exact results, and tie with each other."""
+    ranking = tune(SDE, RING.score(SDE), steps, dtype=F64).ranking
+    assert len({(row.method, row.rms, row.median) for row in ranking}) == len(ranking) == (16 if steps == 5 else 15)
