@@ -146,7 +146,7 @@ def set_up(
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
     _check_flags(sde, denoise=denoise, throw=throw)
-    method, grid = _with_its_grid(method, grid, steps=steps, t_start=t_start, t_end=t_end)
+    method, grid = _with_its_grid(method, grid, options, steps=steps, t_start=t_start, t_end=t_end)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
     free = t_start is None and (t_end is None or t_end != sde.t_max)  # to begin below t_max
@@ -263,10 +263,14 @@ def _times(
     return (first, grids.time_of("t_end", t_end, sde, sde.t_min)), None
 
 
-def _with_its_grid(method: str | Solver | Grid, grid: GridChoice, **given: object) -> tuple[str | Solver, GridChoice]:
+def _with_its_grid(
+    method: str | Solver | Grid, grid: GridChoice, options: Mapping[str, object], **given: object
+) -> tuple[str | Solver, GridChoice]:
     """The method and the grid, of which a fitted grid in the place of the method gives both."""
     if not isinstance(method, Grid):
         return method, grid
+    if options:
+        raise InvalidArgumentError(f"`method` brings its options; leave {min(options)!r} out.")
     for name, value in {"grid": grid, **given}.items():
         if value is not None:
             raise InvalidArgumentError(f"`{name}` follows from `method`, which brings its grid; leave it out.")

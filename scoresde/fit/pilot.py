@@ -153,6 +153,7 @@ class Pilot:
                 raise InvalidArgumentError(
                     f"`reference` must have the shape of the pilot, {tuple(self.x.shape)}, got {tuple(given.shape)}."
                 )
+            check_finite_rows("`reference`", given)
             return given.detach().to(self.x)
         (start, x), count = self.origin, check_integer("reference", given, low=1, high=MOST_STEPS)
         times = grids.resolve(None, self.sde, start, self.end, count)

@@ -109,6 +109,11 @@ class Problem(abc.ABC):
             loss = self._loss(self.end(theta, rows, True), rows, floor)
             if not bool(torch.isfinite(loss)):
                 return math.inf, torch.zeros_like(theta)
+            if not loss.requires_grad:
+                raise InvalidArgumentError(
+                    "`objective` must be differentiable in its first argument, but its result has no gradient "
+                    "(.detach(), integers?); pass gradient=False."
+                )
             (slope,) = torch.autograd.grad(loss, theta)
         return loss.item(), slope
 

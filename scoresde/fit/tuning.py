@@ -99,12 +99,12 @@ def tune(
         score_fn: as for `solve`.
         steps: the number of evaluations of a solve.
         candidates: pairs of a deterministic method with fixed steps and a grid (a name, a function, or None for the
-            default); by default 15 of them and what ``method="auto"`` takes.
+            default); by default 15 of them and what ``method="auto"`` takes, if it is none of these.
         pilot: the number of samples; 16 are enough to find a candidate whose error is within some per cent of the
             smallest.
         reference: what the errors are measured against: by default the results of the three candidates that change
             least with twice as many evaluations (the geometric mean of the distances); the number of steps of
-            `scoresde.solvers.UniPC3`, which at 40 is cheaper up to 10 evaluations; or the pilot's end states
+            `scoresde.solvers.UniPC3`, of which 40 cost less than the finer results; or the pilot's end states
             themselves.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
@@ -150,7 +150,11 @@ def tune(
     errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in coarse]
     order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
     if not math.isfinite(_score(errors[order[0]])):
-        raise NonFiniteError("No candidate gave a finite result; take more steps.", stage="state")
+        raise NonFiniteError(
+            "Every candidate gave NaN or infinity in at least one sample; take more steps, or check the network with "
+            "scoresde.check_score.",
+            stage="state",
+        )
     best = entries[order[0]]
     times = batch.times(best.grid, best.count(steps))
     with torch.no_grad():
@@ -178,14 +182,19 @@ def _auto(pilot: Pilot, steps: int) -> Entry:
 
 
 def candidates_of(pilot: Pilot, steps: int) -> list[Entry]:
-    """What ``method="auto"`` takes, and the list; on the default grid where a process has an end that their grids have
-    not."""
+    """What ``method="auto"`` takes, and the list, without those that make the same steps; on the default grid where a
+    process has an end that their grids have not."""
     with torch.no_grad():
         endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
     entries = [Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in CANDIDATES]
     if endless:
         entries = [entry._replace(grid=None, name="default") for entry in entries]
-    return list(dict.fromkeys([_auto(pilot, steps), *entries]))
+    found: dict[tuple[Solver, tuple[float, ...]], Entry] = {}
+    for entry in (_auto(pilot, steps), *entries):
+        count = entry.count(steps)
+        times = tuple(pilot.times(entry.grid, count).tolist()) if count else ()
+        found.setdefault((entry.solver, times), entry)
+    return list(found.values())
 
 
 def _listed(candidates: Any, pilot: Pilot) -> list[Entry]:

@@ -330,3 +330,14 @@ class TestOnAnotherProcess:
         model = scoresde.ScoreModel(net, sde, "noise", time_input="t")
         solve(sde, model, states(sde, 3), method=Learned(ONE[:2], ONE[:2], (shift, 0.0)), steps=2)
         assert seen[0] == pytest.approx(sde.t_max if shift < 0 else sde.t_min, rel=1e-6)
+
+
+@pytest.mark.parametrize("fit", [fit_solver, scoresde.fit_grid])
+def test_an_objective_without_a_gradient_is_refused(fit: Any) -> None:
+    def objective(x: Tensor, reference: Tensor) -> Tensor:
+        return (x - reference).square().mean(1).detach()
+
+    options = {"pilot": 4, "iterations": 12, "reference": 20, "objective": objective}
+    with pytest.raises(InvalidArgumentError, match=r"`objective` must be differentiable .* pass gradient=False"):
+        fit(SDE, RING.score(SDE), 2, **options)
+    assert fit(SDE, RING.score(SDE), 2, gradient=False, **options).steps == 2

@@ -135,7 +135,7 @@ def test_failing_candidates_come_last() -> None:
 
 
 def test_nothing_finite_is_an_error() -> None:
-    with pytest.raises(scoresde.NonFiniteError, match="finite"):
+    with pytest.raises(scoresde.NonFiniteError, match=r"NaN or infinity .*check_score"):
         tune(SDE, lambda x, t: torch.full_like(x, torch.nan), 4, shape=(4, 2))
 
 
@@ -326,3 +326,23 @@ class TestOtherEntrances:
             sde = scoresde.VPSDE(beta_max=10.0)
             with pytest.raises(scoresde.InvalidArgumentError, match=maker):
                 solve(sde, RING.score(sde), self.Z, method=record)
+
+
+def test_a_reference_that_is_not_finite_is_refused() -> None:
+    reference = torch.zeros(16, 2, dtype=F64)
+    reference[3] = math.nan
+    with pytest.raises(scoresde.NonFiniteError, match=r"`reference` has NaN .* 1 of 16 samples \(first: \[3\]\)"):
+        tune(SDE, RING.score(SDE), 2, dtype=F64, reference=reference)
+
+
+def test_a_record_has_no_options() -> None:
+    tuned = tune(SDE, RING.score(SDE), 2, dtype=F64)
+    with pytest.raises(scoresde.InvalidArgumentError, match=r"`method` brings its options; leave 'order' out"):
+        solve(SDE, RING.score(SDE), method=tuned, shape=(2, 2), order=2)
+
+
+@pytest.mark.parametrize("steps", [5, 8, 20])
+def test_no_candidate_is_measured_twice(steps: int) -> None:
+    """Two of the same would be two of the three that stand for the exact results, and tie with each other."""
+    ranking = tune(SDE, RING.score(SDE), steps, dtype=F64).ranking
+    assert len({(row.method, row.rms, row.median) for row in ranking}) == len(ranking) == (16 if steps == 5 else 15)
