@@ -146,6 +146,7 @@ def fit_solver(
             f"t_end={batch.end:g}; pass others, beside them."
         )
     exact = batch.reference(max(200, 10 * steps) if reference is None else reference)
+    batch.warn_of_scale(exact)
     grids = min(max(120 // steps, 4), 24) if iterations is None and gradient else count // 3
     starts = _starts(batch, clock, exact, objective, gradient, steps, grids)
 

@@ -22,6 +22,7 @@ from .._checks import (
     check_integer,
     check_state,
     check_tensor,
+    warn_caller,
 )
 from .._context import cut
 from ..errors import InvalidArgumentError
@@ -55,6 +56,7 @@ def pilot_states(
 
 
 _NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
+_CLEAR = 10.0  # times as large as the data must noise be, at least
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,17 @@ class Pilot:
     def cost(self) -> Cost:
         """What it has taken so far."""
         return self.score.cost(len(self.x))
+
+    def warn_of_scale(self, ends: Tensor) -> None:
+        """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""
+        if not self.from_noise or self.score.traits.data_std is not None:
+            return
+        std = float(f"{float(ends.std()) / self.sde.node(self.end).alpha:.1g}")
+        if std > _NOISE / _CLEAR:
+            warn_caller(
+                f"The paths begin at sigma/alpha = {_NOISE:g}, where data with a standard deviation of {std:g} are not "
+                f"noise yet. Declare it, as score_fn.data_std = {std:g}, and repeat this."
+            )
 
     def times(self, grid: Any, steps: int) -> Tensor:
         """The times of a grid between its ends."""

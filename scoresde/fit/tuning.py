@@ -147,6 +147,7 @@ def tune(
         exact = [fine[i] for i in sorted(range(len(entries)), key=changes.__getitem__)[:_REFERENCES]]
     else:
         exact = [batch.reference(reference)]
+    batch.warn_of_scale(exact[0])
     errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in coarse]
     order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
     if not math.isfinite(_score(errors[order[0]])):

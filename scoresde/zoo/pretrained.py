@@ -276,9 +276,9 @@ class Pretrained(Displayed):
         if found:
             return found[0].on(wanted)
         there = sorted({record.steps for record in learned})
+        only = f", only for {', '.join(map(str, there))}" if there else ""
         raise InvalidArgumentError(
-            f"No solver was learned for {steps} evaluations, only for {', '.join(map(str, there)) or 'no number'}. "
-            f"Learn one with fit_solver(sde, score_fn, {steps})."
+            f"No solver was learned for {steps} evaluations{only}. Learn one with fit_solver(sde, score_fn, {steps})."
         )
 
     def score(self, sde: AffineSDE | None = None, **context: object) -> ScoreModel:

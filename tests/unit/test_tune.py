@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +348,21 @@ def test_no_candidate_is_measured_twice(steps: int) -> None:
     """Two of the same would be two of the three that stand for the exact results, and tie with each other."""
     ranking = tune(SDE, RING.score(SDE), steps, dtype=F64).ranking
     assert len({(row.method, row.rms, row.median) for row in ranking}) == len(ranking) == (16 if steps == 5 else 15)
+
+
+@pytest.mark.parametrize("std", [1.0, 100.0])
+def test_data_too_large_for_the_start_are_noticed(std: float) -> None:
+    """At sigma/alpha = 300 they are no noise; a declared scale moves the start."""
+    sde = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)
+    target = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.full((2,), std**2, dtype=F64))
+    exact = target.score(sde)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        return exact(x, t)
+
+    for fit in (scoresde.tune, partial(scoresde.fit_solver, iterations=0)):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            fit(sde, score, 8, shape=(16, 2), dtype=F64)
+            fit(sde, exact, 8, dtype=F64)
+        assert ["data_std" in str(w.message) for w in found] == ([True] if std > 1 else [])

@@ -580,7 +580,7 @@ def test_learned_solvers_travel_apart_from_grids(model: Pretrained) -> None:
     assert both.solver(3, vp).fits(vp) and both.solver(3, vp).method == learned.method
     with pytest.raises(InvalidArgumentError, match="only for 3"):
         both.solver(4)
-    with pytest.raises(InvalidArgumentError, match="only for no number"):
+    with pytest.raises(InvalidArgumentError, match="for 3 evaluations. Learn one"):
         model.solver(3)
 
 
