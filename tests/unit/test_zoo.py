@@ -577,10 +577,10 @@ def test_learned_solvers_travel_apart_from_grids(model: Pretrained) -> None:
     assert both.grid(sde, 3) is grid
     assert both.solver(3) is learned is both.solver(3, sde)
     vp = scoresde.VPSDE()
-    assert both.solver(3, vp).fits(vp) and both.solver(3, vp).method == learned.method
+    assert both.solver(3, vp).fits(vp) and both.solver(3, vp) == learned.on(vp)
     with pytest.raises(InvalidArgumentError, match="only for 3"):
         both.solver(4)
-    with pytest.raises(InvalidArgumentError, match="for 3 evaluations. Learn one"):
+    with pytest.raises(InvalidArgumentError, match="for 3 evaluations"):
         model.solver(3)
 
 
