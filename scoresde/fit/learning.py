@@ -43,6 +43,7 @@ from .tuning import candidates_of
 
 _COEFFICIENT = 0.1  # of a coefficient, in a number of theta
 _SHIFT = 0.1  # and of the logarithm of alpha/sigma
+_MOST = 200  # steps, whose coefficients a file can hold
 _METHODS = 4  # whose grids are fitted a little for a start
 _TRIED = 2  # starts that are learned from
 _EXACT = 1e-7  # of a method that is written as coefficients
@@ -84,7 +85,7 @@ def fit_solver(
     Args:
         sde: an affine process, with a finite log-SNR at both ends.
         score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes.
-        steps: the number of evaluations, which is that of steps.
+        steps: the number of evaluations, which is that of steps, 2 to 200.
         pilot: the number of samples, of which each half is learned from once, and held out once.
         order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less
             to learn, and more accuracy on networks that the solver was not learned on.
@@ -127,7 +128,7 @@ def fit_solver(
         Wang et al. (2025), Differentiable Solver Search. https://arxiv.org/abs/2505.21114
     """
     sde = check_affine(sde)
-    steps = check_integer("steps", steps, low=2, high=MOST_STEPS)
+    steps = check_integer("steps", steps, low=2, high=_MOST)
     check_integer("order", order, low=1, high=3)
     for name, flag in (("shifts", shifts), ("gradient", gradient), ("checkpoint", checkpoint)):
         check_flag(name, flag)

@@ -108,6 +108,8 @@ class Pilot:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         seed = check_seed("seed", seed)
         drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
+        if x is not None and shape is not None and tuple(shape) != tuple(x.shape):
+            raise InvalidArgumentError(f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out.")
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
         x = pilot_states(sde, x, drawn, seed, dtype, device)

@@ -199,6 +199,8 @@ class FittedGrid(Grid):
                 raise ValueError("its name, method and process must be text")
             if not isinstance(grid.from_noise, bool):
                 raise ValueError("its from_noise must be true or false")
+            if any(map(math.isnan, grid.log_snr)):
+                raise ValueError("its log-SNRs must be numbers")
             if len(grid.log_snr) != len(grid.times):
                 raise ValueError(f"it has {len(grid.times)} times and {len(grid.log_snr)} log-SNRs")
             grids.check_times(torch.tensor(grid.times, dtype=torch.float64), -math.inf, math.inf, "times")
@@ -285,8 +287,8 @@ class Tuned(FittedGrid):
             Ranked(str(row["method"]), str(row["grid"]), **_named({k: v for k, v in row.items() if k not in text}))
             for row in content["ranking"]
         ]
-        if type(content["evaluations"]) is not int:
-            raise ValueError("its evaluations must be an integer")
+        if type(content["evaluations"]) is not int or content["evaluations"] < 1:
+            raise ValueError("its evaluations must be a positive integer")
         return {"ranking": tuple(rows)}
 
     def __repr__(self) -> str:
@@ -334,8 +336,11 @@ class FittedSolver(FittedGrid):
 
     @classmethod
     def _read(cls, content: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(content["start"], str) or content["order"] not in (1, 2, 3):
+        if not isinstance(content["start"], str) or type(content["order"]) is not int or not 1 <= content["order"] <= 3:
             raise ValueError("its start must be text, and its order 1, 2 or 3")
+        solver, steps = from_config(content["method"]), len(content["times"]) - 1
+        if not isinstance(solver, Learned) or solver.steps != steps:
+            raise ValueError(f"its method must be a learned one with {steps} steps")
         return {}
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import fit_solver, solve
-from scoresde.errors import InvalidArgumentError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
 from scoresde.fit import FittedGrid, FittedSolver
 from scoresde.fit.learning import coefficients_of
 from scoresde.fit.tuning import CANDIDATES
@@ -341,3 +341,26 @@ def test_an_objective_without_a_gradient_is_refused(fit: Any) -> None:
     with pytest.raises(InvalidArgumentError, match=r"`objective` must be differentiable .* pass gradient=False"):
         fit(SDE, RING.score(SDE), 2, **options)
     assert fit(SDE, RING.score(SDE), 2, gradient=False, **options).steps == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"order": True}, "order"),
+        ({"order": 4}, "order"),
+        ({"method": "DDIM()"}, "learned one with 4 steps"),
+        ({"method": to_text(Learned(ONE[:3], ONE[:3]))}, "learned one with 4 steps"),
+        ({"method": "print(1)"}, "not a fitted grid"),
+        ({"log_snr": ["nan"] * 5}, "log-SNRs"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(fields: dict[str, Any], message: str, learned: FittedSolver) -> None:
+    with pytest.raises(CorruptCheckpointError, match=message):
+        FittedGrid.of({**learned.fields(), **fields}, "x.json")
+
+
+def test_a_shape_beside_states_must_be_theirs() -> None:
+    x = states(SDE, 4)
+    fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(4, 2), iterations=0)
+    with pytest.raises(InvalidArgumentError, match="leave it out"):
+        fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(8, 2), iterations=0)

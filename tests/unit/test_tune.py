@@ -153,6 +153,8 @@ def test_the_record_comes_back(tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(text.replace('"behind"', '"before"'))
     with pytest.raises(CorruptCheckpointError):
         FittedGrid.load(tmp_path / "rows.json")
+    with pytest.raises(CorruptCheckpointError, match="positive"):
+        FittedGrid.of({**tuned.fields(), "evaluations": -3}, "x.json")
 
 
 def test_a_saved_model_carries_it(tmp_path: Path) -> None:
