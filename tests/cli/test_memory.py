@@ -147,7 +147,10 @@ def test_a_measurement_of_another_shape_is_not_read(run: Run, fake: Any, unread:
 def test_a_mask_of_another_size_is_not_read(run: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (100, 100)).save("mask.png")
     Image.new("L", (8, 8)).save("image.png")
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was read"))
+    load = Image.Image.load
+    monkeypatch.setattr(
+        Image.Image, "load", lambda self: pytest.fail("it was read") if self.size == (100, 100) else load(self)
+    )
     result = run("sample", "--inpaint", "mask.png", "image.png")
     assert result.exit_code == 2 and "must be 8 x 8 pixels" in result.output, result.output
 
