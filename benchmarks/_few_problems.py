@@ -5,6 +5,7 @@ The small networks are trained here, by seed, in a minute or two altogether on t
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib.util
 import math
@@ -247,6 +248,13 @@ def far() -> GaussianMixture:
     """Six normals in three dimensions, 30 times as large as usual."""
     means = 30 * torch.randn(6, 3, generator=draws(8), dtype=F64)
     return GaussianMixture(torch.full((6,), 1 / 6, dtype=F64), means, scales=3.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that choose problems."""
+    parser.add_argument("--network", type=Path, help="the folder of another network")
+    parser.add_argument("--folder", type=Path, help="keeps the small networks")
+    parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
 
 
 # All problems but the foreign network: how each is made, given the folder of small networks.

@@ -15,6 +15,7 @@ loss of BNS; and the rates fall along a cosine until the budget is spent.
 
 from __future__ import annotations
 
+import abc
 import copy
 import itertools
 import math
@@ -42,7 +43,7 @@ LEAST = 1e-28  # of a squared error
 FINE = 10  # steps of the teacher of `amed` in each step
 
 
-class Student(nn.Module):
+class Student(nn.Module, abc.ABC):
     """A solver with numbers to learn.
 
     Attributes:
@@ -51,9 +52,9 @@ class Student(nn.Module):
 
     evaluations: int
 
+    @abc.abstractmethod
     def forward(self, look: Look, x: Tensor) -> Tensor:
         """The end of a path from x."""
-        raise NotImplementedError
 
     def loss(self, look: Look, x: Tensor, exact: Tensor) -> Tensor:
         """The mean logarithm of the errors of the ends."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import scoresde
-from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, foreign
+from benchmarks._few_problems import F64, PILOT, PROBLEMS, Problem, add_arguments, foreign
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
 from scoresde.fit.pilot import Pilot
@@ -173,9 +173,7 @@ def shown(name: str, row: dict[str, Any]) -> None:
 def main(arguments: list[str]) -> None:
     """Measure, print, write or compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks few", description=__doc__)
-    parser.add_argument("--network", type=Path, help="the folder of another network")
-    parser.add_argument("--folder", type=Path, help="keeps the small networks")
-    parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
+    add_arguments(parser)
     parser.add_argument("--rules", action="store_true", help="keep the best pairs of the file, which no rule changes")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args(arguments)

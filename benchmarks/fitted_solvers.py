@@ -30,7 +30,7 @@ import torch
 
 import scoresde
 from benchmarks import few
-from benchmarks._few_problems import EDM, FLOW, PROBLEMS, SMALL, VP, Problem, foreign, shipped
+from benchmarks._few_problems import EDM, FLOW, PROBLEMS, SMALL, VP, Problem, add_arguments, foreign, shipped
 from benchmarks._published_solvers import PUBLISHED
 from benchmarks._record import RESULTS, write
 from benchmarks._tables import load
@@ -131,9 +131,7 @@ def summary(problems: Mapping[str, Any]) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Measure, print, write or compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks fitted_solvers", description=__doc__)
-    parser.add_argument("--network", type=Path, help="the folder of another network")
-    parser.add_argument("--folder", type=Path, help="keeps the small networks")
-    parser.add_argument("--only", nargs="*", help="problems; the others are kept as in the file")
+    add_arguments(parser)
     parser.add_argument("--keep-grids", action="store_true", help="keep the fitted grids of the file")
     parser.add_argument("--published", action="store_true", help="add published learned solvers to the file's problems")
     options = parser.parse_args(arguments)

@@ -309,13 +309,13 @@ def _prior(prior: Any) -> Target | ScoreFn:
     """A prior as a target or a score function."""
     if isinstance(prior, Target | Score):
         return prior
-    base = getattr(prior, "base_dist", None)
+    base: Any = getattr(prior, "base_dist", None)
     if all(isinstance(getattr(base, name, None), Tensor) for name in ("low", "high")):
-        return Uniform(base.low.detach(), base.high.detach())  # type: ignore[union-attr]
+        return Uniform(base.low.detach(), base.high.detach())
     if isinstance(getattr(prior, "covariance_matrix", None), Tensor):
         return Gaussian(prior.loc.detach(), prior.covariance_matrix.detach())
     if all(isinstance(getattr(base, name, None), Tensor) for name in ("loc", "scale")):
-        return Gaussian(base.loc.detach(), torch.diag(base.scale.detach().flatten() ** 2))  # type: ignore[union-attr]
+        return Gaussian(base.loc.detach(), torch.diag(base.scale.detach().flatten() ** 2))
     if callable(prior) and not hasattr(prior, "log_prob"):
         return prior
     raise InvalidArgumentError(

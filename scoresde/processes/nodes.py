@@ -14,6 +14,7 @@ from torch import Tensor
 from .._tensors import Scalar, has_graph, number
 from ..errors import InvalidArgumentError
 from ..sdes import SDE, AffineSDE, Node
+from ..sdes.base import check_affine
 from ..sdes.span import log_snr_range
 from .coordinates import Coordinate
 
@@ -85,7 +86,7 @@ class Nodes:
     @functools.cached_property
     def _lams(self) -> tuple[float, float]:
         """Lambda at both ends of the process."""
-        low, high = log_snr_range(self.sde)  # type: ignore[arg-type]  # which it checks
+        low, high = log_snr_range(check_affine(self.sde))
         return 0.5 * low, 0.5 * high
 
     def _nearest(self, lam: Tensor) -> Tensor:

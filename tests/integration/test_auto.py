@@ -375,3 +375,15 @@ class TestLearnedSolvers:
         assert rows["gaussian"]["learned"]["rms"] <= gaussian
         assert rows["ring"]["learned"]["median"] <= ring
         assert rows["ring"]["learned"]["rms"] <= rows["ring"]["best grid"]["rms"]
+
+    @pytest.mark.parametrize("network", ["digits", "mnist"])
+    def test_those_that_are_shipped(self, network: str) -> None:
+        """The committed figures of `benchmarks.shipped_solvers`, on noise that took no part."""
+        for row in json.loads((RESULTS / "shipped_solvers.json").read_text())["results"][network].values():
+            assert row["EDM"]["learned"]["median"] < 0.6 * row["EDM"]["auto"]["median"]
+
+    def test_their_samples_are_no_further_from_the_data(self) -> None:
+        """The committed figures of `benchmarks.few_laws`."""
+        rows = json.loads((RESULTS / "few_laws.json").read_text())["results"]
+        for budget in ("5", "8", "10"):
+            assert rows[budget]["learned"]["energy"] <= rows[budget]["auto"]["energy"]

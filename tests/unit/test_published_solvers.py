@@ -25,7 +25,7 @@ TARGET = scoresde.targets.GaussianMixture(
     torch.ones(4, dtype=F64), torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=F64), scales=0.2
 )
 NORMAL = scoresde.targets.Gaussian(torch.zeros(3, dtype=F64), torch.tensor([1e-3, 0.03, 1.0], dtype=F64))
-# What each one is before it has learned, and how many evaluations a step takes.
+# The method, with its options, that each solver equals before it learns, and its evaluations per step.
 BEGUN: dict[str, tuple[str, dict[str, Any], int]] = {
     "bns": ("ddim", {}, 1),
     "ld3": ("dpmpp_2m", {"lower_order_final": True}, 1),
