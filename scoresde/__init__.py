@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .fit import fit_solver as fit_solver
     from .fit import fit_start as fit_start
     from .fit import tune as tune
+    from .generation import generate as generate
     from .grids import Grid as Grid
     from .integrate import Info as Info
     from .integrate import Solution as Solution
@@ -137,6 +138,7 @@ _HOMES = homes(
         "fit": "fit_grid fit_solver tune",
         "integrate": "Solution Status",
         "inverse.tilted": "sample_tilted",
+        "generation": "generate",
         "latents": "decode encode interpolate reconstruct",
         "likelihood": "Likelihood bits_per_dim dequantize log_likelihood variational_bound",
         "noise": "BrownianPath",

@@ -3,7 +3,7 @@
 Four sources share one interface:
 
 - `BatchNoise`: one generator for the whole batch (``seed=``, ``generator=``, or torch's global one);
-- `SampleNoise`: one generator per sample (``seeds=``), so that sample i depends on seed i alone;
+- `SampleNoise`: one stream per sample (``seeds=``), so that sample i depends on seed i alone;
 - `CallableNoise`: a function ``(k, like) -> tensor`` that gives the k-th draw, to probe or replay a solve;
 - `BrownianPath`: a path that gives the same increments whatever the grid (``noise=BrownianPath(...)``).
 

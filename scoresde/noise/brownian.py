@@ -14,9 +14,11 @@ from torch import Tensor
 from .._checks import check_below, check_callable, check_flag, check_integer, check_number
 from .._tensors import Scalar, absolute, expand
 from ..errors import InvalidArgumentError
+from .philox import fold, halves, normals, table
 from .sources import Noise, check_count, check_seeds
 
 _KEPT = 64
+_PLACES, _EXTRA = 2**64, 2**65  # counters of places between dyadic points, and of no interval; from 0, dyadic points
 
 
 class BrownianPath(Noise):
@@ -86,8 +88,10 @@ class BrownianPath(Noise):
         self._batched = not isinstance(seeds, Sequence | Tensor | np.ndarray) or not getattr(seeds, "ndim", 1)
         given = (seeds,) if self._batched else seeds
         self.seeds = list(check_seeds(given))
+        self._keys = [table([fold(seed, purpose) for seed in self.seeds]) for purpose in range(3)]
         self._tree: OrderedDict[int, Tensor] = OrderedDict()  # the dyadic values used last, by their index
         self._cells: dict[int, list[tuple[float, Tensor]]] = {}  # other values, by the cell they are in, sorted
+        self._ready: dict[int, Tensor] = {}  # draws that are made, and about to be used
         self._extra = 0  # draws that belong to no interval
         self._rows: list[BrownianPath] = []  # the paths of the samples, once they need times of their own
         self.clock = clock
@@ -100,7 +104,7 @@ class BrownianPath(Noise):
     def normal(self, like: Tensor) -> Tensor:
         """A draw that belongs to no interval: the prior's, a corrector's, the second of a method with an area."""
         self._extra += 1
-        draw = self._draw(2**96 + self._extra, like)
+        draw = self._draw(_EXTRA + self._extra, like)
         return (draw[..., 0] if self.areas else draw).to(like)
 
     def begin(self) -> Noise:
@@ -157,9 +161,8 @@ class BrownianPath(Noise):
         if not self.t0 <= t <= self.t1:
             raise InvalidArgumentError(f"The path is on [{self.t0}, {self.t1}], got t={t}.")
         self._check(like)
-        place = (t - self.t0) / (self.t1 - self.t0) * 2**self.depth
-        cell = min(int(place), 2**self.depth - 1)
-        if place == cell or place == cell + 1:
+        place, cell = self._place(t)
+        if place in (cell, cell + 1):
             return self._dyadic(round(place), like)
         known = self._cells.setdefault(cell, [])
         for other, value in known:
@@ -173,6 +176,15 @@ class BrownianPath(Noise):
         value = self._bridge(low, high, place, self._hashed(place), like)
         known.append((place, value))
         return value
+
+    def _place(self, t: Scalar) -> tuple[float, int]:
+        """A time in units of the dyadic cells, and the cell that it is in."""
+        place = float(t - self.t0) / (self.t1 - self.t0) * 2**self.depth
+        return place, min(int(place), 2**self.depth - 1)
+
+    def _hashed(self, place: float) -> int:
+        """A counter beyond the tree's for a place between dyadic points."""
+        return _PLACES + int(np.float64(place).view(np.uint64))
 
     def on(self, clock: Callable[[Tensor], Tensor]) -> BrownianPath:
         """A path on another clock, from the same seeds; nothing is known of it."""
@@ -218,6 +230,10 @@ class BrownianPath(Noise):
         self._check_rows(like)
         self._part()
         times = torch.as_tensor(t, dtype=torch.float64).expand(len(self)).tolist()
+        wanted = [pair for path, time in zip(self._rows, times, strict=True) for pair in path._wanted(time)]
+        drawn = _drawn(wanted, math.prod(self._event(like))) if wanted else torch.zeros(0)
+        for (path, counter), z in zip(wanted, drawn, strict=True):
+            path._ready[counter] = z
         values = [path._at(time, like[:1]) for path, time in zip(self._rows, times, strict=True)]
         return torch.cat(values) if values else torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
 
@@ -229,6 +245,12 @@ class BrownianPath(Noise):
         if place not in self._variances:
             self._variances[place] = float(self._clock(self.t0 + place * ((self.t1 - self.t0) / 2**self.depth)))
         return self._variances[place]
+
+    @property
+    def _least(self) -> int:
+        """The dyadic point where the clock shows least, and the path is 0."""
+        top = 2**self.depth
+        return 0 if self._variance(0) <= self._variance(top) else top
 
     def _check_rows(self, like: Tensor) -> None:
         self._check(like)
@@ -251,8 +273,8 @@ class BrownianPath(Noise):
             self._tree.move_to_end(index)
             return self._tree[index]
         top = 2**self.depth
-        if index == (0 if self._variance(0) <= self._variance(top) else top):  # where the clock shows least
-            value = torch.zeros_like(self._draw(0, like))
+        if index == self._least:
+            value = torch.zeros(like.shape + (2,) * self.areas, dtype=self._dtype(like))
         elif index in (0, top):
             value = self._draw(0, like) * math.sqrt(abs(self._variance(top) - self._variance(0)))
             if self.areas:  # the integral over a length L, given W: N(L W / 2, L^3 / 12)
@@ -278,25 +300,50 @@ class BrownianPath(Noise):
             return _joint_bridge(low[1], high[1], share, whole, draw)
         return (rest * low[1]).add_(high[1], alpha=share).add_(draw, alpha=math.sqrt(share * after))
 
-    def _hashed(self, place: float) -> int:
-        """A counter beyond the tree's for a place between dyadic points."""
-        return 2**64 + int(np.float64(place).view(np.uint64))
+    def _event(self, like: Tensor) -> tuple[int, ...]:
+        """The shape of a draw for one seed; with areas it has two numbers for each element."""
+        return tuple(like.shape if self._batched else like.shape[1:]) + (2,) * self.areas
 
     def _draw(self, counter: int, like: Tensor) -> Tensor:
-        """Standard normal numbers that depend on the seed and the counter only, of float32's resolution, which is
-        enough; with areas two for each element."""
-        event = tuple(like.shape if self._batched else like.shape[1:]) + (2,) * self.areas
-        draws = [
-            np.random.Generator(np.random.Philox(key=seed, counter=counter << 96)).standard_normal(
-                event, dtype=np.float32
-            )
-            for seed in self.seeds
-        ]
-        return torch.from_numpy(draws[0] if self._batched else np.stack(draws)).to(self._dtype(like))
+        """Standard normal numbers that depend on the seed and the counter only."""
+        event = self._event(like)
+        z = self._ready.pop(counter) if counter in self._ready else _drawn([(self, counter)], math.prod(event))
+        return z.reshape(event if self._batched else (len(self), *event)).to(self._dtype(like))
+
+    def _wanted(self, t: float) -> list[tuple[BrownianPath, int]]:
+        """The draws that the value at a time will take, each once."""
+        return [(self, counter) for counter in dict.fromkeys(self._missing(t))] if self.t0 <= t <= self.t1 else []
+
+    def _missing(self, t: float) -> list[int]:
+        place, cell = self._place(t)
+        if place in (cell, cell + 1):
+            return self._missing_dyadic(round(place))
+        known = [other for other, _ in self._cells.get(cell, [])]
+        if place in known:
+            return []
+        before = [] if any(other < place for other in known) else self._missing_dyadic(cell)
+        after = [] if any(other > place for other in known) else self._missing_dyadic(cell + 1)
+        return [*before, *after, self._hashed(place)]
+
+    def _missing_dyadic(self, index: int) -> list[int]:
+        if index in self._tree or index == self._least:
+            return []
+        if index in (0, 2**self.depth):
+            return [0]
+        step = index & -index
+        return [*self._missing_dyadic(index - step), *self._missing_dyadic(index + step), index]
 
     def _dtype(self, like: Tensor) -> torch.dtype:
         """The dtype of the path's values: float64 where its differences are far smaller than they are."""
         return like.dtype if self.clock is None and not self.areas else torch.float64
+
+
+def _drawn(pairs: Sequence[tuple[BrownianPath, int]], size: int) -> Tensor:
+    """The draws of paths and counters, ``(seeds of all paths, size)``: at once, which is far faster than one by one."""
+    keys = torch.cat([path._keys[counter // _PLACES] for path, counter in pairs])
+    words = torch.tensor([halves(counter % _PLACES) for path, counter in pairs for _ in path.seeds]).reshape(-1, 2)
+    number, rest = words.unbind(1)
+    return normals(keys, torch.stack([rest, torch.zeros_like(rest)], 1), number[:, None], size)[:, 0]
 
 
 def _joint_bridge(low: Tensor, high: Tensor, p: float, length: float, z: Tensor) -> Tensor:

@@ -24,8 +24,11 @@ from .._checks import (
 from .._snapshot import pack, unpack
 from .._tensors import Scalar
 from ..errors import InvalidArgumentError, InvalidTypeError
+from .philox import ahead, normals, table
 
 LARGEST_SEED = 2**64 - 1
+LARGEST_INDEX = 2**63 - 1
+NO_FLOAT64 = ("mps",)  # kinds of devices
 
 
 class Noise(abc.ABC):
@@ -123,38 +126,58 @@ class BatchNoise(Noise):
 
 
 class SampleNoise(Noise):
-    """One generator per sample: a draw for sample i is a function of seed i, the draw's number and the event shape.
+    r"""One stream per sample: a draw is a function of the sample's seed, of its index, and of the draw's number.
 
-    Draws are made on the CPU in float64 and then cast and moved, so that neither the batch, the sample's place in it,
-    the dtype nor the device changes them. Small events are drawn in blocks, which hides the cost of many small calls.
+    The streams are those of `scoresde.noise.philox`, with the seed as key and the counter (block, draw, index): draws
+    are made without a loop over samples, on the device of the state, in float64, and then cast. Neither the batch nor
+    the sample's place in it changes them, nor does the dtype. On another kind of device they are made of the same
+    integers, and differ in the last digits of float64.
+
+    Args:
+        seeds: one seed per sample; with ``indices``, the seed of all of them.
+        indices: one per sample, in a set that has one seed: sample i of the set is the same in whatever part of it is
+            drawn. Without them the index is 0.
 
     Example:
         >>> both = SampleNoise([3, 4]).normal(torch.zeros(2, 5))
         >>> alone = SampleNoise([4]).normal(torch.zeros(1, 5))
         >>> bool((both[1] == alone[0]).all())
         True
+        >>> part = SampleNoise(3, indices=range(100, 102)).normal(torch.zeros(2, 5))
+        >>> bool((SampleNoise(3, indices=[101]).normal(torch.zeros(1, 5)) == part[1]).all())
+        True
     """
 
-    block_elements = 1024
-
-    def __init__(self, seeds: Sequence[int] | Tensor) -> None:
-        self._generators = [np.random.Generator(np.random.Philox(seed)) for seed in check_seeds(seeds)]
-        self._block = torch.zeros((len(self._generators), 0))  # (batch, draws, *event): what is drawn and not yet used
+    def __init__(self, seeds: int | Sequence[int] | Tensor, *, indices: Sequence[int] | Tensor | None = None) -> None:
+        if indices is None:
+            keys = check_seeds(seeds)
+            samples = (0,) * len(keys)
+        else:
+            samples = check_integers("indices", indices, low=0)
+            if samples and max(samples) > LARGEST_INDEX:
+                raise InvalidArgumentError(f"`indices` must be below 2**63, got {shown(max(samples))}.")
+            keys = (check_seed("seeds", seeds),) * len(samples)
+        self._keys, self._samples = table(keys), table(samples)
+        self._next = 0  # the number of the first draw that is not made
+        self._block = torch.zeros((len(self), 0))  # (batch, draws, *event): what is drawn and not yet used
         self._used = 0
 
     def __len__(self) -> int:
-        return len(self._generators)
+        return len(self._keys)
 
     def normal(self, like: Tensor) -> Tensor:
         """See `Noise.normal`."""
         check_count(len(self), len(like))
-        if not len(self):
-            return torch.zeros_like(like)
-        event = like.shape[1:]
-        if self._used == self._block.shape[1] or self._block.shape[2:] != event:
-            shape = (max(1, self.block_elements // max(1, event.numel())), *event)
-            draws = np.stack([g.standard_normal(shape) for g in self._generators])
-            self._block, self._used = torch.from_numpy(draws), 0
+        event, where = like.shape[1:], torch.device("cpu") if like.device.type in NO_FLOAT64 else like.device
+        if self._block.shape[2:] != event:  # what was made for events of another shape
+            self._next -= self._block.shape[1] - self._used
+            self._block, self._used = torch.zeros((len(self), 0, *event)), 0
+        if self._used == self._block.shape[1]:
+            size = event.numel()
+            draws = torch.arange(self._next, self._next + ahead(len(self), size))
+            made = normals(self._keys.to(where), self._samples.to(where), draws, size)
+            self._block, self._used = made.reshape(len(self), len(draws), *event), 0
+            self._next += len(draws)
         self._used += 1
         return self._block[:, self._used - 1].to(like)
 
@@ -162,8 +185,8 @@ class SampleNoise(Noise):
         """See `Noise.take`; the streams go on where they were."""
         part = SampleNoise([])
         keep = rows.cpu()
-        part._generators = [self._generators[i] for i in keep.tolist()]
-        part._block, part._used = self._block[keep], self._used
+        part._keys, part._samples = self._keys[keep], self._samples[keep]
+        part._block, part._used, part._next = self._block[rows.to(self._block.device)], self._used, self._next
         return part
 
 

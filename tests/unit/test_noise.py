@@ -6,7 +6,6 @@ import contextlib
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from scoresde import BatchNoise, CallableNoise, InvalidArgumentError, InvalidTypeError, SampleNoise, ScoreSDEError
 from scoresde.noise import Noise, check_seed, resolve
+from scoresde.noise.philox import normals, table
 
 CPU = torch.device("cpu")
 SEEDS = st.integers(0, 2**64 - 1)
@@ -57,7 +57,7 @@ def test_draws_have_the_shape_and_dtype_asked_for(dtype: torch.dtype) -> None:
         assert (z.shape, z.dtype) == ((2, 3, 4), dtype)
 
 
-# One generator per sample
+# One stream per sample
 
 
 @given(seeds=st.lists(SEEDS, min_size=1, max_size=6), event=EVENTS, count=st.integers(1, 4), data=st.data())
@@ -79,18 +79,53 @@ def test_samples_of_different_seeds_differ_and_draws_do_too() -> None:
     assert len({tuple(row) for row in z.tolist()}) == 200
 
 
-def test_draws_do_not_depend_on_where_blocks_end() -> None:
-    # an event of 1500 numbers comes in blocks of 2, one of 5000 alone: 5 draws cross both
-    for size in (1500, 4096, 5000):
+def test_draws_do_not_depend_on_how_many_are_made_at_once() -> None:
+    for size in (1, 1500, 5000, 50_000):
         one, two = (sequence(SampleNoise(seeds), (len(seeds), size), 5) for seeds in ([7], [6, 7]))
         assert torch.equal(one[:, 0], two[:, 1])
         assert len(set(one[:, 0, 0].tolist())) == 5
 
 
-def test_blocks_of_the_stream_are_those_of_the_seed() -> None:
-    z = sequence(SampleNoise([9]), (1, 3), 5)[:, 0]
-    stream = np.random.Generator(np.random.Philox(9))
-    assert torch.equal(z, torch.from_numpy(stream.standard_normal((5, 3))))
+def test_draws_are_the_streams_by_counter() -> None:
+    z = sequence(SampleNoise([9, 2**64 - 1]), (2, 3), 100)
+    assert torch.equal(z, normals(table([9, 2**64 - 1]), table([0, 0]), torch.arange(100), 3).transpose(0, 1))
+    z = sequence(SampleNoise(9, indices=[4, 2**63 - 1]), (2, 3), 3)
+    assert torch.equal(z, normals(table([9, 9]), table([4, 2**63 - 1]), torch.arange(3), 3).transpose(0, 1))
+
+
+def test_a_draw_is_a_function_of_its_number_whatever_came_before() -> None:
+    """Draws that were made for events of another shape are not used, and not skipped."""
+    source = SampleNoise([1, 2])
+    like = torch.zeros(2, 5, dtype=torch.float64)
+    drawn = [source.normal(like[:, :width]) for width in (5, 3, 5, 5, 2)]
+    whole = sequence(SampleNoise([1, 2]), (2, 5), 5)
+    for k, z in enumerate(drawn):
+        assert torch.equal(z, whole[k, :, : z.shape[1]])
+
+
+def test_a_part_of_a_set_is_that_part() -> None:
+    whole = sequence(SampleNoise(7, indices=range(100)), (100, 2, 3), 3)
+    assert len({tuple(row) for row in whole.flatten(2).flatten(0, 1).tolist()}) == 300
+    for part in (range(40, 60), [99], torch.tensor([5, 3, 5])):
+        got = sequence(SampleNoise(7, indices=part), (len(part), 2, 3), 3)
+        assert torch.equal(got, whole[:, [int(i) for i in part]])
+    assert torch.equal(sequence(SampleNoise(7, indices=[0]), (1, 3), 2), sequence(SampleNoise([7]), (1, 3), 2))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "indices", "message"),
+    [
+        (7, [-1], r"`indices\[0\]` must be at least 0, got -1"),
+        (7, [2**63], r"`indices` must be below 2\*\*63, got 9223372036854775808"),
+        (7, [0.5], r"`indices\[0\]` must be an integer, got 0.5"),
+        (7, 3, "`indices` must be a sequence"),
+        ([7], [3], r"`seeds` must be an integer, got \[7\]"),
+        (2**64, [0], r"`seeds` must be below 2\*\*64"),
+    ],
+)
+def test_bad_indices_are_refused(seeds: Any, indices: Any, message: str) -> None:
+    with pytest.raises(ScoreSDEError, match=message):
+        SampleNoise(seeds, indices=indices)
 
 
 def test_a_source_serves_events_of_another_shape() -> None:

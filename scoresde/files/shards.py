@@ -1,0 +1,324 @@
+"""A set of results in a folder: shards that any processes make in any order, and records that say what is there.
+
+The folder has ``set.json``, which says what the set is; ``shards/``; ``records/``, one for each shard that is complete,
+written after it, with the length and SHA-256 of its files; and ``leases/`` while the set is made. Every file is written
+under a temporary name, brought to the disk and renamed. What a shard holds is a function of ``set.json`` alone, so that
+two processes which make the same shard write the same bytes: whatever is missing or damaged is made again.
+
+The files are JSON of one form, `sealed`: their own SHA-256 is in them, so that a damaged one is never believed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
+from .writing import make_folder, write_bytes, write_together
+
+FORMAT = 1
+_SET, _SHARDS, _RECORDS, _LEASES = "set.json", "shards", "records", "leases"
+_CHECK = "sha256 of the rest"
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """JSON that can be checked when it is read.
+
+    Example:
+        >>> opened(sealed({"a": 1}))
+        {'a': 1}
+    """
+    return (json.dumps({**content, _CHECK: _digest(content)}, indent=1) + "\n").encode()
+
+
+def opened(content: bytes) -> dict[str, Any]:
+    """What `sealed` wrote.
+
+    Raises:
+        ValueError: it is damaged.
+
+    Example:
+        >>> opened(sealed({"a": 1}).replace(b"1", b"2"))
+        Traceback (most recent call last):
+        ...
+        ValueError: its check does not hold
+    """
+    try:
+        found = json.loads(content)
+        check = found.pop(_CHECK)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is no JSON with a check: {error}") from None
+    if check != _digest(found):
+        raise ValueError("its check does not hold")
+    return dict(found)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object, whatever the order of its names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a set is.
+
+    Args:
+        settings: what decides the results, as JSON values.
+        first, count: the indices of the set.
+        shard_size, batch_size: of the shards, whose ends are multiples of it, and of the batches, which begin where
+            their shard begins.
+
+    Example:
+        >>> plan = Plan({"seed": 0}, first=150, count=100, shard_size=100, batch_size=64)
+        >>> [(shard, plan.span(shard)) for shard in plan.shards]
+        [(1, range(150, 200)), (2, range(200, 250))]
+        >>> plan.batches(1, 64)
+        [range(100, 164), range(164, 228)]
+    """
+
+    settings: Mapping[str, Any]
+    first: int = field(kw_only=True)
+    count: int = field(kw_only=True)
+    shard_size: int = field(kw_only=True)
+    batch_size: int = field(kw_only=True)
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides a result: the settings, and the sizes of shards and batches."""
+        return _digest({**self.settings, "shard_size": self.shard_size, "batch_size": self.batch_size})
+
+    @property
+    def shards(self) -> range:
+        """The numbers of the shards."""
+        return range(self.first // self.shard_size, -(-(self.first + self.count) // self.shard_size))
+
+    def span(self, shard: int) -> range:
+        """The indices of a shard."""
+        start = shard * self.shard_size
+        return range(max(start, self.first), min(start + self.shard_size, self.first + self.count))
+
+    def batches(self, shard: int, size: int) -> list[range]:
+        """The batches that the indices of a shard are in. All have the same size and begin at the same indices, however
+        much of the shard is in the set: results that no index asks for are thrown away."""
+        start, span = shard * self.shard_size, self.span(shard)
+        firsts = range(start + (span.start - start) // size * size, span.stop, size)
+        return [range(first, first + size) for first in firsts]
+
+    def fields(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "format": FORMAT,
+            "first": self.first,
+            "count": self.count,
+            "shard_size": self.shard_size,
+            "batch_size": self.batch_size,
+            "settings": dict(self.settings),
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a complete shard.
+
+    Args:
+        files: the length and the SHA-256 of each of its files.
+        batch_size: with which it was made.
+        failures: the samples that failed: index, time and reason.
+    """
+
+    files: Mapping[str, tuple[int, str]]
+    batch_size: int
+    failures: tuple[Mapping[str, Any], ...] = ()
+
+
+class Store:
+    """The folder of a set.
+
+    Args:
+        folder: of the set.
+        plan: of the set.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     plan = Plan({}, first=0, count=5, shard_size=3, batch_size=2)
+        ...     store = Store.begin(Path(folder, "set"), plan)
+        ...     store.write(1, {"00000001.txt": b"34"}, batch_size=2)
+        ...     [store.record(shard) is not None for shard in plan.shards]
+        [False, True]
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+
+    @classmethod
+    def begin(cls, folder: Path, plan: Plan, *, extend: bool = False) -> Store:
+        """The folder of a new set, or of one that is to be continued.
+
+        Raises:
+            CheckpointMismatchError: the folder has another set.
+            OutputError: the folder has other files, or cannot be written.
+        """
+        path = folder / _SET
+        if path.exists():
+            store = cls.of(folder)
+            plan = _continued(store.plan, plan, folder, extend)
+            if plan.fields() != store.plan.fields():
+                write_bytes(path, sealed(plan.fields()))
+            return cls(folder, plan)
+        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
+            raise OutputError(errno.EEXIST, "The folder has files that are no set; give another one", str(folder))
+        for name in (_SHARDS, _RECORDS):
+            make_folder(folder / name)
+        write_bytes(path, sealed(plan.fields()))
+        return cls(folder, plan)
+
+    @classmethod
+    def of(cls, folder: Path) -> Store:
+        """The folder of a set that is there.
+
+        Raises:
+            CorruptCheckpointError: what it is cannot be read.
+        """
+        path = folder / _SET
+        try:
+            found = opened(path.read_bytes())
+            if found.pop("format") != FORMAT:
+                raise ValueError("it is of another version of scoresde")
+            plan = Plan(**found)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CorruptCheckpointError(f"{str(path)!r} does not say what the set is: {error}") from None
+        for name in (_SHARDS, _RECORDS):
+            make_folder(folder / name)
+        return cls(folder, plan)
+
+    @property
+    def leases(self) -> Path:
+        """The folder of leases."""
+        return self.folder / _LEASES
+
+    def file(self, name: str) -> Path:
+        """A file of a shard."""
+        return self.folder / _SHARDS / name
+
+    def batch_size(self, shard: int) -> int:
+        """Of a shard: that of the set, or what was left of it when memory did not suffice."""
+        try:
+            found = opened(self._halved(shard).read_bytes())
+            size = int(found["batch_size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return self.plan.batch_size
+        return size if found.get("set") == self.plan.digest and size > 0 else self.plan.batch_size
+
+    def halve(self, shard: int, size: int) -> None:
+        """Say that a shard is to be made with smaller batches, before it is made."""
+        write_bytes(self._halved(shard), sealed({"set": self.plan.digest, "batch_size": size}))
+
+    def write(
+        self,
+        shard: int,
+        contents: Mapping[str, bytes],
+        *,
+        batch_size: int,
+        failures: tuple[Mapping[str, Any], ...] = (),
+    ) -> None:
+        """Write the files of a shard, and then its record."""
+        span = self.plan.span(shard)
+        files = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in contents.items()}
+        write_together({self.file(name): content for name, content in contents.items()})
+        record = {
+            "format": FORMAT,
+            "set": self.plan.digest,
+            "first": span.start,
+            "count": len(span),
+            "batch_size": batch_size,
+            "files": files,
+            "failures": list(failures),
+        }
+        write_bytes(self._record(shard), sealed(record))
+
+    def record(self, shard: int, *, content: bool = False) -> Record | None:
+        """The record of a shard that is there; None where it must be made: there is no record, or it is damaged, or of
+        another range or batch size, or a file of it is missing or has another length.
+
+        Args:
+            shard: its number.
+            content: also read the files, and compare their SHA-256.
+        """
+        span = self.plan.span(shard)
+        try:
+            found = opened(self._record(shard).read_bytes())
+            files = {str(name): (int(size), str(digest)) for name, (size, digest) in found["files"].items()}
+            wanted = (FORMAT, self.plan.digest, span.start, len(span), self.batch_size(shard))
+            if wanted != tuple(found[name] for name in ("format", "set", "first", "count", "batch_size")):
+                return None
+            for name, (size, digest) in files.items():
+                path = self.file(name)
+                if path.stat().st_size != size or (content and file_digest(path) != digest):
+                    return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return Record(files, found["batch_size"], tuple(found["failures"]))
+
+    def remaining(self, *, content: bool = False) -> Iterator[int]:
+        """The shards that must be made."""
+        return (shard for shard in self.plan.shards if self.record(shard, content=content) is None)
+
+    def clean(self) -> None:
+        """Remove what killed processes left; for a complete set."""
+        for folder in (self.folder / _SHARDS, self.folder / _RECORDS, self.leases, self.folder):
+            if folder.is_dir():
+                for path in list(folder.iterdir()):
+                    if path.name.startswith(".") and path.name.endswith(".tmp"):
+                        path.unlink(missing_ok=True)
+
+    def _record(self, shard: int) -> Path:
+        return self.folder / _RECORDS / f"{shard:08d}.json"
+
+    def _halved(self, shard: int) -> Path:
+        return self.folder / _RECORDS / f"{shard:08d}.batch.json"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slowly(file)
+
+
+def _slowly(file: Any) -> str:
+    total = hashlib.sha256()
+    while block := file.read(2**20):
+        total.update(block)
+    return total.hexdigest()
+
+
+def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
+    """The plan of a set that is there, if that is what is asked for."""
+    old, new = known.fields(), plan.fields()
+    old.update(old.pop("settings"))
+    new.update(new.pop("settings"))
+    sizes = ("first", "count")
+    for name in sorted({*old, *new} - {*sizes}):
+        if old.get(name) != new.get(name):
+            raise CheckpointMismatchError(
+                f"{str(folder)!r} has another set: its {name} is {old.get(name)!r}, not {new.get(name)!r}. Continue it "
+                f"with its own settings, or give another folder."
+            )
+    if all(old[name] == new[name] for name in sizes):
+        return known
+    within = new["first"] <= old["first"] and old["first"] + old["count"] <= new["first"] + new["count"]
+    if not extend:
+        raise InvalidArgumentError(
+            f"{str(folder)!r} has {old['count']} results from {old['first']} on, not {new['count']} from "
+            f"{new['first']} on; pass extend=True to make it larger."
+        )
+    if not within:
+        raise InvalidArgumentError(
+            f"A set can only become larger: {str(folder)!r} has {old['count']} results from {old['first']} on."
+        )
+    return replace(known, first=new["first"], count=new["count"])

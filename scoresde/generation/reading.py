@@ -1,0 +1,149 @@
+"""Reading a set, and looking whether all of it is there."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .._checks import check_flag, check_integer
+from .._display import Displayed
+from ..errors import CorruptCheckpointError, InvalidArgumentError
+from ..files.paths import check_path
+from ..files.shards import Store
+from .making import Failure
+
+
+class Samples(Dataset[dict[str, Tensor]]):
+    """The samples of a set, by their place in it; a shard is read as a whole, and the last one is kept.
+
+    Args:
+        folder: of the set.
+        check: compare the SHA-256 of each shard that is read.
+
+    Raises:
+        CorruptCheckpointError: a shard is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> sde = scoresde.VPSDE()
+        >>> score = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     where = Path(folder, "set")
+        ...     made = scoresde.generate(where, sde, score, 10, method="ddim", steps=2)
+        ...     data = Samples(where)
+        ...     (len(data), data[9]["index"].item(), data.arrays(0)["x"].shape)
+        (10, 9, torch.Size([10, 2]))
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, check: bool = True) -> None:
+        check_flag("check", check)
+        self.store, self.check = Store.of(Path(check_path("folder", folder))), check
+        self._last: tuple[int, dict[str, Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return self.store.plan.count
+
+    def __getitem__(self, place: int) -> dict[str, Tensor]:
+        place = check_integer("place", place, low=-len(self))
+        if place >= len(self):
+            raise IndexError(f"The set has {len(self)} samples, got {place}.")
+        index = self.store.plan.first + place % len(self)
+        shard = index // self.store.plan.shard_size
+        at = index - self.store.plan.span(shard).start
+        return {name: values[at] for name, values in self.arrays(shard).items()}
+
+    def arrays(self, shard: int) -> dict[str, Tensor]:
+        """The arrays of a shard, one row per sample."""
+        if self._last is None or self._last[0] != shard:
+            self._last = (shard, self._read(shard))
+        return self._last[1]
+
+    def _read(self, shard: int) -> dict[str, Tensor]:
+        shards = self.store.plan.shards
+        if shard not in shards:
+            raise InvalidArgumentError(f"`shard` must be from {shards.start} to {shards.stop - 1}, got {shard}.")
+        record = self.store.record(shard, content=self.check)
+        container = str(self.store.plan.settings.get("container"))
+        if record is None:
+            raise CorruptCheckpointError(
+                f"Shard {shard} of {str(self.store.folder)!r} is missing or damaged; continue the set to make it again."
+            )
+        if container not in _READERS:
+            raise InvalidArgumentError(f"{str(self.store.folder)!r} has {container} files, not arrays.")
+        return _READERS[container](self.store.file(next(iter(record.files))).read_bytes())
+
+
+def _safetensors(content: bytes) -> dict[str, Tensor]:
+    from safetensors.torch import load
+
+    return dict(load(content))
+
+
+def _npz(content: bytes) -> dict[str, Tensor]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+_READERS: dict[str, Callable[[bytes], dict[str, Tensor]]] = {"safetensors": _safetensors, "npz": _npz}
+
+
+@dataclass(frozen=True, repr=False)
+class Verified(Displayed):
+    """What `verify` has found.
+
+    Attributes:
+        count: of the samples that the set is to have.
+        missing: the shards that are missing or damaged.
+        failures: index, time and reason of each sample that failed.
+    """
+
+    count: int
+    missing: tuple[int, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is there, as it was made."""
+        return not self.missing
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "count": str(self.count),
+            "complete": str(self.complete),
+            "missing": str(list(self.missing)),
+            "failures": str(len(self.failures)),
+        }
+
+
+def verify(folder: str | os.PathLike[str]) -> Verified:
+    """Read all of a set, and compare it with its records.
+
+    Args:
+        folder: of the set.
+
+    Raises:
+        CorruptCheckpointError: it does not say what it is.
+
+    Example:
+        >>> import tempfile
+        >>> sde = scoresde.VPSDE()
+        >>> score = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2)).score(sde)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     where = Path(folder, "set")
+        ...     made = scoresde.generate(where, sde, score, 10, method="ddim", steps=2)
+        ...     verify(where)
+        Verified(count=10, complete=True, missing=[], failures=0)
+    """
+    store = Store.of(Path(check_path("folder", folder)))
+    records = {shard: store.record(shard, content=True) for shard in store.plan.shards}
+    missing = tuple(shard for shard, record in records.items() if record is None)
+    failures = tuple(f for record in records.values() if record is not None for f in record.failures)
+    return Verified(store.plan.count, missing, failures)
