@@ -56,7 +56,7 @@ class Generated(Displayed):
         count: of the samples.
         shards: how many there are.
         made: how many of them this call made; the others were there, or made by other processes.
-        failures: index, time and reason of each sample that failed.
+        failures: index, seed, time and reason of each sample that failed.
     """
 
     folder: Path
@@ -186,6 +186,8 @@ def generate(
         **({"data_range": list(data_range)} if container in PICTURES else {}),
         **_machine(where),
     }
+    none = SampleNoise(seed, indices=())
+    solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # which checks options
     plan = Plan(settings, first=first, count=count, shard_size=shard_size, batch_size=min(batch_size, shard_size))
     store = Store.begin(folder, plan, extend=extend)
 
@@ -209,7 +211,8 @@ def generate(
         reasons = [Status(int(solution.status[i])).name.lower() for i in failed]
         times = [float(solution.t[i]) for i in failed]
         return rows, [
-            {"index": indices[i], "t": t, "reason": reason} for i, t, reason in zip(failed, times, reasons, strict=True)
+            {"index": indices[i], "seed": seed, "t": t, "reason": reason}
+            for i, t, reason in zip(failed, times, reasons, strict=True)
         ]
 
     def pack(shard: int, rows: Rows) -> Files:
