@@ -284,9 +284,9 @@ class Store:
                 path = self.file(name)
                 if path.stat().st_size != size or (content and file_digest(path) != digest):
                     return None
+            return Record(files, found["batch_size"], tuple(found["failures"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return Record(files, found["batch_size"], tuple(found["failures"]))
 
     def remaining(self, *, content: bool = False) -> Iterator[int]:
         """The shards that must be made."""
