@@ -6,15 +6,19 @@ As a program, ``python -m benchmarks._faults FOLDER LOG OPTIONS`` makes the set:
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -60,6 +64,12 @@ def draw(folder: Path, log: Path, shards: int = 4, pause: float = 0.0, most: int
         return generate(
             folder, SDE, Score(pause, most), shards * SHARD_SIZE - 1, shape=(1, 4, 4), method="ddim", steps=2, **given
         )
+
+
+def scratch() -> Path:
+    """A new folder, in memory where the system has one for that: faults are many, and disks slow."""
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -162,20 +172,87 @@ def doomed(hit: int, when: str) -> None:
     leases.open = lambda *args: Dying(deadly(open)(*args), write)  # type: ignore[attr-defined]
 
 
-def every_point(
-    prepare: Callable[[], object], run: Callable[[], object], whens: tuple[str, ...]
-) -> Iterator[tuple[str, int]]:
-    """Kill a child process at every call that changes the disk, each time after a preparation, and hand over after each
-    kill."""
+@dataclass
+class Counts:
+    """What came of faults.
+
+    Attributes:
+        injected: how many there were.
+        recovered: after how many of them the set was, byte for byte, that of an uninterrupted run.
+        lost: shards, or what else was not the same.
+        computed: shards that were computed, those before a fault included.
+        duplicated: how many of them need not have been.
+    """
+
+    injected: int = 0
+    recovered: int = 0
+    lost: int = 0
+    computed: int = 0
+    duplicated: int = 0
+
+    def count(self, folder: Path, plain: dict[str, bytes], done: int, needed: int) -> None:
+        """One more fault, after which shards were computed; so many were needed."""
+        found = files(folder)
+        lost = sum(found.get(name) != plain.get(name) for name in {*found, *plain})
+        self.injected += 1
+        self.recovered += not lost
+        self.lost += lost
+        self.computed += done
+        self.duplicated += max(0, done - needed)
+
+
+def _new(folder: Path, log: Path) -> None:
+    """Of a new set there is nothing."""
+
+
+def _left(folder: Path, log: Path) -> None:
+    """A process was killed at work, and a file is damaged: its lease is taken over."""
+    draw(folder, log, 2)
+    (folder / "shards" / "00000001.safetensors").write_bytes(b"damaged")
+    if ended(started(lambda: (leases.Leases(folder / "leases", 60.0).take("00000001"), die()))) != -signal.SIGKILL:
+        raise RuntimeError("the holder of a lease was not killed")
+
+
+def _smaller(folder: Path, log: Path) -> None:
+    """A set is to become larger."""
+    draw(folder, log, 1)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Path, Path], None], dict[str, Any]]] = {
+    "new": (_new, {"shards": 2}),
+    "halved": (_new, {"shards": 1, "most": 1}),
+    "taken over": (_left, {"shards": 2}),
+    "extended": (_smaller, {"shards": 2, "extend": True}),
+    "pictures": (_new, {"shards": 1, "container": "png"}),
+    "archives": (_new, {"shards": 1, "container": "tar"}),
+}
+
+
+def every_point(base: Path, scenario: str, whens: Sequence[str]) -> Counts:
+    """Kill a process at every call that changes the disk, and continue each time."""
+    prepare, options = SCENARIOS[scenario]
+    folder, log, before, counts = base / "set", base / "log", base / "before", Counts()
+    prepare(before, log)
+    draw(base / "plain", log, **options)
+    plain = files(base / "plain")
     for when in whens:
         for hit in itertools.count(1):
-            prepare()
-            status = ended(started(lambda hit=hit, when=when: (doomed(hit, when), run())))  # type: ignore[misc]
-            if status == 0:
-                break
-            if status != -signal.SIGKILL:
+            shutil.rmtree(folder, ignore_errors=True)
+            if before.exists():
+                shutil.copytree(before, folder)
+            log.unlink()
+            run = functools.partial(draw, folder, log, **options)
+            needed = options["shards"] - (scenario == "taken over")
+            status = ended(started(lambda hit=hit, when=when, run=run: (doomed(hit, when), run())))  # type: ignore[misc]
+            if status not in (0, -signal.SIGKILL):
                 raise RuntimeError(f"a process that was to be killed {when} call {hit} ended with {status}")
-            yield when, hit
+            if status:
+                run()
+            if status or files(folder) != plain:
+                counts.count(folder, plain, computed(log), needed)
+            if not status:
+                break
+    return counts
 
 
 @contextlib.contextmanager
@@ -202,7 +279,9 @@ def main(arguments: list[str]) -> None:
     Path(f"{log}.{rank}.pid").write_text(str(os.getpid()))
     if leaves == rank:
         options["show"] = lambda done: os._exit(0)
-    draw(Path(folder), Path(log), **options)
+    jumps = options.pop("jumps", None)
+    with contextlib.nullcontext() if jumps is None else jumping(random.Random(jumps + rank)):
+        draw(Path(folder), Path(log), **options)
 
 
 if __name__ == "__main__":

@@ -9,79 +9,34 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks._faults import computed, draw, ended, every_point, files, jumping, started
-from scoresde.files.shards import Store
+from benchmarks._faults import computed, draw, ended, every_point, files, jumping, scratch, started
 from scoresde.generation import verify
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="forks and signals of POSIX"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
-Scenario = tuple[Callable[[Path, Path], object], dict[str, Any]]  # what is there, and what is called
 
 
-def nothing(folder: Path, log: Path) -> None:
-    """Of a new set."""
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = scratch()
+    yield path
+    shutil.rmtree(path)
 
 
-def left(folder: Path, log: Path) -> None:
-    """Of a process that was killed at work, with a damaged file: a lease is taken over."""
-    draw(folder, log, 2)
-    (folder / "shards" / "00000001.safetensors").write_bytes(b"damaged")
-    (folder / "leases").mkdir()
-    killed = started(lambda: (Store.of(folder), _lease(folder), os.kill(os.getpid(), signal.SIGKILL)))
-    assert ended(killed) == -signal.SIGKILL
-    assert [path.name for path in (folder / "leases").iterdir()] == ["00000001.json"]
-
-
-def _lease(folder: Path) -> None:
-    from scoresde.files.leases import Leases
-
-    assert Leases(folder / "leases", 60.0).take("00000001")
-
-
-def smaller(folder: Path, log: Path) -> None:
-    draw(folder, log, 1)
-
-
-SCENARIOS: dict[str, Scenario] = {
-    "halved": (nothing, {"shards": 1, "most": 1}),
-    "taken over": (left, {"shards": 2}),
-    "extended": (smaller, {"shards": 2, "extend": True}),
-    "pictures": (nothing, {"shards": 1, "container": "png"}),
-}
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_killed_at_every_point(tmp_path: Path, scenario: str) -> None:
+@pytest.mark.parametrize("scenario", ["halved", "taken over", "extended", "pictures"])
+def test_killed_at_every_point(folder: Path, scenario: str) -> None:
     """At each call that changes the disk, and in the middle of each write."""
-    prepare, options = SCENARIOS[scenario]
-    folder, log, before = tmp_path / "set", tmp_path / "log", tmp_path / "before"
-    prepare(before, log)
-    draw(tmp_path / "plain", log, **options)
-    plain = files(tmp_path / "plain")
-
-    def reset() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        if before.exists():
-            shutil.copytree(before, folder)
-
-    kills = 0
-    for when, hit in every_point(reset, functools.partial(draw, folder, log, **options), ("before", "half")):
-        kills += 1
-        if (folder / "set.json").exists():
-            Store.of(folder)  # what is there is whole
-        done = computed(log)
-        assert draw(folder, log, **options).made == computed(log) - done
-        assert files(folder) == plain, (when, hit)
-    assert kills > 30
-    assert files(folder) == plain and verify(folder).complete  # of the one that was not killed
+    counts = every_point(folder, scenario, ("before", "half"))
+    assert counts.injected == counts.recovered > 30 and counts.lost == 0
+    assert counts.duplicated <= counts.injected  # the shard that was computed when the process was killed
 
 
 def ranks(world: int, folder: Path, log: Path, **options: Any) -> list[int]:
