@@ -179,7 +179,7 @@ class Counts:
     Attributes:
         injected: how many there were.
         recovered: after how many of them the set was, byte for byte, that of an uninterrupted run.
-        lost: shards, or what else was not the same.
+        lost: files that were not the same, and runs that ended badly.
         computed: shards that were computed, those before a fault included.
         duplicated: how many of them need not have been.
     """
