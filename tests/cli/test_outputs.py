@@ -103,7 +103,7 @@ def test_a_folder_needs_pictures(typed: Run, fake: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "frames"), [(SAMPLE[1:], 11), (("--method", "rk45"), None), ((*SAMPLE[1:4], 500), 49)]
+    ("arguments", "frames"), [(SAMPLE[1:], 11), (("--method", "rk45"), None), ((*SAMPLE[1:4], 500, "--seed", 1), 49)]
 )
 def test_an_animation_ends_with_the_samples(typed: Run, fake: Any, arguments: Any, frames: int | None) -> None:
     result = typed("sample", *arguments, "--count", 5, "--batch-size", 2, "--out", "a.png", "--animate", "a.gif")

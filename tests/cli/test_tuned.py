@@ -13,7 +13,6 @@ import torch
 from typer.testing import Result
 
 import scoresde
-from scoresde.cli._options import sample_seeds
 from scoresde.fit import FittedGrid, FittedSolver, Tuned
 from scoresde.guidance import classifier_free
 from scoresde.zoo.sampler import Sampler
@@ -31,9 +30,9 @@ def arrays(path: str) -> dict[str, Any]:
 
 def solved(score_fn: Any, record: FittedGrid, num: int, seed: int = 0, **options: Any) -> np.ndarray:
     """What `solve` gives for the samples of a command."""
-    seeds = sample_seeds(seed, 0, num)
+    noise = scoresde.SampleNoise(seed, indices=range(num))
     shape = (num, *SHAPE[1:])
-    return scoresde.solve(SDE, score_fn, method=record, shape=shape, seeds=seeds, **options).x.numpy()
+    return scoresde.solve(SDE, score_fn, method=record, shape=shape, noise=noise, **options).x.numpy()
 
 
 @pytest.fixture
@@ -158,8 +157,8 @@ def test_a_choice_that_begins_as_noise(run: Run, fake: Any) -> None:
     command = ("sample", "--method", "flow.json", "--sde", "flow", "--count", 2, "--out", "a.npz")
     result = run(*command, "--animate", "a.gif")
     assert result.exit_code == 0 and Path("a.gif").exists(), result.output
-    seeds = sample_seeds(0, 0, 2)
-    wanted = scoresde.solve(flow, fake.score(flow), method=made, shape=(2, *SHAPE[1:]), seeds=seeds).x.numpy()
+    noise = scoresde.SampleNoise(0, indices=range(2))
+    wanted = scoresde.solve(flow, fake.score(flow), method=made, shape=(2, *SHAPE[1:]), noise=noise).x.numpy()
     assert np.array_equal(arrays("a.npz")["x"], wanted)
     result = run("sample", "--method", "None.json")  # a process that has no name here
     assert result.exit_code == 2 and "--sde" not in result.output and "VESDE(" in result.output
