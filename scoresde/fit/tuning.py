@@ -58,10 +58,11 @@ CANDIDATES: tuple[Row, ...] = (
     ("ddim", {}, VPTime(0.3, 0.25)),
 )
 
-# Methods that draw noise and have the best samples somewhere: see `benchmarks.few_distributions`.
+# Methods that draw noise and have better samples than all of these somewhere: see `benchmarks.few_distributions`.
 STOCHASTIC: tuple[Row, ...] = (
-    ("er_sde2", {}, "vp_quadratic"),
     ("ddim_eta", {"eta": 0.25}, "karras"),
+    ("ddim_eta", {"eta": 0.5}, "karras"),
+    ("er_sde2", {}, "vp_quadratic"),
 )
 
 
@@ -113,7 +114,7 @@ def tune(
             unless distributions are compared.
         objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
             :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
-            and of the reference's, estimated without bias. Then candidates may draw noise, and two that do are in the
+            and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
             default list. With a context the distributions are those over all contexts of the pilot.
         pilot: the number of samples; by default 16, which are enough to find a candidate whose error is within some per
             cent of the smallest, or 256 where distributions are compared, which takes at least 16.
