@@ -21,6 +21,7 @@ from .._checks import (
     check_dtype,
     check_finite_rows,
     check_integer,
+    check_shape,
     check_state,
     check_tensor,
     warn_caller,
@@ -111,8 +112,12 @@ class Pilot:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         seed = check_seed("seed", seed)
         drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
-        if x is not None and shape is not None and tuple(shape) != tuple(x.shape):
-            raise InvalidArgumentError(f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out.")
+        if x is not None and shape is not None:
+            check_state("x", x)
+            if check_shape("shape", shape, rank=2) != tuple(x.shape):
+                raise InvalidArgumentError(
+                    f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out."
+                )
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
         x = pilot_states(sde, x, drawn, seed, dtype, device)

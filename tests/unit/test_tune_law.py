@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import scoresde
+from benchmarks._record import RESULTS
 from scoresde import solve, tune
 from scoresde.errors import CorruptCheckpointError
 from scoresde.fit import Errors, FittedGrid, Ranked, Tuned, energy
@@ -343,3 +344,15 @@ class TestRecords:
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(scoresde.ScoreSDEError, match=message):
         tune(SDE, RING.score(SDE), 5, **arguments)
+
+
+def test_choices_on_samples_that_took_no_part() -> None:
+    """The committed figures of `benchmarks.few_distributions`: nearly every choice is within two standard errors of the
+    best candidate, and a method that draws noise is chosen where it is better than all others."""
+    problems = json.loads((RESULTS / "few_distributions.json").read_text())["results"]
+    rows = [row for budgets in problems.values() for row in budgets.values()]
+    assert len(rows) == 8 and sum(row["law"]["tied"] for row in rows) >= 7
+    assert all(row["law"]["behind"] < 2.1 for row in rows)
+    assert all(row["law"]["behind"] <= row["log"]["behind"] for row in rows)
+    noisy = [row for row in rows if not row["best deterministic"]["tied"]]
+    assert noisy and all(row["law"]["stochastic"] for row in noisy)
