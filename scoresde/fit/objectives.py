@@ -118,8 +118,6 @@ class Distributions(Comparison):
         return Errors(points.rms, points.median, distance, error)
 
     def behind(self, i: int, best: int) -> tuple[float, float]:
-        if not math.isfinite(self.scores[i]):
-            return math.inf, math.inf
         unit = max(self.scores[best], _LEAST)
         error = difference(self._ends[i], self._ends[best], self._exact).error
         return max(self.scores[i], _LEAST) / unit, 0.5 * math.log1p(2 * error / unit)

@@ -142,6 +142,15 @@ class TestRanking:
             tuned.default.distance, tuned.default.distance_error
         )
 
+    def test_the_default_reference_is_an_accurate_solve_from_where_candidates_begin(self) -> None:
+        far = scoresde.VPSDE(beta_min=1e-6, beta_max=32.0)  # to a noise level of 2,981; candidates begin at 300
+        batch = pilot_of(draws(0, 64, 2), far, noise_start=True)
+        given: dict[str, Any] = {"t_start": batch.start, "method": "adams", "rtol": 1e-10, "atol": 1e-10}
+        exact = solve(far, RING.score(far), batch.x, **given).x
+        (found,) = Distributions.exact(batch, [exact], lambda i: exact)
+        assert batch.from_noise
+        assert abs(energy.energy(found, exact).value) < 1e-9  # as far as the start changes it: 1e-6
+
     @pytest.mark.parametrize("sde", [scoresde.FlowSDE(t_min=0.0, t_max=1.0), scoresde.VPSDE(t_min=0.0)])
     def test_ends_without_noise_and_without_signal(self, sde: Any) -> None:
         """Where the grids of the list have no end, all candidates have the default grid."""
@@ -231,10 +240,10 @@ class TestSeeds:
         torch.testing.assert_close(rows, found[1][8:], rtol=0, atol=ROUNDING)
 
 
-def pilot_of(x: Tensor) -> Pilot:
+def pilot_of(x: Tensor, sde: scoresde.SDE = SDE, noise_start: bool = False) -> Pilot:
     return Pilot.of(
-        SDE, RING.score(SDE), 2, x=x, checkpoint=False, noise_start=False, shape=None, seed=3, t_start=None, t_end=None,
-        context=None, dtype=None, device=None,
+        sde, RING.score(sde), 2, x=x, checkpoint=False, noise_start=noise_start, shape=None, seed=3, t_start=None,
+        t_end=None, context=None, dtype=None, device=None,
     )  # fmt: skip
 
 
