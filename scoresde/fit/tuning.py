@@ -8,7 +8,7 @@ ranked by their distance from these.
 
 A method that draws noise ends nowhere near the end of an exact path, and may have better samples nevertheless. With
 ``objective="law"`` the distributions of the end states are compared instead, by an unbiased estimate of the energy
-distance (`scoresde.fit.energy`) between the samples of a candidate and an accurate solve of the same pilot.
+distance between the samples of a candidate and an accurate solve of the same pilot.
 """
 
 from __future__ import annotations
