@@ -760,6 +760,7 @@ VALID: dict[str, Make] = {
     "tune.pilot": lambda: 4,
     "tune.candidates": lambda: [("ddim", None)],
     "tune.reference": lambda: 6,
+    "tune.objective": lambda: "log",
     "fit_solver.steps": lambda: 3,
     "fit_solver.pilot": lambda: 4,
     "fit_solver.iterations": lambda: 1,

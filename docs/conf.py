@@ -315,6 +315,18 @@ def laws_table() -> str:
     return markdown(["evaluations", "", "recognised", "energy", "sliced W2"], rows, record)
 
 
+def distributions_table() -> str:
+    """Choices by energy distances, of ``benchmarks/results/few_distributions.json``."""
+    record = load("few_distributions")
+    kinds = {"law": '`objective="law"`', "log": "`tune`", "best": "best", "best deterministic": "best deterministic"}
+    rows = []
+    for problem, budgets in record["results"].items():
+        for budget, found in budgets.items():
+            cells = (f"{found[kind]['distance']:.1e} ± {found[kind]['error']:.0e}" for kind in kinds)
+            rows.append([problem, budget, f"`{found['law']['method']}`", *cells])
+    return markdown(["problem", "evaluations", "choice", *(f"D²: {name}" for name in kinds.values())], rows, record)
+
+
 def network_table() -> str:
     """The figures of ``benchmarks/results/fitted_network.json``."""
     record = load("fitted_network")
@@ -752,6 +764,7 @@ FILLED = {
         "<!-- few evaluations: published -->": published_table,
         "<!-- few evaluations: shipped -->": shipped_table,
         "<!-- few evaluations: laws -->": laws_table,
+        "<!-- few evaluations: distributions -->": distributions_table,
         "<!-- few evaluations: problems -->": few_problems,
     },
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},

@@ -156,10 +156,18 @@ def fit_grid(
 
 def check_method(solver: Solver) -> None:
     """Refuse a method whose error is no function of the nodes."""
-    if solver.stochastic or solver.adaptive or solver.own_steps:
-        what = "draws noise" if solver.stochastic else "chooses its own steps"
+    if solver.stochastic:
         raise InvalidArgumentError(
-            f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
+            f"`method` must be deterministic with fixed steps, but {solver.name!r} draws noise; try 'unipc2'."
+        )
+    check_fixed(solver)
+
+
+def check_fixed(solver: Solver) -> None:
+    """Refuse a method that does not step from node to node."""
+    if solver.adaptive or solver.own_steps:
+        raise InvalidArgumentError(
+            f"`method` must have fixed steps, but {solver.name!r} chooses its own steps; try 'unipc2'."
         )
 
 

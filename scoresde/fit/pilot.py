@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
@@ -20,6 +21,7 @@ from .._checks import (
     check_dtype,
     check_finite_rows,
     check_integer,
+    check_shape,
     check_state,
     check_tensor,
     warn_caller,
@@ -70,6 +72,7 @@ class Pilot:
         origin: where the paths begin, and the states there: at ``start``, or at t_max, from where they are scaled to
             ``start`` as noise is.
         halves: the rows to learn from, and those that are held out.
+        seed: of it, from which the seeds of the noise of its samples follow.
     """
 
     sde: AffineSDE
@@ -80,6 +83,7 @@ class Pilot:
     end: float
     origin: tuple[float, Tensor]
     halves: tuple[slice, slice]
+    seed: int
 
     @classmethod
     def of(
@@ -108,8 +112,12 @@ class Pilot:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         seed = check_seed("seed", seed)
         drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
-        if x is not None and shape is not None and tuple(shape) != tuple(x.shape):
-            raise InvalidArgumentError(f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out.")
+        if x is not None and shape is not None:
+            check_state("x", x)
+            if check_shape("shape", shape, rank=2) != tuple(x.shape):
+                raise InvalidArgumentError(
+                    f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out."
+                )
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
         x = pilot_states(sde, x, drawn, seed, dtype, device)
@@ -121,7 +129,7 @@ class Pilot:
         if begun is not None and begun.t > end:
             start, x = begun.t, begun.state(x)
         half = len(x) // 2
-        return cls(sde, score, x, context, start, end, origin, (slice(0, half), slice(half, len(x))))
+        return cls(sde, score, x, context, start, end, origin, (slice(0, half), slice(half, len(x))), seed)
 
     def turned(self) -> Pilot:
         """The same with the halves exchanged."""
@@ -131,6 +139,12 @@ class Pilot:
     def from_noise(self) -> bool:
         """Whether it begins below its origin."""
         return self.start != self.origin[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the noise of its samples, each a function of its own seed and of the sample's index."""
+        found: list[int] = np.random.SeedSequence(self.seed).generate_state(len(self.x), np.uint64).tolist()
+        return found
 
     @property
     def cost(self) -> Cost:
@@ -158,6 +172,8 @@ class Pilot:
         """The end states of some rows; NaN for samples that fail."""
         context = cut(self.context, rows) if rows != slice(None) else self.context
         options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
+        if method.stochastic:
+            options["seeds"] = self.seeds[rows]
         return solve(self.sde, self.score, self.x[rows], method=method, grid=times, **options).x
 
     def reference(self, given: int | Tensor) -> Tensor:
@@ -170,8 +186,11 @@ class Pilot:
                 )
             check_finite_rows("`reference`", given)
             return given.detach().to(self.x)
-        (start, x), count = self.origin, check_integer("reference", given, low=1, high=MOST_STEPS)
-        times = grids.resolve(None, self.sde, start, self.end, count)
+        return self.flow(*self.origin, check_integer("reference", given, low=1, high=MOST_STEPS))
+
+    def flow(self, start: float, x: Tensor, steps: int) -> Tensor:
+        """The end states of `UniPC3` from some states; a sample that fails is an error."""
+        times = grids.resolve(None, self.sde, start, self.end, steps)
         return solve(self.sde, self.score, x, method=UniPC(order=3), grid=times, context=self.context).x
 
 

@@ -30,7 +30,13 @@ _SAME_LEVEL = 1e-6  # relative, of log-SNRs
 
 @dataclass(frozen=True)
 class Errors:
-    """The error of the held-out half of the pilot: RMS over dimensions per sample, then RMS and median over samples.
+    """The error of a pilot, or of its held-out half: RMS over dimensions per sample, then RMS and median over samples.
+
+    Args:
+        rms, median: of the distances between the end points and the exact ones. The end points of a method that draws
+            noise are not those of the exact paths, however good its samples are; compare its ``distance``.
+        distance, distance_error: the energy distance of the samples to the exact ones and its standard error, where
+            `tune` compared distributions. It is an estimate without bias, so that it may be negative.
 
     Example:
         >>> Errors(rms=0.2, median=0.1).median
@@ -39,6 +45,8 @@ class Errors:
 
     rms: float
     median: float
+    distance: float | None = None
+    distance_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -238,9 +246,12 @@ class Ranked:
     Args:
         method: the method, as text.
         grid: the grid, as text.
-        rms, median: its error over the pilot: RMS over dimensions per sample, then RMS and median over samples.
-        behind: how many times as large its error is as that of the best candidate, geometric mean over the pilot.
-        uncertainty: the standard error of the logarithm of ``behind``.
+        rms, median, distance, distance_error: its error over the pilot, as of `Errors`.
+        behind: how many times as large its error is as that of the best candidate. Of end points it is the geometric
+            mean over the pilot; of distributions it is the ratio of the larger of ``distance`` and ``distance_error``.
+        uncertainty: the standard error of the logarithm of ``behind``, near 1. A candidate with ``behind`` up to
+            ``exp(2 * uncertainty)`` cannot be told from the best one; of distributions this is where the two distances
+            differ by less than two standard errors of their difference.
 
     Example:
         >>> Ranked("DDIM()", "log_snr", 0.2, 0.1, 1.5, 0.1).behind
@@ -253,6 +264,8 @@ class Ranked:
     median: float
     behind: float
     uncertainty: float
+    distance: float | None = None
+    distance_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -260,7 +273,8 @@ class Tuned(FittedGrid):
     """A method and a grid that `tune` chose, for ``method=`` of `solve`; it refuses processes other than its own.
 
     ``fitted`` holds the errors of the pilot, of this choice, and ``default`` those of ``method="auto"`` on its own
-    grid, where that is among the candidates.
+    grid, where that is among the candidates. The method may draw noise, where distributions were compared; a solve then
+    takes a seed as with the method itself.
 
     Args:
         evaluations: per sample, for which it was chosen.
@@ -296,7 +310,11 @@ class Tuned(FittedGrid):
         tied = sum(row.behind <= math.exp(2 * row.uncertainty) for row in self.ranking[1:])
         name = f"{best.method} on {best.grid}" if best else self.method
         others = f", {tied} of {len(self.ranking) - 1} others not distinguishable" if tied else ""
-        error = f"pilot median error {self.fitted.median:.2g} (auto {self.default.median:.2g})"
+        fitted, auto = self.fitted, self.default
+        error = f"pilot median error {fitted.median:.2g} (auto {auto.median:.2g})"
+        if fitted.distance is not None:
+            other = math.nan if auto.distance is None else auto.distance
+            error = f"energy distance {fitted.distance:.2g} ± {fitted.distance_error:.1g} (auto {other:.2g})"
         return f"Tuned({self.evaluations} evaluations: {name} for {process}, {error}{others})"
 
 
@@ -352,9 +370,9 @@ _KINDS: dict[str, type[FittedGrid]] = {kind.__name__: kind for kind in (FittedGr
 
 
 def _plain(value: object) -> Any:
-    """A tree for JSON, which has no infinity and no NaN."""
+    """A tree for JSON, which has no infinity and no NaN; what is None is left out."""
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: _plain(v) for key, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -146,6 +146,19 @@ def test_fitted_grids_and_learned_solvers_are_methods(run: Run, fake: Any, kind:
     assert np.array_equal(arrays("a.npz")["x"], solved(fake.score(SDE), made, 2))
 
 
+def test_a_method_that_draws_noise(run: Run, fake: Any) -> None:
+    """A choice by distributions: each sample has the noise of its own seed."""
+    candidates = [("ddim_eta", "karras")]
+    made = scoresde.tune(SDE, fake.score(SDE), 3, shape=SHAPE, pilot=16, objective="law", candidates=candidates)
+    made.save("made.json")
+    for seed in (0, 1):
+        command = ("sample", "--method", "made.json", "--count", 3, "--seed", seed, "--batch-size", 2, "--out")
+        result = run(*command, f"{seed}.npz")
+        assert result.exit_code == 0, result.output
+        np.testing.assert_allclose(arrays(f"{seed}.npz")["x"], solved(fake.score(SDE), made, 3, seed), atol=1e-5)
+    assert not np.allclose(arrays("0.npz")["x"], arrays("1.npz")["x"], atol=0.1)
+
+
 def test_a_choice_that_begins_as_noise(run: Run, fake: Any) -> None:
     """The states at t_max are scaled to where it begins; the animation begins there, too."""
     ve = scoresde.VESDE(sigma_max=1000.0)
