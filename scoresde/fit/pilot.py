@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
@@ -28,7 +27,7 @@ from .._checks import (
 )
 from .._context import cut
 from ..errors import InvalidArgumentError
-from ..noise import check_seed
+from ..noise import SampleNoise, check_seed
 from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
@@ -72,7 +71,7 @@ class Pilot:
         origin: where the paths begin, and the states there: at ``start``, or at t_max, from where they are scaled to
             ``start`` as noise is.
         halves: the rows to learn from, and those that are held out.
-        seed: of it, from which the seeds of the noise of its samples follow.
+        seed: of it, and of the noise of methods that draw any.
     """
 
     sde: AffineSDE
@@ -141,12 +140,6 @@ class Pilot:
         return self.start != self.origin[0]
 
     @property
-    def seeds(self) -> list[int]:
-        """The seeds of the noise of its samples, each a function of its own seed and of the sample's index."""
-        found: list[int] = np.random.SeedSequence(self.seed).generate_state(len(self.x), np.uint64).tolist()
-        return found
-
-    @property
     def cost(self) -> Cost:
         """What it has taken so far."""
         return self.score.cost(len(self.x))
@@ -173,7 +166,7 @@ class Pilot:
         context = cut(self.context, rows) if rows != slice(None) else self.context
         options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
         if method.stochastic:
-            options["seeds"] = self.seeds[rows]
+            options["noise"] = SampleNoise(self.seed, indices=range(len(self.x))[rows])
         return solve(self.sde, self.score, self.x[rows], method=method, grid=times, **options).x
 
     def reference(self, given: int | Tensor) -> Tensor:

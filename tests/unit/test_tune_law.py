@@ -235,7 +235,6 @@ class TestSeeds:
             batch = pilot_of(draws(0, 32, 2)[:count])
             found.append(batch.solve(scoresde.solvers.EulerMaruyama(), batch.times(None, 4)))
         torch.testing.assert_close(found[0][:16], found[1], rtol=0, atol=ROUNDING)
-        assert len(set(batch.seeds)) == 16
         rows = batch.solve(scoresde.solvers.EulerMaruyama(), batch.times(None, 4), slice(8, 16))
         torch.testing.assert_close(rows, found[1][8:], rtol=0, atol=ROUNDING)
 
