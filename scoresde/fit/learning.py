@@ -84,7 +84,8 @@ def fit_solver(
 
     Args:
         sde: an affine process, with a finite log-SNR at both ends.
-        score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes.
+        score_fn: as for `solve`; it must be differentiable in x, and in t for the nodes. One that is not ``rowwise`` is
+            evaluated on the whole pilot where a half would do.
         steps: the number of evaluations, which is that of steps, 2 to 200.
         pilot: the number of samples, of which each half is learned from once, and held out once.
         order: 1, 2 or 3: conditions that the coefficients keep (as many as the first steps can). Higher ones leave less

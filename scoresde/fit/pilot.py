@@ -152,13 +152,20 @@ class Pilot:
         """The times of a grid between its ends."""
         return grids.resolve(grid, self.sde, self.start, self.end, steps)
 
+    def batch(self, rows: slice) -> tuple[Tensor, dict[str, Any], slice]:
+        """The states and the context to solve for some rows, and where these are in the result. A score function that
+        is not ``rowwise`` may hold what belongs to the whole pilot, such as labels that are bound to it."""
+        if self.score.traits.rowwise:
+            return self.x[rows], cut(self.context, rows), slice(None)
+        return self.x, dict(self.context), rows
+
     def solve(
         self, method: Solver, times: Tensor, rows: slice = slice(None), *, differentiable: bool = False
     ) -> Tensor:
         """The end states of some rows; NaN for samples that fail."""
-        context = cut(self.context, rows) if rows != slice(None) else self.context
+        x, context, found = self.batch(rows)
         options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
-        return solve(self.sde, self.score, self.x[rows], method=method, grid=times, **options).x
+        return solve(self.sde, self.score, x, method=method, grid=times, **options).x[found]
 
     def reference(self, given: int | Tensor) -> Tensor:
         """The end states that count as exact: those given, or those of so many steps of `UniPC3`."""
