@@ -150,6 +150,7 @@ def fit_grid(
         fitted=problem.errors(best),
         default=problem.errors(clock.theta(clock.default(steps))),
         cost=batch.cost,
+        **batch.made_with,
     )
 
 

@@ -179,6 +179,7 @@ def fit_solver(
         fitted=_held_out(best.pilot, exact, best.solver, times),
         default=_held_out(best.pilot, exact, starts[0].solver, clock.times(starts[0].theta)),
         cost=batch.cost,
+        **batch.made_with,
         start=best.start.name,
         order=best.order,
     )

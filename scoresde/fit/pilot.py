@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._arguments import context_of, shape_to_draw
+from .._arguments import context_names, context_of, shape_to_draw
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -136,6 +136,12 @@ class Pilot:
     def cost(self) -> Cost:
         """What it has taken so far."""
         return self.score.cost(len(self.x))
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What a record keeps of the score function: the names of its context, and what its network predicts."""
+        score = self.score.score_fn
+        return {"context": context_names(self.context, score), "prediction": score.traits.prediction or ""}
 
     def warn_of_scale(self, ends: Tensor) -> None:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""

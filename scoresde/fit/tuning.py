@@ -170,6 +170,7 @@ def tune(
         fitted=summary(errors[order[0]]),
         default=summary(errors[known[0]]) if known else Errors(math.nan, math.nan),
         cost=batch.cost,
+        **batch.made_with,
         evaluations=steps,
         ranking=tuple(_ranked(entries[i], errors[i], errors[order[0]]) for i in order),
     )
