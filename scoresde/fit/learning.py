@@ -168,6 +168,7 @@ def fit_solver(
         best = min([unchanged, *(learned(start, batch) for start in starts[:_TRIED])], key=_loss)
         best = min([best, learned(best.start, batch.turned())], key=_loss)
     times = clock.times(best.theta).detach()
+    batch.warn_of_modes(distances(batch.solve(best.solver, times), exact), exact)
     with torch.no_grad():
         log_snr = sde.log_snr(times)
     return FittedSolver(

@@ -57,6 +57,9 @@ def pilot_states(
 
 _NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
 _CLEAR = 10.0  # times as large as the data must noise be, at least
+_OUT = 30.0  # median errors: what is more may be due to another mode
+_APART = 0.3  # standard deviations of the data: so far are modes apart, at least
+_MANY = 0.1  # of the pilots
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,18 @@ class Pilot:
             warn_caller(
                 f"The paths begin at sigma/alpha = {_NOISE:g}, where data with a standard deviation of {std:g} are not "
                 f"noise yet. Declare it, as score_fn.data_std = {std:g}, and repeat this."
+            )
+
+    def warn_of_modes(self, errors: Tensor, ends: Tensor) -> None:
+        """Warn where many samples end in another mode than the exact ``ends``: their errors stand out."""
+        apart = _APART * float(ends.to(torch.float64).std(0).square().mean().sqrt())
+        flipped = errors.isfinite() & (errors > _OUT * errors.median()) & (errors > apart)
+        count = int(flipped.sum())
+        if count > _MANY * len(errors):
+            warn_caller(
+                f"{count} of {len(errors)} pilots end in another mode than their exact paths (their errors are more "
+                f"than {_OUT:g} times the median). Take more `steps`; do not take an objective that such samples "
+                "dominate, as they do 'rms'."
             )
 
     def times(self, grid: Any, steps: int) -> Tensor:
