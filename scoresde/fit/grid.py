@@ -216,8 +216,8 @@ class GridProblem(Problem):
     solver: Solver
     clock: Clock
 
-    def end(self, theta: Tensor, rows: slice, differentiable: bool) -> Tensor:
-        return self.pilot.solve(self.solver, self.clock.times(theta), rows, differentiable=differentiable)
+    def method(self, theta: Tensor) -> tuple[Solver, Tensor]:
+        return self.solver, self.clock.times(theta)
 
     def start(self, start: Any, steps: int, seed: int) -> Tensor:
         """Theta of a start."""

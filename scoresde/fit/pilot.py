@@ -20,6 +20,7 @@ from .._checks import (
     check_dtype,
     check_finite_rows,
     check_integer,
+    check_shape,
     check_state,
     check_tensor,
     warn_caller,
@@ -111,8 +112,10 @@ class Pilot:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         seed = check_seed("seed", seed)
         drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
-        if x is not None and shape is not None and tuple(shape) != tuple(x.shape):
-            raise InvalidArgumentError(f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out.")
+        if x is not None and shape is not None:
+            check_state("x", x)
+            if check_shape("shape", shape, rank=2) != tuple(x.shape):
+                raise InvalidArgumentError(f"`shape` {shape} is not that of `x`, {tuple(x.shape)}; leave it out.")
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
         x = pilot_states(sde, x, drawn, seed, dtype, device)
@@ -184,9 +187,14 @@ class Pilot:
         self, method: Solver, times: Tensor, rows: slice = slice(None), *, differentiable: bool = False
     ) -> Tensor:
         """The end states of some rows; NaN for samples that fail."""
+        return self.states(method, times, rows, differentiable=differentiable, save_at=None)[-1]
+
+    def states(self, method: Solver, times: Tensor, rows: slice = slice(None), **options: Any) -> Tensor:
+        """The states of some rows at the times, ``(n, rows, *event)``; only the last with ``save_at=None``."""
         x, context, found = self.batch(rows)
-        options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
-        return solve(self.sde, self.score, x, method=method, grid=times, **options).x[found]
+        given: dict[str, Any] = {"save_at": "steps", "context": context, "throw": False, **options}
+        solution = solve(self.sde, self.score, x, method=method, grid=times, **given)
+        return (solution.x[None] if solution.xs is None else solution.xs)[:, found]
 
     def reference(self, given: int | Tensor) -> Tensor:
         """The end states that count as exact: those given, or those of so many steps of `UniPC3`."""
