@@ -365,5 +365,5 @@ def test_a_shape_beside_states_must_be_theirs() -> None:
     with pytest.raises(InvalidArgumentError, match="leave it out"):
         fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(8, 2), iterations=0)
     for given in ({"x": x, "shape": 8}, {"x": -1, "shape": (4, 2)}):
-        with pytest.raises(InvalidTypeError, match="`shape`|`x`"):
+        with pytest.raises(InvalidTypeError, match=r"`shape`|`x`"):
             fit_solver(SDE, RING.score(SDE), 2, iterations=0, **given)  # type: ignore[arg-type]
