@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._arguments import context_of, shape_to_draw
+from .._arguments import context_names, context_of, shape_to_draw
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -58,6 +58,9 @@ def pilot_states(
 
 _NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
 _CLEAR = 10.0  # times as large as the data must noise be, at least
+_OUT = 30.0  # median errors: what is more may be due to another mode
+_APART = 0.3  # standard deviations of the data: so far are modes apart, at least
+_MANY = 0.1  # of the pilots
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,7 @@ class Pilot:
         if x is not None and shape is not None:
             check_state("x", x)
             if check_shape("shape", shape, rank=2) != tuple(x.shape):
-                raise InvalidArgumentError(
-                    f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out."
-                )
+                raise InvalidArgumentError(f"`shape` {shape} is not that of `x`, {tuple(x.shape)}; leave it out.")
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
         x = pilot_states(sde, x, drawn, seed, dtype, device)
@@ -144,6 +145,12 @@ class Pilot:
         """What it has taken so far."""
         return self.score.cost(len(self.x))
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What a record keeps of the score function: the names of its context, and what its network predicts."""
+        score = self.score.score_fn
+        return {"context": context_names(self.context, score), "prediction": score.traits.prediction or ""}
+
     def warn_of_scale(self, ends: Tensor) -> None:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""
         if not self.from_noise or self.score.traits.data_std is not None:
@@ -155,19 +162,44 @@ class Pilot:
                 f"noise yet. Declare it, as score_fn.data_std = {std:g}, and repeat this."
             )
 
+    def warn_of_modes(self, errors: Tensor, ends: Tensor) -> None:
+        """Warn where many samples end in another mode than the exact ``ends``: their errors stand out."""
+        apart = _APART * float(ends.to(torch.float64).std(0).square().mean().sqrt())
+        flipped = errors.isfinite() & (errors > _OUT * errors.median()) & (errors > apart)
+        count = int(flipped.sum())
+        if count > _MANY * len(errors):
+            warn_caller(
+                f"{count} of {len(errors)} pilots end in another mode than their exact paths (their errors are more "
+                f"than {_OUT:g} times the median). Take more `steps`; do not take an objective that such samples "
+                "dominate, as they do 'rms'."
+            )
+
     def times(self, grid: Any, steps: int) -> Tensor:
         """The times of a grid between its ends."""
         return grids.resolve(grid, self.sde, self.start, self.end, steps)
+
+    def batch(self, rows: slice) -> tuple[Tensor, dict[str, Any], slice]:
+        """The states and the context to solve for some rows, and where these are in the result. A score function that
+        is not ``rowwise`` may hold what belongs to the whole pilot, such as labels that are bound to it."""
+        if self.score.traits.rowwise:
+            return self.x[rows], cut(self.context, rows), slice(None)
+        return self.x, dict(self.context), rows
 
     def solve(
         self, method: Solver, times: Tensor, rows: slice = slice(None), *, differentiable: bool = False
     ) -> Tensor:
         """The end states of some rows; NaN for samples that fail."""
-        context = cut(self.context, rows) if rows != slice(None) else self.context
-        options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
+        return self.states(method, times, rows, differentiable=differentiable, save_at=None)[-1]
+
+    def states(self, method: Solver, times: Tensor, rows: slice = slice(None), **options: Any) -> Tensor:
+        """The states of some rows at the times, ``(n, rows, *event)``; only the last with ``save_at=None``."""
+        x, context, found = self.batch(rows)
+        given: dict[str, Any] = {"save_at": "steps", "context": context, "throw": False, **options}
         if method.stochastic:
-            options["noise"] = SampleNoise(self.seed, indices=range(len(self.x))[rows])
-        return solve(self.sde, self.score, self.x[rows], method=method, grid=times, **options).x
+            solved = rows if found == slice(None) else slice(None)
+            given["noise"] = SampleNoise(self.seed, indices=range(len(self.x))[solved])
+        solution = solve(self.sde, self.score, x, method=method, grid=times, **given)
+        return (solution.x[None] if solution.xs is None else solution.xs)[:, found]
 
     def reference(self, given: int | Tensor) -> Tensor:
         """The end states that count as exact: those given, or those of so many steps of `UniPC3`."""

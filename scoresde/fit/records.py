@@ -78,6 +78,10 @@ class FittedGrid(Grid):
         method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
             too, usually with less gain.
         process: the process, as text.
+        context: the names of what the score function of the fit received besides x and t, passed or bound; None where
+            they are not known. A solve with other names gives a warning.
+        prediction: what the network of the fit predicts, as `scoresde.ScoreModel.prediction`, or "" where it is not
+            known. A solve with another one gives a warning.
         from_noise: whether the states at ``t_max`` are scaled to the first time, as noise is, before the first step.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
@@ -100,6 +104,8 @@ class FittedGrid(Grid):
     process: str = field(default="", kw_only=True)
     from_noise: bool = field(default=False, kw_only=True)
     log_snr: tuple[float, ...] = field(default=(), kw_only=True)
+    context: tuple[str, ...] | None = field(default=None, kw_only=True)
+    prediction: str = field(default="", kw_only=True)
     fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
@@ -201,10 +207,11 @@ class FittedGrid(Grid):
                 fitted=Errors(**_named(given.pop("fitted"))),
                 default=Errors(**_named(given.pop("default"))),
                 cost=Cost(**_named(given.pop("cost"))),
+                context=_names(given.pop("context", None)),
                 **given,
             )
-            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process)):
-                raise ValueError("its name, method and process must be text")
+            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process, grid.prediction)):
+                raise ValueError("its name, method, process and prediction must be text")
             if not isinstance(grid.from_noise, bool):
                 raise ValueError("its from_noise must be true or false")
             if any(map(math.isnan, grid.log_snr)):
@@ -279,7 +286,7 @@ class Tuned(FittedGrid):
     Args:
         evaluations: per sample, for which it was chosen.
         ranking: all candidates, the best first.
-        times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
+        times, name, method, process, log_snr, context, prediction, fitted, default, cost: as of `FittedGrid`.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
@@ -328,7 +335,7 @@ class FittedSolver(FittedGrid):
     Args:
         start: the method and the grid that it began with, as text.
         order: the conditions that its coefficients keep; 1 for a start that nothing was better than.
-        times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
+        times, name, method, process, log_snr, context, prediction, fitted, default, cost: as of `FittedGrid`.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
@@ -388,6 +395,15 @@ def _numbers(values: object) -> tuple[float, ...]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
     return tuple(_number(v) for v in values)
+
+
+def _names(values: object) -> tuple[str, ...] | None:
+    """Those of a context; None in files from before they were kept."""
+    if values is None:
+        return None
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+        raise ValueError("its context must be a list of names, or null")
+    return tuple(values)
 
 
 def _named(values: Any) -> dict[str, Any]:

@@ -180,6 +180,7 @@ def tune(
             "scoresde.check_score.",
             stage="state",
         )
+    batch.warn_of_modes(errors[order[0]], exact[0])
     best = entries[order[0]]
     times = batch.times(best.grid, best.count(steps))
     with torch.no_grad():
@@ -194,6 +195,7 @@ def tune(
         fitted=compared.errors(order[0]),
         default=compared.errors(known[0]) if known else Errors(math.nan, math.nan),
         cost=batch.cost,
+        **batch.made_with,
         evaluations=steps,
         ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )

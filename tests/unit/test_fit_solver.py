@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import fit_solver, solve
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
 from scoresde.fit import FittedGrid, FittedSolver
 from scoresde.fit.learning import coefficients_of
 from scoresde.fit.tuning import CANDIDATES
@@ -364,3 +364,6 @@ def test_a_shape_beside_states_must_be_theirs() -> None:
     fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(4, 2), iterations=0)
     with pytest.raises(InvalidArgumentError, match="leave it out"):
         fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(8, 2), iterations=0)
+    for given in ({"x": x, "shape": 8}, {"x": -1, "shape": (4, 2)}):
+        with pytest.raises(InvalidTypeError, match=r"`shape`|`x`"):
+            fit_solver(SDE, RING.score(SDE), 2, iterations=0, **given)  # type: ignore[arg-type]
