@@ -41,21 +41,21 @@ from scoresde.solvers import choose, from_config
 BUDGETS = (5, 8, 10)
 CHOSEN = 8  # evaluations, for the use with other numbers of them
 PROCESSES = {"EDM": EDM, "VP": VP, "flow": FLOW}
-NETWORKS = {"digits": (32, 32), "mnist": (8, 8)}  # pilots and other samples
+COUNTS = {"digits": (32, 32), "mnist": (8, 8), "small networks": (32, 128)}  # pilots and other samples
 SMALL = ("heavy tails", "petals, guidance 3", "mixture, 16 dimensions", "mixture, VP, badly trained")
-SMALL_COUNTS = (32, 128)
 
 
 def problem_of(name: str, folder: Path | None) -> tuple[Problem, int]:
     """A problem and its pilots, by a name such as ``"digits, EDM, guidance 3"`` or ``"digits, VP, labels 5 to 9"``."""
     if name in SMALL:
-        return small(name, folder, sum(SMALL_COUNTS)), SMALL_COUNTS[0]
+        pilots, others = COUNTS["small networks"]
+        return small(name, folder, pilots + others), pilots
     network, process, what = [*name.split(", "), ""][:3]
-    samples = sum(NETWORKS[network])
+    samples = sum(COUNTS[network])
     problem = shipped(name, "report", network, PROCESSES[process], samples, 3.0 if what == "guidance 3" else None)
     if what.startswith("labels"):
         problem = replace(problem, context={"label": int(what.split()[1]) + torch.arange(samples) % 5})
-    return problem, NETWORKS[network][0]
+    return problem, COUNTS[network][0]
 
 
 class Case(few.Case):
@@ -129,19 +129,19 @@ class Group(NamedTuple):
     budgets: Sequence[int] = BUDGETS
 
 
-def with_(*names: str) -> list[tuple[str, str]]:
+def each_way(*names: str) -> list[tuple[str, str]]:
     """All pairs of some problems, in both directions."""
     return list(permutations(names, 2))
 
 
 GUIDED = [(f"digits, {name}", f"digits, {name}, guidance 3") for name in ("EDM", "VP")]
-LABELS = [[f"digits, {name}, labels {part}" for part in ("0 to 4", "5 to 9")] for name in ("EDM", "VP")]
+LABELS = [f"digits, EDM, labels {part}" for part in ("0 to 4", "5 to 9")]
 GROUPS = {
-    "other labels": Group([pair for parts in LABELS for pair in with_(*parts)]),
+    "other labels": Group(each_way(*LABELS)),
     "guidance 1, used with 3": Group(GUIDED),
     "guidance 3, used with 1": Group([pair[::-1] for pair in GUIDED]),
-    "another process": Group(with_(*(f"digits, {name}" for name in PROCESSES))),
-    "digits and MNIST, each used on the other": Group(with_("digits, EDM", "mnist, EDM")),
+    "another process": Group(each_way(*(f"digits, {name}" for name in PROCESSES))),
+    "digits and MNIST, each used on the other": Group(each_way("digits, EDM", "mnist, EDM")),
     "digits, used on small networks": Group(list(product(("digits, VP", "digits, EDM"), SMALL))),
     "small networks, used on digits": Group(list(product(SMALL, ["digits, VP"]))),
     "8 evaluations, used with 5 and 10": Group(
@@ -206,12 +206,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--only", nargs="*", choices=list(GROUPS), help="groups; the others are kept as in the file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     known = load("transfer")["results"]["groups"] if (RESULTS / "transfer.json").exists() else {}
     for name in options.only or list(GROUPS):
         began = time.perf_counter()
         known[name] = measured(GROUPS[name], options.folder)
+        known = {name: known[name] for name in GROUPS if name in known}  # in the order of the page
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
-        write("transfer", {"groups": known, "ratios": summary(known)}, "python -m benchmarks transfer")
+        results = {"pilots and others": COUNTS, "seed": 4, "groups": known, "ratios": summary(known)}
+        write("transfer", results, "python -m benchmarks transfer")
     for group, kinds in summary(known).items():
         for kind, budgets in kinds.items():
             for budget, row in budgets.items():
