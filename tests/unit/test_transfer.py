@@ -1,4 +1,4 @@
-"""The parts of `benchmarks.transfer`, on exact scores: what is carried over, and what its figures mean."""
+"""The parts of `benchmarks.transfer`, on exact scores, and what `docs/few_evaluations.md` says of its figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 import scoresde
 from benchmarks import transfer
-from benchmarks._few_problems import VP, Problem
+from benchmarks._few_problems import FLOW, VP, Problem
+from benchmarks._tables import load
 from scoresde.grids import VPTime
 
 F64 = torch.float64
@@ -79,3 +80,89 @@ def test_the_labels_of_a_problem(part: str, labels: set[int]) -> None:
     problem, pilots = transfer.problem_of(f"digits, EDM, labels {part}", None)
     assert set(problem.context["label"].tolist()) == labels
     assert len(problem.x) > pilots
+
+
+class TestFigures:
+    """What the page says of the committed figures."""
+
+    RESULTS = load("transfer")["results"]
+
+    def mean(self, group: str, kind: str, budget: int, what: str = "transferred", figure: str = "median") -> float:
+        got: float = self.RESULTS["ratios"][group][kind][str(budget)][what][figure]["mean"]
+        return got
+
+    def test_the_ratios_are_those_of_the_errors(self) -> None:
+        ratios = transfer.summary(self.RESULTS["groups"])
+        assert list(ratios) == list(self.RESULTS["ratios"]) == list(transfer.GROUPS)
+        for group, kinds in ratios.items():
+            for kind, budgets in kinds.items():
+                for budget, row in budgets.items():
+                    known = self.RESULTS["ratios"][group][kind][budget]
+                    assert (row["pairs"], row["refused"]) == (known["pairs"], known["refused"])
+                    for what in transfer.RATIOS:
+                        for figure in ("median", "rms"):
+                            assert row[what][figure] == pytest.approx(known[what][figure], rel=1e-4)
+
+    def test_nothing_was_refused(self) -> None:
+        assert not any(
+            row["refused"] for g in self.RESULTS["ratios"].values() for k in g.values() for row in k.values()
+        )
+
+    @pytest.mark.parametrize("budget", transfer.BUDGETS)
+    @pytest.mark.parametrize("kind", ["tuned", "learned"])
+    def test_with_other_labels_nothing_is_lost(self, kind: str, budget: int) -> None:
+        assert self.mean("other labels", kind, budget, "transferred / made") < 1.1
+        if kind == "learned":
+            assert self.mean("other labels", kind, budget) < 0.4
+
+    def test_a_choice_gains_nothing_at_5_evaluations_of_digits(self) -> None:
+        for group in ("other labels", "another process", "guidance 3, used with 1", "small networks, used on digits"):
+            assert self.mean(group, "tuned", 5, "made") > 0.97
+
+    @pytest.mark.parametrize("budget", transfer.BUDGETS)
+    def test_on_another_process(self, budget: int) -> None:
+        """A learned solver has a third of the error of ``auto``, and a choice is about as good as one made there."""
+        assert self.mean("another process", "learned", budget) < 0.35
+        assert self.mean("another process", "tuned", budget, "transferred / made") < 1.25
+
+    def test_the_end_of_vp_is_too_early_for_flow(self) -> None:
+        """The record ends where VP does, and the states are those of flow there."""
+        end = case().record(transfer.tuned, 5).on(FLOW).times[-1]
+        assert float(FLOW.log_snr(end)) == pytest.approx(float(VP.log_snr(VP.t_min)))
+        assert float(FLOW.alpha(end)) == pytest.approx(0.99, abs=5e-4)
+        pairs = self.RESULTS["groups"]["another process"]["learned"]
+        for pair, row in pairs.items():
+            lost = row["10"]["transferred"]["median"] / row["10"]["made"]["median"]
+            assert (lost > 5) == (pair == "digits, VP → digits, flow")
+
+    @pytest.mark.parametrize("budget", transfer.BUDGETS)
+    def test_on_guidance_that_it_was_not_made_for(self, budget: int) -> None:
+        """A learned solver errs 1.6 to 2.8 times as much as one made there, and less than ``auto``."""
+        for group in ("guidance 1, used with 3", "guidance 3, used with 1"):
+            assert 1.6 < self.mean(group, "learned", budget, "transferred / made") < 2.85
+            assert self.mean(group, "learned", budget) < 0.85
+
+    def test_a_choice_for_guidance_1_may_be_far_worse_with_3(self) -> None:
+        row = self.RESULTS["ratios"]["guidance 1, used with 3"]["tuned"]["10"]
+        assert row["transferred"]["median"]["worst"] == pytest.approx(4.2, abs=0.05)
+        assert row["made"]["median"]["worst"] < 1.1
+
+    @pytest.mark.parametrize(("kind", "low", "high"), [("tuned", 1.15, 3.5), ("learned", 1.5, 6.3)])
+    def test_between_networks_it_is_worse_than_auto(self, kind: str, low: float, high: float) -> None:
+        groups = "digits, used on small networks", "small networks, used on digits"
+        means = [self.mean(group, kind, budget) for group in groups for budget in transfer.BUDGETS]
+        assert min(means) == pytest.approx(low, abs=0.05)
+        assert max(means) == pytest.approx(high, abs=0.05)
+        assert all(self.mean(group, "learned", budget, "made") < 0.3 for group in groups for budget in transfer.BUDGETS)
+
+    @pytest.mark.parametrize("budget", transfer.BUDGETS)
+    def test_between_digits_and_mnist_the_gain_is_lost(self, budget: int) -> None:
+        """Three times the error of what is made there, or more."""
+        assert self.mean("digits and MNIST, each used on the other", "learned", budget, "transferred / made") > 3
+        assert self.mean("digits and MNIST, each used on the other", "tuned", budget) > 1
+
+    def test_a_choice_for_8_evaluations_serves_for_10_and_not_for_5(self) -> None:
+        group = "8 evaluations, used with 5 and 10"
+        assert self.mean(group, "tuned", 10, "transferred / made") < 1.15
+        assert self.mean(group, "tuned", 5, "transferred / made") > 1.25
+        assert self.RESULTS["ratios"][group]["tuned"]["5"]["transferred"]["median"]["worst"] > 3
