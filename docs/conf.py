@@ -302,6 +302,22 @@ def shipped_table() -> str:
     return markdown(["network", "evaluations", *kinds], rows, record)
 
 
+def transfer_table() -> str:
+    """The ratios of ``benchmarks/results/transfer.json``."""
+    record = load("transfer")
+    rows = []
+    for group, kinds in record["results"]["ratios"].items():
+        cells = []
+        for kind, budget in itertools.product(("tuned", "learned"), ("5", "8", "10")):
+            row = kinds.get(kind, {}).get(budget, {})
+            means = [f"{row[k]['median']['mean']:.2f}" for k in ("transferred", "made") if k in row]
+            cells.append((" / ".join(means) or "–") + (f", {row['refused']} refused" if row.get("refused") else ""))
+        pairs = max(row["pairs"] + row["refused"] for budgets in kinds.values() for row in budgets.values())
+        rows.append([group, str(pairs), *cells])
+    head = [f"{kind}, {budget}" for kind, budget in itertools.product(("tuned", "learned"), (5, 8, 10))]
+    return markdown(["made for, used with", "pairs", *head], rows, record)
+
+
 def laws_table() -> str:
     """The figures of ``benchmarks/results/few_laws.json``."""
     record = load("few_laws")
@@ -763,6 +779,7 @@ FILLED = {
         "<!-- few evaluations: learned -->": learned_table,
         "<!-- few evaluations: published -->": published_table,
         "<!-- few evaluations: shipped -->": shipped_table,
+        "<!-- few evaluations: transfer -->": transfer_table,
         "<!-- few evaluations: laws -->": laws_table,
         "<!-- few evaluations: distributions -->": distributions_table,
         "<!-- few evaluations: problems -->": few_problems,
