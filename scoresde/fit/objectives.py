@@ -60,6 +60,10 @@ class Comparison(abc.ABC):
         """The errors of a candidate."""
 
     @abc.abstractmethod
+    def warn(self, batch: Pilot, best: int) -> None:
+        """Say what the errors of the best candidate show of the pilot."""
+
+    @abc.abstractmethod
     def behind(self, i: int, best: int) -> tuple[float, float]:
         """How many times as large the error of a candidate is as that of the best one, and the uncertainty: of those
         that are not more than ``exp(2 * uncertainty)`` times as large, no one is known to be worse than the best."""
@@ -71,6 +75,7 @@ class EndPoints(Comparison):
     pilot = 16
 
     def __init__(self, ends: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
+        self._exact = exact[0]
         self._errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in ends]
         self.scores = [_score(errors) for errors in self._errors]
 
@@ -83,6 +88,10 @@ class EndPoints(Comparison):
 
     def errors(self, i: int) -> Errors:
         return summary(self._errors[i])
+
+    def warn(self, batch: Pilot, best: int) -> None:
+        """That many of its samples end in another mode."""
+        batch.warn_of_modes(self._errors[best], self._exact)
 
     def behind(self, i: int, best: int) -> tuple[float, float]:
         errors = [self._errors[k].clamp_min(_LEAST).log() for k in (i, best)]
@@ -112,6 +121,9 @@ class Distributions(Comparison):
     def exact(batch: Pilot, ends: Sequence[Tensor], finer: Callable[[int], Tensor]) -> list[Tensor]:
         """An accurate solve from where the candidates begin."""
         return [batch.flow(batch.start, batch.x, _STEPS)]
+
+    def warn(self, batch: Pilot, best: int) -> None:
+        """Nothing: a sample may end elsewhere than on its path."""
 
     def errors(self, i: int) -> Errors:
         points, (distance, error) = summary(distances(self._ends[i], self._exact)), self._energies[i]

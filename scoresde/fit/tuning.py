@@ -180,7 +180,7 @@ def tune(
             "scoresde.check_score.",
             stage="state",
         )
-    batch.warn_of_modes(errors[order[0]], exact[0])
+    compared.warn(batch, order[0])
     best = entries[order[0]]
     times = batch.times(best.grid, best.count(steps))
     with torch.no_grad():

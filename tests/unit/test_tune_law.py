@@ -111,11 +111,19 @@ class TestRanking:
         """For data in one point the data estimate is constant, and `ddim_eta` samples the distribution exactly at all
         times, here one half. The reference is other draws of it."""
         mean = SDE.node(0.5).alpha * torch.tensor([0.6, -0.3], dtype=F64)
-        exact = mean + SDE.node(0.5).sigma * draws(7, 256, 2)
+        exact = mean + SDE.node(0.5).sigma * draws(7, 1024, 2)
         pairs = [EULER, ("ddim_eta", None)]
         for reference in (exact, None):
             tuned = tune(
-                SDE, POINT.score(SDE), 4, objective="law", candidates=pairs, t_end=0.5, dtype=F64, reference=reference
+                SDE,
+                POINT.score(SDE),
+                4,
+                objective="law",
+                candidates=pairs,
+                t_end=0.5,
+                dtype=F64,
+                reference=reference,
+                pilot=1024,
             )
             first, last = tuned.ranking
             assert tuned.method == first.method and last.method == "EulerMaruyama()"
