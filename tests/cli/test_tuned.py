@@ -115,7 +115,7 @@ def test_it_takes_the_place_of_the_models_own_sampler(run: Run, fake: Any) -> No
 
 def test_a_file_is_kept_unless_it_may_be_replaced(typed: Run, fake: Any) -> None:
     Path("t.json").write_text("old")
-    command = ("sample", "--tune", "--steps", 2, "--count", 1, "--save-tuned", "t.json", "--out", "a.npz")
+    command = ("sample", "--tune", "--steps", 4, "--count", 1, "--save-tuned", "t.json", "--out", "a.npz")
     result = typed(*command)
     assert result.exit_code == 4 and "another --save-tuned" in result.output and fake.calls == 0
     assert Path("t.json").read_text() == "old"
@@ -124,7 +124,7 @@ def test_a_file_is_kept_unless_it_may_be_replaced(typed: Run, fake: Any) -> None
 
 def test_a_failure_writes_neither_samples_nor_what_was_tuned(run: Run, fake: Any, files: Files) -> None:
     fake.change = lambda s, x, t: s * torch.nan if len(x) == 3 else s
-    result = run("sample", "--tune", "--steps", 2, "--count", 3, "--save-tuned", "t.json", "--out", "a.npz")
+    result = run("sample", "--tune", "--steps", 4, "--count", 3, "--save-tuned", "t.json", "--out", "a.npz")
     assert result.exit_code == 3 and "Nothing was written" in result.output and files() == []
 
 
