@@ -315,7 +315,7 @@ def transfer_table() -> str:
         pairs = max(row["pairs"] + row["refused"] for budgets in kinds.values() for row in budgets.values())
         rows.append([group, str(pairs), *cells])
     head = [f"{kind}, {budget}" for kind, budget in itertools.product(("tuned", "learned"), (5, 8, 10))]
-    return markdown(["made for, used with", "pairs", *head], rows, record)
+    return markdown(["", "pairs", *head], rows, record)
 
 
 def laws_table() -> str:
