@@ -768,6 +768,17 @@ def schedules_iddpm() -> str:
 
 
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
+def streams_text() -> str:
+    """What noise per sample costs, in a sentence."""
+    found = load("streams")["results"]
+    ratios = " and ".join(f"{row['ratio']:.1f} times for {shape}" for shape, row in found["draws"].items())
+    return (
+        f"A draw takes as long as one of `torch.randn` {ratios} numbers (one thread), and "
+        f"{100 * found['share of a step']:.1f} % of a step of the digits network with 256 samples "
+        "(`python -m benchmarks streams`)."
+    )
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -797,6 +808,7 @@ FILLED = {
         "<!-- half digits -->": half_digits_table,
         "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
     },
+    "many_samples": {"<!-- streams -->": streams_text},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- mnist -->": mnist_table,

@@ -161,7 +161,7 @@ class FittedGrid(Grid):
                         f"{high:g}; make a record for it."
                     )
             inner = sde.time(torch.tensor(self.log_snr, dtype=torch.float64).clamp(low, high)).tolist()
-            begins = self.log_snr[0] - low <= _SAME_LEVEL * abs(low)
+            begins = self.log_snr[0] < low or math.isclose(self.log_snr[0], low, rel_tol=_SAME_LEVEL)
             start, end = sde.t_max if begins else inner[0], sde.t_min if self.log_snr[-1] >= high else inner[-1]
             times = (start, *inner[1:-1], end)
             there = tuple(sde.log_snr(torch.tensor(times, dtype=torch.float64)).tolist())

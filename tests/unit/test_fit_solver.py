@@ -299,6 +299,11 @@ class TestOnAnotherProcess:
     def test_the_same_process_changes_nothing(self, learned: FittedSolver) -> None:
         assert learned.on(SDE).times == pytest.approx(learned.times, rel=1e-12)
 
+    def test_a_process_that_begins_in_pure_noise_is_begun_where_the_record_begins(self, learned: FittedSolver) -> None:
+        """Its log-SNR there is -inf, from which every level is infinitely far."""
+        there = learned.on(scoresde.FlowSDE(t_max=1.0))
+        assert there.from_noise and there.log_snr[0] == pytest.approx(learned.log_snr[0], rel=1e-6)
+
     def test_levels_between_the_ends_must_be_there(self, learned: FittedSolver) -> None:
         with pytest.raises(InvalidArgumentError, match="makes a step at a log-SNR of"):
             learned.on(NARROW)
