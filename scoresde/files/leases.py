@@ -17,9 +17,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import OutputError
 from .writing import make_folder, write_bytes
 
 _BEAT = 5.0  # seconds between changes of a lease, at least
+_BEATS = 4  # in the time after which it is taken over, at least
+_DEAD = (b"Z", b"X")  # ended, though its parent has not noticed
 
 
 @dataclass
@@ -29,10 +32,12 @@ class Lease:
     Attributes:
         path: of the file.
         owner: what the file says of its holder.
+        every: the seconds between changes, at least.
     """
 
     path: Path
     owner: dict[str, object]
+    every: float = _BEAT
     _count: int = 0
     _last: float = field(default_factory=time.monotonic)
 
@@ -42,8 +47,13 @@ class Lease:
 
     def beat(self) -> None:
         """Say that the work goes on; costs nothing if it was said some seconds ago."""
-        if time.monotonic() - self._last >= _BEAT:
+        if time.monotonic() - self._last >= self.every:
             self._count, self._last = self._count + 1, time.monotonic()
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, where that is possible: work goes on without it."""
+        with contextlib.suppress(OutputError):
             write_bytes(self.path, self.content())
 
     def release(self) -> None:
@@ -78,25 +88,30 @@ class Leases:
 
     def take(self, name: str) -> Lease | None:
         """The lease of a part, or None while another process works on it."""
-        lease = Lease(self.folder / f"{name}.json", {**_here(), "token": secrets.token_hex(8)})
+        owner = {**_here(), "token": secrets.token_hex(8)}
+        lease = Lease(self.folder / f"{name}.json", owner, min(_BEAT, self.patience / _BEATS))
         try:
-            descriptor = os.open(lease.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            with open(lease.path, "xb") as file:
+                file.write(lease.content())
         except FileExistsError:
             if not self._abandoned(name, lease.path):
                 return None
-            write_bytes(lease.path, lease.content())
-        else:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(lease.content())
+            lease.write()
+        except OSError:  # a full disk, or the folder has gone with the leases of a complete set
+            with contextlib.suppress(OSError):
+                lease.path.unlink(missing_ok=True)
         self._seen.pop(name, None)
         return lease
 
     def _abandoned(self, name: str, path: Path) -> bool:
         """Whether a lease has not changed for too long, or its holder has ended."""
+        content = b""
         try:
             content = path.read_bytes()
         except FileNotFoundError:
             return True
+        except OSError:  # wait, as for one that does not change
+            pass
         now = time.monotonic()
         before, since = self._seen.setdefault(name, (content, now))
         if content != before:
@@ -113,7 +128,8 @@ def _here() -> dict[str, object]:
 def _started(process: int) -> str:
     """When a process of this machine was started, in its own unit; empty if it has ended, or where that is unknown."""
     with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
+        return "" if fields[0] in _DEAD else fields[19].decode()
     return ""
 
 

@@ -10,16 +10,19 @@ The files are JSON of one form, `sealed`: their own SHA-256 is in them, so that 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
-from .writing import make_folder, write_bytes, write_together
+from .writing import make_folder, writable, write_bytes, write_together
 
 FORMAT = 1
 _SET, _SHARDS, _RECORDS, _LEASES = "set.json", "shards", "records", "leases"
@@ -50,10 +53,11 @@ def opened(content: bytes) -> dict[str, Any]:
     """
     try:
         found = json.loads(content)
-        check = found.pop(_CHECK)
+        del found[_CHECK]
+        same = sealed(found) == content  # spaces and the order of names included
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it is no JSON with a check: {error}") from None
-    if check != _digest(found):
+    if not same:
         raise ValueError("its check does not hold")
     return dict(found)
 
@@ -128,7 +132,7 @@ class Record:
     Args:
         files: the length and the SHA-256 of each of its files.
         batch_size: with which it was made.
-        failures: the samples that failed: index, time and reason.
+        failures: the samples that failed: index, seed, time and reason.
     """
 
     files: Mapping[str, tuple[int, str]]
@@ -158,25 +162,42 @@ class Store:
 
     @classmethod
     def begin(cls, folder: Path, plan: Plan, *, extend: bool = False) -> Store:
-        """The folder of a new set, or of one that is to be continued.
+        """The folder of a new set, or of one that is to be continued. Where ``set.json`` is missing or damaged, it is
+        written again if nothing else is there, or if all records say that they are of this set.
 
         Raises:
             CheckpointMismatchError: the folder has another set.
+            CorruptCheckpointError: it has a set, and nothing says which.
             OutputError: the folder has other files, or cannot be written.
         """
         path = folder / _SET
-        if path.exists():
-            store = cls.of(folder)
-            plan = _continued(store.plan, plan, folder, extend)
-            if plan.fields() != store.plan.fields():
-                write_bytes(path, sealed(plan.fields()))
-            return cls(folder, plan)
-        if folder.is_dir() and any(not p.name.startswith(".") for p in folder.iterdir()):
-            raise OutputError(errno.EEXIST, "The folder has files that are no set; give another one", str(folder))
-        for name in (_SHARDS, _RECORDS):
-            make_folder(folder / name)
-        write_bytes(path, sealed(plan.fields()))
+        with writable(folder):
+            make_folder(folder)
+            try:
+                store = cls.of(folder)
+            except CorruptCheckpointError:
+                if cls(folder, plan)._fits():
+                    write_bytes(path, sealed(plan.fields()))  # first of all: a kill leaves this or an empty folder
+                elif not path.exists():
+                    text = "The folder has files that are no set; give another one"
+                    raise OutputError(errno.EEXIST, text, str(folder)) from None
+                store = cls.of(folder)  # which another process may have begun at the same time
+        plan = _continued(store.plan, plan, folder, extend)
+        if plan.fields() != store.plan.fields():
+            write_bytes(path, sealed(plan.fields()))
         return cls(folder, plan)
+
+    def _fits(self) -> bool:
+        """Whether a folder that does not say what it is may be one of this set."""
+        others = [path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        folders = {path.relative_to(self.folder).parts[0] for path in others} - {_SET, _LEASES}
+        if not folders:
+            return True
+        found = []
+        for path in (self.folder / _RECORDS).glob("*.json"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(opened(path.read_bytes()).get("set"))
+        return folders <= {_SHARDS, _RECORDS} and set(found) == {self.plan.digest}
 
     @classmethod
     def of(cls, folder: Path) -> Store:
@@ -216,8 +237,10 @@ class Store:
         return size if found.get("set") == self.plan.digest and size > 0 else self.plan.batch_size
 
     def halve(self, shard: int, size: int) -> None:
-        """Say that a shard is to be made with smaller batches, before it is made."""
-        write_bytes(self._halved(shard), sealed({"set": self.plan.digest, "batch_size": size}))
+        """Say that a shard is to be made with batches of this size, before it is made; those of another process that
+        had still less memory stay."""
+        size = min(size, self.batch_size(shard))
+        self._write({self._halved(shard): sealed({"set": self.plan.digest, "batch_size": size})})
 
     def write(
         self,
@@ -230,7 +253,7 @@ class Store:
         """Write the files of a shard, and then its record."""
         span = self.plan.span(shard)
         files = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in contents.items()}
-        write_together({self.file(name): content for name, content in contents.items()})
+        self._write({self.file(name): content for name, content in contents.items()})
         record = {
             "format": FORMAT,
             "set": self.plan.digest,
@@ -240,7 +263,7 @@ class Store:
             "files": files,
             "failures": list(failures),
         }
-        write_bytes(self._record(shard), sealed(record))
+        self._write({self._record(shard): sealed(record)})
 
     def record(self, shard: int, *, content: bool = False) -> Record | None:
         """The record of a shard that is there; None where it must be made: there is no record, or it is damaged, or of
@@ -261,21 +284,30 @@ class Store:
                 path = self.file(name)
                 if path.stat().st_size != size or (content and file_digest(path) != digest):
                     return None
+            return Record(files, found["batch_size"], tuple(found["failures"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return Record(files, found["batch_size"], tuple(found["failures"]))
 
     def remaining(self, *, content: bool = False) -> Iterator[int]:
         """The shards that must be made."""
         return (shard for shard in self.plan.shards if self.record(shard, content=content) is None)
 
     def clean(self) -> None:
-        """Remove what killed processes left; for a complete set."""
-        for folder in (self.folder / _SHARDS, self.folder / _RECORDS, self.leases, self.folder):
-            if folder.is_dir():
-                for path in list(folder.iterdir()):
-                    if path.name.startswith(".") and path.name.endswith(".tmp"):
-                        path.unlink(missing_ok=True)
+        """Remove the leases and what killed processes left; for a complete set, of which slower processes may be at
+        work on shards that are there already: see `_write`."""
+        shutil.rmtree(self.leases, ignore_errors=True)
+        for folder in (self.folder / _SHARDS, self.folder / _RECORDS, self.folder):
+            for path in list(folder.glob(".*.tmp")):
+                path.unlink(missing_ok=True)
+
+    def _write(self, contents: dict[str | os.PathLike[str], bytes]) -> None:
+        """Write files, once more if another process that had completed the set removed them under their first names."""
+        try:
+            write_together(contents)
+        except OutputError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            write_together(contents)
 
     def _record(self, shard: int) -> Path:
         return self.folder / _RECORDS / f"{shard:08d}.json"

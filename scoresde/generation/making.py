@@ -19,7 +19,7 @@ from .containers import Files, Rows
 _PAUSE = 0.2  # seconds between two looks at what others do
 _WORST = 5  # failures that a message names
 
-Failure = Mapping[str, Any]  # index, t and reason
+Failure = Mapping[str, Any]  # index, seed, t and reason
 Compute = Callable[[range, Callable[[], None]], tuple[Rows, list[Failure]]]
 
 
@@ -108,17 +108,18 @@ class Work:
         """Make a shard, with smaller batches where memory does not suffice."""
         store, span = self.store, self.store.plan.span(shard)
         beat = (lambda: None) if lease is None else lease.beat
-        size = store.batch_size(shard)
-        try:
-            parts = [self._batch(batch, span, beat) for batch in store.plan.batches(shard, size)]
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            if size == 1:
-                raise too_little_memory("for one sample", error) from error
-            print(f"Too little memory for shard {shard}; its batches become {size // 2}.", file=sys.stderr)
-            store.halve(shard, size // 2)
-            return self._shard(shard, lease)
+        parts = None
+        while parts is None:
+            size = store.batch_size(shard)
+            try:
+                parts = [self._batch(batch, span, beat) for batch in store.plan.batches(shard, size)]
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise too_little_memory("for one sample", error) from error
+                print(f"Too little memory for shard {shard}; its batches become {size // 2}.", file=sys.stderr)
+                store.halve(shard, size // 2)
         rows = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
         failures = tuple(failure for _, failed in parts for failure in failed)
         store.write(shard, self.pack(shard, rows), batch_size=size, failures=failures)

@@ -103,7 +103,7 @@ class Verified(Displayed):
     Attributes:
         count: of the samples that the set is to have.
         missing: the shards that are missing or damaged.
-        failures: index, time and reason of each sample that failed.
+        failures: index, seed, time and reason of each sample that failed.
     """
 
     count: int

@@ -57,7 +57,7 @@ class Generated(Displayed):
         count: of the samples.
         shards: how many there are.
         made: how many of them this call made; the others were there, or made by other processes.
-        failures: index, time and reason of each sample that failed.
+        failures: index, seed, time and reason of each sample that failed.
     """
 
     folder: Path
@@ -187,6 +187,8 @@ def generate(
         **({"data_range": list(data_range)} if container in PICTURE_CONTAINERS else {}),
         **machine(where),
     }
+    none = SampleNoise(seed, indices=())
+    solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # which checks options
     plan = Plan(settings, first=first, count=count, shard_size=shard_size, batch_size=min(batch_size, shard_size))
     store = Store.begin(folder, plan, extend=extend)
 
@@ -225,14 +227,16 @@ def fill(
         container, data_range, max_failures, patience, show: as of `generate`.
     """
 
+    seed = store.plan.settings["seed"]
+
     def compute(indices: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
         solution, beside = solved(indices, beat)
         index = np.arange(indices.start, indices.stop, dtype=np.int64)
         rows = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
-        failed = [i for i, good in enumerate(solution.success.tolist()) if not good]
         failures: list[Failure] = [
-            {"index": indices[i], "t": float(solution.t[i]), "reason": Status(int(solution.status[i])).name.lower()}
-            for i in failed
+            {"index": indices[i], "seed": seed, "t": float(solution.t[i]), "reason": Status(code).name.lower()}
+            for i, code in enumerate(solution.status.tolist())
+            if code != Status.SUCCESS
         ]
         return {**{k: v.cpu().numpy() for k, v in rows.items()}, "index": index, **beside}, failures
 

@@ -155,7 +155,7 @@ def test_draws_at_once_fill_a_piece_at_most() -> None:
 
 
 def test_the_committed_costs_are_within_their_limits() -> None:
-    """``python -m benchmarks streams``: at most ten draws of torch's generator, and 3 % of a step of a small network."""
+    """``python -m benchmarks streams``: at most ten of torch's draws, and 3 % of a step of a small network."""
     found = load("streams")["results"]
     assert found["draws"].keys() == {"256 x 64", "64 x 3072"}
     assert all(row["ratio"] <= 10 for row in found["draws"].values())

@@ -1,0 +1,375 @@
+"""Leases: who works on which part, by clocks that do not agree, after deaths, and on broken files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoresde.errors import OutputError
+from scoresde.files import leases as module
+from scoresde.files.leases import Lease, Leases
+
+PATIENCE = 100.0
+proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc: it is not known who has ended")
+
+
+class Clock:
+    """A monotonic clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(time, "monotonic", found)
+    return found
+
+
+def taken(leases: Leases, name: str = "7") -> Lease:
+    lease = leases.take(name)
+    assert lease is not None
+    return lease
+
+
+def elsewhere(path: Path, beat: int = 0, **owner: object) -> None:
+    """A lease of a process on another machine."""
+    path.write_bytes(json.dumps({"host": "elsewhere", "process": 1, "started": "5", "beat": beat, **owner}).encode())
+
+
+def ended() -> tuple[int, str]:
+    """The number and the start of a process that has ended, and that its parent has waited for."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = module._started(child.pid)
+    child.communicate(b"\n")
+    return child.pid, started
+
+
+# Taking and giving back
+
+
+def test_one_holds_a_part(tmp_path: Path) -> None:
+    mine, theirs = Leases(tmp_path / "leases", PATIENCE), Leases(tmp_path / "leases", PATIENCE)
+    lease = taken(mine)
+    assert theirs.take("7") is None and taken(theirs, "8") is not None
+    lease.release()
+    assert not lease.path.exists()
+    assert taken(theirs) is not None and mine.take("7") is None
+
+
+def test_who_makes_no_progress_is_relieved(tmp_path: Path, clock: Clock) -> None:
+    waiting, path = Leases(tmp_path, PATIENCE), tmp_path / "7.json"
+    elsewhere(path)
+    assert waiting.take("7") is None
+    for beat in range(1, 5):  # it goes on, slowly
+        clock.now += PATIENCE - 1
+        elsewhere(path, beat)
+        assert waiting.take("7") is None
+    clock.now += PATIENCE - 0.1
+    assert waiting.take("7") is None
+    clock.now += 0.2
+    lease = taken(waiting)
+    assert path.read_bytes() == lease.content()
+
+
+def test_patience_begins_when_the_lease_is_seen(tmp_path: Path, clock: Clock) -> None:
+    """Whatever the age of the file, as another machine wrote it."""
+    elsewhere(tmp_path / "7.json")
+    os.utime(tmp_path / "7.json", (0, 0))
+    clock.now += 1e6
+    assert Leases(tmp_path, PATIENCE).take("7") is None
+
+
+@pytest.mark.parametrize("wall", [0.0, -1e9, 1e12, float("nan")])
+def test_the_time_of_day_does_not_matter(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, wall: float
+) -> None:
+    """A clock that jumps: it is never read."""
+    waiting, path = Leases(tmp_path, PATIENCE), tmp_path / "7.json"
+    elsewhere(path)
+    assert waiting.take("7") is None
+    monkeypatch.setattr(time, "time", lambda: wall)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    os.utime(path, (2e9, 2e9))
+    clock.now += PATIENCE / 2
+    assert waiting.take("7") is None
+    clock.now += PATIENCE
+    assert waiting.take("7") is not None
+
+
+def test_a_beat_changes_the_file_now_and_then(tmp_path: Path, clock: Clock) -> None:
+    lease = taken(Leases(tmp_path, PATIENCE))
+    contents = []
+    for _ in range(21):
+        clock.now += 1
+        lease.beat()
+        contents.append(lease.path.read_bytes())
+    assert len(set(contents)) == 5 and contents[-1] == lease.content()
+    lease.release()
+    assert not lease.path.exists()
+
+
+@pytest.mark.parametrize("patience", [0.4, 4.0, 1000.0])
+def test_beats_come_before_patience_ends(tmp_path: Path, clock: Clock, patience: float) -> None:
+    """However small it is, who works is not relieved."""
+    lease, waiting = taken(Leases(tmp_path, patience)), Leases(tmp_path, patience)
+    for _ in range(60):
+        clock.now += patience / 10
+        lease.beat()
+        assert waiting.take("7") is None
+
+
+def test_a_lease_that_was_taken_over_is_not_given_back(tmp_path: Path, clock: Clock) -> None:
+    mine, theirs = Leases(tmp_path, PATIENCE), Leases(tmp_path, PATIENCE)
+    late = taken(mine)
+    assert theirs.take("7") is None
+    clock.now += PATIENCE
+    lease = taken(theirs)
+    late.release()
+    assert lease.path.read_bytes() == lease.content()
+    assert Leases(tmp_path, PATIENCE).take("7") is None
+    lease.release()
+    assert not lease.path.exists()
+
+
+def test_two_that_take_over_at_once_both_work(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both see the same dead holder; the last to write is in the file, and only that one gives it back."""
+    one, two = Leases(tmp_path, PATIENCE), Leases(tmp_path, PATIENCE)
+    elsewhere(tmp_path / "7.json")
+    assert one.take("7") is None and two.take("7") is None
+    clock.now += PATIENCE
+    write, leases = Lease.write, []
+
+    def between(self: Lease) -> None:
+        monkeypatch.setattr(Lease, "write", write)
+        leases.append(taken(two))
+        write(self)
+
+    monkeypatch.setattr(Lease, "write", between)
+    first, second = taken(one), leases[0]
+    assert first.path.read_bytes() == first.content() != second.content()
+    second.release()
+    assert first.path.exists()
+    first.release()
+    assert not first.path.exists()
+
+
+def test_a_part_given_back_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, waiting = taken(Leases(tmp_path, PATIENCE)), Leases(tmp_path, PATIENCE)
+    abandoned = Leases._abandoned
+
+    def late(self: Leases, name: str, path: Path) -> bool:
+        lease.release()
+        return abandoned(self, name, path)
+
+    monkeypatch.setattr(Leases, "_abandoned", late)
+    assert taken(waiting).content() == (tmp_path / "7.json").read_bytes()
+
+
+def test_the_next_holder_gets_the_full_time(tmp_path: Path, clock: Clock) -> None:
+    """What is known of a part is forgotten when it is taken."""
+    waiting, path = Leases(tmp_path, PATIENCE), tmp_path / "7.json"
+    elsewhere(path)
+    assert waiting.take("7") is None
+    clock.now += PATIENCE
+    taken(waiting).release()
+    elsewhere(path)
+    assert waiting.take("7") is None
+
+
+# Processes that have ended
+
+
+@proc
+def test_an_ended_process_of_this_machine_is_relieved_at_once(tmp_path: Path) -> None:
+    process, started = ended()
+    path = tmp_path / "7.json"
+    elsewhere(path, process=process, started=started)
+    assert Leases(tmp_path, PATIENCE).take("7") is None  # of another machine
+    elsewhere(path, process=process, started=started, host=platform.node())
+    assert Leases(tmp_path, PATIENCE).take("7") is not None
+
+
+@proc
+def test_a_number_that_is_used_again(tmp_path: Path) -> None:
+    """This process has the number of the holder, but began at another time."""
+    path = tmp_path / "7.json"
+    here = {"host": platform.node(), "process": os.getpid()}
+    elsewhere(path, **here, started=module._started(os.getpid()))
+    assert Leases(tmp_path, PATIENCE).take("7") is None
+    elsewhere(path, **here, started=str(int(module._started(os.getpid())) - 1))
+    assert Leases(tmp_path, PATIENCE).take("7") is not None
+
+
+@proc
+def test_a_killed_child_that_nobody_waited_for_has_ended(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        elsewhere(tmp_path / "7.json", host=platform.node(), process=child.pid, started=module._started(child.pid))
+        assert Leases(tmp_path, PATIENCE).take("7") is None
+        child.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it stays in the list of processes
+        assert Leases(tmp_path, PATIENCE).take("7") is not None
+    finally:
+        child.communicate()
+
+
+@proc
+def test_names_of_processes_may_be_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = tmp_path / os.fsdecode(b"a\xff) R 1 (")
+    name.symlink_to("/bin/sleep")
+    child = subprocess.Popen([str(name), "60"])
+    try:
+        deadline = time.monotonic() + 30
+        while b"\xff" not in Path(f"/proc/{child.pid}/stat").read_bytes() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert module._started(child.pid).isdigit()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_where_starts_are_unknown_only_time_counts(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_started", lambda process: "")
+    taken(Leases(tmp_path, PATIENCE))
+    waiting = Leases(tmp_path, PATIENCE)
+    assert waiting.take("7") is None
+    clock.now += PATIENCE
+    assert waiting.take("7") is not None
+
+
+# Broken files and disks
+
+BROKEN = [b"", b"{", b'{"host": "a"', b"null", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b"\0" * 500, b"{}"]
+NUMBERS: list[object] = ["x", None, -1, 0, 2**70, 1e300, float("inf"), float("nan"), [], {}, 10**4000]
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_half_written_lease_is_waited_for(tmp_path: Path, clock: Clock, content: bytes) -> None:
+    waiting = Leases(tmp_path, PATIENCE)
+    (tmp_path / "7.json").write_bytes(content)
+    assert waiting.take("7") is None
+    clock.now += PATIENCE
+    assert waiting.take("7") is not None
+
+
+@pytest.mark.parametrize("process", NUMBERS, ids=range(len(NUMBERS)))
+def test_a_holder_that_is_no_process(tmp_path: Path, clock: Clock, process: object) -> None:
+    waiting = Leases(tmp_path, PATIENCE)
+    elsewhere(tmp_path / "7.json", process=process, host=platform.node())
+    lease = waiting.take("7")  # at once, if there is no such process
+    clock.now += PATIENCE
+    assert lease or waiting.take("7")
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_chance(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.mktemp("leases")
+    (folder / "7.json").write_bytes(content)
+    assert Leases(folder, PATIENCE).take("7") is None and Leases(folder, 0.0).take("7") is not None
+
+
+def test_a_folder_in_place_of_a_lease(tmp_path: Path, clock: Clock) -> None:
+    """Nobody can write it, and work goes on without it when it has been waited for."""
+    (tmp_path / "7.json").mkdir()
+    waiting = Leases(tmp_path, PATIENCE)
+    assert waiting.take("7") is None
+    clock.now += PATIENCE
+    lease = taken(waiting)
+    clock.now += PATIENCE
+    lease.beat()
+    lease.release()
+    assert (tmp_path / "7.json").is_dir()
+
+
+def test_leases_that_are_removed(tmp_path: Path, clock: Clock) -> None:
+    """By who has completed the set: the work of the others ends well."""
+    leases = Leases(tmp_path / "leases", PATIENCE)
+    lease = taken(leases)
+    lease.path.unlink()
+    lease.path.parent.rmdir()
+    clock.now += PATIENCE
+    lease.beat()
+    lease.release()
+    taken(leases, "8").release()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES])
+def test_disks_that_refuse(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A lease saves work, and stops none."""
+    leases = Leases(tmp_path, PATIENCE)
+    held = taken(leases, "6")
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("open", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os if name == "replace" else module, name, refuse, raising=False)
+            clock.now += PATIENCE
+            held.beat()
+            taken(leases, f"7{name}").release()
+
+
+def test_a_disk_that_is_full_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No half of a lease is left, which others would wait for."""
+
+    def full(self: Lease) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    leases = Leases(tmp_path, PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "content", full)
+        assert leases.take("7") is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_folder_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError):
+        Leases(tmp_path / "file" / "leases", PATIENCE)
+
+
+def test_many_take_at_once(tmp_path: Path) -> None:
+    """Of six processes, one gets each part."""
+    code = (
+        "import sys; from pathlib import Path; from scoresde.files.leases import Leases; input();"
+        "mine = [n for n in range(50) if Leases(Path(sys.argv[1]), 60.0).take(str(n))];"
+        "print(*mine, flush=True); input()"
+    )
+    run: Callable[[], subprocess.Popen[str]] = lambda: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    children = [run() for _ in range(6)]
+    got: list[str] = []
+    try:
+        for child in children:
+            assert child.stdin
+            child.stdin.write("\n")
+            child.stdin.flush()
+        for child in children:
+            assert child.stdout
+            got += child.stdout.readline().split()
+    finally:
+        for child in children:
+            child.communicate("\n")
+    assert sorted(map(int, got)) == list(range(50))

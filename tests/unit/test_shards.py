@@ -1,0 +1,419 @@
+"""The folder of a set: what is believed, what is made again, what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scoresde.errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
+from scoresde.files import shards as module
+from scoresde.files.shards import Plan, Store, file_digest, opened, sealed
+
+PLAN = Plan({"seed": 3, "method": "ddim"}, first=2, count=9, shard_size=4, batch_size=2)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def content(shard: int, size: int = 2) -> dict[str, bytes]:
+    return {f"{shard:08d}.txt": f"shard {shard} of {PLAN.span(shard)} in batches of {size}".encode()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A complete set."""
+    made = Store.begin(tmp_path / "set", PLAN)
+    for shard in PLAN.shards:
+        made.write(shard, content(shard), batch_size=2, failures=({"index": 4, "t": 0.5, "reason": "non_finite"},))
+    return made
+
+
+def remaining(store: Store) -> list[int]:
+    return list(store.remaining(content=True))
+
+
+# The form of the JSON
+
+
+@given(st.dictionaries(st.text().filter(lambda name: name != module._CHECK), JSON, max_size=4))
+def test_what_is_sealed_can_be_opened(found: dict[str, Any]) -> None:
+    assert opened(sealed(found)) == found
+    assert list(opened(sealed(found))) == list(found)
+
+
+@pytest.mark.parametrize("place", ["set.json", "records/00000001.json", "records/00000002.batch.json"])
+def test_every_byte_of_a_file_counts(store: Store, place: str) -> None:
+    """Any byte changed in any bit, dropped or doubled, and any end: nothing is believed."""
+    store.halve(2, 1)
+    whole = (store.folder / place).read_bytes()
+    opened(whole)
+    for i, byte in enumerate(whole):
+        flipped = [whole[:i] + bytes([byte ^ (1 << bit)]) + whole[i + 1 :] for bit in range(8)]
+        blank = [whole[:i] + space + whole[i + 1 :] for space in (b" ", b"\t", b"\r", b"\n") if space[0] != byte]
+        for damaged in [*flipped, *blank, whole[:i] + whole[i + 1 :], whole[:i] + whole[i : i + 1] + whole[i:]]:
+            if damaged != whole:
+                with pytest.raises(ValueError, match="check"):
+                    opened(damaged)
+    for end in range(len(whole)):
+        with pytest.raises(ValueError, match="check"):
+            opened(whole[:end])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"7", b"null", b'"text"', b"{}", b"\xff\xfe", b"[" * 100_000, b'{"a": ' * 100_000, b"9" * 5000, b"\0"],
+)
+def test_what_is_no_sealed_json(content: bytes) -> None:
+    with pytest.raises(ValueError, match="it is no JSON with a check"):
+        opened(content)
+
+
+@given(st.binary(max_size=300))
+def test_bytes_of_chance(found: bytes) -> None:
+    with pytest.raises(ValueError, match="check"):
+        opened(found)
+
+
+# The plan
+
+
+@given(st.integers(0, 60), st.integers(1, 60), st.integers(1, 13), st.integers(1, 13), st.data())
+def test_a_plan_divides_its_indices(first: int, count: int, shard_size: int, size: int, data: Any) -> None:
+    plan = Plan({}, first=first, count=count, shard_size=shard_size, batch_size=min(size, shard_size))
+    spans = [plan.span(shard) for shard in plan.shards]
+    assert [i for span in spans for i in span] == list(range(first, first + count))
+    assert all(len(span) > 0 and span.start // shard_size == (span.stop - 1) // shard_size for span in spans)
+    part = Plan({}, first=first + count // 2, count=-(-count // 2), shard_size=shard_size, batch_size=plan.batch_size)
+    for shard in plan.shards:
+        batches = plan.batches(shard, plan.batch_size)
+        assert all(len(batch) == plan.batch_size for batch in batches)
+        assert {*plan.span(shard)} <= {i for batch in batches for i in batch}
+        assert all(set(batch) & set(plan.span(shard)) for batch in batches)
+        if shard in part.shards:  # of another part of the same set
+            assert set(part.batches(shard, plan.batch_size)) <= set(batches)
+    assert part.digest == plan.digest
+
+
+@pytest.mark.parametrize("change", [{"shard_size": 5}, {"batch_size": 1}, {"settings": {"seed": 3}}])
+def test_the_digest_is_of_all_that_decides_a_result(change: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {**PLAN.__dict__, **change}
+    assert Plan(**fields).digest != PLAN.digest
+
+
+# Records
+
+
+def test_a_record_says_what_is_there(store: Store) -> None:
+    assert remaining(store) == []
+    for shard in PLAN.shards:
+        record = store.record(shard, content=True)
+        assert record is not None and record.batch_size == 2 and record.failures[0]["index"] == 4
+        ((name, (size, digest)),) = record.files.items()
+        assert (store.file(name).read_bytes(),) == tuple(content(shard).values())
+        assert size == store.file(name).stat().st_size and digest == file_digest(store.file(name))
+    found = opened((store.folder / "records" / "00000002.json").read_bytes())
+    assert (found["format"], found["set"], found["first"], found["count"]) == (1, PLAN.digest, 8, 3)
+
+
+def test_the_bytes_are_functions_of_the_arguments(store: Store, tmp_path: Path) -> None:
+    other = Store.begin(tmp_path / "other", PLAN)
+    for shard in reversed(PLAN.shards):
+        other.write(shard, content(shard), batch_size=2, failures=({"index": 4, "t": 0.5, "reason": "non_finite"},))
+    files = [path.relative_to(store.folder) for path in store.folder.rglob("*") if path.is_file()]
+    assert len(files) == 7
+    assert all((store.folder / path).read_bytes() == (other.folder / path).read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("place", ["shards/00000001.txt", "records/00000001.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "longer", "empty", "gone", "folder"])
+def test_what_is_damaged_is_to_be_made_again(store: Store, place: str, damage: str) -> None:
+    path = store.folder / place
+    whole = path.read_bytes()
+    changed = {
+        "flip": whole[:5] + bytes([whole[5] ^ 4]) + whole[6:],
+        "cut": whole[:-1],
+        "longer": whole + b"\0",
+        "empty": b"",
+    }
+    path.unlink()
+    if damage in changed:
+        path.write_bytes(changed[damage])
+    elif damage == "folder":
+        path.mkdir()
+    assert remaining(store) == [1]
+    assert list(store.remaining()) == ([] if damage == "flip" and place.startswith("shards") else [1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format", 2),
+        ("set", "0" * 64),
+        ("first", 5),
+        ("count", 3),
+        ("batch_size", 1),
+        ("files", []),
+        ("files", {"00000001.txt": 7}),
+        ("files", {"00000001.txt": [1, "0"]}),
+        ("files", {"absent": [1, "0"]}),
+        ("files", {"a\0b": [1, "0"]}),
+        ("files", None),
+    ],
+)
+def test_a_record_of_something_else(store: Store, name: str, value: object) -> None:
+    path = store.folder / "records" / "00000001.json"
+    path.write_bytes(sealed({**opened(path.read_bytes()), name: value}))
+    assert remaining(store) == [1]
+
+
+def test_a_record_without_an_entry(store: Store) -> None:
+    path = store.folder / "records" / "00000001.json"
+    whole = opened(path.read_bytes())
+    for name in whole:
+        path.write_bytes(sealed({key: value for key, value in whole.items() if key != name}))
+        assert remaining(store) == [1], name
+
+
+# Smaller batches
+
+
+def test_a_halved_batch_is_for_every_later_writer(store: Store) -> None:
+    store.halve(1, 1)
+    again = Store.of(store.folder)
+    assert [again.batch_size(shard) for shard in PLAN.shards] == [2, 1, 2]
+    assert remaining(again) == [1]  # which was made in larger batches
+    again.write(1, content(1, 1), batch_size=1)
+    assert remaining(store) == []
+    record = store.record(1)
+    assert record is not None and record.batch_size == 1
+
+
+def test_a_batch_never_becomes_larger(tmp_path: Path) -> None:
+    """A process that had more memory, and says so later, does not undo what one with less has made."""
+    plan = Plan({}, first=0, count=64, shard_size=64, batch_size=64)
+    store = Store.begin(tmp_path, plan)
+    store.halve(0, 8)
+    store.halve(0, 32)
+    assert store.batch_size(0) == 8
+
+
+@pytest.mark.parametrize("found", [{"batch_size": 1}, {"set": "0", "batch_size": 1}, {"set": PLAN.digest}])
+@pytest.mark.parametrize("size", [None, 0, -1, "many"])
+def test_a_batch_of_something_else(store: Store, found: dict[str, Any], size: object) -> None:
+    wrong = {**found, **({} if size is None else {"batch_size": size, "set": PLAN.digest})}
+    (store.folder / "records" / "00000001.batch.json").write_bytes(sealed(wrong))
+    assert store.batch_size(1) == 2 and remaining(store) == []
+
+
+# Beginning and continuing
+
+
+def test_the_same_set_is_continued(store: Store) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.folder.rglob("*")}
+    again = Store.begin(store.folder, PLAN)
+    assert again.plan == PLAN and remaining(again) == []
+    assert {path: path.stat().st_mtime_ns for path in store.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"settings": {"seed": 4, "method": "ddim"}}, "its seed is 3, not 4"),
+        ({"settings": {"seed": 3, "method": "euler"}}, "its method is 'ddim', not 'euler'"),
+        ({"settings": {"seed": 3, "method": "ddim", "steps": 5}}, "its steps is None, not 5"),
+        ({"shard_size": 5}, "its shard_size is 4, not 5"),
+        ({"batch_size": 1}, "its batch_size is 2, not 1"),
+    ],
+)
+def test_another_set_is_refused(store: Store, change: dict[str, Any], said: str) -> None:
+    before = (store.folder / "set.json").read_bytes()
+    for extend in (False, True):
+        with pytest.raises(CheckpointMismatchError, match=said) as caught:
+            Store.begin(store.folder, Plan(**{**PLAN.__dict__, **change}), extend=extend)
+        assert "another folder" in str(caught.value) and repr(str(store.folder)) in str(caught.value)
+    assert (store.folder / "set.json").read_bytes() == before and remaining(store) == []
+
+
+def test_a_set_becomes_larger_at_both_ends(store: Store) -> None:
+    larger = Plan(PLAN.settings, first=0, count=14, shard_size=4, batch_size=2)
+    with pytest.raises(InvalidArgumentError, match=r"9 results from 2 on, not 14 from 0 on; pass extend=True"):
+        Store.begin(store.folder, larger)
+    extended = Store.begin(store.folder, larger, extend=True)
+    assert Store.of(store.folder).plan == larger
+    assert remaining(extended) == [0, 2, 3]  # the first and the last had a part of their samples
+    for smaller in ({"first": 1, "count": 13}, {"first": 0, "count": 13}, {"first": 3, "count": 50}):
+        with pytest.raises(InvalidArgumentError, match="can only become larger"):
+            Store.begin(store.folder, Plan(**{**larger.__dict__, **smaller}), extend=True)
+    assert Store.of(store.folder).plan == larger
+
+
+@pytest.mark.parametrize("name", ["photo.png", "shards/a", "records/a.json", "set/b", "records/00000000.json"])
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="has files that are no set"):
+        Store.begin(tmp_path, PLAN)
+    assert path.read_bytes() == b"mine" and len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1
+
+
+def test_where_no_folder_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "set"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            Store.begin(path, PLAN)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("found", [(), (".notes",), (".set.json.0123456789abcdef.tmp",), ("shards", "records")])
+def test_what_a_killed_beginning_leaves_is_no_hindrance(tmp_path: Path, found: tuple[str, ...]) -> None:
+    for name in found:
+        (tmp_path / name).write_bytes(b"") if name.startswith(".") else (tmp_path / name).mkdir()
+    assert Store.begin(tmp_path, PLAN).plan == PLAN
+
+
+DAMAGE: list[Callable[[Path], object]] = [
+    Path.unlink,
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    lambda path: path.write_bytes(path.read_bytes().replace(b"ddim", b"ddin")),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_set_json_is_written_again_where_the_records_agree(store: Store, damage: Any) -> None:
+    path = store.folder / "set.json"
+    whole = path.read_bytes()
+    damage(path)
+    with pytest.raises(CorruptCheckpointError, match="does not say what the set is"):
+        Store.of(store.folder)
+    (store.folder / "records" / "00000000.json").write_bytes(b"damaged, too")
+    other = Plan({"seed": 4}, first=2, count=9, shard_size=4, batch_size=2)
+    with pytest.raises((CorruptCheckpointError, OutputError), match=r"no set|does not say"):
+        Store.begin(store.folder, other)
+    assert remaining(Store.begin(store.folder, PLAN)) == [0]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_set_of_which_nothing_is_left_but_results_is_refused(store: Store, damage: Any) -> None:
+    damage(store.folder / "set.json")
+    shutil.rmtree(store.folder / "records")
+    with pytest.raises((CorruptCheckpointError, OutputError), match=r"no set|does not say"):
+        Store.begin(store.folder, PLAN)
+
+
+@pytest.mark.parametrize(
+    "change", [{"format": 2}, {"format": None}, {"count": None}, {"more": 1}, {"first": None, "start": 0}]
+)
+def test_a_set_of_another_version(store: Store, change: dict[str, Any]) -> None:
+    path = store.folder / "set.json"
+    found = {**opened(path.read_bytes()), **change}
+    path.write_bytes(sealed({name: value for name, value in found.items() if value is not None}))
+    with pytest.raises(CorruptCheckpointError):
+        Store.of(store.folder)
+
+
+def test_many_begin_at_once(tmp_path: Path) -> None:
+    """Eight threads at the same folder, over and over: each of them has the set."""
+    for i in range(20):
+        gate = threading.Barrier(8)
+        plans: list[Plan] = []
+
+        def begin(folder: Path = tmp_path / str(i), gate: Any = gate, plans: Any = plans) -> None:
+            gate.wait()
+            plans.append(Store.begin(folder, PLAN).plan)
+
+        threads = [threading.Thread(target=begin) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert plans == [PLAN] * 8
+        assert (tmp_path / str(i) / "set.json").read_bytes() == sealed(PLAN.fields())
+
+
+# Writing
+
+
+def test_the_record_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def synced(descriptor: int) -> None:
+        done.append("folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "file")
+        fsync(descriptor)
+
+    def renamed(source: Any, target: Any) -> None:
+        done.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    store.write(0, {"a": b"one", "b": b"two"}, batch_size=2)
+    wanted = ["file", "file", "a", "folder", "b", "folder", "file", "00000000.json", "folder"]
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system has no list of open files")
+    assert done == wanted
+
+
+def test_only_what_killed_processes_left_is_removed(store: Store) -> None:
+    store.leases.mkdir()
+    before = sorted(path for path in store.folder.rglob("*") if path != store.leases)
+    for folder in (store.folder, store.folder / "shards", store.folder / "records", store.leases):
+        (folder / ".00000001.txt.0123456789abcdef.tmp").write_bytes(b"half")
+    (store.leases / "00000001.json").write_bytes(b"{}")
+    store.clean()
+    assert sorted(store.folder.rglob("*")) == before
+    store.clean()
+
+
+def test_a_writer_whose_temporary_file_was_removed_writes_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process completes and cleans the set while this one, slower, is about to rename what it has made."""
+    replace, times = os.replace, 0
+
+    def late(source: Any, target: Any) -> None:
+        nonlocal times
+        times += 1
+        if times in (1, 3):
+            store.clean()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    store.write(1, content(1), batch_size=2)
+    assert times == 4 and remaining(store) == []
+    assert not list(store.folder.rglob("*.tmp"))
+
+
+def test_a_folder_that_has_gone_is_an_error(store: Store) -> None:
+    shutil.rmtree(store.folder)
+    with pytest.raises(OutputError, match="No such file"):
+        store.write(1, content(1), batch_size=2)
+
+
+def test_digests_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random.Random(0).randbytes(3 * 2**20 + 5)
+    (tmp_path / "a").write_bytes(data)
+    wanted = hashlib.sha256(data).hexdigest()
+    assert file_digest(tmp_path / "a") == wanted
+    monkeypatch.delattr(hashlib, "file_digest", raising=False)  # Python 3.10
+    assert file_digest(tmp_path / "a") == wanted
+
+
+def test_the_files_are_json(store: Store) -> None:
+    """Which anybody can read."""
+    assert json.loads((store.folder / "set.json").read_text())["settings"] == PLAN.settings
+    assert json.loads((store.folder / "records" / "00000001.json").read_text())["count"] == 4
