@@ -13,6 +13,7 @@ import enum
 import fractions
 import functools
 import math
+import tempfile
 import types
 import warnings
 from collections.abc import Callable
@@ -501,6 +502,27 @@ def save_classifier(name: str) -> str:
     return name
 
 
+def new_folder() -> Path:
+    """Where nothing is."""
+    return Path(tempfile.mkdtemp(), "set")
+
+
+def set_of_samples() -> Path:
+    """The folder of a small set."""
+    folder = new_folder()
+    scoresde.generate(folder, vp(), score_fn(), 2, shape=(2,), identity="a score", method="ddim", steps=2)
+    return folder
+
+
+def no_context(indices: Tensor) -> dict[str, Tensor]:
+    """A context without anything in it."""
+    return {}
+
+
+def len_of(done: int) -> None:
+    """Shows nothing."""
+
+
 def save_grid(name: str) -> str:
     fitted().save(name)
     return name
@@ -738,10 +760,26 @@ VALID: dict[str, Make] = {
     "tune.pilot": lambda: 4,
     "tune.candidates": lambda: [("ddim", None)],
     "tune.reference": lambda: 6,
+    "tune.objective": lambda: "log",
     "fit_solver.steps": lambda: 3,
     "fit_solver.pilot": lambda: 4,
     "fit_solver.iterations": lambda: 1,
     "fit_solver.reference": lambda: 6,
+    "generate.folder": new_folder,
+    "generate.count": lambda: 2,
+    "generate.identity": lambda: "a score",
+    "generate.shape": lambda: (2,),
+    "generate.context": lambda: no_context,
+    "generate.show": lambda: len_of,
+    "generation.Samples.folder": set_of_samples,
+    "generation.verify.folder": set_of_samples,
+    "self: generation.Samples": lambda: scoresde.generation.Samples(set_of_samples()),
+    "generation.Samples.arrays.shard": lambda: 0,
+    "generation.Generated.folder": lambda: Path("folder"),
+    "generation.Generated.failures": tuple,
+    "generation.Verified.missing": tuple,
+    "generation.Verified.failures": tuple,
+    "SampleNoise.seeds": lambda: [0, 1, 2, 3],
     "fit_grid.pilot": lambda: 4,
     "fit_grid.iterations": lambda: 1,
     "fit_grid.reference": lambda: 6,

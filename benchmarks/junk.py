@@ -76,6 +76,8 @@ PROTOCOLS = (
 RECORDS = {"Node", "Known", "Process"}
 # Results that their documentation allows to be infinite or NaN: no limit; an error of 0.
 UNLIMITED = {"training.Recipe": {".clip"}, "testing.order": {""}, "testing.slopes": {"[0]"}}
+# Values that are no junk, but ask for work without end.
+ENDLESS = {"generate.count": {"10**9", "2**31"}}
 # What the loop and the wrappers call at each evaluation, or to ask a part what it can do.
 INSIDE = (
     *("accepts", "ask", "covary", "forward", "inverse", "label", "limit", "linear", "node", "nodes", "noisy"),
@@ -524,7 +526,8 @@ def values_of(target: str, name: str) -> list[str]:
     with quiet():
         value = None if make is None else make()
     function = callable(value) and not isinstance(value, type | nn.Module | torch.Generator)
-    return [*JUNK, *(f"returns {value}" for value in RETURNED if function)]
+    endless = ENDLESS.get(f"{target}.{name}", ())
+    return [*(v for v in JUNK if v not in endless), *(f"returns {value}" for value in RETURNED if function)]
 
 
 def singles(target: str) -> list[Case]:

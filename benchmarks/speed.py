@@ -38,16 +38,18 @@ def draws(name: str, sde: scoresde.AffineSDE, like: Tensor, times: list[float]) 
             source.increment(start, stop, like)
 
 
-def interleaved(programs: Mapping[Name, Callable[[], Any]], rounds: int) -> dict[Name, float]:
+def interleaved(
+    programs: Mapping[Name, Callable[[], Any]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Name, float]:
     """Median seconds of each program, run in turns in one process."""
     seconds: dict[Name, list[float]] = {name: [] for name in programs}
     for program in programs.values():
         program()
     for _ in range(rounds):
         for name, program in programs.items():
-            started = time.perf_counter()
+            started = clock()
             program()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -302,6 +302,22 @@ def shipped_table() -> str:
     return markdown(["network", "evaluations", *kinds], rows, record)
 
 
+def transfer_table() -> str:
+    """The ratios of ``benchmarks/results/transfer.json``."""
+    record = load("transfer")
+    rows = []
+    for group, kinds in record["results"]["ratios"].items():
+        cells = []
+        for kind, budget in itertools.product(("tuned", "learned"), ("5", "8", "10")):
+            row = kinds.get(kind, {}).get(budget, {})
+            means = [f"{row[k]['median']['mean']:.2f}" for k in ("transferred", "made") if k in row]
+            cells.append((" / ".join(means) or "–") + (f", {row['refused']} refused" if row.get("refused") else ""))
+        pairs = max(row["pairs"] + row["refused"] for budgets in kinds.values() for row in budgets.values())
+        rows.append([group, str(pairs), *cells])
+    head = [f"{kind}, {budget}" for kind, budget in itertools.product(("tuned", "learned"), (5, 8, 10))]
+    return markdown(["", "pairs", *head], rows, record)
+
+
 def laws_table() -> str:
     """The figures of ``benchmarks/results/few_laws.json``."""
     record = load("few_laws")
@@ -313,6 +329,18 @@ def laws_table() -> str:
         for budget, kind, row in [*found, ("100", "`unipc3`", whole)]
     ]
     return markdown(["evaluations", "", "recognised", "energy", "sliced W2"], rows, record)
+
+
+def distributions_table() -> str:
+    """Choices by energy distances, of ``benchmarks/results/few_distributions.json``."""
+    record = load("few_distributions")
+    kinds = {"law": '`objective="law"`', "log": "`tune`", "best": "best", "best deterministic": "best deterministic"}
+    rows = []
+    for problem, budgets in record["results"].items():
+        for budget, found in budgets.items():
+            cells = (f"{found[kind]['distance']:.1e} ± {found[kind]['error']:.0e}" for kind in kinds)
+            rows.append([problem, budget, f"`{found['law']['method']}`", *cells])
+    return markdown(["problem", "evaluations", "choice", *(f"D²: {name}" for name in kinds.values())], rows, record)
 
 
 def network_table() -> str:
@@ -740,6 +768,17 @@ def schedules_iddpm() -> str:
 
 
 # Pages that are filled when they are read: {page: {mark: what to put there}}.
+def streams_text() -> str:
+    """What noise per sample costs, in a sentence."""
+    found = load("streams")["results"]
+    ratios = " and ".join(f"{row['ratio']:.1f} times for {shape}" for shape, row in found["draws"].items())
+    return (
+        f"A draw takes as long as one of `torch.randn` {ratios} numbers (one thread), and "
+        f"{100 * found['share of a step']:.1f} % of a step of the digits network with 256 samples "
+        "(`python -m benchmarks streams`)."
+    )
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -751,7 +790,9 @@ FILLED = {
         "<!-- few evaluations: learned -->": learned_table,
         "<!-- few evaluations: published -->": published_table,
         "<!-- few evaluations: shipped -->": shipped_table,
+        "<!-- few evaluations: transfer -->": transfer_table,
         "<!-- few evaluations: laws -->": laws_table,
+        "<!-- few evaluations: distributions -->": distributions_table,
         "<!-- few evaluations: problems -->": few_problems,
     },
     "fitted_grids": {"<!-- fitted grids -->": fitted_table, "<!-- network -->": network_table},
@@ -767,6 +808,7 @@ FILLED = {
         "<!-- half digits -->": half_digits_table,
         "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
     },
+    "many_samples": {"<!-- streams -->": streams_text},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- mnist -->": mnist_table,

@@ -15,6 +15,7 @@ from ._lazy import homes, lazy
 
 if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from . import discrete as discrete
+    from . import generation as generation
     from . import grids as grids
     from . import guidance as guidance
     from . import interop as interop
@@ -127,8 +128,8 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
 __version__ = "0.1.0"
 
 _MODULES = (
-    "discrete grids guidance interop inverse losses models ncsnv2 nets plot presets scores solvers targets testing "
-    "training zoo"
+    "discrete generation grids guidance interop inverse losses models ncsnv2 nets plot presets scores solvers targets "
+    "testing training zoo"
 )
 # Where the other public names are. Each is imported when it is first used (PEP 562), so that the command line answers
 # at once. Type checkers read the imports above; a test compares the lists.

@@ -77,6 +77,12 @@ def context_of(context: Mapping[str, object] | None, score_fn: Score, x: Tensor)
     return per_row(mapped(lambda value: value.to(x.device), given), x)
 
 
+def context_names(context: Mapping[str, object] | None, score_fn: Score) -> tuple[str, ...]:
+    """The names of what a score function receives besides x and t, passed or bound; None is nothing."""
+    given = {name for name, value in (context or {}).items() if value is not None}
+    return tuple(sorted(given | score_fn.bound_names))
+
+
 def shape_to_draw(
     shape: Sequence[int] | None, event_shape: tuple[int, ...] | None, count: int, what: str
 ) -> tuple[int, ...]:

@@ -183,11 +183,21 @@ def _no_rows(name: str, value: object, batch: int) -> InvalidArgumentError:
     """The error of a value that has no entry per sample."""
     counted = isinstance(value, Tensor) and is_dense(value) and value.ndim
     count = f" has {value.size(0)} rows; the batch has {batch}. It" if counted else ""  # type: ignore[attr-defined]
-    hint = f"; try {as_torch(name, value)}" if isinstance(value, np.ndarray) else ""
+    hint = "" if (tensor := _instead(name, value)) is None else f"; try {tensor}"
     return InvalidArgumentError(
         f"`{name}`{count} must be a tensor ({batch}, …) with one entry per sample, or (1, …) with one for all, got "
         f"{form(value)}{hint}."
     )
+
+
+def _instead(name: str, value: object) -> str | None:
+    """What to write in the place of a value that is no tensor ``(batch, …)``, where that is clear."""
+    if isinstance(value, _NUMBERS):
+        return f"torch.tensor([{value}]), the same for all samples"
+    if isinstance(value, Tensor) and is_dense(value) and not value.ndim:
+        return f"{name}[None], the same for all samples"
+    numbers = isinstance(value, list | tuple) and all(isinstance(leaf, _NUMBERS) for leaf in pytree.tree_leaves(value))
+    return as_torch(name, value) if numbers or isinstance(value, np.ndarray) else None
 
 
 def stackable(a: Mapping[str, Any], b: Mapping[str, Any], batch: int) -> bool:

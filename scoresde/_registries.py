@@ -157,6 +157,13 @@ PRESETS: Registry[Any] = Registry(
 )
 DEFAULT_PRESET = "edm-wide"
 
+# Kinds of files that a set of samples may come in, arrays and pictures.
+ARRAY_CONTAINERS = ("safetensors", "npz")
+PICTURE_CONTAINERS = ("png", "tar")
+CONTAINERS: Registry[Any] = Registry(
+    {name: f"scoresde.generation.containers:{name}" for name in (*ARRAY_CONTAINERS, *PICTURE_CONTAINERS)}
+)
+
 SHIPPED = Path(__file__).parent / "zoo" / "weights"
 
 

@@ -16,6 +16,7 @@ from ._arguments import (
     check_limits,
     check_no_vmap,
     check_save_at,
+    context_names,
     context_of,
     for_data_of,
     shape_to_draw,
@@ -146,6 +147,7 @@ def set_up(
     if callback is not None:
         check_callable("callback", callback, "callback(info)")
     _check_flags(sde, denoise=denoise, throw=throw)
+    argument = "method" if isinstance(method, Grid) else "grid"
     method, grid = _with_its_grid(method, grid, options, steps=steps, t_start=t_start, t_end=t_end)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
@@ -177,6 +179,8 @@ def set_up(
         state = moved.state(state)
     copies = solver.keeps_estimates or differentiable
     network = Network(score, context_of(context, score, state), copies=copies)
+    if isinstance(grid, Grid):
+        _warn_of_use(argument, grid, score, context_names(context, score))
     # the steps, and what makes them
     saved = check_save_at(save_at, sde, times)
     nodes = torch.zeros(0, dtype=torch.float64)
@@ -295,6 +299,24 @@ def _chosen(
         return choice.solver, choice.steps, grid, None
     start = NoiseStart.of(sde, unit) if free and isinstance(sde, AffineSDE) else None
     return choice.solver, choice.steps, choice.grid.for_data(unit), start
+
+
+def _warn_of_use(argument: str, grid: Grid, score: Score, names: tuple[str, ...]) -> None:
+    """Warn where a grid was made with other names of a context, or for another prediction, as far as known."""
+    found = []
+    if grid.context is not None:
+        missing = [name for name in grid.context if name not in names and score.accepts(name)]
+        added = [name for name in names if name not in grid.context]
+        found += [f"with the context {name!r}, which is missing here" for name in missing]
+        found += [f"without the context {name!r}, which is given here" for name in added]
+    prediction = score.traits.prediction
+    if grid.prediction and prediction not in (None, grid.prediction):
+        found.append(f"for a network that predicts {grid.prediction!r}, while this one predicts {prediction!r}")
+    if found:
+        warn_caller(
+            f"`{argument}` was made {', and '.join(found)}. It holds for what it was made with; make another one for "
+            "this solve."
+        )
 
 
 def is_times(grid: GridChoice) -> bool:

@@ -1,5 +1,5 @@
 """The command line: ``scoresde sample``, ``measure``, ``likelihood``, ``encode``, ``train``, ``methods``, ``presets``,
-``check``.
+``check``, ``verify``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -7,7 +7,7 @@ Exit codes:
     2: the command cannot be carried out as it is written: an unknown name, a value out of range.
     3: the numbers went wrong: NaN or infinity, a solver that did not arrive, a score function that is none.
     4: the output cannot be written, or it is there and ``--force`` is not given.
-    5: the model cannot be read.
+    5: the model cannot be read, or a set is not complete.
     75: interrupted; the same command starts again, or resumes where it stopped.
 
 This package imports torch inside the commands only, so that help is quick.
@@ -32,6 +32,7 @@ from ._lists import methods, presets
 from ._measure import measure
 from ._sample import sample
 from ._train import train
+from ._verify import verify
 
 __all__ = ["app"]
 
@@ -63,5 +64,5 @@ def _main(
     pass
 
 
-for _command in (sample, measure, likelihood, encode, train, methods, presets, check):
+for _command in (sample, measure, likelihood, encode, train, methods, presets, check, verify):
     app.command()(_command)

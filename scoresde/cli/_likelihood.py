@@ -13,8 +13,8 @@ from .. import __version__
 from ..errors import InvalidArgumentError, SolveFailedError
 from . import _parameters as parameters
 from ._batches import Show, batches
-from ._data import Inputs, digest, fits, named, prepare, range_of, read
-from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads
+from ._data import Inputs, fits, named, prepare, range_of, read
+from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
 from ._output import PICTURE, check_output
 from ._run import command
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..likelihood import Likelihood
-    from ..zoo import Pretrained
 
 COLUMNS: dict[str, type] = {
     "index": int,
@@ -116,7 +115,7 @@ def likelihood(
     settings = {
         "scoresde": __version__,
         "model": source_of(network, model),
-        "weights": _weights(network),
+        "weights": weights_of(network),
         "sde": repr(process),
         "label": label,
         "method": method,
@@ -163,12 +162,6 @@ def _check_picture(plot: Path) -> Path:
     except ImportError:
         raise InvalidArgumentError("`plot` needs matplotlib: pip install 'scoresde[plot]'.") from None
     return target
-
-
-def _weights(network: Pretrained) -> str:
-    """A digest of what the network is."""
-    tensors = sorted(network.net.state_dict().items())
-    return digest([("config", repr(network.config).encode()), *tensors])
 
 
 def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:

@@ -185,6 +185,19 @@ def source_of(network: Pretrained, model: str) -> str:
     return getattr(network, "source", None) or model
 
 
+def weights_of(network: Pretrained) -> str:
+    """A digest of what a network is.
+
+    Example:
+        >>> len(weights_of(scoresde.load("digits")))
+        64
+    """
+    from ._data import digest
+
+    tensors = sorted(network.net.state_dict().items())
+    return digest([("config", repr(network.config).encode()), *tensors])
+
+
 def open_model(model: str, device: str, sde: str | None) -> tuple[Any, torch.device, AffineSDE, str, tuple[int, ...]]:
     """A model as a command line names it, and the process to solve for it: the requested one, as far as the model
     covers it; else that of the model, or vp for one that serves every process.

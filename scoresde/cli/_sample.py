@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import __version__
-from .._registries import RULES, SAMPLERS
+from .._registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULES, SAMPLERS
 from ..errors import InvalidArgumentError, NonFiniteError, out_of_memory, too_little_memory
 from . import _parameters as parameters
 from ._animation import ANIMATION, Frames
@@ -27,19 +28,20 @@ from ._options import (
     parse_options,
     plan_of,
     record_plan,
-    sample_seeds,
     saved_plan,
     source_of,
     threads,
+    weights_of,
 )
 from ._output import ARRAYS, EXTENSIONS, FOLDER, check_output, write
 from ._run import command
+from ._sets import SHARD, check_set, make_set
 from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, is_record, summary, tuned
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..integrate import Solution
+    from ..integrate import Info, Solution
     from ..sdes import AffineSDE
     from ..zoo import Pretrained
 
@@ -73,7 +75,15 @@ def sample(
         Path | None,
         typer.Option(metavar=f"FILE{RECORD}", help="Also write what --tune chose, for --method FILE.json."),
     ] = None,
-    num: Annotated[int, typer.Option("--count", "--num", min=1, max=2**32, help="Number of samples.")] = 30,
+    num: Annotated[int, typer.Option("--count", "--num", min=1, max=2**62, help="Number of samples.")] = 30,
+    first: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**62,
+            help="Index of the first sample: --first 7 --count 1 draws the eighth sample of a seed alone.",
+        ),
+    ] = 0,
     label: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +148,29 @@ def sample(
             "pictures/, receives a picture of each sample.",
         ),
     ] = "samples.png",
+    shard_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Write a set into the folder --out, with so many samples in a shard (default {SHARD}). The same "
+            "command continues it, in as many processes as torchrun starts.",
+        ),
+    ] = None,
+    container: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help=f"Write a set into the folder --out, in files of this kind: {', '.join(CONTAINERS)} (pictures in an "
+            f"archive, for WebDataset). Default: {ARRAY_CONTAINERS[0]}.",
+            autocompletion=parameters.names(CONTAINERS),
+        ),
+    ] = None,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Let the set in the folder become as large as --first and --count say.")
+    ] = False,
+    max_failures: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the samples of a set that may fail; they are kept as NaN.")
+    ] = 0.0,
     scale: Annotated[
         int | None,
         typer.Option(
@@ -173,14 +206,23 @@ def sample(
 ) -> None:
     """Draw samples from a model, or samples of what the data may have been, given a measurement.
 
-    The output is one picture (.png), a folder with a picture of each sample, or the arrays x, seeds and nfe with the
+    The output is one picture (.png), a folder with a picture of each sample, or the arrays x, index and nfe with the
     settings as metadata (.npz, .safetensors). It is written as a whole, and an existing output is kept unless --force
     is given. If any sample fails, nothing is written.
+
+    With --shard-size or --format the output is a set in a folder: in shards, which an interrupted command leaves behind
+    and the same command completes. `scoresde verify` says whether all of it is there.
     """
     began = time.perf_counter()
-    target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
+    sharded = shard_size is not None or container is not None
+    if sharded:
+        container, target, extension = check_set(out, container, force, scale, animate), Path(out), FOLDER
+    else:
+        if extend or max_failures:
+            raise InvalidArgumentError("`extend` and `max-failures` are for sets; give --shard-size or --format, too.")
+        target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
     film = None if animate is None else check_output(animate, (ANIMATION,), force=force, name="animate")[0]
-    drawn = extension not in ARRAYS
+    drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
     if scale is not None and not drawn and film is None:
         raise InvalidArgumentError("`scale` is for pictures and animations; the output has arrays.")
     kept = None if save_tuned is None else check_output(save_tuned, (RECORD,), force=force, name="save-tuned")[0]
@@ -211,6 +253,7 @@ def sample(
     own = saved_plan(network) if untold else None
     if own is not None:
         plan, process, title = own, network.sde, "its own process"
+    classes_of = partial(_classes, network, label)
     score_of = _labelled(network, process, label, guidance)
     size = min(batch_size, num)
     record = None
@@ -218,11 +261,11 @@ def sample(
         if not quiet:
             typer.echo(announcement(model, steps or BUDGET), err=True)
         with threads(where, PILOT * math.prod(event)):
-            record = tuned(process, score_of(0, PILOT), steps or BUDGET, event, seed, where)
+            record = tuned(process, score_of(first, PILOT), steps or BUDGET, event, seed, where)
         plan = record_plan(record.method, record)
     usual = drawn if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
-    score_fn = plan.model(score_of(0, 1))
+    score_fn = plan.model(score_of(first, 1))
     arguments: dict[str, Any] = {
         "rtol": rtol,
         "atol": atol,
@@ -233,22 +276,24 @@ def sample(
 
     frames = None if film is None else Frames(process)
 
-    def run(first: int, count: int, show: Show | None) -> Solution:
+    def run(start: int, count: int, callback: Callable[[Info], None] | None, **more: Any) -> Solution:
+        from ..noise import SampleNoise
         from ..solving import solve
 
-        seeds = sample_seeds(seed, first, count)
+        noise = SampleNoise(seed, indices=range(start, start + count))
+        fixed = {"noise": noise, "device": where, "callback": callback, **plan.told, **more}
+        score = plan.model(score_of(start, count)) if label == ALL else score_fn
+        return solve(process, score, shape=(count, *event), **fixed, **arguments)
+
+    def batch(done: int, count: int, show: Show | None) -> Solution:
         callback = follow(show, plan.solver, process, plan.steps)
         if frames is not None:
-            callback = frames.watch(first, callback)
-        fixed = {"seeds": seeds, "device": where, "callback": callback, **plan.told}
-        score = plan.model(score_of(first, count)) if label == ALL else score_fn
+            callback = frames.watch(done, callback)
         try:
-            return solve(process, score, shape=(count, *event), **fixed, **arguments)
+            return run(first + done, count, callback)
         except NonFiniteError as error:
-            raise _located(error, first, seeds) from error
+            raise _located(error, first + done) from error
 
-    with threads(where, size * math.prod(event)):
-        x, nfe, evaluations = _all(batches(run, num, size, f"{plan.name} ({title})", quiet), (num, *event))
     metadata = {
         "scoresde": __version__,
         "model": source_of(network, model),
@@ -258,11 +303,35 @@ def sample(
         "label": int(label) if label is not None and label != ALL else label,
         **({} if guidance is None else {"guidance": guidance}),
         "seed": seed,
-        "num": num,
     }
+    what_for = f"{model}: {title}, {plan.name}"
+    if container is not None:
+        plan_of_set = {"first": first, "count": num, "shard_size": shard_size or SHARD, "batch_size": batch_size}
+        settings = {**metadata, "weights": weights_of(network), "event": list(event), "container": container}
+        with threads(where, size * math.prod(event)):
+            lines = make_set(
+                target,
+                settings,
+                plan_of_set,
+                run,
+                where,
+                extend,
+                span,
+                max_failures,
+                classes_of,
+                None if quiet else what_for,
+            )
+        if record is not None and kept is not None:
+            record.save(kept)
+        if not quiet:
+            typer.echo(f"{num} samples of {what_for}\n{lines}; {time.perf_counter() - began:.1f} s")
+        return
+    with threads(where, size * math.prod(event)):
+        x, nfe, evaluations = _all(batches(batch, num, size, f"{plan.name} ({title})", quiet), (num, *event))
+    metadata |= {"first": first, "num": num}
     import numpy as np
 
-    beside = {"seeds": np.array(sample_seeds(seed, 0, num), dtype=np.uint64), "nfe": nfe}
+    beside = {"index": np.arange(first, first + num, dtype=np.int64), "nfe": nfe}
     what = write(target, extension, x, beside, metadata, span, scale)
     if record is not None and kept is not None:
         record.save(kept)
@@ -273,7 +342,7 @@ def sample(
     if not quiet:
         if record is not None:
             typer.echo(summary(record))
-        typer.echo(f"{num} samples of {model}: {title}, {plan.name}, {effort(plan.solver, plan.steps, nfe.tolist())}")
+        typer.echo(f"{num} samples of {what_for}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
 
 
@@ -354,12 +423,13 @@ def _all(solutions: Iterator[Solution], shape: tuple[int, ...]) -> tuple[Tensor,
     return xs, torch.cat(nfes), evaluations
 
 
-def _located(error: NonFiniteError, first: int, seeds: list[int]) -> NonFiniteError:
-    """The error, with the samples counted over all batches, and their seeds."""
+def _located(error: NonFiniteError, first: int) -> NonFiniteError:
+    """The error, with the samples counted from the seed's first."""
     indices = [first + i for i in error.indices]
-    named = ", ".join(f"{i} (seed {seeds[i - first]})" for i in indices)
+    named = ", ".join(map(str, indices))
     return NonFiniteError(
-        f"{error}\nFailed: sample {named}{', ...' if len(indices) == 5 else ''}. Nothing was written.",
+        f"{error}\nFailed: sample {named}{', ...' if len(indices) == 5 else ''}; --first {indices[0]} --count 1 draws "
+        f"the first of them alone. Nothing was written.",
         stage=error.stage,
         step=error.step,
         t=error.t,

@@ -86,7 +86,10 @@ def train(
     log: Annotated[
         str,
         typer.Option(
-            help="Log: csv (log.csv only), or tensorboard (log.csv and TensorBoard).", autocompletion=names(LOGS)
+            "--logger",
+            "--log",
+            help="Log: csv (log.csv only), or tensorboard (log.csv and TensorBoard).",
+            autocompletion=names(LOGS),
         ),
     ] = "csv",
     quiet: Quiet = False,

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from .. import grids
 from .._checks import MOST_STEPS, check_flag, check_integer, check_tensor
-from .._context import cut
 from .._signatures import typed
 from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
 from ..grids import Grid
@@ -75,7 +74,7 @@ def fit_grid(
 
     Args:
         sde: an affine process.
-        score_fn: as for `solve`.
+        score_fn: as for `solve`; one that is not ``rowwise`` is evaluated on the whole pilot where a half would do.
         steps: the number of steps; evaluations follow from the method.
         method: a deterministic method with fixed steps.
         pilot: the number of samples in the pilot batch: one half to learn from, one half held out.
@@ -151,15 +150,24 @@ def fit_grid(
         fitted=problem.errors(best),
         default=problem.errors(clock.theta(clock.default(steps))),
         cost=batch.cost,
+        **batch.made_with,
     )
 
 
 def check_method(solver: Solver) -> None:
     """Refuse a method whose error is no function of the nodes."""
-    if solver.stochastic or solver.adaptive or solver.own_steps:
-        what = "draws noise" if solver.stochastic else "chooses its own steps"
+    if solver.stochastic:
         raise InvalidArgumentError(
-            f"`method` must be deterministic with fixed steps, but {solver.name!r} {what}; try 'unipc2'."
+            f"`method` must be deterministic with fixed steps, but {solver.name!r} draws noise; try 'unipc2'."
+        )
+    check_fixed(solver)
+
+
+def check_fixed(solver: Solver) -> None:
+    """Refuse a method that does not step from node to node."""
+    if solver.adaptive or solver.own_steps:
+        raise InvalidArgumentError(
+            f"`method` must have fixed steps, but {solver.name!r} chooses its own steps; try 'unipc2'."
         )
 
 
@@ -216,8 +224,8 @@ class GridProblem(Problem):
     solver: Solver
     clock: Clock
 
-    def end(self, theta: Tensor, rows: slice, differentiable: bool) -> Tensor:
-        return self.pilot.solve(self.solver, self.clock.times(theta), rows, differentiable=differentiable)
+    def method(self, theta: Tensor) -> tuple[Solver, Tensor]:
+        return self.solver, self.clock.times(theta)
 
     def start(self, start: Any, steps: int, seed: int) -> Tensor:
         """Theta of a start."""
@@ -242,12 +250,12 @@ class GridProblem(Problem):
 
     def _quick(self, steps: int) -> Tensor:
         """Equidistribution: every step has the same share of the steps that an adaptive method took."""
+        x, context, found = self.pilot.batch(self.train)
         path = solve(
-            self.pilot.sde, self.pilot.score, self.pilot.x[self.train], method="rk45", rtol=1e-3, atol=1e-3,
-            save_at="steps", t_start=self.clock.start, t_end=self.clock.end,
-            context=cut(self.pilot.context, self.train),
+            self.pilot.sde, self.pilot.score, x, method="rk45", rtol=1e-3, atol=1e-3, save_at="steps",
+            t_start=self.clock.start, t_end=self.clock.end, context=context,
         )  # fmt: skip
-        return equidistribute(path.ts.T, steps, self.clock)  # type: ignore[union-attr]
+        return equidistribute(path.ts.T[found], steps, self.clock)  # type: ignore[union-attr]
 
 
 def equidistribute(paths: Tensor, steps: int, clock: Clock) -> Tensor:

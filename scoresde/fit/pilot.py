@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from .. import grids
-from .._arguments import context_of, shape_to_draw
+from .._arguments import context_names, context_of, shape_to_draw
 from .._checks import (
     MOST_DRAWS,
     MOST_STEPS,
@@ -20,13 +20,14 @@ from .._checks import (
     check_dtype,
     check_finite_rows,
     check_integer,
+    check_shape,
     check_state,
     check_tensor,
     warn_caller,
 )
 from .._context import cut
 from ..errors import InvalidArgumentError
-from ..noise import check_seed
+from ..noise import SampleNoise, check_seed
 from ..scores import Score, Split, as_score
 from ..sdes import SDE, AffineSDE, Estimate, Node
 from ..sdes.base import check_affine
@@ -57,6 +58,9 @@ def pilot_states(
 
 _NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evaluations begin
 _CLEAR = 10.0  # times as large as the data must noise be, at least
+_OUT = 30.0  # median errors: what is more may be due to another mode
+_APART = 0.3  # standard deviations of the data: so far are modes apart, at least
+_MANY = 0.1  # of the pilots
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Pilot:
         origin: where the paths begin, and the states there: at ``start``, or at t_max, from where they are scaled to
             ``start`` as noise is.
         halves: the rows to learn from, and those that are held out.
+        seed: of it, and of the noise of methods that draw any.
     """
 
     sde: AffineSDE
@@ -80,6 +85,7 @@ class Pilot:
     end: float
     origin: tuple[float, Tensor]
     halves: tuple[slice, slice]
+    seed: int
 
     @classmethod
     def of(
@@ -108,8 +114,10 @@ class Pilot:
             raise InvalidArgumentError(f"There is nothing to fit between t_start={start:g} and t_end={end:g}.")
         seed = check_seed("seed", seed)
         drawn = () if x is not None else shape_to_draw(shape, score.traits.event_shape, count, "pilot")
-        if x is not None and shape is not None and tuple(shape) != tuple(x.shape):
-            raise InvalidArgumentError(f"`shape` {tuple(shape)} is not that of `x`, {tuple(x.shape)}; leave it out.")
+        if x is not None and shape is not None:
+            check_state("x", x)
+            if check_shape("shape", shape, rank=2) != tuple(x.shape):
+                raise InvalidArgumentError(f"`shape` {shape} is not that of `x`, {tuple(x.shape)}; leave it out.")
         if x is None and start != sde.t_max:
             raise InvalidArgumentError(f"`x` is missing, but t_start={start:g} is not t_max={sde.t_max:g}.")
         x = pilot_states(sde, x, drawn, seed, dtype, device)
@@ -121,7 +129,7 @@ class Pilot:
         if begun is not None and begun.t > end:
             start, x = begun.t, begun.state(x)
         half = len(x) // 2
-        return cls(sde, score, x, context, start, end, origin, (slice(0, half), slice(half, len(x))))
+        return cls(sde, score, x, context, start, end, origin, (slice(0, half), slice(half, len(x))), seed)
 
     def turned(self) -> Pilot:
         """The same with the halves exchanged."""
@@ -137,6 +145,12 @@ class Pilot:
         """What it has taken so far."""
         return self.score.cost(len(self.x))
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What a record keeps of the score function: the names of its context, and what its network predicts."""
+        score = self.score.score_fn
+        return {"context": context_names(self.context, score), "prediction": score.traits.prediction or ""}
+
     def warn_of_scale(self, ends: Tensor) -> None:
         """Warn where it begins at a level that is not yet noise for its data, whose scale is not declared."""
         if not self.from_noise or self.score.traits.data_std is not None:
@@ -148,17 +162,44 @@ class Pilot:
                 f"noise yet. Declare it, as score_fn.data_std = {std:g}, and repeat this."
             )
 
+    def warn_of_modes(self, errors: Tensor, ends: Tensor) -> None:
+        """Warn where many samples end in another mode than the exact ``ends``: their errors stand out."""
+        apart = _APART * float(ends.to(torch.float64).std(0).square().mean().sqrt())
+        flipped = errors.isfinite() & (errors > _OUT * errors.median()) & (errors > apart)
+        count = int(flipped.sum())
+        if count > _MANY * len(errors):
+            warn_caller(
+                f"{count} of {len(errors)} pilots end in another mode than their exact paths (their errors are more "
+                f"than {_OUT:g} times the median). Take more `steps`; do not take an objective that such samples "
+                "dominate, as they do 'rms'."
+            )
+
     def times(self, grid: Any, steps: int) -> Tensor:
         """The times of a grid between its ends."""
         return grids.resolve(grid, self.sde, self.start, self.end, steps)
+
+    def batch(self, rows: slice) -> tuple[Tensor, dict[str, Any], slice]:
+        """The states and the context to solve for some rows, and where these are in the result. A score function that
+        is not ``rowwise`` may hold what belongs to the whole pilot, such as labels that are bound to it."""
+        if self.score.traits.rowwise:
+            return self.x[rows], cut(self.context, rows), slice(None)
+        return self.x, dict(self.context), rows
 
     def solve(
         self, method: Solver, times: Tensor, rows: slice = slice(None), *, differentiable: bool = False
     ) -> Tensor:
         """The end states of some rows; NaN for samples that fail."""
-        context = cut(self.context, rows) if rows != slice(None) else self.context
-        options: dict[str, Any] = {"context": context, "differentiable": differentiable, "throw": False}
-        return solve(self.sde, self.score, self.x[rows], method=method, grid=times, **options).x
+        return self.states(method, times, rows, differentiable=differentiable, save_at=None)[-1]
+
+    def states(self, method: Solver, times: Tensor, rows: slice = slice(None), **options: Any) -> Tensor:
+        """The states of some rows at the times, ``(n, rows, *event)``; only the last with ``save_at=None``."""
+        x, context, found = self.batch(rows)
+        given: dict[str, Any] = {"save_at": "steps", "context": context, "throw": False, **options}
+        if method.stochastic:
+            solved = rows if found == slice(None) else slice(None)
+            given["noise"] = SampleNoise(self.seed, indices=range(len(self.x))[solved])
+        solution = solve(self.sde, self.score, x, method=method, grid=times, **given)
+        return (solution.x[None] if solution.xs is None else solution.xs)[:, found]
 
     def reference(self, given: int | Tensor) -> Tensor:
         """The end states that count as exact: those given, or those of so many steps of `UniPC3`."""
@@ -170,8 +211,11 @@ class Pilot:
                 )
             check_finite_rows("`reference`", given)
             return given.detach().to(self.x)
-        (start, x), count = self.origin, check_integer("reference", given, low=1, high=MOST_STEPS)
-        times = grids.resolve(None, self.sde, start, self.end, count)
+        return self.flow(*self.origin, check_integer("reference", given, low=1, high=MOST_STEPS))
+
+    def flow(self, start: float, x: Tensor, steps: int) -> Tensor:
+        """The end states of `UniPC3` from some states; a sample that fails is an error."""
+        times = grids.resolve(None, self.sde, start, self.end, steps)
         return solve(self.sde, self.score, x, method=UniPC(order=3), grid=times, context=self.context).x
 
 

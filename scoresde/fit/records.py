@@ -30,7 +30,13 @@ _SAME_LEVEL = 1e-6  # relative, of log-SNRs
 
 @dataclass(frozen=True)
 class Errors:
-    """The error of the held-out half of the pilot: RMS over dimensions per sample, then RMS and median over samples.
+    """The error of a pilot, or of its held-out half: RMS over dimensions per sample, then RMS and median over samples.
+
+    Args:
+        rms, median: of the distances between the end points and the exact ones. The end points of a method that draws
+            noise are not those of the exact paths, however good its samples are; compare its ``distance``.
+        distance, distance_error: the energy distance of the samples to the exact ones and its standard error, where
+            `tune` compared distributions. It is an estimate without bias, so that it may be negative.
 
     Example:
         >>> Errors(rms=0.2, median=0.1).median
@@ -39,6 +45,8 @@ class Errors:
 
     rms: float
     median: float
+    distance: float | None = None
+    distance_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,10 @@ class FittedGrid(Grid):
         method: the method that it was fitted for, as text, which ``method="auto"`` takes; other methods run on it
             too, usually with less gain.
         process: the process, as text.
+        context: the names of what the score function of the fit received besides x and t, passed or bound; None where
+            they are not known. A solve with other names gives a warning.
+        prediction: what the network of the fit predicts, as `scoresde.ScoreModel.prediction`, or "" where it is not
+            known. A solve with another one gives a warning.
         from_noise: whether the states at ``t_max`` are scaled to the first time, as noise is, before the first step.
         log_snr: the log-SNR of the process at the times, which identifies it.
         fitted, default: the held-out `Errors` on this grid and on the default one.
@@ -92,6 +104,8 @@ class FittedGrid(Grid):
     process: str = field(default="", kw_only=True)
     from_noise: bool = field(default=False, kw_only=True)
     log_snr: tuple[float, ...] = field(default=(), kw_only=True)
+    context: tuple[str, ...] | None = field(default=None, kw_only=True)
+    prediction: str = field(default="", kw_only=True)
     fitted: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     default: Errors = field(default=Errors(math.nan, math.nan), kw_only=True)
     cost: Cost = field(default=Cost(0, 0, 0.0), kw_only=True)
@@ -147,7 +161,7 @@ class FittedGrid(Grid):
                         f"{high:g}; make a record for it."
                     )
             inner = sde.time(torch.tensor(self.log_snr, dtype=torch.float64).clamp(low, high)).tolist()
-            begins = self.log_snr[0] - low <= _SAME_LEVEL * abs(low)
+            begins = self.log_snr[0] < low or math.isclose(self.log_snr[0], low, rel_tol=_SAME_LEVEL)
             start, end = sde.t_max if begins else inner[0], sde.t_min if self.log_snr[-1] >= high else inner[-1]
             times = (start, *inner[1:-1], end)
             there = tuple(sde.log_snr(torch.tensor(times, dtype=torch.float64)).tolist())
@@ -193,10 +207,11 @@ class FittedGrid(Grid):
                 fitted=Errors(**_named(given.pop("fitted"))),
                 default=Errors(**_named(given.pop("default"))),
                 cost=Cost(**_named(given.pop("cost"))),
+                context=_names(given.pop("context", None)),
                 **given,
             )
-            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process)):
-                raise ValueError("its name, method and process must be text")
+            if not all(isinstance(v, str) for v in (grid.name, grid.method, grid.process, grid.prediction)):
+                raise ValueError("its name, method, process and prediction must be text")
             if not isinstance(grid.from_noise, bool):
                 raise ValueError("its from_noise must be true or false")
             if any(map(math.isnan, grid.log_snr)):
@@ -238,9 +253,12 @@ class Ranked:
     Args:
         method: the method, as text.
         grid: the grid, as text.
-        rms, median: its error over the pilot: RMS over dimensions per sample, then RMS and median over samples.
-        behind: how many times as large its error is as that of the best candidate, geometric mean over the pilot.
-        uncertainty: the standard error of the logarithm of ``behind``.
+        rms, median, distance, distance_error: its error over the pilot, as of `Errors`.
+        behind: how many times as large its error is as that of the best candidate. Of end points it is the geometric
+            mean over the pilot; of distributions it is the ratio of the larger of ``distance`` and ``distance_error``.
+        uncertainty: the standard error of the logarithm of ``behind``, near 1. A candidate with ``behind`` up to
+            ``exp(2 * uncertainty)`` cannot be told from the best one; of distributions this is where the two distances
+            differ by less than two standard errors of their difference.
 
     Example:
         >>> Ranked("DDIM()", "log_snr", 0.2, 0.1, 1.5, 0.1).behind
@@ -253,6 +271,8 @@ class Ranked:
     median: float
     behind: float
     uncertainty: float
+    distance: float | None = None
+    distance_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -260,12 +280,13 @@ class Tuned(FittedGrid):
     """A method and a grid that `tune` chose, for ``method=`` of `solve`; it refuses processes other than its own.
 
     ``fitted`` holds the errors of the pilot, of this choice, and ``default`` those of ``method="auto"`` on its own
-    grid, where that is among the candidates.
+    grid, where that is among the candidates. The method may draw noise, where distributions were compared; a solve then
+    takes a seed as with the method itself.
 
     Args:
         evaluations: per sample, for which it was chosen.
         ranking: all candidates, the best first.
-        times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
+        times, name, method, process, log_snr, context, prediction, fitted, default, cost: as of `FittedGrid`.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
@@ -296,7 +317,11 @@ class Tuned(FittedGrid):
         tied = sum(row.behind <= math.exp(2 * row.uncertainty) for row in self.ranking[1:])
         name = f"{best.method} on {best.grid}" if best else self.method
         others = f", {tied} of {len(self.ranking) - 1} others not distinguishable" if tied else ""
-        error = f"pilot median error {self.fitted.median:.2g} (auto {self.default.median:.2g})"
+        fitted, auto = self.fitted, self.default
+        error = f"pilot median error {fitted.median:.2g} (auto {auto.median:.2g})"
+        if fitted.distance is not None:
+            other = math.nan if auto.distance is None else auto.distance
+            error = f"energy distance {fitted.distance:.2g} ± {fitted.distance_error:.1g} (auto {other:.2g})"
         return f"Tuned({self.evaluations} evaluations: {name} for {process}, {error}{others})"
 
 
@@ -310,7 +335,7 @@ class FittedSolver(FittedGrid):
     Args:
         start: the method and the grid that it began with, as text.
         order: the conditions that its coefficients keep; 1 for a start that nothing was better than.
-        times, name, method, process, log_snr, fitted, default, cost: as of `FittedGrid`.
+        times, name, method, process, log_snr, context, prediction, fitted, default, cost: as of `FittedGrid`.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.tensor([0.01, 1.0]))
@@ -352,9 +377,9 @@ _KINDS: dict[str, type[FittedGrid]] = {kind.__name__: kind for kind in (FittedGr
 
 
 def _plain(value: object) -> Any:
-    """A tree for JSON, which has no infinity and no NaN."""
+    """A tree for JSON, which has no infinity and no NaN; what is None is left out."""
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
+        return {key: _plain(v) for key, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -370,6 +395,15 @@ def _numbers(values: object) -> tuple[float, ...]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"{str(values)[:40]!r} is not a list of numbers")
     return tuple(_number(v) for v in values)
+
+
+def _names(values: object) -> tuple[str, ...] | None:
+    """Those of a context; None in files from before they were kept."""
+    if values is None:
+        return None
+    if not isinstance(values, list | tuple) or not all(isinstance(v, str) for v in values):
+        raise ValueError("its context must be a list of names, or null")
+    return tuple(values)
 
 
 def _named(values: Any) -> dict[str, Any]:

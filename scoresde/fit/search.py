@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from .._checks import check_choice, form
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..solvers import Solver
+from .path import Path
 from .pilot import Pilot, distances, squares, summary
 from .records import Errors
 
@@ -28,10 +30,10 @@ _LOOK_EVERY = 3  # iterations
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
-def check_objective(objective: object) -> None:
+def check_objective(objective: object, names: Sequence[str] = ("log", "rms")) -> None:
     """Refuse what is neither the name of an objective nor a function."""
     if isinstance(objective, str):
-        check_choice("objective", objective, ("log", "rms"))
+        check_choice("objective", objective, names)
     elif not callable(objective):
         raise InvalidTypeError(
             f"`objective` must be a name or a function (x, reference) -> (batch,), got {objective!r}."
@@ -51,12 +53,25 @@ class Problem(abc.ABC):
 
     pilot: Pilot
     exact: Tensor
-    objective: str | Objective
+    objective: str | Objective | Path
     gradient: bool
 
     @abc.abstractmethod
+    def method(self, theta: Tensor) -> tuple[Solver, Tensor]:
+        """The method, and the times of its steps."""
+
     def end(self, theta: Tensor, rows: slice, differentiable: bool) -> Tensor:
         """The end states of some rows."""
+        return self.pilot.solve(*self.method(theta), rows, differentiable=differentiable)
+
+    def _solved(self, theta: Tensor, rows: slice, floor: float, differentiable: bool = False) -> tuple[Tensor, Tensor]:
+        """The end states of some rows, and the objective."""
+        if not isinstance(self.objective, Path):
+            end = self.end(theta, rows, differentiable)
+            return end, self._loss(end, rows, floor)
+        solver, times = self.method(theta)
+        states = self.pilot.states(solver, times, rows, differentiable=differentiable)
+        return states[-1], self.objective.losses(times, states, rows, floor).mean()
 
     @property
     def train(self) -> slice:
@@ -69,7 +84,7 @@ class Problem(abc.ABC):
         return self.pilot.halves[1]
 
     def _loss(self, end: Tensor, rows: slice, floor: float) -> Tensor:
-        if not isinstance(self.objective, str):
+        if not isinstance(self.objective, str | Path):
             losses = self.objective(end, self.exact[rows])
             if not isinstance(losses, Tensor) or losses.shape != (len(end),):
                 raise InvalidArgumentError(
@@ -89,7 +104,7 @@ class Problem(abc.ABC):
 
     def value(self, theta: Tensor, rows: slice, floor: float) -> float:
         with torch.no_grad():
-            return float(self._loss(self.end(theta, rows, False), rows, floor))
+            return float(self._solved(theta, rows, floor)[1])
 
     def judged(self, theta: Tensor) -> tuple[float, bool]:
         """The value on the half that is held out, and whether this theta may be kept."""
@@ -106,7 +121,7 @@ class Problem(abc.ABC):
             return self.value(theta, rows, floor), torch.tensor(slopes, dtype=torch.float64)
         with torch.enable_grad():
             theta = theta.detach().clone().requires_grad_(True)
-            loss = self._loss(self.end(theta, rows, True), rows, floor)
+            loss = self._solved(theta, rows, floor, True)[1]
             if not bool(torch.isfinite(loss)):
                 return math.inf, torch.zeros_like(theta)
             if not loss.requires_grad:

@@ -5,12 +5,17 @@ process. `tune` solves a pilot with every candidate, and, unless it is given a r
 as well. A candidate whose results change little is a good one, as the error of a method of order p falls to
 :math:`2^{-p}`; the finer results of the three that change least then stand for the exact ones, and all candidates are
 ranked by their distance from these.
+
+A method that draws noise ends nowhere near the end of an exact path, and may have better samples nevertheless. With
+``objective="law"`` the distributions of the end states are compared instead, by an unbiased estimate of the energy
+distance between the samples of a candidate and an accurate solve of the same pilot.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -18,22 +23,24 @@ from torch import Tensor
 
 from .. import grids
 from .._checks import MOST_STEPS, check_integer
-from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, short
+from ..errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, check_choice, short
 from ..grids import VPTime
 from ..sdes import SDE
 from ..sdes.base import check_affine
 from ..solvers import Solver, choose, make_solver
 from ..solvers.registry.auto import is_few, unit_of
 from ..solvers.registry.config import to_text
-from .grid import check_method
-from .pilot import Pilot, distances, summary
+from .grid import check_fixed
+from .objectives import OBJECTIVES, Comparison
+from .pilot import Pilot
 from .records import Errors, Ranked, Tuned
 
 GridChoice = str | grids.GridFunction | None
 Candidate = tuple[str | Solver, GridChoice]
+Row = tuple[str, Mapping[str, Any], GridChoice]
 
 # Methods and grids that are among the best somewhere: see `benchmarks.few`.
-CANDIDATES: tuple[tuple[str, Mapping[str, Any], GridChoice], ...] = (
+CANDIDATES: tuple[Row, ...] = (
     ("dpm_2m", {}, "vp_quadratic"),
     ("dpm_2m", {}, VPTime(0.3, 0.375)),
     ("dpm_2m", {}, "log_snr"),
@@ -51,9 +58,12 @@ CANDIDATES: tuple[tuple[str, Mapping[str, Any], GridChoice], ...] = (
     ("ddim", {}, VPTime(0.3, 0.25)),
 )
 
-
-_LEAST = 1e-300  # an error that is 0 has a logarithm, too
-_REFERENCES = 3  # candidates whose finer results stand for the exact ones
+# Methods that draw noise and have better samples than all of these somewhere: see `benchmarks.few_distributions`.
+STOCHASTIC: tuple[Row, ...] = (
+    ("ddim_eta", {"eta": 0.25}, "karras"),
+    ("ddim_eta", {"eta": 0.5}, "karras"),
+    ("er_sde2", {}, "vp_quadratic"),
+)
 
 
 class Entry(NamedTuple):
@@ -78,7 +88,8 @@ def tune(
     steps: int,
     *,
     candidates: Sequence[Candidate] | None = None,
-    pilot: int = 16,
+    objective: str = "log",
+    pilot: int | None = None,
     reference: int | Tensor | None = None,
     x: Tensor | None = None,
     shape: Sequence[int] | None = None,
@@ -98,23 +109,31 @@ def tune(
         sde: an affine process.
         score_fn: as for `solve`.
         steps: the number of evaluations of a solve.
-        candidates: pairs of a deterministic method with fixed steps and a grid (a name, a function, or None for the
-            default); by default 15 of them and what ``method="auto"`` takes, if it is none of these.
-        pilot: the number of samples; 16 are enough to find a candidate whose error is within some per cent of the
-            smallest.
+        candidates: pairs of a method with fixed steps and a grid (a name, a function, or None for the default); by
+            default 15 of them and what ``method="auto"`` takes, if it is none of these. The method is deterministic,
+            unless distributions are compared.
+        objective: ``"log"``, the mean logarithm of the errors of the end points, or ``"law"``, the energy distance
+            :math:`D^2 = 2E\|X-Y\| - E\|X-X'\| - E\|Y-Y'\|` between the distributions of a candidate's end states
+            and of the reference's, estimated without bias. Then candidates may draw noise, and three that do are in the
+            default list. With a context the distributions are those over all contexts of the pilot.
+        pilot: the number of samples; by default 16, which are enough to find a candidate whose error is within some per
+            cent of the smallest, or 256 where distributions are compared, which takes at least 16.
         reference: what the errors are measured against: by default the results of the three candidates that change
-            least with twice as many evaluations (the geometric mean of the distances); the number of steps of
-            `scoresde.solvers.UniPC3`, of which 40 cost less than the finer results; or the pilot's end states
-            themselves.
+            least with twice as many evaluations (the geometric mean of the distances), or, where distributions are
+            compared, of 100 steps of `scoresde.solvers.UniPC3`; the number of its steps from ``t_start``, of which 40
+            cost less than the finer results; or the pilot's end states themselves. Where distributions are compared,
+            these may also be other samples of the wanted distribution, such as data with the contexts of the pilot.
         x: the pilot's states at ``t_start`` instead of draws from the prior.
         shape: ``(pilot, *event)``, where the score function does not declare the shape of its events.
-        seed: of the pilot.
+        seed: of the pilot, and of the noise of candidates that draw any.
         t_start, t_end: the interval, as for `solve`.
         context: as for `scoresde.solve`, of the pilot.
         dtype, device: of the pilot.
 
     Returns:
-        A `Tuned`, with the ranking of the candidates, the uncertainty of it, and the cost.
+        A `Tuned`, with the ranking of the candidates, the uncertainty of it, and the cost. Where distributions are
+        compared, candidates are ranked by :math:`D^2`, or by its standard error where that is larger: an estimate near
+        0 or below it shows no more than that.
 
     Raises:
         InvalidArgumentError: an argument does not fit, or no candidate can make so few evaluations.
@@ -128,34 +147,40 @@ def tune(
         True
         >>> scoresde.solve(sde, target.score(sde), method=tuned, shape=(3, 2)).evaluations
         6
+        >>> tuned = tune(sde, target.score(sde), 6, objective="law", pilot=64)
+        >>> best, last = tuned.ranking[0], tuned.ranking[-1]
+        >>> best.distance < last.distance
+        True
     """
     sde = check_affine(sde)
     steps = check_integer("steps", steps, low=1, high=MOST_STEPS)
+    comparison = OBJECTIVES[check_choice("objective", objective, OBJECTIVES)]
     batch = Pilot.of(
-        sde, score_fn, pilot, checkpoint=False, noise_start=is_few(steps), x=x, shape=shape, seed=seed, t_start=t_start,
-        t_end=t_end, context=context, dtype=dtype, device=device,
+        sde, score_fn, comparison.pilot if pilot is None else pilot, checkpoint=False, noise_start=is_few(steps), x=x,
+        shape=shape, seed=seed, t_start=t_start, t_end=t_end, context=context, dtype=dtype, device=device,
     )  # fmt: skip
+    comparison.check(batch)
     auto = _auto(batch, steps)
-    listed = candidates_of(batch, steps) if candidates is None else _listed(candidates, batch)
+    rows = (*CANDIDATES, *STOCHASTIC) if comparison.stochastic else CANDIDATES
+    listed = candidates_of(batch, steps, rows) if candidates is None else _listed(candidates, batch, comparison)
     entries = [entry for entry in listed if entry.count(steps)]
     if not entries:
         raise InvalidArgumentError(f"No candidate can make a step with {steps} evaluations; take more `steps`.")
     coarse = [entry.results(batch, steps) for entry in entries]
     if reference is None:
-        fine = [entry.results(batch, 2 * steps) for entry in entries]
-        changes = [_score(distances(a, b)) for a, b in zip(coarse, fine, strict=True)]
-        exact = [fine[i] for i in sorted(range(len(entries)), key=changes.__getitem__)[:_REFERENCES]]
+        exact = comparison.exact(batch, coarse, lambda i: entries[i].results(batch, 2 * steps))
     else:
         exact = [batch.reference(reference)]
     batch.warn_of_scale(exact[0])
-    errors = [_mean(torch.stack([distances(x, known) for known in exact])) for x in coarse]
-    order = sorted(range(len(entries)), key=lambda i: _score(errors[i]))
-    if not math.isfinite(_score(errors[order[0]])):
+    compared = comparison(coarse, exact)
+    order = sorted(range(len(entries)), key=compared.scores.__getitem__)
+    if not math.isfinite(compared.scores[order[0]]):
         raise NonFiniteError(
             "Every candidate gave NaN or infinity in at least one sample; take more steps, or check the network with "
             "scoresde.check_score.",
             stage="state",
         )
+    compared.warn(batch, order[0])
     best = entries[order[0]]
     times = batch.times(best.grid, best.count(steps))
     with torch.no_grad():
@@ -167,11 +192,12 @@ def tune(
         process=repr(sde),
         from_noise=batch.from_noise,
         log_snr=tuple(log_snr.tolist()),
-        fitted=summary(errors[order[0]]),
-        default=summary(errors[known[0]]) if known else Errors(math.nan, math.nan),
+        fitted=compared.errors(order[0]),
+        default=compared.errors(known[0]) if known else Errors(math.nan, math.nan),
         cost=batch.cost,
+        **batch.made_with,
         evaluations=steps,
-        ranking=tuple(_ranked(entries[i], errors[i], errors[order[0]]) for i in order),
+        ranking=tuple(_ranked(entries[i], compared.errors(i), *compared.behind(i, order[0])) for i in order),
     )
 
 
@@ -182,12 +208,12 @@ def _auto(pilot: Pilot, steps: int) -> Entry:
     return Entry(choice.solver, grid, "default" if grid is None else str(grid))
 
 
-def candidates_of(pilot: Pilot, steps: int) -> list[Entry]:
+def candidates_of(pilot: Pilot, steps: int, rows: Sequence[Row] = CANDIDATES) -> list[Entry]:
     """What ``method="auto"`` takes, and the list, without those that make the same steps; on the default grid where a
     process has an end that their grids have not."""
     with torch.no_grad():
         endless = not all(math.isfinite(float(pilot.sde.log_snr(t))) for t in (pilot.start, pilot.end))
-    entries = [Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in CANDIDATES]
+    entries = [Entry(make_solver(name, options, ()), grid, str(grid)) for name, options, grid in rows]
     if endless:
         entries = [entry._replace(grid=None, name="default") for entry in entries]
     found: dict[tuple[Solver, tuple[float, ...]], Entry] = {}
@@ -198,7 +224,7 @@ def candidates_of(pilot: Pilot, steps: int) -> list[Entry]:
     return list(found.values())
 
 
-def _listed(candidates: Any, pilot: Pilot) -> list[Entry]:
+def _listed(candidates: Any, pilot: Pilot, comparison: type[Comparison]) -> list[Entry]:
     """The candidates that are given, checked."""
     if not isinstance(candidates, Sequence) or isinstance(candidates, str) or not candidates:
         raise InvalidTypeError(f"`candidates` must be a list of pairs (method, grid), got {short(candidates)}.")
@@ -207,7 +233,12 @@ def _listed(candidates: Any, pilot: Pilot) -> list[Entry]:
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise InvalidTypeError(f"`candidates[{i}]` must be a pair (method, grid), got {short(pair)}.")
         solver = make_solver(pair[0], {}, ())
-        check_method(solver)
+        if solver.stochastic and not comparison.stochastic:
+            raise InvalidArgumentError(
+                f"`candidates[{i}]` must be deterministic, but {solver.name!r} draws noise, and its end points cannot "
+                "be compared with a reference; pass objective='law' to compare distributions."
+            )
+        check_fixed(solver)
         pilot.times(pair[1], 2)
         entries.append(Entry(solver, pair[1], "default" if pair[1] is None else _name(pair[1])))
     return entries
@@ -218,19 +249,6 @@ def _name(grid: Any) -> str:
     return grid if isinstance(grid, str) else getattr(grid, "__name__", repr(grid))
 
 
-def _score(errors: Tensor) -> float:
-    """What candidates are compared by: the mean of the logarithms, which varies least from pilot to pilot."""
-    return float(errors.clamp_min(_LEAST).log().mean())
-
-
-def _mean(errors: Tensor) -> Tensor:
-    """The geometric mean over references."""
-    return errors.clamp_min(_LEAST).log().mean(0).exp()
-
-
-def _ranked(entry: Entry, errors: Tensor, best: Tensor) -> Ranked:
+def _ranked(entry: Entry, errors: Errors, behind: float, uncertainty: float) -> Ranked:
     """A row of the ranking."""
-    ratios = errors.clamp_min(_LEAST).log() - best.clamp_min(_LEAST).log()
-    spread = float(ratios.std()) / math.sqrt(len(ratios)) if bool(ratios.isfinite().all()) else math.inf
-    whole, behind = summary(errors), float(ratios.mean().exp())
-    return Ranked(to_text(entry.solver), entry.name, whole.rms, whole.median, behind, spread)
+    return Ranked(to_text(entry.solver), entry.name, behind=behind, uncertainty=uncertainty, **asdict(errors))

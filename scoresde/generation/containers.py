@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 
 Rows = Mapping[str, np.ndarray]  # of a shard, one row per sample; x are the samples
 Files = dict[str, bytes]
-Pack = Callable[[str, Rows, tuple[float, float]], Files]
 
 
 def safetensors(name: str, rows: Rows, data_range: tuple[float, float]) -> Files:
@@ -97,7 +96,3 @@ def _pictures(rows: Rows, data_range: tuple[float, float]) -> list[tuple[str, by
             image_grid(torch.from_numpy(rows["x"][i : i + 1]), data_range=data_range, scale=1).save(buffer, "PNG")
             found.append((key, buffer.getvalue(), numbers))
     return found
-
-
-CONTAINERS: dict[str, Pack] = {"safetensors": safetensors, "npz": npz, "png": png, "tar": tar}
-PICTURES = ("png", "tar")

@@ -62,6 +62,7 @@ class Samples(Dataset[dict[str, Tensor]]):
 
     def arrays(self, shard: int) -> dict[str, Tensor]:
         """The arrays of a shard, one row per sample."""
+        shard = check_integer("shard", shard, low=0)
         if self._last is None or self._last[0] != shard:
             self._last = (shard, self._read(shard))
         return self._last[1]

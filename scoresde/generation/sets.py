@@ -25,18 +25,19 @@ from .._checks import (
     check_score_fn,
 )
 from .._display import Displayed
+from .._registries import CONTAINERS, PICTURE_CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
 from ..files.shards import Plan, Store
 from ..grids import Grid
-from ..integrate import Info, Status
+from ..integrate import Info, Solution, Status
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
 from ..sdes import SDE
 from ..solvers import Solver
 from ..solvers.registry.config import to_text
 from ..solving import solve
-from .containers import CONTAINERS, PICTURES, Files, Rows
+from .containers import Files, Rows
 from .identity import identity_of
 from .making import Failure, Work, place
 
@@ -153,13 +154,13 @@ def generate(
     folder = Path(check_path("folder", folder))
     check_score_fn(score_fn)
     check_kind("sde", sde, SDE, "a process")
-    check_integer("count", count, low=1)
-    check_integer("first", first, low=0)
+    count = check_integer("count", count, low=1)
+    first = check_integer("first", first, low=0)
     if first + count > _MOST:
         raise InvalidArgumentError(f"`first` + `count` must be at most {_MOST}, got {first + count}.")
     seed = check_seed("seed", seed)
-    check_integer("shard_size", shard_size, low=1)
-    check_integer("batch_size", batch_size, low=1)
+    shard_size = check_integer("shard_size", shard_size, low=1)
+    batch_size = check_integer("batch_size", batch_size, low=1)
     check_choice("container", container, CONTAINERS)
     check_interval("data_range", data_range)
     check_flag("extend", extend)
@@ -173,7 +174,7 @@ def generate(
             raise InvalidArgumentError(f"`{name}` is not for `generate`, where each sample follows from `seed` alone.")
     where = check_device(device)
     event = _event(shape, score_fn)
-    if container in PICTURES and not (len(event) == 3 and event[0] in (1, 3)):
+    if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
     settings = {
         "identity": identity_of(score_fn) if identity is None else str(identity),
@@ -183,15 +184,15 @@ def generate(
         "context": "none" if context is None else _first_context(context),
         **{name: told(name, value) for name, value in sorted(options.items())},
         "container": container,
-        **({"data_range": list(data_range)} if container in PICTURES else {}),
-        **_machine(where),
+        **({"data_range": list(data_range)} if container in PICTURE_CONTAINERS else {}),
+        **machine(where),
     }
     none = SampleNoise(seed, indices=())
     solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # which checks options
     plan = Plan(settings, first=first, count=count, shard_size=shard_size, batch_size=min(batch_size, shard_size))
     store = Store.begin(folder, plan, extend=extend)
 
-    def compute(indices: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
+    def solved(indices: range, beat: Callable[[], None]) -> tuple[Solution, Mapping[str, np.ndarray]]:
         def going(info: Info) -> None:
             beat()
 
@@ -200,30 +201,52 @@ def generate(
             sde, score_fn, shape=(len(indices), *event), noise=SampleNoise(seed, indices=indices), context=given,
             callback=going, throw=False, device=where, **options,
         )  # fmt: skip
-        rows = {
-            "x": solution.x.cpu().numpy(),
-            "index": np.arange(indices.start, indices.stop, dtype=np.int64),
-            "nfe": solution.nfe.cpu().numpy(),
-            "status": solution.status.cpu().numpy(),
-            **_beside(given, len(indices)),
-        }
-        failed = (solution.status != Status.SUCCESS).nonzero()[:, 0].tolist()
-        reasons = [Status(int(solution.status[i])).name.lower() for i in failed]
-        times = [float(solution.t[i]) for i in failed]
-        return rows, [
-            {"index": indices[i], "seed": seed, "t": t, "reason": reason}
-            for i, t, reason in zip(failed, times, reasons, strict=True)
+        return solution, _beside(given, len(indices))
+
+    return fill(
+        store, solved, container, data_range=data_range, max_failures=max_failures, patience=patience,
+        show=show or (lambda done: None),
+    )  # fmt: skip
+
+
+def fill(
+    store: Store,
+    solved: Callable[[range, Callable[[], None]], tuple[Solution, Mapping[str, np.ndarray]]],
+    container: str,
+    *,
+    data_range: tuple[float, float],
+    max_failures: float,
+    patience: float,
+    show: Callable[[int], None],
+) -> Generated:
+    """Make what is missing of a set.
+
+    Args:
+        store: its folder.
+        solved: ``(indices, beat) -> (solution, arrays)`` of a batch, with what is kept beside its samples.
+        container, data_range, max_failures, patience, show: as of `generate`.
+    """
+
+    seed = store.plan.settings["seed"]
+
+    def compute(indices: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
+        solution, beside = solved(indices, beat)
+        index = np.arange(indices.start, indices.stop, dtype=np.int64)
+        rows = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
+        failures: list[Failure] = [
+            {"index": indices[i], "seed": seed, "t": float(solution.t[i]), "reason": Status(code).name.lower()}
+            for i, code in enumerate(solution.status.tolist())
+            if code != Status.SUCCESS
         ]
+        return {**{k: v.cpu().numpy() for k, v in rows.items()}, "index": index, **beside}, failures
 
     def pack(shard: int, rows: Rows) -> Files:
         return CONTAINERS[container](f"{shard:08d}", rows, data_range)
 
-    rank, world = place()
-    shown = show or (lambda done: None)
-    made = Work(store, compute, pack, patience, max_failures, rank, world, shown).run()
+    made = Work(store, compute, pack, patience, max_failures, *place(), show).run()
     records = [store.record(shard) for shard in store.plan.shards]
     failures = tuple(failure for record in records if record is not None for failure in record.failures)
-    return Generated(folder, store.plan.count, len(store.plan.shards), made, failures)
+    return Generated(store.folder, store.plan.count, len(store.plan.shards), made, failures)
 
 
 def told(name: str, value: object) -> object:
@@ -277,7 +300,7 @@ def _beside(context: Mapping[str, object] | None, batch: int) -> dict[str, np.nd
     return {name: value.cpu().numpy() for name, value in found.items() if value.shape == (batch,)}
 
 
-def _machine(device: torch.device) -> dict[str, object]:
+def machine(device: torch.device) -> dict[str, object]:
     """What results depend on in their last digits."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {

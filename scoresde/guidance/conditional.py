@@ -41,6 +41,11 @@ class Conditional(Wrapper):
         """Like the score function, except for the labels that are bound."""
         return name not in self.labels and super().accepts(name)
 
+    @property
+    def bound_names(self) -> frozenset[str]:
+        """See `Score.bound_names`."""
+        return super().bound_names | frozenset(self.labels)
+
     def unbound(self, context: Mapping[str, object]) -> tuple[Score, dict[str, object]]:
         """See `Score.unbound`."""
         return self.score_fns[0].unbound({**context, **self.labels})

@@ -33,7 +33,7 @@ _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _LOW = 0xFFFFFFFF
 _ROUNDS = 10
-_CHUNK = 2**14  # counters at a time, which fit into a processor's cache
+_CHUNK = 2**13  # counters at a time, which fit into a processor's cache
 _AHEAD = 64  # draws at once, at most
 _NO_SAMPLE = (_LOW, _LOW)  # the last two words of the counters that make keys
 
@@ -93,7 +93,7 @@ def ahead(batch: int, size: int) -> int:
 
     Example:
         >>> ahead(1, 2), ahead(256, 64), ahead(64, 3072)
-        (64, 4, 1)
+        (64, 2, 1)
     """
     return min(max(_CHUNK // max(batch * -(-size // 4), 1), 1), _AHEAD)
 
@@ -128,15 +128,14 @@ def normals(keys: Tensor, samples: Tensor, draws: Tensor, size: int) -> Tensor:
         here = draw if len(draw) == 1 else draw[i : i + rows]
         for j in range(0, count * blocks, columns):
             part = slice(j, j + columns)
-            out[i : i + rows, part] = _box_muller(philox((block[:, part], here[:, part], c2, c3), (k0, k1)))
+            _box_muller(philox((block[:, part], here[:, part], c2, c3), (k0, k1)), out[i : i + rows, part])
     return out.reshape(len(keys), count, blocks * 4)[..., :size]
 
 
-def _box_muller(words: Words[Tensor]) -> Tensor:
-    """Four normal numbers of four words, in a last dimension."""
+def _box_muller(words: Words[Tensor], out: Tensor) -> None:
+    """Four normal numbers of four words, in the last dimension of ``out``."""
     u0, u1, u2, u3 = (word.to(torch.float64).add_(0.5).mul_(2.0**-32) for word in words)
-    parts = []
-    for u, v in ((u0, u1), (u2, u3)):
+    for i, (u, v) in enumerate(((u0, u1), (u2, u3))):
         radius, angle = u.log_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
-        parts += [radius * angle.cos(), radius * angle.sin()]
-    return torch.stack(parts, -1)
+        torch.mul(radius, angle.cos(), out=out[..., 2 * i])
+        torch.mul(radius, angle.sin_(), out=out[..., 2 * i + 1])

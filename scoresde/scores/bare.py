@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,7 +43,8 @@ class Bare(Score):
 
     @property
     def bound_names(self) -> frozenset[str]:
-        context = getattr(self.function, "context", None)
+        of_partial = isinstance(self.function, partial)
+        context = getattr(self.function, "keywords" if of_partial else "context", None)
         return frozenset(context) if isinstance(context, Mapping) else frozenset()
 
     def accepts(self, name: str) -> bool:

@@ -41,6 +41,7 @@ class Traits:
             as a CUDA graph does; what is kept beyond that is copied.
         twist: whether everything that guides is the gradient of a known log-density at every time.
         data_std: the data's standard deviation, RMS over dimensions; None if it is not known.
+        prediction: what its network predicts, as `ScoreModel.prediction`; None if it is not known.
 
     Example:
         >>> Traits(rowwise=True).event_shape is None
@@ -56,6 +57,7 @@ class Traits:
     shift: bool = False
     twist: bool = True
     data_std: float | None = None
+    prediction: str | None = None
 
     @classmethod
     def merged(cls, parts: Sequence[Traits], sde: AffineSDE | None = None) -> Traits:
@@ -90,6 +92,7 @@ class Traits:
             noise_limit=all(part.noise_limit for part in parts),
             variance=process is not None and parts[0].variance,
             data_std=parts[0].data_std,
+            prediction=parts[0].prediction,
         )
 
 

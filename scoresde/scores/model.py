@@ -192,6 +192,7 @@ class ScoreModel(Score):
             variance=variance is not None,
             network_parts=NETWORK_PARTS.get(prediction, ()),
             data_std=self.sigma_data if prediction == "edm" else None,
+            prediction=prediction,
         )
 
     @property

@@ -40,7 +40,7 @@ CASES: dict[tuple[str, ...], list[str]] = {
     ("presets", "score"): [name for name in PRESETS if name.startswith("score")],
     ("sample", "--model", ""): shipped(),
     ("check", ""): shipped(),
-    ("sample", "--max"): ["--max-steps"],
+    ("sample", "--max"): ["--max-failures", "--max-steps"],
     ("pres",): ["presets"],
     ("methods", "--"): ["--json", "--config", "--help"],
 }

@@ -64,7 +64,7 @@ def test_a_rule_is_that_of_condition(run: Run, fake: Any, half: None) -> None:
     seen[:, :4] = True
     y = torch.full((32,), -1 + 2 * 12.5 / 256)
     posterior = inverse.condition(fake.score(sde), inverse.Mask(seen), y, 0.1, sde=sde, iterations=2)
-    options = {"method": "ddim", "steps": 8, "seeds": sample_seeds(4, 0, 3)}
+    options = {"method": "ddim", "steps": 8, "noise": scoresde.SampleNoise(4, indices=range(3))}
     expected = scoresde.solve(sde, posterior, shape=(3, 1, 8, 8), **options).x
     content = arrays("a.npz")
     assert np.array_equal(content["x"], expected.numpy())
@@ -81,7 +81,12 @@ def test_a_solver_takes_the_place_of_the_method(run: Run, fake: Any, half: None)
     seen[:, :4] = True
     method = inverse.DDRM(inverse.Measurement(inverse.Mask(seen), torch.full((32,), -1 + 2 * 12.5 / 256), 0.1), eta=0.5)
     expected = scoresde.solve(
-        sde, fake.score(sde), method=method, steps=8, shape=(3, 1, 8, 8), seeds=sample_seeds(0, 0, 3)
+        sde,
+        fake.score(sde),
+        method=method,
+        steps=8,
+        shape=(3, 1, 8, 8),
+        noise=scoresde.SampleNoise(0, indices=range(3)),
     )
     assert np.array_equal(arrays("a.npz")["x"], expected.x.numpy())
 

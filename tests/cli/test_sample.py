@@ -74,14 +74,14 @@ def test_arrays_and_their_metadata(ddim: Run, fake: Any, files: Files) -> None:
     metadata = json.loads(str(npz.pop("metadata")))
     with safe_open("a.safetensors", "np") as file:
         assert json.loads(file.metadata()["scoresde"]) == metadata
-    assert npz.keys() == tensors.keys() == {"x", "seeds", "nfe"}
+    assert npz.keys() == tensors.keys() == {"x", "index", "nfe"}
     for name in npz:
         assert npz[name].dtype == tensors[name].dtype
         assert np.array_equal(npz[name], tensors[name])
     assert npz["x"].dtype == np.float32 and npz["x"].shape == (3, 1, 8, 8)
     assert (npz["x"][:, :, 4:] > 0).all() and (npz["x"][:, :, :4] < 0).all()  # label 1, the lower half
     assert npz["nfe"].tolist() == [10, 10, 10]
-    assert npz["seeds"].tolist() == sample_seeds(5, 0, 3)
+    assert npz["index"].tolist() == [0, 1, 2]
     assert metadata["seed"] == 5 and metadata["label"] == 1 and metadata["sde"].startswith("VESDE")
     assert metadata["denoise"] is False
 
@@ -101,7 +101,7 @@ def test_guidance_towards_a_label(ddim: Run, run: Run, fake: Any, files: Files) 
     assert fake.calls == 22 and arrays("a.npz")["nfe"].tolist() == [11] * 3  # bare callables are asked one by one
     sde = scoresde.VPSDE()
     score_fn = scoresde.guidance.classifier_free(fake.score(sde, half=1), fake.score(sde), 2.0)
-    options = {"method": "ddim", "steps": 10, "seeds": sample_seeds(0, 0, 3), "denoise": True}
+    options = {"method": "ddim", "steps": 10, "noise": scoresde.SampleNoise(0, indices=range(3)), "denoise": True}
     assert np.array_equal(guided, scoresde.solve(sde, score_fn, shape=(3, 1, 8, 8), **options).x.numpy())
     os.remove("a.npz")
     for arguments, message in ((("--guidance", 2), "--label 7"), (("--label", 1, "--guidance", "nan"), "scale")):
@@ -346,7 +346,7 @@ def test_one_bad_value_is_enough(run: Run, fake: Any, files: Files, method: str)
     steps = () if method == "rk45" else ("--steps", 5)
     result = run("sample", "--method", method, *steps, "--num", 8, "--batch-size", 5)
     assert result.exit_code == 3, result.output
-    assert f"sample 2 (seed {sample_seeds(0, 2, 1)[0]})" in result.output
+    assert "sample 2; --first 2 --count 1 draws the first of them alone" in result.output.replace("\n", " ")
     assert files() == ["samples.png"] and Path("samples.png").read_bytes() == b"old"
 
 
@@ -354,7 +354,7 @@ def test_a_failure_in_a_later_batch_is_counted_over_all(ddim: Run, fake: Any, fi
     fake.change = lambda s, x, t: s.clone().index_fill(0, torch.tensor([1]), torch.nan) if fake.calls > 11 else s
     result = ddim("--num", 9, "--batch-size", 3)
     assert result.exit_code == 3
-    assert f"sample 4 (seed {sample_seeds(0, 4, 1)[0]})" in result.output
+    assert "sample 4; --first 4 --count 1" in result.output
     assert files() == []
 
 
@@ -417,7 +417,7 @@ def test_batches_are_halved_if_memory_is_short(ddim: Run, fake: Any, error: Runt
     result = ddim("--num", 7, "--out", "b.npz")
     assert result.exit_code == 0 and "batches of 1." in result.output
     a, b = arrays("a.npz"), arrays("b.npz")
-    assert np.allclose(a["x"], b["x"], atol=1e-5) and a["seeds"].tolist() == b["seeds"].tolist()
+    assert np.allclose(a["x"], b["x"], atol=1e-5) and a["index"].tolist() == b["index"].tolist()
 
 
 def test_too_little_memory_for_one(ddim: Run, fake: Any, files: Files) -> None:

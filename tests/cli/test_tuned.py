@@ -13,7 +13,6 @@ import torch
 from typer.testing import Result
 
 import scoresde
-from scoresde.cli._options import sample_seeds
 from scoresde.fit import FittedGrid, FittedSolver, Tuned
 from scoresde.guidance import classifier_free
 from scoresde.zoo.sampler import Sampler
@@ -31,9 +30,9 @@ def arrays(path: str) -> dict[str, Any]:
 
 def solved(score_fn: Any, record: FittedGrid, num: int, seed: int = 0, **options: Any) -> np.ndarray:
     """What `solve` gives for the samples of a command."""
-    seeds = sample_seeds(seed, 0, num)
+    noise = scoresde.SampleNoise(seed, indices=range(num))
     shape = (num, *SHAPE[1:])
-    return scoresde.solve(SDE, score_fn, method=record, shape=shape, seeds=seeds, **options).x.numpy()
+    return scoresde.solve(SDE, score_fn, method=record, shape=shape, noise=noise, **options).x.numpy()
 
 
 @pytest.fixture
@@ -116,7 +115,7 @@ def test_it_takes_the_place_of_the_models_own_sampler(run: Run, fake: Any) -> No
 
 def test_a_file_is_kept_unless_it_may_be_replaced(typed: Run, fake: Any) -> None:
     Path("t.json").write_text("old")
-    command = ("sample", "--tune", "--steps", 2, "--count", 1, "--save-tuned", "t.json", "--out", "a.npz")
+    command = ("sample", "--tune", "--steps", 4, "--count", 1, "--save-tuned", "t.json", "--out", "a.npz")
     result = typed(*command)
     assert result.exit_code == 4 and "another --save-tuned" in result.output and fake.calls == 0
     assert Path("t.json").read_text() == "old"
@@ -125,7 +124,7 @@ def test_a_file_is_kept_unless_it_may_be_replaced(typed: Run, fake: Any) -> None
 
 def test_a_failure_writes_neither_samples_nor_what_was_tuned(run: Run, fake: Any, files: Files) -> None:
     fake.change = lambda s, x, t: s * torch.nan if len(x) == 3 else s
-    result = run("sample", "--tune", "--steps", 2, "--count", 3, "--save-tuned", "t.json", "--out", "a.npz")
+    result = run("sample", "--tune", "--steps", 4, "--count", 3, "--save-tuned", "t.json", "--out", "a.npz")
     assert result.exit_code == 3 and "Nothing was written" in result.output and files() == []
 
 
@@ -147,6 +146,19 @@ def test_fitted_grids_and_learned_solvers_are_methods(run: Run, fake: Any, kind:
     assert np.array_equal(arrays("a.npz")["x"], solved(fake.score(SDE), made, 2))
 
 
+def test_a_method_that_draws_noise(run: Run, fake: Any) -> None:
+    """A choice by distributions: each sample has the noise of its own seed."""
+    candidates = [("ddim_eta", "karras")]
+    made = scoresde.tune(SDE, fake.score(SDE), 3, shape=SHAPE, pilot=16, objective="law", candidates=candidates)
+    made.save("made.json")
+    for seed in (0, 1):
+        command = ("sample", "--method", "made.json", "--count", 3, "--seed", seed, "--batch-size", 2, "--out")
+        result = run(*command, f"{seed}.npz")
+        assert result.exit_code == 0, result.output
+        np.testing.assert_allclose(arrays(f"{seed}.npz")["x"], solved(fake.score(SDE), made, 3, seed), atol=1e-5)
+    assert not np.allclose(arrays("0.npz")["x"], arrays("1.npz")["x"], atol=0.1)
+
+
 def test_a_choice_that_begins_as_noise(run: Run, fake: Any) -> None:
     """The states at t_max are scaled to where it begins; the animation begins there, too."""
     ve = scoresde.VESDE(sigma_max=1000.0)
@@ -158,8 +170,8 @@ def test_a_choice_that_begins_as_noise(run: Run, fake: Any) -> None:
     command = ("sample", "--method", "flow.json", "--sde", "flow", "--count", 2, "--out", "a.npz")
     result = run(*command, "--animate", "a.gif")
     assert result.exit_code == 0 and Path("a.gif").exists(), result.output
-    seeds = sample_seeds(0, 0, 2)
-    wanted = scoresde.solve(flow, fake.score(flow), method=made, shape=(2, *SHAPE[1:]), seeds=seeds).x.numpy()
+    noise = scoresde.SampleNoise(0, indices=range(2))
+    wanted = scoresde.solve(flow, fake.score(flow), method=made, shape=(2, *SHAPE[1:]), noise=noise).x.numpy()
     assert np.array_equal(arrays("a.npz")["x"], wanted)
     result = run("sample", "--method", "None.json")  # a process that has no name here
     assert result.exit_code == 2 and "--sde" not in result.output and "VESDE(" in result.output

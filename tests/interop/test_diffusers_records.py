@@ -121,6 +121,25 @@ def test_a_loop_gives_what_solve_gives(name: str, kind: str, copies: int) -> Non
     assert differ(looped(scheduler, x, record(name, kind).steps, copies=copies), solved(name, kind, x)) <= FLOAT32
 
 
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("candidate", [("ddim_eta", None), ("er_sde2", "vp_quadratic"), ("edm", None)])
+def test_a_method_that_draws_noise(name: str, candidate: tuple[str, str | None]) -> None:
+    """A choice by a distance of distributions; its noise is that of the scheduler's generator."""
+    base, end = BASES[name]
+    sde, model = model_of(base)
+    options: dict[str, Any] = {"shape": SHAPE, "t_end": end, "pilot": 16, "objective": "law", "candidates": [candidate]}
+    found = scoresde.tune(sde, model, 6, **options)
+    scheduler = DiffusersScheduler.from_config(base, method=found)
+    x = noise(scheduler)
+    scheduler.generator = torch.Generator().manual_seed(7)
+    after = looped(scheduler, x, found.steps)
+    wanted = solved(name, "", x, method=found, seed=7)
+    other = solved(name, "", x, method=found, seed=8)
+    assert differ(after, wanted) <= FLOAT32
+    assert scoresde.solvers.from_config(found.method).stochastic
+    assert candidate[0] == "edm" or differ(wanted, other) > 0.01  # without churn it draws nothing
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pipeline(kind: str) -> None:
     """Unmodified, of a small network that is trained on digits."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scoresde
 from scoresde import fit_solver, solve
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
 from scoresde.fit import FittedGrid, FittedSolver
 from scoresde.fit.learning import coefficients_of
 from scoresde.fit.tuning import CANDIDATES
@@ -299,6 +299,11 @@ class TestOnAnotherProcess:
     def test_the_same_process_changes_nothing(self, learned: FittedSolver) -> None:
         assert learned.on(SDE).times == pytest.approx(learned.times, rel=1e-12)
 
+    def test_a_process_that_begins_in_pure_noise_is_begun_where_the_record_begins(self, learned: FittedSolver) -> None:
+        """Its log-SNR there is -inf, from which every level is infinitely far."""
+        there = learned.on(scoresde.FlowSDE(t_max=1.0))
+        assert there.from_noise and there.log_snr[0] == pytest.approx(learned.log_snr[0], rel=1e-6)
+
     def test_levels_between_the_ends_must_be_there(self, learned: FittedSolver) -> None:
         with pytest.raises(InvalidArgumentError, match="makes a step at a log-SNR of"):
             learned.on(NARROW)
@@ -364,3 +369,6 @@ def test_a_shape_beside_states_must_be_theirs() -> None:
     fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(4, 2), iterations=0)
     with pytest.raises(InvalidArgumentError, match="leave it out"):
         fit_solver(SDE, RING.score(SDE), 2, x=x, shape=(8, 2), iterations=0)
+    for given in ({"x": x, "shape": 8}, {"x": -1, "shape": (4, 2)}):
+        with pytest.raises(InvalidTypeError, match=r"`shape`|`x`"):
+            fit_solver(SDE, RING.score(SDE), 2, iterations=0, **given)  # type: ignore[arg-type]

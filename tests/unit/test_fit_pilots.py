@@ -1,0 +1,109 @@
+"""Pilots that a fit cannot learn from, or not well: each is named, by `tune` and by `fit_solver`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde.errors import InvalidArgumentError, NonFiniteError, ScoreSDEWarning
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+PILOT = 16
+GAUSSIAN = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([0.1, 1.0], dtype=F64))
+TWO = scoresde.targets.GaussianMixture(
+    torch.ones(2, dtype=F64), torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=F64), scales=0.1
+)
+X = SDE.prior_sample((PILOT, 2), generator=torch.Generator().manual_seed(3), dtype=F64)
+ENDS = scoresde.solve(SDE, TWO.score(SDE), X, method="adams", rtol=1e-8, atol=1e-8).x
+
+FITS: dict[str, Callable[..., Any]] = {
+    "tune": partial(scoresde.tune, SDE, candidates=[("dpm_2m", "log_snr"), ("ddim", None)]),
+    "fit_solver": partial(scoresde.fit_solver, SDE, iterations=3, gradient=False),
+}
+every_fit = pytest.mark.parametrize("fit", FITS)
+
+
+def warned(fit: str, score_fn: Any, **options: Any) -> list[str]:
+    """The warnings of a fit."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        FITS[fit](score_fn=score_fn, **options)
+    assert all(issubclass(w.category, ScoreSDEWarning) and w.filename == __file__ for w in caught)
+    return [str(w.message) for w in caught]
+
+
+@every_fit
+def test_pilots_that_end_in_another_mode_are_named(fit: str) -> None:
+    """As many as are told to have come from the other side, where each mode is the mirror image of the other."""
+    flipped = ENDS.clone()
+    flipped[:3] *= -1
+    (message,) = warned(fit, TWO.score(SDE), steps=12, x=X, reference=flipped)
+    assert message.startswith(f"3 of {PILOT} pilots end in another mode than their exact paths")
+    flipped[1:3] *= -1  # one of 16 may
+    assert not warned(fit, TWO.score(SDE), steps=12, x=X, reference=flipped)
+
+
+@every_fit
+@pytest.mark.parametrize("steps", [4, 8, 12])
+def test_smooth_pilots_give_no_warning(fit: str, steps: int) -> None:
+    assert not warned(fit, GAUSSIAN.score(SDE), steps=steps, x=X)
+
+
+@every_fit
+def test_errors_that_stand_out_and_are_small_are_no_modes(fit: str) -> None:
+    moved = ENDS.clone()
+    moved[:3] += 0.2 * ENDS.std()
+    assert not warned(fit, TWO.score(SDE), steps=12, x=X, reference=moved)
+
+
+@every_fit
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_pilots_that_are_not_finite_are_named(fit: str, value: float) -> None:
+    bad = X.clone()
+    bad[2, 1] = value
+    with pytest.raises(NonFiniteError, match=r"`x` has NaN or infinite values in 1 of 16 samples \(first: \[2\]\)"):
+        FITS[fit](score_fn=TWO.score(SDE), steps=4, x=bad)
+    with pytest.raises(NonFiniteError, match=r"`reference` has NaN or infinite values in 1 of 16 samples"):
+        FITS[fit](score_fn=TWO.score(SDE), steps=4, x=X, reference=bad)
+
+
+@every_fit
+def test_a_network_that_returns_nan_is_named(fit: str) -> None:
+    """Everywhere, or for one sample below a level."""
+
+    def everywhere(x: Tensor, t: Tensor) -> Tensor:
+        return torch.full_like(x, torch.nan)
+
+    def once(x: Tensor, t: Tensor) -> Tensor:
+        score = TWO.score(SDE)(x, t)
+        score[0] = torch.where(t[0] < 0.5, torch.nan, score[0])
+        return score
+
+    for score_fn in (everywhere, once):
+        with pytest.raises(NonFiniteError, match="NaN or inf"):
+            FITS[fit](score_fn=score_fn, steps=4, x=X)
+
+
+def test_a_network_that_is_not_differentiable() -> None:
+    """`tune` needs no gradient; `fit_solver` says how to do without."""
+
+    @torch.no_grad()
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return TWO.score(SDE)(x, t)
+
+    def rounded(x: Tensor, t: Tensor) -> Tensor:
+        return torch.from_numpy(TWO.score(SDE)(x, t).detach().numpy())
+
+    for score_fn in (network, rounded):
+        assert FITS["tune"](score_fn=score_fn, steps=4, x=X).evaluations == 4
+        with pytest.raises(InvalidArgumentError, match=r"The score function has no gradient .* pass gradient=False"):
+            scoresde.fit_solver(SDE, score_fn, 4, x=X, iterations=3)
+        assert FITS["fit_solver"](score_fn=score_fn, steps=4, x=X).steps == 4
