@@ -389,6 +389,7 @@ def test_samples_that_fail_are_named_and_the_others_kept(tmp_path: Path, options
     assert torch.equal(arrays["status"] != 0, bad)
     never = generate(tmp_path / "b", SDE, Labelled(), 40, context=lambda i: {"label": torch.ones(len(i))}, **given)
     assert never.failures == () and torch.equal(everything(tmp_path / "b")["x"][~bad], arrays["x"][~bad])
+    assert generate(tmp_path / "c", SDE, Labelled(), 6, context=some_fail, **given).failures == ()  # sample 7 fills up
     record = opened((tmp_path / "a" / "records" / "00000000.json").read_bytes())
     assert record["failures"] == [made.failures[0]]
     found = verify(tmp_path / "a")
