@@ -108,8 +108,8 @@ class Work:
         """Make a shard, with smaller batches where memory does not suffice."""
         store, span = self.store, self.store.plan.span(shard)
         beat = (lambda: None) if lease is None else lease.beat
-        parts = None
-        while parts is None:
+        size, parts = 0, []
+        while size != store.batch_size(shard):  # which becomes smaller, here or in another process
             size = store.batch_size(shard)
             try:
                 parts = [self._batch(batch, span, beat) for batch in store.plan.batches(shard, size)]

@@ -490,21 +490,33 @@ def test_the_smaller_size_is_on_the_disk_before_the_shard_is_made(tmp_path: Path
     assert "records/00000000.batch.json" in found[1] and "shards/00000000.safetensors" not in found[1]
 
 
-def test_a_shard_of_larger_batches_is_made_again(tmp_path: Path) -> None:
-    """A process without trouble finishes a shard that another one has just marked."""
+@pytest.mark.parametrize(("when", "made"), [("at work", 3), ("writing", 4)])
+def test_a_shard_of_larger_batches_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, made: int
+) -> None:
+    """Another process marks all shards while this one, which has memory enough, is at work on the first, or about to
+    write it."""
     given: dict[str, Any] = {"shape": (2,), "identity": "s"}
     draw(tmp_path / "half", score=limited(2, [], MemoryError), **given)
     marked: list[int] = []
+    write = Store.write
 
-    def score(x: Tensor, t: Tensor) -> Tensor:
-        if not marked:
+    def mark(now: str) -> None:
+        if now == when and not marked:
             marked.append(0)
             for shard in range(3):
                 Store.of(tmp_path / "a").halve(shard, 2)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        mark("at work")
         return SCORE(x, t)
 
-    made = draw(tmp_path / "a", score=score, **given)
-    assert made.made == 4  # the first shard twice
+    def marking(self: Store, *args: Any, **kwargs: Any) -> None:
+        mark("writing")
+        write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "write", marking)
+    assert draw(tmp_path / "a", score=score, **given).made == made
     assert contents(tmp_path / "a") == contents(tmp_path / "half")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -242,4 +242,6 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=200, stateful_step_count=30)
+TestMachine.settings = settings(  # a failure is shown as it was found: to make it smaller takes minutes
+    max_examples=200, stateful_step_count=30, phases=(Phase.explicit, Phase.reuse, Phase.generate)
+)
