@@ -51,6 +51,8 @@ BOUNDS = ("tests/unit/test_chain_bound.py", "tests/unit/test_bound_exact.py", "t
 FIRST: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("stepping.py", "_snapshot.py"), (STEPPER,)),
     **dict.fromkeys(("interop/k_samplers.py", "interop/course.py"), (K_SAMPLERS,)),
+    "noise/philox.py": ("tests/unit/test_philox.py",),
+    "files/shards.py": ("tests/unit/test_shards.py", "tests/integration/test_generate.py"),
     "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
     "noise/brownian.py": (
         WRITES,
@@ -343,6 +345,27 @@ DEFECTS = (
     Defect("DEIS: no 1/2", S + "deis.py", "0.5 * h * w", "h * w"),
     Defect("SRA1: 1/3 and 2/3 swapped", S + "sra.py", "(h / 3, 2 * h / 3,", "(2 * h / 3, h / 3,"),
     Defect("ShARK: the mean for the area", S + "sra.py", "(-0.5, w)", "(0.0, w)"),
+    Defect("streams: nine rounds", "noise/philox.py", "_ROUNDS = 10", "_ROUNDS = 9"),
+    Defect("streams: draws at once overlap", "noise/sources.py", "self._next += len(draws)", "self._next += 1"),
+    Defect("streams: sine and cosine of another angle", "noise/philox.py", "v.mul_(2 * math.pi)", "v.mul_(math.pi)"),
+    Defect(
+        "sets: a shard counts by its length",
+        "files/shards.py",
+        "or (content and file_digest(path) != digest)",
+        "",
+    ),
+    Defect(
+        "sets: batches begin where the set begins",
+        "files/shards.py",
+        "range(start + (span.start - start) // size * size, span.stop, size)",
+        "range(span.start, span.stop, size)",
+    ),
+    Defect(
+        "sets: halved batches are forgotten",
+        "files/shards.py",
+        "return size if found.get",
+        "return self.plan.batch_size if found.get",
+    ),
     Defect("the variance of a mean of the path", "noise/sources.py", "12**-0.5", "6**-0.5"),
     Defect("RK4: a weight", S + "rk4.py", "b=(1 / 6, 1 / 3, 1 / 3, 1 / 6)", "b=(1 / 6, 1 / 4, 5 / 12, 1 / 6)"),
     Defect(

@@ -265,7 +265,7 @@ def learned_table() -> str:
             cells = [f"{got[k] / best[k]:.2f} ({got[k]:.1e})" for k in ("median", "rms")]
             rows.append([name, problem["half"], budget, *cells, f"{row['cost / grid']:.1f}"])
     for group, budgets in record["results"]["ratios"].items():
-        for budget, row in budgets.items() if group in ("choose", "report") else ():
+        for budget, row in budgets.items() if group.startswith(("choose", "report")) else ():
             cells = [f"{row[k]['mean']:.2f}, at most {row[k]['worst']:.2f}" for k in ("median", "rms")]
             rows.append(["**geometric mean**", group, budget, *cells, ""])
     head = ["problem", "half", "evaluations", "median over best grid", "RMS over best grid", "cost over a grid's"]

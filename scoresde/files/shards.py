@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointMismatchError, CorruptCheckpointError, InvalidArgumentError, OutputError
+from ..errors import CorruptCheckpointError, InvalidArgumentError, OutputError, short
 from .writing import make_folder, writable, write_bytes, write_together
 
 FORMAT = 1
@@ -166,7 +166,7 @@ class Store:
         written again if nothing else is there, or if all records say that they are of this set.
 
         Raises:
-            CheckpointMismatchError: the folder has another set.
+            InvalidArgumentError: the folder has another set, or a smaller one without ``extend``.
             CorruptCheckpointError: it has a set, and nothing says which.
             OutputError: the folder has other files, or cannot be written.
         """
@@ -335,12 +335,12 @@ def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
     old.update(old.pop("settings"))
     new.update(new.pop("settings"))
     sizes = ("first", "count")
-    for name in sorted({*old, *new} - {*sizes}):
-        if old.get(name) != new.get(name):
-            raise CheckpointMismatchError(
-                f"{str(folder)!r} has another set: its {name} is {old.get(name)!r}, not {new.get(name)!r}. Continue it "
-                f"with its own settings, or give another folder."
-            )
+    differ = [name for name in sorted({*old, *new} - {*sizes}) if old.get(name) != new.get(name)]
+    if differ:
+        named = "; ".join(f"its {name} is {short(old.get(name))}, not {short(new.get(name))}" for name in differ)
+        raise InvalidArgumentError(
+            f"{str(folder)!r} has another set: {named}. Continue it with its own settings, or give another folder."
+        )
     if all(old[name] == new[name] for name in sizes):
         return known
     within = new["first"] <= old["first"] and old["first"] + old["count"] <= new["first"] + new["count"]

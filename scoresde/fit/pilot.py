@@ -60,7 +60,7 @@ _NOISE = 300.0  # sigma/alpha in units of the data, where the fits of few evalua
 _CLEAR = 10.0  # times as large as the data must noise be, at least
 _OUT = 30.0  # median errors: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the data: so far are modes apart, at least
-_MANY = 0.1  # of the pilots
+_MANY = 0.125  # of the pilots: 2 of 16 may be chance
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,7 @@ def generate(
         A `Generated`, when all samples are there.
 
     Raises:
-        InvalidArgumentError: an argument does not fit.
-        CheckpointMismatchError: the folder has another set.
+        InvalidArgumentError: an argument does not fit, or the folder has another set.
         SolveFailedError: more samples failed than may.
         OutputError: the folder cannot be written.
 
