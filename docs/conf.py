@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 import itertools
 import math
@@ -779,6 +780,30 @@ def streams_text() -> str:
     )
 
 
+def crash_table() -> str:
+    """What became of injected faults, of ``benchmarks/results/crash.json``."""
+    record = load("crash")
+    faults = record["results"]["faults"]
+    found: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for name, row in faults.items():
+        if "injected" in row:
+            found[f"**{name}**" if name == "all" else name.partition(",")[0]].update(row)
+    rows = [
+        [
+            name,
+            *(str(row[key]) for key in ("injected", "recovered", "lost")),
+            f"{row['duplicated']} of {row['computed']}",
+        ]
+        for name, row in found.items()
+    ]
+    resumed, memory = faults["resume"], faults["memory in MiB"]
+    text = (
+        f"A finished set of {resumed['shards']:,} shards is resumed in {resumed['seconds']:.1f} s, and a process that "
+        f"makes as many uses {memory['quarter']:.0f} MiB at a quarter of them and {memory['end']:.0f} MiB at the end."
+    )
+    return f"{markdown(['fault', 'injected', 'recovered', 'lost', 'shards made twice'], rows, record)}\n{text}"
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -808,7 +833,7 @@ FILLED = {
         "<!-- half digits -->": half_digits_table,
         "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
     },
-    "many_samples": {"<!-- streams -->": streams_text},
+    "many_samples": {"<!-- streams -->": streams_text, "<!-- crashes -->": crash_table},
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- mnist -->": mnist_table,

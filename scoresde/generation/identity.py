@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ _DEEPEST = 50
 
 def identity_of(score_fn: object) -> str:
     """SHA-256 of the parameters of modules, of tensors, numbers and names of functions: all that an object was made of,
-    in its attributes without an underscore.
+    in its attributes without an underscore or with the name of an argument.
 
     Raises:
         InvalidArgumentError: something in it, such as a function inside a function, cannot be told from others.
@@ -72,9 +73,19 @@ def _parts(value: Any, depth: int) -> Iterator[bytes | memoryview]:
             raise _unknown(value)
         yield f"{value.__module__}.{value.__qualname__}".encode()
     elif hasattr(value, "__dict__"):
-        yield from _parts([type(value), {k: v for k, v in vars(value).items() if k[:1] != "_"}], depth + 1)
+        given = _parameters(type(value))
+        kept = {k: v for k, v in vars(value).items() if k[:1] != "_" or k[1:] in given}
+        yield from _parts([type(value), kept], depth + 1)
     else:
         raise _unknown(value)
+
+
+def _parameters(cls: type) -> set[str]:
+    """The names of what objects of a class are made of."""
+    try:
+        return {*inspect.signature(cls).parameters}
+    except (ValueError, TypeError):  # a class of C
+        return set()
 
 
 def _unknown(value: object) -> InvalidArgumentError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ STREAM = "philox4x32-10, version 1"
 _OWN = ("x", "shape", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw", "save_at",
         "differentiable", "device")  # fmt: skip
 _MOST = 2**63 - 1
+_ARRAYS = ("x", "index", "nfe", "status")
 Context = Callable[[Tensor], Mapping[str, object]]
 
 
@@ -114,9 +115,10 @@ def generate(
         seed: of the set.
         shape: of one sample, where the score function does not declare it.
         context: ``context(indices)`` gives the score function's context for samples, whose indices are ``(batch,)``
-            int64: tensors or values as for `solve`. Those of shape (batch,) are kept beside the samples.
-        identity: what tells the score function from others, such as the digest of its file; by default the SHA-256 of
-            its parameters and settings. A set is continued with the same identity only.
+            int64: tensors or values as for `solve`. Those of shape (batch,) are kept beside the samples. The indices
+            go on to the end of the last batch, beyond the set.
+        identity: what tells the score function and the process from others, such as the digest of a file; by default
+            the SHA-256 of their parameters and settings. A set is continued with the same identity only.
         shard_size: samples in a shard.
         batch_size: samples at once. Where memory does not suffice for a shard, it is made with half of it.
         container: ``"safetensors"``, ``"npz"``, ``"png"`` (a picture of each sample), or ``"tar"`` (pictures, as
@@ -176,11 +178,10 @@ def generate(
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
     settings = {
-        "identity": identity_of(score_fn) if identity is None else str(identity),
+        "identity": identity_of([score_fn, sde]) if identity is None else str(identity),
         "sde": repr(sde),
         "shape": list(event),
         "seed": seed,
-        "context": "none" if context is None else _first_context(context),
         **{name: told(name, value) for name, value in sorted(options.items())},
         "container": container,
         **({"data_range": list(data_range)} if container in PICTURE_CONTAINERS else {}),
@@ -189,6 +190,7 @@ def generate(
     none = SampleNoise(seed, indices=())
     solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # which checks options
     plan = Plan(settings, first=first, count=count, shard_size=shard_size, batch_size=min(batch_size, shard_size))
+    plan = replace(plan, settings={**settings, "context": _names(context, plan)})
     store = Store.begin(folder, plan, extend=extend)
 
     def solved(indices: range, beat: Callable[[], None]) -> tuple[Solution, Mapping[str, np.ndarray]]:
@@ -285,11 +287,25 @@ def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tupl
     return tuple(check_integer("shape", size, low=1) for size in shape)
 
 
-def _first_context(context: Context) -> list[str]:
-    """The names of the context."""
-    found = context(torch.arange(1))
+def _names(context: Context | None, plan: Plan) -> list[str]:
+    """The names of the context, which the last batch is asked for before any work is done."""
+    if context is None:
+        return []
+    last = plan.batches(plan.shards[-1], plan.batch_size)[-1]
+    try:
+        found = context(torch.arange(last.start, last.stop))
+    except (IndexError, KeyError) as error:
+        raise InvalidArgumentError(
+            f"`context` failed for the indices {last.start} to {last.stop - 1} of the last batch, which is filled up: "
+            f"{error}. Take the indices modulo the length of your table."
+        ) from error
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise InvalidTypeError(f"`context` must return a mapping by name, got {short(found)}.")
+    for name in found:
+        if name in _ARRAYS:
+            raise InvalidArgumentError(
+                f"`context` must not have the name {name!r}, which is that of an array of the set."
+            )
     return sorted(found)
 
 

@@ -22,12 +22,19 @@ from tests.pages import blocks, commands
 Run = Callable[..., Result]
 # What stands in for long work: the last of two values of a flag counts.
 SHORT = {
-    "sample": ("--count", "2"),
+    "sample": ("--count", "2", "--batch-size", "2"),
     "train": ("--steps", "2", "--batch-size", "8", "--sample-every", "0"),
     "likelihood": ("--rtol", "0.1", "--atol", "0.1", "--probes", "1"),
     "encode": ("--rtol", "0.1", "--atol", "0.1"),
 }
-PAGES = ["docs/command_line.md", "docs/inverse.md", "docs/likelihood.md", "docs/systems.md", "docs/trainer.md"]
+PAGES = [
+    "docs/command_line.md",
+    "docs/inverse.md",
+    "docs/likelihood.md",
+    "docs/many_samples.md",
+    "docs/systems.md",
+    "docs/trainer.md",
+]
 
 
 def prepare() -> None:

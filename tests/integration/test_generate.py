@@ -196,7 +196,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"shard_size": 4}, "its shard_size is 8, not 4"),
     ({"batch_size": 2}, "its batch_size is 4, not 2"),
     ({"denoise": True}, "its denoise is None, not True"),
-    ({"context": lambda indices: {}}, r"its context is 'none', not \[\]"),
+    ({"context": lambda indices: {"label": indices}}, r"its context is \[\], not \['label'\]"),
 ]
 
 
@@ -670,3 +670,29 @@ def test_a_finished_set_is_not_written_to(tmp_path: Path) -> None:
     everything(tmp_path / "a")
     draw(tmp_path / "a")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "a").rglob("*") if path.is_file()} == before
+
+
+def test_a_context_is_asked_for_the_last_batch_before_any_work(tmp_path: Path) -> None:
+    """A table as long as the set fails where the last batch is filled up: at once, not after the other shards."""
+    sde = scoresde.VPSDE()
+    score = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde)
+    labels = torch.arange(10)
+    options: dict[str, Any] = {"method": "ddim", "steps": 2, "shard_size": 8, "batch_size": 4}
+    with pytest.raises(InvalidArgumentError, match="`context` failed for the indices 8 to 11 of the last batch"):
+        scoresde.generate(tmp_path / "set", sde, score, 10, context=lambda i: {"label": labels[i]}, **options)
+    with pytest.raises(InvalidArgumentError, match="must not have the name 'index'"):
+        scoresde.generate(tmp_path / "set", sde, score, 10, context=lambda i: {"index": i}, **options)
+    assert not (tmp_path / "set").exists()
+
+
+def bounded(x: Tensor, t: Tensor) -> Tensor:
+    """A score that knows no process."""
+    return -torch.tanh(x)
+
+
+def test_processes_that_print_alike_are_told_apart(tmp_path: Path) -> None:
+    one, other = (scoresde.GaussianSDE(torch.cos, sigma, 1e-3, 1.2) for sigma in (torch.sin, torch.tanh))
+    options: dict[str, Any] = {"method": "euler_maruyama", "steps": 2, "shape": (2,)}
+    scoresde.generate(tmp_path / "set", one, bounded, 4, **options)
+    with pytest.raises(InvalidArgumentError, match="its identity is"):
+        scoresde.generate(tmp_path / "set", other, bounded, 4, **options)

@@ -27,7 +27,12 @@ INSTALLED = (
     "docs/quickstart.md",
     "docs/index.md",
 )  # by `.ci/run`, from a new environment
-SHOWN = {("docs/design.md", "__main__ "), ("docs/command_line.md", "model = ")}  # a map, and a file that a test reads
+# A map, a file that a test reads, and a command of which `benchmarks.crash` runs the like.
+SHOWN = {
+    ("docs/design.md", "__main__ "),
+    ("docs/command_line.md", "model = "),
+    ("docs/many_samples.md", "torchrun "),
+}
 
 
 def run_by(block: Block) -> str | None:
