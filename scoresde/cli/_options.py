@@ -255,7 +255,8 @@ def _value(text: str) -> Any:
 
 
 def make_device(name: str) -> torch.device:
-    """A device that is there; ``auto`` is a CUDA device if there is one, else the CPU.
+    """A device that is there; ``auto`` is a CUDA device if there is one, that of this process where torchrun started it
+    as one of several, else the CPU.
 
     Example:
         >>> make_device("cpu")
@@ -265,7 +266,9 @@ def make_device(name: str) -> torch.device:
 
     from .._checks import check_device
 
-    best = "cuda" if torch.cuda.is_available() else "cpu"
+    rank = os.environ.get("LOCAL_RANK", "")
+    mine = f"cuda:{rank}" if rank.isdecimal() and int(rank) < torch.cuda.device_count() else "cuda"
+    best = mine if torch.cuda.is_available() else "cpu"
     return check_device(best if name == "auto" else name)
 
 

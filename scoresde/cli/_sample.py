@@ -35,7 +35,7 @@ from ._options import (
 )
 from ._output import ARRAYS, EXTENSIONS, FOLDER, check_output, write
 from ._run import command
-from ._sets import SHARD, check_set, make_set
+from ._sets import SET, SHARD, check_set, make_set
 from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, is_record, summary, tuned
 
 if TYPE_CHECKING:
@@ -216,10 +216,14 @@ def sample(
     began = time.perf_counter()
     sharded = shard_size is not None or container is not None
     if sharded:
-        container, target, extension = check_set(out, container, force, scale, animate), Path(out), FOLDER
+        container, target, extension = check_set(out, container, force, scale, animate, tune), Path(out), FOLDER
     else:
         if extend or max_failures:
             raise InvalidArgumentError("`extend` and `max-failures` are for sets; give --shard-size or --format, too.")
+        if Path(out, SET).exists():
+            raise InvalidArgumentError(
+                f"`out`: {out!r} is a set; continue it with its --shard-size, or take another --out."
+            )
         target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
     film = None if animate is None else check_output(animate, (ANIMATION,), force=force, name="animate")[0]
     drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
@@ -255,7 +259,7 @@ def sample(
         plan, process, title = own, network.sde, "its own process"
     classes_of = partial(_classes, network, label)
     score_of = _labelled(network, process, label, guidance)
-    size = min(batch_size, num)
+    size = batch_size if sharded else min(batch_size, num)
     record = None
     if tune:
         if not quiet:
@@ -307,7 +311,8 @@ def sample(
     what_for = f"{model}: {title}, {plan.name}"
     if container is not None:
         plan_of_set = {"first": first, "count": num, "shard_size": shard_size or SHARD, "batch_size": batch_size}
-        settings = {**metadata, "weights": weights_of(network), "event": list(event), "container": container}
+        told = {k: v for k, v in metadata.items() if k != "model" and not (k == "method" and "record" in metadata)}
+        settings = {**told, "weights": weights_of(network), "event": list(event), "container": container}
         with threads(where, size * math.prod(event)):
             lines = make_set(
                 target,
@@ -321,8 +326,6 @@ def sample(
                 classes_of,
                 None if quiet else what_for,
             )
-        if record is not None and kept is not None:
-            record.save(kept)
         if not quiet:
             typer.echo(f"{num} samples of {what_for}\n{lines}; {time.perf_counter() - began:.1f} s")
         return

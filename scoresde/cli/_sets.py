@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from ..integrate import Info, Solution
 
 SHARD = 1024  # samples
+SET = "set.json"  # the file that says that a folder is a set
 _PATIENCE = 120.0  # seconds
 
 
-def check_set(out: str, container: str | None, force: bool, scale: int | None, animate: Path | None) -> str:
+def check_set(out: str, container: str | None, force: bool, scale: int | None, animate: Path | None, tune: bool) -> str:
     """The container of a set; what does not go with one is refused."""
     container = check_choice("format", container or ARRAY_CONTAINERS[0], CONTAINERS)
     if Path(out).suffix and not out.endswith(FOLDER):
@@ -29,6 +30,11 @@ def check_set(out: str, container: str | None, force: bool, scale: int | None, a
     for name, given in (("force", force), ("scale", scale is not None), ("animate", animate is not None)):
         if given:
             raise InvalidArgumentError(f"`{name}` is not for sets; leave --{name} out.")
+    if tune:
+        raise InvalidArgumentError(
+            "`tune` is not for sets, which every process would tune for; tune once, --tune --count 1 --save-tuned "
+            "FILE.json, and give --method FILE.json."
+        )
     return container
 
 

@@ -67,7 +67,7 @@ class Leases:
     """The leases in a folder, as one process sees them.
 
     Args:
-        folder: it is made where it is missing.
+        folder: it is made when a lease is taken.
         patience: how long a lease may stay unchanged, in seconds, before it is taken over. That of a process which is
             known to have ended, because it was on this machine, is taken over at once.
 
@@ -82,7 +82,6 @@ class Leases:
     """
 
     def __init__(self, folder: Path, patience: float) -> None:
-        make_folder(folder)
         self.folder, self.patience = folder, patience
         self._seen: dict[str, tuple[bytes, float]] = {}  # what the others' files held, and since when
 
@@ -90,6 +89,7 @@ class Leases:
         """The lease of a part, or None while another process works on it."""
         owner = {**_here(), "token": secrets.token_hex(8)}
         lease = Lease(self.folder / f"{name}.json", owner, min(_BEAT, self.patience / _BEATS))
+        make_folder(self.folder)
         try:
             with open(lease.path, "xb") as file:
                 file.write(lease.content())

@@ -193,11 +193,16 @@ class Store:
         folders = {path.relative_to(self.folder).parts[0] for path in others} - {_SET, _LEASES}
         if not folders:
             return True
-        found = []
-        for path in (self.folder / _RECORDS).glob("*.json"):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(opened(path.read_bytes()).get("set"))
-        return folders <= {_SHARDS, _RECORDS} and set(found) == {self.plan.digest}
+        found = set()
+        for path in (self.folder / _RECORDS).glob("????????.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                record, span = opened(path.read_bytes()), self.plan.span(int(path.stem))
+                inside = int(path.stem) in self.plan.shards and (record["first"], record["count"]) == (
+                    span.start,
+                    len(span),
+                )
+                found.add(record["set"] if inside else None)
+        return folders <= {_SHARDS, _RECORDS} and found == {self.plan.digest}
 
     @classmethod
     def of(cls, folder: Path) -> Store:
@@ -207,6 +212,8 @@ class Store:
             CorruptCheckpointError: what it is cannot be read.
         """
         path = folder / _SET
+        if not path.is_file() and not (folder / _RECORDS).is_dir():
+            raise CorruptCheckpointError(f"There is no set in {str(folder)!r}.")
         try:
             found = opened(path.read_bytes())
             if found.pop("format") != FORMAT:
@@ -343,14 +350,11 @@ def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
         )
     if all(old[name] == new[name] for name in sizes):
         return known
-    within = new["first"] <= old["first"] and old["first"] + old["count"] <= new["first"] + new["count"]
+    there = f"{str(folder)!r} has {old['count']} samples from {old['first']} on"
+    if new["first"] > old["first"] or old["first"] + old["count"] > new["first"] + new["count"]:
+        raise InvalidArgumentError(f"A set can only become larger: {there}.")
     if not extend:
         raise InvalidArgumentError(
-            f"{str(folder)!r} has {old['count']} results from {old['first']} on, not {new['count']} from "
-            f"{new['first']} on; pass extend=True to make it larger."
-        )
-    if not within:
-        raise InvalidArgumentError(
-            f"A set can only become larger: {str(folder)!r} has {old['count']} results from {old['first']} on."
+            f"{there}, not {new['count']} from {new['first']} on; `extend` (extend=True, --extend) makes it larger."
         )
     return replace(known, first=new["first"], count=new["count"])

@@ -17,14 +17,17 @@ from ..errors import InvalidArgumentError, short
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size, range)
 _DEEPEST = 50
+Parts = Iterator[bytes | memoryview]
 
 
-def identity_of(score_fn: object) -> str:
-    """SHA-256 of the parameters of modules, of tensors, numbers and names of functions: all that an object was made of,
-    in its attributes without an underscore or with the name of an argument.
+def identity_of(value: object) -> str:
+    """SHA-256 of all that an object was made of: parameters, tensors, numbers, and functions.
+
+    Of an object of this package these are its attributes without an underscore, or with the name of an argument; of
+    others all. A function counts by its name, its code, what it encloses, and the objects of its module that it names.
 
     Raises:
-        InvalidArgumentError: something in it, such as a function inside a function, cannot be told from others.
+        InvalidArgumentError: something in it cannot be told from others.
 
     Example:
         >>> sde = scoresde.VPSDE()
@@ -36,48 +39,94 @@ def identity_of(score_fn: object) -> str:
         (True, False)
     """
     total = hashlib.sha256()
-    for part in _parts(score_fn, 0):
+    for part in _parts(value, ()):
         total.update(len(part).to_bytes(8, "little"))
         total.update(part)
     return total.hexdigest()
 
 
-def _parts(value: Any, depth: int) -> Iterator[bytes | memoryview]:
-    if depth > _DEEPEST:
+def _parts(value: Any, inside: tuple[object, ...]) -> Parts:
+    """The parts of a value; ``inside`` are the objects that it is a part of."""
+    if any(value is outer for outer in inside):
+        yield b"itself"
+        return
+    if len(inside) > _DEEPEST:
         raise _unknown(value)
     if isinstance(value, Tensor):
         yield f"{value.dtype} {tuple(value.shape)}".encode()
         yield value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
         return
-    if isinstance(value, np.ndarray):
-        value = [str(value.dtype), value.shape, value.tobytes()]
-    elif isinstance(value, torch.nn.Module):
-        value = [type(value), repr(value), dict(value.state_dict())]
     if isinstance(value, _PLAIN):
         yield f"{type(value).__name__} {value!r}".encode()
-    elif isinstance(value, Mapping):
-        yield f"mapping {len(value)}".encode()
-        for name in sorted(value, key=repr):
-            yield from _parts(name, depth + 1)
-            yield from _parts(value[name], depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield f"{type(value).__name__} {len(value)}".encode()
-        for part in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
-            yield from _parts(part, depth + 1)
-    elif isinstance(value, functools.partial):
-        yield from _parts(["partial", value.func, value.args, value.keywords], depth + 1)
-    elif isinstance(value, types.MethodType):
-        yield from _parts(["method", value.__func__, value.__self__], depth + 1)
-    elif isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
-        if "<" in value.__qualname__:  # a lambda, or a function inside a function
-            raise _unknown(value)
-        yield f"{value.__module__}.{value.__qualname__}".encode()
-    elif hasattr(value, "__dict__"):
-        given = _parameters(type(value))
-        kept = {k: v for k, v in vars(value).items() if k[:1] != "_" or k[1:] in given}
-        yield from _parts([type(value), kept], depth + 1)
-    else:
+        return
+    if isinstance(value, Mapping):
+        value = ("mapping", *((name, value[name]) for name in sorted(value, key=repr)))
+    elif isinstance(value, set | frozenset):
+        value = ("set", *sorted(value, key=repr))
+    if isinstance(value, list | tuple):
+        yield f"{len(value)} parts".encode()
+        for part in value:
+            yield from _parts(part, (*inside, value))
+        return
+    yield from _parts(_made_of(value), (*inside, value))
+
+
+def _made_of(value: Any) -> list[object]:
+    """What an object that is no plain value was made of."""
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), value.shape, value.tobytes()]
+    if isinstance(value, torch.nn.Module):
+        numbers = {
+            f"{name}.{key}": v
+            for name, module in value.named_modules()
+            for key, v in vars(module).items()
+            if key[:1] != "_" and isinstance(v, _PLAIN)
+        }
+        return [type(value), repr(value), numbers, dict(value.state_dict())]
+    if isinstance(value, functools.partial):
+        return ["partial", value.func, value.args, value.keywords]
+    if isinstance(value, types.MethodType):
+        return ["method", value.__func__, value.__self__]
+    if isinstance(value, types.FunctionType) and not _ours(value.__module__):
+        enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
+        named = {n: value.__globals__[n] for n in _names(value.__code__) if n in value.__globals__}
+        return [_name(value), _code(value.__code__), enclosed, value.__defaults__, _near(value, named)]
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        return [_name(value)]
+    if isinstance(value, types.ModuleType):
+        return [value.__name__]
+    if not hasattr(value, "__dict__"):
         raise _unknown(value)
+    ours, given = _ours(type(value).__module__), _parameters(type(value))
+    return [type(value), {k: v for k, v in vars(value).items() if not ours or k[:1] != "_" or k[1:] in given}]
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _code(code: types.CodeType) -> list[object]:
+    """The instructions of a function, and of those inside it."""
+    return [code.co_code, code.co_names, *(_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts)]
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that a function, or one inside it, looks up."""
+    inner = [name for c in code.co_consts if isinstance(c, types.CodeType) for name in _names(c)]
+    return sorted({*code.co_names, *inner})
+
+
+def _near(function: types.FunctionType, named: Mapping[str, object]) -> dict[str, object]:
+    """What a function names; functions and classes of other modules by their names only."""
+    return {
+        name: _name(v) if isinstance(v, type | types.FunctionType) and v.__module__ != function.__module__ else v
+        for name, v in named.items()
+    }
+
+
+def _ours(module: str) -> bool:
+    """Whether a module is of this package."""
+    return module.partition(".")[0] == __package__.partition(".")[0]
 
 
 def _parameters(cls: type) -> set[str]:

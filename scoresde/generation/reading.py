@@ -22,7 +22,9 @@ from .making import Failure
 
 
 class Samples(Dataset[dict[str, Tensor]]):
-    """The samples of a set, by their place in it; a shard is read as a whole, and the last one is kept.
+    """The samples of a set in arrays, by their place in it.
+
+    A shard is read as a whole, and the last one is kept: go through the set in order, or shuffle within shards.
 
     Args:
         folder: of the set.
@@ -58,7 +60,7 @@ class Samples(Dataset[dict[str, Tensor]]):
         index = self.store.plan.first + place % len(self)
         shard = index // self.store.plan.shard_size
         at = index - self.store.plan.span(shard).start
-        return {name: values[at] for name, values in self.arrays(shard).items()}
+        return {name: values[at].clone() for name, values in self.arrays(shard).items()}
 
     def arrays(self, shard: int) -> dict[str, Tensor]:
         """The arrays of a shard, one row per sample."""

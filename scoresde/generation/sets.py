@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,10 +118,11 @@ def generate(
         context: ``context(indices)`` gives the score function's context for samples, whose indices are ``(batch,)``
             int64: tensors or values as for `solve`. Those of shape (batch,) are kept beside the samples. The indices
             go on to the end of the last batch, beyond the set.
-        identity: what tells the score function and the process from others, such as the digest of a file; by default
-            the SHA-256 of their parameters and settings. A set is continued with the same identity only.
+        identity: what tells the score function, the process and the context from others, such as the digest of a file;
+            by default the SHA-256 of what they were made of. A set is continued with the same identity only.
         shard_size: samples in a shard.
-        batch_size: samples at once. Where memory does not suffice for a shard, it is made with half of it.
+        batch_size: samples at once, also where fewer are asked for. Where memory does not suffice for a shard, it is
+            made with half of it.
         container: ``"safetensors"``, ``"npz"``, ``"png"`` (a picture of each sample), or ``"tar"`` (pictures, as
             WebDataset reads them).
         data_range: the values of black and white, of pictures.
@@ -177,8 +179,9 @@ def generate(
     event = _event(shape, score_fn)
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
+    _check_settled(score_fn)
     settings = {
-        "identity": identity_of([score_fn, sde]) if identity is None else str(identity),
+        "identity": identity_of([score_fn, sde, context]) if identity is None else str(identity),
         "sde": repr(sde),
         "shape": list(event),
         "seed": seed,
@@ -187,8 +190,10 @@ def generate(
         **({"data_range": list(data_range)} if container in PICTURE_CONTAINERS else {}),
         **machine(where),
     }
-    none = SampleNoise(seed, indices=())
-    solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # which checks options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they come with the first batch
+        none = SampleNoise(seed, indices=())
+        solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # checks the options
     plan = Plan(settings, first=first, count=count, shard_size=shard_size, batch_size=min(batch_size, shard_size))
     plan = replace(plan, settings={**settings, "context": _names(context, plan)})
     store = Store.begin(folder, plan, extend=extend)
@@ -239,7 +244,8 @@ def fill(
             for i, code in enumerate(solution.status.tolist())
             if code != Status.SUCCESS
         ]
-        return {**{k: v.cpu().numpy() for k, v in rows.items()}, "index": index, **beside}, failures
+        arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).cpu().numpy() for k, v in rows.items()}
+        return {**arrays, "index": index, **beside}, failures
 
     def pack(shard: int, rows: Rows) -> Files:
         return CONTAINERS[container](f"{shard:08d}", rows, data_range)
@@ -287,6 +293,20 @@ def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tupl
     return tuple(check_integer("shape", size, low=1) for size in shape)
 
 
+def _check_settled(score_fn: object) -> None:
+    """Refuse a score function whose samples would depend on more than their indices."""
+    net = getattr(score_fn, "net", score_fn)
+    if isinstance(net, torch.nn.Module) and net.training:
+        raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")
+    bound = getattr(score_fn, "context", None)
+    for name, value in bound.items() if isinstance(bound, Mapping) else ():
+        if isinstance(value, Tensor) and value.ndim and len(value) > 1:
+            raise InvalidArgumentError(
+                f"`score_fn` has {len(value)} values of {name!r} bound to it, one for each place in a batch; give one "
+                f"for each index, context=lambda indices: {{{name!r}: …}}."
+            )
+
+
 def _names(context: Context | None, plan: Plan) -> list[str]:
     """The names of the context, which the last batch is asked for before any work is done."""
     if context is None:
@@ -320,7 +340,7 @@ def machine(device: torch.device) -> dict[str, object]:
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {
         "device": f"{device.type} ({kind})",
-        "threads": torch.get_num_threads(),
+        **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
         "stream": STREAM,
         "scoresde": __version__,
         "torch": torch.__version__,

@@ -131,6 +131,7 @@ def test_pictures(ddim: Run, fake: Any, kind: str, files: int) -> None:
         (("--out", "set/", "--format", "npz", "--force"), "`force` is not for sets"),
         (("--out", "set/", "--shard-size", 4, "--scale", 2), "`scale`"),
         (("--out", "set/", "--shard-size", 4, "--animate", "a.gif"), "`animate` is not for sets"),
+        (("--out", "set/", "--shard-size", 4, "--tune"), "`tune` is not for sets"),
         (("--out", "a.npz", "--extend"), "`extend` and `max-failures` are for sets"),
         (("--out", "set/", "--max-failures", 0.5), "`extend` and `max-failures` are for sets"),
     ],
@@ -175,3 +176,25 @@ def test_ranks_begin_at_places_of_their_own(ddim: Run, fake: Any, monkeypatch: p
     assert result.exit_code == 0, result.output
     assert contents("set") == contents("plain")
     assert scoresde.generation.verify("set").complete
+
+
+def test_a_set_is_no_folder_of_pictures(ddim: Run, fake: Any) -> None:
+    assert ddim("--count", 3, "--shard-size", 4, "--out", "set/").exit_code == 0
+    before = contents("set")
+    for more in ((), ("--force",)):
+        refused = ddim("--count", 3, "--out", "set/", *more)
+        assert refused.exit_code == 2 and "is a set; continue it" in refused.output.replace("\n", " ")
+    assert contents("set") == before
+
+
+def test_where_a_model_and_a_method_lie_does_not_matter(typed: Run) -> None:
+    model = scoresde.load("digits")
+    scoresde.tune(model.sde, model.score(), 3, candidates=[("ddim", None)]).save("one.json")
+    Path("two.json").write_bytes(Path("one.json").read_bytes())
+    scoresde.save(model, "one")
+    scoresde.save(model, "two")
+    for name in ("one", "two"):
+        command = ("--model", name, "--sde", "edm", "--method", f"{name}.json", "--count", 3, "--shard-size", 4, "--out", "set/")
+        result = typed("sample", *command)
+        assert result.exit_code == 0, result.output
+    assert "0 of them made now" in result.output

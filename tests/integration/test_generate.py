@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -34,6 +37,7 @@ from scoresde.files.leases import Leases
 from scoresde.files.shards import Store, opened
 from scoresde.generation import Generated, Samples, generate, verify
 from scoresde.generation import making as making_module
+from scoresde.generation.identity import identity_of
 from scoresde.generation.making import place
 from scoresde.noise import SampleNoise
 
@@ -581,7 +585,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"shape": (0,)}, "`shape` must be at least 1"),
     ({"shape": "2"}, "`shape` must be the shape of one sample"),
     ({"score": Strange(), "identity": "s"}, "`shape`, that of one sample, is missing"),
-    ({"score": lambda x, t: -x, "shape": (2,)}, "`identity` is missing"),
+    ({"score": operator.itemgetter(0), "shape": (2,)}, "`identity` is missing"),
     ({"score": 7}, "score_fn"),
     ({"method": "nosuch"}, "`method`: unknown name 'nosuch'"),
     ({"steps": 0}, "`steps` must be at least 1"),
@@ -696,3 +700,143 @@ def test_processes_that_print_alike_are_told_apart(tmp_path: Path) -> None:
     scoresde.generate(tmp_path / "set", one, bounded, 4, **options)
     with pytest.raises(InvalidArgumentError, match="its identity is"):
         scoresde.generate(tmp_path / "set", other, bounded, 4, **options)
+
+
+SCALE = 1.0
+
+
+def scaled(x: Tensor, t: Tensor) -> Tensor:
+    """A score with a number of its module."""
+    return -SCALE * x
+
+
+class Hidden:
+    """A score with parts that are nobody's business."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return -self._factor * x
+
+
+def times(factor: float) -> Any:
+    return lambda x, t: -factor * x
+
+
+def table(labels: Tensor) -> Any:
+    return lambda indices: {"label": labels[indices % len(labels)]}
+
+
+class TestIdentity:
+    def test_what_decides_a_score_is_part_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        linear = torch.nn.Linear(2, 2)
+        switched = copy.deepcopy(linear).eval()
+        pairs = [
+            (Hidden(1.0), Hidden(2.0)),
+            (times(1.0), times(2.0)),
+            (table(torch.arange(3)), table(torch.arange(3) + 1)),
+            (linear, switched),
+            (linear, torch.nn.Linear(2, 2)),
+            (functools.partial(scaled, t=1), functools.partial(scaled, t=2)),
+            (Hidden(1.0).__call__, Hidden(2.0).__call__),
+        ]
+        for one, other in pairs:
+            assert identity_of(one) == identity_of(one) != identity_of(other)
+        assert identity_of(times(1.0)) == identity_of(times(1.0))
+        assert identity_of(Hidden(1.0)) == identity_of(Hidden(1.0))
+        before = identity_of(scaled)
+        monkeypatch.setitem(scaled.__globals__, "SCALE", 2.0)
+        assert identity_of(scaled) != before
+
+    def test_it_is_the_same_in_every_process_and_after_use(self) -> None:
+        model = scoresde.load("digits")
+        score = scoresde.guidance.classifier_free(model.score(label=3), model.score(), 2.0)
+        before = identity_of([score, model.sde])
+        scoresde.solve(model.sde, score, shape=(2, 1, 8, 8), method="unipc2", steps=3)
+        assert identity_of([score, model.sde]) == before
+        code = (
+            "import scoresde; from scoresde.generation.identity import identity_of; m = scoresde.load('digits');"
+            "s = scoresde.guidance.classifier_free(m.score(label=3), m.score(), 2.0); print(identity_of([s, m.sde]))"
+        )
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == before
+
+    def test_what_goes_round_in_circles_ends(self) -> None:
+        one: list[object] = [1]
+        one.append(one)
+        assert len(identity_of(one)) == 64
+
+
+def test_another_context_is_another_set(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    options: dict[str, Any] = {"method": "ddim", "steps": 2, "shard_size": 4, "batch_size": 4}
+    for labels, accepted in ((torch.arange(10), True), (torch.arange(10), True), (torch.zeros(10).long(), False)):
+        context = table(labels)
+        if accepted:
+            scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, context=context, **options)
+        else:
+            with pytest.raises(InvalidArgumentError, match="its identity is"):
+                scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, context=context, **options)
+
+
+def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
+        scoresde.generate(tmp_path / "set", model.sde, model.score(label=torch.arange(4)), 4, steps=2, method="ddim")
+    net = torch.nn.Sequential(torch.nn.Dropout())
+    with pytest.raises(InvalidArgumentError, match="training mode"):
+        scoresde.generate(tmp_path / "set", model.sde, net, 4, shape=(1, 8, 8), steps=2, method="ddim")
+    assert not (tmp_path / "set").exists()
+
+
+def test_bfloat16_is_kept_as_float32(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    scoresde.generate(tmp_path / "set", model.sde, model.score(), 3, steps=2, method="ddim", dtype=torch.bfloat16)
+    x = scoresde.generation.Samples(tmp_path / "set")[0]["x"]
+    assert x.dtype == torch.float32 and torch.equal(x, x.bfloat16().float())
+
+
+def test_a_context_that_fits_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    sde = scoresde.VPSDE()
+    exact = scoresde.targets.Gaussian(torch.zeros(2), 1.0).score(sde)
+
+    def score(x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return exact(x, t)
+
+    labels = torch.arange(16) % 3
+    tuned = scoresde.tune(sde, score, 4, shape=(16, 2), context={"label": labels}, candidates=[("ddim", None)])
+    scoresde.generate(tmp_path / "set", sde, score, 8, shape=(2,), method=tuned, context=table(labels))
+    assert not [w for w in recwarn if issubclass(w.category, scoresde.ScoreSDEWarning)]
+
+
+def test_a_complete_set_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = scoresde.load("digits")
+    options: dict[str, Any] = {"method": "ddim", "steps": 2}
+    scoresde.generate(tmp_path / "set", model.sde, model.score(), 3, **options)
+
+    def refused(*args: object) -> None:
+        raise OutputError(30, "Read-only file system", "set")
+
+    monkeypatch.setattr("scoresde.files.leases.make_folder", refused)
+    assert scoresde.generate(tmp_path / "set", model.sde, model.score(), 3, **options).made == 0
+
+
+def test_a_lost_set_is_not_begun_again_as_a_smaller_one(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    options: dict[str, Any] = {"method": "ddim", "steps": 2, "shard_size": 4, "batch_size": 4}
+    scoresde.generate(tmp_path / "set", model.sde, model.score(), 12, **options)
+    (tmp_path / "set" / "set.json").unlink()
+    with pytest.raises(OutputError, match="files that are no set"):
+        scoresde.generate(tmp_path / "set", model.sde, model.score(), 4, **options)
+    assert scoresde.generate(tmp_path / "set", model.sde, model.score(), 12, **options).made == 0
+
+
+def test_a_sample_does_not_drag_its_shard_along(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    scoresde.generate(tmp_path / "set", model.sde, model.score(), 8, method="ddim", steps=2)
+    data = scoresde.generation.Samples(tmp_path / "set")
+    assert data[3]["x"].untyped_storage().nbytes() == 4 * 64
+    kept = data[3]["x"].clone()
+    data[3]["x"].zero_()
+    assert torch.equal(data[3]["x"], kept)

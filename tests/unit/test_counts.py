@@ -63,7 +63,8 @@ def test_a_step_of_an_adaptive_method_waits_once() -> None:
     rows = COMMITTED["adaptive on a device, per step"]
     assert set(rows) == {m.name for m in scoresde.methods() if m.adaptive and m.kind != "backend"}
     for method, use in rows.items():
-        assert use["reads"] <= 1 + (method in own) and use["float64"] == 0, method
+        drawing = method in ("ggf", "dpmpp_sde12")  # the noise of samples is made on the device, in float64
+        assert use["reads"] <= 1 + (method in own) and use["float64"] <= 80 * drawing, method
     assert dict(counts.adaptive_on_device()) == rows
 
 

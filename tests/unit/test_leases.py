@@ -346,7 +346,7 @@ def test_a_disk_that_is_full_in_the_middle(tmp_path: Path, monkeypatch: pytest.M
 def test_where_no_folder_can_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError):
-        Leases(tmp_path / "file" / "leases", PATIENCE)
+        Leases(tmp_path / "file" / "leases", PATIENCE).take("1")
 
 
 def test_many_take_at_once(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_another_set_is_refused(store: Store, change: dict[str, Any], said: str)
 
 def test_a_set_becomes_larger_at_both_ends(store: Store) -> None:
     larger = Plan(PLAN.settings, first=0, count=14, shard_size=4, batch_size=2)
-    with pytest.raises(InvalidArgumentError, match=r"9 results from 2 on, not 14 from 0 on; pass extend=True"):
+    with pytest.raises(InvalidArgumentError, match=r"9 samples from 2 on, not 14 from 0 on; `extend`"):
         Store.begin(store.folder, larger)
     extended = Store.begin(store.folder, larger, extend=True)
     assert Store.of(store.folder).plan == larger
