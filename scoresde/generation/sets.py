@@ -294,7 +294,9 @@ def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tupl
 
 
 def _check_settled(score_fn: object) -> None:
-    """Refuse a score function whose samples would depend on more than their indices."""
+    """Refuse a score function whose samples would depend on more than their indices; of a combination each part."""
+    for part in getattr(score_fn, "score_fns", ()):
+        _check_settled(part)
     net = getattr(score_fn, "net", score_fn)
     if isinstance(net, torch.nn.Module) and net.training:
         raise InvalidArgumentError("The network is in training mode, so that dropout would draw noise; call .eval().")

@@ -784,6 +784,9 @@ def test_scores_that_depend_on_more_than_the_index_are_refused(tmp_path: Path) -
     model = scoresde.load("digits")
     with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
         scoresde.generate(tmp_path / "set", model.sde, model.score(label=torch.arange(4)), 4, steps=2, method="ddim")
+    guided = scoresde.guidance.classifier_free(model.score(label=torch.arange(4)), model.score(), 2.0)
+    with pytest.raises(InvalidArgumentError, match="one for each place in a batch"):
+        scoresde.generate(tmp_path / "set", model.sde, guided, 4, steps=2, method="ddim")
     net = torch.nn.Sequential(torch.nn.Dropout())
     with pytest.raises(InvalidArgumentError, match="training mode"):
         scoresde.generate(tmp_path / "set", model.sde, net, 4, shape=(1, 8, 8), steps=2, method="ddim")
