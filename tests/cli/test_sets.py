@@ -194,7 +194,7 @@ def test_where_a_model_and_a_method_lie_does_not_matter(typed: Run) -> None:
     scoresde.save(model, "one")
     scoresde.save(model, "two")
     for name in ("one", "two"):
-        command = ("--model", name, "--sde", "edm", "--method", f"{name}.json", "--count", 3, "--shard-size", 4, "--out", "set/")
-        result = typed("sample", *command)
+        command = ("--model", name, "--sde", "edm", "--method", f"{name}.json", "--count", 3, "--shard-size", 4)
+        result = typed("sample", *command, "--out", "set/")
         assert result.exit_code == 0, result.output
     assert "0 of them made now" in result.output
