@@ -923,6 +923,7 @@ VALID: dict[str, Make] = {
     "cli.out": lambda: "out.npz",
     "cli.num": lambda: "2",
     "cli.levels": lambda: "17",
+    "cli.verify.folder": lambda: str(set_of_samples()),
     "cli.sample.steps": lambda: "2",
     "cli.sample.method": lambda: "ddim",
     "cli.encode.steps": lambda: "2",

@@ -151,7 +151,7 @@ def set_up(
     method, grid = _with_its_grid(method, grid, options, steps=steps, t_start=t_start, t_end=t_end)
     from_prior = isinstance(grid, grids.SamplerGrid)
     grid, steps = grids.own_times(grid, steps)
-    free = t_start is None and (t_end is None or t_end != sde.t_max)  # to begin below t_max
+    free = t_start is None and grids.time_of("t_end", t_end, sde, sde.t_min) != sde.t_max  # to begin below t_max
     t_start = _started(sde, start, t_start)
     noise_start: NoiseStart | None = None
     chosen, budget = isinstance(method, str) and method == "auto", steps
