@@ -991,11 +991,12 @@ DEFECTS = (
 
 
 def plant(defect: Defect, folder: Path) -> None:
-    """Copy the package, its tests and the results that they read, with the defect."""
-    for name in ("scoresde", "tests", "benchmarks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder / name)
+    """Copy the package, its tests, and the results and pages that they read, with the defect."""
+    for name in ("scoresde", "tests", "benchmarks", "docs", "examples", ".ci", ".github"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, folder / path.name)
     path = folder / "scoresde" / defect.path
     source = path.read_text()
     if defect.old not in source:
