@@ -194,14 +194,13 @@ class Store:
         if not folders:
             return True
         found = set()
-        for path in (self.folder / _RECORDS).glob("????????.json"):
+        for path in (self.folder / _RECORDS).glob("*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
-                record, span = opened(path.read_bytes()), self.plan.span(int(path.stem))
-                inside = int(path.stem) in self.plan.shards and (record["first"], record["count"]) == (
-                    span.start,
-                    len(span),
-                )
-                found.add(record["set"] if inside else None)
+                record, shard = opened(path.read_bytes()), int(path.name.partition(".")[0])
+                span = self.plan.span(shard)
+                # Of a batch size, which has no range, the set and the shard count.
+                same = (record.get("first", span.start), record.get("count", len(span))) == (span.start, len(span))
+                found.add(record["set"] if same and shard in self.plan.shards else None)
         return folders <= {_SHARDS, _RECORDS} and found == {self.plan.digest}
 
     @classmethod

@@ -9,6 +9,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +418,14 @@ def test_the_files_are_json(store: Store) -> None:
     """Which anybody can read."""
     assert json.loads((store.folder / "set.json").read_text())["settings"] == PLAN.settings
     assert json.loads((store.folder / "records" / "00000001.json").read_text())["count"] == 4
+
+
+def test_a_halved_batch_alone_says_what_the_set_is(tmp_path: Path) -> None:
+    """All else is damaged: the set is the one that its digest names, and no smaller one."""
+    plan = Plan({"seed": 1}, first=0, count=8, shard_size=4, batch_size=4)
+    store = Store.begin(tmp_path, plan)
+    store.halve(1, 2)
+    (tmp_path / "set.json").write_bytes(b"damaged")
+    with pytest.raises(CorruptCheckpointError):
+        Store.begin(tmp_path, replace(plan, count=4))
+    assert Store.begin(tmp_path, plan).batch_size(1) == 2
