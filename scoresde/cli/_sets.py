@@ -63,7 +63,7 @@ def make_set(
         title: of the bar; None for no bar.
 
     Returns:
-        What is there, in words.
+        A sentence that says how many shards there are, and how many of them were made now.
     """
     from tqdm import tqdm
 

@@ -310,7 +310,11 @@ def test_leases_that_are_removed(tmp_path: Path, clock: Clock) -> None:
     clock.now += PATIENCE
     lease.beat()
     lease.release()
-    taken(leases, "8").release()
+    assert not lease.path.exists()
+    other = taken(leases, "8")
+    assert other.path.exists()
+    other.release()
+    assert not other.path.exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES])
@@ -327,7 +331,9 @@ def test_disks_that_refuse(tmp_path: Path, clock: Clock, monkeypatch: pytest.Mon
             patch.setattr(os if name == "replace" else module, name, refuse, raising=False)
             clock.now += PATIENCE
             held.beat()
-            taken(leases, f"7{name}").release()
+            lease = taken(leases, f"7{name}")
+            lease.release()
+        assert held.path.exists() and not lease.path.exists()
 
 
 def test_a_disk_that_is_full_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

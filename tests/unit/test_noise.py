@@ -269,7 +269,7 @@ def test_every_64_bit_seed_is_taken(seed: int) -> None:
 def test_only_errors_of_the_package_are_raised(value: Any) -> None:
     for name in ("seed", "seeds"):
         with contextlib.suppress(ScoreSDEError):
-            choose(**{name: value})
+            assert isinstance(choose(**{name: value}), Noise)
 
 
 def test_a_source_knows_its_batch() -> None:

@@ -129,6 +129,7 @@ def test_the_network_of_a_stepper_is_not_known() -> None:
         stepper = scoresde.Stepper(SDE, replace(WITH, prediction=""), X)
         while not stepper.done:
             stepper.tell(torch.zeros_like(stepper.ask().x))
+    assert bool(torch.isfinite(stepper.x).all())
 
 
 def test_the_labels_of_a_shipped_network() -> None:
