@@ -183,7 +183,7 @@ def hangs(bench: Bench, world: int, trials: int) -> Counts:
 
 
 def leaves(bench: Bench, world: int, trials: int) -> Counts:
-    """A rank that ends with status 0 after its first shard."""
+    """A rank that ends with status 0 after its first batch."""
     counts = Counts()
     for _ in range(trials):
         folder, log = bench.new()

@@ -55,9 +55,15 @@ class Inputs:
         """The samples from ``first`` on, one per seed, float32."""
         import torch
 
+        return self.rows(torch.arange(first, first + len(seeds)), seeds)
+
+    def rows(self, places: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The samples at these places, one per seed, float32."""
+        import torch
+
         from ..likelihood import dequantize
 
-        rows = self.values[first : first + len(seeds)]
+        rows = self.values[places]
         if self.levels is None or rows.is_floating_point():
             return rows.to(torch.float32)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -108,7 +108,9 @@ def problem_of(
     return Problem(told, options, source, inpaint is not None, std, method, settings)
 
 
-def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE, span: tuple[float, float]) -> Plan:
+def posed(
+    problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE, span: tuple[float, float]
+) -> tuple[Callable[[range], Plan], int]:
     """The plan that draws the data given what was measured: a rule changes the score, a solver takes the plan's place.
 
     Args:
@@ -117,31 +119,38 @@ def posed(problem: Problem, plan: Plan, event: Sequence[int], process: AffineSDE
         event: the shape of the data.
         process: to be solved.
         span: the values of black and white.
+
+    Returns:
+        The plan for samples with these indices, and the number of measurements: sample i has measurement i modulo it.
     """
     from ..inverse import Measurement, condition
     from ..inverse.registry import make
 
     operator = _operator(problem, event)
-    y = _measured(problem, operator, span)
+    ys = _measured(problem, operator, span)
     shown = {
         **plan.shown,
         "operator": {"name": problem.operator, **problem.options},
-        "measurement": digest([("y", y)]),
+        "measurement": digest([("y", ys if len(ys) > 1 else ys[0])]),
         "noise": problem.noise,
         "inverse": {"name": problem.method, **problem.settings},
     }
-    if problem.method not in SAMPLERS:
 
-        def conditioned(score_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-            return condition(
-                score_fn, operator, y, problem.noise, method=problem.method, sde=process, **problem.settings
-            )
+    def at(indices: range) -> Plan:
+        y = ys[0] if len(ys) == 1 else ys[[i % len(ys) for i in indices]]
+        if problem.method not in SAMPLERS:
 
-        return plan._replace(name=f"{problem.method} by {plan.name}", model=conditioned, shown=shown)
-    solver = make(SAMPLERS[problem.method], problem.settings, Measurement(operator, y, problem.noise))
-    return plan._replace(
-        name=problem.method, solver=solver, told={**plan.told, "method": solver}, shown={**shown, "method": None}
-    )
+            def conditioned(score_fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+                return condition(
+                    score_fn, operator, y, problem.noise, method=problem.method, sde=process, **problem.settings
+                )
+
+            return plan._replace(name=f"{problem.method} by {plan.name}", model=conditioned, shown=shown)
+        solver = make(SAMPLERS[problem.method], problem.settings, Measurement(operator, y, problem.noise))
+        told = {**plan.told, "method": solver}
+        return plan._replace(name=problem.method, solver=solver, told=told, shown={**shown, "method": None})
+
+    return at, len(ys)
 
 
 def _operator(problem: Problem, event: Sequence[int]) -> LinearOperator:
@@ -179,8 +188,13 @@ def single(name: str, source: str, check: Check, key: str | None = None) -> Data
             raise InvalidArgumentError(f"{source!r} must hold one sample, got {shape[0]}.")
         check(shape)
 
+    return _samples(name, source, one, key)
+
+
+def _samples(name: str, source: str, check: Check, key: str | None = None) -> Data:
+    """The samples of a file; errors name the argument."""
     try:
-        return read(source, key, one)
+        return read(source, key, check)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"`{name}`: {error}") from None
 
@@ -201,11 +215,11 @@ def centred(values: Tensor, levels: int | None, span: tuple[float, float]) -> Te
 
 
 def _measured(problem: Problem, operator: LinearOperator, span: tuple[float, float]) -> Tensor:
-    """What was measured, ``(*measurement)``."""
+    """What was measured, ``(n, *measurement)``."""
     if problem.painted:
         data = single("inpaint", problem.source, fits(operator.event_shape, problem.source))
         inputs = prepare(data, operator.event_shape, None, span)
-        return operator.forward(centred(inputs.values, inputs.levels, span))[0]
+        return operator.forward(centred(inputs.values, inputs.levels, span))
     source, wanted = problem.source, operator.measurement_shape
 
     def check(shape: tuple[int, ...]) -> None:
@@ -215,8 +229,8 @@ def _measured(problem: Problem, operator: LinearOperator, span: tuple[float, flo
                 f"{operator.event_shape}, got {shape[1:]}; another --operator, or another --model."
             )
 
-    data = single("measurement", source, check, "y" if Path(source).suffix.lower() in ARRAYS else None)
-    y = data.values[0]
+    data = _samples("measurement", source, check, "y" if Path(source).suffix.lower() in ARRAYS else None)
+    y = data.values
     if not y.is_floating_point() and data.levels is None:
         raise InvalidArgumentError(
             f"`measurement` {source!r} must be floating-point numbers in the model's range, or a picture, got integers."

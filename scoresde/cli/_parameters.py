@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .._registries import GRIDS, SDES, shipped
+from .._registries import ARRAY_CONTAINERS, GRIDS, SDES, shipped
 
 
 def names(*tables: Iterable[str]) -> Callable[[str], list[str]]:
@@ -79,6 +80,34 @@ Grid = Annotated[
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="Option of the method, such as snr=0.16; repeatable."),
+]
+ShardSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Write a set into the folder --out, with so many samples in a shard (default 1024). The same command "
+        "continues it, in as many processes as torchrun starts.",
+    ),
+]
+Container = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help=f"Write a set into the folder --out, in files of this kind: {', '.join(ARRAY_CONTAINERS)}. Default: "
+        f"{ARRAY_CONTAINERS[0]}.",
+        autocompletion=names(ARRAY_CONTAINERS),
+    ),
+]
+LogJson = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Append a line of JSON for each event of a set: progress, rates, failures, and what each process took.",
+    ),
+]
+Patience = Annotated[
+    float,
+    typer.Option(min=0.0, help="Seconds after which a process takes over a shard that makes no progress elsewhere."),
 ]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Number of samples that are solved together; halved if memory is short.")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,16 +14,16 @@ import typer
 
 from .. import __version__
 from .._registries import ARRAY_CONTAINERS, CONTAINERS, PICTURE_CONTAINERS, RULES, SAMPLERS
-from ..errors import InvalidArgumentError, NonFiniteError, out_of_memory, too_little_memory
+from ..errors import InvalidArgumentError, out_of_memory, too_little_memory
 from . import _parameters as parameters
 from ._animation import ANIMATION, Frames
 from ._batches import Show, batches
 from ._data import range_of
+from ._drawing import Drawing
 from ._inverse import METHOD, SAMPLER, Problem, methods, posed, problem_of
 from ._operators import EXAMPLES, OPERATORS
 from ._options import (
     effort,
-    follow,
     label_of,
     open_model,
     parse_options,
@@ -35,13 +36,20 @@ from ._options import (
 )
 from ._output import ARRAYS, EXTENSIONS, FOLDER, check_output, write
 from ._run import command
-from ._sets import SET, SHARD, check_set, make_set
+from ._sets import (
+    PATIENCE,
+    Replay,
+    Sharding,
+    check_file,
+    check_set,
+    draw_again,
+    in_parts,
+    made_of,
+    make_set,
+)
 from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, is_record, summary, tuned
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..integrate import Info, Solution
     from ..sdes import AffineSDE
     from ..zoo import Pretrained
 
@@ -148,14 +156,7 @@ def sample(
             "pictures/, receives a picture of each sample.",
         ),
     ] = "samples.png",
-    shard_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help=f"Write a set into the folder --out, with so many samples in a shard (default {SHARD}). The same "
-            "command continues it, in as many processes as torchrun starts.",
-        ),
-    ] = None,
+    shard_size: parameters.ShardSize = None,
     container: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +172,9 @@ def sample(
     max_failures: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the samples of a set that may fail; they are kept as NaN.")
     ] = 0.0,
+    log_json: parameters.LogJson = None,
+    patience: parameters.Patience = PATIENCE,
+    replay: Replay = None,
     scale: Annotated[
         int | None,
         typer.Option(
@@ -211,19 +215,22 @@ def sample(
     is given. If any sample fails, nothing is written.
 
     With --shard-size or --format the output is a set in a folder: in shards, which an interrupted command leaves behind
-    and the same command completes. `scoresde verify` says whether all of it is there.
+    and the same command completes. `scoresde verify` says whether all of it is there. Other outputs of more than one
+    batch are kept in parts beside the output until it is written, and the same command goes on with them.
+
+    The samples of several measurements in one file are drawn in turn: sample i is of measurement i modulo their number.
     """
     began = time.perf_counter()
-    sharded = shard_size is not None or container is not None
+    sharding = Sharding(shard_size, container, log_json, patience, max_failures, extend)
+    sharded = sharding.wanted
     if sharded:
-        container, target, extension = check_set(out, container, force, scale, animate, tune), Path(out), FOLDER
+        _check_not_tuned(tune)
+        container = check_set(out, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
+        target, extension = Path(out), FOLDER
     else:
-        if extend or max_failures:
-            raise InvalidArgumentError("`extend` and `max-failures` are for sets; give --shard-size or --format, too.")
-        if Path(out, SET).exists():
-            raise InvalidArgumentError(
-                f"`out`: {out!r} is a set; continue it with its --shard-size, or take another --out."
-            )
+        check_file(out, sharding)
+        if replay is not None:
+            raise InvalidArgumentError(f"`replay`: {str(replay)!r} was not made by this command.")
         target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
     film = None if animate is None else check_output(animate, (ANIMATION,), force=force, name="animate")[0]
     drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
@@ -252,8 +259,10 @@ def sample(
     if is_record(method):
         check_process(str(method), plan.told["method"], process)
     span = range_of(network)
+    plan_at, measured = None, 1
     if problem is not None:
-        plan = posed(problem, plan, event, process, span)
+        plan_at, measured = posed(problem, plan, event, process, span)
+        plan = plan_at(range(1))
     own = saved_plan(network) if untold else None
     if own is not None:
         plan, process, title = own, network.sde, "its own process"
@@ -269,7 +278,6 @@ def sample(
         plan = record_plan(record.method, record)
     usual = drawn if plan.denoise is None else plan.denoise
     clean = usual if denoise is None else denoise
-    score_fn = plan.model(score_of(first, 1))
     arguments: dict[str, Any] = {
         "rtol": rtol,
         "atol": atol,
@@ -277,27 +285,22 @@ def sample(
         "stochasticity": stochasticity,
         "denoise": clean,
     }
-
     frames = None if film is None else Frames(process)
-
-    def run(start: int, count: int, callback: Callable[[Info], None] | None, **more: Any) -> Solution:
-        from ..noise import SampleNoise
-        from ..solving import solve
-
-        noise = SampleNoise(seed, indices=range(start, start + count))
-        fixed = {"noise": noise, "device": where, "callback": callback, **plan.told, **more}
-        score = plan.model(score_of(start, count)) if label == ALL else score_fn
-        return solve(process, score, shape=(count, *event), **fixed, **arguments)
-
-    def batch(done: int, count: int, show: Show | None) -> Solution:
-        callback = follow(show, plan.solver, process, plan.steps)
-        if frames is not None:
-            callback = frames.watch(done, callback)
-        try:
-            return run(first + done, count, callback)
-        except NonFiniteError as error:
-            raise _located(error, first + done) from error
-
+    drawing = Drawing(
+        process=process,
+        event=event,
+        seed=seed,
+        device=where,
+        plan=plan,
+        plan_at=plan_at or (lambda indices: plan),
+        measured=measured,
+        score_of=score_of,
+        classes_of=classes_of,
+        arguments=arguments,
+        first=first,
+        num=num,
+        frames=frames,
+    )
     metadata = {
         "scoresde": __version__,
         "model": source_of(network, model),
@@ -308,34 +311,47 @@ def sample(
         **({} if guidance is None else {"guidance": guidance}),
         "seed": seed,
     }
-    what_for = f"{model}: {title}, {plan.name}"
+    told = {k: v for k, v in metadata.items() if k != "model" and not (k == "method" and "record" in metadata)}
+    settings = {**told, "weights": weights_of(network), "event": list(event)}
+    what_for, bar = f"{model}: {title}, {plan.name}", None if quiet else f"{plan.name} ({title})"
     if container is not None:
-        plan_of_set = {"first": first, "count": num, "shard_size": shard_size or SHARD, "batch_size": batch_size}
-        told = {k: v for k, v in metadata.items() if k != "model" and not (k == "method" and "record" in metadata)}
-        settings = {**told, "weights": weights_of(network), "event": list(event), "container": container}
+        settings["container"] = container
+        if replay is not None:
+            typer.echo("\n".join(draw_again(replay, settings, lambda index: drawing.whole(index, 1, None))))
+            return
+        sizes = {"first": first, "count": num, "batch_size": size}
         with threads(where, size * math.prod(event)):
-            lines = make_set(
+            made = make_set(
                 target,
                 settings,
-                plan_of_set,
-                run,
+                sizes,
+                drawing.marked,
                 where,
-                extend,
-                span,
-                max_failures,
-                classes_of,
-                None if quiet else what_for,
+                sharding,
+                data_range=span,
+                title=bar,
+                networks=[network.net],
             )
         if not quiet:
-            typer.echo(f"{num} samples of {what_for}\n{lines}; {time.perf_counter() - began:.1f} s")
+            took = f"{time.perf_counter() - began:.1f} s"
+            typer.echo(f"{num} samples of {what_for}\n{made_of(made, target)}; {took}")
         return
-    with threads(where, size * math.prod(event)):
-        x, nfe, evaluations = _all(batches(batch, num, size, f"{plan.name} ({title})", quiet), (num, *event))
-    metadata |= {"first": first, "num": num}
-    import numpy as np
+    import torch
 
-    beside = {"index": np.arange(first, first + num, dtype=np.int64), "nfe": nfe}
-    what = write(target, extension, x, beside, metadata, span, scale)
+    _check_room(num, event)
+    with contextlib.ExitStack() as parts, threads(where, size * math.prod(event)):
+        if num > size and frames is None:
+            settings["first"] = first
+            sizes = {"first": 0, "count": num, "batch_size": size, "shard_size": size}
+            found = parts.enter_context(in_parts(target, settings, sizes, drawing.part, where, bar))
+        else:
+            drawn_at = partial(_from, drawing.whole, first)
+            rows = list(batches(drawn_at, num, size, bar or "", quiet))
+            found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        metadata |= {"first": first, "num": num}
+        x, nfe = found.pop("x"), found["nfe"]
+        found["index"] = torch.arange(first, first + num)
+        what = write(target, extension, x, found, metadata, span, scale)
     if record is not None and kept is not None:
         record.save(kept)
     if frames is not None:
@@ -346,7 +362,11 @@ def sample(
         if record is not None:
             typer.echo(summary(record))
         typer.echo(f"{num} samples of {what_for}, {effort(plan.solver, plan.steps, nfe.tolist())}")
-        typer.echo(f"{out}: {what}; {evaluations} network calls, {time.perf_counter() - began:.1f} s")
+        typer.echo(f"{out}: {what}; {drawing.calls} network calls, {time.perf_counter() - began:.1f} s")
+
+
+def _from(draw: Callable[..., Any], first: int, done: int, count: int, show: Show | None) -> Any:
+    return draw(first + done, count, show)
 
 
 def _check_tunable(problem: Problem | None, **given: Any) -> None:
@@ -403,38 +423,22 @@ def _classes(network: Pretrained, label: str | None, first: int, count: int) -> 
         raise InvalidArgumentError(f"`label` must be the number of a class, or {ALL}, got {label!r}.") from None
 
 
-def _all(solutions: Iterator[Solution], shape: tuple[int, ...]) -> tuple[Tensor, Tensor, int]:
-    """The samples, the evaluations of each, and the calls of the network. Memory for all samples is taken before the
-    first is computed."""
+def _check_room(num: int, event: tuple[int, ...]) -> None:
+    """Take memory for all samples, to see that it is there before the first is computed."""
     import torch
 
     try:
-        xs = torch.empty(shape)
+        torch.empty((num, *event))
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-        raise too_little_memory(f"for {shape[0]} samples", error) from error
-    nfes: list[Tensor] = []
-    evaluations = done = 0
-    for solution in solutions:
-        if not bool(torch.isfinite(solution.x).all()):
-            raise NonFiniteError("A sample is not finite. Nothing was written.", stage="state")
-        xs[done : done + len(solution.x)] = solution.x
-        done += len(solution.x)
-        nfes.append(solution.nfe)
-        evaluations += solution.evaluations
-    return xs, torch.cat(nfes), evaluations
+        raise too_little_memory(f"for {num} samples", error) from error
 
 
-def _located(error: NonFiniteError, first: int) -> NonFiniteError:
-    """The error, with the samples counted from the seed's first."""
-    indices = [first + i for i in error.indices]
-    named = ", ".join(map(str, indices))
-    return NonFiniteError(
-        f"{error}\nFailed: sample {named}{', ...' if len(indices) == 5 else ''}; --first {indices[0]} --count 1 draws "
-        f"the first of them alone. Nothing was written.",
-        stage=error.stage,
-        step=error.step,
-        t=error.t,
-        indices=indices,
-    )
+def _check_not_tuned(tune: bool) -> None:
+    """Refuse what every process of a set would do."""
+    if tune:
+        raise InvalidArgumentError(
+            "`tune` is not for sets, which every process would tune for; tune once, --tune --count 1 --save-tuned "
+            "FILE.json, and give --method FILE.json."
+        )

@@ -1,97 +1,321 @@
-"""Sets of samples in a folder, as ``scoresde sample`` makes them."""
+"""Sets of results in a folder, as ``scoresde sample``, ``likelihood`` and ``encode`` make them."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from .._registries import ARRAY_CONTAINERS, CONTAINERS
-from ..errors import InvalidArgumentError, check_choice
+import typer
+
+from .._registries import ARRAY_CONTAINERS
+from ..errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, SolveFailedError, check_choice
+from ..files.locks import owned
 from ._output import FOLDER
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
+    from torch import Tensor
 
-    from ..integrate import Info, Solution
+    from ..generation import Batch, Generated
+    from ..integrate import Info
 
 SHARD = 1024  # samples
 SET = "set.json"  # the file that says that a folder is a set
-_PATIENCE = 120.0  # seconds
+PATIENCE = 120.0  # seconds
+_UNTOLD = (
+    "out",
+    "force",
+    "quiet",
+    "config",
+    "log_json",
+    "replay",
+    "first",
+    "num",
+    "extend",
+    "max_failures",
+    "patience",
+)
+_NAMED = 8  # letters of a digest
+
+Show = Callable[[float], None]
+Solved = Callable[["Batch", Show], "tuple[Mapping[str, Tensor], Tensor | None]"]
 
 
-def check_set(out: str, container: str | None, force: bool, scale: int | None, animate: Path | None, tune: bool) -> str:
-    """The container of a set; what does not go with one is refused."""
-    container = check_choice("format", container or ARRAY_CONTAINERS[0], CONTAINERS)
+class Sharding(NamedTuple):
+    """The options of a set.
+
+    Attributes:
+        shard_size, container, max_failures, patience, extend: as of `scoresde.generate`.
+        log: its ``log``.
+    """
+
+    shard_size: int | None
+    container: str | None
+    log: Path | None
+    patience: float
+    max_failures: float = 0.0
+    extend: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is to be a set."""
+        return self.shard_size is not None or self.container is not None
+
+
+def check_set(out: str, sharding: Sharding, containers: Iterable[str], **given: object) -> str:
+    """The container of a set; what does not go with one is refused.
+
+    Args:
+        out: the folder.
+        sharding: the options of the set.
+        containers: that the command has.
+        **given: options that are not for sets.
+    """
+    container = check_choice("format", sharding.container or ARRAY_CONTAINERS[0], containers)
     if Path(out).suffix and not out.endswith(FOLDER):
         raise InvalidArgumentError(f"`out` must be a folder for a set, such as {Path(out).stem}/, got {out!r}.")
-    for name, given in (("force", force), ("scale", scale is not None), ("animate", animate is not None)):
-        if given:
+    for name, value in given.items():
+        if value:
             raise InvalidArgumentError(f"`{name}` is not for sets; leave --{name} out.")
-    if tune:
-        raise InvalidArgumentError(
-            "`tune` is not for sets, which every process would tune for; tune once, --tune --count 1 --save-tuned "
-            "FILE.json, and give --method FILE.json."
-        )
     return container
+
+
+def check_file(out: str | Path, sharding: Sharding, need: str = "--shard-size or --format") -> None:
+    """Refuse options of sets where there is none, the folder of a set, and several processes with one file."""
+    from ..generation.making import place
+
+    if sharding.extend or sharding.max_failures:
+        raise InvalidArgumentError(f"`extend` and `max-failures` are for sets; give {need}, too.")
+    if sharding.log is not None:
+        raise InvalidArgumentError(f"`log-json` is for sets; give {need}, too.")
+    if Path(out, SET).exists():
+        raise InvalidArgumentError(
+            f"`out`: {str(out)!r} is a set; continue it with its --shard-size, or take another --out."
+        )
+    rank, world = place()
+    if world > 1:
+        raise InvalidArgumentError(
+            f"`out`: {world} processes, of which this is number {rank}, cannot write one output together; make a set, "
+            f"--out FOLDER/ with {need}."
+        )
 
 
 def make_set(
     folder: Path,
     settings: Mapping[str, Any],
     sizes: Mapping[str, int],
-    run: Callable[..., Solution],
+    solved: Solved,
     device: torch.device,
-    extend: bool,
-    data_range: tuple[float, float],
-    max_failures: float,
-    labels: Callable[[int, int], Any],
+    sharding: Sharding,
+    *,
+    data_range: tuple[float, float] = (-1.0, 1.0),
     title: str | None,
-) -> str:
+    networks: Sequence[torch.nn.Module] = (),
+) -> Generated:
     """Make a set, with a bar in the first process.
 
     Args:
         folder: of the set.
-        settings: what decides the samples.
-        sizes: first, count, shard_size, batch_size.
-        run: ``(first, count, callback, throw=False) -> solution``.
+        settings: what decides the results.
+        sizes: first, count, batch_size and, where it is not that of ``sharding``, shard_size.
+        solved: the arrays of a batch and the times at which its samples ended; its second argument shows how much of
+            the batch is done.
         device: of the states.
-        extend, data_range, max_failures: as of `scoresde.generate`.
-        labels: ``(first, count)`` of the samples: their classes, kept where they are a tensor.
+        sharding: the options of the set.
+        data_range: the values of black and white, of pictures.
         title: of the bar; None for no bar.
-
-    Returns:
-        A sentence that says how many shards there are, and how many of them were made now.
+        networks: to be timed.
     """
     from tqdm import tqdm
 
     from ..files.shards import Plan, Store
+    from ..generation.computing import Manner, fill, machine
+    from ..generation.computing import sizes as divided
     from ..generation.making import place
-    from ..generation.sets import fill, machine
 
-    sizes = {**sizes, "batch_size": min(sizes["batch_size"], sizes["shard_size"])}
-    store = Store.begin(folder, Plan({**settings, **machine(device)}, **sizes), extend=extend)
-
-    def solved(indices: range, beat: Callable[[], None]) -> tuple[Solution, Mapping[str, np.ndarray]]:
-        def going(info: Info) -> None:
-            beat()
-
-        classes = labels(indices.start, len(indices))
-        beside = {"label": classes.numpy()} if hasattr(classes, "numpy") else {}
-        return run(indices.start, len(indices), going, throw=False), beside
-
+    shard_size = sizes.get("shard_size", sharding.shard_size or SHARD)
+    plan = Plan(
+        {**settings, **machine(device)},
+        note=_note(),
+        **divided(sizes["first"], sizes["count"], shard_size, sizes["batch_size"]),
+    )
+    store = Store.begin(folder, plan, extend=sharding.extend)
     hidden = True if title is None or place()[0] else None  # None: off where standard error is no terminal
     with tqdm(total=store.plan.count, desc=title, file=sys.stderr, disable=hidden, unit="sample") as bar:
+        done = 0
 
-        def show(done: int) -> None:
-            bar.n = done
+        def show(samples: float) -> None:
+            bar.n = min(samples, bar.total)
             bar.refresh()
 
-        made = fill(
-            store, solved, settings["container"], data_range=data_range, max_failures=max_failures, patience=_PATIENCE,
-            show=show,
-        )  # fmt: skip
-    failed = f", {len(made.failures)} samples failed" if made.failures else ""
-    return f"{folder}: {made.shards} shards, {made.made} of them made now{failed}"
+        def complete(samples: int) -> None:
+            nonlocal done
+            done = samples
+            show(samples)
+
+        def shown(batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
+            return solved(batch, lambda share: show(done + len(batch.indices) * min(share, 1.0)))
+
+        manner = Manner(
+            sharding.max_failures,
+            sharding.patience,
+            None if bar.disable else complete,
+            sharding.log,
+            device=device,
+            networks=networks,
+        )
+        return fill(store, shown, manner, data_range)
+
+
+def made_of(made: Generated, out: object) -> str:
+    """What there is now, in words."""
+    failed = f"; failed samples: {len(made.failures)}" if made.failures else ""
+    return f"{out}: shards: {made.shards}, of which {made.made} were made now{failed}"
+
+
+@contextlib.contextmanager
+def in_parts(
+    target: Path,
+    settings: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    solved: Solved,
+    device: torch.device,
+    title: str | None,
+) -> Iterator[dict[str, Tensor]]:
+    """The arrays of all samples, made batch by batch into a folder beside the target, from which the same command goes
+    on. The folder is removed when the block has ended, and after a sample has failed, which it would do again.
+    """
+    from ..generation import Samples
+
+    told = json.dumps([settings, dict(sizes)], sort_keys=True).encode()
+    folder = target.with_name(f"{target.name}.parts-{hashlib.sha256(told).hexdigest()[:_NAMED]}")
+    others = [path.name for path in sorted(target.parent.glob(f"{target.name}.parts-*")) if path.name != folder.name]
+    if others:
+        typer.echo(f"Of earlier commands with other options there is {', '.join(others)}; remove it.", err=True)
+    with owned(folder):
+        try:
+            sharding = Sharding(sizes["batch_size"], ARRAY_CONTAINERS[0], None, PATIENCE)
+            make_set(
+                folder, {**settings, "container": ARRAY_CONTAINERS[0]}, sizes, solved, device, sharding, title=title
+            )
+        except (NonFiniteError, SolveFailedError):
+            shutil.rmtree(folder)
+            raise
+        yield Samples(folder, check=False).all()
+        shutil.rmtree(folder)
+
+
+def _note() -> dict[str, Any]:
+    """The options of the command that makes a set, as texts, so that it can be given again."""
+    import click
+    from click.core import ParameterSource
+
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return {}
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if name not in _UNTOLD and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    return {"command": context.info_name, "options": {name: _text(value) for name, value in sorted(given.items())}}
+
+
+def _text(value: Any) -> Any:
+    """A value as a command line has it."""
+    if isinstance(value, list | tuple):
+        return [_text(v) for v in value]
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _replayed(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Let the options of the set stand where the command line has none."""
+    if path is None or ctx.resilient_parsing:
+        return path
+    from ..files.shards import Store
+
+    try:
+        note = Store.of(folder_of(path)).plan.note
+    except CorruptCheckpointError as error:
+        raise typer.BadParameter(str(error)) from None
+    ctx.default_map = {**note.get("options", {}), **(ctx.default_map or {})}
+    return path
+
+
+Replay = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE or FOLDER",
+        is_eager=True,
+        callback=_replayed,
+        help="Draw the samples that failed in a set, or in the shard of this record, again and alone, with the options "
+        "that it was made with, and say for each where it fails. Nothing is written.",
+    ),
+]
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of a set, of which the path may be a record.
+
+    Example:
+        >>> folder_of(Path("set/records/00000001.json")) == folder_of(Path("set"))
+        True
+    """
+    return path.parent.parent if path.suffix == ".json" else path
+
+
+def draw_again(path: Path, settings: Mapping[str, Any], draw: Callable[[int], object]) -> list[str]:
+    """Draw the samples that failed one by one.
+
+    Args:
+        path: of the set, or of a record in it.
+        settings: what decides the results now, which must be those of the set.
+        draw: ``draw(index)``, which raises where the sample fails.
+
+    Returns:
+        A line for each sample.
+
+    Raises:
+        SolveFailedError: one failed again.
+    """
+    from ..errors import short
+    from ..files.shards import Store
+
+    store = Store.of(folder_of(path))
+    known = store.plan.settings
+    differ = [
+        name for name, value in settings.items() if name in known and json.loads(json.dumps(value)) != known[name]
+    ]
+    if differ:
+        named = "; ".join(f"its {name} is {short(known[name])}, not {short(settings[name])}" for name in differ)
+        raise InvalidArgumentError(f"`replay`: {str(folder_of(path))!r} is another set: {named}.")
+    shards = [int(path.name.partition(".")[0])] if path.suffix == ".json" else store.recorded()
+    found = [failure for shard in shards for failure in getattr(store.record(shard), "failures", ())]
+    lines, failed = [], 0
+    for failure in found:
+        try:
+            draw(failure["index"])
+            lines.append(f"sample {failure['index']}: succeeds alone")
+        except (NonFiniteError, SolveFailedError) as error:
+            failed += 1
+            lines.append(f"sample {failure['index']}: {error}")
+    if failed:
+        raise SolveFailedError("\n".join([f"{failed} of {len(found)} samples fail again.", *lines]))
+    return lines or [f"No sample of {str(path)!r} failed."]
+
+
+def both(beat: Callable[[Info], object], show: Callable[[Info], None] | None) -> Callable[[Info], None]:
+    """One callback of two."""
+
+    def called(info: Info) -> None:
+        beat(info)
+        if show is not None:
+            show(info)
+
+    return called

@@ -76,6 +76,7 @@ class Plan:
         first, count: the indices of the set.
         shard_size, batch_size: of the shards, whose ends are multiples of it, and of the batches, which begin where
             their shard begins.
+        note: for readers, JSON values that decide nothing, such as the command; that of the first process stays.
 
     Example:
         >>> plan = Plan({"seed": 0}, first=150, count=100, shard_size=100, batch_size=64)
@@ -90,6 +91,7 @@ class Plan:
     count: int = field(kw_only=True)
     shard_size: int = field(kw_only=True)
     batch_size: int = field(kw_only=True)
+    note: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def digest(self) -> str:
@@ -122,6 +124,7 @@ class Plan:
             "shard_size": self.shard_size,
             "batch_size": self.batch_size,
             "settings": dict(self.settings),
+            **({"note": dict(self.note)} if self.note else {}),
         }
 
 
@@ -298,6 +301,12 @@ class Store:
         """The shards that must be made."""
         return (shard for shard in self.plan.shards if self.record(shard, content=content) is None)
 
+    def recorded(self) -> list[int]:
+        """The shards that have a record, by the names of the files alone: how far the set is."""
+        names = (path.name for path in (self.folder / _RECORDS).glob("[0-9]*.json"))
+        found = {int(number) for number, _, rest in (name.partition(".") for name in names) if rest == "json"}
+        return sorted(found.intersection(self.plan.shards))
+
     def clean(self) -> None:
         """Remove the leases and what killed processes left; for a complete set, of which slower processes may be at
         work on shards that are there already: see `_write`."""
@@ -337,7 +346,7 @@ def _slowly(file: Any) -> str:
 
 def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
     """The plan of a set that is there, if that is what is asked for."""
-    old, new = known.fields(), plan.fields()
+    old, new = ({k: v for k, v in one.fields().items() if k != "note"} for one in (known, plan))
     old.update(old.pop("settings"))
     new.update(new.pop("settings"))
     sizes = ("first", "count")

@@ -43,7 +43,8 @@ def npz(name: str, rows: Rows, data_range: tuple[float, float]) -> Files:
 
 
 def png(name: str, rows: Rows, data_range: tuple[float, float]) -> Files:
-    """A picture of each sample, and the other numbers in one JSON file; samples that failed have no picture.
+    """A picture of each sample, and the other numbers in one JSON file; samples that failed have no picture. Arrays
+    with more than one number per sample have a file of their own.
 
     Example:
         >>> rows = {
@@ -54,11 +55,13 @@ def png(name: str, rows: Rows, data_range: tuple[float, float]) -> Files:
         ['000000000007.png', '00000001.json']
     """
     files = {f"{key}.png": picture for key, picture, _ in _pictures(rows, data_range)}
-    return {**files, f"{name}.json": json.dumps([numbers for *_, numbers in _samples(rows)]).encode()}
+    numbers = json.dumps([numbers for *_, numbers in _samples(rows)]).encode()
+    return {**files, f"{name}.json": numbers, **_others(name, rows)}
 
 
 def tar(name: str, rows: Rows, data_range: tuple[float, float]) -> Files:
-    """An archive as WebDataset reads it: a picture and a JSON file for each sample that has not failed.
+    """An archive as WebDataset reads it: a picture and a JSON file for each sample that has not failed. Arrays with
+    more than one number per sample are in a file beside it.
 
     Example:
         >>> rows = {
@@ -75,7 +78,13 @@ def tar(name: str, rows: Rows, data_range: tuple[float, float]) -> Files:
                 member = tarfile.TarInfo(f"{key}.{suffix}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    return {f"{name}.tar": buffer.getvalue()}
+    return {f"{name}.tar": buffer.getvalue(), **_others(name, rows)}
+
+
+def _others(name: str, rows: Rows) -> Files:
+    """The arrays that neither pictures nor JSON can hold, such as features."""
+    found = {key: values for key, values in rows.items() if key != "x" and values.ndim > 1}
+    return safetensors(name, {"index": rows["index"], **found}, (-1.0, 1.0)) if found else {}
 
 
 def _samples(rows: Rows) -> list[tuple[int, str, dict[str, Any]]]:

@@ -6,24 +6,58 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..errors import SolveFailedError, out_of_memory, too_little_memory
+from ..errors import OutputError, SolveFailedError, out_of_memory, too_little_memory
 from ..files.leases import Lease, Leases
-from ..files.shards import Store
+from ..files.shards import Record, Store
 from .containers import Files, Rows
+from .monitor import Monitor
+from .teams import Alone, Team
 
 _PAUSE = 0.2  # seconds between two looks at what others do
 _WORST = 5  # failures that a message names
 
 Failure = Mapping[str, Any]  # index, seed, t and reason
 Compute = Callable[[range, Callable[[], None]], tuple[Rows, list[Failure]]]
+Made = tuple[Rows, tuple[Failure, ...], int]  # of a shard: its arrays, what failed, and the size of its batches
 
 
-@dataclass(frozen=True)
+class Writer:
+    """Writes one shard while the next one is made.
+
+    Args:
+        write: ``(shard, made, lease)``.
+    """
+
+    def __init__(self, write: Callable[[int, Made, Lease | None], None]) -> None:
+        self._write, self._pool = write, ThreadPoolExecutor(1)
+        self._now: tuple[int, Future[None]] | None = None
+
+    def put(self, shard: int, made: Made, lease: Lease | None) -> int | None:
+        """Begin to write a shard; returns the one before, which is complete."""
+        before = self.finish()
+        self._now = (shard, self._pool.submit(self._write, shard, made, lease))
+        return before
+
+    def finish(self) -> int | None:
+        """Wait for what is being written; returns its shard."""
+        if self._now is None:
+            return None
+        (shard, future), self._now = self._now, None
+        future.result()
+        return shard
+
+    def close(self) -> None:
+        """Wait for it, also after an error."""
+        self._pool.shutdown()
+
+
+@dataclass
 class Work:
     """What a process does for a set.
 
@@ -33,9 +67,11 @@ class Work:
         pack: ``(shard, arrays) -> files``.
         patience: see `scoresde.files.leases.Leases`.
         allowed: the share of samples that may fail.
-        rank, world: of this process, and how many there are: only where to begin, and who looks at everything in the
-            end, depends on them.
-        show: called with the samples that are complete.
+        rank, world: of this process, or of its team, and how many there are: only where to begin, and who looks at
+            everything in the end, depends on them.
+        show: called with the number of samples that are made; None for nobody.
+        monitor: is told what happens.
+        team: with which this process makes each shard.
     """
 
     store: Store
@@ -45,7 +81,12 @@ class Work:
     allowed: float
     rank: int
     world: int
-    show: Callable[[int], None]
+    show: Callable[[int], None] | None
+    monitor: Monitor
+    team: Team = field(default_factory=Alone)
+    _seen: dict[int, int] = field(default_factory=dict)  # the shards known to be complete, and their failures
+    _made: set[int] = field(default_factory=set)  # those that this process has made
+    _shown: int = 0
 
     def run(self) -> int:
         """Make what is missing, wait for what others make, and, in the first process, read everything again.
@@ -53,12 +94,33 @@ class Work:
         Returns:
             The number of shards that this process made.
         """
-        made = self._make(dict.fromkeys(self._order()))
-        if self.rank == 0:
-            damaged = list(self.store.remaining(content=True))
-            for shard in damaged:  # records are the last to be written, but disks may err
-                made += self._shard(shard, None)
-            self.store.clean()
+        if not self.team.leads:
+            return self._follow()
+        self.monitor.tell("start", shards=len(self.store.plan.shards))
+        writer = Writer(self._write)
+        try:
+            made = self._make(dict.fromkeys(self._order()), writer)
+            if self.rank == 0:
+                damaged = list(self.store.remaining(content=True))
+                for shard in damaged:  # records are the last to be written, but disks may err
+                    self.team.tell(shard)
+                    self._write(shard, self._shard(shard, None), None)
+                made += len(damaged)
+                self.store.clean()
+        except (SolveFailedError, OutputError):  # which the others of the team do not meet
+            self.team.end()
+            raise
+        finally:
+            writer.close()
+        self.team.end()
+        return made
+
+    def _follow(self) -> int:
+        """Make the shards that the first process of the team names, which is the one that writes them."""
+        made = 0
+        while (shard := self.team.hear()) is not None:
+            self._shard(shard, None)
+            made += 1
         return made
 
     def _order(self) -> Iterator[int]:
@@ -68,70 +130,133 @@ class Work:
         yield from shards[first:]
         yield from shards[:first]
 
-    def _make(self, left: dict[int, None]) -> int:
+    def _make(self, left: dict[int, None], writer: Writer) -> int:
         leases = Leases(self.store.leases, self.patience)
-        made = done = failed = 0
+        made = 0
+
+        def note(shard: int | None) -> None:
+            record = None if shard is None else self.store.record(shard)
+            if shard is not None and record is not None:
+                del left[shard]
+                self._note(shard, record)
+
         while left:
             before = len(left)
             for shard in list(left):
-                record = self.store.record(shard)
-                if record is None:
+                if self.store.record(shard) is None:
                     lease = leases.take(f"{shard:08d}")
                     if lease is None:
                         continue
-                    try:
-                        # Another process may have made it since, and given the lease back.
-                        made += self._shard(shard, lease) if self.store.record(shard) is None else 0
-                    finally:
-                        lease.release()
-                    record = self.store.record(shard)
-                if record is not None:
-                    del left[shard]
-                    done += len(self.store.plan.span(shard))
-                    failed += len(record.failures)
-                    self.show(done)
-                    self._check(failed, record.failures)
+                    # Another process may have made it since, and given the lease back.
+                    if self.store.record(shard) is None:
+                        self.team.tell(shard)
+                        try:
+                            shard_made = self._shard(shard, lease)
+                        except BaseException:
+                            lease.release()
+                            raise
+                        made += 1
+                        note(writer.put(shard, shard_made, lease))
+                        if shard_made[1]:  # failures, of which there may be too many
+                            note(writer.finish())
+                        continue
+                    lease.release()
+                note(shard)
+            note(writer.finish())
             if len(left) == before:
-                time.sleep(_PAUSE)
+                self.team.wait()
+                with self.monitor.time("waiting"):
+                    time.sleep(_PAUSE)
         return made
 
-    def _check(self, failed: int, failures: tuple[Failure, ...]) -> None:
-        """Stop where too many samples have failed; what is complete stays."""
-        if failed > self.allowed * self.store.plan.count:
-            named = "; ".join(f"sample {f['index']} at t={f['t']:g}: {f['reason']}" for f in failures[:_WORST])
+    def _note(self, shard: int, record: Record) -> None:
+        """A shard is complete: show it, and stop where too many samples have failed; what is complete stays."""
+        self._seen[shard] = len(record.failures)
+        self._show(shard, 0)
+        failed = sum(self._seen.values())
+        if record.failures and failed > self.allowed * self.store.plan.count:
+            named = "; ".join(told(failure) for failure in record.failures[:_WORST])
             raise SolveFailedError(
                 f"{failed} of {self.store.plan.count} samples failed, the last: {named}. What is complete is kept; "
                 f"max_failures={self.allowed:g} allows {int(self.allowed * self.store.plan.count)}."
             )
 
-    def _shard(self, shard: int, lease: Lease | None) -> int:
+    def _show(self, shard: int, made: int) -> None:
+        """Say how far the set is, and that so much is made of a shard, to those who want to know."""
+        if self.show is None and self.monitor.log is None:
+            return
+        done = self._done() + made
+        self.monitor.progress(shard, made, done, self.store.plan.count)
+        if self.show is not None and done > self._shown:
+            self._shown = done
+            self.show(done)
+
+    def _done(self) -> int:
+        """The samples of complete shards, whoever made them, and of those that this process is writing."""
+        return sum(len(self.store.plan.span(shard)) for shard in {*self.store.recorded(), *self._made})
+
+    def _shard(self, shard: int, lease: Lease | None) -> Made:
         """Make a shard, with smaller batches where memory does not suffice."""
         store, span = self.store, self.store.plan.span(shard)
         beat = (lambda: None) if lease is None else lease.beat
-        size, parts = 0, []
+        parts: list[tuple[Rows, list[Failure]]] = []
+        size = 0
         while size != store.batch_size(shard):  # which becomes smaller, here or in another process
-            size = store.batch_size(shard)
+            size, parts = store.batch_size(shard), []
             try:
-                parts = [self._batch(batch, span, beat) for batch in store.plan.batches(shard, size)]
+                for batch in store.plan.batches(shard, size):
+                    parts.append(self._batch(batch, span, beat))
+                    if batch.stop < span.stop:
+                        self._show(shard, batch.stop - span.start)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not out_of_memory(error) or not self.team.alone:
                     raise
                 if size == 1:
                     raise too_little_memory("for one sample", error) from error
                 print(f"Too little memory for shard {shard}; its batches become {size // 2}.", file=sys.stderr)
+                self.monitor.tell("halved", shard=shard, batch_size=size // 2)
                 store.halve(shard, size // 2)
         rows = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
         failures = tuple(failure for _, failed in parts for failure in failed)
-        store.write(shard, self.pack(shard, rows), batch_size=size, failures=failures)
-        return 1
+        self._made.add(shard)
+        self._show(shard, 0)
+        self.monitor.samples += len(span)
+        self.monitor.evaluations += int(rows["nfe"].sum()) if "nfe" in rows else 0
+        return rows, failures, size
+
+    def _write(self, shard: int, made: Made, lease: Lease | None) -> None:
+        rows, failures, size = made
+        try:
+            with self.monitor.time("writing"):
+                self.store.write(shard, self.pack(shard, rows), batch_size=size, failures=failures)
+        finally:
+            if lease is not None:
+                lease.release()
+        for failure in failures:
+            self.monitor.tell("failure", shard=shard, **failure)
+        if self.monitor.log is not None:
+            rates = self.monitor.rates(self._done(), self.store.plan.count)
+            self.monitor.tell("shard", shard=shard, samples_of_shard=len(self.store.plan.span(shard)), **rates)
 
     def _batch(self, batch: range, span: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
         """What a batch has of a shard."""
-        rows, failures = self.compute(batch, beat)
+        with self.monitor.time("making"), self.monitor.watching():
+            rows, failures = self.compute(batch, beat)
         beat()
         low, high = max(batch.start, span.start), min(batch.stop, span.stop)
         part = slice(low - batch.start, high - batch.start)
         return {name: value[part] for name, value in rows.items()}, [f for f in failures if low <= f["index"] < high]
+
+
+def told(failure: Failure) -> str:
+    """A failure in words.
+
+    Example:
+        >>> told({"index": 7, "seed": 0, "t": 0.5, "reason": "non_finite"})
+        'sample 7 at t=0.5: non_finite'
+    """
+    where = "" if failure["t"] is None else f" at t={failure['t']:g}"
+    return f"sample {failure['index']}{where}: {failure['reason']}"
 
 
 def place() -> tuple[int, int]:

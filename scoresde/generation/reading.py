@@ -24,11 +24,12 @@ from .making import Failure
 class Samples(Dataset[dict[str, Tensor]]):
     """The samples of a set in arrays, by their place in it.
 
-    A shard is read as a whole, and the last one is kept: go through the set in order, or shuffle within shards.
+    Of safetensors single rows are read, in any order. A shard of ``npz`` is read as a whole, and the last one kept: go
+    through such a set in order, or shuffle within shards. Pictures are read by what reads pictures.
 
     Args:
         folder: of the set.
-        check: compare the SHA-256 of each shard that is read.
+        check: compare the SHA-256 of each shard when it is first read.
 
     Raises:
         CorruptCheckpointError: a shard is missing or damaged.
@@ -49,6 +50,7 @@ class Samples(Dataset[dict[str, Tensor]]):
         check_flag("check", check)
         self.store, self.check = Store.of(Path(check_path("folder", folder))), check
         self._last: tuple[int, dict[str, Tensor]] | None = None
+        self._files: dict[int, Path] = {}  # of the shards that were looked at
 
     def __len__(self) -> int:
         return self.store.plan.count
@@ -60,28 +62,61 @@ class Samples(Dataset[dict[str, Tensor]]):
         index = self.store.plan.first + place % len(self)
         shard = index // self.store.plan.shard_size
         at = index - self.store.plan.span(shard).start
+        if self._container() == "safetensors" and not (self._last and self._last[0] == shard):
+            return _row(self._file(shard), at)
         return {name: values[at].clone() for name, values in self.arrays(shard).items()}
 
     def arrays(self, shard: int) -> dict[str, Tensor]:
         """The arrays of a shard, one row per sample."""
         shard = check_integer("shard", shard, low=0)
         if self._last is None or self._last[0] != shard:
-            self._last = (shard, self._read(shard))
+            self._last = (shard, _READERS[self._container()](self._file(shard).read_bytes()))
         return self._last[1]
 
-    def _read(self, shard: int) -> dict[str, Tensor]:
+    def all(self) -> dict[str, Tensor]:
+        """The arrays of the whole set, one row per sample, in memory."""
+        found: dict[str, Tensor] = {}
+        done = 0
+        for shard in self.store.plan.shards:
+            part = _READERS[self._container()](self._file(shard).read_bytes())
+            if not found:
+                found = {name: torch.empty((len(self), *v.shape[1:]), dtype=v.dtype) for name, v in part.items()}
+            size = len(self.store.plan.span(shard))
+            for name, values in part.items():
+                found[name][done : done + size] = values
+            done += size
+        return found
+
+    def _container(self) -> str:
+        container = str(self.store.plan.settings.get("container"))
+        if container not in _READERS:
+            raise InvalidArgumentError(
+                f"{str(self.store.folder)!r} has pictures ({container}), which WebDataset or torchvision's ImageFolder "
+                f"read; `Samples` reads {' and '.join(_READERS)}."
+            )
+        return container
+
+    def _file(self, shard: int) -> Path:
+        """The file of a shard that is there and, when it is asked for first, whole."""
         shards = self.store.plan.shards
         if shard not in shards:
             raise InvalidArgumentError(f"`shard` must be from {shards.start} to {shards.stop - 1}, got {shard}.")
-        record = self.store.record(shard, content=self.check)
-        container = str(self.store.plan.settings.get("container"))
-        if record is None:
-            raise CorruptCheckpointError(
-                f"Shard {shard} of {str(self.store.folder)!r} is missing or damaged; continue the set to make it again."
-            )
-        if container not in _READERS:
-            raise InvalidArgumentError(f"{str(self.store.folder)!r} has {container} files, not arrays.")
-        return _READERS[container](self.store.file(next(iter(record.files))).read_bytes())
+        if shard not in self._files:
+            record = self.store.record(shard, content=self.check)
+            if record is None:
+                raise CorruptCheckpointError(
+                    f"Shard {shard} of {str(self.store.folder)!r} is missing or damaged; continue the set to make it "
+                    "again."
+                )
+            self._files[shard] = self.store.file(next(iter(record.files)))
+        return self._files[shard]
+
+
+def _row(path: Path, at: int) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return {name: file.get_slice(name)[at].clone() for name in file.keys()}  # noqa: SIM118
 
 
 def _safetensors(content: bytes) -> dict[str, Tensor]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from .._checks import (
     check_callable,
     check_device,
@@ -22,60 +19,24 @@ from .._checks import (
     check_integer,
     check_interval,
     check_kind,
-    check_number,
     check_score_fn,
 )
-from .._display import Displayed
 from .._registries import CONTAINERS, PICTURE_CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
 from ..files.shards import Plan, Store
-from ..grids import Grid
-from ..integrate import Info, Solution, Status
 from ..noise import SampleNoise, check_seed
 from ..scores import as_score
 from ..sdes import SDE
-from ..solvers import Solver
-from ..solvers.registry.config import to_text
 from ..solving import solve
-from .containers import Files, Rows
+from .computing import Batch, Generated, Manner, fill, machine, sizes, told
 from .identity import identity_of
-from .making import Failure, Work, place
+from .monitor import networks_of
 
-STREAM = "philox4x32-10, version 1"
 _OWN = ("x", "shape", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw", "save_at",
         "differentiable", "device")  # fmt: skip
-_MOST = 2**63 - 1
-_ARRAYS = ("x", "index", "nfe", "status")
+_ARRAYS = ("x", "index", "nfe", "status", "features")
 Context = Callable[[Tensor], Mapping[str, object]]
-
-
-@dataclass(frozen=True, repr=False)
-class Generated(Displayed):
-    """What `generate` has made.
-
-    Attributes:
-        folder: of the set; read it with `Samples`.
-        count: of the samples.
-        shards: how many there are.
-        made: how many of them this call made; the others were there, or made by other processes.
-        failures: index, seed, time and reason of each sample that failed.
-    """
-
-    folder: Path
-    count: int
-    shards: int
-    made: int
-    failures: tuple[Failure, ...] = field(default=())
-
-    def _summary(self) -> dict[str, str]:
-        return {
-            "folder": repr(str(self.folder)),
-            "count": str(self.count),
-            "shards": str(self.shards),
-            "made": str(self.made),
-            "failures": str(len(self.failures)),
-        }
 
 
 def generate(
@@ -98,6 +59,9 @@ def generate(
     patience: float = 120.0,
     device: torch.device | str | None = None,
     show: Callable[[int], None] | None = None,
+    log: str | os.PathLike[str] | None = None,
+    features: Callable[[Tensor], Tensor] | None = None,
+    group: Any = None,
     **options: Any,
 ) -> Generated:
     """Draw any number of samples into a folder, in any number of processes.
@@ -131,7 +95,14 @@ def generate(
             shard's record.
         patience: seconds after which a process takes over a shard of another one that makes no progress.
         device: of the states.
-        show: called with the number of samples that are complete.
+        show: called with the number of samples that are made, in this set, by all processes.
+        log: a file outside the folder that gets a line of JSON for each event of each process: how far it is, at which
+            rate, what failed, and in the end an `Effort`. With it the network is timed.
+        features: ``features(x) -> (batch, d)``, kept beside the samples, such as those of a network that a distance of
+            distributions compares. Samples that failed have NaN.
+        group: a process group of torch.distributed whose processes hold one network together (`fully_shard`, tensor
+            parallel): they make each shard together, and the first one writes it. All processes of the group call
+            `generate`.
         **options: of `solve`: ``method``, ``steps``, ``grid``, ``denoise``, ``dtype``, …
 
     Returns:
@@ -157,128 +128,63 @@ def generate(
     folder = Path(check_path("folder", folder))
     check_score_fn(score_fn)
     check_kind("sde", sde, SDE, "a process")
-    count = check_integer("count", count, low=1)
-    first = check_integer("first", first, low=0)
-    if first + count > _MOST:
-        raise InvalidArgumentError(f"`first` + `count` must be at most {_MOST}, got {first + count}.")
+    divided = sizes(first, count, shard_size, batch_size)
     seed = check_seed("seed", seed)
-    shard_size = check_integer("shard_size", shard_size, low=1)
-    batch_size = check_integer("batch_size", batch_size, low=1)
     check_choice("container", container, CONTAINERS)
     check_interval("data_range", data_range)
     check_flag("extend", extend)
-    max_failures = check_number("max_failures", max_failures, low=0.0, high=1.0)
-    patience = check_number("patience", patience, low=0.0)
-    for name, value in (("context", context), ("show", show)):
+    for name, value, form in (("context", context, "context(indices)"), ("features", features, "features(x)")):
         if value is not None:
-            check_callable(name, value, f"{name}({'indices' if name == 'context' else 'samples'})")
+            check_callable(name, value, form)
     for name in _OWN:
         if name in options:
             raise InvalidArgumentError(f"`{name}` is not for `generate`, where each sample follows from `seed` alone.")
     where = check_device(device)
+    manner = Manner(max_failures, patience, show, log, group, where, networks_of(score_fn))
     event = _event(shape, score_fn)
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
     _check_settled(score_fn)
+    deciding = [score_fn, sde, context, *([] if features is None else [features])]
     settings = {
-        "identity": identity_of([score_fn, sde, context]) if identity is None else str(identity),
+        "identity": identity_of(deciding) if identity is None else str(identity),
         "sde": repr(sde),
         "shape": list(event),
         "seed": seed,
         **{name: told(name, value) for name, value in sorted(options.items())},
         "container": container,
         **({"data_range": list(data_range)} if container in PICTURE_CONTAINERS else {}),
-        **machine(where),
+        **machine(where, manner.team().size),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come with the first batch
         none = SampleNoise(seed, indices=())
         solve(sde, score_fn, shape=(0, *event), noise=none, throw=False, device=where, **options)  # checks the options
-    plan = Plan(settings, first=first, count=count, shard_size=shard_size, batch_size=min(batch_size, shard_size))
+    plan = Plan(settings, **divided)
     plan = replace(plan, settings={**settings, "context": _names(context, plan)})
-    store = Store.begin(folder, plan, extend=extend)
 
-    def solved(indices: range, beat: Callable[[], None]) -> tuple[Solution, Mapping[str, np.ndarray]]:
-        def going(info: Info) -> None:
-            beat()
-
-        given = None if context is None else dict(context(torch.arange(indices.start, indices.stop)))
+    def solved(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        given = None if context is None else dict(context(batch.indices))
         solution = solve(
-            sde, score_fn, shape=(len(indices), *event), noise=SampleNoise(seed, indices=indices), context=given,
-            callback=going, throw=False, device=where, **options,
+            sde, score_fn, shape=(len(batch.indices), *event), noise=batch.noise, context=given,
+            callback=batch.callback, throw=False, device=where, **options,
         )  # fmt: skip
-        return solution, _beside(given, len(indices))
+        found = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
+        extra = {} if features is None else {"features": _features(features, solution.x)}
+        return {**found, **_beside(given, len(batch.indices)), **extra}, solution.t
 
-    return fill(
-        store, solved, container, data_range=data_range, max_failures=max_failures, patience=patience,
-        show=show or (lambda done: None),
-    )  # fmt: skip
-
-
-def fill(
-    store: Store,
-    solved: Callable[[range, Callable[[], None]], tuple[Solution, Mapping[str, np.ndarray]]],
-    container: str,
-    *,
-    data_range: tuple[float, float],
-    max_failures: float,
-    patience: float,
-    show: Callable[[int], None],
-) -> Generated:
-    """Make what is missing of a set.
-
-    Args:
-        store: its folder.
-        solved: ``(indices, beat) -> (solution, arrays)`` of a batch, with what is kept beside its samples.
-        container, data_range, max_failures, patience, show: as of `generate`.
-    """
-
-    seed = store.plan.settings["seed"]
-
-    def compute(indices: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
-        solution, beside = solved(indices, beat)
-        index = np.arange(indices.start, indices.stop, dtype=np.int64)
-        rows = {"x": solution.x, "nfe": solution.nfe, "status": solution.status}
-        failures: list[Failure] = [
-            {"index": indices[i], "seed": seed, "t": float(solution.t[i]), "reason": Status(code).name.lower()}
-            for i, code in enumerate(solution.status.tolist())
-            if code != Status.SUCCESS
-        ]
-        arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).cpu().numpy() for k, v in rows.items()}
-        return {**arrays, "index": index, **beside}, failures
-
-    def pack(shard: int, rows: Rows) -> Files:
-        return CONTAINERS[container](f"{shard:08d}", rows, data_range)
-
-    made = Work(store, compute, pack, patience, max_failures, *place(), show).run()
-    records = [store.record(shard) for shard in store.plan.shards]
-    failures = tuple(failure for record in records if record is not None for failure in record.failures)
-    return Generated(store.folder, store.plan.count, len(store.plan.shards), made, failures)
+    return fill(Store.begin(folder, plan, extend=extend), solved, manner, data_range)
 
 
-def told(name: str, value: object) -> object:
-    """An option as a JSON value that is the same in every process.
-
-    Example:
-        >>> told("method", scoresde.solvers.DDIM()), told("steps", 5)
-        ('DDIM()', 5)
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Solver):
-        return to_text(value)
-    if isinstance(value, Grid):
-        return [repr(value), list(value.times)]
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [told(name, v) for v in value]
-    text = repr(value)
-    if re.search(r" at 0x[0-9a-f]+", text):
-        raise InvalidTypeError(
-            f"`{name}` must be told apart by what it prints, so that a set can be continued; got {text}."
-        )
-    return text
+def _features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Those of the samples that are finite; NaN of the others."""
+    finite = x.isfinite().flatten(1).all(1)
+    with torch.no_grad():
+        found = features(torch.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0))
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(x):
+        got = tuple(found.shape) if isinstance(found, Tensor) else short(found)
+        raise InvalidTypeError(f"`features` must return a tensor ({len(x)}, d), got {got}.")
+    return torch.where(finite[:, None], found, torch.nan)
 
 
 def _event(shape: Sequence[int] | None, score_fn: Callable[..., Tensor]) -> tuple[int, ...]:
@@ -331,19 +237,7 @@ def _names(context: Context | None, plan: Plan) -> list[str]:
     return sorted(found)
 
 
-def _beside(context: Mapping[str, object] | None, batch: int) -> dict[str, np.ndarray]:
+def _beside(context: Mapping[str, object] | None, batch: int) -> dict[str, Tensor]:
     """What is kept of the context: one number per sample."""
     found = {name: value for name, value in (context or {}).items() if isinstance(value, Tensor)}
-    return {name: value.cpu().numpy() for name, value in found.items() if value.shape == (batch,)}
-
-
-def machine(device: torch.device) -> dict[str, object]:
-    """What results depend on in their last digits."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-    return {
-        "device": f"{device.type} ({kind})",
-        **({"threads": torch.get_num_threads()} if device.type == "cpu" else {}),
-        "stream": STREAM,
-        "scoresde": __version__,
-        "torch": torch.__version__,
-    }
+    return {name: value for name, value in found.items() if value.shape == (batch,)}

@@ -18,7 +18,7 @@ from .._signatures import typed
 from .._tensors import row_finite, where
 from ..controllers import Adaptive
 from ..errors import InvalidArgumentError, InvalidTypeError
-from ..integrate import Solution, Status, integrate, progress_bar
+from ..integrate import Info, Solution, Status, integrate, progress_bar
 from ..noise import Noise, resolve
 from ..processes import Network, ReverseProcess, node_list
 from ..processes.density import LogDensityFlow
@@ -136,6 +136,8 @@ def log_likelihood(
     seed: int | None = None,
     seeds: Sequence[int] | Tensor | None = None,
     generator: torch.Generator | None = None,
+    noise: Noise | Callable[[int, Tensor], Tensor] | None = None,
+    callback: Callable[[Info], object] | None = None,
     max_steps: int | None = None,
     throw: bool = True,
     differentiable: bool | str = False,
@@ -175,8 +177,10 @@ def log_likelihood(
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and report the distance.
-        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes,
-            which are drawn once, independently for each sample.
+        context, seed, seeds, generator, noise, max_steps, throw: as for `scoresde.solve`; the random numbers are the
+            probes, which are drawn once, independently for each sample.
+        callback: ``callback(info)`` after each step, with ``step``, ``t`` and ``nfe`` as for `scoresde.solve`; ``x`` is
+            the state with what is integrated beside it. It does not stop the solve.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters;
             ``"checkpoint"`` keeps only the states and evaluates the network again in the backward pass, so that memory
             does not grow with the network's depth times the steps; ``"adjoint"`` keeps only the ends and solves the
@@ -229,7 +233,7 @@ def log_likelihood(
         check_finite(x)
     finite = row_finite(x.detach()).cpu()
     with torch.set_grad_enabled(keep), explained(x, None):
-        source = resolve(seed=seed, seeds=seeds, generator=generator, noise=None, device=x.device, batch=len(x))
+        source = resolve(seed=seed, seeds=seeds, generator=generator, noise=noise, device=x.device, batch=len(x))
         state = where(finite.to(x.device), x, torch.zeros_like(x))
         process = density_flow(
             sde,
@@ -264,6 +268,7 @@ def log_likelihood(
                     compact=score.traits.rowwise,
                     max_steps=limit,
                     throw=throw,
+                    callback=None if callback is None else lambda info: _told(callback, info),
                     progress=bar,
                 )
             if adjoint is not None:
@@ -274,6 +279,11 @@ def log_likelihood(
         if not solver_error:
             return result
         return replace(result, solver_error=(run(10.0).log_prob - result.log_prob).abs())
+
+
+def _told(callback: Callable[[Info], object], info: Info) -> None:
+    """Call it without its answer: half of an integral is no likelihood."""
+    callback(info)
 
 
 def fit_control_scale(

@@ -51,13 +51,13 @@ def test_a_set_has_the_samples_of_single_files(ddim: Run, fake: Any) -> None:
 def test_the_same_command_continues_and_repairs(ddim: Run, fake: Any) -> None:
     command = ("--count", 10, "--shard-size", 4, "--batch-size", 4, "--out", "set/")
     first = ddim(*command)
-    assert first.exit_code == 0 and "3 shards, 3 of them made now" in first.output, first.output
+    assert first.exit_code == 0 and "shards: 3, of which 3 were made now" in first.output, first.output
     whole = contents("set")
     again = ddim(*command)
-    assert "3 shards, 0 of them made now" in again.output and contents("set") == whole
+    assert "shards: 3, of which 0 were made now" in again.output and contents("set") == whole
     Path("set/shards/00000001.safetensors").write_bytes(b"damaged")
     Path("set/records/00000002.json").unlink()
-    assert "2 of them made now" in ddim(*command).output
+    assert "of which 2 were made now" in ddim(*command).output
     assert contents("set") == whole
 
 
@@ -91,7 +91,7 @@ def test_failures_are_kept_and_counted(ddim: Run, run: Run, fake: Any) -> None:
     stopped = ddim(*command)
     assert stopped.exit_code == 3 and "sample 1 at t=" in stopped.output.replace("\n", " "), stopped.output
     done = ddim(*command, "--max-failures", 0.25)
-    assert done.exit_code == 0 and "2 samples failed" in done.output, done.output
+    assert done.exit_code == 0 and "failed samples: 2" in done.output, done.output
     data = Samples("set")
     bad = [i for i in range(8) if not bool(torch.isfinite(data[i]["x"]).all())]
     assert bad == [1, 5] and [int(data[i]["status"]) for i in bad] == [scoresde.Status.NON_FINITE] * 2
@@ -197,4 +197,4 @@ def test_where_a_model_and_a_method_lie_does_not_matter(typed: Run) -> None:
         command = ("--model", name, "--sde", "edm", "--method", f"{name}.json", "--count", 3, "--shard-size", 4)
         result = typed("sample", *command, "--out", "set/")
         assert result.exit_code == 0, result.output
-    assert "0 of them made now" in result.output
+    assert "of which 0 were made now" in result.output

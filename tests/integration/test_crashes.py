@@ -39,8 +39,8 @@ def test_killed_at_every_point(folder: Path, scenario: str) -> None:
     assert counts.duplicated <= counts.injected  # the shard that was computed when the process was killed
 
 
-def ranks(world: int, folder: Path, log: Path, **options: Any) -> list[int]:
-    return [started(functools.partial(draw, folder, log, **options), rank, world) for rank in range(world)]
+def ranks(world: int, folder: Path, log: Path, begin: int = 0, **options: Any) -> list[int]:
+    return [started(functools.partial(draw, folder, log, **options), rank, world) for rank in range(begin, world)]
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_rank_that_hangs(tmp_path: Path, plain: dict[str, bytes]) -> None:
 def test_a_rank_that_leaves_early(tmp_path: Path, plain: dict[str, bytes]) -> None:
     folder, log = tmp_path / "set", tmp_path / "log"
     leaving = functools.partial(draw, folder, log, 10, 0.02, show=lambda done: os._exit(0))
-    children = [started(leaving, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02)[1:]]
+    children = [started(leaving, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02, begin=1)]
     assert [ended(child) for child in children] == [0, 0, 0]
     draw(folder, log, 10)
     assert files(folder) == plain
@@ -120,7 +120,7 @@ def test_a_rank_with_little_memory(tmp_path: Path, plain: dict[str, bytes]) -> N
     """Its shards are made in smaller batches, those of the others are not; whoever continues keeps them apart."""
     folder, log = tmp_path / "set", tmp_path / "log"
     poor = functools.partial(draw, folder, log, 10, 0.02, 1)
-    children = [started(poor, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02)[1:]]
+    children = [started(poor, 0, 3), *ranks(3, folder, log, shards=10, pause=0.02, begin=1)]
     assert [ended(child) for child in children] == [0, 0, 0]
     draw(tmp_path / "small", log, 10, most=1)
     made, small = files(folder), files(tmp_path / "small")

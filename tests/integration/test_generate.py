@@ -161,7 +161,7 @@ def test_a_complete_set_costs_no_evaluation(tmp_path: Path) -> None:
     shown: list[int] = []
     made = draw(tmp_path / "a", score=score, shape=(2,), identity="s", show=shown.append)
     assert (made.count, made.shards, made.made, made.failures) == (20, 3, 3, ())
-    assert shown == [8, 16, 20] and set(calls) == {4} and len(calls) == 5 * 3
+    assert shown == [4, 8, 12, 16, 20] and set(calls) == {4} and len(calls) == 5 * 3
     before = contents(tmp_path / "a")
     calls.clear()
     assert draw(tmp_path / "a", score=score, shape=(2,), identity="s").made == 0 and not calls
@@ -260,7 +260,7 @@ def test_a_shard_of_another_process_is_waited_for(tmp_path: Path, monkeypatch: p
     (tmp_path / "a" / "leases").mkdir(parents=True)
     (tmp_path / "a" / "leases" / "00000001.json").write_text(json.dumps(holder))
     assert draw(tmp_path / "a", patience=30.0).made == 3
-    assert 30.0 <= sum(waited) < 31.0
+    assert 29.99 < sum(waited) < 31.0  # of floating-point numbers
     assert contents(tmp_path / "a") == contents(tmp_path / "plain")
 
 
@@ -282,7 +282,8 @@ def test_two_writers_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     else:
         write = Store.write
         monkeypatch.setattr(Store, "write", lambda self, *args, **kwargs: (other(), write(self, *args, **kwargs))[1])
-    assert draw(tmp_path / "a", 40).made == (0 if late == "slow" else 1)
+    made = draw(tmp_path / "a", 40).made  # while it writes, the next shard is made
+    assert made == 0 if late == "slow" else 1 <= made <= 5
     monkeypatch.undo()
     assert draw(tmp_path / "a", 40).made == 0
     assert contents(tmp_path / "a") == contents(tmp_path / "plain")
@@ -429,7 +430,7 @@ def test_an_error_of_the_score_function_stops_the_run(tmp_path: Path) -> None:
 
     given: dict[str, Any] = {"score": score, "shape": (2,), "identity": "s"}
     with pytest.raises((RuntimeError, ScoreFnError), match="a mistake"):
-        draw(tmp_path / "a", **given, show=lambda done: armed.append(True))
+        draw(tmp_path / "a", **given, show=lambda done: armed.append(True) if done == 8 else None)
     assert list((tmp_path / "a" / "leases").iterdir()) == []
     armed.clear()
     assert draw(tmp_path / "a", **given).made == 2
@@ -494,12 +495,12 @@ def test_the_smaller_size_is_on_the_disk_before_the_shard_is_made(tmp_path: Path
     assert "records/00000000.batch.json" in found[1] and "shards/00000000.safetensors" not in found[1]
 
 
-@pytest.mark.parametrize(("when", "made"), [("at work", 3), ("writing", 4)])
+@pytest.mark.parametrize(("when", "made"), [("at work", {3}), ("writing", {4, 5})])
 def test_a_shard_of_larger_batches_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, made: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, made: set[int]
 ) -> None:
     """Another process marks all shards while this one, which has memory enough, is at work on the first, or about to
-    write it."""
+    write it, when the second may have been begun."""
     given: dict[str, Any] = {"shape": (2,), "identity": "s"}
     draw(tmp_path / "half", score=limited(2, [], MemoryError), **given)
     marked: list[int] = []
@@ -520,7 +521,7 @@ def test_a_shard_of_larger_batches_is_made_again(
         write(self, *args, **kwargs)
 
     monkeypatch.setattr(Store, "write", marking)
-    assert draw(tmp_path / "a", score=score, **given).made == made
+    assert draw(tmp_path / "a", score=score, **given).made in made
     assert contents(tmp_path / "a") == contents(tmp_path / "half")
 
 
@@ -662,7 +663,7 @@ def test_damaged_samples_are_not_read(tmp_path: Path) -> None:
 
 def test_pictures_are_no_arrays(tmp_path: Path) -> None:
     draw(tmp_path / "a", 3, GREY, container="png")
-    with pytest.raises(InvalidArgumentError, match="png files, not arrays"):
+    with pytest.raises(InvalidArgumentError, match=r"has pictures \(png\)"):
         Samples(tmp_path / "a")[0]
 
 

@@ -1,0 +1,142 @@
+"""How ``scoresde sample`` draws the samples of a batch, by their indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NonFiniteError
+from ._options import follow
+from ._sets import Show, both
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..generation import Batch
+    from ..integrate import Info, Solution
+    from ..sdes import AffineSDE
+    from ._animation import Frames
+    from ._options import Plan
+
+
+@dataclass
+class Drawing:
+    """The samples of a command, batch by batch.
+
+    Args:
+        process, event, seed, device: as of `scoresde.solve`.
+        plan: of all samples, or of one for each range of indices, where there are several measurements.
+        measured: how many measurements there are: sample i is of number i modulo it.
+        score_of: the network's score for samples from an index on, so many.
+        classes_of: their classes: a tensor, one class for all, or None.
+        arguments: of `scoresde.solve`, for every plan.
+        first, num: the samples that the command draws.
+        frames: that an animation takes.
+
+    Attributes:
+        calls: of the network, until now.
+    """
+
+    process: AffineSDE
+    event: tuple[int, ...]
+    seed: int
+    device: torch.device
+    plan: Plan
+    plan_at: Callable[[range], Plan]
+    measured: int
+    score_of: Callable[[int, int], Callable[..., Any]]
+    classes_of: Callable[[int, int], Any]
+    arguments: Mapping[str, Any]
+    first: int
+    num: int
+    frames: Frames | None = None
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        several = self.measured > 1 or hasattr(self.classes_of(self.first, 1), "shape")
+        self._shared = None if several else self.plan.model(self.score_of(self.first, 1))
+
+    def solve(self, start: int, count: int, callback: Callable[[Info], None], *, throw: bool = True) -> Solution:
+        """Samples ``start`` … ``start + count - 1``."""
+        from ..noise import SampleNoise
+        from ..solving import solve
+
+        indices = range(start, start + count)
+        plan = self.plan if self.measured == 1 else self.plan_at(indices)
+        solution = solve(
+            self.process,
+            self._shared or plan.model(self.score_of(start, count)),
+            shape=(count, *self.event),
+            noise=SampleNoise(self.seed, indices=indices),
+            device=self.device,
+            callback=callback,
+            throw=throw,
+            **plan.told,
+            **self.arguments,
+        )
+        self.calls += solution.evaluations
+        return solution
+
+    def arrays(self, start: int, solution: Solution) -> dict[str, Tensor]:
+        """What is kept of samples from ``start`` on."""
+        import torch
+
+        count = len(solution.x)
+        classes = self.classes_of(start, count)
+        return {
+            "x": solution.x,
+            "nfe": solution.nfe,
+            **({"label": classes} if isinstance(classes, torch.Tensor) else {}),
+            **({"measurement": torch.arange(start, start + count) % self.measured} if self.measured > 1 else {}),
+        }
+
+    def shown(self, show: Show | None) -> Callable[[Info], None] | None:
+        """A callback that shows how far a batch is."""
+        return follow(show, self.plan.solver, self.process, self.plan.steps)
+
+    def whole(self, start: int, count: int, show: Show | None, beat: Callable[[Info], object] | None = None) -> Any:
+        """The arrays of samples that must all succeed."""
+        callback = both(beat or (lambda info: None), self.shown(show))
+        if self.frames is not None:
+            callback = self.frames.watch(start - self.first, callback)
+        try:
+            solution = self.solve(start, count, callback)
+        except NonFiniteError as error:
+            raise _located(error, start) from error
+        if not bool(solution.x.isfinite().all()):
+            raise NonFiniteError("A sample is not finite. Nothing was written.", stage="state")
+        return self.arrays(start, solution)
+
+    def marked(self, batch: Batch, show: Show) -> tuple[dict[str, Tensor], Tensor]:
+        """The arrays of a batch of a set, of which some may have failed, and the times at which they ended."""
+        start, count = int(batch.indices[0]), len(batch.indices)
+        solution = self.solve(start, count, both(batch.callback, self.shown(show)), throw=False)
+        return {**self.arrays(start, solution), "status": solution.status}, solution.t
+
+    def part(self, batch: Batch, show: Show) -> tuple[dict[str, Tensor], None]:
+        """The arrays of a batch of a file, whose indices count from the first sample of the command."""
+        start, count = int(batch.indices[0]), len(batch.indices)
+        wanted = min(count, self.num - start)
+        found = self.whole(self.first + start, wanted, show, batch.callback)
+        return {name: _filled(values, count) for name, values in found.items()}, None
+
+
+def _filled(values: Tensor, count: int) -> Tensor:
+    """With rows up to a number; those that are added are beyond the last sample, and not kept."""
+    return values if len(values) == count else values[[*range(len(values)), *[-1] * (count - len(values))]]
+
+
+def _located(error: NonFiniteError, first: int) -> NonFiniteError:
+    """The error, with the samples counted from the seed's first."""
+    indices = [first + i for i in error.indices]
+    named = ", ".join(map(str, indices))
+    return NonFiniteError(
+        f"{error}\nFailed: sample {named}{', ...' if len(indices) == 5 else ''}; --first {indices[0]} --count 1 draws "
+        f"the first of them alone. Nothing was written.",
+        stage=error.stage,
+        step=error.step,
+        t=error.t,
+        indices=indices,
+    )

@@ -1,0 +1,103 @@
+"""Processes that make each shard together, because one network is spread over them."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+_WAIT, _END = -1, -2
+
+
+class Team(abc.ABC):
+    """The first process of a team chooses the shards and writes them; all make them, with the same network calls.
+
+    Attributes:
+        leads: whether this process is the first.
+        alone: whether there is no other.
+        size: how many there are.
+    """
+
+    leads: bool
+    alone: bool
+    size: int
+
+    @abc.abstractmethod
+    def tell(self, shard: int) -> None:
+        """Say which shard is next."""
+
+    @abc.abstractmethod
+    def wait(self) -> None:
+        """Say that there is none at present, so that nobody waits in vain for a message."""
+
+    @abc.abstractmethod
+    def end(self) -> None:
+        """Say that the set is complete."""
+
+    @abc.abstractmethod
+    def hear(self) -> int | None:
+        """The next shard, None at the end."""
+
+
+class Alone(Team):
+    """A process that makes shards by itself.
+
+    Example:
+        >>> Alone().leads
+        True
+    """
+
+    leads, alone, size = True, True, 1
+
+    def tell(self, shard: int) -> None:
+        """See `Team.tell`."""
+
+    def wait(self) -> None:
+        """See `Team.wait`."""
+
+    def end(self) -> None:
+        """See `Team.end`."""
+
+    def hear(self) -> int | None:
+        """See `Team.hear`; nobody says anything."""
+        return None
+
+
+class Group(Team):
+    """The processes of a group of `torch.distributed`.
+
+    Args:
+        group: the process group.
+    """
+
+    alone = False
+
+    def __init__(self, group: Any) -> None:
+        import torch.distributed as dist
+
+        self.group, self._first = group, dist.get_global_rank(group, 0)
+        self.leads, self.size = dist.get_rank(group) == 0, dist.get_world_size(group)
+
+    def tell(self, shard: int) -> None:
+        """See `Team.tell`."""
+        self._share(shard)
+
+    def wait(self) -> None:
+        """See `Team.wait`."""
+        self._share(_WAIT)
+
+    def end(self) -> None:
+        """See `Team.end`."""
+        self._share(_END)
+
+    def hear(self) -> int | None:
+        """See `Team.hear`."""
+        while (message := self._share(None)) == _WAIT:
+            pass
+        return None if message == _END else message
+
+    def _share(self, message: int | None) -> int:
+        import torch.distributed as dist
+
+        shared = [message]
+        dist.broadcast_object_list(shared, src=self._first, group=self.group)
+        return int(shared[0] or 0)
