@@ -804,6 +804,154 @@ def crash_table() -> str:
     return f"{markdown(['fault', 'injected', 'recovered', 'lost', 'shards made twice'], rows, record)}\n{text}"
 
 
+def _cluster_rows(table: str, head: str) -> str:
+    """A table of the plan, of ``benchmarks/results/cluster.json``."""
+    record = load("cluster")
+    rows = [
+        [
+            name,
+            f"{row['shards']:,}",
+            f"{row['made'] / 60:.0f} min",
+            f"{row['ended'] / 60:.0f} min",
+            f"{100 * row['share in all']:.0f} %",
+            f"{row['all operations'] / 1e6:.0f}",
+            f"{row['busiest minute']:,.0f}",
+        ]
+        for name, row in record["results"]["plan"][table].items()
+    ]
+    columns = ["shards", "all made", "end", "GPUs at work", "million operations", "per second, busiest minute"]
+    return markdown([head, *columns], rows, record)
+
+
+def cluster_assumed() -> str:
+    """What the plan assumes."""
+    record = load("cluster")
+    values = record["results"]["assumed"]
+    rows = [
+        ["samples", f"{values['samples']:,} of 3 × 64 × 64"],
+        ["GPUs", f"{values['gpus']}, {values['per_node']} in a node"],
+        ["evaluations per sample", str(values["evaluations"])],
+        ["an evaluation of a sample, in large batches", f"{1000 * values['evaluation']:g} ms of a GPU"],
+        ["GPUs differ in speed by (standard deviation)", f"{100 * values['spread']:g} %"],
+        ["a process starts (imports, weights, warm-up) in", f"{values['start']:g} s"],
+        ["an operation at the file server takes", f"{1000 * values['latency']:g} ms"],
+        ["the file server serves", f"{values['rate']:,.0f} operations per second"],
+        ["a process reads and writes", f"{values['bandwidth'] / 1e9:g} GB/s"],
+    ]
+    return markdown(["", ""], rows, record)
+
+
+def cluster_storage() -> str:
+    """What the set needs in each container."""
+    record = load("cluster")
+    results = record["results"]
+    count, shards = results["assumed"]["samples"], results["plan"]["folders"]["64"]["shards"]
+    rows = []
+    for name, row in results["containers"].items():
+        files = shards + (count + shards if name == "png" else shards)
+        packing = f"{1e6 * row['seconds']:.0f} µs"
+        rows.append(
+            [f"`{name}`", f"{row['bytes']:,.0f}", f"{count * row['bytes'] / 1e12:.2f} TB", f"{files:,}", packing]
+        )
+    return markdown(["container", "bytes per sample", "set", "files", "packing per sample, on a CPU"], rows, record)
+
+
+def cluster_deaths() -> str:
+    """What deaths cost."""
+    record = load("cluster")
+    nodes = record["results"]["assumed"]["gpus"] / record["results"]["assumed"]["per_node"]
+    rows = []
+    for name, row in record["results"]["plan"]["deaths"].items():
+        hours = row["hours between deaths"]
+        expected = f"{nodes * row['ended'] / 3600 / hours:.2g}" if hours else "0"
+        times = [f"{row[key] / 60:.0f} min" for key in ("made", "ended")]
+        lost = [
+            f"{row['ranks that died'] / record['results']['assumed']['per_node']:.0f}",
+            f"{100 * row['lost']:.2f} %",
+        ]
+        rows.append([name, expected, *lost, *times, f"{100 * row['share in all']:.0f} %"])
+    head = ["a node dies every", "expected", "in the model", "work that was lost", "all made", "end", "GPUs at work"]
+    return markdown(head, rows, record)
+
+
+def cluster_breaks() -> str:
+    """What limits a larger set, in the order in which it does."""
+    results = load("cluster")["results"]
+    assumed, one = results["assumed"], results["plan"]["folders"]["1"]
+    shown = results["other policies"]["progress is shown"]
+    counts = {name: count / 1e6 for name, count in one["operations"].items()}
+    per_byte = 1 / assumed["bandwidth"] + results["here"]["per MB"]["check"] / 1e6
+    gpus, shards = assumed["gpus"], one["shards"]
+    records = counts["complete"] + counts["again"]
+    return f"""In one folder of {shards:,} shards, in this order:
+
+1. **The final reading.** Rank 0 alone reads {one["bytes"] / 1e12:.2f} TB and computes their SHA-256, in
+   {one["bytes"] * per_byte / 60:.0f} minutes; the network needs {one["useful"] / 60:.0f}. The others have ended before,
+   but a job often holds its GPUs until the last process has. More folders divide it.
+2. **Looks at records.** Each of {gpus} processes looks at {shards:,} records as it walks through the set, and once more
+   at the end: {counts["complete"]:.0f} + {counts["again"]:.0f} million of {one["all operations"] / 1e6:.0f} million
+   operations, at least {1e6 * records / assumed["rate"] / 60:.0f} minutes of the file server. With f folders there are
+   f times fewer. Nearly all of them come after a process has made its part.
+3. **Progress.** With `log` or `show` in every process, each lists the names of all records after each batch, and at
+   each complete shard that it finds: {shown["operations"]["listing"] / 1e9:.1f} billion operations, and the end after
+   {shown["ended"] / 3600:.0f} hours. Give these options to one process, and to none in a folder of this size.
+4. **Waiting.** A process that finds nothing to do looks every 0.2 seconds at each shard that others work on:
+   {counts["busy"]:.1f} million operations here, and more where the last shards take long.
+5. **The number of files in a folder.** `shards` and `records` have {shards:,} names each, which every file system can
+   hold. With `png`, `shards` would have 50 million, which many cannot, and each look at a complete shard would be one
+   at {one["shard size"]:,} pictures: {2 * gpus * shards * (one["shard size"] + 1) / 1e9:.0f} billion operations.
+6. **Not** the leases ({1e6 * (counts["take"] + counts["beat"]) / one["made"]:,.0f} operations per second while shards
+   are made), not writing ({one["bytes"] / one["made"] / 1e9:.1f} GB/s together, while the next shard is computed), and
+   not deaths.
+"""
+
+
+def cluster_actions() -> str:
+    """What the actions of a process cost."""
+    record = load("cluster")
+    results = record["results"]
+    names = {
+        "complete": "look at a complete shard",
+        "busy": "look at a shard that another process makes",
+        "take": "take a lease",
+        "beat": "change it, every 5 s",
+        "write": "write a shard of 4 kB and its record",
+        "check": "read a shard of 4 kB again",
+    }
+    rows = [
+        [text, str(results["operations"][name]), f"{1000 * results['here']['seconds'][name]:.2f} ms"]
+        for name, text in names.items()
+    ]
+    rows += [
+        [f"each MB more, to {text}", "0", f"{1000 * results['here']['per MB'][name]:.2f} ms"]
+        for name, text in (("write", "write"), ("check", "read"))
+    ]
+    return markdown(["action", "operations", "here"], rows, record)
+
+
+def cluster_runs() -> str:
+    """Real runs beside the model."""
+    record = load("cluster")
+    runs = record["results"]["real runs"]
+    rows = [
+        [
+            row["case"],
+            str(row["shards"]),
+            str(row["deaths"]),
+            f"{row['seconds']:.1f} s",
+            f"{row['modelled']:.1f} s",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in runs["runs"]
+    ]
+    whole = sum(row["complete"] for row in runs["runs"])
+    text = (
+        f"The ratios are between {runs['smallest ratio']:.2f} and {runs['largest ratio']:.2f}; the program fails where "
+        f"one is below 0.8 or above 1.2. {whole} of {len(runs['runs'])} sets were complete."
+    )
+    return f"{markdown(['', 'shards', 'deaths', 'real', 'model', 'ratio'], rows, record)}\n{text}\n"
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -832,6 +980,18 @@ FILLED = {
         "<!-- particles -->": particles_table,
         "<!-- half digits -->": half_digits_table,
         "<!-- half digits: mnist -->": lambda: half_digits_table("mnist"),
+    },
+    "fifty_million": {
+        "<!-- cluster: assumed -->": cluster_assumed,
+        "<!-- cluster: storage -->": cluster_storage,
+        "<!-- cluster: shard size -->": lambda: _cluster_rows("shard size", "samples in a shard"),
+        "<!-- cluster: folders -->": lambda: _cluster_rows("folders", "folders"),
+        "<!-- cluster: server -->": lambda: _cluster_rows("file server", "file server, operations"),
+        "<!-- cluster: deaths -->": cluster_deaths,
+        "<!-- cluster: evaluation -->": lambda: _cluster_rows("evaluation", "seconds of an evaluation"),
+        "<!-- cluster: breaks -->": cluster_breaks,
+        "<!-- cluster: actions -->": cluster_actions,
+        "<!-- cluster: runs -->": cluster_runs,
     },
     "many_samples": {"<!-- streams -->": streams_text, "<!-- crashes -->": crash_table},
     "measured": {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
+from .._registries import ARRAY_CONTAINERS
 from ..errors import SolveFailedError
 from . import _parameters as parameters
 from ._batches import Show, batches
@@ -24,12 +25,17 @@ from ._options import (
     sample_seeds,
     source_of,
     threads,
+    weights_of,
 )
-from ._output import ARRAYS, check_output, write_arrays
+from ._output import ARRAYS, FOLDER, check_output, write_arrays
 from ._run import command
+from ._sets import PATIENCE, Sharding, both, check_failures, check_file, check_set, made_of, make_set
 from ._tuned import check_named
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..generation import Batch
     from ..integrate import Solution
 
 
@@ -38,8 +44,12 @@ def encode(
     data_argument: parameters.DataArgument = None,
     data: parameters.Data = None,
     out: Annotated[
-        Path, typer.Option(help=f"Output file; its extension determines its format: {', '.join(ARRAYS)}.")
-    ] = Path("latents.npz"),
+        str,
+        typer.Option(
+            metavar="FILE or FOLDER/",
+            help=f"Output file; its extension determines its format: {', '.join(ARRAYS)}. A set has a folder.",
+        ),
+    ] = "latents.npz",
     model: parameters.Model = "digits",
     sde: parameters.Process = None,
     label: parameters.Label = None,
@@ -55,6 +65,10 @@ def encode(
     key: parameters.Key = None,
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
+    shard_size: parameters.ShardSize = None,
+    container: parameters.Container = None,
+    log_json: parameters.LogJson = None,
+    patience: parameters.Patience = PATIENCE,
     batch_size: parameters.BatchSize = 256,
     force: parameters.Force = False,
     quiet: parameters.Quiet = False,
@@ -64,10 +78,19 @@ def encode(
     The output has the arrays latent, index (of the sample in DATA) and nfe, with the settings as metadata. The file is
     written as a whole, and an existing file is kept unless --force is given. Samples that fail are left out, and the
     exit code is then 3.
+
+    With --shard-size or --format the output is a set in a folder, as `scoresde sample` makes it. It has all samples;
+    those that fail are NaN and have a status.
     """
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
-    target, extension = check_output(out, ARRAYS, force=force)
+    sharding = Sharding(shard_size, container, log_json, patience, max_failures=1.0)
+    if sharding.wanted:
+        kind = check_set(out, sharding, ARRAY_CONTAINERS, force=force)
+        target, extension = Path(out), FOLDER
+    else:
+        check_file(out, sharding._replace(max_failures=0.0))
+        target, extension = check_output(out, ARRAYS, force=force)
     check_named(method, "adams")
     options = parse_options(option or [])
     solver, steps, told = choose_method(method, steps, grid, options)
@@ -85,8 +108,43 @@ def encode(
         shown = follow(show, solver, process, steps, encodes=True)
         return encode(process, score_fn, x, callback=shown, throw=False, **told, **arguments)
 
+    settings = {
+        "scoresde": __version__,
+        "sde": repr(process),
+        "label": label,
+        "method": method,
+        "options": options,
+        "steps": steps,
+        "grid": grid,
+        **arguments,
+        "data": source.digest,
+        "levels": inputs.levels,
+        "data_range": list(inputs.data_range),
+        "seed": seed,
+    }
     import torch
 
+    if sharding.wanted:
+
+        def solved(batch: Batch, show: Show) -> tuple[dict[str, Tensor], Tensor]:
+            from ..latents import encode
+
+            seeds = sample_seeds(seed, int(batch.indices[0]), len(batch.indices))
+            x = inputs.rows(batch.indices % num, seeds).to(where)
+            shown = both(batch.callback, follow(show, solver, process, steps, encodes=True))
+            found = encode(process, score_fn, x, callback=shown, throw=False, **told, **arguments)
+            return {"latent": found.x, "nfe": found.nfe, "status": found.status}, found.t
+
+        sizes = {"first": 0, "count": num, "batch_size": batch_size}
+        whole = {**settings, "weights": weights_of(network), "container": kind}
+        bar = None if quiet else f"{method} ({title})"
+        with threads(where, batch_size * math.prod(event)):
+            made = make_set(target, whole, sizes, solved, where, sharding, title=bar, networks=[network.net])
+        if not quiet:
+            took = f"{time.perf_counter() - began:.1f} s"
+            typer.echo(f"{num} latents under {model}: {title}, {method}\n{made_of(made, out)}; {took}")
+        check_failures(made, source.names, out)
+        return
     size = min(batch_size, num)
     with threads(where, size * math.prod(event)):
         solutions = list(batches(run, num, size, f"{method} ({title})", quiet))
@@ -99,22 +157,7 @@ def encode(
         failed = f"{len(failures)} of {num} samples failed: {names}{', ...' if len(failures) > 5 else ''}"
         if not len(index):
             raise SolveFailedError(f"{failed}. Nothing was written.")
-    metadata = {
-        "scoresde": __version__,
-        "model": source_of(network, model),
-        "sde": repr(process),
-        "label": label,
-        "method": method,
-        "options": options,
-        "steps": steps,
-        "grid": grid,
-        **arguments,
-        "data": source.digest,
-        "names": source.names,
-        "levels": inputs.levels,
-        "data_range": list(inputs.data_range),
-        "seed": seed,
-    }
+    metadata = {**settings, "model": source_of(network, model), "names": source.names}
     what = write_arrays(target, extension, {"latent": latent[good], "index": index, "nfe": nfe[good]}, metadata)
     if not quiet:
         typer.echo(f"{len(index)} latents under {model}: {title}, {method}, {effort(solver, steps, nfe.tolist())}")

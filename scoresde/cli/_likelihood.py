@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import __version__
+from .._registries import ARRAY_CONTAINERS
 from ..errors import InvalidArgumentError, SolveFailedError
 from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, fits, named, prepare, range_of, read
 from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
-from ._output import PICTURE, check_output
+from ._output import FOLDER, PICTURE, check_output
 from ._run import command
+from ._sets import PATIENCE, Sharding, check_failures, check_file, check_set, made_of, make_set
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
 from ._tuned import check_named
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..generation import Batch, Generated
     from ..likelihood import Likelihood
 
 COLUMNS: dict[str, type] = {
@@ -69,9 +72,13 @@ def likelihood(
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
     out: Annotated[
-        Path,
-        typer.Option(help=f"Table with one row per sample; its extension determines its format: {', '.join(TABLES)}."),
-    ] = Path("likelihood.csv"),
+        str,
+        typer.Option(
+            metavar="FILE or FOLDER/",
+            help=f"Table with one row per sample; its extension determines its format: {', '.join(TABLES)}. A set has "
+            "a folder.",
+        ),
+    ] = "likelihood.csv",
     plot: Annotated[
         Path | None, typer.Option(help=f"Draw a histogram of the bits per dimension to this {PICTURE}.")
     ] = None,
@@ -83,6 +90,10 @@ def likelihood(
             help="Start again and replace existing files. Default: resume the same command.",
         ),
     ] = False,
+    shard_size: parameters.ShardSize = None,
+    container: parameters.Container = None,
+    log_json: parameters.LogJson = None,
+    patience: parameters.Patience = PATIENCE,
     batch_size: parameters.BatchSize = 64,
     quiet: parameters.Quiet = False,
 ) -> None:
@@ -91,10 +102,19 @@ def likelihood(
     The output has one row per sample, with the settings beside it in FILE.json. An interrupted run keeps the batches
     that are done, and the same command resumes it. Samples that fail have a row with their status and no values, and
     the exit code is then 3.
+
+    With --shard-size or --format the output is a set in a folder, which several processes make together, as
+    `scoresde sample` makes it, with the columns as arrays.
     """
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
-    target, extension = check_output(out, TABLES, force=True)  # what is there is continued, or refused by the table
+    sharding = Sharding(shard_size, container, log_json, patience, max_failures=1.0)
+    if sharding.wanted:
+        kind = check_set(out, sharding, ARRAY_CONTAINERS, force=force)
+        target, extension = Path(out), FOLDER
+    else:
+        check_file(out, sharding._replace(max_failures=0.0))
+        target, extension = check_output(out, TABLES, force=True)  # what is there is continued, or the table refuses
     if extension == PARQUET:
         pyarrow_parquet()
     check_named(method, "adams")
@@ -114,7 +134,6 @@ def likelihood(
     arguments: dict[str, Any] = trace | {"rtol": rtol, "atol": atol, "max_steps": max_steps}
     settings = {
         "scoresde": __version__,
-        "model": source_of(network, model),
         "weights": weights_of(network),
         "sde": repr(process),
         "label": label,
@@ -122,23 +141,52 @@ def likelihood(
         "options": options,
         **arguments,
         "data": source.digest,
-        "num": num,
         "levels": inputs.levels,
         "data_range": list(inputs.data_range),
         "seed": seed,
-        "device": where.type,
-        "batch_size": size,
     }
 
-    def run(first: int, count: int, show: Show | None) -> list[Row]:
+    def estimate(x: Tensor, seeds: list[int], **more: Any) -> Likelihood:
         from ..likelihood import log_likelihood
 
-        seeds = sample_seeds(seed, first, count)
-        x = inputs.x(first, seeds).to(where)
-        got = log_likelihood(process, score_fn, x, method=method, seeds=seeds, throw=False, **arguments, **options)
-        return _rows(got, first, source.names, inputs, event)
+        return log_likelihood(
+            process, score_fn, x.to(where), method=method, seeds=seeds, throw=False, **more, **arguments, **options
+        )
 
-    table = Table(target, COLUMNS, settings, num, size)
+    if sharding.wanted:
+
+        def solved(batch: Batch, show: Show) -> tuple[dict[str, Tensor], None]:
+            seeds = sample_seeds(seed, int(batch.indices[0]), len(batch.indices))
+            found = estimate(inputs.rows(batch.indices % num, seeds), seeds, callback=batch.callback)
+            columns = ("log_prob", "std_error", "prior_log_prob", "nfe", "status")
+            values = {name: getattr(found, name) for name in columns}
+            return {**values, "bits_per_dim": _bits(found, inputs, event)}, None
+
+        sizes = {"first": 0, "count": num, "batch_size": batch_size}
+        bar = None if quiet else f"likelihood ({title})"
+        with threads(where, batch_size * math.prod(event)):
+            made = make_set(
+                target,
+                {**settings, "container": kind},
+                sizes,
+                solved,
+                where,
+                sharding,
+                title=bar,
+                networks=[network.net],
+            )
+        _summarise(made, picture, event, model, f"{title}, {method}, {_estimate(divergence, probes)}", quiet)
+        if not quiet:
+            typer.echo(f"{made_of(made, out)}; {time.perf_counter() - began:.1f} s")
+        check_failures(made, source.names, out)
+        return
+
+    def run(first: int, count: int, show: Show | None) -> list[Row]:
+        seeds = sample_seeds(seed, first, count)
+        return _rows(estimate(inputs.x(first, seeds), seeds), first, source.names, inputs, event)
+
+    table_of = {"model": source_of(network, model), "num": num, "device": where.type, "batch_size": size}
+    table = Table(target, COLUMNS, {**settings, **table_of}, num, size)
     with table.writing(force), threads(where, size * math.prod(event)):
         kept = len(table.rows)
         for rows in batches(run, num, size, f"likelihood ({title})", quiet, kept):
@@ -169,12 +217,8 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
     import torch
 
     from ..integrate import Status
-    from ..likelihood import bits_per_dim
 
-    bits = torch.full_like(got.log_prob, torch.nan)
-    if inputs.levels is not None:
-        bits = bits_per_dim(got.log_prob, event, levels=inputs.levels, data_range=inputs.data_range, throw=False)
-    values: list[Tensor] = [got.log_prob, got.std_error, bits, got.prior_log_prob]
+    values: list[Tensor] = [got.log_prob, got.std_error, _bits(got, inputs, event), got.prior_log_prob]
     rows = []
     for i, numbers in enumerate(torch.stack([v.cpu() for v in values], dim=1).tolist()):
         known = [None if math.isnan(number) else number for number in numbers]
@@ -182,6 +226,35 @@ def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: 
         cells = [first + i, names[first + i], *known, int(got.nfe[i]), status]
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     return rows
+
+
+def _bits(got: Likelihood, inputs: Inputs, event: tuple[int, ...]) -> Tensor:
+    """Bits per dimension, NaN of data that have no grey levels."""
+    import torch
+
+    from ..likelihood import bits_per_dim
+
+    if inputs.levels is None:
+        return torch.full_like(got.log_prob, torch.nan)
+    return bits_per_dim(got.log_prob, event, levels=inputs.levels, data_range=inputs.data_range, throw=False)
+
+
+def _summarise(
+    made: Generated, picture: Path | None, event: tuple[int, ...], model: str, how: str, quiet: bool
+) -> None:
+    """Print what came out of a set on average, and draw it."""
+    from ..generation import Samples
+    from ..integrate import Status
+
+    values = {name: value.tolist() for name, value in Samples(made.folder, check=False).all().items()}
+    names = [name for name in COLUMNS if name in values]
+    rows = [dict(zip(names, cells, strict=True)) for cells in zip(*(values[name] for name in names), strict=True)]
+    rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+    good = [row for row in rows if row["status"] == Status.SUCCESS]
+    if picture is not None and good:
+        _draw_bits(good, picture, model)
+    if not quiet:
+        _report(f"{len(rows)} samples under {model}: {how}", rows, good, math.prod(event))
 
 
 def _draw_bits(rows: list[Row], picture: Path, model: str) -> None:
@@ -248,7 +321,7 @@ def _line(name: str, unit: str, mean: float, over: float | None, trace: float | 
     return f"{name}: mean {shown} {unit}; standard error {first} over the samples, {second} of the trace estimate"
 
 
-def _failed(rows: list[Row], out: Path) -> SolveFailedError:
+def _failed(rows: list[Row], out: object) -> SolveFailedError:
     bad = [row for row in rows if row["status"] != SUCCESS]
     named = ", ".join(f"{row['name']} ({row['status']})" for row in bad[:5])
     return SolveFailedError(

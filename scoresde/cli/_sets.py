@@ -42,6 +42,7 @@ _UNTOLD = (
     "patience",
 )
 _NAMED = 8  # letters of a digest
+_WORST = 5  # failures that a message names
 
 Show = Callable[[float], None]
 Solved = Callable[["Batch", Show], "tuple[Mapping[str, Tensor], Tensor | None]"]
@@ -171,6 +172,20 @@ def make_set(
             networks=networks,
         )
         return fill(store, shown, manner, data_range)
+
+
+def check_failures(made: Generated, names: Sequence[str], out: object) -> None:
+    """Say which samples of a set of data failed, if any did.
+
+    Raises:
+        SolveFailedError: some did.
+    """
+    if made.failures:
+        worst = ", ".join(f"{names[f['index']]} ({f['reason']})" for f in made.failures[:_WORST])
+        raise SolveFailedError(
+            f"{len(made.failures)} of {made.count} samples failed: {worst}{', ...' * (len(made.failures) > _WORST)}. "
+            f"They are in {str(out)!r} with their status."
+        )
 
 
 def made_of(made: Generated, out: object) -> str:

@@ -27,11 +27,12 @@ INSTALLED = (
     "docs/quickstart.md",
     "docs/index.md",
 )  # by `.ci/run`, from a new environment
-# A map, a file that a test reads, and a command of which `benchmarks.crash` runs the like.
+# A map, a file that a test reads, a command of which `benchmarks.crash` runs the like, and one for a cluster.
 SHOWN = {
     ("docs/design.md", "__main__ "),
     ("docs/command_line.md", "model = "),
     ("docs/many_samples.md", "torchrun "),
+    ("docs/fifty_million.md", "sbatch "),
 }
 
 

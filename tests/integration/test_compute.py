@@ -1,0 +1,243 @@
+"""Sets of other things than samples; what is kept beside samples; what a process says of its work."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, OutputError, SolveFailedError
+from scoresde.generation import Batch, Samples, compute, generate, verify
+from scoresde.generation.identity import identity_of
+
+SDE = scoresde.VPSDE()
+TARGET = scoresde.targets.Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([[1.0, 0.3], [0.3, 0.5]]))
+SCORE = TARGET.score(SDE)
+IMAGE = scoresde.targets.Gaussian(torch.zeros(1, 4, 4), 0.3).score(SDE)
+DATA = TARGET.sample(11, generator=torch.Generator().manual_seed(0))
+SIZES: dict[str, Any] = {"shard_size": 8, "batch_size": 4}
+DDIM: dict[str, Any] = {"method": "ddim", "steps": 3}
+
+
+def likelihoods(batch: Batch) -> Mapping[str, Tensor]:
+    options = {"probes": 2, "probe": "orthogonal", "throw": False, "check": False}
+    found = scoresde.log_likelihood(SDE, SCORE, batch.rows(DATA), noise=batch.noise, callback=batch.callback, **options)
+    return {"log_prob": found.log_prob, "std_error": found.std_error, "nfe": found.nfe, "status": found.status}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_likelihoods_do_not_depend_on_how_they_are_divided(tmp_path: Path) -> None:
+    made = compute(tmp_path / "a", likelihoods, 11, **SIZES)
+    assert (made.count, made.shards, made.made, made.failures) == (11, 2, 2, ())
+    compute(tmp_path / "b", likelihoods, 11, shard_size=3, batch_size=3)
+    compute(tmp_path / "c", likelihoods, 4, first=5, shard_size=4, batch_size=2)
+    whole, other, part = (Samples(tmp_path / name).all() for name in "abc")
+    for name, values in whole.items():
+        assert torch.allclose(values.double(), other[name].double(), rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(values[5:9].double(), part[name].double(), rtol=1e-4, atol=1e-5), name
+    exact = TARGET.log_prob(DATA.double(), SDE, SDE.t_min)
+    assert torch.allclose(whole["log_prob"], exact, atol=0.05)
+    before = files(tmp_path / "a")
+    (tmp_path / "a" / "shards" / "00000001.safetensors").unlink()
+    assert compute(tmp_path / "a", likelihoods, 11, **SIZES).made == 1 and files(tmp_path / "a") == before
+
+
+def test_latents_and_many_posteriors(tmp_path: Path) -> None:
+    def latents(batch: Batch) -> Mapping[str, Tensor]:
+        found = scoresde.encode(SDE, SCORE, batch.rows(DATA), method="heun", steps=10, callback=batch.callback)
+        return {"latent": found.x, "status": found.status}
+
+    compute(tmp_path / "latents", latents, 11, **SIZES)
+    alone = scoresde.encode(SDE, SCORE, DATA, method="heun", steps=10).x
+    assert torch.allclose(Samples(tmp_path / "latents").all()["latent"], alone, atol=1e-4)
+
+    operator = torch.tensor([[1.0, 1.0]])
+    ys = torch.tensor([[-3.0], [3.0]])
+
+    def posterior(batch: Batch) -> Mapping[str, Tensor]:
+        score = scoresde.inverse.condition(SCORE, operator, batch.rows(ys), 0.1, method="mmps", sde=SDE)
+        x = scoresde.solve(SDE, score, shape=(len(batch.indices), 2), noise=batch.noise, method="ddim", steps=30).x
+        return {"x": x}
+
+    compute(tmp_path / "posteriors", posterior, 40, **SIZES)
+    found = Samples(tmp_path / "posteriors").all()
+    sums = found["x"].sum(1)
+    assert (sums[found["index"] % 2 == 0] < -1.5).all() and (sums[found["index"] % 2 == 1] > 1.5).all()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_failures_are_told_by_status_or_by_what_is_not_finite(tmp_path: Path, told: bool) -> None:
+    def function(batch: Batch) -> Mapping[str, Tensor]:
+        bad = batch.indices % 10 == 7
+        status = torch.where(bad, scoresde.Status.NON_FINITE, scoresde.Status.SUCCESS)
+        value = torch.where(bad, torch.nan, batch.indices.double())
+        return {"value": value, **({"status": status} if told else {})}
+
+    with pytest.raises(SolveFailedError, match=r"1 of 30 samples failed, the last: sample 7: non_finite"):
+        compute(tmp_path / "a", function, 30, **SIZES)
+    made = compute(tmp_path / "a", function, 30, **SIZES, max_failures=0.1)
+    assert [(f["index"], f["t"]) for f in made.failures] == [(7, None), (17, None), (27, None)]
+    assert int(Samples(tmp_path / "a").all()["value"].isnan().sum()) == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        (lambda n: [torch.zeros(n)], InvalidTypeError, "mapping"),
+        (lambda n: {"a": torch.zeros(n + 1)}, InvalidTypeError, "'a' must be a tensor with a row for each of the 4"),
+        (lambda n: {"a": torch.tensor(1.0)}, InvalidTypeError, "'a' must be a tensor with a row"),
+        (lambda n: {"a": [1.0] * n}, InvalidTypeError, "'a' must be a tensor with a row"),
+        (lambda n: {"index": torch.zeros(n)}, InvalidArgumentError, "names other than 'index'"),
+        (lambda n: {3: torch.zeros(n)}, InvalidArgumentError, "names other than 'index'"),
+    ],
+)
+def test_what_is_no_row_per_sample_is_refused(tmp_path: Path, values: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        compute(tmp_path / "a", lambda batch: values(len(batch.indices)), 8, identity="f", **SIZES)
+
+
+def test_settings_and_code_tell_sets_apart(tmp_path: Path) -> None:
+    def function(batch: Batch) -> Mapping[str, Tensor]:
+        return {"a": batch.indices.float()}
+
+    def other(batch: Batch) -> Mapping[str, Tensor]:
+        return {"a": 2 * batch.indices.float()}
+
+    compute(tmp_path / "a", function, 8, settings={"data": "x"}, **SIZES)
+    for given, named in (({"settings": {"data": "y"}}, "data"), ({"settings": {"data": "x"}, "seed": 1}, "seed")):
+        with pytest.raises(InvalidArgumentError, match=f"its {named} is"):
+            compute(tmp_path / "a", function, 8, **given, **SIZES)
+    with pytest.raises(InvalidArgumentError, match="its identity is"):
+        compute(tmp_path / "a", other, 8, settings={"data": "x"}, **SIZES)
+    with pytest.raises(InvalidArgumentError, match="must not have the name 'seed'"):
+        compute(tmp_path / "b", function, 8, settings={"seed": 1}, **SIZES)
+    assert identity_of(function) != identity_of(other)
+
+
+# What is kept beside samples
+
+
+@pytest.mark.parametrize("container", ["safetensors", "npz", "png", "tar"])
+def test_features_are_those_of_the_samples(tmp_path: Path, container: str) -> None:
+    def features(x: Tensor) -> Tensor:
+        return torch.stack([x.flatten(1).mean(1), x.flatten(1).std(1)], dim=1)
+
+    def some_fail(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where((torch.arange(len(x)) == 1).reshape(-1, 1, 1, 1), torch.nan, IMAGE(x, t))
+
+    given: dict[str, Any] = {**DDIM, **SIZES, "container": container, "max_failures": 1.0, "shape": (1, 4, 4)}
+    generate(tmp_path / "a", SDE, some_fail, 11, features=features, identity="f", **given)
+    if container in ("safetensors", "npz"):
+        found = Samples(tmp_path / "a").all()
+        good = found["x"].isfinite().flatten(1).all(1)
+        assert torch.allclose(found["features"][good], features(found["x"][good]))
+    else:
+        from safetensors.torch import load_file
+
+        parts = [load_file(path) for path in sorted((tmp_path / "a" / "shards").glob("*.safetensors"))]
+        found = {name: torch.cat([part[name] for part in parts]) for name in ("index", "features")}
+        good = found["index"] % 4 != 1
+    assert found["features"].shape == (11, 2) and found["index"].tolist() == list(range(11))
+    assert found["features"][~good].isnan().all() and found["features"][good].isfinite().all()
+    assert verify(tmp_path / "a").complete
+
+
+@pytest.mark.parametrize("features", [lambda x: x[0], lambda x: 3.0, lambda x: x.flatten(1)[:1]])
+def test_features_of_another_shape_are_refused(tmp_path: Path, features: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=r"`features` must return a tensor \(4, d\)"):
+        generate(tmp_path / "a", SDE, IMAGE, 8, features=features, identity="f", **DDIM, **SIZES)
+
+
+@pytest.mark.parametrize("container", ["safetensors", "npz"])
+def test_samples_are_read_in_any_order(tmp_path: Path, container: str) -> None:
+    generate(tmp_path / "a", SDE, IMAGE, 20, first=3, container=container, **DDIM, **SIZES)
+    data = Samples(tmp_path / "a")
+    whole = data.all()
+    assert whole["index"].tolist() == list(range(3, 23))
+    for place in (19, 0, 7, -1, 12):
+        row = data[place]
+        assert all(torch.equal(row[name], whole[name][place]) for name in whole)
+
+
+# What a process says
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_log_says_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = scoresde.load("digits")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("scoresde.generation.monitor._EVERY", 0.0)
+    log = tmp_path / "log.jsonl"
+    made = generate(tmp_path / "a", model.sde, model.score(), 20, log=log, **DDIM, **SIZES)
+    said = lines(log)
+    assert [line["event"] for line in said if line["event"] != "progress"] == [
+        "start",
+        "shard",
+        "shard",
+        "shard",
+        "end",
+    ]
+    assert {(line["rank"], line["world"]) for line in said} == {(1, 2)}
+    done = [line["samples_done"] for line in said if line["event"] == "progress"]
+    assert (
+        done == sorted(done)
+        and 4 in done
+        and {line["samples_of_set"] for line in said if "samples_of_set" in line} == {20}
+    )
+    shards = [line for line in said if line["event"] == "shard"]
+    assert sorted(line["shard"] for line in shards) == [0, 1, 2] and all(
+        line["samples_per_second"] > 0 for line in shards
+    )
+    end = said[-1]
+    assert (end["samples"], end["evaluations"], end["shards_made"]) == (20, 60, 3) and end["peak_memory"] > 2**20
+    assert 0 < end["network"] < end["seconds"] and end["solver"] > 0 and end["writing"] > 0
+    assert made.effort.samples == 20 and made.effort.network == pytest.approx(end["network"])
+    generate(tmp_path / "a", model.sde, model.score(), 20, log=log, **DDIM, **SIZES)
+    again = lines(log)[len(said) :]
+    assert again[-1]["samples"] == 0 and not [line for line in again if line["event"] == "shard"]
+
+
+def test_the_log_names_failures_and_halved_batches(tmp_path: Path) -> None:
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        if len(x) > 2:
+            raise MemoryError
+        return torch.where(x > 0.9, torch.nan, IMAGE(x, t))
+
+    log = tmp_path / "log.jsonl"
+    given: dict[str, Any] = {**DDIM, **SIZES, "identity": "f", "shape": (1, 4, 4), "max_failures": 1.0}
+    made = generate(tmp_path / "a", SDE, score, 8, log=log, **given)
+    said = lines(log)
+    assert [line["batch_size"] for line in said if line["event"] == "halved"] == [2]
+    failed = [line for line in said if line["event"] == "failure"]
+    assert made.failures and [f["index"] for f in made.failures] == [line["index"] for line in failed]
+    assert math.isnan(made.effort.network) and said[-1]["network"] is None  # no network of torch
+    assert said[-1]["failures_of_set"] == len(failed)
+
+
+def test_a_log_inside_the_set_or_nowhere_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="outside the folder of the set"):
+        generate(tmp_path / "a", SDE, IMAGE, 8, log=tmp_path / "a" / "log", **DDIM, **SIZES)
+    with pytest.raises(OutputError, match="cannot be written"):
+        generate(tmp_path / "b", SDE, IMAGE, 8, log=tmp_path / "no" / "log", **DDIM, **SIZES)
+
+
+def test_a_log_does_not_change_the_set(tmp_path: Path) -> None:
+    model = scoresde.load("digits")
+    for name, log in (("a", None), ("b", tmp_path / "log")):
+        generate(tmp_path / name, model.sde, model.score(), 9, log=log, **DDIM, **SIZES)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert not model.net._forward_hooks and not model.net._forward_pre_hooks

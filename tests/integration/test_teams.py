@@ -1,0 +1,128 @@
+"""Processes that hold one network together make the set that one process makes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from benchmarks._faults import ended, started
+from scoresde.generation import Samples, generate, verify
+
+dist = pytest.importorskip("torch.distributed")
+if not dist.is_available():
+    pytest.skip("this torch has no processes that talk to each other", allow_module_level=True)
+
+SDE = scoresde.VPSDE()
+OPTIONS: dict[str, Any] = {"shape": (6,), "shard_size": 8, "batch_size": 4, "identity": "net"}
+
+
+class Net(torch.nn.Module):
+    """A score network; in the smallest form that has matrices to share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = torch.nn.Linear(7, 32), torch.nn.Linear(32, 6)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        hidden = torch.cat([x, t[:, None]], dim=1)
+        return self.last(torch.tanh(self.first(hidden))) - x
+
+
+def whole(net: Net, group: Any) -> Net:
+    return net
+
+
+def sharded(net: Net, group: Any) -> Net:
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.DeviceMesh.from_group(group, "cpu")
+    fully_shard(net.first, mesh=mesh)
+    return fully_shard(net, mesh=mesh)  # type: ignore[return-value]
+
+
+def split(net: Net, group: Any) -> Net:
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    mesh = dist.DeviceMesh.from_group(group, "cpu")
+    parallelize_module(net, mesh, {"first": ColwiseParallel(), "last": RowwiseParallel()})
+    return net
+
+
+def rank(
+    number: int, world: int, size: int, meeting: Path, folder: Path, make: Callable[[Net, Any], Net], options: Any
+) -> None:
+    """One process: teams of ``size``, of which each holds one network."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=world)
+    groups = [dist.new_group(list(range(first, first + size))) for first in range(0, world, size)]
+    group = groups[number // size]
+    with torch.no_grad():
+        net = make(Net().eval(), group)
+        calls: list[int] = []
+        if isinstance(net, Net):
+            net.register_forward_hook(lambda *call: calls.append(len(call[2])))
+        found = generate(folder, SDE, net, 30, group=group, **{**OPTIONS, **options})
+    Path(f"{meeting}.{number}").write_text(json.dumps([found.shards, found.made, len(found.failures), len(calls)]))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("make", [whole, sharded, split])
+@pytest.mark.parametrize("options", [{"method": "ddim", "steps": 5}, {"method": "rk45", "rtol": 1e-3, "atol": 1e-3}])
+def test_a_team_makes_the_set_of_one_process(tmp_path: Path, make: Callable[..., Net], options: dict[str, Any]) -> None:
+    """The samples of one process, to rounding, with the same calls of the network in every process."""
+    meeting = tmp_path / "meeting"
+    run = functools.partial(rank, world=2, size=2, meeting=meeting, folder=tmp_path / "a", make=make, options=options)
+    children = [started(functools.partial(run, number), number, 2) for number in range(2)]
+    assert [ended(child) for child in children] == [0, 0]
+    first, second = (json.loads(Path(f"{meeting}.{number}").read_text()) for number in range(2))
+    assert first[:3] == [4, 4, 0] and first == second and first[3] >= 8 * 5
+    assert verify(tmp_path / "a").complete
+    with torch.no_grad():
+        generate(tmp_path / "b", SDE, Net().eval(), 30, **OPTIONS, **options)
+    together, alone = Samples(tmp_path / "a"), Samples(tmp_path / "b")
+    assert together.store.plan.settings["group"] == 2 and "group" not in alone.store.plan.settings
+    found, wanted = together.all(), alone.all()
+    assert torch.equal(found["index"], wanted["index"])
+    adaptive = "rtol" in options  # rounding decides on a step now and then
+    assert (found["nfe"] - wanted["nfe"]).abs().max() <= (12 if adaptive else 0)
+    assert torch.allclose(found["x"], wanted["x"], atol=1e-2 if adaptive else 1e-5)
+
+
+def test_two_teams_divide_a_set(tmp_path: Path) -> None:
+    meeting, folder = tmp_path / "meeting", tmp_path / "a"
+    options = {"method": "ddim", "steps": 3}
+    run = functools.partial(rank, world=4, size=2, meeting=meeting, folder=folder, make=whole, options=options)
+    children = [started(functools.partial(run, number), number, 4) for number in range(4)]
+    assert [ended(child) for child in children] == [0] * 4
+    made = [json.loads(Path(f"{meeting}.{number}").read_text())[1] for number in range(4)]
+    assert made[0] == made[1] and made[2] == made[3] and made[0] + made[2] >= 4
+    assert verify(folder).complete and not (folder / "leases").exists()
+
+
+def test_a_team_stops_when_too_many_samples_fail(tmp_path: Path) -> None:
+    """The first process says why; the others end, too."""
+    meeting = tmp_path / "meeting"
+
+    def broken(net: Net, group: Any) -> Any:
+        return lambda x, t: torch.where(x > -9, torch.nan, x)
+
+    options = {"method": "ddim", "steps": 3}
+    run = functools.partial(rank, world=2, size=2, meeting=meeting, folder=tmp_path / "a", make=broken, options=options)
+    children = [started(functools.partial(run, number), number, 2) for number in range(2)]
+    assert [ended(child) for child in children] == [70, 0]
+
+
+def test_a_group_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(scoresde.errors.InvalidTypeError, match=r"process group of torch\.distributed"):
+        generate(tmp_path / "a", SDE, Net().eval(), 3, group="world", method="ddim", steps=2, **OPTIONS)
+    assert not os.listdir(tmp_path)
