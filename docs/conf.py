@@ -896,9 +896,9 @@ def cluster_breaks() -> str:
    each complete shard that it finds: {shown["operations"]["listing"] / 1e9:.1f} billion operations, and the end after
    {shown["ended"] / 3600:.0f} hours. Give these options to one process, and to none in a folder of this size.
 4. **Waiting.** A process that finds nothing to do looks every 0.2 seconds at each shard that others work on:
-   {counts["busy"]:.1f} million operations here, and more where the last shards take long.
+   {1000 * counts["busy"]:,.0f} thousand operations here, and more where the last shards take long.
 5. **The number of files in a folder.** `shards` and `records` have {shards:,} names each, which every file system can
-   hold. With `png`, `shards` would have 50 million, which many cannot, and each look at a complete shard would be one
+   hold. With `png`, `shards` would have 50 million, which some cannot, and each look at a complete shard would be one
    at {one["shard size"]:,} pictures: {2 * gpus * shards * (one["shard size"] + 1) / 1e9:.0f} billion operations.
 6. **Not** the leases ({1e6 * (counts["take"] + counts["beat"]) / one["made"]:,.0f} operations per second while shards
    are made), not writing ({one["bytes"] / one["made"] / 1e9:.1f} GB/s together, while the next shard is computed), and
@@ -938,6 +938,7 @@ def cluster_runs() -> str:
             row["case"],
             str(row["shards"]),
             str(row["deaths"]),
+            str(row["modelled deaths"]),
             f"{row['seconds']:.1f} s",
             f"{row['modelled']:.1f} s",
             f"{row['ratio']:.2f}",
@@ -949,7 +950,7 @@ def cluster_runs() -> str:
         f"The ratios are between {runs['smallest ratio']:.2f} and {runs['largest ratio']:.2f}; the program fails where "
         f"one is below 0.8 or above 1.2. {whole} of {len(runs['runs'])} sets were complete."
     )
-    return f"{markdown(['', 'shards', 'deaths', 'real', 'model', 'ratio'], rows, record)}\n{text}\n"
+    return f"{markdown(['', 'shards', 'deaths', 'in the model', 'real', 'model', 'ratio'], rows, record)}\n{text}\n"
 
 
 FILLED = {

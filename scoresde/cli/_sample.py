@@ -225,7 +225,8 @@ def sample(
     sharded = sharding.wanted
     if sharded:
         _check_not_tuned(tune)
-        container = check_set(out, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
+        where_to = f"{out}{FOLDER}" if replay is not None else out  # a replay writes nothing
+        container = check_set(where_to, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
         target, extension = Path(out), FOLDER
     else:
         check_file(out, sharding)
@@ -350,8 +351,8 @@ def sample(
             found = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
         metadata |= {"first": first, "num": num}
         x, nfe = found.pop("x"), found["nfe"]
-        found["index"] = torch.arange(first, first + num)
-        what = write(target, extension, x, found, metadata, span, scale)
+        beside = {"index": torch.arange(first, first + num), "nfe": nfe, **found}
+        what = write(target, extension, x, beside, metadata, span, scale)
     if record is not None and kept is not None:
         record.save(kept)
     if frames is not None:

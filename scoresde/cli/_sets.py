@@ -16,6 +16,7 @@ import typer
 from .._registries import ARRAY_CONTAINERS
 from ..errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, SolveFailedError, check_choice
 from ..files.locks import owned
+from ._config import given
 from ._output import FOLDER
 
 if TYPE_CHECKING:
@@ -228,18 +229,9 @@ def in_parts(
 
 def _note() -> dict[str, Any]:
     """The options of the command that makes a set, as texts, so that it can be given again."""
-    import click
-    from click.core import ParameterSource
-
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return {}
-    given = {
-        name: value
-        for name, value in context.params.items()
-        if name not in _UNTOLD and context.get_parameter_source(name) is not ParameterSource.DEFAULT
-    }
-    return {"command": context.info_name, "options": {name: _text(value) for name, value in sorted(given.items())}}
+    name, options = given()
+    told = {option: _text(value) for option, value in sorted(options.items()) if option not in _UNTOLD}
+    return {"command": name, "options": told} if name else {}
 
 
 def _text(value: Any) -> Any:

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from .writing import make_folder, writable, write_bytes, write_together
 
 FORMAT = 1
 _SET, _SHARDS, _RECORDS, _LEASES = "set.json", "shards", "records", "leases"
+_READERS = 8  # threads
+_AT_ONCE = 1024  # shards that they are given
 _CHECK = "sha256 of the rest"
 
 
@@ -107,6 +110,11 @@ class Plan:
         """The indices of a shard."""
         start = shard * self.shard_size
         return range(max(start, self.first), min(start + self.shard_size, self.first + self.count))
+
+    def samples(self, shards: Collection[int]) -> int:
+        """How many samples these shards have."""
+        ends = {self.shards[0], self.shards[-1]}.intersection(shards)
+        return (len(shards) - len(ends)) * self.shard_size + sum(len(self.span(shard)) for shard in ends)
 
     def batches(self, shard: int, size: int) -> list[range]:
         """The batches that the indices of a shard are in. All have the same size and begin at the same indices, however
@@ -297,9 +305,13 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def remaining(self, *, content: bool = False) -> Iterator[int]:
-        """The shards that must be made."""
-        return (shard for shard in self.plan.shards if self.record(shard, content=content) is None)
+    def read(self) -> Iterator[tuple[int, Record | None]]:
+        """Each shard with its record, as `record` finds it when the files are read, several at once."""
+        shards = self.plan.shards
+        with ThreadPoolExecutor(_READERS) as pool:
+            for start in range(0, len(shards), _AT_ONCE):
+                some = shards[start : start + _AT_ONCE]
+                yield from zip(some, pool.map(lambda shard: self.record(shard, content=True), some), strict=True)
 
     def recorded(self) -> list[int]:
         """The shards that have a record, by the names of the files alone: how far the set is."""

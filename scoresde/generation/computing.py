@@ -277,11 +277,9 @@ def fill(
         manner.show, monitor, team,
     )  # fmt: skip
     shards = work.run()
-    records = [store.record(shard) for shard in store.plan.shards]
-    failures = tuple(failure for record in records if record is not None for failure in record.failures)
     effort = monitor.effort()
-    monitor.end(effort, shards, len(failures))
-    return Generated(store.folder, store.plan.count, len(store.plan.shards), shards, failures, effort)
+    monitor.end(effort, shards, len(work.failures))
+    return Generated(store.folder, store.plan.count, len(store.plan.shards), shards, work.failures, effort)
 
 
 def _rows(values: Values, index: Tensor) -> Rows:

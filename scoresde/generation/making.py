@@ -20,6 +20,7 @@ from .monitor import Monitor
 from .teams import Alone, Team
 
 _PAUSE = 0.2  # seconds between two looks at what others do
+_LISTED = 10.0  # seconds between two looks at how far others are, for those who want to know
 _WORST = 5  # failures that a message names
 
 Failure = Mapping[str, Any]  # index, seed, t and reason
@@ -84,9 +85,15 @@ class Work:
     show: Callable[[int], None] | None
     monitor: Monitor
     team: Team = field(default_factory=Alone)
-    _seen: dict[int, int] = field(default_factory=dict)  # the shards known to be complete, and their failures
-    _made: set[int] = field(default_factory=set)  # those that this process has made
+    _complete: set[int] = field(default_factory=set)  # the shards that are, or that this process is writing
+    _listed: float = 0.0  # when their names were read last
+    _failures: dict[int, tuple[Failure, ...]] = field(default_factory=dict)  # by shard
     _shown: int = 0
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """All that failed, when the set is complete."""
+        return tuple(failure for _, failures in sorted(self._failures.items()) for failure in failures)
 
     def run(self) -> int:
         """Make what is missing, wait for what others make, and, in the first process, read everything again.
@@ -101,18 +108,18 @@ class Work:
         try:
             made = self._make(dict.fromkeys(self._order()), writer)
             if self.rank == 0:
-                damaged = list(self.store.remaining(content=True))
+                damaged = [shard for shard, record in self.store.read() if record is None]
                 for shard in damaged:  # records are the last to be written, but disks may err
                     self.team.tell(shard)
                     self._write(shard, self._shard(shard, None), None)
                 made += len(damaged)
                 self.store.clean()
         except (SolveFailedError, OutputError):  # which the others of the team do not meet
-            self.team.end()
+            self.team.end(())
             raise
         finally:
             writer.close()
-        self.team.end()
+        self.team.end(self.failures)
         return made
 
     def _follow(self) -> int:
@@ -121,6 +128,7 @@ class Work:
         while (shard := self.team.hear()) is not None:
             self._shard(shard, None)
             made += 1
+        self._failures = {0: self.team.failures}
         return made
 
     def _order(self) -> Iterator[int]:
@@ -152,11 +160,12 @@ class Work:
                         self.team.tell(shard)
                         try:
                             shard_made = self._shard(shard, lease)
+                            before_it = writer.put(shard, shard_made, lease)
                         except BaseException:
                             lease.release()
                             raise
                         made += 1
-                        note(writer.put(shard, shard_made, lease))
+                        note(before_it)
                         if shard_made[1]:  # failures, of which there may be too many
                             note(writer.finish())
                         continue
@@ -171,9 +180,11 @@ class Work:
 
     def _note(self, shard: int, record: Record) -> None:
         """A shard is complete: show it, and stop where too many samples have failed; what is complete stays."""
-        self._seen[shard] = len(record.failures)
+        self._complete.add(shard)
         self._show(shard, 0)
-        failed = sum(self._seen.values())
+        if record.failures:
+            self._failures[shard] = record.failures
+        failed = sum(len(failures) for failures in self._failures.values())
         if record.failures and failed > self.allowed * self.store.plan.count:
             named = "; ".join(told(failure) for failure in record.failures[:_WORST])
             raise SolveFailedError(
@@ -192,8 +203,14 @@ class Work:
             self.show(done)
 
     def _done(self) -> int:
-        """The samples of complete shards, whoever made them, and of those that this process is writing."""
-        return sum(len(self.store.plan.span(shard)) for shard in {*self.store.recorded(), *self._made})
+        """The samples of complete shards and of those that this process is writing. What others have made is looked for
+        now and then: with many processes and shards, lists of files are long, and all of them make the file server
+        work."""
+        now = time.monotonic()
+        if now - self._listed >= _LISTED or self._listed == 0.0:
+            self._complete.update(self.store.recorded())
+            self._listed = now
+        return self.store.plan.samples(self._complete)
 
     def _shard(self, shard: int, lease: Lease | None) -> Made:
         """Make a shard, with smaller batches where memory does not suffice."""
@@ -218,7 +235,7 @@ class Work:
                 store.halve(shard, size // 2)
         rows = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
         failures = tuple(failure for _, failed in parts for failure in failed)
-        self._made.add(shard)
+        self._complete.add(shard)
         self._show(shard, 0)
         self.monitor.samples += len(span)
         self.monitor.evaluations += int(rows["nfe"].sum()) if "nfe" in rows else 0
@@ -228,7 +245,10 @@ class Work:
         rows, failures, size = made
         try:
             with self.monitor.time("writing"):
-                self.store.write(shard, self.pack(shard, rows), batch_size=size, failures=failures)
+                files = self.pack(shard, rows)
+                if lease is not None:
+                    lease.beat()
+                self.store.write(shard, files, batch_size=size, failures=failures)
         finally:
             if lease is not None:
                 lease.release()

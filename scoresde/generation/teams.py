@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 _WAIT, _END = -1, -2
@@ -15,11 +16,13 @@ class Team(abc.ABC):
         leads: whether this process is the first.
         alone: whether there is no other.
         size: how many there are.
+        failures: what the first one said in the end.
     """
 
     leads: bool
     alone: bool
     size: int
+    failures: tuple[Mapping[str, Any], ...] = ()
 
     @abc.abstractmethod
     def tell(self, shard: int) -> None:
@@ -30,8 +33,8 @@ class Team(abc.ABC):
         """Say that there is none at present, so that nobody waits in vain for a message."""
 
     @abc.abstractmethod
-    def end(self) -> None:
-        """Say that the set is complete."""
+    def end(self, failures: tuple[Mapping[str, Any], ...]) -> None:
+        """Say that the set is complete, and which samples failed."""
 
     @abc.abstractmethod
     def hear(self) -> int | None:
@@ -54,7 +57,7 @@ class Alone(Team):
     def wait(self) -> None:
         """See `Team.wait`."""
 
-    def end(self) -> None:
+    def end(self, failures: tuple[Mapping[str, Any], ...]) -> None:
         """See `Team.end`."""
 
     def hear(self) -> int | None:
@@ -85,9 +88,9 @@ class Group(Team):
         """See `Team.wait`."""
         self._share(_WAIT)
 
-    def end(self) -> None:
+    def end(self, failures: tuple[Mapping[str, Any], ...]) -> None:
         """See `Team.end`."""
-        self._share(_END)
+        self._share(_END, failures)
 
     def hear(self) -> int | None:
         """See `Team.hear`."""
@@ -95,9 +98,10 @@ class Group(Team):
             pass
         return None if message == _END else message
 
-    def _share(self, message: int | None) -> int:
+    def _share(self, message: int | None, failures: tuple[Mapping[str, Any], ...] = ()) -> int:
         import torch.distributed as dist
 
-        shared = [message]
+        shared: list[Any] = [message, failures]
         dist.broadcast_object_list(shared, src=self._first, group=self.group)
-        return int(shared[0] or 0)
+        self.failures = shared[1]
+        return int(shared[0])

@@ -98,7 +98,7 @@ class Machine(RuleBasedStateMachine):
         worker = self.workers[number]
         if worker.store is None or worker.leases is None or worker.lease is not None:
             return
-        left = list(worker.store.remaining())
+        left = [shard for shard in worker.store.plan.shards if worker.store.record(shard) is None]
         if left:
             shard = left[int(place * len(left))]
             leases = worker.leases
@@ -157,7 +157,7 @@ class Machine(RuleBasedStateMachine):
     def tidy(self, number: int) -> None:
         """Who finds the set complete cleans it, whatever the others do."""
         store = self.workers[number].store
-        if store is not None and not list(store.remaining(content=True)):
+        if store is not None and all(record is not None for _, record in store.read()):
             store.clean()
 
     # what happens to files
