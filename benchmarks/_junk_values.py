@@ -514,6 +514,11 @@ def set_of_samples() -> Path:
     return folder
 
 
+def rows_of(batch: Any) -> dict[str, Tensor]:
+    """A row of numbers for each sample."""
+    return {"a": batch.indices.double()}
+
+
 def no_context(indices: Tensor) -> dict[str, Tensor]:
     """A context without anything in it."""
     return {}
@@ -771,6 +776,18 @@ VALID: dict[str, Make] = {
     "generate.shape": lambda: (2,),
     "generate.context": lambda: no_context,
     "generate.show": lambda: len_of,
+    "generate.features": lambda: lambda x: x,
+    "generation.compute.folder": new_folder,
+    "generation.compute.function": lambda: rows_of,
+    "generation.compute.count": lambda: 2,
+    "generation.compute.identity": lambda: "a function",
+    "generation.compute.show": lambda: len_of,
+    "generation.Batch.indices": lambda: torch.arange(2),
+    "generation.Batch.noise": lambda: scoresde.noise.SampleNoise(0, indices=range(2)),
+    "self: generation.Batch": lambda: scoresde.generation.Batch(
+        torch.arange(2), scoresde.noise.SampleNoise(0, indices=range(2))
+    ),
+    "generation.Batch.rows.table": lambda: torch.zeros(3, 2),
     "generation.Samples.folder": set_of_samples,
     "generation.verify.folder": set_of_samples,
     "self: generation.Samples": lambda: scoresde.generation.Samples(set_of_samples()),

@@ -69,7 +69,8 @@ class Actions:
             Leases(self.store.leases, 60.0).take("00000001")
 
     def complete(self) -> None:
-        """A look at a shard that is complete."""
+        """A look at a shard that is complete: whether it is, and what its record says."""
+        self.store.record(0)
         self.store.record(0)
 
     def busy(self) -> None:
@@ -83,6 +84,7 @@ class Actions:
         self.store.record(2)
         self.lease = self.leases.take("00000002")
         self.store.record(2)
+        self.store.batch_size(2)
         self.store.batch_size(2)
 
     def beat(self) -> None:

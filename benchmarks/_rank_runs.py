@@ -98,7 +98,7 @@ def local_costs(base: Path, trials: int) -> Costs:
         start.append(time.perf_counter() - middle)
     return Costs(
         statistics.median(start), statistics.median(compute), cost["complete"], cost["busy"], cost["take"],
-        cost["write"], cost["beat"], cost["check"], cost["complete"],
+        cost["write"], cost["beat"], cost["check"],
     )  # fmt: skip
 
 

@@ -2,10 +2,10 @@
 
 Each rank begins at a place of its own and walks through the shards that it does not know to be complete. At each shard
 it looks for the record; where that is missing, it tries to take the lease. It computes the shard, or goes on; it writes
-one while it computes the next. Where a walk has found nothing new, it waits. When it knows all shards to be complete,
-rank 0 reads all files again, and every rank looks at all records once more. A rank may die at any moment, and may come
-back. A lease of a rank that died is taken over at once by a rank on the same host, and by others when they have seen it
-unchanged for the patience.
+one while it computes the next. Where a walk has found nothing new, it waits. It ends when it knows all shards to be
+complete, and rank 0 reads all files again before. A rank may die at any moment, and may come back. A lease of a rank
+that died is taken over at once by a rank on the same host, and by others when they have seen it unchanged for the
+patience.
 
 Operations go to one file server, which serves them in their order at a limited rate.
 """
@@ -51,7 +51,7 @@ class Costs:
         beat: a change of a lease.
         every: seconds between two of them.
         check: of reading a shard again.
-        again: of a rank's last look at a record.
+        pack: seconds of those of `write` after which the lease is changed once more, if it is time.
         name: seconds for each name of a folder that is listed.
         rate: operations per second of the file server.
     """
@@ -64,8 +64,8 @@ class Costs:
     write: Cost
     beat: Cost
     check: Cost
-    again: Cost
     every: float = 5.0
+    pack: float = 0.0
     name: float = 0.0
     rate: float = math.inf
 
@@ -80,10 +80,9 @@ class Policy:
         listing: where a rank finds a complete shard that it has not made, it reads the names of all records once, in
             place of a look at each.
         divided: each rank reads its own part of the files again, in place of rank 0 all of them.
-        again: whether each rank looks at all records once more in the end.
         overlap: whether a shard is written while the next one is computed.
-        shown: whether each rank lists the records to show how far the set is, after each batch and for each complete
-            shard that it finds.
+        listed: seconds, at least, between two times at which a rank lists the records to show how far the set is; it
+            does so after a batch, or where it finds a complete shard. Infinite: never.
         batches: of a shard.
     """
 
@@ -91,9 +90,8 @@ class Policy:
     pause: float = 0.2
     listing: bool = False
     divided: bool = False
-    again: bool = True
     overlap: bool = True
-    shown: bool = False
+    listed: float = math.inf
     batches: int = 1
 
 
@@ -186,6 +184,7 @@ class Rank:
     work: Work | None = None  # what it computes
     writing: Work | None = None
     until: float = 0.0  # when that is written
+    listed: float = -math.inf  # when it listed the records last
 
 
 class Run:
@@ -263,7 +262,7 @@ class Run:
         first = rank.number * self.shards // len(self.ranks)
         rank.left = np.roll(np.arange(self.shards, dtype=np.int32), -first)
         rank.at, rank.kept, rank.seen, rank.work, rank.writing = 0, [], {}, None, None
-        rank.alive, rank.news, rank.until = True, False, 0.0
+        rank.alive, rank.news, rank.until, rank.listed = True, False, 0.0, -math.inf
         self.at(now + self.costs.start, rank, self.look)
 
     def dying(self, death: Death) -> Callable[[float, Rank], None]:
@@ -300,7 +299,8 @@ class Run:
         rank.news |= bool(done.any())
         rank.kept.append(part[:stop][~done])
         rank.at += stop
-        found, held, listed = int(done.sum()), int((~done).sum()), self.policy.shown * int(done.sum())
+        found, held = int(done.sum()), int((~done).sum())
+        listed = self.shown(rank, now) if found else 0
         if self.policy.listing and found:
             rest = rank.left[rank.at :]
             rank.left, rank.at = rest[self.state[rest] != DONE], 0
@@ -318,6 +318,14 @@ class Run:
             if host == rank.host or now - since >= self.policy.patience:
                 return place
         return stop
+
+    def shown(self, rank: Rank, *times: float) -> int:
+        """How many times a rank lists the records to show how far the set is, if it has reason to at these times."""
+        count = 0
+        for time in times:
+            if time - rank.listed >= self.policy.listed:
+                rank.listed, count = time, count + 1
+        return count
 
     def listing(self) -> Cost:
         """Of the names of all records."""
@@ -344,9 +352,11 @@ class Run:
     def take(self, now: float, rank: Rank, shard: int) -> None:
         self.state[shard] = HELD
         rank.work = Work(shard, now)
-        listed = self.policy.shown * self.policy.batches
+        seconds = self.costs.compute * self.slow[rank.number]
+        batches = self.policy.batches
+        listed = self.shown(rank, *(now + seconds * batch / batches for batch in range(1, batches + 1)))
         begin = self.pay(now, ("take", self.costs.take, 1), ("listing", self.listing(), listed))
-        self.at(begin + self.costs.compute * self.slow[rank.number], rank, self.computed)
+        self.at(begin + seconds, rank, self.computed)
 
     def computed(self, now: float, rank: Rank) -> None:
         """Write what was computed, when what was computed before is written."""
@@ -354,7 +364,7 @@ class Run:
             self.at(rank.until, rank, self.computed)
             return
         if rank.work is not None:
-            beats = int((now - rank.work.began) / self.costs.every)
+            beats = int((now + self.costs.pack - rank.work.began) / self.costs.every)
             self.pay(now, ("beat", self.costs.beat, beats))
         rank.writing, rank.work = rank.work, None
         rank.until = self.pay(now, ("write", self.costs.write, 1))
@@ -373,32 +383,23 @@ class Run:
     # The end
 
     def finish(self, now: float, rank: Rank) -> None:
-        """Read files again, and look at all records again."""
+        """Read files again, or end."""
         if self.policy.divided:
-            self.repeat(now, rank, "check", self.costs.check, self.shards // len(self.ranks), self.recount)
+            self.check(now, rank, self.shards // len(self.ranks))
         elif rank.number == 0:
-            self.repeat(now, rank, "check", self.costs.check, self.shards, self.recount)
+            self.check(now, rank, self.shards)
         else:
-            self.recount(now, rank)
+            self.end(now, rank)
 
-    def recount(self, now: float, rank: Rank) -> None:
-        self.outcome.checked |= self.policy.divided or rank.number == 0
-        self.repeat(now, rank, "again", self.costs.again, self.shards if self.policy.again else 0, self.end)
-
-    def repeat(
-        self, now: float, rank: Rank, name: str, cost: Cost, times: int, then: Callable[[float, Rank], None]
-    ) -> None:
-        """Do something many times, in parts, so that others get their turn at the file server."""
-
-        def part(now: float, rank: Rank, times: int = times) -> None:
-            if not times:
-                then(now, rank)
-                return
-            count = min(times, self.most)
-            after = self.pay(now, (name, cost, count))
-            self.at(after, rank, lambda now, rank: part(now, rank, times - count))
-
-        part(now, rank)
+    def check(self, now: float, rank: Rank, left: int) -> None:
+        """Read so many shards again, in parts, so that others get their turn at the file server."""
+        if not left:
+            self.outcome.checked = True
+            self.end(now, rank)
+            return
+        count = min(left, self.most)
+        after = self.pay(now, ("check", self.costs.check, count))
+        self.at(after, rank, lambda now, rank: self.check(now, rank, left - count))
 
     def end(self, now: float, rank: Rank) -> None:
         rank.alive = False

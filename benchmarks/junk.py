@@ -77,7 +77,7 @@ RECORDS = {"Node", "Known", "Process"}
 # Results that their documentation allows to be infinite or NaN: no limit; an error of 0.
 UNLIMITED = {"training.Recipe": {".clip"}, "testing.order": {""}, "testing.slopes": {"[0]"}}
 # Values that are no junk, but ask for work without end.
-ENDLESS = {"generate.count": {"10**9", "2**31"}}
+ENDLESS = {name: {"10**9", "2**31"} for name in ("generate.count", "generation.compute.count")}
 # What the loop and the wrappers call at each evaluation, or to ask a part what it can do.
 INSIDE = (
     *("accepts", "ask", "covary", "forward", "inverse", "label", "limit", "linear", "node", "nodes", "noisy"),

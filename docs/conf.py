@@ -24,6 +24,7 @@ import _reference
 
 from benchmarks._tables import load, markdown, methods
 from scoresde._registries import SDES
+from scoresde.files.shards import _READERS
 
 project = "scoresde"
 author = "The scoresde authors"
@@ -780,6 +781,22 @@ def streams_text() -> str:
     )
 
 
+def throughput_text() -> str:
+    """What several processes bring, and what a sample costs in large sets."""
+    results = load("throughput")["results"]
+    ratio = results["two processes over one"]
+    costs = [row["processor milliseconds per sample"] for row in results["one process"]]
+    peaks = [row["peak memory in MiB"] for row in results["one process"]]
+    return (
+        f"Two processes of one thread each make {ratio['median']:.2f} times as many samples of the digits network per "
+        f"second as one does, on two cores (median of {len(ratio['all'])} runs, {min(ratio['all']):.2f} to "
+        f"{max(ratio['all']):.2f}). From {results['one process'][0]['samples']:,} to "
+        f"{results['one process'][-1]['samples']:,} samples, one takes {min(costs):.1f} to {max(costs):.1f} ms of "
+        f"processor time per sample, and its memory stays at {min(peaks):.0f} to {max(peaks):.0f} MiB "
+        "(`python -m benchmarks throughput`)."
+    )
+
+
 def crash_table() -> str:
     """What became of injected faults, of ``benchmarks/results/crash.json``."""
     record = load("crash")
@@ -880,29 +897,33 @@ def cluster_breaks() -> str:
     assumed, one = results["assumed"], results["plan"]["folders"]["1"]
     shown = results["other policies"]["progress is shown"]
     counts = {name: count / 1e6 for name, count in one["operations"].items()}
-    per_byte = 1 / assumed["bandwidth"] + results["here"]["per MB"]["check"] / 1e6
+    per_byte = 1 / assumed["bandwidth"] + results["here"]["per MB"]["check"] / 1e6 / _READERS
     gpus, shards = assumed["gpus"], one["shards"]
-    records = counts["complete"] + counts["again"]
+    reading, looking = one["bytes"] * per_byte / 60, 1e6 * counts["complete"] / assumed["rate"] / 60
+    first = f"""**The final reading.** Rank 0 alone reads {one["bytes"] / 1e12:.2f} TB and computes their SHA-256, in
+   {reading:.0f} minutes; the network needs {one["useful"] / 60:.0f}. The others have ended before, but a job often
+   holds its GPUs until the last process has. More folders divide it."""
+    second = f"""**Looks at records.** Each of {gpus} processes looks at {shards:,} records as it walks through the set:
+   {counts["complete"]:.0f} million of {one["all operations"] / 1e6:.0f} million operations, at least {looking:.0f}
+   minutes of the file server. With f folders there are f times fewer. Nearly all of them come after a process has made
+   its part."""
+    if looking > reading:
+        first, second = second, first
+    pictures = counts["complete"] * 1e6 / 3 * (one["shard size"] + 2)  # 3: two files and one look, at the shard's file
     return f"""In one folder of {shards:,} shards, in this order:
 
-1. **The final reading.** Rank 0 alone reads {one["bytes"] / 1e12:.2f} TB and computes their SHA-256, in
-   {one["bytes"] * per_byte / 60:.0f} minutes; the network needs {one["useful"] / 60:.0f}. The others have ended before,
-   but a job often holds its GPUs until the last process has. More folders divide it.
-2. **Looks at records.** Each of {gpus} processes looks at {shards:,} records as it walks through the set, and once more
-   at the end: {counts["complete"]:.0f} + {counts["again"]:.0f} million of {one["all operations"] / 1e6:.0f} million
-   operations, at least {1e6 * records / assumed["rate"] / 60:.0f} minutes of the file server. With f folders there are
-   f times fewer. Nearly all of them come after a process has made its part.
-3. **Progress.** With `log` or `show` in every process, each lists the names of all records after each batch, and at
-   each complete shard that it finds: {shown["operations"]["listing"] / 1e9:.1f} billion operations, and the end after
-   {shown["ended"] / 3600:.0f} hours. Give these options to one process, and to none in a folder of this size.
-4. **Waiting.** A process that finds nothing to do looks every 0.2 seconds at each shard that others work on:
+1. {first}
+2. {second}
+3. **Waiting.** A process that finds nothing to do looks every 0.2 seconds at each shard that others work on:
    {1000 * counts["busy"]:,.0f} thousand operations here, and more where the last shards take long.
-5. **The number of files in a folder.** `shards` and `records` have {shards:,} names each, which every file system can
+4. **The number of files in a folder.** `shards` and `records` have {shards:,} names each, which every file system can
    hold. With `png`, `shards` would have 50 million, which some cannot, and each look at a complete shard would be one
-   at {one["shard size"]:,} pictures: {2 * gpus * shards * (one["shard size"] + 1) / 1e9:.0f} billion operations.
-6. **Not** the leases ({1e6 * (counts["take"] + counts["beat"]) / one["made"]:,.0f} operations per second while shards
-   are made), not writing ({one["bytes"] / one["made"] / 1e9:.1f} GB/s together, while the next shard is computed), and
-   not deaths.
+   at {one["shard size"]:,} pictures: {pictures / 1e9:.0f} billion operations.
+5. **Not** the leases ({1e6 * (counts["take"] + counts["beat"]) / one["made"]:,.0f} operations per second while shards
+   are made), not writing ({one["bytes"] / one["made"] / 1e9:.1f} GB/s together, while the next shard is computed), not
+   deaths, and not progress: with `log` or `show`, a process lists the names of all records every 10 seconds at most.
+   If all processes do, there are {100 * (shown["all operations"] / one["all operations"] - 1):.0f} % more operations,
+   and the end is {(shown["ended"] - one["ended"]) / 60:.0f} minutes later.
 """
 
 
@@ -985,7 +1006,10 @@ FILLED = {
     "fifty_million": {
         "<!-- cluster: assumed -->": cluster_assumed,
         "<!-- cluster: storage -->": cluster_storage,
-        "<!-- cluster: shard size -->": lambda: _cluster_rows("shard size", "samples in a shard"),
+        "<!-- cluster: shard size -->": lambda: _cluster_rows("shard size", "samples in a shard, one folder"),
+        "<!-- cluster: shard size, 64 folders -->": lambda: _cluster_rows(
+            "shard size, 64 folders", "samples in a shard, 64 folders"
+        ),
         "<!-- cluster: folders -->": lambda: _cluster_rows("folders", "folders"),
         "<!-- cluster: server -->": lambda: _cluster_rows("file server", "file server, operations"),
         "<!-- cluster: deaths -->": cluster_deaths,
@@ -994,7 +1018,11 @@ FILLED = {
         "<!-- cluster: actions -->": cluster_actions,
         "<!-- cluster: runs -->": cluster_runs,
     },
-    "many_samples": {"<!-- streams -->": streams_text, "<!-- crashes -->": crash_table},
+    "many_samples": {
+        "<!-- streams -->": streams_text,
+        "<!-- throughput -->": throughput_text,
+        "<!-- crashes -->": crash_table,
+    },
     "measured": {
         "<!-- digits -->": digits_table,
         "<!-- mnist -->": mnist_table,

@@ -972,6 +972,8 @@ class LogLikelihoodArguments(TypedDict, total=False):
     seed: int | None
     seeds: Sequence[int] | Tensor | None
     generator: torch.Generator | None
+    noise: Noise | Callable[[int, Tensor], Tensor] | None
+    callback: Callable[[Info], object] | None
     max_steps: int | None
     throw: bool
     differentiable: bool | str
@@ -1583,8 +1585,10 @@ def log_likelihood(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor, *, meth
         prior: the distribution at ``t_end``, with ``log_prob(x) -> (batch,)`` for latents in float64; by default that
             of the process, which is the distribution at ``sde.t_max`` only.
         solver_error: solve again with ten times the tolerance, and report the distance.
-        context, seed, seeds, generator, max_steps, throw: as for `scoresde.solve`; the random numbers are the probes,
-            which are drawn once, independently for each sample.
+        context, seed, seeds, generator, noise, max_steps, throw: as for `scoresde.solve`; the random numbers are the
+            probes, which are drawn once, independently for each sample.
+        callback: ``callback(info)`` after each step, with ``step``, ``t`` and ``nfe`` as for `scoresde.solve`; ``x`` is
+            the state with what is integrated beside it. It does not stop the solve.
         differentiable: keep the graph, so that the result can be differentiated in ``x`` and in parameters;
             ``"checkpoint"`` keeps only the states and evaluates the network again in the backward pass, so that memory
             does not grow with the network's depth times the steps; ``"adjoint"`` keeps only the ends and solves the

@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import __version__
 from .._checks import (
     check_callable,
+    check_dense,
     check_device,
     check_flag,
     check_integer,
@@ -66,6 +67,10 @@ class Batch:
 
     def rows(self, table: Tensor) -> Tensor:
         """The rows of a table that belong to the samples: sample i has row i modulo the table's length."""
+        check_kind("table", table, Tensor, "a tensor with a row for each sample")
+        check_dense("table", table)
+        if table.ndim == 0 or not len(table):
+            raise InvalidArgumentError(f"`table` must have at least one row, got the shape {tuple(table.shape)}.")
         return table[self.indices % len(table)]
 
 

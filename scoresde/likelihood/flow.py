@@ -12,7 +12,17 @@ from torch import Tensor
 
 from .. import grids
 from .._arguments import check_limits, context_of, explained, tolerances
-from .._checks import MOST_DRAWS, MOST_STEPS, check_choice, check_flag, check_integer, check_number, form, refuse_rows
+from .._checks import (
+    MOST_DRAWS,
+    MOST_STEPS,
+    check_callable,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    form,
+    refuse_rows,
+)
 from .._display import Displayed, span, tally
 from .._signatures import typed
 from .._tensors import row_finite, where
@@ -223,6 +233,8 @@ def log_likelihood(
     flags = {"throw": throw, "solver_error": solver_error, "differentiable": keep, "check": check, "progress": progress}
     for name, flag in flags.items():
         check_flag(name, flag)
+    if callback is not None:
+        check_callable("callback", callback, "callback(info)")
     start, end = _interval(sde, t_start, t_end)
     law = _law(prior, sde, end)
     known = _control(control, control_scale, x)

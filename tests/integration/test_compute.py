@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import scoresde
+from benchmarks._tables import load
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, OutputError, SolveFailedError
 from scoresde.generation import Batch, Samples, compute, generate, verify
 from scoresde.generation.identity import identity_of
@@ -241,3 +242,39 @@ def test_a_log_does_not_change_the_set(tmp_path: Path) -> None:
         generate(tmp_path / name, model.sde, model.score(), 9, log=log, **DDIM, **SIZES)
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert not model.net._forward_hooks and not model.net._forward_pre_hooks
+
+
+def test_likelihoods_take_the_noise_of_samples_and_tell_each_step() -> None:
+    """The probes of a sample are a function of its seed or index; a callback cannot stop the integral half-way."""
+    steps: list[int] = []
+    given: dict[str, Any] = {"probes": 2, "check": False}
+
+    def stop(info: scoresde.Info) -> bool:
+        steps.append(info.step)
+        return True
+
+    noise = scoresde.noise.SampleNoise(5, indices=range(11))
+    whole = scoresde.log_likelihood(SDE, SCORE, DATA, noise=noise, callback=stop, **given)
+    part = scoresde.log_likelihood(SDE, SCORE, DATA[3:5], noise=scoresde.noise.SampleNoise(5, indices=[3, 4]), **given)
+    assert torch.allclose(whole.log_prob[3:5], part.log_prob, atol=1e-4) and len(steps) > 5
+    assert (whole.status == scoresde.Status.SUCCESS).all()
+    seeded = scoresde.log_likelihood(SDE, SCORE, DATA, seeds=range(11), **given)
+    same = scoresde.log_likelihood(SDE, SCORE, DATA, noise=scoresde.noise.SampleNoise(range(11)), **given)
+    assert torch.equal(seeded.log_prob, same.log_prob) and not torch.equal(seeded.log_prob, whole.log_prob)
+    with pytest.raises(InvalidTypeError, match="callback"):
+        scoresde.log_likelihood(SDE, SCORE, DATA, callback=3, **given)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="at most one of seed"):
+        scoresde.log_likelihood(SDE, SCORE, DATA, noise=noise, seed=0, **given)
+
+
+# What was measured
+
+
+def test_two_processes_make_more_than_one_and_costs_do_not_grow() -> None:
+    """Two threads of work on two cores; memory and the cost per sample from 1,000 to 100,000 samples."""
+    found = load("throughput")["results"]
+    assert found["two processes over one"]["median"] >= 1.7
+    rows = found["one process"]
+    assert [row["samples"] for row in rows] == [1_000, 10_000, 100_000]
+    costs, peaks = ([row[key] for row in rows] for key in ("processor milliseconds per sample", "peak memory in MiB"))
+    assert max(costs) <= 1.25 * min(costs) and max(peaks) <= 1.05 * min(peaks)

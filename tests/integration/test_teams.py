@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 import scoresde
 from benchmarks._faults import ended, started
 from scoresde.generation import Samples, generate, verify
+from tests.pages import program
 
 dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():
@@ -107,6 +109,30 @@ def test_two_teams_divide_a_set(tmp_path: Path) -> None:
     made = [json.loads(Path(f"{meeting}.{number}").read_text())[1] for number in range(4)]
     assert made[0] == made[1] and made[2] == made[3] and made[0] + made[2] >= 4
     assert verify(folder).complete and not (folder / "leases").exists()
+
+
+def test_the_program_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun starts it, in four processes."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    text = program("docs/many_samples.md", "teams")
+
+    def run(number: int) -> None:
+        torch.set_num_threads(1)
+        os.environ["LOCAL_RANK"] = str(number)
+        exec(compile(text, "draw.py", "exec"), {"__name__": "__main__"})
+        dist.destroy_process_group()
+
+    children = [started(functools.partial(run, number), number, 4) for number in range(4)]
+    assert [ended(child) for child in children] == [0] * 4
+    assert verify("set").complete and len(Samples("set")) == 16
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def test_a_team_stops_when_too_many_samples_fail(tmp_path: Path) -> None:
