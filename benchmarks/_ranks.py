@@ -82,7 +82,7 @@ class Policy:
         divided: each rank reads its own part of the files again, in place of rank 0 all of them.
         overlap: whether a shard is written while the next one is computed.
         listed: seconds, at least, between two times at which a rank lists the records to show how far the set is; it
-            does so after a batch, or where it finds a complete shard. Infinite: never.
+            does so after a batch, or where it finds a complete shard. None: never.
         batches: of a shard.
     """
 
@@ -91,7 +91,7 @@ class Policy:
     listing: bool = False
     divided: bool = False
     overlap: bool = True
-    listed: float = math.inf
+    listed: float | None = None
     batches: int = 1
 
 
@@ -323,7 +323,7 @@ class Run:
         """How many times a rank lists the records to show how far the set is, if it has reason to at these times."""
         count = 0
         for time in times:
-            if time - rank.listed >= self.policy.listed:
+            if self.policy.listed is not None and time - rank.listed >= self.policy.listed:
                 rank.listed, count = time, count + 1
         return count
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,9 +26,9 @@ from ._options import (
     threads,
     weights_of,
 )
-from ._output import ARRAYS, FOLDER, check_output, write_arrays
+from ._output import ARRAYS, write_arrays
 from ._run import command
-from ._sets import PATIENCE, Sharding, both, check_failures, check_file, check_set, made_of, make_set
+from ._sets import PATIENCE, Sharding, both, check_failures, check_output_of_data, made_of, make_set
 from ._tuned import check_named
 
 if TYPE_CHECKING:
@@ -85,12 +84,7 @@ def encode(
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
     sharding = Sharding(shard_size, container, log_json, patience, max_failures=1.0)
-    if sharding.wanted:
-        kind = check_set(out, sharding, ARRAY_CONTAINERS, force=force)
-        target, extension = Path(out), FOLDER
-    else:
-        check_file(out, sharding._replace(max_failures=0.0))
-        target, extension = check_output(out, ARRAYS, force=force)
+    target, extension = check_output_of_data(out, sharding, ARRAYS, force=force)
     check_named(method, "adams")
     options = parse_options(option or [])
     solver, steps, told = choose_method(method, steps, grid, options)
@@ -136,7 +130,7 @@ def encode(
             return {"latent": found.x, "nfe": found.nfe, "status": found.status}, found.t
 
         sizes = {"first": 0, "count": num, "batch_size": batch_size}
-        whole = {**settings, "weights": weights_of(network), "container": kind}
+        whole = {**settings, "weights": weights_of(network), "container": container or ARRAY_CONTAINERS[0]}
         bar = None if quiet else f"{method} ({title})"
         with threads(where, batch_size * math.prod(event)):
             made = make_set(target, whole, sizes, solved, where, sharding, title=bar, networks=[network.net])

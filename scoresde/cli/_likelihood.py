@@ -16,9 +16,9 @@ from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, fits, named, prepare, range_of, read
 from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
-from ._output import FOLDER, PICTURE, check_output
+from ._output import PICTURE, check_output
 from ._run import command
-from ._sets import PATIENCE, Sharding, check_failures, check_file, check_set, made_of, make_set
+from ._sets import PATIENCE, Sharding, check_failures, check_output_of_data, made_of, make_set
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
 from ._tuned import check_named
 
@@ -109,12 +109,7 @@ def likelihood(
     began = time.perf_counter()
     source_name = named("data", data, data_argument)
     sharding = Sharding(shard_size, container, log_json, patience, max_failures=1.0)
-    if sharding.wanted:
-        kind = check_set(out, sharding, ARRAY_CONTAINERS, force=force)
-        target, extension = Path(out), FOLDER
-    else:
-        check_file(out, sharding._replace(max_failures=0.0))
-        target, extension = check_output(out, TABLES, force=True)  # what is there is continued, or the table refuses
+    target, extension = check_output_of_data(out, sharding, TABLES, force=force, replaced=True)  # or continued
     if extension == PARQUET:
         pyarrow_parquet()
     check_named(method, "adams")
@@ -167,7 +162,7 @@ def likelihood(
         with threads(where, batch_size * math.prod(event)):
             made = make_set(
                 target,
-                {**settings, "container": kind},
+                {**settings, "container": container or ARRAY_CONTAINERS[0]},
                 sizes,
                 solved,
                 where,

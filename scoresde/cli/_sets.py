@@ -17,7 +17,7 @@ from .._registries import ARRAY_CONTAINERS
 from ..errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, SolveFailedError, check_choice
 from ..files.locks import owned
 from ._config import given
-from ._output import FOLDER
+from ._output import FOLDER, check_output
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +106,25 @@ def check_file(out: str | Path, sharding: Sharding, need: str = "--shard-size or
             f"`out`: {world} processes, of which this is number {rank}, cannot write one output together; make a set, "
             f"--out FOLDER/ with {need}."
         )
+
+
+def check_output_of_data(
+    out: str, sharding: Sharding, formats: Sequence[str], *, force: bool, replaced: bool = False
+) -> tuple[Path, str]:
+    """Where the output of a command for data will be and its format: `FOLDER` for a set.
+
+    Args:
+        out: as the user wrote it.
+        sharding: the options of a set.
+        formats: of other outputs.
+        force: as the user said; it is not for sets.
+        replaced: whether the command itself knows what to do with an output that is there.
+    """
+    if sharding.wanted:
+        check_set(out, sharding, ARRAY_CONTAINERS, force=force)
+        return Path(out), FOLDER
+    check_file(out, sharding._replace(max_failures=0.0))
+    return check_output(out, formats, force=force or replaced)
 
 
 def make_set(
