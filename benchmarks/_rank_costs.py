@@ -69,8 +69,7 @@ class Actions:
             Leases(self.store.leases, 60.0).take("00000001")
 
     def complete(self) -> None:
-        """A look at a shard that is complete: whether it is, and what its record says."""
-        self.store.record(0)
+        """A look at a shard that is complete."""
         self.store.record(0)
 
     def busy(self) -> None:

@@ -142,21 +142,26 @@ class Work:
         leases = Leases(self.store.leases, self.patience)
         made = 0
 
-        def note(shard: int | None) -> None:
-            record = None if shard is None else self.store.record(shard)
-            if shard is not None and record is not None:
+        def note(shard: int, record: Record | None) -> None:
+            if record is not None:
                 del left[shard]
                 self._note(shard, record)
+
+        def note_written(shard: int | None) -> None:
+            if shard is not None:
+                note(shard, self.store.record(shard))
 
         while left:
             before = len(left)
             for shard in list(left):
-                if self.store.record(shard) is None:
+                record = self.store.record(shard)
+                if record is None:
                     lease = leases.take(f"{shard:08d}")
                     if lease is None:
                         continue
                     # Another process may have made it since, and given the lease back.
-                    if self.store.record(shard) is None:
+                    record = self.store.record(shard)
+                    if record is None:
                         self.team.tell(shard)
                         try:
                             shard_made = self._shard(shard, lease)
@@ -165,13 +170,13 @@ class Work:
                             lease.release()
                             raise
                         made += 1
-                        note(before_it)
+                        note_written(before_it)
                         if shard_made[1]:  # failures, of which there may be too many
-                            note(writer.finish())
+                            note_written(writer.finish())
                         continue
                     lease.release()
-                note(shard)
-            note(writer.finish())
+                note(shard, record)
+            note_written(writer.finish())
             if len(left) == before:
                 self.team.wait()
                 with self.monitor.time("waiting"):

@@ -365,6 +365,13 @@ class TestLearnedSolvers:
     def test_half_the_error_of_the_best_fitted_grid(self, budget: str, mean: float) -> None:
         assert self.RESULTS["ratios"]["report"][budget]["median"]["mean"] <= mean
 
+    def test_a_smaller_median_on_each_problem_and_the_rms_that_the_page_says(self) -> None:
+        """But for badly trained networks. The RMS is not smaller on each: 1.31 on digits at 8 evaluations."""
+        for budget in ("5", "8", "10"):
+            for group in ("choose", "report"):
+                row = self.RESULTS["ratios"][group][budget]
+                assert row["median"]["worst"] < 1 and row["rms"]["worst"] < 1.35
+
     def test_the_cost_is_at_most_three_times_that_of_a_grid(self) -> None:
         costs = {
             name: max(row["cost / grid"] for row in p["budgets"].values())
