@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, SolveFailedError
 from ._options import follow
 from ._sets import Show, both
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..sdes import AffineSDE
     from ._animation import Frames
     from ._options import Plan
+
+_NAMED = 5  # samples that a message names
 
 
 @dataclass
@@ -105,6 +107,8 @@ class Drawing:
             solution = self.solve(start, count, callback)
         except NonFiniteError as error:
             raise _located(error, start) from error
+        except SolveFailedError as error:
+            raise _named(error, start) from error
         if not bool(solution.x.isfinite().all()):
             raise NonFiniteError("A sample is not finite. Nothing was written.", stage="state")
         return self.arrays(start, solution)
@@ -126,6 +130,25 @@ class Drawing:
 def _filled(values: Tensor, count: int) -> Tensor:
     """With rows up to a number; those that are added are beyond the last sample, and not kept."""
     return values if len(values) == count else values[[*range(len(values)), *[-1] * (count - len(values))]]
+
+
+def _named(error: SolveFailedError, first: int) -> SolveFailedError:
+    """The error of an adaptive method, with the samples counted from the seed's first."""
+    from ..integrate import Status
+
+    status = getattr(error.partial, "status", None)
+    failed = (
+        []
+        if status is None
+        else [first + i for i, code in enumerate(status.tolist()) if code not in (Status.SUCCESS, Status.STOPPED)]
+    )
+    if not failed:
+        return error
+    named = ", ".join(map(str, failed[:_NAMED]))
+    return type(error)(
+        f"{error}\nFailed: sample {named}{', ...' * (len(failed) > _NAMED)}; --first {failed[0]} --count 1 draws the "
+        f"first of them alone. Nothing was written."
+    )
 
 
 def _located(error: NonFiniteError, first: int) -> NonFiniteError:

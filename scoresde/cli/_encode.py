@@ -28,7 +28,7 @@ from ._options import (
 )
 from ._output import ARRAYS, write_arrays
 from ._run import command
-from ._sets import PATIENCE, Sharding, both, check_failures, check_output_of_data, made_of, make_set
+from ._sets import PATIENCE, Sharding, both, check_failures, check_output_of_data, leads, made_of, make_set
 from ._tuned import check_named
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def encode(
         bar = None if quiet else f"{method} ({title})"
         with threads(where, batch_size * math.prod(event)):
             made = make_set(target, whole, sizes, solved, where, sharding, title=bar, networks=[network.net])
-        if not quiet:
+        if not quiet and leads():
             took = f"{time.perf_counter() - began:.1f} s"
             typer.echo(f"{num} latents under {model}: {title}, {method}\n{made_of(made, out)}; {took}")
         check_failures(made, source.names, out)

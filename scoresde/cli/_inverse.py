@@ -128,6 +128,11 @@ def posed(
 
     operator = _operator(problem, event)
     ys = _measured(problem, operator, span)
+    if len(ys) > 1 and problem.method in SAMPLERS and SAMPLERS[problem.method].batch_coupled is True:
+        raise InvalidArgumentError(
+            f"`inverse`: {problem.method!r} couples the samples of a batch, which must be of one measurement, but "
+            f"{problem.source!r} has {len(ys)}; take another method."
+        )
     shown = {
         **plan.shown,
         "operator": {"name": problem.operator, **problem.options},

@@ -18,7 +18,7 @@ from ._data import Inputs, fits, named, prepare, range_of, read
 from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
 from ._output import PICTURE, check_output
 from ._run import command
-from ._sets import PATIENCE, Sharding, check_failures, check_output_of_data, made_of, make_set
+from ._sets import PATIENCE, Sharding, check_failures, check_output_of_data, leads, made_of, make_set
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
 from ._tuned import check_named
 
@@ -170,8 +170,10 @@ def likelihood(
                 title=bar,
                 networks=[network.net],
             )
-        _summarise(made, picture, event, model, f"{title}, {method}, {_estimate(divergence, probes)}", quiet)
-        if not quiet:
+        _summarise(
+            made, picture, event, model, f"{title}, {method}, {_estimate(divergence, probes)}", quiet or not leads()
+        )
+        if not quiet and leads():
             typer.echo(f"{made_of(made, out)}; {time.perf_counter() - began:.1f} s")
         check_failures(made, source.names, out)
         return

@@ -42,8 +42,10 @@ from ._sets import (
     Sharding,
     check_file,
     check_set,
+    clear_parts,
     draw_again,
     in_parts,
+    leads,
     made_of,
     make_set,
 )
@@ -231,7 +233,7 @@ def sample(
     else:
         check_file(out, sharding)
         if replay is not None:
-            raise InvalidArgumentError(f"`replay`: {str(replay)!r} was not made by this command.")
+            raise InvalidArgumentError(f"`replay` is for sets of `scoresde sample`, which {str(replay)!r} is not.")
         target, extension = check_output(out, (*EXTENSIONS, FOLDER), force=force)
     film = None if animate is None else check_output(animate, (ANIMATION,), force=force, name="animate")[0]
     drawn = container in PICTURE_CONTAINERS if sharded else extension not in ARRAYS
@@ -333,7 +335,7 @@ def sample(
                 title=bar,
                 networks=[network.net],
             )
-        if not quiet:
+        if not quiet and leads():
             took = f"{time.perf_counter() - began:.1f} s"
             typer.echo(f"{num} samples of {what_for}\n{made_of(made, target)}; {took}")
         return
@@ -352,7 +354,9 @@ def sample(
         metadata |= {"first": first, "num": num}
         x, nfe = found.pop("x"), found["nfe"]
         beside = {"index": torch.arange(first, first + num), "nfe": nfe, **found}
+        check_output(out, (*EXTENSIONS, FOLDER), force=force)  # it may be there by now
         what = write(target, extension, x, beside, metadata, span, scale)
+    clear_parts(target)
     if record is not None and kept is not None:
         record.save(kept)
     if frames is not None:

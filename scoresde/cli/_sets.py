@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from .._registries import ARRAY_CONTAINERS
-from ..errors import CorruptCheckpointError, InvalidArgumentError, NonFiniteError, SolveFailedError, check_choice
+from ..errors import (
+    CorruptCheckpointError,
+    InvalidArgumentError,
+    NonFiniteError,
+    OutputError,
+    SolveFailedError,
+    check_choice,
+)
 from ..files.locks import owned
 from ._config import given
 from ._output import FOLDER, check_output
@@ -94,8 +103,9 @@ def check_file(out: str | Path, sharding: Sharding, need: str = "--shard-size or
 
     if sharding.extend or sharding.max_failures:
         raise InvalidArgumentError(f"`extend` and `max-failures` are for sets; give {need}, too.")
-    if sharding.log is not None:
-        raise InvalidArgumentError(f"`log-json` is for sets; give {need}, too.")
+    for name, unusual in (("log-json", sharding.log is not None), ("patience", sharding.patience != PATIENCE)):
+        if unusual:
+            raise InvalidArgumentError(f"`{name}` is for sets; give {need}, too.")
     if Path(out, SET).exists():
         raise InvalidArgumentError(
             f"`out`: {str(out)!r} is a set; continue it with its --shard-size, or take another --out."
@@ -124,6 +134,8 @@ def check_output_of_data(
         check_set(out, sharding, ARRAY_CONTAINERS, force=force)
         return Path(out), FOLDER
     check_file(out, sharding._replace(max_failures=0.0))
+    if out.endswith(FOLDER):
+        raise InvalidArgumentError(f"`out`: {out!r} is a folder, for a set; give --shard-size or --format, too.")
     return check_output(out, formats, force=force or replaced)
 
 
@@ -166,6 +178,8 @@ def make_set(
         note=_note(),
         **divided(sizes["first"], sizes["count"], shard_size, sizes["batch_size"]),
     )
+    manner = Manner(sharding.max_failures, sharding.patience, None, sharding.log, device=device, networks=networks)
+    manner.check_log(folder)
     store = Store.begin(folder, plan, extend=sharding.extend)
     hidden = True if title is None or place()[0] else None  # None: off where standard error is no terminal
     with tqdm(total=store.plan.count, desc=title, file=sys.stderr, disable=hidden, unit="sample") as bar:
@@ -183,15 +197,13 @@ def make_set(
         def shown(batch: Batch) -> tuple[Mapping[str, Tensor], Tensor | None]:
             return solved(batch, lambda share: show(done + len(batch.indices) * min(share, 1.0)))
 
-        manner = Manner(
-            sharding.max_failures,
-            sharding.patience,
-            None if bar.disable else complete,
-            sharding.log,
-            device=device,
-            networks=networks,
-        )
-        return fill(store, shown, manner, data_range)
+        seen = None if bar.disable else complete
+        try:
+            return fill(store, shown, replace(manner, show=seen), data_range)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"Interrupted; what is complete is kept in {folder}, and the same command goes on with it."
+            ) from None
 
 
 def check_failures(made: Generated, names: Sequence[str], out: object) -> None:
@@ -206,6 +218,13 @@ def check_failures(made: Generated, names: Sequence[str], out: object) -> None:
             f"{len(made.failures)} of {made.count} samples failed: {worst}{', ...' * (len(made.failures) > _WORST)}. "
             f"They are in {str(out)!r} with their status."
         )
+
+
+def leads() -> bool:
+    """Whether this is the first of the processes that torchrun has started, which speaks for all."""
+    from ..generation.making import place
+
+    return place()[0] == 0
 
 
 def made_of(made: Generated, out: object) -> str:
@@ -229,21 +248,55 @@ def in_parts(
     from ..generation import Samples
 
     told = json.dumps([settings, dict(sizes)], sort_keys=True).encode()
-    folder = target.with_name(f"{target.name}.parts-{hashlib.sha256(told).hexdigest()[:_NAMED]}")
-    others = [path.name for path in sorted(target.parent.glob(f"{target.name}.parts-*")) if path.name != folder.name]
-    if others:
-        typer.echo(f"Of earlier commands with other options there is {', '.join(others)}; remove it.", err=True)
-    with owned(folder):
+    parts = parts_of(target)
+    folder = parts / hashlib.sha256(told).hexdigest()[:_NAMED]
+    with _alone(parts, target):
+        for path in [path for path in parts.iterdir() if path.is_dir() and path != folder]:
+            shutil.rmtree(path)  # of an earlier command with other options, which wanted to write the same output
         try:
             sharding = Sharding(sizes["batch_size"], ARRAY_CONTAINERS[0], None, PATIENCE)
-            make_set(
-                folder, {**settings, "container": ARRAY_CONTAINERS[0]}, sizes, solved, device, sharding, title=title
-            )
-        except (NonFiniteError, SolveFailedError):
-            shutil.rmtree(folder)
+            whole = {**settings, "container": ARRAY_CONTAINERS[0]}
+            make_set(folder, whole, sizes, solved, device, sharding, title=title)
+        except (NonFiniteError, SolveFailedError, InvalidArgumentError):
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         yield Samples(folder, check=False).all()
         shutil.rmtree(folder)
+
+
+def parts_of(target: Path) -> Path:
+    """The folder of the parts of an output.
+
+    Example:
+        >>> parts_of(Path("samples.npz")).name
+        'samples.npz.parts'
+    """
+    return target.with_name(f"{target.name}.parts")
+
+
+def clear_parts(target: Path) -> None:
+    """Remove what an earlier command has left that wanted to write an output, which is there now."""
+    parts = parts_of(target)
+    if parts.is_dir():
+        with contextlib.suppress(OutputError), _alone(parts, target):
+            for path in [path for path in parts.iterdir() if path.is_dir()]:
+                shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def _alone(parts: Path, target: Path) -> Iterator[None]:
+    """Hold a folder of parts; it is removed in the end if nothing is in it."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(owned(parts))
+        except OutputError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            text = "Another command makes this output; let it finish, or give another --out"
+            raise OutputError(errno.EBUSY, text, str(target)) from None
+        yield
+    with contextlib.suppress(OSError):
+        parts.rmdir()
 
 
 def _note() -> dict[str, Any]:
@@ -293,6 +346,8 @@ def folder_of(path: Path) -> Path:
         >>> folder_of(Path("set/records/00000001.json")) == folder_of(Path("set"))
         True
     """
+    if path.name == SET:
+        return path.parent
     return path.parent.parent if path.suffix == ".json" else path
 
 
@@ -314,15 +369,25 @@ def draw_again(path: Path, settings: Mapping[str, Any], draw: Callable[[int], ob
     from ..files.shards import Store
 
     store = Store.of(folder_of(path))
-    known = store.plan.settings
+    known, made_by = store.plan.settings, store.plan.note.get("command")
+    if made_by != "sample":
+        by = f"`scoresde {made_by}`" if made_by else "Python"
+        raise InvalidArgumentError(f"`replay` is for sets of `scoresde sample`, but {str(path)!r} was made by {by}.")
     differ = [
         name for name, value in settings.items() if name in known and json.loads(json.dumps(value)) != known[name]
     ]
     if differ:
         named = "; ".join(f"its {name} is {short(known[name])}, not {short(settings[name])}" for name in differ)
         raise InvalidArgumentError(f"`replay`: {str(folder_of(path))!r} is another set: {named}.")
-    shards = [int(path.name.partition(".")[0])] if path.suffix == ".json" else store.recorded()
-    found = [failure for shard in shards for failure in getattr(store.record(shard), "failures", ())]
+    one = path.name.partition(".")[0] if path.suffix == ".json" and path.name != SET else None
+    shards = list(store.plan.shards) if one is None else [int(one)] if one.isdecimal() else []
+    records = {shard: store.record(shard) for shard in shards if shard in store.plan.shards}
+    missing = [shard for shard, record in records.items() if record is None]
+    if not records or (missing and one is not None):
+        raise InvalidArgumentError(f"`replay`: {str(path)!r} is no record of a shard that is complete.")
+    if missing:
+        typer.echo(f"Shards that are not complete: {len(missing)}; the same command makes them.", err=True)
+    found = [failure for record in records.values() if record is not None for failure in record.failures]
     lines, failed = [], 0
     for failure in found:
         try:

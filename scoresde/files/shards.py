@@ -319,6 +319,17 @@ class Store:
         found = {int(number) for number, _, rest in (name.partition(".") for name in names) if rest == "json"}
         return sorted(found.intersection(self.plan.shards))
 
+    def abandon(self) -> None:
+        """Remove a set of which nothing is there yet."""
+        if not self.recorded() and not any((self.folder / _SHARDS).iterdir()):
+            self.clean()
+            (self.folder / _SET).unlink(missing_ok=True)
+            for path in (*self.folder.glob(f"{_RECORDS}/*.batch.json"), self.folder / _SHARDS, self.folder / _RECORDS):
+                with contextlib.suppress(OSError):
+                    path.unlink() if path.is_file() else path.rmdir()
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+
     def clean(self) -> None:
         """Remove the leases and what killed processes left; for a complete set, of which slower processes may be at
         work on shards that are there already: see `_write`."""
@@ -356,6 +367,16 @@ def _slowly(file: Any) -> str:
     return total.hexdigest()
 
 
+def _differs(name: str, old: object, new: object) -> str:
+    """How a setting differs, in words."""
+    digests = all(isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2 for value in (old, new))
+    if digests and name == "identity":
+        return "its functions, networks or process are not the same"
+    if digests and name in ("weights", "data"):
+        return f"its {name} are not the same"
+    return f"its {name} is {short(old)}, not {short(new)}"
+
+
 def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
     """The plan of a set that is there, if that is what is asked for."""
     old, new = ({k: v for k, v in one.fields().items() if k != "note"} for one in (known, plan))
@@ -364,7 +385,7 @@ def _continued(known: Plan, plan: Plan, folder: Path, extend: bool) -> Plan:
     sizes = ("first", "count")
     differ = [name for name in sorted({*old, *new} - {*sizes}) if old.get(name) != new.get(name)]
     if differ:
-        named = "; ".join(f"its {name} is {short(old.get(name))}, not {short(new.get(name))}" for name in differ)
+        named = "; ".join(_differs(name, old.get(name), new.get(name)) for name in differ)
         raise InvalidArgumentError(
             f"{str(folder)!r} has another set: {named}. Continue it with its own settings, or give another folder."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,12 +22,14 @@ from .._checks import (
     check_integer,
     check_kind,
     check_number,
+    is_dense,
 )
 from .._display import Displayed
 from .._registries import ARRAY_CONTAINERS, CONTAINERS
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice, short
 from ..files.paths import check_path
 from ..files.shards import Plan, Store
+from ..files.writing import writable
 from ..grids import Grid
 from ..integrate import Info, Status
 from ..noise import SampleNoise, check_seed
@@ -41,6 +43,11 @@ from .teams import Alone, Group, Team
 
 STREAM = "philox4x32-10, version 1"
 _MOST = 2**63 - 1
+_TAKEN = ("index", "file")  # by the set, and by the format of NumPy
+_STORED = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)  # fmt: skip
 Values = Mapping[str, Tensor]
 
 
@@ -131,6 +138,15 @@ class Manner:
             check_path("log", self.log)
         if self.group is not None and not hasattr(self.group, "rank"):
             raise InvalidTypeError(f"`group` must be a process group of torch.distributed, got {short(self.group)}.")
+
+    def check_log(self, folder: Path) -> None:
+        """Refuse a log that cannot be written, or that would be in the folder of the set."""
+        if self.log is None:
+            return
+        if Path(os.path.realpath(self.log)).is_relative_to(os.path.realpath(folder)):
+            raise InvalidArgumentError(f"`log` must be outside the folder of the set, got {str(self.log)!r}.")
+        with writable(self.log), open(self.log, "ab"):
+            pass
 
     def team(self) -> Team:
         """The processes that make a shard together."""
@@ -237,12 +253,24 @@ def compute(
             raise InvalidArgumentError(f"`settings` must not have the name {name!r}.")
     plan = Plan({**{name: told(name, value) for name, value in (settings or {}).items()}, **own}, **divided)
 
+    check_evaluating("function", function)
+
     def solved(batch: Batch) -> tuple[Values, Tensor | None]:
         values = function(batch)
         check_kind("function", values, Mapping, "one that returns a mapping from names to tensors")
+        if not values:
+            raise InvalidArgumentError("`function` returned no array.")
         return values, None
 
+    manner.check_log(folder)
     return fill(Store.begin(folder, plan, extend=extend), solved, manner)
+
+
+def check_evaluating(name: str, function: object) -> None:
+    """Refuse a network in training mode, whose dropout would draw noise, also one that a function encloses."""
+    enclosed = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    if any(isinstance(part, torch.nn.Module) and part.training for part in (function, *enclosed)):
+        raise InvalidArgumentError(f"A network of `{name}` is in training mode, and may draw noise; call .eval().")
 
 
 def fill(
@@ -262,9 +290,8 @@ def fill(
     seed, container = store.plan.settings["seed"], store.plan.settings["container"]
     (rank, world), team = place(), manner.team()
     log = None if manner.log is None else Path(manner.log)
-    if log is not None and Path(os.path.realpath(log)).is_relative_to(os.path.realpath(store.folder)):
-        raise InvalidArgumentError(f"`log` must be outside the folder of the set, got {str(log)!r}.")
     monitor = Monitor(log, rank, world, manner.device, manner.networks)
+    schema: dict[str, tuple[torch.dtype, torch.Size]] = {}
 
     def made(indices: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
         def going(info: Info) -> None:
@@ -272,6 +299,7 @@ def fill(
 
         index = torch.arange(indices.start, indices.stop)
         values, t = solved(Batch(index, SampleNoise(seed, indices=indices), going))
+        _check_rows(values, len(index), schema)
         return _rows(values, index), _failures(values, indices, seed, t)
 
     def pack(shard: int, rows: Rows) -> Files:
@@ -281,26 +309,52 @@ def fill(
         store, made, pack, manner.patience, manner.max_failures, rank // team.size, max(1, world // team.size),
         manner.show, monitor, team,
     )  # fmt: skip
-    shards = work.run()
+    try:
+        shards = work.run()
+    except (InvalidArgumentError, InvalidTypeError):  # nothing can come of it
+        store.abandon()
+        raise
     effort = monitor.effort()
     monitor.end(effort, shards, len(work.failures))
     return Generated(store.folder, store.plan.count, len(store.plan.shards), shards, work.failures, effort)
 
 
+def _check_rows(values: Values, batch: int, schema: dict[str, tuple[torch.dtype, torch.Size]]) -> None:
+    """Refuse what is no row of numbers for each sample, or other arrays than those of the batches before."""
+    for name, value in values.items():
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("__") or name in _TAKEN:
+            raise InvalidArgumentError(
+                f"The arrays of a set must have names like those of variables, other than {' and '.join(_TAKEN)}, got "
+                f"{short(name)}."
+            )
+        if not isinstance(value, Tensor) or not is_dense(value) or value.ndim < 1 or len(value) != batch:
+            raise InvalidTypeError(
+                f"{name!r} must be a tensor with a row for each of the {batch} samples, got "
+                f"{tuple(value.shape) if isinstance(value, Tensor) and is_dense(value) else short(value)}."
+            )
+        if value.dtype not in _STORED:
+            raise InvalidTypeError(f"{name!r} must have real numbers of 8 to 64 bits, got {value.dtype}.")
+    status = values.get("status")
+    if status is not None and (status.ndim != 1 or status.is_floating_point() or not _known(status)):
+        raise InvalidArgumentError("'status' must have one `scoresde.Status` for each sample.")
+    found = {name: (value.dtype, value.shape[1:]) for name, value in values.items()}
+    if schema and found != schema:
+        raise InvalidArgumentError(f"All batches must have the same arrays: got {_told(found)} after {_told(schema)}.")
+    schema.update(found)
+
+
+def _known(status: Tensor) -> bool:
+    return {int(code) for code in status.tolist()} <= {int(code) for code in Status}
+
+
+def _told(schema: Mapping[str, tuple[torch.dtype, torch.Size]]) -> str:
+    return ", ".join(f"{name} {tuple(shape)} {dtype}" for name, (dtype, shape) in sorted(schema.items()))
+
+
 def _rows(values: Values, index: Tensor) -> Rows:
     """The arrays of a batch, with the indices."""
-    rows: dict[str, np.ndarray] = {"index": index.numpy()}
-    for name, value in values.items():
-        if not isinstance(name, str) or name in rows:
-            raise InvalidArgumentError(f"The arrays of a set must have names other than 'index', got {short(name)}.")
-        if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != len(index):
-            raise InvalidTypeError(
-                f"{name!r} must be a tensor with a row for each of the {len(index)} samples, got "
-                f"{tuple(value.shape) if isinstance(value, Tensor) else short(value)}."
-            )
-        plain = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
-        rows[name] = plain.cpu().numpy()
-    return rows
+    plain = {k: v.detach().float() if v.dtype == torch.bfloat16 else v.detach() for k, v in values.items()}
+    return {"index": index.numpy(), **{name: value.cpu().numpy() for name, value in plain.items()}}
 
 
 def _failures(values: Values, indices: range, seed: int, t: Tensor | None) -> list[Failure]:
@@ -328,6 +382,8 @@ def told(name: str, value: object) -> object:
         >>> told("method", scoresde.solvers.DDIM()), told("steps", 5)
         ('DDIM()', 5)
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no other
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Solver):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
+import pathlib
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,7 +18,9 @@ from torch import Tensor
 
 from ..errors import InvalidArgumentError, short
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size, range)
+_NUMBERS = (bool, int, float, complex, str, bytes, type(None))
+_PLAIN = (*_NUMBERS, range, pathlib.PurePath, torch.dtype, torch.device, torch.Size)
+_OF_CLASSES = ("__doc__", "__module__", "__firstlineno__")
 _DEEPEST = 50
 Parts = Iterator[bytes | memoryview]
 
@@ -24,7 +29,8 @@ def identity_of(value: object) -> str:
     """SHA-256 of all that an object was made of: parameters, tensors, numbers, and functions.
 
     Of an object of this package these are its attributes without an underscore, or with the name of an argument; of
-    others all. A function counts by its name, its code, what it encloses, and the objects of its module that it names.
+    others all, and the code of its class. A function counts by its name, its code, what it encloses, and the objects of
+    its module that it names.
 
     Raises:
         InvalidArgumentError: something in it cannot be told from others.
@@ -82,7 +88,8 @@ def _made_of(value: Any) -> list[object]:
             for key, v in vars(module).items()
             if key[:1] != "_" and isinstance(v, _PLAIN)
         }
-        return [type(value), repr(value), numbers, dict(value.state_dict())]
+        classes = sorted({type(module) for module in value.modules()}, key=_name)
+        return [type(value), repr(value), numbers, dict(value.state_dict()), classes]
     if isinstance(value, functools.partial):
         return ["partial", value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
@@ -91,7 +98,9 @@ def _made_of(value: Any) -> list[object]:
         enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
         named = {n: value.__globals__[n] for n in _names(value.__code__) if n in value.__globals__}
         return [_name(value), _code(value.__code__), enclosed, value.__defaults__, _near(value, named)]
-    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+    if isinstance(value, type):
+        return [_name(value), *(_class_code(cls) for cls in value.__mro__ if not _known(cls.__module__))]
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType):
         return [_name(value)]
     if isinstance(value, types.ModuleType):
         return [value.__name__]
@@ -99,6 +108,17 @@ def _made_of(value: Any) -> list[object]:
         raise _unknown(value)
     ours, given = _ours(type(value).__module__), _parameters(type(value))
     return [type(value), {k: v for k, v in vars(value).items() if not ours or k[:1] != "_" or k[1:] in given}]
+
+
+def _class_code(cls: type) -> list[object]:
+    """The code of the methods of a class, with its plain attributes."""
+    found: list[object] = [_name(cls)]
+    for name, value in sorted(vars(cls).items()):
+        parts = [value.fget, value.fset] if isinstance(value, property) else [getattr(value, "__func__", value)]
+        found += [(name, _code(part.__code__)) for part in parts if isinstance(part, types.FunctionType)]
+        if isinstance(value, _PLAIN) and name not in _OF_CLASSES:
+            found.append((name, value))
+    return found
 
 
 def _name(value: Any) -> str:
@@ -111,9 +131,10 @@ def _code(code: types.CodeType) -> list[object]:
 
 
 def _names(code: types.CodeType) -> list[str]:
-    """The names that a function, or one inside it, looks up."""
+    """The names of its module that a function, or one inside it, looks up; names of attributes are none."""
+    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = [name for c in code.co_consts if isinstance(c, types.CodeType) for name in _names(c)]
-    return sorted({*code.co_names, *inner})
+    return sorted({*own, *inner})
 
 
 def _near(function: types.FunctionType, named: Mapping[str, object]) -> dict[str, object]:
@@ -122,6 +143,12 @@ def _near(function: types.FunctionType, named: Mapping[str, object]) -> dict[str
         name: _name(v) if isinstance(v, type | types.FunctionType) and v.__module__ != function.__module__ else v
         for name, v in named.items()
     }
+
+
+def _known(module: str) -> bool:
+    """Whether a module's code is that of a version which the set names, or of Python."""
+    first = module.partition(".")[0]
+    return _ours(module) or first in ("torch", "numpy") or first in sys.stdlib_module_names
 
 
 def _ours(module: str) -> bool:
@@ -140,5 +167,5 @@ def _parameters(cls: type) -> set[str]:
 def _unknown(value: object) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"`identity` is missing: nothing tells {short(value)} from others, so that a set could be continued with "
-        f"another score function; pass identity='…', such as the digest of its file."
+        f"another function; pass identity='…', such as the digest of its file."
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from .._display import Displayed
-from ..files.writing import writable
 
 _EVERY = 10.0  # seconds between two lines that say how far a shard is
 
@@ -57,9 +56,6 @@ class Monitor:
         device: of the states; on a GPU timing the network waits for each evaluation to end.
         networks: to be timed.
 
-    Raises:
-        OutputError: the log cannot be written.
-
     Example:
         >>> monitor = Monitor(None, 0, 1, torch.device("cpu"), ())
         >>> with monitor.time("waiting"):
@@ -82,9 +78,6 @@ class Monitor:
         self._begin = self._said = time.perf_counter()
         self._seconds = dict.fromkeys(("making", "network", "writing", "waiting"), 0.0)
         self._networks = () if log is None else tuple(networks)
-        if log is not None:
-            with writable(log), log.open("ab"):
-                pass
 
     @contextlib.contextmanager
     def time(self, what: str) -> Iterator[None]:

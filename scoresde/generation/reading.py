@@ -20,6 +20,8 @@ from ..files.paths import check_path
 from ..files.shards import Store
 from .making import Failure
 
+_FAR = 2**63  # of any place
+
 
 class Samples(Dataset[dict[str, Tensor]]):
     """The samples of a set in arrays, by their place in it.
@@ -56,19 +58,25 @@ class Samples(Dataset[dict[str, Tensor]]):
         return self.store.plan.count
 
     def __getitem__(self, place: int) -> dict[str, Tensor]:
-        place = check_integer("place", place, low=-len(self))
-        if place >= len(self):
+        place = check_integer("place", place, low=-_FAR)
+        if not -len(self) <= place < len(self):
             raise IndexError(f"The set has {len(self)} samples, got {place}.")
         index = self.store.plan.first + place % len(self)
         shard = index // self.store.plan.shard_size
         at = index - self.store.plan.span(shard).start
         if self._container() == "safetensors" and not (self._last and self._last[0] == shard):
             return _row(self._file(shard), at)
-        return {name: values[at].clone() for name, values in self.arrays(shard).items()}
+        return {name: values[at].clone() for name, values in self._arrays(shard).items()}
+
+    def __repr__(self) -> str:
+        return f"Samples({str(self.store.folder)!r}, count={len(self)})"
 
     def arrays(self, shard: int) -> dict[str, Tensor]:
         """The arrays of a shard, one row per sample."""
         shard = check_integer("shard", shard, low=0)
+        return {name: values.clone() for name, values in self._arrays(shard).items()}
+
+    def _arrays(self, shard: int) -> dict[str, Tensor]:
         if self._last is None or self._last[0] != shard:
             self._last = (shard, _READERS[self._container()](self._file(shard).read_bytes()))
         return self._last[1]
@@ -82,6 +90,9 @@ class Samples(Dataset[dict[str, Tensor]]):
             if not found:
                 found = {name: torch.empty((len(self), *v.shape[1:]), dtype=v.dtype) for name, v in part.items()}
             size = len(self.store.plan.span(shard))
+            schemas = [{name: (v.dtype, v.shape[1:]) for name, v in one.items()} for one in (part, found)]
+            if schemas[0] != schemas[1]:
+                raise CorruptCheckpointError(f"Shard {shard} of {str(self.store.folder)!r} has arrays of its own.")
             for name, values in part.items():
                 found[name][done : done + size] = values
             done += size
@@ -91,8 +102,8 @@ class Samples(Dataset[dict[str, Tensor]]):
         container = str(self.store.plan.settings.get("container"))
         if container not in _READERS:
             raise InvalidArgumentError(
-                f"{str(self.store.folder)!r} has pictures ({container}), which WebDataset or torchvision's ImageFolder "
-                f"read; `Samples` reads {' and '.join(_READERS)}."
+                f"{str(self.store.folder)!r} has pictures ({container}), which WebDataset or PIL read; `Samples` reads "
+                f"{' and '.join(_READERS)}."
             )
         return container
 

@@ -30,7 +30,7 @@ from ..noise import SampleNoise, check_seed
 from ..scores import as_score
 from ..sdes import SDE
 from ..solving import solve
-from .computing import Batch, Generated, Manner, fill, machine, sizes, told
+from .computing import Batch, Generated, Manner, check_evaluating, fill, machine, sizes, told
 from .identity import identity_of
 from .monitor import networks_of
 
@@ -146,6 +146,7 @@ def generate(
     if container in PICTURE_CONTAINERS and not (len(event) == 3 and event[0] in (1, 3)):
         raise InvalidArgumentError(f"`container`={container!r} is for images, but samples have the shape {event}.")
     _check_settled(score_fn)
+    check_evaluating("features", features)
     deciding = [score_fn, sde, context, *([] if features is None else [features])]
     settings = {
         "identity": identity_of(deciding) if identity is None else str(identity),
@@ -174,6 +175,7 @@ def generate(
         extra = {} if features is None else {"features": _features(features, solution.x)}
         return {**found, **_beside(given, len(batch.indices)), **extra}, solution.t
 
+    manner.check_log(folder)
     return fill(Store.begin(folder, plan, extend=extend), solved, manner, data_range)
 
 

@@ -60,8 +60,7 @@ def test_a_file_goes_on_where_it_was_killed(ddim: Run, fake: Any, monkeypatch: p
         dies_after(patch, 4)
         with pytest.raises(Killed):
             ddim(*command)
-    left = [name for name in os.listdir() if "parts" in name]
-    assert len(left) == 1 and not Path(out).exists()
+    assert os.listdir() == [f"{out.rstrip('/')}.parts"]
     fake.calls = 0
     result = ddim(*command)
     assert result.exit_code == 0, result.output
@@ -91,14 +90,74 @@ def test_parts_of_a_sample_that_failed_are_not_kept(ddim: Run, fake: Any) -> Non
     assert not os.listdir()
 
 
-def test_parts_of_other_options_are_named(ddim: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("other", [("--seed", 1), ("--batch-size", 9), ("--animate", "a.gif")])
+def test_parts_of_other_options_are_removed(
+    ddim: Run, fake: Any, monkeypatch: pytest.MonkeyPatch, other: tuple[object, ...]
+) -> None:
     with monkeypatch.context() as patch:
         dies_after(patch, 1)
         with pytest.raises(Killed):
             ddim("--count", 9, "--batch-size", 3, "--out", "a.npz")
-    left = os.listdir()[0]
-    result = ddim("--count", 9, "--batch-size", 3, "--seed", 1, "--out", "a.npz")
-    assert result.exit_code == 0 and left in result.output.replace("\n", "") and sorted(os.listdir()) == ["a.npz", left]
+    assert os.listdir() == ["a.npz.parts"]
+    result = ddim("--count", 9, "--batch-size", 3, "--out", "a.npz", *other)
+    assert result.exit_code == 0, result.output
+    assert set(os.listdir()) - {"a.gif"} == {"a.npz"}
+
+
+def test_an_output_that_has_come_meanwhile_is_kept(ddim: Run, fake: Any) -> None:
+    """And what was drawn is, too, for the same command with --force."""
+
+    def change(s: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        Path("a.npz").write_bytes(b"of another command")
+        return s
+
+    fake.change = change
+    command = ("--count", 9, "--batch-size", 3, "--out", "a.npz")
+    result = ddim(*command)
+    assert result.exit_code == 4 and "The file is there" in result.output.replace("\n", " "), result.output
+    assert Path("a.npz").read_bytes() == b"of another command"
+    fake.calls = 0
+    assert ddim(*command, "--force").exit_code == 0 and fake.calls == 0 and os.listdir() == ["a.npz"]
+
+
+def test_an_interrupt_says_what_is_kept(ddim: Run, fake: Any) -> None:
+    def change(s: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if fake.calls == 8:
+            raise KeyboardInterrupt
+        return s
+
+    fake.change = change
+    result = ddim("--count", 9, "--batch-size", 3, "--out", "a.npz")
+    text = result.output.replace("\n", " ")
+    assert result.exit_code == 75 and "what is complete is kept in" in text and "no partial file" not in text
+    assert os.listdir() == ["a.npz.parts"]
+
+
+def test_what_is_refused_leaves_nothing(typed: Run, fake: Any) -> None:
+    """Tolerances that the dtype does not have, and logs that cannot be."""
+    adaptive = ("sample", "--method", "rk45", "--rtol", 1e-9, "--atol", 1e-9, "--count", 9, "--batch-size", 3)
+    for out in (("--out", "a.npz"), ("--shard-size", 3, "--out", "set/")):
+        result = typed(*adaptive, *out)
+        assert result.exit_code == 2 and not os.listdir(), result.output
+    for log, code in (("set/log", 2), ("no/log", 4)):
+        result = typed("sample", "--count", 3, "--shard-size", 3, "--out", "set/", "--log-json", log)
+        assert result.exit_code == code and not os.listdir(), result.output
+
+
+def test_samples_that_do_not_arrive_are_named_by_their_indices(typed: Run, fake: Any) -> None:
+    adaptive = ("--method", "rk45", "--rtol", 1e-5, "--atol", 1e-5, "--max-steps", 5)
+    result = typed("sample", *adaptive, "--count", 4, "--first", 8, "--out", "a.npz")
+    text = result.output.replace("\n", " ")
+    assert result.exit_code == 3 and "Failed: sample 8, 9, 10, 11; --first 8 --count 1" in text, result.output
+
+
+@pytest.mark.parametrize(("command", "out"), [("likelihood", "a/"), ("encode", "a/")])
+def test_a_folder_without_a_set_is_refused(typed: Run, fake: Any, command: str, out: str) -> None:
+    np.savez("x.npz", x=near(fake, 2))
+    result = typed(command, "x.npz", "--out", out)
+    assert result.exit_code == 2 and "give --shard-size or --format" in result.output.replace("\n", " ")
+    result = typed(command, "x.npz", "--patience", 3)
+    assert result.exit_code == 2 and "`patience` is for sets" in result.output.replace("\n", " ")
 
 
 def test_two_commands_do_not_share_parts(ddim: Run, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +174,7 @@ def test_two_commands_do_not_share_parts(ddim: Run, fake: Any, monkeypatch: pyte
 
     fake.change = change
     assert ddim(*command).exit_code == 0
-    assert results[1].exit_code == 4 and "Another run writes" in results[1].output.replace("\n", " ")
+    assert results[1].exit_code == 4 and "Another command makes this output" in results[1].output.replace("\n", " ")
     assert os.listdir() == ["a.npz"]
 
 
@@ -202,6 +261,14 @@ def test_the_samples_of_several_measurements(ddim: Run, typed: Run, fake: Any, i
         assert np.abs(coarse[i] - ys[i % 2]).mean() < 0.3 < np.abs(coarse[i] - ys[1 - i % 2]).mean()
 
 
+def test_particles_have_one_measurement(typed: Run, fake: Any) -> None:
+    np.savez("y.npz", y=fake.means().numpy()[:, :, ::2, ::2])
+    options = ("--operator", "block_average:factor=2", "--noise", 0.1, "--inverse", "twisted_smc", "--count", 6)
+    result = typed("sample", *options, "--measurement", "y.npz", "--out", "a.npz")
+    assert result.exit_code == 2 and "couples the samples of a batch" in result.output.replace("\n", " ")
+    assert os.listdir() == ["y.npz"]
+
+
 # Replay
 
 
@@ -222,7 +289,11 @@ def test_failed_samples_are_drawn_again_alone(ddim: Run, typed: Run, run: Run, f
     assert result.exit_code == 3 and "1 of 1 samples fail again" in text and "sample 5:" in text, result.output
     other = typed("sample", "--replay", "set", "--seed", 3)
     assert other.exit_code == 2 and "its seed is 0, not 3" in other.output.replace("\n", " ")
-    assert typed("sample", "--replay", "nowhere").exit_code == 2
+    for nothing in ("nowhere", "set/records/00000009.json", "set/records/a.json"):
+        assert typed("sample", "--replay", nothing).exit_code == 2
+    Path("set/records/00000001.json").unlink()
+    assert typed("sample", "--replay", "set/records/00000001.json").exit_code == 2
+    assert "Shards that are not complete: 1" in typed("sample", "--replay", "set/set.json").output
 
 
 def test_a_set_without_failures_has_nothing_to_replay(ddim: Run, typed: Run, fake: Any) -> None:
@@ -232,7 +303,11 @@ def test_a_set_without_failures_has_nothing_to_replay(ddim: Run, typed: Run, fak
     scoresde.generate("plain", scoresde.VPSDE(), fake.score(scoresde.VPSDE()), 2, shape=(1, 8, 8), identity="f",
                       method="ddim", steps=2)  # fmt: skip
     result = typed("sample", "--replay", "plain")
-    assert result.exit_code == 2 and "was not made by this command" in result.output.replace("\n", " ")
+    assert result.exit_code == 2 and "`replay` is for sets of `scoresde sample`" in result.output.replace("\n", " ")
+    np.savez("x.npz", x=near(fake, 2))
+    assert typed("encode", "x.npz", "--method", "heun", "--steps", 2, "--shard-size", 2, "--out", "enc/").exit_code == 0
+    result = typed("sample", "--replay", "enc")
+    assert result.exit_code == 2 and "made by `scoresde encode`" in result.output.replace("\n", " ")
 
 
 def test_the_options_of_a_set_are_texts() -> None:

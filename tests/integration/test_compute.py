@@ -14,7 +14,13 @@ from torch import Tensor
 
 import scoresde
 from benchmarks._tables import load
-from scoresde.errors import InvalidArgumentError, InvalidTypeError, OutputError, SolveFailedError
+from scoresde.errors import (
+    CorruptCheckpointError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    OutputError,
+    SolveFailedError,
+)
 from scoresde.generation import Batch, Samples, compute, generate, verify
 from scoresde.generation.identity import identity_of
 
@@ -98,13 +104,45 @@ def test_failures_are_told_by_status_or_by_what_is_not_finite(tmp_path: Path, to
         (lambda n: {"a": torch.zeros(n + 1)}, InvalidTypeError, "'a' must be a tensor with a row for each of the 4"),
         (lambda n: {"a": torch.tensor(1.0)}, InvalidTypeError, "'a' must be a tensor with a row"),
         (lambda n: {"a": [1.0] * n}, InvalidTypeError, "'a' must be a tensor with a row"),
-        (lambda n: {"index": torch.zeros(n)}, InvalidArgumentError, "names other than 'index'"),
-        (lambda n: {3: torch.zeros(n)}, InvalidArgumentError, "names other than 'index'"),
+        (lambda n: {"index": torch.zeros(n)}, InvalidArgumentError, "names like those of variables"),
+        (lambda n: {3: torch.zeros(n)}, InvalidArgumentError, "names like those of variables"),
+        (lambda n: {"__metadata__": torch.zeros(n)}, InvalidArgumentError, "names like those of variables"),
+        (lambda n: {"file": torch.zeros(n)}, InvalidArgumentError, "names like those of variables"),
+        (lambda n: {}, InvalidArgumentError, "returned no array"),
+        (lambda n: {"a": torch.zeros(n, dtype=torch.complex64)}, InvalidTypeError, "real numbers"),
+        (lambda n: {"a": torch.zeros(n).to_sparse()}, InvalidTypeError, "'a' must be a tensor with a row"),
+        (lambda n: {"a": torch.zeros(n), "status": torch.zeros(n, 1).int()}, InvalidArgumentError, "'status' must"),
+        (lambda n: {"a": torch.zeros(n), "status": torch.full((n,), 77)}, InvalidArgumentError, "'status' must"),
+        (lambda n: {"a": torch.zeros(n), "status": torch.zeros(n)}, InvalidArgumentError, "'status' must"),
     ],
 )
 def test_what_is_no_row_per_sample_is_refused(tmp_path: Path, values: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         compute(tmp_path / "a", lambda batch: values(len(batch.indices)), 8, identity="f", **SIZES)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda n: {"b": torch.zeros(n)},
+        lambda n: {"a": torch.zeros(n, 2)},
+        lambda n: {"a": torch.zeros(n, dtype=torch.float64)},
+        lambda n: {"a": torch.zeros(n), "b": torch.zeros(n)},
+    ],
+)
+def test_all_batches_have_the_same_arrays(tmp_path: Path, other: Any) -> None:
+    """Also those of shards that another process has made."""
+
+    def function(batch: Batch) -> Mapping[str, Tensor]:
+        n = len(batch.indices)
+        return {"a": torch.zeros(n)} if int(batch.indices[0]) < 8 else dict(other(n))
+
+    with pytest.raises(InvalidArgumentError, match="All batches must have the same arrays: got"):
+        compute(tmp_path / "a", function, 16, identity="f", **SIZES)
+    compute(tmp_path / "a", function, 16, identity="f", **SIZES)
+    with pytest.raises(CorruptCheckpointError, match=r"Shard 1 of .* has arrays of its own|has other arrays"):
+        Samples(tmp_path / "a").all()
 
 
 def test_settings_and_code_tell_sets_apart(tmp_path: Path) -> None:
@@ -118,11 +156,65 @@ def test_settings_and_code_tell_sets_apart(tmp_path: Path) -> None:
     for given, named in (({"settings": {"data": "y"}}, "data"), ({"settings": {"data": "x"}, "seed": 1}, "seed")):
         with pytest.raises(InvalidArgumentError, match=f"its {named} is"):
             compute(tmp_path / "a", function, 8, **given, **SIZES)
-    with pytest.raises(InvalidArgumentError, match="its identity is"):
+    with pytest.raises(InvalidArgumentError, match="its functions, networks or process are not the same"):
         compute(tmp_path / "a", other, 8, settings={"data": "x"}, **SIZES)
     with pytest.raises(InvalidArgumentError, match="must not have the name 'seed'"):
         compute(tmp_path / "b", function, 8, settings={"seed": 1}, **SIZES)
     assert identity_of(function) != identity_of(other)
+    for _ in range(2):  # NaN is no number that equals itself
+        compute(tmp_path / "b", function, 8, settings={"a": math.nan, "b": {"c": (1, math.inf)}}, **SIZES)
+
+
+def made(text: str) -> Any:
+    """What a script defines as ``it``."""
+    found: dict[str, Any] = {"__name__": "script", "torch": torch, "T": Path("here")}
+    exec(text, found)
+    return found["it"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class F:\n    def __call__(self, b): return 1.0\nit = F()",
+        "class F:\n    @property\n    def a(self): return 1.0\nit = F()",
+        "class F:\n    @staticmethod\n    def a(): return 1.0\nit = F()",
+        "class F:\n    a = 1.0\nit = F()",
+        "class G:\n    def a(self): return 1.0\nclass F(G): pass\nit = F()",
+        "class F(torch.nn.Module):\n    def forward(self, b): return 1.0\nit = F()",
+        "class F(torch.nn.Module):\n    def forward(self, b): return 1.0\nit = torch.nn.Sequential(F())",
+        "class F:\n    def a(self): return 1.0\nit = lambda b: F()",
+    ],
+)
+def test_the_code_of_classes_counts(text: str) -> None:
+    assert identity_of(made(text)) == identity_of(made(text)) != identity_of(made(text.replace("1.0", "2.0")))
+
+
+def test_names_of_attributes_are_no_globals() -> None:
+    text = "it = lambda b: b.T"
+    changed: Any = made(text)
+    before = identity_of(changed)
+    changed.__globals__["T"] = object()
+    assert identity_of(changed) == before
+
+
+def test_networks_in_training_mode_are_refused(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout())
+    with pytest.raises(InvalidArgumentError, match="network of `features` is in training mode"):
+        generate(tmp_path / "a", SDE, IMAGE, 8, features=net, **DDIM, **SIZES)
+    with pytest.raises(InvalidArgumentError, match="network of `function` is in training mode"):
+        compute(tmp_path / "a", lambda batch: {"a": net(batch.rows(DATA))}, 8, **SIZES)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_is_read_is_a_copy(tmp_path: Path) -> None:
+    generate(tmp_path / "a", SDE, IMAGE, 8, container="npz", **DDIM, **SIZES)
+    data = Samples(tmp_path / "a")
+    before = data[3]["x"].clone()
+    data.arrays(0)["x"].zero_()
+    assert torch.equal(data[3]["x"], before) and "count=8" in repr(data)
+    for place in (8, -9, 10**12):
+        with pytest.raises(IndexError):
+            data[place]
 
 
 # What is kept beside samples
