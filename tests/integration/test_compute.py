@@ -370,3 +370,44 @@ def test_two_processes_make_more_than_one_and_costs_do_not_grow() -> None:
     assert [row["samples"] for row in rows] == [1_000, 10_000, 100_000]
     costs, peaks = ([row[key] for row in rows] for key in ("processor milliseconds per sample", "peak memory in MiB"))
     assert max(costs) <= 1.25 * min(costs) and max(peaks) <= 1.05 * min(peaks)
+
+
+class Small(torch.nn.Module):
+    """A score network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return 0.1 * torch.tanh(self.layer(torch.cat([x, t[:, None]], dim=1))) - x
+
+
+class Autocast(torch.nn.Module):
+    """The same in half precision, as users wrap it."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.net(x, t).float()
+
+
+@pytest.mark.parametrize(
+    ("wrap", "tolerance"), [(lambda net: torch.compile(net, backend="eager"), 1e-6), (Autocast, 0.05)]
+)
+def test_networks_that_are_compiled_or_in_half_precision(tmp_path: Path, wrap: Any, tolerance: float) -> None:
+    """They are timed, continued and told from the plain network, whose samples they have."""
+    given: dict[str, Any] = {"shape": (2,), **DDIM, **SIZES}
+    with torch.no_grad():
+        generate(tmp_path / "plain", SDE, Small().eval(), 11, **given)
+        made = generate(tmp_path / "a", SDE, wrap(Small().eval()), 11, log=tmp_path / "log", **given)
+        assert made.made == 2 and made.effort.network > 0
+        assert generate(tmp_path / "a", SDE, wrap(Small().eval()), 11, **given).made == 0
+        with pytest.raises(InvalidArgumentError, match="functions, networks or process are not the same"):
+            generate(tmp_path / "a", SDE, Small().eval(), 11, **given)
+    found, plain = (Samples(tmp_path / name).all()["x"] for name in ("a", "plain"))
+    assert torch.allclose(found, plain, atol=tolerance)
