@@ -52,6 +52,14 @@ FIRST: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("stepping.py", "_snapshot.py"), (STEPPER,)),
     **dict.fromkeys(("interop/k_samplers.py", "interop/course.py"), (K_SAMPLERS,)),
     "noise/philox.py": ("tests/unit/test_philox.py",),
+    **dict.fromkeys(
+        ("generation/making.py", "generation/computing.py", "generation/sets.py", "generation/monitor.py"),
+        ("tests/integration/test_compute.py", "tests/integration/test_generate.py", "tests/integration/test_teams.py"),
+    ),
+    "generation/identity.py": ("tests/integration/test_compute.py", "tests/integration/test_generate.py"),
+    **dict.fromkeys(
+        ("cli/_sets.py", "cli/_sample.py", "cli/_drawing.py", "cli/_inverse.py"), ("tests/cli/test_parts.py",)
+    ),
     "files/shards.py": ("tests/unit/test_shards.py", "tests/integration/test_generate.py"),
     "noise/sources.py": ("tests/unit/test_noise.py", "tests/unit/test_simulate.py"),
     "noise/brownian.py": (
@@ -987,6 +995,72 @@ DEFECTS = (
     ),
     Defect("half precision: not explained", "errors.py", "type(error) is RuntimeError and", "False and"),
     Defect("half precision: every error", "errors.py", "bool(_DTYPES.search(str(error)))", "True"),
+    Defect(
+        "sets: rows beyond the table",
+        "generation/computing.py",
+        "table[self.indices % len(table)]",
+        "table[:len(self.indices)]",
+    ),
+    Defect("sets: failures forgotten", "generation/making.py", "self._failures[shard] = record.failures", "pass"),
+    Defect(
+        "sets: a lease is kept after an error",
+        "generation/making.py",
+        "                            lease.release()\n                            raise",
+        "                            raise",
+    ),
+    Defect("sets: the next shard after failures", "generation/making.py", "if shard_made[1]:", "if False:"),
+    Defect(
+        "sets: the team is not told of the end",
+        "generation/making.py",
+        "self.team.end(self.failures)",
+        "self.team.wait()",
+    ),
+    Defect(
+        "sets: the first of a team waits in silence", "generation/making.py", "                self.team.wait()\n", ""
+    ),
+    Defect(
+        "sets: other arrays in a later batch", "generation/computing.py", "if schema and found != schema:", "if False:"
+    ),
+    Defect(
+        "sets: features of samples that failed",
+        "generation/sets.py",
+        "torch.where(finite[:, None], found, torch.nan)",
+        "found",
+    ),
+    Defect(
+        "sets: the code of a class",
+        "generation/identity.py",
+        "return [_name(value), *(_class_code(cls)",
+        "return [_name(value)] + 0 * [*(_class_code(cls)",
+    ),
+    Defect(
+        "sets: names of attributes",
+        "generation/identity.py",
+        'if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")',
+        "if isinstance(i.argval, str)",
+    ),
+    Defect(
+        "sets: a log changes nothing", "generation/monitor.py", "                hook.remove()", "                pass"
+    ),
+    Defect("sets: parts of other options", "cli/_sample.py", "    clear_parts(target)\n", ""),
+    Defect(
+        "sets: an output that came meanwhile",
+        "cli/_sample.py",
+        "        check_output(out, (*EXTENSIONS, FOLDER), force=force)  # it may be there by now\n",
+        "",
+    ),
+    Defect(
+        "sets: a part has the samples of another",
+        "cli/_drawing.py",
+        "self.whole(self.first + start, wanted",
+        "self.whole(start, wanted",
+    ),
+    Defect(
+        "sets: the measurement of a sample",
+        "cli/_inverse.py",
+        "ys[[i % len(ys) for i in indices]]",
+        "ys[[(i + 1) % len(ys) for i in indices]]",
+    ),
 )
 
 

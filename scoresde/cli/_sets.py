@@ -251,8 +251,6 @@ def in_parts(
     parts = parts_of(target)
     folder = parts / hashlib.sha256(told).hexdigest()[:_NAMED]
     with _alone(parts, target):
-        for path in [path for path in parts.iterdir() if path.is_dir() and path != folder]:
-            shutil.rmtree(path)  # of an earlier command with other options, which wanted to write the same output
         try:
             sharding = Sharding(sizes["batch_size"], ARRAY_CONTAINERS[0], None, PATIENCE)
             whole = {**settings, "container": ARRAY_CONTAINERS[0]}

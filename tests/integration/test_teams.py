@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,20 @@ def split(net: Net, group: Any) -> Net:
 
 
 def rank(
-    number: int, world: int, size: int, meeting: Path, folder: Path, make: Callable[[Net, Any], Net], options: Any
+    number: int,
+    world: int,
+    size: int,
+    meeting: Path,
+    folder: Path,
+    make: Callable[[Net, Any], Net],
+    options: Any,
+    seconds: float = 60.0,
 ) -> None:
     """One process: teams of ``size``, of which each holds one network."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=number, world_size=world)
-    groups = [dist.new_group(list(range(first, first + size))) for first in range(0, world, size)]
+    limit = timedelta(seconds=seconds)
+    groups = [dist.new_group(list(range(first, first + size)), timeout=limit) for first in range(0, world, size)]
     group = groups[number // size]
     with torch.no_grad():
         net = make(Net().eval(), group)
@@ -109,6 +118,21 @@ def test_two_teams_divide_a_set(tmp_path: Path) -> None:
     made = [json.loads(Path(f"{meeting}.{number}").read_text())[1] for number in range(4)]
     assert made[0] == made[1] and made[2] == made[3] and made[0] + made[2] >= 4
     assert verify(folder).complete and not (folder / "leases").exists()
+
+
+def test_a_team_that_waits_for_another_process_is_not_out_of_time(tmp_path: Path) -> None:
+    """It waits for three seconds in a group that gives up after one."""
+    meeting, folder = tmp_path / "meeting", tmp_path / "a"
+    holder = {"host": "elsewhere", "process": 1, "started": "2", "beat": 0}
+    (folder / "leases").mkdir(parents=True)
+    (folder / "leases" / "00000001.json").write_text(json.dumps(holder))
+    options = {"method": "ddim", "steps": 3, "patience": 3.0}
+    run = functools.partial(
+        rank, world=2, size=2, meeting=meeting, folder=folder, make=whole, options=options, seconds=1.0
+    )
+    children = [started(functools.partial(run, number), number, 2) for number in range(2)]
+    assert [ended(child) for child in children] == [0, 0]
+    assert verify(folder).complete
 
 
 def test_the_program_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
