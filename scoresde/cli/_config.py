@@ -19,10 +19,22 @@ else:
 _running: ContextVar[typer.Context | None] = ContextVar("_running", default=None)
 
 
+def forget() -> None:
+    """The command has ended.
+
+    Example:
+        >>> forget()
+        >>> given()
+        ('', {})
+    """
+    _running.set(None)
+
+
 def given() -> tuple[str, dict[str, Any]]:
     """The name of the command that runs, and its parameters that were given, by a file or on the command line.
 
     Example:
+        >>> forget()  # outside of any command
         >>> given()
         ('', {})
     """

@@ -64,8 +64,10 @@ def sigmoid(t: Decimal, start: float, end: float, tau: float) -> tuple[Decimal, 
         return 1 / (1 + (-u / Decimal(tau)).exp())
 
     low, high = Decimal(start), Decimal(end)
-    first, now, last = logistic(low), logistic(low + (high - low) * t), logistic(high)
-    return ((last - now) / (last - first)).sqrt(), ((now - first) / (last - first)).sqrt()
+    with localcontext() as context:  # far from 0 the logistic function differs from 0 or 1 by exp(-|u| / tau) only
+        context.prec += int(max(abs(start), abs(end)) / tau)
+        first, now, last = logistic(low), logistic(low + (high - low) * t), logistic(high)
+        return ((last - now) / (last - first)).sqrt(), ((now - first) / (last - first)).sqrt()
 
 
 def vdm(t: Decimal, gamma_min: float, gamma_max: float) -> tuple[Decimal, Decimal]:
