@@ -86,12 +86,13 @@ def test_both_measure_the_same(pair):
 
 @pytest.mark.parametrize("method", ["dps", "dps_step", "pigdm", "mmps", "ddnm", "ddrm"])
 def test_both_have_the_same_posterior(pair, method):
-    """Samples of a mixture's posterior, with the same draws."""
+    """Samples of a mixture's posterior, with the same draws, given the same measurement."""
     theirs, shape, ours = pair
     sde = scoresde.VPSDE()
     means = torch.stack([drawn(*shape, seed=3), drawn(*shape, seed=4)])
     score_fn = scoresde.targets.GaussianMixture(torch.ones(2), means, scales=0.5).score(sde)
-    y = theirs(means[:1])[0].detach()
+    y = theirs.A(means[:1])[0].detach()
+    y = y + STD * drawn(*y.shape, seed=5)
     options = {"method": method, "steps": 20, "shape": (3, *shape), "seed": 0}
     got = inverse.sample_posterior(sde, score_fn, from_deepinv(theirs, shape), y, **options).x
     want = inverse.sample_posterior(sde, score_fn, ours, y, STD, **options).x
