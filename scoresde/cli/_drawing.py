@@ -69,7 +69,7 @@ class Drawing:
         plan = self.plan if self.measured == 1 else self.plan_at(indices)
         solution = solve(
             self.process,
-            self._shared or plan.model(self.score_of(start, count)),
+            plan.model(self.score_of(start, count)) if self._shared is None else self._shared,
             shape=(count, *self.event),
             noise=SampleNoise(self.seed, indices=indices),
             device=self.device,
@@ -136,12 +136,10 @@ def _named(error: SolveFailedError, first: int) -> SolveFailedError:
     """The error of an adaptive method, with the samples counted from the seed's first."""
     from ..integrate import Status
 
-    status = getattr(error.partial, "status", None)
-    failed = (
-        []
-        if status is None
-        else [first + i for i, code in enumerate(status.tolist()) if code not in (Status.SUCCESS, Status.STOPPED)]
-    )
+    if error.partial is None:
+        return error
+    others = (Status.SUCCESS, Status.STOPPED)
+    failed = [first + i for i, code in enumerate(error.partial.status.tolist()) if code not in others]
     if not failed:
         return error
     named = ", ".join(map(str, failed[:_NAMED]))

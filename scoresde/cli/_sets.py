@@ -228,7 +228,7 @@ def leads() -> bool:
 
 
 def made_of(made: Generated, out: object) -> str:
-    """What there is now, in words."""
+    """Return a sentence that says what the folder has now."""
     failed = f"; failed samples: {len(made.failures)}" if made.failures else ""
     return f"{out}: shards: {made.shards}, of which {made.made} were made now{failed}"
 
@@ -246,8 +246,9 @@ def in_parts(
     on. The folder is removed when the block has ended, and after a sample has failed, which it would do again.
     """
     from ..generation import Samples
+    from ..generation.computing import machine
 
-    told = json.dumps([settings, dict(sizes)], sort_keys=True).encode()
+    told = json.dumps([settings, machine(device), dict(sizes)], sort_keys=True).encode()
     parts = parts_of(target)
     folder = parts / hashlib.sha256(told).hexdigest()[:_NAMED]
     with _alone(parts, target):

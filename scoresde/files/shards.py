@@ -368,7 +368,7 @@ def _slowly(file: Any) -> str:
 
 
 def _differs(name: str, old: object, new: object) -> str:
-    """How a setting differs, in words."""
+    """Say in words how a setting differs."""
     digests = all(isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2 for value in (old, new))
     if digests and name == "identity":
         return "its functions, networks or process are not the same"

@@ -274,7 +274,7 @@ class Work:
 
 
 def told(failure: Failure) -> str:
-    """A failure in words.
+    """Describe a failure in words.
 
     Example:
         >>> told({"index": 7, "seed": 0, "t": 0.5, "reason": "non_finite"})

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -157,11 +157,10 @@ class Monitor:
         )
 
 
-def _hooks(net: torch.nn.Module, before: object, after: object) -> list[torch.utils.hooks.RemovableHandle]:
-    return [
-        net.register_forward_pre_hook(before),  # type: ignore[arg-type]
-        net.register_forward_hook(after, always_call=True),  # type: ignore[arg-type]
-    ]
+def _hooks(
+    net: torch.nn.Module, before: Callable[..., None], after: Callable[..., None]
+) -> list[torch.utils.hooks.RemovableHandle]:
+    return [net.register_forward_pre_hook(before), net.register_forward_hook(after, always_call=True)]
 
 
 def networks_of(score_fn: object) -> list[torch.nn.Module]:

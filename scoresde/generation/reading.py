@@ -127,7 +127,7 @@ def _row(path: Path, at: int) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return {name: file.get_slice(name)[at].clone() for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_slice(name)[at].clone() for name in sorted(file.keys())}
 
 
 def _safetensors(content: bytes) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,10 @@ def test_without_rank_0_nobody_reads_again() -> None:
 
 def test_deaths_are_exponential_and_seeded() -> None:
     """Of 8,000 nodes, at a mean of 10 in a time of 1: a share of 1 - exp(-0.1), within five standard errors."""
-    draw: Callable[[], list[Death]] = lambda: deaths(np.random.default_rng(7), 10.0, 1.0, 16_000, 2, None, True)  # noqa: E731
+
+    def draw() -> list[Death]:
+        return deaths(np.random.default_rng(7), 10.0, 1.0, 16_000, 2, None, True)
+
     found = draw()
     share = -math.expm1(-0.1)
     assert abs(len(found) / 8000 - share) < 5 * math.sqrt(share * (1 - share) / 8000)
