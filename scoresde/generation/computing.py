@@ -40,6 +40,7 @@ from .identity import identity_of
 from .making import Failure, Work, place
 from .monitor import Effort, Monitor
 from .teams import Alone, Group, Team
+from .transfers import Transfers
 
 STREAM = "philox4x32-10, version 1"
 _MOST = 2**63 - 1
@@ -292,6 +293,7 @@ def fill(
     log = None if manner.log is None else Path(manner.log)
     monitor = Monitor(log, rank, world, manner.device, manner.networks)
     schema: dict[str, tuple[torch.dtype, torch.Size]] = {}
+    transfers = Transfers()
 
     def made(indices: range, beat: Callable[[], None]) -> tuple[Rows, list[Failure]]:
         def going(info: Info) -> None:
@@ -300,14 +302,15 @@ def fill(
         index = torch.arange(indices.start, indices.stop)
         values, t = solved(Batch(index, SampleNoise(seed, indices=indices), going))
         _check_rows(values, len(index), schema)
-        return _rows(values, index), _failures(values, indices, seed, t)
+        failures = _failures(values, indices, seed, t)
+        return _rows(values, index, transfers), failures
 
     def pack(shard: int, rows: Rows) -> Files:
         return CONTAINERS[container](f"{shard:08d}", rows, data_range)
 
     work = Work(
         store, made, pack, manner.patience, manner.max_failures, rank // team.size, max(1, world // team.size),
-        manner.show, monitor, team,
+        manner.show, monitor, team, transfers.wait,
     )  # fmt: skip
     try:
         shards = work.run()
@@ -351,10 +354,10 @@ def _told(schema: Mapping[str, tuple[torch.dtype, torch.Size]]) -> str:
     return ", ".join(f"{name} {tuple(shape)} {dtype}" for name, (dtype, shape) in sorted(schema.items()))
 
 
-def _rows(values: Values, index: Tensor) -> Rows:
-    """The arrays of a batch, with the indices."""
+def _rows(values: Values, index: Tensor, transfers: Transfers) -> Rows:
+    """The arrays of a batch, with the indices; see `Transfers`."""
     plain = {k: v.detach().float() if v.dtype == torch.bfloat16 else v.detach() for k, v in values.items()}
-    return {"index": index.numpy(), **{name: value.cpu().numpy() for name, value in plain.items()}}
+    return {"index": index.numpy(), **{name: transfers.start(value) for name, value in plain.items()}}
 
 
 def _failures(values: Values, indices: range, seed: int, t: Tensor | None) -> list[Failure]:

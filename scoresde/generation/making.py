@@ -73,6 +73,7 @@ class Work:
         show: called with the number of samples that are made; None for nobody.
         monitor: is told what happens.
         team: with which this process makes each shard.
+        arrived: called before the arrays of ``compute`` are read; it returns when they are complete.
     """
 
     store: Store
@@ -85,6 +86,7 @@ class Work:
     show: Callable[[int], None] | None
     monitor: Monitor
     team: Team = field(default_factory=Alone)
+    arrived: Callable[[], None] = lambda: None
     _complete: set[int] = field(default_factory=set)  # the shards that are, or that this process is writing
     _listed: float = 0.0  # when their names were read last
     _failures: dict[int, tuple[Failure, ...]] = field(default_factory=dict)  # by shard
@@ -110,7 +112,6 @@ class Work:
             if self.rank == 0:
                 damaged = [shard for shard, record in self.store.read() if record is None]
                 for shard in damaged:  # records are the last to be written, but disks may err
-                    self.team.tell(shard)
                     self._write(shard, self._shard(shard, None), None)
                 made += len(damaged)
                 self.store.clean()
@@ -124,12 +125,12 @@ class Work:
 
     def _follow(self) -> int:
         """Make the shards that the first process of the team names, which is the one that writes them."""
-        made = 0
-        while (shard := self.team.hear()) is not None:
-            self._shard(shard, None)
-            made += 1
+        made = set()
+        while (order := self.team.hear()) is not None:
+            self._parts(*order, lambda: None)
+            made.add(order[0])
         self._failures = {0: self.team.failures}
-        return made
+        return len(made)
 
     def _order(self) -> Iterator[int]:
         """The shards, each process from a place of its own."""
@@ -162,7 +163,6 @@ class Work:
                     # Another process may have made it since, and given the lease back.
                     record = self.store.record(shard)
                     if record is None:
-                        self.team.tell(shard)
                         try:
                             shard_made = self._shard(shard, lease)
                             before_it = writer.put(shard, shard_made, lease)
@@ -219,32 +219,47 @@ class Work:
 
     def _shard(self, shard: int, lease: Lease | None) -> Made:
         """Make a shard, with smaller batches where memory does not suffice."""
-        store, span = self.store, self.store.plan.span(shard)
-        beat = (lambda: None) if lease is None else lease.beat
-        parts: list[tuple[Rows, list[Failure]]] = []
-        size = 0
-        while size != store.batch_size(shard):  # which becomes smaller, here or in another process
-            size, parts = store.batch_size(shard), []
-            try:
-                for batch in store.plan.batches(shard, size):
-                    parts.append(self._batch(batch, span, beat))
-                    if batch.stop < span.stop:
-                        self._show(shard, batch.stop - span.start)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or not self.team.alone:
-                    raise
-                if size == 1:
-                    raise too_little_memory("for one sample", error) from error
-                print(f"Too little memory for shard {shard}; its batches become {size // 2}.", file=sys.stderr)
-                self.monitor.tell("halved", shard=shard, batch_size=size // 2)
-                store.halve(shard, size // 2)
+        store, size = self.store, 0
+        parts: list[tuple[Rows, list[Failure]]] | None = None
+        while parts is None or size != store.batch_size(shard):  # which becomes smaller, here or in another process
+            size = store.batch_size(shard)
+            self.team.tell(shard, size)
+            parts = self._parts(shard, size, (lambda: None) if lease is None else lease.beat)
+        self.arrived()
         rows = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
         failures = tuple(failure for _, failed in parts for failure in failed)
         self._complete.add(shard)
         self._show(shard, 0)
-        self.monitor.samples += len(span)
+        self.monitor.samples += len(store.plan.span(shard))
         self.monitor.evaluations += int(rows["nfe"].sum()) if "nfe" in rows else 0
         return rows, failures, size
+
+    def _parts(self, shard: int, size: int, beat: Callable[[], None]) -> list[tuple[Rows, list[Failure]]] | None:
+        """The batches of a shard; None where memory does not suffice, and smaller ones are to be made in their place.
+
+        In a group the others wait for this process, which cannot begin again. It ends with them, and the next start
+        makes the smaller batches.
+        """
+        store, span = self.store, self.store.plan.span(shard)
+        parts = []
+        try:
+            for batch in store.plan.batches(shard, size):
+                parts.append(self._batch(batch, span, beat))
+                if batch.stop < span.stop:
+                    self._show(shard, batch.stop - span.start)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if size == 1:
+                raise too_little_memory("for one sample", error) from error
+            print(f"Too little memory for shard {shard}; its batches become {size // 2}.", file=sys.stderr)
+            self.monitor.tell("halved", shard=shard, batch_size=size // 2)
+            store.halve(shard, size // 2)
+            if not self.team.alone:
+                purpose = f"for batches of {size}; the next start of the group makes shard {shard} in smaller ones"
+                raise too_little_memory(purpose, error) from error
+            return None
+        return parts
 
     def _write(self, shard: int, made: Made, lease: Lease | None) -> None:
         rows, failures, size = made

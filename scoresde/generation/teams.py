@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
-_WAIT, _END = -1, -2
+_WAIT, _END = "wait", "end"
 
 
 class Team(abc.ABC):
@@ -25,8 +25,8 @@ class Team(abc.ABC):
     failures: tuple[Mapping[str, Any], ...] = ()
 
     @abc.abstractmethod
-    def tell(self, shard: int) -> None:
-        """Say which shard is next."""
+    def tell(self, shard: int, batch_size: int) -> None:
+        """Say which shard is next, in batches of which size."""
 
     @abc.abstractmethod
     def wait(self) -> None:
@@ -37,8 +37,8 @@ class Team(abc.ABC):
         """Say that the set is complete, and which samples failed."""
 
     @abc.abstractmethod
-    def hear(self) -> int | None:
-        """The next shard, None at the end."""
+    def hear(self) -> tuple[int, int] | None:
+        """The next shard and the size of its batches, None at the end."""
 
 
 class Alone(Team):
@@ -51,7 +51,7 @@ class Alone(Team):
 
     leads, alone, size = True, True, 1
 
-    def tell(self, shard: int) -> None:
+    def tell(self, shard: int, batch_size: int) -> None:
         """See `Team.tell`."""
 
     def wait(self) -> None:
@@ -60,7 +60,7 @@ class Alone(Team):
     def end(self, failures: tuple[Mapping[str, Any], ...]) -> None:
         """See `Team.end`."""
 
-    def hear(self) -> int | None:
+    def hear(self) -> tuple[int, int] | None:
         """See `Team.hear`; nobody says anything."""
         return None
 
@@ -80,9 +80,9 @@ class Group(Team):
         self.group, self._first = group, dist.get_global_rank(group, 0)
         self.leads, self.size = dist.get_rank(group) == 0, dist.get_world_size(group)
 
-    def tell(self, shard: int) -> None:
+    def tell(self, shard: int, batch_size: int) -> None:
         """See `Team.tell`."""
-        self._share(shard)
+        self._share((shard, batch_size))
 
     def wait(self) -> None:
         """See `Team.wait`."""
@@ -92,16 +92,16 @@ class Group(Team):
         """See `Team.end`."""
         self._share(_END, failures)
 
-    def hear(self) -> int | None:
+    def hear(self) -> tuple[int, int] | None:
         """See `Team.hear`."""
         while (message := self._share(None)) == _WAIT:
             pass
         return None if message == _END else message
 
-    def _share(self, message: int | None, failures: tuple[Mapping[str, Any], ...] = ()) -> int:
+    def _share(self, message: Any, failures: tuple[Mapping[str, Any], ...] = ()) -> Any:
         import torch.distributed as dist
 
         shared: list[Any] = [message, failures]
         dist.broadcast_object_list(shared, src=self._first, group=self.group)
         self.failures = shared[1]
-        return int(shared[0])
+        return shared[0]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ from scoresde.errors import (
     OutputError,
     SolveFailedError,
 )
-from scoresde.generation import Batch, Samples, compute, generate, verify
+from scoresde.generation import Batch, Samples, compute, computing, generate, verify
 from scoresde.generation.identity import identity_of
+from scoresde.generation.transfers import Transfers
 
 SDE = scoresde.VPSDE()
 TARGET = scoresde.targets.Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([[1.0, 0.3], [0.3, 0.5]]))
@@ -37,6 +39,25 @@ def likelihoods(batch: Batch) -> Mapping[str, Tensor]:
     options = {"probes": 2, "probe": "orthogonal", "throw": False, "check": False}
     found = scoresde.log_likelihood(SDE, SCORE, batch.rows(DATA), noise=batch.noise, callback=batch.callback, **options)
     return {"log_prob": found.log_prob, "std_error": found.std_error, "nfe": found.nfe, "status": found.status}
+
+
+class Late(Transfers):
+    """Copies whose numbers are there only when they were waited for, as those from a GPU may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def start(self, value: Tensor) -> np.ndarray:
+        array = super().start(value)
+        self.late.append((np.zeros_like(array), array))
+        return self.late[-1][0]
+
+    def wait(self) -> None:
+        super().wait()
+        for place, array in self.late:
+            place[...] = array
+        self.late.clear()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -411,3 +432,23 @@ def test_networks_that_are_compiled_or_in_half_precision(tmp_path: Path, wrap: A
             generate(tmp_path / "a", SDE, Small().eval(), 11, **given)
     found, plain = (Samples(tmp_path / name).all()["x"] for name in ("a", "plain"))
     assert torch.allclose(found, plain, atol=tolerance)
+
+
+def test_copies_to_the_host_are_complete_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute(tmp_path / "a", likelihoods, 11, **SIZES)
+    monkeypatch.setattr(computing, "Transfers", Late)
+    compute(tmp_path / "b", likelihoods, 11, **SIZES)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_copies_from_a_gpu_are_complete_when_they_were_waited_for() -> None:
+    transfers = Transfers()
+    values = [torch.randn(1 << 22, device="cuda") for _ in range(8)]
+    arrays = [transfers.start(value) for value in values]
+    copies = [value.clone() for value in values]
+    for value in values:
+        value.zero_()  # after the copies, on the same stream
+    transfers.wait()
+    for array, copy in zip(arrays, copies, strict=True):
+        assert torch.equal(torch.from_numpy(array), copy.cpu())

@@ -135,6 +135,41 @@ def test_a_team_that_waits_for_another_process_is_not_out_of_time(tmp_path: Path
     assert verify(folder).complete
 
 
+class Narrow(Net):
+    """Process 1 of the group has memory for two samples only."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.number == 1 and len(x) > 2:
+            raise MemoryError
+        return super().forward(x, t)
+
+
+def narrow(net: Net, group: Any) -> Net:
+    return Narrow(dist.get_rank(group)).eval()
+
+
+def test_a_group_with_little_memory_takes_smaller_batches_when_it_is_started_again(tmp_path: Path) -> None:
+    """Each start ends at a shard, and marks it; the samples are those of the smaller batches."""
+    folder, options = tmp_path / "a", {"method": "ddim", "steps": 3}
+    given: dict[str, Any] = {"folder": folder, "make": narrow, "options": options, "seconds": 5.0}
+    ends = []
+    for start in range(9):
+        run = functools.partial(rank, world=2, size=2, meeting=tmp_path / str(start), **given)
+        children = [started(functools.partial(run, number), number, 2) for number in range(2)]
+        ends.append([ended(child) for child in children])
+        if ends[-1] == [0, 0]:
+            break
+    assert len(ends) == 5 and all(0 not in end for end in ends[:-1])  # four shards
+    assert verify(folder).complete
+    with torch.no_grad():
+        generate(tmp_path / "b", SDE, Net().eval(), 30, **{**OPTIONS, **options, "batch_size": 2})
+    assert torch.allclose(Samples(folder).all()["x"], Samples(tmp_path / "b").all()["x"], atol=1e-5)
+
+
 def test_the_program_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchrun starts it, in four processes."""
     monkeypatch.chdir(tmp_path)
