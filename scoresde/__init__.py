@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from . import targets as targets
     from . import testing as testing
     from . import training as training
+    from . import trust as trust
     from . import zoo as zoo
     from .controllers import Adaptive as Adaptive
     from .controllers import FixedGrid as FixedGrid
@@ -121,6 +122,8 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .solving import solve as solve
     from .stepping import Stepper as Stepper
     from .targets import GaussianStart as GaussianStart
+    from .trust import advise as advise
+    from .trust import certify as certify
     from .zoo import Pretrained as Pretrained
     from .zoo import load as load
     from .zoo import save as save
@@ -129,7 +132,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "discrete generation grids guidance interop inverse losses models ncsnv2 nets plot presets scores solvers targets "
-    "testing training zoo"
+    "testing training trust zoo"
 )
 # Where the other public names are. Each is imported when it is first used (PEP 562), so that the command line answers
 # at once. Type checkers read the imports above; a test compares the lists.
@@ -137,20 +140,20 @@ _HOMES = homes(
     {
         "errors": "InvalidArgumentError NonFiniteError ScoreSDEError ScoreSDEWarning SolveFailedError",
         "fit": "fit_grid fit_solver tune",
-        "integrate": "Solution Status",
+        "integrate": "Solution",
         "inverse.tilted": "sample_tilted",
         "generation": "generate",
-        "latents": "decode encode interpolate reconstruct",
+        "latents": "decode encode",
         "likelihood": "Likelihood bits_per_dim dequantize log_likelihood variational_bound",
         "noise": "BrownianPath",
         "scores": "ScoreModel",
         "scores.conventions": "check_score",
-        "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE FlowSDE GaussianSDE LinearGamma SigmoidVPSDE "
-        "SubVPSDE",
+        "sdes": "EDMSDE SDE VDMSDE VESDE VPSDE AffineSDE CosineVPSDE FlowSDE GaussianSDE LinearGamma SubVPSDE",
         "simulation": "simulate",
         "solvers": "methods",
         "solving": "solve",
         "stepping": "Stepper",
+        "trust": "advise certify",
         "zoo": "load save",
     }
 )
@@ -163,16 +166,16 @@ _MOVED = homes(
         "OutOfMemoryError OutputError ScoreFnError StepSizeUnderflowError UnsafeCheckpointError",
         "fit": "FittedGrid fit_start",
         "grids": "Grid",
-        "integrate": "Info",
+        "integrate": "Info Status",
         "inverse.tilted": "TiltedSamples",
-        "latents": "Reconstruction",
+        "latents": "Reconstruction interpolate reconstruct",
         "likelihood": "Bound DensityProfile Dequantizer LowerBound TruncatedNormalDequantizer UniformDequantizer "
         "VariationalDequantizer chain_bound decoder_bound density_profile discrete_log_likelihood "
         "fit_control_scale",
         "noise": "BatchNoise CallableNoise Noise SampleNoise",
         "scores": "Score",
         "scores.conventions": "ScoreReport",
-        "sdes": "Estimate Node NormalPrior ReverseSDE ShiftedGamma",
+        "sdes": "Estimate Node NormalPrior ReverseSDE ShiftedGamma SigmoidVPSDE",
         "solvers": "Method Solver StepResult",
         "targets": "GaussianStart",
         "zoo": "Pretrained",

@@ -108,6 +108,7 @@ class Solution(Displayed):
         ts, xs: the saved times and states, ``(n,)`` (``(n, batch)`` for every step of an adaptive method) and ``(n,
             batch, *event)``; None without ``save_at``.
         denoised: whether samples that arrived are the data estimate at t in place of the state (``denoise=True``).
+        error_bound: of each sample, ``(batch,)``, if it was drawn by a certificate of `scoresde.certify`.
 
     Example:
         >>> import scoresde
@@ -133,6 +134,7 @@ class Solution(Displayed):
     ts: Tensor | None = None
     xs: Tensor | None = None
     denoised: bool = False
+    error_bound: Tensor | None = None
 
     @property
     def success(self) -> Tensor:
@@ -147,6 +149,7 @@ class Solution(Displayed):
             "evaluations per sample": span(self.nfe),
             "steps": str(self.steps),
             **({} if self.xs is None else {"saved": f"{len(self.xs)} states"}),
+            **({} if self.error_bound is None else {"error bound": span(self.error_bound)}),
         }
 
 

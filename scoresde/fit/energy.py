@@ -39,13 +39,13 @@ def energy(x: Tensor, y: Tensor) -> Estimate:
         x, y: ``(n, *event)`` with n > 2; the pairs :math:`(x_i, y_i)` are independent of each other.
     """
     x, y = _flat(x), _flat(y)
-    return _mean_of_pairs(lambda rows: _across(x, y, rows) - _within(y, rows), x)
+    return mean_of_pairs(lambda rows: _across(x, y, rows) - _within(y, rows), x)
 
 
 def difference(x: Tensor, other: Tensor, y: Tensor) -> Estimate:
     """By how much x is farther from y than other samples, all as for `energy`."""
     x, other, y = _flat(x), _flat(other), _flat(y)
-    return _mean_of_pairs(lambda rows: _across(x, y, rows) - _across(other, y, rows), x)
+    return mean_of_pairs(lambda rows: _across(x, y, rows) - _across(other, y, rows), x)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def _lengths(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _mean_of_pairs(kernel: Callable[[slice], Tensor], x: Tensor) -> Estimate:
+def mean_of_pairs(kernel: Callable[[slice], Tensor], x: Tensor) -> Estimate:
     r"""The U-statistic of a symmetric kernel, given by rows.
 
     With :math:`g_i` the mean of :math:`h(z_i, z_j)` over j, the jackknife's variance is :math:`4s_g^2(n-1)^2/n(n-2)^2`.

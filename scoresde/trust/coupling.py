@@ -1,0 +1,237 @@
+"""Solves of the same draws: by a method, by it with half the steps, and by references."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._arguments import shape_to_draw
+from .._checks import check_device, check_dtype, check_integer
+from .._context import mapped
+from .._setup import is_times, set_up
+from ..errors import InvalidArgumentError
+from ..fit.records import FittedGrid, FittedSolver
+from ..grids import Grid
+from ..integrate import Solution
+from ..noise import BrownianPath, Noise, SampleNoise, check_seed
+from ..noise.sources import check_seeds
+from ..scores import Score, as_score
+from ..sdes import AffineSDE
+from ..sdes.base import check_affine
+from ..solvers import Solver
+from ..solving import solve
+
+Settings = Mapping[str, Any]
+_SHARED = ("t_end", "denoise")  # of the settings, those that belong to the problem, and not to the method
+_OWN = ("x", "shape", "t_start", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw",
+        "save_at", "differentiable", "dtype", "device")  # fmt: skip
+# What `set_up` takes besides the process, the score function, the state and options of methods.
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(solve).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name != "progress"
+}
+
+
+def check_settings(settings: Settings) -> dict[str, Any]:
+    """What is given for `solve`, without None; what a certificate decides is refused."""
+    for name in settings:
+        if name in _OWN:
+            raise InvalidArgumentError(f"`{name}` cannot be set here.")
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def seeds_of(seed: int, count: int, purpose: int) -> list[int]:
+    """Seeds of 64 bits, one per draw; those of different seeds and purposes have nothing in common.
+
+    Example:
+        >>> (
+        ...     seeds_of(0, 2, 1) == seeds_of(0, 3, 1)[:2],
+        ...     seeds_of(0, 1, 1) == seeds_of(0, 1, 2),
+        ... )
+        (True, False)
+    """
+    state = np.random.SeedSequence([check_seed("seed", seed), purpose]).generate_state(count, np.uint64)
+    return [int(value) for value in state]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is solved, and how.
+
+    Args:
+        sde, score_fn: of `solve`.
+        settings: the method and its arguments, as `solve` takes them.
+        event: the shape of an event.
+        dtype, device: of the states.
+    """
+
+    sde: AffineSDE
+    score_fn: Callable[..., Tensor]
+    settings: Settings
+    event: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        sde: object,
+        score_fn: Callable[..., Tensor],
+        settings: Settings,
+        shape: Sequence[int] | None,
+        count: int,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> Task:
+        """What the arguments of `certify` say, checked."""
+        process, score = check_affine(sde), as_score(score_fn)
+        full = shape_to_draw(shape, score.traits.event_shape, count, "pilot")
+        if full[0] != count:
+            raise InvalidArgumentError(f"`shape` must be (pilot, *event) with pilot={count}, got {full}.")
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        check_dtype("dtype", dtype)
+        return cls(process, score_fn, check_settings(settings), full[1:], dtype, check_device(device))
+
+    @property
+    def score(self) -> Score:
+        """The score function as an object."""
+        return as_score(self.score_fn)
+
+    @functools.cached_property
+    def solver(self) -> Solver:
+        """The method, as `solve` would take it; arguments that do not fit are errors."""
+        taken = {name: value for name, value in self.settings.items() if name in _DEFAULTS}
+        options = {name: value for name, value in self.settings.items() if name not in _DEFAULTS}
+        draw = {"shape": (1, *self.event), "seed": 0, "dtype": self.dtype, "device": self.device}
+        given: dict[str, Any] = {**_DEFAULTS, **taken, **draw}
+        setup = set_up(self.sde, self.score, None, **given, options=options, names=tuple(_DEFAULTS))
+        if setup.loop is None:
+            raise InvalidArgumentError("`t_end` is t_max, where there is nothing to solve.")
+        return setup.loop.solver
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the method draws noise."""
+        return self.solver.stochastic
+
+    def noise(self, seeds: Sequence[int]) -> Callable[[], Noise]:
+        """Makes sources that all have the same draws: of each sample its own, and one Brownian path for all solves."""
+        solver = self.solver
+        if not solver.stochastic:
+            return lambda: SampleNoise(seeds)
+        order = solver.strong_order
+        path = BrownianPath(check_seeds(seeds), self.sde.t_min, self.sde.t_max, areas=order is not None and order > 1)
+        return lambda: path
+
+    def solve(
+        self, noise: Callable[[], Noise], count: int, context: Mapping[str, Any], settings: Settings | None = None,
+        **options: Any,
+    ) -> Solution:  # fmt: skip
+        """Solve some draws; those that fail are marked."""
+        return solve(
+            self.sde,
+            self.score_fn,
+            **{"noise": noise(), "shape": (count, *self.event), "context": context or None, "throw": False, **options},
+            dtype=self.dtype,
+            device=self.device,
+            **(self.settings if settings is None else settings),
+        )
+
+    def start(self, noise: Callable[[], Noise], count: int) -> Tensor:
+        """The states at t_max."""
+        source = noise().begin()
+        like = torch.empty(
+            (count, *self.event), dtype=torch.promote_types(self.dtype, torch.float32), device=self.device
+        )
+        return self.sde.prior.from_normal(source.normal(like))
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The settings that belong to the problem, which a reference has as well."""
+        return {name: value for name, value in self.settings.items() if name in _SHARED}
+
+    def halved(self, steps: int) -> Settings | None:
+        """The settings with at most half of the evaluations of so many steps; None where the method has no others."""
+        solver = self.solver
+        if solver.adaptive:
+            return None
+        each, extra = max(1, solver.evaluations), solver.extra_evaluations
+        count = int((steps * each + extra) / 2 - extra) // each
+        return self._with_times(lambda times: _subset(times, count), count) if count >= 1 else None
+
+    def refined(self, factor: int, steps: int) -> Settings | None:
+        """The settings with each of so many steps divided; None where the method has no others."""
+        return self._with_times(
+            lambda times: self._divided(times, factor), int(self.settings.get("steps") or steps) * factor
+        )
+
+    def _with_times(self, changed: Callable[[Tensor], Tensor], count: int) -> Settings | None:
+        """The settings with other times: those of a grid changed, or as many steps."""
+        settings = dict(self.settings)
+        method, grid = settings.get("method"), settings.get("grid")
+        if isinstance(method, FittedSolver):
+            return None
+        if isinstance(method, FittedGrid):
+            times = changed(torch.tensor(method.times, dtype=torch.float64))
+            with torch.no_grad():
+                levels = tuple(self.sde.log_snr(times).tolist())
+            return {**settings, "method": replace(method, times=tuple(times.tolist()), log_snr=levels)}
+        if is_times(grid):
+            given = grid.times_for(self.sde) if isinstance(grid, Grid) else grid
+            return {**settings, "grid": changed(torch.as_tensor(given, dtype=torch.float64))}
+        return {**settings, "steps": count}
+
+    def _divided(self, times: Tensor, factor: int) -> Tensor:
+        """Times with more between them, at equal distances of the log-SNR, or of time where that is infinite."""
+        with torch.no_grad():
+            levels = self.sde.log_snr(times)
+        fractions = torch.arange(1, factor, dtype=torch.float64) / factor
+        parts = [times[:1]]
+        for i in range(len(times) - 1):
+            if bool(levels[i : i + 2].isfinite().all()):
+                inner = self.sde.time(levels[i] + fractions * (levels[i + 1] - levels[i]))
+            else:
+                inner = times[i] + fractions * (times[i + 1] - times[i])
+            parts += [inner, times[i + 1 : i + 2]]
+        return torch.cat(parts)
+
+
+def _subset(times: Tensor, count: int) -> Tensor:
+    """So many steps of a grid, with its ends."""
+    return times[torch.linspace(0, len(times) - 1, count + 1, dtype=torch.float64).round().long()]
+
+
+def parts(count: int, size: int, edge: int = 0) -> Iterator[slice]:
+    """The rows of batches, none of which is on both sides of an edge.
+
+    Example:
+        >>> list(parts(5, 2, 3))
+        [slice(0, 2, None), slice(2, 3, None), slice(3, 5, None)]
+    """
+    size = check_integer("batch_size", size, low=1)
+    for low, high in ((0, min(edge, count)), (edge, count)):
+        for first in range(low, high, size):
+            yield slice(first, min(first + size, high))
+
+
+def rows_of(context: Mapping[str, Any], rows: slice, count: int) -> dict[str, Any]:
+    """The context of some draws; what is the same for all stays."""
+
+    def some(value: Tensor) -> Tensor:
+        if value.ndim == 0 or len(value) == 1:
+            return value
+        if len(value) != count:
+            raise InvalidArgumentError(
+                f"The tensors of `context` must have 1 or {count} rows, one for each draw, got {tuple(value.shape)}."
+            )
+        return value[rows]
+
+    return mapped(some, context)
