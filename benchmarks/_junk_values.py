@@ -514,6 +514,29 @@ def set_of_samples() -> Path:
     return folder
 
 
+def posteriors() -> Tensor:
+    """Nine samples for each of 24 observations."""
+    return torch.randn(9, 24, 2, generator=torch.Generator().manual_seed(3))
+
+
+def cloud(shift: float) -> Make:
+    """24 points of the plane."""
+    return lambda: shift + torch.randn(24, 2, generator=torch.Generator().manual_seed(round(10 * shift)))
+
+
+@functools.cache
+def certificate() -> Any:
+    return scoresde.certify(
+        vp(), score_fn(), "ddim", pilot=24, confidence=0.5, indicator="constant", identity="a score"
+    )
+
+
+def certificate_file() -> Path:
+    path = Path(tempfile.mkdtemp(), "certificate.json")
+    certificate().save(path)
+    return path
+
+
 def rows_of(batch: Any) -> dict[str, Tensor]:
     """A row of numbers for each sample."""
     return {"a": batch.indices.double()}
@@ -796,6 +819,67 @@ VALID: dict[str, Make] = {
     "generation.Generated.failures": tuple,
     "generation.Verified.missing": tuple,
     "generation.Verified.failures": tuple,
+    "certify.steps": lambda: 3,
+    "certify.method": lambda: "ddim",
+    "certify.pilot": lambda: 24,
+    "certify.confidence": lambda: 0.5,
+    "certify.indicator": lambda: "constant",
+    "certify.norm": lambda: "rms",
+    "certify.shape": lambda: (24, 2),
+    "certify.identity": lambda: "a score",
+    "self: trust.Certificate": certificate,
+    "trust.Certificate.solve.seeds": lambda: [1, 2],
+    "trust.Certificate.solve.shape": lambda: (2, 2),
+    "trust.Certificate.at.confidence": lambda: 0.5,
+    "trust.Certificate.on.method": lambda: "ddim",
+    "trust.Certificate.load.path": certificate_file,
+    "self: trust.Coverage": lambda: scoresde.trust.Coverage(20, 18),
+    "self: trust.Law": lambda: scoresde.trust.Law(torch.linspace(0.1, 0.2, 8), 1.0),
+    "self: trust.Advice": lambda: scoresde.advise(torch.linspace(-1.0, 1.0, 64).reshape(32, 2)),
+    "trust.Coverage.all_of.count": lambda: 3,
+    "trust.Coverage.number_of.count": lambda: 3,
+    "trust.Coverage.number_of.confidence": lambda: 0.9,
+    "trust.Coverage.at_least.confidence": lambda: 0.9,
+    "trust.Coverage.probability.share": lambda: 0.9,
+    "trust.shifted.level": lambda: 1.0,
+    "trust.Law.unit": lambda: 1.0,
+    "trust.EnergyTest.interval": lambda: (0.0, 1.0),
+    "trust.EnergyTest.value": lambda: 0.1,
+    "trust.EnergyTest.level": lambda: 0.95,
+    "trust.EnergyTest.floor": lambda: 0.1,
+    "trust.EnergyTest.p_value": lambda: 0.5,
+    "trust.energy_test.x": cloud(0.0),
+    "trust.energy_test.y": cloud(0.1),
+    "trust.energy_test.permutations": lambda: 19,
+    "trust.energy_test.seed": lambda: 0,
+    "trust.sliced_wasserstein.x": cloud(0.0),
+    "trust.sliced_wasserstein.y": cloud(0.1),
+    "trust.sliced_wasserstein.permutations": lambda: 19,
+    "trust.sliced_wasserstein.projections": lambda: 8,
+    "trust.sliced_wasserstein.seed": lambda: 0,
+    "trust.classifier_test.x": cloud(0.0),
+    "trust.classifier_test.y": cloud(0.1),
+    "trust.classifier_test.seed": lambda: 0,
+    "trust.nearest.x": cloud(0.0),
+    "trust.nearest.data": cloud(0.1),
+    "trust.simulation_based_calibration.theta": cloud(0.0),
+    "trust.simulation_based_calibration.samples": posteriors,
+    "trust.sbc_ranks.theta": cloud(0.0),
+    "trust.sbc_ranks.samples": posteriors,
+    "trust.tarp.theta": cloud(0.0),
+    "trust.tarp.samples": posteriors,
+    "trust.Law.exceeding.distance": lambda: 0.1,
+    "trust.Law.wasserstein.bound": lambda: 1.0,
+    "trust.shifted.resolution": lambda: 64.0,
+    "trust.shifted.reference": lambda: 32.0,
+    "trust.Certificate.on.identity": lambda: "a score",
+    "trust.Coverage.draws": lambda: 20,
+    "trust.Coverage.rank": lambda: 18,
+    "trust.Coverage.of.draws": lambda: 40,
+    "trust.Coverage.of.confidence": lambda: 0.9,
+    "trust.Coverage.least.confidence": lambda: 0.9,
+    "trust.Law.distances": lambda: torch.linspace(0.1, 0.2, 8),
+    "advise.data": lambda: torch.linspace(-1.0, 1.0, 64).reshape(32, 2),
     "SampleNoise.seeds": lambda: [0, 1, 2, 3],
     "fit_grid.pilot": lambda: 4,
     "fit_grid.iterations": lambda: 1,

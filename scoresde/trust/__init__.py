@@ -1,26 +1,46 @@
 """How far samples can be trusted: bounds of their errors, distances of laws, and advice before training."""
 
 from .advice import Advice, HarmlessEnd, ProcessEnds, advise, shifted
-from .certificate import Certificate, Group, Identity
+from .calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
+from .certificate import Certificate, Group
 from .certifying import certify
 from .conformal import Coverage
-from .indicators import Indicator
 from .law import Interval, Law
 from .reference import Worth
+from .two_samples import (
+    ClassifierTest,
+    EnergyTest,
+    Nearest,
+    SlicedWasserstein,
+    classifier_test,
+    energy_test,
+    nearest,
+    sliced_wasserstein,
+)
 
 __all__ = [
     "Advice",
+    "Calibration",
     "Certificate",
+    "ClassifierTest",
     "Coverage",
+    "EnergyTest",
     "Group",
     "HarmlessEnd",
-    "Identity",
-    "Indicator",
     "Interval",
     "Law",
+    "Nearest",
     "ProcessEnds",
+    "SlicedWasserstein",
     "Worth",
     "advise",
     "certify",
+    "classifier_test",
+    "energy_test",
+    "nearest",
+    "sbc_ranks",
     "shifted",
+    "simulation_based_calibration",
+    "sliced_wasserstein",
+    "tarp",
 ]

@@ -55,12 +55,13 @@ import torch
 from torch import Tensor
 
 from .. import _display
-from .._checks import check_dense, check_flag, check_interval, check_number, check_positive, named, refuse_rows
+from .._checks import check_dense, check_flag, check_interval, check_number, check_positive, check_tensor, named, refuse_rows
 from .._tensors import row_finite
 from ..chains.ncsnv2 import largest_distance, ratio
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice
 from ..fit.energy import Estimate, mean_of_pairs
 from ..losses import NoiseLevels
+from ..noise.philox import fold
 from ..noise.sources import check_seed
 from ..sdes import EDMSDE, VDMSDE, VESDE, VPSDE, AffineSDE, LinearGamma, NormalPrior, ShiftedGamma
 from ..sdes.base import check_sde
@@ -69,9 +70,11 @@ _ROWS, _PRODUCTS, _FEWEST_ROWS = 2048, 2**34, 64  # rows that are compared in pa
 _BLOCK = 2**22  # numbers that are read at once
 _LEVELS = (16, 65_536)  # the fewest and the most values of a lattice that shows the resolution of the data
 _LARGEST = 1e100  # its square is a float
+_LEAST_TV = 1e-9
 _ERRORS = 1.96  # standard errors, of an interval of 95 %
 _SLACK = 1e-6  # relative, of ends that are compared
 _BETA_MIN = 0.1
+_STREAM = 0xAD71  # of the draws, which must not be those of data that have the same seed
 _HEAD, _WIDTHS = ("", "value", "rule", "source"), (16, 24, 34, 23)  # of the table
 _STEPS = {
     "given": ("resolution / sqrt(12)", "variance of rounding"),
@@ -399,8 +402,8 @@ def advise(
         check_sde(sde, affine=True)
     limits = None if data_range is None else check_interval("data_range", data_range)
     step = None if resolution is None else check_positive("resolution", resolution, high=_LARGEST)
-    tv = check_number("tv", tv, low=0.0, high=1.0, strict=True)
-    generator = torch.Generator().manual_seed(check_seed("seed", seed))
+    tv = check_number("tv", tv, low=_LEAST_TV, high=1.0, strict=True)
+    generator = torch.Generator().manual_seed(fold(check_seed("seed", seed), _STREAM))
     with torch.no_grad():
         mean = rows.mean(limits)
         squares = rows.squares(mean)
@@ -494,7 +497,9 @@ def shifted(level: float | Tensor | AffineSDE, resolution: float, reference: flo
     sides = [check_positive(*pair, high=_LARGEST) for pair in (("resolution", resolution), ("reference", reference))]
     shift = math.log(sides[0]) - math.log(sides[1])
     if not isinstance(level, AffineSDE):
-        return level - shift if isinstance(level, Tensor) else check_number("level", level) - shift
+        if isinstance(level, Tensor):
+            return check_tensor("level", level) - shift
+        return check_number("level", level) - shift
     ends = level.log_snr(torch.tensor([level.t_min, level.t_max], dtype=torch.float64))
     if not bool(ends.isfinite().all()):
         raise InvalidArgumentError(

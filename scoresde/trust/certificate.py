@@ -27,6 +27,7 @@ from ..generation.identity import identity_of
 from ..integrate import Solution, Status
 from ..noise import Noise
 from ..noise.sources import check_seeds
+from ..scores.bare import check_context
 from .conformal import Coverage
 from .coupling import Task, seeds_of
 from .indicators import Indicator, PathWatch
@@ -269,9 +270,8 @@ class Certificate(Displayed):
         task, norm = self._bound_to()
         if others:
             raise InvalidArgumentError(f"`{min(others)}` belongs to the certificate, or has no place; leave it out.")
-        given: Context = dict(context or {})
-        full = self._full(task, shape, seeds, noise)
-        count = full[0]
+        count = self._full(task, shape, seeds, noise)[0]
+        given: Context = check_context(context, task.score, count)
         draw = _draws(task, count, seed, seeds, noise)
         self._check(task, given, count)
         watch = None
@@ -302,10 +302,11 @@ class Certificate(Displayed):
         Raises:
             InvalidArgumentError: something differs from what it was made for.
         """
-        dtype = dtype or getattr(torch, self.identity.dtype.removeprefix("torch."))
+        dtype = getattr(torch, self.identity.dtype.removeprefix("torch.")) if dtype is None else dtype
         settings = {"method": method, **settings}
         shape = (1, *self.identity.event)
         task = Task.of(sde, score_fn, settings, shape, 1, dtype, device)
+        task.solver  # noqa: B018  (refuses what is no method)
         given = Norm(self.norm if norm is None else norm)
         if given.name != self.norm:
             raise InvalidArgumentError(f"The certificate was made for norm={self.norm!r}, not {given.name!r}.")
@@ -365,9 +366,9 @@ class Certificate(Displayed):
         Raises:
             OutputError: the file cannot be written.
         """
-        write_bytes(check_path("path", path), (json.dumps(self.content(), indent=1) + "\n").encode())
+        write_bytes(check_path("path", path), (json.dumps(self._content(), indent=1) + "\n").encode())
 
-    def content(self) -> dict[str, Any]:
+    def _content(self) -> dict[str, Any]:
         """All that is kept, as JSON values; infinity is text."""
         plain = {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
         plain["law"] = {**vars(self.law), "distances": self.law.distances.tolist()}
@@ -386,15 +387,15 @@ class Certificate(Displayed):
         path = check_path("path", path)
         try:
             with open(path, encoding="utf-8") as file:
-                return cls.of(json.load(file))
+                return cls._of(json.load(file))
         except FileNotFoundError:
             raise InvalidArgumentError(f"There is no file {str(path)!r}.") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptCheckpointError(f"{str(path)!r} is not a certificate: {error}") from None
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Certificate:
-        """A certificate from its `content`."""
+    def _of(cls, content: Mapping[str, Any]) -> Certificate:
+        """A certificate from `_content`."""
         given = _from_json(dict(content))
         if given.pop("format") != FORMAT:
             raise ValueError("it is of another version of scoresde")

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_number, warn_caller
+from .._checks import MOST_DRAWS, check_integer, check_kind, check_positive, warn_caller
 from ..errors import InvalidArgumentError, InvalidTypeError, SolveFailedError, check_choice, short
 from ..generation.computing import check_evaluating, told
 from ..grids import Grid
 from ..noise import check_seed
+from ..scores.bare import check_context
 from ..sdes import SDE
 from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
@@ -25,6 +26,7 @@ from .law import Law
 from .norms import Norm
 from .running import Run
 
+_LARGEST = 1e30  # a target
 _STEPS = (5, 8, 10, 15, 20, 30, 50)  # of which a target chooses, where no list is given
 _TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4)
 
@@ -109,21 +111,21 @@ def certify(
         ...     sde, target.score(sde), "dpmpp_2m", steps=[5, 10, 20], target=0.03
         ... )
         >>> certificate.identity.settings["steps"], certificate.met
-        (10, True)
+        (20, True)
 
     References:
         Papadopoulos et al. (2002), Inductive confidence machines for regression.
         Lei et al. (2018), Distribution-free predictive inference for regression. https://arxiv.org/abs/1604.04173
     """
-    count = check_integer("pilot", pilot, low=2)
+    count = check_integer("pilot", pilot, low=2, high=MOST_DRAWS)
     check_confidence("confidence", confidence)
     if confidence_in_pilot is not None:
         check_confidence("confidence_in_pilot", confidence_in_pilot)
     check_choice("indicator", indicator, ("auto", *INDICATORS))
     check_evaluating("score_fn", score_fn)
     seed, size = check_seed("seed", seed), Norm(norm)
-    if target is not None and check_number("target", target) <= 0:
-        raise InvalidArgumentError(f"`target` must be positive, got {target:g}.")
+    if target is not None:
+        target = check_positive("target", target, high=_LARGEST)
     if target is not None and indicator not in ("auto", "constant"):
         raise InvalidArgumentError("A `target` is one bound for all samples; leave `indicator` out.")
     lists = {"method": method, "steps": steps, "rtol": rtol}
@@ -134,7 +136,7 @@ def certify(
     tasks = [Task.of(sde, score_fn, settings, shape, count, dtype, device) for settings in listed]
     split = count // 2 if target is not None or indicator != "constant" else 0
     wanted = Coverage.of(count - split, confidence, confidence_in_pilot)
-    fixed = dict(context or {})
+    fixed = check_context(context, tasks[0].score, count)
     labels = _labels(by, fixed, count)
     run = Run(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
     run.begin()
@@ -219,6 +221,7 @@ def _labels(by: str | None, context: Mapping[str, Any], count: int) -> list[int]
     """The class of each draw."""
     if by is None:
         return None
+    check_kind("by", by, str, "the name of an entry of `context`")
     if by not in context:
         raise InvalidArgumentError(f"`by` must name an entry of `context`, got {by!r}.")
     value = context[by]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .._checks import check_integer, check_number
+from .._checks import MOST_DRAWS, check_integer, check_number
 from ..errors import InvalidArgumentError
 
 _ROUNDING = 1e-9
@@ -55,6 +55,10 @@ class Coverage:
     draws: int
     rank: int
 
+    def __post_init__(self) -> None:
+        check_integer("draws", self.draws, low=1, high=MOST_DRAWS)
+        check_integer("rank", self.rank, low=1, high=self.draws)
+
     @classmethod
     def of(cls, draws: int, confidence: float, confidence_in_pilot: float | None = None) -> Coverage:
         """The smallest rank that covers a new draw with a probability of at least ``confidence``, over pilots; or, with
@@ -63,7 +67,8 @@ class Coverage:
         Raises:
             InvalidArgumentError: there are too few draws.
         """
-        draws, confidence = check_integer("draws", draws, low=1), check_confidence("confidence", confidence)
+        draws = check_integer("draws", draws, low=1, high=MOST_DRAWS)
+        confidence = check_confidence("confidence", confidence)
         least = cls.least(confidence, confidence_in_pilot)
         if draws < least:
             given = "" if confidence_in_pilot is None else f" and confidence_in_pilot={confidence_in_pilot:g}"
@@ -112,6 +117,7 @@ class Coverage:
         """The probability, over pilots, that at least this share of new draws is covered."""
         from scipy.special import betainc  # takes long to import
 
+        share = check_number("share", share, low=0.0, high=1.0)
         return float(1 - betainc(self.rank, self.draws + 1 - self.rank, share))
 
     def at_least(self, confidence: float) -> float:
@@ -128,7 +134,7 @@ class Coverage:
             >>> round(Coverage(99, 99).all_of(1), 4), round(Coverage(99, 99).all_of(99), 4)
             (0.99, 0.5)
         """
-        count = check_integer("count", count, low=1)
+        count = check_integer("count", count, low=1, high=MOST_DRAWS)
         k, n = self.rank, self.draws + 1
         logs = math.lgamma(k + count) - math.lgamma(n + count) - math.lgamma(k) + math.lgamma(n)
         return math.exp(min(0.0, logs))
@@ -143,7 +149,7 @@ class Coverage:
         """
         from scipy.stats import betabinom  # takes long to import
 
-        count = check_integer("count", count, low=1)
+        count = check_integer("count", count, low=1, high=MOST_DRAWS)
         level = 1 - check_confidence("confidence", confidence)
         law = betabinom(count, self.rank, self.draws + 1 - self.rank)
         low, high = 0, count  # the largest number with P(fewer) <= level

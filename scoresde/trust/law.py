@@ -36,6 +36,7 @@ from .._display import Displayed
 from ..errors import InvalidArgumentError
 from .conformal import check_confidence
 
+_LARGEST = 1e100  # its square is a float
 _OUT = 30.0  # median distances: what is more may be due to another mode
 _APART = 0.3  # standard deviations of the samples: so far are modes apart, at least
 
@@ -156,7 +157,7 @@ class Law(Displayed):
         if bound is None:
             kind, half = "asymptotic", _quantile(0.5 + self.confidence / 2) * math.sqrt(variance / n)
         else:
-            if float(self.distances.max()) > check_number("bound", bound):
+            if float(self.distances.max()) > check_number("bound", bound, high=_LARGEST):
                 raise InvalidArgumentError(
                     f"`bound` must be at least the largest distance, {float(self.distances.max()):g}, got {bound:g}."
                 )
