@@ -86,7 +86,7 @@ class Problem:
     @property
     def tolerances(self) -> tuple[float, float]:
         """Of the tight and the looser solution."""
-        return (1e-8, 1e-7) if self.kind == "exact" else (1e-5, 1e-4)
+        return (1e-8, 1e-7) if self.kind == "exact" else (2e-6, 1e-5)
 
 
 def tails() -> GaussianMixture:

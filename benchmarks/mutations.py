@@ -56,6 +56,14 @@ FIRST: dict[str, tuple[str, ...]] = {
         ("generation/making.py", "generation/computing.py", "generation/sets.py", "generation/monitor.py"),
         ("tests/integration/test_compute.py", "tests/integration/test_generate.py", "tests/integration/test_teams.py"),
     ),
+    **dict.fromkeys(
+        (
+            f"trust/{name}.py"
+            for name in ("certificate", "certifying", "coupling", "indicators", "reference", "running")
+        ),
+        ("tests/integration/test_certify.py",),
+    ),
+    **dict.fromkeys(("trust/conformal.py", "trust/law.py"), ("tests/unit/test_conformal.py",)),
     "generation/identity.py": ("tests/integration/test_compute.py", "tests/integration/test_generate.py"),
     **dict.fromkeys(
         ("cli/_sets.py", "cli/_sample.py", "cli/_drawing.py", "cli/_inverse.py"), ("tests/cli/test_parts.py",)
@@ -1000,6 +1008,60 @@ DEFECTS = (
         "generation/computing.py",
         "table[self.indices % len(table)]",
         "table[:len(self.indices)]",
+    ),
+    Defect(
+        "trust: the rank of n draws",
+        "trust/conformal.py",
+        "math.ceil((draws + 1) * confidence",
+        "math.ceil(draws * confidence",
+    ),
+    Defect(
+        "trust: the distances from the smallest on",
+        "trust/law.py",
+        "enumerate(reversed(ordered))",
+        "enumerate(ordered)",
+    ),
+    Defect(
+        "trust: an uncertain reference",
+        "trust/running.py",
+        "self.norm.between(solution.x, tight) + gap",
+        "self.norm.between(solution.x, tight)",
+    ),
+    Defect(
+        "trust: draws that failed", "trust/running.py", "values.nan_to_num(nan=math.inf)", "values.nan_to_num(nan=0.0)"
+    ),
+    Defect(
+        "trust: samples that failed",
+        "trust/certificate.py",
+        "torch.where(failed, torch.full_like(bound, math.inf), bound)",
+        "bound.nan_to_num()",
+    ),
+    Defect("trust: samples of the pilot", "trust/certificate.py", "FRESH = 2", "FRESH = 1"),
+    Defect(
+        "trust: samples that stand still",
+        "trust/indicators.py",
+        "expand((t != self._t).to(x), x).bool()",
+        "expand((t == t).to(x), x).bool()",
+    ),
+    Defect(
+        "trust: another network",
+        "trust/certificate.py",
+        "self.identity.check(Identity.of(task, context,",
+        "(Identity.of(task, context,",
+    ),
+    Defect("trust: methods without a path", "trust/reference.py", "if solver.strong_order is None:", "if False:"),
+    Defect("trust: classes of one kind", "trust/certificate.py", "strict=True) if of == label]", "strict=True)]"),
+    Defect(
+        "trust: a coarse reference",
+        "trust/reference.py",
+        "            if enough(solved(tight), solved(loose)):",
+        "            if True:",
+    ),
+    Defect(
+        "trust: half the steps of another solve",
+        "trust/coupling.py",
+        "count = int((steps * each + extra) / 2 - extra) // each",
+        "count = steps - 1",
     ),
     Defect("sets: failures forgotten", "generation/making.py", "self._failures[shard] = record.failures", "pass"),
     Defect(

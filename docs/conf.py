@@ -974,6 +974,19 @@ def cluster_runs() -> str:
     return f"{markdown(['', 'shards', 'deaths', 'in the model', 'real', 'model', 'ratio'], rows, record)}\n{text}\n"
 
 
+def certificates_table() -> str:
+    """The coverage of ``benchmarks/results/certificates.json``."""
+    record = load("certificates")
+    rows = []
+    for name, problem in record["results"]["problems"].items():
+        for setting, row in problem["settings"].items():
+            covered = [f"{c['mean']:.3f} / {c['centre']:.3f}, z {c['z']:+.1f}" for c in row["coverage"].values()]
+            ratio = f"{row['bound / error']:.1f} ({row['over hindsight']:.2f})"
+            rows.append([name, setting, *covered, f"{row['error']:.1e}", ratio, f"{100 * row['extra']:.0f} %"])
+    head = ["", "method, evaluations", "covered / 0.9", "covered / 0.95", "error", "bound over error (over the best)"]
+    return markdown([*head, "extra"], rows, record)
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -1058,6 +1071,7 @@ FILLED = {
         "<!-- schedules: iddpm -->": schedules_iddpm,
         "<!-- training loops -->": loops_sentence,
     },
+    "trust": {"<!-- certificates -->": certificates_table},
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
 

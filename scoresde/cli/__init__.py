@@ -1,5 +1,5 @@
-"""The command line: ``scoresde sample``, ``measure``, ``likelihood``, ``encode``, ``train``, ``methods``, ``presets``,
-``check``, ``verify``.
+"""The command line: ``scoresde sample``, ``measure``, ``likelihood``, ``encode``, ``certify``, ``train``, ``methods``,
+``presets``, ``check``, ``verify``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -25,6 +25,7 @@ from typing import Annotated
 
 import typer
 
+from ._certify import certify
 from ._check import check
 from ._encode import encode
 from ._likelihood import likelihood
@@ -64,5 +65,5 @@ def _main(
     pass
 
 
-for _command in (sample, measure, likelihood, encode, train, methods, presets, check, verify):
+for _command in (sample, measure, likelihood, encode, certify, train, methods, presets, check, verify):
     app.command()(_command)

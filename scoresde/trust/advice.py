@@ -55,7 +55,16 @@ import torch
 from torch import Tensor
 
 from .. import _display
-from .._checks import check_dense, check_flag, check_interval, check_number, check_positive, check_tensor, named, refuse_rows
+from .._checks import (
+    check_dense,
+    check_flag,
+    check_interval,
+    check_number,
+    check_positive,
+    check_tensor,
+    named,
+    refuse_rows,
+)
 from .._tensors import row_finite
 from ..chains.ncsnv2 import largest_distance, ratio
 from ..errors import InvalidArgumentError, InvalidTypeError, check_choice

@@ -355,7 +355,10 @@ def _calibration(ranks: Tensor, draws: int, level: float, seed: int) -> Calibrat
 
     below = (ranks.numpy()[:, None] < ks[:, None]).sum(0)  # (levels, columns)
     found = smallest(below.T)
-    generator, parts = np.random.default_rng(fold(check_seed("seed", seed), _STREAM)), np.diff(levels, prepend=0.0, append=1.0)
+    generator, parts = (
+        np.random.default_rng(fold(check_seed("seed", seed), _STREAM)),
+        np.diff(levels, prepend=0.0, append=1.0),
+    )
     sizes = np.diff(np.append(np.arange(0, count, 1 + _BLOCK // len(ks)), count))
     null = np.sort(
         np.concatenate([smallest(generator.multinomial(n, parts, size)[:, :-1].cumsum(1)) for size in sizes])

@@ -163,7 +163,7 @@ def certify(
         scores=tuple(scores.tolist()),
         labels=() if labels is None else tuple(labels[split:]),
         by=by,
-        law=Law(column.coupled(split if target is not None else 0), run.unit),
+        law=Law(run.distances(chosen), run.unit),
         reference=run.worth(chosen),
         target=target,
         evaluations=column.evaluations,

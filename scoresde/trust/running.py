@@ -41,7 +41,7 @@ class Column:
     """What is known of a candidate.
 
     Attributes:
-        errors: of all draws, in the norm; ``distances``: RMS.
+        errors: of all draws, in the norm, with what the reference is uncertain by; ``distances``: likewise, RMS.
         sizes: that may go with them.
         nfe, half: evaluations per draw, and those of half as many steps.
     """
@@ -62,10 +62,6 @@ class Column:
         """Of half as many steps."""
         return float(torch.cat(self.half).to(torch.float64).mean()) if self.half else 0.0
 
-    def coupled(self, first: int) -> Tensor:
-        """The distances from a draw on."""
-        return _known(torch.cat(self.distances)[first:])
-
 
 class Exact:
     """The reference of some candidates, at levels that the first part decides, or as it was given.
@@ -78,8 +74,8 @@ class Exact:
         self.reference, self.given = reference, given
         self.levels = (math.nan, math.nan)
         self.gaps: list[Tensor] = []  # between the two levels, in the norm
-        self.disagreement = math.nan
-        self.checked = 0
+        self.checked = 0  # draws that another method solved as well
+        self.disagreement = self.apart = math.nan  # the median of their distances, in the norm and RMS
 
 
 class Run:
@@ -210,18 +206,18 @@ class Run:
     def _part(self, rows: slice, candidates: Sequence[int], path: bool, half: bool) -> None:
         """Solve some draws."""
         count, context = rows.stop - rows.start, rows_of(self.context, rows, self.count)
-        known: dict[int, tuple[Tensor, Tensor]] = {}
+        known: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         for i in candidates:
             task, column = self.tasks[i], self.columns[i]
             noise = task.noise(self.seeds[rows])
             key = i if task.stochastic else -1
             if key not in known:
                 known[key] = self._solved(i, rows, noise, context)
-            tight, gap = known[key]
+            tight, gap, apart = known[key]
             watch = PathWatch(task.sde, self.scale, task.sde.t_max, task.start(noise, count)) if path else None
             solution = task.solve(noise, count, context, callback=watch)
             column.errors.append(self.norm.between(solution.x, tight) + gap)
-            column.distances.append(rms(solution.x.to(torch.float64) - tight) + _rows(gap))
+            column.distances.append(rms(solution.x.to(torch.float64) - tight) + apart)
             column.nfe.append(solution.nfe)
             sizes = Sizes()
             if watch is not None:
@@ -236,8 +232,8 @@ class Run:
 
     def _solved(
         self, i: int, rows: slice, noise: Callable[[], Noise], context: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """The reference's end states, and what they are uncertain by."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The reference's end states, and what they are uncertain by, in the norm and RMS."""
         task, count = self.tasks[i], rows.stop - rows.start
         memo: dict[float, Tensor] = {}
 
@@ -266,7 +262,7 @@ class Run:
             self.scale = spread if spread > 0 else 1.0
         gap = self.norm.between(tight, loose)
         exact.gaps.append(gap)
-        return tight, gap
+        return tight, gap, rms(tight.to(torch.float64) - loose)
 
     def _enough(self, ends: Tensor, tight: Tensor, loose: Tensor) -> bool:
         """Whether two references differ by little beside what they are to measure, in the median and at the quantile
@@ -287,14 +283,20 @@ class Run:
         few = task.noise(self.seeds[:count])
         ends = reference.check(few, count, rows_of(context, slice(0, count), len(tight)), exact.levels[0])
         if ends is not None:
-            distances = _rows(self.norm.between(tight[:count], ends))
-            distances = distances[distances.isfinite()]
-            exact.checked = len(distances)
-            exact.disagreement = float(distances.median()) if len(distances) else math.nan
+            ends, tight = (states[ends.flatten(1).isfinite().all(1)] for states in (ends, tight[:count]))
+            exact.checked = len(ends)
+            if exact.checked:
+                exact.disagreement = float(_rows(self.norm.between(tight, ends)).nanmedian())
+                exact.apart = float(rms(tight.to(torch.float64) - ends).nanmedian())
 
     def _of(self, i: int) -> Exact:
         key = i if self.tasks[i].stochastic else -1
         return self._exact.setdefault(key, Exact(None, self._given))
+
+    def distances(self, chosen: int) -> Tensor:
+        """The RMS distances from the reference, and all that it is uncertain by; of the draws that did not choose."""
+        found = torch.cat(self.columns[chosen].distances)[self.split if self.target is not None else 0 :]
+        return _known(found) + (self._of(chosen).apart if self._widening(chosen) else 0.0)
 
     def _widening(self, i: int) -> float:
         """What the disagreement with another method adds to every error, beyond what the two levels add."""

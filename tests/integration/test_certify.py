@@ -25,6 +25,7 @@ from scoresde.trust import Certificate, Coverage
 from scoresde.trust.certificate import FRESH
 from scoresde.trust.coupling import Task, parts, seeds_of
 from scoresde.trust.indicators import INDICATORS, Indicator
+from scoresde.trust.running import PILOT
 
 F64 = torch.float64
 SDE = scoresde.VPSDE()
@@ -460,7 +461,7 @@ def test_draws_that_fail() -> None:
 
 
 def test_seeds_of_different_purposes_have_nothing_in_common() -> None:
-    all_seeds = [seed for s in range(20) for purpose in (1, 2) for seed in seeds_of(s, 200, purpose)]
+    all_seeds = [seed for s in range(20) for purpose in (PILOT, FRESH) for seed in seeds_of(s, 200, purpose)]
     assert len(set(all_seeds)) == len(all_seeds)
 
 
