@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..generation import Batch
     from ..integrate import Info, Solution
     from ..sdes import AffineSDE
+    from ..trust import Certificate
     from ._animation import Frames
     from ._options import Plan
 
@@ -36,6 +37,7 @@ class Drawing:
         arguments: of `scoresde.solve`, for every plan.
         first, num: the samples that the command draws.
         frames: that an animation takes.
+        certificate: which draws the samples with bounds of their errors; None without.
 
     Attributes:
         calls: of the network, until now.
@@ -54,6 +56,7 @@ class Drawing:
     first: int
     num: int
     frames: Frames | None = None
+    certificate: Certificate | None = None
     calls: int = 0
 
     def __post_init__(self) -> None:
@@ -66,6 +69,12 @@ class Drawing:
         from ..solving import solve
 
         indices = range(start, start + count)
+        if self.certificate is not None:
+            found = self.certificate.solve(
+                shape=(count, *self.event), noise=SampleNoise(self.seed, indices=indices), throw=throw
+            )
+            self.calls += found.evaluations
+            return found
         plan = self.plan if self.measured == 1 else self.plan_at(indices)
         solution = solve(
             self.process,
@@ -90,6 +99,7 @@ class Drawing:
         return {
             "x": solution.x,
             "nfe": solution.nfe,
+            **({} if solution.error_bound is None else {"error_bound": solution.error_bound}),
             **({"label": classes} if isinstance(classes, torch.Tensor) else {}),
             **({"measurement": torch.arange(start, start + count) % self.measured} if self.measured > 1 else {}),
         }

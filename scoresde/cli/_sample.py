@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,11 +53,14 @@ from ._tuned import PILOT, RECORD, announcement, check_left_out, check_process, 
 
 if TYPE_CHECKING:
     from ..sdes import AffineSDE
+    from ..trust import Certificate
     from ..zoo import Pretrained
+    from ._options import Plan
 
 
 ALL = "all"
 DEFAULT, BUDGET = "auto", 25  # the method, and its evaluations
+_PILOT, _PILOT_BATCH = 256, 64  # draws that a certificate is made from, and how many are solved together
 
 
 @command
@@ -148,6 +151,14 @@ def sample(
             autocompletion=parameters.names(methods()),
         ),
     ] = None,
+    certify: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CONFIDENCE",
+            help="Measure the errors of the solver on a pilot first, as `scoresde certify` does, and give each sample "
+            "a bound of its error, which holds with this probability; arrays have it as error_bound.",
+        ),
+    ] = None,
     seed: parameters.Seed = 0,
     device: parameters.Device = "auto",
     out: Annotated[
@@ -227,6 +238,7 @@ def sample(
     sharded = sharding.wanted
     if sharded:
         _check_not_tuned(tune)
+        _check_not_certified("a set of shards", certify is not None)
         where_to = f"{out}{FOLDER}" if replay is not None else out  # a replay writes nothing
         container = check_set(where_to, sharding, CONTAINERS, force=force, scale=scale, animate=animate)
         target, extension = Path(out), FOLDER
@@ -242,8 +254,11 @@ def sample(
     kept = None if save_tuned is None else check_output(save_tuned, (RECORD,), force=force, name="save-tuned")[0]
     if kept is not None and not tune:
         raise InvalidArgumentError(f"`save-tuned` needs --tune, which makes what {str(save_tuned)!r} is to hold.")
+    _check_not_certified("an animation", certify is not None and animate is not None)
+    _check_not_certified("--label all", certify is not None and label == ALL)
     options = parse_options(option or [])
     problem = problem_of(inpaint, operator, measurement, noise, inverse)
+    _check_not_certified("a measurement", certify is not None and problem is not None)
     if problem is not None and problem.method in SAMPLERS:  # which take the place of --method
         hint = f" Its own options are given as --inverse {problem.method}:key=value."
         check_left_out(f"{problem.method!r} steps by itself", hint, method=method, option=option)
@@ -289,6 +304,12 @@ def sample(
         "denoise": clean,
     }
     frames = None if film is None else Frames(process)
+    certificate = None
+    if certify is not None:
+        if not quiet:
+            typer.echo(f"Measuring {_PILOT} draws of {model} ({title}) ...", err=True)
+        with threads(where, _PILOT_BATCH * math.prod(event)):
+            certificate = _certified(process, plan, score_of(first, 1), arguments, certify, event, where, seed)
     drawing = Drawing(
         process=process,
         event=event,
@@ -303,6 +324,7 @@ def sample(
         first=first,
         num=num,
         frames=frames,
+        certificate=certificate,
     )
     metadata = {
         "scoresde": __version__,
@@ -312,6 +334,7 @@ def sample(
         **arguments,
         "label": int(label) if label is not None and label != ALL else label,
         **({} if guidance is None else {"guidance": guidance}),
+        **({} if certificate is None else {"certificate": certificate.content()}),
         "seed": seed,
     }
     told = {k: v for k, v in metadata.items() if k != "model" and not (k == "method" and "record" in metadata)}
@@ -366,12 +389,46 @@ def sample(
     if not quiet:
         if record is not None:
             typer.echo(summary(record))
+        if certificate is not None:
+            typer.echo(certificate.statement())
         typer.echo(f"{num} samples of {what_for}, {effort(plan.solver, plan.steps, nfe.tolist())}")
         typer.echo(f"{out}: {what}; {drawing.calls} network calls, {time.perf_counter() - began:.1f} s")
 
 
 def _from(draw: Callable[..., Any], first: int, done: int, count: int, show: Show | None) -> Any:
     return draw(first + done, count, show)
+
+
+def _check_not_certified(what: str, given: bool) -> None:
+    """Refuse a certificate for samples that do not come from one solve of one kind."""
+    if given:
+        raise InvalidArgumentError(f"`certify` is not for {what}; leave --certify out.")
+
+
+def _certified(
+    process: AffineSDE,
+    plan: Plan,
+    score_fn: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    confidence: float,
+    event: tuple[int, ...],
+    where: Any,
+    seed: int,
+) -> Certificate:
+    """The certificate of a plan."""
+    from ..trust import certify
+
+    return certify(
+        process,
+        plan.model(score_fn),
+        confidence=confidence,
+        shape=(_PILOT, *event),
+        pilot=_PILOT,
+        batch_size=_PILOT_BATCH,
+        seed=seed,
+        device=where,
+        **{name: value for name, value in {**plan.told, **arguments}.items() if value is not None},
+    )
 
 
 def _check_tunable(problem: Problem | None, **given: Any) -> None:

@@ -366,9 +366,9 @@ class Certificate(Displayed):
         Raises:
             OutputError: the file cannot be written.
         """
-        write_bytes(check_path("path", path), (json.dumps(self._content(), indent=1) + "\n").encode())
+        write_bytes(check_path("path", path), (json.dumps(self.content(), indent=1) + "\n").encode())
 
-    def _content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, Any]:
         """All that is kept, as JSON values; infinity is text."""
         plain = {item.name: getattr(self, item.name) for item in fields(self) if not item.name.startswith("_")}
         plain["law"] = {**vars(self.law), "distances": self.law.distances.tolist()}
@@ -395,7 +395,7 @@ class Certificate(Displayed):
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> Certificate:
-        """A certificate from `_content`."""
+        """A certificate from its `content`."""
         given = _from_json(dict(content))
         if given.pop("format") != FORMAT:
             raise ValueError("it is of another version of scoresde")
