@@ -21,7 +21,7 @@ from scoresde.errors import (
     ScoreSDEWarning,
     SolveFailedError,
 )
-from scoresde.trust import Certificate, Coverage
+from scoresde.trust import Certificate, Coverage, reference
 from scoresde.trust.certificate import FRESH
 from scoresde.trust.coupling import Task, parts, seeds_of
 from scoresde.trust.indicators import INDICATORS, Indicator
@@ -36,6 +36,7 @@ MIXTURE = scoresde.targets.GaussianMixture(
 )
 GIVEN: dict[str, Any] = {"shape": (128, 2), "pilot": 128, "dtype": F64}
 METHOD: dict[str, Any] = {"method": "dpmpp_2m", "steps": 8}
+OTHER = scoresde.VPSDE(beta_max=19.0)
 
 
 def true_errors(solution: scoresde.Solution, seed: int) -> Tensor:
@@ -60,7 +61,7 @@ def covered(pilots: int, fresh: int, **options: Any) -> float:
 @pytest.mark.parametrize(("options", "draws"), [({"indicator": "constant", "confidence": 0.8}, 128), ({}, 64)])
 def test_coverage_is_what_it_says(options: dict[str, Any], draws: int) -> None:
     """Within four standard deviations over pilots and samples: a false alarm has a probability of about 1e-4."""
-    pilots, fresh = 12, 400
+    pilots, fresh = 8, 400
     law = Coverage.of(draws, options.get("confidence", 0.95))
     spread = math.sqrt(law.std**2 / pilots + (law.mean * (1 - law.mean) - law.std**2) / (pilots * fresh))
     assert abs(covered(pilots, fresh, **options) - law.mean) < 4 * spread
@@ -281,7 +282,7 @@ def test_another_kind_of_context_is_refused() -> None:
     assert certificate.solve(**draws, context={"y": good}).x.shape == (3, 2)
     assert certificate.solve(seed=0, context={"y": good[:1]}).x.shape == (1, 2)
     for context in ({"y": good.int()}, {"y": good[:1]}, {}, {"y": good, "z": good}, {"y": good[:, None]}):
-        with pytest.raises(InvalidArgumentError, match="made for context"):
+        with pytest.raises(InvalidArgumentError, match=r"made for context|`context` must have names"):
             certificate.solve(**draws, context=context)
 
 
@@ -314,8 +315,8 @@ def test_a_certificate_is_saved_and_loaded(certificate: Certificate, tmp_path: P
 @pytest.mark.parametrize(
     ("sde", "score", "settings", "message"),
     [
-        (scoresde.VPSDE(beta_max=19.0), SCORE, METHOD, "another process"),
-        (SDE, TARGET.score(scoresde.VESDE()), METHOD, "another score function"),
+        (OTHER, TARGET.score(OTHER), METHOD, "another process"),
+        (SDE, MIXTURE.score(SDE), METHOD, "another score function"),
         (SDE, SCORE, {"method": "unipc2", "steps": 8}, "settings"),
         (SDE, SCORE, {"method": "dpmpp_2m", "steps": 9}, "settings"),
         (SDE, SCORE, {**METHOD, "grid": "time"}, "settings"),
@@ -400,7 +401,8 @@ class Wavering(nn.Module):
         return SCORE(x, t) * (1 + wave)
 
 
-def test_a_reference_that_does_not_agree_with_itself_is_an_error() -> None:
+def test_a_reference_that_does_not_agree_with_itself_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "_STEPS", 300)
     with pytest.raises(SolveFailedError, match=r"does not agree with itself|have no reference"):
         scoresde.certify(
             SDE,
