@@ -987,6 +987,20 @@ def certificates_table() -> str:
     return markdown([*head, "extra"], rows, record)
 
 
+def laws_bounds_table() -> str:
+    """The bounds of laws of ``benchmarks/results/certified_laws.json``."""
+    record = load("certified_laws")
+    rows = []
+    for name, row in record["results"].items():
+        exact = row["exact"]
+        distances = [f"{exact[kind]:.3f}" if kind in exact else "–" for kind in ("ky fan", "prokhorov")]
+        below = f"{row['below']} of {row['pilots']}" if "below" in row else "–"
+        over = f"{row['over prokhorov']:.1f}" if "over prokhorov" in row else "–"
+        rows.append([name, f"{row['bound']:.3f}", *distances, below, over, f"{row['wasserstein over exact']:.2f}"])
+    head = ["", "bound", "Ky Fan", "Prokhorov", "bounds below the Ky Fan distance", "bound over Prokhorov"]
+    return markdown([*head, "RMS over Wasserstein"], rows, record)
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -1071,7 +1085,7 @@ FILLED = {
         "<!-- schedules: iddpm -->": schedules_iddpm,
         "<!-- training loops -->": loops_sentence,
     },
-    "trust": {"<!-- certificates -->": certificates_table},
+    "trust": {"<!-- certificates -->": certificates_table, "<!-- certified laws -->": laws_bounds_table},
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
 
