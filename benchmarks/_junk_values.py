@@ -519,9 +519,14 @@ def posteriors() -> Tensor:
     return torch.randn(9, 24, 2, generator=torch.Generator().manual_seed(3))
 
 
-def cloud(shift: float) -> Make:
-    """24 points of the plane."""
-    return lambda: shift + torch.randn(24, 2, generator=torch.Generator().manual_seed(round(10 * shift)))
+@functools.cache
+def diagnosis() -> Any:
+    return scoresde.diagnose(vp(), score_fn(), cloud(0.0, 64)(), method="ddim", steps=3, pilot=32)
+
+
+def cloud(shift: float, count: int = 24) -> Make:
+    """Points of the plane."""
+    return lambda: shift + torch.randn(count, 2, generator=torch.Generator().manual_seed(round(10 * shift)))
 
 
 @functools.cache
@@ -879,6 +884,17 @@ VALID: dict[str, Make] = {
     "trust.Coverage.of.confidence": lambda: 0.9,
     "trust.Coverage.least.confidence": lambda: 0.9,
     "trust.Law.distances": lambda: torch.linspace(0.1, 0.2, 8),
+    "diagnose.data": cloud(0.0, 64),
+    "diagnose.steps": lambda: 3,
+    "diagnose.method": lambda: "ddim",
+    "diagnose.pilot": lambda: 32,
+    "self: trust.Diagnosis": diagnosis,
+    "trust.Diagnosis.total": lambda: scoresde.trust.Interval(0.1, 0.0, 0.2, 0.95, "asymptotic"),
+    "trust.Diagnosis.remaining": lambda: scoresde.trust.Interval(0.1, 0.0, 0.2, 0.95, "asymptotic"),
+    "trust.Diagnosis.rungs": tuple,
+    "trust.Diagnosis.limits": tuple,
+    "trust.Rung.distance": lambda: scoresde.trust.Interval(0.1, 0.0, 0.2, 0.95, "asymptotic"),
+    "trust.Rung.details": dict,
     "advise.data": lambda: torch.linspace(-1.0, 1.0, 64).reshape(32, 2),
     "SampleNoise.seeds": lambda: [0, 1, 2, 3],
     "fit_grid.pilot": lambda: 4,

@@ -124,6 +124,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from .targets import GaussianStart as GaussianStart
     from .trust import advise as advise
     from .trust import certify as certify
+    from .trust import diagnose as diagnose
     from .zoo import Pretrained as Pretrained
     from .zoo import load as load
     from .zoo import save as save
@@ -141,7 +142,6 @@ _HOMES = homes(
         "errors": "InvalidArgumentError NonFiniteError ScoreSDEError ScoreSDEWarning SolveFailedError",
         "fit": "fit_grid fit_solver tune",
         "integrate": "Solution",
-        "inverse.tilted": "sample_tilted",
         "generation": "generate",
         "latents": "decode encode",
         "likelihood": "Likelihood bits_per_dim dequantize log_likelihood variational_bound",
@@ -153,7 +153,7 @@ _HOMES = homes(
         "solvers": "methods",
         "solving": "solve",
         "stepping": "Stepper",
-        "trust": "advise certify",
+        "trust": "advise certify diagnose",
         "zoo": "load save",
     }
 )
@@ -167,7 +167,7 @@ _MOVED = homes(
         "fit": "FittedGrid fit_start",
         "grids": "Grid",
         "integrate": "Info Status",
-        "inverse.tilted": "TiltedSamples",
+        "inverse.tilted": "TiltedSamples sample_tilted",
         "latents": "Reconstruction interpolate reconstruct",
         "likelihood": "Bound DensityProfile Dequantizer LowerBound TruncatedNormalDequantizer UniformDequantizer "
         "VariationalDequantizer chain_bound decoder_bound density_profile discrete_log_likelihood "

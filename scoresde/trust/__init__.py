@@ -1,12 +1,16 @@
-"""How far samples can be trusted: bounds of their errors, distances of laws, and advice before training."""
+"""How far samples can be trusted: bounds of their errors, distances of laws, what limits them, and advice before
+training.
+"""
 
 from .advice import Advice, HarmlessEnd, ProcessEnds, advise, shifted
 from .calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
 from .certificate import Certificate, Group
 from .certifying import certify
 from .conformal import Coverage
+from .diagnosis import Diagnosis, diagnose
 from .law import Interval, Law
 from .reference import Worth
+from .repairs import Rung
 from .two_samples import (
     ClassifierTest,
     EnergyTest,
@@ -24,6 +28,7 @@ __all__ = [
     "Certificate",
     "ClassifierTest",
     "Coverage",
+    "Diagnosis",
     "EnergyTest",
     "Group",
     "HarmlessEnd",
@@ -31,11 +36,13 @@ __all__ = [
     "Law",
     "Nearest",
     "ProcessEnds",
+    "Rung",
     "SlicedWasserstein",
     "Worth",
     "advise",
     "certify",
     "classifier_test",
+    "diagnose",
     "energy_test",
     "nearest",
     "sbc_ranks",

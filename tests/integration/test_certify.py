@@ -99,6 +99,14 @@ def test_indicators(indicator: str) -> None:
     assert certificate.coverage.draws == (128 if indicator == "constant" else 64)
 
 
+def test_samples_that_arrive_before_others() -> None:
+    """An adaptive method leaves them out; their sizes along the path stay what they were."""
+    certificate = scoresde.certify(SDE, SCORE, "rk45", rtol=0.1, **GIVEN, indicator="embedded")
+    solution = certificate.solve(shape=(50, 2), seed=1)
+    assert len(set(solution.nfe.tolist())) > 1
+    assert solution.error_bound is not None and bool(solution.error_bound.isfinite().all())
+
+
 def test_an_indicator_that_knows_the_error_gives_the_error() -> None:
     torch.manual_seed(0)
     errors = torch.rand(100, dtype=F64) + 0.01

@@ -85,6 +85,7 @@ def test_the_closed_forms() -> None:
     assert square == pytest.approx(6, rel=0.1)  # tr S^2; two standard errors are 0.1
 
 
+@pytest.mark.slow
 def test_the_end_of_normal_data_is_within_its_error() -> None:
     """Spectra, means and sizes: a wrong program moves by more than four standard errors of the estimate, which happens
     to a right one with a probability of 6e-5 per case."""

@@ -241,6 +241,7 @@ def test_it_finds_differences(change: str) -> None:
     assert 0.4 * exact < got.total_variation < exact
 
 
+@pytest.mark.slow
 def test_false_alarms_of_the_classifier(quick: None) -> None:
     """A bound above 0 for equal distributions, at 5 %, in 100 repetitions."""
     alarms = 0

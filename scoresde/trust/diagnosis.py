@@ -1,0 +1,362 @@
+"""`diagnose`: what limits the samples of a diffusion model."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _display
+from .._checks import check_finite_rows, check_integer, check_interval, check_kind, check_not_empty, check_state
+from ..errors import InvalidArgumentError, InvalidTypeError
+from ..grids import Grid
+from ..noise import check_seed
+from ..scores import as_score
+from ..scores.limits import Clip
+from ..sdes import SDE
+from ..sdes.base import check_affine
+from ..solvers import Solver, make_solver
+from .conformal import check_confidence
+from .coupling import Task
+from .law import Interval
+from .repairs import (
+    Denoised,
+    End,
+    Guidance,
+    Labels,
+    Memorisation,
+    Network,
+    Overfitting,
+    Precision,
+    Prior,
+    Range,
+    Repair,
+    Rows,
+    Rung,
+    Steps,
+    Subject,
+)
+
+_ROWS, _DRAWS = 8, 32  # at least, of the data and of a pilot
+_HALVES = (torch.float16, torch.bfloat16)
+# Of faults that explain the same distance, the first is the cause.
+_CAUSES = ("dtype", "steps", "prior", "guidance", "range", "memorisation", "overfitting", "labels", "t_min", "network")
+_HEAD, _WIDTHS = ("repair", "distance", "kind", "limits"), (14, 30, 14, 7)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagnosis(_display.Displayed):
+    """The result of `diagnose`; ``print`` shows it as a table.
+
+    Attributes:
+        rungs: a `Rung` for each repair.
+        total: the sliced 2-Wasserstein distance of the method's samples to held-out data, less what finite samples
+            add, with its limits; per element, in the units of the data.
+        floor: what chance alone reaches.
+        remaining: the same distance of samples by exact integration.
+        limits: the names of the faults, in the order of their size; empty where none was found.
+        unit: the standard deviation of the data per element.
+        pilot: the number of samples of each kind.
+        evaluations: of the score function, for all samples together.
+        confidence: that a sound sampler has no faults, about.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), 1.0)
+        >>> sde = scoresde.VPSDE()
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> data = target.sample(512, generator=generator)
+        >>> diagnosis = scoresde.trust.diagnosis.diagnose(
+        ...     sde, target.score(sde), data, pilot=64
+        ... )
+        >>> diagnosis.limits, diagnosis["steps"].matters
+        ((), False)
+    """
+
+    rungs: tuple[Rung, ...]
+    total: Interval
+    floor: float
+    remaining: Interval
+    limits: tuple[str, ...]
+    unit: float
+    pilot: int
+    evaluations: int
+    confidence: float
+
+    def __getitem__(self, name: str) -> Rung:
+        """The rung of a name.
+
+        Raises:
+            InvalidArgumentError: there is none.
+        """
+        for rung in self.rungs:
+            if rung.name == name:
+                return rung
+        raise InvalidArgumentError(f"`name` must be one of {[rung.name for rung in self.rungs]}, got {name!r}.")
+
+    @property
+    def verdict(self) -> str:
+        """What limits the samples, and what to do, in one or two sentences."""
+        whole, left = f"{self.total.value:.2g}", f"{self.remaining.value:.2g}"
+        if not self.limits:
+            return (
+                f"Nothing that was tried limits the samples: they are {whole} from held-out data, where chance reaches "
+                f"{self.floor:.2g}."
+            )
+        first = self[self.limits[0]]
+        others = f" Then look at: {', '.join(self.limits[1:])}." if len(self.limits) > 1 else ""
+        if "steps" in self.limits or "dtype" in self.limits:
+            return f"{first.finding} {first.remedy}{others}"
+        return (
+            f"More steps cannot help: the samples are {whole} from the data, and {left} remains with exact "
+            f"integration. {first.finding} {first.remedy}{others}"
+        )
+
+    def table(self) -> str:
+        """The rungs as text of at most 100 columns, with the finding of each and the remedies of those that limit."""
+        lines = [_line(_HEAD)]
+        for rung in self.rungs:
+            lines.append(_line(_row(rung)))
+            text = f"{rung.finding} {rung.remedy}" if rung.matters else rung.finding
+            lines += textwrap.wrap(text, 96, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join([*lines, "", *textwrap.wrap(self.verdict, 100)])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        head = (*_HEAD, "finding", "remedy")
+        rows = [(*_row(rung), rung.finding, rung.remedy if rung.matters else "") for rung in self.rungs]
+        return _display.table(f"Diagnosis: {self.verdict}", head, rows)
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "limits": f"({', '.join(self.limits)})",
+            "total": f"{self.total.value:.3g}",
+            "floor": f"{self.floor:.3g}",
+            "remaining": f"{self.remaining.value:.3g}",
+            "evaluations": f"{self.evaluations}",
+        }
+
+
+def _row(rung: Rung) -> tuple[str, str, str, str]:
+    unit = "" if rung.unit == "data" or not rung.applies else f" {rung.unit}"
+    return rung.name, f"{rung.shown}{unit}", rung.kind or "-", "yes" if rung.matters else "no" if rung.applies else "-"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+
+
+def diagnose(
+    sde: SDE,
+    score_fn: Callable[..., Tensor],
+    data: Tensor,
+    *,
+    method: str | Solver | Grid = "auto",
+    steps: int | None = 20,
+    held_out: Tensor | tuple[Tensor, Mapping[str, object]] | None = None,
+    exact_score: Callable[..., Tensor] | None = None,
+    context: Mapping[str, object] | None = None,
+    shape: Sequence[int] | None = None,
+    pilot: int = 256,
+    confidence: float = 0.95,
+    seed: int = 0,
+    batch_size: int = 64,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    half_precision: torch.dtype | None = None,
+    clip: tuple[float, float] | None = None,
+    **options: Any,
+) -> Diagnosis:
+    r"""Find what limits samples: the steps, the end of the solve, the prior, guidance, clipping, precision, or the
+    network.
+
+    A fixed list of repairs is tried, and each is measured by what it changes:
+
+    ================ ===================================================================================
+    ``prior``        states at ``t_max`` that are made of data, in place of the prior
+    ``steps``        exact integration of the same draws
+    ``t_min``        the noise that is left at the end; a last step to the data
+    ``guidance``     the distribution that guidance aims at
+    ``range``        no clipping; data in another range than those that the network was trained on
+    ``dtype``        full in place of half precision
+    ``network``      what remains; denoising errors against those of linear denoisers
+    ``overfitting``  denoising errors of held-out data against those of training data
+    ``labels``       denoising errors with the right labels against those with shuffled ones
+    ``memorisation`` distances to the nearest training data against those of held-out data
+    ================ ===================================================================================
+
+    A fault counts if it is beyond what chance reaches, is more than 5 % of the standard deviation of the data (or a
+    probability of more than 5 %), and is more than 10 % of the distance of the samples to held-out data. The tests of
+    distributions (energy distance, classifier, samples far out, copies) have a level of (1 - confidence)/5 each, and
+    means must be 3 standard errors apart. Three thresholds belong to one fault each: samples copy data if they are
+    nearer with a probability of 60 %, or if 10 % more of them are near than should be; a classifier must show a total
+    variation distance of 10 %; and data have another range if a shift by one standard deviation, or stretching by 1.5,
+    brings the samples within 0.15 standard deviations.
+
+    The numbers do not add up to the whole: distances to the data are estimates, those of coupled samples upper bounds,
+    and without the exact score no method separates the network's error from the entropy of the data.
+
+    The cost is that of the method, of three accurate solves (two more with guidance or clipping), and of 24 evaluations
+    at single noise levels (36 with labels, 48 with an exact score), for ``pilot`` samples each. For deterministic
+    methods it is 100 to 300 evaluations times ``pilot``; a method with a strong order that draws noise is its own
+    reference, with 4 and 8 times as many steps, which costs about 20 times as much as the method.
+
+    Args:
+        sde, score_fn, method, steps, options: as for `solve`; ``options`` may also have ``t_end``, ``denoise``,
+            ``rtol``, which makes `steps` None, and others.
+        data: the training data as the network receives them, ``(n, *event)``, n ≥ 8.
+        held_out: other data of the same distribution, ``(m, *event)``, m ≥ 8, or a pair of these and their context.
+            Without them the samples are compared with the training data, and overfitting is not seen.
+        exact_score: the exact score, if it is known, of the same data. The divergence of the network is then exact.
+        context: the inputs of the network, with a row for each row of ``data``, or one for all; the samples have those
+            of random rows.
+        shape: ``(pilot, *event)``; by default the shape of the data.
+        pilot: the number of samples of each kind, at least 32. The distance that chance reaches falls as its root: with
+            256 it is about 0.1 standard deviations of the data.
+        confidence: that a sound sampler has no faults, about; it is more in practice, as faults must also be large.
+        seed: of all draws.
+        batch_size: samples that are solved together.
+        dtype, device: of the states; by default torch's dtype, and the device of the data. With a half precision it
+            is compared with float32, in which everything else is computed.
+        half_precision: ``torch.float16`` or ``torch.bfloat16``, which is then compared with full precision.
+        clip: (low, high), if the data estimate is clipped in sampling and ``score_fn`` does not do it.
+
+    Returns:
+        A `Diagnosis`.
+
+    Raises:
+        InvalidTypeError: an argument has a wrong type.
+        InvalidArgumentError: the shapes do not fit, there are too few rows, or a context is missing.
+        NonFiniteError: data have NaN or infinite values.
+        SolveFailedError: nearly all draws fail.
+
+    Example:
+        >>> from scoresde.trust.diagnosis import diagnose
+        >>> target = scoresde.targets.GaussianMixture(
+        ...     torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), scales=0.2
+        ... )
+        >>> generator, sde = torch.Generator().manual_seed(0), scoresde.VPSDE()
+        >>> data, held_out = target.sample(1000, generator=generator).split(500)
+        >>> diagnose(
+        ...     sde,
+        ...     target.score(sde),
+        ...     data,
+        ...     held_out=held_out,
+        ...     method="ddim",
+        ...     steps=3,
+        ...     pilot=128,
+        ... ).limits
+        ('steps',)
+
+    References:
+        Chen et al. (2023), Sampling is as easy as learning the score. https://arxiv.org/abs/2209.11215 (the three
+        parts of the error: prior, steps, network).
+        Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models.
+        https://arxiv.org/abs/2101.09258
+    """
+    count, seed = check_integer("pilot", pilot, low=_DRAWS), check_seed("seed", seed)
+    check_confidence("confidence", confidence)
+    half = half_precision
+    if half is not None and half not in _HALVES:
+        raise InvalidTypeError(f"`half_precision` must be torch.float16 or torch.bfloat16, got {half!r}.")
+    if dtype in _HALVES:
+        half, dtype = half or dtype, torch.float32
+    rows = _rows("data", data, context)
+    event = tuple(rows.x.shape[1:])
+    held = rows if held_out is None else _held(held_out, rows, event)
+    if "rtol" in options or (isinstance(method, str | Solver) and _adaptive(method)):
+        steps = None
+    score = as_score(score_fn)
+    if clip is not None:
+        score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
+    settings = {"method": method, "steps": steps, **options}
+    task = Task.of(
+        sde, score, settings, (count, *event) if shape is None else shape, count, dtype, device or rows.x.device
+    )
+    if task.event != event:
+        raise InvalidArgumentError(f"`data` must have events of shape {task.event}, got {event}.")
+    subject = Subject(
+        task,
+        rows,
+        held,
+        held_out is not None,
+        pilot=count,
+        seed=seed,
+        batch_size=check_integer("batch_size", batch_size, low=1),
+        confidence=float(confidence),
+        exact=None if exact_score is None else as_score(exact_score),
+    )
+    denoised = Denoised(subject)
+    ladder: tuple[Repair, ...] = (
+        Prior(),
+        Steps(),
+        End(),
+        Guidance(),
+        Range(),
+        Precision(half),
+        Network(denoised),
+        Overfitting(denoised),
+        Labels(denoised),
+        Memorisation(),
+    )
+    rungs = tuple(repair.try_on(subject) for repair in ladder)
+    explained = {name for rung in rungs if rung.matters for name in rung.explains}
+    rungs = tuple(replace(rung, matters=rung.matters and rung.name not in explained) for rung in rungs)
+    faults = sorted((rung for rung in rungs if rung.matters), key=lambda r: (-r.size, _CAUSES.index(r.name)))
+    return Diagnosis(
+        rungs=rungs,
+        total=subject.total.interval,
+        floor=subject.total.sliced.floor,
+        remaining=subject.remaining.interval,
+        limits=tuple(rung.name for rung in faults),
+        unit=subject.unit,
+        pilot=count,
+        evaluations=round(subject.evaluations),
+        confidence=float(confidence),
+    )
+
+
+def _adaptive(method: str | Solver) -> bool:
+    return method != "auto" and make_solver(method, {}, ()).adaptive
+
+
+def _rows(name: str, x: object, context: object) -> Rows:
+    """Data and their context, checked."""
+    found = check_state(name, x)
+    check_not_empty(name, found)
+    check_finite_rows(f"`{name}`", found)
+    if len(found) < _ROWS:
+        raise InvalidArgumentError(f"`{name}` must have at least {_ROWS} rows, got {len(found)}.")
+    check_kind("context", context, (Mapping, type(None)), "a mapping from names to tensors")
+    given: dict[str, Any] = dict(context or {})  # type: ignore[call-overload]
+    for key, value in given.items():
+        if isinstance(value, Tensor) and value.ndim and len(value) not in (1, len(found)):
+            raise InvalidArgumentError(
+                f"`context[{key!r}]` must have a row for each of the {len(found)} rows of `{name}`, or one for all, "
+                f"got {len(value)}."
+            )
+    return Rows(found.detach(), given)
+
+
+def _held(held_out: object, data: Rows, event: tuple[int, ...]) -> Rows:
+    """The held-out data with their context."""
+    x, context = held_out if isinstance(held_out, tuple) and len(held_out) == 2 else (held_out, None)
+    if context is None:
+        varying = [k for k, v in data.context.items() if isinstance(v, Tensor) and v.ndim and len(v) > 1]
+        if varying:
+            raise InvalidArgumentError(
+                f"`held_out` must be a pair (data, context) where `context` has rows for `data`; {varying} is missing."
+            )
+        context = data.context
+    rows = _rows("held_out", x, context)
+    if tuple(rows.x.shape[1:]) != event:
+        raise InvalidArgumentError(f"`held_out` must have events of shape {event}, got {tuple(rows.x.shape[1:])}.")
+    return rows
+
+
+__all__ = ["Diagnosis", "diagnose"]

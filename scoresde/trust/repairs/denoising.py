@@ -1,0 +1,170 @@
+r"""Denoising errors by noise level, of a network and of denoisers that need no training.
+
+With :math:`\lambda = \ln(\alpha/\sigma)`, :math:`g^2dt = -2\sigma^2d\lambda`, so that the part of a network in the
+Kullback-Leibler divergence of the laws of the reverse SDEs is
+
+.. math:: \tfrac12\int g^2E\|s_\theta - s\|^2dt = \int E\|\hat\varepsilon_\theta - \hat\varepsilon\|^2d\lambda,
+
+and the denoising errors :math:`E\|\hat\varepsilon_\theta - \varepsilon\|^2` differ from its integrand by a constant of
+the data. Differences of the errors of two denoisers at the same states are therefore differences in nats.
+
+References:
+    Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models.
+    https://arxiv.org/abs/2101.09258
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..._tensors import expand
+from ...scores import Score
+from ...sdes import AffineSDE
+from .subject import Rows, Subject
+
+LEVELS = 12
+_FARTHEST = 7.0  # of lambda, in units of the data: what is beyond is nothing but data, or nothing but noise
+_DENSE = 1024  # elements of which a covariance matrix is used
+
+
+class Levels(NamedTuple):
+    r"""Nodes of a quadrature in :math:`\lambda`.
+
+    Attributes:
+        times, lam, weights: float64 ``(levels,)``.
+    """
+
+    times: Tensor
+    lam: Tensor
+    weights: Tensor
+
+
+def levels_of(sde: AffineSDE, t_end: float, unit: float, count: int = LEVELS) -> Levels:
+    r"""Gauss–Legendre nodes between the ends of a process, as far as :math:`|\lambda + \ln` unit :math:`|\le 7`.
+
+    Example:
+        >>> levels = levels_of(scoresde.VPSDE(), 1e-3, 1.0)
+        >>> len(levels.times), bool((levels.lam.diff() > 0).all())
+        (12, True)
+    """
+    ends = torch.tensor([sde.t_max, t_end], dtype=torch.float64)
+    with torch.no_grad():
+        found = 0.5 * sde.log_snr(ends)
+    centre = -math.log(unit)
+    low, high = (min(max(float(v), centre - _FARTHEST), centre + _FARTHEST) for v in found)
+    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(count))
+    lam = low + 0.5 * (high - low) * (nodes + 1)
+    with torch.no_grad():
+        times = sde.time(2 * lam).clamp(sde.t_min, sde.t_max)
+    return Levels(times, lam, 0.5 * (high - low) * weights)
+
+
+class States(NamedTuple):
+    """Noised data at all levels, level after level.
+
+    Attributes:
+        x0, noise, x: ``(levels * n, *event)``, float64.
+        times: ``(levels * n,)``.
+        rows: n.
+        context: of all.
+    """
+
+    x0: Tensor
+    noise: Tensor
+    x: Tensor
+    times: Tensor
+    rows: int
+    context: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, subject: Subject, rows: Rows, levels: Levels, purpose: int) -> States:
+        """Of some data, each row with its own noise at each level."""
+        n, k = len(rows.x), len(levels.times)
+        x0 = rows.x.to("cpu", torch.float64).repeat((k,) + (1,) * (rows.x.ndim - 1))
+        noise = torch.randn(x0.shape, generator=subject.generator(purpose), dtype=torch.float64)
+        times = levels.times.repeat_interleave(n)
+        node = subject.task.sde.nodes(times)
+        x = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
+        context = {
+            name: value.repeat((k,) + (1,) * (value.ndim - 1))
+            if isinstance(value, Tensor) and value.ndim and len(value) == n > 1
+            else value
+            for name, value in rows.context.items()
+        }
+        return cls(x0, noise, x, times, n, context)
+
+    def errors(self, sde: AffineSDE, data: Tensor, noise: Tensor, like: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        r""":math:`\|\hat\varepsilon-\varepsilon\|^2`, ``(n, levels)``, against the noise, or against other estimates
+        (data, noise); from the data estimate where that is the accurate one."""
+        node = sde.nodes(self.times)
+        clean = expand(node.sigma <= node.alpha, self.x0).bool()
+        ratio = expand(node.alpha / node.sigma, self.x0)
+        x0, eps = (self.x0, self.noise) if like is None else like
+        off = torch.where(clean, noise - eps, ratio * (data - x0))
+        return off.flatten(1).square().sum(1).reshape(-1, self.rows).T
+
+
+def isotropic_errors(sde: AffineSDE, states: States, mean: float, std: float) -> Tensor:
+    """The denoising errors ``(n, levels)`` of the denoiser of a normal distribution with one mean and one standard
+    deviation of all elements. What chance adds to the errors of a network at the same states, it adds to these."""
+    node = sde.nodes(states.times)
+    alpha, sigma = expand(node.alpha, states.x), expand(node.sigma, states.x)
+    noise = sigma / ((alpha * std) ** 2 + sigma**2) * (states.x - alpha * mean)
+    data = mean + alpha * std**2 / ((alpha * std) ** 2 + sigma**2) * (states.x - alpha * mean)
+    return states.errors(sde, data, noise)
+
+
+def errors_of(subject: Subject, states: States, score: Score | None = None, **context: Any) -> Tensor:
+    r"""The denoising errors of the network, ``(n, levels)``; infinite where it fails."""
+    data, noise = subject.estimate(states.x, states.times, {**states.context, **context}, score)
+    return states.errors(subject.task.sde, data, noise).nan_to_num(nan=math.inf)
+
+
+class Linear:
+    r"""The best denoiser that is linear in the state: that of a normal distribution with the data's mean and
+    covariance matrix (beyond 1,024 elements, with their variances),
+
+    .. math:: \hat x = m + \alpha\Sigma(\alpha^2\Sigma + \sigma^2I)^{-1}(x - \alpha m).
+
+    Args:
+        data: ``(n, *event)``.
+        labels: ``(n,)`` classes, each of which then has its own mean; the covariance is that within classes.
+    """
+
+    def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
+        x = data.to("cpu", torch.float64).flatten(1)
+        self.classes = torch.zeros(1, dtype=torch.long) if labels is None else labels.unique()
+        which = torch.zeros(len(x), dtype=torch.long) if labels is None else torch.searchsorted(self.classes, labels)
+        sums = torch.zeros(len(self.classes), x.shape[1], dtype=torch.float64).index_add(0, which, x)
+        self.means = sums / torch.bincount(which, minlength=len(self.classes))[:, None]
+        x = x - self.means[which]
+        self.basis: Tensor | None = None
+        if x.shape[1] <= _DENSE:
+            values, self.basis = torch.linalg.eigh(x.T @ x / len(x))
+            self.values = values.clamp_min(0.0)
+        else:
+            self.values = x.square().mean(0)
+
+    def errors(self, sde: AffineSDE, states: States, labels: Tensor | None = None) -> Tensor:
+        """Its denoising errors, ``(n, levels)``; ``labels`` belong to the n rows."""
+        node = sde.nodes(states.times)
+        alpha, sigma = node.alpha[:, None], node.sigma[:, None]
+        which = (
+            torch.zeros(len(states.x), dtype=torch.long)
+            if labels is None
+            else torch.searchsorted(self.classes, labels).repeat(len(states.x) // states.rows)
+        )
+        mean = self.means[which]
+        away = states.x.flatten(1) - alpha * mean
+        inside = away if self.basis is None else away @ self.basis
+        total = alpha**2 * self.values + sigma**2
+        data, noise = alpha * self.values / total * inside, sigma / total * inside
+        if self.basis is not None:
+            data, noise = data @ self.basis.T, noise @ self.basis.T
+        return states.errors(sde, (mean + data).reshape(states.x.shape), noise.reshape(states.x.shape))

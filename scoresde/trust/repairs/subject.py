@@ -1,0 +1,346 @@
+"""What is diagnosed: a sampler, its data, and the samples that the repairs share."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..._context import cut
+from ...errors import InvalidArgumentError, SolveFailedError
+from ...noise import check_seed
+from ...scores import Score
+from ..advice import ProcessEnds, advise
+from ..coupling import Task, parts, rows_of, seeds_of
+from ..law import Interval
+from ..reference import FlowReference, PathReference, Reference
+from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
+from .base import MATTERS, SHARE, TESTS
+
+_PILOT, _STARTS, _ROWS = 11, 12, 13  # purposes of seeds
+_MOST_COMPARED = 1024  # rows of the data
+_PROJECTIONS = 64
+_ENOUGH = 0.1  # of what matters: what a reference may be uncertain by
+_FEWEST = 16  # draws that must have an end state
+
+Context = Mapping[str, Any]
+
+
+class Rows(NamedTuple):
+    """Data with the context of each."""
+
+    x: Tensor
+    context: dict[str, Any]
+
+    def take(self, which: Tensor) -> Rows:
+        """Some of them."""
+        return Rows(self.x[which.to(self.x.device)], cut_rows(self.context, which, len(self.x)))
+
+
+def cut_rows(context: Context, which: Tensor, count: int) -> dict[str, Any]:
+    """The context of some rows; what is the same for all stays."""
+
+    def varies(value: object) -> bool:
+        return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1
+
+    return {name: cut({name: value}, which)[name] if varies(value) else value for name, value in context.items()}
+
+
+class Far(NamedTuple):
+    """How far two independent sets of samples are apart: a distance, and a test whether there is any."""
+
+    sliced: SlicedWasserstein
+    energy: EnergyTest
+
+    @property
+    def value(self) -> float:
+        """The distance, in the units of the data, RMS per element."""
+        return self.sliced.value
+
+    @property
+    def seen(self) -> bool:
+        """Whether there is a distance beyond chance; the test has exactly its level."""
+        return self.energy.significant
+
+    @property
+    def interval(self) -> Interval:
+        """The distance with its limits."""
+        low, high = self.sliced.interval
+        return Interval(self.value, low, high, self.sliced.level, "asymptotic")
+
+
+class Subject:
+    """A sampler and its data, with the samples that the repairs share; each set of samples is made once.
+
+    Args:
+        task: what is solved, and how.
+        data: that the network was trained on.
+        held_out: other data, and whether they are.
+        held: whether ``held_out`` were not used in training.
+        pilot, seed, batch_size: of the samples.
+        confidence: of the whole diagnosis.
+        exact: the exact score, if it is known.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        data: Rows,
+        held_out: Rows,
+        held: bool,
+        *,
+        pilot: int,
+        seed: int,
+        batch_size: int,
+        confidence: float,
+        exact: Score | None,
+    ) -> None:
+        self.task, self.data, self.held_out, self.held = task, data, held_out, held
+        self.pilot, self.seed, self.batch_size, self.exact = pilot, check_seed("seed", seed), batch_size, exact
+        self.confidence, self.level = confidence, 1 - (1 - confidence) / TESTS
+        self.evaluations = 0.0  # of the score function, for all samples together
+        x = data.x.to(torch.float64)
+        self.unit = float((x - x.mean(0)).square().mean().sqrt())
+        if not self.unit > 0:
+            raise InvalidArgumentError("`data` must have different rows, but all of them are the same.")
+        self.score = task.score
+        self._levels: tuple[float, float] | None = None
+        self._made: dict[Any, Tensor] = {}
+        self._kept: list[Score | None] = []  # whose identities are in the keys
+
+    # Rows of the data.
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """Draws for a purpose."""
+        return torch.Generator().manual_seed(seeds_of(self.seed, 1, purpose)[0] >> 1)
+
+    def some(self, rows: Rows, count: int, purpose: int = _ROWS) -> Rows:
+        """Random rows, at most so many."""
+        order = torch.randperm(len(rows.x), generator=self.generator(purpose))[:count].sort().values
+        return rows.take(order)
+
+    @functools.cached_property
+    def compared(self) -> Tensor:
+        """Held-out data that samples are compared with."""
+        return self.some(self.held_out, _MOST_COMPARED).x.to("cpu", torch.float64)
+
+    @functools.cached_property
+    def ends(self) -> ProcessEnds:
+        """What the two ends of the process do to the data."""
+        x = self.some(self.data, _MOST_COMPARED).x.to("cpu", torch.float64)
+        found = advise(x, sde=self.task.sde, tv=MATTERS, seed=self.seed).ends
+        if found is None:
+            raise SolveFailedError("The ends of the process are not known.")
+        return found
+
+    @property
+    def t_end(self) -> float:
+        """Where solves end."""
+        return float(self.task.shared.get("t_end", self.task.sde.t_min))
+
+    @property
+    def denoised(self) -> bool:
+        """Whether solves end with a step to the data."""
+        return bool(self.task.shared.get("denoise", False))
+
+    def noised(self, x: Tensor, t: float, purpose: int) -> Tensor:
+        r"""States :math:`\alpha x + \sigma\varepsilon` at a time, of data."""
+        node = self.task.sde.node(t)
+        noise = torch.randn(x.shape, generator=self.generator(purpose), dtype=torch.float64).to(x.device)
+        return node.alpha * x.to(torch.float64) + node.sigma * noise
+
+    # Samples.
+
+    def estimate(self, x: Tensor, t: Tensor, context: Context, score: Score | None = None) -> tuple[Tensor, Tensor]:
+        """The data and the noise estimate of states at times ``(batch,)``, in float64, evaluated in parts."""
+        score, counted = score or self.score, score is None or score is not self.exact
+        found = []
+        for rows in parts(len(x), self.batch_size):
+            state = x[rows].to(self.task.device, self.task.dtype)
+            node = self.task.sde.nodes(t[rows].to(self.task.device))
+            given = rows_of(context, rows, len(x))
+            with torch.no_grad():
+                out = score.estimate(state, node, **given)
+                eps, data = out.noise.to(torch.float64), out.data.to(torch.float64)
+                found.append((data.cpu(), eps.cpu()))
+        self.evaluations += len(x) * counted
+        return torch.cat([a for a, _ in found]), torch.cat([b for _, b in found])
+
+    def samples(
+        self,
+        how: str = "tight",
+        *,
+        score: Score | None = None,
+        start: str = "prior",
+        denoise: bool | None = None,
+        dtype: torch.dtype | None = None,
+        cast: Callable[[], Any] | None = None,
+    ) -> Tensor:
+        """End states of the pilot, float64 ``(pilot, *event)``; NaN for draws that failed.
+
+        Args:
+            how: ``"method"``, or ``"tight"`` and ``"loose"``, the two levels of the reference.
+            score: another score function.
+            start: ``"prior"``, or ``"data"``: states at ``t_max`` made of data, which have the right distribution. They
+                have other draws.
+            denoise: other than in the settings.
+            dtype, cast: other than the task's, and a context manager around the solve.
+        """
+        key = (how, None if score is None else id(score), start, denoise, dtype)
+        if key not in self._made:
+            self._made[key] = self._solved(how, score, start, denoise, dtype, cast)
+            self._kept.append(score)
+        return self._made[key]
+
+    @functools.cached_property
+    def contexts(self) -> Mapping[str, Rows]:
+        """The data that the draws of a pilot belong to, by where they start."""
+        found = {}
+        for name, purpose in (("prior", _PILOT), ("data", _STARTS)):
+            generator, n = self.generator(purpose), len(self.data.x)
+            orders = [torch.randperm(n, generator=generator) for _ in range(math.ceil(self.pilot / n))]
+            found[name] = self.data.take(torch.cat(orders)[: self.pilot])
+        return found
+
+    def _solved(self, how: str, score: Score | None, start: str, denoise: bool | None, dtype: Any, cast: Any) -> Tensor:
+        task = self._reference.task if how != "method" else self.task
+        settings: dict[str, Any] = dict(task.settings)
+        if how != "method":
+            tight, loose = self.levels
+            settings = dict(self._reference.settings(tight if how == "tight" else loose))
+        if denoise is not None:
+            settings["denoise"] = denoise
+        if score is not None:
+            task = replace(task, score_fn=score)
+        if dtype is not None:
+            task = replace(task, dtype=dtype)
+        rows = self.contexts[start]
+        seeds = seeds_of(self.seed, self.pilot, _PILOT if start == "prior" else _STARTS)
+        begun = self.noised(rows.x, task.sde.t_max, _STARTS) if start == "data" else None
+        found = []
+        for part in parts(self.pilot, self.batch_size):
+            noise, context = task.noise(seeds[part]), rows_of(rows.context, part, self.pilot)
+            found.append(self._solve(task, noise, part, context, settings, begun, cast))
+        return torch.cat(found)
+
+    def _solve(
+        self, task: Task, noise: Any, part: slice, context: Context, settings: Any, begun: Tensor | None, cast: Any
+    ) -> Tensor:
+        given: dict[str, Any] = {}
+        if begun is not None:
+            given = {"shape": None, "x": begun[part].to(task.device, task.dtype)}
+            settings = {key: value for key, value in settings.items() if key != "start"}
+        count = part.stop - part.start
+        if cast is None:
+            solution = task.solve(noise, count, context, settings, **given)
+        else:
+            with cast():
+                solution = task.solve(noise, count, context, settings, **given)
+        self.evaluations += float(solution.nfe.to(torch.float64).sum())
+        return solution.x.to("cpu", torch.float64)
+
+    @functools.cached_property
+    def _reference(self) -> Reference:
+        task = self.task
+        if task.stochastic and task.solver.strong_order is not None:
+            steps = int(task.settings.get("steps") or 50)
+            reference: Reference = PathReference(task, steps)
+            reference.levels = reference.levels[:2]  # the cost is so many times that of the method
+        else:
+            reference = FlowReference(task)
+        return reference
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the method and the reference converge to the same state, draw by draw."""
+        return not self.task.stochastic or self.task.solver.strong_order is not None
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The levels of the reference, tight and loose, chosen on the first part of the pilot."""
+        if self._levels is None:
+            count = min(self.batch_size, self.pilot)
+            noise = self.task.noise(seeds_of(self.seed, self.pilot, _PILOT)[:count])
+            context = rows_of(self.contexts["prior"].context, slice(0, count), self.pilot)
+            memo: dict[float, Tensor] = {}
+
+            def solved(level: float) -> Tensor:
+                if level not in memo:
+                    settings = self._reference.settings(level)
+                    memo[level] = self._solve(
+                        self._reference.task, noise, slice(0, count), context, settings, None, None
+                    )
+                return memo[level]
+
+            def enough(tight: Tensor, loose: Tensor) -> bool:
+                gap = (tight - loose).flatten(1).square().mean(1).sqrt()
+                gap = gap[gap.isfinite()]
+                return len(gap) == 0 or float(gap.square().mean().sqrt()) <= _ENOUGH * MATTERS * self.unit
+
+            self._levels = self._reference.levels_for(solved, enough)
+        return self._levels
+
+    # Comparisons.
+
+    def far(self, x: Tensor, y: Tensor) -> Far:
+        """How far two independent sets of samples are apart; those of x that failed are left out."""
+        x = finite(x)
+        return Far(
+            sliced_wasserstein(x, y, projections=_PROJECTIONS, level=self.level, seed=self.seed),
+            energy_test(x, y, level=self.level, seed=self.seed),
+        )
+
+    @functools.cached_property
+    def total(self) -> Far:
+        """How far the samples of the method are from held-out data."""
+        return self.far(self.samples("method"), self.compared)
+
+    @functools.cached_property
+    def remaining(self) -> Far:
+        """How far exact samples are from held-out data."""
+        return self.far(self.samples(), self.compared)
+
+    @functools.cached_property
+    def of_network(self) -> Far:
+        """How far the law of the network is from that of the data at the end of the solve: exact samples of the network
+        alone, which start from states that were made of data."""
+        bare = self.bare
+        x = self.samples("loose", score=bare, start="data", denoise=False)
+        return self.far(x, self.noised(self.compared, self.t_end, _ROWS))
+
+    @functools.cached_property
+    def bare(self) -> Score | None:
+        """The score function without guidance and limits, None where it has none."""
+        from .wrappers import without
+
+        found = without(without(self.score, "range") or self.score, "guidance")
+        return found or without(self.score, "range")
+
+    def large(self, size: float) -> bool:
+        """Whether a distance in the units of the data matters: absolutely, and beside the whole."""
+        return size > MATTERS * self.unit and size > SHARE * self.total.value
+
+
+def finite(x: Tensor) -> Tensor:
+    """The rows that have an end state.
+
+    Raises:
+        SolveFailedError: there are too few of them.
+    """
+    good = x[x.flatten(1).isfinite().all(1)]
+    if len(good) < min(_FEWEST, len(x)):
+        raise SolveFailedError(
+            f"{len(x) - len(good)} of {len(x)} draws failed. Look at the network with scoresde.check_score, or pass a "
+            "wider `dtype`."
+        )
+    return good
+
+
+def rms(difference: Tensor) -> float:
+    """Over all elements."""
+    return float(difference.to(torch.float64).square().mean().sqrt())

@@ -1,0 +1,419 @@
+"""Diagnoses: planted faults are found, sound samplers have none, and the numbers are those of closed forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scoresde
+from scoresde import guidance
+from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, SolveFailedError
+from scoresde.nets import MLP
+from scoresde.scores import Clip
+from scoresde.targets import Empirical, Gaussian, GaussianMixture
+from scoresde.trust.coupling import Task
+from scoresde.trust.diagnosis import Diagnosis, diagnose
+from scoresde.trust.repairs import Denoised, Linear, Network, Prior, Rows, Rung, Subject, levels_of, without
+from scoresde.trust.repairs.denoising import States
+from scoresde.trust.repairs.process import _shift
+
+F64 = torch.float64
+SDE = scoresde.VPSDE()
+MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.5]])
+
+
+def mixture(shift: float = 0.0, scale: float = 1.0) -> GaussianMixture:
+    return GaussianMixture(torch.ones(3), shift + scale * MEANS, scales=0.2 * scale)
+
+
+TARGET = mixture()
+SCORE = TARGET.score(SDE)
+
+
+def draws(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def halves(target: Any, rows: int = 500, seed: int = 0) -> dict[str, Tensor]:
+    x = target.sample(2 * rows, generator=draws(seed))
+    return {"data": x[:rows], "held_out": x[rows:]}
+
+
+def subject(target: Any, sde: Any, score: Any, exact: Any = None, rows: int = 2000, **settings: Any) -> Subject:
+    x = target.sample(rows, generator=draws(0))
+    task = Task.of(sde, score, settings, (256, *x.shape[1:]), 256, F64, None)
+    data = Rows(x, {})
+    given: dict[str, Any] = {"pilot": 256, "seed": 0, "batch_size": 256, "confidence": 0.95, "exact": exact}
+    return Subject(task, data, data, False, **given)
+
+
+class Net(nn.Module):
+    """Predicts v."""
+
+    def __init__(self, labels: int = 0) -> None:
+        super().__init__()
+        self.net = MLP((2,), channels=64, labels=labels)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        node = SDE.nodes(t.to(F64))
+        out: Tensor = self.net(x, (-node.lam / 4).to(x.dtype), label)
+        return out
+
+
+def trained(data: Tensor, steps: int, labels: Tensor | None = None) -> scoresde.ScoreModel:
+    source = draws(0)
+    torch.manual_seed(0)
+    net = Net(0 if labels is None else 3)
+    optimiser = torch.optim.Adam(net.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
+    for _ in range(steps):
+        rows = torch.randint(len(data), (512,), generator=source)
+        x, noise = data[rows], torch.randn(512, 2, generator=source)
+        node = SDE.nodes(SDE.time(-10 + 19 * torch.rand(512, generator=source, dtype=F64)).clamp(1e-3, 1.0))
+        alpha, sigma = node.alpha[:, None].float(), node.sigma[:, None].float()
+        out = net(alpha * x + sigma * noise, node.t.float(), None if labels is None else labels[rows])
+        optimiser.zero_grad()
+        torch.autograd.backward((out - alpha * noise + sigma * x).square().mean())
+        optimiser.step()
+        schedule.step()
+    return scoresde.ScoreModel(net.eval().requires_grad_(False), SDE, "v", event_shape=(2,))
+
+
+def overflowing() -> scoresde.ScoreModel:
+    """The exact noise of a state that is multiplied by 5e4, and divided again."""
+
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+            with torch.no_grad():
+                self.up.weight.copy_(5e4 * torch.eye(2))
+                self.down.weight.copy_(torch.eye(2) / 5e4)
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return SCORE.noise(self.down(self.up(x)).float(), t)
+
+    return scoresde.ScoreModel(Large().requires_grad_(False), SDE, "noise", event_shape=(2,))
+
+
+def labelled(rows: int = 2000) -> tuple[Tensor, Tensor]:
+    source = draws(3)
+    label = torch.randint(3, (rows,), generator=source)
+    return MEANS[label] + 0.2 * torch.randn(rows, 2, generator=source), label
+
+
+def prior() -> Diagnosis:
+    sde, target = scoresde.VPSDE(0.1, 3.0), mixture(3.0)
+    return diagnose(sde, target.score(sde), **halves(target), pilot=128)
+
+
+def few_steps() -> Diagnosis:
+    return diagnose(SDE, SCORE, **halves(TARGET), method="ddim", steps=5, pilot=128)
+
+
+def smaller_score() -> Diagnosis:
+    return diagnose(SDE, lambda x, t: 0.6 * SCORE(x, t), **halves(TARGET), exact_score=SCORE, pilot=128)
+
+
+def larger_score() -> Diagnosis:
+    return diagnose(SDE, lambda x, t: 1.5 * SCORE(x, t), **halves(TARGET), pilot=128)
+
+
+def untrained() -> Diagnosis:
+    return diagnose(SDE, trained(MEANS, 0), **halves(TARGET), pilot=128)
+
+
+def memorised() -> Diagnosis:
+    few = halves(TARGET)["data"][:20]
+    return diagnose(SDE, Empirical(few).score(SDE), few, held_out=halves(TARGET)["held_out"], pilot=128)
+
+
+def clipped() -> Diagnosis:
+    return diagnose(SDE, SCORE, **halves(TARGET), clip=(-0.5, 0.5), pilot=128)
+
+
+def other_range() -> Diagnosis:
+    return diagnose(SDE, SCORE, **halves(mixture(0.5, 0.5)), pilot=128)
+
+
+def strongly_guided() -> Diagnosis:
+    one = Gaussian(torch.tensor([0.0, 1.0]), 0.5)
+    score = guidance.classifier_free(one.score(SDE), Gaussian(torch.zeros(2), 1.0).score(SDE), 4.0)
+    return diagnose(SDE, score, **halves(one), pilot=128)
+
+
+def half_precision() -> Diagnosis:
+    return diagnose(SDE, overflowing(), **halves(TARGET), half_precision=torch.float16, pilot=128)
+
+
+def early_end() -> Diagnosis:
+    return diagnose(SDE, SCORE, **halves(TARGET), t_end=0.1, pilot=128)
+
+
+PLANTED: dict[Callable[[], Diagnosis], tuple[str, ...]] = {
+    prior: ("prior",),
+    few_steps: ("steps",),
+    smaller_score: ("network",),
+    larger_score: ("network",),
+    untrained: ("network",),
+    memorised: ("memorisation", "overfitting"),
+    clipped: ("range",),
+    other_range: ("range",),
+    strongly_guided: ("guidance",),
+    half_precision: ("dtype",),
+    early_end: ("t_min",),
+}
+
+
+QUICK = (prior, few_steps, untrained, memorised, half_precision)
+
+
+def marked(quick: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
+    """The values, of which the others are slow."""
+    return [value if quick(value) else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.mark.parametrize("fault", marked(QUICK.__contains__, PLANTED), ids=lambda f: f.__name__)
+def test_planted_faults_are_named_first(fault: Callable[[], Diagnosis]) -> None:
+    diagnosis = fault()
+    names = PLANTED[fault]
+    assert diagnosis.limits[: len(names)] == names, diagnosis.table()
+    assert diagnosis[names[0]].remedy in diagnosis.verdict
+    assert ("More steps cannot help" in diagnosis.verdict) == (not {"steps", "dtype"} & {*diagnosis.limits})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sound", [False, True], ids=["shuffled", "right"])
+def test_shuffled_labels(sound: bool) -> None:
+    x, label = labelled()
+    model = trained(x, 1000, label if sound else label[torch.randperm(len(x), generator=draws(4))])
+    context, held_out = {"label": label[:1000]}, (x[1000:], {"label": label[1000:]})
+    diagnosis = diagnose(SDE, model, x[:1000], held_out=held_out, context=context)
+    assert diagnosis.limits == (() if sound else ("labels",)), diagnosis.table()
+    assert (diagnosis["labels"].distance.value > 0.5) == sound  # nats
+
+
+@pytest.mark.slow
+def test_a_network_that_is_trained_for_too_long_on_too_few_data() -> None:
+    few = halves(TARGET)["data"][:40]
+    diagnosis = diagnose(SDE, trained(few, 1500), few, held_out=halves(TARGET)["held_out"])
+    assert diagnosis.limits[0] in ("memorisation", "overfitting") and "overfitting" in diagnosis.limits
+    assert "network" not in diagnosis.limits  # further training would not help
+
+
+@pytest.mark.slow
+def test_a_network_that_is_trained_well_is_sound() -> None:
+    given = halves(TARGET, 4000)
+    assert diagnose(SDE, trained(given["data"], 1000), **given).limits == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["", "range", "labels"])
+def test_the_digits_network(fault: str) -> None:
+    pytest.importorskip("sklearn")
+    from scoresde.training.digits_data import digits_split, grey_to_x
+
+    split, source = digits_split(), draws(0)
+    data, held_out = grey_to_x(split.train_images, source), grey_to_x(split.test_images, source)
+    known, other = split.train_labels, split.test_labels
+    if fault == "range":
+        data, held_out = (data + 1) / 2, (held_out + 1) / 2
+    if fault == "labels":
+        order = torch.randperm(10, generator=source)
+        known, other = order[known], order[other]
+    score = scoresde.load("digits").score(SDE)
+    given: dict[str, Any] = {"held_out": (held_out, {"label": other}), "context": {"label": known}}
+    diagnosis = diagnose(SDE, score, data, **given, denoise=True, pilot=128)
+    assert diagnosis.limits == ((fault,) if fault else ()), diagnosis.table()
+
+
+SOUND: dict[str, dict[str, Any]] = {
+    "vp": {},
+    "edm": {"sde": scoresde.EDMSDE()},
+    "flow": {"sde": scoresde.FlowSDE(), "denoise": True},
+    "stochastic": {"method": "dpmpp_2m_sde", "steps": 30},
+    "no strong order": {"method": "pc", "steps": 200},
+    "adaptive": {"method": "adams", "rtol": 1e-4, "atol": 1e-4},
+    "no held-out data": {"held_out": None},
+    "bfloat16": {"half_precision": torch.bfloat16},
+    "wide limits": {"clip": (-3.0, 3.0), "exact_score": SCORE},
+}
+
+
+@pytest.mark.parametrize("name", marked(lambda name: name not in ("stochastic", "no strong order"), SOUND))
+def test_sound_samplers_have_no_faults(name: str) -> None:
+    given = {**halves(TARGET, 500, seed=1), "sde": SDE, "pilot": 128, **SOUND[name]}
+    sde = given.pop("sde")
+    diagnosis = diagnose(sde, TARGET.score(sde), **given)
+    assert diagnosis.limits == () and "Nothing" in diagnosis.verdict, diagnosis.table()
+
+
+def test_the_path_of_a_stochastic_method_may_err_where_its_distribution_does_not() -> None:
+    """10 steps of Euler and Maruyama: the paths are 0.58 apart, the distributions 0.06 (4,000 samples, sliced W2)."""
+    rung = diagnose(SDE, SCORE, **halves(TARGET), method="euler_maruyama", steps=10, pilot=128)["steps"]
+    assert rung.distance.low > 0.4 and rung.size < 0.15 and not rung.matters
+
+
+# Closed forms.
+
+
+def test_the_divergence_of_a_gaussian_network() -> None:
+    """VP on [1e-3, 1], data of variance 0.3 and a network for 0.36: the divergence is 0.00782 nats, from 256 rows."""
+    data, wrong = Gaussian(torch.zeros(1, dtype=F64), 0.3), Gaussian(torch.zeros(1, dtype=F64), 0.36)
+    of = subject(data, SDE, wrong.score(SDE), data.score(SDE))
+    found = Network(Denoised(of))._divergence(of)
+    alpha, sigma = float(SDE.alpha(1e-3)), float(SDE.sigma(1e-3))
+    ratio = (0.3 * alpha**2 + sigma**2) / (0.36 * alpha**2 + sigma**2)
+    assert 0.5 * (ratio - 1 - math.log(ratio)) == pytest.approx(0.00782, abs=1e-5)
+    assert found.low < 0.00782 < found.high and found.high - found.low < 0.004
+
+
+def test_the_quadrature_of_the_divergence_is_exact_to_a_percent() -> None:
+    levels = levels_of(SDE, 1e-3, math.sqrt(0.3))
+    node = SDE.nodes(levels.times)
+    total = [node.alpha**2 * v + node.sigma**2 for v in (0.3, 0.36)]
+    squares = node.sigma**2 * (1 / total[0] - 1 / total[1]) ** 2 * total[0]  # of the noise estimates
+    assert float(squares @ levels.weights) == pytest.approx(0.00782, rel=0.01)
+
+
+def test_the_prior_is_bounded_by_the_coupling_and_by_chi_square() -> None:
+    """v = 0.3 and alpha(t_max) = 0.1: the same-noise distance is 5.5e-2; chi2 = (1 - s^2)^(-1/2) - 1 with
+    s = v/rho^2 for a prior N(0, sigma^2)."""
+    sde = scoresde.VPSDE(0.1, -4 * math.log(0.1) - 0.1)
+    sde = scoresde.VPSDE(0.1, -4 * math.log(0.1) - 0.1, prior=scoresde.sdes.NormalPrior(float(sde.sigma(1.0))))
+    data = Gaussian(torch.zeros(1, dtype=F64), 0.3)
+    rung = Prior().try_on(subject(data, sde, data.score(sde)))
+    assert rung.details["same-noise distance at t_max (upper bound)"] == pytest.approx(5.5e-2, rel=0.05)
+    s = 0.3 * 0.01 / 0.99
+    assert rung.details["chi2"] == pytest.approx((1 - s**2) ** -0.5 - 1, abs=2e-5)
+    assert rung.kind == "upper bound" and not rung.matters
+
+
+def test_the_noise_of_the_end_is_bounded_by_the_coupling() -> None:
+    sde = scoresde.VPSDE(t_min=1e-3)
+    found = diagnose(sde, SCORE, **halves(TARGET), pilot=64)
+    x = halves(TARGET)["held_out"]
+    alpha, sigma = float(sde.alpha(1e-3)), float(sde.sigma(1e-3))
+    bound = math.hypot((1 - alpha) * float(x.square().mean().sqrt()), sigma)
+    assert found["t_min"].distance.value == pytest.approx(bound, rel=1e-3)
+    assert found["t_min"].kind == "upper bound"
+
+
+def test_the_linear_denoiser_is_that_of_a_normal_distribution() -> None:
+    cov = torch.tensor([[1.0, 0.6], [0.6, 0.5]], dtype=F64)
+    target = Gaussian(torch.tensor([1.0, -2.0], dtype=F64), cov)
+    of = subject(target, SDE, target.score(SDE), rows=200_000)
+    denoised = Denoised(of)
+    linear = Linear(of.data.x).errors(SDE, denoised.states)
+    torch.testing.assert_close(linear.mean(0), denoised.held.mean(0), rtol=0.02, atol=1e-4)
+
+
+def test_the_energy_distance_of_a_shift() -> None:
+    x = torch.randn(4000, 8, dtype=F64, generator=draws(0))
+    from scoresde.fit.energy import energy
+
+    shifted = x + 0.1
+    assert _shift(energy(x, shifted).value, x, 1.0) == pytest.approx(0.1, rel=0.1)
+
+
+def test_states_have_the_context_of_their_rows() -> None:
+    of = subject(TARGET, SDE, SCORE)
+    rows = Rows(torch.arange(4.0)[:, None].expand(4, 2), {"label": torch.arange(4), "all": torch.ones(1)})
+    states = States.of(of, rows, levels_of(SDE, 1e-3, 1.0, 3), 1)
+    assert states.context["label"].tolist() == [0, 1, 2, 3] * 3 and states.context["all"].shape == (1,)
+    assert states.x0[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0] * 3
+
+
+def test_wrappers_are_removed_one_by_one() -> None:
+    other = Gaussian(torch.zeros(2), 1.0).score(SDE)
+    guided = guidance.classifier_free(SCORE, other, 3.0)
+    both = Clip(guided, -2.0, 2.0)
+    assert without(both, "range") is guided and without(guided, "guidance") is SCORE
+    unguided = without(both, "guidance")
+    x = torch.randn(5, 2, generator=draws(0))
+    assert unguided is not None and torch.equal(unguided(x, 0.5), Clip(SCORE, -2.0, 2.0)(x, 0.5))
+    assert without(guidance.classifier_free(SCORE, other, 1.0), "guidance") is None
+    assert without(SCORE, "range") is None and without(SCORE, "guidance") is None
+
+
+# What a diagnosis reports.
+
+
+def test_evaluations_are_counted() -> None:
+    rows = 0
+
+    def counted(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal rows
+        rows += len(x)
+        return SCORE(x, t)
+
+    counted.rowwise = True  # type: ignore[attr-defined]
+    diagnosis = diagnose(SDE, counted, **halves(TARGET), method="ddim", steps=10, pilot=64)
+    assert diagnosis.evaluations == rows < 500 * 64
+
+
+def test_a_diagnosis_is_shown_and_reproducible() -> None:
+    first, second = (diagnose(SDE, SCORE, **halves(TARGET), pilot=64, seed=5) for _ in range(2))
+    assert str(first) == str(second) == first.table()
+    assert max(map(len, first.table().splitlines())) <= 100
+    assert len(repr(first).splitlines()) == 1 and repr(first).startswith("Diagnosis(limits=()")
+    assert first._repr_html_().count("<tr>") == 1 + len(first.rungs)
+    assert {rung.name for rung in first.rungs if not rung.applies} == {"guidance", "dtype", "labels"}
+    with pytest.raises(InvalidArgumentError, match="must be one of"):
+        first["nothing"]
+    for rung in first.rungs:
+        assert rung.kind in ("exact", "upper bound", "estimate", "asymptotic") or not rung.applies
+        assert math.isfinite(rung.size) and rung.finding.endswith(".")
+        assert not rung.applies or not any(map(math.isnan, (rung.distance.value, rung.floor)))
+
+
+def test_half_states_are_compared_with_full_ones() -> None:
+    diagnosis = diagnose(SDE, SCORE, **halves(TARGET), dtype=torch.bfloat16, pilot=64)
+    assert diagnosis["dtype"].applies and 0 < diagnosis["dtype"].distance.value < 0.05
+    assert Rung("dtype").shown == "-"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"data": torch.zeros(5, 2)}, InvalidArgumentError, "at least 8 rows"),
+        ({"data": torch.zeros(40, 2)}, InvalidArgumentError, "all of them are the same"),
+        ({"data": torch.full((40, 2), torch.nan)}, NonFiniteError, "NaN"),
+        ({"data": torch.zeros(40, 2).long()}, InvalidTypeError, "floating-point"),
+        ({"data": torch.randn(40, 3)}, InvalidArgumentError, "events of shape"),
+        ({"held_out": torch.randn(40, 3)}, InvalidArgumentError, "held_out"),
+        ({"held_out": torch.full((40, 2), torch.inf)}, NonFiniteError, "held_out"),
+        ({"pilot": 8}, InvalidArgumentError, "pilot"),
+        ({"confidence": 1.0}, InvalidArgumentError, "confidence"),
+        ({"half_precision": torch.float64}, InvalidTypeError, "half_precision"),
+        ({"clip": (1.0, 0.0)}, InvalidArgumentError, "clip"),
+        ({"context": {"label": torch.zeros(3)}}, InvalidArgumentError, "a row for each"),
+        ({"context": {"label": torch.zeros(500)}}, InvalidArgumentError, "held_out"),
+        ({"seed": -1}, InvalidArgumentError, "seed"),
+        ({"callback": print}, InvalidArgumentError, "callback"),
+        ({"method": "nothing"}, InvalidArgumentError, "nothing"),
+    ],
+)
+def test_arguments_that_do_not_fit(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        diagnose(SDE, SCORE, **{**halves(TARGET), **options})
+
+
+def test_a_method_that_fails_for_some_draws() -> None:
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        """Not finite where all samples have one time, as those of fixed steps have."""
+        fixed = len(t) > 1 and bool((t == t[0]).all()) and float(t[0]) < 0.05
+        return torch.where(x[:, :1] > 0.8, torch.nan, SCORE(x, t)) if fixed else SCORE(x, t)
+
+    diagnosis = diagnose(SDE, score, **halves(TARGET), method="ddim", pilot=64)
+    assert diagnosis.limits[0] == "steps" and "draws failed" in diagnosis["steps"].finding
+
+
+def test_a_network_that_fails_everywhere() -> None:
+    with pytest.raises(SolveFailedError, match="draws failed"):
+        diagnose(SDE, lambda x, t: x * torch.nan, **halves(TARGET), pilot=32)
