@@ -22,13 +22,14 @@ from .._checks import MOST_DRAWS, check_integer, check_number
 from ..errors import InvalidArgumentError
 
 _ROUNDING = 1e-9
+_LEAST = 1e-6
 
 
 def check_confidence(name: str, value: float) -> float:
-    """A probability that is neither 0 nor 1."""
+    """A probability that is not, nearly, 0 or 1."""
     value = check_number(name, value)
-    if not 0.0 < value < 1.0:
-        raise InvalidArgumentError(f"`{name}` must be between 0 and 1, got {value:g}.")
+    if not _LEAST <= value <= 1.0 - _LEAST:
+        raise InvalidArgumentError(f"`{name}` must be between 0 and 1, by at least {_LEAST:g}, got {value:g}.")
     return value
 
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from .. import _display
-from .._checks import check_finite_rows, check_integer, check_interval, check_kind, check_not_empty, check_state
+from .._checks import (
+    MOST_DRAWS,
+    check_finite_rows,
+    check_integer,
+    check_interval,
+    check_kind,
+    check_not_empty,
+    check_state,
+)
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import Grid
 from ..noise import check_seed
@@ -259,8 +267,11 @@ def diagnose(
         Song, Durkan, Murray, Ermon (2021), Maximum Likelihood Training of Score-Based Diffusion Models.
         https://arxiv.org/abs/2101.09258
     """
-    count, seed = check_integer("pilot", pilot, low=_DRAWS), check_seed("seed", seed)
+    count = check_integer("pilot", pilot, low=_DRAWS, high=MOST_DRAWS)
+    seed = check_seed("seed", seed)
     check_confidence("confidence", confidence)
+    for name, value in (("dtype", dtype), ("half_precision", half_precision)):
+        check_kind(name, value, (torch.dtype, type(None)), "a floating-point dtype")
     half = half_precision
     if half is not None and half not in _HALVES:
         raise InvalidTypeError(f"`half_precision` must be torch.float16 or torch.bfloat16, got {half!r}.")
@@ -275,9 +286,8 @@ def diagnose(
     if clip is not None:
         score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
     settings = {"method": method, "steps": steps, **options}
-    task = Task.of(
-        sde, score, settings, (count, *event) if shape is None else shape, count, dtype, device or rows.x.device
-    )
+    where = rows.x.device if device is None else device
+    task = Task.of(sde, score, settings, (count, *event) if shape is None else shape, count, dtype, where)
     if task.event != event:
         raise InvalidArgumentError(f"`data` must have events of shape {task.event}, got {event}.")
     subject = Subject(
