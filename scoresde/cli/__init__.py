@@ -1,5 +1,5 @@
-"""The command line: ``scoresde sample``, ``measure``, ``likelihood``, ``encode``, ``certify``, ``train``, ``methods``,
-``presets``, ``check``, ``verify``.
+"""The command line: ``scoresde sample``, ``measure``, ``likelihood``, ``encode``, ``certify``, ``diagnose``, ``train``,
+``methods``, ``presets``, ``check``, ``verify``.
 
 Exit codes:
     0: done, and the output is complete.
@@ -27,6 +27,7 @@ import typer
 
 from ._certify import certify
 from ._check import check
+from ._diagnose import diagnose
 from ._encode import encode
 from ._likelihood import likelihood
 from ._lists import methods, presets
@@ -65,5 +66,5 @@ def _main(
     pass
 
 
-for _command in (sample, measure, likelihood, encode, certify, train, methods, presets, check, verify):
+for _command in (sample, measure, likelihood, encode, certify, diagnose, train, methods, presets, check, verify):
     app.command()(_command)
