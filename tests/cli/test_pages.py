@@ -26,6 +26,8 @@ SHORT = {
     "train": ("--steps", "2", "--batch-size", "8", "--sample-every", "0"),
     "likelihood": ("--rtol", "0.1", "--atol", "0.1", "--probes", "1"),
     "encode": ("--rtol", "0.1", "--atol", "0.1"),
+    "certify": ("--pilot", "20", "--confidence", "0.8"),
+    "diagnose": ("--pilot", "32"),
 }
 PAGES = [
     "docs/command_line.md",
@@ -34,6 +36,7 @@ PAGES = [
     "docs/many_samples.md",
     "docs/systems.md",
     "docs/trainer.md",
+    "docs/trust.md",
 ]
 
 
@@ -66,6 +69,6 @@ def test_the_commands_of_a_page_run(typed: Run, monkeypatch: pytest.MonkeyPatch,
 
     for line in lines:
         _, name, *words = shlex.split(line)
-        monkeypatch.setattr(_data, "_digits", everything if name == "check" else few)
+        monkeypatch.setattr(_data, "_digits", everything if name in ("check", "diagnose") else few)
         result = typed(name, *words, *SHORT.get(name, ()))
         assert result.exit_code == 0, f"{line}\n{result.output}"
