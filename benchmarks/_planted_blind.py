@@ -70,7 +70,7 @@ def _mlp(seed: int, *shape: int, channels: int = 96, labels: int = 0) -> nn.Modu
 
 
 def latents_not_normalised() -> dict[str, Any]:
-    """Latents of mean 20 and standard deviation 7 are used as they are: at ``t_max`` 0.09 of them is left."""
+    """Latents of mean 20 and standard deviation 7 are used as they are: at ``t_max`` 0.8 % of them is left."""
     sde = scoresde.CosineVPSDE()
     means = 20 + 6 * torch.randn(5, 16, generator=_seeded(1))
     target = targets.GaussianMixture(torch.tensor([1.0, 2.0, 1.0, 3.0, 1.0]), means, scales=3.0)

@@ -221,7 +221,7 @@ class Work:
         """Make a shard, with smaller batches where memory does not suffice."""
         store, size = self.store, 0
         parts: list[tuple[Rows, list[Failure]]] | None = None
-        while parts is None or size != store.batch_size(shard):  # which becomes smaller, here or in another process
+        while size != store.batch_size(shard) or parts is None:  # which becomes smaller, here or in another process
             size = store.batch_size(shard)
             self.team.tell(shard, size)
             parts = self._parts(shard, size, (lambda: None) if lease is None else lease.beat)

@@ -109,6 +109,12 @@ class Diagnosis(_display.Displayed):
     def verdict(self) -> str:
         """What limits the samples, and what to do, in one or two sentences."""
         whole, left = f"{self.total.value:.2g}", f"{self.remaining.value:.2g}"
+        if not self.limits and self.total.value > self.floor:
+            largest = max(self.rungs, key=lambda rung: rung.size)
+            return (
+                f"The samples are {whole} from held-out data, where chance reaches {self.floor:.2g}, and no cause was "
+                f"found that is large enough by itself. The largest is {largest.name!r}: {largest.finding}"
+            )
         if not self.limits:
             return (
                 f"Nothing that was tried limits the samples: they are {whole} from held-out data, where chance reaches "

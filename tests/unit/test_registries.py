@@ -90,7 +90,7 @@ def test_the_rooms_export_the_same_tables() -> None:
 
 
 def test_processes() -> None:
-    assert set(SDES.values()) == concrete(scoresde, scoresde.AffineSDE) - {scoresde.GaussianSDE}
+    assert set(SDES.values()) == concrete(scoresde.sdes, scoresde.AffineSDE) - {scoresde.GaussianSDE}
     assert {name: cls.__name__ for name, cls in PROCESSES.items()} == {name: name for name in PROCESSES}
     assert list(PROCESSES.values()) == list(SDES.values())
 
