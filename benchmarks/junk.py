@@ -591,6 +591,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--only", default="", metavar="PATTERN", help="names that contain this")
     parser.add_argument("--no-write", action="store_true")
+    parser.add_argument("--add", action="store_true", help="add names of --only that are new to the committed sweep")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MPLBACKEND", "Agg")
@@ -616,5 +617,11 @@ def main(arguments: list[str]) -> None:
         check_committed(len(names))
     if not (options.quick or options.only or options.no_write):
         write("junk", result | {"callables": len(names), "seed": options.seed}, "python -m benchmarks junk")
+    if options.add and not result["failed"]:
+        known = load("junk")["results"]
+        counts = {kind: known["counts"].get(kind, 0) + result["counts"].get(kind, 0) for kind in known["counts"]}
+        total = known | {"inputs": known["inputs"] + result["inputs"], "counts": counts}
+        total["callables"] += len(names)
+        write("junk", total, "python -m benchmarks junk, and --add for names that were added since")
     if result["failed"]:
         sys.exit(f"{len(result['failed'])} inputs are neither refused nor right")

@@ -13,7 +13,6 @@ from .reference import Worth
 from .repairs import Rung
 from .two_samples import (
     ClassifierTest,
-    EnergyTest,
     Nearest,
     SlicedWasserstein,
     classifier_test,
@@ -29,7 +28,6 @@ __all__ = [
     "ClassifierTest",
     "Coverage",
     "Diagnosis",
-    "EnergyTest",
     "Group",
     "HarmlessEnd",
     "Interval",
