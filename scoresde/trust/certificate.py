@@ -220,7 +220,7 @@ class Certificate(Displayed):
             InvalidArgumentError: the pilot has too few draws for it.
         """
         found = replace(self, confidence=confidence, confidence_in_pilot=confidence_in_pilot)
-        found.pooled  # noqa: B018  (it checks the confidence)
+        Coverage.of(len(self.scores), confidence, confidence_in_pilot)  # or an error
         return found
 
     @property
@@ -306,7 +306,7 @@ class Certificate(Displayed):
         settings = {"method": method, **settings}
         shape = (1, *self.identity.event)
         task = Task.of(sde, score_fn, settings, shape, 1, dtype, device)
-        task.solver  # noqa: B018  (refuses what is no method)
+        task.check()
         given = Norm(self.norm if norm is None else norm)
         if given.name != self.norm:
             raise InvalidArgumentError(f"The certificate was made for norm={self.norm!r}, not {given.name!r}.")

@@ -117,6 +117,10 @@ class Task:
             raise InvalidArgumentError("`t_end` is t_max, where there is nothing to solve.")
         return setup.loop.solver
 
+    def check(self) -> None:
+        """Refuse arguments that do not fit."""
+        _ = self.solver
+
     @property
     def stochastic(self) -> bool:
         """Whether the method draws noise."""
