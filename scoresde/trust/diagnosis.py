@@ -32,12 +32,14 @@ from .conformal import check_confidence
 from .coupling import Task
 from .law import Interval
 from .repairs import (
+    HALVES,
     Denoised,
     End,
     Guidance,
     Labels,
     Memorisation,
     Network,
+    OtherRange,
     Overfitting,
     Precision,
     Prior,
@@ -47,12 +49,15 @@ from .repairs import (
     Rung,
     Steps,
     Subject,
+    in_float32,
 )
+from .repairs.base import number
 
 _ROWS, _DRAWS = 8, 32  # at least, of the data and of a pilot
-_HALVES = (torch.float16, torch.bfloat16)
 # Of faults that explain the same distance, the first is the cause.
 _CAUSES = ("dtype", "steps", "prior", "guidance", "range", "memorisation", "overfitting", "labels", "t_min", "network")
+_COARSE = 0.15  # of the standard deviation of the data: a distance that chance reaches, and that deserves a word
+_LEGEND = "Distances without a unit are in the units of the data, RMS per element; limits are in brackets."
 _HEAD, _WIDTHS = ("repair", "distance", "kind", "limits"), (14, 30, 14, 7)
 
 
@@ -108,20 +113,26 @@ class Diagnosis(_display.Displayed):
     @property
     def verdict(self) -> str:
         """What limits the samples, and what to do, in one or two sentences."""
-        whole, left = f"{self.total.value:.2g}", f"{self.remaining.value:.2g}"
+        whole, left, chance = number(self.total.value), number(self.remaining.value), number(self.floor)
         if not self.limits and self.total.value > self.floor:
             largest = max(self.rungs, key=lambda rung: rung.size)
             return (
-                f"The samples are {whole} from held-out data, where chance reaches {self.floor:.2g}, and no cause was "
-                f"found that is large enough by itself. The largest is {largest.name!r}: {largest.finding}"
+                f"The samples are {whole} from held-out data, where chance reaches {chance}, and no cause was found "
+                f"that is large enough by itself. The largest is {largest.name!r}: {largest.finding}"
             )
         if not self.limits:
+            coarse = self.floor > _COARSE * self.unit
+            more = (
+                f" With {self.pilot} samples, faults below {self.floor / self.unit:.0%} of the standard deviation of "
+                "the data stay unseen; a larger `pilot` shows smaller ones."
+            )
             return (
-                f"Nothing that was tried limits the samples: they are {whole} from held-out data, where chance reaches "
-                f"{self.floor:.2g}."
+                f"Nothing that was tried limits the samples: they cannot be told from held-out data (distance {whole}, "
+                f"where chance reaches {chance}).{more if coarse else ''}"
             )
         first = self[self.limits[0]]
-        others = f" Then look at: {', '.join(self.limits[1:])}." if len(self.limits) > 1 else ""
+        named = [f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]
+        others = f" Then look at: {', '.join(named)}." if named else ""
         if "steps" in self.limits or "dtype" in self.limits:
             return f"{first.finding} {first.remedy}{others}"
         return (
@@ -136,7 +147,7 @@ class Diagnosis(_display.Displayed):
             lines.append(_line(_row(rung)))
             text = f"{rung.finding} {rung.remedy}" if rung.matters else rung.finding
             lines += textwrap.wrap(text, 96, initial_indent="    ", subsequent_indent="    ")
-        return "\n".join([*lines, "", *textwrap.wrap(self.verdict, 100)])
+        return "\n".join([*lines, "", *textwrap.wrap(_LEGEND, 100), "", *textwrap.wrap(self.verdict, 100)])
 
     def __str__(self) -> str:
         return self.table()
@@ -149,9 +160,9 @@ class Diagnosis(_display.Displayed):
     def _summary(self) -> dict[str, str]:
         return {
             "limits": f"({', '.join(self.limits)})",
-            "total": f"{self.total.value:.3g}",
-            "floor": f"{self.floor:.3g}",
-            "remaining": f"{self.remaining.value:.3g}",
+            "total": number(self.total.value),
+            "floor": number(self.floor),
+            "remaining": number(self.remaining.value),
             "evaluations": f"{self.evaluations}",
         }
 
@@ -237,7 +248,9 @@ def diagnose(
         batch_size: samples that are solved together.
         dtype, device: of the states; by default torch's dtype, and the device of the data. With a half precision it
             is compared with float32, in which everything else is computed.
-        half_precision: ``torch.float16`` or ``torch.bfloat16``, which is then compared with full precision.
+        half_precision: ``torch.float16`` or ``torch.bfloat16``, which is then compared with full precision. A network
+            whose parameters are in half precision is compared with its copy in float32, with which everything else is
+            computed.
         clip: (low, high), if the data estimate is clipped in sampling and ``score_fn`` does not do it.
 
     Returns:
@@ -279,9 +292,9 @@ def diagnose(
     for name, value in (("dtype", dtype), ("half_precision", half_precision)):
         check_kind(name, value, (torch.dtype, type(None)), "a floating-point dtype")
     half = half_precision
-    if half is not None and half not in _HALVES:
+    if half is not None and half not in HALVES:
         raise InvalidTypeError(f"`half_precision` must be torch.float16 or torch.bfloat16, got {half!r}.")
-    if dtype in _HALVES:
+    if dtype in HALVES:
         half, dtype = half or dtype, torch.float32
     rows = _rows("data", data, context)
     event = tuple(rows.x.shape[1:])
@@ -291,9 +304,10 @@ def diagnose(
     score = as_score(score_fn)
     if clip is not None:
         score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
+    full, packed = in_float32(score)
     settings = {"method": method, "steps": steps, **options}
     where = rows.x.device if device is None else device
-    task = Task.of(sde, score, settings, (count, *event) if shape is None else shape, count, dtype, where)
+    task = Task.of(sde, full, settings, (count, *event) if shape is None else shape, count, dtype, where)
     if task.event != event:
         raise InvalidArgumentError(f"`data` must have events of shape {task.event}, got {event}.")
     subject = Subject(
@@ -308,14 +322,15 @@ def diagnose(
         exact=None if exact_score is None else as_score(exact_score),
     )
     denoised = Denoised(subject)
+    other = OtherRange(subject, denoised)
     ladder: tuple[Repair, ...] = (
         Prior(),
         Steps(),
         End(),
         Guidance(),
-        Range(),
-        Precision(half),
-        Network(denoised),
+        Range(other),
+        Precision(half or packed, None if packed is None else score, half is not None),
+        Network(denoised, other),
         Overfitting(denoised),
         Labels(denoised),
         Memorisation(),

@@ -18,7 +18,7 @@ from scoresde.scores import Clip
 from scoresde.targets import Empirical, Gaussian, GaussianMixture
 from scoresde.trust.coupling import Task
 from scoresde.trust.diagnosis import Diagnosis, diagnose
-from scoresde.trust.repairs import Denoised, Linear, Network, Prior, Rows, Rung, Subject, levels_of, without
+from scoresde.trust.repairs import Denoised, Linear, Network, OtherRange, Prior, Rows, Rung, Subject, levels_of, without
 from scoresde.trust.repairs.denoising import States
 from scoresde.trust.repairs.process import _shift
 
@@ -266,7 +266,8 @@ def test_the_divergence_of_a_gaussian_network() -> None:
     """VP on [1e-3, 1], data of variance 0.3 and a network for 0.36: the divergence is 0.00782 nats, from 256 rows."""
     data, wrong = Gaussian(torch.zeros(1, dtype=F64), 0.3), Gaussian(torch.zeros(1, dtype=F64), 0.36)
     of = subject(data, SDE, wrong.score(SDE), data.score(SDE))
-    found = Network(Denoised(of))._divergence(of)
+    denoised = Denoised(of)
+    found = Network(denoised, OtherRange(of, denoised))._divergence(of)
     alpha, sigma = float(SDE.alpha(1e-3)), float(SDE.sigma(1e-3))
     ratio = (0.3 * alpha**2 + sigma**2) / (0.36 * alpha**2 + sigma**2)
     assert 0.5 * (ratio - 1 - math.log(ratio)) == pytest.approx(0.00782, abs=1e-5)

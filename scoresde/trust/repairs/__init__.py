@@ -4,14 +4,16 @@ Each is a class with `Repair.try_on`, which returns a `Rung`; all share the samp
 """
 
 from .base import MATTERS, SHARE, Repair, Rung
-from .denoising import Linear, levels_of
-from .network import Denoised, Labels, Memorisation, Network, Overfitting, Range
-from .precision import Precision
+from .denoising import Denoised, Linear, levels_of
+from .network import Labels, Memorisation, Network, Overfitting
+from .precision import HALVES, Precision, in_float32
 from .process import End, Prior, Steps
+from .ranges import OtherRange, Range
 from .subject import Rows, Subject
 from .wrappers import Clipping, Guidance, without
 
 __all__ = [
+    "HALVES",
     "MATTERS",
     "SHARE",
     "Clipping",
@@ -22,6 +24,7 @@ __all__ = [
     "Linear",
     "Memorisation",
     "Network",
+    "OtherRange",
     "Overfitting",
     "Precision",
     "Prior",
@@ -31,6 +34,7 @@ __all__ = [
     "Rung",
     "Steps",
     "Subject",
+    "in_float32",
     "levels_of",
     "without",
 ]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MATTERS = 0.05  # of the standard deviation of the data: what a fault must change, or of a probability
 SHARE = 0.1  # of the whole distance to held-out data, likewise
+CLEAR = 3.0  # standard errors that means must be apart
 TESTS = 5  # tests of laws in one diagnosis, which share 1 - confidence
 
 
@@ -74,7 +75,7 @@ class Rung(Displayed):
         """The distance and its limits as text."""
         if self.distance is None:
             return "-"
-        value, low, high = (f"{v:.3g}" for v in (self.distance.value, self.distance.low, self.distance.high))
+        value, low, high = (number(v) for v in (self.distance.value, self.distance.low, self.distance.high))
         return value if low == value == high else f"{value} ({low} to {high})"
 
 
@@ -115,20 +116,40 @@ def root_mean_square(squares: Tensor, confidence: float) -> Interval:
     return Interval(value, low, high, confidence, "asymptotic")
 
 
-def mean_interval(values: Iterable[float], confidence: float) -> Interval:
+def mean_interval(values: Tensor | Iterable[float], confidence: float) -> Interval:
     """The mean of independent numbers, with its limits for many of them.
 
     Example:
         >>> mean_interval([1.0, 2.0, 3.0], 0.95).value
         2.0
     """
-    from scipy.special import ndtri  # takes long to import
-
-    numbers = list(values)
+    numbers = [float(v) for v in values]
     n = len(numbers)
     mean = sum(numbers) / n if n else math.nan
     if n < 2 or not math.isfinite(mean):
         return Interval(mean, -math.inf, math.inf, confidence, "asymptotic")
     error = math.sqrt(sum((v - mean) ** 2 for v in numbers) / (n - 1) / n)
-    half = float(ndtri(0.5 + confidence / 2)) * error
+    half = errors_to(confidence) * error
     return Interval(mean, mean - half, mean + half, confidence, "asymptotic")
+
+
+def errors_to(confidence: float) -> float:
+    """How many standard errors an interval has on either side.
+
+    Example:
+        >>> round(errors_to(0.95), 2)
+        1.96
+    """
+    from scipy.special import ndtri  # takes long to import
+
+    return float(ndtri(0.5 + confidence / 2))
+
+
+def number(value: float) -> str:
+    """A number for a sentence, with three digits.
+
+    Example:
+        >>> number(0.04512), number(119.2), number(12345.6)
+        ('0.0451', '119', '12,346')
+    """
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,9 +27,12 @@ from torch import Tensor
 from ..._tensors import expand
 from ...scores import Score
 from ...sdes import AffineSDE
+from ..law import Interval
+from .base import CLEAR, SHARE, errors_to, mean_interval
 from .subject import Rows, Subject
 
 LEVELS = 12
+TRAIN, HELD = 31, 32  # purposes of seeds
 _FARTHEST = 7.0  # of lambda, in units of the data: what is beyond is nothing but data, or nothing but noise
 _DENSE = 1024  # elements of which a covariance matrix is used
 
@@ -120,6 +124,29 @@ def isotropic_errors(sde: AffineSDE, states: States, mean: float, std: float) ->
     return states.errors(sde, data, noise)
 
 
+class Gap(NamedTuple):
+    """The denoising errors of a network less those of the best linear denoiser.
+
+    Attributes:
+        nats: the mean of the difference, summed over all levels.
+        levels: the number of levels at which the network's errors are larger.
+        worse: whether they are larger beyond chance, and by more than a tenth.
+    """
+
+    nats: Interval
+    levels: int
+    worse: bool
+
+    @classmethod
+    def of(cls, levels: Levels, held: Tensor, linear: Tensor, confidence: float) -> Gap:
+        """Of errors ``(n, levels)`` at the same states."""
+        gap = mean_interval((held - linear) @ levels.weights, confidence)
+        error = (gap.high - gap.value) / errors_to(confidence)
+        least = max(CLEAR * error, SHARE * float((linear @ levels.weights).mean()))
+        worse = not math.isfinite(gap.value) or gap.value > least
+        return cls(gap, int((held.mean(0) > linear.mean(0)).sum()), worse)
+
+
 def errors_of(subject: Subject, states: States, score: Score | None = None, **context: Any) -> Tensor:
     r"""The denoising errors of the network, ``(n, levels)``; infinite where it fails."""
     data, noise = subject.estimate(states.x, states.times, {**states.context, **context}, score)
@@ -168,3 +195,70 @@ class Linear:
         if self.basis is not None:
             data, noise = data @ self.basis.T, noise @ self.basis.T
         return states.errors(sde, (mean + data).reshape(states.x.shape), noise.reshape(states.x.shape))
+
+
+class Denoised:
+    """The denoising errors of a network on training data and on held-out data, made once per diagnosis."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    @functools.cached_property
+    def levels(self) -> Levels:
+        """The noise levels."""
+        return levels_of(self.subject.task.sde, self.subject.t_end, self.subject.unit)
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """The held-out data that are used, or training data where there are none."""
+        return self.subject.some(self.subject.held_out, self.subject.pilot, HELD)
+
+    @functools.cached_property
+    def states(self) -> States:
+        """Of these."""
+        return States.of(self.subject, self.rows, self.levels, HELD)
+
+    @functools.cached_property
+    def held(self) -> Tensor:
+        """Their errors, ``(n, levels)``."""
+        return errors_of(self.subject, self.states, self.subject.bare)
+
+    @functools.cached_property
+    def known(self) -> States:
+        """Of training data."""
+        rows = self.subject.some(self.subject.data, self.subject.pilot, TRAIN)
+        return States.of(self.subject, rows, self.levels, TRAIN)
+
+    @functools.cached_property
+    def train(self) -> Tensor:
+        """Their errors, ``(n, levels)``."""
+        return errors_of(self.subject, self.known, self.subject.bare)
+
+    def beyond(self, errors: Tensor, states: States) -> Interval:
+        """The mean, in nats, of errors less those of an isotropic denoiser, which have the same chance."""
+        x, sde = self.subject.data.x, self.subject.task.sde
+        plain = isotropic_errors(sde, states, float(x.mean()), float(x.std()))
+        return mean_interval(self.nats(errors - plain).tolist(), self.subject.confidence)
+
+    @functools.cached_property
+    def linear(self) -> Tensor:
+        """The errors of the best linear denoiser on the held-out data."""
+        return Linear(self.subject.data.x).errors(self.subject.task.sde, self.states)
+
+    def nats(self, errors: Tensor) -> Tensor:
+        """Per row, summed over the levels."""
+        return errors @ self.levels.weights
+
+    def moved(self, mean: float, stretch: float) -> tuple[Gap, Tensor]:
+        """How the network denoises data that are brought to another mean and stretched, and what that is per row, in
+        nats above the best linear denoiser; well, if this is the range that it was trained on."""
+        subject, centre = self.subject, float(self.subject.compared.mean())
+
+        def move(x: Tensor) -> Tensor:
+            return (x.to("cpu", torch.float64) - centre) * stretch + mean
+
+        levels = levels_of(subject.task.sde, subject.t_end, subject.unit * stretch)
+        states = States.of(subject, self.rows._replace(x=move(self.rows.x)), levels, HELD)
+        linear = Linear(move(subject.data.x)).errors(subject.task.sde, states)
+        held = errors_of(subject, states, subject.bare)
+        return Gap.of(levels, held, linear, subject.confidence), (held - linear) @ levels.weights

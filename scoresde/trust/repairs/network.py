@@ -1,8 +1,7 @@
-"""The network: its law, its denoising errors, its labels, its range, and copies of its training data."""
+"""The network: its law, its denoising errors, its labels, and copies of its training data."""
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 
@@ -12,69 +11,13 @@ from torch import Tensor
 from ...sdes import NormalPrior
 from ..law import Interval
 from ..two_samples import Nearest, classifier_test, nearest
-from .base import MATTERS, SHARE, Repair, Rung, mean_interval
-from .denoising import Levels, Linear, States, errors_of, isotropic_errors, levels_of
-from .subject import Rows, Subject, finite, rms
-from .wrappers import Clipping
+from .base import CLEAR, MATTERS, SHARE, Repair, Rung, errors_to, mean_interval, number
+from .denoising import HELD, TRAIN, Denoised, Gap, Linear, errors_of
+from .ranges import OtherRange
+from .subject import Far, Subject, finite, rms
 
-_TRAIN, _HELD, _SHUFFLED = 31, 32, 33  # purposes of seeds
-_CLEAR = 3.0  # standard errors
+_SHUFFLED = 33  # a purpose of seeds
 _TV = 0.1  # of the classifier's bound
-_SHIFT, _STRETCH = 1.0, 1.5  # of the data's standard deviation: what another range changes at least
-_LEFT = 0.15  # of it: the distance that another range may leave
-
-
-class Denoised:
-    """The denoising errors of a network on training data and on held-out data, made once per diagnosis."""
-
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-
-    @functools.cached_property
-    def levels(self) -> Levels:
-        """The noise levels."""
-        return levels_of(self.subject.task.sde, self.subject.t_end, self.subject.unit)
-
-    @functools.cached_property
-    def rows(self) -> Rows:
-        """The held-out data that are used, or training data where there are none."""
-        return self.subject.some(self.subject.held_out, self.subject.pilot, _HELD)
-
-    @functools.cached_property
-    def states(self) -> States:
-        """Of these."""
-        return States.of(self.subject, self.rows, self.levels, _HELD)
-
-    @functools.cached_property
-    def held(self) -> Tensor:
-        """Their errors, ``(n, levels)``."""
-        return errors_of(self.subject, self.states, self.subject.bare)
-
-    @functools.cached_property
-    def known(self) -> States:
-        """Of training data."""
-        rows = self.subject.some(self.subject.data, self.subject.pilot, _TRAIN)
-        return States.of(self.subject, rows, self.levels, _TRAIN)
-
-    @functools.cached_property
-    def train(self) -> Tensor:
-        """Their errors, ``(n, levels)``."""
-        return errors_of(self.subject, self.known, self.subject.bare)
-
-    def beyond(self, errors: Tensor, states: States) -> Interval:
-        """The mean, in nats, of errors less those of an isotropic denoiser, which have the same chance."""
-        x, sde = self.subject.data.x, self.subject.task.sde
-        plain = isotropic_errors(sde, states, float(x.mean()), float(x.std()))
-        return mean_interval(self.nats(errors - plain).tolist(), self.subject.confidence)
-
-    @functools.cached_property
-    def linear(self) -> Tensor:
-        """The errors of the best linear denoiser on the held-out data."""
-        return Linear(self.subject.data.x).errors(self.subject.task.sde, self.states)
-
-    def nats(self, errors: Tensor) -> Tensor:
-        """Per row, summed over the levels."""
-        return errors @ self.levels.weights
 
 
 class Network(Repair):
@@ -88,52 +31,57 @@ class Network(Repair):
     name = "network"
     remedy = "Train the network further, or take a larger one."
 
-    def __init__(self, denoised: Denoised) -> None:
-        self.denoised = denoised
+    def __init__(self, denoised: Denoised, other: OtherRange) -> None:
+        self.denoised, self.other = denoised, other
 
     def try_on(self, subject: Subject) -> Rung:
         """See `Repair.try_on`."""
         of, far = self.denoised, subject.of_network
         x = finite(subject.samples("loose", score=subject.bare, start="data", denoise=False))
-        y = subject.noised(subject.compared, subject.t_end, _HELD)
+        y = subject.noised(subject.compared, subject.t_end, HELD)
         found = classifier_test(x, y, level=subject.level, seed=subject.seed)
         half = subject.compared.split(len(subject.compared) // 2)[:2]
         floor = subject.far(*half).sliced
-        gap = mean_interval(of.nats(of.held - of.linear).tolist(), subject.confidence)
-        error = 0.5 * (gap.high - gap.low) / _errors(subject.confidence)
-        linear = float(of.nats(of.linear).mean())
-        worse = not math.isfinite(gap.value) or (gap.value > _CLEAR * error and gap.value > SHARE * linear)
-        levels = int((of.held.mean(0) > of.linear.mean(0)).sum())
+        gap = Gap.of(of.levels, of.held, of.linear, subject.confidence)
         details = {
             "total variation (lower bound, classifier)": found.total_variation,
             "energy distance": far.energy.value,
             "its p-value": far.energy.p_value,
             "distance of halves of the data": floor.value,
-            "denoising error less that of the best linear denoiser, nats": gap.value,
-            "levels at which it is larger": float(levels),
+            "denoising error less that of the best linear denoiser, nats": gap.nats.value,
+            "levels at which it is larger": float(gap.levels),
         }
         strays, beyond, chance = _strays(x, subject)
         details["samples farther out than all data"] = float(strays)
         details["by, RMS"] = beyond
         stray = chance <= 1 - subject.level and subject.large(beyond)
-        matters = (far.seen and subject.large(far.value)) or found.total_variation > _TV or worse or stray
-        text = f"With exact integration from the right states, samples are {far.value:.3g} from held-out data"
+        matters = (far.seen and subject.large(far.value)) or found.total_variation > _TV or gap.worse or stray
+        text = f"With exact integration from the right states, {_away(far)}"
         distance, kind, unit = far.interval, "estimate", "data"
         if subject.exact is not None:
             distance, kind, unit = self._divergence(subject), "exact", "nats"
             details["prior, nats (upper bound)"] = _prior(subject)
             matters = matters or distance.low > SHARE * subject.data.x[0].numel()
             matters = matters and distance.high > 2 * MATTERS**2  # below it the total variation is no larger than 5 %
-            text += f", and its divergence from the exact score is {distance.value:.3g} nats"
-        if worse:
+            text += f", and the divergence of the network is {number(distance.value)} nats"
+        if gap.worse:
             text += (
-                f"; it denoises worse than the best linear denoiser, at {levels} of {len(of.levels.lam)} noise levels"
+                "; the network denoises worse than the best linear denoiser, at "
+                f"{gap.levels} of {len(of.levels.lam)} noise levels"
             )
         if stray:
-            text += f"; {strays} of {len(x)} are farther from the mean than all data, which adds {beyond:.3g} RMS"
+            text += (
+                f"; {strays} of {len(x)} samples are farther from the mean than all data, by {number(beyond)} RMS over "
+                "all samples"
+            )
+        better, remedy = self.other.sigma_data, self.remedy
+        if better is not None:
+            text += f"; with sigma_data={number(better)}, it denoises held-out data better than with its own"
+            remedy = "Give ScoreModel the sigma_data that the network was trained with."
+            matters = True
         size = max(far.value, beyond * stray) if far.seen or matters else 0.0
         floors = far.sliced.floor if unit == "data" else 0.0
-        return Rung(self.name, distance, floors, kind, unit, matters, size, f"{text}.", self.remedy, details)
+        return Rung(self.name, distance, floors, kind, unit, matters, size, f"{text}.", remedy, details)
 
     def _divergence(self, subject: Subject) -> Interval:
         of = self.denoised
@@ -144,18 +92,19 @@ class Network(Repair):
         return replace(found, low=max(0.0, found.low))
 
 
-def _errors(confidence: float) -> float:
-    """How many standard errors an interval has on either side."""
-    from scipy.special import ndtri  # takes long to import
-
-    return float(ndtri(0.5 + confidence / 2))
+def _away(far: Far) -> str:
+    """Where samples are, in the middle of a sentence."""
+    value, chance = number(far.value), number(far.sliced.floor)
+    if not far.seen:
+        return f"samples cannot be told from held-out data ({value}, where chance reaches {chance})"
+    return f"samples are {value} from held-out data, where chance reaches {chance}"
 
 
 def _strays(x: Tensor, subject: Subject) -> tuple[int, float, float]:
     """The number s of samples that are farther from the mean of the data than all N data, how much farther, RMS per
     element of all n samples, and the probability that the s largest of n + N distances belong to samples by chance,
     which is below :math:`(n/(n+N))^s`."""
-    data = subject.noised(torch.cat([subject.data.x, subject.held_out.x]).to("cpu"), subject.t_end, _TRAIN)
+    data = subject.noised(torch.cat([subject.data.x, subject.held_out.x]).to("cpu"), subject.t_end, TRAIN)
     if not subject.held:
         data = data[: len(subject.data.x)]
     centre = data.mean(0)
@@ -190,19 +139,20 @@ class Overfitting(Repair):
         whole = float(of.nats(of.held).mean())
         value = held.value - train.value
         half = math.hypot(held.high - held.value, train.high - train.value)
-        error = half / _errors(subject.confidence)
-        matters = math.isfinite(value) and value > _CLEAR * error and value > SHARE * whole
+        error = half / errors_to(subject.confidence)
+        matters = math.isfinite(value) and value > CLEAR * error and value > SHARE * whole
         size = subject.of_network.value if subject.of_network.seen else 0.0
         return Rung(
             self.name,
             Interval(value, value - half, value + half, subject.confidence, "asymptotic"),
-            _CLEAR * error,
+            CLEAR * error,
             "estimate",
             "nats",
             matters,
             size,
-            f"The denoising error of held-out data is {value:.3g} nats larger than that of training data, of "
-            f"{whole:.3g}.",
+            f"The denoising error of held-out data is {number(whole)} nats, {number(abs(value))} "
+            f"{'more' if value > 0 else 'less'} than that of training data ({abs(value) / whole:.1%}). It counts from "
+            f"{CLEAR:.0f} standard errors ({number(CLEAR * error)}) and {SHARE:.0%} on.",
             self.remedy,
             {"held-out": whole, "training": float(of.nats(of.train).mean())},
             ("network",),
@@ -251,8 +201,9 @@ class Labels(Repair):
             "nats",
             matters,
             size if matters else 0.0,
-            f"The right labels lower the denoising error by {gain.value:.3g} nats against shuffled ones, and that of a "
-            f"linear denoiser by {possible.value:.3g}.",
+            f"With the right labels in place of shuffled ones, the denoising error "
+            f"{f'falls by {number(gain.value)} nats' if gain.low > 0 else 'does not fall beyond chance'}, and that of "
+            f"a linear denoiser by {number(possible.value)}.",
             self.remedy,
             {"gain of a linear denoiser": possible.value, "distance of the classes' means": size},
         )
@@ -313,60 +264,5 @@ def _pull(x: Tensor, data: Tensor, held: Tensor, found: Nearest, subject: Subjec
     counts = torch.bincount(nearest_row, minlength=n + m).to(torch.float64)
     variance = n * m / ((n + m) * (n + m - 1)) * float((counts - counts.mean()).square().sum())
     more = float(to_data.sum()) - expected * len(x)
-    pulled = more > _errors(2 * subject.level - 1) * math.sqrt(variance)
+    pulled = more > errors_to(2 * subject.level - 1) * math.sqrt(variance)
     return pulled, more / len(x) / (1 - expected)
-
-
-class Range(Repair):
-    """Limits of the data estimate, and data in another range than those that the network was trained on: samples that
-    are shifted and stretched by one number each have the distribution of the data."""
-
-    name = "range"
-    remedy = "Scale the data as for training; for images, look whether they are in [0, 1] or [-1, 1]."
-
-    def try_on(self, subject: Subject) -> Rung:
-        """See `Repair.try_on`."""
-        clipped = Clipping().try_on(subject)
-        if clipped.matters:
-            return clipped
-        scale = self._scale(subject)
-        return scale if scale.matters or not clipped.applies else clipped
-
-    def _scale(self, subject: Subject) -> Rung:
-        x, y = finite(subject.samples("loose", score=subject.bare)), subject.compared
-        low, high = float(subject.data.x.min()), float(subject.data.x.max())
-        beyond = (x - x.clamp(low, high)).abs()
-        shift, stretch = float(x.mean() - y.mean()), float(x.std() / y.std())
-        details = {
-            "elements outside the range of the data": float((beyond > 0).double().mean()),
-            "by, RMS": rms(beyond),
-            "mean": float(x.mean()),
-            "standard deviation": float(x.std()),
-            "mean of the data": float(y.mean()),
-            "standard deviation of the data": float(y.std()),
-        }
-        far, size, matters = subject.remaining, 0.0, False
-        if subject.bare is not None or subject.denoised:
-            far = subject.far(x, y)
-        apart = abs(shift) > _SHIFT * subject.unit or not 1 / _STRETCH < stretch < _STRETCH
-        if apart and far.seen and subject.large(far.value):
-            moved = (x - x.mean()) / stretch + y.mean()
-            left = subject.far(moved, y)
-            details["distance after shifting and stretching"] = left.value
-            matters = left.value < _LEFT * subject.unit and left.value < 0.5 * far.value
-            size = max(far.value, subject.of_network.value)
-        return Rung(
-            self.name,
-            Interval(rms(beyond), rms(beyond), rms(beyond), subject.confidence, "exact"),
-            0.0,
-            "estimate",
-            "data",
-            matters,
-            size,
-            f"Samples have the mean {float(x.mean()):.3g} and the standard deviation {float(x.std()):.3g}, the data "
-            f"{float(y.mean()):.3g} and {float(y.std()):.3g}; {details['elements outside the range of the data']:.1%} "
-            f"of the samples' elements are outside the range of the data, by {rms(beyond):.3g} RMS.",
-            self.remedy,
-            details,
-            ("network",),
-        )

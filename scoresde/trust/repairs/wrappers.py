@@ -8,10 +8,10 @@ import math
 from ...fit.energy import difference
 from ...guidance.classifier import Shifted
 from ...guidance.combination import Combination
-from ...scores import Score
+from ...scores import Score, ScoreModel
 from ...scores.limits import Clip, Limited
 from ...scores.wrapper import Wrapper
-from .base import Repair, Rung, root_mean_square
+from .base import Repair, Rung, number, root_mean_square
 from .subject import Subject, rms
 
 
@@ -38,8 +38,30 @@ def without(score: Score, fault: str) -> Score | None:
         plain.scale = min(1.0, max(0.0, score.scale))
         return plain if plain.scale != score.scale else None
     inner = without(score.score_fns[0], fault)
-    if inner is None:
+    return None if inner is None else _around(score, inner)
+
+
+def with_sigma_data(score: Score, factor: float) -> tuple[Score, float] | None:
+    """A score function whose network has another ``sigma_data`` in EDM's preconditioning, and that number; None where
+    it has none.
+
+    Example:
+        >>> model = scoresde.ScoreModel(lambda x, t: x, scoresde.EDMSDE(), "edm")
+        >>> changed, value = with_sigma_data(scoresde.scores.Clip(model), 4.0)
+        >>> value, changed.score_fns[0].sigma_data, model.sigma_data
+        (2.0, 2.0, 0.5)
+    """
+    if isinstance(score, Wrapper):
+        inner = with_sigma_data(score.score_fns[0], factor)
+        return None if inner is None else (_around(score, inner[0]), inner[1])
+    if not isinstance(score, ScoreModel) or score.prediction != "edm":
         return None
+    changed = copy.copy(score)
+    changed.sigma_data = factor * score.sigma_data
+    return changed, changed.sigma_data
+
+
+def _around(score: Wrapper, inner: Score) -> Wrapper:
     changed = copy.copy(score)
     changed.score_fns = (inner, *score.score_fns[1:])
     return changed
@@ -71,8 +93,8 @@ class _Wrapped(Repair):
             kind="upper bound",
             matters=worse and subject.large(size),
             size=size,
-            finding=f"The {self.what} moves samples by {apart.value:.3g}, and they are {moved} the data with it "
-            f"({far.value:.3g}) than without ({near.value:.3g}).",
+            finding=f"The {self.what} moves samples by {number(apart.value)}, and they are {moved} the data with it "
+            f"({number(far.value)}) than without ({number(near.value)}).",
             remedy=self.remedy,
             details={"with": far.value, "without": near.value, **self._details(subject)},
         )

@@ -1,0 +1,140 @@
+"""Data in another range than those that the network was trained on, and limits of the data estimate."""
+
+from __future__ import annotations
+
+import functools
+
+from torch import Tensor
+
+from ..law import Interval
+from .base import CLEAR, Repair, Rung, errors_to, mean_interval, number
+from .denoising import Denoised, errors_of
+from .subject import Far, Subject, finite, rms
+from .wrappers import Clipping, with_sigma_data
+
+_SHIFT, _STRETCH = 1.0, 1.5  # of the data's standard deviation: what another range changes at least
+_LEFT = 0.15  # of it: the distance that another range may leave
+
+
+class OtherRange:
+    """Whether samples that are shifted and stretched by one number each have the distribution of the data, because the
+    network was trained on data in another range, or because the scale in its preconditioning is wrong.
+
+    Args:
+        subject: the sampler.
+        denoised: its denoising errors.
+    """
+
+    def __init__(self, subject: Subject, denoised: Denoised) -> None:
+        self.subject, self.denoised = subject, denoised
+
+    @functools.cached_property
+    def samples(self) -> Tensor:
+        """Exact samples without guidance and limits."""
+        return finite(self.subject.samples("loose", score=self.subject.bare))
+
+    @property
+    def mean(self) -> float:
+        """Of the samples."""
+        return float(self.samples.mean())
+
+    @property
+    def stretch(self) -> float:
+        """Their standard deviation, in those of the data."""
+        return float(self.samples.std() / self.subject.compared.std())
+
+    @functools.cached_property
+    def far(self) -> Far:
+        """How far they are from the data."""
+        subject = self.subject
+        same = subject.bare is None and not subject.denoised
+        return subject.remaining if same else subject.far(self.samples, subject.compared)
+
+    @functools.cached_property
+    def left(self) -> float | None:
+        """How far they are after shifting and stretching; None where their range is not another one."""
+        subject, y = self.subject, self.subject.compared
+        shifted = abs(self.mean - float(y.mean())) > _SHIFT * subject.unit
+        apart = shifted or not 1 / _STRETCH < self.stretch < _STRETCH
+        if not (apart and self.far.seen and subject.large(self.far.value)):
+            return None
+        return subject.far((self.samples - self.mean) / self.stretch + y.mean(), y).value
+
+    @functools.cached_property
+    def fits(self) -> bool:
+        """Whether the network denoises data in the range of the samples, whose distribution is that of the data."""
+        if self.left is None or self.left > min(_LEFT * self.subject.unit, 0.5 * self.far.value):
+            return False
+        return not self.denoised.moved(self.mean, self.stretch)[0].worse
+
+    @functools.cached_property
+    def sigma_data(self) -> float | None:
+        r"""The ``sigma_data`` with which a network with EDM's preconditioning denoises the data better, beyond chance,
+        than it denoises data in the range of its samples; None where there is none.
+
+        With :math:`c_{in}y` the same, a network whose ``sigma_data`` is too small by a factor is one of data that are
+        smaller by it, but for its input for the noise level.
+        """
+        if not self.fits:
+            return None
+        subject, of = self.subject, self.denoised
+        found = with_sigma_data(subject.bare or subject.score, 1 / self.stretch)
+        if found is None:
+            return None
+        score, value = found
+        errors = of.nats(errors_of(subject, of.states, score) - of.linear)
+        gain = mean_interval(of.moved(self.mean, self.stretch)[1] - errors, subject.confidence)
+        error = (gain.high - gain.value) / errors_to(subject.confidence)
+        return value if gain.value > CLEAR * error else None
+
+
+class Range(Repair):
+    """Limits of the data estimate, and data in another range than those that the network was trained on: samples that
+    are shifted and stretched by one number each have the distribution of the data, and the network denoises data that
+    are brought into the range of the samples."""
+
+    name = "range"
+    remedy = "Scale the data as for training; for images, look whether they are in [0, 1] or [-1, 1]."
+
+    def __init__(self, other: OtherRange) -> None:
+        self.other = other
+
+    def try_on(self, subject: Subject) -> Rung:
+        """See `Repair.try_on`."""
+        clipped = Clipping().try_on(subject)
+        if clipped.matters:
+            return clipped
+        scale = self._scale(subject)
+        return scale if scale.matters or not clipped.applies else clipped
+
+    def _scale(self, subject: Subject) -> Rung:
+        other, x, y = self.other, self.other.samples, subject.compared
+        low, high = float(subject.data.x.min()), float(subject.data.x.max())
+        beyond = (x - x.clamp(low, high)).abs()
+        share = float((beyond > 0).double().mean())
+        details = {
+            "elements outside the range of the data": share,
+            "by, RMS": rms(beyond),
+            "mean": other.mean,
+            "standard deviation": float(x.std()),
+            "mean of the data": float(y.mean()),
+            "standard deviation of the data": float(y.std()),
+        }
+        if other.left is not None:
+            details["distance after shifting and stretching"] = other.left
+        matters = other.fits and other.sigma_data is None
+        return Rung(
+            self.name,
+            Interval(rms(beyond), rms(beyond), rms(beyond), subject.confidence, "exact"),
+            0.0,
+            "estimate",
+            "data",
+            matters,
+            max(other.far.value, subject.of_network.value) if matters else 0.0,
+            f"Samples have the mean {number(other.mean)} and the standard deviation {number(float(x.std()))}, the data "
+            f"{number(float(y.mean()))} and {number(float(y.std()))}; {share:.1%} of the samples' elements are outside "
+            f"the range of the data, by {number(rms(beyond))} RMS over all of them.",
+            self.remedy,
+            details,
+            ("network",),
+        )
