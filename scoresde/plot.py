@@ -17,6 +17,7 @@ from ._checks import (
     check_integer,
     check_interval,
     check_kind,
+    check_number,
     check_positive,
     check_state,
     check_tensor,
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-__all__ = ["bits_histogram", "divergence_profile", "image_animation", "image_grid"]
+__all__ = [
+    "bits_histogram",
+    "cause_bars",
+    "divergence_profile",
+    "error_curves",
+    "image_animation",
+    "image_grid",
+]
 
 _SIDE = 32  # pixels that an event's shorter side gets at least
 _LARGEST_SCALE = 4096
@@ -258,6 +266,126 @@ def divergence_profile(
     return _save(figure, target)
 
 
+def error_curves(
+    errors: Tensor,
+    ratios: Tensor,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    distance: float | None = None,
+    probability: float | None = None,
+    unit: str = "",
+    title: str = "",
+) -> Figure:
+    """The errors of samples (left: the share of them that is larger), and how near they come to their bounds (right).
+
+    Args:
+        errors: of some samples, ``(n,)``.
+        ratios: errors over bounds, of these or other samples, ``(m,)``.
+        path: where to write the figure as PNG, completely or not at all.
+        distance: the Prokhorov bound, in the unit of the errors; a point with that error and that share is drawn.
+        probability: with which a new sample is within its bound, for the legend.
+        unit: of the errors, for the label.
+        title: above the figure.
+
+    Returns:
+        The figure, a `matplotlib.figure.Figure` not registered with pyplot.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        NonFiniteError: a value is NaN or infinite.
+        InvalidArgumentError, InvalidTypeError: the arguments do not fit.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> figure = error_curves(torch.tensor([0.1, 0.2, 0.4]), torch.tensor([0.2, 0.9]))
+        >>> [axes.get_xlabel() for axes in figure.axes]
+        ['error', 'error / bound']
+    """
+    sizes, shares = _numbers("errors", errors, 1).sort().values, _numbers("ratios", ratios, 1).sort().values
+    check_kind("title", title, str, "a string")
+    check_kind("unit", unit, str, "a string")
+    known = None if distance is None else check_number("distance", distance, low=0.0)
+    sure = None if probability is None else check_number("probability", probability, low=0.0, high=1.0)
+    target = None if path is None else check_target(check_path("path", path))
+    figure, (left, right) = _new_figure(2)
+    count = len(sizes)
+    left.step(sizes.numpy(), 1 - torch.arange(count).numpy() / count, where="post", color="tab:blue")
+    if bool((sizes > 0).all()):
+        left.set_xscale("log")
+    if known is not None:
+        left.plot([known], [known], "o", color="tab:red", label=f"Prokhorov bound {known:.3g}")
+        left.legend(frameon=False)
+    left.set(xlabel=f"error ({unit})" if unit else "error", ylim=(0, 1.02))
+    left.set_ylabel(f"share of {count} samples with a larger error")
+    right.step(shares.numpy(), (1 + torch.arange(len(shares)).numpy()) / len(shares), where="post", color="tab:blue")
+    within = "bound" if sure is None else f"bound, holds with probability {sure:.3g}"
+    right.axvline(1.0, color="tab:red", label=within)
+    right.legend(frameon=False, loc="lower right")
+    right.set(xlabel="error / bound", ylabel=f"share of {len(shares)} samples with a smaller ratio", ylim=(0, 1.02))
+    figure.suptitle(title)
+    return _save(figure, target)
+
+
+def cause_bars(
+    names: Sequence[str],
+    sizes: Tensor,
+    limits: Sequence[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    total: float | None = None,
+    floor: float | None = None,
+    title: str = "",
+) -> Figure:
+    """How much of the distance of samples to data each of several causes explains, as horizontal bars.
+
+    Args:
+        names: of the causes, from top to bottom.
+        sizes: their distances, ``(n,)``; infinite ones fill the figure.
+        limits: the names of those that limit the samples, which are coloured.
+        path: where to write the figure as PNG, completely or not at all.
+        total: the distance of the samples to the data, as a line.
+        floor: what chance alone reaches, as a grey area.
+        title: above the figure.
+
+    Returns:
+        The figure, a `matplotlib.figure.Figure` not registered with pyplot.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        NonFiniteError: a value is NaN.
+        InvalidArgumentError, InvalidTypeError: the arguments do not fit.
+        OutputError: the file cannot be written.
+
+    Example:
+        >>> figure = cause_bars(["steps", "network"], torch.tensor([0.5, 0.1]), ["steps"])
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['steps', 'network']
+    """
+    widths = check_tensor("sizes", sizes).detach().to("cpu", torch.float64)
+    check_kind("names", names, Sequence, "strings")
+    check_kind("title", title, str, "a string")
+    if isinstance(names, str) or not names or widths.shape != (len(names),):
+        raise InvalidArgumentError(f"`sizes` must have one entry for each of `names`, got {tuple(widths.shape)}.")
+    lines = [check_number(key, v, low=0.0) for key, v in (("total", total), ("floor", floor)) if v is not None]
+    known = [v for v in [*widths.tolist(), *lines] if math.isfinite(v)]
+    widths = widths.nan_to_num(nan=math.nan, posinf=1.2 * max([*known, 1e-12]))
+    _numbers("sizes", widths, 1)
+    target = None if path is None else check_target(check_path("path", path))
+    figure, axes = _new_figure()
+    colours = ["tab:red" if name in limits else "0.7" for name in names]
+    axes.barh(range(len(names)), widths.numpy(), color=colours)
+    axes.set_yticks(range(len(names)), [str(name) for name in names])
+    axes.invert_yaxis()
+    if floor is not None:
+        axes.axvspan(0, floor, color="0.5", alpha=0.2, linewidth=0, label=f"chance alone: up to {floor:.3g}")
+    if total is not None:
+        axes.axvline(total, color="black", linewidth=1.0, label=f"samples to data: {total:.3g}")
+    if lines:
+        axes.legend(frameon=False, loc="lower right")
+    axes.set(xlabel="distance explained (units of the data, per element)", title=title)
+    return _save(figure, target)
+
+
 def _numbers(name: str, values: object, rank: int) -> Tensor:
     values = check_tensor(name, values)
     if values.ndim != rank or not values.numel():
@@ -267,16 +395,16 @@ def _numbers(name: str, values: object, rank: int) -> Tensor:
     return values
 
 
-def _new_figure() -> tuple[Figure, Any]:
-    """A figure with a canvas of its own, and its axes."""
+def _new_figure(panels: int = 1) -> tuple[Figure, Any]:
+    """A figure with a canvas of its own, and its axes, side by side."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Figures need matplotlib: pip install 'scoresde[plot]'.") from error
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6.4 + 3.2 * (panels - 1), 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(1, panels)
 
 
 def _save(figure: Figure, target: os.PathLike[str] | None) -> Figure:

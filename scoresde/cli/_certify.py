@@ -11,7 +11,7 @@ import typer
 
 from . import _parameters as parameters
 from ._options import label_of, open_model, parse_options, plan_of, threads
-from ._output import check_output
+from ._output import PICTURE, check_output, check_plot
 from ._run import command
 
 RECORD = ".json"
@@ -63,6 +63,9 @@ def certify(
     out: Annotated[
         Path | None, typer.Option(metavar=f"FILE{RECORD}", help="Also write the certificate, for use from Python.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help=f"Draw the errors, and their ratios to the bounds, to this {PICTURE}.")
+    ] = None,
     rtol: parameters.Rtol = None,
     atol: parameters.Atol = None,
     grid: parameters.Grid = None,
@@ -79,6 +82,7 @@ def certify(
     """
     began = time.perf_counter()
     kept = None if out is None else check_output(out, (RECORD,), force=force)[0]
+    picture = check_plot(plot)
     if method == METHOD and target is None and steps is None and rtol is None and atol is None:
         steps = BUDGET
     network, where, process, title, event = open_model(model, device, sde)
@@ -107,6 +111,8 @@ def certify(
             device=where,
         )
     typer.echo(certificate.statement())
+    if picture is not None:
+        certificate.plot(picture, title=f"{model}: {certificate.method}, {certificate.evaluations:g} evaluations")
     if kept is not None:
         certificate.save(kept)
         if not quiet:

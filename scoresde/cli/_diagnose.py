@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from ..errors import InvalidArgumentError
 from . import _parameters as parameters
 from ._data import DIGITS, fits, named, prepare, range_of, read
 from ._options import open_model, parse_options, plan_of, sample_seeds, threads
+from ._output import PICTURE, check_plot
 from ._run import command
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ def diagnose(
         float, typer.Option(help="Probability that a sound sampler is found to have no faults, about.")
     ] = 0.95,
     half: Annotated[bool, typer.Option("--half", help="Also compare half precision (bfloat16) with float32.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help=f"Draw how much each cause explains as bars to this {PICTURE}.")
+    ] = None,
     rtol: parameters.Rtol = None,
     atol: parameters.Atol = None,
     grid: parameters.Grid = None,
@@ -61,6 +66,7 @@ def diagnose(
     of a model are left out: it is asked for samples of no class.
     """
     began = time.perf_counter()
+    picture = check_plot(plot)
     network, where, process, title, event = open_model(model, device, sde)
     if data is None and data_argument is None and network.config.data.startswith("scikit-learn digits"):
         data = DIGITS
@@ -93,6 +99,8 @@ def diagnose(
             device=where,
         )
     typer.echo(found.table())
+    if picture is not None:
+        found.plot(picture)
     if not quiet:
         typer.echo(f"{found.evaluations} evaluations of single samples, {time.perf_counter() - began:.1f} s")
 

@@ -16,7 +16,7 @@ from . import _parameters as parameters
 from ._batches import Show, batches
 from ._data import Inputs, fits, named, prepare, range_of, read
 from ._options import label_of, open_model, parse_options, sample_seeds, source_of, span, threads, weights_of
-from ._output import PICTURE, check_output
+from ._output import PICTURE, check_plot
 from ._run import command
 from ._sets import PATIENCE, Sharding, check_failures, check_output_of_data, leads, made_of, make_set
 from ._table import PARQUET, TABLES, Row, Table, pyarrow_parquet
@@ -114,7 +114,7 @@ def likelihood(
         pyarrow_parquet()
     check_named(method, "adams")
     options = parse_options(option or [])
-    picture = None if plot is None else _check_picture(plot)
+    picture = check_plot(plot)
     network, where, process, title, event = open_model(model, device, sde)
     source = read(source_name, key, fits(event, source_name))
     inputs = prepare(source, event, levels, range_of(network, data_range))
@@ -198,15 +198,6 @@ def likelihood(
         typer.echo(f"{out}: {num} rows{before}; {time.perf_counter() - began:.1f} s")
     if len(good) < num:
         raise _failed(table.rows, out)
-
-
-def _check_picture(plot: Path) -> Path:
-    target, _ = check_output(plot, (PICTURE,), force=True, name="plot")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InvalidArgumentError("`plot` needs matplotlib: pip install 'scoresde[plot]'.") from None
-    return target
 
 
 def _rows(got: Likelihood, first: int, names: list[str], inputs: Inputs, event: tuple[int, ...]) -> list[Row]:

@@ -69,6 +69,27 @@ def check_output(path: str | Path, allowed: Sequence[str], *, force: bool, name:
     return (target.parent if inside else target), extension
 
 
+def check_plot(plot: Path | None) -> Path | None:
+    """Where a figure will be, checked before the work; None where none is wanted.
+
+    Raises:
+        InvalidArgumentError: it has another format, or matplotlib is missing.
+        OutputError: it cannot be written.
+
+    Example:
+        >>> check_plot(None) is None
+        True
+    """
+    if plot is None:
+        return None
+    target, _ = check_output(plot, (PICTURE,), force=True, name="plot")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise InvalidArgumentError("`plot` needs matplotlib: pip install 'scoresde[plot]'.") from None
+    return target
+
+
 def write(
     path: Path,
     extension: str,

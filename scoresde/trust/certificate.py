@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from ..generation.identity import identity_of
 from ..integrate import Solution, Status
 from ..noise import Noise
 from ..noise.sources import check_seeds
+from ..plot import error_curves
 from ..scores.bare import check_context
 from .conformal import Coverage
 from .coupling import Task, seeds_of
@@ -34,6 +35,9 @@ from .indicators import Indicator, PathWatch
 from .law import Law
 from .norms import Norm
 from .reference import Worth
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT = 1
 FRESH = 2  # the purpose of seeds
@@ -346,6 +350,30 @@ class Certificate(Displayed):
         if self.target is not None:
             lines.insert(1, f"A bound of {self.target:g} is {'certified' if self.met else 'NOT certified'}.")
         return "\n".join(lines)
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> Figure:
+        """The errors of the pilot, and the ratios of errors to bounds of the draws that calibrate, by
+        `scoresde.plot.error_curves`.
+
+        Args:
+            path: where to write the figure as PNG.
+            title: above it; by default the method and its evaluations.
+
+        Raises:
+            ImportError: matplotlib is missing.
+            OutputError: the file cannot be written.
+        """
+        told = f"{self.method}, {self.evaluations:g} evaluations" if title is None else title
+        scores = torch.tensor(self.scores, dtype=torch.float64)
+        if self.labels:
+            own = {label: group.quantile for label, group in self.groups.items()}
+            bounds = torch.tensor([own[label] for label in self.labels], dtype=torch.float64)
+        else:
+            bounds = torch.full_like(scores, self.pooled.quantile)
+        ratios, law = (scores / bounds).nan_to_num(nan=1.0), self.law
+        known = ratios[ratios.isfinite()], law.distances[law.distances.isfinite()]
+        return error_curves(known[1] / law.unit, known[0], path, distance=law.prokhorov, title=told,
+                            probability=self.coverage.mean, unit="standard deviations of the samples")  # fmt: skip
 
     def _summary(self) -> dict[str, str]:
         coverage = self.coverage

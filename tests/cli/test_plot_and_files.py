@@ -18,7 +18,7 @@ from PIL import Image
 from scoresde.errors import InvalidArgumentError, InvalidTypeError, NonFiniteError, OutputError, ScoreSDEError
 from scoresde.files.locks import locked, owned
 from scoresde.files.writing import check_target, extend, remove_temporaries, write_bytes
-from scoresde.plot import bits_histogram, divergence_profile, image_animation, image_grid
+from scoresde.plot import bits_histogram, cause_bars, divergence_profile, error_curves, image_animation, image_grid
 
 
 def pixels(picture: Image.Image) -> np.ndarray:
@@ -200,6 +200,36 @@ def test_the_profile_goes_from_data_to_noise(tmp_path: Path, rising: bool) -> No
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+def test_errors_and_their_ratios_to_bounds(tmp_path: Path) -> None:
+    errors, ratios = torch.tensor([0.4, 0.1, 0.2, 0.3]), torch.tensor([2.0, 0.5])
+    figure = error_curves(
+        errors, ratios, tmp_path / "a.png", distance=0.25, probability=0.9535, unit="mm", title="ddim"
+    )
+    left, right = figure.axes
+    curve, point = left.lines
+    assert curve.get_xdata().tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert curve.get_ydata().tolist() == [1.0, 0.75, 0.5, 0.25]  # at least as large, up to the next one
+    assert point.get_xdata()[0] == point.get_ydata()[0] == 0.25 and left.get_xscale() == "log"
+    assert right.lines[0].get_xdata().tolist() == [0.5, 2.0] and right.lines[0].get_ydata().tolist() == [0.5, 1.0]
+    assert right.get_legend().get_texts()[0].get_text() == "bound, holds with probability 0.954"
+    assert left.get_xlabel() == "error (mm)" and (tmp_path / "a.png").stat().st_size > 1000
+    assert error_curves(torch.tensor([0.0, 1.0]), ratios).axes[0].get_xscale() == "linear"
+
+
+def test_causes_are_bars() -> None:
+    sizes = torch.tensor([0.1, torch.inf, 0.0])
+    axes = cause_bars(["steps", "dtype", "prior"], sizes, ["dtype"], total=0.5, floor=0.2).axes[0]
+    bars = axes.containers[0]
+    assert [bar.get_width() for bar in bars] == pytest.approx([0.1, 0.6, 0.0])  # 1.2 times the largest number
+    assert len({bar.get_facecolor() for bar in bars}) == 2 and bars[0].get_facecolor() == bars[2].get_facecolor()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "chance alone: up to 0.2",
+        "samples to data: 0.5",
+    ]
+    top, bottom = axes.get_ylim()[::-1]
+    assert top < 0 < 2 < bottom
+
+
 def test_the_same_figure_is_the_same_file_and_pyplot_knows_none(tmp_path: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -218,6 +248,14 @@ def test_the_same_figure_is_the_same_file_and_pyplot_knows_none(tmp_path: Path) 
         (lambda path: bits_histogram(torch.ones(2, 2), path), InvalidArgumentError),
         (lambda path: bits_histogram(torch.ones(2), path, bins=0), InvalidArgumentError),
         (lambda path: bits_histogram(torch.ones(2), path / "missing" / "a.png"), OutputError),
+        (lambda path: error_curves(torch.ones(3), torch.tensor([torch.nan]), path), NonFiniteError),
+        (lambda path: error_curves(torch.ones(0), torch.ones(1), path), InvalidArgumentError),
+        (lambda path: error_curves(torch.ones(1), torch.ones(1), path, distance=-1.0), InvalidArgumentError),
+        (lambda path: error_curves(torch.ones(1), torch.ones(1), path, unit=1), InvalidTypeError),
+        (lambda path: cause_bars(["a"], torch.tensor([torch.nan]), [], path), NonFiniteError),
+        (lambda path: cause_bars(["a"], torch.ones(2), [], path), InvalidArgumentError),
+        (lambda path: cause_bars("a", torch.ones(1), [], path), InvalidArgumentError),
+        (lambda path: cause_bars([], torch.ones(0), [], path), InvalidArgumentError),
         (lambda path: divergence_profile(torch.ones(3), torch.ones(1, 3), path), InvalidArgumentError),
         (lambda path: divergence_profile(torch.ones(1), torch.ones(1, 1), path), InvalidArgumentError),
         (lambda path: divergence_profile(torch.arange(3.0), torch.ones(1, 2), path), InvalidArgumentError),

@@ -155,6 +155,38 @@ def early_end() -> Diagnosis:
     return diagnose(SDE, SCORE, **halves(TARGET), t_end=0.1, pilot=128)
 
 
+class Preconditioned(nn.Module):
+    """F of EDM's preconditioning with which the denoiser is that of `TARGET`, exactly."""
+
+    def __init__(self, sigma_data: float) -> None:
+        super().__init__()
+        self.sigma_data, self.score = sigma_data, TARGET.score(scoresde.EDMSDE())
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        sigma, s = (4 * time.double()).exp()[:, None], self.sigma_data
+        size = (sigma**2 + s**2).sqrt()
+        y = x * size
+        data = y + sigma**2 * self.score(y, sigma[:, 0])
+        return (data - s**2 / size**2 * y) * size / (sigma * s)
+
+
+def wrong_sigma_data() -> Diagnosis:
+    sde = scoresde.EDMSDE()
+    model = scoresde.ScoreModel(Preconditioned(0.8), sde, "edm", sigma_data=0.2, event_shape=(2,))
+    return diagnose(sde, model, **halves(TARGET), pilot=128)
+
+
+def latents_not_scaled() -> Diagnosis:
+    """The network is that of data four times as small, and its sigma_data is right."""
+    sde = scoresde.EDMSDE()
+    model = scoresde.ScoreModel(Preconditioned(0.8), sde, "edm", sigma_data=0.8, event_shape=(2,))
+    return diagnose(sde, model, **halves(mixture(0.0, 4.0)), pilot=128)
+
+
+def few_noisy_steps() -> Diagnosis:
+    return diagnose(SDE, SCORE, **halves(TARGET), method="euler_maruyama", steps=5, pilot=128)
+
+
 PLANTED: dict[Callable[[], Diagnosis], tuple[str, ...]] = {
     prior: ("prior",),
     few_steps: ("steps",),
@@ -167,6 +199,9 @@ PLANTED: dict[Callable[[], Diagnosis], tuple[str, ...]] = {
     strongly_guided: ("guidance",),
     half_precision: ("dtype",),
     early_end: ("t_min",),
+    wrong_sigma_data: ("network",),
+    latents_not_scaled: ("range",),
+    few_noisy_steps: ("steps",),
 }
 
 
@@ -185,6 +220,68 @@ def test_planted_faults_are_named_first(fault: Callable[[], Diagnosis]) -> None:
     assert diagnosis.limits[: len(names)] == names, diagnosis.table()
     assert diagnosis[names[0]].remedy in diagnosis.verdict
     assert ("More steps cannot help" in diagnosis.verdict) == (not {"steps", "dtype"} & {*diagnosis.limits})
+
+
+def test_the_right_sigma_data_is_named() -> None:
+    rung = wrong_sigma_data()["network"]
+    assert "sigma_data=0.7" in rung.finding or "sigma_data=0.8" in rung.finding, rung.finding
+    assert "sigma_data" in rung.remedy
+
+
+class InHalf(nn.Module):
+    """The exact score by way of parameters in half precision; ``large`` overflows there."""
+
+    def __init__(self, large: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(large), requires_grad=False)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return SCORE.noise((x * self.scale / self.scale).float(), t.float()).to(self.scale.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "fault"), [(torch.float16, ("dtype",)), (torch.bfloat16, ())])
+def test_a_network_in_half_precision_is_compared_with_its_copy(dtype: torch.dtype, fault: tuple[str, ...]) -> None:
+    net = InHalf(5e4).to(dtype)
+    model = scoresde.ScoreModel(net, SDE, "noise", event_shape=(2,))
+    diagnosis = diagnose(SDE, model, **halves(TARGET), pilot=64)
+    assert diagnosis["dtype"].applies and diagnosis.limits == fault, diagnosis.table()
+    assert net.scale.dtype == dtype and next(iter(diagnosis["dtype"].details)) == "not finite"
+
+
+def posterior(width: float, shift: float = 0.0) -> Diagnosis:
+    """Data N(0, 1), each observed with noise of variance 1; the posterior N(y/2, 1/2), or another one."""
+    theta = torch.randn(800, 1, generator=draws(6))
+    y = theta + torch.randn(800, 1, generator=draws(7))
+
+    def score(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        node = SDE.nodes(t.to(F64))
+        alpha, sigma = node.alpha[:, None].to(x.dtype), node.sigma[:, None].to(x.dtype)
+        return (alpha * (y / 2 + shift) - x) / (alpha**2 * width / 2 + sigma**2)
+
+    held_out = (theta[400:], {"y": y[400:]})
+    given = {"context": {"y": y[:400]}, "held_out": held_out, "posterior_draws": 31}
+    return diagnose(SDE, score, theta[:400], method="dpmpp_2m", pilot=128, **given)
+
+
+@pytest.mark.parametrize(
+    ("width", "shift", "said"), [(1.0, 0.0, "cannot be told"), (0.25, 0.0, "over-confident"), (1.0, 0.5, "biased")]
+)
+def test_the_calibration_of_posteriors(width: float, shift: float, said: str) -> None:
+    diagnosis = posterior(width, shift)
+    rung = diagnosis["calibration"]
+    assert said in rung.finding and ("calibration" in diagnosis.limits) == rung.matters == (said != "cannot be told")
+    assert rung.unit == "probability" and 0 < rung.floor < 0.25
+
+
+def test_calibration_without_a_context() -> None:
+    found = diagnose(SDE, SCORE, **halves(TARGET), pilot=32, posterior_draws=8)["calibration"]
+    assert not found.applies and "same context" in found.finding
+
+
+def test_a_figure_has_a_bar_for_each_cause() -> None:
+    axes = few_steps().plot().axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert "steps" in names and "dtype" not in names and axes.get_title() == "limited by: steps"
 
 
 @pytest.mark.slow
@@ -364,7 +461,7 @@ def test_a_diagnosis_is_shown_and_reproducible() -> None:
     assert max(map(len, first.table().splitlines())) <= 100
     assert len(repr(first).splitlines()) == 1 and repr(first).startswith("Diagnosis(limits=()")
     assert first._repr_html_().count("<tr>") == 1 + len(first.rungs)
-    assert {rung.name for rung in first.rungs if not rung.applies} == {"guidance", "dtype", "labels"}
+    assert {rung.name for rung in first.rungs if not rung.applies} == {"guidance", "dtype", "labels", "calibration"}
     with pytest.raises(InvalidArgumentError, match="must be one of"):
         first["nothing"]
     for rung in first.rungs:
@@ -393,6 +490,8 @@ def test_half_states_are_compared_with_full_ones() -> None:
         ({"confidence": 1.0}, InvalidArgumentError, "confidence"),
         ({"half_precision": torch.float64}, InvalidTypeError, "half_precision"),
         ({"clip": (1.0, 0.0)}, InvalidArgumentError, "clip"),
+        ({"posterior_draws": 1}, InvalidArgumentError, "posterior_draws"),
+        ({"posterior_draws": 2.5}, InvalidTypeError, "posterior_draws"),
         ({"context": {"label": torch.zeros(3)}}, InvalidArgumentError, "a row for each"),
         ({"context": {"label": torch.zeros(500)}}, InvalidArgumentError, "held_out"),
         ({"seed": -1}, InvalidArgumentError, "seed"),

@@ -6,6 +6,7 @@ Each is a class with `Repair.try_on`, which returns a `Rung`; all share the samp
 from .base import MATTERS, SHARE, Repair, Rung
 from .denoising import Denoised, Linear, levels_of
 from .network import Labels, Memorisation, Network, Overfitting
+from .posterior import Posterior
 from .precision import HALVES, Precision, in_float32
 from .process import End, Prior, Steps
 from .ranges import OtherRange, Range
@@ -26,6 +27,7 @@ __all__ = [
     "Network",
     "OtherRange",
     "Overfitting",
+    "Posterior",
     "Precision",
     "Prior",
     "Range",

@@ -29,7 +29,7 @@ from ...scores import Score
 from ...sdes import AffineSDE
 from ..law import Interval
 from .base import CLEAR, SHARE, errors_to, mean_interval
-from .subject import Rows, Subject
+from .subject import Rows, Subject, varies
 
 LEVELS = 12
 TRAIN, HELD = 31, 32  # purposes of seeds
@@ -96,9 +96,7 @@ class States(NamedTuple):
         node = subject.task.sde.nodes(times)
         x = expand(node.alpha, x0) * x0 + expand(node.sigma, x0) * noise
         context = {
-            name: value.repeat((k,) + (1,) * (value.ndim - 1))
-            if isinstance(value, Tensor) and value.ndim and len(value) == n > 1
-            else value
+            name: value.repeat((k,) + (1,) * (value.ndim - 1)) if varies(value, n) else value
             for name, value in rows.context.items()
         }
         return cls(x0, noise, x, times, n, context)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..law import Interval
 from .base import CLEAR, Repair, Rung, errors_to, mean_interval, number
-from .denoising import Denoised, errors_of
+from .denoising import Denoised, Gap, errors_of
 from .subject import Far, Subject, finite, rms
 from .wrappers import Clipping, with_sigma_data
 
@@ -65,27 +65,35 @@ class OtherRange:
         """Whether the network denoises data in the range of the samples, whose distribution is that of the data."""
         if self.left is None or self.left > min(_LEFT * self.subject.unit, 0.5 * self.far.value):
             return False
-        return not self.denoised.moved(self.mean, self.stretch)[0].worse
+        return not self.moved[0].worse
 
     @functools.cached_property
     def sigma_data(self) -> float | None:
-        r"""The ``sigma_data`` with which a network with EDM's preconditioning denoises the data better, beyond chance,
-        than it denoises data in the range of its samples; None where there is none.
+        r"""The ``sigma_data`` with which a network with EDM's preconditioning denoises the data no worse than the best
+        linear denoiser, and better, beyond chance, than with its own; where samples have the distribution of the data
+        in another range, also better than it denoises data in that range. None where there is none.
 
         With :math:`c_{in}y` the same, a network whose ``sigma_data`` is too small by a factor is one of data that are
         smaller by it, but for its input for the noise level.
         """
-        if not self.fits:
+        if self.left is None:
             return None
         subject, of = self.subject, self.denoised
         found = with_sigma_data(subject.bare or subject.score, 1 / self.stretch)
         if found is None:
             return None
         score, value = found
-        errors = of.nats(errors_of(subject, of.states, score) - of.linear)
-        gain = mean_interval(of.moved(self.mean, self.stretch)[1] - errors, subject.confidence)
+        errors = errors_of(subject, of.states, score)
+        now = self.moved[1] if self.fits else of.nats(of.held - of.linear)
+        gain = mean_interval(now - of.nats(errors - of.linear), subject.confidence)
         error = (gain.high - gain.value) / errors_to(subject.confidence)
-        return value if gain.value > CLEAR * error else None
+        worse = Gap.of(of.levels, errors, of.linear, subject.confidence).worse
+        return value if gain.value > CLEAR * error and not worse else None
+
+    @functools.cached_property
+    def moved(self) -> tuple[Gap, Tensor]:
+        """How the network denoises data in the range of its samples; see `Denoised.moved`."""
+        return self.denoised.moved(self.mean, self.stretch)
 
 
 class Range(Repair):

@@ -44,11 +44,17 @@ class Rows(NamedTuple):
 
 def cut_rows(context: Context, which: Tensor, count: int) -> dict[str, Any]:
     """The context of some rows; what is the same for all stays."""
+    return {name: cut({name: value}, which)[name] if varies(value, count) else value for name, value in context.items()}
 
-    def varies(value: object) -> bool:
-        return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1
 
-    return {name: cut({name: value}, which)[name] if varies(value) else value for name, value in context.items()}
+def varies(value: Any, count: int) -> bool:
+    """Whether a value of a context has a row for each of ``count`` samples.
+
+    Example:
+        >>> varies(torch.zeros(3), 3), varies(torch.zeros(1), 3), varies(None, 3)
+        (True, False, False)
+    """
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1
 
 
 class Far(NamedTuple):
@@ -222,10 +228,31 @@ class Subject:
         rows = self.contexts[start]
         seeds = seeds_of(self.seed, self.pilot, _PILOT if start == "prior" else _STARTS)
         begun = self.noised(rows.x, task.sde.t_max, _STARTS) if start == "data" else None
-        found = []
-        for part in parts(self.pilot, self.batch_size):
-            noise, context = task.noise(seeds[part]), rows_of(rows.context, part, self.pilot)
-            found.append(self._solve(task, noise, part, context, settings, begun, cast))
+        return self._in_parts(task, seeds, rows.context, settings, begun, cast)
+
+    def given(self, rows: Rows, number: int, purpose: int) -> Tensor:
+        """So many samples of the method for the context of each row, float64 ``(number, n, *event)``."""
+        n, task = len(rows.x), self.task
+        seeds = seeds_of(self.seed, n * number, purpose)
+        context = {
+            name: value.repeat((number,) + (1,) * (value.ndim - 1)) if varies(value, n) else value
+            for name, value in rows.context.items()
+        }
+        return self._in_parts(task, seeds, context, dict(task.settings)).reshape(number, n, *rows.x.shape[1:])
+
+    def _in_parts(
+        self,
+        task: Task,
+        seeds: list[int],
+        context: Context,
+        settings: dict[str, Any],
+        begun: Tensor | None = None,
+        cast: Any = None,
+    ) -> Tensor:
+        found, count = [], len(seeds)
+        for part in parts(count, self.batch_size):
+            noise, own = task.noise(seeds[part]), rows_of(context, part, count)
+            found.append(self._solve(task, noise, part, own, settings, begun, cast))
         return torch.cat(found)
 
     def _solve(
