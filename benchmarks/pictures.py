@@ -1,10 +1,11 @@
-r"""Pictures of guidance and of inverse problems for the documentation.
+r"""Pictures of guidance, of inverse problems, and of trust for the documentation.
 
 Digits of every class at several scales of guidance; half digits, small and blurred ones, each with samples of what they
 may have been and the true digit; and grey digits coloured by a network of tinted digits, which is trained for it.
 
 ``python -m benchmarks pictures`` writes ``docs/assets/guidance.png``, ``inpainting.png``, ``super_resolution.png``,
-``deblurring.png`` and ``colourisation.png``; ``--quick`` makes small versions and writes nothing.
+``deblurring.png`` and ``colourisation.png``, and the figures of a certificate and of a diagnosis, ``certificate.png``
+and ``diagnosis.png``; ``--quick`` makes small versions and writes nothing; ``--only`` makes some of them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from scoresde.training import Recipe, digits_split, fit, grey_to_x
 SDE = scoresde.VPSDE()
 ASSETS = Path("docs/assets")
 SCALES = (0.0, 1.0, 1.5, 3.0, 8.0)
+RING = scoresde.targets.GaussianMixture(
+    torch.ones(4), torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), scales=0.3
+)
 SHOWN = {0: 3, 2: 3, 3: 3, 5: 2, 8: 3}  # legible held-out digits: classes, and which of them
 SAMPLES = 6  # of each
 TINTED: dict[str, Any] = {"event_shape": [3, 8, 8], "channels": 32, "blocks": 1, "width": 32}
@@ -105,12 +109,32 @@ def train_tinted(steps: int, *, progress: bool = True) -> scoresde.ScoreModel:
     return scoresde.ScoreModel(net, SDE, prediction="edm", sigma_data=std)
 
 
+def certificate(path: Path | None, draws: int) -> None:
+    """Of a ring of four modes, in ten steps."""
+    scoresde.certify(SDE, RING.score(SDE), "dpmpp_2m", steps=10, pilot=draws).plot(path)
+
+
+def diagnosis(path: Path | None, draws: int) -> None:
+    """Of the same ring, in six steps that end too early."""
+    x = RING.sample(2000, generator=torch.Generator().manual_seed(0))
+    given: dict[str, Any] = {"held_out": x[1000:], "method": "ddim", "steps": 6, "t_end": 0.05, "pilot": draws}
+    scoresde.diagnose(SDE, RING.score(SDE), x[:1000], **given).plot(path)
+
+
+FIGURES = {"certificate": certificate, "diagnosis": diagnosis}
+
+
 def main(arguments: Sequence[str]) -> None:
     """Draw and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks pictures", description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=FIGURES, help="figures")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    for name in options.only or FIGURES:
+        FIGURES[name](None if options.quick else ASSETS / f"{name}.png", 120 if options.quick else 256)
+    if options.only:
+        return
     steps = 5 if options.quick else 50
     split = digits_split()
     rows = torch.stack([(split.test_labels == k).nonzero()[i, 0] for k, i in SHOWN.items()])

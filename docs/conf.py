@@ -1001,6 +1001,17 @@ def laws_bounds_table() -> str:
     return markdown([*head, "RMS over Wasserstein"], rows, record)
 
 
+def diagnoses_table() -> str:
+    """The planted faults of ``benchmarks/results/diagnoses.json``."""
+    record = load("diagnoses")
+    rows = []
+    for name, row in record["results"]["cases"].items():
+        found = ", ".join(row["limits"]) or "nothing"
+        planted = " or ".join(row["accepted"]) or "nothing"
+        rows.append([name, planted, found if row["right"] else f"**{found}**", f"{row['evaluations']:.0f}"])
+    return markdown(["case", "planted", "found", "evaluations per sample"], rows, record)
+
+
 FILLED = {
     "adaptive": {
         "<!-- adaptive -->": adaptive_tables,
@@ -1085,7 +1096,11 @@ FILLED = {
         "<!-- schedules: iddpm -->": schedules_iddpm,
         "<!-- training loops -->": loops_sentence,
     },
-    "trust": {"<!-- certificates -->": certificates_table, "<!-- certified laws -->": laws_bounds_table},
+    "trust": {
+        "<!-- certificates -->": certificates_table,
+        "<!-- certified laws -->": laws_bounds_table,
+        "<!-- diagnoses -->": diagnoses_table,
+    },
     "warm_start": {"<!-- warm starts -->": warm_table},
 }
 

@@ -475,7 +475,7 @@ def plan_of(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Plan 
         kept = _plans.get(key, recorded)
     if kept.plan is not None and network.prepared is None:
         network.plan(x, kept.plan.evaluated)
-    return kept.plan
+    return None if network.prepared is None else kept.plan
 
 
 def _is_recorded(solver: Solver) -> bool:

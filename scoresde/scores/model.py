@@ -371,7 +371,7 @@ class ScoreModel(Score):
     def kind(self) -> Hashable | None:
         """See `Score.kind`."""
         own = () if self._served is None else constants_of(self.native)
-        if own is None or self._share is not None or changed(self, ScoreModel):
+        if own is None or self._share is not None or changed(self, ScoreModel) or not isinstance(self.time_input, str):
             return None
         return self._prediction, self.sigma_data, own
 

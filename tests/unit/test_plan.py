@@ -179,6 +179,21 @@ def test_what_is_not_planned(monkeypatch: Any) -> None:
         assert not planned and torch.equal(a.x, b.x)
 
 
+@pytest.mark.parametrize("first", ["name", "function"])
+def test_a_function_of_time_and_a_name_of_it_follow_each_other(monkeypatch: Any, first: str) -> None:
+    """Only a network with a named time input is prepared; both solves have the same grid and the same reading."""
+    times = {"name": "t", "function": lambda t: t}
+    order = sorted(times, key=lambda name: name != first)
+
+    def solve(name: str) -> Any:
+        model = ScoreModel(net, SDE, "noise", time_input=times[name])
+        return scoresde.solve(SDE, model, start(), method="ddim", steps=7)
+
+    for name in order:
+        a, b, planned = both(monkeypatch, lambda name=name: solve(name))
+        assert planned == (name == "name") and torch.equal(a.x, b.x)
+
+
 def test_a_plan_serves_its_own_solve_alone(monkeypatch: Any) -> None:
     """Solves that differ in one thing follow each other; each gives what it gives without a plan."""
     other = scoresde.VPSDE(beta_max=10.0)
