@@ -44,6 +44,7 @@ _LARGEST_SCALE = 4096
 _GAP = 2  # pixels between events
 _GAP_GREY = 96
 _MOST_BINS = 100_000
+_LARGEST = 1e100  # of which an axis has labels
 
 
 def image_grid(
@@ -304,7 +305,7 @@ def error_curves(
     sizes, shares = _numbers("errors", errors, 1).sort().values, _numbers("ratios", ratios, 1).sort().values
     check_kind("title", title, str, "a string")
     check_kind("unit", unit, str, "a string")
-    known = None if distance is None else check_number("distance", distance, low=0.0)
+    known = None if distance is None else check_number("distance", distance, low=0.0, high=_LARGEST)
     sure = None if probability is None else check_number("probability", probability, low=0.0, high=1.0)
     target = None if path is None else check_target(check_path("path", path))
     figure, (left, right) = _new_figure(2)
@@ -363,16 +364,21 @@ def cause_bars(
     """
     widths = check_tensor("sizes", sizes).detach().to("cpu", torch.float64)
     check_kind("names", names, Sequence, "strings")
+    check_kind("limits", limits, Sequence, "names")
     check_kind("title", title, str, "a string")
     if isinstance(names, str) or not names or widths.shape != (len(names),):
         raise InvalidArgumentError(f"`sizes` must have one entry for each of `names`, got {tuple(widths.shape)}.")
-    lines = [check_number(key, v, low=0.0) for key, v in (("total", total), ("floor", floor)) if v is not None]
-    known = [v for v in [*widths.tolist(), *lines] if math.isfinite(v)]
+    total, floor = (
+        None if v is None else check_number(key, v, low=0.0, high=_LARGEST)
+        for key, v in (("total", total), ("floor", floor))
+    )
+    known = [v for v in (*widths.tolist(), total, floor) if v is not None and math.isfinite(v)]
     widths = widths.nan_to_num(nan=math.nan, posinf=1.2 * max([*known, 1e-12]))
     _numbers("sizes", widths, 1)
     target = None if path is None else check_target(check_path("path", path))
     figure, axes = _new_figure()
-    colours = ["tab:red" if name in limits else "0.7" for name in names]
+    limiting = list(limits)
+    colours = ["tab:red" if name in limiting else "0.7" for name in names]
     axes.barh(range(len(names)), widths.numpy(), color=colours)
     axes.set_yticks(range(len(names)), [str(name) for name in names])
     axes.invert_yaxis()
@@ -380,7 +386,7 @@ def cause_bars(
         axes.axvspan(0, floor, color="0.5", alpha=0.2, linewidth=0, label=f"chance alone: up to {floor:.3g}")
     if total is not None:
         axes.axvline(total, color="black", linewidth=1.0, label=f"samples to data: {total:.3g}")
-    if lines:
+    if total is not None or floor is not None:
         axes.legend(frameon=False, loc="lower right")
     axes.set(xlabel="distance explained (units of the data, per element)", title=title)
     return _save(figure, target)
