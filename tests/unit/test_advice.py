@@ -124,8 +124,7 @@ def test_an_interval_holds_the_true_end_and_little_more() -> None:
 
 
 @pytest.mark.parametrize("rho", ENDS)
-@pytest.mark.parametrize("std", [1.0, 0.9, 1.4])
-@pytest.mark.parametrize("mean", [0.0, 0.7])
+@pytest.mark.parametrize(("std", "mean"), [(1.0, 0.0), (0.9, 0.7), (1.4, 0.7)])
 def test_the_chi_square_of_a_process_is_that_of_normal_data(rho: float, std: float, mean: float) -> None:
     """Against a prior of any scale, within four standard errors (a probability of 6e-5 per case)."""
     variances = torch.tensor([1.0, 0.3, 0.1], dtype=F64)
