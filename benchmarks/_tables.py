@@ -21,8 +21,8 @@ def markdown(head: list[str], rows: list[list[str]], record: dict[str, Any]) -> 
     """A table, and what it was measured on."""
     lines = [head, ["---"] * len(head), *rows]
     where = record["machine"]
-    threads = f"{where['threads']} thread" + ("s" if where["threads"] > 1 else "")
-    note = f"(`{record['command']}`; {where['device']}, {threads}, torch {where['torch']})"
+    threads = f" {where['threads']} thread" + ("s," if where["threads"] > 1 else ",") if "threads" in where else ""
+    note = f"(`{record['command']}`; {where['device']},{threads} torch {where['torch']})"
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 
@@ -131,7 +131,8 @@ def compared() -> str:
         ["posteriors of a measurement", "**14 methods, their coverage measured**", "inpainting", "several", "no"],
         ["gradients through a solve", "of likelihoods, and by autograd", "no", "by autograd", "**several adjoints**"],
     ]
-    return markdown(["", "scoresde", "diffusers", "azula", "diffrax"], rows, times)
+    where = {name: value for name, value in times["machine"].items() if name != "threads"}  # a row says it
+    return markdown(["", "scoresde", "diffusers", "azula", "diffrax"], rows, {**times, "machine": where})
 
 
 FILLED = {"methods": few_methods, "compared": compared}

@@ -37,7 +37,7 @@ class Drawing:
         arguments: of `scoresde.solve`, for every plan.
         first, num: the samples that the command draws.
         frames: that an animation takes.
-        certificate: which draws the samples with bounds of their errors; None without.
+        certificate: which draws the samples with bounds on their errors; None without.
 
     Attributes:
         calls: of the network, until now.

@@ -156,7 +156,7 @@ def sample(
         typer.Option(
             metavar="CONFIDENCE",
             help="Measure the errors of the solver on a pilot first, as `scoresde certify` does, and give each sample "
-            "a bound of its error, which holds with this probability; arrays have it as error_bound.",
+            "a bound on its error, which holds with this probability; arrays have it as error_bound.",
         ),
     ] = None,
     seed: parameters.Seed = 0,

@@ -1,4 +1,4 @@
-"""How far samples can be trusted: bounds of their errors, distances of laws, what limits them, and advice before
+"""How far samples can be trusted: bounds on their errors, distances of laws, what limits them, and advice before
 training.
 """
 

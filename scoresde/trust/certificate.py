@@ -1,4 +1,4 @@
-"""`Certificate`: a bound of the error of every sample, and what it guarantees."""
+"""`Certificate`: a bound on the error of every sample, and what it guarantees."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def kind_of(context: Context, count: int, known: Mapping[str, str] | None = None
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Certificate(Displayed):
-    r"""A bound of the error of each sample of a method, made by `scoresde.certify`.
+    r"""A bound on the error of each sample of a method, made by `scoresde.certify`.
 
     The error is the distance of a sample from the exact solution of the network's own flow (or from the fine solution
     of its SDE on the same Brownian path). It says nothing of the network's error, that is, of the distance to the data.
@@ -253,7 +253,7 @@ class Certificate(Displayed):
         throw: bool = True,
         **others: Any,
     ) -> Solution:
-        """Draw samples, each with a bound of its error.
+        """Draw samples, each with a bound on its error.
 
         Args:
             shape: ``(batch, *event)``; by default one sample, or one per seed.

@@ -1,4 +1,4 @@
-"""`certify`: a bound of the error of every sample, measured on a pilot."""
+"""`certify`: a bound on the error of every sample, measured on a pilot."""
 
 from __future__ import annotations
 

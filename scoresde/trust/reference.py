@@ -2,7 +2,7 @@ r"""Accurate solutions of the same draws, and what they are worth.
 
 A reference is solved at two levels of accuracy. If the tighter solution errs at most half as much as the looser one,
 its error is at most their distance, which is added to the error of the sample (`widened`): a bound of the sum is a
-bound of the error. The levels are refined until the distances are a tenth of the errors that they measure, or until
+bound on the error. The levels are refined until the distances are a tenth of the errors that they measure, or until
 rounding ends it.
 
 A deterministic method is measured against the probability flow, by `scoresde.solvers.Adams` with a tolerance for each
@@ -38,7 +38,7 @@ class Worth(Displayed):
     Attributes:
         method: how the draws were solved.
         tight, loose: its two levels: tolerances, or how many times as many steps.
-        distance: between the two, the same quantile over draws as the bound of the errors; it is part of the bound.
+        distance: between the two, the same quantile over draws as the bound on the errors; it is part of the bound.
         other: the method of another family that solved some draws, or "".
         checked: how many.
         disagreement: the median of their distances between the two methods, in the norm of the certificate; NaN where
