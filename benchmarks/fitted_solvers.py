@@ -20,6 +20,7 @@ and keeps the others.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -60,13 +61,16 @@ class Case(few.Case):
 
     pilots = PILOT
 
-    def measure(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        """All figures; those of grids as they are known, if they are."""
+    def measure(
+        self, known: Mapping[str, Any], done: Mapping[str, Any], keep: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """All figures but those of budgets that are done; those of grids as they are known, if they are. What there is
+        after each budget is kept."""
         problem = self.problem
         x, context = self.rows(slice(0, PILOT))
         given: dict[str, Any] = {"x": x, "context": context, "checkpoint": problem.name not in USES_FUNC}
-        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "budgets": {}}
-        for budget in map(str, BUDGETS):
+        out: dict[str, Any] = {"half": problem.half, "kind": problem.kind, "budgets": dict(done)}
+        for budget in (b for b in map(str, BUDGETS) if b not in done):
             grids = known["budgets"][budget]["grids"] if known else self.grids(int(budget), given)
             learned = scoresde.fit_solver(problem.sde, problem.score, int(budget), **given)
             out["budgets"][budget] = {
@@ -79,7 +83,7 @@ class Case(few.Case):
                 "auto": self.solve(method="auto", steps=int(budget)),
             }
             self.shown(budget, out["budgets"][budget])
-        return out
+            keep(out)
 
     def grids(self, budget: int, given: Mapping[str, Any]) -> dict[str, Figures]:
         """The errors on fitted grids, and their cost."""
@@ -120,13 +124,17 @@ def summary(problems: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for group in GROUPS:
         for budget in map(str, BUDGETS):
-            rows = [p["budgets"][budget] for name, p in problems.items() if group_of(name, p) == group]
+            rows = [
+                p["budgets"][budget]
+                for name, p in problems.items()
+                if group_of(name, p) == group and budget in p["budgets"]
+            ]
             for figure in ("median", "rms") if rows else ():
                 ratios = [row["learned"][figure] / row["best grid"][figure] for row in rows]
                 mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
                 out.setdefault(group, {}).setdefault(budget, {})[figure] = {"mean": mean, "worst": max(ratios)}
     for budget in map(str, COMPARED):
-        rows = [p["budgets"][budget] for p in problems.values() if "published" in p["budgets"][budget]]
+        rows = [p["budgets"][budget] for p in problems.values() if "published" in p["budgets"].get(budget, {})]
         for name in PUBLISHED if rows else ():
             for figure in ("median", "rms"):
                 ratios = [row["published"][name][figure] / row["learned"][figure] for row in rows]
@@ -141,6 +149,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks fitted_solvers", description=__doc__)
     add_arguments(parser)
     parser.add_argument("--keep-grids", action="store_true", help="keep the fitted grids of the file")
+    parser.add_argument("--resume", action="store_true", help="keep the budgets of a problem that are in the file")
     parser.add_argument("--published", action="store_true", help="add published learned solvers to the file's problems")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -149,16 +158,23 @@ def main(arguments: list[str]) -> None:
         makers["foreign network"] = lambda _: foreign(options.network, PILOT + 16)
     file = RESULTS / "fitted_solvers.json"
     known = load("fitted_solvers")["results"]["problems"] if file.exists() else {}
+    command = " ".join(["python -m benchmarks fitted_solvers", *(["--network …"] if options.network else [])])
+
+    def keep(name: str, row: dict[str, Any]) -> None:
+        known[name] = row
+        write("fitted_solvers", {"problems": known, "ratios": summary(known)}, command)
+
     for name in options.only or list(makers):
         started = time.perf_counter()
         case = Case(makers[name](options.folder))
         if options.published:
             case.published(known[name])
+            keep(name, known[name])
         else:
-            known[name] = case.measure(known.get(name, {}) if options.keep_grids else {})
+            grids = known.get(name, {}) if options.keep_grids else {}
+            done = known.get(name, {}).get("budgets", {}) if options.resume else {}
+            case.measure(grids, done, functools.partial(keep, name))
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-        command = " ".join(["python -m benchmarks fitted_solvers", *(["--network …"] if options.network else [])])
-        write("fitted_solvers", {"problems": known, "ratios": summary(known)}, command)
     for group, budgets in summary(known).items():
         for budget, row in budgets.items():
             print(group, budget, row)
