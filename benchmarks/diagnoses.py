@@ -69,7 +69,6 @@ def measure(name: str) -> dict[str, Any]:
         "total": found.total.value,
         "floor": found.floor,
         "evaluations": found.evaluations / found.pilot,
-        "verdict": found.verdict,
     }
 
 

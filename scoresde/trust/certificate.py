@@ -33,13 +33,13 @@ from .conformal import Coverage
 from .coupling import Task, seeds_of
 from .indicators import Indicator, PathWatch
 from .law import Law
-from .norms import Norm
+from .norms import NORMS, Norm
 from .reference import Worth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = 1
+FORMAT = 2
 FRESH = 2  # the purpose of seeds
 _SURE = 0.95  # the confidence of what a pilot covers, where it is told
 Context = Mapping[str, Any]
@@ -157,7 +157,7 @@ class Certificate(Displayed):
     Attributes:
         method: as text.
         confidence, confidence_in_pilot: as they were wanted.
-        norm: of the error.
+        norm: of the error; ``norm_identity`` tells functions apart.
         indicator: what the bound of a sample is made of.
         scores: the errors of the n draws that calibrate, in units of the indicator.
         labels: their classes, () where they are not told apart; ``by`` is the entry of the context with the classes.
@@ -185,6 +185,7 @@ class Certificate(Displayed):
     confidence: float
     confidence_in_pilot: float | None
     norm: str
+    norm_identity: str
     indicator: Indicator
     scores: tuple[float, ...]
     labels: tuple[int, ...]
@@ -292,7 +293,7 @@ class Certificate(Displayed):
         quantile = torch.full((count,), self.pooled.quantile, dtype=torch.float64)
         if self.by is not None:
             classes = given[self.by].reshape(-1).expand(count).tolist()
-            quantile = torch.tensor([self._quantile(int(c)) for c in classes], dtype=torch.float64)
+            quantile = torch.tensor([self._group(int(c)).quantile for c in classes], dtype=torch.float64)
         bound = expand(quantile.to(like.device), like) * self.indicator(sizes, like)
         failed = expand((solution.status != Status.SUCCESS).to(like.device), like).bool() | bound.isnan()
         return replace(solution, error_bound=torch.where(failed, torch.full_like(bound, math.inf), bound))
@@ -312,8 +313,9 @@ class Certificate(Displayed):
         task = Task.of(sde, score_fn, settings, shape, 1, dtype, device)
         task.check()
         given = Norm(self.norm if norm is None else norm)
-        if given.name != self.norm:
-            raise InvalidArgumentError(f"The certificate was made for norm={self.norm!r}, not {given.name!r}.")
+        if given.identity != self.norm_identity:
+            what = "another function" if given.name == self.norm else f"norm={self.norm!r}, not {given.name!r}"
+            raise InvalidArgumentError(f"The certificate was made for {what}.")
         found = Identity.of(task, {}, 1, identity)
         self.identity.check(replace(found, context=self.identity.context))
         return replace(self, _task=task, _norm=given, _network=identity)
@@ -328,18 +330,19 @@ class Certificate(Displayed):
             return self.pooled
         if self.by is None:
             raise InvalidArgumentError("The certificate is not calibrated by class; pass by= to certify.")
-        return self.groups.get(int(label), self.pooled)
+        return self._group(int(label))
 
     def statement(self) -> str:
         """What is certified, in words."""
         coverage, law = self.coverage, self.law
+        norm = self.norm if self.norm in NORMS else "of a function of the sample"
         extra = f", and {self.extra_evaluations:g} for the bound" if self.extra_evaluations else ""
         lines = [
             f"{self.method}: {self.evaluations:g} evaluations per sample{extra}.",
-            f"With a probability of {coverage.mean:.4g}, the error of a new sample is at most its bound ("
-            f"{self.norm}, against the exact solution for this network). The probability is over pilots and samples.",
-            f"This pilot of {coverage.draws} draws covers at least {100 * coverage.at_least(_SURE):.1f} % of new "
-            f"samples, with a confidence of {100 * _SURE:g} %.",
+            f"With a probability of {coverage.mean:.4g}, the error of a new sample is at most its bound ({norm}, "
+            "against the exact solution for this network). The probability is over pilots and samples.",
+            f"This pilot, of which {coverage.draws} draws calibrate, covers at least "
+            f"{100 * coverage.at_least(_SURE):.1f} % of new samples, with a confidence of {100 * _SURE:g} %.",
             f"The median of the bounds is {self.typical:.3g}. They are made of the indicator {self.indicator.name!r}.",
             f"The law of the samples is at most {law.prokhorov:.3g} from the exact law (Prokhorov distance, in units "
             f"of {law.unit:.3g} per dimension; confidence {100 * law.confidence:g} %).",
@@ -440,8 +443,10 @@ class Certificate(Displayed):
         coverage = Coverage.of(len(scores), self.confidence, self.confidence_in_pilot)
         return Group(sorted(scores)[coverage.rank - 1], coverage)
 
-    def _quantile(self, label: int) -> float:
-        return self.groups.get(label, self.pooled).quantile
+    def _group(self, label: int) -> Group:
+        if label not in self.groups:
+            raise InvalidArgumentError(f"The pilot had no draws of the class {label}, so that nothing is known of it.")
+        return self.groups[label]
 
     def _bound_to(self) -> tuple[Task, Norm]:
         if self._task is None or self._norm is None:

@@ -20,13 +20,14 @@ from ..solvers import Solver, make_solver
 from ..solvers.registry.config import to_text
 from .certificate import Certificate, Identity
 from .conformal import Coverage, check_confidence
-from .coupling import Task
+from .coupling import Task, rows_of
 from .indicators import INDICATORS, Indicator
 from .law import Law
 from .norms import Norm
 from .running import Run
 
 _LARGEST = 1e30  # a target
+_FEW = 8  # draws at which the score function is evaluated twice
 _STEPS = (5, 8, 10, 15, 20, 30, 50)  # of which a target chooses, where no list is given
 _TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4)
 
@@ -139,6 +140,8 @@ def certify(
     fixed = check_context(context, tasks[0].score, count)
     labels = _labels(by, fixed, count)
     run = Run(tasks, size, count, split, seed, fixed, batch_size, wanted.rank / wanted.draws, reference, target)
+    first = slice(0, min(_FEW, count))
+    tasks[0].check_repeatable(tasks[0].noise(run.seeds[first]), first.stop, rows_of(fixed, first, count))
     run.begin()
     chosen, fitted = 0, Indicator("constant", 0.0, (), (), 0.0)
     if target is not None:
@@ -159,6 +162,7 @@ def certify(
         confidence=float(confidence),
         confidence_in_pilot=confidence_in_pilot,
         norm=size.name,
+        norm_identity=size.identity,
         indicator=fitted,
         scores=tuple(scores.tolist()),
         labels=() if labels is None else tuple(labels[split:]),

@@ -29,6 +29,7 @@ from ..solvers import Solver
 from ..solving import solve
 
 Settings = Mapping[str, Any]
+_REPEATABLE = 1e-3  # of the values: what kernels that are not deterministic may change
 _SHARED = ("t_end", "denoise")  # of the settings, those that belong to the problem, and not to the method
 _OWN = ("x", "shape", "t_start", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw",
         "save_at", "differentiable", "dtype", "device")  # fmt: skip
@@ -157,6 +158,13 @@ class Task:
         )
         return self.sde.prior.from_normal(source.normal(like))
 
+    def check_repeatable(self, noise: Callable[[], Noise], count: int, context: Mapping[str, Any]) -> None:
+        """Refuse a random score function, by two evaluations of some draws at t_max."""
+        x = self.start(noise, count).to(self.dtype)
+        node = self.sde.nodes(torch.full((count,), self.sde.t_max, dtype=torch.float64, device=self.device))
+        score = self.score
+        check_repeatable(lambda: score.score(x, node, **context))
+
     @property
     def shared(self) -> dict[str, Any]:
         """The settings that belong to the problem, which a reference has as well."""
@@ -206,6 +214,22 @@ class Task:
                 inner = times[i] + fractions * (times[i + 1] - times[i])
             parts += [inner, times[i + 1 : i + 2]]
         return torch.cat(parts)
+
+
+def check_repeatable(evaluate: Callable[[], Tensor]) -> None:
+    """Refuse a score function that has other values when it is evaluated again.
+
+    Example:
+        >>> check_repeatable(lambda: torch.ones(2))
+    """
+    with torch.no_grad():
+        first, second = (evaluate().to(torch.float64, copy=True).nan_to_num() for _ in range(2))
+    apart, size = (float(v.square().mean().sqrt()) for v in (first - second, first))
+    if apart > _REPEATABLE * size:
+        raise InvalidArgumentError(
+            f"The score function is random: two evaluations at the same states are {apart:.2g} apart, of {size:.2g}. "
+            "Make it deterministic; a network with dropout needs .eval()."
+        )
 
 
 def _subset(times: Tensor, count: int) -> Tensor:

@@ -22,6 +22,7 @@ from .._checks import (
     check_state,
 )
 from ..errors import InvalidArgumentError, InvalidTypeError
+from ..generation.computing import check_evaluating
 from ..grids import Grid
 from ..noise import check_seed
 from ..plot import cause_bars
@@ -132,18 +133,20 @@ class Diagnosis(_display.Displayed):
         if not self.limits:
             coarse = self.floor > _COARSE * self.unit
             more = (
-                f" With {self.pilot} samples, faults below {self.floor / self.unit:.0%} of the standard deviation of "
-                "the data stay unseen; a larger `pilot` shows smaller ones."
+                f" With {self.pilot} samples, faults of the network below {self.floor / self.unit:.0%} of the standard "
+                "deviation of the data may stay unseen; a larger `pilot` shows smaller ones."
             )
             return (
                 f"Nothing that was tried limits the samples: they cannot be told from held-out data (distance {whole}, "
                 f"where chance reaches {chance}).{more if coarse else ''}"
             )
         first = self[self.limits[0]]
-        named = [f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]
+        named = [name if _is_zero(self[name]) else f"{name} ({_row(self[name])[1]})" for name in self.limits[1:]]
         others = f" Then look at: {', '.join(named)}." if named else ""
         if "steps" in self.limits or "dtype" in self.limits:
             return f"{first.finding} {first.remedy}{others}"
+        if self.total.value <= self.floor:  # the distance of the samples does not show this fault
+            return f"More steps cannot help. {first.finding} {first.remedy}{others}"
         return (
             f"More steps cannot help: the samples are {whole} from the data, and {left} remains with exact "
             f"integration. {first.finding} {first.remedy}{others}"
@@ -193,6 +196,11 @@ class Diagnosis(_display.Displayed):
         }
 
 
+def _is_zero(rung: Rung) -> bool:
+    """Whether the distance alone does not show why a fault matters."""
+    return rung.distance is None or rung.distance.value <= rung.floor
+
+
 def _row(rung: Rung) -> tuple[str, str, str, str]:
     unit = "" if rung.unit == "data" or not rung.applies else f" {rung.unit}"
     return rung.name, f"{rung.shown}{unit}", rung.kind or "-", "yes" if rung.matters else "no" if rung.applies else "-"
@@ -233,7 +241,7 @@ def diagnose(
     ``prior``        states at ``t_max`` that are made of data, in place of the prior
     ``steps``        exact integration of the same draws
     ``t_min``        the noise that is left at the end; a last step to the data
-    ``guidance``     the distribution that guidance aims at
+    ``guidance``     the distribution that guidance aims at; only for guidance by `scoresde.guidance`
     ``range``        no clipping; data in another range than those that the network was trained on
     ``dtype``        full in place of half precision
     ``network``      what remains; denoising errors against those of linear denoisers
@@ -270,7 +278,7 @@ def diagnose(
             of random rows.
         shape: ``(pilot, *event)``; by default the shape of the data.
         pilot: the number of samples of each kind, at least 32. The distance that chance reaches falls as its root: with
-            256 it is about 0.1 standard deviations of the data.
+            256 it is about 0.1 to 0.25 standard deviations of the data.
         confidence: that a sound sampler has no faults, about; it is more in practice, as faults must also be large.
         seed: of all draws.
         batch_size: samples that are solved together.
@@ -281,8 +289,8 @@ def diagnose(
             computed.
         clip: (low, high), if the data estimate is clipped in sampling and ``score_fn`` does not do it.
         posterior_draws: for networks of posteriors, the number of samples of the method for the context of each of
-            ``pilot`` rows of held-out data, of which the calibration is tested; 63 are enough. By default it is not:
-            the cost is that of ``posterior_draws * pilot`` samples.
+            ``pilot`` rows of held-out data, of which the calibration is tested; 63 are enough with a pilot of 256. By
+            default it is not: the cost is that of ``posterior_draws * pilot`` samples.
 
     Returns:
         A `Diagnosis`.
@@ -333,6 +341,7 @@ def diagnose(
     held = rows if held_out is None else _held(held_out, rows, event)
     if "rtol" in options or (isinstance(method, str | Solver) and _adaptive(method)):
         steps = None
+    check_evaluating("score_fn", score_fn)
     score = as_score(score_fn)
     if clip is not None:
         score = Clip(score, *check_interval("clip", clip), sde=check_affine(sde))
@@ -353,6 +362,7 @@ def diagnose(
         confidence=float(confidence),
         exact=None if exact_score is None else as_score(exact_score),
     )
+    subject.check_repeatable()
     denoised = Denoised(subject)
     other = OtherRange(subject, denoised)
     ladder: tuple[Repair, ...] = (

@@ -109,7 +109,7 @@ class Indicator:
     def __call__(self, sizes: Sequence[Tensor], like: Tensor) -> Tensor:
         """Its value for each sample, or entry, shaped like ``like``."""
         total = torch.full_like(like, self.offset, dtype=torch.float64)
-        for slope, floor, size in zip(self.slopes, self.floors, sizes, strict=True):
+        for slope, floor, size in zip(self.slopes, self.floors, sizes if self.slopes else (), strict=True):
             total += slope * size.to(total).clamp_min(floor).log()
         return total.exp() + self.least
 

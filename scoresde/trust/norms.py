@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._checks import check_callable
 from ..errors import InvalidTypeError, check_choice, short
+from ..generation.identity import identity_of
 
 Function = Callable[[Tensor], Tensor]
 
@@ -53,6 +54,11 @@ class Norm:
             check_callable("norm", given, "norm(x)")
             self.function = given
             self.name = getattr(given, "__name__", type(given).__name__)
+
+    @property
+    def identity(self) -> str:
+        """The name, or what a function is made of (SHA-256)."""
+        return self.name if self.function is None else identity_of(self.function)
 
     @property
     def of_entries(self) -> bool:

@@ -395,16 +395,47 @@ def test_every_byte_of_a_file_counts(certificate: Certificate, tmp_path: Path) -
 
 
 class Wavering(nn.Module):
-    """A score that is another one at each call."""
+    """A score so rough that no solver resolves it; or one that is another one at each call."""
 
-    def __init__(self, size: float) -> None:
+    def __init__(self, size: float, random: bool = False) -> None:
         super().__init__()
-        self.size, self._calls = size, 0
+        self.size, self.random, self._calls = size, random, 0
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        self._calls += 1
-        wave = math.sin(1e3 * self._calls) * self.size
-        return SCORE(x, t) * (1 + wave)
+        self._calls += self.random
+        return SCORE(x, t) * (1 + self.size * torch.sin(1e6 * x.sum(1, keepdim=True) + 1e3 * self._calls))
+
+
+@pytest.mark.parametrize("size", [0.01, 0.05])
+def test_a_random_score_function_is_refused(size: float) -> None:
+    model = Wavering(size, random=True).eval()
+    with pytest.raises(InvalidArgumentError, match="The score function is random"):
+        scoresde.certify(SDE, model, **METHOD, **GIVEN)
+    with pytest.raises(InvalidArgumentError, match="The score function is random"):
+        scoresde.diagnose(SDE, model, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
+
+
+def test_a_norm_that_is_never_finite_is_named() -> None:
+    with pytest.raises(SolveFailedError, match="draws failed"):
+        scoresde.certify(SDE, SCORE, **{**METHOD, **GIVEN, "norm": lambda x: x * torch.nan, "indicator": "auto"})
+
+
+def test_another_function_as_a_norm_is_refused(tmp_path: Path) -> None:
+    given: dict[str, Any] = {**METHOD, **GIVEN, "indicator": "constant"}
+    scoresde.certify(SDE, SCORE, **given, norm=lambda x: 1e-6 * x).save(tmp_path / "c.json")
+    loaded = Certificate.load(tmp_path / "c.json")
+    on = {**METHOD, "dtype": F64}
+    with pytest.raises(InvalidArgumentError, match="made for another function"):
+        loaded.on(SDE, SCORE, **on, norm=lambda x: x)
+    assert "a function of the sample" in loaded.on(SDE, SCORE, **on, norm=lambda x: 1e-6 * x).statement()
+
+
+def test_a_class_without_draws_is_refused() -> None:
+    certificate = by_class(200, by="y")
+    with pytest.raises(InvalidArgumentError, match="no draws of the class 2"):
+        certificate.solve(shape=(1, 2), seed=0, context={"y": torch.tensor([2])})
+    with pytest.raises(InvalidArgumentError, match="no draws of the class 7"):
+        certificate.bound_for(7)
 
 
 def test_a_reference_that_does_not_agree_with_itself_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -514,6 +514,20 @@ def test_a_method_that_fails_for_some_draws() -> None:
     assert diagnosis.limits[0] == "steps" and "draws failed" in diagnosis["steps"].finding
 
 
+def test_a_network_that_fails_for_some_states() -> None:
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        return torch.where(x[:, :1] > 1.5, torch.nan, SCORE(x, t))
+
+    diagnosis = diagnose(SDE, score, **halves(TARGET), method="heun", steps=8, pilot=64)
+    assert diagnosis.limits[0] == "network" and "values that are not finite" in diagnosis.verdict, diagnosis.verdict
+    assert "scoresde.check_score" in diagnosis.verdict
+
+
+def test_a_network_in_training_mode_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="training mode"):
+        diagnose(SDE, InHalf(1.0).train(), **halves(TARGET), pilot=32)
+
+
 def test_a_network_that_fails_everywhere() -> None:
     with pytest.raises(SolveFailedError, match="draws failed"):
         diagnose(SDE, lambda x, t: x * torch.nan, **halves(TARGET), pilot=32)

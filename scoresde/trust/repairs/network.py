@@ -74,12 +74,21 @@ class Network(Repair):
                 f"; {strays} of {len(x)} samples are farther from the mean than all data, by {number(beyond)} RMS over "
                 "all samples"
             )
+        broken, failed = ~of.held.isfinite().all(1), ~subject.samples().flatten(1).isfinite().all(1)
+        if bool(broken.any()) or bool(failed.any()):
+            text = (
+                f"The network returns values that are not finite for {int(broken.sum())} of {len(broken)} noised data, "
+                f"and {int(failed.sum())} of {len(failed)} draws fail. Of the others: {text[0].lower()}{text[1:]}"
+            )
         better, remedy = self.other.sigma_data, self.remedy
         if better is not None:
             text += f"; with sigma_data={number(better)}, it denoises held-out data better than with its own"
             remedy = "Give ScoreModel the sigma_data that the network was trained with."
             matters = True
         size = max(far.value, beyond * stray) if far.seen or matters else 0.0
+        if max(float(broken.double().mean()), float(failed.double().mean())) > MATTERS:
+            matters, size = True, math.inf
+            remedy = "Look at the network with scoresde.check_score; it may overflow, or divide by zero."
         floors = far.sliced.floor if unit == "data" else 0.0
         return Rung(self.name, distance, floors, kind, unit, matters, size, f"{text}.", remedy, details)
 
@@ -203,7 +212,8 @@ class Labels(Repair):
             size if matters else 0.0,
             f"With the right labels in place of shuffled ones, the denoising error "
             f"{f'falls by {number(gain.value)} nats' if gain.low > 0 else 'does not fall beyond chance'}, and that of "
-            f"a linear denoiser by {number(possible.value)}.",
+            f"a linear denoiser by {number(possible.value)}."
+            + ("" if informative else " These labels say too little of these rows for a test."),
             self.remedy,
             {"gain of a linear denoiser": possible.value, "distance of the classes' means": size},
         )

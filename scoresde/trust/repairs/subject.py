@@ -16,7 +16,7 @@ from ...errors import InvalidArgumentError, SolveFailedError
 from ...noise import check_seed
 from ...scores import Score
 from ..advice import ProcessEnds, advise
-from ..coupling import Task, parts, rows_of, seeds_of
+from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of
 from ..law import Interval
 from ..reference import FlowReference, PathReference, Reference
 from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
@@ -161,6 +161,12 @@ class Subject:
         return node.alpha * x.to(torch.float64) + node.sigma * noise
 
     # Samples.
+
+    def check_repeatable(self) -> None:
+        """Refuse a random score function, by two evaluations of some data at t_max."""
+        rows = self.some(self.data, _FEWEST)
+        x, times = self.noised(rows.x, self.task.sde.t_max, _ROWS), torch.full((len(rows.x),), self.task.sde.t_max)
+        check_repeatable(lambda: self.estimate(x, times.to(torch.float64), rows.context)[1])
 
     def estimate(self, x: Tensor, t: Tensor, context: Context, score: Score | None = None) -> tuple[Tensor, Tensor]:
         """The data and the noise estimate of states at times ``(batch,)``, in float64, evaluated in parts."""
