@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,10 @@ class Reference(abc.ABC):
             return None
         return self.task.solve(noise, count, context, self.settings(level, self.other)).x
 
+    def finer(self, level: float) -> tuple[float, ...]:
+        """The levels beyond one."""
+        return self.levels[self.levels.index(level) + 1 :]
+
     def levels_for(
         self, solved: Callable[[float], Tensor], enough: Callable[[Tensor, Tensor], bool]
     ) -> tuple[float, float]:
@@ -110,7 +115,7 @@ class Reference(abc.ABC):
         """
         found = self.levels[1], self.levels[0]
         for loose, tight in itertools.pairwise(self.levels):
-            if _failed(solved(tight)) > _failed(solved(loose)):
+            if failed(solved(tight)) > failed(solved(loose)):
                 break  # it asks too much
             found = tight, loose
             if enough(solved(tight), solved(loose)):
@@ -118,19 +123,37 @@ class Reference(abc.ABC):
         return found
 
 
+def scale_of(x: Tensor) -> float:
+    """The power of ten that is nearest to the standard deviation of states, of those that are finite; 1 for none.
+
+    Example:
+        >>> scale_of(torch.tensor([[-2e-4], [2e-4]])), scale_of(torch.zeros(2, 1))
+        (0.0001, 1.0)
+    """
+    good = x[x.flatten(1).isfinite().all(1)].to(torch.float64)
+    spread = float((good - good.mean(0)).square().mean().sqrt()) if len(good) else 0.0
+    return float(10.0 ** round(math.log10(spread))) if spread > 0 else 1.0
+
+
 class FlowReference(Reference):
-    """Of the probability flow."""
+    """Of the probability flow.
+
+    Args:
+        task: what is solved.
+        scale: of the end states, in which the absolute tolerance is.
+    """
 
     name, other = "adams", "rk45"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, scale: float = 1.0) -> None:
         super().__init__(task)
+        self.scale = scale
         self.levels = (1e-3, 1e-4, 1e-5, 2e-6)
         if task.dtype == torch.float64:
             self.levels = tuple(10.0**-k for k in range(3, 11))
 
     def settings(self, level: float, method: str | None = None) -> Settings:
-        how = {"method": method or self.name, "rtol": level, "atol": level, "max_steps": _STEPS}
+        how = {"method": method or self.name, "rtol": level, "atol": level * self.scale, "max_steps": _STEPS}
         return {**self.task.shared, **how}
 
 
@@ -159,7 +182,7 @@ class PathReference(Reference):
         return {**given, **{name: given.get(name, 1e-3) / level for name in ("rtol", "atol")}}
 
 
-def _failed(ends: Tensor) -> int:
+def failed(ends: Tensor) -> int:
     """How many draws have no end state."""
     return int((~ends.flatten(1).isfinite().all(1)).sum())
 

@@ -18,7 +18,7 @@ from .conformal import Coverage
 from .coupling import Task, parts, rows_of, seeds_of
 from .indicators import INDICATORS, Indicator, PathWatch
 from .norms import Norm, rms
-from .reference import CHECKED, FlowReference, PathReference, Reference, Worth, check_agreement
+from .reference import CHECKED, FlowReference, PathReference, Reference, Worth, check_agreement, failed, scale_of
 
 PILOT = 1  # the purpose of seeds
 _GAIN = 0.9  # of the bound: what an indicator must bring that takes evaluations
@@ -250,9 +250,18 @@ class Run:
                 coarse = task.solve(noise, count, context)
                 if exact.reference is None:
                     steps = int(task.settings.get("steps") or coarse.steps)
-                    exact.reference = PathReference(task, steps) if task.stochastic else FlowReference(task)
+                    flow = not task.stochastic
+                    exact.reference = FlowReference(task, scale_of(coarse.x)) if flow else PathReference(task, steps)
                 exact.levels = exact.reference.levels_for(solved, functools.partial(self._enough, coarse.x))
                 self._check(exact, noise, count, context, solved(exact.levels[0]))
+                for level in exact.reference.finer(exact.levels[0]):
+                    now = solved(exact.levels[0])
+                    if not exact.disagreement > _SHARE * self._at(self.norm.between(coarse.x, now)):
+                        break
+                    if failed(solved(level)) > failed(now):
+                        break  # it asks too much
+                    exact.levels = level, exact.levels[0]
+                    self._check(exact, noise, count, context, solved(level))
             tight, loose = solved(exact.levels[0]), solved(exact.levels[1])
         if math.isnan(self.scale):
             with torch.no_grad():

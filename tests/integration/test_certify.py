@@ -415,6 +415,19 @@ def test_a_random_score_function_is_refused(size: float) -> None:
         scoresde.diagnose(SDE, model, TARGET.sample(64, generator=torch.Generator().manual_seed(0)), pilot=32)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_bounds_follow_the_scale_of_the_data(scale: float) -> None:
+    """The reference's absolute tolerance is in units of the end states, so that small data have no loose bounds."""
+    target = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.tensor([0.1, 1.0], dtype=F64) * scale**2)
+    certificate = scoresde.certify(SDE, target.score(SDE), **METHOD, **GIVEN)
+    solution = certificate.solve(shape=(100, 2), seed=1)
+    start = SDE.prior.from_normal(scoresde.noise.SampleNoise(seeds_of(1, 100, FRESH)).normal(solution.x))
+    errors = (solution.x - target.flow_map(start, SDE, SDE.t_max, SDE.t_min)).square().mean(1).sqrt()
+    assert solution.error_bound is not None
+    assert 0.8 < float((solution.error_bound / errors).median()) < 4
+    assert certificate.reference.distance < 0.2 * certificate.typical
+
+
 def test_a_norm_that_is_never_finite_is_named() -> None:
     with pytest.raises(SolveFailedError, match="draws failed"):
         scoresde.certify(SDE, SCORE, **{**METHOD, **GIVEN, "norm": lambda x: x * torch.nan, "indicator": "auto"})

@@ -18,7 +18,7 @@ from ...scores import Score
 from ..advice import ProcessEnds, advise
 from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of
 from ..law import Interval
-from ..reference import FlowReference, PathReference, Reference
+from ..reference import FlowReference, PathReference, Reference, scale_of
 from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
 from .base import MATTERS, SHARE, TESTS
 
@@ -285,7 +285,7 @@ class Subject:
             reference: Reference = PathReference(task, steps)
             reference.levels = reference.levels[:2]  # the cost is so many times that of the method
         else:
-            reference = FlowReference(task)
+            reference = FlowReference(task, scale_of(self.data.x))
         return reference
 
     @property
