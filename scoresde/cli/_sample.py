@@ -306,6 +306,9 @@ def sample(
     frames = None if film is None else Frames(process)
     certificate = None
     if certify is not None:
+        from ..trust.conformal import check_confidence
+
+        check_confidence("certify", certify)
         if not quiet:
             typer.echo(f"Measuring {_PILOT} draws of {model} ({title}) ...", err=True)
         with threads(where, _PILOT_BATCH * math.prod(event)):

@@ -114,7 +114,17 @@ class Identity:
             found = getattr(other, name)
             if found != value:
                 what = _WORDS.get(name, f"{name} {value}, not {found}")
+                if name == "context":
+                    what = f"context {_shown(value)}, not {_shown(found)}"
                 raise InvalidArgumentError(f"The certificate was made for {what}; make one for this.")
+
+
+def _shown(context: Mapping[str, str]) -> str:
+    """A kind of context in words."""
+    named = {name: kind for name, kind in context.items() if name.startswith("context")}
+    rows = [f"{name} with a row for each draw" for name, kind in named.items() if kind.startswith(_ROWS)]
+    same = [f"{name} with one value for all" for name, kind in named.items() if not kind.startswith(_ROWS)]
+    return " and ".join([*rows, *same]) or "without tensors"
 
 
 _WORDS = {"process": "another process", "network": "another score function, or with other weights"}
@@ -336,9 +346,9 @@ class Certificate(Displayed):
         """What is certified, in words."""
         coverage, law = self.coverage, self.law
         norm = self.norm if self.norm in NORMS else "of a function of the sample"
-        extra = f", and {self.extra_evaluations:g} for the bound" if self.extra_evaluations else ""
+        extra = f", and {self.extra_evaluations:.4g} for the bound" if self.extra_evaluations else ""
         lines = [
-            f"{self.method}: {self.evaluations:g} evaluations per sample{extra}.",
+            f"{self.method}: {self.evaluations:.4g} evaluations per sample{extra}.",
             f"With a probability of {coverage.mean:.4g}, the error of a new sample is at most its bound ({norm}, "
             "against the exact solution for this network). The probability is over pilots and samples.",
             f"This pilot, of which {coverage.draws} draws calibrate, covers at least "
@@ -350,6 +360,12 @@ class Certificate(Displayed):
             "include.",
             "All this is about the solver. It says nothing of the network's distance to the data.",
         ]
+        if self.labels:
+            bounds = [
+                f"{label}: {self.level * group.quantile:.3g}{'' if group.own else ' (that of all)'}"
+                for label, group in self.groups.items()
+            ]
+            lines.insert(4, f"By class, the bounds of a typical sample are {', '.join(bounds)}.")
         if self.target is not None:
             lines.insert(1, f"A bound of {self.target:g} is {'certified' if self.met else 'NOT certified'}.")
         return "\n".join(lines)

@@ -93,7 +93,8 @@ def certify(
         context: of the pilot, as for `solve`: tensors with a row for each draw, drawn as those of later samples will
             be, or one row for all. The statement is over the distribution of these rows.
         seed: of the pilot.
-        batch_size: draws that are solved together.
+        batch_size: draws that are solved together. The levels of the reference are chosen on the first of these
+            batches, so that bounds differ a little between batch sizes.
         identity: what tells the network from others; by default the SHA-256 of its code and weights.
         dtype, device: of the states.
 
@@ -211,6 +212,12 @@ def _combinations(lists: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, values in given.items():
         if not values:
             raise InvalidArgumentError(f"`{name}` must not be an empty list.")
+    kinds = {_adaptive(method) for method in given["method"] if method != "auto"}
+    if len(kinds) > 1:
+        raise InvalidArgumentError(
+            "`method` must not mix adaptive methods, which take tolerances, with others, which take steps; certify "
+            "each kind by itself."
+        )
     if given["steps"] == [None] and given["rtol"] == [None]:
         adaptive = all(method != "auto" and _adaptive(method) for method in given["method"])
         given.update({"rtol": list(_TOLERANCES)} if adaptive else {"steps": list(_STEPS)})
@@ -240,5 +247,14 @@ def _method_of(task: Task) -> str:
     """The method and its steps, as text."""
     given = {name: told(name, value) for name, value in task.settings.items() if name not in ("method", "grid")}
     method = task.settings.get("method")
-    name = method if isinstance(method, str) else to_text(method) if isinstance(method, Solver) else "a fitted record"
+    name = method if isinstance(method, str) else _name_of(method) if isinstance(method, Solver) else "a fitted record"
     return ", ".join([str(name), *(f"{key}={value}" for key, value in given.items())])
+
+
+def _name_of(solver: Solver) -> str:
+    """The name of a method that has its defaults; with other options as text."""
+    try:
+        plain = make_solver(solver.name, {}, ())
+    except InvalidArgumentError:
+        return to_text(solver)
+    return solver.name if plain == solver else to_text(solver)

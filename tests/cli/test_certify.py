@@ -19,7 +19,7 @@ QUICK = ("--model", "digits", "--pilot", "20", "--confidence", "0.8", "--indicat
 def test_the_statement_and_the_file(run: Callable[..., Any]) -> None:
     found = run("certify", *QUICK, "--method", "ddim", "--steps", "5", "--label", "3", "--out", "c.json")
     assert found.exit_code == 0, found.output
-    assert "DDIM(), steps=5: 5 evaluations per sample." in found.output
+    assert "ddim, steps=5: 5 evaluations per sample." in found.output
     assert "With a probability of 0.8095, the error of a new sample is at most its bound" in found.output
     certificate = Certificate.load("c.json")
     assert certificate.coverage.draws == 20 and certificate.identity.event == (1, 8, 8)

@@ -443,6 +443,21 @@ def test_another_function_as_a_norm_is_refused(tmp_path: Path) -> None:
     assert "a function of the sample" in loaded.on(SDE, SCORE, **on, norm=lambda x: 1e-6 * x).statement()
 
 
+def test_the_statement_of_classes() -> None:
+    text = by_class(200, by="y").statement()
+    assert "By class, the bounds of a typical sample are 0: " in text and ", 1: " in text
+
+
+def test_a_list_of_both_kinds_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="must not mix adaptive methods"):
+        scoresde.certify(SDE, SCORE, ["rk45", "heun"], target=0.1, **GIVEN)
+
+
+def test_a_context_of_another_kind_is_told_in_words() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"with a row for each draw, not .* with one value for all"):
+        by_class(80).solve(shape=(3, 2), seed=0, context={"y": torch.tensor([0])})
+
+
 def test_a_class_without_draws_is_refused() -> None:
     certificate = by_class(200, by="y")
     with pytest.raises(InvalidArgumentError, match="no draws of the class 2"):
