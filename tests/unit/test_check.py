@@ -337,8 +337,8 @@ def arranged(change):
     ("name", "formula", "change"),
     [
         ("orientation", "x0 upside down", lambda x: x.flip(2)),
-        ("orientation", "x0 mirrored", lambda x: x.flip(3)),
-        ("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3)),
+        pytest.param("orientation", "x0 mirrored", lambda x: x.flip(3), marks=pytest.mark.slow),
+        pytest.param("orientation", "rows and columns exchanged", lambda x: x.transpose(2, 3), marks=pytest.mark.slow),
         ("sign of the data", "-x0", lambda x: -x),
         ("data range", "to -1 and 1", lambda x: 8 * (x + 1)),
         ("data range", "to -1 and 1", lambda x: 1.5 * x + 0.4),
@@ -636,7 +636,7 @@ def test_names_the_convention_of_a_network_that_denoises_badly(declared):
     assert report.convention == "v" and report.suggestion == "Write ScoreModel(net, sde, prediction='v').", str(report)
 
 
-@pytest.mark.parametrize("wrong", ["shifted", "shuffled"])
+@pytest.mark.parametrize("wrong", [pytest.param("shifted", marks=pytest.mark.slow), "shuffled"])
 def test_names_labels_that_are_not_those_of_the_data(wrong):
     """Although the network, which depends on its labels a little, denoises far better than a Gaussian with any."""
     digits, images = scoresde.load("digits"), digits_data()
