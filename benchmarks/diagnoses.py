@@ -4,7 +4,7 @@ Planted faults and sound samplers come from three sources:
 
 - ``own``: from the authors of `diagnose` (`benchmarks._planted`).
 - ``blind``: from an examiner who had not seen how it works, with the accepted names fixed before any run
-  (`benchmarks._planted_again`). `diagnose` was not changed after it was run on them, unless the record says so.
+  (`benchmarks._planted_again`). The thresholds of `diagnose` have not been changed since it was run on them.
 - ``seen``: an earlier set of the same kind (`benchmarks._planted_blind`), of which seven of ten faults were right at
   first; `diagnose` was then changed.
 

@@ -89,9 +89,9 @@ def in_float32(score: Score, known: dict[int, torch.nn.Module] | None = None) ->
         (torch.float32, torch.bfloat16, torch.bfloat16)
     """
     changed, found, known = copy.copy(score), None, {} if known is None else known
-    if isinstance(score, Wrapper):
-        parts, dtypes = zip(*(in_float32(part, known) for part in score.score_fns), strict=True)
-        changed.score_fns = parts  # type: ignore[attr-defined]
+    if isinstance(changed, Wrapper):
+        parts, dtypes = zip(*(in_float32(part, known) for part in changed.score_fns), strict=True)
+        changed.score_fns = parts
         found = next((dtype for dtype in dtypes if dtype is not None), None)
     for name, net in vars(score).items():
         dtype = _half(net)
