@@ -27,6 +27,7 @@ from benchmarks._device import device
 from benchmarks._record import write
 from benchmarks._tables import load
 from scoresde.errors import ScoreSDEWarning
+from scoresde.solvers import make_solver
 
 SHAPE = (2, 3, 8, 8)
 STEPS = (18, 22)
@@ -36,6 +37,10 @@ SHOWN = ("passes", "reductions", "draws", "reads", "bytes", "operations")
 PREDICTIONS = ("noise", "data", "v", "score", "bare")
 QUICK = ("noise", "bare")  # that are compared with the file
 METHODS = {row.name: row for row in scoresde.methods()}
+PATH_ADDS = ("passes", "reductions", "reads")
+PATH_OPTIONS: dict[str, dict[str, float]] = {"cas": {"epsilon": 1.0}} | dict.fromkeys(
+    ("annealed_langevin", "ncsn"), {"moves": 2}
+)
 READS = ("_local_scalar_dense", "item", "is_nonzero", "equal")
 DRAWS = ("normal", "rand", "uniform", "bernoulli", "exponential", "random")
 
@@ -107,7 +112,7 @@ def score_of(prediction: str, counter: Counter, sde: scoresde.AffineSDE) -> Call
     return network if prediction == "bare" else scoresde.ScoreModel(network, sde, prediction)
 
 
-def solved(method: str, prediction: str, steps: int) -> collections.Counter[str]:
+def solved(method: str, prediction: str, steps: int, **others: Any) -> collections.Counter[str]:
     """The counts of a whole solve."""
     sde = scoresde.VPSDE()
     x = torch.linspace(-1.0, 1.0, SHAPE[0] * 192).reshape(SHAPE)
@@ -118,7 +123,7 @@ def solved(method: str, prediction: str, steps: int) -> collections.Counter[str]
     length = {"max_steps": steps, "throw": False, "rtol": 1e-10, "atol": 1e-10} if row.adaptive else {"steps": steps}
 
     def solve() -> scoresde.Solution:
-        return scoresde.solve(sde, score_fn, x, method=method, seed=0, **length)
+        return scoresde.solve(sde, score_fn, x, method=method, seed=0, **length, **others)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScoreSDEWarning)
@@ -131,9 +136,9 @@ def solved(method: str, prediction: str, steps: int) -> collections.Counter[str]
     return counter.counts
 
 
-def per_step(method: str, prediction: str) -> dict[str, float]:
+def per_step(method: str, prediction: str, **others: Any) -> dict[str, float]:
     """The counts of a step in the middle, and the operations of what surrounds the steps."""
-    few, many = (solved(method, prediction, steps) for steps in STEPS)
+    few, many = (solved(method, prediction, steps, **others) for steps in STEPS)
     each = {key: (many[key] - few[key]) / (STEPS[1] - STEPS[0]) for key in sorted(many | few)}
     around = few["operations"] - STEPS[0] * each["operations"]
     return each | {"operations around the steps": around}
@@ -190,12 +195,32 @@ def adaptive_on_device() -> Iterator[tuple[str, dict[str, float]]]:
         yield name, {**each, "float64": many["wide"]}
 
 
+def of_paths() -> Iterator[tuple[str, dict[str, float]]]:
+    """What ``path_log_prob`` adds to a step of each method whose steps have densities, per random state: passes and
+    reductions, and with the states the bytes too, in states."""
+    sde = scoresde.VPSDE()
+    for name, row in METHODS.items():
+        if not (row.stochastic and make_solver(name, {}, ()).gaussian_step):
+            continue
+        options = PATH_OPTIONS.get(name, {})
+        x = torch.zeros(SHAPE)
+        path = scoresde.solve(sde, lambda x, t: -x, x, method=name, steps=2, path_log_prob=True, **options).path
+        states = len(path.states) / 2
+        plain, sums, whole = (
+            per_step(name, "noise", **options, **wanted)
+            for wanted in ({}, {"path_log_prob": "sums"}, {"path_log_prob": True})
+        )
+        added: dict[str, float] = {key: (sums.get(key, 0) - plain.get(key, 0)) / states for key in PATH_ADDS}
+        size = x.numel() * x.element_size()
+        yield name, {"states": states, **added, "kept": (whole["bytes"] - sums["bytes"]) / states / size}
+
+
 def main(arguments: list[str]) -> None:
     """Count, print, and write; or compare with what is written."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks counts", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="compare with the result file instead of writing it")
     options = parser.parse_args(arguments)
-    results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}}
+    results: dict[str, Any] = {"steps": {}, "device": {}, "adaptive on a device, per step": {}, "paths": {}}
     for name, prediction, counts in counted(QUICK if options.quick else PREDICTIONS):
         results["steps"].setdefault(name, {})[prediction] = counts
     for name, prediction in (("a network of noise", "noise"), ("a bare score", "bare")):
@@ -210,6 +235,10 @@ def main(arguments: list[str]) -> None:
     for name, use in adaptive_on_device():
         results["adaptive on a device, per step"][name] = use
         print(f"{name:20}" + "".join(f"{value:12g}" for value in use.values()))
+    print(f"{'of a path':20}" + "".join(f"{key:>12}" for key in ("states", *PATH_ADDS, "kept")))
+    for name, adds in of_paths():
+        results["paths"][name] = adds
+        print(f"{name:20}" + "".join(f"{value:12g}" for value in adds.values()))
     if not options.quick:
         write("counts", results, "python -m benchmarks counts")
         return

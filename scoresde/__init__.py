@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
     from . import models as models
     from . import ncsnv2 as ncsnv2
     from . import nets as nets
+    from . import paths as paths
     from . import plot as plot
     from . import presets as presets
     from . import scores as scores
@@ -132,8 +133,8 @@ if TYPE_CHECKING:  # for type checkers, which do not see what is imported later
 __version__ = "0.1.0"
 
 _MODULES = (
-    "discrete generation grids guidance interop inverse losses models ncsnv2 nets plot presets scores solvers targets "
-    "testing training trust zoo"
+    "discrete generation grids guidance interop inverse losses models ncsnv2 nets paths plot presets scores solvers "
+    "targets testing training trust zoo"
 )
 # Where the other public names are. Each is imported when it is first used (PEP 562), so that the command line answers
 # at once. Type checkers read the imports above; a test compares the lists.

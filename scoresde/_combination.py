@@ -3,14 +3,45 @@ passes over the memory as it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import abc
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ._tensors import Scalar, expand, times
 from ._workspace import workspace_for
+
+
+class Recorded(abc.ABC):
+    """Stands for a tensor while the steps of a solve are recorded, before there are numbers."""
+
+    @abc.abstractmethod
+    def apply(self, function: Callable[..., Any], values: tuple[Any, ...]) -> Any:
+        """Stands for the value of a `formula`."""
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def formula(function: Function) -> Function:
+    """A function of tensors and numbers that may be recorded as a whole, as one instruction.
+
+    Example:
+        >>> formula(lambda a, b: a + b)(torch.ones(1), 2.0)
+        tensor([3.])
+    """
+
+    @functools.wraps(function)
+    def call(*values: Any) -> Any:
+        for value in values:
+            if isinstance(value, Recorded):
+                return value.apply(function, values)
+        return function(*values)
+
+    return cast(Function, call)
 
 
 class Combination:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ._combination import Combination, Term, write, write_over
+from ._combination import Combination, Recorded, Term, write, write_over
 from ._memo import Memo, constants_of
 from ._tensors import has_graph, transforming
 from ._workspace import MOST_BUFFERS, Buffer, Workspace, working_in
@@ -37,11 +37,14 @@ class NotLinear(Exception):
     """A step did something with a tensor that is not in a plan."""
 
 
-def _refuse(*args: object, **options: object) -> Any:
+def _refused(*args: object, **options: object) -> Any:
     raise NotLinear
 
 
-class Symbol:
+_refuse: Any = _refused
+
+
+class Symbol(Recorded):
     """Stands for a tensor like the state while steps are recorded. It can only be a term of a `Combination`, and be
     given to the network.
 
@@ -68,6 +71,7 @@ class Symbol:
         """Itself."""
         return self
 
+    apply = _refuse
     __getattr__ = _refuse
     __torch_function__: Any = classmethod(_refuse)
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _refuse
@@ -186,12 +190,16 @@ class Plan:
     count: int
     _firsts: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict)
 
+    def run(self, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> Run:
+        """A solve by the plan; see `Run`."""
+        return Run(self, network, noise, x, workspace, buffer)
+
     def firsts(self, like: Tensor) -> list[Tensor | None]:
         """The first weights of sums, unless they are 1, by the sums' numbers, as 0-d tensors of a state's dtype."""
         if like.dtype in self._firsts:
             return self._firsts[like.dtype]
         every = (instruction for step in self.steps for instruction in step)
-        sums = [sum_ for sum_ in every if isinstance(sum_, Sum) and sum_.weights and sum_.weights[0] != 1.0]
+        sums = [sum_ for sum_ in every if type(sum_) is Sum and sum_.weights and sum_.weights[0] != 1.0]
         weights = torch.tensor([sum_.weights[0] for sum_ in sums], dtype=like.dtype, device="cpu").unbind()
         firsts: list[Tensor | None] = [None] * self.count
         for sum_, weight in zip(sums, weights, strict=True):
@@ -266,11 +274,12 @@ class Run:
         return Buffer(self.workspace.empty())
 
 
-class _TapeNetwork:
+class TapeNetwork:
     """Records evaluations."""
 
-    def __init__(self, tape: _Tape, network: Network) -> None:
-        self.tape, self.direct, self.copies = tape, network.prepared, network.copies
+    def __init__(self, tape: Tape, network: Network) -> None:
+        self.tape, self.network = tape, network
+        self.direct, self.copies = network.prepared, network.copies
 
     def linear(self, x: Any, node: Node[float]) -> LinearEstimate:
         if self.direct is None or node.t not in self.direct.rows:
@@ -288,10 +297,10 @@ class _TapeNetwork:
         raise NotLinear
 
 
-class _TapeNoise(Noise):
+class TapeNoise(Noise):
     """Records draws."""
 
-    def __init__(self, tape: _Tape) -> None:
+    def __init__(self, tape: Tape) -> None:
         self.tape = tape
 
     def _drawn(self, count: int, method: str, like: Any, *times: float) -> Any:
@@ -312,7 +321,7 @@ class _TapeNoise(Noise):
         raise NotLinear
 
 
-class _Tape(Workspace):
+class Tape(Workspace):
     """Records sums: where a solve has memory, there are symbols."""
 
     def __init__(self, like: Tensor) -> None:
@@ -326,6 +335,10 @@ class _Tape(Workspace):
         self.count += 1
         return Symbol(self.count - 1, self.like)
 
+    def network(self, network: Network) -> Any:
+        """What records the evaluations of a network."""
+        return TapeNetwork(self, network)
+
     def fits(self, x: object) -> bool:
         return isinstance(x, Symbol)
 
@@ -336,31 +349,46 @@ class _Tape(Workspace):
         self.instructions.append(Sum(list(weights), [symbol.index for symbol in symbols], total.index))
         return total
 
+    def record(
+        self, process: Process, solver: Solver, nodes: list[Node[float]]
+    ) -> tuple[list[list[Instruction]], list[int]]:
+        """The instructions of each step, and the numbers of the states.
+
+        Raises:
+            NotLinear: a step does something else with a tensor.
+        """
+        taped = replace(process, network=self.network(process.network))
+        noise: Any = TapeNoise(self)
+        x: Any = self.symbol()
+        states, ends = [x.index], [0]
+        with working_in(self):
+            memory: Any = solver.init(taped, x, nodes[0])
+            for start, stop in itertools.pairwise(nodes):
+                result = solver.step(taped, x, start, stop, memory, noise)
+                moved: Any = result.moved
+                if isinstance(moved, Combination):
+                    over, moved = moved.terms()[1][:1] == [x], self.sum(moved)
+                    self.instructions[-1].over = over  # type: ignore[union-attr]
+                x, memory = moved, result.state
+                states.append(x.index)
+                ends.append(len(self.instructions))
+        return [_late(self.instructions[a:b], states) for a, b in itertools.pairwise(ends)], states
+
 
 def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Tensor) -> Plan | None:
     """The plan of a solve on a grid, for which the solver and the network are prepared; None if it has none."""
-    tape = _Tape(like)
-    taped = replace(process, network=_TapeNetwork(tape, process.network))  # type: ignore[arg-type]
-    noise, x = _TapeNoise(tape), tape.symbol()
-    states, ends = [x.index], [0]
+    tape = Tape(like)
     try:
-        with working_in(tape):
-            memory: Any = solver.init(taped, x, nodes[0])  # type: ignore[arg-type]
-            for start, stop in itertools.pairwise(nodes):
-                result = solver.step(taped, x, start, stop, memory, noise)  # type: ignore[arg-type]
-                moved: Any = result.moved
-                if isinstance(moved, Combination):
-                    over, moved = moved.terms()[1][:1] == [x], tape.sum(moved)
-                    tape.instructions[-1].over = over  # type: ignore[union-attr]
-                x, memory = moved, result.state
-                states.append(x.index)
-                ends.append(len(tape.instructions))
+        steps, states = tape.record(process, solver, nodes)
     except NotLinear:
         return None
-    steps = [_late(tape.instructions[a:b], states) for a, b in itertools.pairwise(ends)]
-    _bury(steps, states)
-    evaluated = {i.node.t: i.node for step in steps for i in step if isinstance(i, Evaluate)}
-    return Plan(list(nodes), list(evaluated.values()), steps, states, tape.count)
+    bury(steps, states)
+    return Plan(list(nodes), evaluated_in(steps), steps, states, tape.count)
+
+
+def evaluated_in(steps: list[list[Instruction]]) -> list[Node[Any]]:
+    """The nodes at which the network is evaluated."""
+    return list({i.node.t: i.node for step in steps for i in step if isinstance(i, Evaluate)}.values())
 
 
 def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instruction]:
@@ -373,19 +401,20 @@ def _late(instructions: list[Instruction], states: Sequence[int]) -> list[Instru
         if isinstance(instruction, Evaluate):
             out += waiting.values()
             waiting, fresh = {}, {instruction.to}
-        elif isinstance(instruction, Sum):
+        elif isinstance(instruction, Draw):
+            if instruction.like in waiting:
+                instruction.like = waiting[instruction.like].read[0]
+        else:
             copies = instruction.weights == [1.0] and instruction.read[0] in fresh
             if copies and instruction.to not in states:
                 waiting[instruction.to] = instruction
                 continue
             instruction.read = [waiting[i].read[0] if i in waiting else i for i in instruction.read]
-        elif instruction.like in waiting:
-            instruction.like = waiting[instruction.like].read[0]
         out.append(instruction)
     return [*out, *waiting.values()]
 
 
-def _bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
+def bury(steps: list[list[Instruction]], states: Sequence[int]) -> None:
     """Say where each value is needed for the last time, and leave out sums that nobody needs. A state is needed until
     the next step begins."""
     needed = set(states)

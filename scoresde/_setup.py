@@ -47,6 +47,8 @@ from .grids import Grid, GridFunction
 from .integrate import Info, Loop, Recorder, Solution, Status
 from .noise import Noise, path_on
 from .noise import resolve as resolve_noise
+from .paths.tracing import TracedGrid
+from .paths.wanted import Told, check_path_wanted
 from .processes import GeneralReverse, Network, Process, ReverseProcess
 from .scores import Score, as_score
 from .scores.base import check_made_for
@@ -76,6 +78,7 @@ class Setup:
         t_end: where it ends.
         denoise, throw: as they are given to `solve`.
         dtype: of the result.
+        told: what a path needs besides its states, if one is wanted.
         few: for how many evaluations a rule chose a grid for data near a standard deviation of 1, since theirs is not
             declared.
     """
@@ -88,6 +91,7 @@ class Setup:
     throw: bool
     dtype: torch.dtype
     few: int | None = None
+    told: Told | None = None
 
     def arrived(self) -> Solution:
         """The solution at the end of the loop, or the error of samples that did not arrive."""
@@ -99,7 +103,8 @@ class Setup:
             solution = _denoised(self.process, solution, self.t_end, self.throw)
         if self.few is not None:
             _warn_of_scale(self.process, solution, self.t_end, self.few)
-        return _rounded(solution, self.dtype, self.throw)
+        solution = _rounded(solution, self.dtype, self.throw)
+        return solution if self.told is None else self.told.on(solution, self.process.sde, self.loop)
 
 
 def set_up(
@@ -133,6 +138,7 @@ def set_up(
     options: Mapping[str, object],
     names: Sequence[str],
     compact: bool = True,
+    path_log_prob: bool | str = False,
 ) -> Setup:
     """Check the arguments of `solve`, and prepare everything up to the first step.
 
@@ -140,6 +146,7 @@ def set_up(
         options: fields of the method's class.
         names: the arguments of the caller, which the text of an error names.
         compact: whether finished samples may leave the batch, if the score function allows it.
+        path_log_prob: see `solve`.
     """
     # what is given, checked
     check_sde(sde)
@@ -169,6 +176,8 @@ def set_up(
         given_grid = given_grid + (grid - grid.detach()).to(given_grid)  # the checked values, with the gradient
     solver = for_data_of(score, make_solver(method, {} if chosen else options, names))
     _check_fit(sde, score, solver, times, stochasticity, rtol=rtol, atol=atol, steps=steps, grid=grid)
+    if path_log_prob is not False:
+        check_path_wanted(path_log_prob, sde, solver, throw=throw, differentiable=differentiable)
     # the state at the start, the source of noise, the network
     moved = noise_start if start is None else start
     first = times[0] if moved is None and not from_prior else sde.t_max
@@ -199,6 +208,17 @@ def set_up(
     setup = Setup(process, None, None, times[-1], denoise, throw, out_dtype)
     if chosen and isinstance(grid, FewSteps) and score.traits.data_std is None:
         setup.few = budget
+    if path_log_prob is not False:
+        if out_dtype != state.dtype:
+            raise InvalidArgumentError(
+                f"`path_log_prob` needs states that are returned as they are computed, but {out_dtype} is rounded from "
+                f"{state.dtype}; pass dtype={state.dtype}."
+            )
+        drawn = x is None and moved is None and isinstance(sde.prior, NormalPrior)
+        prior = sde.prior.log_prob(state.to(torch.float64)) if drawn else None
+        setup.told = Told(solver, eta, prior, seed if seeds is None else seeds)
+        if isinstance(controller, FixedGrid):
+            controller = TracedGrid(controller.times, keep=path_log_prob is True)
     if len(state) == 0 or times[0] == times[-1]:
         setup.standing = _standing(state, times[0], recorder)
     else:

@@ -255,6 +255,16 @@ def row_norms(x: Tensor) -> Tensor:
     return _in_order(x.flatten(1)).norm(dim=1)
 
 
+def sample_norms(x: Tensor) -> Tensor:
+    """The same in float64, with a gradient.
+
+    Example:
+        >>> sample_norms(torch.ones(2, 3, 3))
+        tensor([3., 3.], dtype=torch.float64)
+    """
+    return torch.linalg.vector_norm(_in_order(x.flatten(1)), dim=1, dtype=torch.float64)
+
+
 def row_std(x: Tensor, correction: float = 0.0) -> Tensor:
     """The standard deviation over each sample, ``(batch,)``, likewise; computed in float64.
 

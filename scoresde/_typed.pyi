@@ -59,6 +59,7 @@ class SolveArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
 
@@ -394,6 +395,7 @@ class DecodeArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
 
@@ -497,6 +499,7 @@ class ReconstructArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
 
@@ -602,6 +605,7 @@ class SampleArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
 
@@ -1042,6 +1046,8 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
             together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
+        path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
+            log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
         device: of the state; default that of ``x``, else torch's default.
         **solver_options: fields of the method's class, such as ``snr=0.16`` for ``"pc"``.

@@ -109,6 +109,8 @@ class Solution(Displayed):
             batch, *event)``; None without ``save_at``.
         denoised: whether samples that arrived are the data estimate at t in place of the state (``denoise=True``).
         error_bound: of each sample, ``(batch,)``, if it was drawn by a certificate of `scoresde.certify`.
+        path_log_prob: the log-density of the random states that each sample went through, given the one at the start,
+            ``(batch,)`` float64, with ``path_log_prob=True``; and ``path``, the states, a `scoresde.paths.Path`.
 
     Example:
         >>> import scoresde
@@ -135,6 +137,8 @@ class Solution(Displayed):
     xs: Tensor | None = None
     denoised: bool = False
     error_bound: Tensor | None = None
+    path_log_prob: Tensor | None = None
+    path: Any = None
 
     @property
     def success(self) -> Tensor:
@@ -150,6 +154,7 @@ class Solution(Displayed):
             "steps": str(self.steps),
             **({} if self.xs is None else {"saved": f"{len(self.xs)} states"}),
             **({} if self.error_bound is None else {"error bound": span(self.error_bound)}),
+            **({} if self.path_log_prob is None else {"path log-density": span(self.path_log_prob)}),
         }
 
 
@@ -372,7 +377,7 @@ class Loop:
         # that x is in, if the loop may write to it
         self.buffer = self.workspace.adopt(x) if owned and self.workspace is not None else None
         plan = controller.plan(process, solver, x) if throw and self.workspace is not None else None
-        self.run = None if plan is None else Run(plan, process.network, noise, x, workspace, self.buffer)
+        self.run = None if plan is None else plan.run(process.network, noise, x, workspace, self.buffer)
         self.x = x if plan is not None or self.buffer is None else x.detach()
         self.start = controller.start(process, x) if plan is None else plan.nodes[0]
         self.t = number(self.start.t)

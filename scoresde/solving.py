@@ -55,6 +55,7 @@ def solve(
     max_steps: int | None = None,
     throw: bool = True,
     differentiable: bool = False,
+    path_log_prob: bool | str = False,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     **solver_options: object,
@@ -112,6 +113,8 @@ def solve(
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
             together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
+        path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
+            log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
         device: of the state; default that of ``x``, else torch's default.
         **solver_options: fields of the method's class, such as ``snr=0.16`` for ``"pc"``.
@@ -168,6 +171,7 @@ def solve(
             max_steps=max_steps,
             throw=throw,
             differentiable=differentiable,
+            path_log_prob=path_log_prob,
             dtype=dtype,
             device=device,
             options=solver_options,

@@ -19,12 +19,19 @@ class Corrector(abc.ABC):
     Attributes:
         name: its name in ``corrector=`` of ``pc``.
         moves: moves per call; ``evaluations``: score evaluations per call.
+        gaussian_step: whether the state after each move is Gaussian given that before; see
+            `scoresde.solvers.Solver`, and ``not_gaussian`` there.
         keeps_estimates: whether a score is read again after a later evaluation; see `scoresde.solvers.Solver`.
     """
 
     name: ClassVar[str] = "own"
     keeps_estimates: ClassVar[bool] = True
+    not_gaussian: ClassVar[str] = "its moves are not declared Gaussian given the state before (Corrector.gaussian_step)"
     moves: int = 1
+
+    @property
+    def gaussian_step(self) -> bool:
+        return False
 
     @property
     def evaluations(self) -> int:

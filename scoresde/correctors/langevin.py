@@ -10,17 +10,22 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_choice, check_integer, check_number
-from .._combination import combine, tensor_of
+from .._combination import combine, formula, tensor_of
 from .._tensors import Scalar, row_norms
 from ..errors import InvalidArgumentError
 from .base import Corrector, Node, Noise, Process
 
 # The ratio |z| / |s| of the published rules: (z, s) -> float or (batch,).
 RATIOS: dict[str, Callable[[Tensor, Tensor], Scalar]] = {
-    "batch": lambda z, s: row_norms(z).mean() / row_norms(s).mean(),
-    "sample": lambda z, s: row_norms(z) / row_norms(s),
-    "dimension": lambda z, s: math.sqrt(s[0].numel()) / row_norms(s),
+    "batch": formula(lambda z, s: row_norms(z).mean() / row_norms(s).mean()),
+    "sample": formula(lambda z, s: row_norms(z) / row_norms(s)),
+    "dimension": lambda z, s: _by_dimension(s),
 }
+
+
+@formula
+def _by_dimension(s: Tensor) -> Tensor:
+    return math.sqrt(s[0].numel()) / row_norms(s)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class LangevinCorrector(Corrector):
 
     name: ClassVar[str] = "langevin"
     keeps_estimates: ClassVar[bool] = False
+    not_gaussian: ClassVar[str] = "the size of a move depends on its draw"
 
     def __post_init__(self) -> None:
         check_number(
@@ -78,6 +84,11 @@ class LangevinCorrector(Corrector):
     def batch_coupled(self) -> bool:
         """Whether samples depend on the others of their batch."""
         return self.rule == "batch"
+
+    @property
+    def gaussian_step(self) -> bool:
+        """True if the size of a move does not depend on its draw."""
+        return self.rule in ("sigma", "dimension")
 
     def prepare(self, process: Process, nodes: Sequence[Node]) -> None:
         """See `Corrector.prepare`."""

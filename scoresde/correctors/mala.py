@@ -58,6 +58,7 @@ class MALACorrector(Corrector):
     moves: int = 1
 
     name: ClassVar[str] = "mala"
+    not_gaussian: ClassVar[str] = "a move that is rejected leaves the state where it was, with a probability of its own"
 
     def __post_init__(self) -> None:
         check_callable("log_prob", self.log_prob, "log_prob(x, t)")

@@ -47,6 +47,7 @@ class UnderdampedCorrector(Corrector):
 
     name: ClassVar[str] = "underdamped"
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("snr", self.snr, low=0.0, strict=True)

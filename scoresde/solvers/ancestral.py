@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .._checks import check_choice
-from .._combination import Term, sum_of
+from .._combination import Term, formula, sum_of
 from .._tensors import Scalar, expand, expm1
 from ..errors import InvalidArgumentError
 from ..sdes import Estimate, Node
@@ -21,7 +21,14 @@ def _learned(start: Node, stop: Node, estimate: LinearEstimate | Estimate) -> Te
     v: Tensor | None = getattr(estimate, "variance", None)
     if v is None:
         raise InvalidArgumentError(NONE_LEARNED)
-    return expand(start.sigma, v) ** v * expand(stop.sigma, v) ** (1 - v)
+    return _between(v, start.sigma, stop.sigma)
+
+
+@formula
+def _between(v: Tensor, noisy: Scalar, clean: Scalar) -> Tensor:
+    r""":math:`\sigma_s^v\sigma_t^{1-v}`."""
+    amplitude: Tensor = expand(noisy, v) ** v * expand(clean, v) ** (1 - v)
+    return amplitude
 
 
 NONE_LEARNED = (
@@ -94,6 +101,7 @@ class Ancestral(EstimateSDESolver):
     condition: str = "score"
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Ho, Jain, Abbeel (2020), eq. 7; Kingma et al. (2021), appendix A"

@@ -75,6 +75,7 @@ class AnnealedLangevin(MCMCSolver):
     convention: str = "code"
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"
 
     def __post_init__(self) -> None:

@@ -143,6 +143,13 @@ class StepFailed(Exception):
         self.error, self.samples = error, samples
 
 
+# Why a step is not Gaussian though its draws are.
+THROUGH_NETWORK = (
+    "the state at the end of a step is a function of the network at a state that holds the draw of the step already, "
+    "so that its density would need a Jacobian"
+)
+
+
 class _FromRow:
     """An attribute that is found by the row of the solver or of the class."""
 
@@ -187,6 +194,8 @@ class Solver(abc.ABC):
         stages: the fractions of a step at which it evaluates, on the clock of its ``coordinate``; an adaptive method
             chooses its steps on this clock.
         control: how the steps of an adaptive method follow its errors.
+        gaussian_step: whether the state after a step, or after each of its stages that draw, is Gaussian given the
+            states before, so that a path has a density (see `scoresde.paths`); ``not_gaussian`` says why it is not.
         needs_path: whether its draws must be increments of a Brownian path on its `noise_clock`, because its steps
             depend on them; otherwise independent draws suffice.
     """
@@ -201,6 +210,7 @@ class Solver(abc.ABC):
     default_steps: ClassVar[int] = 50
     control: ClassVar[StepControl] = StepControl()
     needs_path: ClassVar[bool] = False
+    not_gaussian: ClassVar[str] = "its steps are not declared Gaussian given the states before (Solver.gaussian_step)"
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -230,6 +240,10 @@ class Solver(abc.ABC):
     @property
     def reference(self) -> str:
         return ""
+
+    @property
+    def gaussian_step(self) -> bool:
+        return False
 
     @property
     def affine(self) -> bool:

@@ -47,6 +47,7 @@ class CAS(MCMCSolver, EstimateSolver):
     epsilon: float = 0.2
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), algorithm 2"
 
     def __post_init__(self) -> None:

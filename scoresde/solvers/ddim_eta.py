@@ -52,6 +52,7 @@ class DDIMEta(EstimateSDESolver):
     eta: float = 1.0
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Song, Meng, Ermon (2021), eq. 12 and 16"

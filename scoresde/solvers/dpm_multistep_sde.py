@@ -21,6 +21,7 @@ class _Stochastic(SDESolver, Multistep):
     ode_order: ClassVar[None] = None
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0
+    gaussian_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,6 +60,7 @@ class _Splitting(EstimateSDESolver):
 
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0
+    gaussian_step: ClassVar[bool] = True
     evaluations: ClassVar[int] = 2
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from .._combination import combine
 from .._tensors import exp
 from ..errors import InvalidArgumentError
 from ..processes import RHO, Process
-from .base import EstimateSDESolver, Node, Noise, StepResult
+from .base import THROUGH_NETWORK, EstimateSDESolver, Node, Noise, StepResult
 from .families.exponential import endless, transfer
 from .families.runge_kutta import Tableau, runge_kutta_step
 
@@ -70,6 +70,7 @@ class EDM(EstimateSDESolver):
 
     weak_order: ClassVar[int] = 2
     evaluations: ClassVar[int] = 2
+    not_gaussian: ClassVar[str] = THROUGH_NETWORK
     reference: ClassVar[str] = "Karras et al. (2022), algorithm 2"
 
     def __post_init__(self) -> None:

@@ -87,6 +87,7 @@ class ERSDE(SDESolver, Multistep):
     prediction: ClassVar[str] = "data"
     start_up: ClassVar[str] = "published"
     strong_order: ClassVar[float] = 1.0
+    gaussian_step: ClassVar[bool] = True
     predictor_nodes: ClassVar[int] = 0
     reference: ClassVar[str] = "Cui et al. (2023), ER-SDE"
 

@@ -45,6 +45,7 @@ class EulerMaruyama(DriftSolver):
     """
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Maruyama (1955); Song et al. (2021), appendix E"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._combination import Term, combination, combine, sum_of, weighted
 from .._tensors import absolute, expand
-from .base import DriftSolver, Node, Noise, Process, StepResult
+from .base import THROUGH_NETWORK, DriftSolver, Node, Noise, Process, StepResult
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class HeunSDE(DriftSolver):
     weak_order: ClassVar[int] = 2
     strong_order: ClassVar[float] = 1.0
     evaluations: ClassVar[int] = 2
+    not_gaussian: ClassVar[str] = THROUGH_NETWORK
     reference: ClassVar[str] = "Jolicoeur-Martineau et al. (2021), Gotta Go Fast"
 
     def step(self, process: Process, x: Tensor, start: Node, stop: Node, state: object, noise: Noise) -> StepResult:

@@ -53,6 +53,7 @@ class Langevin(MCMCSolver):
     moves: int = 1
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     reference: ClassVar[str] = "Song, Ermon (2019), algorithm 1"
 
     def __post_init__(self) -> None:

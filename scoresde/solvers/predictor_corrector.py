@@ -11,7 +11,7 @@ from torch import Tensor
 from .._checks import check_choice, check_kind
 from ..correctors import Corrector, LangevinCorrector
 from ..errors import InvalidArgumentError
-from .base import Node, Noise, Process, SDESolver, Solver, StepResult
+from .base import THROUGH_NETWORK, Node, Noise, Process, SDESolver, Solver, StepResult
 from .reverse_diffusion import ReverseDiffusion
 
 
@@ -103,6 +103,20 @@ class PredictorCorrector(PredictedSolver):
     def keeps_estimates(self) -> bool:
         """True if the predictor's or the corrector's is."""
         return self.predictor.keeps_estimates or self.corrector.keeps_estimates
+
+    @property
+    def gaussian_step(self) -> bool:
+        """True if the corrector's moves are, and the predictor's steps, or these draw nothing and moves follow them."""
+        moves = self.corrector is None or self.corrector.gaussian_step
+        still = not self.predictor.stochastic and self.corrector is not None and self.order == "pc"
+        return moves and (self.predictor.gaussian_step or still)
+
+    @property
+    def not_gaussian(self) -> str:  # type: ignore[override]
+        """Of the part that is not."""
+        if self.corrector is not None and not self.corrector.gaussian_step:
+            return self.corrector.not_gaussian
+        return self.predictor.not_gaussian if self.predictor.stochastic else THROUGH_NETWORK
 
     @property
     def takes_stochasticity(self) -> bool:

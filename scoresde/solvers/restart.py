@@ -13,7 +13,7 @@ from .._checks import MOST_LEVELS, check_integer, check_number, shown
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..grids import karras
 from ..sdes import SDE, AffineSDE, Node
-from .base import EstimateSDESolver, Noise, Process, StepResult
+from .base import THROUGH_NETWORK, EstimateSDESolver, Noise, Process, StepResult
 from .families.transition import leap
 from .rho_runge_kutta import RhoHeun
 
@@ -74,6 +74,7 @@ class Restart(EstimateSDESolver):
 
     evaluations: ClassVar[int] = 2
     looks_ahead: ClassVar[bool] = True
+    not_gaussian: ClassVar[str] = THROUGH_NETWORK
     reference: ClassVar[str] = "Xu et al. (2023), Restart, algorithm 1"
 
     def __post_init__(self) -> None:

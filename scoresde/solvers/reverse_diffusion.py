@@ -50,6 +50,7 @@ class ReverseDiffusion(SDESolver):
     """
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     weak_order: ClassVar[int] = 1
     strong_order: ClassVar[float] = 1.0
     reference: ClassVar[str] = "Song et al. (2021), appendix E"

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._checks import check_integer, check_number
 from .._combination import Term
 from ..errors import InvalidTypeError
-from .base import Node, Process, SDESolver
+from .base import THROUGH_NETWORK, Node, Process, SDESolver
 from .families.exponential import History
 from .families.multistep import Multistep
 
@@ -81,6 +81,13 @@ class SASolver(SDESolver, Multistep):
         """2, or 1 where only one node is used."""
         c = self.corrector_order
         return min(2, min(self.predictor_order + 1, c) if c else self.predictor_order)
+
+    not_gaussian: ClassVar[str] = THROUGH_NETWORK
+
+    @property
+    def gaussian_step(self) -> bool:
+        """True, of the predicted states, unless the last one is corrected."""
+        return not self.correct_last
 
     @property
     def memory(self) -> int:

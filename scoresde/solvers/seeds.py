@@ -26,6 +26,7 @@ class _Seeds(EstimateSDESolver):
     """What the three share."""
 
     strong_order: ClassVar[float] = 1.0
+    gaussian_step: ClassVar[bool] = True
     coordinate: ClassVar[Coordinate] = LOG_SNR
     reference: ClassVar[str] = "Gonzalez et al. (2023), SEEDS"
 

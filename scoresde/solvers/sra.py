@@ -15,7 +15,7 @@ from torch import Tensor
 from .._combination import combination, combine, weighted
 from .._tensors import absolute, expand
 from ..processes import TIME, Process
-from .base import DriftSolver, Node, Noise, StepResult
+from .base import THROUGH_NETWORK, DriftSolver, Node, Noise, StepResult
 
 
 class _StrongOrder(DriftSolver):
@@ -55,6 +55,7 @@ class SRA1(_StrongOrder):
     """
 
     keeps_estimates: ClassVar[bool] = False
+    gaussian_step: ClassVar[bool] = True
     reference: ClassVar[str] = "Roessler (2010), SRA1"
     stages: ClassVar[tuple[float, ...]] = (0.75,)
 
@@ -101,6 +102,7 @@ class ShARK(_StrongOrder):
     """
 
     keeps_estimates: ClassVar[bool] = False
+    not_gaussian: ClassVar[str] = THROUGH_NETWORK
     reference: ClassVar[str] = "Foster, dos Reis, Strange (2024), ShARK"
     stages: ClassVar[tuple[float, ...]] = (5 / 6,)
 

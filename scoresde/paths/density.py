@@ -1,0 +1,404 @@
+"""The density of a path under any network, and what follows from it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .._arguments import check_limits, context_of
+from .._checks import MOST_STOCHASTICITY, check_flag, check_integers, check_kind, check_number
+from .._plan import Evaluate, Instruction, Sum
+from .._workspace import working_in
+from ..errors import InvalidArgumentError
+from ..processes import Network, ReverseProcess
+from ..scores import as_score
+from ..scores.base import check_made_for
+from ..sdes import SDE, AffineSDE
+from ..solvers import Solver, make_solver
+from .cells import Apply, Blend, Call, Cell, Normal, log_normal, total
+from .path import Path
+from .tracing import TracedPlan, traced
+
+Score = Callable[..., Tensor]
+
+
+def log_prob(
+    path: Path,
+    sde: SDE,
+    score_fn: Score,
+    *,
+    per_step: bool = False,
+    steps: Sequence[int] | None = None,
+    method: str | Solver | None = None,
+    stochasticity: float | None = None,
+    context: Mapping[str, object] | None = None,
+) -> Tensor:
+    r"""The log-density of a recorded path: of its states, given its start, under any network.
+
+    .. math:: \sum_i \ln N(V_i;\ \mu_i(\theta),\ S_i^2 I)
+
+    over the random states :math:`V_i`, each given those before it. With the network that made the path it is what the
+    solve recorded, bit for bit, if the network computes the same for the same batch. It is differentiable in the
+    network's parameters. The states are constants, while all that the method keeps from earlier steps is computed
+    again. With a gradient the steps are checkpointed, so that one step at a time is in memory, and the network is
+    called twice.
+
+    Args:
+        path: of ``solve(..., path_log_prob=True)``.
+        sde: the process of the path.
+        score_fn: a network, or what guidance or a temperature makes of one.
+        per_step: the density of each step in place of their sum.
+        steps: which steps, from 0; by default all. Their sum, times the number of noisy steps over their number, is an
+            unbiased estimate of the whole if they are chosen at random.
+        method: another method with the same random states, such as ``DDIMEta(eta=0.5)`` for a path of ``DDIMEta()``;
+            by default that of the path.
+        stochasticity: another :math:`\eta` of the process, for methods that take it.
+        context: in place of that of the path, one entry per sample.
+
+    Returns:
+        ``(batch,)`` float64, or ``(batch, steps)`` with ``per_step``, in nats.
+
+    Raises:
+        InvalidArgumentError: the path is of another process, holds no states, or does not fit the method.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> score_fn = target.score(sde)
+        >>> solution = scoresde.solve(
+        ...     sde,
+        ...     score_fn,
+        ...     method="ancestral",
+        ...     steps=5,
+        ...     shape=(4, 2),
+        ...     seed=0,
+        ...     path_log_prob=True,
+        ... )
+        >>> again = scoresde.paths.log_prob(solution.path, sde, score_fn)
+        >>> bool((again == solution.path_log_prob).all())
+        True
+
+    References:
+        Black et al. (2023), Training Diffusion Models with Reinforcement Learning, equation 5.
+        https://arxiv.org/abs/2305.13301
+    """
+    replay = Replay(path, sde, score_fn, method=method, stochasticity=stochasticity, context=context)
+    chosen = chosen_steps(path, steps)
+
+    def density(states: list[Tensor], laws: list[list[Normal]]) -> Tensor:
+        parts = [log_normal(x - law.mean, law.std) for x, law in zip(states, laws[0], strict=True)]
+        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    return gathered(path, chosen, along([replay], chosen, density), per_step=per_step)
+
+
+def log_ratio(
+    path: Path,
+    new: Score,
+    old: Score | None = None,
+    *,
+    sde: SDE | None = None,
+    per_step: bool = False,
+    steps: Sequence[int] | None = None,
+    **others: Any,
+) -> Tensor:
+    r"""The logarithm of the ratio of a path's densities under two networks, :math:`\ln p_{new} - \ln p_{old}`.
+
+    Args:
+        path: of ``solve(..., path_log_prob=True)``.
+        new, old: networks; without ``old``, the one that made the path, whose densities are recorded.
+        sde: the process, of a path that was loaded.
+        per_step, steps, others: see `log_prob`; ``method`` and ``stochasticity`` are those of ``new`` alone.
+
+    Returns:
+        ``(batch,)`` float64, or ``(batch, steps)`` with ``per_step``.
+
+    Raises:
+        InvalidArgumentError: see `log_prob`.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> warm = scoresde.guidance.temperature(target.score(sde), sde, 1.2)
+        >>> path = scoresde.solve(
+        ...     sde, target.score(sde), method="ancestral", steps=5, path_log_prob=True
+        ... ).path
+        >>> scoresde.paths.log_ratio(path, warm, per_step=True).shape
+        torch.Size([1, 5])
+    """
+    process = process_of(path, sde)
+    after = log_prob(path, process, new, per_step=per_step, steps=steps, **others)
+    if old is not None:
+        kept = {name: value for name, value in others.items() if name == "context"}
+        return after - log_prob(path, process, old, per_step=per_step, steps=steps, **kept)
+    chosen = chosen_steps(path, steps)
+    before = path.log_probs[:, chosen]
+    return after - (before if per_step else before.sum(1))
+
+
+def kl(
+    path: Path,
+    new: Score,
+    old: Score,
+    *,
+    sde: SDE | None = None,
+    per_step: bool = False,
+    steps: Sequence[int] | None = None,
+    context: Mapping[str, object] | None = None,
+) -> Tensor:
+    r"""The divergence of each step's law under one network from that under another, in closed form, along a path.
+
+    .. math:: KL\big(N(\mu, S^2 I)\,\|\,N(\mu', S'^2 I)\big) = D\ln\frac{S'}{S} + \frac{D S^2 + \|\mu-\mu'\|^2}{2S'^2} -
+        \frac D2
+
+    summed over the random states. Its mean over paths of ``new`` is the divergence of the paths' laws, which bounds
+    that of the samples.
+
+    Args:
+        path: where it is taken.
+        new, old: the networks :math:`\theta` and :math:`\theta'`; it is differentiable in both.
+        sde: the process, of a path that was loaded.
+        per_step, steps, context: see `log_prob`.
+
+    Returns:
+        ``(batch,)`` float64, or ``(batch, steps)`` with ``per_step``, in nats.
+
+    Raises:
+        InvalidArgumentError: see `log_prob`.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> score_fn = target.score(sde)
+        >>> path = scoresde.solve(
+        ...     sde, score_fn, method="ancestral", steps=5, path_log_prob=True
+        ... ).path
+        >>> scoresde.paths.kl(path, score_fn, score_fn)
+        tensor([0.], dtype=torch.float64)
+    """
+    process = process_of(path, sde)
+    both = [Replay(path, process, score_fn, context=context) for score_fn in (new, old)]
+    chosen = chosen_steps(path, steps)
+
+    def divergence(states: list[Tensor], laws: list[list[Normal]]) -> Tensor:
+        parts = [_divergence(a, b) for a, b in zip(*laws, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    return gathered(path, chosen, along(both, chosen, divergence), per_step=per_step)
+
+
+def _divergence(a: Normal, b: Normal) -> Tensor:
+    """That of one state, ``(batch,)``."""
+    mean = a.mean.to(torch.float64)
+    own, other = (_spread(law.std, mean) for law in (a, b))
+    terms = (other / own).log() + 0.5 * ((own.square() + (mean - b.mean).square()) / other.square() - 1)
+    return terms.flatten(1).sum(1)
+
+
+def _spread(std: float | Tensor, like: Tensor) -> Tensor:
+    value = torch.as_tensor(std, dtype=torch.float64, device=like.device)
+    return value.reshape(value.shape + (1,) * (like.ndim - value.ndim)) if value.ndim else value
+
+
+class Replay:
+    """A solve whose random states are known.
+
+    Args:
+        path: the states.
+        sde, score_fn: the process and the network.
+        method, stochasticity, context: see `log_prob`.
+
+    Attributes:
+        plan: its instructions.
+        network: the network, as the loop sees it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sde: SDE,
+        score_fn: Score,
+        *,
+        method: str | Solver | None = None,
+        stochasticity: float | None = None,
+        context: Mapping[str, object] | None = None,
+    ) -> None:
+        check_kind("path", path, Path, "a Path, such as solve(..., path_log_prob=True).path")
+        path.check(sde)
+        if not path.states:
+            raise InvalidArgumentError("`path` holds no states; solve with path_log_prob=True.")
+        score = as_score(score_fn)
+        check_made_for(sde, score)
+        solver = path.solver if method is None else make_solver(method, {}, ())
+        eta = solver.default_stochasticity if method is not None else path.stochasticity
+        if stochasticity is not None:
+            if not solver.takes_stochasticity:
+                raise InvalidArgumentError(f"method={solver.name!r} has no `stochasticity`.")
+            eta = check_number("stochasticity", stochasticity, low=0.0, high=MOST_STOCHASTICITY)
+        event = score.traits.event_shape
+        if event is not None and tuple(path.start.shape[1:]) != event:
+            raise InvalidArgumentError(
+                f"The score function is for events of shape {event}, but the path has {tuple(path.start.shape[1:])}."
+            )
+        if isinstance(sde, AffineSDE):
+            check_limits(sde, score, solver, (float(path.times[0]), float(path.times[-1])))
+        given = context_of(path.context if context is None else context, score, path.start)
+        self.path = path
+        self.network = Network(score, given, copies=True)
+        process = ReverseProcess(sde, self.network, eta=eta)
+        with torch.no_grad():
+            self.plan: TracedPlan = traced(process, solver, path.times, path.start)
+        self.places = {cell.whole.to: cell.place for cell in self.plan.cells}
+        if tuple(cell.step for cell in self.plan.cells) != path.steps:
+            raise InvalidArgumentError(
+                f"`path` has other random states than method={solver.name!r} with these options: it was made by "
+                f"{path.solver!r}."
+            )
+
+    def sliced(self, steps: Sequence[int]) -> list[list[Instruction]]:
+        """The instructions of each step from which the laws of the chosen steps' states follow."""
+        chosen: set[int] = set(steps)
+        needed: set[int] = set()
+        kept: list[list[Instruction]] = []
+        for index in reversed(range(len(self.plan.means))):
+            own: list[Instruction] = []
+            for instruction in reversed(self.plan.means[index]):
+                to = instruction.to if isinstance(instruction.to, tuple) else (instruction.to,)
+                cell = isinstance(instruction, Cell)
+                if not ((cell and index in chosen) or needed & set(to)):
+                    continue
+                own.append(instruction)
+                # a state that is only read needs nothing but its number
+                plain = isinstance(instruction, Cell) and index not in chosen and instruction.draw not in needed
+                needed |= set() if plain else set(_needs(instruction))
+            kept.append(own[::-1])
+        return kept[::-1]
+
+    def step(self, instructions: list[Instruction], values: dict[int, Any], chosen: bool) -> list[Normal]:
+        """Go through a step, and return the laws of its states."""
+        laws: list[Normal] = []
+        with working_in(None):
+            for instruction in instructions:
+                if isinstance(instruction, Cell):
+                    state = self.path.states[instruction.place]
+                    if chosen or (instruction.draw is not None and all(i in values for i in instruction.needs)):
+                        laws.append(instruction.law(values, state))
+                    values[instruction.whole.to] = state
+                else:
+                    _STEPS[type(instruction)](instruction, values, self.network)
+        return laws if chosen else []
+
+
+def _needs(instruction: Any) -> list[int]:
+    return instruction.needs if isinstance(instruction, Cell) else list(instruction.read)
+
+
+def _evaluate(instruction: Evaluate, values: dict[int, Any], network: Network) -> None:
+    values[instruction.to] = network.output(network.prepared, values[instruction.x], instruction.node)  # type: ignore
+
+
+def _call(instruction: Call, values: dict[int, Any], network: Network) -> None:
+    values.update(zip(instruction.to, instruction.parts(network, values[instruction.x]), strict=True))
+
+
+def _sum(instruction: Sum, values: dict[int, Any], network: Network) -> None:
+    values[instruction.to] = total([*zip(instruction.weights, instruction.read, strict=True)], values, None)  # type: ignore
+
+
+def _blend(instruction: Blend, values: dict[int, Any], network: Network) -> None:
+    values[instruction.to] = total(instruction.terms, values, values[instruction.read[0]])
+
+
+def _apply(instruction: Apply, values: dict[int, Any], network: Network) -> None:
+    values[instruction.to] = instruction.value(values)
+
+
+_STEPS: dict[type, Callable[[Any, dict[int, Any], Network], None]] = {
+    Evaluate: _evaluate,
+    Call: _call,
+    Sum: _sum,
+    Blend: _blend,
+    Apply: _apply,
+}
+Reading = Callable[[list[Tensor], list[list[Normal]]], Tensor]
+
+
+def along(replays: Sequence[Replay], steps: Sequence[int], reading: Reading) -> Iterator[Tensor]:
+    """What a function of states and laws says of each chosen step, ``(batch,)``; with gradients one step at a time is
+    in memory."""
+    path, chosen = replays[0].path, set(steps)
+    ways = [_Way(replay, steps) for replay in replays]
+    values = [path.start for _ in ways]
+    for index in range(max(chosen, default=-1) + 1):
+        turn = functools.partial(_turn, ways, index, index in chosen, reading)
+        graph = torch.is_grad_enabled() and any(way.steps[index] for way in ways)
+        value, *values = checkpoint(turn, *values, use_reentrant=False) if graph else turn(*values)
+        if index in chosen:
+            yield path.log_probs.new_zeros(len(path)) if value is None else value
+
+
+class _Way:
+    """The instructions that a replay needs for chosen steps.
+
+    Attributes:
+        replay: whose.
+        steps: the instructions of each step.
+        live: the numbers of the values that are there before each step and needed from then on.
+    """
+
+    def __init__(self, replay: Replay, steps: Sequence[int]) -> None:
+        self.replay, self.steps = replay, replay.sliced(steps)
+        later: list[set[int]] = [set()]
+        for step in reversed(self.steps):
+            later.append(later[-1] | {number for i in step for number in _needs(i)})
+        made, self.live = {replay.plan.states[0]}, [[replay.plan.states[0]]]
+        for step, needed in zip(self.steps, later[-2::-1], strict=True):
+            made |= {number for i in step for number in (i.to if isinstance(i.to, tuple) else (i.to,))}
+            self.live.append(sorted(made & needed))
+
+
+def _turn(ways: list[_Way], index: int, chosen: bool, reading: Reading, *given: Tensor) -> tuple[Any, ...]:
+    """A step: what is said of it, and the values that are needed afterwards."""
+    rest, laws, left = list(given), [], []
+    for way in ways:
+        values = {number: rest.pop(0) for number in way.live[index]}
+        laws.append(way.replay.step(way.steps[index], values, chosen))
+        left += [values[number] for number in way.live[index + 1]]
+    cells = [cell for cell in ways[0].replay.plan.cells if cell.step == index]
+    states = [ways[0].replay.path.states[cell.place] for cell in cells]
+    return (reading(states, laws) if chosen and cells else None), *left
+
+
+def chosen_steps(path: Path, steps: Sequence[int] | None) -> list[int]:
+    """The steps that are asked for, in order, each once."""
+    check_kind("path", path, Path, "a Path, such as solve(..., path_log_prob=True).path")
+    count = path.log_probs.shape[1]
+    if steps is None:
+        return list(range(count))
+    chosen = check_integers("steps", steps, low=0, high=count - 1)
+    if len(set(chosen)) != len(chosen):
+        raise InvalidArgumentError("`steps` must name each step once.")
+    return sorted(chosen)
+
+
+def gathered(path: Path, steps: Sequence[int], values: Iterator[Tensor], *, per_step: bool) -> Tensor:
+    """The values of steps, ``(batch, steps)``, or their sum."""
+    check_flag("per_step", per_step)
+    columns = list(values)
+    table = torch.stack(columns, 1) if columns else path.log_probs.new_zeros((len(path), 0))
+    return table if per_step else table.sum(1)
+
+
+def process_of(path: Path, sde: SDE | None) -> SDE:
+    """The process of a path, which is given for one that was loaded."""
+    check_kind("path", path, Path, "a Path, such as solve(..., path_log_prob=True).path")
+    if sde is not None:
+        return path.check(sde)
+    if path.sde is None:
+        raise InvalidArgumentError("`path` was loaded, and a file does not hold the process; pass sde=.")
+    return path.sde

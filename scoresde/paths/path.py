@@ -1,0 +1,237 @@
+"""The random states of a solve, and their file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._checks import check_integers, check_kind
+from .._context import cut, named
+from .._display import Displayed, kind, span
+from ..errors import CorruptCheckpointError, InvalidArgumentError
+from ..files.paths import check_path, readable
+from ..files.writing import write_bytes
+from ..sdes import SDE
+from ..solvers import Solver, from_config, to_config
+from .tracing import TracedRun
+
+FORMAT = 1
+_SAME = 1e-6  # relative, of the values of a process
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Path(Displayed):
+    r"""The random states of a solve with ``path_log_prob=True``, and what their density under another network needs.
+
+    Most steps have one random state, the one at their end. Some have several, at the stages where they evaluate the
+    network, and a predictor-corrector step has one per move. Of ``"sa_solver"`` they are the predicted states.
+
+    Attributes:
+        times: of the grid, ``(steps + 1,)`` float64.
+        start: the state at the start, ``(batch, *event)``.
+        states: the random states in order, each ``(batch, *event)``; none with ``path_log_prob="sums"``.
+        steps: the step of each of them.
+        log_probs: the log-density of each step given what came before, ``(batch, steps)`` float64, in nats; 0 where a
+            step draws nothing.
+        noisy: which steps have a density, ``(steps,)`` bool. The last step onto :math:`\sigma = 0` has none.
+        prior_log_prob: the log-density of the start under the prior, ``(batch,)``; None if ``x`` was given.
+        solver, stochasticity: the method, and :math:`\eta` of the process that it stepped.
+        context: what the score function received besides x and t, one entry per sample.
+        seeds: the ``seed`` or the ``seeds`` of the solve, as far as given.
+        sde: the process; None of a path that was loaded, until `on` gives it.
+        table: the values of the process at the times, by which it is recognised, ``(steps + 1, 2)``: :math:`\alpha`
+            and :math:`\sigma`.
+
+    Example:
+        >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
+        >>> sde = scoresde.VPSDE()
+        >>> solution = scoresde.solve(
+        ...     sde, target.score(sde), method="ancestral", steps=5, path_log_prob=True
+        ... )
+        >>> path = solution.path
+        >>> (
+        ...     path.log_probs.shape,
+        ...     len(path.states),
+        ...     bool((path.states[-1] == solution.x).all()),
+        ... )
+        (torch.Size([1, 5]), 5, True)
+    """
+
+    times: Tensor
+    start: Tensor
+    states: tuple[Tensor, ...]
+    steps: tuple[int, ...]
+    log_probs: Tensor
+    noisy: Tensor
+    prior_log_prob: Tensor | None
+    solver: Solver
+    stochasticity: float
+    context: Mapping[str, Any]
+    seeds: Any = None
+    sde: SDE | None = None
+    table: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+
+    @property
+    def log_prob(self) -> Tensor:
+        """The log-density of all steps together, ``(batch,)``, without the prior."""
+        return self.log_probs.sum(1)
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.start)
+
+    def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> Path:
+        """The path of some samples."""
+        every = range(len(self))[rows] if isinstance(rows, slice) else rows
+        keep = torch.tensor(check_integers("rows", every, low=0, high=len(self) - 1), dtype=torch.int64)
+        here = keep.to(self.start.device)
+        prior = None if self.prior_log_prob is None else self.prior_log_prob[here]
+        seeds = [self.seeds[i] for i in keep.tolist()] if isinstance(self.seeds, list) else self.seeds
+        return replace(
+            self,
+            start=self.start[here],
+            states=tuple(state[here] for state in self.states),
+            log_probs=self.log_probs[here],
+            prior_log_prob=prior,
+            context=cut(self.context, here),
+            seeds=seeds,
+        )
+
+    def on(self, sde: SDE) -> Path:
+        """The path with its process, which a file does not hold.
+
+        Raises:
+            InvalidArgumentError: the process is another one.
+        """
+        return replace(self, sde=self.check(sde))
+
+    def check(self, sde: SDE) -> SDE:
+        """A process, if it is that of the path."""
+        check_kind("sde", sde, SDE, "a process")
+        if sde is not self.sde:
+            inside = sde.affine and sde.t_min <= float(self.times.min()) and float(self.times.max()) <= sde.t_max
+            if not inside or not torch.allclose(table_of(sde, self.times), self.table, rtol=_SAME, atol=0.0):
+                raise InvalidArgumentError(f"`path` was made with another process than `sde`, {sde!r}.")
+        return sde
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the path as safetensors; `load` reads it.
+
+        Raises:
+            InvalidArgumentError: the method has a function as an option, or is your own; or the context is nested.
+            OutputError: the file cannot be written.
+        """
+        import safetensors.torch
+
+        known = {"format": FORMAT, "solver": to_config(self.solver), "stochasticity": self.stochasticity}
+        arrays = {"times": self.times, "table": self.table, "start": self.start, "log_probs": self.log_probs}
+        arrays |= {f"state.{i}": state for i, state in enumerate(self.states)}
+        if self.prior_log_prob is not None:
+            arrays["prior_log_prob"] = self.prior_log_prob
+        for name, value in self.context.items():
+            if not isinstance(value, Tensor):
+                raise InvalidArgumentError(f"`context` has {name!r}, which is no tensor; the file takes tensors only.")
+            arrays[f"context.{name}"] = value
+        seeds = self.seeds.tolist() if isinstance(self.seeds, Tensor) else self.seeds
+        known |= {"steps": list(self.steps), "noisy": self.noisy.tolist(), "seeds": seeds}
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in arrays.items()}
+        write_bytes(check_path("path", path), safetensors.torch.save(tensors, {"scoresde.path": json.dumps(known)}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Path:
+        """Read what `save` wrote; the process is given to `log_prob`, or to `on`.
+
+        Raises:
+            InvalidArgumentError: the file cannot be read.
+            CorruptCheckpointError: it holds no path.
+        """
+        from safetensors import safe_open
+
+        file = check_path("path", path)
+        with readable(FilePath(file), "path"), safe_open(file, "pt") as content:
+            known = dict(content.metadata() or {})
+            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+        try:
+            return cls._read(json.loads(known["scoresde.path"]), arrays)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise CorruptCheckpointError(f"{str(path)!r} holds no path of scoresde ({error}).") from error
+
+    @classmethod
+    def _read(cls, known: dict[str, Any], arrays: dict[str, Tensor]) -> Path:
+        if known["format"] != FORMAT:
+            raise ValueError(f"format {known['format']!r}, expected {FORMAT}")
+        count, batch, steps = len(known["steps"]), len(arrays["start"]), len(arrays["times"]) - 1
+        kept = sum(name.startswith("state.") for name in arrays)
+        states = tuple(arrays[f"state.{i}"] for i in range(kept))
+        wrong = (
+            kept not in (0, count)
+            or any(state.shape != arrays["start"].shape for state in states)
+            or arrays["log_probs"].shape != (batch, steps)
+            or arrays["table"].shape != (steps + 1, 2)
+            or len(known["noisy"]) != steps
+        )
+        if wrong:
+            raise ValueError("its parts do not fit together")
+        context = {name.removeprefix("context."): v for name, v in arrays.items() if name.startswith("context.")}
+        return cls(
+            arrays["times"],
+            arrays["start"],
+            states,
+            tuple(int(step) for step in known["steps"]),
+            arrays["log_probs"],
+            torch.tensor(known["noisy"], dtype=torch.bool),
+            arrays.get("prior_log_prob"),
+            from_config(known["solver"]),
+            float(known["stochasticity"]),
+            context,
+            known["seeds"],
+            table=arrays["table"],
+        )
+
+    def _summary(self) -> dict[str, str]:
+        return {
+            "start": kind(self.start),
+            "method": self.solver.name,
+            "steps": str(len(self.times) - 1),
+            "states": str(len(self.states)),
+            "log_prob": span(self.log_prob),
+            **({"context": ", ".join(named(self.context))} if self.context else {}),
+        }
+
+
+def table_of(sde: Any, times: Tensor) -> Tensor:
+    r""":math:`\alpha` and :math:`\sigma` at some times, ``(n, 2)`` float64."""
+    with torch.no_grad():
+        nodes = sde.nodes(times.to(torch.float64))
+    return torch.stack([nodes.alpha, nodes.sigma], 1).to(torch.float64).cpu()
+
+
+def path_of(run: TracedRun, sde: SDE, solver: Solver, eta: float, prior: Tensor | None, seeds: Any) -> Path:
+    """The path of a solve, as far as it has come."""
+    plan, done = run.plan, run.reached
+    times = torch.tensor([node.t for node in plan.nodes[: done + 1]], dtype=torch.float64)
+    zero = torch.zeros(len(run.begin), dtype=torch.float64, device=run.begin.device)
+    columns = [run.densities.get(step, zero) for step in range(done)]
+    log_probs = torch.stack(columns, 1) if columns else zero.new_zeros((len(zero), 0))
+    return Path(
+        times,
+        run.begin,
+        tuple(run.states),
+        tuple(cell.step for cell in plan.cells if cell.step < done),
+        log_probs,
+        torch.tensor(plan.noisy[:done]),
+        prior,
+        solver,
+        eta,
+        run.network.context,
+        seeds,
+        sde,
+        table_of(sde, times),
+    )

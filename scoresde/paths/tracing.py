@@ -1,0 +1,301 @@
+"""From the recorded instructions of a solve to its cells, and a solve that tells their densities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from .._plan import Draw, Evaluate, Instruction, NotLinear, Plan, Run, Sum, bury, evaluated_in
+from .._workspace import Buffer, Workspace
+from ..controllers import FixedGrid
+from ..errors import InvalidArgumentError
+from ..noise import Noise
+from ..processes import Network, Process
+from ..sdes import Node
+from ..solvers import Solver
+from ..solvers.base import THROUGH_NETWORK
+from .cells import Apply, Blend, Cell, CellTape, Scale, Weight
+
+_ROUNDING = 1e-9  # relative: what is left of a draw that rounding alone leaves
+_SIZE = "the size of a move depends on its draw"
+_KEPT = "a step uses draws of an earlier step"
+Latent = tuple[int, int]  # an independent draw: the number of the first tensor of its instruction, and which
+Form = dict[Latent, Weight]  # the weights of draws in a value
+
+
+class NotGaussian(Exception):
+    """The steps of a method have no Gaussian density; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class TracedPlan(Plan):
+    """A plan whose random states are cells.
+
+    Attributes:
+        cells: all of them, in order.
+        means: the instructions of each step from which the laws of its cells follow, without draws.
+        keep: whether a solve keeps the states of the cells.
+    """
+
+    cells: list[Cell] = field(default_factory=list)
+    means: list[list[Instruction]] = field(default_factory=list)
+
+    def run(self, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None) -> TracedRun:
+        """See `Plan.run`."""
+        return TracedRun(self, network, noise, x, workspace, buffer)
+
+    keep: bool = True
+
+    @property
+    def noisy(self) -> list[bool]:
+        """Which steps have a density."""
+        drawn = {cell.step for cell in self.cells}
+        return [step in drawn for step in range(len(self.steps))]
+
+
+class TracedRun(Run):
+    """A solve by such a plan.
+
+    Attributes:
+        network: of the solve.
+        begin: the state at its start.
+        reached: how many steps it has made.
+        states: of the cells so far.
+        densities: of each step, ``(batch,)``; those of its cells are added.
+    """
+
+    plan: TracedPlan
+
+    def __init__(
+        self, plan: TracedPlan, network: Network, noise: Noise, x: Tensor, workspace: Workspace, buffer: Buffer | None
+    ) -> None:
+        super().__init__(plan, network, noise, x, workspace, buffer)
+        self.network, self.begin = network, x.detach()
+        self.reached = 0
+        self.states: list[Tensor] = []
+        self.densities: dict[int, Tensor] = {}
+
+    def step(self, index: int) -> Tensor:
+        """See `Run.step`."""
+        state = super().step(index)
+        self.reached = index + 1
+        return state
+
+    def keep(self, state: Tensor, step: int, density: Tensor) -> None:
+        """Keep a state and add its density to that of its step."""
+        if self.plan.keep:
+            self.states.append(state)
+        known = self.densities.get(step)
+        self.densities[step] = density if known is None else known + density
+
+    def spare(self, buffer: Buffer) -> None:
+        """Give memory back."""
+        self._spare.append(buffer)
+
+
+@dataclass(frozen=True)
+class TracedGrid(FixedGrid):
+    """A fixed grid, on which a solve tells the densities of its steps.
+
+    Args:
+        times: see `FixedGrid`.
+        keep: whether it keeps the path, too.
+
+    Example:
+        >>> TracedGrid(torch.tensor([1.0, 0.5])).steps
+        1
+    """
+
+    keep: bool = True
+
+    def plan(self, process: Process, solver: Solver, x: Tensor) -> TracedPlan:
+        """See `Controller.plan`."""
+        return replace(traced(process, solver, self.times, x), keep=self.keep)
+
+
+def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> TracedPlan:
+    """The plan of a solve with its cells; the solver and the network are prepared.
+
+    Raises:
+        InvalidArgumentError: the steps of the method have no Gaussian density.
+    """
+    nodes, like = process.nodes.grid(times), x.detach()
+    solver.prepare(process, nodes)
+    process.network.plan(like, process.nodes.known())
+    tape = CellTape(like)
+    try:
+        steps, states = tape.record(process, solver, nodes)
+        return _Tracer(tape).plan(nodes, steps, states)
+    except (NotGaussian, NotLinear) as error:
+        raise refusal(solver.name, str(error) or "its steps are not linear in their draws") from None
+
+
+def refusal(name: str, reason: str) -> InvalidArgumentError:
+    """The error for a method whose steps have no density."""
+    return InvalidArgumentError(f"`path_log_prob`: {name!r} has no densities of its steps here, as {reason}.")
+
+
+class _Tracer:
+    """Goes through the instructions of a solve, and knows what each value holds of the draws."""
+
+    def __init__(self, tape: CellTape) -> None:
+        self.count = tape.count
+        self.forms: dict[int, Form] = {}  # of values that hold draws
+        self.twins: dict[int, int | None] = {}  # the numbers of their means; None for zero
+        self.cells: list[Cell] = []
+        self.basis: list[tuple[Cell, dict[Latent, float]]] = []  # of the step: orthonormal combinations of its draws
+        self.scaled: set[Latent] = set()  # draws of the step whose weights are known on the way only
+
+    def plan(self, nodes: Sequence[Node[Any]], steps: list[list[Instruction]], states: list[int]) -> TracedPlan:
+        """The plan."""
+        whole: list[list[Instruction]] = []
+        means: list[list[Instruction]] = []
+        for index, (step, state) in enumerate(zip(steps, states[1:], strict=True)):
+            wanted = {state, *(i.x for i in step if isinstance(i, Evaluate))}
+            made: list[Instruction] = []
+            for instruction in step:
+                made += self.instructions(instruction, index, wanted)
+            last = index + 1 == len(steps) and (self.basis or self.scaled)
+            if state in self.forms or (last and self.cells[-1].whole.to != state):
+                raise NotGaussian(THROUGH_NETWORK)
+            whole.append(made)
+            means.append([i for i in made if not self._is_random(i)])
+            self._end()
+        if not self.cells:
+            raise NotGaussian("it draws nothing with these options on this grid")
+        bury(whole, states)
+        return TracedPlan(list(nodes), evaluated_in(whole), whole, states, self.count, cells=self.cells, means=means)
+
+    def _is_random(self, instruction: Any) -> bool:
+        """Whether an instruction is of no use without draws."""
+        if isinstance(instruction, Draw):
+            return True
+        return isinstance(instruction, Sum) and instruction.to in self.forms
+
+    def _end(self) -> None:
+        """After a step its draws are known, as far as they are of any use."""
+        self.basis, self.scaled = [], set()
+        self.forms = {number: {} for number in self.forms}  # which may not be read any more
+
+    def instructions(self, instruction: Any, step: int, wanted: set[int]) -> list[Any]:
+        """What takes the place of an instruction."""
+        stale = [i for i in instruction.read if i in self.forms and not self.forms[i]]
+        if stale:
+            raise NotGaussian(_KEPT)
+        if isinstance(instruction, Draw):
+            self._draw(instruction)
+        elif isinstance(instruction, Apply):
+            if any(i in self.forms for i in instruction.read):
+                raise NotGaussian(_SIZE)
+        elif isinstance(instruction, Sum):
+            return self._sum(instruction, step, wanted)
+        elif instruction.x in self.forms:
+            raise NotGaussian(THROUGH_NETWORK)
+        return [instruction]
+
+    def _draw(self, draw: Draw) -> None:
+        first = draw.to[0]
+        self.forms[first] = {(first, 0): 1.0}
+        self.twins |= dict.fromkeys(draw.to)
+        if len(draw.to) == 2:  # the increment, and the mean of the path: see `Noise.increment_and_mean`
+            self.forms[draw.to[1]] = {(first, 0): 0.5, (first, 1): 12**-0.5}
+
+    def _sum(self, instruction: Sum, step: int, wanted: set[int]) -> list[Any]:
+        terms = instruction.terms if isinstance(instruction, Blend) else _terms(instruction)
+        form = self._form(terms)
+        if not form:
+            return [instruction]
+        instruction.over = False
+        mean = [(w, self.twins[i] if i in self.forms else i) for w, i in terms]
+        kept = [(w, i) for w, i in mean if i is not None]
+        if instruction.to in wanted:
+            return [self._cell(instruction, kept, form, step)]
+        self.forms[instruction.to], self.twins[instruction.to] = form, None
+        if not kept:
+            return [instruction]
+        twin = self.number()
+        self.twins[instruction.to] = twin
+        if all(isinstance(w, float) for w, _ in kept):
+            return [instruction, Sum([w for w, _ in kept], [i for _, i in kept], twin)]  # type: ignore[misc]
+        scales = [w.number for w, _ in kept if isinstance(w, Scale)]
+        return [instruction, Blend([], [*(i for _, i in kept), *scales], twin, scales=[w for w, _ in kept])]
+
+    def number(self) -> int:
+        """A new number."""
+        self.count += 1
+        return self.count - 1
+
+    def _form(self, terms: list[tuple[Weight, int]]) -> Form:
+        """The draws in a sum."""
+        form: Form = {}
+        for weight, number in terms:
+            for latent, own in self.forms.get(number, {}).items():
+                form[latent] = _added(form.get(latent, 0.0), _product(weight, own))
+        return {latent: weight for latent, weight in form.items() if isinstance(weight, Scale) or weight}
+
+    def _cell(self, whole: Sum, mean: list[tuple[Weight, int]], form: Form, step: int) -> Cell:
+        """The cell of a sum that holds draws."""
+        if any(isinstance(w, Scale) for w in form.values()):
+            ((latent, weight),) = form.items() if len(form) == 1 else (((0, 0), 0.0),)
+            if not isinstance(weight, Scale) or latent in self.scaled or self._projected({latent: 1.0})[0]:
+                raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
+            self.scaled.add(latent)
+            return self._made(Cell(whole, mean, [], weight, len(self.cells), step))
+        weights: dict[Latent, float] = form  # type: ignore[assignment]
+        if self.scaled & set(weights):
+            raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
+        before, left = self._projected(weights)
+        size, std = _norm(weights), _norm(left)
+        if std <= _ROUNDING * size:
+            raise NotGaussian(THROUGH_NETWORK)
+        known: list[tuple[int, float]] = []
+        for cell, weight in before:
+            cell.draw = self.number() if cell.draw is None else cell.draw
+            known.append((cell.draw, weight / cell.std))  # type: ignore[operator]  # of the basis: a number
+        cell = Cell(whole, mean, known, std, len(self.cells), step)
+        self.basis.append((cell, {latent: w / std for latent, w in left.items()}))
+        return self._made(cell)
+
+    def _made(self, cell: Cell) -> Cell:
+        self.cells.append(cell)
+        return cell
+
+    def _projected(self, weights: dict[Latent, float]) -> tuple[list[tuple[Cell, float]], dict[Latent, float]]:
+        """The weights of earlier cells' draws, and what is left of the draws, with two turns of Gram and Schmidt."""
+        shares, left = dict.fromkeys(range(len(self.basis)), 0.0), dict(weights)
+        for _ in range(2):
+            for i, (_, direction) in enumerate(self.basis):
+                share = sum(left.get(latent, 0.0) * w for latent, w in direction.items())
+                shares[i] += share
+                for latent, w in direction.items():
+                    left[latent] = left.get(latent, 0.0) - share * w
+        size = _norm(weights)
+        return [(self.basis[i][0], share) for i, share in shares.items() if abs(share) > _ROUNDING * size], left
+
+
+def _terms(instruction: Sum) -> list[tuple[Weight, int]]:
+    return list(zip(instruction.weights, instruction.read, strict=True))
+
+
+def _norm(weights: dict[Latent, float]) -> float:
+    return math.sqrt(sum(w * w for w in weights.values()))
+
+
+def _product(a: Weight, b: Weight) -> Weight:
+    if isinstance(a, Scale):
+        if isinstance(b, Scale):
+            raise NotGaussian("a weight of a draw is a product of two values")
+        return Scale(a.number, a.factor * b)
+    return Scale(b.number, a * b.factor) if isinstance(b, Scale) else a * b
+
+
+def _added(a: Weight, b: Weight) -> Weight:
+    if isinstance(a, Scale) or isinstance(b, Scale):
+        if a:
+            raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
+        return b
+    return a + b

@@ -1,0 +1,61 @@
+"""A solve that is to tell the densities of its steps: what must hold, and what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .._checks import shown
+from ..errors import InvalidArgumentError
+from ..integrate import Loop, Solution
+from ..sdes import SDE
+from ..solvers import Solver
+from .path import path_of
+from .tracing import TracedRun, refusal
+
+
+def check_path_wanted(wanted: object, sde: SDE, solver: Solver, *, throw: bool, differentiable: bool) -> None:
+    """Refuse a solve whose steps have no density."""
+    if not (isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "sums")):
+        raise InvalidArgumentError(f"`path_log_prob` must be True, False or 'sums', got {shown(wanted)}.")
+    reasons = (
+        (not solver.stochastic, "it draws no noise"),
+        (not sde.affine, f"{type(sde).__name__} has no alpha and sigma"),
+        (solver.own_steps or solver.kind == "backend", "another library makes its steps"),
+        (solver.adaptive, "the lengths of its steps depend on their draws"),
+        (not solver.gaussian_step, solver.not_gaussian),
+    )
+    for wrong, reason in reasons:
+        if wrong:
+            raise refusal(solver.name, reason)
+    if differentiable:
+        raise InvalidArgumentError(
+            "`path_log_prob` is recorded without a graph; pass differentiable=False, and differentiate "
+            "scoresde.paths.log_prob(solution.path, sde, score_fn)."
+        )
+    if not throw:
+        raise InvalidArgumentError("`path_log_prob` needs samples that arrive; pass throw=True.")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a path needs besides its states.
+
+    Attributes:
+        solver, stochasticity, prior, seeds: see `Path`; of those ``prior`` is the log-density of the start.
+    """
+
+    solver: Solver
+    stochasticity: float
+    prior: Tensor | None
+    seeds: Any
+
+    def on(self, solution: Solution, sde: SDE, loop: Loop | None) -> Solution:
+        """The solution with its path."""
+        run = None if loop is None else loop.run
+        if not isinstance(run, TracedRun):
+            raise InvalidArgumentError("`path_log_prob` needs a solve with one step and one sample or more.")
+        path = path_of(run, sde, self.solver, self.stochasticity, self.prior, self.seeds)
+        return replace(solution, path_log_prob=path.log_prob, path=path)
