@@ -22,7 +22,7 @@ from ..sdes import SDE, AffineSDE
 from ..solvers import Solver, make_solver
 from .cells import Apply, Blend, Call, Cell, Normal, log_normal, total
 from .path import Path
-from .tracing import TracedPlan, traced
+from .tracing import TracedPlan, check_gaussian, traced
 
 Score = Callable[..., Tensor]
 
@@ -235,6 +235,7 @@ class Replay:
         score = as_score(score_fn)
         check_made_for(sde, score)
         solver = path.solver if method is None else make_solver(method, {}, ())
+        check_gaussian(sde, solver)
         eta = solver.default_stochasticity if method is not None else path.stochasticity
         if stochasticity is not None:
             if not solver.takes_stochasticity:

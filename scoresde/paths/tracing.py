@@ -15,7 +15,7 @@ from ..controllers import FixedGrid
 from ..errors import InvalidArgumentError
 from ..noise import Noise
 from ..processes import Network, Process
-from ..sdes import Node
+from ..sdes import SDE, Node
 from ..solvers import Solver
 from ..solvers.base import THROUGH_NETWORK
 from .cells import Apply, Blend, Cell, CellTape, Scale, Weight
@@ -137,6 +137,20 @@ def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Traced
 def refusal(name: str, reason: str) -> InvalidArgumentError:
     """The error for a method whose steps have no density."""
     return InvalidArgumentError(f"`path_log_prob`: {name!r} has no densities of its steps here, as {reason}.")
+
+
+def check_gaussian(sde: SDE, solver: Solver) -> None:
+    """Refuse a method whose steps have no density, by what it declares."""
+    reasons = (
+        (not solver.stochastic, "it draws no noise"),
+        (not sde.affine, f"{type(sde).__name__} has no alpha and sigma"),
+        (solver.own_steps or solver.kind == "backend", "another library makes its steps"),
+        (solver.adaptive, "the lengths of its steps depend on their draws"),
+        (not solver.gaussian_step, solver.not_gaussian),
+    )
+    for wrong, reason in reasons:
+        if wrong:
+            raise refusal(solver.name, reason)
 
 
 class _Tracer:

@@ -13,23 +13,14 @@ from ..integrate import Loop, Solution
 from ..sdes import SDE
 from ..solvers import Solver
 from .path import path_of
-from .tracing import TracedRun, refusal
+from .tracing import TracedRun, check_gaussian
 
 
 def check_path_wanted(wanted: object, sde: SDE, solver: Solver, *, throw: bool, differentiable: bool) -> None:
     """Refuse a solve whose steps have no density."""
     if not (isinstance(wanted, bool) or (isinstance(wanted, str) and wanted == "sums")):
         raise InvalidArgumentError(f"`path_log_prob` must be True, False or 'sums', got {shown(wanted)}.")
-    reasons = (
-        (not solver.stochastic, "it draws no noise"),
-        (not sde.affine, f"{type(sde).__name__} has no alpha and sigma"),
-        (solver.own_steps or solver.kind == "backend", "another library makes its steps"),
-        (solver.adaptive, "the lengths of its steps depend on their draws"),
-        (not solver.gaussian_step, solver.not_gaussian),
-    )
-    for wrong, reason in reasons:
-        if wrong:
-            raise refusal(solver.name, reason)
+    check_gaussian(sde, solver)
     if differentiable:
         raise InvalidArgumentError(
             "`path_log_prob` is recorded without a graph; pass differentiable=False, and differentiate "
