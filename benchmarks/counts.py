@@ -38,9 +38,11 @@ PREDICTIONS = ("noise", "data", "v", "score", "bare")
 QUICK = ("noise", "bare")  # that are compared with the file
 METHODS = {row.name: row for row in scoresde.methods()}
 PATH_ADDS = ("passes", "reductions", "reads")
-PATH_OPTIONS: dict[str, dict[str, float]] = {"cas": {"epsilon": 1.0}} | dict.fromkeys(
-    ("annealed_langevin", "ncsn"), {"moves": 2}
-)
+PATH_OPTIONS: dict[str, dict[str, float]] = {
+    "cas": {"epsilon": 1.0},
+    "annealed_langevin": {"moves": 2},
+    "ncsn": {"moves": 2},
+}
 READS = ("_local_scalar_dense", "item", "is_nonzero", "equal")
 DRAWS = ("normal", "rand", "uniform", "bernoulli", "exponential", "random")
 

@@ -160,6 +160,7 @@ class Cell:
         std: :math:`L_{ii}`.
         place: its number among all cells.
         step: the step that it belongs to.
+        t: its time.
         draw: the number of its own :math:`L_{ii}\tilde z_i`, if a later one needs it.
         dead: see `Evaluate`.
     """
@@ -170,6 +171,7 @@ class Cell:
     std: Weight
     place: int
     step: int
+    t: float
     draw: int | None = None
     dead: list[int] = field(default_factory=list)
 

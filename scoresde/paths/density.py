@@ -124,7 +124,7 @@ def log_ratio(
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
         >>> sde = scoresde.VPSDE()
-        >>> warm = scoresde.guidance.temperature(target.score(sde), sde, 1.2)
+        >>> warm = scoresde.guidance.temperature(target.score(sde), 1.2)
         >>> path = scoresde.solve(
         ...     sde, target.score(sde), method="ancestral", steps=5, path_log_prob=True
         ... ).path

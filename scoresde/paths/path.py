@@ -37,7 +37,7 @@ class Path(Displayed):
         times: of the grid, ``(steps + 1,)`` float64.
         start: the state at the start, ``(batch, *event)``.
         states: the random states in order, each ``(batch, *event)``; none with ``path_log_prob="sums"``.
-        steps: the step of each of them.
+        steps, levels: the step and the time of each of them.
         log_probs: the log-density of each step given what came before, ``(batch, steps)`` float64, in nats; 0 where a
             step draws nothing.
         noisy: which steps have a density, ``(steps,)`` bool. The last step onto :math:`\sigma = 0` has none.
@@ -68,6 +68,7 @@ class Path(Displayed):
     start: Tensor
     states: tuple[Tensor, ...]
     steps: tuple[int, ...]
+    levels: tuple[float, ...]
     log_probs: Tensor
     noisy: Tensor
     prior_log_prob: Tensor | None
@@ -140,7 +141,7 @@ class Path(Displayed):
                 raise InvalidArgumentError(f"`context` has {name!r}, which is no tensor; the file takes tensors only.")
             arrays[f"context.{name}"] = value
         seeds = self.seeds.tolist() if isinstance(self.seeds, Tensor) else self.seeds
-        known |= {"steps": list(self.steps), "noisy": self.noisy.tolist(), "seeds": seeds}
+        known |= {"steps": list(self.steps), "levels": list(self.levels), "noisy": self.noisy.tolist(), "seeds": seeds}
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in arrays.items()}
         write_bytes(check_path("path", path), safetensors.torch.save(tensors, {"scoresde.path": json.dumps(known)}))
 
@@ -172,6 +173,7 @@ class Path(Displayed):
         states = tuple(arrays[f"state.{i}"] for i in range(kept))
         wrong = (
             kept not in (0, count)
+            or len(known["levels"]) != count
             or any(state.shape != arrays["start"].shape for state in states)
             or arrays["log_probs"].shape != (batch, steps)
             or arrays["table"].shape != (steps + 1, 2)
@@ -185,6 +187,7 @@ class Path(Displayed):
             arrays["start"],
             states,
             tuple(int(step) for step in known["steps"]),
+            tuple(float(t) for t in known["levels"]),
             arrays["log_probs"],
             torch.tensor(known["noisy"], dtype=torch.bool),
             arrays.get("prior_log_prob"),
@@ -225,6 +228,7 @@ def path_of(run: TracedRun, sde: SDE, solver: Solver, eta: float, prior: Tensor 
         run.begin,
         tuple(run.states),
         tuple(cell.step for cell in plan.cells if cell.step < done),
+        tuple(cell.t for cell in plan.cells if cell.step < done),
         log_probs,
         torch.tensor(plan.noisy[:done]),
         prior,

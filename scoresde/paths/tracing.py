@@ -169,7 +169,7 @@ class _Tracer:
         whole: list[list[Instruction]] = []
         means: list[list[Instruction]] = []
         for index, (step, state) in enumerate(zip(steps, states[1:], strict=True)):
-            wanted = {state, *(i.x for i in step if isinstance(i, Evaluate))}
+            wanted = {i.x: i.node.t for i in step if isinstance(i, Evaluate)} | {state: nodes[index + 1].t}
             made: list[Instruction] = []
             for instruction in step:
                 made += self.instructions(instruction, index, wanted)
@@ -195,7 +195,7 @@ class _Tracer:
         self.basis, self.scaled = [], set()
         self.forms = {number: {} for number in self.forms}  # which may not be read any more
 
-    def instructions(self, instruction: Any, step: int, wanted: set[int]) -> list[Any]:
+    def instructions(self, instruction: Any, step: int, wanted: dict[int, float]) -> list[Any]:
         """What takes the place of an instruction."""
         stale = [i for i in instruction.read if i in self.forms and not self.forms[i]]
         if stale:
@@ -218,7 +218,7 @@ class _Tracer:
         if len(draw.to) == 2:  # the increment, and the mean of the path: see `Noise.increment_and_mean`
             self.forms[draw.to[1]] = {(first, 0): 0.5, (first, 1): 12**-0.5}
 
-    def _sum(self, instruction: Sum, step: int, wanted: set[int]) -> list[Any]:
+    def _sum(self, instruction: Sum, step: int, wanted: dict[int, float]) -> list[Any]:
         terms = instruction.terms if isinstance(instruction, Blend) else _terms(instruction)
         form = self._form(terms)
         if not form:
@@ -227,7 +227,7 @@ class _Tracer:
         mean = [(w, self.twins[i] if i in self.forms else i) for w, i in terms]
         kept = [(w, i) for w, i in mean if i is not None]
         if instruction.to in wanted:
-            return [self._cell(instruction, kept, form, step)]
+            return [self._cell(instruction, kept, form, step, wanted[instruction.to])]
         self.forms[instruction.to], self.twins[instruction.to] = form, None
         if not kept:
             return [instruction]
@@ -251,14 +251,14 @@ class _Tracer:
                 form[latent] = _added(form.get(latent, 0.0), _product(weight, own))
         return {latent: weight for latent, weight in form.items() if isinstance(weight, Scale) or weight}
 
-    def _cell(self, whole: Sum, mean: list[tuple[Weight, int]], form: Form, step: int) -> Cell:
+    def _cell(self, whole: Sum, mean: list[tuple[Weight, int]], form: Form, step: int, t: float) -> Cell:
         """The cell of a sum that holds draws."""
         if any(isinstance(w, Scale) for w in form.values()):
             ((latent, weight),) = form.items() if len(form) == 1 else (((0, 0), 0.0),)
             if not isinstance(weight, Scale) or latent in self.scaled or self._projected({latent: 1.0})[0]:
                 raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
             self.scaled.add(latent)
-            return self._made(Cell(whole, mean, [], weight, len(self.cells), step))
+            return self._made(Cell(whole, mean, [], weight, len(self.cells), step, t))
         weights: dict[Latent, float] = form  # type: ignore[assignment]
         if self.scaled & set(weights):
             raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
@@ -270,7 +270,7 @@ class _Tracer:
         for cell, weight in before:
             cell.draw = self.number() if cell.draw is None else cell.draw
             known.append((cell.draw, weight / cell.std))  # type: ignore[operator]  # of the basis: a number
-        cell = Cell(whole, mean, known, std, len(self.cells), step)
+        cell = Cell(whole, mean, known, std, len(self.cells), step, t)
         self.basis.append((cell, {latent: w / std for latent, w in left.items()}))
         return self._made(cell)
 

@@ -2,13 +2,14 @@
 training.
 """
 
+from .._intervals import Interval
 from .advice import Advice, HarmlessEnd, ProcessEnds, advise, shifted
 from .calibration import Calibration, sbc_ranks, simulation_based_calibration, tarp
 from .certificate import Certificate, Group
 from .certifying import certify
 from .conformal import Coverage
 from .diagnosis import Diagnosis, diagnose
-from .law import Interval, Law
+from .law import Law
 from .reference import Worth
 from .repairs import Rung
 from .two_samples import (

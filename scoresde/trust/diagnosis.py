@@ -21,6 +21,7 @@ from .._checks import (
     check_not_empty,
     check_state,
 )
+from .._intervals import Interval
 from ..errors import InvalidArgumentError, InvalidTypeError
 from ..generation.computing import check_evaluating
 from ..grids import Grid
@@ -33,7 +34,6 @@ from ..sdes.base import check_affine
 from ..solvers import Solver, make_solver
 from .conformal import check_confidence
 from .coupling import Task
-from .law import Interval
 from .repairs import (
     HALVES,
     Denoised,

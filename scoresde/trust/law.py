@@ -33,6 +33,7 @@ from torch import Tensor
 
 from .._checks import check_number, check_tensor
 from .._display import Displayed
+from .._intervals import Interval
 from ..errors import InvalidArgumentError
 from .conformal import check_confidence
 
@@ -61,34 +62,6 @@ def lower_limit(count: int, draws: int, confidence: float) -> float:
         0.9884
     """
     return 1.0 - upper_limit(draws - count, draws, confidence)
-
-
-@dataclass(frozen=True, repr=False)
-class Interval(Displayed):
-    """A value between two limits.
-
-    Attributes:
-        value: the estimate.
-        low, high: the limits.
-        confidence: of both together.
-        kind: ``"exact"`` where the confidence holds for any number of draws, ``"asymptotic"`` where it holds for many.
-
-    Example:
-        >>> Interval(0.5, 0.4, 0.6, 0.95, "exact")
-        Interval(value=0.5, low=0.4, high=0.6, confidence=0.95, kind=exact)
-    """
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    kind: str
-
-    def _summary(self) -> dict[str, str]:
-        return {
-            **{name: f"{getattr(self, name):.4g}" for name in ("value", "low", "high", "confidence")},
-            "kind": self.kind,
-        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..._display import Displayed
-from ..law import Interval
+from ..._intervals import Interval
 
 if TYPE_CHECKING:
     from .subject import Subject

@@ -6,8 +6,8 @@ import math
 
 import torch
 
+from ..._intervals import Interval
 from ..calibration import Calibration, simulation_based_calibration, tarp
-from ..law import Interval
 from .base import MATTERS, Repair, Rung
 from .subject import Subject, varies
 

@@ -6,9 +6,10 @@ import math
 
 import torch
 
+from ..._intervals import Interval
 from ...fit.energy import energy
 from ...sdes import NormalPrior
-from ..law import Interval, Law
+from ..law import Law
 from .base import MATTERS, Repair, Rung, certain, number
 from .subject import Subject, finite, rms
 

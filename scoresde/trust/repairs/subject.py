@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..._context import cut
+from ..._intervals import Interval
 from ...errors import InvalidArgumentError, SolveFailedError
 from ...noise import check_seed
 from ...scores import Score
 from ..advice import ProcessEnds, advise
 from ..coupling import Task, check_repeatable, parts, rows_of, seeds_of
-from ..law import Interval
 from ..reference import FlowReference, PathReference, Reference, scale_of
 from ..two_samples import EnergyTest, SlicedWasserstein, energy_test, sliced_wasserstein
 from .base import MATTERS, SHARE, TESTS

@@ -1,0 +1,144 @@
+"""Weights of paths to a known target, divergences, and ratios in continuous time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import paths
+from scoresde.errors import InvalidArgumentError, ScoreSDEWarning
+from scoresde.paths.continuous import every_other
+
+F64 = torch.float64
+VP = scoresde.VPSDE()
+NORMAL = scoresde.targets.Gaussian(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
+LARGE = {"method": "ancestral", "variance": "large"}
+
+
+def density(x: Tensor) -> Tensor:
+    return NORMAL.log_prob(x, VP, VP.t_min)
+
+
+def path_of(count: int = 2000, sde: scoresde.AffineSDE = VP, **options: object) -> paths.Path:
+    given = {"steps": 20, "shape": (count, 2), "seed": 3, "dtype": F64, **options}
+    return scoresde.solve(sde, NORMAL.score(sde), path_log_prob=True, **given).path
+
+
+def test_all_weights_are_one_where_the_path_is_the_reverse_of_the_forward_process() -> None:
+    """On N(0, I) under VP, steps with the large variance are exact, as is the prior."""
+    found = paths.weights(path_of(50, **LARGE), density, NORMAL.score(VP))
+    assert float(found.log_weights.abs().max()) < 1e-10
+    assert abs(found.ess - 50) < 1e-8
+
+
+CASES = {
+    "moves": {"method": "pc", "predictor": "ancestral", "snr": 0.1},
+    "underdamped moves": {"method": "pc", "corrector": scoresde.correctors.UnderdampedCorrector(moves=1, snr=0.2)},
+    "stages": {"method": "seeds2"},
+    "history": {"method": "dpmpp_2m_sde"},
+    "predicted states": {"method": "sa_solver"},
+    "small": {"method": "ancestral"},
+    "two draws": {"method": "sra1"},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore::scoresde.errors.ScoreSDEWarning")
+def test_the_mean_of_the_weights_is_the_normaliser(name: str) -> None:
+    """For any method and any network. At 4 standard errors each, the family-wise false-alarm rate is below 1e-3 by the
+    normal law; the noise at the end is large, which keeps the weights even."""
+    wrong = scoresde.targets.Gaussian(torch.full((2,), 0.05, dtype=F64), torch.eye(2, dtype=F64)).score(VP)
+    path = scoresde.solve(
+        VP, wrong, steps=30, t_end=0.2, shape=(20_000, 2), seed=3, dtype=F64, path_log_prob=True, **CASES[name]
+    ).path
+    found = paths.weights(path, lambda x: NORMAL.log_prob(x, VP, 0.2) + math.log(3.0), wrong)
+    w = found.log_weights.exp()
+    assert found.ess > 0.02 * len(w)
+    assert abs(float(w.mean()) - 3) < 4 * float(w.std()) / math.sqrt(len(w))
+
+
+def test_a_tilt_is_found_and_resampled() -> None:
+    tilt = torch.tensor([0.3, -0.2], dtype=F64)
+    found = paths.weights(path_of(4000, **LARGE), lambda x: density(x) + x @ tilt, NORMAL.score(VP))
+    interval = found.log_normaliser(0.999)
+    assert interval.low < 0.5 * float(tilt.square().sum()) < interval.high
+    mean = found.mean(lambda x: x[:, 0], 0.999)
+    assert mean.low < 0.3 < mean.high
+    again = found.resampled(seed=1)
+    assert abs(float(again[:, 0].mean()) - 0.3) < 0.08 and len(found.resampled(7)) == 7
+    counts = torch.stack([(again == row).all(1).sum() for row in found.x[:50]])
+    expected = found.shares[:50] * len(again)
+    assert bool(((counts - expected).abs() < 1).all())
+
+
+def test_few_effective_samples_are_a_warning() -> None:
+    with pytest.warns(ScoreSDEWarning, match="are worth"):
+        paths.weights(path_of(200, **LARGE), lambda x: density(x) + 4 * x[:, 0], NORMAL.score(VP))
+
+
+def test_what_has_no_weights_is_refused() -> None:
+    score_fn = NORMAL.score(VP)
+    given = scoresde.solve(VP, score_fn, torch.ones(3, 2, dtype=F64), steps=5, path_log_prob=True, **LARGE).path
+    with pytest.raises(InvalidArgumentError, match="prior_log_prob"):
+        paths.weights(given, density, score_fn)
+    flow = scoresde.FlowSDE(t_min=0.0)
+    with pytest.raises(InvalidArgumentError, match="last step"):
+        paths.weights(path_of(3, flow, method="ancestral"), density, NORMAL.score(flow))
+    with pytest.raises(InvalidArgumentError, match="depends on the state"):
+        paths.weights(path_of(3, method="pc", rule="dimension"), density, score_fn)
+    path = path_of(3, **LARGE)
+    with pytest.raises(InvalidArgumentError, match="one value per sample"):
+        paths.weights(path, lambda x: x, score_fn)
+    with pytest.raises(InvalidArgumentError, match="finite"):
+        paths.weights(path, lambda x: x[:, 0] * math.nan, score_fn)
+    with pytest.raises(InvalidArgumentError, match="one entry per sample"):
+        paths.weights(path, density, score_fn, prior_log_prob=torch.zeros(2))
+
+
+def test_outside_the_support_weights_are_zero() -> None:
+    with pytest.warns(ScoreSDEWarning, match="are worth"):
+        found = paths.weights(
+            path_of(2000, **LARGE), lambda x: density(x).masked_fill(x[:, 0] < 0.5, -math.inf), NORMAL.score(VP)
+        )
+    interval = found.log_normaliser(0.999)
+    exact = math.log(0.5 * math.erfc(0.5 / math.sqrt(2)))
+    assert interval.low < exact < interval.high
+
+
+def test_the_divergence_bounds_that_of_the_samples() -> None:
+    """A shift of the mean by 0.3: samples are 0.045 nats apart, the paths at least as far."""
+    shifted = scoresde.targets.Gaussian(torch.tensor([0.3, 0.0], dtype=F64), torch.eye(2, dtype=F64)).score(VP)
+    path = scoresde.solve(VP, shifted, steps=100, shape=(500, 2), seed=0, dtype=F64, path_log_prob=True, **LARGE).path
+    found = paths.divergence(path, shifted, NORMAL.score(VP))
+    assert 0.0449 < found.low <= found.high < 0.1
+
+
+def test_the_error_of_a_ratio_in_continuous_time_is_told() -> None:
+    """Against the same paths on a grid that is 32 times as fine."""
+    old = NORMAL.score(VP)
+
+    def new(x: Tensor, t: Tensor) -> Tensor:
+        return old(x, t) + 0.15 * torch.sin(2 * x)
+
+    path = path_of(2000, steps=1024, **LARGE)
+    coarse = path
+    for _ in range(5):
+        coarse = every_other(coarse)
+    exact, found = paths.girsanov(path, new, old), paths.girsanov(coarse, new, old)
+    error = float((found.log_ratio - exact.log_ratio).square().mean().sqrt())
+    assert 0.7 < found.error / error < 1.4
+    assert exact.error < 0.3 * found.error
+    ratio = exact.log_ratio.exp()
+    assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / math.sqrt(len(ratio))
+
+
+def test_a_ratio_in_continuous_time_needs_states_at_the_nodes() -> None:
+    for options in ({"method": "seeds2"}, {"method": "pc"}, {"method": "ancestral", "steps": 1}):
+        with pytest.raises(InvalidArgumentError, match="one random state each"):
+            paths.girsanov(path_of(2, **options), NORMAL.score(VP), NORMAL.score(VP))
+    with pytest.raises(InvalidArgumentError, match="stochasticity"):
+        paths.girsanov(path_of(2, **LARGE), NORMAL.score(VP), NORMAL.score(VP), stochasticity=0.0)
