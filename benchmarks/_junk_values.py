@@ -530,6 +530,19 @@ def cloud(shift: float, count: int = 24) -> Make:
 
 
 @functools.cache
+def recorded_path() -> scoresde.paths.Path:
+    """Of four samples."""
+    options = {"method": "ancestral", "steps": 3, "seed": 0, "path_log_prob": True}
+    path: scoresde.paths.Path = scoresde.solve(vp(), score_fn(), states(), **options).path
+    return path
+
+
+def path_file() -> Path:
+    name = Path(tempfile.mkdtemp(), "path.safetensors")
+    recorded_path().save(name)
+    return name
+
+
 def certificate() -> Any:
     return scoresde.certify(
         vp(), score_fn(), "ddim", pilot=24, confidence=0.5, indicator="constant", identity="a score"
@@ -832,6 +845,36 @@ VALID: dict[str, Make] = {
     "certify.norm": lambda: "rms",
     "certify.shape": lambda: (24, 2),
     "certify.identity": lambda: "a score",
+    "solve.path_log_prob": lambda: False,
+    "self: paths.Path": recorded_path,
+    "paths.Path.__getitem__.rows": lambda: [0, 2],
+    "paths.Path.load.path": path_file,
+    "paths.log_prob.path": recorded_path,
+    "paths.log_prob.steps": lambda: [0, 2],
+    "paths.log_prob.method": lambda: "ancestral",
+    "paths.log_ratio.path": recorded_path,
+    "paths.log_ratio.steps": lambda: [0, 2],
+    "paths.log_ratio.new": score_fn,
+    "paths.log_ratio.old": score_fn,
+    "paths.kl.path": recorded_path,
+    "paths.kl.steps": lambda: [0, 2],
+    "paths.kl.new": score_fn,
+    "paths.kl.old": score_fn,
+    "paths.divergence.path": recorded_path,
+    "paths.divergence.new": score_fn,
+    "paths.divergence.old": score_fn,
+    "paths.girsanov.path": recorded_path,
+    "paths.girsanov.new": score_fn,
+    "paths.girsanov.old": score_fn,
+    "paths.weights.path": recorded_path,
+    "paths.weights.log_density": lambda: lambda x: -0.5 * x.square().sum(1),
+    "paths.weights.prior_log_prob": lambda: torch.zeros(4, dtype=torch.float64),
+    "self: paths.Weights": lambda: scoresde.paths.Weights(torch.zeros(4, dtype=torch.float64), states()),
+    "paths.Weights.mean.function": lambda: lambda x: x[:, 0],
+    "paths.Weights.mean.confidence": lambda: 0.9,
+    "paths.Weights.log_normaliser.confidence": lambda: 0.9,
+    "paths.Weights.resampled.count": lambda: 3,
+    "paths.Weights.resampled.seed": lambda: 0,
     "self: trust.Certificate": certificate,
     "trust.Certificate.solve.seeds": lambda: [1, 2],
     "trust.Certificate.solve.shape": lambda: (2, 2),

@@ -19,7 +19,7 @@ import scoresde
 # The order of the pages; a module that the list lacks follows in the order of the alphabet.
 ORDER = (
     "solving scores sdes integrate stepping solvers grids controllers noise correctors guidance inverse likelihood "
-    "latents simulation fit generation trust interop targets losses training presets nets zoo plot testing errors"
+    "latents simulation fit generation trust paths interop targets losses training presets nets zoo plot testing errors"
 )
 
 

@@ -145,6 +145,16 @@ def digits_table() -> str:
     return markdown(["method", "process", "recognised", "energy", "SW2", "nearest", "evaluations"], rows, record)
 
 
+def densities_table() -> str:
+    """The methods whose paths have densities, and what these cost."""
+    record = load("counts")
+    rows = [
+        [f"`{name}`", *(f"{row[key]:g}" for key in ("states", "passes", "reductions"))]
+        for name, row in record["results"]["paths"].items()
+    ]
+    return markdown(["method", "random states per step", "passes per state", "reductions per state"], rows, record)
+
+
 def speed_table() -> str:
     """The figures of ``benchmarks/results/speed.json``."""
     record = load("speed")
@@ -1085,6 +1095,7 @@ FILLED = {
     },
     "bring_your_own_network": {"<!-- conventions -->": conventions_table},
     "trainer": {"<!-- training -->": training_sentence},
+    "paths": {"<!-- path densities -->": densities_table},
     "peers": {"<!-- peers -->": peers_table},
     "quickstart": {"<!-- processes -->": processes_table},
     "reference": {"<!-- modules -->": _reference.overview},

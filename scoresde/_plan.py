@@ -26,7 +26,7 @@ from .noise import Noise
 from .processes import Network, Process, ReverseProcess
 from .sdes import SDE, Node
 from .sdes.records import LinearEstimate
-from .solvers import Solver
+from .solvers import Solver, StepResult
 
 _MOST_PLANS = 8  # that are kept for later solves
 _RECORDED = ("builtins.", f"{__package__}.solvers.", f"{__package__}.correctors.")  # modules of solvers and their parts
@@ -345,8 +345,7 @@ class Tape(Workspace):
     def sum(self, combination: Combination) -> Any:
         total = self.symbol()
         weights, values = combination.terms()
-        symbols: Any = values
-        self.instructions.append(Sum(list(weights), [symbol.index for symbol in symbols], total.index))
+        self.instructions.append(Sum(list(weights), numbers_of(values), total.index))
         return total
 
     def record(
@@ -365,14 +364,27 @@ class Tape(Workspace):
             memory: Any = solver.init(taped, x, nodes[0])
             for start, stop in itertools.pairwise(nodes):
                 result = solver.step(taped, x, start, stop, memory, noise)
+                if not isinstance(result, StepResult):
+                    raise NotLinear
                 moved: Any = result.moved
                 if isinstance(moved, Combination):
-                    over, moved = moved.terms()[1][:1] == [x], self.sum(moved)
+                    values = moved.terms()[1]
+                    over, moved = bool(values) and values[0] is x, self.sum(moved)
                     self.instructions[-1].over = over  # type: ignore[union-attr]
+                elif not isinstance(moved, Symbol):
+                    raise NotLinear
                 x, memory = moved, result.state
                 states.append(x.index)
                 ends.append(len(self.instructions))
         return [_late(self.instructions[a:b], states) for a, b in itertools.pairwise(ends)], states
+
+
+def numbers_of(values: Sequence[object]) -> list[int]:
+    """The numbers of symbols; anything else among them is not in a plan."""
+    numbers = [value.index for value in values if isinstance(value, Symbol)]
+    if len(numbers) < len(values):
+        raise NotLinear
+    return numbers
 
 
 def record(process: Process, solver: Solver, nodes: list[Node[float]], like: Tensor) -> Plan | None:

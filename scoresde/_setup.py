@@ -31,6 +31,7 @@ from ._checks import (
     check_finite_rows,
     check_flag,
     check_integer,
+    check_integers,
     check_kind,
     check_number,
     check_shape,
@@ -216,7 +217,7 @@ def set_up(
             )
         drawn = x is None and moved is None and isinstance(sde.prior, NormalPrior)
         prior = sde.prior.log_prob(state.to(torch.float64)) if drawn else None
-        setup.told = Told(solver, eta, prior, seed if seeds is None else seeds)
+        setup.told = Told(solver, eta, prior, seed if seeds is None else list(check_integers("seeds", seeds, low=0)))
         if isinstance(controller, FixedGrid):
             controller = TracedGrid(controller.times, keep=path_log_prob is True)
     if len(state) == 0 or times[0] == times[-1]:

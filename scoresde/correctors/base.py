@@ -26,7 +26,7 @@ class Corrector(abc.ABC):
 
     name: ClassVar[str] = "own"
     keeps_estimates: ClassVar[bool] = True
-    not_gaussian: ClassVar[str] = "its moves are not declared Gaussian given the state before (Corrector.gaussian_step)"
+    not_gaussian: ClassVar[str] = "its moves are not declared Gaussian (set gaussian_step = True if they are)"
     moves: int = 1
 
     @property

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from .._combination import Combination, combine, write
-from .._plan import Evaluate, Run, Sum, Symbol, Tape, TapeNetwork
-from .._tensors import row_sums, sample_norms
+from .._combination import Combination, combine
+from .._plan import Evaluate, NotLinear, Run, Sum, Symbol, Tape, TapeNetwork, numbers_of
+from .._tensors import expand, row_sums, sample_norms
 from ..processes import Network
 from ..scores.base import Split
 from ..sdes import Estimate, Node
@@ -49,7 +49,7 @@ Weight: TypeAlias = float | Scale
 
 
 class Value(Symbol):
-    """A symbol that takes part in formulas, of which weights are made."""
+    """A symbol that takes part in sums, and in formulas, of which weights are made."""
 
     __slots__ = ("tape",)
 
@@ -62,23 +62,48 @@ class Value(Symbol):
         return self.tape.apply(function, values)
 
     def __mul__(self, other: Any) -> Value:
-        return self if isinstance(other, float) and other == 1.0 else self.apply(torch.mul, (self, other))
+        if isinstance(other, Value):
+            return self.apply(torch.mul, (self, other))
+        return self if isinstance(other, float) and other == 1.0 else self._linear(torch.mul, (self, other), [other])
 
     __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Value:
+        if not isinstance(other, float | int):
+            raise NotLinear
+        return self._linear(torch.div, (self, other), [1 / other])
+
+    def __add__(self, other: Any) -> Value:
+        return self._linear(torch.add, (self, other), [1.0, 1.0])
+
+    def __sub__(self, other: Any) -> Value:
+        return self._linear(torch.sub, (self, other), [1.0, -1.0])
+
+    def __neg__(self) -> Value:
+        return self._linear(torch.neg, (self,), [-1.0])
 
     def __pow__(self, power: float) -> Value:
         return self.apply(torch.pow, (self, power))
 
     def __bool__(self) -> bool:
-        return True
+        return True  # as a weight, which is not 0
+
+    def __eq__(self, other: object) -> bool:
+        raise NotLinear
 
     def __hash__(self) -> int:
         return id(self)
 
+    def _linear(self, function: Callable[..., Any], values: tuple[Any, ...], weights: Sequence[Any]) -> Value:
+        read = [v for v in values if isinstance(v, Value)]
+        if len(read) < len(weights) or not all(isinstance(w, float | int) for w in weights):
+            raise NotLinear
+        return self.tape.apply(function, values, [float(w) for w in weights])
+
 
 @dataclass(slots=True, eq=False)
 class Apply(Sum):
-    """Compute a formula.
+    """Compute a formula; one with weights is a sum.
 
     Attributes:
         function: of tensors and numbers.
@@ -141,10 +166,10 @@ class Call(Evaluate):
 
 
 class Normal(NamedTuple):
-    """The law of a cell given what came before: its mean, and its standard deviation (a number, or one per sample
-    ``(batch,)``, or one per element)."""
+    """How far a state is from the mean of its law given what came before, float64, and the standard deviation: a
+    number, or one per sample ``(batch,)``, or one per element."""
 
-    mean: Tensor
+    off: Tensor
     std: float | Tensor
 
 
@@ -193,40 +218,29 @@ class Cell:
 
     def run(self, run: Any) -> None:
         """Make the state, and tell its density."""
-        count, values = len(self.mean), run.values
-        if type(self.whole) is Sum and [*zip(self.whole.weights, self.whole.read, strict=True)][:count] == self.mean:
-            # the draws come last, and the mean is what is there before
-            weights, terms = self.whole.weights, [values[i] for i in self.whole.read]
-            room, buffer = run.room(), run.room()
-            mean = write(weights[:count], terms[:count], room.base)
-            values[self.whole.to] = write([1.0, *weights[count:]], [mean, *terms[count:]], buffer.base)
-            run.buffers[self.whole.to] = buffer
-        else:
-            self.whole.run(run)
-            room, mean = None, total(self.mean, values, values[self.whole.to])
-        state = values[self.whole.to]
-        for number, weight in self.before:
-            mean = torch.add(mean, values[number], alpha=weight, out=None if room is None else mean)
-        off = torch.sub(state, mean, out=None if room is None else mean)
-        run.keep(state.detach(), self.step, log_normal(off, self.spread(values)))
-        if self.draw is not None:
-            values[self.draw], run.buffers[self.draw] = off, room
-        elif room is not None:
-            run.spare(room)
-
-    def spread(self, values: Any) -> float | Tensor:
-        """The standard deviation."""
-        return self.std.of(values) if isinstance(self.std, Scale) else self.std
+        self.whole.run(run)
+        state = run.values[self.whole.to]
+        law = self.law(run.values, state)
+        run.keep(state.detach(), self.step, log_normal(*law))
 
     def law(self, values: Any, state: Tensor) -> Normal:
-        """Its law, where it is known what came of it."""
-        mean, std = total(self.mean, values, state), self.spread(values)
-        for number, weight in self.before:
-            mean = mean.add(values[number], alpha=weight)
-        values[self.whole.to] = state
+        """Its law, and what came of it. All is in float64: the distance from the mean is far smaller than both where
+        the noise is."""
+        off = state.to(torch.float64, copy=True)
+        for weight, number in self.mean:
+            off = _less(off, weight.of(values) if isinstance(weight, Scale) else weight, values[number])
+        for number, share in self.before:
+            off = _less(off, share, values[number])
         if self.draw is not None:
-            values[self.draw] = state - mean
-        return Normal(mean, std)
+            values[self.draw] = off
+        return Normal(off, self.std.of(values).to(torch.float64) if isinstance(self.std, Scale) else self.std)
+
+
+def _less(off: Tensor, weight: float | Tensor, value: Tensor) -> Tensor:
+    """Less a multiple of a value."""
+    if isinstance(weight, Tensor):
+        return off - expand(weight.to(torch.float64), off) * value
+    return off.sub(value, alpha=weight) if torch.is_grad_enabled() else off.sub_(value, alpha=weight)
 
 
 def log_normal(off: Tensor, std: float | Tensor) -> Tensor:
@@ -240,14 +254,13 @@ def log_normal(off: Tensor, std: float | Tensor) -> Tensor:
         >>> log_normal(torch.zeros(1, 2), 1.0)
         tensor([-1.8379], dtype=torch.float64)
     """
-    size = off[0].numel() if len(off) else 0
+    size = math.prod(off.shape[1:])
     if not isinstance(std, Tensor):
         return -0.5 * (sample_norms(off) / std).square() - size * (math.log(std) + _HALF_LOG_2PI)
+    std = std.abs()
     if std.ndim == 1:
-        std = std.to(torch.float64)
         return -0.5 * (sample_norms(off) / std).square() - size * (std.log() + _HALF_LOG_2PI)
-    spread = row_sums(std.to(torch.float64).log())
-    return -0.5 * sample_norms(off / std).square() - spread - size * _HALF_LOG_2PI
+    return -0.5 * sample_norms(off / std).square() - row_sums(std.log()) - size * _HALF_LOG_2PI
 
 
 def total(terms: Sequence[tuple[Weight, int]], values: Any, like: Tensor) -> Tensor:
@@ -311,12 +324,12 @@ class CellTape(Tape):
     def network(self, network: Network) -> CellNetwork:
         return CellNetwork(self, network)
 
-    def apply(self, function: Callable[..., Any], values: tuple[Any, ...]) -> Value:
-        """A formula."""
+    def apply(self, function: Callable[..., Any], values: tuple[Any, ...], weights: Sequence[float] = ()) -> Value:
+        """A formula, which is a sum if it has weights."""
         read = [v.index for v in values if isinstance(v, Value)]
         arguments = tuple(None if isinstance(v, Value) else v for v in values)
         result = self.symbol()
-        self.instructions.append(Apply([], read, result.index, function=function, arguments=arguments))
+        self.instructions.append(Apply(list(weights), read, result.index, function=function, arguments=arguments))
         return result
 
     def sum(self, combination: Combination) -> Any:
@@ -324,8 +337,8 @@ class CellTape(Tape):
         if not any(isinstance(w, Value) for w in weights):
             return super().sum(combination)
         total = self.symbol()
-        values: list[Any] = list(combination.values)
-        kept = [(w, v.index) for w, v in zip(weights, values, strict=True) if isinstance(w, Value) or w]
+        numbers = numbers_of(combination.values)
+        kept = [(w, i) for w, i in zip(weights, numbers, strict=True) if isinstance(w, Value) or w]
         scales: list[Weight] = [Scale(w.index) if isinstance(w, Value) else w for w, _ in kept]
         read = [*(i for _, i in kept), *(w.index for w, _ in kept if isinstance(w, Value))]
         self.instructions.append(Blend([], read, total.index, scales=scales))

@@ -96,7 +96,7 @@ def girsanov(
     """
     process = process_of(path, sde)
     steps = len(path.times) - 1
-    one_each = path.steps == tuple(range(steps)) and path.levels == tuple(path.times[1:].tolist())
+    one_each = path.step_of == tuple(range(steps)) and path.levels == tuple(path.times[1:].tolist())
     if not one_each or steps < 2:
         raise InvalidArgumentError(
             "`path` must have two steps or more, with one random state each, at its end, as those of 'ancestral' or "
@@ -121,9 +121,9 @@ def every_other(path: Path) -> Path:
         path,
         times=path.times[kept],
         states=tuple(path.states[i - 1] for i in kept[1:]),
-        steps=tuple(range(len(kept) - 1)),
+        step_of=tuple(range(len(kept) - 1)),
         levels=tuple(path.levels[i - 1] for i in kept[1:]),
         log_probs=path.log_probs[:, : len(kept) - 1],
         noisy=path.noisy[[i - 1 for i in kept[1:]]],
-        table=path.table[kept],
+        table=path.table[[*kept, *(last + i for i in kept[1:])]],
     )

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .._arguments import check_limits, context_of
-from .._checks import MOST_STOCHASTICITY, check_flag, check_integers, check_kind, check_number
+from .._checks import MOST_STOCHASTICITY, check_finite_rows, check_flag, check_integers, check_kind, check_number
 from .._plan import Evaluate, Instruction, Sum
+from .._tensors import row_sums, transforming
 from .._workspace import working_in
 from ..errors import InvalidArgumentError
 from ..processes import Network, ReverseProcess
@@ -42,22 +43,22 @@ def log_prob(
 
     .. math:: \sum_i \ln N(V_i;\ \mu_i(\theta),\ S_i^2 I)
 
-    over the random states :math:`V_i`, each given those before it. With the network that made the path it is what the
-    solve recorded, bit for bit, if the network computes the same for the same batch. It is differentiable in the
-    network's parameters. The states are constants, while all that the method keeps from earlier steps is computed
-    again. With a gradient the steps are checkpointed, so that one step at a time is in memory, and the network is
-    called twice.
+    over the random states :math:`V_i`, each given those before it. With the network that made the path it equals the
+    recorded value bit for bit, provided that the network computes the same for the same batch (in evaluation mode:
+    dropout makes another network of each call). It is differentiable in the network's parameters, but not in those of a
+    schedule. The states are constants, while all that the method keeps from earlier steps is computed again. With a
+    gradient the steps are checkpointed: one step at a time is in memory, and the network is called twice per step.
 
     Args:
         path: of ``solve(..., path_log_prob=True)``.
         sde: the process of the path.
-        score_fn: a network, or what guidance or a temperature makes of one.
+        score_fn: a network, or a score function built from it by guidance or a temperature.
         per_step: the density of each step in place of their sum.
-        steps: which steps, from 0; by default all. Their sum, times the number of noisy steps over their number, is an
-            unbiased estimate of the whole if they are chosen at random.
+        steps: which steps, from 0; by default all. The sum over m of n steps that are chosen at random, times n/m, is
+            an unbiased estimate of the whole.
         method: another method with the same random states, such as ``DDIMEta(eta=0.5)`` for a path of ``DDIMEta()``;
             by default that of the path.
-        stochasticity: another :math:`\eta` of the process, for methods that take it.
+        stochasticity: another :math:`\eta` of the process than that of the path, for methods that take it.
         context: in place of that of the path, one entry per sample.
 
     Returns:
@@ -65,6 +66,7 @@ def log_prob(
 
     Raises:
         InvalidArgumentError: the path is of another process, holds no states, or does not fit the method.
+        NonFiniteError: a density is not finite, since the network is not.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
@@ -90,9 +92,8 @@ def log_prob(
     replay = Replay(path, sde, score_fn, method=method, stochasticity=stochasticity, context=context)
     chosen = chosen_steps(path, steps)
 
-    def density(states: list[Tensor], laws: list[list[Normal]]) -> Tensor:
-        parts = [log_normal(x - law.mean, law.std) for x, law in zip(states, laws[0], strict=True)]
-        return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+    def density(laws: list[list[Normal]]) -> Tensor:
+        return functools.reduce(torch.add, (log_normal(*law) for law in laws[0]))
 
     return gathered(path, chosen, along([replay], chosen, density), per_step=per_step)
 
@@ -105,7 +106,9 @@ def log_ratio(
     sde: SDE | None = None,
     per_step: bool = False,
     steps: Sequence[int] | None = None,
-    **others: Any,
+    method: str | Solver | None = None,
+    stochasticity: float | None = None,
+    context: Mapping[str, object] | None = None,
 ) -> Tensor:
     r"""The logarithm of the ratio of a path's densities under two networks, :math:`\ln p_{new} - \ln p_{old}`.
 
@@ -113,7 +116,8 @@ def log_ratio(
         path: of ``solve(..., path_log_prob=True)``.
         new, old: networks; without ``old``, the one that made the path, whose densities are recorded.
         sde: the process, of a path that was loaded.
-        per_step, steps, others: see `log_prob`; ``method`` and ``stochasticity`` are those of ``new`` alone.
+        per_step, steps, context: see `log_prob`.
+        method, stochasticity: likewise, of ``new`` alone.
 
     Returns:
         ``(batch,)`` float64, or ``(batch, steps)`` with ``per_step``.
@@ -132,10 +136,10 @@ def log_ratio(
         torch.Size([1, 5])
     """
     process = process_of(path, sde)
-    after = log_prob(path, process, new, per_step=per_step, steps=steps, **others)
+    given: dict[str, Any] = {"per_step": per_step, "steps": steps, "context": context}
+    after = log_prob(path, process, new, method=method, stochasticity=stochasticity, **given)
     if old is not None:
-        kept = {name: value for name, value in others.items() if name == "context"}
-        return after - log_prob(path, process, old, per_step=per_step, steps=steps, **kept)
+        return after - log_prob(path, process, old, **given)
     chosen = chosen_steps(path, steps)
     before = path.log_probs[:, chosen]
     return after - (before if per_step else before.sum(1))
@@ -157,7 +161,7 @@ def kl(
         \frac D2
 
     summed over the random states. Its mean over paths of ``new`` is the divergence of the paths' laws, which bounds
-    that of the samples.
+    that of the samples from above.
 
     Args:
         path: where it is taken.
@@ -185,19 +189,17 @@ def kl(
     both = [Replay(path, process, score_fn, context=context) for score_fn in (new, old)]
     chosen = chosen_steps(path, steps)
 
-    def divergence(states: list[Tensor], laws: list[list[Normal]]) -> Tensor:
-        parts = [_divergence(a, b) for a, b in zip(*laws, strict=True)]
-        return torch.stack(parts).sum(0)
+    def divergence(laws: list[list[Normal]]) -> Tensor:
+        return functools.reduce(torch.add, (_divergence(a, b) for a, b in zip(*laws, strict=True)))
 
     return gathered(path, chosen, along(both, chosen, divergence), per_step=per_step)
 
 
 def _divergence(a: Normal, b: Normal) -> Tensor:
     """That of one state, ``(batch,)``."""
-    mean = a.mean.to(torch.float64)
-    own, other = (_spread(law.std, mean) for law in (a, b))
-    terms = (other / own).log() + 0.5 * ((own.square() + (mean - b.mean).square()) / other.square() - 1)
-    return terms.flatten(1).sum(1)
+    own, other = (_spread(law.std, a.off) for law in (a, b))
+    terms = (other / own).log() + 0.5 * ((own.square() + (a.off - b.off).square()) / other.square() - 1)
+    return row_sums(terms)
 
 
 def _spread(std: float | Tensor, like: Tensor) -> Tensor:
@@ -236,7 +238,7 @@ class Replay:
         check_made_for(sde, score)
         solver = path.solver if method is None else make_solver(method, {}, ())
         check_gaussian(sde, solver)
-        eta = solver.default_stochasticity if method is not None else path.stochasticity
+        eta = path.stochasticity if method is None or solver.takes_stochasticity else solver.default_stochasticity
         if stochasticity is not None:
             if not solver.takes_stochasticity:
                 raise InvalidArgumentError(f"method={solver.name!r} has no `stochasticity`.")
@@ -249,13 +251,15 @@ class Replay:
         if isinstance(sde, AffineSDE):
             check_limits(sde, score, solver, (float(path.times[0]), float(path.times[-1])))
         given = context_of(path.context if context is None else context, score, path.start)
-        self.path = path
+        self.states = [state.clone() if state.is_inference() else state for state in path.states]
+        self.start = path.start.clone() if path.start.is_inference() else path.start
         self.network = Network(score, given, copies=True)
         process = ReverseProcess(sde, self.network, eta=eta)
         with torch.no_grad():
-            self.plan: TracedPlan = traced(process, solver, path.times, path.start)
-        self.places = {cell.whole.to: cell.place for cell in self.plan.cells}
-        if tuple(cell.step for cell in self.plan.cells) != path.steps:
+            self.plan: TracedPlan = traced(process, solver, path.times, self.start)
+        found = [(cell.step, cell.t) for cell in self.plan.cells]
+        kind = solver.looks_ahead == path.solver.looks_ahead  # whether a state is one that is corrected afterwards
+        if found != list(zip(path.step_of, path.levels, strict=True)) or not kind:
             raise InvalidArgumentError(
                 f"`path` has other random states than method={solver.name!r} with these options: it was made by "
                 f"{path.solver!r}."
@@ -286,7 +290,7 @@ class Replay:
         with working_in(None):
             for instruction in instructions:
                 if isinstance(instruction, Cell):
-                    state = self.path.states[instruction.place]
+                    state = self.states[instruction.place]
                     if chosen or (instruction.draw is not None and all(i in values for i in instruction.needs)):
                         laws.append(instruction.law(values, state))
                     values[instruction.whole.to] = state
@@ -326,21 +330,21 @@ _STEPS: dict[type, Callable[[Any, dict[int, Any], Network], None]] = {
     Blend: _blend,
     Apply: _apply,
 }
-Reading = Callable[[list[Tensor], list[list[Normal]]], Tensor]
+Reading = Callable[[list[list[Normal]]], Tensor]
 
 
 def along(replays: Sequence[Replay], steps: Sequence[int], reading: Reading) -> Iterator[Tensor]:
-    """What a function of states and laws says of each chosen step, ``(batch,)``; with gradients one step at a time is
-    in memory."""
-    path, chosen = replays[0].path, set(steps)
-    ways = [_Way(replay, steps) for replay in replays]
-    values = [path.start for _ in ways]
+    """What a function of the laws of its states says of each chosen step, ``(batch,)``; with gradients one step at a
+    time is in memory."""
+    chosen, ways = set(steps), [_Way(replay, steps) for replay in replays]
+    values = [replay.start for replay in replays]
+    zero = torch.zeros(len(values[0]), dtype=torch.float64, device=values[0].device)
     for index in range(max(chosen, default=-1) + 1):
         turn = functools.partial(_turn, ways, index, index in chosen, reading)
-        graph = torch.is_grad_enabled() and any(way.steps[index] for way in ways)
+        graph = torch.is_grad_enabled() and not transforming() and any(way.steps[index] for way in ways)
         value, *values = checkpoint(turn, *values, use_reentrant=False) if graph else turn(*values)
         if index in chosen:
-            yield path.log_probs.new_zeros(len(path)) if value is None else value
+            yield zero if value is None else value
 
 
 class _Way:
@@ -370,9 +374,7 @@ def _turn(ways: list[_Way], index: int, chosen: bool, reading: Reading, *given: 
         values = {number: rest.pop(0) for number in way.live[index]}
         laws.append(way.replay.step(way.steps[index], values, chosen))
         left += [values[number] for number in way.live[index + 1]]
-    cells = [cell for cell in ways[0].replay.plan.cells if cell.step == index]
-    states = [ways[0].replay.path.states[cell.place] for cell in cells]
-    return (reading(states, laws) if chosen and cells else None), *left
+    return (reading(laws) if laws[0] else None), *left
 
 
 def chosen_steps(path: Path, steps: Sequence[int] | None) -> list[int]:
@@ -392,6 +394,8 @@ def gathered(path: Path, steps: Sequence[int], values: Iterator[Tensor], *, per_
     check_flag("per_step", per_step)
     columns = list(values)
     table = torch.stack(columns, 1) if columns else path.log_probs.new_zeros((len(path), 0))
+    if not transforming():
+        check_finite_rows("The density of `path`", table.detach(), "check the network (scoresde.check_score)")
     return table if per_step else table.sum(1)
 
 

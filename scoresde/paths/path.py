@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integers, check_kind
-from .._context import cut, named
+from .._context import cut, mapped, named
 from .._display import Displayed, kind, span
 from ..errors import CorruptCheckpointError, InvalidArgumentError
 from ..files.paths import check_path, readable
@@ -37,17 +38,19 @@ class Path(Displayed):
         times: of the grid, ``(steps + 1,)`` float64.
         start: the state at the start, ``(batch, *event)``.
         states: the random states in order, each ``(batch, *event)``; none with ``path_log_prob="sums"``.
-        steps, levels: the step and the time of each of them.
+        step_of: the step of each of them.
+        levels: the time of each of them.
         log_probs: the log-density of each step given what came before, ``(batch, steps)`` float64, in nats; 0 where a
             step draws nothing.
         noisy: which steps have a density, ``(steps,)`` bool. The last step onto :math:`\sigma = 0` has none.
-        prior_log_prob: the log-density of the start under the prior, ``(batch,)``; None if ``x`` was given.
+        prior_log_prob: the log-density of the start under the prior, ``(batch,)``; None if ``x`` or ``start`` was
+            given.
         solver, stochasticity: the method, and :math:`\eta` of the process that it stepped.
         context: what the score function received besides x and t, one entry per sample.
-        seeds: the ``seed`` or the ``seeds`` of the solve, as far as given.
+        seeds: the ``seed`` or the list of ``seeds`` of the solve, if one was given.
         sde: the process; None of a path that was loaded, until `on` gives it.
-        table: the values of the process at the times, by which it is recognised, ``(steps + 1, 2)``: :math:`\alpha`
-            and :math:`\sigma`.
+        table: the values of the process by which it is recognised, :math:`\alpha`, :math:`\sigma` and :math:`g^2` at
+            the times and the levels, ``(steps + 1 + states, 3)``.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
@@ -67,7 +70,7 @@ class Path(Displayed):
     times: Tensor
     start: Tensor
     states: tuple[Tensor, ...]
-    steps: tuple[int, ...]
+    step_of: tuple[int, ...]
     levels: tuple[float, ...]
     log_probs: Tensor
     noisy: Tensor
@@ -77,7 +80,8 @@ class Path(Displayed):
     context: Mapping[str, Any]
     seeds: Any = None
     sde: SDE | None = None
-    table: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    table: Tensor = field(default_factory=lambda: torch.zeros(0, 3))
+    __iter__ = None  # of samples: take path[rows]
 
     @property
     def log_prob(self) -> Tensor:
@@ -116,10 +120,12 @@ class Path(Displayed):
     def check(self, sde: SDE) -> SDE:
         """A process, if it is that of the path."""
         check_kind("sde", sde, SDE, "a process")
-        if sde is not self.sde:
-            inside = sde.affine and sde.t_min <= float(self.times.min()) and float(self.times.max()) <= sde.t_max
-            if not inside or not torch.allclose(table_of(sde, self.times), self.table, rtol=_SAME, atol=0.0):
-                raise InvalidArgumentError(f"`path` was made with another process than `sde`, {sde!r}.")
+        places = places_of(self.times, self.levels)
+        inside = sde.affine and sde.t_min <= float(places.min()) and float(places.max()) <= sde.t_max
+        if not inside or not torch.allclose(table_of(sde, places), self.table, rtol=_SAME, atol=0.0, equal_nan=True):
+            raise InvalidArgumentError(
+                f"`path` was made with a different process from `sde`, {sde!r}, or before its schedule changed."
+            )
         return sde
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -140,8 +146,8 @@ class Path(Displayed):
             if not isinstance(value, Tensor):
                 raise InvalidArgumentError(f"`context` has {name!r}, which is no tensor; the file takes tensors only.")
             arrays[f"context.{name}"] = value
-        seeds = self.seeds.tolist() if isinstance(self.seeds, Tensor) else self.seeds
-        known |= {"steps": list(self.steps), "levels": list(self.levels), "noisy": self.noisy.tolist(), "seeds": seeds}
+        known |= {"steps": list(self.step_of), "levels": list(self.levels)}
+        known |= {"noisy": self.noisy.tolist(), "seeds": self.seeds}
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in arrays.items()}
         write_bytes(check_path("path", path), safetensors.torch.save(tensors, {"scoresde.path": json.dumps(known)}))
 
@@ -161,30 +167,42 @@ class Path(Displayed):
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
         try:
             return cls._read(json.loads(known["scoresde.path"]), arrays)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
             raise CorruptCheckpointError(f"{str(path)!r} holds no path of scoresde ({error}).") from error
 
     @classmethod
     def _read(cls, known: dict[str, Any], arrays: dict[str, Tensor]) -> Path:
         if known["format"] != FORMAT:
             raise ValueError(f"format {known['format']!r}, expected {FORMAT}")
-        count, batch, steps = len(known["steps"]), len(arrays["start"]), len(arrays["times"]) - 1
+        start, times = arrays["start"], arrays["times"]
+        count, batch, steps = len(known["steps"]), len(start), len(times) - 1
         kept = sum(name.startswith("state.") for name in arrays)
         states = tuple(arrays[f"state.{i}"] for i in range(kept))
+        shapes = {"times": (steps + 1,), "log_probs": (batch, steps), "table": (steps + 1 + count, 3)}
+        if "prior_log_prob" in arrays:
+            shapes["prior_log_prob"] = (batch,)
+        seeds, eta = known["seeds"], float(known["stochasticity"])
+        many = len(seeds) == batch and all(isinstance(seed, int) for seed in seeds) if isinstance(seeds, list) else True
         wrong = (
             kept not in (0, count)
+            or not all(isinstance(known[name], list) for name in ("steps", "levels", "noisy"))
+            or not all(isinstance(step, int) and 0 <= step < steps for step in known["steps"])
             or len(known["levels"]) != count
-            or any(state.shape != arrays["start"].shape for state in states)
-            or arrays["log_probs"].shape != (batch, steps)
-            or arrays["table"].shape != (steps + 1, 2)
             or len(known["noisy"]) != steps
+            or not all(isinstance(flag, bool) for flag in known["noisy"])
+            or any(state.shape != start.shape or state.dtype != start.dtype for state in states)
+            or start.dtype not in (torch.float32, torch.float64)
+            or any(arrays[name].shape != shape or arrays[name].dtype != torch.float64 for name, shape in shapes.items())
+            or not all(bool(value.isfinite().all()) for value in (times, start, *states, arrays["log_probs"]))
+            or not 0.0 <= eta < math.inf
+            or not (many and isinstance(seeds, int | list | None))
         )
         if wrong:
             raise ValueError("its parts do not fit together")
         context = {name.removeprefix("context."): v for name, v in arrays.items() if name.startswith("context.")}
         return cls(
-            arrays["times"],
-            arrays["start"],
+            times,
+            start,
             states,
             tuple(int(step) for step in known["steps"]),
             tuple(float(t) for t in known["levels"]),
@@ -192,9 +210,9 @@ class Path(Displayed):
             torch.tensor(known["noisy"], dtype=torch.bool),
             arrays.get("prior_log_prob"),
             from_config(known["solver"]),
-            float(known["stochasticity"]),
+            eta,
             context,
-            known["seeds"],
+            seeds,
             table=arrays["table"],
         )
 
@@ -209,33 +227,41 @@ class Path(Displayed):
         }
 
 
+def places_of(times: Tensor, levels: Sequence[float]) -> Tensor:
+    """Where a process is compared: at the times of a grid, and at those of the states."""
+    return torch.cat([times, torch.tensor(levels, dtype=torch.float64)])
+
+
 def table_of(sde: Any, times: Tensor) -> Tensor:
-    r""":math:`\alpha` and :math:`\sigma` at some times, ``(n, 2)`` float64."""
+    r""":math:`\alpha`, :math:`\sigma` and :math:`g^2` at some times, ``(n, 3)`` float64."""
     with torch.no_grad():
         nodes = sde.nodes(times.to(torch.float64))
-    return torch.stack([nodes.alpha, nodes.sigma], 1).to(torch.float64).cpu()
+    return torch.stack([nodes.alpha, nodes.sigma, nodes.g2], 1).to(torch.float64).cpu()
 
 
 def path_of(run: TracedRun, sde: SDE, solver: Solver, eta: float, prior: Tensor | None, seeds: Any) -> Path:
-    """The path of a solve, as far as it has come."""
+    """The path of a solve, up to the last completed step."""
     plan, done = run.plan, run.reached
     times = torch.tensor([node.t for node in plan.nodes[: done + 1]], dtype=torch.float64)
     zero = torch.zeros(len(run.begin), dtype=torch.float64, device=run.begin.device)
     columns = [run.densities.get(step, zero) for step in range(done)]
     log_probs = torch.stack(columns, 1) if columns else zero.new_zeros((len(zero), 0))
+    made = [cell for cell in plan.cells if cell.step < done]
+    levels = tuple(cell.t for cell in made)
+    states = [*run.states[:-1], *(state.clone() for state in run.states[-1:])]  # the solution has the last one too
     return Path(
         times,
         run.begin,
-        tuple(run.states),
-        tuple(cell.step for cell in plan.cells if cell.step < done),
-        tuple(cell.t for cell in plan.cells if cell.step < done),
+        tuple(states),
+        tuple(cell.step for cell in made),
+        levels,
         log_probs,
         torch.tensor(plan.noisy[:done]),
         prior,
         solver,
         eta,
-        run.network.context,
+        mapped(torch.clone, run.network.context),
         seeds,
         sde,
-        table_of(sde, times),
+        table_of(sde, places_of(times, levels)),
     )

@@ -22,7 +22,11 @@ from .cells import Apply, Blend, Cell, CellTape, Scale, Weight
 
 _ROUNDING = 1e-9  # relative: what is left of a draw that rounding alone leaves
 _SIZE = "the size of a move depends on its draw"
-_KEPT = "a step uses draws of an earlier step"
+_KEPT = "a step uses draws of an earlier step, which is not supported"
+_OTHER = (
+    "what it does with tensors cannot be recorded; take sums of tensors times numbers, or functions of "
+    "scoresde.solvers, and no others"
+)
 Latent = tuple[int, int]  # an independent draw: the number of the first tensor of its instruction, and which
 Form = dict[Latent, Weight]  # the weights of draws in a value
 
@@ -92,10 +96,6 @@ class TracedRun(Run):
         known = self.densities.get(step)
         self.densities[step] = density if known is None else known + density
 
-    def spare(self, buffer: Buffer) -> None:
-        """Give memory back."""
-        self._spare.append(buffer)
-
 
 @dataclass(frozen=True)
 class TracedGrid(FixedGrid):
@@ -131,12 +131,12 @@ def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Traced
         steps, states = tape.record(process, solver, nodes)
         return _Tracer(tape).plan(nodes, steps, states)
     except (NotGaussian, NotLinear) as error:
-        raise refusal(solver.name, str(error) or "its steps are not linear in their draws") from None
+        raise refusal(solver.name, str(error) or _OTHER) from None
 
 
 def refusal(name: str, reason: str) -> InvalidArgumentError:
     """The error for a method whose steps have no density."""
-    return InvalidArgumentError(f"`path_log_prob`: {name!r} has no densities of its steps here, as {reason}.")
+    return InvalidArgumentError(f"`path_log_prob`: the steps of {name!r} have no density here: {reason}.")
 
 
 def check_gaussian(sde: SDE, solver: Solver) -> None:
@@ -202,7 +202,7 @@ class _Tracer:
             raise NotGaussian(_KEPT)
         if isinstance(instruction, Draw):
             self._draw(instruction)
-        elif isinstance(instruction, Apply):
+        elif isinstance(instruction, Apply) and not instruction.weights:
             if any(i in self.forms for i in instruction.read):
                 raise NotGaussian(_SIZE)
         elif isinstance(instruction, Sum):

@@ -27,7 +27,7 @@ def check_path_wanted(wanted: object, sde: SDE, solver: Solver, *, throw: bool, 
             "scoresde.paths.log_prob(solution.path, sde, score_fn)."
         )
     if not throw:
-        raise InvalidArgumentError("`path_log_prob` needs samples that arrive; pass throw=True.")
+        raise InvalidArgumentError("`path_log_prob` needs every sample to finish; pass throw=True.")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Told:
         """The solution with its path."""
         run = None if loop is None else loop.run
         if not isinstance(run, TracedRun):
-            raise InvalidArgumentError("`path_log_prob` needs a solve with one step and one sample or more.")
+            raise InvalidArgumentError(
+                "`path_log_prob` needs at least one step and one sample, and no functional transform of torch."
+            )
         path = path_of(run, sde, self.solver, self.stochasticity, self.prior, self.seeds)
         return replace(solution, path_log_prob=path.log_prob, path=path)

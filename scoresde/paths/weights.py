@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import check_callable, check_integer, check_kind, check_number, warn_caller
+from .._checks import MOST_DRAWS, check_callable, check_integer, check_kind, check_number, check_tensor, warn_caller
 from .._display import Displayed
 from .._intervals import Interval, mean_interval
 from ..errors import InvalidArgumentError
+from ..noise import BatchNoise
 from ..sdes import SDE, AffineSDE
 from .cells import log_normal
 from .density import Replay, process_of
@@ -71,10 +72,9 @@ class Weights(Displayed):
             confidence: of the interval.
         """
         check_callable("function", function, "function(x)")
-        values = function(self.x)
-        if not isinstance(values, Tensor) or values.shape != self.log_weights.shape:
-            raise InvalidArgumentError(f"`function` must return ({len(self.x)},), one value per sample.")
-        shares, values = self.shares, values.to(self.log_weights)
+        confidence = check_number("confidence", confidence, low=0.0, high=1.0, strict=True)
+        values = check_tensor("function(x)", function(self.x), (len(self.x),), kind="real", finite=True)
+        shares, values = self.shares, values.detach().to(self.log_weights)
         value = (shares * values).sum()
         found = mean_interval(len(shares) * shares * (values - value), confidence)
         return Interval(float(value), float(value) + found.low, float(value) + found.high, confidence, "asymptotic")
@@ -86,8 +86,8 @@ class Weights(Displayed):
             count: how many; by default as many as there are.
             seed: of the draw.
         """
-        count = check_integer("count", len(self.x) if count is None else count, low=1)
-        generator = torch.Generator().manual_seed(check_integer("seed", seed, low=0))
+        count = check_integer("count", len(self.x) if count is None else count, low=1, high=MOST_DRAWS)
+        generator = BatchNoise.seeded(seed, torch.device("cpu")).generator
         offset = torch.rand((), dtype=torch.float64, generator=generator)
         offset = torch.rand((), dtype=torch.float64, generator=generator)
         places = (torch.arange(count, dtype=torch.float64) + offset) / count
@@ -162,8 +162,7 @@ def weights(
     prior = path.prior_log_prob if prior_log_prob is None else prior_log_prob
     if prior is None:
         raise InvalidArgumentError("`prior_log_prob` is missing: the path begins with an `x` that was given.")
-    if not isinstance(prior, Tensor) or prior.shape != (len(path),):
-        raise InvalidArgumentError(f"`prior_log_prob` must have one entry per sample, ({len(path)},).")
+    prior = check_tensor("prior_log_prob", prior, (len(path),), finite=True).to(path.log_probs)
     if not len(path.noisy) or not bool(path.noisy[-1]):
         raise InvalidArgumentError(
             "The last step of `path` draws nothing, so that its end has no density; end the solve above sigma = 0, by "
@@ -187,9 +186,7 @@ def weights(
 
 
 def _target(log_density: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    value = log_density(x)
-    if not isinstance(value, Tensor) or value.shape != (len(x),):
-        raise InvalidArgumentError(f"`log_density` must return ({len(x)},), one value per sample.")
+    value = check_tensor("log_density(x)", log_density(x), (len(x),), kind="real")
     if bool((value.isnan() | (value == math.inf)).any()) or not bool(value.isfinite().any()):
         raise InvalidArgumentError("`log_density` must be finite, or minus infinity outside the support.")
     return value.to(torch.float64)

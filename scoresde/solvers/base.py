@@ -210,7 +210,9 @@ class Solver(abc.ABC):
     default_steps: ClassVar[int] = 50
     control: ClassVar[StepControl] = StepControl()
     needs_path: ClassVar[bool] = False
-    not_gaussian: ClassVar[str] = "its steps are not declared Gaussian given the states before (Solver.gaussian_step)"
+    not_gaussian: ClassVar[str] = (
+        "they are not declared Gaussian given the states before (set gaussian_step = True if they are)"
+    )
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)

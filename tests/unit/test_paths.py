@@ -7,10 +7,13 @@ over the determinant of the map's derivative. Neither knows anything of steps or
 
 from __future__ import annotations
 
+import json
 import math
 import weakref
+from dataclasses import replace
 from pathlib import Path as FilePath
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +21,7 @@ from torch import Tensor
 import scoresde
 from scoresde import paths
 from scoresde.correctors import LangevinCorrector, MALACorrector, UnderdampedCorrector
-from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError
+from scoresde.errors import CorruptCheckpointError, InvalidArgumentError, InvalidTypeError, NonFiniteError
 from scoresde.solvers import DDIMEta, make_solver
 
 F64 = torch.float64
@@ -543,9 +546,9 @@ def test_what_does_not_fit_a_path_is_refused() -> None:
     score_fn = gaussian().score(sde)
     given = {"method": "ancestral", "steps": 3, "shape": (2, 2), "seed": 0}
     path = scoresde.solve(sde, score_fn, path_log_prob=True, **given).path
-    with pytest.raises(InvalidArgumentError, match="another process"):
+    with pytest.raises(InvalidArgumentError, match="different process"):
         paths.log_prob(path, scoresde.VPSDE(beta_max=10.0), score_fn)
-    with pytest.raises(InvalidArgumentError, match="another process"):
+    with pytest.raises(InvalidArgumentError, match="different process"):
         paths.log_prob(path, SDES["ve"], score_fn)
     with pytest.raises(InvalidArgumentError, match="other random states"):
         paths.log_prob(path, sde, score_fn, method="seeds2")
@@ -565,6 +568,184 @@ def test_what_does_not_fit_a_path_is_refused() -> None:
         paths.log_prob(None, sde, score_fn)
     with pytest.raises(InvalidArgumentError, match="context"):
         paths.log_prob(path, sde, score_fn, context={"label": torch.ones(2)})
+
+
+def test_close_networks_are_compared_in_float64() -> None:
+    """A ratio of float32 states is that of the same states in float64, though the noise of a step is 1e-3 of them."""
+    sde = scoresde.VPSDE(t_min=1e-5)
+
+    def score(factor: float) -> scoresde.ScoreModel:
+        net = lambda x, t: factor * 0.9 * x / (x.square().mean(1, keepdim=True).sqrt() + 1)  # noqa: E731
+        return scoresde.ScoreModel(net, sde, "noise")
+
+    old, new = score(1.0), score(1.0003)
+    path = scoresde.solve(
+        sde, old, method="ancestral", steps=300, shape=(4, 512), seed=0, dtype=torch.float32, path_log_prob=True
+    ).path
+    states = tuple(state.double() for state in path.states)
+    exact = paths.log_ratio(replace(path, start=path.start.double(), states=states), new, old)
+    torch.testing.assert_close(paths.log_ratio(path, new, old), exact, rtol=0, atol=2e-3)
+
+
+def test_nothing_that_the_caller_changes_is_in_the_path() -> None:
+    sde = SDES["vp"]
+    score_fn, label, seeds = labelled(sde), torch.ones(2), [3, 4]
+    solution = scoresde.solve(
+        sde, score_fn, method="ancestral", steps=3, shape=(2, 2), seeds=seeds, context={"label": label},
+        dtype=F64, path_log_prob=True,
+    )  # fmt: skip
+    solution.x.zero_()
+    label.zero_()
+    seeds[0] = 9
+    assert torch.equal(paths.log_prob(solution.path, sde, score_fn), solution.path_log_prob)
+    assert solution.path.seeds == [3, 4]
+
+
+@pytest.mark.parametrize("seeds", [torch.tensor([1, 2, 3]), (1, 2, 3), range(1, 4), np.array([1, 2, 3])])
+def test_rows_keep_their_seeds(seeds: object, tmp_path: FilePath) -> None:
+    sde = SDES["vp"]
+    path = scoresde.solve(
+        sde, gaussian().score(sde), method="ancestral", steps=2, shape=(3, 2), seeds=seeds, path_log_prob=True
+    ).path
+    assert path[[2]].seeds == [3]
+    path.save(tmp_path / "path.safetensors")
+    assert paths.Path.load(tmp_path / "path.safetensors").seeds == [1, 2, 3]
+
+
+def test_what_is_not_finite_is_an_error() -> None:
+    sde = SDES["vp"]
+    score_fn = gaussian().score(sde)
+    path = scoresde.solve(sde, score_fn, method="ancestral", steps=3, shape=(2, 2), seed=0, path_log_prob=True).path
+    for factor in (math.nan, math.inf):
+        for function in (paths.log_prob, lambda path, sde, bad: paths.kl(path, bad, score_fn)):
+            with pytest.raises(NonFiniteError, match="check the network"):
+                function(path, sde, lambda x, t, factor=factor: x * factor)
+
+
+def test_the_levels_and_the_kind_of_states_are_compared() -> None:
+    sde = SDES["vp"]
+    score_fn = gaussian().score(sde)
+    given = {"steps": 3, "shape": (2, 2), "seed": 0, "path_log_prob": True}
+    first = scoresde.solve(sde, score_fn, method="pc", **given).path
+    predicted = scoresde.solve(sde, score_fn, method="sa_solver", **given).path
+    cases = [(first, make_solver("pc", {"order": "pc"}, ())), (predicted, "ancestral")]
+    for path, method in cases:
+        with pytest.raises(InvalidArgumentError, match="other random states"):
+            paths.log_prob(path, sde, score_fn, method=method)
+
+
+def test_a_schedule_that_was_trained_is_another_process() -> None:
+    net = torch.nn.Linear(1, 1, dtype=F64)
+    with torch.no_grad():
+        net.weight.fill_(10.0), net.bias.fill_(-5.0)
+    sde = scoresde.VDMSDE(lambda t: net(t[:, None])[:, 0])
+    score_fn = gaussian().score(sde)
+    path = scoresde.solve(
+        sde, score_fn, method="ancestral", steps=3, shape=(2, 2), seed=0, dtype=F64, path_log_prob=True
+    ).path
+    assert torch.equal(paths.log_prob(path, sde, score_fn), path.log_prob)
+    with torch.no_grad():
+        net.bias.add_(0.1)
+    with pytest.raises(InvalidArgumentError, match="before its schedule changed"):
+        paths.log_prob(path, sde, score_fn)
+
+
+class Own(scoresde.Solver):
+    """Euler-Maruyama as a user writes it."""
+
+    kind = "sde"
+    stochastic = True
+    gaussian_step = True
+
+    def step(self, process, x, start, stop, state, noise):
+        h = stop.t - start.t
+        spread = process.diffusion(x, start) * abs(h) ** 0.5
+        moved = x + h * process.drift(x, start) - spread / 2 * noise.normal(x) * -2.0
+        return scoresde.StepResult(moved)
+
+
+def test_a_solver_of_your_own() -> None:
+    sde = SDES["vp"]
+    score_fn = mixture().score(sde)
+    given = {"steps": 4, "shape": (3, 1), "seed": 0, "dtype": F64}
+    solution = scoresde.solve(sde, score_fn, method=Own(), path_log_prob=True, **given)
+    assert torch.equal(solution.x, scoresde.solve(sde, score_fn, method=Own(), **given).x)
+    same = scoresde.solve(sde, score_fn, method="euler_maruyama", path_log_prob=True, **given)
+    torch.testing.assert_close(solution.path_log_prob, same.path_log_prob, rtol=1e-9, atol=1e-9)
+
+    class Branching(Own):
+        def step(self, process, x, start, stop, state, noise):
+            return scoresde.StepResult(x * (0.3 if x == 0 else 0.1) + noise.normal(x))
+
+    class Bent(Own):
+        def step(self, process, x, start, stop, state, noise):
+            return scoresde.StepResult(x + noise.normal(x).tanh())
+
+    class Foreign(Own):
+        def step(self, process, x, start, stop, state, noise):
+            return scoresde.StepResult(torch.ones(3, 1, dtype=F64))
+
+    for other in (Branching, Bent, Foreign):
+        with pytest.raises(InvalidArgumentError, match="cannot be recorded"):
+            scoresde.solve(sde, score_fn, method=other(), path_log_prob=True, **given)
+
+
+def test_under_modes_of_torch() -> None:
+    sde = SDES["vp"]
+    score_fn = gaussian().score(sde)
+    given = {"method": "ancestral", "steps": 3, "shape": (2, 2), "seed": 0, "dtype": F64, "path_log_prob": True}
+    with torch.inference_mode():
+        path = scoresde.solve(sde, score_fn, **given).path
+    assert torch.equal(paths.log_prob(path, sde, score_fn), path.log_prob)
+
+    def value(scale: Tensor) -> Tensor:
+        return paths.log_prob(path, sde, lambda x, t: scale * score_fn(x, t)).sum()
+
+    one = torch.ones((), dtype=F64, requires_grad=True)
+    (expected,) = torch.autograd.grad(value(one), one)
+    torch.testing.assert_close(torch.func.grad(value)(one.detach()), expected)
+    with pytest.raises(InvalidArgumentError, match="functional transform"):
+        torch.func.grad(lambda x: scoresde.solve(sde, score_fn, x, **given).x.sum())(torch.ones(2, 2, dtype=F64))
+
+
+def test_a_file_is_not_trusted(tmp_path: FilePath) -> None:
+    import safetensors.torch
+
+    sde = SDES["vp"]
+    path = scoresde.solve(
+        sde, gaussian().score(sde), method="ancestral", steps=2, shape=(3, 2), seeds=[1, 2, 3], path_log_prob=True
+    ).path
+    file = tmp_path / "path.safetensors"
+    path.save(file)
+    arrays = safetensors.torch.load_file(file)
+    with safetensors.safe_open(file, "pt") as content:
+        known = json.loads(content.metadata()["scoresde.path"])
+    wrong_arrays = [
+        {"times": arrays["times"][:, None]},
+        {"start": arrays["start"].long()},
+        {"start": arrays["start"].half()},
+        {"prior_log_prob": torch.zeros(())},
+        {"log_probs": arrays["log_probs"].long()},
+        {"state.0": arrays["state.0"] * math.nan},
+    ]
+    wrong_values = [
+        {"stochasticity": -1.0},
+        {"stochasticity": math.nan},
+        {"steps": "01"},
+        {"steps": [0.5, 1.5]},
+        {"noisy": [[1], [1]]},
+        {"seeds": {"a": 1}},
+        {"seeds": [1]},
+        {"format": 0},
+    ]
+    cases = [(arrays | changed, known) for changed in wrong_arrays] + [(arrays, known | v) for v in wrong_values]
+    for some, values in cases:
+        safetensors.torch.save_file(some, file, {"scoresde.path": json.dumps(values)})
+        with pytest.raises(CorruptCheckpointError, match="no path"):
+            paths.Path.load(file)
+    safetensors.torch.save_file(arrays, file, {"scoresde.path": "[" * 100_000})
+    with pytest.raises(CorruptCheckpointError, match="no path"):
+        paths.Path.load(file)
 
 
 def test_every_method_declares_whether_its_steps_are_gaussian() -> None:
