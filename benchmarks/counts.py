@@ -12,6 +12,7 @@ import argparse
 import collections
 import contextlib
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -197,23 +198,26 @@ def adaptive_on_device() -> Iterator[tuple[str, dict[str, float]]]:
         yield name, {**each, "float64": many["wide"]}
 
 
-def of_paths() -> Iterator[tuple[str, dict[str, float]]]:
+def _states(method: str, steps: int, options: dict[str, float]) -> int:
+    """How many random states a solve has."""
+    given = {"method": method, "steps": steps, "path_log_prob": True, **options}
+    return len(scoresde.solve(scoresde.VPSDE(), lambda x, t: -x, torch.zeros(SHAPE), **given).path.states)  # type: ignore
+
+
+def of_paths(methods: Sequence[str] = tuple(METHODS)) -> Iterator[tuple[str, dict[str, float]]]:
     """What ``path_log_prob`` adds to a step of each method whose steps have densities, per random state: passes and
     reductions, and with the states the bytes too, in states."""
-    sde = scoresde.VPSDE()
-    for name, row in METHODS.items():
-        if not (row.stochastic and make_solver(name, {}, ()).gaussian_step):
+    for name in methods:
+        if not (METHODS[name].stochastic and make_solver(name, {}, ()).gaussian_step):
             continue
         options = PATH_OPTIONS.get(name, {})
-        x = torch.zeros(SHAPE)
-        path = scoresde.solve(sde, lambda x, t: -x, x, method=name, steps=2, path_log_prob=True, **options).path
-        states = len(path.states) / 2
+        states = _states(name, 3, options) - _states(name, 2, options)
         plain, sums, whole = (
             per_step(name, "noise", **options, **wanted)
             for wanted in ({}, {"path_log_prob": "sums"}, {"path_log_prob": True})
         )
         added: dict[str, float] = {key: (sums.get(key, 0) - plain.get(key, 0)) / states for key in PATH_ADDS}
-        size = x.numel() * x.element_size()
+        size = 4 * math.prod(SHAPE)
         yield name, {"states": states, **added, "kept": (whole["bytes"] - sums["bytes"]) / states / size}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import scoresde
 from benchmarks import counts, memory
+from scoresde.solvers import make_solver
 
 COMMITTED: dict[str, Any] = json.loads((Path(counts.__file__).parent / "results" / "counts.json").read_text())[
     "results"
@@ -87,3 +88,14 @@ def test_no_library_takes_less_memory() -> None:
     own = {method: prediction for method, (_, prediction) in PASSES.items()}
     for method, loops in results["peers"].items():
         assert loops and results["ours"][method][own[method]] <= min(loops.values()), method
+
+
+def test_what_densities_of_paths_cost() -> None:
+    """In float64: a pass for each term of the mean and one more; nothing is read by the host."""
+    rows = COMMITTED["paths"]
+    stochastic = {m.name for m in scoresde.methods() if m.stochastic}
+    assert set(rows) == {name for name in stochastic if make_solver(name, {}, ()).gaussian_step}
+    for name, row in rows.items():
+        assert row["passes"] <= 5 and row["reductions"] == 1 and row["reads"] == 0 and row["kept"] == 1, name
+    again = dict(counts.of_paths(("ancestral", "seeds2")))
+    assert json.loads(json.dumps(again)) == {name: rows[name] for name in again} and len(again) == 2
