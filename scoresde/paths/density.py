@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from .._arguments import check_limits, context_of
 from .._checks import MOST_STOCHASTICITY, check_finite_rows, check_flag, check_integers, check_kind, check_number
 from .._plan import Evaluate, Instruction, Sum
-from .._tensors import row_sums, transforming
+from .._tensors import compute_dtype, row_sums, transforming
 from .._workspace import working_in
 from ..errors import InvalidArgumentError
 from ..processes import Network, ReverseProcess
@@ -22,8 +22,8 @@ from ..scores.base import check_made_for
 from ..sdes import SDE, AffineSDE
 from ..solvers import Solver, make_solver
 from .cells import Apply, Blend, Call, Cell, Normal, log_normal, total
-from .path import Path
-from .tracing import TracedPlan, check_gaussian, traced
+from .path import Path, places_of, table_of
+from .tracing import NothingDrawn, TracedPlan, check_gaussian, traced
 
 Score = Callable[..., Tensor]
 
@@ -407,3 +407,41 @@ def process_of(path: Path, sde: SDE | None) -> SDE:
     if path.sde is None:
         raise InvalidArgumentError("`path` was loaded, and a file does not hold the process; pass sde=.")
     return path.sde
+
+
+def step_log_prob(sde: SDE, solver: Solver, score_fn: Score, times: Tensor, x: Tensor, after: Tensor) -> Tensor:
+    """The log-density of the state after a single step, ``(batch,)``; 0 if the step draws nothing. Half precision is
+    computed in float32.
+
+    Args:
+        sde, solver, score_fn: as of `log_prob`.
+        times: where the step begins and ends, ``(2,)``.
+        x, after: the states there.
+
+    Example:
+        >>> sde, x = scoresde.VPSDE(), torch.zeros(1, 2)
+        >>> times = torch.tensor([0.5, 0.4], dtype=torch.float64)
+        >>> step_log_prob(sde, scoresde.solvers.Ancestral(), lambda x, t: -x, times, x, x)
+        tensor([-0.1069], dtype=torch.float64)
+    """
+    dtype = compute_dtype(x.dtype)
+    zeros = torch.zeros((len(x), 1), dtype=torch.float64, device=x.device)
+    path = Path(
+        times,
+        x.detach().to(dtype),
+        (after.detach().to(x.device, dtype),),
+        (0,),
+        (float(times[-1]),),
+        zeros,
+        torch.ones(1, dtype=torch.bool),
+        None,
+        solver,
+        solver.default_stochasticity,
+        {},
+        sde=sde,
+        table=table_of(sde, places_of(times, times[-1:].tolist())),
+    )
+    try:
+        return log_prob(path, sde, score_fn)
+    except NothingDrawn:
+        return zeros[:, 0]

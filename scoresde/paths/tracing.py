@@ -31,6 +31,10 @@ Latent = tuple[int, int]  # an independent draw: the number of the first tensor 
 Form = dict[Latent, Weight]  # the weights of draws in a value
 
 
+class NothingDrawn(InvalidArgumentError):
+    """A solve, or a step, draws no noise."""
+
+
 class NotGaussian(Exception):
     """The steps of a method have no Gaussian density; the text is the reason."""
 
@@ -129,9 +133,12 @@ def traced(process: Process, solver: Solver, times: Tensor, x: Tensor) -> Traced
     tape = CellTape(like)
     try:
         steps, states = tape.record(process, solver, nodes)
-        return _Tracer(tape).plan(nodes, steps, states)
+        plan = _Tracer(tape).plan(nodes, steps, states)
     except (NotGaussian, NotLinear) as error:
         raise refusal(solver.name, str(error) or _OTHER) from None
+    if not plan.cells:
+        raise NothingDrawn(str(refusal(solver.name, "it draws nothing with these options on this grid")))
+    return plan
 
 
 def refusal(name: str, reason: str) -> InvalidArgumentError:
@@ -179,8 +186,6 @@ class _Tracer:
             whole.append(made)
             means.append([i for i in made if not self._is_random(i)])
             self._end()
-        if not self.cells:
-            raise NotGaussian("it draws nothing with these options on this grid")
         bury(whole, states)
         return TracedPlan(list(nodes), evaluated_in(whole), whole, states, self.count, cells=self.cells, means=means)
 

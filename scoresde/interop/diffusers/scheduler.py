@@ -15,6 +15,7 @@ from ...errors import InvalidArgumentError, ScoreFnError
 from ...fit import FittedGrid
 from ...nets import External
 from ...noise import BatchNoise, Noise
+from ...paths.density import step_log_prob
 from ...scores import Score, ScoreModel
 from ...sdes import Node
 from ...solvers import Solver, from_config, make_solver
@@ -54,10 +55,13 @@ class StepOutput(BaseOutput):
     Attributes:
         prev_sample: what the pipeline's loop goes on with.
         pred_original_sample: the data estimate of this evaluation.
+        log_prob: the log-density of ``prev_sample`` given the sample, ``(batch,)`` float64, where it was asked for; 0
+            of a step that draws nothing.
     """
 
     prev_sample: Tensor
     pred_original_sample: Tensor | None = None
+    log_prob: Tensor | None = None
 
 
 class _Call(NamedTuple):
@@ -394,16 +398,34 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         return_dict: bool = True,
+        *,
+        log_prob: bool = False,
+        prev_sample: Tensor | None = None,
     ) -> Any:
         """Go on with what the network returned.
+
+        For fine-tuning by reinforcement learning, ``log_prob=True`` also returns the log-density of the step, and with
+        a ``prev_sample`` that an earlier loop returned, this is the density of that one instead: no loop is begun or
+        goes on, timesteps may come in any order, and the density is differentiable in ``model_output``. Both are for
+        methods with one evaluation per step that keep nothing from earlier steps, such as ``"ancestral"`` and
+        ``"ddim_eta"``. For the others take `scoresde.paths` with ``from_diffusers(pipe)``.
 
         Args:
             model_output: that.
             timestep: the timestep.
             sample: the state that it was given for: what the last ``step`` returned, unless the pipeline changed it.
             generator: the source of noise, or one for each sample; by default the attribute of this name.
-            return_dict: return a `StepOutput`, otherwise a tuple with the state.
+            return_dict: return a `StepOutput`, otherwise a tuple with the state, and the log-density if it is wanted.
+            log_prob: return the log-density of the step.
+            prev_sample: the state after the step, of which the log-density is wanted.
+
+        Raises:
+            InvalidArgumentError: the method has no log-density of single steps.
         """
+        check_flag("log_prob", log_prob)
+        if prev_sample is not None:
+            value = self._density(self.index_for_timestep(timestep), model_output, sample, prev_sample)
+            return StepOutput(prev_sample, None, value) if return_dict else (prev_sample, value)
         loop, index = self._loop, self._now(timestep)
         sample, leads, denoised = loop.unscaled(sample), self._leads(index), None
         loop.generator = generator
@@ -426,7 +448,10 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
         after = course.x if wants_state else course.ask().state
         with torch.inference_mode(False), torch.no_grad():  # in which nobody could tell whether it is written to
             handed = loop.hand(after.to(sample.dtype, copy=True))
-        return StepOutput(handed, denoised) if return_dict else (handed,)
+        told = self._density(index, model_output, sample, handed) if log_prob else None
+        if return_dict:
+            return StepOutput(handed, denoised, told)
+        return (handed,) if told is None else (handed, told)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         r""":math:`\alpha x_0 + \sigma\varepsilon` at some timesteps, one for all samples or one for each."""
@@ -467,6 +492,22 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):
                 "others; make it for model = from_diffusers(pipe), on model.sde."
             )
         return found
+
+    def _density(self, index: int, output: Tensor, sample: Tensor, after: Tensor) -> Tensor:
+        """The log-density of the state after a step."""
+        leg = next(leg for leg in self.legs if float(leg.times[-1]) < self._calls[index].begin)
+        single = leg.solver.evaluations == 1 and type(leg.solver).init is Solver.init
+        if self.config.lead_in or not (single and self._solver.evaluations == 1):
+            raise InvalidArgumentError(
+                f"method={self._name!r} has no log-density of single steps, since its steps evaluate several times, or "
+                "use earlier outputs; take 'ancestral' or 'ddim_eta', or scoresde.paths with from_diffusers(pipe)."
+            )
+        if not leg.solver.stochastic:  # DDIM, where the method has no limit
+            return torch.zeros(len(sample), dtype=torch.float64, device=sample.device)
+        begin = self._calls[index].begin
+        times = torch.stack([leg.times[leg.times == begin][0], leg.times[leg.times < begin][0]])
+        model = self._conventions.limit(self._model(lambda x, t: output, _doubled(output, sample)))
+        return step_log_prob(self._conventions.sde, leg.solver, model, times, sample, after)
 
     def _now(self, timestep: Any) -> int:
         """The place of the evaluation that is made."""
