@@ -259,7 +259,7 @@ class Replay:
             self.plan: TracedPlan = traced(process, solver, path.times, self.start)
         found = [(cell.step, cell.t) for cell in self.plan.cells]
         kind = solver.looks_ahead == path.solver.looks_ahead  # whether a state is one that is corrected afterwards
-        if found != list(zip(path.step_of, path.levels, strict=True)) or not kind:
+        if found[: len(path.step_of)] != list(zip(path.step_of, path.levels, strict=True)) or not kind:
             raise InvalidArgumentError(
                 f"`path` has other random states than method={solver.name!r} with these options: it was made by "
                 f"{path.solver!r}."

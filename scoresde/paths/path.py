@@ -35,7 +35,8 @@ class Path(Displayed):
     network, and a predictor-corrector step has one per move. Of ``"sa_solver"`` they are the predicted states.
 
     Attributes:
-        times: of the grid, ``(steps + 1,)`` float64.
+        times: of the grid, ``(steps + 1,)`` float64; a solve that a callback has stopped has fewer states and
+            densities.
         start: the state at the start, ``(batch, *event)``.
         states: the random states in order, each ``(batch, *event)``; none with ``path_log_prob="sums"``.
         step_of: the step of each of them.
@@ -175,10 +176,10 @@ class Path(Displayed):
         if known["format"] != FORMAT:
             raise ValueError(f"format {known['format']!r}, expected {FORMAT}")
         start, times = arrays["start"], arrays["times"]
-        count, batch, steps = len(known["steps"]), len(start), len(times) - 1
+        count, batch, steps = len(known["steps"]), len(start), len(known["noisy"])
         kept = sum(name.startswith("state.") for name in arrays)
         states = tuple(arrays[f"state.{i}"] for i in range(kept))
-        shapes = {"times": (steps + 1,), "log_probs": (batch, steps), "table": (steps + 1 + count, 3)}
+        shapes = {"times": (len(times),), "log_probs": (batch, steps), "table": (len(times) + count, 3)}
         if "prior_log_prob" in arrays:
             shapes["prior_log_prob"] = (batch,)
         seeds, eta = known["seeds"], float(known["stochasticity"])
@@ -188,7 +189,7 @@ class Path(Displayed):
             or not all(isinstance(known[name], list) for name in ("steps", "levels", "noisy"))
             or not all(isinstance(step, int) and 0 <= step < steps for step in known["steps"])
             or len(known["levels"]) != count
-            or len(known["noisy"]) != steps
+            or not steps < len(times)
             or not all(isinstance(flag, bool) for flag in known["noisy"])
             or any(state.shape != start.shape or state.dtype != start.dtype for state in states)
             or start.dtype not in (torch.float32, torch.float64)
@@ -242,7 +243,7 @@ def table_of(sde: Any, times: Tensor) -> Tensor:
 def path_of(run: TracedRun, sde: SDE, solver: Solver, eta: float, prior: Tensor | None, seeds: Any) -> Path:
     """The path of a solve, up to the last completed step."""
     plan, done = run.plan, run.reached
-    times = torch.tensor([node.t for node in plan.nodes[: done + 1]], dtype=torch.float64)
+    times = torch.tensor([node.t for node in plan.nodes], dtype=torch.float64)
     zero = torch.zeros(len(run.begin), dtype=torch.float64, device=run.begin.device)
     columns = [run.densities.get(step, zero) for step in range(done)]
     log_probs = torch.stack(columns, 1) if columns else zero.new_zeros((len(zero), 0))

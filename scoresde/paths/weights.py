@@ -173,7 +173,7 @@ def weights(
         last = path.states[-1]
         total = _target(log_density, last) - prior - path.log_prob
         before, t = path.start, float(path.times[0])
-        for cell, state in zip(replay.plan.cells, path.states, strict=True):
+        for cell, state in zip(replay.plan.cells[: len(path.states)], path.states, strict=True):
             total = total + _backwards(replay, process, before, t, state, cell.t, cell.std)
             before, t = state, cell.t
     result = Weights(total, last)

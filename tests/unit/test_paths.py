@@ -494,8 +494,19 @@ def test_a_solve_that_is_stopped_has_the_path_so_far() -> None:
         path_log_prob=True,
         callback=lambda info: info.step == 3,
     )
-    assert len(solution.path.states) == 3 and len(solution.path.times) == 4
+    assert len(solution.path.states) == 3 and solution.path.log_probs.shape == (2, 3)
     assert torch.equal(paths.log_prob(solution.path, sde, score_fn), solution.path_log_prob)
+
+
+def test_a_stopped_solve_knows_the_steps_that_were_to_follow() -> None:
+    """The last steps of the whole grid have lower orders, and those of the path do not."""
+    sde = SDES["vp"]
+    score_fn = mixture().score(sde)
+    options = {"method": "dpmpp_3m_sde", "lower_order_final": True, "steps": 6, "shape": (2, 1), "seed": 0}
+    path = scoresde.solve(
+        sde, score_fn, path_log_prob=True, callback=lambda info: info.step == 4, dtype=F64, **options
+    ).path
+    assert torch.equal(paths.log_prob(path, sde, score_fn, per_step=True), path.log_probs)
 
 
 REFUSED = {
