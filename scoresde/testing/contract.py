@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ from .._arguments import context_of
 from .._checks import check_state, output_problem
 from .._context import mapped, named
 from .._tensors import compute_dtype
-from ..errors import ScoreFnError
-from ..integrate import Solution
+from ..errors import InvalidArgumentError, ScoreFnError
+from ..integrate import Loop, Solution
 from ..noise import CallableNoise, Noise, SampleNoise
+from ..paths.tracing import NothingDrawn, TracedGrid
+from ..processes import Network, ReverseProcess
 from ..scores import ScoreModel, as_score
 from ..sdes import SDE, VPSDE, AffineSDE, FlowSDE, Node
 from ..sdes.base import check_sde
@@ -25,6 +28,7 @@ from ..targets import Gaussian
 from .run import run
 
 _SDE = VPSDE()
+_MOST_DRAWS = 60  # by which a map is differentiated
 
 
 def _score(x: Tensor, t: Tensor) -> Tensor:
@@ -153,6 +157,43 @@ def the_ends(solver: Solver) -> None:
             _hold(bool(torch.isfinite(run(solver, sde, score, _states(3, 2), grid, SampleNoise(range(3))).x).all()))
 
 
+def densities_of_steps(solver: Solver) -> None:
+    """If it declares ``gaussian_step``, recording a path changes no state, and where there are as many random states as
+    draws, their density is that of the draws over the determinant of the map from draws to states."""
+    if not solver.gaussian_step:
+        return
+    times = grids.resolve("log_snr", _SDE, _SDE.t_max, 0.1, 3)
+    x, draws = _states(1, 1), _states(1000, 1, 1).mul(0.5)
+
+    def recorded(draws: Tensor) -> tuple[Tensor, Tensor, int]:
+        noise = CallableNoise(lambda k, like: draws[k])
+        network = Network(as_score(_score), copies=solver.keeps_estimates)
+        process = ReverseProcess(_SDE, network, eta=solver.default_stochasticity)
+        grid = TracedGrid(solver.visit(_SDE, times))
+        loop = Loop(process, solver, grid, x.clone(), noise, compact=False, throw=True, owned=True)
+        loop.complete()
+        told: Any = loop.run
+        return torch.stack(told.states).flatten(), sum(told.densities.values()), noise.count
+
+    with torch.no_grad():
+        try:
+            states, density, count = recorded(draws)
+        except NothingDrawn:
+            return
+        except InvalidArgumentError as error:
+            raise AssertionError(str(error)) from error
+        plain = run(solver, _SDE, _score, x, times, lambda k, like: draws[k]).x
+        _hold(bool(states[-1] == plain.flatten()[0]), "The last state is not that of a plain solve.")
+        if len(states) != count or count > _MOST_DRAWS:
+            return
+        units = 1e-3 * torch.eye(count, dtype=torch.float64)[:, :, None, None]
+        moved = [[recorded(draws[:count] + k * unit)[0] for k in (1, -1, 2, -2)] for unit in units]
+        slopes = torch.stack([(8 * (a - b) - (c - d)) / 12e-3 for a, b, c, d in moved], 1)
+    normal = -0.5 * (draws[:count].square().sum() + count * math.log(2 * math.pi))
+    expected = float(normal - torch.linalg.slogdet(slopes)[1])
+    _hold(abs(float(density) - expected) < 1e-6, f"It told {float(density):.9g}, not {expected:.9g}.")
+
+
 CHECKS: dict[str, Callable[[Solver], None]] = {
     check.__name__: check
     for check in (
@@ -166,6 +207,7 @@ CHECKS: dict[str, Callable[[Solver], None]] = {
         evaluations_are_as_declared,
         the_network_may_reuse_its_memory,
         the_ends,
+        densities_of_steps,
     )
 }
 
@@ -175,8 +217,8 @@ def check_solver(method: Solver | str) -> None:
 
     Dtype and device are kept, the input is untouched, samples do not depend on their batch, all event ranks work, so
     does a grid of one step, the same seed gives the same result, the solver is a value that can be copied and hashed,
-    it evaluates what it declares, works with a network that writes every output to the same memory, and reaches the
-    ends that it declares.
+    it evaluates what it declares, works with a network that writes every output to the same memory, reaches the ends
+    that it declares, and its steps have the densities that it declares.
 
     Raises:
         AssertionError: a check failed; its name is in the message.

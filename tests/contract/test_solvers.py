@@ -99,6 +99,14 @@ def test_the_checks_catch_what_they_are_for(mistake: str) -> None:
         testing.check_solver(Broken(mistake))
 
 
+def test_they_catch_a_density_that_is_not_there() -> None:
+    class Declared(solvers.HeunSDE):
+        gaussian_step: ClassVar[bool] = True
+
+    with pytest.raises(AssertionError, match=r"(?s)densities_of_steps.*no density"):
+        testing.check_solver(Declared())
+
+
 def test_orders_by_the_public_functions() -> None:
     assert testing.estimate_order("unipc3", t_start=0.5, steps=(80, 160)).order() == pytest.approx(4, abs=0.3)
     assert testing.estimate_order("heun", scoresde.FlowSDE(), grid="time", steps=(80, 160)).order() > 1.8

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 import scoresde
+from benchmarks import path_densities
+from benchmarks._tables import load
 from scoresde import paths
 from scoresde.errors import InvalidArgumentError, ScoreSDEWarning
 from scoresde.paths.continuous import every_other
@@ -142,3 +144,12 @@ def test_a_ratio_in_continuous_time_needs_states_at_the_nodes() -> None:
             paths.girsanov(path_of(2, **options), NORMAL.score(VP), NORMAL.score(VP))
     with pytest.raises(InvalidArgumentError, match="stochasticity"):
         paths.girsanov(path_of(2, **LARGE), NORMAL.score(VP), NORMAL.score(VP), stochasticity=0.0)
+
+
+def test_the_committed_coverage_meets_the_bars_and_is_found_again() -> None:
+    """The family-wise false-alarm rate of the full measurement is 1e-3; of 80 runs here, |z| below 4."""
+    results = load("path_densities")["results"]
+    assert set(results["coverage"]) == set(path_densities.PROBLEMS) and not path_densities.check(results)
+    assert all(row["runs"] == path_densities.RUNS for row in results["coverage"].values())
+    row = path_densities.coverage(2, 500, 100, runs=80)
+    assert abs(row["z"]) < 4 and row["ess share"] > 0.7
