@@ -846,6 +846,7 @@ VALID: dict[str, Make] = {
     "certify.shape": lambda: (24, 2),
     "certify.identity": lambda: "a score",
     "solve.path_log_prob": lambda: False,
+    "solve.log_prob": lambda: False,
     "self: paths.Path": recorded_path,
     "paths.Path.__getitem__.rows": lambda: [0, 2],
     "paths.Path.load.path": path_file,

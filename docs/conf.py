@@ -164,8 +164,8 @@ def path_cost() -> str:
 def path_weights_sentence() -> str:
     """The coverage of normalising constants."""
     parts = [
-        f"in {name} {100 * row['share']:.1f} % of {row['runs']} runs (effective share {row['ess share']:.2f}, "
-        f"{row['samples']} samples, {row['steps']} steps)"
+        f"in {100 * row['share']:.1f} % of {row['runs']:,} runs in {name} (with {row['samples']} samples in "
+        f"{row['steps']} steps, of which a share of {row['ess share']:.2f} count)"
         for name, row in load("path_densities")["results"]["coverage"].items()
     ]
     return (

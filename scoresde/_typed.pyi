@@ -59,6 +59,7 @@ class SolveArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    log_prob: bool | Mapping[str, object]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -72,7 +73,6 @@ class SolvePredictorCorrector(SolveArguments, total=False):
     rule: str
     chain: int | None
     friction: float
-    log_prob: Callable[[Tensor, Tensor], Tensor]
 
 class SolveAncestral(SolveArguments, total=False):
     variance: str
@@ -395,6 +395,7 @@ class DecodeArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    log_prob: bool | Mapping[str, object]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -499,6 +500,7 @@ class ReconstructArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    log_prob: bool | Mapping[str, object]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -605,6 +607,7 @@ class SampleArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
+    log_prob: bool | Mapping[str, object]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -618,7 +621,6 @@ class SamplePredictorCorrector(SampleArguments, total=False):
     rule: str
     chain: int | None
     friction: float
-    log_prob: Callable[[Tensor, Tensor], Tensor]
 
 class SampleAncestral(SampleArguments, total=False):
     variance: str
@@ -768,7 +770,6 @@ class SampleOptions(SampleArguments, total=False):
     rule: Any
     chain: Any
     friction: Any
-    log_prob: Any
     variance: Any
     condition: Any
     eta: Any
@@ -1046,6 +1047,10 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
             together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
+        log_prob: also the log-density of each sample under the probability flow, integrated beside it by ``"adams"`` or
+            an adaptive pair, with tolerances of 1e-5 by default. A mapping sets how the divergence is estimated:
+            ``divergence``, ``probes``, ``probe`` and ``chunk`` as of `scoresde.log_likelihood`, which has the density
+            of given data.
         path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
             log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.

@@ -109,6 +109,8 @@ class Solution(Displayed):
             batch, *event)``; None without ``save_at``.
         denoised: whether samples that arrived are the data estimate at t in place of the state (``denoise=True``).
         error_bound: of each sample, ``(batch,)``, if it was drawn by a certificate of `scoresde.certify`.
+        log_prob: the log-density of each sample under the probability flow, ``(batch,)`` float64, with
+            ``log_prob=True``; and ``log_prob_error``, its standard error by the probes of the divergence.
         path_log_prob: the log-density of the random states that each sample went through, given the one at the start,
             ``(batch,)`` float64, with ``path_log_prob=True``; and ``path``, the states, a `scoresde.paths.Path`.
 
@@ -137,6 +139,8 @@ class Solution(Displayed):
     xs: Tensor | None = None
     denoised: bool = False
     error_bound: Tensor | None = None
+    log_prob: Tensor | None = None
+    log_prob_error: Tensor | None = None
     path_log_prob: Tensor | None = None
     path: Any = None
 
@@ -154,6 +158,7 @@ class Solution(Displayed):
             "steps": str(self.steps),
             **({} if self.xs is None else {"saved": f"{len(self.xs)} states"}),
             **({} if self.error_bound is None else {"error bound": span(self.error_bound)}),
+            **({} if self.log_prob is None else {"log-density": span(self.log_prob)}),
             **({} if self.path_log_prob is None else {"path log-density": span(self.path_log_prob)}),
         }
 

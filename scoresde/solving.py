@@ -55,6 +55,7 @@ def solve(
     max_steps: int | None = None,
     throw: bool = True,
     differentiable: bool = False,
+    log_prob: bool | Mapping[str, object] = False,
     path_log_prob: bool | str = False,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -113,6 +114,10 @@ def solve(
             Samples of ``x`` with NaN or infinity are failures too, and never evaluated; methods that step samples
             together (``batch_coupled``) refuse them in any case, except methods of other libraries.
         differentiable: keep the graph, so that the result can be differentiated; by default no gradient is recorded.
+        log_prob: also the log-density of each sample under the probability flow, integrated beside it by ``"adams"`` or
+            an adaptive pair, with tolerances of 1e-5 by default. A mapping sets how the divergence is estimated:
+            ``divergence``, ``probes``, ``probe`` and ``chunk`` as of `scoresde.log_likelihood`, which has the density
+            of given data.
         path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
             log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
@@ -145,6 +150,22 @@ def solve(
     """
     for name, flag in (("progress", progress), ("differentiable", differentiable)):
         check_flag(name, flag)
+    if log_prob is not False:
+        from .likelihood import sampling  # which takes a while to import
+
+        settings = sampling.check_log_prob(
+            log_prob,
+            sde,
+            method,
+            solver_options,
+            save_at=save_at is not None,
+            callback=callback is not None,
+            denoise=denoise,
+            start=start is not None,
+            differentiable=differentiable,
+            path_log_prob=path_log_prob is not False,
+        )
+        rtol, atol = (sampling.TOLERANCE if value is None else value for value in (rtol, atol))
     with _grad(differentiable), explained(x, shape):
         setup = set_up(
             sde,
@@ -177,6 +198,8 @@ def solve(
             options=solver_options,
             names=_parameters(),
         )
+        if log_prob is not False:
+            return sampling.with_log_prob(setup, settings, progress=progress)
         if setup.loop is not None:
             with progress_bar(progress, setup.loop.solver.name) as setup.loop.progress:
                 setup.loop.complete()

@@ -30,20 +30,20 @@ _RANDOM = 1e-2  # of a change of the answer; kernels that add in any order make 
 _COUPLED = 1e-4  # of what a sample's gradient may hold of others
 
 
+NOT_ADAPTIVE = "`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {name}."
+NO_GRADIENTS = "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
+
+
 def check_density(
     sde: SDE, score_fn: ScoreFn, x: object, method: str | Solver, options: Mapping[str, object]
 ) -> tuple[AffineSDE, Score, Solver]:
     """The process, the score function and the solver, if there is a density of x that they give."""
     solver = make_solver(method, options, ())
     if not isinstance(solver, Adams | Pair):
-        raise InvalidArgumentError(
-            f"`method` must be 'adams' or an adaptive pair such as 'rk45' or 'dop853', got {solver.name!r}."
-        )
+        raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))
     sde, score = affine_model(sde, score_fn)
     if torch.is_inference_mode_enabled():
-        raise InvalidArgumentError(
-            "The divergence needs gradients, which torch.inference_mode() forbids; call it outside."
-        )
+        raise InvalidArgumentError(NO_GRADIENTS)
     if isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex()):
         raise InvalidTypeError(
             f"`x` must have a floating-point dtype for a density, got {x.dtype}: grey values have none; take "

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 MAX_STEPS = 10_000
 GRADIENTS = ("checkpoint", "adjoint")
 DEFAULT = 1e-5  # tolerances
-_SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
+SHARE = 0.4  # of the tolerance, for each of the latent, whose error moves the prior, and the integral
 _LEAST = 1e-6  # of the variance of the estimates, what a control must have to be of any use
 
 
@@ -269,7 +269,7 @@ def log_likelihood(
             stepped, beginning = replace(process, differentiable=False), beginning.detach()
 
         def run(factor: float) -> Likelihood:
-            controller = Adaptive(start, (end,), _SHARE * factor * allowed[0], _SHARE * factor * allowed[1])
+            controller = Adaptive(start, (end,), SHARE * factor * allowed[0], SHARE * factor * allowed[1])
             with progress_bar(progress, "log_likelihood") as bar:
                 solution = integrate(
                     stepped,

@@ -1,0 +1,105 @@
+"""Samples with their log-densities, in one solve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._checks import check_kind, shown
+from .._setup import Setup
+from ..controllers import Adaptive
+from ..errors import InvalidArgumentError, InvalidTypeError
+from ..integrate import Solution, integrate, progress_bar
+from ..processes.density import LogDensityFlow
+from ..sdes import SDE, NormalPrior
+from ..sdes.base import check_affine
+from ..solvers import make_solver
+from ..solvers.adams import Adams
+from ..solvers.pairs import Pair
+from .checks import NO_GRADIENTS, NOT_ADAPTIVE
+from .flow import DEFAULT, SHARE, density_flow, make_divergence
+
+TOLERANCE = DEFAULT
+SETTINGS: dict[str, Any] = {"divergence": "hutchinson", "probes": 1, "probe": "rademacher", "chunk": None}
+
+
+def check_log_prob(
+    wanted: object, sde: SDE, method: Any, options: Mapping[str, object], **others: bool
+) -> dict[str, Any]:
+    """The settings of the divergence, if a solve can tell the densities of its samples."""
+    check_kind("log_prob", wanted, (bool, Mapping), "True, False or a mapping such as {'divergence': 'exact'}")
+    given = {} if isinstance(wanted, bool) else dict(wanted)  # type: ignore[call-overload]
+    for name in given:
+        if name not in SETTINGS:
+            raise InvalidArgumentError(f"`log_prob` may set {', '.join(SETTINGS)}, got {shown(name)}.")
+    solver = make_solver(method, options, ())
+    if not isinstance(solver, Adams | Pair):
+        raise InvalidArgumentError(NOT_ADAPTIVE.format(name=repr(solver.name)))
+    check_affine(sde)
+    if not isinstance(sde.prior, NormalPrior):
+        raise InvalidTypeError(f"`log_prob` needs a process whose prior has a density, got {type(sde.prior).__name__}.")
+    for name, used in others.items():
+        if used:
+            raise InvalidArgumentError(f"`{name}` does not go together with `log_prob`; leave it out.")
+    if torch.is_inference_mode_enabled():
+        raise InvalidArgumentError(NO_GRADIENTS)
+    return {**SETTINGS, **given}
+
+
+def with_log_prob(setup: Setup, settings: Mapping[str, Any], *, progress: bool = False) -> Solution:
+    r"""The samples of a solve that is ready to begin, with :math:`\ln p(x)`, integrated beside them,
+
+    .. math:: \ln p(x_{t_{end}}) = \ln\pi(x_T) - \ln\Big|\frac{\partial x_{t_{end}}}{\partial x_T}\Big|.
+    """
+    loop = setup.loop
+    if loop is None:
+        raise InvalidArgumentError("`log_prob` needs at least one step and one sample.")
+    solver, grid, x, flow = loop.solver, loop.controller, loop.x, loop.process
+    sde: Any = flow.sde
+    if not isinstance(grid, Adaptive) or grid.t_start != sde.t_max:
+        raise InvalidArgumentError(
+            f"`log_prob` needs a solve from the prior, at t_max={sde.t_max:g}; for states at another time take "
+            "scoresde.log_likelihood."
+        )
+    network = flow.network
+    divergence = make_divergence(**_named(settings), source=loop.noise, x=x)
+    process = density_flow(sde, network.score_fn, x, network.context, divergence)
+    tight = replace(grid, rtol=SHARE * grid.rtol, atol=SHARE * grid.atol)
+    with progress_bar(progress, solver.name) as bar:
+        solution = integrate(
+            process,
+            solver,
+            tight,
+            process.pack(x),
+            loop.noise,
+            compact=network.traits.rowwise,
+            max_steps=loop.limit,
+            progress=bar,
+        )
+    ends = [sde.nodes(torch.tensor([t], dtype=torch.float64)) for t in (sde.t_max, setup.t_end)]
+    first, last = (float(solver.coordinate.scale(node)) for node in ends)
+    return _told(process, solution, sde.prior.log_prob(x.to(torch.float64)), first, last, setup.dtype)
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    named = dict(settings)
+    return {"name": named.pop("divergence"), **named}
+
+
+def _told(
+    process: LogDensityFlow, solution: Solution, prior: Tensor, first: float, last: float, dtype: torch.dtype
+) -> Solution:
+    """The samples and their densities."""
+    scale = torch.tensor(last / first, dtype=torch.float64)
+    moved = process.size * scale.log() + process.integrals(solution.x, last)  # of each path of the divergence
+    paths = prior[:, None] - moved
+    return replace(
+        solution,
+        x=process.unpack(solution.x).to(dtype),
+        log_prob=paths.mean(1),
+        log_prob_error=process.divergence.std_error(paths),
+    )

@@ -1,0 +1,84 @@
+"""Samples with their log-densities, in one solve."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde.errors import InvalidArgumentError, InvalidTypeError
+
+F64 = torch.float64
+TARGET = scoresde.targets.GaussianMixture(
+    torch.tensor([0.4, 0.6], dtype=F64), torch.tensor([[-1.0, 0.5], [0.8, 0.0]], dtype=F64), scales=0.5
+)
+EXACT = {"divergence": "exact"}
+
+
+@pytest.mark.parametrize("method", ["adams", "rk45"])
+@pytest.mark.parametrize("sde", [scoresde.VPSDE(), scoresde.FlowSDE(), scoresde.VESDE(sigma_max=20.0)], ids=repr)
+def test_it_is_the_density_of_the_samples(sde: scoresde.AffineSDE, method: str) -> None:
+    """By the likelihood of the same samples as data, to the tolerance of both."""
+    score_fn = TARGET.score(sde)
+    given = {"method": method, "shape": (6, 2), "seeds": range(6), "dtype": F64}
+    solution = scoresde.solve(sde, score_fn, log_prob=EXACT, **given)
+    again = scoresde.log_likelihood(sde, score_fn, solution.x, divergence="exact", check=False)
+    torch.testing.assert_close(solution.log_prob, again.log_prob, rtol=0, atol=2e-4)
+    assert float(solution.log_prob_error.abs().max()) == 0
+    plain = scoresde.solve(sde, score_fn, rtol=1e-6, atol=1e-6, **given)
+    torch.testing.assert_close(solution.x, plain.x, rtol=0, atol=2e-4)
+
+
+def test_an_estimate_is_within_its_error_and_samples_keep_their_seeds() -> None:
+    sde = scoresde.VPSDE()
+    score_fn = TARGET.score(sde)
+    given = {"method": "adams", "dtype": F64}
+    exact = scoresde.solve(sde, score_fn, shape=(64, 2), seeds=range(64), log_prob=EXACT, **given)
+    some = scoresde.solve(
+        sde, score_fn, shape=(64, 2), seeds=range(64), log_prob={"probes": 64, "probe": "gaussian"}, **given
+    )
+    z = (some.log_prob - exact.log_prob) / some.log_prob_error
+    assert float(z.square().mean()) < 2  # 1 for many probes
+    alone = scoresde.solve(
+        sde, score_fn, shape=(1, 2), seeds=[5], log_prob={"probes": 64, "probe": "gaussian"}, **given
+    )
+    torch.testing.assert_close(alone.log_prob[0], some.log_prob[5], rtol=0, atol=1e-3)
+    assert "log-density" in repr(some)
+
+
+def test_labels_and_single_precision() -> None:
+    sde = scoresde.VPSDE()
+    one = TARGET.score(sde)
+
+    def score_fn(x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return torch.where(label[:, None] == 1, one(x, t), -x)
+
+    solution = scoresde.solve(
+        sde, score_fn, method="adams", shape=(3, 2), seed=0, context={"label": torch.tensor([0, 1, 0])}, log_prob=EXACT
+    )
+    assert solution.x.dtype == torch.float32 and solution.log_prob.dtype == F64
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(solution.x[::2].double()).sum(1)
+    torch.testing.assert_close(solution.log_prob[::2], normal, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, "'adams' or an adaptive pair"),
+        ({"method": "unipc2"}, "'adams' or an adaptive pair"),
+        ({"method": "adams", "denoise": True}, "`denoise` does not go"),
+        ({"method": "adams", "save_at": "steps"}, "`save_at` does not go"),
+        ({"method": "adams", "t_start": 0.5, "x": torch.ones(2, 2)}, "from the prior"),
+        ({"method": "adams", "log_prob": {"probe_count": 3}}, "may set"),
+        ({"method": "adams", "log_prob": {"probes": 0}}, "probes"),
+        ({"method": "adams", "path_log_prob": True}, "`path_log_prob` does not go"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options: dict, reason: str) -> None:
+    sde = scoresde.VPSDE()
+    given = {"log_prob": True, "shape": None if "x" in options else (2, 2), **options}
+    with pytest.raises(InvalidArgumentError, match=reason):
+        scoresde.solve(sde, TARGET.score(sde), **given)
+    with pytest.raises(InvalidTypeError, match="log_prob"):
+        scoresde.solve(sde, TARGET.score(sde), method="adams", shape=(2, 2), log_prob="yes")
