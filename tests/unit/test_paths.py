@@ -143,10 +143,11 @@ def test_with_labels_and_guidance(name: str) -> None:
     assert abs(law(sde, labelled(sde), x, (1, 2), **options)) < 1e-10
 
 
+@pytest.mark.parametrize("process", SDES)
 @pytest.mark.parametrize("name", [name for name in CASES if "underdamped" not in name])
-def test_on_other_data_it_is_the_density_of_the_draws_over_the_determinant(name: str) -> None:
+def test_on_other_data_it_is_the_density_of_the_draws_over_the_determinant(name: str, process: str) -> None:
     options = {**(BY_DIMENSION if name == "pc, dimension" else GAUSSIAN[name])}
-    sde = SDES["vp"]
+    sde = SDES[process]
     score_fn, x = mixture().score(sde), torch.full((1, 1), 0.3, dtype=F64)
     options["grid"] = times(sde)
     solution, count = recorded(sde, score_fn, x, torch.zeros(0, 1, 1, dtype=F64), **options)
@@ -339,7 +340,7 @@ def tilted_pair(sde):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_mean_of_the_ratio_of_two_laws_is_one(name: str) -> None:
-    """At 4 standard errors of each of the methods, the family-wise false-alarm rate is below 2e-3 by the normal law."""
+    """At 4.2 standard errors of each of the methods, the family-wise false-alarm rate is below 1e-3 by the normal law."""
     options = BY_DIMENSION if name == "pc, dimension" else GAUSSIAN[name]
     sde = SDES["vp"]
     size = 16 if options is BY_DIMENSION else 1  # in which few scores are near zero
@@ -354,7 +355,7 @@ def test_the_mean_of_the_ratio_of_two_laws_is_one(name: str) -> None:
 
     ratio = ratios(0.4 * 1e-4 / float(ratios(1e-4).std())).exp()  # laws that are near enough
     assert 0.3 < float(ratio.log().std()) < 0.5
-    assert abs(float(ratio.mean()) - 1) < 4 * float(ratio.std()) / math.sqrt(len(ratio))
+    assert abs(float(ratio.mean()) - 1) < 4.2 * float(ratio.std()) / math.sqrt(len(ratio))
 
 
 def test_chosen_steps_are_an_estimate_of_all() -> None:
