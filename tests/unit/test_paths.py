@@ -340,7 +340,7 @@ def tilted_pair(sde):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_mean_of_the_ratio_of_two_laws_is_one(name: str) -> None:
-    """At 4.2 standard errors of each of the methods, the family-wise false-alarm rate is below 1e-3 by the normal law."""
+    """At 4.2 standard errors of each method, the family-wise false-alarm rate is below 1e-3 by the normal law."""
     options = BY_DIMENSION if name == "pc, dimension" else GAUSSIAN[name]
     sde = SDES["vp"]
     size = 16 if options is BY_DIMENSION else 1  # in which few scores are near zero
