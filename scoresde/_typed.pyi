@@ -59,7 +59,7 @@ class SolveArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
-    log_prob: bool | Mapping[str, object]
+    log_prob: bool | Mapping[str, object] | Callable[[Tensor, Tensor], Tensor]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -395,7 +395,7 @@ class DecodeArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
-    log_prob: bool | Mapping[str, object]
+    log_prob: bool | Mapping[str, object] | Callable[[Tensor, Tensor], Tensor]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -500,7 +500,7 @@ class ReconstructArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
-    log_prob: bool | Mapping[str, object]
+    log_prob: bool | Mapping[str, object] | Callable[[Tensor, Tensor], Tensor]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -607,7 +607,7 @@ class SampleArguments(TypedDict, total=False):
     max_steps: int | None
     throw: bool
     differentiable: bool
-    log_prob: bool | Mapping[str, object]
+    log_prob: bool | Mapping[str, object] | Callable[[Tensor, Tensor], Tensor]
     path_log_prob: bool | str
     dtype: torch.dtype | None
     device: torch.device | str | None
@@ -1050,7 +1050,7 @@ def solve(sde: SDE, score_fn: Callable[..., Tensor], x: Tensor | None = ..., *, 
         log_prob: also the log-density of each sample under the probability flow, integrated beside it by ``"adams"`` or
             an adaptive pair, with tolerances of 1e-5 by default. A mapping sets how the divergence is estimated:
             ``divergence``, ``probes``, ``probe`` and ``chunk`` as of `scoresde.log_likelihood`, which has the density
-            of given data.
+            of given data. (A function is the option of this name of the corrector ``"mala"``.)
         path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
             log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.

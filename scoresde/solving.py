@@ -55,7 +55,7 @@ def solve(
     max_steps: int | None = None,
     throw: bool = True,
     differentiable: bool = False,
-    log_prob: bool | Mapping[str, object] = False,
+    log_prob: bool | Mapping[str, object] | Callable[[Tensor, Tensor], Tensor] = False,
     path_log_prob: bool | str = False,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -117,7 +117,7 @@ def solve(
         log_prob: also the log-density of each sample under the probability flow, integrated beside it by ``"adams"`` or
             an adaptive pair, with tolerances of 1e-5 by default. A mapping sets how the divergence is estimated:
             ``divergence``, ``probes``, ``probe`` and ``chunk`` as of `scoresde.log_likelihood`, which has the density
-            of given data.
+            of given data. (A function is the option of this name of the corrector ``"mala"``.)
         path_log_prob: of a stochastic method whose steps are Gaussian given the past, keep the random states and their
             log-density, for `scoresde.paths`; the samples do not change. ``"sums"`` keeps the densities alone.
         dtype: of the state; default that of ``x``, else torch's default. Half precision is computed in float32.
@@ -150,6 +150,8 @@ def solve(
     """
     for name, flag in (("progress", progress), ("differentiable", differentiable)):
         check_flag(name, flag)
+    if callable(log_prob):
+        solver_options["log_prob"], log_prob = log_prob, False
     if log_prob is not False:
         from .likelihood import sampling  # which takes a while to import
 

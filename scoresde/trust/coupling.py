@@ -32,12 +32,12 @@ Settings = Mapping[str, Any]
 _REPEATABLE = 1e-3  # of the values: what kernels that are not deterministic may change
 _SHARED = ("t_end", "denoise")  # of the settings, those that belong to the problem, and not to the method
 _OWN = ("x", "shape", "t_start", "context", "seed", "seeds", "generator", "noise", "callback", "progress", "throw",
-        "save_at", "differentiable", "dtype", "device")  # fmt: skip
+        "save_at", "differentiable", "log_prob", "path_log_prob", "dtype", "device")  # fmt: skip
 # What `set_up` takes besides the process, the score function, the state and options of methods.
 _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(solve).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY and name != "progress"
+    if parameter.kind is parameter.KEYWORD_ONLY and name not in ("progress", "log_prob")
 }
 
 
