@@ -422,7 +422,7 @@ def step_log_prob(sde: SDE, solver: Solver, score_fn: Score, times: Tensor, x: T
         >>> sde, x = scoresde.VPSDE(), torch.zeros(1, 2)
         >>> times = torch.tensor([0.5, 0.4], dtype=torch.float64)
         >>> step_log_prob(sde, scoresde.solvers.Ancestral(), lambda x, t: -x, times, x, x)
-        tensor([-0.1069], dtype=torch.float64)
+        tensor([-1.1846], dtype=torch.float64)
     """
     dtype = compute_dtype(x.dtype)
     zeros = torch.zeros((len(x), 1), dtype=torch.float64, device=x.device)
