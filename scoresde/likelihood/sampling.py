@@ -32,7 +32,7 @@ def check_log_prob(
 ) -> dict[str, Any]:
     """The settings of the divergence, if a solve can tell the densities of its samples."""
     check_kind("log_prob", wanted, (bool, Mapping), "True, False or a mapping such as {'divergence': 'exact'}")
-    given = {} if isinstance(wanted, bool) else dict(wanted)  # type: ignore[call-overload]
+    given = dict(wanted) if isinstance(wanted, Mapping) else {}
     for name in given:
         if name not in SETTINGS:
             raise InvalidArgumentError(f"`log_prob` may set {', '.join(SETTINGS)}, got {shown(name)}.")

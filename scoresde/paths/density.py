@@ -295,7 +295,7 @@ class Replay:
                         laws.append(instruction.law(values, state))
                     values[instruction.whole.to] = state
                 else:
-                    _STEPS[type(instruction)](instruction, values, self.network)
+                    _STEPS[type(instruction)](instruction, values, self)
         return laws if chosen else []
 
 
@@ -303,27 +303,29 @@ def _needs(instruction: Any) -> list[int]:
     return instruction.needs if isinstance(instruction, Cell) else list(instruction.read)
 
 
-def _evaluate(instruction: Evaluate, values: dict[int, Any], network: Network) -> None:
-    values[instruction.to] = network.output(network.prepared, values[instruction.x], instruction.node)  # type: ignore
+def _evaluate(instruction: Evaluate, values: dict[int, Any], replay: Replay) -> None:
+    network = replay.network
+    if network.prepared is not None:  # or there is no such instruction
+        values[instruction.to] = network.output(network.prepared, values[instruction.x], instruction.node)
 
 
-def _call(instruction: Call, values: dict[int, Any], network: Network) -> None:
-    values.update(zip(instruction.to, instruction.parts(network, values[instruction.x]), strict=True))
+def _call(instruction: Call, values: dict[int, Any], replay: Replay) -> None:
+    values.update(zip(instruction.to, instruction.parts(replay.network, values[instruction.x]), strict=True))
 
 
-def _sum(instruction: Sum, values: dict[int, Any], network: Network) -> None:
-    values[instruction.to] = total([*zip(instruction.weights, instruction.read, strict=True)], values, None)  # type: ignore
+def _sum(instruction: Sum, values: dict[int, Any], replay: Replay) -> None:
+    values[instruction.to] = total([*zip(instruction.weights, instruction.read, strict=True)], values, replay.start)
 
 
-def _blend(instruction: Blend, values: dict[int, Any], network: Network) -> None:
-    values[instruction.to] = total(instruction.terms, values, values[instruction.read[0]])
+def _blend(instruction: Blend, values: dict[int, Any], replay: Replay) -> None:
+    values[instruction.to] = total(instruction.terms, values, replay.start)
 
 
-def _apply(instruction: Apply, values: dict[int, Any], network: Network) -> None:
+def _apply(instruction: Apply, values: dict[int, Any], replay: Replay) -> None:
     values[instruction.to] = instruction.value(values)
 
 
-_STEPS: dict[type, Callable[[Any, dict[int, Any], Network], None]] = {
+_STEPS: dict[type, Callable[[Any, dict[int, Any], Replay], None]] = {
     Evaluate: _evaluate,
     Call: _call,
     Sum: _sum,

@@ -168,7 +168,8 @@ class _Tracer:
         self.forms: dict[int, Form] = {}  # of values that hold draws
         self.twins: dict[int, int | None] = {}  # the numbers of their means; None for zero
         self.cells: list[Cell] = []
-        self.basis: list[tuple[Cell, dict[Latent, float]]] = []  # of the step: orthonormal combinations of its draws
+        # of the step: its cells, their deviations, and orthonormal combinations of its draws
+        self.basis: list[tuple[Cell, float, dict[Latent, float]]] = []
         self.scaled: set[Latent] = set()  # draws of the step whose weights are known on the way only
 
     def plan(self, nodes: Sequence[Node[Any]], steps: list[list[Instruction]], states: list[int]) -> TracedPlan:
@@ -238,9 +239,9 @@ class _Tracer:
             return [instruction]
         twin = self.number()
         self.twins[instruction.to] = twin
-        if all(isinstance(w, float) for w, _ in kept):
-            return [instruction, Sum([w for w, _ in kept], [i for _, i in kept], twin)]  # type: ignore[misc]
         scales = [w.number for w, _ in kept if isinstance(w, Scale)]
+        if not scales:
+            return [instruction, Sum([w for w, _ in kept if not isinstance(w, Scale)], [i for _, i in kept], twin)]
         return [instruction, Blend([], [*(i for _, i in kept), *scales], twin, scales=[w for w, _ in kept])]
 
     def number(self) -> int:
@@ -264,7 +265,7 @@ class _Tracer:
                 raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
             self.scaled.add(latent)
             return self._made(Cell(whole, mean, [], weight, len(self.cells), step, t))
-        weights: dict[Latent, float] = form  # type: ignore[assignment]
+        weights = {latent: w for latent, w in form.items() if not isinstance(w, Scale)}  # all of them
         if self.scaled & set(weights):
             raise NotGaussian("a draw whose weight depends on the network is used twice in a step")
         before, left = self._projected(weights)
@@ -274,9 +275,9 @@ class _Tracer:
         known: list[tuple[int, float]] = []
         for cell, weight in before:
             cell.draw = self.number() if cell.draw is None else cell.draw
-            known.append((cell.draw, weight / cell.std))  # type: ignore[operator]  # of the basis: a number
+            known.append((cell.draw, weight))
         cell = Cell(whole, mean, known, std, len(self.cells), step, t)
-        self.basis.append((cell, {latent: w / std for latent, w in left.items()}))
+        self.basis.append((cell, std, {latent: w / std for latent, w in left.items()}))
         return self._made(cell)
 
     def _made(self, cell: Cell) -> Cell:
@@ -284,16 +285,18 @@ class _Tracer:
         return cell
 
     def _projected(self, weights: dict[Latent, float]) -> tuple[list[tuple[Cell, float]], dict[Latent, float]]:
-        """The weights of earlier cells' draws, and what is left of the draws, with two turns of Gram and Schmidt."""
+        """The weights of what earlier cells are off their means, and what is left of the draws, with two turns of Gram
+        and Schmidt."""
         shares, left = dict.fromkeys(range(len(self.basis)), 0.0), dict(weights)
         for _ in range(2):
-            for i, (_, direction) in enumerate(self.basis):
+            for i, (*_, direction) in enumerate(self.basis):
                 share = sum(left.get(latent, 0.0) * w for latent, w in direction.items())
                 shares[i] += share
                 for latent, w in direction.items():
                     left[latent] = left.get(latent, 0.0) - share * w
         size = _norm(weights)
-        return [(self.basis[i][0], share) for i, share in shares.items() if abs(share) > _ROUNDING * size], left
+        kept = [i for i, share in shares.items() if abs(share) > _ROUNDING * size]
+        return [(self.basis[i][0], shares[i] / self.basis[i][1]) for i in kept], left
 
 
 def _terms(instruction: Sum) -> list[tuple[Weight, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from ..errors import InvalidArgumentError
 from ..noise import BatchNoise
 from ..sdes import SDE, AffineSDE
 from .cells import log_normal
-from .density import Replay, process_of
+from .density import Replay, kl, process_of
 from .path import Path
 
 _FEW = 0.5  # of the samples, that count
@@ -207,7 +207,15 @@ def _backwards(replay: Replay, sde: SDE, x: Tensor, s: float, y: Tensor, t: floa
     return log_normal(x - noisy.alpha / clean.alpha * y, spread)
 
 
-def divergence(path: Path, new: Callable[..., Tensor], old: Callable[..., Tensor], **options: object) -> Interval:
+def divergence(
+    path: Path,
+    new: Callable[..., Tensor],
+    old: Callable[..., Tensor],
+    *,
+    sde: SDE | None = None,
+    steps: Sequence[int] | None = None,
+    context: Mapping[str, object] | None = None,
+) -> Interval:
     r"""The Kullback-Leibler divergence :math:`KL(P_{new}\|P_{old})` of the laws of paths, from paths of ``new``.
 
     It is the mean over paths of `kl`, in nats, with Student's interval. It bounds the divergence of what both sample,
@@ -216,7 +224,8 @@ def divergence(path: Path, new: Callable[..., Tensor], old: Callable[..., Tensor
     Args:
         path: drawn with ``new``.
         new, old: networks.
-        **options: see `kl`; without ``per_step``.
+        sde: the process, of a path that was loaded.
+        steps, context: see `log_prob`.
 
     Example:
         >>> target = scoresde.targets.Gaussian(torch.zeros(2), torch.eye(2))
@@ -228,7 +237,5 @@ def divergence(path: Path, new: Callable[..., Tensor], old: Callable[..., Tensor
         >>> scoresde.paths.divergence(path, score_fn, score_fn).value
         0.0
     """
-    from .density import kl
-
     with torch.no_grad():
-        return mean_interval(kl(path, new, old, **options))  # type: ignore[arg-type]
+        return mean_interval(kl(path, new, old, sde=sde, steps=steps, context=context))

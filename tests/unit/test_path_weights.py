@@ -79,7 +79,8 @@ def test_a_tilt_is_found_and_resampled() -> None:
 
 def test_few_effective_samples_are_a_warning() -> None:
     with pytest.warns(ScoreSDEWarning, match="are worth"):
-        paths.weights(path_of(200, **LARGE), lambda x: density(x) + 4 * x[:, 0], NORMAL.score(VP))
+        found = paths.weights(path_of(200, **LARGE), lambda x: density(x) + 4 * x[:, 0], NORMAL.score(VP))
+    assert found.ess < 100
 
 
 def test_what_has_no_weights_is_refused() -> None:
